@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The `tomostream` command. Each subcommand is a module of this room with `HELP`, `add_arguments` and `main`.
+
+A module is imported only when its subcommand is called, so that `--help` needs neither numpy nor Scipion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tomostream import __version__
+
+#: Subcommand -> one line of help. The module of the same name does the work.
+COMMANDS = {
+    "simulate": "write an acquisition over time, as a microscope does, with known truth",
+    "run": "make a project, run the four protocols on a folder that is being written, and follow them",
+    "status": "say where every movie and every series of a project stands",
+    "resume": "bring a dead session back: every protocol that was running goes on",
+    "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
+    "demo": "simulate a small acquisition and run the whole way to tomograms on it",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `tomostream` command; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="tomostream", description="On-the-fly cryo-electron tomography.")
+    parser.add_argument("--version", action="version", version=f"tomostream {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == wanted:
+            module = importlib.import_module(f"tomostream.cli.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(main=module.main)
+    options = parser.parse_args(arguments)
+    try:
+        return options.main(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
