@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens in a session, and what is decided. The state machine (`session.py`) turns the first into the second.
+
+Times are seconds since the epoch by the clock of the machine that runs tomostream, given by the caller: the machine has
+no clock. Movies are named by their basename without the extension (`movie_key`), because a movie, its micrograph and the
+mdoc's SubFramePath share that and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+
+
+@dataclass(frozen=True)
+class MdocRead:
+    """An mdoc file is new or has changed; `facts.kind == "unreadable"` carries why it cannot be read."""
+
+    facts: MdocFacts
+    time: float
+
+
+@dataclass(frozen=True)
+class MdocGone:
+    """An mdoc file was removed or renamed away. What it said stays known."""
+
+    path: str
+    time: float
+
+
+@dataclass(frozen=True)
+class MovieSeen:
+    """A movie was imported (it is in the producer's input), its micrograph is still to come."""
+
+    movie: str
+    time: float
+
+
+@dataclass(frozen=True)
+class MovieFailed:
+    """A movie could not be imported or aligned; `reason` as it stands in the producer's ledger."""
+
+    movie: str
+    reason: str
+    time: float
+
+
+@dataclass(frozen=True)
+class MicrographReady:
+    """The aligned micrograph of a movie is registered. Given again with a higher `version` when it was replaced."""
+
+    movie: str
+    time: float
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ProducerState:
+    """`alive` False: the run that makes the micrographs died or was stopped, so nothing comes until it is continued."""
+
+    alive: bool
+    reason: str
+    time: float
+
+
+@dataclass(frozen=True)
+class InputClosed:
+    """No more micrographs will ever come: the producer ended well."""
+
+    time: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The user asked to stop: decide everything with what is there, now."""
+
+    time: float
+
+
+@dataclass(frozen=True)
+class Restored:
+    """After a restart: this series is registered already, made of these movies, as this version. Given before all else."""
+
+    series_id: str
+    series_name: str
+    movies: tuple[str, ...]
+    version: int
+    time: float
+    failed: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Nothing happened; time went on."""
+
+    time: float
+
+
+Event = (MdocRead | MdocGone | MovieSeen | MovieFailed | MicrographReady | ProducerState | InputClosed | Stop | Restored
+         | Tick)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A tilt that the series is composed without, and why, in a sentence."""
+
+    tilt: Tilt
+    reason: str
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Compose this series now from these tilts (sorted by angle, then time). `version` > 1 replaces the one before."""
+
+    series_id: str
+    series_name: str
+    tilts: tuple[Tilt, ...]
+    left_out: tuple[LeftOut, ...]
+    tilt_axis: Known[float]
+    pixel_size: Known[float]
+    voltage: Known[float]
+    version: int
+    reason: str
+    evidence: tuple[str, ...] = ()
+    mdocs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """This series (or this mdoc, when it is no series) will not be composed, and why. `failed` False: nothing is wrong,
+    it is only no tilt series (a montage, a map)."""
+
+    series_id: str
+    series_name: str
+    reason: str
+    failed: bool = True
+    evidence: tuple[str, ...] = ()
+    mdocs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EndSession:
+    """Everything is decided and nothing more is to be expected; the protocol may close its outputs."""
+
+    reason: str
+
+
+Decision = Compose | GiveUp | EndSession
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user asked for. Times in seconds.
+
+    `expected_tilts` None: learned. `tilt_axis` None: from the mdoc; 0.0 is a value.
+    `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` ends the session.
+    """
+
+    time_for_next_tilt: float = 180.0
+    time_for_next_series: float = 1800.0
+    expected_tilts: int | None = None
+    min_tilts: int = 3
+    min_percent: float = 0.0
+    tilt_axis: float | None = None
+    excluded_words: tuple[str, ...] = ()
+    rules_off: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class SeriesState:
+    """Where a series stands, for people: `state` is acquiring, aligning, waiting, composing, composed or failed."""
+
+    series_id: str
+    series_name: str
+    state: str
+    reason: str
+    tilts_seen: int
+    tilts_aligned: int
+    tilts_failed: int
+    tilts_expected: int | None
+    version: int
+    deadline: float | None = None

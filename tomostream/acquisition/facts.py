@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known of an acquisition, as frozen facts. A value that is not known is None, and its source says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Known(Generic[T]):
+    """A value and where it came from.
+
+    `value` is None when it is not known; `source` then says why, in words ("ExposureDose is 0 in the file").
+    Else it says from where ("field ExposureDose", "title", "running sum", "given by the user").
+    """
+
+    value: T | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """One exposure of a tilt series.
+
+    Angle in degrees as read back from the stage; doses in e/A2 on the specimen, `prior_dose` being what the specimen had
+    received before this exposure; `order` is the acquisition order, 1 for the first. `movie` is the basename of the
+    movie file, None when the mdoc does not name it. The identity of a tilt is (movie, time), never its ZValue.
+    """
+
+    movie: str | None
+    angle: float
+    order: int
+    time: datetime | None = None
+    dose: Known[float] = Known(None, "not in the file")
+    prior_dose: Known[float] = Known(None, "not in the file")
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class MdocFacts:
+    """One mdoc file, read. `tilts` are in acquisition order and hold finished sections only.
+
+    `kind` is one of tilt-series, frame, fast-tilt, montage, image, unreadable; `reason` says why it is not a tilt series
+    ("" when it is); `dialect` is SerialEM, PACEtomo, Tomo5 or unknown. `tilt_axis` in degrees, IMOD's convention:
+    rotation of the tilt axis from the y axis. `pixel_size` in A is that of the images the mdoc describes (at their
+    binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.
+    `frame_series` is, for a frame mdoc, the name of the series to which it belongs.
+    """
+
+    path: str
+    kind: str
+    reason: str = ""
+    dialect: str = "unknown"
+    series_name: str = ""
+    tilts: tuple[Tilt, ...] = ()
+    tilt_axis: Known[float] = Known(None, "not in the file")
+    pixel_size: Known[float] = Known(None, "not in the file")
+    movie_pixel_size: Known[float] = Known(None, "not in the file")
+    voltage: Known[float] = Known(None, "not in the file")
+    magnification: Known[float] = Known(None, "not in the file")
+    warnings: tuple[str, ...] = ()
+    frame_series: str = ""
+    last_section_open: bool = False
+    evidence: dict[str, str] = field(default_factory=dict, compare=False)
