@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is to be acquired: the plan, its exposures in time, and the truth that is known before the first movie."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from tomostream.simulator.faults import Faults
+from tomostream.simulator.schemes import SCHEMES, acquisition_order
+
+FORMATS = ("tif", "mrc")
+WRITES = ("atomic", "slow")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An acquisition. Lengths in px of the movie unless said, angles in degrees, times in s, doses in e/A2.
+
+    `size` is (nx, ny). `tilt_axis` follows IMOD: rotation of the tilt axis from the y axis; the mdoc gives it with
+    `axis_error` added, rounded to 0.1 degree as SerialEM does. `dose` is that of one tilt, shared by its `frames`.
+    `interval` is the time from one exposure to the next, 0 for as fast as possible. `max_shift` is the largest error of
+    tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in um, positive for
+    underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis.
+    """
+
+    series: int = 1
+    tilts: int = 41
+    frames: int = 8
+    size: tuple[int, int] = (512, 512)
+    pixel_size: float = 6.0
+    interval: float = 0.0
+    scheme: str = "dose-symmetric"
+    interleave: bool = False
+    format: str = "tif"
+    seed: int = 0
+    dose: float = 3.0
+    tilt_step: float = 3.0
+    tilt_axis: float = 84.7
+    axis_error: float = 0.0
+    start_delay: float = 0.0
+    write: str = "atomic"
+    rewrite: bool = False
+    half1: bool = False
+    voltage: float = 300.0
+    defocus: float | None = 3.0
+    thickness: float = 1300.0
+    pre_tilt: float = 0.0
+    max_shift: float = 12.0
+    drift: float = 3.0
+    prefix: str = "TS"
+    faults: Faults = field(default_factory=Faults)
+
+    def check(self) -> None:
+        """Raise ValueError with a sentence if the plan cannot be acquired."""
+        self._check_choices()
+        for name in ("series", "tilts", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"The number of {name} has to be at least 1; it is {getattr(self, name)}.")
+        for name in ("pixel_size", "dose", "tilt_step", "voltage", "thickness"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"The {name.replace('_', ' ')} has to be above 0; it is {getattr(self, name):g}.")
+        for name in ("interval", "start_delay", "max_shift", "drift"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"The {name.replace('_', ' ')} cannot be below 0; it is {getattr(self, name):g}.")
+        if min(self.size) < 32:
+            raise ValueError(f"The images have to be at least 32 px wide and high; the size is {self.size}.")
+        if self.max_angle > 80:
+            raise ValueError(
+                f"{self.tilts} tilts every {self.tilt_step:g} degrees reach {self.max_angle:g} degrees; "
+                "a stage reaches 80: take fewer tilts or a smaller step.")  # fmt: skip
+        self.faults.check(self.series, self.tilts)
+
+    def _check_choices(self) -> None:
+        for name, choices in (("scheme", SCHEMES), ("format", FORMATS), ("write", WRITES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{getattr(self, name)!r} is no {name}: choose one of {', '.join(choices)}.")
+        if self.half1 and self.scheme != "bidirectional":
+            raise ValueError("--half1 is what SerialEM does at the turn of a bidirectional series: add that scheme.")
+
+    @property
+    def max_angle(self) -> float:
+        """Largest tilt angle in degrees."""
+        return max(abs(angle) for angle in acquisition_order("unidirectional", self.tilts, self.tilt_step))
+
+
+@dataclass(frozen=True)
+class TiltTruth:
+    """The truth of one tilt. `shift` is None where it is not known (a replayed series).
+
+    `shift` is AreTomo's: raw = R(tilt axis) aligned + shift, px of the raw image from its centre; it is that of the frame
+    in the middle (index frames // 2), which MotionCor takes as its reference, so that it is the shift of the aligned sum.
+    `drift` is the displacement of every frame against the first. y counts up from row 0 of an MRC image.
+    """
+
+    movie: str
+    angle: float
+    order: int
+    shift: tuple[float, float] | None
+    drift: tuple[tuple[float, float], ...]
+    dose: float
+    prior_dose: float
+
+    def frame_displacement(self, frame: int) -> tuple[float, float]:
+        """Displacement of a frame (from 0) in px against the frame in the middle."""
+        middle = self.drift[len(self.drift) // 2]
+        return self.drift[frame][0] - middle[0], self.drift[frame][1] - middle[1]
+
+
+@dataclass(frozen=True)
+class SeriesTruth:
+    """The truth of one series; `tilts` in acquisition order. `tilt_axis` is None where it is not known."""
+
+    id: str
+    tilt_axis: float | None
+    tilts: tuple[TiltTruth, ...]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure: series and tilt (acquisition order) from 0, its place in time, and the tilt as truth.
+
+    `replaced` says that it is repeated later: its movie stays, its section goes.
+    """
+
+    series: int
+    tilt: int
+    slot: int
+    truth: TiltTruth
+    nominal: float
+    replaced: bool = False
+
+
+def movie_name(series_id: str, number: int, nominal: float, extension: str) -> str:
+    """`TS_01_004_-6.0.tif`: series, running number of the exposure, nominal angle."""
+    return f"{series_id}_{number:03d}_{nominal:.1f}.{extension}"
+
+
+def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals: Sequence[Sequence[float]],
+             plan: Plan) -> list[Exposure]:
+    """All exposures in time: one series after the other or, interleaved, all series at one tilt and then at the next.
+
+    A repeated exposure comes right after the one it replaces; the specimen remembers the dose of both.
+    """
+    rounds = [(series, tilt) for tilt in range(plan.tilts) for series in range(len(ids))]
+    pairs = rounds if plan.interleave else sorted(rounds)
+    number, wasted = [0] * len(ids), [0.0] * len(ids)
+    exposures: list[Exposure] = []
+    for series, tilt in pairs:
+        repeated = plan.faults.of("reacquired", series + 1, tilt + 1) is not None
+        for replaced in (True, False) if repeated else (False,):
+            number[series] += 1
+            truth, nominal = truths[series][tilt], nominals[series][tilt]
+            name = movie_name(ids[series], number[series], nominal, plan.format)
+            truth = replace(truth, movie=name, order=tilt + 1, prior_dose=truth.prior_dose + wasted[series])
+            exposures.append(Exposure(series, tilt, len(exposures), truth, nominal, replaced))
+            wasted[series] += truth.dose if replaced else 0.0
+    return exposures
+
+
+def truth_document(pixel_size: float, series: Sequence[SeriesTruth]) -> str:
+    """The text of `truth.json`."""
+    document = {"pixel_size_A": pixel_size, "series": [_series_document(one) for one in series]}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _series_document(series: SeriesTruth) -> dict[str, object]:
+    tilts = [
+        {
+            "movie": tilt.movie,
+            "angle_deg": tilt.angle,
+            "acquisition_order": tilt.order,
+            "shift_px": None if tilt.shift is None else [round(value, 4) for value in tilt.shift],
+            "drift_px": [[round(value, 4) for value in frame] for frame in tilt.drift],
+            "dose_e_per_A2": tilt.dose,
+            "prior_dose_e_per_A2": round(tilt.prior_dose, 4),
+        }
+        for tilt in series.tilts
+    ]
+    return {"id": series.id, "tilt_axis_deg": series.tilt_axis, "tilts": tilts}
+
+
+@dataclass(frozen=True)
+class Timestamps:
+    """When the acquisition began; `step` is the time in s from one exposure to the next on the clock of the mdocs."""
+
+    start: datetime
+    step: float

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the pictures come from: a scene knows the truth of every series and renders the frames of an exposure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from tomostream.simulator import movies
+from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
+from tomostream.simulator.projector import Optics, projection_spectrum
+from tomostream.simulator.schemes import acquisition_order
+from tomostream.simulator.specimen import Specimen, make_specimen
+
+
+class Scene(Protocol):
+    """What the writer needs of a simulated or a replayed acquisition."""
+
+    plan: Plan
+    ids: list[str]
+    exposures: list[Exposure]
+
+    def truth(self) -> list[SeriesTruth]:
+        """The truth of every series, as it will be listed in the mdocs."""
+
+    def render(self, exposure: Exposure) -> NDArray[np.integer]:
+        """Counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
+
+
+def kept_truth(exposures: list[Exposure], series: int) -> tuple[TiltTruth, ...]:
+    """The tilts of a series (from 0) in acquisition order, without exposures that were repeated."""
+    return tuple(exposure.truth for exposure in exposures if exposure.series == series and not exposure.replaced)
+
+
+class SimulatedScene:
+    """Cells in ice: one specimen a series, all from the seed of the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.ids = [f"{plan.prefix}_{number + 1:02d}" for number in range(plan.series)]
+        angles = acquisition_order(plan.scheme, plan.tilts, plan.tilt_step)
+        truths = [_tilt_truths(plan, angles, series) for series in range(plan.series)]
+        self.exposures = schedule(truths, self.ids, [angles] * plan.series, plan)
+        self._specimen: tuple[int, Specimen] | None = None
+        self._scales: dict[int, float] = {}
+
+    def truth(self) -> list[SeriesTruth]:
+        axis = self.plan.tilt_axis
+        return [SeriesTruth(name, axis, kept_truth(self.exposures, index)) for index, name in enumerate(self.ids)]
+
+    def render(self, exposure: Exposure) -> NDArray[np.integer]:
+        rng = np.random.default_rng([self.plan.seed, exposure.series, exposure.slot, 2])
+        flux = movies.electrons_per_pixel(
+            exposure.truth.dose, self.plan.pixel_size, self.plan.thickness, exposure.truth.angle)  # fmt: skip
+        if self.plan.faults.of("dark", exposure.series + 1, exposure.tilt + 1):
+            return rng.poisson(0.02 * flux / self.plan.frames, (self.plan.frames, *self.plan.size[::-1]))
+        return np.stack([rng.poisson(frame) for frame in self._expected_frames(exposure, flux)])
+
+    def expected_frames(self, exposure: Exposure) -> NDArray[np.float32]:
+        """Expected counts (frames, rows, columns) without the noise of counting."""
+        flux = movies.electrons_per_pixel(
+            exposure.truth.dose, self.plan.pixel_size, self.plan.thickness, exposure.truth.angle)  # fmt: skip
+        return np.stack(self._expected_frames(exposure, flux))
+
+    def _expected_frames(self, exposure: Exposure, flux: float) -> list[NDArray[np.float32]]:
+        specimen, scale = self.specimen(exposure.series), self._scale(exposure.series)
+        shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
+        truth = exposure.truth
+        spectrum = self._spectrum(specimen, truth.angle, truth.shift or (0.0, 0.0))
+        frames = []
+        for frame in range(self.plan.frames):
+            contrast = movies.shifted_image(spectrum, shape, truth.frame_displacement(frame), crop)
+            frames.append(np.maximum(flux / self.plan.frames * (1 - scale * contrast), 0))
+        return frames
+
+    def specimen(self, series: int) -> Specimen:
+        """The specimen of a series (from 0)."""
+        if self._specimen is None or self._specimen[0] != series:
+            self._specimen = (series, _series_specimen(self.plan, series))
+        return self._specimen[1]
+
+    def _scale(self, series: int) -> float:
+        """What makes the contrast of the untilted image `movies.CONTRAST`; its mean is taken out of every image."""
+        if series not in self._scales:
+            spectrum = self._spectrum(self.specimen(series), 0.0, (0.0, 0.0))
+            image = movies.shifted_image(spectrum, self._padded(), (0.0, 0.0), self.plan.size[::-1])
+            self._scales[series] = movies.CONTRAST / float(image.std())
+        return self._scales[series]
+
+    def _spectrum(self, specimen: Specimen, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
+        plan = self.plan
+        optics = Optics(None if plan.defocus is None else plan.defocus * 1e4, plan.voltage)
+        spectrum = projection_spectrum(
+            specimen, self._padded(), plan.pixel_size, tilt, plan.tilt_axis, shift, optics)  # fmt: skip
+        spectrum[0, 0] = 0
+        return spectrum
+
+    def _padded(self) -> tuple[int, int]:
+        """Rows and columns with a margin for drift and for the wrap-around of the CTF."""
+        margin = 32 + 2 * math.ceil(2 * self.plan.drift)
+        rows, columns = (scipy.fft.next_fast_len(length + margin, real=True) for length in self.plan.size[::-1])
+        return rows + rows % 2, columns + columns % 2
+
+
+def _series_specimen(plan: Plan, series: int) -> Specimen:
+    """A slab wide enough to fill the images at every tilt up to 70 degrees."""
+    axis = math.radians(plan.tilt_axis)
+    nx, ny = (length + 2 * plan.max_shift + 64 for length in plan.size)
+    across = (nx * abs(math.cos(axis)) + ny * abs(math.sin(axis))) * plan.pixel_size
+    along = (nx * abs(math.sin(axis)) + ny * abs(math.cos(axis))) * plan.pixel_size
+    steepest = math.radians(min(plan.max_angle + abs(plan.pre_tilt), 70.0))
+    extent = across / math.cos(steepest) + plan.thickness * math.tan(steepest)
+    rng = np.random.default_rng([plan.seed, series, 0])
+    return make_specimen(rng, extent, along, plan.thickness, plan.pre_tilt)
+
+
+def _tilt_truths(plan: Plan, angles: list[float], series: int) -> list[TiltTruth]:
+    """Truth of every tilt in acquisition order: stage read-back, tracking error, drift and doses."""
+    rng = np.random.default_rng([plan.seed, series, 1])
+    readback = [round(angle + rng.normal(scale=0.006), 5) for angle in angles]
+    shifts = _tracking(rng, plan)
+    return [
+        TiltTruth("", readback[index], index + 1, shifts[index], movies.drift_path(rng, plan.frames, plan.drift),
+                  plan.dose, plan.dose * index)
+        for index in range(plan.tilts)
+    ]  # fmt: skip
+
+
+def _tracking(rng: np.random.Generator, plan: Plan) -> list[tuple[float, float]]:
+    """Shifts in px: a random walk in time with jitter, 0 at the first exposure, `max_shift` at the worst."""
+    walk = np.cumsum(rng.normal(size=(plan.tilts, 2)), axis=0) + rng.normal(scale=0.7, size=(plan.tilts, 2))
+    walk -= walk[0]
+    longest = float(np.hypot(*walk.T).max())
+    scale = plan.max_shift / longest if longest > 0 else 0.0
+    return [(round(float(x), 4), round(float(y), 4)) for x, y in walk * scale]
+
+
