@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 MEAN_FREE_PATH = 3100.0
 #: Detective quantum efficiency of the counting camera at low frequency.
 QUANTUM_EFFICIENCY = 0.6
-#: Standard deviation of the contrast at 0 degrees.
-CONTRAST = 0.05
 
 
 def drift_path(rng: np.random.Generator, frames: int, length: float) -> tuple[tuple[float, float], ...]:

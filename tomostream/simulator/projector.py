@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Projections of a specimen as the camera sees them, free of noise.
 
-Convention (that of AreTomo's `.aln`, and of IMOD): a point X, Y, Z of the specimen (px, from its centre, Y along the tilt
-axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from its centre (nx / 2, ny / 2), at
+Convention (that of AreTomo's `.aln`, and of IMOD): a point X, Y, Z of the specimen (px, from its centre, Y along the
+tilt axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from its centre (nx / 2, ny / 2), at
 
     x' = X cos t + Z sin t
     x  = x' cos r - Y sin r + sx
     y  = x' sin r + Y cos r + sy
 
-with y counted from row 0 of an MRC image upwards. So r is the angle from the y axis to the tilt axis, counter-clockwise.
+with y counted from row 0 of an MRC image upwards. So r is the angle from the y axis to the tilt axis, counter-
+clockwise.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ def projection_spectrum(specimen: Specimen, shape: tuple[int, int], pixel_size: 
                         shift: tuple[float, float], optics: Optics) -> NDArray[np.complex64]:
     """Fourier transform (`scipy.fft.rfft2`) of the contrast image of `shape` (rows, columns); its centre is shape // 2.
 
-    Contrast is the projected weight per square A behind the blur and the CTF, positive where electrons are missing.
+    Contrast is twice the phase shift behind the blur and the CTF (weak-phase approximation), positive where electrons are
+    missing.
     """
     x, y = project_points(specimen.points, pixel_size, tilt, axis, shift)
-    image = _splat(x + shape[1] // 2, y + shape[0] // 2, specimen.weights, shape) / pixel_size**2
+    image = _splat(x + shape[1] // 2, y + shape[0] // 2, 2 * specimen.weights, shape) / pixel_size**2
     k2 = squared_frequencies(shape, pixel_size)
     transfer = np.exp(-2 * (math.pi * BLUR) ** 2 * k2) * contrast_transfer(k2, optics)
     return scipy.fft.rfft2(image.astype(np.float32)) * transfer.astype(np.float32)
@@ -64,9 +66,12 @@ def squared_frequencies(shape: tuple[int, int], pixel_size: float) -> NDArray[np
 
 
 def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.float64]:
-    """CTF at squared frequencies in 1/A2, positive at low frequencies so that protein is dark; 1 without a defocus."""
+    """CTF at squared frequencies in 1/A2, positive at low frequencies so that protein is dark.
+
+    Without a defocus it is the same at all frequencies, and as strong as a usual CTF at that of a ribosome.
+    """
     if optics.defocus is None:
-        return np.ones_like(k2)
+        return np.full_like(k2, 0.3)
     volts = optics.voltage * 1e3
     wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
     phase = math.pi * wavelength * optics.defocus * k2
@@ -76,7 +81,7 @@ def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.flo
 
 def _splat(x: NDArray[np.floating], y: NDArray[np.floating], weights: NDArray[np.floating],
            shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Share every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0). Outside is dropped."""
+    """Share every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0); outside is dropped."""
     rows, columns = shape
     inside = (x >= 0) & (y >= 0) & (x < columns - 1) & (y < rows - 1)
     x, y, weights = x[inside], y[inside], weights[inside]

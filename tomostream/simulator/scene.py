@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -47,7 +46,6 @@ class SimulatedScene:
         truths = [_tilt_truths(plan, angles, series) for series in range(plan.series)]
         self.exposures = schedule(truths, self.ids, [angles] * plan.series, plan)
         self._specimen: tuple[int, Specimen] | None = None
-        self._scales: dict[int, float] = {}
 
     def truth(self) -> list[SeriesTruth]:
         axis = self.plan.tilt_axis
@@ -68,14 +66,14 @@ class SimulatedScene:
         return np.stack(self._expected_frames(exposure, flux))
 
     def _expected_frames(self, exposure: Exposure, flux: float) -> list[NDArray[np.float32]]:
-        specimen, scale = self.specimen(exposure.series), self._scale(exposure.series)
+        specimen = self.specimen(exposure.series)
         shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
         truth = exposure.truth
         spectrum = self._spectrum(specimen, truth.angle, truth.shift or (0.0, 0.0))
         frames = []
         for frame in range(self.plan.frames):
             contrast = movies.shifted_image(spectrum, shape, truth.frame_displacement(frame), crop)
-            frames.append(np.maximum(flux / self.plan.frames * (1 - scale * contrast), 0))
+            frames.append(np.maximum(flux / self.plan.frames * (1 - contrast), 0))
         return frames
 
     def specimen(self, series: int) -> Specimen:
@@ -84,20 +82,12 @@ class SimulatedScene:
             self._specimen = (series, _series_specimen(self.plan, series))
         return self._specimen[1]
 
-    def _scale(self, series: int) -> float:
-        """What makes the contrast of the untilted image `movies.CONTRAST`; its mean is taken out of every image."""
-        if series not in self._scales:
-            spectrum = self._spectrum(self.specimen(series), 0.0, (0.0, 0.0))
-            image = movies.shifted_image(spectrum, self._padded(), (0.0, 0.0), self.plan.size[::-1])
-            self._scales[series] = movies.CONTRAST / float(image.std())
-        return self._scales[series]
-
     def _spectrum(self, specimen: Specimen, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
         plan = self.plan
         optics = Optics(None if plan.defocus is None else plan.defocus * 1e4, plan.voltage)
         spectrum = projection_spectrum(
             specimen, self._padded(), plan.pixel_size, tilt, plan.tilt_axis, shift, optics)  # fmt: skip
-        spectrum[0, 0] = 0
+        spectrum[0, 0] = 0  # what the slab takes away on the average is in its transmission
         return spectrum
 
     def _padded(self) -> tuple[int, int]:
