@@ -26,8 +26,8 @@ class Known(Generic[T]):
 class Tilt:
     """One exposure of a tilt series.
 
-    Angle in degrees as read back from the stage; doses in e/A2 on the specimen, `prior_dose` being what the specimen had
-    received before this exposure; `order` is the acquisition order, 1 for the first. `movie` is the basename of the
+    Angle in degrees as read back from the stage; doses in e/A2 on the specimen, `prior_dose` being what the specimen
+    had received before this exposure; `order` is the acquisition order, 1 for the first. `movie` is the basename of the
     movie file, None when the mdoc does not name it. The identity of a tilt is (movie, time), never its ZValue.
     """
 
@@ -44,11 +44,14 @@ class Tilt:
 class MdocFacts:
     """One mdoc file, read. `tilts` are in acquisition order and hold finished sections only.
 
-    `kind` is one of tilt-series, frame, fast-tilt, montage, image, unreadable; `reason` says why it is not a tilt series
-    ("" when it is); `dialect` is SerialEM, PACEtomo, Tomo5 or unknown. `tilt_axis` in degrees, IMOD's convention:
-    rotation of the tilt axis from the y axis. `pixel_size` in A is that of the images the mdoc describes (at their
-    binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.
+    `kind` is one of tilt-series, frame, fast-tilt, montage, image, unreadable; `reason` says why it is not a tilt
+    series ("" when it is); `dialect` is SerialEM, PACEtomo, Tomo5 or unknown. `tilt_axis` in degrees, IMOD's
+    convention: rotation of the tilt axis from the y axis. `pixel_size` in A is that of the images the mdoc describes
+    (at their binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.
     `frame_series` is, for a frame mdoc, the name of the series to which it belongs.
+    `tilts_if_ended` are the tilts if nothing more is ever written to the file: `tilts`, and that of a last section that
+    lacks only its end (`last_section_open`). They are for when the file has stopped growing beyond doubt, never before.
+    A kind can change while the file grows: image and frame to tilt-series or fast-tilt, unreadable to any.
     """
 
     path: str
@@ -65,4 +68,5 @@ class MdocFacts:
     warnings: tuple[str, ...] = ()
     frame_series: str = ""
     last_section_open: bool = False
+    tilts_if_ended: tuple[Tilt, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict, compare=False)

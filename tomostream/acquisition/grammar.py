@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The grammar of mdoc files: sections of `key = value` lines, and which of them are finished.
+
+Why not mdocfile: it takes half a value for a value, FrameSet and MontSection for images, and raises on any line it does
+not know; here a file may be caught at any byte while it is being written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_WORD = re.compile(r"\[\s*(\w*)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+
+#: A wrapped title closes its bracket within so many lines, or it is no wrapped title.
+_LONGEST_TITLE_LINES = 4
+
+GLOBAL = "global"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One `[kind = name]` and its pairs. `finished`: everything the instrument meant to write is there."""
+
+    kind: str
+    name: str
+    values: dict[str, tuple[str, ...]]
+    finished: bool = True
+
+    def text(self, key: str) -> str | None:
+        """Return the value of `key`; None if it is absent, or given more than once with different values."""
+        given = self.values.get(key, ())
+        return given[0] if given and len(set(given)) == 1 else None
+
+    def number(self, key: str) -> float | None:
+        """Return the value of `key` as a finite number, None if it is none."""
+        text = self.text(key)
+        return None if text is None else number(text)
+
+    def contradicts_itself(self, keys: Iterable[str]) -> str | None:
+        """Return the first of `keys` that is given more than once with different values, None if all is well."""
+        return next((key for key in keys if len(set(self.values.get(key, ()))) > 1), None)
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """An mdoc file as sections. `sections` hold neither titles nor globals; the last may be unfinished."""
+
+    header: Section
+    titles: tuple[str, ...]
+    sections: tuple[Section, ...]
+    warnings: tuple[str, ...] = ()
+
+    def of_kind(self, kind: str) -> tuple[Section, ...]:
+        """Return the sections of one kind, in file order, finished or not."""
+        return tuple(section for section in self.sections if section.kind == kind)
+
+
+def number(text: str) -> float | None:
+    """Read one finite decimal number; None if `text` is anything else (`NaN`, `-11,03`, two numbers)."""
+    stripped = text.strip()
+    if len(stripped) > 64 or _NUMBER.fullmatch(stripped) is None:
+        return None
+    value = float(stripped)
+    return value if math.isfinite(value) else None
+
+
+def numbers(text: str) -> list[float | None]:
+    """Read blank-separated numbers, None for each that is none."""
+    return [number(word) for word in text.split()]
+
+
+def _decode(line: bytes) -> str:
+    """Decode one line by itself, so that a stray byte changes only its own line."""
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return line.decode("latin-1").strip()
+
+
+def _ended_lines(data: bytes) -> tuple[list[str], bool, bool]:
+    """Return the lines whose end was written, whether a section begins in the rest, and whether zero bytes follow.
+
+    Zero bytes are what a file server shows of data that it has not got yet: nothing from there on is read.
+    """
+    body, zero, _ = data.removeprefix(b"\xef\xbb\xbf").partition(b"\0")
+    *ended, rest = body.split(b"\n")
+    return [_decode(line) for line in ended], rest.lstrip().startswith(b"["), bool(zero)
+
+
+class _Builder:
+    """Collects lines into sections, in one pass."""
+
+    def __init__(self) -> None:
+        self.kind, self.name = GLOBAL, ""
+        self.values: dict[str, list[str]] = {}
+        self.sections: list[Section] = []
+        self.header: dict[str, tuple[str, ...]] = {}
+        self.titles: list[str] = []
+        self.warnings: list[str] = []
+        self.blank_after_keys = False
+        self.blank_inside = False
+        self.junk = 0
+
+    def begin(self, kind: str, name: str) -> None:
+        self.close(finished=True)
+        self.kind, self.name, self.values, self.blank_after_keys = kind, name, {}, False
+
+    def close(self, finished: bool) -> None:
+        pairs = {key: tuple(values) for key, values in self.values.items()}
+        if self.kind in (GLOBAL, "T"):
+            self.header = {key: self.header.get(key, ()) + pairs.get(key, ()) for key in {**self.header, **pairs}}
+        else:
+            self.sections.append(Section(self.kind, self.name, pairs, finished))
+
+    def line(self, line: str) -> None:
+        if not line:
+            self.blank_after_keys = bool(self.values)
+            return
+        key, equals, value = line.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            self.junk += 1
+            return
+        self.blank_inside = self.blank_inside or (self.blank_after_keys and self.kind not in (GLOBAL, "T"))
+        self.blank_after_keys = False
+        if key == "T" and self.kind == GLOBAL:
+            self.titles.append(value.strip().removesuffix("]").strip())
+        else:
+            self.values.setdefault(key, []).append(value.strip())
+
+    def last_is_finished(self) -> bool:
+        """Tell whether the section at the end of the file is finished, by the rules of design/mdoc.md."""
+        if not self.values:
+            return False
+        if self.blank_after_keys and not self.blank_inside:
+            return True
+        before = next((section for section in reversed(self.sections) if section.kind == self.kind), None)
+        return before is not None and bool(before.values) and before.values.keys() <= self.values.keys()
+
+
+def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
+    """Join a title that was wrapped over lines; return it and how many lines it took."""
+    first = lines[index]
+    if first.endswith("]") or _WORD.match(first) is None or not first[1:].lstrip().startswith("T"):
+        return first, 1
+    for count in range(1, _LONGEST_TITLE_LINES):
+        if index + count >= len(lines) or lines[index + count].startswith("["):
+            break
+        if lines[index + count].endswith("]"):
+            return " ".join(lines[index:index + count + 1]), count + 1
+    return first, 1
+
+
+def parse(data: bytes) -> Grammar:
+    """Read the bytes of an mdoc file, whatever they are, into sections. Never raises."""
+    lines, next_has_begun, zeros = _ended_lines(data)
+    builder = _Builder()
+    index = 0
+    while index < len(lines):
+        taken = 1
+        if lines[index].startswith("["):
+            text, taken = _whole_header(lines, index)
+            _begin(builder, text)
+        else:
+            builder.line(lines[index])
+        index += taken
+    builder.close(next_has_begun or builder.last_is_finished())
+    warnings = builder.warnings
+    if zeros:
+        warnings.append("The file holds zero bytes; it was read up to the first.")
+    if builder.junk > 0:
+        warnings.append(f"{builder.junk} line(s) are neither 'key = value' nor '[section]' and were not read.")
+    return Grammar(Section(GLOBAL, "", builder.header), tuple(builder.titles), tuple(builder.sections), tuple(warnings))
+
+
+def _begin(builder: _Builder, text: str) -> None:
+    kind, equals, name = text.removeprefix("[").removesuffix("]").partition("=")
+    kind = kind.strip()
+    title = kind == "T" and bool(equals)
+    if not title and (not equals or not text.endswith("]") or not kind):
+        word = _WORD.match(text)
+        builder.begin(f"malformed {word[1] if word else ''}".strip(), "")
+        builder.warnings.append(f"'{text[:60]}' is not a section; its values were not read.")
+        return
+    builder.begin(kind, name.strip())
+    if title:
+        builder.titles.append(name.strip())

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an mdoc file says, in all the dialects: SerialEM, PACEtomo, Tomo5.
+
+Every value says where it came from; what is not known stays unknown, with the
+reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import pairwise
+
+from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.grammar import Grammar, Section, number, numbers, parse
+from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
+from tomostream.acquisition.times import parse_dates
+
+#: No mdoc is larger: a section is 1 kB. A movie given by mistake is not read into memory.
+LARGEST_MDOC = 64 * 2**20
+
+#: Tilts are at different angles when they differ by more than the stage's noise, degrees.
+SAME_ANGLE = 0.1
+
+#: SerialEM's title gives one decimal, so that title and RotationAngle can differ by half of it, and rounding, degrees.
+_AXIS_AGREEMENT = 0.11
+
+_DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
+_IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
+_TITLE_AXIS = re.compile(r"Tilt axis angle\s*=\s*(\S+)", re.ASCII | re.IGNORECASE)
+_TITLE_TOMO5_AXIS = re.compile(r"TiltAxisAngle\s*=\s*(\S+)", re.ASCII)
+_TITLE_SCHEME = re.compile(r"\b(bidir|dosym)\s*=\s*([-+.0-9]+)", re.ASCII)
+_TITLE_DATE = re.compile(r"[0-9]{1,4}-[A-Za-z]{3}-[0-9]{1,4}\s+[0-9:]{7,8}", re.ASCII)
+_PACETOMO_KEYS = ("EucentricOffset", "SpecimenShift", "PixelShiftFromCenter")
+
+
+def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None) -> MdocFacts:
+    """Read an mdoc file as far as it is written.
+
+    Parameters
+    ----------
+    path : of the file; the series is named by it.
+    data : its bytes, when they were read already.
+
+    Returns
+    -------
+    MdocFacts. Never raises: what cannot be read is of kind "unreadable", with the reason.
+    """
+    name = os.fsdecode(path)
+    if data is None:
+        content = _read_bytes(name)
+        if isinstance(content, str):
+            return MdocFacts(path=name, kind="unreadable", reason=content, series_name=series_name(name))
+        data = content
+    if not data.strip():
+        return MdocFacts(path=name, kind="unreadable", reason="The file is empty.", series_name=series_name(name))
+    return _facts(name, parse(data))
+
+
+def _read_bytes(path: str) -> bytes | str:
+    """Return the bytes of the file, or why they cannot be had."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return "It is not a file."
+        if status.st_size > LARGEST_MDOC:
+            return f"It is {status.st_size} bytes long: that is no mdoc."
+        with open(path, "rb") as stream:
+            return stream.read(LARGEST_MDOC + 1)
+    except FileNotFoundError:
+        return "The file does not exist."
+    except PermissionError:
+        return "There is no permission to read the file."
+    except (OSError, ValueError) as error:
+        return f"The file cannot be read: {error}."
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    """One section that describes one exposure: what it says, before it is put in order."""
+
+    section: Section
+    index: int
+    movie: str | None
+    angle: float | None
+    time: datetime | None
+    stamp: float | None
+    prior: float | None
+    dose: Known[float]
+
+
+def _facts(path: str, grammar: Grammar) -> MdocFacts:
+    """Say what the file is, then read what belongs to that kind of file."""
+    dialect = _dialect(grammar)
+    described = grammar.of_kind("ZValue") or grammar.of_kind("FrameSet")
+    warnings = [*grammar.warnings]
+    exposures = _exposures([section for section in described if _counts(section)], grammar, dialect, warnings)
+    if_ended = _exposures([section for section in described if _would_count(section, described)], grammar, dialect, [])
+    kind, reason = _kind(grammar, if_ended)
+    holds_tilts = kind in ("tilt-series", "frame", "image")
+    facts = MdocFacts(
+        path=path, kind=kind, reason=reason, dialect=dialect, series_name=series_name(path),
+        tilts=_tilts(exposures, warnings) if holds_tilts else (),
+        tilts_if_ended=_tilts(if_ended, []) if holds_tilts else (),
+        tilt_axis=_tilt_axis(grammar, described, dialect, warnings),
+        pixel_size=_positive(grammar, described, "PixelSpacing", warnings),
+        movie_pixel_size=_movie_pixel(grammar, described, dialect),
+        voltage=_positive(grammar, described, "Voltage", warnings),
+        magnification=_positive(grammar, described, "Magnification", warnings),
+        last_section_open=bool(described) and not _counts(described[-1]), evidence=_evidence(grammar))
+    if facts.last_section_open:
+        warnings.append(f"The last section ({_label(described[-1])}) is not finished: it does not count yet.")
+    if kind == "frame":
+        facts = _name_frame(facts)
+    elif kind == "tilt-series" and any(tilt.movie is None for tilt in facts.tilts):
+        count = sum(tilt.movie is None for tilt in facts.tilts)
+        warnings.append(f"{count} of {len(facts.tilts)} tilts do not name their movie (SubFramePath is empty or absent)"
+                        ": it is looked for by series name, order and angle.")
+    return replace(facts, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _label(section: Section) -> str:
+    return f"{section.kind} = {section.name}"
+
+
+def _counts(section: Section) -> bool:
+    """Tell whether the section is finished. A frame mdoc has one section, written at once: nothing follows that tells.
+
+    SerialEM writes DateTime after every value that is used here.
+    """
+    return section.finished or (section.kind == "FrameSet" and section.text("DateTime") is not None)
+
+
+def _would_count(section: Section, described: Sequence[Section]) -> bool:
+    """Tell whether the section says which movie is which tilt, should nothing more be written."""
+    if _counts(section):
+        return True
+    before = described[-2].values.keys() if len(described) > 1 else {"DateTime"}
+    return "TiltAngle" in section.values and before & {*_IDENTITY, *_DOSES} <= section.values.keys()
+
+
+def _dialect(grammar: Grammar) -> str:
+    """Tell who wrote the file, from what it says of itself."""
+    titles = " ".join(grammar.titles)
+    if "Tomography" in titles or _TITLE_TOMO5_AXIS.search(titles):
+        return "Tomo5"
+    if any(key in section.values for section in grammar.sections for key in _PACETOMO_KEYS):
+        return "PACEtomo"
+    if "SerialEM" in titles or "SerialEM" in (grammar.header.text("Version") or ""):
+        return "SerialEM"
+    return "unknown"
+
+
+def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
+    """Return the kind of the file, and why it is not a tilt series ("" when it is)."""
+    montage = grammar.header.number("Montage")
+    if (montage is not None and montage != 0) or grammar.of_kind("MontSection"):
+        return "montage", "It is a montage, not a tilt series."
+    if not exposures:
+        return "unreadable", _why_nothing(grammar)
+    images = grammar.of_kind("ZValue")
+    movies = [exposure.movie for exposure in exposures if exposure.movie is not None]
+    one_movie = len(movies) > 1 and len(set(movies)) == 1
+    if images and (one_movie or (not movies and grammar.of_kind("FrameSet"))):
+        return "fast-tilt", (f"Its {len(images)} images share one movie (fast tilting): tomostream needs one movie a "
+                             "tilt. Cut the movie into tilts first.")
+    angles = [exposure.angle for exposure in exposures if exposure.angle is not None]
+    if not angles:
+        return "image", "None of its sections has a tilt angle."
+    if not images and len(exposures) == 1:
+        return "frame", "It describes one movie; the frame mdocs of one series together make a tilt series."
+    if len(images) == 1 and not movies and not _may_name_no_movie(grammar, exposures):
+        return "image", "It describes one image without a movie (a target or a map), not a tilt series."
+    if len(exposures) > 1 and max(angles) - min(angles) <= SAME_ANGLE:
+        return "image", f"Its {len(exposures)} images are all at one tilt angle."
+    return "tilt-series", ""
+
+
+def _may_name_no_movie(grammar: Grammar, exposures: Sequence[_Exposure]) -> bool:
+    """Tell whether this is the begin of a series that leaves SubFramePath empty, as Tomo5 does."""
+    return exposures[0].section.values.get("SubFramePath") == ("",) or _dialect(grammar) == "Tomo5"
+
+
+def _why_nothing(grammar: Grammar) -> str:
+    if any(section.kind in ("ZValue", "FrameSet") for section in grammar.sections):
+        return "Its first section is not finished yet: the file ends in the middle of it."
+    if not grammar.header.values and not grammar.titles:
+        return "It is not an mdoc file: it has no section that describes an image."
+    return "No section describes an image yet."
+
+
+def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warnings: list[str]) -> list[_Exposure]:
+    """Read every section by itself. Sections that contradict themselves are left out, with a warning."""
+    kept = []
+    for section in sections:
+        key = section.contradicts_itself(_IDENTITY)
+        if key is not None:
+            warnings.append(f"Section {section.kind} = {section.name} gives {key} twice, differently: it is left out.")
+        else:
+            kept.append(section)
+    texts = [section.text("DateTime") for section in kept]
+    title_dates = _TITLE_DATE.findall(" ".join(grammar.titles))
+    times = parse_dates([*texts, *title_dates], dialect == "Tomo5")[:len(texts)]
+    if any(time is None and text for time, text in zip(times, texts, strict=True)):
+        text = next(text for time, text in zip(times, texts, strict=True) if time is None and text)
+        warnings.append(f"DateTime = '{text}' is not a date that is known here; the time of that tilt is unknown.")
+    return [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
+
+
+def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
+    movie = basename(section.text("SubFramePath") or "") or None
+    angle = section.number("TiltAngle")
+    return _Exposure(section=section, index=index, movie=movie, time=time, stamp=section.number("TimeStamp"),
+                     angle=angle if angle is not None and abs(angle) <= 90 else None,
+                     prior=section.number("PriorRecordDose"), dose=exposure_dose(section))
+
+
+def exposure_dose(section: Section) -> Known[float]:
+    """Return the dose of one exposure on the specimen, e/A2.
+
+    ExposureDose if it is positive, else the sum of all pairs of FrameDosesAndNumber, else unknown: 0 means that the
+    dose was not calibrated.
+    """
+    dose = section.number("ExposureDose")
+    if dose is not None and dose > 0:
+        return Known(dose, "field ExposureDose")
+    total = _sum_of_pairs(section.text("FrameDosesAndNumber") or "")
+    if total is not None:
+        return Known(total, "field FrameDosesAndNumber")
+    given = section.text("ExposureDose")
+    return Known(None, "ExposureDose is not in the file" if given is None
+                 else f"ExposureDose = {given} in the file means that it is not calibrated")
+
+
+def _sum_of_pairs(text: str) -> float | None:
+    values = numbers(text)
+    known = [value for value in values if value is not None]
+    if not values or len(values) % 2 != 0 or len(known) != len(values):
+        return None
+    doses, counts = known[0::2], known[1::2]
+    if any(dose < 0 for dose in doses) or any(count <= 0 for count in counts):
+        return None
+    total = sum(dose * count for dose, count in zip(doses, counts, strict=True))
+    return total if total > 0 else None
+
+
+def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, ...]:
+    """Put the exposures in the order of acquisition and give each what the specimen had received before it."""
+    ordered = _in_order(exposures, warnings)
+    priors = _prior_doses(ordered, warnings)
+    pairs = _without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
+    tilts = [
+        Tilt(movie=exposure.movie, angle=exposure.angle, order=order, time=exposure.time, dose=exposure.dose,
+             prior_dose=prior, section=_label(exposure.section))
+        for order, (exposure, prior) in enumerate(pairs, start=1) if exposure.angle is not None]
+    missing = [_label(exposure.section) for exposure in exposures if exposure.angle is None]
+    if missing:
+        warnings.append(f"{len(missing)} section(s) have no TiltAngle that is a number from -90 to 90, and are left out"
+                        f": {', '.join(missing[:5])}.")
+    return tuple(tilts)
+
+
+def _in_order(exposures: Sequence[_Exposure], warnings: list[str]) -> list[_Exposure]:
+    """Sort by TimeStamp, else DateTime, else PriorRecordDose, else as in the file, with a warning."""
+    stamps = [exposure.stamp for exposure in exposures]
+    times = [exposure.time for exposure in exposures]
+    priors = [exposure.prior for exposure in exposures]
+    if len(exposures) < 2:
+        return list(exposures)
+    if None not in stamps and len(set(stamps)) > 1:
+        return sorted(exposures, key=lambda e: (e.stamp or 0.0, e.prior or 0.0, e.index))
+    if None not in times and len(set(times)) > 1:
+        return sorted(exposures, key=lambda e: (e.time or datetime.min, e.prior or 0.0, e.index))
+    if None not in priors and len(set(priors)) == len(priors):
+        return sorted(exposures, key=lambda e: (e.prior or 0.0, e.index))
+    warnings.append("No TimeStamp, DateTime or PriorRecordDose says in which order the tilts were acquired: "
+                    "the order of the file is taken.")
+    return list(exposures)
+
+
+def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Known[float]]:
+    """Return the dose before each exposure, e/A2: PriorRecordDose where it grows with time, else the running sum."""
+    priors = [exposure.prior for exposure in ordered]
+    known = [prior for prior in priors if prior is not None]
+    grows = all(a < b for a, b in pairwise(known)) and all(prior >= 0 for prior in known)
+    uncalibrated = not any(known) and (len(known) > 1 or any(exposure.dose.value is None for exposure in ordered))
+    if known and len(known) == len(priors) and grows and not uncalibrated:
+        return [Known(prior, "field PriorRecordDose") for prior in known]
+    if len(known) > 1 and not grows and not uncalibrated:
+        warnings.append("PriorRecordDose does not grow from tilt to tilt: the running sum of the doses is taken.")
+    return running_sums([exposure.dose for exposure in ordered])
+
+
+def running_sums(doses: Sequence[Known[float]]) -> list[Known[float]]:
+    """Return the sum of the doses before each, e/A2; unknown from the first unknown dose on."""
+    total: float | None = 0.0
+    sums: list[Known[float]] = []
+    for dose in doses:
+        if total is None:
+            sums.append(Known(None, "the dose of an earlier tilt is unknown"))
+        elif not sums and dose.value is None:
+            sums.append(Known(None, dose.source))
+        else:
+            sums.append(Known(total, "running sum"))
+        total = None if total is None or dose.value is None else total + dose.value
+    return sums
+
+
+def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
+                     warnings: list[str]) -> list[tuple[_Exposure, Known[float]]]:
+    """Keep the latest of the sections that name one movie: the file on disk is that of the latest exposure."""
+    last = {exposure.movie: place for place, (exposure, _) in enumerate(pairs) if exposure.movie is not None}
+    kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].movie] == place]
+    if len(kept) < len(pairs):
+        warnings.append(f"{len(pairs) - len(kept)} section(s) name a movie that a later section names too: left out.")
+    return kept
+
+
+def _tilt_axis(grammar: Grammar, sections: Sequence[Section], dialect: str, warnings: list[str]) -> Known[float]:
+    """Return the tilt axis in IMOD's convention (rotation of the axis from y), degrees, and from where."""
+    rotation = _first_number(sections, "RotationAngle")
+    given = {value for section in sections if (value := section.number("RotationAngle")) is not None}
+    if given and max(given) - min(given) > 1.0:
+        warnings.append(f"RotationAngle varies from {min(given):g} to {max(given):g}: the first was taken.")
+    titles = " ".join(grammar.titles)
+    if dialect == "Tomo5":
+        return _tomo5_axis(titles, rotation, warnings)
+    title = _title_number(_TITLE_AXIS, titles)
+    if title is not None:
+        if rotation is not None and _apart(title + 90.0, rotation) > _AXIS_AGREEMENT:
+            warnings.append(f"The title says that the tilt axis is at {title:g} and RotationAngle = {rotation:g}, that "
+                            f"it is at {_signed(rotation - 90.0):g}: the title was taken.")
+        return Known(title, "title")
+    if rotation is None:
+        return Known(None, "neither a title 'Tilt axis angle' nor RotationAngle is in the file")
+    if dialect == "unknown":
+        return Known(None, f"RotationAngle = {rotation:g}, but the file does not say who wrote it, so that its "
+                           "convention is unknown")
+    return Known(_signed(rotation - 90.0), "field RotationAngle - 90")
+
+
+def _tomo5_axis(titles: str, rotation: float | None, warnings: list[str]) -> Known[float]:
+    title = _title_number(_TITLE_TOMO5_AXIS, titles)
+    if rotation is not None:
+        warnings.append(f"Tomo5 writes the tilt axis in more than one convention: |RotationAngle| = {abs(rotation):g} "
+                        "was taken. If the tomograms are wrong, give the tilt axis yourself.")
+        if title is not None and min(_apart(-title - 90.0, rotation), _apart(title + 90.0, rotation)) > 1.0:
+            warnings.append(f"TiltAxisAngle = {title:g} in the title does not agree with RotationAngle = {rotation:g}.")
+        return Known(abs(rotation), "field RotationAngle (Tomo5: its absolute value)")
+    if title is None:
+        return Known(None, "neither RotationAngle nor a title TiltAxisAngle is in the file")
+    axis = abs(_signed(-title - 90.0))
+    warnings.append(f"RotationAngle is absent: the tilt axis {axis:g} was computed from the title TiltAxisAngle = "
+                    f"{title:g}, which some versions of Tomo5 write in another convention. Check it.")
+    return Known(axis, "title TiltAxisAngle (Tomo5: |-angle - 90|)")
+
+
+def _title_number(pattern: re.Pattern[str], titles: str) -> float | None:
+    found = pattern.search(titles)
+    return None if found is None else number(found[1].rstrip(",;]"))
+
+
+def _signed(angle: float) -> float:
+    """Return the same direction in (-180, 180]."""
+    turned = (angle + 180.0) % 360.0 - 180.0
+    return round(180.0 if turned == -180.0 else turned, 6)
+
+
+def _apart(one: float, other: float) -> float:
+    """Return how far two axes are apart, degrees: an axis is the same after half a turn."""
+    difference = (one - other) % 180.0
+    return min(difference, 180.0 - difference)
+
+
+def _first_number(sections: Sequence[Section], key: str) -> float | None:
+    return next((value for section in sections if (value := section.number(key)) is not None), None)
+
+
+def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:
+    """Return a positive number of the sections, else of the header."""
+    given = [value for section in sections if (value := section.number(key)) is not None and value > 0]
+    if given:
+        if max(given) - min(given) > 1e-3 * max(given):
+            warnings.append(f"{key} varies from {min(given):g} to {max(given):g}: the first was taken.")
+        return Known(given[0], f"field {key}")
+    value = grammar.header.number(key)
+    if value is not None and value > 0:
+        return Known(value, f"header {key}")
+    text = grammar.header.text(key) or next((text for section in sections if (text := section.text(key))), None)
+    return Known(None, f"{key} is not in the file" if text is None else f"{key} = {text} in the file")
+
+
+def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str) -> Known[float]:
+    """Return the pixel size of the movie, A. PixelSpacing is that of the image, at its binning."""
+    spacing = _positive(grammar, sections, "PixelSpacing", [])
+    binning = _first_number(sections, "Binning")
+    if spacing.value is None:
+        return spacing
+    if binning is None or binning <= 0:
+        return Known(None, "Binning is not in the file")
+    if binning < 1:
+        return Known(spacing.value, f"{spacing.source}, Binning {binning:g}: super-resolution")
+    if dialect == "Tomo5" and binning != 1:
+        return Known(None, f"Tomo5 counts Binning = {binning:g} from the super-resolution pixel on some cameras")
+    return Known(spacing.value / binning, f"{spacing.source} / Binning {binning:g}")
+
+
+def _evidence(grammar: Grammar) -> dict[str, str]:
+    """Return what else may help to decide about the series, as it stands in the file."""
+    titles = " ".join(grammar.titles)
+    found = {match[1]: match[2] for match in _TITLE_SCHEME.finditer(titles)}
+    kept = {key: text for key in ("ImageFile", "ImageSize") if (text := grammar.header.text(key))}
+    first = next((section for section in grammar.sections if section.finished), None)
+    if first is not None:
+        kept.update({key: text for key in ("Binning", "NavigatorLabel", "StagePosition", "UncroppedSize")
+                     if (text := first.text(key))})
+    return {**kept, **found, "sections": str(len(grammar.sections))}
+
+
+def _name_frame(facts: MdocFacts) -> MdocFacts:
+    """Say to which series a frame mdoc belongs, and its place in it, from the name of its movie or else its own."""
+    name = (facts.tilts[0].movie if facts.tilts else None) or facts.series_name
+    said = parse_movie_name(name)
+    if said.order is None:
+        return facts
+    tilts = tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
+    return replace(facts, frame_series=said.series, tilts=tilts, series_name=movie_key(name))

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names: the key of a movie, the name of a series, its identifier in Scipion, and what movie names say of a tilt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tomostream.acquisition.facts import Tilt
+
+#: What a movie file can end in. Only these are cut: names are full of dots (`TS_01_-12.0.tif`).
+MOVIE_EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
+
+#: What instruments add to a movie's name on one side (disk or mdoc) and not on the other.
+_MOVIE_SUFFIXES = ("_eer", "_fractions", "_frames")
+
+#: What the file of a series ends in before `.mdoc`.
+_STACK_EXTENSIONS = (*MOVIE_EXTENSIONS, ".st", ".idoc", ".mdoc")
+
+#: Left by SerialEM (half1 at the turn of a bidirectional series, unsorted after a dose-symmetric one), PACEtomo
+#: (_unsorted) and Tomo5 (_override). They are other states of the same series.
+_SERIES_SUFFIXES = ("-half1", "-unsorted", "_unsorted", "_override")
+
+#: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none.
+_ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[+-]?[0-9]{1,2}\.[0-9]+)(?:_.*)?",
+                          re.ASCII | re.DOTALL)
+_ORDER_ONLY = re.compile(r"(?P<series>.*[^_-])[_-](?P<order>[0-9]{1,6})", re.ASCII | re.DOTALL)
+
+_VALID_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_LONGEST_ID = 64
+
+#: How far the nominal angle in a name may be from the angle read back from the stage, degrees.
+ANGLE_TOLERANCE = 0.5
+
+
+def basename(path: str) -> str:
+    """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever this machine is."""
+    last = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    if len(last) > 2 and last[1] == ":" and last[0].isascii() and last[0].isalpha():
+        last = last[2:]
+    return last.strip()
+
+
+def _cut(name: str, endings: Sequence[str]) -> str:
+    """Cut known endings off `name` until none is left, whatever their case, but never the whole name."""
+    shorter = name
+    while True:
+        low = shorter.lower()
+        ending = next((end for end in endings if low.endswith(end) and len(low) > len(end)), None)
+        if ending is None:
+            return shorter
+        shorter = shorter[: -len(ending)]
+
+
+def movie_key(name: str) -> str:
+    """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions."""
+    return _cut(basename(name), MOVIE_EXTENSIONS)
+
+
+def loose_movie_key(name: str) -> str:
+    """Return the movie key without case and without `_EER`, `_fractions`, `_frames`: for when `movie_key` fails."""
+    return _cut(movie_key(name).casefold(), _MOVIE_SUFFIXES)
+
+
+def same_movie(one: str, other: str) -> bool:
+    """Tell whether two names mean one movie, be it under another extension, case or frames suffix."""
+    return movie_key(one) == movie_key(other) or loose_movie_key(one) == loose_movie_key(other)
+
+
+def series_name(path: str | os.PathLike[str]) -> str:
+    """Return the name of the series that an mdoc (or a stack) describes, the same in all states of its file.
+
+    `X.mrc.mdoc`, `X.mrc-half1.mdoc`, `X_unsorted.mrc.mdoc` and `X_override.mdoc` are all X.
+    """
+    return _cut(basename(os.fsdecode(path)), (*_STACK_EXTENSIONS, *_SERIES_SUFFIXES))
+
+
+@dataclass(frozen=True)
+class MovieName:
+    """What the name of a movie says: its series, its place in it (as counted by the instrument), its nominal angle."""
+
+    series: str
+    order: int | None
+    angle: float | None
+
+
+def parse_movie_name(name: str) -> MovieName:
+    """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
+    key = movie_key(name)
+    found = _ORDER_ANGLE.fullmatch(key)
+    if found is not None:
+        return MovieName(found["series"], int(found["order"]), float(found["angle"]))
+    found = _ORDER_ONLY.fullmatch(key)
+    if found is not None:
+        return MovieName(found["series"], int(found["order"]), None)
+    return MovieName(key, None, None)
+
+
+def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: str = "") -> tuple[Tilt, ...]:
+    """Give tilts without a movie the one movie whose name can only mean them.
+
+    A movie is a candidate when its name carries the name of the series and the tilt's nominal angle within
+    `ANGLE_TOLERANCE`. Where several are, the order number decides. What is not unique stays unknown, and when the order
+    numbers in the names contradict the order of the tilts, nothing is matched.
+
+    Parameters
+    ----------
+    tilts : of one series, in acquisition order.
+    available_names : names or paths of movies, of any series.
+    series : name of the series. Without it, all movies must carry the same series name.
+
+    Returns
+    -------
+    tuple of Tilt, the same tilts in the same order; `movie` is filled where it was None and the match is unique.
+    """
+    taken = {movie_key(tilt.movie) for tilt in tilts if tilt.movie is not None}
+    names = sorted({basename(name) for name in available_names if movie_key(name) not in taken})
+    parsed = {name: parse_movie_name(name) for name in names}
+    wanted = series or _only_series(parsed.values())
+    candidates = {name: said for name, said in parsed.items() if said.series == wanted and said.angle is not None}
+    chosen = {index: _unique_candidate(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
+    found = {index: name for index, name in chosen.items() if name is not None}
+    orders = [candidates[found[index]].order for index in sorted(found)]
+    in_order = all(a is not None and b is not None and a < b for a, b in pairwise(orders))
+    if len(set(found.values())) != len(found) or not in_order:
+        return tuple(tilts)
+    return tuple(replace(tilt, movie=found.get(index, tilt.movie)) for index, tilt in enumerate(tilts))
+
+
+def _only_series(names: Iterable[MovieName]) -> str | None:
+    series = {name.series for name in names if name.angle is not None}
+    return series.pop() if len(series) == 1 else None
+
+
+def _unique_candidate(tilt: Tilt, candidates: dict[str, MovieName]) -> str | None:
+    near = [name for name, said in candidates.items()
+            if said.angle is not None and abs(said.angle - tilt.angle) <= ANGLE_TOLERANCE]
+    if len(near) > 1:
+        near = [name for name in near if candidates[name].order == tilt.order]
+    return near[0] if len(near) == 1 else None
+
+
+class SeriesIds:
+    """Valid, stable, unique Scipion identifiers (tsId) for names of series; the original names stay known.
+
+    An identifier names SQLite tables and files: a letter or underscore first, then letters, digits and underscores; it
+    does not end in an underscore, because Scipion makes the same table of `A` and `A_`; two never differ by case alone,
+    because SQLite does not see case. A name that is such already is its own identifier. Any other gets a hash of the
+    original name appended, so that which identifier it gets does not depend on which name came first. Only names that
+    differ by case alone, and one name in two folders, are told apart by arrival; `restore` makes that last.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[str, str], str] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
+
+    def id_for(self, name: str, folder: str = "") -> str:
+        """Return the identifier of the series `name` (of `folder`, where one name can be in several)."""
+        key = (folder, name)
+        if key not in self._ids:
+            self._take(key, self._choose(name, folder))
+        return self._ids[key]
+
+    def restore(self, name: str, series_id: str, folder: str = "") -> None:
+        """Say that `name` got `series_id` before the restart.
+
+        Raises
+        ------
+        ValueError : if the identifier belongs to another name, or the name has another identifier.
+        """
+        key = (folder, name)
+        owner = self._owners.get(series_id.casefold())
+        if owner not in (None, key) or self._ids.get(key, series_id) != series_id:
+            raise ValueError(f"Series '{name}' cannot be restored as '{series_id}': "
+                             f"that belongs to '{owner[1] if owner else self._ids[key]}'.")
+        self._take(key, series_id)
+
+    def name_of(self, series_id: str) -> str | None:
+        """Return the original name of an identifier, None if it was never given."""
+        owner = self._owners.get(series_id.casefold())
+        return None if owner is None else owner[1]
+
+    def _take(self, key: tuple[str, str], series_id: str) -> None:
+        self._ids[key] = series_id
+        self._owners[series_id.casefold()] = key
+
+    def _choose(self, name: str, folder: str) -> str:
+        wanted = valid_id(name)
+        if wanted.casefold() not in self._owners:
+            return wanted
+        stem, count = wanted[: _LONGEST_ID - 16], 0
+        while True:
+            series_id = f"{stem}_{_digest(f'{folder}/{name}/{count}', 8)}"
+            if series_id.casefold() not in self._owners:
+                return series_id
+            count += 1
+
+
+def valid_id(name: str) -> str:
+    """Return `name` if it can be a Scipion tsId as it is, else one made of it and of its hash."""
+    reserved = name.casefold().startswith("sqlite_")
+    if _VALID_ID.fullmatch(name) and not name.endswith("_") and len(name) <= _LONGEST_ID and not reserved:
+        return name
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    if not stem or stem[0].isdigit() or reserved:
+        stem = f"TS_{stem}".strip("_")
+    return f"{stem[: _LONGEST_ID - 8].rstrip('_')}_{_digest(name, 6)}"
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

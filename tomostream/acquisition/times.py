@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dates of mdoc files: three orders of day and year, English months, one format a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+_MONTHS = {name: number for number, name in enumerate(
+    ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1)}
+_DATE = re.compile(r"([0-9]{1,4})-([A-Za-z]{3})-([0-9]{1,4})\s+([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?",
+                   re.ASCII)
+
+DAY_FIRST, YEAR_FIRST = "dd-Mon-yy", "yy-Mon-dd"
+
+
+def parse_date(text: str, order: str) -> datetime | None:
+    """Read one `DateTime` under one order of day and year; None if it is no date then.
+
+    A year of four digits says the order by itself. Years of two digits are of this century: digital cameras are.
+    """
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        return None
+    first, month, last = found[1], _MONTHS.get(found[2].lower()), found[3]
+    day, year = (first, last) if order == DAY_FIRST else (last, first)
+    if len(first) == 4 or len(last) == 4:
+        day, year = (last, first) if len(first) == 4 else (first, last)
+    if month is None or len(year) not in (2, 4) or len(day) > 2:
+        return None
+    full_year = int(year) if len(year) == 4 else 2000 + int(year)
+    try:
+        return datetime(full_year, month, int(day), int(found[4]), int(found[5]), int(found[6]))
+    except ValueError:
+        return None
+
+
+def parse_dates(texts: Sequence[str | None], year_first: bool) -> tuple[datetime | None, ...]:
+    """Read the dates of one file under the one order of day and year that fits them all.
+
+    The order is that under which more of them are dates, then that under which they are closer together (a session that
+    runs past midnight changes the day, not the year), then the dialect's: `year_first`.
+    """
+    preferred, other = (YEAR_FIRST, DAY_FIRST) if year_first else (DAY_FIRST, YEAR_FIRST)
+    readings = [tuple(None if text is None else parse_date(text, order) for text in texts)
+                for order in (preferred, other)]
+    return min(readings, key=lambda dates: (sum(date is None for date in dates), _span(dates)))
+
+
+def _span(dates: Sequence[datetime | None]) -> timedelta:
+    known = [date for date in dates if date is not None]
+    return max(known) - min(known) if known else timedelta(0)
