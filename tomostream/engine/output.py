@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing results so that a file either is complete under its name or is not there.
+
+Everything a program writes goes through one `Outputs`: each file is made under a hidden temporary name in its own
+folder, and only when the ``with`` block ends well are all of them renamed (`os.replace`). An error, Ctrl-C or SIGTERM
+(`tomostream.engine.errors`) removes them, and what was there before stays.
+
+>>> with Outputs() as outputs:                                            # doctest: +SKIP
+...     outputs.mrc("sum.mrc", image, pixel_size=1.35, label="tomostream-motioncor 0.1.0")
+...     volume = outputs.mapped_mrc("vol.mrc", (256, 1024, 1024), pixel_size=10.8, label="...", volume=True)
+...     volume[0] = plane                       # a numpy memory map, float32; the header is finished at the end
+...     outputs.text("movie-Full.log", lines)
+
+MRC headers hold no date: the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tomostream.engine.errors import EngineError, sentence_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEADER_BYTES = 1024
+_FLOAT32_MODE = 2
+_CHUNK_ELEMENTS = 1 << 18
+"""Statistics are summed by pieces of 1 MiB: in cache, and in the same order whatever the number of threads."""
+
+
+class Outputs:
+    """The files that one run of a program writes: all of them, or none.
+
+    Use it as a context manager. Methods raise `EngineError` with one sentence when the folder does not exist, may not
+    be written to, or is full.
+    """
+
+    def __init__(self) -> None:
+        self._temporary: dict[str, str] = {}
+        self._maps: list[tuple[str, np.memmap, float, str, bool]] = []
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish_maps()
+                self._rename()
+        finally:
+            self._maps.clear()
+            self._discard()
+
+    def reserve(self, path: str | os.PathLike[str]) -> str:
+        """Return the temporary name under which `path` is to be written, and make that file now.
+
+        Made at the start of a run, it tells at once, before any work, that a result could not be written.
+        """
+        final = os.path.abspath(path)
+        if final not in self._temporary:
+            folder, name = os.path.split(final)
+            if not os.path.isdir(folder):
+                raise EngineError(f"{final} cannot be written: the folder {folder} does not exist; make it first")
+            if os.path.isdir(final):
+                raise EngineError(f"{final} cannot be written: it is a folder; give a file name")
+            temporary = os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:12]}.tmp")
+            try:
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            except OSError as error:
+                raise EngineError(f"{sentence_of(error, final)}; choose another folder for the output") from error
+            self._temporary[final] = temporary
+        return self._temporary[final]
+
+    def mrc(
+        self, path: str | os.PathLike[str], data: np.ndarray, pixel_size: float, label: str, volume: bool = False
+    ) -> None:
+        """Write an array as an MRC file of mode 2.
+
+        Parameters
+        ----------
+        path : str
+            Final name.
+        data : ndarray, shape (ny, nx) or (nz, ny, nx)
+            Converted to float32; axis order as in the file, rows from the bottom of the image up.
+        pixel_size : float
+            A per pixel; 0 where it is not known.
+        label : str
+            The one label of the header: the program and its version.
+        volume : bool
+            Whether (nz, ny, nx) is a volume (space group 1) rather than a stack of images (space group 0).
+        """
+        import numpy as np
+
+        temporary = self.reserve(path)
+        array = np.ascontiguousarray(data, dtype="<f4")
+        header = mrc_header(array.shape, pixel_size, statistics(array), label, volume)
+        try:
+            with open(temporary, "wb", buffering=0) as file:
+                for piece in (header, memoryview(array).cast("B")):
+                    _write_all(file.fileno(), piece)
+        except OSError as error:
+            raise EngineError(f"{sentence_of(error, path)}; free some space or choose another folder") from error
+
+    def mapped_mrc(
+        self, path: str | os.PathLike[str], shape: tuple[int, ...], pixel_size: float, label: str, volume: bool = True
+    ) -> np.memmap:
+        """Return a memory map of float32 zeros that becomes an MRC file; parameters as for `mrc`.
+
+        The space is taken now: a memory map on a full disk would kill the process later, without a word.
+        """
+        import numpy as np
+
+        temporary = self.reserve(path)
+        size = HEADER_BYTES + 4 * int(np.prod(shape, dtype=np.int64))
+        try:
+            with open(temporary, "r+b") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+        except OSError as error:
+            need = f"{size / 2**30:.2f} GiB are needed"
+            raise EngineError(f"{sentence_of(error, path)} ({need}); free some space") from error
+        mapped = np.memmap(temporary, dtype="<f4", mode="r+", offset=HEADER_BYTES, shape=shape)
+        self._maps.append((temporary, mapped, pixel_size, label, volume))
+        return mapped
+
+    def text(self, path: str | os.PathLike[str], content: str) -> None:
+        """Write a text file (UTF-8, lines ending with a line feed)."""
+        temporary = self.reserve(path)
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                file.write(content)
+        except OSError as error:
+            raise EngineError(f"{sentence_of(error, path)}; free some space or choose another folder") from error
+
+    def _finish_maps(self) -> None:
+        """Write the headers of the memory-mapped files, with the statistics of what is in them now."""
+        for temporary, mapped, pixel_size, label, volume in self._maps:
+            header = mrc_header(mapped.shape, pixel_size, statistics(mapped), label, volume)
+            mapped.flush()
+            with open(temporary, "r+b") as file:
+                file.write(header)
+
+    def _rename(self) -> None:
+        """Give every file its name, in the order in which they were reserved."""
+        for final, temporary in list(self._temporary.items()):
+            try:
+                os.replace(temporary, final)
+            except OSError as error:
+                raise EngineError(sentence_of(error, final)) from error
+            del self._temporary[final]
+
+    def _discard(self) -> None:
+        for temporary in self._temporary.values():
+            Path(temporary).unlink(missing_ok=True)
+        self._temporary.clear()
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data`; one call of `os.write` takes at most 2 GiB and may write less than asked."""
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.write(descriptor, view[: 1 << 30]):]
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _CHUNK_ELEMENTS):
+        yield flat[start:start + _CHUNK_ELEMENTS]
+
+
+def statistics(array: np.ndarray) -> tuple[float, float, float, float]:
+    """Return minimum, maximum, mean and standard deviation of an array (the header's dmin, dmax, dmean, rms).
+
+    Sums are in double precision, two passes in one: each piece's deviations are taken from its own mean (Chan et al.,
+    1979), so that a large mean does not cost the deviation its digits.
+    """
+    import numpy as np
+
+    low, high, count, mean, squares = np.inf, -np.inf, 0, 0.0, 0.0
+    for piece in _pieces(array):
+        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+        own_mean = float(piece.mean(dtype=np.float64))
+        deviation = piece - np.float32(own_mean)
+        own_squares = float(np.dot(deviation, deviation))
+        difference, total = own_mean - mean, count + piece.size
+        mean += difference * piece.size / total
+        squares += own_squares + difference * difference * count * piece.size / total
+        count = total
+    if count == 0:
+        return 0.0, 0.0, 0.0, 0.0
+    return low, high, mean, (squares / count) ** 0.5
+
+
+def mrc_header(
+    shape: tuple[int, ...], pixel_size: float, stats: tuple[float, float, float, float], label: str, volume: bool
+) -> bytes:
+    """Return the 1024 bytes of an MRC2014 header for float32 data, without a date.
+
+    Parameters as for `Outputs.mrc`; `stats` from `statistics`. The cell of a stack of images is one pixel thick
+    (mz 1), that of a volume as thick as the volume. Source of the layout: Cheng et al., J. Struct. Biol. 192 (2015).
+    """
+    nz, ny, nx = (1,) * (3 - len(shape)) + tuple(shape)
+    mz = nz if volume else 1
+    header = bytearray(HEADER_BYTES)
+    struct.pack_into("<10i", header, 0, nx, ny, nz, _FLOAT32_MODE, 0, 0, 0, nx, ny, mz)
+    struct.pack_into("<6f", header, 40, nx * pixel_size, ny * pixel_size, mz * pixel_size, 90.0, 90.0, 90.0)
+    struct.pack_into("<3i", header, 64, 1, 2, 3)
+    struct.pack_into("<3f", header, 76, *stats[:3])
+    struct.pack_into("<2i", header, 88, 1 if volume else 0, 0)
+    struct.pack_into("<i", header, 108, 20140)
+    header[208:216] = b"MAP \x44\x44\x00\x00"
+    struct.pack_into("<fi", header, 216, stats[3], 1)
+    header[224:304] = label.encode("ascii", "replace")[:80].ljust(80)
+    return bytes(header)
