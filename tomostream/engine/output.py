@@ -105,7 +105,7 @@ class Outputs:
         header = mrc_header(array.shape, pixel_size, statistics(array), label, volume)
         try:
             with open(temporary, "wb", buffering=0) as file:
-                for piece in (header, memoryview(array).cast("B")):
+                for piece in (header, array.reshape(-1).data.cast("B")):
                     _write_all(file.fileno(), piece)
         except OSError as error:
             raise EngineError(f"{sentence_of(error, path)}; free some space or choose another folder") from error
