@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plugin as Scipion sees it."""
+
+from __future__ import annotations
+
+import os
+
+import pwem
+from pyworkflow import TOMO
+from pyworkflow.utils import Environ
+
+from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
+
+
+class Plugin(pwem.Plugin):
+    """No binaries of its own: the CPU engine comes with the package, the GPU programs with the upstream plugins."""
+
+    __module__ = "tomostream"       # pyworkflow finds the package's folder through the module of its plugin class
+    _url = "https://github.com/scipion-em/scipion-em-tomostream"
+    _processingField = [TOMO]
+
+    @classmethod
+    def _defineVariables(cls):
+        cls._defineVar(TOMOSTREAM_PROGRAMS_PER_GPU, "1",
+                       description="How many programs one GPU may run at the same time, over all tomostream protocols "
+                                   "of this machine.")
+
+    @classmethod
+    def getEnviron(cls):
+        return Environ(os.environ)
+
+    @classmethod
+    def validateInstallation(cls):
+        """Nothing must be installed: without a GPU program the CPU engine does the work."""
+        return []
+
+    def getPluginTemplateDir(self):
+        return os.path.join(self.getPath(), "workflows")

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Import the movies of a running acquisition, one a tilt, as soon as each is written."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pwem.constants import SAMPLING_FROM_IMAGE
+from pwem.objects import Acquisition, Movie, SetOfMovies
+from pwem.protocols import ProtImportMovies
+from pwem.protocols.protocol_import.micrographs import ProtImportMicBase
+from pyworkflow.constants import BETA
+from pyworkflow.protocol import params
+
+from tomostream import ledger
+from tomostream.acquisition.arrival import Arrivals
+from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
+from tomostream.streaming.watch import FolderWatch
+
+MOVIES = "outputMovies"
+EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
+#: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
+NOMINAL_MAGNIFICATION = 50000
+#: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
+FACTS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What must be known before the first movie is registered: pixel size (A) of a movie pixel, voltage (kV)."""
+
+    pixel_size: float | None
+    voltage: float | None
+    magnification: float | None
+    source: str
+
+    def missing(self) -> str:
+        names = [name for name, value in (("pixel size", self.pixel_size), ("voltage", self.voltage)) if value is None]
+        return " and ".join(names)
+
+
+class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
+    """Imports the movies of a running tomography session while the microscope writes them.
+
+    Every tilt is a movie, imported as in single-particle work. The protocol can be started before the first movie exists.
+    A movie is registered as soon as its file is structurally complete and no longer growing.
+    """
+
+    _label = "import movies"
+    _devStatus = BETA
+    _possibleOutputs = {MOVIES: SetOfMovies}
+    _outputClassName = "SetOfMovies"
+
+    # ------------------------------------------------------------------ form
+    def _defineParams(self, form):
+        ProtImportMicBase._defineParams(self, form)
+        form.getParam("filesPath").help.set(
+            "Folder into which the microscope writes the movies. It may still be empty, or appear later.\n"
+            "Wildcards select several folders, e.g. /data/session/*/frames.")
+        pattern = form.getParam("filesPattern")
+        pattern.default.set("*")
+        pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
+                         "Whatever the pattern, only EER, TIFF and MRC files are taken.")
+        form.getParam("dataStreaming").default.set(True)
+        form.getParam("timeout").help.set(
+            "Time without any new movie after which the import ends and closes its output. A number is seconds; "
+            "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
+        form.getParam("fileTimeout").help.set(
+            "Upper bound for files whose structure cannot be checked, or that look cut off: so long without a change, and "
+            "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
+        section = form.getSection("Streaming")
+        section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
+                         label="Quiet time of a complete file (s)",
+                         help="A file whose structure is complete and that was neither closed nor moved into place before "
+                              "our eyes is used after so many seconds without a change.")
+        section.addParam("pollSeconds", params.FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
+                         label="Interval on network disks (s)",
+                         help="On a local disk new movies are noticed at once; on a network disk the folder is listed "
+                              "every so many seconds. 1 to 10 s are reasonable.")
+        copy = form.getParam("copyFiles")
+        copy.label.set("Copy movies into the project?")
+        copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
+                      "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
+
+    def _defineImportParams(self, form):
+        form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
+                      help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
+                           "that are left empty below: they are then read from the first mdoc that tells them.")
+
+    def _defineAcquisitionParams(self, form):
+        group = ProtImportMovies._defineAcquisitionParams(self, form)
+        for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
+                           ("magnification", "Nominal magnification")):
+            field = form.getParam(name)
+            field.default.set(None)
+            field.allowsNull.set(True)
+            field.help.set(f"{unit}. Empty: it is read from the first mdoc"
+                           + (", or from the header of the first movie" if name == "samplingRate" else "")
+                           + "; until then movies wait.")
+        for name in ("haveDataBeenPhaseFlipped", "acquisitionWizard", "samplingRateMode"):
+            form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
+        form.getParam("dosePerFrame").help.set("Dose of one frame in e/A2. Only needed for dose weighting inside "
+                                               "MotionCor; the doses of the series come from the mdoc files.")
+        return group
+
+    # ------------------------------------------------------------------ open
+    def open_outputs(self):
+        self._optics = None
+        self._optics_look = 0.0
+        self._arrivals = Arrivals(self.settleSeconds.get(), self.fileTimeout.toSeconds())
+        self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
+        self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
+        self._names: dict[str, str] = {}
+        self._registered: dict[str, tuple[int, float]] = {}
+        self._failed: dict[str, int] = {}
+        self._news_at = time.time()
+        output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
+        self.done.update(output.versions)
+        self._remember_files()
+
+    def _template(self) -> Movie:
+        return self._movie("", "", 1, Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0), 1.0)
+
+    @staticmethod
+    def _movie(name: str, path: str, frames: int, acquisition: Acquisition, pixel_size: float) -> Movie:
+        movie = Movie()
+        movie.setLocation(path)
+        movie.setMicName(name)
+        movie.setSamplingRate(pixel_size)
+        movie.setAcquisition(acquisition)
+        movie.setFramesRange([1, frames, 1])
+        return movie
+
+    def _set_facts(self, movies: SetOfMovies) -> None:
+        movies.setGain(self.getGain())
+        movies.setDark(self.getDark())
+
+    def _remember_files(self) -> None:
+        """From the ledger of the run before: which file gave which movie, to notice a file that was written again."""
+        for entry in ledger.read(self.ledger.path):
+            source = entry.evidence.get("file")
+            if source is None:
+                continue
+            self._names[str(source)] = entry.item
+            if entry.event in (ledger.IMPORTED, ledger.REPLACED) and entry.item in self.done:
+                self._registered[entry.item] = (int(entry.evidence["size"]), float(entry.evidence["mtime"]))
+        for name in self.done.keys() - self._registered.keys():
+            self._registered[name] = self._size_of(self._getExtraPath(name))
+
+    @staticmethod
+    def _size_of(path: str) -> tuple[int, float]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return -1, 0.0
+        return status.st_size, status.st_mtime
+
+    # ------------------------------------------------------------------ watch
+    def watch(self) -> bool:
+        now = time.time()
+        for path, seen in self._files.changes():
+            if self._wanted(path) and self._registered.get(self._names.get(path, "")) != (seen.size, seen.mtime):
+                self._arrivals.see(path, seen.size, seen.mtime, now, closed=self.watcher.was_closed(path))
+                self._news_at = now
+        if self.stop_asked():
+            return self._end("STOP STREAMING was asked for")
+        if now - self._news_at > self.timeout.toSeconds() and not self.attempts:
+            return self._end(f"no new movie came for {self.timeout.get()}")
+        return False
+
+    def _wanted(self, path: str) -> bool:
+        return (path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
+                and os.path.realpath(path) not in self._mine and not self.isBlacklisted(path))
+
+    def _end(self, reason: str) -> bool:
+        self.tell("", ledger.SESSION, f"the import ends: {reason}")
+        self._ending = True
+        return True
+
+    def next_deadline(self):
+        dues = [time.time() + self._files.seconds_to_next_look(),
+                self._news_at + self.timeout.toSeconds() + 0.01]
+        due = self._arrivals.next_due()
+        if due is not None:
+            dues.append(due if self._optics is not None else max(due, self._optics_look))
+        return min(dues)
+
+    # ------------------------------------------------------------------ decide
+    def decide(self) -> Iterable[Task]:
+        now = time.time()
+        ending = self._watch_ended or getattr(self, "_ending", False)
+        for candidate in self._arrivals.due(now):
+            check = check_movie(candidate.path)
+            if check.state in ("complete", "unknown") and not self._optics_known(candidate.path, check):
+                break
+            verdict = self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now)
+            if verdict.state == "ready":
+                yield self._task(candidate.path, check)
+            elif verdict.state == "failed":
+                self._fail_file(candidate.path, verdict.reason)
+            elif candidate.reason != verdict.reason and check.state != "complete":
+                self.ledger.write(self._name(candidate.path), ledger.WAITING, verdict.reason)
+        if ending:
+            yield from self._last_look()
+
+    def _last_look(self) -> Iterable[Task]:
+        """The session ends: what is complete comes along, the rest is named."""
+        for candidate in list(self._arrivals.leftovers()):
+            self._arrivals.forget(candidate.path)
+            check = check_movie(candidate.path)
+            if check.state == "complete" and self._optics_known(candidate.path, check):
+                yield self._task(candidate.path, check)
+            else:
+                reason = check.reason or f"the {self._missing()} was never known"
+                self._fail_file(candidate.path, f"{reason}; the import ended")
+
+    def _optics_known(self, path: str, check: MovieCheck) -> bool:
+        """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
+        if self._optics is not None:
+            return True
+        now = time.time()
+        if now < self._optics_look:
+            return False
+        self._optics_look = now + FACTS_SECONDS
+        optics = find_optics(self._form_optics(), self._mdoc_files(), check.pixel_size)
+        if optics.missing():
+            self.trouble(f"movies wait: the {optics.missing()} is not given in the form, and no mdoc file tells it yet")
+            self._missing_text = optics.missing()
+            return False
+        self._optics = optics
+        self.trouble("")
+        self.tell("", ledger.SESSION, f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})")
+        self._describe_set(check)
+        return True
+
+    def _missing(self) -> str:
+        return getattr(self, "_missing_text", "pixel size or voltage")
+
+    def _form_optics(self) -> Optics:
+        pixel = self.samplingRate.get()
+        if self.samplingRateMode.get() != SAMPLING_FROM_IMAGE and self.magnification.get():
+            pixel = 1e4 * self.scannedPixelSize.get() / self.magnification.get()
+        return Optics(pixel, self.voltage.get(), self.magnification.get(), "given in the form")
+
+    def _mdoc_files(self) -> list[str]:
+        given = self.mdocsPath.get()
+        if not given:
+            return []
+        pattern = os.path.join(given, "*.mdoc") if os.path.isdir(given) else given
+        return sorted(glob.glob(pattern, recursive=True))
+
+    def _acquisition(self) -> Acquisition:
+        optics = self._optics
+        return Acquisition(
+            voltage=optics.voltage, sphericalAberration=self.sphericalAberration.get(),
+            amplitudeContrast=self.amplitudeContrast.get(),
+            magnification=NOMINAL_MAGNIFICATION if optics.magnification is None else optics.magnification,
+            doseInitial=self.doseInitial.get(), dosePerFrame=self.dosePerFrame.get())
+
+    def _describe_set(self, check: MovieCheck) -> None:
+        movies = self.outputs[MOVIES].items
+        movies.setAcquisition(self._acquisition())
+        movies.setSamplingRate(self._optics.pixel_size)
+        movies.setIsPhaseFlipped(self.haveDataBeenPhaseFlipped.get())
+        if check.state == "complete" and movies._firstDim.isEmpty():
+            movies.setDim((check.width, check.height, check.frames))
+            movies.setFramesRange([1, check.frames, 1])
+
+    def _name(self, path: str) -> str:
+        """The movie's name in Scipion: its file name; with its folder in front when another folder has that name too."""
+        name = self._names.get(path)
+        if name is None:
+            name = os.path.basename(path).replace(" ", "_")
+            if name in self._names.values():
+                name = f"{os.path.basename(os.path.dirname(path))}_{name}".replace(" ", "_")
+            while name in self._names.values():
+                name = "_" + name
+            self._names[path] = name
+        return name
+
+    def _task(self, path: str, check: MovieCheck) -> Task:
+        name = self._name(path)
+        size, mtime = self._size_of(path)
+        version = self.done.get(name, 0) + 1
+        return Task(name, (path, size, mtime, check.width, check.height, check.frames), version,
+                    run=self.copyFiles.get())
+
+    def _fail_file(self, path: str, reason: str) -> None:
+        """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
+        self.tell(self._name(path), ledger.FAILED, reason, {"file": path}, warn=True)
+
+    # ------------------------------------------------------------------ run
+    def work(self, task: Task) -> None:
+        """Copy, for cameras whose buffer is purged."""
+        source, size = task.arguments[:2]
+        target = self._getExtraPath(task.key)
+        part = f"{target}.part"
+        try:
+            shutil.copyfile(source, part)
+            if os.path.getsize(part) != size:
+                raise BadInput(f"{source} changed while it was copied")
+            os.replace(part, target)
+        except OSError as error:
+            raise BadInput(f"{source} cannot be copied into the project: {error}") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(part)
+
+    # ------------------------------------------------------------------ register
+    def register(self, task: Task, result: object) -> None:
+        source, _, _, width, height, frames = task.arguments
+        target = self._getExtraPath(task.key)
+        if not self.copyFiles.get():
+            self._link(source, target)
+        movies = self.outputs[MOVIES].items
+        if movies._firstDim.isEmpty() and frames is not None:
+            movies.setDim((width, height, frames))
+            movies.setFramesRange([1, frames, 1])
+        movie = self._movie(task.key, target, frames or 1, self._acquisition(), self._optics.pixel_size)
+        self.outputs[MOVIES].put(task.key, movie, task.version)
+
+    @staticmethod
+    def _link(source: str, target: str) -> None:
+        part = f"{target}.link"
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
+        os.symlink(os.path.abspath(source), part)
+        os.replace(part, target)
+
+    def on_registered(self, task: Task, result: object) -> None:
+        source, size, mtime, *_, frames = task.arguments
+        self._registered[task.key] = (size, mtime)
+        event, text = ledger.IMPORTED, f"imported, {frames} frames" if frames else "imported"
+        if task.version > 1:
+            event, text = ledger.REPLACED, f"the file was written again: version {task.version} replaces the one before"
+        self.tell(task.key, event, text, {"file": source, "size": size, "mtime": mtime, "version": task.version})
+
+    def on_end(self):
+        done = len(self.outputs[MOVIES].ids)
+        self.tell("", ledger.SESSION, f"{done} movies imported")
+
+    # ------------------------------------------------------------------ what people read
+    def _validate(self):
+        errors = []
+        if not self.getPattern():
+            errors.append("Files directory is empty: say where the microscope writes its movies.")
+        for label, path, found in (("Gain image", self.gainFile, self.getGain()),
+                                   ("Dark image", self.darkFile, self.getDark())):
+            if not path.empty() and not found:
+                errors.append(f"{label}: there is no file {path.get()}.")
+        for name, label in (("samplingRate", "Pixel size"), ("voltage", "Voltage")):
+            value = getattr(self, name).get()
+            if value is not None and value <= 0:
+                errors.append(f"{label} must be more than 0, or empty to be read from the first mdoc.")
+        return errors + self._validateBlacklist()
+
+    def _warnings(self):
+        folder = os.path.dirname(self.getPattern())
+        if not glob.has_magic(folder) and not os.path.isdir(folder):
+            return [f"The folder {folder} does not exist yet. The import will wait for it."]
+        return []
+
+    def _summary(self):
+        return summarize_movies(self, MOVIES, "imported")
+
+    def _methods(self):
+        movies = getattr(self, MOVIES, None)
+        if movies is None or movies.isEmpty():
+            return ["No movie was imported yet."]
+        return [f"{movies.getSize()} movies, one a tilt, were imported while they were acquired "
+                f"(pixel size {movies.getSamplingRate():g} A, {movies.getAcquisition().getVoltage():g} kV)."]
+
+    def _citations(self):
+        return ["Mastronarde2005"]
+
+
+def find_optics(form: Optics, mdocs: Iterable[str], header_pixel_size: float | None) -> Optics:
+    """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the movie's header."""
+    found, source = form, form.source
+    for path in mdocs:
+        if not found.missing():
+            break
+        facts = read_mdoc(path)
+        pixel = found.pixel_size if found.pixel_size is not None else facts.movie_pixel_size.value
+        voltage = found.voltage if found.voltage is not None else facts.voltage.value
+        magnification = found.magnification if found.magnification is not None else facts.magnification.value
+        if (pixel, voltage) != (found.pixel_size, found.voltage):
+            source = f"from {os.path.basename(path)}"
+        found = Optics(pixel, voltage, magnification, source)
+    if found.pixel_size is None and header_pixel_size is not None:
+        found = Optics(header_pixel_size, found.voltage, found.magnification, "pixel size from the movie's header")
+    return found
+
+
+def summarize_movies(protocol, output_name: str, verb: str) -> list[str]:
+    """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
+    output = getattr(protocol, output_name, None)
+    lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
+    last: dict[str, ledger.Entry] = {}
+    session = None
+    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
+        if entry.item:
+            last[entry.item] = entry
+        elif entry.event == ledger.WAITING:
+            session = entry
+        else:
+            session = None
+    if session is not None:
+        lines.append(f"*Waiting*: {session.reason}.")
+    for event, title in ((ledger.FAILED, "Failed"), (ledger.WAITING, "Waiting")):
+        items = [entry for entry in last.values() if entry.event == event]
+        if items:
+            lines.append(f"*{title}: {len(items)}*")
+            lines += [f"  {entry.item}: {entry.reason}" for entry in items[-20:]]
+            if len(items) > 20:
+                lines.append(f"  ... and {len(items) - 20} more, see extra/{ledger.NAME}")
+    return lines

@@ -1,0 +1,535 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shape of every protocol: watch, decide, run, register.
+
+The main thread does everything but the programs, and it is the only one that touches SQLite. It takes a turn when
+something happened (a step ended, a file or a row came, a deadline passed): register what ended, look at what is new,
+decide, hand out work. A Scipion step is one item's work: a program and files, never a set.
+
+A subclass fills in `open_outputs`, `watch`, `decide`, `work` and `register`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyworkflow.object import Set
+from pyworkflow.protocol import (
+    MODE_RESTART,
+    STATUS_ABORTED,
+    STATUS_FAILED,
+    STATUS_FINISHED,
+    FloatParam,
+    ProtStreamingBase,
+    params,
+)
+from pyworkflow.protocol.protocol import FunctionStep, StepSet
+
+from tomostream import ledger
+from tomostream.streaming import watch
+from tomostream.streaming.executor import EventLoop
+from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
+
+STOP_FILE = "STOP_STREAMING.TXT"
+#: Programs write here first; what is complete is renamed into extra/.
+WORK_FOLDER = ".work"
+#: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
+GUI_SECONDS = 1.0
+#: Seconds without any event after which a turn is taken all the same.
+IDLE_SECONDS = 2.0
+
+
+class BadInput(Exception):
+    """The input itself is wrong: trying again would not help."""
+
+
+class ProgramFailed(Exception):
+    """A program ended without its output; once more is worth a try."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for one item. `arguments` are plain values (names, numbers), never sets or rows.
+
+    `run` False: there is nothing to run, the item is registered at once.
+    """
+
+    key: str
+    arguments: tuple = ()
+    version: int = 1
+    run: bool = True
+    needs_gpu: bool = False
+
+
+@dataclass
+class Attempt:
+    """A task in flight: its step, what it returned, how often it was tried."""
+
+    task: Task
+    tries: int = 1
+    result: object = None
+    error: Exception | None = None
+    started: float = field(default_factory=time.time)
+
+
+class _Finished:
+    """What is left of a step that ended: its status. 60,000 of them would fill the memory with arguments."""
+
+    _prerequisites = ()
+
+    @staticmethod
+    def isFinished() -> bool:
+        return True
+
+    @staticmethod
+    def isNew() -> bool:
+        return False
+
+    isRunning = isWaiting = isFailed = isNew
+
+
+class StreamingProtocol(ProtStreamingBase):
+    """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
+
+    _stepsCheckSecs = IDLE_SECONDS
+
+    # ------------------------------------------------------------------ the parts that a protocol fills in
+    def open_outputs(self) -> None:
+        """Open the outputs with `self.open_output(...)`; fill `self.done` (key -> version) from them."""
+
+    def watch(self) -> bool:
+        """Take in what is new; True when no more will ever come."""
+        raise NotImplementedError
+
+    def decide(self) -> Iterable[Task]:
+        """What is ready now."""
+        raise NotImplementedError
+
+    def work(self, task: Task) -> object:
+        """In a thread: the program and its files. Returns plain values for `register`."""
+
+    def register(self, task: Task, result: object) -> None:
+        """Main thread: put the rows of a finished task with `self.outputs[name].put(...)`."""
+        raise NotImplementedError
+
+    def next_deadline(self) -> float | None:
+        """Seconds since the epoch at which a turn is due although nothing happens."""
+        return None
+
+    def on_failed(self, task: Task, reason: str) -> None:
+        """An item failed for good; its line is in the ledger already."""
+
+    def on_registered(self, task: Task, result: object) -> None:
+        """The rows of a task are on disk: say so in the ledger."""
+
+    def on_end(self) -> None:
+        """Everything is done, the outputs are about to be closed."""
+
+    # ------------------------------------------------------------------ form
+    @staticmethod
+    def define_streaming_params(form, section: bool = True) -> None:
+        """The fields that every protocol has in its Streaming section."""
+        if section:
+            form.addSection(label="Streaming")
+        form.addParam("pollSeconds", FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
+                      label="Interval on network disks (s)",
+                      help="On a local disk new files and rows are noticed at once. On a network disk (NFS, Lustre, "
+                           "GPFS, CIFS...) another machine writes and this one hears nothing: there the folder is "
+                           "looked at every so many seconds. 1 to 10 s are reasonable.")
+
+    def getActions(self):
+        """STOP STREAMING, as in the import protocols of pwem."""
+        actions = super().getActions() if hasattr(super(), "getActions") else []
+        if self.isRunning() or self.isLaunched():
+            actions.append(("STOP STREAMING", self.stop_streaming))
+        return actions
+
+    def stop_streaming(self) -> None:
+        """Ask the running protocol to finish what is in flight, register what is decided, and close its outputs."""
+        with open(self._getExtraPath(STOP_FILE), "w", encoding="utf-8") as file:
+            file.write("Written by STOP STREAMING: the protocol finishes what is in flight and ends.\n")
+
+    def stop_asked(self) -> bool:
+        return os.path.exists(self._getExtraPath(STOP_FILE))
+
+    def threads_problem(self) -> list[str]:
+        """For `_validate`: one thread would leave none for the programs."""
+        if self.numberOfThreads.get() < 2:
+            return ["Threads must be 2 or more: by Scipion's convention one is the protocol itself, the others run the "
+                    "programs, so with 1 nothing would be processed."]
+        return []
+
+    # ------------------------------------------------------------------ start
+    def setStepsExecutor(self, executor=None):
+        if executor is not None and not isinstance(executor, EventLoop):
+            executor = EventLoop.adopt(executor)
+        super().setStepsExecutor(executor)
+
+    def _insertAllSteps(self):
+        self.done: dict[str, int] = {}
+        self.outputs: dict[str, OutputSet] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self._ended_steps: list = []
+        self._to_confirm: list[tuple[Task, object]] = []
+        self._superseded: dict[str, Task] = {}
+        self._watch_ended = self._complete = self._dirty = False
+        self._gui_at, self._jobs, self._jobs_lock = 0.0, [], threading.Lock()
+        self._trouble = ""
+        self.stop_event = threading.Event()
+        self._start_over_if_stopped()
+        shutil.rmtree(self._getExtraPath(WORK_FOLDER), ignore_errors=True)
+        self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
+        self.watcher = watch.Watcher(self._stepsExecutor.wake)
+        self.watcher.ignored.add(os.path.realpath(self.ledger.path))
+        self.watcher.add(self._getExtraPath())
+        self.open_outputs()
+        self.say_start()
+        self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
+
+    def _start_over_if_stopped(self) -> None:
+        """Continuing after STOP means going on."""
+        if self.stop_asked():
+            os.remove(self._getExtraPath(STOP_FILE))
+
+    def say_start(self) -> None:
+        """What was found when the protocol began."""
+        found = len(self.done)
+        text = f"continues with {found} items done" if found else "starts"
+        self.tell("", ledger.SESSION, f"{self.getRunName() or self._label} {text}")
+
+    def tell(self, item: str, event: str, reason: str, evidence: dict | None = None, warn: bool = False) -> None:
+        """One line in the log and one in the ledger."""
+        line = f"{item}: {reason}" if item else reason
+        (self.warning if warn else self.info)(line)
+        self.ledger.write(item, event, reason, evidence)
+
+    # ------------------------------------------------------------------ a turn
+    def seconds_to_next_turn(self, default: float) -> float:
+        deadline = self.next_deadline()
+        if deadline is None:
+            return default
+        return min(default, max(0.01, deadline - time.time()))
+
+    def turn(self, stamp: str) -> bool:
+        """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
+        self._collect()
+        if not self._watch_ended:
+            self._watch_ended = self.watch()
+        self._hand_out(self.decide())
+        self._commit()
+        self._complete = (self._watch_ended and not self.attempts and not self._to_confirm
+                          and not any(output.dirty for output in self.outputs.values()))
+        if self._complete and self._close():
+            return True
+        self._complete = False
+        return False
+
+    def _collect(self) -> None:
+        """What the threads have finished since the last turn."""
+        ended, self._ended_steps = self._ended_steps, []
+        for step in ended:
+            attempt = step.attempt
+            if step.isFailed() and attempt.error is None:
+                attempt.error = RuntimeError(step.getErrorMessage())
+            self.attempts.pop(attempt.task.key, None)
+            if attempt.error is None:
+                self._register(attempt.task, attempt.result)
+            else:
+                self._one_failed(attempt)
+            later = self._superseded.pop(attempt.task.key, None)
+            if later is not None:
+                self._hand_out([later])
+
+    def _one_failed(self, attempt: Attempt) -> None:
+        task, reason = attempt.task, one_sentence(attempt.error)
+        if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
+            self.tell(task.key, ledger.RETRIED, f"{reason}; it is tried once more", warn=True)
+            self._submit(task, tries=2)
+            return
+        if attempt.tries > 1:
+            reason += " (twice)"
+        self.fail(task, reason)
+
+    def fail(self, task: Task, reason: str) -> None:
+        """This item has failed for good."""
+        self.done[task.key] = task.version
+        self.tell(task.key, ledger.FAILED, reason, {"version": task.version}, warn=True)
+        self.on_failed(task, reason)
+        self._dirty = True
+
+    def _hand_out(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            if self.done.get(task.key, 0) >= task.version:
+                continue
+            running = self.attempts.get(task.key)
+            if running is not None:
+                if running.task.version < task.version:      # its result is outdated before it is there
+                    self._superseded[task.key] = task
+                continue
+            if task.run:
+                self._submit(task)
+            else:
+                self._register(task, None)
+
+    def _register(self, task: Task, result: object) -> None:
+        try:
+            self.register(task, result)
+        except (OSError, ValueError, RuntimeError) as error:
+            self.fail(task, one_sentence(error))
+            return
+        self.done[task.key] = task.version
+        self._to_confirm.append((task, result))
+
+    def _commit(self) -> None:
+        """Secondary outputs first, the one that others read last: what is in the last is in all of them."""
+        self.ledger.flush()
+        dirty = [output for output in self.outputs.values() if output.dirty]
+        try:
+            for output in reversed(dirty):
+                output.commit()
+        except NotCommitted as error:
+            self.trouble(f"the results cannot be written now ({error}); they are kept and tried again")
+            return
+        if self.ledger.trouble:
+            self.trouble(f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept")
+        else:
+            self.trouble("")
+        if dirty:
+            self._dirty = True
+        confirmed, self._to_confirm = self._to_confirm, []
+        for task, result in confirmed:
+            self.on_registered(task, result)
+
+    def trouble(self, text: str) -> None:
+        """Something keeps the protocol from going on; told once when it begins and once when it is over."""
+        if text and not self._trouble:
+            self.warning(text[0].upper() + text[1:])
+            self.ledger.write("", ledger.WAITING, text)
+        elif not text and self._trouble:
+            self.info("That is over: everything that waited is written.")
+            self.ledger.write("", ledger.SESSION, f"over: {self._trouble}")
+        self._trouble = text
+
+    def _close(self) -> bool:
+        """Close the outputs; False when they cannot be written now."""
+        self.on_end()
+        try:
+            for output in self.outputs.values():
+                output.set_stream_state(Set.STREAM_CLOSED)
+        except NotCommitted as error:
+            self.trouble(f"the outputs cannot be closed now ({error})")
+            return False
+        self._dirty = True
+        self.watcher.stop()
+        return True
+
+    # ------------------------------------------------------------------ work in threads
+    def _submit(self, task: Task, tries: int = 1) -> None:
+        attempt = Attempt(task, tries)
+
+        @functools.wraps(self.work)
+        def run(*_: object) -> None:
+            """Errors and results travel beside the step: a Step takes what is returned for file names to check."""
+            try:
+                attempt.result = self.work(task)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
+                attempt.error = error
+
+        self._insertFunctionStep(run, task.key, *task.arguments[:1], prerequisites=[], needsGPU=task.needs_gpu)
+        self._steps[-1].attempt = attempt
+        self.attempts[task.key] = attempt
+
+    def work_folder(self, name: str) -> str:
+        """An empty folder for one run of a program, on the same disk as extra/."""
+        folder = self._getExtraPath(WORK_FOLDER, name)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        return folder
+
+    def run_program(self, program: str, arguments: str, log: str, env=None) -> str:
+        """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
+
+        An exit status proves nothing in either direction, so it is told but not judged: the caller looks at the files.
+        """
+        status = ""
+        try:
+            self.runJob(program, f'{arguments} > "{log}" 2>&1', env=env)
+        except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
+            status = f"the program ended with an error ({one_sentence(error)[:200]})"
+        return last_words(log) or status
+
+    # ------------------------------------------------------------------ outputs
+    def open_output(self, name: str, cls, template, key_attribute: str, file_name: str, setup=None,
+                    source: str | None = None) -> OutputSet:
+        """Open an output: the one of the run before when there is one, else an empty one with its tables, so that its
+        stream state is on disk from the first moment. `setup(set)` gives what is known of the whole set."""
+        path = self._getPath(file_name)
+        items = getattr(self, name, None)
+        known = items is not None
+        if not known:
+            # The file may be there although the project never heard of it: killed before any refresh.
+            items = cls(filename=path)
+            if not items._getMapper().doCreateTables:
+                items.loadAllProperties()
+        items.load()
+        output = OutputSet(items, template, key_attribute)
+        if setup is not None:
+            setup(items)
+        output.set_stream_state(Set.STREAM_OPEN)
+        if not known:
+            self._defineOutputs(**{name: items})
+            if source is not None:
+                self._defineSourceRelation(getattr(self, source), items)
+        self._store(items)
+        self.outputs[name] = output
+        return output
+
+    def _closeOutputSet(self):
+        """Called by pyworkflow at the end, but also by another process (a refresh finds this one dead; STOP). Only the
+        process that saw the end of the stream closes: else the sets stay open and their readers wait."""
+        if getattr(self, "_complete", False):
+            super()._closeOutputSet()
+
+    def isInStreaming(self):
+        """pyworkflow asks this only to allow a relaunch while other protocols depend on this one."""
+        continuing = (self.getRunMode() != MODE_RESTART
+                      and self.getStatus() in (STATUS_FAILED, STATUS_ABORTED, STATUS_FINISHED))
+        return super().isInStreaming() or continuing
+
+    # ------------------------------------------------------------------ inputs
+    def row_reader(self, pointer) -> watch.RowReader:
+        """The incremental reader of an input set; its folder and its producer's are watched."""
+        items = pointer.get()
+        folder = os.path.dirname(items.getFileName())
+        self.watcher.add(folder)
+        self.watcher.add(os.path.join(folder, "extra"))
+        self.watcher.add(os.path.join(folder, "logs"))
+        return watch.RowReader(items, REPLACED)
+
+    @staticmethod
+    def producer_state(pointer) -> str:
+        """State of the run that makes a pointed set; see `watch.producer_state`."""
+        producer = pointer.getObjValue()
+        folder = os.path.dirname(pointer.get().getFileName())
+        return watch.producer_state(folder, producer.getObjId())
+
+    # ------------------------------------------------------------------ steps.sqlite: append new rows, update changed ones
+    def _insertFunctionStep(self, *args, **kwargs):
+        index = super()._insertFunctionStep(*args, **kwargs)
+        self._steps[-1].setObjId(index + self._steps_before())      # an id from the start, and for good
+        return index
+
+    def _steps_before(self) -> int:
+        """Rows of earlier runs stay: ids go on after them."""
+        if getattr(self, "_stepsSet", None) is None:
+            steps = StepSet(filename=self.getStepsFile())
+            steps.setStore(False)
+            mapper = steps._getMapper()
+            columns = FunctionStep(None, "turn").getObjDict(includeClass=True)
+            if mapper.doCreateTables:
+                mapper.db.createTables(columns)
+                mapper.doCreateTables = False
+            else:
+                mapper.db.setupCommands(columns)
+                column = mapper.db._getRealCol("status")
+                mapper.db.executeCommand(f"UPDATE Objects SET {column}='{STATUS_ABORTED}' WHERE {column}='running'")
+                mapper.commit()
+            mapper.db.executeCommand("PRAGMA synchronous=OFF")      # a log for the eye: nothing is decided from it
+            self._stepsSet, self._stored, self._changed_steps = steps, 0, {}
+            self._before = mapper.maxId() or 0
+        return self._before
+
+    def loadSteps(self):
+        """During the run nobody needs the old steps: what is done is read from the outputs."""
+        return [] if self._stepsExecutor is not None else super().loadSteps()
+
+    def _storeSteps(self):
+        self._steps_before()
+        mapper = self._stepsSet._getMapper()
+        for step in self._steps[self._stored:]:
+            mapper.insert(step)
+            self._changed_steps.pop(step.getObjId(), None)
+        first, self._stored = self._stored, len(self._steps)
+        for step in self._changed_steps.values():
+            mapper.updateTo(step)
+        self._changed_steps.clear()
+        mapper.commit()
+        if first == 0:
+            self._stepsSet.write()
+
+    def _stepStarted(self, step):
+        self._changed_steps[step.getObjId()] = step
+
+    def _stepFinished(self, step):
+        """One bad item never ends the protocol; the end of `turn` does."""
+        self._changed_steps[step.getObjId()] = step
+        self._stepsDone.increment()
+        self._dirty = True
+        if step is self._steps[0]:
+            self.lastStatus = step.getStatus()
+            if step.isFailed():
+                self.setFailed(f"Protocol failed: {step.getErrorMessage()}")
+            return step.isFinished()
+        self._ended_steps.append(step)
+        return True
+
+    def _stepsCheck(self):
+        """End of a turn: what the GUI reads follows at most once a second. (Having this is `worksInStreaming`.)"""
+        now = time.monotonic()
+        if now - self._gui_at < GUI_SECONDS and not self._complete:
+            return
+        self._gui_at = now
+        try:
+            self._store_for_gui()
+        except Exception as error:  # noqa: BLE001 - sqlite3's errors come wrapped in several ways; all mean "not now"
+            self.trouble(f"Scipion's own databases cannot be written now ({one_sentence(error)})")
+
+    def _store_for_gui(self) -> None:
+        if self._newSteps or self._changed_steps:
+            changed = list(self._changed_steps.values())
+            self._storeSteps()
+            self._newSteps = False
+            for step in changed:
+                if step is not self._steps[0] and step.isFinished():
+                    self._steps[step.getIndex() - 1] = _Finished
+        if self._dirty:
+            self._dirty = False
+            self._numberOfSteps.set(len(self._steps))
+            with self._jobs_lock:
+                self._jobId.set(",".join(self._jobs)) if self._jobs else self._jobId.clear()
+            self._store(self._numberOfSteps, self._stepsDone, self._jobId,
+                        *(output.items for output in self.outputs.values()))
+
+    def jobs_changed(self, started=None, ended=None) -> None:
+        """From a step's thread: a queue job began or ended."""
+        with self._jobs_lock:
+            if started is not None:
+                self._jobs.append(str(started))
+            if ended is not None and str(ended) in self._jobs:
+                self._jobs.remove(str(ended))
+        self._dirty = True
+        self._stepsExecutor.wake()
+
+
+def one_sentence(error: BaseException) -> str:
+    """The words of an exception as one line; its type where it has no words."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def last_words(log: str, limit: int = 300) -> str:
+    """The last line of a program's log that says something, at most `limit` characters."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
+    return said[-1][:limit] if said else ""

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Output sets that can be read by anybody while they grow, and that hold every item exactly once.
+
+Only the main thread of a protocol touches these. A set is opened empty, with its tables, so that the next protocol can be
+launched before the first item exists. A commit is all or nothing: when the disk is full or the file is locked, it is
+rolled back and tried again, with the items kept in memory.
+
+A table of its own, `TomostreamReplaced`, tells readers which rows were replaced by a higher version: it is written in the
+same transaction as the row, and upstream's readers never look at it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+
+from pyworkflow.object import Set
+
+REPLACED = "TomostreamReplaced"
+_CREATE = (f"CREATE TABLE IF NOT EXISTS {REPLACED} (seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER, "
+           "item_key TEXT, version INTEGER)")
+_ADD = f"INSERT INTO {REPLACED} (item_id, item_key, version) VALUES (?, ?, ?)"
+
+
+class NotCommitted(Exception):
+    """The set could not be written now (disk full, locked); nothing of the change is visible. Try again."""
+
+
+class OutputSet:
+    """One output of a protocol.
+
+    Parameters
+    ----------
+    items : the Scipion set, with its mapper path given.
+    template : an item with the attributes that every item will have; it gives the columns, it is not stored.
+    key_attribute : the attribute that names an item for good, e.g. "_micName" or "_tsId".
+    """
+
+    def __init__(self, items: Set, template, key_attribute: str) -> None:
+        self.items = items
+        self.key_attribute = key_attribute
+        self._template = template
+        self._waiting: list[tuple[str, Callable[[], None]]] = []
+        self._create_tables()
+        self.ids: dict[str, int] = self._read_ids()
+        self.versions: dict[str, int] = self._read_versions()
+
+    # ------------------------------------------------------------------ opening
+    @property
+    def mapper(self):
+        return self.items._getMapper()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self.mapper.db.connection
+
+    def _create_tables(self) -> None:
+        mapper = self.mapper
+        columns = self._template.getObjDict(includeClass=True)
+        if mapper.doCreateTables:
+            mapper.db.createTables(columns)
+            mapper.doCreateTables = False
+        else:
+            mapper.db.setupCommands(columns)
+        mapper.getAttributes2Store(self._template)
+        self.connection.execute(_CREATE)
+        self.connection.commit()
+
+    def _column(self, attribute: str) -> str:
+        return self.mapper.db._getRealCol(attribute)
+
+    def _read_ids(self) -> dict[str, int]:
+        rows = self.connection.execute(f"SELECT id, {self._column(self.key_attribute)} FROM Objects")
+        return {row[1]: row[0] for row in rows.fetchall()}
+
+    def _read_versions(self) -> dict[str, int]:
+        rows = self.connection.execute(f"SELECT item_key, max(version) FROM {REPLACED} GROUP BY item_key")
+        replaced = dict(tuple(row) for row in rows.fetchall())
+        return {key: replaced.get(key, 1) for key in self.ids}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.ids
+
+    # ------------------------------------------------------------------ changing
+    def put(self, key: str, item, version: int = 1, children: Iterable | None = None) -> None:
+        """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
+        self._waiting.append((key, lambda: self._put(key, item, version, children)))
+
+    def remove(self, key: str) -> None:
+        """Remove an item at the next commit; it may not be there."""
+        if key in self.ids:
+            self._waiting.append((key, lambda: self._remove(key)))
+
+    def _put(self, key: str, item, version: int, children: Iterable | None) -> None:
+        old = self.ids.get(key)
+        if children is not None:
+            self._write_children(item, children)
+        if old is None:
+            # Not Set.append: it opens the first image for its size, and commits a tilt series before its images.
+            self.items._idCount += 1
+            item.setObjId(self.items._idCount)
+            self.mapper.insert(item)
+            self.items._size.increment()
+            self.ids[key] = item.getObjId()
+        else:
+            item.setObjId(old)
+            self.mapper.updateTo(item)
+        if old is not None or version > 1:
+            self.connection.execute(_ADD, (self.ids[key], key, version))
+        self.versions[key] = version
+
+    def _write_children(self, item, children: Iterable) -> None:
+        """Fill the tables of a tilt series (or CTF series): its own, in the same file and the same transaction."""
+        item._mapperPath.set(f"{self.items.getFileName()},{item.getTsId()}")
+        item.load()
+        mapper = item._getMapper()
+        children = list(children)
+        if not mapper.doCreateTables:       # a version before, or what a killed run left
+            mapper.db.setupCommands(children[0].getObjDict(includeClass=True))
+            mapper.db.executeCommand(f"DELETE FROM {item.getTsId()}_Objects")
+        item._size.set(0)
+        item._idCount = 0
+        for child in children:
+            child.cleanObjId()
+            item.append(child)
+
+    def _remove(self, key: str) -> None:
+        self.connection.execute("DELETE FROM Objects WHERE id=?", (self.ids.pop(key),))
+        self.versions.pop(key, None)
+        self.items._size.set(max(0, self.items.getSize() - 1))
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._waiting)
+
+    def commit(self) -> bool:
+        """Make all waiting changes visible at once; True when there were any.
+
+        Raises
+        ------
+        NotCommitted : with SQLite's words; the changes wait for the next call.
+        """
+        if not self._waiting:
+            return False
+        undo = self._remember()
+        try:
+            for _, change in self._waiting:
+                change()
+            self.write_properties()
+            self.connection.commit()
+        except (sqlite3.Error, OSError) as error:
+            self._roll_back(undo)
+            raise NotCommitted(str(error)) from error
+        self._waiting.clear()
+        return True
+
+    def _remember(self):
+        keys = {key for key, _ in self._waiting}
+        return ({key: self.ids.get(key) for key in keys}, {key: self.versions.get(key) for key in keys},
+                self.items.getSize(), self.items._idCount)
+
+    def _roll_back(self, undo) -> None:
+        ids, versions, size, count = undo
+        try:
+            self.connection.rollback()
+        except sqlite3.Error:
+            self.items.close()          # a broken connection: the next use opens a new one
+        for known, old in ((self.ids, ids), (self.versions, versions)):
+            for key, value in old.items():
+                if value is None:
+                    known.pop(key, None)
+                else:
+                    known[key] = value
+        self.items._size.set(size)
+        self.items._idCount = count
+
+    def write_properties(self) -> None:
+        """Size, stream state and what is known of the whole set, in the same transaction as the rows."""
+        for key, value in self.items.getObjDict().items():
+            self.mapper.setProperty(key, value)
+
+    def set_stream_state(self, state: int) -> None:
+        """Open or close the stream, committed.
+
+        Raises
+        ------
+        NotCommitted : see `commit`.
+        """
+        try:
+            self.items.setStreamState(state)
+            self.mapper.setProperty("self", self.items.getClassName())
+            self.write_properties()
+            self.connection.commit()
+        except (sqlite3.Error, OSError) as error:
+            raise NotCommitted(str(error)) from error
