@@ -511,7 +511,7 @@ def row_from_xf(xf: Xf) -> tuple[float, float, float]:
 
 
 def format_xf(transforms: Sequence[Xf]) -> str:
-    """IMOD `.xf` text, one line a section, with IMOD's precision: AreTomo2's three decimals may turn by 0.03 degrees."""
+    """IMOD `.xf` text, one line a section, to seven decimals (AreTomo2 has three)."""
     return "".join("{:12.7f}{:12.7f}{:12.7f}{:12.7f}{:12.3f}{:12.3f}\n".format(*xf) for xf in transforms)
 
 

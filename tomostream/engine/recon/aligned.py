@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Aligned images: each raw tilt rotated, shifted, binned and dose weighted in one interpolation.
+
+The image is Fourier-interpolated to twice the sampling of the output (cropped, for a binning above 2), with everything
+removed that the output's Nyquist box could not hold after the rotation; cubic interpolation at that sampling keeps what
+is left, and the rotated grid is read off it directly. Nothing is binned twice and nothing aliases.
+
+Pixel centres of an image of n pixels lie at i - (n - 1) / 2 from its centre, raw, aligned and binned alike: a binned
+pixel covers exactly its raw pixels, and the tilt axis goes through the centre of the volume.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.recon.stack import without_spikes
+
+Floats = NDArray[np.float32]
+# samples of the finer grid above which it is not made twice as fine as the output (memory: 12 bytes a sample)
+_MOST_FINE = 1 << 26
+# the last twentieth below Nyquist is rolled off, so that the cut does not ring
+_ROLL_OFF = 0.05
+_PAD = 24
+_TAPER = 6.0
+
+
+@dataclass(frozen=True)
+class LocalShifts:
+    """Local alignment of one tilt: patch centres (x, y) from the image centre and shifts (dx, dy), raw px, (P,) each.
+
+    AreTomo2's meaning: a point at (x, y) of the rotated grid, before the global shift, is read (dx, dy) further.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    dx: NDArray[np.float64]
+    dy: NDArray[np.float64]
+
+    def at(self, x: NDArray[np.float64], y: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+        """Shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes."""
+        distance = ((x[..., None] - self.x) / width) ** 2 + ((y[..., None] - self.y) / height) ** 2
+        weight = np.exp(-100.0 * (distance - distance.min(axis=-1, keepdims=True)))
+        weight /= weight.sum(axis=-1, keepdims=True)
+        return np.stack([(weight * self.dx).sum(-1), (weight * self.dy).sum(-1)])
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one raw image goes: raw = R(rot) aligned + (tx, ty), raw px from the centre; rot in degrees."""
+
+    rot_deg: float
+    tx: float
+    ty: float
+    local: LocalShifts | None = None
+
+
+def aligned_size(shape: tuple[int, int], tilt_axis_deg: float, binning: float) -> tuple[int, int]:
+    """(ny, nx) of the aligned, binned images: axes swapped where the tilt axis is nearer x than y; even, as AreTomo2's.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx) of the raw image.
+    """
+    ny, nx = shape
+    if abs(math.sin(math.radians(tilt_axis_deg))) > 0.707:
+        ny, nx = nx, ny
+    return int(ny / binning + 0.1) // 2 * 2, int(nx / binning + 0.1) // 2 * 2
+
+
+def _grids(shape: tuple[int, int], binning: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padded raw size and the size of the finer grid, (y, x) each, of one Fourier interpolation."""
+    from scipy.fft import next_fast_len
+
+    spacing = binning / 2
+    if (shape[0] / spacing) * (shape[1] / spacing) > _MOST_FINE:
+        spacing = max(1.0, spacing)
+    padded, fine = [], []
+    for n in shape:
+        count = next_fast_len(2 * math.ceil((n + 2 * _PAD) / spacing / 2), real=True)
+        while (count * spacing) % 1 > 1e-9 and count * spacing < 1.02 * (n + 2 * _PAD) + 64:
+            count = next_fast_len(count + 1, real=True)
+        padded.append(next_fast_len(round(count * spacing), real=True))
+        fine.append(count)
+    return (padded[0], padded[1]), (fine[0], fine[1])
+
+
+def _padded(image: Floats, size: tuple[int, int]) -> Floats:
+    """Centre `image` in `size`; the margin goes smoothly from one edge to the opposite one, as the FFT is periodic."""
+    out = image
+    for axis in (0, 1):
+        n, extra = out.shape[axis], size[axis] - out.shape[axis]
+        before = extra // 2
+        first, last = np.take(out, [0], axis=axis), np.take(out, [n - 1], axis=axis)
+        ramp = (np.arange(extra, dtype=np.float32) + 1) / (extra + 1)
+        ramp = (0.5 - 0.5 * np.cos(np.pi * ramp)).reshape((-1, 1) if axis == 0 else (1, -1)).astype(np.float32)
+        margin = last + (first - last) * ramp
+        tail, head = np.split(margin, [extra - before], axis=axis)
+        out = np.concatenate([head, out, tail], axis=axis)
+    return out
+
+
+class Aligner:
+    """Makes aligned images of one size.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx) of the raw images.
+    out_shape : (int, int)
+        Of the aligned images, from `aligned_size`.
+    binning : float
+    threads : int
+    """
+
+    def __init__(self, shape: tuple[int, int], out_shape: tuple[int, int], binning: float, threads: int = 1) -> None:
+        self.shape, self.out_shape, self.binning, self.threads = shape, out_shape, binning, threads
+        self.padded, self.fine = _grids(shape, binning)
+        self.spacing = np.array([p / f for p, f in zip(self.padded, self.fine, strict=True)])
+        keep = [min(p, f) for p, f in zip(self.padded, self.fine, strict=True)]
+        self._rows = np.concatenate([np.arange((keep[0] + 1) // 2), np.arange(-(keep[0] // 2), 0)])
+        self._columns = keep[1] // 2 + 1
+        self._ky = (self._rows / self.padded[0]).astype(np.float32)[:, None]
+        self._kx = (np.arange(self._columns) / self.padded[1]).astype(np.float32)[None]
+
+    def image(self, raw: Floats, placement: Placement, dose_weight: tuple[Floats, Floats] | None = None) -> Floats:
+        """The aligned image (float32, `out_shape`) of a raw one, minus the raw image's mean; 0 where there is no data.
+
+        Parameters
+        ----------
+        raw : float32 (ny, nx)
+        placement : Placement
+        dose_weight : (frequencies, weights), optional
+            Radial weight; frequencies in cycles per raw px, ascending.
+        """
+        from tomostream.engine.recon.kernels import sample
+
+        clean = without_spikes(raw)
+        fine = self._interpolated(clean - np.float32(clean.mean(dtype=np.float64)), placement.rot_deg, dose_weight)
+        out = np.empty(self.out_shape, np.float32)
+        before = np.array([(p - n) // 2 for p, n in zip(self.padded, self.shape, strict=True)], dtype=np.float64)
+        field = np.array(self.shape, dtype=np.float64)
+        step, knots = self._knots(placement)
+        sample(fine, before, self.spacing, field, _TAPER * self.binning, self._affine(placement), step, knots, out)
+        return out
+
+    def _affine(self, placement: Placement) -> NDArray[np.float64]:
+        """Raw pixel index (x, y) as an affine function of the output's pixel index (x, y)."""
+        c, s = (f(math.radians(placement.rot_deg)) * self.binning for f in (math.cos, math.sin))
+        mid_y, mid_x = ((n - 1) / 2 for n in self.out_shape)
+        raw_y, raw_x = ((n - 1) / 2 for n in self.shape)
+        x0 = raw_x + placement.tx - c * mid_x + s * mid_y
+        y0 = raw_y + placement.ty - s * mid_x - c * mid_y
+        return np.array([c, -s, x0, s, c, y0])
+
+    def _knots(self, placement: Placement) -> tuple[float, Floats]:
+        """Local displacements on a coarse grid of output pixels, (2, ky, kx); one cell where there are none."""
+        if placement.local is None:
+            return 1.0, np.zeros((2, 1, 1), np.float32)
+        step = 16.0
+        counts = [math.ceil(n / step) + 2 for n in self.out_shape]
+        y, x = np.meshgrid(*(np.arange(n) * step for n in counts), indexing="ij")
+        a = self._affine(placement)
+        raw_x = a[0] * x + a[1] * y + a[2] - placement.tx - (self.shape[1] - 1) / 2
+        raw_y = a[3] * x + a[4] * y + a[5] - placement.ty - (self.shape[0] - 1) / 2
+        return step, placement.local.at(raw_x, raw_y, self.shape[1], self.shape[0]).astype(np.float32)
+
+    def _interpolated(self, image: Floats, rot_deg: float, dose_weight: tuple[Floats, Floats] | None) -> Floats:
+        """`image`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
+        import scipy.fft
+
+        spectrum = scipy.fft.rfft2(_padded(image, self.padded), workers=self.threads)
+        spectrum = spectrum[self._rows, : self._columns]
+        spectrum *= self._band(rot_deg)
+        if dose_weight is not None:
+            radius = np.hypot(self._ky, self._kx)
+            spectrum *= np.interp(radius, *dose_weight).astype(np.float32)
+        if self._rows.size < self.fine[0]:
+            full = np.zeros((self.fine[0], self._columns), spectrum.dtype)
+            full[self._rows] = spectrum
+            spectrum = full
+        fine = scipy.fft.irfft2(spectrum, s=self.fine, workers=self.threads, overwrite_x=True)
+        fine *= np.float32(np.prod(self.fine) / np.prod(self.padded))
+        return fine
+
+    def _band(self, rot_deg: float) -> Floats:
+        """Weight of every frequency: 1 inside the output's Nyquist box, turned to the raw image's axes, rolled off."""
+        c, s = np.float32(math.cos(math.radians(rot_deg))), np.float32(math.sin(math.radians(rot_deg)))
+        outer = np.maximum(np.abs(c * self._kx + s * self._ky), np.abs(c * self._ky - s * self._kx))
+        share = np.float32(2 * self.binning) * outer
+        return np.clip((1 - share) / np.float32(_ROLL_OFF), 0, 1)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The compiled loops of the reconstruction. Everything else is numpy.
+
+Every kernel is parallel over output rows that do not depend on each other, so its result does not depend on the number
+of threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+
+@nb.njit(inline="always")
+def _cubic_weights(a):  # type: ignore[no-untyped-def]
+    """Catmull-Rom weights of the four neighbours for a fraction `a` in [0, 1)."""
+    w0 = a * (-0.5 + a * (1.0 - 0.5 * a))
+    w1 = 1.0 + a * a * (-2.5 + 1.5 * a)
+    w2 = a * (0.5 + a * (2.0 - 1.5 * a))
+    w3 = a * a * (-0.5 + 0.5 * a)
+    return np.float32(w0), np.float32(w1), np.float32(w2), np.float32(w3)
+
+
+@nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
+def sample(image, fine, spacing, field, taper, affine, step, knots, out):  # type: ignore[no-untyped-def]
+    """Sample a Fourier-interpolated image on a rotated, shifted grid: `out[y, x]` at `affine` applied to (x, y).
+
+    Parameters
+    ----------
+    image : float32 (H, W)
+        Samples at spacing `spacing` raw px; sample (0, 0) lies `fine` raw px before the first raw pixel.
+    fine, spacing : float64 (2,)
+        (y, x).
+    field : float64 (2,)
+        Size of the raw image (y, x) in px: outside it the result is 0, and it falls off over `taper` raw px inside.
+    taper : float
+    affine : float64 (6,)
+        raw_x = a0 x + a1 y + a2, raw_y = a3 x + a4 y + a5 in 0-based raw pixel indices, of output pixel (x, y).
+    step : float
+        Spacing of `knots` in output px.
+    knots : float32 (2, ky, kx)
+        Local displacement (dx, dy) in raw px at output (ky, kx) * step, added to the raw position; empty: none.
+    out : float32 (ny, nx)
+    """
+    rows, columns = image.shape
+    ny, nx = out.shape
+    local = knots.shape[1] > 1
+    for y in nb.prange(ny):
+        for x in range(nx):
+            fx = affine[0] * x + affine[1] * y + affine[2]
+            fy = affine[3] * x + affine[4] * y + affine[5]
+            if local:
+                ky = y / step
+                kx = x / step
+                iy = min(int(ky), knots.shape[1] - 2)
+                ix = min(int(kx), knots.shape[2] - 2)
+                ay = ky - iy
+                ax = kx - ix
+                fx += (1 - ay) * ((1 - ax) * knots[0, iy, ix] + ax * knots[0, iy, ix + 1]) + ay * (
+                    (1 - ax) * knots[0, iy + 1, ix] + ax * knots[0, iy + 1, ix + 1]
+                )
+                fy += (1 - ay) * ((1 - ax) * knots[1, iy, ix] + ax * knots[1, iy, ix + 1]) + ay * (
+                    (1 - ax) * knots[1, iy + 1, ix] + ax * knots[1, iy + 1, ix + 1]
+                )
+            edge = min(min(fx + 0.5, field[1] - 0.5 - fx), min(fy + 0.5, field[0] - 0.5 - fy))
+            if edge <= 0.0:
+                out[y, x] = 0.0
+                continue
+            px = (fx + fine[1]) / spacing[1]
+            py = (fy + fine[0]) / spacing[0]
+            jx = math.floor(px)
+            jy = math.floor(py)
+            if jx < 1 or jy < 1 or jx > columns - 3 or jy > rows - 3:
+                out[y, x] = 0.0
+                continue
+            w0, w1, w2, w3 = _cubic_weights(np.float32(px - jx))
+            v = _cubic_weights(np.float32(py - jy))
+            total = np.float32(0.0)
+            for r in range(4):
+                line = image[jy - 1 + r]
+                total += v[r] * (w0 * line[jx - 1] + w1 * line[jx] + w2 * line[jx + 1] + w3 * line[jx + 2])
+            if edge < taper:
+                total *= np.float32(0.5 - 0.5 * math.cos(math.pi * edge / taper))
+            out[y, x] = total
+
+
+@nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
+def stretch(images, cosines, out):  # type: ignore[no-untyped-def]
+    """Stretch every row to specimen x: `out[k, y, X] = images[k, y, (X - cX) cos t_k + cx]`, cubic, 0 outside.
+
+    images float32 (K, rows, nx), cosines float64 (K,), out float32 (>= K, rows, n); rows of `out` beyond K are zeroed.
+    """
+    tilts, rows, nx = images.shape
+    n = out.shape[2]
+    for job in nb.prange(out.shape[0] * rows):
+        k = job // rows
+        target = out[k, job % rows]
+        if k >= tilts:
+            target[:] = 0.0
+            continue
+        line = images[k, job % rows]
+        for x in range(n):
+            f = (x + 0.5 - n * 0.5) * cosines[k] + nx * 0.5 - 0.5
+            i = math.floor(f)
+            if i < 1 or i > nx - 3:
+                target[x] = 0.0
+                continue
+            w0, w1, w2, w3 = _cubic_weights(np.float32(f - i))
+            target[x] = w0 * line[i - 1] + w1 * line[i] + w2 * line[i + 1] + w3 * line[i + 2]
+
+
+@nb.njit(parallel=True, fastmath=True, boundscheck=False, error_model="numpy", cache=True)
+def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, projection, stats):  # type: ignore[no-untyped-def]
+    """Shear back-projection of stretched rows: `out[z, y, x] = sum_k images[k, y, x + offset + Z tan t_k]`.
+
+    A z-slice of a slab is the stretched image shifted by Z tan t: a multiply-add over contiguous memory with two
+    constant weights. Four tilts at a time, so that a row of the volume is read and written a quarter as often.
+
+    Parameters
+    ----------
+    images : float32 (K, rows, n)
+        K a multiple of four.
+    tangents : float64 (K,)
+    offset : int
+        Column of `images` that lies above the volume's first column at Z = 0.
+    sign : int
+        1: row z of `out` is at Z = z + 0.5 - depth / 2; -1: at minus that.
+    depth, y_stride, z_stride : int
+        Rows of `out` in z; row (y, z) of the volume is `out[y * y_stride + z * z_stride]`.
+    out : float32 (rows * depth, nx)
+    projection : float64 (rows, nx)
+        Sum over z, written.
+    stats : float64 (rows, 4)
+        Minimum, maximum, sum and sum of squares of the values of each y, written.
+    """
+    tilts, rows, _ = images.shape
+    nx = out.shape[1]
+    for y in nb.prange(rows):
+        low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
+        flat = projection[y]
+        flat[:] = 0.0
+        for z in range(depth):
+            height = sign * (z + 0.5 - depth * 0.5)
+            row = out[y * y_stride + z * z_stride]
+            row[:] = 0.0
+            for k in range(0, tilts, 4):
+                s0 = height * tangents[k]
+                s1 = height * tangents[k + 1]
+                s2 = height * tangents[k + 2]
+                s3 = height * tangents[k + 3]
+                i0 = math.floor(s0)
+                i1 = math.floor(s1)
+                i2 = math.floor(s2)
+                i3 = math.floor(s3)
+                a0 = np.float32(s0 - i0)
+                a1 = np.float32(s1 - i1)
+                a2 = np.float32(s2 - i2)
+                a3 = np.float32(s3 - i3)
+                b0 = np.float32(1.0) - a0
+                b1 = np.float32(1.0) - a1
+                b2 = np.float32(1.0) - a2
+                b3 = np.float32(1.0) - a3
+                p0 = images[k, y, i0 + offset : i0 + offset + nx + 1]
+                p1 = images[k + 1, y, i1 + offset : i1 + offset + nx + 1]
+                p2 = images[k + 2, y, i2 + offset : i2 + offset + nx + 1]
+                p3 = images[k + 3, y, i3 + offset : i3 + offset + nx + 1]
+                for x in range(nx):
+                    row[x] += (
+                        b0 * p0[x] + a0 * p0[x + 1] + b1 * p1[x] + a1 * p1[x + 1]
+                        + b2 * p2[x] + a2 * p2[x + 1] + b3 * p3[x] + a3 * p3[x + 1]
+                    )  # fmt: skip
+            part, part_squares, least, most = np.float32(0.0), np.float32(0.0), row[0], row[0]
+            for x in range(nx):
+                value = row[x]
+                part += value
+                part_squares += value * value
+                least = min(least, value)
+                most = max(most, value)
+                flat[x] += value
+            total += part
+            squares += part_squares
+            low = min(low, np.float64(least))
+            high = max(high, np.float64(most))
+        stats[y, 0] = low
+        stats[y, 1] = high
+        stats[y, 2] = total
+        stats[y, 3] = squares

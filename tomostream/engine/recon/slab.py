@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reconstruction of a slab from aligned images: weighted back-projection, or SIRT in closed form.
+
+Geometry. The tilt axis is y. A point (X, Y, Z) of the specimen, from the centre of the volume, is seen in the image of
+tilt t at x' = X cos t + Z sin t, y' = Y. Stretching an image by 1 / cos t puts it on specimen coordinates, where the
+slice at height Z is the image shifted by Z tan t.
+
+WBP. V = sum over tilts of dt |nu| P(nu) (Radon's inversion with the local angular step dt in radians), tapered with a
+Hamming window in nu.
+
+SIRT. n iterations V <- V + C A^T R (d - A V) from V = 0, with C = 1 / K and R = 1 / depth (Gilbert 1972), are a linear
+operation on the data. In stretched coordinates A at one frequency kx is the K x depth matrix exp(2 pi i kx z tan t), so
+A A^T = H with H_kl = sum over z of exp(2 pi i kx z (tan t_l - tan t_k)), a Dirichlet kernel, real and symmetric. Hence
+V = A^T G d with the K x K matrix G = lambda sum_{j<n} (1 - lambda H)^j, lambda = 1 / (K depth): SIRT costs as much as
+WBP.
+
+Both leave the volume in units of the images per pixel of path: its sum along a ray is the image's value (the part of it
+that the tilt range holds).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError
+
+Floats = NDArray[np.float32]
+# beyond this the stretched images have no end (tan) and hold next to nothing
+MAX_TILT_DEG = 80.0
+# bytes of one block of rows of the volume; the other buffers of a block are smaller than that
+_BLOCK_BYTES = 96 << 20
+
+
+@dataclass(frozen=True)
+class Method:
+    """`iterations` 0: weighted back-projection; else SIRT with that many iterations."""
+
+    iterations: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"SIRT, {self.iterations} iterations in closed form" if self.iterations else "weighted back-projection"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows y0:y1 of a volume. `data`: (rows, depth, nx) or, upright, (depth, rows, nx); a view, gone at the next block.
+
+    `projection` (rows, nx): sum over z. `stats` (rows, 4): minimum, maximum, sum, sum of squares.
+    """
+
+    y0: int
+    y1: int
+    data: Floats
+    projection: NDArray[np.float64]
+    stats: NDArray[np.float64]
+
+
+def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Width in radians that each tilt stands for: half the way to its neighbours; tilts at one angle share it.
+
+    The ends count as far outward as inward. A gap counts at most thrice the median step: what was not measured cannot
+    be made up by its neighbours' noise.
+    """
+    distinct, place, count = np.unique(np.round(tilts_deg, 3), return_inverse=True, return_counts=True)
+    if len(distinct) == 1:
+        return np.full(len(tilts_deg), math.pi / 60 / len(tilts_deg))
+    gaps = np.diff(distinct)
+    gaps = np.minimum(gaps, 3 * np.median(gaps))
+    steps = np.concatenate([gaps[:1], 0.5 * (gaps[1:] + gaps[:-1]), gaps[-1:]])
+    return np.radians(steps / count)[place.ravel()]
+
+
+class Slab:
+    """Reconstructs rows of a slab, block by block.
+
+    Parameters
+    ----------
+    tilts_deg : (K,)
+        Tilt angles of the images, any order.
+    nx : int
+        Width of the images and of the volume, px.
+    depth : int
+        Thickness of the volume, px.
+    method : Method
+    threads : int
+
+    Raises
+    ------
+    EngineError
+        Where no tilt is within 80 degrees.
+    """
+
+    def __init__(self, tilts_deg: NDArray[np.float64], nx: int, depth: int, method: Method, threads: int = 1) -> None:
+        import scipy.fft
+
+        self.tilts_deg = np.asarray(tilts_deg, dtype=np.float64)
+        if len(self.tilts_deg) == 0 or np.abs(self.tilts_deg).max() > MAX_TILT_DEG:
+            raise EngineError(f"a slab needs tilts within +-{MAX_TILT_DEG:g} degrees")
+        self.nx, self.depth, self.method, self.threads = nx, depth, method, threads
+        self.cosines = np.cos(np.radians(self.tilts_deg))
+        self.tangents = np.tan(np.radians(self.tilts_deg))
+        reach = math.ceil(depth / 2 * np.abs(self.tangents).max()) + 4
+        self.length = scipy.fft.next_fast_len(nx + 2 * reach + (nx + 2 * reach) % 2, real=True)
+        while (self.length - nx) % 2:
+            self.length = scipy.fft.next_fast_len(self.length + 1, real=True)
+        self.offset = (self.length - nx) // 2
+        frequencies = np.arange(self.length // 2 + 1) / self.length
+        if method.iterations:
+            self._filter = sirt_filter(frequencies, self.tilts_deg, depth, method.iterations)
+        else:
+            self._filter = wbp_filter(frequencies, self.tilts_deg)
+
+    def block_rows(self, ny: int) -> int:
+        """Rows of a block: about 96 MB of volume, an even share of `ny`."""
+        most = max(8, _BLOCK_BYTES // (4 * self.nx * self.depth))
+        blocks = math.ceil(ny / most)
+        return math.ceil(ny / blocks)
+
+    def blocks(self, images: Floats, upright: bool) -> Iterator[Block]:
+        """Reconstruct all rows of `images` (K, ny, nx), a block at a time.
+
+        With `upright` the block is (depth, rows, nx) and Z grows with the first index (x, y, z: AreTomo's -FlipVol 1);
+        else it is (rows, depth, nx) and Z falls with the second (x, z, y, turned by 90 degrees about x, not mirrored).
+        """
+        from tomostream.engine.recon.kernels import backproject
+
+        ny, rows = images.shape[1], self.block_rows(images.shape[1])
+        padded = -(-len(self.tilts_deg) // 4) * 4
+        stretched = np.empty((padded, rows, self.length), np.float32)
+        tangents = np.concatenate([self.tangents, np.zeros(padded - len(self.tilts_deg))])
+        data = np.empty(rows * self.depth * self.nx, np.float32)
+        for y0 in range(0, ny, rows):
+            y1 = min(y0 + rows, ny)
+            here = y1 - y0
+            lines = stretched[:, :here] if here == rows else np.empty((padded, here, self.length), np.float32)
+            self._filtered(images[:, y0:y1], lines)
+            out = data[: here * self.depth * self.nx].reshape(-1, self.nx)
+            projection, stats = np.empty((here, self.nx)), np.empty((here, 4))
+            strides = (1, here) if upright else (self.depth, 1)
+            sign = 1 if upright else -1
+            backproject(lines, tangents, self.offset, sign, self.depth, *strides, out, projection, stats)
+            shape = (self.depth, here, self.nx) if upright else (here, self.depth, self.nx)
+            yield Block(y0, y1, out.reshape(shape), projection, stats)
+
+    def _filtered(self, images: Floats, lines: Floats) -> None:
+        """Stretch `images` (K, rows, nx) into `lines` (>= K, rows, length) and filter them there."""
+        import scipy.fft
+
+        from tomostream.engine.recon.kernels import stretch
+
+        tilts = len(self.tilts_deg)
+        stretch(np.ascontiguousarray(images, dtype=np.float32), self.cosines, lines)
+        rows = max(1, min(lines.shape[1], (24 << 20) // (8 * tilts * (self.length // 2 + 1))))
+        for y0 in range(0, lines.shape[1], rows):
+            part = lines[:tilts, y0 : y0 + rows]
+            spectra = scipy.fft.rfft(part, axis=2, workers=self.threads)
+            if self.method.iterations:
+                spectra = _mixed(self._filter, spectra)
+            else:
+                spectra *= self._filter[:, None, :]
+            part[...] = scipy.fft.irfft(spectra, self.length, axis=2, workers=self.threads)
+
+
+def _mixed(matrices: Floats, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Multiply the spectra (K, rows, F) of all tilts by a K x K real matrix at each frequency (F, K, K)."""
+    tilts, rows, count = spectra.shape
+    vectors = np.ascontiguousarray(spectra.transpose(2, 0, 1)).view(np.float32).reshape(count, tilts, 2 * rows)
+    mixed = np.matmul(matrices, vectors).view(np.complex64)
+    return np.ascontiguousarray(mixed.transpose(1, 2, 0))
+
+
+def _taper(nu: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hamming window of the image frequency `nu` (cycles/px), 0 beyond Nyquist."""
+    return np.where(nu <= 0.5, 0.54 + 0.46 * np.cos(2 * np.pi * np.minimum(nu, 0.5)), 0.0)
+
+
+def _interpolation_gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What linear interpolation keeps on average over all fractions: sinc squared."""
+    return np.sinc(frequencies) ** 2
+
+
+def wbp_filter(frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64]) -> Floats:
+    """Ramp of every tilt in stretched coordinates, (K, F); `frequencies` in cycles per px of specimen x."""
+    nu = frequencies[None] / np.cos(np.radians(tilts_deg))[:, None]
+    ramp = angular_steps(tilts_deg)[:, None] * nu * _taper(nu)
+    return (ramp / _interpolation_gain(frequencies)[None]).astype(np.float32)
+
+
+def sirt_filter(
+    frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64], depth: int, iterations: int
+) -> Floats:
+    """G of the module's text at every frequency, (F, K, K), with the projection's cos t on the data's side.
+
+    The sum of powers is taken by doubling: S_2m = S_m + R^m S_m, S_m+1 = 1 + R S_m.
+    """
+    angles = np.radians(np.asarray(tilts_deg, dtype=np.float64))
+    tangents, tilts = np.tan(angles), len(angles)
+    scale = 1.0 / (depth * tilts)
+    phase = np.pi * frequencies[:, None, None] * (tangents[:, None] - tangents[None])[None]
+    sine = np.sin(phase)
+    near = np.abs(sine) < 1e-9
+    kernel = np.where(near, depth * np.cos(phase) ** (depth - 1), np.sin(depth * phase) / np.where(near, 1.0, sine))
+    one = np.eye(tilts)[None]
+    rest = one - scale * kernel
+    total = np.broadcast_to(one, kernel.shape)
+    power = rest
+    for bit in bin(iterations)[3:]:
+        total = total + power @ total
+        power = power @ power
+        if bit == "1":
+            total = one + rest @ total
+            power = rest @ power
+    nu = frequencies[:, None] / np.cos(angles)[None]
+    data_side = np.where(nu <= 0.5, np.cos(angles)[None], 0.0)
+    gain = scale / _interpolation_gain(frequencies)
+    return (total * data_side[:, None, :] * gain[:, None, None]).astype(np.float32)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A tilt series on disk: one MRC file, read a section at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError, sentence_of
+
+Floats = NDArray[np.float32]
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_HEADER_BYTES = 1024
+# a pixel this many robust standard deviations from the median is a hot pixel or an X-ray, not specimen
+_SPIKE = 12.0
+
+
+@dataclass(frozen=True)
+class TiltStack:
+    """An MRC stack opened for reading; `data` (n, ny, nx) is memory-mapped; pixel size in A, 0 where it is not told."""
+
+    path: str
+    data: NDArray[np.generic]
+    pixel_size_A: float
+
+    @property
+    def sections(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of a section."""
+        return int(self.data.shape[1]), int(self.data.shape[2])
+
+    def section(self, index: int) -> Floats:
+        """Section `index` as float32 (ny, nx).
+
+        Raises
+        ------
+        EngineError
+            Where it holds values that are not finite.
+        """
+        image = np.asarray(self.data[index], dtype=np.float32)
+        if not math.isfinite(float(image.sum(dtype=np.float64))):
+            raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds values that are not finite")
+        return image
+
+
+def open_stack(path: str) -> TiltStack:
+    """Open an MRC file of mode 0, 1, 2, 6 or 12, either byte order.
+
+    Raises
+    ------
+    EngineError
+        Where the file is missing, is not an MRC file, or is shorter than its header says.
+    """
+    try:
+        with open(path, "rb") as handle:
+            header = handle.read(_HEADER_BYTES)
+            size = os.fstat(handle.fileno()).st_size
+    except OSError as error:
+        raise EngineError(sentence_of(error, path)) from None
+    if len(header) < _HEADER_BYTES:
+        raise EngineError(f"{path} is not an MRC file: it has {size} bytes, fewer than the header's {_HEADER_BYTES}")
+    order = _byte_order(header, path)
+    words = np.frombuffer(header, dtype=order + "i4")
+    nx, ny, nz, mode, extra = (int(words[i]) for i in (0, 1, 2, 3, 23))
+    if mode not in _MODES:
+        raise EngineError(f"{path}: MRC mode {mode} is not read; use mode 0, 1, 2, 6 or 12")
+    kind = np.dtype(order + _MODES[mode])
+    wanted = _HEADER_BYTES + max(extra, 0) + nx * ny * nz * kind.itemsize
+    if size < wanted:
+        raise EngineError(
+            f"{path} is cut short: {nz} sections of {nx} x {ny} need {wanted} bytes, the file has {size}; "
+            "copy it again, or wait until it is written"
+        )
+    cell = float(np.frombuffer(header, dtype=order + "f4")[10])
+    grid = int(words[7])
+    pixel = cell / grid if grid > 0 and math.isfinite(cell) and cell > 0 else 0.0
+    data = np.memmap(path, dtype=kind, mode="r", offset=_HEADER_BYTES + max(extra, 0), shape=(nz, ny, nx))
+    return TiltStack(path, data, pixel)
+
+
+def _byte_order(header: bytes, path: str) -> str:
+    """ "<" or ">": the order in which the sizes and the mode make sense."""
+    for order in "<>":
+        nx, ny, nz, mode = (int(v) for v in np.frombuffer(header[:16], dtype=order + "i4"))
+        if 0 < nx < 1 << 20 and 0 < ny < 1 << 20 and 0 < nz < 1 << 20 and 0 <= mode < 128:
+            return order
+    raise EngineError(f"{path} is not an MRC file: its header holds no size and mode")
+
+
+def without_spikes(image: Floats) -> Floats:
+    """Replace hot pixels and X-rays by the median: single values far outside the image's own spread."""
+    part = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
+    low, middle, high = np.percentile(part, (16, 50, 84))
+    spread = max(float(high - low) / 2, float(part.std()) / 4)
+    if spread <= 0:
+        return image
+    bad = np.abs(image - np.float32(middle)) > _SPIKE * spread
+    if not bad.any():
+        return image
+    out = image.copy()
+    out[bad] = middle
+    return out

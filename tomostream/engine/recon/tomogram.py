@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a stack and where its tilts go to files: the tomogram with its two projections, or the aligned stack.
+
+Memory: the aligned images at the output's binning (beyond 2 GB they are kept in a temporary file beside the output),
+one raw image at a time with its Fourier transforms, and about 250 MB of buffers; never the volume.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError
+from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
+from tomostream.engine.recon.slab import MAX_TILT_DEG, Method, Slab
+from tomostream.engine.recon.stack import TiltStack
+from tomostream.engine.recon.volume import VolumeWriter, write_image_stack
+
+Floats = NDArray[np.float32]
+Progress = Callable[[str, float], None]
+_IN_MEMORY = 2 << 30
+# an image whose mean is below this many of its standard deviations has no counts to be relative to
+_LEAST_MEAN = 0.25
+
+
+def _silent(what: str, share: float) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class TiltUse:
+    """One tilt that is used: its section, tilt angle (degrees), where it goes, and the dose before it (e/A2)."""
+
+    section: int
+    tilt_deg: float
+    placement: Placement
+    pre_exposure: float | None = None
+
+
+@dataclass(frozen=True)
+class ReconOptions:
+    """`depth_px` in px of the input, `pixel_size_A` of the input (0: not known), voltage in kV."""
+
+    binning: float = 1.0
+    depth_px: int = 0
+    method: Method = field(default_factory=lambda: Method(15))
+    upright: bool = True
+    flip_contrast: bool = False
+    pixel_size_A: float = 0.0
+    voltage_kV: float = 300.0
+    threads: int = 1
+
+
+def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.float64]:
+    """Dose (e/A2) after which the signal at `k` (1/A) has fallen to 1/e (Grant and Grigorieff 2015), k > 0.
+
+    At 300 kV, x 0.8 at 200 kV and x 0.45 at 120 kV, as MotionCor3 and AreTomo2 have it.
+    """
+    scale = 1.0 if voltage_kV > 250 else 0.8 if voltage_kV > 160 else 0.45
+    return (0.24499 * np.maximum(k, 1e-6) ** -1.6649 + 2.8141) * scale
+
+
+def dose_weights(
+    pre_exposures: Sequence[float], pixel_size_A: float, voltage_kV: float
+) -> list[tuple[Floats, Floats]]:
+    """(frequency in cycles/px, weight) of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency."""
+    frequencies = np.linspace(0.0, 0.75, 769)
+    critical = critical_exposure(frequencies / pixel_size_A, voltage_kV)
+    weights = np.exp(-np.asarray(pre_exposures, dtype=np.float64)[:, None] / (2 * critical[None]))
+    weights /= np.sqrt((weights**2).mean(axis=0, keepdims=True))
+    return [(frequencies.astype(np.float32), w.astype(np.float32)) for w in weights]
+
+
+@contextmanager
+def _room(shape: tuple[int, int, int], folder: str) -> Iterator[Floats]:
+    """Room for the aligned images: in memory, or, where they are many, in an unnamed file in `folder`."""
+    if 4 * math.prod(shape) <= _IN_MEMORY:
+        yield np.empty(shape, np.float32)
+        return
+    with tempfile.TemporaryFile(dir=folder or ".") as handle:
+        os.posix_fallocate(handle.fileno(), 0, 4 * math.prod(shape))
+        yield np.memmap(handle, dtype=np.float32, mode="r+", shape=shape)
+
+
+@dataclass(frozen=True)
+class _Intensity:
+    """Mean and standard deviation of a raw image."""
+
+    mean: float
+    deviation: float
+
+
+def _intensity(image: Floats) -> _Intensity:
+    return _Intensity(float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64)))
+
+
+def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> list[float]:
+    """Factor that brings every tilt to the contrast of the least tilted one.
+
+    Counts fall with the path through the specimen and with the beam, contrast relative to them does not: with counts
+    the factor is the ratio of the means; images without a positive mean (already normalised ones) are left as they are.
+    """
+    reference = intensities[least_tilted]
+    if not all(i.mean > _LEAST_MEAN * i.deviation for i in intensities):
+        return [1.0] * len(intensities)
+    return [reference.mean / i.mean for i in intensities]
+
+
+def align_images(
+    stack: TiltStack,
+    tilts: Sequence[TiltUse],
+    tilt_axis_deg: float,
+    options: ReconOptions,
+    out: Floats,
+    progress: Progress = _silent,
+) -> list[_Intensity]:
+    """Fill `out` (K, ny, nx) with the aligned images of `tilts`, each minus its mean. Returns the raw intensities."""
+    aligner = Aligner(stack.shape, (out.shape[1], out.shape[2]), options.binning, options.threads)
+    weights: list[tuple[Floats, Floats]] | list[None] = [None] * len(tilts)
+    doses = [tilt.pre_exposure for tilt in tilts]
+    if options.pixel_size_A > 0 and all(dose is not None for dose in doses):
+        weights = dose_weights([dose or 0.0 for dose in doses], options.pixel_size_A, options.voltage_kV)
+    intensities = []
+    for index, (tilt, weight) in enumerate(zip(tilts, weights, strict=True)):
+        progress("aligned images", index / len(tilts))
+        raw = stack.section(tilt.section)
+        intensities.append(_intensity(raw))
+        out[index] = aligner.image(raw, tilt.placement, weight)
+    return intensities
+
+
+def write_aligned_stack(
+    stack: TiltStack,
+    tilts: Sequence[TiltUse],
+    tilt_axis_deg: float,
+    options: ReconOptions,
+    path: str,
+    progress: Progress = _silent,
+) -> None:
+    """Write the aligned, binned images (each with its mean, in the order of `tilts`) to `path`."""
+    ny, nx = aligned_size(stack.shape, tilt_axis_deg, options.binning)
+    if min(ny, nx) < 2:
+        size = f"{stack.shape[1]} x {stack.shape[0]}"
+        raise EngineError(f"binning by {options.binning:g} leaves nothing of images of {size} px")
+    with _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
+        intensities = align_images(stack, tilts, tilt_axis_deg, options, images, progress)
+        for image, intensity in zip(images, intensities, strict=True):
+            image += np.float32(intensity.mean)
+            if options.flip_contrast:
+                image *= np.float32(-1)
+        write_image_stack(path, images, options.pixel_size_A * options.binning)
+
+
+def usable(tilts: Sequence[TiltUse]) -> list[TiltUse]:
+    """The tilts that a slab can use: those within 80 degrees."""
+    return [tilt for tilt in tilts if abs(tilt.tilt_deg) <= MAX_TILT_DEG]
+
+
+def reconstruct(
+    stack: TiltStack,
+    tilts: Sequence[TiltUse],
+    tilt_axis_deg: float,
+    options: ReconOptions,
+    path: str,
+    projections: tuple[str, str],
+    progress: Progress = _silent,
+) -> tuple[int, int, int]:
+    """Write the tomogram to `path` and its sums over z and over y to `projections` (XY, XZ).
+
+    Returns
+    -------
+    (int, int, int)
+        Size of the file: columns, rows, sections.
+
+    Raises
+    ------
+    EngineError
+        Where the volume would have no depth or no tilt is left.
+    OSError
+        Where the outputs cannot be written.
+    """
+    tilts = usable(tilts)
+    depth = int(options.depth_px / options.binning) // 2 * 2
+    ny, nx = aligned_size(stack.shape, tilt_axis_deg, options.binning)
+    if depth < 2 or min(ny, nx) < 8:
+        raise EngineError(
+            f"-VolZ {options.depth_px} at -OutBin {options.binning:g} is a volume of {nx} x {ny} x {depth}: too small"
+        )
+    slab = Slab(np.array([t.tilt_deg for t in tilts]), nx, depth, options.method, options.threads)
+    pixel = options.pixel_size_A * options.binning
+    shape = (depth, ny, nx) if options.upright else (ny, depth, nx)
+    with VolumeWriter(path, shape, pixel) as writer, _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
+        intensities = align_images(stack, tilts, tilt_axis_deg, options, images, progress)
+        least = int(np.argmin([abs(t.tilt_deg) for t in tilts]))
+        # a binned pixel is `binning` raw px of path: densities stay per raw px
+        scales = [s / options.binning for s in contrast_scales(intensities, least)]
+        _scale(images, scales, options.flip_contrast)
+        xy, xz = _write_blocks(slab, images, options.upright, writer, progress)
+        write_image_stack(projections[0], xy[None], pixel)
+        write_image_stack(projections[1], xz[None], pixel)
+    return shape[2], shape[1], shape[0]
+
+
+def _scale(images: Floats, scales: Sequence[float], flip: bool) -> None:
+    for image, scale in zip(images, scales, strict=True):
+        image *= np.float32(-scale if flip else scale)
+
+
+def _write_blocks(
+    slab: Slab, images: Floats, upright: bool, writer: VolumeWriter, progress: Progress
+) -> tuple[Floats, Floats]:
+    """Reconstruct block by block into `writer`. Returns the sums over z (ny, nx) and over y (depth, nx)."""
+    ny = images.shape[1]
+    xy = np.empty((ny, slab.nx), np.float32)
+    xz = np.zeros((slab.depth, slab.nx), np.float64)
+    for block in slab.blocks(images, upright):
+        progress("tomogram", block.y0 / ny)
+        writer.write(block.data, *((0, block.y0) if upright else (block.y0, 0)))
+        writer.add_statistics(
+            float(block.stats[:, 0].min()), float(block.stats[:, 1].max()), *map(float, block.stats[:, 2:].sum(axis=0))
+        )
+        xy[block.y0 : block.y1] = block.projection
+        xz += block.data.sum(axis=1 if upright else 0)
+    # both projections are of the x, z, y orientation, as AreTomo2's, whichever is written
+    return xy, (xz[::-1] if upright else xz).astype(np.float32)
