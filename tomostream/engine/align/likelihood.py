@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The slab as a Gaussian random field: covariance between tilts, likelihood of a pose, its gradient and Fisher matrix.
+
+Back-projecting tilt j through a slab of thickness Z and projecting it again at tilt i multiplies by
+sinc(Z kx (tan ti - tan tj)) in the stretched frame (`geometry`). With whitened images the covariance between tilts at a
+frequency is therefore C_ij = sqrt(s_i s_j) sinc(Z kx (tan ti - tan tj)) off the diagonal and 1 on it, s_i being the
+share of signal in the power of tilt i at that frequency. Every pair of tilts counts, each with the weight it deserves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.align.geometry import Floats, Pose
+from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
+
+LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be identical
+LARGEST_SHARE = 0.95
+SMALLEST_SHARE = 1e-4
+RINGS = RINGS_PER_CYCLE // 2 + 8
+SMOOTHING_RINGS = 12  # half width of the smoothing of the signal share over rings, 0.03 cycles/px
+
+
+@dataclass(frozen=True)
+class Model:
+    """Inverse covariance `inverse` (cells, tilts, tilts), float32, its product with the covariance element by element
+    `coupling` (cells, tilts, tilts), and the log-determinants (cells,)."""
+
+    inverse: NDArray[np.float32]
+    coupling: NDArray[np.float32]
+    log_determinant: Floats
+
+
+def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
+    """Correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
+
+    `thickness` in pixels, `kx` in cycles/px; the arrays broadcast.
+    """
+    out: Floats = np.sinc(thickness * kx * difference)
+    return out
+
+
+def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
+    """Share of signal in the power of every tilt on every ring of raw-image frequency, (tilts, RINGS).
+
+    From the cross spectra with the `reach` nearest tilts on either side, where the slab lets expect coherence. Smoothed
+    over rings; over tilts by the median of three, so that a tilt that does not fit neither gains nor spoils a share.
+    """
+    order = np.argsort(pose.tilts_deg[band.members], kind="stable")
+    tangents = pose.tangents()[band.members]
+    count = len(order)
+    cross = np.zeros((count, RINGS))
+    norm = np.zeros((count, RINGS))
+    for step in range(1, reach + 1):
+        for first in range(count - step):
+            i, j = order[first], order[first + step]
+            expected = coherence(pose.thickness, band.cells.kx, tangents[i] - tangents[j])
+            expected = np.where(np.abs(expected) < 0.2, 0.0, expected)
+            product = np.real(band.values[:, i] * np.conj(band.values[:, j]))
+            sums = np.sum(product * band.cells.weight, axis=1) * expected
+            norms = np.sum(band.cells.weight, axis=1) * expected**2
+            for tilt in (i, j):
+                ring = np.minimum(band.ring[:, tilt], RINGS - 1)
+                cross[tilt] += np.bincount(ring, sums, RINGS)
+                norm[tilt] += np.bincount(ring, norms, RINGS)
+    return _smoothed(cross, norm, order)
+
+
+def _smoothed(cross: Floats, norm: Floats, order: NDArray[np.int64]) -> Floats:
+    """Shares from sums of cross power and of expected power: smooth over rings, median over three tilts."""
+    kernel = np.hanning(2 * SMOOTHING_RINGS + 3)[1:-1]
+    share = np.empty_like(cross)
+    for tilt in range(len(cross)):
+        top = np.convolve(cross[tilt], kernel, "same")
+        bottom = np.convolve(norm[tilt], kernel, "same")
+        share[tilt] = np.where(bottom > 1.0, top / np.maximum(bottom, 1.0), 0.0)
+    sorted_share = share[order]
+    if len(order) >= 3:
+        padded = np.concatenate([sorted_share[:1], sorted_share, sorted_share[-1:]])
+        sorted_share = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
+    out = np.empty_like(share)
+    out[order] = sorted_share
+    return np.clip(out, SMALLEST_SHARE, LARGEST_SHARE)
+
+
+def amplitudes(band: Band, share: Floats) -> Floats:
+    """Square root of the share of signal of every tilt in every cell, (cells, tilts)."""
+    ring = np.minimum(band.ring, RINGS - 1)
+    inside = band.ring < 0.48 * RINGS_PER_CYCLE
+    out: Floats = np.sqrt(np.where(inside, share[np.arange(share.shape[0])[None], ring], SMALLEST_SHARE))
+    return out
+
+
+def covariance(band: Band, pose: Pose, share: Floats) -> NDArray[np.float32]:
+    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts)."""
+    tangents = pose.tangents()[band.members]
+    signal = amplitudes(band, share).astype(np.float32)
+    difference = (tangents[:, None] - tangents[None]).astype(np.float32)
+    columns, which = np.unique(band.cells.kx, return_inverse=True)
+    table = coherence(pose.thickness, columns[:, None, None].astype(np.float32), difference[None]).astype(np.float32)
+    matrix = table[which] * signal[:, :, None] * signal[:, None, :]
+    index = np.arange(len(tangents))
+    matrix[:, index, index] = np.float32(1.0 + LOAD)
+    return matrix
+
+
+def model_of(band: Band, pose: Pose, share: Floats) -> Model:
+    """Invert the covariance in every cell."""
+    matrix = covariance(band, pose, share)
+    inverse = np.linalg.inv(matrix)
+    _, log_determinant = np.linalg.slogdet(matrix)
+    return Model(inverse, inverse * matrix, log_determinant.astype(np.float64))
+
+
+def weighted(model: Model, values: Complexes) -> Complexes:
+    """inverse @ values: (cells, tilts, places), as real products."""
+    flat = np.ascontiguousarray(values).view(np.float32)
+    return np.matmul(model.inverse, flat).view(np.complex64)
+
+
+def log_likelihood(band: Band, model: Model, values: Complexes | None = None) -> float:
+    """Log-likelihood of the band's values (or others in their place), up to a constant."""
+    use = band.values if values is None else values
+    quadratic = np.sum(np.real(np.conj(use) * weighted(model, use)), axis=1, dtype=np.float64)
+    cell_weight = np.sum(band.cells.weight, axis=1)
+    return -float(np.sum(band.cells.weight * quadratic) + np.sum(cell_weight * model.log_determinant))
+
+
+def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float]:
+    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and the log-likelihood."""
+    product = weighted(model, values)
+    turn = np.imag(np.conj(values) * product) * band.cells.weight[:, None, :].astype(np.float32)
+    slope = np.empty((values.shape[1], 2))
+    slope[:, 0] = -4 * np.pi * np.einsum("c,ct->t", band.cells.kx, np.sum(turn, axis=2, dtype=np.float64))
+    slope[:, 1] = -4 * np.pi * np.einsum("ctp,cp->t", turn, band.cells.ky, optimize=True)
+    quadratic = np.sum(np.real(np.conj(values) * product), axis=1, dtype=np.float64)
+    cell_weight = np.sum(band.cells.weight, axis=1)
+    value = -float(np.sum(band.cells.weight * quadratic) + np.sum(cell_weight * model.log_determinant))
+    return slope, value
+
+
+def fisher(band: Band, model: Model) -> Floats:
+    """Fisher matrix of the moves, (2 tilts, 2 tilts), order (dX0, dY0, dX1, ...).
+
+    F = (2 pi)^2 sum_k w k k^T 2 (delta_ij - M_ij C_ij), M the inverse of the covariance C, with the coefficients' count
+    lowered to those that are independent under the window. Singular for a shift of all tilts together.
+    """
+    kx, ky, weight = band.cells.kx, band.cells.ky, band.cells.weight
+    moments = np.stack([kx**2 * weight.sum(axis=1), kx * (weight * ky).sum(axis=1), (weight * ky**2).sum(axis=1)])
+    count = model.inverse.shape[1]
+    coupling = 8.0 * np.pi**2 * np.tensordot(moments, model.coupling.astype(np.float64), axes=(1, 0))
+    matrix = np.zeros((2 * count, 2 * count))
+    for moment, first, second in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
+        block = coupling[moment].copy()
+        np.fill_diagonal(block, 0.0)
+        matrix[first::2, second::2] = block - np.diag(block.sum(axis=1))
+    return matrix
+
+
+def ascend(
+    band: Band, model: Model, free: NDArray[np.bool_], steps: int, largest: float
+) -> tuple[Floats, float, Floats]:
+    """Fisher scoring on the moves of the tilts marked `free` (by position in the band).
+
+    Returns the moves (tilts, 2), the log-likelihood reached and the Fisher matrix. A step that does not raise the
+    likelihood is halved; no move of one step exceeds `largest` pixels. The common shift stays zero on average.
+    """
+    information = fisher(band, model)
+    active = np.repeat(free, 2)
+    reduced = information[np.ix_(active, active)]
+    damped = reduced + 1e-3 * np.diag(np.diag(reduced)) + 1e-6 * np.eye(len(reduced))
+    moves = np.zeros((len(free), 2))
+    values = band.values
+    slope, value = gradient(band, model, values)
+    for _ in range(steps):
+        step = np.zeros((len(free), 2))
+        step[free] = np.linalg.solve(damped, slope[free].ravel()).reshape(-1, 2)
+        if free.all():
+            step -= step.mean(axis=0)
+        step = np.clip(step, -largest, largest)
+        for _ in range(4):
+            trial_values = band.values * phases(band.cells, moves + step)
+            trial_slope, trial_value = gradient(band, model, trial_values)
+            if trial_value > value:
+                break
+            step *= 0.5
+        else:
+            break
+        moves, values, slope, value = moves + step, trial_values, trial_slope, trial_value
+        if np.abs(step).max() < 0.01:
+            break
+    return moves, value, information
+
+

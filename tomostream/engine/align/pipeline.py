@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order of the stages: from coarse cross-correlation to joint maximum likelihood with all unknowns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.align.commonline import axis_by_common_line, parabola_top
+from tomostream.engine.align.geometry import Floats, Pose
+from tomostream.engine.align.likelihood import ascend, model_of, signal_share
+from tomostream.engine.align.preprocess import WorkStack
+from tomostream.engine.align.projection import Sweep, default_share, sweep
+from tomostream.engine.align.spectra import Band, cut_band
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all stages work with: images at one scale, which tilts are in use, threads."""
+
+    images: WorkStack
+    members: NDArray[np.int64]
+    threads: int
+
+    def cut(self, pose: Pose, highest_per_A: float) -> Band:
+        """The whitened band of the members at `pose` up to a frequency in 1/A."""
+        side = min(self.images.image_shape)
+        lowest = max(3.0 / side, self.images.pixel_A / 1200.0)
+        highest = min(highest_per_A * self.images.pixel_A, 0.45)
+        return cut_band(self.images, pose, self.members, lowest, max(highest, 3 * lowest), self.threads)
+
+
+def start_position(pose: Pose, members: NDArray[np.int64]) -> int:
+    """Position among the members of the tilt nearest to 0 degrees."""
+    return int(np.argmin(np.abs(pose.tilts_deg[members])))
+
+
+def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
+    """Moves of the members as moves of all `count` tilts, (count, 2), others 0."""
+    out = np.zeros((count, 2))
+    out[members] = moves
+    return out
+
+
+def match_outward(
+    bench: Bench, pose: Pose, highest_per_A: float, radius_A: float, measured: bool, follow: bool
+) -> tuple[Pose, Sweep]:
+    """One sweep of projection matching; with `measured` the signal share is that of the present pose."""
+    band = bench.cut(pose, highest_per_A)
+    share = signal_share(band, pose) if measured else default_share(len(bench.members), bench.images.pixel_A)
+    radius = radius_A / bench.images.pixel_A
+    result = sweep(band, pose, share, start_position(pose, bench.members), radius, follow)
+    return pose.moved(spread(result.moves, bench.members, len(pose.tilts_deg))), result
+
+
+def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps: int = 6) -> tuple[Pose, float]:
+    """Joint maximum likelihood of all shifts at a pose's axis, angles and thickness; returns the log-likelihood too."""
+    value = -np.inf
+    for _ in range(rounds):
+        band = bench.cut(pose, highest_per_A)
+        model = model_of(band, pose, signal_share(band, pose))
+        moves, value, _ = ascend(band, model, np.ones(len(bench.members), bool), steps, 6.0)
+        pose = pose.moved(spread(moves, bench.members, len(pose.tilts_deg)))
+        if np.abs(moves).max() < 0.02:
+            break
+    return pose, value
+
+
+def profile(bench: Bench, poses: list[Pose], highest_per_A: float, share: Floats | None = None) -> Floats:
+    """Log-likelihood of each pose after its shifts were fitted; the share of signal is that of the middle pose."""
+    values = []
+    if share is None:
+        middle = poses[len(poses) // 2]
+        share = signal_share(bench.cut(middle, highest_per_A), middle)
+    for pose in poses:
+        band = bench.cut(pose, highest_per_A)
+        moves, value, _ = ascend(band, model_of(band, pose, share), np.ones(len(bench.members), bool), 3, 6.0)
+        values.append(value)
+    return np.array(values)
+
+
+def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
+    """The pose with the thickness at which the likelihood is highest among and between `factors` of the present one."""
+    band = bench.cut(pose, highest_per_A)
+    values = []
+    for factor in factors:
+        trial = replace(pose, thickness=pose.thickness * float(factor))
+        share = signal_share(band, trial)
+        values.append(ascend(band, model_of(band, trial, share), np.ones(len(bench.members), bool), 3, 6.0)[1])
+    best = np.exp(parabola_top(np.log(factors), np.array(values)))
+    return replace(pose, thickness=float(pose.thickness * best))
+
+
+def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
+    """The pose with the tilt offset at which the likelihood is highest, relative to the present one (deg)."""
+    values = profile(bench, [pose.offset_by(float(trial)) for trial in trials], highest_per_A)
+    return pose.offset_by(parabola_top(trials, values))
+
+
+def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
+    """The pose with the tilt axis at which the likelihood is highest, relative to the present one (deg)."""
+    values = profile(bench, [pose.turned(pose.axis_deg + float(trial)) for trial in trials], highest_per_A)
+    return pose.turned(pose.axis_deg + parabola_top(trials, values))

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the stack as it came to working images: screened, Fourier-cropped, clipped, with B-spline coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomostream.engine.align.geometry import Floats, parallel
+
+CLIP_SIGMA = 4.5
+DUPLICATE_CORRELATION = 0.98  # of two images with their own noise it is far below, even at equal angle
+
+
+@dataclass(frozen=True)
+class WorkStack:
+    """Images to work on. `coefficients` (n, rows, columns) of cubic B-splines; `pixel_A` their pixel size;
+    `scale`: pixels of the input stack per working pixel."""
+
+    coefficients: NDArray[np.float32]
+    pixel_A: float
+    scale: float
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(rows, columns) of one image."""
+        return self.coefficients.shape[1], self.coefficients.shape[2]
+
+
+def fourier_crop(image: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """`image` reduced to `shape` by cropping its Fourier transform; mean value and centre (index n/2) are kept."""
+    rows, columns = shape
+    if (rows, columns) == image.shape:
+        return image.astype(np.float32)
+    transform = scipy.fft.rfft2(image.astype(np.float32))
+    half = rows // 2
+    rest = rows - half
+    cropped = np.concatenate([transform[:rest], transform[transform.shape[0] - half:]], axis=0)[:, : columns // 2 + 1]
+    scale = (rows * columns) / (image.shape[0] * image.shape[1])
+    out: NDArray[np.float32] = scipy.fft.irfft2(cropped, s=(rows, columns)) * np.float32(scale)
+    return out
+
+
+def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tuple[tuple[int, int], float]:
+    """Even shape at about `target_A` per pixel and the exact factor by which the first side shrinks.
+
+    Images that are already coarser keep their shape.
+    """
+    if pixel_A >= target_A * 0.9:
+        return shape, 1.0
+    factor = pixel_A / target_A
+    rows = max(2, 2 * round(shape[0] * factor / 2))
+    columns = max(2, 2 * round(shape[1] * rows / shape[0] / 2))
+    return (rows, columns), shape[0] / rows
+
+
+def clean(image: Floats) -> NDArray[np.float32]:
+    """The image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped."""
+    out = np.nan_to_num(image.astype(np.float32), copy=True)
+    middle = np.float32(np.median(out))
+    spread = np.float32(1.4826 * np.median(np.abs(out - middle)))
+    if not spread > 0:
+        spread = np.float32(out.std()) or np.float32(1.0)
+    np.clip(out, middle - CLIP_SIGMA * spread, middle + CLIP_SIGMA * spread, out=out)
+    out -= ndimage.uniform_filter(out, max(8, min(out.shape) // 4), mode="nearest")
+    deviation = np.float32(out.std())
+    return out / (deviation if deviation > 0 else np.float32(1.0))
+
+
+def work_stack(stack: NDArray[np.generic], pixel_A: float, target_A: float, threads: int) -> WorkStack:
+    """Working images of a stack (n, rows, columns) at about `target_A` per pixel."""
+    shape, scale = reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A)
+
+    def one(section: int) -> NDArray[np.float32]:
+        image = np.nan_to_num(np.asarray(stack[section], dtype=np.float32))
+        return ndimage.spline_filter(clean(fourier_crop(image, shape)), order=3, output=np.float32, mode="mirror")
+
+    images = parallel(one, range(len(stack)), threads)
+    return WorkStack(np.stack(images), pixel_A * scale, scale)
+
+
+def screen(stack: NDArray[np.generic], tilts_deg: Floats, dark_tol: float) -> list[str]:
+    """Why each section cannot be used, "" where it can: blank, dark or a duplicate of another section.
+
+    Of an identical pair the section of the larger tilt angle is set aside; `robust` may swap them.
+    """
+    means = np.empty(len(stack))
+    deviations = np.empty(len(stack))
+    reasons = [""] * len(stack)
+    for section in range(len(stack)):
+        sample = np.asarray(stack[section], dtype=np.float32)
+        finite = np.isfinite(sample)
+        if not finite.any():
+            means[section], deviations[section] = np.nan, np.nan
+            reasons[section] = "blank: no finite value"
+            continue
+        if np.count_nonzero(~finite) > 0.01 * sample.size:
+            reasons[section] = f"{100 * np.mean(~finite):.0f} % of its pixels are not numbers"
+        means[section] = np.mean(sample[finite], dtype=np.float64)
+        deviations[section] = np.std(sample[finite], dtype=np.float64)
+        if not deviations[section] > 1e-6 * max(abs(means[section]), 1e-30):
+            reasons[section] = "blank: all pixels are equal"
+    _mark_dark(reasons, means, deviations, tilts_deg, dark_tol)
+    return reasons
+
+
+def _mark_dark(reasons: list[str], means: Floats, deviations: Floats, tilts_deg: Floats, dark_tol: float) -> None:
+    """Mark images that are darker than `dark_tol` times what the others let expect, where values are counts.
+
+    Transmission through a slab is log-linear in 1/cos(tilt); the line is fitted to the medians of thirds, so that a few
+    dark images do not bend it. Where the mean is not well above 0 (a stack that was normalised) nothing is known.
+    """
+    good = np.array([reason == "" for reason in reasons])
+    if np.count_nonzero(good) < 3 or not np.all(means[good] > 0.2 * np.median(deviations[good])):
+        return
+    path = 1.0 / np.maximum(np.cos(np.radians(tilts_deg)), 0.1)
+    expected = np.exp(_robust_line(path[good], np.log(means[good]), path))
+    for section in np.flatnonzero(good):
+        if means[section] < dark_tol * expected[section]:
+            share = 100.0 * means[section] / expected[section]
+            reasons[section] = f"dark: {share:.0f} % of the brightness expected at this angle"
+
+
+def _robust_line(x: Floats, y: Floats, at: Floats) -> Floats:
+    """Least absolute deviations line through (x, y), falling or level, evaluated at `at`."""
+    slope, level = 0.0, float(np.median(y))
+    for _ in range(30):
+        weight = 1.0 / np.maximum(np.abs(y - level - slope * x), 0.01)
+        centre_x = np.average(x, weights=weight)
+        centre_y = np.average(y, weights=weight)
+        spread = np.average((x - centre_x) ** 2, weights=weight)
+        slope = np.average((x - centre_x) * (y - centre_y), weights=weight) / spread if spread > 1e-9 else 0.0
+        slope = min(0.0, float(slope))
+        level = float(centre_y - slope * centre_x)
+    return level + slope * at
+
+
+def duplicates(images: WorkStack, usable: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Pairs of sections whose pixels are the same picture (correlation above 0.98, the noise included)."""
+    flat = images.coefficients.reshape(len(images.coefficients), -1)
+    flat = flat[:, :: max(1, flat.shape[1] // 20000)]
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(flat, axis=1)
+    flat = flat / np.where(norm > 0, norm, 1.0)[:, None]
+    alike = np.argwhere(np.triu(flat @ flat.T, 1) > DUPLICATE_CORRELATION)
+    return [(int(a), int(b)) for a, b in alike if usable[a] and usable[b]]

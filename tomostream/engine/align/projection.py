@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Projection matching: each tilt against what the tilts already placed let expect of it.
+
+The expectation is the conditional mean of the Gaussian slab model (`likelihood`), that is, the best linear mixture of the
+neighbours' images; the map over all shifts of its likelihood ratio is one inverse Fourier transform. A peak that does
+not stand out of the map means that the tilt does not fit, and then it is not used for the next ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from tomostream.engine.align.geometry import Floats, Pose, fast_even
+from tomostream.engine.align.likelihood import RINGS, amplitudes, coherence
+from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
+
+NEIGHBOURS = 8
+SIGNIFICANT = 6.5  # standard deviations of the map; the highest of 10^4 independent values of noise is about 4
+
+
+@dataclass(frozen=True)
+class Match:
+    """The best move (dX, dY) of a tilt in the stretched frame, its height in standard deviations of the map, and the
+    height at no move."""
+
+    move: tuple[float, float]
+    height: float
+    height_here: float
+
+
+def default_share(count: int, pixel_A: float) -> Floats:
+    """Signal share (count, RINGS) before anything was measured: falls with frequency, half at 1/60 A."""
+    frequency = np.arange(RINGS) / RINGS_PER_CYCLE / pixel_A
+    return np.broadcast_to(0.7 * np.exp(-frequency * 50.0), (count, RINGS)).copy()
+
+
+def expectation(
+    band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes
+) -> tuple[Complexes, Floats]:
+    """What `others` (positions in the band) let expect of `tilt`: mean (cells, places) and gain in precision (cells,).
+
+    The gain is 1/v with v the variance of the residual; a likelihood ratio weighs the mean by it.
+    """
+    tangents = pose.tangents()[band.members]
+    signal = amplitudes(band, share)
+    pick = np.asarray(others)
+    difference = tangents[pick][:, None] - tangents[pick][None]
+    kx = band.cells.kx
+    inner = coherence(pose.thickness, kx[:, None, None], difference[None])
+    inner *= signal[:, pick][:, :, None] * signal[:, pick][:, None, :]
+    index = np.arange(len(pick))
+    inner[:, index, index] = 1.001
+    outer = coherence(pose.thickness, kx[:, None], (tangents[pick] - tangents[tilt])[None])
+    outer = outer * signal[:, pick] * signal[:, [tilt]]
+    mixture = np.linalg.solve(inner, outer[:, :, None])[:, :, 0]
+    variance = np.maximum(1.0 - np.sum(mixture * outer, axis=1), 0.02)
+    mean = np.einsum("ct,ctp->cp", mixture.astype(np.float32), values[:, pick])
+    return mean, 1.0 / variance
+
+
+def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, float]]:
+    """Sum over frequencies of `product` (cells, places) times exp(2 pi i k.d), on a grid of moves d around (0, 0).
+
+    Returns the map with no move at index (0, 0) and the grid's spacing (rows, columns) in pixels.
+    """
+    rows, columns = band.cells.shape
+    size = tuple(min(full, fast_even(int(3.0 * band.cells.highest * full) + 8)) for full in (rows, columns))
+    plane = np.zeros((size[0], size[1] // 2 + 1), np.complex64)
+    inside = band.cells.weight > 0
+    row = np.where(band.cells.row < rows // 2, band.cells.row, band.cells.row - rows) % size[0]
+    plane[row[inside], band.cells.column[inside]] = product[inside]
+    return scipy.fft.irfft2(plane, s=size) * (size[0] * size[1]), (rows / size[0], columns / size[1])
+
+
+def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Match:
+    """The highest place of a map within `radius` pixels of no move, refined by parabolas."""
+    rows, columns = values.shape
+    dy = scipy.fft.fftfreq(rows, 1.0 / rows)[:, None] * spacing[0]
+    dx = scipy.fft.fftfreq(columns, 1.0 / columns)[None] * spacing[1]
+    near = (np.abs(dy) <= radius) & (np.abs(dx) <= radius)
+    index = int(np.argmax(np.where(near, values, -np.inf)))
+    row, column = divmod(index, columns)
+    spread = float(values.std())
+    middle = float(values.mean())
+
+    def refine(before: float, here: float, after: float) -> float:
+        bend = before - 2.0 * here + after
+        return 0.0 if bend >= 0.0 else float(np.clip(0.5 * (before - after) / bend, -0.6, 0.6))
+
+    across = refine(values[row, column - 1], values[row, column], values[row, (column + 1) % columns])
+    along = refine(values[row - 1, column], values[row, column], values[(row + 1) % rows, column])
+    move = (float(dx[0, column]) + across * spacing[1], float(dy[row, 0]) + along * spacing[0])
+    scale = spread if spread > 0.0 else 1.0
+    return Match(move, (float(values[row, column]) - middle) / scale, (float(values[0, 0]) - middle) / scale)
+
+
+def match_tilt(
+    band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes, radius: float
+) -> Match:
+    """Find the move of `tilt` that fits best to what `others` let expect (all positions in the band)."""
+    mean, precision = expectation(band, pose, share, tilt, others, values)
+    product = values[:, tilt] * np.conj(mean) * precision[:, None].astype(np.float32)
+    grid, spacing = shift_map(band, product)
+    return find_peak(grid, spacing, radius)
+
+
+def outward_order(tilts_deg: Floats, start: int) -> list[int]:
+    """Positions by distance in angle from `start`, which is first."""
+    return [int(i) for i in np.argsort(np.abs(tilts_deg - tilts_deg[start]), kind="stable")]
+
+
+def nearest(tilts_deg: Floats, tilt: int, among: Sequence[int], count: int = NEIGHBOURS) -> list[int]:
+    """Up to `count` members of `among` that are nearest in angle to `tilt`, itself left out."""
+    others = [other for other in among if other != tilt]
+    return sorted(others, key=lambda other: abs(float(tilts_deg[other] - tilts_deg[tilt])))[:count]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Result of an outward sweep: moves (tilts, 2) in the stretched frame, heights (tilts,), `placed` (tilts,) bool."""
+
+    moves: Floats
+    heights: Floats
+    placed: NDArray[np.bool_]
+
+
+def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, follow: bool) -> Sweep:
+    """Place the band's tilts one after the other, outward in angle from `start` (a position in the band).
+
+    With `follow`, a tilt is first moved along with its nearest placed neighbour (a series that drifts, not yet aligned).
+    Tilts that do not fit are tried once more after all others were placed.
+    """
+    angles = pose.tilts_deg[band.members]
+    count = len(band.members)
+    moves = np.zeros((count, 2))
+    heights = np.zeros(count)
+    values = band.values.copy()
+    placed = [start]
+    waiting = []
+    for second_try in (False, True):
+        for tilt in waiting if second_try else outward_order(angles, start)[1:]:
+            others = nearest(angles, tilt, placed)
+            if follow:
+                moves[tilt] = moves[others[0]]
+                values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
+            match = match_tilt(band, pose, share, tilt, others, values, radius)
+            heights[tilt] = match.height
+            if match.height < SIGNIFICANT:
+                if not second_try:
+                    waiting = [*waiting, tilt]
+                continue
+            moves[tilt] += match.move
+            values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
+            placed.append(tilt)
+    done = np.zeros(count, bool)
+    done[placed] = True
+    heights[start] = np.inf
+    return Sweep(moves, heights, done)

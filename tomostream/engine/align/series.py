@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A series from stack to alignment: the stages in order, then the result in AreTomo's conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.align.commonline import axis_by_common_line
+from tomostream.engine.align.geometry import Floats, Pose
+from tomostream.engine.align.model import (
+    MAXIMUM_THREADS,
+    Alignment,
+    AlignmentError,
+    AlignOptions,
+    TiltResult,
+)
+from tomostream.engine.align.pipeline import (
+    Bench,
+    Say,
+    fit_axis,
+    fit_offset,
+    fit_thickness,
+    match_outward,
+    maximise,
+)
+from tomostream.engine.align.preprocess import duplicates, screen, work_stack
+from tomostream.engine.align.quality import Checks, judge, split_difference_A, standard_deviations
+from tomostream.engine.align.robust import all_left_out, repair, without
+
+FINE_A = 10.0
+COARSE_A = 20.0
+DEFAULT_THICKNESS_A = 1800.0
+COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
+FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state between stages: pose at the bench's scale, reasons for the tilts that are out of use."""
+
+    bench: Bench
+    pose: Pose
+    reasons: dict[int, str]
+
+    def excluding(self, misfits: dict[int, str]) -> Progress:
+        """Without some tilts, unless too few would remain."""
+        if not misfits or len(self.bench.members) - len(misfits) < 3:
+            return self
+        return replace(self, bench=without(self.bench, set(misfits)), reasons={**self.reasons, **misfits})
+
+
+def align_series(
+    stack: NDArray[np.generic],
+    angles_deg: NDArray[np.floating],
+    options: AlignOptions,
+    progress: Callable[[str], None] | None = None,
+    orders: Sequence[int] | None = None,
+) -> Alignment:
+    """Align a tilt series without fiducials.
+
+    Parameters
+    ----------
+    stack : (n, rows, columns) array, any real type; memory-mapped is fine
+    angles_deg : (n,) nominal tilt angles, in the order of the stack, which may be any
+    options : what is known and asked
+    progress : called with a line of text at each stage
+    orders : (n,) acquisition order, if known; of identical images the later one is set aside
+
+    Returns
+    -------
+    Alignment, with a row for every section; sections that do not fit are marked with a reason.
+
+    Raises
+    ------
+    AlignmentError
+        Where nothing can be aligned: wrong shapes, angles that are not numbers, fewer than two usable images.
+    """
+    say: Say = progress if progress is not None else _silent
+    angles = _checked(stack, angles_deg, options)
+    threads = max(1, min(options.threads, MAXIMUM_THREADS))
+    state = _prepare(stack, angles, options, threads, orders, say)
+    if len(state.bench.members) < 2:
+        raise AlignmentError(
+            f"only {len(state.bench.members)} of {len(angles)} images can be used ({_first_reason(state.reasons)}); "
+            "at least two are needed"
+        )
+    state = _place(state, options, say)
+    state = _refine(state, options, say)
+    fine = work_stack(stack, options.pixel_size_A, FINE_A, threads)
+    return _finish(state, fine_bench(state, fine), angles, options, say)
+
+
+def _silent(line: str) -> None:
+    """Progress that nobody wants to read."""
+
+
+def fine_bench(state: Progress, fine) -> Bench:  # type: ignore[no-untyped-def]
+    """The bench at the fine scale."""
+    return replace(state.bench, images=fine)
+
+
+def _first_reason(reasons: dict[int, str]) -> str:
+    """One reason to quote."""
+    return next((f"section {section}: {reason}" for section, reason in sorted(reasons.items())), "")
+
+
+def _checked(stack: NDArray[np.generic], angles_deg: NDArray[np.floating], options: AlignOptions) -> Floats:
+    """The angles, after looking whether stack, angles and options make sense together."""
+    angles = np.asarray(angles_deg, dtype=float)
+    if stack.ndim != 3:
+        raise AlignmentError(f"the stack has {stack.ndim} dimensions; a tilt series has 3 (section, row, column)")
+    if angles.shape != (len(stack),):
+        raise AlignmentError(f"{angles.size} tilt angles were given for {len(stack)} images; there must be one each")
+    if not np.all(np.isfinite(angles)) or np.any(np.abs(angles) >= 85.0):
+        raise AlignmentError("tilt angles must be numbers between -85 and 85 degrees")
+    if not options.pixel_size_A > 0.0:
+        raise AlignmentError(f"the pixel size must be positive, not {options.pixel_size_A} A")
+    if min(stack.shape[1:]) < 32:
+        raise AlignmentError(f"images of {stack.shape[2]} x {stack.shape[1]} pixels are too small to be aligned")
+    return angles
+
+
+def _prepare(
+    stack: NDArray[np.generic], angles: Floats, options: AlignOptions, threads: int,
+    orders: Sequence[int] | None, say: Say,
+) -> Progress:
+    """Screen the images and make the coarse working images."""
+    reasons = {i: reason for i, reason in enumerate(screen(stack, angles, options.dark_tol)) if reason}
+    longest = max(stack.shape[1:]) * options.pixel_size_A
+    coarse_A = COARSE_A if longest > 4000.0 else max(FINE_A, options.pixel_size_A)
+    coarse = work_stack(stack, options.pixel_size_A, coarse_A, threads)
+    usable = np.array([i not in reasons for i in range(len(angles))])
+    for first, second in duplicates(coarse, usable):
+        later = first if orders is not None and orders[first] > orders[second] else second
+        other = first if later == second else second
+        reasons.setdefault(later, f"the same picture as section {other}")
+    for section, reason in sorted(reasons.items()):
+        say(f"section {section} ({angles[section]:.1f} deg) is set aside: {reason}")
+    members = np.array([i for i in range(len(angles)) if i not in reasons], dtype=np.int64)
+    thickness = (options.thickness_A or DEFAULT_THICKNESS_A) / coarse.pixel_A
+    pose = Pose(angles, float(options.tilt_axis_deg), np.zeros((len(angles), 2)), thickness)
+    return Progress(Bench(coarse, members, threads), pose, reasons)
+
+
+def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
+    """Coarse placement by projection matching, and the tilt axis by common lines."""
+    bench, pose = state.bench, state.pose
+    far = max(bench.images.image_shape) * bench.images.pixel_A
+    pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
+    pose, _ = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
+    if options.refine_axis:
+        trials = pose.axis_deg + np.arange(-8.0, 8.1, 2.0)
+        band = (0.01, 0.3)
+        pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, band, bench.threads))
+        trials = pose.axis_deg + np.arange(-1.5, 1.6, 0.75)
+        pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, band, bench.threads))
+    say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
+    pose, result = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
+    misfits = {
+        int(bench.members[i]): f"does not fit to its neighbours (peak of {result.heights[i]:.1f} sigma)"
+        for i in np.flatnonzero(~result.placed)
+    }
+    return replace(state, pose=pose).excluding(misfits)
+
+
+def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
+    """Maximum likelihood at the coarse scale, from low to higher frequencies: shifts, thickness, offset, axis."""
+    schedule = (
+        (0.012, np.geomspace(0.5, 2.0, 7), np.arange(-12.0, 13.0, 4.0), 1.0),
+        (0.015, np.array([0.85, 1.0, 1.18]), np.arange(-3.0, 3.1, 1.5), 0.5),
+        (0.02, np.array([0.9, 1.0, 1.1]), np.arange(-1.5, 1.6, 1.5), 0.3),
+    )
+    pose, _ = maximise(state.bench, state.pose, 0.006, 2)
+    pose, _ = maximise(state.bench, pose, 0.012, 2)
+    state = replace(state, pose=pose)
+    for stage, (top, factors, offsets, turn) in enumerate(schedule):
+        state = _repaired(state, say)
+        bench, pose = state.bench, state.pose
+        pose, _ = maximise(bench, fit_thickness(bench, pose, top, factors), top, 1)
+        if options.tilt_cor >= 0:
+            pose, _ = maximise(bench, fit_offset(bench, pose, top, offsets), top, 1)
+        if options.refine_axis:
+            pose, _ = maximise(bench, fit_axis(bench, pose, top, np.array([-turn, 0.0, turn])), top, 1)
+        state = replace(state, pose=pose)
+        thick = pose.thickness * bench.images.pixel_A
+        say(f"likelihood {stage + 1}/3: tilt axis {pose.axis_deg:.2f} deg, thickness {thick:.0f} A")
+    return state
+
+
+def _repaired(state: Progress, say: Say) -> Progress:
+    """Put slipped tilts back, leave misfits out."""
+    far = max(state.bench.images.image_shape) * state.bench.images.pixel_A
+    for _ in range(2):
+        found = repair(state.bench, state.pose, COARSE_TOP, 0.45 * far)
+        for section, reason in found.misfits.items():
+            say(f"section {section} is left out: {reason}")
+        state = replace(state, pose=found.pose).excluding(found.misfits)
+        if not found.slipped:
+            break
+        say(f"sections {', '.join(map(str, found.slipped))} had slipped and were put back")
+        pose, _ = maximise(state.bench, state.pose, 0.012, 2)
+        state = replace(state, pose=pose)
+    return state
+
+
+def _finish(state: Progress, bench: Bench, angles: Floats, options: AlignOptions, say: Say) -> Alignment:
+    """Maximum likelihood at the fine scale, checks, and the answer."""
+    pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
+    pose, _ = maximise(bench, pose, 0.02, 2)
+    pose, _ = maximise(bench, pose, FINE_TOP, 2)
+    matches = all_left_out(bench, pose, FINE_TOP, 400.0)
+    sigma = standard_deviations(bench.cut(pose, FINE_TOP), pose)
+    heights = np.array([match.height_here for match in matches])
+    checks = Checks(sigma, heights, split_difference_A(bench, pose, FINE_TOP))
+    span = float(np.ptp(angles[bench.members]))
+    figure, note = judge(checks, len(bench.members), len(angles), span, FINE_TOP)
+    say(f"quality {figure:.2f}: {note}")
+    return _answer(state, bench, pose, angles, sigma, (figure, note))
+
+
+def _answer(
+    state: Progress, bench: Bench, pose: Pose, angles: Floats, sigma: Floats, verdict: tuple[float, str]
+) -> Alignment:
+    """The result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre."""
+    members = [int(i) for i in bench.members]
+    reference = min(members, key=lambda i: abs(angles[i]))
+    shifts = recentred(pose, reference) * bench.images.scale
+    tilts = []
+    for section in range(len(angles)):
+        used = section in members
+        spread_px = sigma[members.index(section)] * bench.images.scale if used else None
+        tilts.append(
+            TiltResult(
+                section=section,
+                tilt_deg=float(angles[section]),
+                used=used,
+                reason="" if used else state.reasons[section],
+                tx=float(shifts[section, 0]) if used else 0.0,
+                ty=float(shifts[section, 1]) if used else 0.0,
+                rot_deg=pose.axis_deg,
+                sigma_px=None if spread_px is None else (float(spread_px[0]), float(spread_px[1])),
+            )
+        )
+    offset = float(pose.tilts_deg[0] - angles[0])
+    return Alignment(tuple(tilts), pose.axis_deg, offset, pose.thickness * bench.images.pixel_A, *verdict)
+
+
+def recentred(pose: Pose, reference: int) -> Floats:
+    """Shifts (n, 2) after moving the specimen in its plane so that the tilt `reference` has none."""
+    axis = np.radians(pose.axis_deg)
+    x, y = pose.shifts[reference]
+    across = (x * np.cos(axis) + y * np.sin(axis)) / np.cos(np.radians(pose.tilts_deg[reference]))
+    along = -x * np.sin(axis) + y * np.cos(axis)
+    back = np.broadcast_to([-across, -along], (len(pose.tilts_deg), 2))
+    return pose.moved(back).shifts

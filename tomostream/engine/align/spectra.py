@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whitened Fourier coefficients of the stretched images, in a regular tensor of small frequency cells.
+
+All stages work on the same object: a `Band`. A cell holds one kx and a few neighbouring |ky| with both signs, so that
+within a cell the model covariance between the tilts is the same and products are batched matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from tomostream.engine.align.geometry import Floats, Pose, frame_of, frame_shape, parallel, resample
+from tomostream.engine.align.preprocess import WorkStack
+
+Complexes = NDArray[np.complex64]
+
+CELL_ROWS = 6  # neighbouring |ky| in a cell
+RINGS_PER_CYCLE = 400  # rings of raw-image frequency, per cycle/px
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Frequencies of a band's coefficients, (cells, places): `kx` (cells,), `ky`, `weight` (cells, places).
+
+    Frequencies in cycles per working pixel. `weight` is 1 for a coefficient that counts, 1/2 where the conjugate is in
+    the band as well (kx = 0), 0 outside the band. `row`, `column` index the coefficients in the full transform.
+    """
+
+    kx: Floats
+    ky: Floats
+    weight: Floats
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    shape: tuple[int, int]
+    highest: float
+
+    def middle_ky(self) -> Floats:
+        """Mean |ky| of each cell, (cells,)."""
+        out: Floats = np.mean(np.abs(self.ky), axis=1)
+        return out
+
+
+@dataclass(frozen=True)
+class Band:
+    """Whitened coefficients `values` (cells, tilts, places) of the tilts `members` at the pose at which they were cut.
+
+    Whitened: on each ring of raw-image frequency every tilt has unit mean power, so noise is white whatever the CTF.
+    `coverage` (tilts,): the effective share of the frame that each image fills, the fraction of coefficients that are
+    independent of each other. `ring` (cells, tilts): ring of raw-image frequency of each cell in each tilt.
+    """
+
+    cells: Cells
+    members: NDArray[np.int64]
+    values: Complexes
+    ring: NDArray[np.int64]
+    coverage: Floats
+
+    def moved(self, moves: Floats) -> Band:
+        """The band after moving each tilt's image by (dX, dY) in the stretched frame, by phase factors."""
+        return replace(self, values=self.values * phases(self.cells, moves))
+
+    def subset(self, keep: NDArray[np.int64]) -> Band:
+        """The band of some of its tilts, by position."""
+        return replace(
+            self, members=self.members[keep], values=self.values[:, keep], ring=self.ring[:, keep],
+            coverage=self.coverage[keep],
+        )
+
+    def narrowed(self, highest: float) -> Band:
+        """The band up to another highest frequency."""
+        inside = np.hypot(self.cells.kx[:, None], self.cells.ky) < highest
+        keep = inside.any(axis=1)
+        cells = replace(
+            self.cells, kx=self.cells.kx[keep], ky=self.cells.ky[keep], weight=(self.cells.weight * inside)[keep],
+            row=self.cells.row[keep], column=self.cells.column[keep], highest=highest,
+        )
+        values = self.values[keep] * inside[keep][:, None, :]
+        return replace(self, cells=cells, values=values.astype(np.complex64), ring=self.ring[keep])
+
+
+def phases(cells: Cells, moves: Floats) -> Complexes:
+    """exp(2 pi i k.d) for moves d (tilts, 2), shape (cells, tilts, places)."""
+    along_x = np.exp(2j * np.pi * cells.kx[:, None] * moves[None, :, 0]).astype(np.complex64)
+    steps = np.unique(cells.ky)
+    table = np.exp(2j * np.pi * steps[:, None] * moves[None, :, 1]).astype(np.complex64)
+    along_y = table[np.searchsorted(steps, cells.ky)]
+    return np.ascontiguousarray(np.swapaxes(along_y, 1, 2)) * along_x[:, :, None]
+
+
+def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
+    """Cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel."""
+    rows, columns = shape
+    highest = min(highest, 0.48)
+    blocks = int(np.ceil(highest * rows / CELL_ROWS)) + 1
+    steps = np.arange(CELL_ROWS)
+    up = np.arange(blocks)[:, None] * CELL_ROWS + steps
+    index = np.concatenate([up, -1 - up], axis=1)
+    column, block = np.meshgrid(np.arange(int(highest * columns) + 1), np.arange(blocks), indexing="ij")
+    kx = column.ravel() / columns
+    row = index[block.ravel()]
+    ky = row / rows
+    radius = np.hypot(kx[:, None], ky)
+    weight = ((radius > lowest) & (radius < highest)).astype(float)
+    weight[column.ravel() == 0] *= 0.5
+    keep = weight.any(axis=1)
+    row = row[keep] % rows
+    wide = np.broadcast_to(column.ravel()[keep][:, None], row.shape)
+    return Cells(kx[keep], ky[keep], weight[keep], row, wide, shape, highest)
+
+
+def _raw_radius(kx: Floats, ky: Floats, tilt_deg: float) -> Floats:
+    """Frequency in the raw image of stretched-frame frequencies: stretching by 1/cos lowers kx by cos."""
+    out: Floats = np.hypot(kx / max(np.cos(np.radians(tilt_deg)), 0.05), ky)
+    return out
+
+
+def cut_band(
+    images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
+) -> Band:
+    """Resample the tilts `members` at `pose`, transform, whiten and cut into cells (frequencies in cycles/px)."""
+    shape = frame_shape(images.image_shape, pose.axis_deg)
+    cells = cells_of(shape, lowest, highest)
+
+    def one(tilt: int) -> tuple[Complexes, NDArray[np.int64], float]:
+        frame = frame_of(pose, tilt, images.image_shape, shape)
+        image, coverage = resample(images.coefficients[tilt], frame)
+        transform = scipy.fft.rfft2(image)[cells.row, cells.column]
+        radius = _raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
+        values = _whiten(transform, radius, cells.weight)
+        ring = _raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE
+        return values, ring.astype(np.int64), coverage
+
+    parts = parallel(one, [int(tilt) for tilt in members], threads)
+    values = np.stack([part[0] for part in parts], axis=1)
+    ring = np.stack([part[1] for part in parts], axis=1)
+    return Band(cells, np.asarray(members), values, ring, np.array([part[2] for part in parts]))
+
+
+def _whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
+    """Coefficients divided by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
+
+    The ring power is smoothed over neighbours and interpolated linearly, so that there are no steps at ring borders.
+    """
+    inside = (weight > 0) & (radius < 0.48)
+    width = max(2.0 / 400.0, 4.0 / np.sqrt(max(np.count_nonzero(inside), 1)))
+    position = radius / width
+    ring = np.rint(position).astype(np.int64)
+    power = np.square(transform.real, dtype=np.float64) + np.square(transform.imag, dtype=np.float64)
+    count = np.bincount(ring[inside], minlength=3).astype(float)
+    total = np.bincount(ring[inside], power[inside], minlength=3)
+    kernel = np.array([0.25, 0.5, 0.25])
+    smooth = np.convolve(total, kernel, "same") / np.maximum(np.convolve(count, kernel, "same"), 1e-9)
+    level = np.interp(position, np.arange(len(smooth)), smooth)
+    scale = np.where(inside & (level > 0), 1.0 / np.sqrt(np.maximum(level, 1e-30)), 0.0)
+    out: Complexes = (transform * scale).astype(np.complex64)
+    return out
