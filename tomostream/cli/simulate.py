@@ -5,6 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+from tomostream.simulator.plan import FORMATS, WRITES, Plan
+from tomostream.simulator.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from tomostream.simulator import Scene
+
+    _Group = argparse._ArgumentGroup
 
 HELP = "write an acquisition over time, as a microscope does, with known truth"
 
@@ -15,68 +24,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Write OUT/frames/* and OUT/mdocs/*.mdoc over time, first the movie of an exposure, then its section in the mdoc.\n"
-        "OUT/truth.json (before the first movie) holds the tilt axis, the shift of every tilt, the drift of every frame and "
-        "the doses;\nOUT/acquisition.csv what was written when.")  # fmt: skip
+        "Write OUT/frames/* and OUT/mdocs/*.mdoc over time: the movie of an exposure, then its section in the mdoc.\n"
+        "OUT/truth.json (before the first movie) holds the tilt axis, the shift of every tilt, the drift of every\n"
+        "frame and the doses, OUT/acquisition.csv what was written when, OUT/specimen.json the plan and the specimen.")
     parser.epilog = "faults (S is the series, T the exposure in the order of acquisition, both from 1):\n" + "".join(
-        f"  {kind.text}\n" for kind in KINDS.values())  # fmt: skip
+        f"  {kind.text}\n" for kind in KINDS.values())
     parser.add_argument("out", metavar="OUT", help="folder to write; made if it does not exist")
-    _add_scheme(parser)
-    _add_specimen(parser)
-    _add_writing(parser)
-    replay = parser.add_argument_group("a real tilt series")
-    replay.add_argument("--replay", metavar="STACK", help="make movies of the images of a real, unaligned tilt series (MRC)")
+    _add_series(parser.add_argument_group("the series"))
+    _add_images(parser.add_argument_group("the images"))
+    _add_writing(parser.add_argument_group("the writing"))
 
 
-def _add_scheme(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the series")
-    group.add_argument("--series", type=int, default=1, metavar="N", help="tilt series (default: 1)")
-    group.add_argument(
-        "--tilts", metavar="N|CSV", help="tilts a series (default: 41); with --replay the table of the tilts, a CSV file "
-        "with the columns section, tilt_angle_deg, prior_dose_e_per_A2, acquisition_order")  # fmt: skip
-    group.add_argument("--frames", type=int, default=8, metavar="N", help="frames a movie (default: 8)")
-    group.add_argument("--tilt-step", type=float, metavar="DEG", help="degrees from tilt to tilt (default: 3)")
-    group.add_argument("--max-tilt", type=float, metavar="DEG", help="highest tilt in degrees, instead of --tilt-step")
-    group.add_argument("--scheme", default="dose-symmetric", choices=("dose-symmetric", "bidirectional", "unidirectional"),
-                       help="order of the tilts (default: dose-symmetric)")  # fmt: skip
-    group.add_argument("--interleave", action="store_true", help="all series in turns, tilt by tilt, as PACEtomo does; "
-                       "else one series after the other")  # fmt: skip
-    group.add_argument("--tilt-axis", type=float, metavar="DEG", help="tilt axis in IMOD's convention, degrees from the y "
-                       "axis; with --replay what the mdoc shall say (default: 84.7; -5 with --replay)")  # fmt: skip
-    group.add_argument("--axis-error", type=float, default=0.0, metavar="DEG", help="the mdoc's axis minus the true one")
+def _add_series(group: _Group) -> None:
+    add = group.add_argument
+    add("--series", type=int, default=1, metavar="N", help="tilt series (default: 1)")
+    add("--tilts", metavar="N|CSV",
+        help="tilts a series (default: 41); with --replay the table of the tilts, a CSV file with the columns section "
+             "(from 0), tilt_angle_deg, prior_dose_e_per_A2, acquisition_order")
+    add("--replay", metavar="STACK",
+        help="make the movies of the images of a real tilt series: an MRC stack, motion-corrected, not aligned")
+    add("--frames", type=int, default=8, metavar="N", help="frames a movie (default: 8)")
+    add("--tilt-step", type=float, metavar="DEG", help="degrees from tilt to tilt (default: 3)")
+    add("--max-tilt", type=float, metavar="DEG", help="highest tilt in degrees, instead of --tilt-step")
+    add("--scheme", default=SCHEMES[0], choices=SCHEMES, help=f"order of the tilts (default: {SCHEMES[0]})")
+    add("--interleave", action="store_true",
+        help="all series in turns, tilt by tilt, as PACEtomo does; else one series after the other")
+    add("--tilt-axis", type=float, metavar="DEG",
+        help="tilt axis in IMOD's convention, degrees from the y axis (default: 84.7); with --replay what the mdoc "
+             "shall say (default: -5)")
+    add("--axis-error", type=float, default=0.0, metavar="DEG", help="the mdoc's axis minus the true one (default: 0)")
 
 
-def _add_specimen(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the images")
-    group.add_argument("--size", type=int, nargs="+", default=[512], metavar="N",
-                       help="pixels of a side, or NX NY (default: 512)")  # fmt: skip
-    group.add_argument("--pixel-size", type=float, metavar="A", help="pixel size in A (default: 6; with --replay that of "
-                       "the stack)")  # fmt: skip
-    group.add_argument("--dose", type=float, metavar="E", help="dose of a tilt in e/A2 (default: 3; with --replay that of "
-                       "the table)")  # fmt: skip
-    group.add_argument("--defocus", type=float, default=3.0, metavar="UM", help="underfocus in um, 0 for no CTF (default: 3)")
-    group.add_argument("--voltage", type=float, default=300.0, metavar="KV", help="kV (default: 300)")
-    group.add_argument("--thickness", type=float, default=1300.0, metavar="A", help="of the ice in A (default: 1300)")
-    group.add_argument("--pre-tilt", type=float, default=0.0, metavar="DEG", help="tilt of the slab itself (default: 0)")
-    group.add_argument("--max-shift", type=float, metavar="PX", help="worst tracking error in px (default: 1/40 of the size)")
-    group.add_argument("--drift", type=float, default=3.0, metavar="PX", help="path during an exposure in px (default: 3)")
-    group.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+def _add_images(group: _Group) -> None:
+    add = group.add_argument
+    add("--size", type=int, nargs="+", default=[512], metavar="N", help="pixels of a side, or NX NY (default: 512)")
+    add("--pixel-size", type=float, metavar="A", help="pixel size in A (default: 6; with --replay that of the stack)")
+    add("--dose", type=float, metavar="E", help="dose of a tilt in e/A2 (default: 3; with --replay that of the table)")
+    add("--defocus", type=float, default=4.0, metavar="UM", help="underfocus in um, 0 for no CTF (default: 4)")
+    add("--voltage", type=float, default=300.0, metavar="KV", help="kV (default: 300)")
+    add("--thickness", type=float, default=1300.0, metavar="A", help="of the ice in A (default: 1300)")
+    add("--pre-tilt", type=float, default=0.0, metavar="DEG", help="tilt of the slab itself (default: 0)")
+    add("--max-shift", type=float, metavar="PX", help="worst tracking error in px (default: 1/40 of the smaller side)")
+    add("--drift", type=float, default=3.0, metavar="PX", help="path during an exposure in px (default: 3)")
+    add("--seed", type=int, default=0, help="of all that is random (default: 0)")
 
 
-def _add_writing(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the writing")
-    group.add_argument("--interval", type=float, metavar="S", help="seconds from exposure to exposure, 0 for as fast as "
-                       "possible (default: 0)")  # fmt: skip
-    group.add_argument("--start-delay", type=float, default=0.0, metavar="S", help="seconds before the first exposure")
-    group.add_argument("--format", default="tif", choices=("tif", "mrc"), help="of the movies (default: tif)")
-    group.add_argument("--write", default="atomic", choices=("atomic", "slow"), help="movies appear whole, or grow in place "
-                       "(then mdoc sections do, too) (default: atomic)")  # fmt: skip
-    group.add_argument("--rewrite", action="store_true", help="write the whole mdoc anew at every exposure, as some scripts do")
-    group.add_argument("--half1", action="store_true", help="with --scheme bidirectional: at the turn the mdoc is renamed to "
-                       "-half1 and a new one begins, its sections reversed, as SerialEM does")  # fmt: skip
-    group.add_argument("--fault", action="append", default=[], metavar="KIND[:S[:T]]", help="something that goes wrong, "
-                       "see below; can be given several times")  # fmt: skip
-    group.add_argument("--quiet", action="store_true", help="do not name every movie")
+def _add_writing(group: _Group) -> None:
+    add = group.add_argument
+    add("--interval", type=float, default=0.0, metavar="S",
+        help="seconds from exposure to exposure, 0 for as fast as possible (default: 0)")
+    add("--start-delay", type=float, default=0.0, metavar="S", help="seconds before the first exposure (default: 0)")
+    add("--format", default=FORMATS[0], choices=FORMATS, help=f"of the movies (default: {FORMATS[0]})")
+    add("--write", default=WRITES[0], choices=WRITES,
+        help=f"movies appear whole, or grow in place, as sections do then (default: {WRITES[0]})")
+    add("--rewrite", action="store_true", help="write the whole mdoc anew at every exposure, as some scripts do")
+    add("--half1", action="store_true",
+        help="with --scheme bidirectional: at the turn the mdoc is renamed to -half1 and a new one begins, its "
+             "sections reversed, as SerialEM does")
+    add("--fault", action="append", default=[], metavar="KIND[:S[:T]]",
+        help="something that goes wrong, see below; can be given several times")
+    add("--quiet", action="store_true", help="do not name every movie")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -104,22 +111,21 @@ def _quiet(_message: str) -> None:
     return
 
 
-def _scene(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _scene(args: argparse.Namespace) -> Scene:
+    """What is to be acquired: simulated, or a replay. Raise ValueError with a sentence."""
     from tomostream.simulator import ReplayScene, SimulatedScene
 
     plan = _plan(args)
     if args.replay is None:
-        plan.check()
         return SimulatedScene(plan)
     if args.tilts is None:
         raise ValueError("--replay needs the table of the tilts: --tilts CSV.")
-    scene = ReplayScene(plan, args.replay, args.tilts, args.dose, args.pixel_size)
-    scene.plan.check()
-    return scene
+    return ReplayScene(plan, args.replay, args.tilts, args.dose, args.pixel_size)
 
 
-def _plan(args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    from tomostream.simulator import Faults, Plan, parse_fault
+def _plan(args: argparse.Namespace) -> Plan:
+    """The plan that the options describe. Raise ValueError with a sentence."""
+    from tomostream.simulator import Faults, parse_fault
 
     if len(args.size) > 2:
         raise ValueError(f"--size takes one number or two (NX NY), not {len(args.size)}.")
@@ -131,7 +137,7 @@ def _plan(args: argparse.Namespace):  # type: ignore[no-untyped-def]
     return Plan(
         series=args.series, tilts=tilts, frames=args.frames, size=(nx, ny),
         pixel_size=args.pixel_size if args.pixel_size is not None else 6.0,
-        interval=args.interval if args.interval is not None else 0.0,
+        interval=args.interval,
         scheme=args.scheme, interleave=args.interleave, format=args.format, seed=args.seed,
         dose=args.dose if args.dose is not None else 3.0, tilt_step=step,
         tilt_axis=args.tilt_axis if args.tilt_axis is not None else -5.0 if args.replay else 84.7,

@@ -23,10 +23,9 @@ __all__ = ["Clock", "Fault", "Faults", "Plan", "RealClock", "ReplayScene", "Scen
 def simulate(plan: Plan, out: str | Path, *, clock: Clock | None = None, tell: Callable[[str], None] = ignore) -> Scene:
     """Write the acquisition `plan` into the folder `out` over time; return its scene.
 
-    With a `VirtualClock` all is written at once, in the order of time. Raise ValueError if the plan cannot be acquired or
-    the folder already holds an acquisition, OSError if it cannot be written.
+    With a `VirtualClock` all is written at once, in the order of time. Raise ValueError if the plan cannot be acquired
+    or the folder already holds an acquisition, OSError if it cannot be written.
     """
-    plan.check()
     scene = SimulatedScene(plan)
     Writer(scene, out, clock=clock, tell=tell).run()
     return scene

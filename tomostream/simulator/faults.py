@@ -20,7 +20,7 @@ KINDS = {
     "missing": FaultKind("missing:S:T - the movie is never written; the mdoc lists it", 2, 2),
     "truncated": FaultKind("truncated:S:T - the movie ends at half its bytes", 2, 2),
     "late": FaultKind("late:S:T[:SECONDS] - the movie arrives SECONDS (60) after its exposure", 2, 3),
-    "stuck": FaultKind("stuck:S:T[:SECONDS] - the movie stops growing half-way and is completed SECONDS (30) later", 2, 3),
+    "stuck": FaultKind("stuck:S:T[:SECONDS] - the movie stops growing half-way, is completed SECONDS (30) later", 2, 3),
     "dark": FaultKind("dark:S:T - a blank image, as behind a grid bar", 2, 2),
     "reacquired": FaultKind(
         "reacquired:S:T - the exposure is repeated: a new movie, the mdoc rewritten with its section replaced; "

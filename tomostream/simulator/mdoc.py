@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The text of SerialEM's series mdocs: a header with two titles, then one `[ZValue]` section an exposure, CRLF lines."""
+"""The text of SerialEM's series mdocs: a header with two titles, one `[ZValue]` section an exposure, CRLF lines."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tomostream.simulator.movies import electrons_per_pixel
 from tomostream.simulator.plan import Exposure, Plan
 
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -52,7 +52,7 @@ def header(style: MdocStyle, image_file: str, with_axis: bool = True, montage: b
     plan, start = style.plan, style.start
     text = _lines(f"PixelSpacing = {style.pixel_size:g}", f"Voltage = {plan.voltage:g}", f"ImageFile = {image_file}",
                   f"ImageSize = {style.size[0]} {style.size[1]}", *(["Montage = 1"] if montage else []),
-                  "DataMode = 1", "", f"[T = SerialEM: Simulated by tomostream                       {_date(start)}    ]",
+                  "DataMode = 1", "", f"[T = SerialEM: Simulated by tomostream              {_date(start)}    ]",
                   "")  # fmt: skip
     if with_axis:
         bidirectional = " bidir = 0.0" if plan.scheme == "bidirectional" else ""
@@ -67,7 +67,7 @@ def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool =
     frames = len(truth.drift)
     moment = style.start + timedelta(seconds=exposure.slot * style.step)
     seconds = 0.1 * frames
-    rate = truth.dose * style.pixel_size**2 * 0.6 / math.cos(math.radians(truth.angle)) ** -0.5 / seconds
+    rate = electrons_per_pixel(truth.dose, style.pixel_size, plan.thickness, truth.angle) / seconds
     track = truth.shift or (0.0, 0.0)
     rotation = (style.title_axis + 90 + 180) % 360 - 180
     defocus = plan.defocus or 0.0

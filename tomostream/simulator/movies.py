@@ -38,11 +38,14 @@ def electrons_per_pixel(dose: float, pixel_size: float, thickness: float, tilt: 
 
 def shifted_image(spectrum: NDArray[np.complex64], shape: tuple[int, int], shift: tuple[float, float],
                   crop: tuple[int, int]) -> NDArray[np.float32]:
-    """The image of `shape` (rows, columns) behind `spectrum`, moved by `shift` (x, y) px, cropped about its centre."""
+    """The image of `shape` (rows, columns) behind `spectrum`, moved by `shift` (x, y) px, cropped about its centre.
+
+    `crop` (rows, columns) has to be odd where `shape` is odd, and even where it is even, to have the same centre.
+    """
     ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     phase = np.exp(-2j * np.pi * (kx * shift[0] + ky * shift[1])).astype(np.complex64)
     image = scipy.fft.irfft2(spectrum * phase, s=shape)
-    top, left = shape[0] // 2 - crop[0] // 2, shape[1] // 2 - crop[1] // 2
+    top, left = (shape[0] - crop[0]) // 2, (shape[1] - crop[1]) // 2
     return image[top : top + crop[0], left : left + crop[1]]
 
 

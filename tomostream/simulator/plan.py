@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from tomostream.simulator.faults import Faults
 from tomostream.simulator.schemes import SCHEMES, acquisition_order
@@ -46,7 +45,7 @@ class Plan:
     rewrite: bool = False
     half1: bool = False
     voltage: float = 300.0
-    defocus: float | None = 3.0
+    defocus: float | None = 4.0
     thickness: float = 1300.0
     pre_tilt: float = 0.0
     max_shift: float = 12.0
@@ -91,9 +90,10 @@ class Plan:
 class TiltTruth:
     """The truth of one tilt. `shift` is None where it is not known (a replayed series).
 
-    `shift` is AreTomo's: raw = R(tilt axis) aligned + shift, px of the raw image from its centre; it is that of the frame
-    in the middle (index frames // 2), which MotionCor takes as its reference, so that it is the shift of the aligned sum.
-    `drift` is the displacement of every frame against the first. y counts up from row 0 of an MRC image.
+    `shift` is AreTomo's: raw = R(tilt axis) aligned + shift, px of the raw image from its centre (`projector`). It is
+    that of the frame in the middle (index frames // 2), which MotionCor takes as its reference: the shift of the
+    aligned sum. `drift` is the displacement of every frame against the first. y counts up from row 0 of an MRC image,
+    which is the last row of a TIFF.
     """
 
     movie: str
@@ -181,11 +181,3 @@ def _series_document(series: SeriesTruth) -> dict[str, object]:
         for tilt in series.tilts
     ]
     return {"id": series.id, "tilt_axis_deg": series.tilt_axis, "tilts": tilts}
-
-
-@dataclass(frozen=True)
-class Timestamps:
-    """When the acquisition began; `step` is the time in s from one exposure to the next on the clock of the mdocs."""
-
-    start: datetime
-    step: float

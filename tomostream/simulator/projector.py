@@ -2,14 +2,15 @@
 """Projections of a specimen as the camera sees them, free of noise.
 
 Convention (that of AreTomo's `.aln`, and of IMOD): a point X, Y, Z of the specimen (px, from its centre, Y along the
-tilt axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from its centre (nx / 2, ny / 2), at
+tilt axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from its centre, at
 
     x' = X cos t + Z sin t
     x  = x' cos r - Y sin r + sx
     y  = x' sin r + Y cos r + sy
 
 with y counted from row 0 of an MRC image upwards. So r is the angle from the y axis to the tilt axis, counter-
-clockwise.
+clockwise. The centre is that of the area, as in AreTomo2's GCorrPatchShift and in IMOD: half-way between the middle
+pixels of an even image, at index (n - 1) / 2.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ def project_points(points: NDArray[np.floating], pixel_size: float, tilt: float,
 
 def projection_spectrum(specimen: Specimen, shape: tuple[int, int], pixel_size: float, tilt: float, axis: float,
                         shift: tuple[float, float], optics: Optics) -> NDArray[np.complex64]:
-    """Fourier transform (`scipy.fft.rfft2`) of the contrast image of `shape` (rows, columns); its centre is shape // 2.
+    """Fourier transform (`scipy.fft.rfft2`) of the contrast image of `shape` (rows, columns).
 
-    Contrast is twice the phase shift behind the blur and the CTF (weak-phase approximation), positive where electrons are
-    missing.
+    Contrast is twice the phase shift behind the blur and the CTF (weak-phase approximation), positive where electrons
+    are missing.
     """
     x, y = project_points(specimen.points, pixel_size, tilt, axis, shift)
-    image = _splat(x + shape[1] // 2, y + shape[0] // 2, 2 * specimen.weights, shape) / pixel_size**2
+    image = _splat(x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2, 2 * specimen.weights, shape) / pixel_size**2
     k2 = squared_frequencies(shape, pixel_size)
     transfer = np.exp(-2 * (math.pi * BLUR) ** 2 * k2) * contrast_transfer(k2, optics)
     return scipy.fft.rfft2(image.astype(np.float32)) * transfer.astype(np.float32)
@@ -81,7 +82,7 @@ def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.flo
 
 def _splat(x: NDArray[np.floating], y: NDArray[np.floating], weights: NDArray[np.floating],
            shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Share every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0); outside is dropped."""
+    """Share every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0); outside is lost."""
     rows, columns = shape
     inside = (x >= 0) & (y >= 0) & (x < columns - 1) & (y < rows - 1)
     x, y, weights = x[inside], y[inside], weights[inside]

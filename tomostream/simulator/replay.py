@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Replays a real tilt series as an acquisition: one motion-corrected image a tilt becomes a movie again.
 
-The image is scaled to counts and split into frames by multinomial thinning: every electron falls into one frame, by chance
-and alike, so that the frames sum to the image exactly. If the image is Poisson-distributed, the frames are too, and
-independent. The scale is therefore the one at which the noise of the images has the variance of their mean. Every frame is
-then moved by a known drift of whole pixels, around the edges, which keeps the counts.
+The image is scaled to counts and split into frames by multinomial thinning: every electron falls into one frame, by
+chance and alike, so that the frames sum to the image exactly. If the image is Poisson-distributed, the frames are too,
+and independent. The scale is therefore the one at which the noise of the images has the variance of their mean. Every
+frame is then moved by a known drift of whole pixels, around the edges, which keeps the counts.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class ReplayScene:
         self.plan = replace(
             plan, series=1, tilts=len(sections), size=(stack.shape[2], stack.shape[1]), pixel_size=size,
             dose=dose if dose is not None else _dose(sections), tilt_step=_step(angles))  # fmt: skip
+        self.plan.check()
         self.ids = [Path(stack_path).name.split(".")[0]]
         self._stack, self._sections, self._scale = stack, sections, counts_scale(stack)
         self.exposures = schedule([self._tilt_truths()], self.ids, [angles], self.plan)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -37,15 +38,20 @@ def kept_truth(exposures: list[Exposure], series: int) -> tuple[TiltTruth, ...]:
 
 
 class SimulatedScene:
-    """Cells in ice: one specimen a series, all from the seed of the plan."""
+    """Cells in ice: one specimen a series, all from the seed of the plan.
 
-    def __init__(self, plan: Plan) -> None:
+    `make` gives the specimen of a series (from 0); without it that is `series_specimen`.
+    """
+
+    def __init__(self, plan: Plan, make: Callable[[Plan, int], Specimen] | None = None) -> None:
+        plan.check()
         self.plan = plan
+        self._make = make or series_specimen
         self.ids = [f"{plan.prefix}_{number + 1:02d}" for number in range(plan.series)]
         angles = acquisition_order(plan.scheme, plan.tilts, plan.tilt_step)
         truths = [_tilt_truths(plan, angles, series) for series in range(plan.series)]
         self.exposures = schedule(truths, self.ids, [angles] * plan.series, plan)
-        self._specimen: tuple[int, Specimen] | None = None
+        self._specimens: dict[int, Specimen] = {}
 
     def truth(self) -> list[SeriesTruth]:
         axis = self.plan.tilt_axis
@@ -53,34 +59,37 @@ class SimulatedScene:
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
         rng = np.random.default_rng([self.plan.seed, exposure.series, exposure.slot, 2])
-        flux = movies.electrons_per_pixel(
-            exposure.truth.dose, self.plan.pixel_size, self.plan.thickness, exposure.truth.angle)  # fmt: skip
+        frames = np.empty((self.plan.frames, *self.plan.size[::-1]), np.uint16)
+        expected: Iterable[NDArray[np.float32] | float] = self._expected(exposure)
         if self.plan.faults.of("dark", exposure.series + 1, exposure.tilt + 1):
-            return rng.poisson(0.02 * flux / self.plan.frames, (self.plan.frames, *self.plan.size[::-1]))
-        return np.stack([rng.poisson(frame) for frame in self._expected_frames(exposure, flux)])
+            expected = [0.02 * self._flux(exposure) / self.plan.frames] * self.plan.frames
+        for index, mean in enumerate(expected):
+            frames[index] = np.minimum(rng.poisson(mean, frames.shape[1:]), 65535)
+        return frames
 
     def expected_frames(self, exposure: Exposure) -> NDArray[np.float32]:
         """Expected counts (frames, rows, columns) without the noise of counting."""
-        flux = movies.electrons_per_pixel(
-            exposure.truth.dose, self.plan.pixel_size, self.plan.thickness, exposure.truth.angle)  # fmt: skip
-        return np.stack(self._expected_frames(exposure, flux))
+        return np.stack(list(self._expected(exposure)))
 
-    def _expected_frames(self, exposure: Exposure, flux: float) -> list[NDArray[np.float32]]:
-        specimen = self.specimen(exposure.series)
+    def _expected(self, exposure: Exposure) -> Iterator[NDArray[np.float32]]:
+        """Expected counts (rows, columns), frame by frame."""
         shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
-        truth = exposure.truth
-        spectrum = self._spectrum(specimen, truth.angle, truth.shift or (0.0, 0.0))
-        frames = []
-        for frame in range(self.plan.frames):
-            contrast = movies.shifted_image(spectrum, shape, truth.frame_displacement(frame), crop)
-            frames.append(np.maximum(flux / self.plan.frames * (1 - contrast), 0))
-        return frames
+        truth, flux = exposure.truth, self._flux(exposure) / self.plan.frames
+        spectrum = self._spectrum(self.specimen(exposure.series), truth.angle, truth.shift or (0.0, 0.0))
+        for index in range(self.plan.frames):
+            contrast = movies.shifted_image(spectrum, shape, truth.frame_displacement(index), crop)
+            yield np.maximum(flux * (1 - contrast), 0)
+
+    def _flux(self, exposure: Exposure) -> float:
+        """Mean counts a pixel in the sum of the frames."""
+        plan, truth = self.plan, exposure.truth
+        return movies.electrons_per_pixel(truth.dose, plan.pixel_size, plan.thickness, truth.angle)
 
     def specimen(self, series: int) -> Specimen:
-        """The specimen of a series (from 0)."""
-        if self._specimen is None or self._specimen[0] != series:
-            self._specimen = (series, _series_specimen(self.plan, series))
-        return self._specimen[1]
+        """The specimen of a series (from 0). All are kept: interleaved series take turns."""
+        if series not in self._specimens:
+            self._specimens[series] = self._make(self.plan, series)
+        return self._specimens[series]
 
     def _spectrum(self, specimen: Specimen, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
         plan = self.plan
@@ -93,11 +102,19 @@ class SimulatedScene:
     def _padded(self) -> tuple[int, int]:
         """Rows and columns with a margin for drift and for the wrap-around of the CTF."""
         margin = 32 + 2 * math.ceil(2 * self.plan.drift)
-        rows, columns = (scipy.fft.next_fast_len(length + margin, real=True) for length in self.plan.size[::-1])
-        return rows + rows % 2, columns + columns % 2
+        nx, ny = self.plan.size
+        return _fast_length(ny, margin), _fast_length(nx, margin)
 
 
-def _series_specimen(plan: Plan, series: int) -> Specimen:
+def _fast_length(length: int, margin: int) -> int:
+    """A length that is quick to transform, at least `margin` px longer, and odd or even as `length` is."""
+    longer: int = scipy.fft.next_fast_len(length + margin, real=True)
+    while (longer - length) % 2:
+        longer = scipy.fft.next_fast_len(longer + 1, real=True)
+    return longer
+
+
+def series_specimen(plan: Plan, series: int) -> Specimen:
     """A slab wide enough to fill the images at every tilt up to 70 degrees."""
     axis = math.radians(plan.tilt_axis)
     nx, ny = (length + 2 * plan.max_shift + 64 for length in plan.size)

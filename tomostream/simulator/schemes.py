@@ -18,9 +18,9 @@ def tilt_angles(count: int, step: float) -> list[float]:
 def acquisition_order(scheme: str, count: int, step: float) -> list[float]:
     """Tilt angles in degrees in the order in which they are exposed.
 
-    dose-symmetric: 0, +1, -1, -2, +2, +3, -3 ... steps (Hagen, Wan and Briggs, J. Struct. Biol. 197, 191, 2017), so that
-    the low angles receive the fresh specimen. bidirectional: from 0 to the positive end, then from -1 step to the negative
-    end. unidirectional: from the negative end to the positive one.
+    dose-symmetric: 0, +1, -1, -2, +2, +3, -3 ... steps (Hagen, Wan and Briggs, J. Struct. Biol. 197, 191, 2017), so
+    that the low angles receive the fresh specimen. bidirectional: from 0 to the positive end, then from -1 step to the
+    negative end. unidirectional: from the negative end to the positive one.
     """
     angles = tilt_angles(count, step)
     if scheme == "unidirectional":
@@ -42,10 +42,3 @@ def _dose_symmetric(rising: list[float], falling: list[float]) -> list[float]:
         ordered += pair if positive_first else pair[::-1]
         positive_first = not positive_first
     return ordered
-
-
-def turn(scheme: str, angles: list[float]) -> int | None:
-    """Index of the first exposure of the second branch of a bidirectional series, None for the other schemes."""
-    if scheme != "bidirectional":
-        return None
-    return next((index for index, angle in enumerate(angles) if angle < 0), None)

@@ -19,8 +19,8 @@ GROWTH = 0.8
 class Action:
     """Something written at a time (s after the start).
 
-    `kind` is movie, piece, section, half-section, half1, extra-section, spoiled-mdoc or other-mdoc. `part` is the share of
-    the movie's bytes that lie on disk afterwards (0 to 1).
+    `kind` is movie, piece, section, half-section, half1, extra-section, spoiled-mdoc or other-mdoc. `part` is the share
+    of the movie's bytes that lie on disk afterwards (0 to 1).
     """
 
     time: float
@@ -76,7 +76,7 @@ def _is_repeat(exposures: list[Exposure], exposure: Exposure) -> bool:
 
 
 def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
-    """How the movie of an exposure comes to the disk, with its faults; those hit the last try of a repeated exposure."""
+    """How the movie of an exposure comes to the disk, with its faults; they hit the last try of a repeated exposure."""
     series, tilt, finished = exposure.series + 1, exposure.tilt + 1, _finished(plan, exposure)
     faults = plan.faults
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -84,7 +86,8 @@ def ignore(_message: str) -> None:
 class Writer:
     """Writes the files of a scene. `step` does the next action, `run` all of them, each at its time.
 
-    Movies are rendered ahead, so that the time it takes to make one does not show in the times between exposures.
+    Movies are rendered ahead, so that the time it takes to make one does not show in the times between exposures. Who
+    calls `step` himself calls `prepare` before and `close` at the end.
     """
 
     def __init__(self, scene: Scene, out: str | Path, *, clock: Clock | None = None,
@@ -105,6 +108,8 @@ class Writer:
             action.exposure.slot for action in self.actions if action.exposure and action.kind in ("movie", "piece")))
         self._sections: list[list[Exposure]] = [[] for _ in scene.ids]
         self._render_time = 0.0
+        self._warned, self._dated_now = False, start_time is None
+        self._rng = random.Random(plan.seed)
 
     def prepare(self) -> None:
         """Make the folders and write `truth.json` and `specimen.json`. Raise ValueError if the folder is in use."""
@@ -134,32 +139,57 @@ class Writer:
         self._next += 1
         return action
 
+    def run_until(self, moment: float) -> None:
+        """Write what is due up to `moment` (s after the start); with a virtual clock at once."""
+        while not self.finished and self.actions[self._next].time <= moment:
+            self.step()
+        self._clock.wait_until(moment)
+
     def run(self) -> None:
         """Write everything, each thing at its time."""
         self.prepare()
-        self._render_ahead()
-        self._clock.start()
-        while not self.finished:
-            late = self._clock.now() - self.actions[self._next].time
-            if self.plan.interval > 0 and late > 2 * self.plan.interval:
-                self._tell(f"This machine is {late:.1f} s behind: movies take {self._render_time:.2f} s to make.")
-            self.step()
-        if self._incoming.is_dir():
-            self._incoming.rmdir()
+        try:
+            self._render_ahead()
+            self._clock.start()
+            self._set_date()
+            while not self.finished:
+                self._warn_if_late()
+                self.step()
+        finally:
+            self.close()
+
+    def _set_date(self) -> None:
+        """Let the mdocs begin now, at the first exposure, if no other date was given."""
+        if self._dated_now:
+            first = datetime.now() + timedelta(seconds=self.plan.start_delay)
+            self._style = replace(self._style, start=first.replace(microsecond=0))
+
+    def close(self) -> None:
+        """Remove the folder of unfinished files."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _warn_if_late(self) -> None:
+        """Say once that this machine does not keep up with the interval asked for."""
+        late = self._clock.now() - self.actions[self._next].time
+        if self.plan.interval > 0 and late > 2 * self.plan.interval and not self._warned:
+            self._tell(f"This machine is {late:.0f} s behind: it takes {self._render_time:.2f} s to make a movie.")
+            self._warned = True
+
+    def _ahead_is_full(self) -> bool:
+        return sum(map(len, self._rendered.values())) >= AHEAD_BYTES
 
     def _render_ahead(self) -> None:
-        """Make as many movies before the clock starts as would else come late."""
-        while self._queue and sum(map(len, self._rendered.values())) < AHEAD_BYTES:
-            missing = len(self._queue) * (1 - self.plan.interval / (1.5 * self._render_time)) if self._rendered else 1
-            if missing <= 0 or self.plan.interval <= 0 and self._rendered:
-                return
+        """Make movies before the clock starts: one, or all if one takes too long to be made between two exposures."""
+        if self.plan.interval <= 0:
+            return
+        while self._queue and not self._ahead_is_full():
             self._movie(self.scene.exposures[self._queue[0]])
+            if self.plan.interval > 2 * self._render_time:
+                return
 
     def _use_waiting_time(self, moment: float) -> None:
         """Make movies that are due later as long as one surely fits in before `moment`."""
-        while (self._queue and moment - self._clock.now() > 2 * self._render_time
-               and sum(map(len, self._rendered.values())) < AHEAD_BYTES
-               and not isinstance(self._clock, VirtualClock)):
+        while self._queue and moment - self._clock.now() > 1.5 * self._render_time and not self._ahead_is_full():
             self._movie(self.scene.exposures[self._queue[0]])
 
     def _movie(self, exposure: Exposure) -> bytes:
@@ -188,7 +218,7 @@ class Writer:
         """Put the movie, or a part of it, on disk: under its name at once, or growing in place."""
         exposure = _of(action)
         data, path = self._movie(exposure), self.frames / exposure.truth.movie
-        length = int(round(action.part * len(data)))
+        length = round(action.part * len(data))
         have = path.stat().st_size if path.exists() else 0
         if action.kind == "movie" and have == 0 and self.plan.write == "atomic":
             hidden = self._incoming / f".{path.name}.part"
@@ -205,49 +235,54 @@ class Writer:
     def _with_axis(self, series: int) -> bool:
         return self.plan.faults.of("no-axis", series + 1) is None
 
-    def _header(self, series: int) -> str:
-        return mdoc.header(self._style, f"{self.scene.ids[series]}.mrc", self._with_axis(series))
-
     def _section_text(self, exposure: Exposure, zvalue: int) -> str:
         return mdoc.section(self._style, exposure, zvalue, self._with_axis(exposure.series))
 
-    def _whole_mdoc(self, series: int) -> str:
+    def _whole_mdoc(self, series: int) -> bytes:
+        """The mdoc of a series with the sections that it has by now."""
+        text = mdoc.header(self._style, f"{self.scene.ids[series]}.mrc", self._with_axis(series))
         sections = (self._section_text(one, zvalue) for zvalue, one in enumerate(self._sections[series]))
-        return self._header(series) + "".join(sections)
+        return (text + "".join(sections)).encode()
 
-    def _append(self, series: int, text: str) -> Path:
+    def _append(self, series: int, whole: bytes, share: float = 1.0) -> Path:
+        """Append to the mdoc what it lacks to be `whole`, or a `share` of that."""
         path = self._mdoc_path(series)
+        have = path.stat().st_size if path.exists() else 0
         with open(path, "ab") as file:
-            file.write(text.encode())
+            file.write(whole[have : have + round(share * (len(whole) - have))])
         return path
+
+    def _list(self, exposure: Exposure) -> bool:
+        """Put an exposure among the sections of its mdoc; say whether it replaces one."""
+        listed = self._sections[exposure.series]
+        if listed and listed[-1] is exposure:
+            return False
+        replaces = bool(listed) and listed[-1].replaced and listed[-1].tilt == exposure.tilt
+        if replaces:
+            listed.pop()
+        listed.append(exposure)
+        return replaces
 
     def _write_section(self, action: Action) -> None:
         """Append the section of an exposure, or write the file anew where a section was replaced."""
         exposure = _of(action)
-        series, listed = exposure.series, self._sections[exposure.series]
-        repeats = bool(listed) and listed[-1].replaced and listed[-1].tilt == exposure.tilt
-        if repeats:
-            listed.pop()
-        listed.append(exposure)
-        if repeats or self.plan.rewrite:
+        series = exposure.series
+        if self._list(exposure) or self.plan.rewrite:
             path = self._mdoc_path(series)
-            _replace(path, self._whole_mdoc(series).encode(), self._incoming)
+            _replace(path, self._whole_mdoc(series), self._incoming)
         else:
-            whole = self._whole_mdoc(series).encode()
-            have = self._mdoc_path(series).stat().st_size if self._mdoc_path(series).exists() else 0
-            path = self._append(series, whole[have:].decode())
+            path = self._append(series, self._whole_mdoc(series))
         self._say("section", action, path)
 
     def _write_half_section(self, action: Action) -> None:
-        """Append the first half of a section: an mdoc that is caught while it is written."""
+        """Append half of a section: an mdoc that is caught while it is written."""
         exposure = _of(action)
         listed = self._sections[exposure.series]
         if self.plan.rewrite or (listed and listed[-1].replaced):
             return
-        text = self._section_text(exposure, len(listed))
-        if not listed:
-            text = self._header(exposure.series) + text
-        self._append(exposure.series, text[: -len(text) // 2 if listed else len(text) - 300])
+        self._list(exposure)
+        path = self._append(exposure.series, self._whole_mdoc(exposure.series), 0.6)
+        self._say("half-section", action, path)
 
     def _write_extra_section(self, action: Action) -> None:
         """Append a section of a movie that does not exist, one step beyond the last tilt."""
@@ -255,25 +290,26 @@ class Writer:
         truth = exposure.truth
         angle = truth.angle + (1 if truth.angle >= 0 else -1) * self.plan.tilt_step
         never = _never(exposure, angle, self.plan.format)
-        path = self._append(exposure.series, self._section_text(never, len(self._sections[exposure.series])))
+        text = self._section_text(never, len(self._sections[exposure.series]))
+        path = self._append(exposure.series, self._whole_mdoc(exposure.series) + text.encode())
         self._say("extra-section", action, path)
 
     def _write_half1(self, action: Action) -> None:
-        """The turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins with its sections reversed."""
+        """The turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins, its sections reversed."""
         path = self._mdoc_path(action.series)
         if path.exists():
             half = path.with_name(path.name.replace(".mrc.mdoc", ".mrc-half1.mdoc"))
             os.replace(path, half)
             self._say("half1", action, half)
         self._sections[action.series].reverse()
-        _replace(path, self._whole_mdoc(action.series).encode(), self._incoming)
+        _replace(path, self._whole_mdoc(action.series), self._incoming)
         self._say("mdoc", action, path)
 
     def _write_spoiled_mdoc(self, action: Action) -> None:
         """Write the mdoc of a series as random bytes or empty."""
         garbage = self.plan.faults.of("garbage-mdoc", action.series + 1) is not None
         path = self._mdoc_path(action.series)
-        path.write_bytes(os.urandom(400) if garbage else b"")
+        path.write_bytes(self._rng.randbytes(400) if garbage else b"")
         self._say("spoiled-mdoc", action, path)
 
     def _write_other_mdoc(self, action: Action) -> None:
@@ -283,7 +319,7 @@ class Writer:
         if action.name in texts:
             path.write_bytes(texts[action.name](self._style).encode())
         else:
-            path.write_bytes(os.urandom(400) if action.name == "garbage.mdoc" else b"")
+            path.write_bytes(self._rng.randbytes(400) if action.name == "garbage.mdoc" else b"")
         self._say("other-mdoc", action, path)
 
     def _specimen_document(self) -> str:
@@ -321,8 +357,6 @@ def _turn(scene: Scene) -> int | None:
 
 def _never(exposure: Exposure, angle: float, extension: str) -> Exposure:
     """An exposure after this one that never took place."""
-    from dataclasses import replace
-
     truth = exposure.truth
     stem = truth.movie.rsplit("_", 2)[0]
     name = f"{stem}_{truth.order + 1:03d}_{angle:.1f}.{extension}"
