@@ -2,8 +2,8 @@
 """What happens in a session, and what is decided. The state machine (`session.py`) turns the first into the second.
 
 Times are seconds since the epoch by the clock of the machine that runs tomostream, given by the caller: the machine has
-no clock. Movies are named by their basename without the extension (`movie_key`), because a movie, its micrograph and the
-mdoc's SubFramePath share that and nothing else.
+no clock. Movies are named by their basename without the extension (`movie_key`), because a movie, its micrograph and
+the mdoc's SubFramePath share that and nothing else.
 """
 
 from __future__ import annotations
@@ -80,7 +80,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class Restored:
-    """After a restart: this series is registered already, made of these movies, as this version. Given before all else."""
+    """After a restart: this series is registered already, made of these movies, as this version. Given before all else.
+
+    A series (or mdoc) that was given up is restored with no movies, with `failed` as in its `GiveUp`. `mdocs` and
+    `micrograph_versions` (one for each movie) are those of the `Compose`; without them a series is recognised by its
+    movies and its name, and a micrograph that was replaced while nothing ran is not noticed.
+    """
 
     series_id: str
     series_name: str
@@ -89,6 +94,8 @@ class Restored:
     time: float
     failed: bool = False
     reason: str = ""
+    mdocs: tuple[str, ...] = ()
+    micrograph_versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Compose:
-    """Compose this series now from these tilts (sorted by angle, then time). `version` > 1 replaces the one before."""
+    """Compose this series now from these tilts (sorted by angle, then time). `version` > 1 replaces the one before.
+
+    `micrograph_versions` holds the version of the micrograph to take for each of `tilts`.
+    """
 
     series_id: str
     series_name: str
@@ -126,6 +136,7 @@ class Compose:
     evidence: tuple[str, ...] = ()
     mdocs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    micrograph_versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

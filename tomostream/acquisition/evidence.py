@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Is a tilt series complete? The evidence, as rules that say when and in words.
+
+Nothing that an instrument writes marks the end of a series. Each rule below gives a time from which the series counts
+as over; the earliest counts. Each can be switched off by its name in `Policy.rules_off`, to measure what it is worth
+(`benchmarks/completeness.py --ablation`).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from tomostream.acquisition.events import Policy
+from tomostream.acquisition.schemes import Schemes, step_of
+from tomostream.acquisition.series import Exposure, Series
+
+#: The rules by the names that `Policy.rules_off` takes.
+RULES = {
+    "expected": "as many tilts as the user said",
+    "learned": "the same angles as two earlier series of the session that were not interleaved",
+    "ends": "the rhythm alone does not end a series of which one end of the tilt range is still to come",
+    "short": "the rhythm alone does not end a series with fewer tilts than expected or than its learned scheme",
+    "rhythm": "still for longer than its own largest gap allows",
+    "successor": "another series was started since, and is not interleaved with this one",
+    "whole": "the file was written at once, after the last tilt, as Tomo5 does",
+    "open_section": "a file caught half-written is not complete",
+    "interleaved": "the time for the next tilt counts from the last tilt of any series interleaved with this one",
+    "queue": "a micrograph is late only when later ones overtook it, or when the producer fell still",
+    "producer": "nothing is decided about missing micrographs while the producer is dead",
+    "replaced": "of two exposures at one angle, the one that no file lists any more is not used",
+    "reacquired": "a file that begins anew under an old name is another acquisition",
+    "taken": "an exposure that two series list belongs to the first",
+    "late": "a late tilt or micrograph recomposes the series",
+}
+
+#: Seconds after a successor started, or a file was written at once: what a file server may take to show a change.
+SETTLE = 20.0
+SETTLE_WHOLE = 10.0
+
+#: Before this many tilts, and this many steps of range, the ends of a series say nothing.
+LEAST_TILTS_FOR_ENDS = 7
+LEAST_STEPS_FOR_ENDS = 6
+
+#: Only so many series are looked at for being interleaved: PACEtomo has some 30 targets at once.
+MOST_COMPANIONS = 64
+
+
+@dataclass
+class Production:
+    """How the micrographs come. `passed` and `passed_listed` are frontiers: (acquired or listed, when aligned)."""
+
+    alive: bool = True
+    why_dead: str = ""
+    alive_since: float = -math.inf
+    last: float | None = None
+    gap: float = 0.0
+    passed: list[tuple[float, float]] = field(default_factory=list)
+    passed_listed: list[tuple[float, float]] = field(default_factory=list)
+
+    def deliver(self, time: float) -> None:
+        """A micrograph came."""
+        if self.last is not None:
+            self.gap += 0.1 * ((time - self.last) - self.gap)
+        self.last = time
+
+    def passing(self, exposure: Exposure, time: float) -> None:
+        """A micrograph of this listed exposure is there."""
+        line, place = self._line(exposure)
+        if not line or line[-1][0] < place:
+            line.append((place, time))
+
+    def overtaken(self, exposure: Exposure) -> float | None:
+        """Return when a micrograph of a later exposure came first, None if none did."""
+        line, place = self._line(exposure)
+        index = bisect_right(line, (place, math.inf))
+        return line[index][1] if index < len(line) else None
+
+    def _line(self, exposure: Exposure) -> tuple[list[tuple[float, float]], float]:
+        if exposure.acquired is None:
+            return self.passed_listed, exposure.listed_at
+        return self.passed, exposure.acquired
+
+
+class Evidence:
+    """The rules, applied to a series. Holds what is common to all series of a session."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.schemes = Schemes()
+        self.production = Production()
+        self.recent: dict[int, Series] = {}
+        self.missing = 0
+        self.started = math.inf
+
+    def on(self, rule: str) -> bool:
+        """Tell whether a rule is switched on."""
+        return rule not in self.policy.rules_off
+
+    # ------------------------------------------------------------------ is the acquisition over?
+
+    def acquisition_over(self, series: Series, now: float) -> tuple[list[str], float]:
+        """Return why the acquisition of a series is over; or nothing, and when to ask again."""
+        open_path = series.open_section if self.on("open_section") else None
+        if open_path is None and series.exposures:
+            reached = self._count_reached(series)
+            if reached:
+                return reached, now
+        bound, why = self._bound(series), self._bound_reason(series, open_path)
+        if open_path is None and series.exposures:
+            for when, text in self._early(series, now):
+                if when < bound:
+                    bound, why = when, text
+        return ([why], now) if now >= bound else ([], bound)
+
+    def _count_reached(self, series: Series) -> list[str]:
+        count, expected = len(series.exposures), self.policy.expected_tilts
+        if expected is not None and self.on("expected") and count == expected:
+            return [f"it has all {expected} tilts that were expected"]
+        if self.on("learned") and expected is None:
+            scheme = self.schemes.complete(series.angles())
+            if scheme is not None:
+                return [f"it has the {count} tilt angles of {len(scheme.seen)} complete series before it"]
+        return []
+
+    def _early(self, series: Series, now: float) -> Iterator[tuple[float, str]]:
+        """Yield the times before the upper bound from which the series counts as over, and why."""
+        last = series.last_new
+        if series.over_since is not None and self.on("successor"):
+            yield (max(series.over_since, last) + SETTLE,
+                   f"another series ({series.successor}) was started after its last tilt")
+        if series.came_whole and self.on("whole"):
+            when = last + SETTLE_WHOLE
+            if now < when or (not self.unfinished(series) and self.written_at_once(series)):
+                yield when, "its file was written at once, after the last tilt"
+        stillness = series.rhythm.stillness()
+        if stillness is not None and self.on("rhythm"):
+            when = last + stillness
+            if now < when or not self.unfinished(series):
+                largest = series.rhythm.largest or 0.0
+                yield when, f"nothing new for {stillness:.0f} s; its largest gap between tilts was {largest:.0f} s"
+
+    def written_at_once(self, series: Series) -> bool:
+        """Tell whether the file came whole while the session was running: not found when the session was started."""
+        return series.created - self.started > SETTLE_WHOLE
+
+    def unfinished(self, series: Series) -> str:
+        """Say what is still to come of a series, as far as known; empty when nothing is."""
+        count, expected = len(series.exposures), self.policy.expected_tilts
+        if self.on("short") and expected is not None and count < expected:
+            return f"{count} of {expected} expected tilts"
+        if self.on("short") and self.on("learned") and expected is None:
+            scheme = self.schemes.unfinished(series.angles())
+            if scheme is not None:
+                return f"{count} tilts where the series before had {len(scheme.angles)}"
+        if self.on("ends") and not both_ends_reached(series.angles()):
+            low, high = series.angle_range()
+            return f"only the range from {low:.1f} to {high:.1f} degrees"
+        return ""
+
+    def _bound(self, series: Series) -> float:
+        last = max(series.last_new, series.changed)
+        if self.on("interleaved"):
+            last = max(last, self._last_of_companions(series))
+        return last + self.policy.time_for_next_tilt
+
+    def _bound_reason(self, series: Series, open_path: str | None) -> str:
+        text = f"nothing new for {self.policy.time_for_next_tilt:.0f} s, the time for the next tilt"
+        if open_path is not None:
+            return f"{text}, though {open_path} ends in the middle of a tilt"
+        return text
+
+    def _last_of_companions(self, series: Series) -> float:
+        """Return the last time a series that is interleaved with this one, or may be, got a tilt."""
+        last = max((each.last_new for each in series.companions.values()), default=-math.inf)
+        if series.rhythm.stillness() is None:
+            count = len(series.exposures)
+            for other in self.recently(series):
+                if abs(len(other.exposures) - count) <= 1:
+                    last = max(last, other.last_new)
+        return last
+
+    # ------------------------------------------------------------------ which series are interleaved?
+
+    def active(self, series: Series) -> None:
+        """A series got a tilt: find those that are interleaved with it."""
+        for other in self.recently(series):
+            if overlap(series, other):
+                series.companions[id(other)] = other
+                other.companions[id(series)] = series
+        self.recent.pop(id(series), None)
+        self.recent[id(series)] = series
+
+    def recently(self, series: Series) -> Iterator[Series]:
+        """Yield the series that got a tilt after this one, the latest first."""
+        for other in islice(reversed(self.recent.values()), MOST_COMPANIONS):
+            if other is series:
+                return
+            yield other
+
+    def earlier(self, series: Series) -> Iterator[Series]:
+        """Yield other series that got a tilt lately, the latest first."""
+        for other in islice(reversed(self.recent.values()), MOST_COMPANIONS):
+            if other is not series:
+                yield other
+
+    # ------------------------------------------------------------------ is a micrograph still to come?
+
+    def micrographs_over(self, series: Series, now: float, closed: bool) -> tuple[str, float]:
+        """Return why the missing micrographs of a series are not waited for; or nothing, and when to ask again."""
+        if closed:
+            return "no more micrographs will come", now
+        production, patience = self.production, self.policy.time_for_next_tilt
+        if not production.alive and self.on("producer"):
+            return "", math.inf
+        since = max(series.last_new, series.last_micrograph, series.finished_at or 0.0, production.alive_since)
+        if self.on("queue"):
+            since, patience = self._queue(series, since)
+        why = f"it did not come within {patience:.0f} s"
+        return (why, now) if now >= since + patience else ("", since + patience)
+
+    def _queue(self, series: Series, since: float) -> tuple[float, float]:
+        """Return from when the last of the missing micrographs is late, and how late it may be."""
+        production, policy = self.production, self.policy
+        if production.last is None:
+            return since, policy.time_for_next_series
+        times = [production.overtaken(each) for each in series.missing.values()]
+        if any(each is None for each in times):
+            since = max(since, production.last)
+        since = max([since, *(each for each in times if each is not None)])
+        backlog = 1.5 * self.missing * production.gap
+        return since, max(policy.time_for_next_tilt, min(backlog, policy.time_for_next_series))
+
+
+def overlap(one: Series, other: Series) -> bool:
+    """Tell whether two series were acquired in turns, by the microscope's clock, or by ours where it gave no times."""
+    a, b = span(one, other), span(other, one)
+    return a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
+
+
+def span(series: Series, other: Series) -> tuple[float, float] | None:
+    """Return the times of the first and the last tilt of a series, by a clock that both series have."""
+    if series.last_acquired is not None and other.last_acquired is not None and series.first_acquired is not None:
+        return series.first_acquired, series.last_acquired
+    return None if series.first_new is None else (series.first_new, series.last_new)
+
+
+def follows(series: Series, other: Series) -> bool:
+    """Tell whether `series` was started after the last tilt of `other`, and is not the next target of its round.
+
+    Interleaved targets are never more than one tilt apart, so that a series that starts when another has three is no
+    target of the same round; nor is one that has three while the other stays at one.
+    """
+    mine, its = span(series, other), span(other, series)
+    if mine is None or its is None or mine[0] <= its[1]:
+        return False
+    return abs(len(series.exposures) - len(other.exposures)) >= 2
+
+
+def both_ends_reached(angles: list[float]) -> bool:
+    """Tell whether angles (degrees, in acquisition order) reach as far to one side as to the other.
+
+    "Side" is seen from the first angle (dose-symmetric and bidirectional schemes, pre-tilted lamellae) or from 0
+    (unidirectional ones), to within two steps.
+    """
+    if len(angles) < LEAST_TILTS_FOR_ENDS:
+        return False
+    ordered = sorted(angles)
+    low, high, step = ordered[0], ordered[-1], step_of(ordered)
+    if step is None or high - low < LEAST_STEPS_FOR_ENDS * step:
+        return False
+    return any(abs((high - centre) - (centre - low)) <= 2.1 * step for centre in (angles[0], 0.0))

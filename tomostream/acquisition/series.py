@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One tilt series as the session knows it: what its mdoc files list, what replaced what, what is aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from tomostream.acquisition.facts import MdocFacts, Tilt
+from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.rhythm import Rhythm
+from tomostream.acquisition.schemes import ANGLE_TOLERANCE, step_of
+
+#: What an exposure is told by: its movie's key (or its angle where the mdoc names no movie) and its time.
+Ident = tuple[str, "datetime | None"]
+
+#: Kinds of mdoc whose tilts make a series.
+SERIES_KINDS = ("tilt-series", "frame")
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+def seconds(time: datetime | None) -> float | None:
+    """Return a time of the microscope as seconds, good for differences only; None when unknown."""
+    return None if time is None else (time.replace(tzinfo=None) - _EPOCH).total_seconds()
+
+
+@dataclass(eq=False)
+class Exposure:
+    """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
+
+    `state` is missing (its micrograph is awaited), aligned, failed or taken (it belongs to another series); `reason`
+    says why for the last two. A micrograph counts from version `least_version` on: a movie's name can be used again.
+    """
+
+    ident: Ident
+    key: str
+    tilt: Tilt
+    listed_at: float
+    acquired: float | None
+    state: str = "missing"
+    version: int = 0
+    reason: str = ""
+    least_version: int = 1
+
+
+@dataclass
+class Change:
+    """What a reading of an mdoc brought: exposures never seen before, replaced ones, and whether all began anew."""
+
+    new: list[Exposure] = field(default_factory=list)
+    replaced: list[Exposure] = field(default_factory=list)
+    restored: list[Exposure] = field(default_factory=list)
+    retired: list[Exposure] = field(default_factory=list)
+
+
+@dataclass
+class _File:
+    """The last good content of one mdoc file."""
+
+    facts: MdocFacts
+    listed: dict[Ident, None]
+
+
+@dataclass(eq=False)
+class Series:
+    """A tilt series. The session changes its phases; `read` takes in mdocs.
+
+    Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt
+    series). `composed` maps the idents composed last to the version of their micrograph.
+    """
+
+    name: str
+    folder: str
+    series_id: str
+    created: float
+    files: dict[str, _File] = field(default_factory=dict)
+    trouble: dict[str, MdocFacts] = field(default_factory=dict)
+    exposures: dict[Ident, Exposure] = field(default_factory=dict)
+    replaced: dict[Ident, tuple[Exposure, Exposure]] = field(default_factory=dict)
+    missing: dict[Ident, Exposure] = field(default_factory=dict)
+    counted: int = 0
+    unlisted: dict[Ident, Exposure] = field(default_factory=dict)
+    listings: dict[Ident, int] = field(default_factory=dict)
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    phase: str = "acquiring"
+    version: int = 0
+    composed: dict[Ident, int] = field(default_factory=dict)
+    registered: dict[str, int] = field(default_factory=dict)
+    why_missing: str = ""
+    again_at: float = 0.0
+    given_up: str = ""
+    reason: str = ""
+    evidence: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    why_again: list[str] = field(default_factory=list)
+    companions: dict[str, Series] = field(default_factory=dict)
+    first_new: float | None = None
+    last_new: float = 0.0
+    last_micrograph: float = 0.0
+    finished_at: float | None = None
+    over_since: float | None = None
+    successor: str = ""
+    changed: float = 0.0
+    first_acquired: float | None = None
+    last_acquired: float | None = None
+    came_whole: bool = False
+    wake: float | None = None
+    deadline: float | None = None
+    replace_rule: bool = True
+    reacquire_rule: bool = True
+    _low: float = 0.0
+    _high: float = 0.0
+
+    @property
+    def pending(self) -> bool:
+        """Whether a decision is still to come."""
+        return self.phase in ("acquiring", "aligning")
+
+    @property
+    def open_section(self) -> str | None:
+        """The path of a file of this series that was caught half-written, None when all are whole."""
+        for path, file in self.files.items():
+            if path in self.trouble:
+                return path
+            if file.facts.last_section_open:
+                return path
+        return None
+
+    def angles(self) -> list[float]:
+        """Return the tilt angles in degrees, in acquisition order."""
+        return [each.tilt.angle for each in self.in_order()]
+
+    def in_order(self) -> list[Exposure]:
+        """Return the exposures in acquisition order: by time, else by dose, else as they were listed."""
+        return in_acquisition_order(list(self.exposures.values()))
+
+    def angle_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest angle, degrees."""
+        return self._low, self._high
+
+    def read(self, facts: MdocFacts, time: float) -> Change:
+        """Take in the content of an mdoc file of this series."""
+        if facts.kind not in SERIES_KINDS:
+            self.trouble[facts.path] = facts
+            return Change()
+        self.trouble.pop(facts.path, None)
+        old = self.files.get(facts.path)
+        change = Change()
+        if old is not None and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
+            idents = [(_ident(tilt), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
+            old.facts = facts
+            self._list(old, idents, change, time)
+        else:
+            self._reread(facts, old, change, time)
+        self._settle(change, time)
+        return change
+
+    def _reread(self, facts: MdocFacts, old: _File | None, change: Change, time: float) -> None:
+        """Take in a file that is new or was rewritten."""
+        idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts]
+        if self.reacquire_rule and self._began_anew(idents, old, facts.kind == "frame"):
+            change.retired.extend(self.exposures.values())
+            self._forget_all()
+            old = None
+        if old is not None:
+            for ident in old.listed:
+                self.listings[ident] -= 1
+                if self.listings[ident] == 0 and ident in self.exposures:
+                    self.unlisted[ident] = self.exposures[ident]
+        file = self.files[facts.path] = _File(facts, {})
+        self._list(file, idents, change, time)
+
+    def _list(self, file: _File, idents: Sequence[tuple[Ident, Tilt]], change: Change, time: float) -> None:
+        for ident, tilt in idents:
+            if ident in file.listed:
+                continue
+            file.listed[ident] = None
+            self.listings[ident] = self.listings.get(ident, 0) + 1
+            self.unlisted.pop(ident, None)
+            known = self.exposures.get(ident)
+            if known is not None:
+                known.tilt = tilt if tilt.movie is not None else replace(tilt, movie=known.tilt.movie)
+            elif ident in self.replaced:
+                exposure = self.replaced.pop(ident)[0]
+                self.exposures[ident] = exposure
+                change.restored.append(exposure)
+            else:
+                key = movie_key(tilt.movie) if tilt.movie is not None else ""
+                self.exposures[ident] = exposure = Exposure(ident, key, tilt, time, seconds(tilt.time))
+                change.new.append(exposure)
+
+    def _settle(self, change: Change, time: float) -> None:
+        """After a reading: find what was replaced, and keep range and rhythm up to date."""
+        if self.unlisted and change.new and self.replace_rule:
+            for old, new in self._replacements(change.new):
+                del self.exposures[old.ident], self.unlisted[old.ident]
+                self.replaced[old.ident] = (old, new)
+                change.replaced.append(old)
+        if change.new or change.restored:
+            self._follow(change, time)
+
+    def _replacements(self, new: Sequence[Exposure]) -> list[tuple[Exposure, Exposure]]:
+        """Find the exposures that no file lists any more and that were taken again, at the same angle and later."""
+        tolerance = self._tolerance()
+        found: dict[Ident, tuple[Exposure, Exposure]] = {}
+        for later in new:
+            for old in self.unlisted.values():
+                in_time = old.acquired is None or later.acquired is None or old.acquired < later.acquired
+                if in_time and abs(old.tilt.angle - later.tilt.angle) <= tolerance:
+                    found[old.ident] = (old, later)
+        return list(found.values())
+
+    def _tolerance(self) -> float:
+        step = step_of(sorted(each.tilt.angle for each in self.exposures.values()))
+        return ANGLE_TOLERANCE if step is None else min(ANGLE_TOLERANCE, 0.4 * step)
+
+    def _began_anew(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool) -> bool:
+        """Tell whether a file holds another acquisition under the same name, not more of this one.
+
+        That is when nothing it lists is known, all of it is later than all that is known, and it starts at the angle at
+        which this one started. A single repeated exposure is not: then the others are still listed.
+        """
+        if old is None or not idents or len(self.exposures) < 2:
+            return False
+        times = [seconds(tilt.time) for _, tilt in idents]
+        known = [each.acquired for each in self.exposures.values()]
+        if any(each is None for each in times) or any(each is None for each in known):
+            return False
+        first_new, last_known = min(t for t in times if t is not None), max(k for k in known if k is not None)
+        if any(ident in self.exposures for ident, _ in idents) or first_new <= last_known:
+            return False
+        if frame:
+            return not any(ident[1] is not None and seconds(ident[1]) == last_known for ident in old.listed)
+        first = min(self.exposures.values(), key=lambda each: each.acquired or 0.0)
+        start = min(idents, key=lambda each: seconds(each[1].time) or 0.0)[1]
+        return abs(start.angle - first.tilt.angle) <= self._tolerance()
+
+    def _forget_all(self) -> None:
+        self.exposures, self.unlisted, self.replaced = {}, {}, {}
+        self.files, self.listings, self.rhythm = {}, {}, Rhythm()
+        self.first_new, self.first_acquired, self.last_acquired = None, None, None
+
+    def _known_ident(self, ident: Ident) -> Ident:
+        """Return the ident under which this exposure is known, if one of the two has no time."""
+        if ident in self.exposures:
+            return ident
+        if ident[1] is None:
+            return next((known for known in self.exposures if known[0] == ident[0]), ident)
+        return (ident[0], None) if (ident[0], None) in self.exposures else ident
+
+    def _follow(self, change: Change, time: float) -> None:
+        angles = [each.tilt.angle for each in self.exposures.values()]
+        self._low, self._high = min(angles), max(angles)
+        if self.first_new is None:
+            self.first_new = time
+            self.came_whole = len(change.new) > 2
+        else:
+            self.rhythm.add_burst(time - self.last_new)
+            self.came_whole = False
+        self._follow_times(change.new, time)
+        self.last_new = time
+
+    def _follow_times(self, new: Sequence[Exposure], time: float) -> None:
+        """Add the gaps that the new exposures make. Times before the last one known make all gaps be taken again."""
+        times = [each.acquired for each in new]
+        if any(each is None for each in times):
+            if self.last_new > 0.0 and len(new) == 1 and len(self.exposures) > 1:
+                self.rhythm.add(time - self.last_new)
+            return
+        late = sorted(each for each in times if each is not None)
+        if not late:
+            return
+        if self.last_acquired is not None and late[0] < self.last_acquired:
+            late = sorted(each.acquired for each in self.exposures.values() if each.acquired is not None)
+            self.rhythm = Rhythm(largest_burst=self.rhythm.largest_burst)
+            self.last_acquired = None
+        for each in late:
+            if self.last_acquired is not None:
+                self.rhythm.add(each - self.last_acquired)
+            self.last_acquired = each
+        self.first_acquired = late[0] if self.first_acquired is None else min(self.first_acquired, late[0])
+
+
+def _ident(tilt: Tilt) -> Ident:
+    return (movie_key(tilt.movie) if tilt.movie is not None else f"?{tilt.angle:.2f}"), tilt.time
+
+
+def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
+    """Sort exposures by time, else by the dose before them, else leave them as they were listed."""
+    if all(each.acquired is not None for each in exposures):
+        return sorted(exposures, key=lambda each: each.acquired or 0.0)
+    doses = [each.tilt.prior_dose.value for each in exposures]
+    if all(each is not None for each in doses):
+        return sorted(exposures, key=lambda each: each.tilt.prior_dose.value or 0.0)
+    return list(exposures)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a series about which all is known to the decision about it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
+from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
+
+#: Names in a sentence before "and N more".
+MOST_NAMES = 4
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a series cannot be composed. `category` tells whether this was said before; `failed` as in `GiveUp`."""
+
+    category: str
+    reason: str
+    failed: bool = True
+
+
+def names(exposures: Sequence[Exposure]) -> str:
+    """Return the names of some tilts, for a sentence."""
+    told = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MOST_NAMES]]
+    more = len(exposures) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
+
+
+def count(number: int, thing: str) -> str:
+    """Return "1 tilt", "2 tilts"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def aligned(series: Series) -> list[Exposure]:
+    """Return the exposures that can be composed, by angle, then time."""
+    usable = [each for each in in_acquisition_order(list(series.exposures.values())) if each.state == "aligned"]
+    return sorted(usable, key=lambda each: each.tilt.angle)
+
+
+def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | None:
+    """Return why this series cannot be composed now, None if it can."""
+    listed, usable = len(series.exposures), len(aligned(series))
+    if listed == 0:
+        return _no_tilts(series)
+    taken = [each for each in series.exposures.values() if each.state == "taken"]
+    if len(taken) == listed:
+        return Obstacle("taken", f"none of its {count(listed, 'tilt')} is its own: {taken[0].reason}", False)
+    if listed < policy.min_tilts:
+        return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
+    if tilt_axis(series, policy).value is None:
+        return Obstacle("axis", f"its tilt axis is unknown ({tilt_axis(series, policy).source}): give the tilt axis in "
+                                "the form, then run it again")
+    percent = 100.0 * usable / listed
+    if usable < policy.min_tilts or percent < policy.min_percent:
+        wanted = (f"{policy.min_tilts} are required" if usable < policy.min_tilts
+                  else f"{policy.min_percent:g} % are required")
+        return Obstacle("few", f"{usable} of its {count(listed, 'tilt')} can be used, and {wanted}: "
+                               f"{_why_left_out(series, why_missing)}")
+    return None
+
+
+def _no_tilts(series: Series) -> Obstacle:
+    files = list(series.trouble.values())
+    bad = [each for each in files if each.kind in ("unreadable", *SERIES_KINDS)]
+    if files and not bad:
+        return Obstacle(f"kind {files[-1].kind}", files[-1].reason or f"it is no tilt series ({files[-1].kind})", False)
+    if bad:
+        return Obstacle("unreadable", bad[-1].reason or "its mdoc cannot be read")
+    return Obstacle("empty", "its mdoc lists no tilt")
+
+
+def _why_left_out(series: Series, why_missing: str) -> str:
+    counts: dict[str, int] = {}
+    for each in series.exposures.values():
+        if each.state != "aligned":
+            reason = left_out_reason(each, why_missing)
+            counts[reason] = counts.get(reason, 0) + 1
+    told = sorted(counts.items(), key=lambda item: -item[1])[:MOST_NAMES]
+    return "; ".join(f"{reason} ({number})" for reason, number in told)
+
+
+def left_out_reason(exposure: Exposure, why_missing: str) -> str:
+    """Return why a tilt is left out, as a sentence."""
+    if exposure.state == "missing":
+        if not exposure.key:
+            return "The mdoc does not name its movie, and no movie's name matches it alone."
+        return f"Its micrograph is not there: {why_missing or 'the series was decided without it'}."
+    return exposure.reason or "Its movie could not be aligned."
+
+
+def files_of(series: Series) -> list[MdocFacts]:
+    """Return what the files of a series say, the newest reading last."""
+    return [file.facts for file in series.files.values()]
+
+
+def tilt_axis(series: Series, policy: Policy) -> Known[float]:
+    """Return the tilt axis in degrees: the user's, else that of the newest file which has one."""
+    if policy.tilt_axis is not None:
+        return Known(policy.tilt_axis, "given by the user")
+    return _newest([facts.tilt_axis for facts in files_of(series)])
+
+
+def _newest(values: Sequence[Known[float]]) -> Known[float]:
+    known = [each for each in values if each.value is not None]
+    if known:
+        return known[-1]
+    return values[-1] if values else Known(None, "no mdoc could be read")
+
+
+def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
+    """Return the decision to compose this series from what is aligned, as the next version."""
+    tilts = numbered(series)
+    usable = aligned(series)
+    left = [LeftOut(tilts[each.ident], left_out_reason(each, why_missing))
+            for each in sorted(series.exposures.values(), key=lambda each: each.tilt.angle) if each.state != "aligned"]
+    files = files_of(series)
+    warnings = dict.fromkeys([*(text for facts in files for text in facts.warnings), *series.warnings])
+    for old, new in series.replaced.values():
+        warnings[f"{old.key} was exposed again: {new.key} is used in its place."] = None
+    for facts in series.trouble.values():
+        warnings[f"{facts.path} could not be used: {facts.reason or facts.kind}"] = None
+    return Compose(
+        series_id=series.series_id, series_name=series.name, tilts=tuple(tilts[each.ident] for each in usable),
+        left_out=tuple(left), tilt_axis=tilt_axis(series, policy),
+        pixel_size=_newest([facts.pixel_size for facts in files]), voltage=_newest([facts.voltage for facts in files]),
+        version=series.version + 1, reason=_compose_reason(series, usable), evidence=tuple(series.evidence),
+        mdocs=mdocs(series), warnings=tuple(warnings), micrograph_versions=tuple(each.version for each in usable))
+
+
+def _compose_reason(series: Series, usable: Sequence[Exposure]) -> str:
+    listed = len(series.exposures)
+    all_there = (f"all {listed} micrographs are there" if len(usable) == listed
+                 else f"{listed - len(usable)} of {count(listed, 'tilt')} are left out")
+    text = f"{'; '.join(series.evidence)}; {all_there}." if series.evidence else f"{all_there}."
+    text = text[:1].upper() + text[1:]
+    if series.why_again:
+        text = f"Composed again because {'; '.join(dict.fromkeys(series.why_again))}. {text}"
+    return text
+
+
+def give_up(series: Series, why: Obstacle) -> GiveUp:
+    """Return the decision not to compose this series."""
+    reason = why.reason.rstrip(".") + "."
+    return GiveUp(series.series_id, series.name, reason[:1].upper() + reason[1:], why.failed, tuple(series.evidence),
+                  mdocs(series))
+
+
+def mdocs(series: Series) -> tuple[str, ...]:
+    """Return the paths of the mdoc files of a series."""
+    return tuple(dict.fromkeys([*series.files, *series.trouble]))
+
+
+def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
+    """Return the tilts by ident, numbered in acquisition order over all files of the series.
+
+    The dose before a tilt that a reader summed up over one file is summed up again where another file, or an exposure
+    that was repeated, adds to it: the specimen received it all the same.
+    """
+    everything = in_acquisition_order([*series.exposures.values(), *(old for old, _ in series.replaced.values())])
+    orders = {each.ident: place for place, each in
+              enumerate((each for each in everything if each.ident in series.exposures), start=1)}
+    tilts: dict[tuple[str, object], Tilt] = {}
+    total: float | None = 0.0
+    for each in everything:
+        if each.ident in series.exposures:
+            tilt = replace(each.tilt, order=orders[each.ident])
+            if "running sum" in each.tilt.prior_dose.source:
+                prior = Known(total, "running sum") if total is not None else Known[float](
+                    None, "the dose of an earlier tilt is unknown")
+                tilt = replace(tilt, prior_dose=prior)
+            tilts[each.ident] = tilt
+        dose = each.tilt.dose.value
+        total = None if total is None or dose is None else total + dose
+    return tilts
