@@ -121,25 +121,25 @@ def weighted(model: Model, values: Complexes) -> Complexes:
     return np.matmul(model.inverse, flat).view(np.complex64)
 
 
-def log_likelihood(band: Band, model: Model, values: Complexes | None = None) -> float:
-    """Log-likelihood of the band's values (or others in their place), up to a constant."""
-    use = band.values if values is None else values
-    quadratic = np.sum(np.real(np.conj(use) * weighted(model, use)), axis=1, dtype=np.float64)
+def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: Complexes) -> float:
+    """Logarithm of the likelihood under the model over that of tilts that share nothing.
+
+    `product` is the model's inverse @ `values`. The ratio, unlike the likelihood, may be compared between poses whose
+    stretching leaves different frequencies empty: what is empty adds nothing.
+    """
+    gain = np.real(np.conj(values) * (values - product)).sum(axis=1, dtype=np.float64)
     cell_weight = np.sum(band.cells.weight, axis=1)
-    return -float(np.sum(band.cells.weight * quadratic) + np.sum(cell_weight * model.log_determinant))
+    return float(np.sum(band.cells.weight * gain) - np.sum(cell_weight * model.log_determinant))
 
 
 def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float]:
-    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and the log-likelihood."""
+    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and its ratio."""
     product = weighted(model, values)
     turn = np.imag(np.conj(values) * product) * band.cells.weight[:, None, :].astype(np.float32)
     slope = np.empty((values.shape[1], 2))
     slope[:, 0] = -4 * np.pi * np.einsum("c,ct->t", band.cells.kx, np.sum(turn, axis=2, dtype=np.float64))
     slope[:, 1] = -4 * np.pi * np.einsum("ctp,cp->t", turn, band.cells.ky, optimize=True)
-    quadratic = np.sum(np.real(np.conj(values) * product), axis=1, dtype=np.float64)
-    cell_weight = np.sum(band.cells.weight, axis=1)
-    value = -float(np.sum(band.cells.weight * quadratic) + np.sum(cell_weight * model.log_determinant))
-    return slope, value
+    return slope, log_likelihood_ratio(band, model, values, product)
 
 
 def fisher(band: Band, model: Model) -> Floats:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.commonline import axis_by_common_line, parabola_top
+from tomostream.engine.align.commonline import parabola_top
 from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.likelihood import ascend, model_of, signal_share
 from tomostream.engine.align.preprocess import WorkStack
