@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
+
+from tomostream.engine import numba_cache
+
+numba_cache.prepare()
+
+import numba as nb  # noqa: E402  (the cache's folder has to be known before)
 
 
 @nb.njit(inline="always")
@@ -179,10 +184,10 @@ def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, 
                 least = min(least, value)
                 most = max(most, value)
                 flat[x] += value
-            total += part
-            squares += part_squares
-            low = min(low, np.float64(least))
-            high = max(high, np.float64(most))
+            total += part  # type: ignore[assignment]
+            squares += part_squares  # type: ignore[assignment]
+            low = min(low, least)
+            high = max(high, most)
         stats[y, 0] = low
         stats[y, 1] = high
         stats[y, 2] = total

@@ -17,14 +17,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream import __version__
 from tomostream.engine.errors import EngineError
+from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
 from tomostream.engine.recon.slab import MAX_TILT_DEG, Method, Slab
 from tomostream.engine.recon.stack import TiltStack
-from tomostream.engine.recon.volume import VolumeWriter, write_image_stack
+from tomostream.engine.recon.volume import VolumeWriter
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]
+LABEL = f"tomostream-aretomo {__version__}"
 _IN_MEMORY = 2 << 30
 # an image whose mean is below this many of its standard deviations has no counts to be relative to
 _LEAST_MEAN = 0.25
@@ -116,7 +119,6 @@ def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> lis
 def align_images(
     stack: TiltStack,
     tilts: Sequence[TiltUse],
-    tilt_axis_deg: float,
     options: ReconOptions,
     out: Floats,
     progress: Progress = _silent,
@@ -141,6 +143,7 @@ def write_aligned_stack(
     tilts: Sequence[TiltUse],
     tilt_axis_deg: float,
     options: ReconOptions,
+    outputs: Outputs,
     path: str,
     progress: Progress = _silent,
 ) -> None:
@@ -149,13 +152,12 @@ def write_aligned_stack(
     if min(ny, nx) < 2:
         size = f"{stack.shape[1]} x {stack.shape[0]}"
         raise EngineError(f"binning by {options.binning:g} leaves nothing of images of {size} px")
-    with _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
-        intensities = align_images(stack, tilts, tilt_axis_deg, options, images, progress)
-        for image, intensity in zip(images, intensities, strict=True):
-            image += np.float32(intensity.mean)
-            if options.flip_contrast:
-                image *= np.float32(-1)
-        write_image_stack(path, images, options.pixel_size_A * options.binning)
+    images = outputs.mapped_mrc(path, (len(tilts), ny, nx), options.pixel_size_A * options.binning, LABEL, volume=False)
+    intensities = align_images(stack, tilts, options, images, progress)
+    for image, intensity in zip(images, intensities, strict=True):
+        image += np.float32(intensity.mean)
+        if options.flip_contrast:
+            image *= np.float32(-1)
 
 
 def usable(tilts: Sequence[TiltUse]) -> list[TiltUse]:
@@ -168,6 +170,7 @@ def reconstruct(
     tilts: Sequence[TiltUse],
     tilt_axis_deg: float,
     options: ReconOptions,
+    outputs: Outputs,
     path: str,
     projections: tuple[str, str],
     progress: Progress = _silent,
@@ -182,9 +185,7 @@ def reconstruct(
     Raises
     ------
     EngineError
-        Where the volume would have no depth or no tilt is left.
-    OSError
-        Where the outputs cannot be written.
+        Where the volume would have no depth, no tilt is left, or the outputs cannot be written.
     """
     tilts = usable(tilts)
     depth = int(options.depth_px / options.binning) // 2 * 2
@@ -196,15 +197,16 @@ def reconstruct(
     slab = Slab(np.array([t.tilt_deg for t in tilts]), nx, depth, options.method, options.threads)
     pixel = options.pixel_size_A * options.binning
     shape = (depth, ny, nx) if options.upright else (ny, depth, nx)
-    with VolumeWriter(path, shape, pixel) as writer, _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
-        intensities = align_images(stack, tilts, tilt_axis_deg, options, images, progress)
+    writer = VolumeWriter(outputs, path, shape, pixel, LABEL, volume=True)
+    with writer, _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
+        intensities = align_images(stack, tilts, options, images, progress)
         least = int(np.argmin([abs(t.tilt_deg) for t in tilts]))
         # a binned pixel is `binning` raw px of path: densities stay per raw px
         scales = [s / options.binning for s in contrast_scales(intensities, least)]
         _scale(images, scales, options.flip_contrast)
         xy, xz = _write_blocks(slab, images, options.upright, writer, progress)
-        write_image_stack(projections[0], xy[None], pixel)
-        write_image_stack(projections[1], xz[None], pixel)
+        outputs.mrc(projections[0], xy, pixel, LABEL)
+        outputs.mrc(projections[1], xz, pixel, LABEL)
     return shape[2], shape[1], shape[0]
 
 

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream-aretomo`: AreTomo2's command line on a CPU. Tilt series in, aligned; tomogram out.
+
+This module reads the command line, says what will be done and in which order; `align`, `recon` and `ctf` do it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tomostream import __version__
+from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
+from tomostream.engine.errors import EngineError, exit_status
+from tomostream.programs import aretomo as files
+
+if TYPE_CHECKING:
+    from tomostream.engine.output import Outputs
+    from tomostream.engine.recon.solution import Solution
+    from tomostream.engine.recon.stack import TiltStack
+    from tomostream.engine.recon.tomogram import ReconOptions
+
+NAME = "tomostream-aretomo"
+IN, ALI, REC, CTF, OUT = "Input", "Alignment", "Reconstruction", "CTF and dose", "Output"
+INTRO = f"""{NAME} {__version__} - aligns a tilt series and reconstructs it on the CPU, with AreTomo2's command line.
+
+  {NAME} -InMrc TS.mrc -OutMrc out/TS.mrc -AngFile TS.tlt -TiltAxis 84.7 1 -VolZ 1200 -OutBin 4 -PixSize 1.35
+
+Memory: the aligned images at the output's binning (beyond 2 GB in a temporary file beside the output), one raw image
+with its Fourier transforms (about 10 times its float32 size), and about 250 MB; the volume is written as it is made.
+Writes, in the folder of -OutMrc: the volume with its sums over z and y (_projXY, _projXZ), <In>.aln, <In>_quality.json,
+<In>_Imod/ on demand, <In>_ctf.txt and <In>_ctf.mrc where the data carry a CTF."""
+
+KNOWN = flags(
+    Flag("-InMrc", str, group=IN, help="tilt series, MRC of mode 0, 1, 2, 6 or 12, sections in any order"),
+    Flag("-OutMrc", str, group=OUT, help="tomogram; with -VolZ 0 the aligned stack; float32"),
+    Flag("-AngFile", str, group=IN, unit="degrees, number, e/A2",
+         help="a line a section: tilt angle, acquisition order, dose before it; # begins a comment"),
+    Flag("-TiltRange", float, (2, 3), group=IN, unit="degrees", help="first and last angle, evenly spaced between, "
+         "where there is no angle file"),
+    Flag("-AlnFile", str, group=IN, help="use this alignment (AreTomo, AreTomo2, AreTomo3 or ours); implies -Align 0"),
+    Flag("-Align", int, default=(1,), low=0, high=1, group=ALI, help="0: do not align"),
+    Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), group=ALI, unit="degrees",
+         help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
+         "as 0.01). Second value: below 0 not refined, else refined"),
+    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="thickness to start from; it is measured"),
+    Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
+         help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
+         "the offset, where it is known"),
+    Flag("-DarkTol", float, default=(0.7,), low=0, high=1, group=ALI,
+         help="tilts whose mean is below this share of what is expected are dark and left out"),
+    Flag("-VolZ", int, default=(1200,), low=0, group=REC, unit="px of the input", help="thickness of the tomogram; 0: "
+         "write the aligned stack"),
+    Flag("-OutBin", float, default=(1.0,), low=1, high=64, group=REC, help="binning by Fourier cropping"),
+    Flag("-Wbp", int, default=(0,), low=0, group=REC, help="1: weighted back-projection"),
+    Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
+         help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
+    Flag("-ReconRange", float, (2, 2), (-90.0, 90.0), group=REC, unit="degrees", help="tilt angles to use"),
+    Flag("-FlipVol", int, default=(0,), low=0, group=OUT, help="0: x, z, y; 1: x, y, z"),
+    Flag("-FlipInt", int, default=(0,), low=0, group=OUT, help="1: dense is bright; 0: dark, as in the input"),
+    Flag("-OutImod", int, default=(0,), low=0, high=3, group=OUT, help="IMOD files: 1 for Relion, 2 for Warp, 3 "
+         "with the aligned stack"),
+    Flag("-PixSize", float, low=0, group=CTF, unit="A", help="pixel size; default the header's"),
+    Flag("-Kv", float, low=0, group=CTF, unit="kV", help="acceleration voltage"),
+    Flag("-Cs", float, low=0, group=CTF, unit="mm", help="spherical aberration; with -Kv the CTF is fitted"),
+    Flag("-AmpContrast", float, default=(0.07,), low=0, high=1, group=CTF, help="amplitude contrast, a share"),
+    Flag("-ExtPhase", float, (1, 2), (0.0, 0.0), group=CTF, unit="degrees", help="phase shift and range to search"),
+    Flag("-ImgDose", float, default=(0.0,), low=0, group=CTF, unit="e/A2",
+         help="dose of a tilt: weights the tilts by the dose before them, of the angle file, else by its order"),
+    Flag("-CropVol", int, (2, 2), (0, 0), low=0, group=OUT, help="not supported: anything but 0 0 is refused"),
+    Flag("-Patch", int, (2, 2), (0, 0), use=Use.WARNED, note="only the global alignment is done; it is not made worse"),
+    Flag("-RoiFile", str, use=Use.WARNED, note="the alignment uses the whole field"),
+    Flag("-Roi", float, (2, 2), use=Use.WARNED, note="the alignment uses the whole field"),
+    Flag("-TiltScheme", float, (3, 3), use=Use.WARNED, note="give the order in column 2 of the angle file"),
+    Flag("-OutXF", int, default=(0,), use=Use.WARNED, note="use -OutImod 1"),
+    Flag("-MaskCent", float, (0, 2), use=Use.SILENT),
+    Flag("-MaskSize", float, (0, 2), use=Use.SILENT),
+    Flag("-Bft", float, (0, 2), use=Use.SILENT),
+    Flag("-IntpCor", int, (0, 1), use=Use.SILENT),
+    Flag("-TmpFile", str, (0, 1), use=Use.SILENT),
+    Flag("-LogFile", str, (0, 1), use=Use.SILENT),
+    Flag("-Gpu", int, (0, 99), use=Use.SILENT),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """The stack, its angles (None where the alignment file has them), its pixel size in A (0: not known)."""
+
+    stack: TiltStack
+    angles: tuple[files.AngleRow, ...] | None
+    pixel_size_A: float
+
+
+class Log:
+    """Lines of progress on standard output, with the seconds since the start; at most one a second for one stage."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def say(self, line: str) -> None:
+        print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
+
+    def share(self, what: str, share: float) -> None:
+        """Progress within a stage, 0 to 1."""
+        now = time.perf_counter()
+        if what != self._last[0] or now - self._last[1] >= 1.0:
+            self._last = (what, now)
+            self.say(f"{what}: {round(100 * share)} %")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program. Returns its exit status."""
+    return exit_status(NAME, lambda: _main(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _main(argv: Sequence[str]) -> int:
+    arguments = parse(argv, KNOWN)
+    if arguments.given("--help") or not argv:
+        print(help_text(INTRO, KNOWN), end="")
+        return 0
+    if arguments.given("--version"):
+        print(f"{NAME} {__version__}")
+        return 0
+    log = Log()
+    for warning in arguments.warnings:
+        log.say(f"warning: {warning}")
+    _check(arguments)
+    _use_threads(thread_count(arguments))
+    _run(arguments, log)
+    return 0
+
+
+def _check(arguments: Arguments) -> None:
+    """Refuse what makes no sense before anything is read."""
+    for tag in ("-InMrc", "-OutMrc"):
+        if not arguments.given(tag):
+            raise EngineError(f"{tag} is missing; see {NAME} --help")
+    if any(arguments.integers("-CropVol")):
+        raise EngineError("-CropVol is not supported; reconstruct the whole field and crop it afterwards")
+    source, target = arguments.text("-InMrc"), arguments.text("-OutMrc")
+    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
+        raise EngineError(f"-OutMrc is the input itself: {target}; give another name")
+    if not _aligns(arguments) and not arguments.given("-AlnFile") and not _has_angles(arguments):
+        raise EngineError("-Align 0 needs the tilt angles: -AlnFile, -AngFile or -TiltRange")
+    if _aligns(arguments) and not _has_angles(arguments):
+        raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last, or -AlnFile")
+
+
+def _aligns(arguments: Arguments) -> bool:
+    return arguments.integer("-Align") == 1 and not arguments.given("-AlnFile")
+
+
+def _has_angles(arguments: Arguments) -> bool:
+    return arguments.given("-AngFile") or arguments.given("-TiltRange")
+
+
+def _use_threads(threads: int) -> None:
+    """Let the libraries that make threads of their own (BLAS, numba) have as many as were asked for."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+
+
+def _read_input(arguments: Arguments) -> Input:
+    from tomostream.engine.recon.solution import read_angles
+    from tomostream.engine.recon.stack import open_stack
+
+    stack = open_stack(arguments.text("-InMrc"))
+    if stack.sections < 2:
+        raise EngineError(f"{stack.path} has 1 section; a tilt series has several")
+    angles: tuple[files.AngleRow, ...] | None = None
+    if arguments.given("-AngFile"):
+        angles = read_angles(arguments.text("-AngFile"), stack.sections)
+    elif arguments.given("-TiltRange"):
+        first, last = arguments.numbers("-TiltRange")[:2]
+        step = (last - first) / (stack.sections - 1)
+        angles = tuple(files.AngleRow(first + i * step) for i in range(stack.sections))
+    pixel = arguments.number("-PixSize") if arguments.given("-PixSize") else stack.pixel_size_A
+    return Input(stack, angles, pixel)
+
+
+def _run(arguments: Arguments, log: Log) -> None:
+    from tomostream.engine.output import Outputs
+
+    data = _read_input(arguments)
+    names = files.OutputFiles.of(data.stack.path, arguments.text("-OutMrc"))
+    ny, nx = data.stack.shape
+    log.say(f"{data.stack.path}: {data.stack.sections} sections of {nx} x {ny} px, {data.pixel_size_A:.4g} A/px")
+    with ExitStack() as leave, Outputs() as outputs:
+        outputs.reserve(names.volume)
+        if _aligns(arguments):
+            outputs.reserve(names.aln)
+        solution = _solve(arguments, data, log)
+        options = _recon_options(arguments, data)
+        if _aligns(arguments):
+            _write_alignment(arguments, data, names, solution, options, outputs, leave)
+        used = _dosed(arguments, data, _in_range(arguments, solution, log), log)
+        _write_result(data, names, used, options, outputs, log)
+        leave.pop_all()
+    log.say(f"done: {names.volume}")
+
+
+def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
+    """Where every tilt goes: read, or aligned."""
+    from tomostream.engine.recon import solution as solutions
+
+    if arguments.given("-AlnFile"):
+        path = arguments.text("-AlnFile")
+        solution = solutions.of_aln(path, data.stack)
+        log.say(f"alignment of {len(solution.used)} tilts from {path}")
+        return solution
+    if data.angles is None:
+        raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last")
+    if not _aligns(arguments):
+        return solutions.of_identity([row.tilt_deg for row in data.angles])
+    return _align(arguments, data, data.angles, log)
+
+
+def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...], log: Log) -> Solution:
+    import numpy as np
+
+    from tomostream.engine.align import AlignmentError, AlignOptions, align_series
+    from tomostream.engine.recon import solution as solutions
+
+    for section in range(data.stack.sections):
+        data.stack.section(section)
+    axis, refine = arguments.numbers("-TiltAxis")
+    mode, given = arguments.numbers("-TiltCor")
+    offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
+    pixel = data.pixel_size_A if data.pixel_size_A > 0 else 1.0
+    options = AlignOptions(
+        pixel_size_A=pixel,
+        tilt_axis_deg=axis,
+        refine_axis=refine >= 0,
+        full_axis_search=axis == 0,
+        tilt_cor=-1 if offset or mode < 0 else round(mode),
+        thickness_A=arguments.number("-AlignZ") * pixel if arguments.given("-AlignZ") else None,
+        dark_tol=arguments.number("-DarkTol"),
+        threads=thread_count(arguments),
+    )
+    orders = [row.order for row in angles if row.order is not None]
+    try:
+        alignment = align_series(
+            data.stack.data,
+            np.array([row.tilt_deg + offset for row in angles]),
+            options,
+            log.say,
+            orders if len(orders) == len(angles) else None,
+        )
+    except AlignmentError as error:
+        raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
+    solution = solutions.of_alignment(alignment, mode > 0, offset)
+    log.say(
+        f"aligned {len(solution.used)} of {data.stack.sections} tilts: axis {alignment.tilt_axis_deg:.2f} deg, "
+        f"tilt offset {alignment.tilt_offset_deg + offset:.2f} deg, thickness {alignment.thickness_A:.0f} A, "
+        f"quality {alignment.quality:.2f} ({alignment.quality_note})"
+    )
+    return solution
+
+
+def _in_range(arguments: Arguments, solution: Solution, log: Log) -> Solution:
+    """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
+    from tomostream.engine.recon.slab import MAX_TILT_DEG
+
+    low, high = sorted(arguments.numbers("-ReconRange"))
+    out: dict[int, str] = {}
+    for tilt in solution.used:
+        if not low <= tilt.tilt_deg <= high:
+            out[tilt.section] = "outside -ReconRange"
+        elif abs(tilt.tilt_deg) > MAX_TILT_DEG:
+            out[tilt.section] = f"tilted beyond {MAX_TILT_DEG:g} degrees"
+    for section, reason in out.items():
+        log.say(f"section {section + 1} is not used: {reason}")
+    return solution.without(out) if out else solution
+
+
+def _dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
+    """With the dose before every tilt, where dose weighting was asked for and can be done."""
+    dose = arguments.number("-ImgDose")
+    if dose <= 0:
+        return solution
+    if data.angles is None or data.pixel_size_A <= 0:
+        what = "the angle file (-AngFile)" if data.angles is None else "the pixel size (-PixSize)"
+        log.say(f"warning: -ImgDose without {what}: the tilts are not dose weighted")
+        return solution
+    doses = [row.pre_exposure for row in data.angles]
+    if any(value is None for value in doses):
+        doses = [None if row.order is None else (row.order - 1) * dose for row in data.angles]
+    if any(value is None for value in doses):
+        log.say("warning: the angle file has neither order nor dose: the tilts are not dose weighted")
+        return solution
+    known = {section: float(value or 0.0) for section, value in enumerate(doses)}
+    log.say(f"dose weighting: {min(known.values()):g} to {max(known.values()):g} e/A2 before the tilts")
+    return solution.with_doses(known)
+
+
+def _recon_options(arguments: Arguments, data: Input) -> ReconOptions:
+    from tomostream.engine.recon.slab import Method
+    from tomostream.engine.recon.tomogram import ReconOptions
+
+    return ReconOptions(
+        binning=arguments.number("-OutBin"),
+        depth_px=arguments.integer("-VolZ"),
+        method=Method(0 if arguments.integer("-Wbp") > 0 else arguments.integers("-Sart")[0]),
+        upright=arguments.integer("-FlipVol") > 0,
+        flip_contrast=arguments.integer("-FlipInt") > 0,
+        pixel_size_A=data.pixel_size_A,
+        voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") else 300.0,
+        threads=thread_count(arguments),
+    )
+
+
+def _write_alignment(
+    arguments: Arguments,
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    options: ReconOptions,
+    outputs: Outputs,
+    leave: ExitStack,
+) -> None:
+    """The files that tell the alignment; a folder made for them goes again where the run fails."""
+    from tomostream.engine.recon.imod import ImodJob, write_imod
+    from tomostream.engine.recon.solution import aln_of
+
+    outputs.text(names.aln, files.format_aln(aln_of(solution, data.stack)))
+    if solution.quality is not None:
+        quality = replace(solution.quality, program=f"{NAME} {__version__}")
+        outputs.text(names.quality, files.format_quality(quality))
+    if arguments.integer("-OutImod") == 0 or data.angles is None:
+        return
+    if not os.path.isdir(names.imod_folder):
+        os.mkdir(names.imod_folder)
+        leave.callback(os.rmdir, names.imod_folder)
+    orders = [row.order if row.order is not None else i + 1 for i, row in enumerate(data.angles)]
+    shown = {t.section: t.tilt_deg for t in solution.used} | {d.section: d.tilt_deg for d in solution.dark}
+    angles = [shown.get(i, row.tilt_deg) for i, row in enumerate(data.angles)]
+    job = ImodJob(arguments.integer("-OutImod"), names, os.path.abspath(data.stack.path), orders, angles)
+    write_imod(outputs, job, data.stack, solution, options)
+
+
+def _write_result(
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    options: ReconOptions,
+    outputs: Outputs,
+    log: Log,
+) -> None:
+    """The tomogram, or with -VolZ 0 the aligned stack."""
+    from tomostream.engine.recon.tomogram import reconstruct, write_aligned_stack
+
+    axis = solution.tilt_axis_deg
+    if options.depth_px == 0:
+        write_aligned_stack(data.stack, solution.used, axis, options, outputs, names.volume, log.share)
+        return
+    log.say(f"reconstruction: {options.method.name}")
+    size = reconstruct(
+        data.stack, solution.used, axis, options, outputs, names.volume, (names.proj_xy, names.proj_xz), log.share
+    )
+    log.say("tomogram of {} x {} x {}".format(*size))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

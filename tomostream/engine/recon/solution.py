@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where every tilt of a series goes: from an alignment file, from our own alignment, or nowhere else than it is."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.engine.recon.aligned import LocalShifts, Placement
+from tomostream.engine.recon.tomogram import TiltUse
+from tomostream.programs import aretomo as files
+
+if TYPE_CHECKING:
+    from tomostream.engine.align import Alignment
+    from tomostream.engine.recon.stack import TiltStack
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Every used tilt, sorted by tilt angle, and the sections left out with the reason of each.
+
+    Tilt angles are those of the reconstruction (with the offset, where it is applied). `tilt_axis_deg` is that of the
+    middle tilt: it decides, as in AreTomo2, whether x and y are swapped.
+    """
+
+    used: tuple[TiltUse, ...]
+    dark: tuple[files.DarkFrame, ...] = ()
+    reasons: tuple[tuple[int, str], ...] = ()
+    quality: files.Quality | None = None
+
+    @property
+    def tilt_axis_deg(self) -> float:
+        return self.used[len(self.used) // 2].placement.rot_deg
+
+    def with_doses(self, doses: dict[int, float]) -> Solution:
+        """The same with the dose before each tilt, by section."""
+        return replace(self, used=tuple(replace(t, pre_exposure=doses[t.section]) for t in self.used))
+
+    def without(self, reasons: dict[int, str]) -> Solution:
+        """The same without some sections."""
+        used = tuple(t for t in self.used if t.section not in reasons)
+        if not used:
+            raise EngineError(f"no tilt is left to reconstruct from ({next(iter(reasons.values()))})")
+        return replace(self, used=used, reasons=(*self.reasons, *sorted(reasons.items())))
+
+
+def read_aln(path: str) -> files.AlnFile:
+    """Read an alignment file. Raises EngineError where it is missing or makes no sense."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return files.parse_aln(handle.read(), path)
+    except OSError as error:
+        raise EngineError(sentence_of(error, path)) from None
+    except files.AlnError as error:
+        raise EngineError(str(error)) from None
+
+
+def read_angles(path: str, sections: int) -> tuple[files.AngleRow, ...]:
+    """Read an angle file of `sections` rows. Raises EngineError where it is missing, malformed or of another length."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            rows = files.parse_angles(handle.read(), path)
+    except OSError as error:
+        raise EngineError(sentence_of(error, path)) from None
+    except files.AlnError as error:
+        raise EngineError(str(error)) from None
+    if len(rows) != sections:
+        raise EngineError(f"{path} has {len(rows)} tilt angles, but the stack has {sections} sections: they must match")
+    return rows
+
+
+def of_aln(path: str, stack: TiltStack) -> Solution:
+    """The solution in an alignment file, for `stack`.
+
+    Raises
+    ------
+    EngineError
+        Where the file is not for a stack of this size.
+    """
+    aln = read_aln(path)
+    ny, nx = stack.shape
+    if aln.raw_size is not None and aln.raw_size != (nx, ny, stack.sections):
+        raise EngineError(
+            "{} is for a stack of {} x {} px and {} sections, but {} has {} x {} px and {} sections".format(
+                path, *aln.raw_size, stack.path, nx, ny, stack.sections
+            )
+        )
+    try:
+        sections, dark = files.raw_sections(aln, stack.sections)
+    except files.AlnError as error:
+        raise EngineError(f"{path}: {error}") from None
+    local = _local_shifts(aln)
+    used = [
+        TiltUse(section, row.tilt_deg, Placement(row.rot_deg, row.tx, row.ty, local.get(number)))
+        for number, (section, row) in enumerate(zip(sections, aln.rows, strict=True))
+    ]
+    return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)), tuple(aln.dark), tuple((s, "dark") for s in dark))
+
+
+def _local_shifts(aln: files.AlnFile) -> dict[int, LocalShifts]:
+    """Local shifts by row, of the patches that are marked good."""
+    rows: dict[int, list[files.LocalShift]] = {}
+    for shift in aln.local:
+        if shift.good >= 0.9:
+            rows.setdefault(shift.row, []).append(shift)
+    return {
+        row: LocalShifts(*(np.array([getattr(s, name) for s in shifts]) for name in ("x", "y", "dx", "dy")))
+        for row, shifts in rows.items()
+    }
+
+
+def of_identity(angles: Sequence[float]) -> Solution:
+    """A stack that is aligned already."""
+    used = [TiltUse(section, angle, Placement(0.0, 0.0, 0.0)) for section, angle in enumerate(angles)]
+    return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)))
+
+
+def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float = 0.0) -> Solution:
+    """The solution in our own alignment.
+
+    Its shifts are from pixel index n / 2 and are moved to the centre of the area, (n - 1) / 2, which IMOD and AreTomo
+    mean, half a pixel further; then the specimen is moved in its plane, so that the least tilted image has no shift.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        Its tilts hold the nominal angles.
+    apply_offset : bool
+        Whether the reconstruction is to use the tilt offset (-TiltCor 1).
+    given_offset : float
+        Offset of the user's own (degrees) that the alignment was given in its angles.
+    """
+    measured = alignment.tilt_offset_deg
+    nominal = {t.section: t.tilt_deg - given_offset for t in alignment.tilts}
+    offset = measured + given_offset
+    shown = {section: tilt + (offset if apply_offset else 0.0) for section, tilt in nominal.items()}
+    kept = [t for t in alignment.tilts if t.used]
+    if not kept:
+        raise EngineError("no tilt could be aligned: " + next((t.reason for t in alignment.tilts if t.reason), ""))
+    reference = min(kept, key=lambda t: abs(t.tilt_deg))
+    used = []
+    for tilt in kept:
+        cosine = math.cos(math.radians(tilt.tilt_deg + measured))
+        share = cosine / math.cos(math.radians(reference.tilt_deg + measured))
+        across, along = _turned(reference.tx + 0.5, reference.ty + 0.5, -reference.rot_deg)
+        x, y = _turned(across * share, along, tilt.rot_deg)
+        place = Placement(tilt.rot_deg, tilt.tx + 0.5 - x, tilt.ty + 0.5 - y)
+        used.append(TiltUse(tilt.section, shown[tilt.section], place))
+    ordered = sorted(nominal, key=lambda section: nominal[section])
+    dark = tuple(
+        files.DarkFrame(ordered.index(t.section), t.section, shown[t.section]) for t in alignment.tilts if not t.used
+    )
+    return Solution(
+        used=tuple(sorted(used, key=lambda t: t.tilt_deg)),
+        dark=tuple(sorted(dark, key=lambda d: d.frame)),
+        reasons=tuple((t.section, t.reason) for t in alignment.tilts if not t.used),
+        quality=_quality(alignment, nominal, offset),
+    )
+
+
+def _turned(x: float, y: float, degrees: float) -> tuple[float, float]:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return c * x - s * y, s * x + c * y
+
+
+def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> files.Quality:
+    return files.Quality(
+        tilts=tuple(
+            files.TiltQuality(
+                section=t.section,
+                tilt_deg=nominal[t.section],
+                used=t.used,
+                reason=t.reason,
+                sigma_px=None if t.sigma_px is None else math.hypot(*t.sigma_px),
+            )
+            for t in alignment.tilts
+        ),
+        tilt_axis_deg=alignment.tilt_axis_deg,
+        tilt_offset_deg=offset,
+        thickness_A=alignment.thickness_A,
+        quality=alignment.quality,
+        quality_note=alignment.quality_note,
+    )
+
+
+def aln_of(solution: Solution, stack: TiltStack) -> files.AlnFile:
+    """The `.aln` of a solution."""
+    ny, nx = stack.shape
+    rows = tuple(
+        files.AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used
+    )
+    return files.AlnFile(rows, solution.dark, (nx, ny, stack.sections))
+
+
+def stem_of(path: str) -> str:
+    """Name of a file without folder and last extension."""
+    return os.path.splitext(os.path.basename(path))[0]
