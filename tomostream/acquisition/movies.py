@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a movie file is written to its end, told from its structure alone: nothing is decoded.
+
+TIFF, BigTIFF and EER: the chain of directories and all strips or tiles they point at must lie in the file. MRC: the
+size must be what the header says. A file can pass and still grow (a TIFF is whole after every frame, and uncompressed
+pixels that a file server has not got yet are zeros like any): the caller waits for stillness too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tomostream.acquisition.facts import Known, MdocFacts
+
+COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
+
+
+@dataclass(frozen=True)
+class MovieCheck:
+    """What the structure of a movie file says.
+
+    `state`: complete; growing (not complete now, may still become so); broken (can never become complete); unknown (not
+    a format whose structure can be checked). `reason` is a sentence, "" when complete. `width`, `height` in pixels and
+    `frames` as in the file (EER: raw fractions, unrendered), None where the file does not say. `dtype` is NumPy's name
+    of the pixel type, or "uint4" (packed) or "eer". `pixel_size` in A per pixel of the file, None if it does not hold
+    one that can be meant.
+    """
+
+    state: str
+    reason: str = ""
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    dtype: str | None = None
+    pixel_size: float | None = None
+
+
+class _NotYet(Exception):
+    """What is read is not in the file, or zeros: it may still be written."""
+
+
+class _Never(Exception):
+    """What is read is wrong, and writing more cannot make it right."""
+
+
+def check_movie(path: str | os.PathLike[str]) -> MovieCheck:
+    """Tell from its structure whether a movie file is complete. Costs a few reads a directory; never raises.
+
+    A file that is not there or cannot be opened is `growing`: that can change.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return MovieCheck(GROWING, "The file does not exist.")
+    except PermissionError:
+        return MovieCheck(GROWING, "There is no permission to read the file.")
+    except (OSError, ValueError) as error:
+        return MovieCheck(GROWING, f"The file cannot be opened: {error}.")
+    try:
+        return _check(_File(descriptor), os.fsdecode(path).lower())
+    except _NotYet as reason:
+        return MovieCheck(GROWING, str(reason))
+    except _Never as reason:
+        return MovieCheck(BROKEN, str(reason))
+    except OSError as error:
+        return MovieCheck(GROWING, f"The file cannot be read: {error}.")
+    finally:
+        os.close(descriptor)
+
+
+class _File:
+    """Reads at places of an open file, without mapping it: a mapped file that shrinks kills the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _Never("It is not a file.")
+        self.descriptor = descriptor
+        self.size = status.st_size
+
+    def read(self, offset: int, count: int, what: str) -> bytes:
+        """Read all of `count` bytes, or say that `what` is not written yet."""
+        if offset + count <= self.size:
+            data = os.pread(self.descriptor, count, offset)
+            if len(data) == count:
+                return data
+        raise _NotYet(f"The file ends at byte {self.size}, before the end of {what}.")
+
+    def read_some(self, offset: int, count: int) -> bytes:
+        """Read up to `count` bytes, fewer at the end of the file."""
+        return os.pread(self.descriptor, count, offset) if offset < self.size else b""
+
+
+def _check(file: _File, name: str) -> MovieCheck:
+    if file.size == 0:
+        raise _NotYet("The file is empty.")
+    start = file.read_some(0, 1024)
+    if start[:4] in _TIFF_MAGIC:
+        return _check_tiff(file)
+    if not any(start):
+        raise _NotYet("The file begins with zeros: its header is not written yet.")
+    if name.endswith((".mrc", ".mrcs")) or start[208:211] == b"MAP":
+        return _check_mrc(file)
+    if name.endswith((".tif", ".tiff", ".eer")):
+        if len(start) < 4 and any(magic.startswith(start) for magic in _TIFF_MAGIC):
+            raise _NotYet("The file is shorter than a TIFF header.")
+        raise _Never("It is not a TIFF or EER file, whatever its name says.")
+    return MovieCheck(UNKNOWN, "It is not a TIFF, EER or MRC file: its structure cannot be checked.")
+
+
+# ---------------------------------------------------------------------------------------------------------------- MRC
+
+#: MRC mode -> (bits a pixel, pixel type).
+_MRC_MODES = {0: (8, "int8"), 1: (16, "int16"), 2: (32, "float32"), 6: (16, "uint16"), 12: (16, "float16"),
+              101: (4, "uint4")}
+_LARGEST_SIDE = 1_000_000
+
+
+def _check_mrc(file: _File) -> MovieCheck:
+    """Compare the size of the file with what the MRC2014 header says."""
+    header = file.read(0, 1024, "the MRC header")
+    order = _mrc_byte_order(header)
+    width, height, frames, mode = struct.unpack_from(f"{order}4i", header)
+    (extended,) = struct.unpack_from(f"{order}i", header, 92)
+    if min(width, height, frames) < 0 or max(width, height, frames) > _LARGEST_SIDE or extended < 0:
+        raise _Never(f"It is no MRC file: {width} x {height} x {frames} pixels in its header.")
+    if 0 in (width, height, frames):
+        raise _NotYet(f"Its MRC header says {width} x {height} x {frames} pixels: it is not written to the end yet.")
+    if mode not in _MRC_MODES:
+        raise _Never(f"Its MRC mode {mode} is not one of a movie ({', '.join(map(str, _MRC_MODES))}).")
+    bits, dtype = _MRC_MODES[mode]
+    frame_bytes = (width * bits + 7) // 8 * height
+    expected = 1024 + extended + frame_bytes * frames
+    if file.size < expected:
+        raise _NotYet(f"The file is {file.size} bytes long, its MRC header says {expected}.")
+    if file.size >= expected + frame_bytes:
+        raise _NotYet(f"The file holds more frames than the {frames} of its MRC header: the header is not final yet.")
+    return MovieCheck(COMPLETE, "", width, height, frames, dtype, _mrc_pixel_size(header, order))
+
+
+def _mrc_byte_order(header: bytes) -> str:
+    """Return the byte order: by the machine stamp, else by which one gives a mode that exists."""
+    if header[212:213] == b"\x44":
+        return "<"
+    if header[212:213] == b"\x11":
+        return ">"
+    return "<" if struct.unpack_from("<i", header, 12)[0] in _MRC_MODES else ">"
+
+
+def _mrc_pixel_size(header: bytes, order: str) -> float | None:
+    """Return cell length / sampling, A. 1.0 exactly is what programs write that do not know it."""
+    (sampling,) = struct.unpack_from(f"{order}i", header, 28)
+    (length,) = struct.unpack_from(f"{order}f", header, 40)
+    size = length / sampling if sampling > 0 else 0.0
+    return None if size == 1.0 else _plausible(size)
+
+
+def _plausible(size: float) -> float | None:
+    """Return a pixel size in A if a movie can have it, with the digits that a float32 holds; else None."""
+    return float(f"{size:.6g}") if 0.05 < size < 100.0 else None
+
+
+# --------------------------------------------------------------------------------------------------------------- TIFF
+
+_TIFF_MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4", 11: "f4",
+          12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_RATIONALS = (5, 10)
+_INTEGERS = (1, 3, 4, 13, 16, 18)
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
+_OFFSETS, _COUNTS, _SAMPLES, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 277, 324, 325
+_RESOLUTION, _UNIT, _FORMAT, _EER_METADATA = 282, 296, 339, 65001
+_EER_COMPRESSIONS = (65000, 65001, 65002)
+_UNCOMPRESSED = 1
+_MOST_DIRECTORIES = 200_000
+_MOST_ENTRIES = 4096
+_MOST_STRIPS = 2**22
+_LONGEST_TEXT = 2**20
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One field of a directory: `data` holds the value, or its offset in the file."""
+
+    kind: int
+    count: int
+    data: bytes
+
+
+class _Tiff:
+    """The layout of one TIFF or BigTIFF file."""
+
+    def __init__(self, file: _File) -> None:
+        self.file = file
+        self.order, self.big = _TIFF_MAGIC[file.read(0, 4, "the TIFF header")]
+        self.pointer = f"{self.order}{'Q' if self.big else 'I'}"
+        self.inline = 8 if self.big else 4
+        header = file.read(0, 16 if self.big else 8, "the TIFF header")
+        if self.big and header[4:8] not in (b"\x08\0\0\0", b"\0\x08\0\0"):
+            raise _Never("Its BigTIFF header is wrong.")
+        (self.first,) = struct.unpack_from(self.pointer, header, 8 if self.big else 4)
+
+    def directory(self, offset: int, number: int) -> tuple[dict[int, _Entry], int]:
+        """Return the fields of the directory at `offset`, and the offset of the next (0: it is the last)."""
+        what = f"directory {number}"
+        head, entry = (8, 20) if self.big else (2, 12)
+        chunk = self.file.read_some(offset, 512)
+        if len(chunk) < head:
+            raise _NotYet(f"The file ends at byte {self.file.size}, before {what} at byte {offset}.")
+        (count,) = struct.unpack_from(f"{self.order}{'Q' if self.big else 'H'}", chunk)
+        if count == 0:
+            raise _NotYet(f"Where {what} begins (byte {offset}) there are still zeros.")
+        if count > _MOST_ENTRIES:
+            raise _Never(f"At byte {offset}, where {what} should be, there is none.")
+        length = head + count * entry + self.inline
+        data = chunk if len(chunk) >= length else self.file.read(offset, length, what)
+        layout = f"{self.order}HH{'Q8s' if self.big else 'I4s'}"
+        fields = {tag: _Entry(kind, number_of, value) for tag, kind, number_of, value
+                  in struct.iter_unpack(layout, data[head:head + count * entry])}
+        if 0 in fields:
+            raise _NotYet(f"In {what} (byte {offset}) there are still zeros.")
+        return fields, struct.unpack_from(self.pointer, data, head + count * entry)[0]
+
+    def raw(self, entry: _Entry, what: str) -> bytes:
+        """Return the bytes of a field's value, wherever they are."""
+        size = np.dtype(_TYPES.get(entry.kind, "u1")).itemsize * entry.count * (2 if entry.kind in _RATIONALS else 1)
+        if size <= self.inline:
+            return entry.data[:size]
+        return self.file.read(struct.unpack(self.pointer, entry.data)[0], size, what)
+
+    def values(self, entry: _Entry, what: str) -> np.ndarray:
+        """Return the value of a field as an array, shape (count,), or (2 * count,) for rationals."""
+        return np.frombuffer(self.raw(entry, what), dtype=f"{self.order}{_TYPES.get(entry.kind, 'u1')}")
+
+    def integer(self, fields: dict[int, _Entry], tag: int, default: int, what: str) -> int:
+        """Return the first value of an integer field."""
+        entry = fields.get(tag)
+        if entry is None or entry.count == 0 or entry.kind not in _INTEGERS:
+            return default
+        return int(self.values(entry, what)[0])
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One full-size image of a TIFF."""
+
+    width: int
+    height: int
+    dtype: str
+    eer: bool
+
+
+def _check_tiff(file: _File) -> MovieCheck:
+    """Walk the chain of directories; every one and all it points at must be in the file."""
+    tiff = _Tiff(file)
+    if tiff.first == 0:
+        raise _NotYet("The offset of the first TIFF directory is not written yet.")
+    frames: list[_Frame] = []
+    pixel_size: float | None = None
+    offset, seen = tiff.first, set[int]()
+    while offset != 0:
+        if offset in seen or offset < 8 or len(seen) >= _MOST_DIRECTORIES:
+            raise _Never(f"Its chain of TIFF directories is wrong at byte {offset}.")
+        seen.add(offset)
+        fields, following = tiff.directory(offset, len(seen))
+        frame = _check_directory(tiff, fields, f"directory {len(seen)}")
+        if frame is not None:
+            frames.append(frame)
+        pixel_size = _tiff_pixel_size(tiff, fields) if len(seen) == 1 else pixel_size
+        offset = following
+    if not frames:
+        raise _Never("None of its TIFF directories holds an image.")
+    kept = [frame for frame in frames if frame.eer] or frames
+    first = kept[0]
+    count = sum((frame.width, frame.height) == (first.width, first.height) for frame in kept)
+    return MovieCheck(COMPLETE, "", first.width, first.height, count, "eer" if first.eer else first.dtype, pixel_size)
+
+
+def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Frame | None:
+    """Check that all the data of one image are in the file; None if it is no full-size image."""
+    width, height = (tiff.integer(fields, tag, 0, what) for tag in (_WIDTH, _HEIGHT))
+    if tiff.integer(fields, _SUBFILE, 0, what) & 1 or _WIDTH not in fields:
+        return None
+    if width <= 0 or height <= 0 or max(width, height) > _LARGEST_SIDE:
+        raise _Never(f"In {what} the image is {width} x {height} pixels.")
+    offsets, counts = (fields.get(_TILE_OFFSETS, fields.get(_OFFSETS)), fields.get(_TILE_COUNTS, fields.get(_COUNTS)))
+    if offsets is None or counts is None or offsets.count == 0 or offsets.count != counts.count:
+        raise _Never(f"In {what} the offsets or sizes of the image data are missing.")
+    if {offsets.kind, counts.kind} - {*_INTEGERS} or offsets.count > _MOST_STRIPS:
+        raise _Never(f"In {what} the offsets or sizes of the image data are no integers.")
+    compression = tiff.integer(fields, _COMPRESSION, _UNCOMPRESSED, what)
+    bits = tiff.integer(fields, _BITS, 1, what)
+    total = _check_data(tiff, tiff.values(offsets, what), tiff.values(counts, what), compression, what)
+    samples = tiff.integer(fields, _SAMPLES, 1, what)
+    if compression == _UNCOMPRESSED and total < (width * bits * samples + 7) // 8 * height:
+        raise _NotYet(f"In {what} there are {total} bytes of data: fewer than {width} x {height} pixels need.")
+    kind = {2: "int", 3: "float"}.get(tiff.integer(fields, _FORMAT, 1, what), "uint")
+    return _Frame(width, height, f"{kind}{bits}", compression in _EER_COMPRESSIONS)
+
+
+def _check_data(tiff: _Tiff, offsets: np.ndarray, counts: np.ndarray, compression: int, what: str) -> int:
+    """Check that the strips or tiles lie in the file and are written; return how many bytes they are."""
+    first, last = int(offsets.min()), int(offsets.argmax())
+    if first == 0 or int(counts.min()) == 0:
+        raise _NotYet(f"In {what} some image data are not written yet.")
+    ends = offsets.astype(np.float64) + counts.astype(np.float64)
+    end = int(ends.max())
+    if end > tiff.file.size:
+        raise _NotYet(f"The image data of {what} end at byte {end}, the file at byte {tiff.file.size}.")
+    if compression != _UNCOMPRESSED:
+        # A compressed strip never begins with so many zeros: the file was made at its full length and is being filled.
+        sample = tiff.file.read(int(offsets[last]), min(int(counts[last]), 64), f"the data of {what}")
+        if len(sample) == 64 and not any(sample):
+            raise _NotYet(f"The image data of {what} are still zeros.")
+    return int(counts.astype(np.float64).sum())
+
+
+def _tiff_pixel_size(tiff: _Tiff, fields: dict[int, _Entry]) -> float | None:
+    """Return the pixel size, A, that EER's metadata or the resolution of a TIFF give; None if none can be meant."""
+    what = "the fields of directory 1"
+    metadata = fields.get(_EER_METADATA)
+    if metadata is not None and metadata.count <= _LONGEST_TEXT:
+        found = re.search(rb'"sensorPixelSize\.(?:width|height)"[^>]*>\s*([-+.0-9eE]{1,32})', tiff.raw(metadata, what))
+        size = _to_float(found[1]) if found is not None else None
+        if size is not None:
+            return _plausible(size * 1e10)
+    resolution = fields.get(_RESOLUTION)
+    if resolution is None or resolution.kind != 5 or resolution.count != 1:
+        return None
+    numerator, denominator = (int(value) for value in tiff.values(resolution, what))
+    per_unit = {2: 2.54e8, 3: 1e8}.get(tiff.integer(fields, _UNIT, 2, what))
+    if per_unit is None or numerator == 0:
+        return None
+    return _plausible(per_unit * denominator / numerator)
+
+
+def _to_float(text: bytes) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------- pixel size
+
+
+def movie_pixel_size(facts: MdocFacts, movie: MovieCheck | None = None) -> Known[float]:
+    """Return the pixel size of the movies of a series, A per pixel of the file, and from where.
+
+    PixelSpacing is that of the image which the mdoc describes, at its binning. Where the size of that image (ImageSize)
+    and of a movie are known, the movie's pixel is PixelSpacing times their ratio, as both show the same area. Else it
+    follows from Binning (0.5 is a super-resolution movie).
+
+    Parameters
+    ----------
+    facts : the mdoc of the series.
+    movie : one of its movies, if there is one already.
+    """
+    spacing = facts.pixel_size.value
+    ratio = None if movie is None else _size_ratio(facts.evidence.get("ImageSize", ""), movie)
+    if spacing is None or ratio is None:
+        return facts.movie_pixel_size
+    return Known(spacing * ratio, f"{facts.pixel_size.source} x ImageSize / size of the movie ({ratio:g})")
+
+
+def _size_ratio(image_size: str, movie: MovieCheck) -> float | None:
+    """Return image pixels a movie pixel, a power of two or its neighbour 3; None if the two do not show one area."""
+    words: Sequence[str] = image_size.split()
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and len(word) < 7 for word in words):
+        return None
+    image = sorted(int(word) for word in words)
+    sides = sorted((movie.width or 0, movie.height or 0))
+    if min(*image, *sides) <= 0:
+        return None
+    known = (0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0)
+    ratios = [small / large for small, large in zip(image, sides, strict=True)]
+    nearest = min(known, key=lambda value: abs(value - ratios[0]) / value)
+    return nearest if all(abs(ratio - nearest) < 0.04 * nearest for ratio in ratios) else None
