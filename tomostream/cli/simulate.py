@@ -76,7 +76,8 @@ def _add_writing(group: _Group) -> None:
     add("--start-delay", type=float, default=0.0, metavar="S", help="seconds before the first exposure (default: 0)")
     add("--format", default=FORMATS[0], choices=FORMATS, help=f"of the movies (default: {FORMATS[0]})")
     add("--write", default=WRITES[0], choices=WRITES,
-        help=f"movies appear whole, or grow in place, as sections do then (default: {WRITES[0]})")
+        help="movies appear whole (atomic), grow in place (slow), or grow by whole frames, each time a valid, shorter "
+             f"movie (frames); but for atomic the mdocs are seen half-written, too (default: {WRITES[0]})")
     add("--rewrite", action="store_true", help="write the whole mdoc anew at every exposure, as some scripts do")
     add("--half1", action="store_true",
         help="with --scheme bidirectional: at the turn the mdoc is renamed to -half1 and a new one begins, its "

@@ -76,6 +76,20 @@ def _tiff(frames: NDArray[np.integer], pixel_size: float) -> bytes:
     return out.getvalue()
 
 
+def first_frames(data: bytes, count: int) -> bytes:
+    """The bytes of a TIFF movie made by `encode` at the time when `count` of its frames had been written.
+
+    A writer of TIFF appends the directory and the strips of a frame, and only then lets the directory before point to
+    it: a movie that grows by frames looks like a complete, shorter one all the time.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if count >= len(file.pages):
+            return data
+        last, following = file.pages[count - 1], file.pages[count]
+        pointer = last.offset + 2 + 12 * int.from_bytes(data[last.offset : last.offset + 2], "little")
+        return data[:pointer] + bytes(4) + data[pointer + 4 : following.offset]
+
+
 def _mrc(frames: NDArray[np.integer], pixel_size: float) -> bytes:
     """An MRC stack of mode 1 (int16), IMOD's header: 1024 bytes, little-endian (MRC2014)."""
     count, rows, columns = frames.shape

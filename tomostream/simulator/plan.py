@@ -12,7 +12,7 @@ from tomostream.simulator.faults import Faults
 from tomostream.simulator.schemes import SCHEMES, acquisition_order
 
 FORMATS = ("tif", "mrc")
-WRITES = ("atomic", "slow")
+WRITES = ("atomic", "slow", "frames")
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Plan:
 
     `size` is (nx, ny). `tilt_axis` follows IMOD: rotation of the tilt axis from the y axis; the mdoc gives it with
     `axis_error` added, rounded to 0.1 degree as SerialEM does. `dose` is that of one tilt, shared by its `frames`.
-    `interval` is the time from one exposure to the next, 0 for as fast as possible. `max_shift` is the largest error of
-    tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in um, positive for
-    underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis.
+    `interval` is the time from one exposure to the next, 0 for as fast as possible. `write`: movies appear whole
+    (atomic), grow in place (slow), or grow by whole frames, each time a valid movie (frames). `max_shift` is the
+    largest error of tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in
+    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis.
     """
 
     series: int = 1

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from tomostream.simulator.plan import Exposure, Plan
 
-#: Into how many pieces a movie is cut when it grows in place.
+#: Into how many pieces a movie is cut when it grows in place, if not by frames.
 PIECES = 8
 #: Share of the interval that a movie takes to grow in place.
 GROWTH = 0.8
@@ -45,7 +45,7 @@ def timeline(plan: Plan, exposures: list[Exposure], turn: int | None) -> list[Ac
             if exposure.tilt == 0:
                 actions.append(Action(finished, "spoiled-mdoc", exposure.series))
             continue
-        if plan.write == "slow":
+        if plan.write != "atomic":
             actions.append(Action(finished, "half-section", exposure.series, exposure))
         actions.append(Action(finished + _pause(plan), "section", exposure.series, exposure))
         if last[exposure.series] is exposure and plan.faults.of("extra-section", exposure.series + 1):
@@ -59,12 +59,12 @@ def _start(plan: Plan, exposure: Exposure) -> float:
 
 def _finished(plan: Plan, exposure: Exposure) -> float:
     """When the movie of an exposure lies whole on disk."""
-    return _start(plan, exposure) + (GROWTH * plan.interval if plan.write == "slow" else 0.0)
+    return _start(plan, exposure) + (0.0 if plan.write == "atomic" else GROWTH * plan.interval)
 
 
 def _pause(plan: Plan) -> float:
     """For how long a section stays half-written."""
-    return 0.1 * plan.interval if plan.write == "slow" else 0.0
+    return 0.0 if plan.write == "atomic" else 0.1 * plan.interval
 
 
 def _is_repeat(exposures: list[Exposure], exposure: Exposure) -> bool:
@@ -92,10 +92,11 @@ def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
     if stuck is not None:
         yield Action(end, "piece", exposure.series, exposure, 0.5)
         yield Action(end + (stuck.seconds or 0.0), "movie", exposure.series, exposure, total)
-    elif plan.write == "slow":
-        for piece in range(1, PIECES):
-            yield Action(end - GROWTH * plan.interval * (1 - piece / PIECES), "piece", exposure.series, exposure,
-                         total * piece / PIECES)  # fmt: skip
+    elif plan.write != "atomic":
+        pieces = PIECES if plan.write == "slow" else plan.frames
+        for piece in range(1, pieces):
+            yield Action(end - GROWTH * plan.interval * (1 - piece / pieces), "piece", exposure.series, exposure,
+                         total * piece / pieces)  # fmt: skip
         yield Action(end, "movie", exposure.series, exposure, total)
     else:
         yield Action(end, "movie", exposure.series, exposure, total)

@@ -224,6 +224,11 @@ class Writer:
             hidden = self._incoming / f".{path.name}.part"
             hidden.write_bytes(data[:length])
             os.replace(hidden, path)
+        elif self.plan.write == "frames" and self.plan.format == "tif" and length < len(data):
+            frames = max(1, int(action.part * self.plan.frames))
+            _write_over(path, movies.first_frames(data, frames))
+        elif self.plan.write == "frames":
+            _write_over(path, data[:length])
         else:
             with open(path, "ab") as file:
                 file.write(data[have:length])
@@ -362,6 +367,12 @@ def _never(exposure: Exposure, angle: float, extension: str) -> Exposure:
     name = f"{stem}_{truth.order + 1:03d}_{angle:.1f}.{extension}"
     later = replace(truth, movie=name, angle=round(angle, 5), prior_dose=truth.prior_dose + truth.dose)
     return replace(exposure, truth=later, slot=exposure.slot + 1)
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write the file in place from its first byte, without cutting it short in between."""
+    with open(path, "r+b" if path.exists() else "wb") as file:
+        file.write(data)
 
 
 def _replace(path: Path, data: bytes, folder: Path | None = None) -> None:

@@ -22,6 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomostream import cli
+from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.movies import check_movie
 from tomostream.simulator import Faults, Plan, ReplayScene, SimulatedScene, VirtualClock, Writer, parse_fault, simulate
 from tomostream.simulator import movies as movie_files
 from tomostream.simulator.faults import KINDS
@@ -326,6 +328,18 @@ class WritingTest(FolderTest):
         self.assertEqual(sizes, sorted(sizes))
         self.assertEqual(halves, 5)
 
+    def test_writes_by_frames_show_a_valid_shorter_movie_at_every_moment(self) -> None:
+        writer, counts = self.writer(write="frames", interval=9.0), []
+        while not writer.finished:
+            action = writer.step()
+            if action.kind in ("piece", "movie") and action.exposure is not None:
+                path = self.out / "frames" / action.exposure.truth.movie
+                self.assertEqual(check_movie(path).state, "complete")
+                counts.append(check_movie(path).frames)
+        self.assertEqual(counts, [1, 2, 3] * 5)
+        frames = writer.scene.render(writer.scene.exposures[4])
+        np.testing.assert_array_equal(tifffile.imread(path)[:, ::-1], frames)
+
     def test_exposures_follow_at_the_interval_after_the_delay(self) -> None:
         scene = SimulatedScene(replace(SMALL, interval=20.0, start_delay=7.0))
         times = [action.time for action in timeline(scene.plan, scene.exposures, None) if action.kind == "movie"]
@@ -368,6 +382,20 @@ class MdocTest(FolderTest):
         stamps = [int(value) for value in re.findall(r"TimeStamp = (\d+)", text)]
         self.assertEqual(np.diff(stamps).tolist(), [25] * 4)
 
+    def test_the_reader_of_mdocs_finds_what_truth_says(self) -> None:
+        for number, changes in enumerate(({}, {"scheme": "bidirectional", "half1": True}, {"tilt_axis": 0.0})):
+            self.out = self.out / str(number)
+            self.acquire(SMALL, **changes)
+            facts, truth = read_mdoc(self.out / "mdocs" / "TS_01.mrc.mdoc"), self.truth()
+            self.assertEqual((facts.kind, facts.series_name, facts.warnings), ("tilt-series", "TS_01", ()))
+            found = (facts.tilt_axis.value, facts.movie_pixel_size.value, facts.voltage.value)
+            self.assertEqual(found, (truth["series"][0]["tilt_axis_deg"], 12.0, 300.0))
+            tilts = [(one.movie, one.angle, one.order, one.dose.value, one.prior_dose.value) for one in facts.tilts]
+            self.assertEqual(tilts, [
+                tuple(tilt[key] for key in ("movie", "angle_deg", "acquisition_order", "dose_e_per_A2",
+                                            "prior_dose_e_per_A2"))
+                for tilt in truth["series"][0]["tilts"]])  # fmt: skip
+
     def test_lines_end_as_on_windows(self) -> None:
         self.acquire(SMALL)
         data = (self.out / "mdocs" / "TS_01.mrc.mdoc").read_bytes()
@@ -404,6 +432,7 @@ class FaultTest(FolderTest):
         self.acquire(SMALL, faults=faults("truncated:1:3"))
         cut = (self.out / "frames" / "TS_01_003_-3.0.tif").read_bytes()
         self.assertEqual(cut, whole[: round(len(whole) / 2)])
+        self.assertEqual(check_movie(self.out / "frames" / "TS_01_003_-3.0.tif").state, "growing")
 
     def test_a_late_movie_comes_after_its_section(self) -> None:
         scene = SimulatedScene(replace(SMALL, interval=10.0, faults=faults("late:1:2:95")))
@@ -501,6 +530,10 @@ class ReplayTest(FolderTest):
     def test_thinned_frames_of_a_poisson_image_are_independent(self) -> None:
         first, second = thin(self.rng, self.rng.poisson(40, (200, 200)), 2)
         self.assertLess(abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]), 0.03)
+
+    def test_thinned_frames_get_the_same_share(self) -> None:
+        sums = thin(self.rng, np.full((200, 200), 30), 5).sum(axis=(1, 2))
+        np.testing.assert_allclose(sums / sums.mean(), 1.0, atol=0.01)
 
     def test_the_scale_to_counts_is_found_from_the_noise(self) -> None:
         self.assertAlmostEqual(counts_scale(self.counts * 0.4), 2.5, delta=0.1)
