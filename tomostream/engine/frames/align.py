@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Global motion: where the content of each frame lies, from the frames themselves.
+
+Every frame is correlated with the sum of the others, moved to where the correlation has its peak, and so on until
+nothing moves. What makes it accurate at tomographic doses is the weight of each spatial frequency: not a fixed
+B-factor but the one of maximum likelihood, from the coherence between frames that is measured in the same iteration,
+
+    w(k) = X / (P ((n - 1) X + P - X)),
+
+P the mean power of a frame at k and X the mean cross power of two frames (the signal). It whitens, and it leaves out
+what the frames do not share. What makes it robust: a coarse stage that looks everywhere, from two starting points
+(no motion; frames added one by one outward from the middle), of which the better total correlation wins; regions
+without electrons are masked; a peak counts only if it stands out of the noise of its map, else the frame's position is
+interpolated; if most do not stand out, neighbours are summed and it begins again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+_WORKING_SIZE = 1100
+"""Frames are summed over square bins until their longer side is below this: 0.4 px of it are 1.5 px of a 4k frame."""
+_KEPT = 0.75
+"""Fraction of the binned frame's frequencies that is used: box binning folds the rest."""
+_SIGNIFICANT = 7.0
+"""A peak must stand out by this many standard deviations of its map: the largest of 600 000 noise values has 5.2."""
+_TOLERANCE = 0.004
+"""Iterations end when no frame moves by more than this, in pixels of the working size."""
+_MOST_ITERATIONS = 12
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Displacements of the frames.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (n, 2)
+        x, y in pixels of the frames, against the reference frame.
+    measured : ndarray of bool, shape (n,)
+        False where the frame's own peak did not stand out and its place is interpolated between its neighbours.
+    confidence : ndarray, shape (n,)
+        Height of the peak in standard deviations of its correlation map; 0 where there was none.
+    """
+
+    displacement: NDArray[np.float64]
+    measured: NDArray[np.bool_]
+    confidence: NDArray[np.float64]
+
+
+def bin_factor(shape: tuple[int, int]) -> int:
+    """Pixels to sum in each direction before alignment."""
+    return max(1, -(-max(shape) // _WORKING_SIZE))
+
+
+def binned(frame: NDArray, factor: int) -> NDArray[np.float32]:
+    """Sum over squares of `factor` pixels, as float32; what does not fill a square at the top and right is left out.
+
+    Rows first, while the numbers are small: integers are summed in the next wider type.
+    """
+    rows, columns = (n // factor * factor for n in frame.shape)
+    wide = np.dtype("f4") if frame.dtype.kind == "f" else np.dtype(f"{frame.dtype.kind}{min(8, frame.itemsize * 2)}")
+    summed = frame[0:rows:factor, :columns].astype(wide)
+    for start in range(1, factor):
+        summed += frame[start:rows:factor, :columns]
+    out = summed[:, 0::factor].astype(np.float32)
+    for start in range(1, factor):
+        out += summed[:, start::factor]
+    return out
+
+
+def measure(
+    images: Sequence[NDArray[np.float32]], factor: int, executor: Executor, group: int = 1, reference: int | None = None
+) -> Motion:
+    """Measure the displacement of every frame.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, shape (rows, columns)
+        The binned frames.
+    factor : int
+        Their bin factor: displacements are given in pixels of the frames.
+    executor : Executor
+        For the transforms, one frame a call.
+    group : int
+        -Group: frames to sum before they are aligned; the places of single frames are then interpolated.
+    reference : int, optional
+        0-based frame whose displacement is set to zero; by default the one in the middle, ``n // 2``.
+
+    Returns
+    -------
+    Motion
+    """
+    count = len(images)
+    usable = has_signal(images)
+    displacement = np.zeros((count, 2))
+    measured = np.zeros(count, bool)
+    confidence = np.zeros(count)
+    indices = np.nonzero(usable)[0]
+    if indices.size > 1:
+        spectra = _Spectra.of([images[i] for i in indices], executor)
+        own, peaks = _measure_groups(spectra, group)
+        displacement[indices], confidence[indices] = own * factor, peaks
+        measured[indices] = peaks >= _SIGNIFICANT
+    displacement = _interpolated(displacement, measured)
+    middle = count // 2 if reference is None else min(max(reference, 0), count - 1)
+    return Motion(displacement - displacement[middle], measured, confidence)
+
+
+def has_signal(images: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Which frames are more than blank: some spread, and at least a tenth of the usual mean if that is positive."""
+    means = np.array([float(image.mean()) for image in images])
+    spreads = np.array([float(image.std()) for image in images])
+    usual = float(np.median(means[spreads > 0])) if (spreads > 0).any() else 0.0
+    return (spreads > 0) & ((means > 0.1 * usual) if usual > 0 else True)
+
+
+def _interpolated(displacement: NDArray[np.float64], measured: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Fill the places of frames that were not measured from those before and after; zeros if fewer than two were."""
+    if measured.sum() < 2:
+        return np.zeros_like(displacement)
+    index = np.arange(len(displacement))
+    return np.stack([np.interp(index, index[measured], displacement[measured, axis]) for axis in (0, 1)], axis=1)
+
+
+def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """A weight, 0 to 1, (rows, columns) of the binned frames: where there are electrons, falling off at the borders.
+
+    Where the beam is blocked or the camera saturated, a pixel hardly changes from frame to frame; elsewhere it does, if
+    only by shot noise. Such regions keep still while the specimen moves, and would hold the alignment at zero.
+    """
+    rows, columns = images[0].shape
+    block = max(1, min(rows, columns) // 64)
+    mean = np.mean(images, axis=0)
+    change = np.zeros_like(mean)
+    for image in images:
+        change += (image - mean) ** 2
+    tall, wide = rows // block, columns // block
+    activity = change[: tall * block, : wide * block].reshape(tall, block, wide, block).mean(axis=(1, 3))
+    lit = activity > 0.1 * np.median(activity)
+    if len(images) < 2 or lit.mean() < 0.2:
+        lit[:] = True
+    lit = np.pad(lit, 1, constant_values=True)
+    eroded = np.minimum.reduce([lit[j : j + tall, i : i + wide] for j in range(3) for i in range(3)])
+    weight = np.ones((rows, columns), np.float32)
+    patch = np.repeat(np.repeat(eroded.astype(np.float32), block, axis=0), block, axis=1)
+    weight[: tall * block, : wide * block] = patch
+    if not eroded.all():
+        weight = _smooth(weight, block)
+    return weight * _border(rows)[:, None] * _border(columns)
+
+
+def _smooth(image: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """A running mean over 2 `width` + 1 pixels in both directions, so that a mask has no edge."""
+    from scipy.ndimage import uniform_filter
+
+    return uniform_filter(image, 2 * width + 1, mode="nearest")
+
+
+def _border(length: int) -> NDArray[np.float32]:
+    """A cosine fall to zero over the outer twentieth at both ends: the transform sees no edge of the frame."""
+    width = max(1, length // 20)
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
+    return np.concatenate([ramp, np.ones(length - 2 * width), ramp[::-1]]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Transforms of the frames, low frequencies only, and what is needed to correlate them.
+
+    `values` is (n, size[0], size[1] // 2 + 1) complex64, the real transform of frames of `size` (rows, columns);
+    `scale` (x, y) is the number of binned pixels for one of `size`.
+    """
+
+    values: NDArray[np.complex64]
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    executor: Executor
+
+    @classmethod
+    def of(cls, images: Sequence[NDArray[np.float32]], executor: Executor) -> _Spectra:
+        """Transform binned frames."""
+        rows, columns = (_fast(n) for n in images[0].shape)
+        weight = illumination(images)[:rows, :columns]
+        total = float(weight.sum())
+
+        def transform(image: NDArray[np.float32]) -> NDArray[np.complex64]:
+            inner = image[:rows, :columns]
+            mean = float(np.sum(inner * weight, dtype=np.float64)) / total
+            return _cropped(scipy.fft.rfft2((inner - np.float32(mean)) * weight), rows, size)
+
+        size = (_even(_KEPT * rows), _even(_KEPT * columns))
+        values = np.stack(list(executor.map(transform, images)))
+        return cls(values, size, (columns / size[1], rows / size[0]), executor)
+
+    def coarse(self, longest: int = 400) -> _Spectra:
+        """The same with frequencies up to where the longer side is `longest` pixels."""
+        ratio = longest / max(self.size)
+        if ratio >= 1:
+            return self
+        size = (_even(ratio * self.size[0]), _even(ratio * self.size[1]))
+        values = np.stack([_cropped(value, self.size[0], size) for value in self.values])
+        scale = (self.scale[0] * self.size[1] / size[1], self.scale[1] * self.size[0] / size[0])
+        return _Spectra(values, size, scale, self.executor)
+
+    def grouped(self, number: int) -> _Spectra:
+        """Sums of `number` neighbours; the last one takes what is left over."""
+        count = max(1, len(self.values) // number)
+        ends = [*range(number, number * count, number), len(self.values)]
+        parts = [self.values[i * number : end].sum(axis=0) for i, end in enumerate(ends)]
+        return _Spectra(np.stack(parts), self.size, self.scale, self.executor)
+
+    def frequencies(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """kx (columns) and ky (rows, 1) in cycles a pixel of `size`."""
+        kx = np.fft.rfftfreq(self.size[1]).astype(np.float32)
+        return kx, np.fft.fftfreq(self.size[0]).astype(np.float32)[:, None]
+
+
+def _fast(length: int) -> int:
+    """The largest even length up to `length` whose prime factors are at most 5."""
+    best = 2
+    for fives in range(7):
+        for threes in range(8):
+            odd = 5**fives * 3**threes
+            if odd * 2 <= length:
+                best = max(best, odd * 2 ** int(np.log2(length / odd)))
+    return best
+
+
+def _even(length: float) -> int:
+    return max(16, _fast(round(length)))
+
+
+def _cropped(spectrum: NDArray[np.complex64], rows: int, size: tuple[int, int]) -> NDArray[np.complex64]:
+    """The low frequencies of a real transform of `rows` rows, as one of `size`."""
+    half, columns = size[0] // 2, size[1] // 2 + 1
+    if size[0] >= rows:
+        return spectrum[:, :columns]
+    return np.concatenate([spectrum[:half, :columns], spectrum[rows - (size[0] - half) :, :columns]])
+
+
+def _measure_groups(spectra: _Spectra, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Displacements (binned pixels) and peak heights of all frames, in groups that grow until the peaks stand out."""
+    count = len(spectra.values)
+    number = max(1, min(group, count // 2))
+    while True:
+        grouped = spectra.grouped(number) if number > 1 else spectra
+        displacement, peaks = _Alignment(grouped).run()
+        if np.mean(peaks >= _SIGNIFICANT) > 0.7 or count // (number * 2) < 3:
+            break
+        number *= 2
+    if number == 1:
+        return displacement, peaks
+    return _spread(displacement, peaks, number, count)
+
+
+def _spread(
+    displacement: NDArray[np.float64], peaks: NDArray[np.float64], number: int, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places of single frames from those of groups: linear between the groups' middles and beyond the outer ones."""
+    edges = np.append(np.arange(len(displacement)) * number, count)
+    middles = (edges[:-1] + edges[1:] - 1) / 2
+    index = np.arange(count)
+    good = peaks >= _SIGNIFICANT
+    group_of = np.minimum(index // number, len(displacement) - 1)
+    if good.sum() < 2:
+        return displacement[group_of], peaks[group_of]
+    single = np.stack([_extended(index, middles[good], displacement[good, axis]) for axis in (0, 1)], axis=1)
+    return single, peaks[group_of]
+
+
+def _extended(at: NDArray, known: NDArray, values: NDArray) -> NDArray:
+    """Linear interpolation that goes on with the outer slopes."""
+    out = np.interp(at, known, values)
+    first, last = (values[1] - values[0]) / (known[1] - known[0]), (values[-1] - values[-2]) / (known[-1] - known[-2])
+    out = np.where(at < known[0], values[0] + (at - known[0]) * first, out)
+    return np.where(at > known[-1], values[-1] + (at - known[-1]) * last, out)
+
+
+class _Alignment:
+    """Iterative alignment of the frames of one `_Spectra`; positions are kept in its pixels (x, y)."""
+
+    def __init__(self, spectra: _Spectra) -> None:
+        self._spectra = spectra
+
+    def run(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return displacements in binned pixels, (n, 2), and the heights of the peaks in sigma, (n,)."""
+        coarse = self._spectra.coarse()
+        stage = _Stage(coarse)
+        candidates = [stage.refine(start, widely=True) for start in (stage.still(), stage.outward())]
+        best = max(candidates, key=lambda candidate: candidate.score)
+        ratio = np.array(coarse.scale) / np.array(self._spectra.scale)
+        final = _Stage(self._spectra).refine(best.position * ratio, widely=False)
+        return final.position * np.array(self._spectra.scale), final.peaks
+
+
+@dataclass(frozen=True)
+class _Solution:
+    position: NDArray[np.float64]
+    peaks: NDArray[np.float64]
+    score: float
+
+
+class _Stage:
+    """Alignment at one resolution."""
+
+    def __init__(self, spectra: _Spectra) -> None:
+        self._spectra = spectra
+        self._values = spectra.values
+        self._kx, self._ky = spectra.frequencies()
+        rows, columns = spectra.size
+        radius = np.hypot(self._kx * columns, self._ky * rows * (columns / rows))  # rings of equal frequency
+        self._ring = np.minimum(radius, columns // 2).astype(np.intp)
+        self._rings = columns // 2 + 1
+        self._population = np.bincount(self._ring.ravel(), minlength=self._rings)
+        self._power = np.mean([self._radial(np.abs(value) ** 2) for value in self._values], axis=0)
+        self._power = np.maximum(self._power, self._power.max() * 1e-12 + 1e-30)
+
+    def _radial(self, image: NDArray) -> NDArray[np.float64]:
+        """Mean over rings of equal frequency."""
+        return np.bincount(self._ring.ravel(), image.ravel(), self._rings) / np.maximum(self._population, 1)
+
+    def _map(self, profile: NDArray[np.float64]) -> NDArray[np.float32]:
+        """A radial weight as an image; the lowest frequencies, illumination and thickness, are left out."""
+        profile = profile.copy()
+        profile[:4] = 0
+        return profile.astype(np.float32)[self._ring]
+
+    def _first_weight(self) -> NDArray[np.float32]:
+        """Whitening with a gentle fall, for as long as the coherence is not known."""
+        k = np.arange(self._rings) / (2 * (self._rings - 1))
+        return self._map(np.exp(-40 * k**2) / self._power)
+
+    def _coherence_weight(self, cross: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The weight of maximum likelihood from the mean cross power of two frames, by ring (module docstring)."""
+        signal = np.clip(np.convolve(np.pad(cross, 4, mode="edge"), np.full(9, 1 / 9), "valid"), 0, self._power)
+        if not signal[4:].any():
+            return self._first_weight()
+        others = len(self._values) - 1
+        return self._map(signal / (self._power * (others * signal + self._power - signal)))
+
+    def _moved_back(self, index: int, position: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """The spectrum of frame `index` with its content moved back from `position`."""
+        return self._values[index] * (
+            np.exp(2j * np.pi * self._kx * position[0]).astype(np.complex64)
+            * np.exp(2j * np.pi * self._ky * position[1]).astype(np.complex64))
+
+    def still(self) -> NDArray[np.float64]:
+        """Start: nothing moves."""
+        return np.zeros((len(self._values), 2))
+
+    def outward(self) -> NDArray[np.float64]:
+        """Start: frames added one by one outward from the middle, each found against those before it."""
+        count, weight = len(self._values), self._first_weight()
+        middle = count // 2
+        position = np.zeros((count, 2))
+        total = self._values[middle].copy()
+        for index in sorted(range(count), key=lambda i: (abs(i - middle), i))[1:]:
+            position[index], _ = self._peak(self._values[index] * total.conj() * weight, None)
+            total += self._moved_back(index, position[index])
+        return position
+
+    def refine(self, start: NDArray[np.float64], widely: bool) -> _Solution:
+        """Correlate each frame with the sum of the others and move it, until nothing moves.
+
+        `widely`: look for the peak everywhere, rather than within a few pixels of where the frame is.
+        """
+        position, weight = start - start.mean(axis=0), self._first_weight()
+        count = len(self._values)
+        for iteration in range(_MOST_ITERATIONS):
+            moved = list(self._spectra.executor.map(self._moved_back, range(count), position))
+            total = np.sum(moved, axis=0)
+            found = list(self._spectra.executor.map(
+                lambda own: self._compare(own, total, weight, None if widely else 8), moved))  # noqa: B023 - run at once
+            step = np.array([one.step for one in found])
+            step -= np.median(step, axis=0)
+            position = position + step
+            weight = self._coherence_weight(np.mean([one.cross for one in found], axis=0) / (count - 1))
+            if iteration > 1 and np.abs(step).max() < (_TOLERANCE if not widely else 0.1):
+                break
+        return _Solution(position, np.array([one.height for one in found]), float(sum(one.height for one in found)))
+
+    def _compare(
+        self, own: NDArray[np.complex64], total: NDArray[np.complex64], weight: NDArray[np.float32], reach: int | None
+    ) -> _Comparison:
+        """Correlate one frame with the sum of the others."""
+        product = own * np.conj(total - own)
+        step, height = self._peak(product * weight, reach)
+        return _Comparison(step, height, self._radial(product.real))
+
+    def _peak(self, weighted: NDArray[np.complex64], reach: int | None) -> tuple[NDArray[np.float64], float]:
+        """Place (x, y) and height in sigma of the peak of a correlation, within `reach` or a third of the map."""
+        rows, columns = self._spectra.size
+        field = scipy.fft.irfft2(weighted, s=self._spectra.size)
+        spread = float(field.std())
+        tall, wide = (n // 3 if reach is None else min(reach, n // 3) for n in (rows, columns))
+        window = np.roll(field, (tall, wide), (0, 1))[: 2 * tall + 1, : 2 * wide + 1]
+        y, x = np.unravel_index(np.argmax(window[1:-1, 1:-1]), (2 * tall - 1, 2 * wide - 1))
+        cross = window[y : y + 3, x : x + 3].astype(np.float64)
+        place = np.array([x + 1 - wide + _vertex(*cross[1]), y + 1 - tall + _vertex(*cross[:, 1])])
+        return place, float(cross[1, 1]) / spread if spread > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    step: NDArray[np.float64]
+    height: float
+    cross: NDArray[np.float64]
+
+
+def _vertex(before: float, at: float, after: float) -> float:
+    """Where the parabola through three equidistant values has its vertex, within half a step of the middle one."""
+    bend = before - 2 * at + after
+    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0

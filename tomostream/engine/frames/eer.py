@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bit stream of an EER frame: electron events as run lengths, counted into an image.
+
+A frame is a stream of codes: `skip_bits` say how many pixels to pass over, then `horizontal + vertical` bits say where
+in the pixel the electron arrived. A skip of all ones passes over that many pixels without an event; after it the next
+code follows at once in files of 7 bits (compression 65001) and of any number (65002), while those of 8 bits (65000)
+have the position bits all the same. The highest bit of each position is inverted (they are signed numbers about the
+pixel's centre). Layout: the format's documentation by Thermo Fisher Scientific; Guo et al., IUCrJ 7 (2020).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine import numba_cache
+
+numba_cache.prepare()
+
+import numba as nb  # noqa: E402 - the cache's place must be known before
+
+
+@nb.njit(nogil=True, cache=True)
+def add_events(
+    stream: NDArray[np.uint8],
+    size: int,
+    skip_bits: int,
+    horizontal_bits: int,
+    vertical_bits: int,
+    always_position: bool,
+    upsampling_bits: int,
+    width: int,
+    counts: NDArray,
+) -> int:
+    """Add the electrons of one frame to `counts`.
+
+    Parameters
+    ----------
+    stream : ndarray of uint8
+        The frame's bytes, followed by at least 4 more (any value).
+    size : int
+        Bytes of the frame.
+    skip_bits, horizontal_bits, vertical_bits : int
+        Widths of the fields.
+    always_position : bool
+        Whether position bits follow a skip of all ones too.
+    upsampling_bits : int
+        0 for the camera's pixels, 1 for twice, 2 for four times as many in each direction.
+    width : int
+        Columns of the camera.
+    counts : ndarray, shape (rows << upsampling_bits, columns << upsampling_bits)
+        Added to in place; row 0 is the first row of the stream.
+
+    Returns
+    -------
+    int
+        Pixels passed when the stream ended: fewer than the camera has if the frame is damaged.
+    """
+    skip_mask = (1 << skip_bits) - 1
+    horizontal_mask = (1 << horizontal_bits) - 1
+    vertical_mask = (1 << vertical_bits) - 1
+    flip_x, flip_y = 1 << (horizontal_bits - 1), 1 << (vertical_bits - 1)
+    pixels = (counts.shape[0] >> upsampling_bits) * width
+    bits, bit, pixel = size * 8, 0, 0
+    while bit + skip_bits <= bits:
+        byte = bit >> 3
+        word = (
+            np.uint32(stream[byte])
+            | (np.uint32(stream[byte + 1]) << np.uint32(8))
+            | (np.uint32(stream[byte + 2]) << np.uint32(16))
+            | (np.uint32(stream[byte + 3]) << np.uint32(24))
+        ) >> np.uint32(bit & 7)
+        skip = int(word) & skip_mask
+        bit += skip_bits
+        pixel += skip
+        if pixel >= pixels:
+            break
+        if skip == skip_mask:
+            if always_position:
+                bit += horizontal_bits + vertical_bits
+            continue
+        bit += horizontal_bits + vertical_bits
+        position = int(word) >> skip_bits
+        x = ((position & horizontal_mask) ^ flip_x) >> (horizontal_bits - upsampling_bits)
+        y = (((position >> horizontal_bits) & vertical_mask) ^ flip_y) >> (vertical_bits - upsampling_bits)
+        row = ((pixel // width) << upsampling_bits) | y
+        column = ((pixel % width) << upsampling_bits) | x
+        counts[row, column] += 1
+        pixel += 1
+    return pixel

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Movies on disk: TIFF (LZW, zip, none), EER and MRC, read frame by frame, and refused in words when damaged.
+
+A reader has `path`, `count` (frames in the file), `shape` (rows, columns) of a frame and `read(first, number)`, which
+returns the sum of `number` frames from `first` on (0-based) as an array (rows, columns) with row 0 at the bottom; it
+may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.engine.frames.mrcfiles import MrcStack, open_mrc
+
+_EER_COMPRESSIONS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
+_SKIP_BITS_TAG, _HORIZONTAL_BITS_TAG, _VERTICAL_BITS_TAG = 65007, 65008, 65009
+_DAMAGED = "it is truncated or damaged; wait for the copy to finish, or copy it again"
+
+
+class Movie(Protocol):
+    """What every reader offers."""
+
+    path: str
+    count: int
+    shape: tuple[int, int]
+
+    def read(self, first: int, number: int) -> NDArray:
+        """The sum of `number` frames from `first` on."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def open_movie(path: str, kind: str, upsampling: int = 1) -> Movie:
+    """Open a movie.
+
+    Parameters
+    ----------
+    path : str
+    kind : {"mrc", "tiff", "eer"}
+        What the command line says it is; the file must agree.
+    upsampling : {1, 2, 4}
+        EER only: pixels of the result in each direction for a pixel of the camera.
+
+    Raises
+    ------
+    EngineError
+        If the file is missing, is not of that kind, or is damaged.
+    """
+    if not os.path.exists(path):
+        raise EngineError(f"{path} does not exist; check the path")
+    if os.path.isdir(path):
+        raise EngineError(f"{path} is a folder; give one movie (folders, -Serial 1, are not processed)")
+    if kind == "mrc":
+        return MrcMovie(open_mrc(path))
+    return EerMovie(path, upsampling) if kind == "eer" else TiffMovie(path)
+
+
+def total(frames: list[NDArray]) -> NDArray:
+    """The sum of frames in the smallest type that is sure to hold it (float32 stays float32)."""
+    if len(frames) == 1:
+        return frames[0]
+    first = frames[0].dtype
+    wide = first.itemsize > 1 or len(frames) > 256
+    out = np.zeros(frames[0].shape, "f4" if first.kind == "f" else first.kind + ("4" if wide else "2"))
+    for frame in frames:
+        np.add(out, frame, out=out, casting="unsafe")
+    return out
+
+
+class MrcMovie:
+    """An MRC stack."""
+
+    def __init__(self, stack: MrcStack) -> None:
+        self._stack = stack
+        self.path, self.count, self.shape = stack.path, stack.shape[0], stack.shape[1:]
+
+    def read(self, first: int, number: int) -> NDArray:
+        """See `Movie.read`."""
+        return total([self._native(self._stack.section(first + index)) for index in range(number)])
+
+    @staticmethod
+    def _native(section: NDArray) -> NDArray:
+        """In this machine's byte order, and half floats as float32, which arithmetic is fast in."""
+        if section.dtype == np.float16:
+            return section.astype(np.float32)
+        return np.asarray(section, dtype=section.dtype.newbyteorder("="))
+
+    def close(self) -> None:
+        """Nothing to close: the file is mapped."""
+
+
+class TiffMovie:
+    """A TIFF file, one page a frame."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = open_tiff(path)
+        try:
+            self._pages = self._checked_pages()
+        except BaseException:
+            self._file.close()
+            raise
+        self.count = len(self._pages)
+        self.shape: tuple[int, int] = tuple(self._pages[0].shape[-2:])
+
+    def _checked_pages(self) -> list[Any]:
+        pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
+        if not pages or len(pages[0].shape) != 2:
+            raise EngineError(f"{self.path} holds no image of one channel; give a movie of grey frames")
+        first = pages[0]
+        if first.compression in _EER_COMPRESSIONS:
+            raise EngineError(f"{self.path} is an EER file; give it as -InEer")
+        size = os.path.getsize(self.path)
+        for index, page in enumerate(pages):
+            if page.shape != first.shape or page.dtype != first.dtype:
+                raise EngineError(f"{self.path}: frame {index + 1} is {page.shape} {page.dtype}, not as the first")
+            check_inside(self.path, page, index, size)
+        check_chain_end(self.path, self._file)
+        return pages
+
+    def read(self, first: int, number: int) -> NDArray:
+        """See `Movie.read`."""
+        return total([self._frame(first + index) for index in range(number)])
+
+    def _frame(self, index: int) -> NDArray:
+        page = self._pages[index]
+        return guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class EerMovie:
+    """An EER file: electron events, counted into images."""
+
+    def __init__(self, path: str, upsampling: int) -> None:
+        from tomostream.engine.frames import eer  # numba: half a second that other movies need not pay
+
+        self._add_events = eer.add_events
+        self.path = path
+        self._upsampling_bits = {1: 0, 2: 1, 4: 2}[upsampling]
+        self._file = open_tiff(path)
+        try:
+            self._pages = self._checked_pages()
+        except BaseException:
+            self._file.close()
+            raise
+        self.count = len(self._pages)
+        rows, self._columns = self._camera = (int(n) for n in self._pages[0].shape[-2:])
+        self.shape = (rows * upsampling, self._columns * upsampling)
+
+    def _checked_pages(self) -> list[Any]:
+        """The pages of events; a file may hold an ordinary image besides."""
+        pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
+        events = [page for page in pages if int(page.compression) in _EER_COMPRESSIONS]
+        if not events:
+            raise EngineError(f"{self.path} holds no electron events; if it is an ordinary TIFF, give it as -InTiff")
+        size = os.path.getsize(self.path)
+        for index, page in enumerate(events):
+            check_inside(self.path, page, index, size)
+        check_chain_end(self.path, self._file)
+        return events
+
+    def read(self, first: int, number: int) -> NDArray:
+        """See `Movie.read`. Counts are uint8, or uint16 where more than 255 frames are summed."""
+        counts = np.zeros(self.shape, np.uint8 if number < 256 else np.uint16)
+        for index in range(first, first + number):
+            self._add(index, counts)
+        return counts
+
+    def _add(self, index: int, counts: NDArray) -> None:
+        page = self._pages[index]
+        compression = int(page.compression)
+        bits = self._bits(page, compression)
+        stream, size = self._stream(page, index)
+        passed = self._add_events(
+            stream, size, *bits, compression == 65000, self._upsampling_bits, self._columns, counts)  # fmt: skip
+        rows = counts.shape[0] >> self._upsampling_bits
+        if passed < rows * self._columns:
+            raise EngineError(f"{self.path}: frame {index + 1} ends early ({passed} pixels); {_DAMAGED}")
+
+    @staticmethod
+    def _bits(page: Any, compression: int) -> tuple[int, int, int]:
+        skip, horizontal, vertical = _EER_COMPRESSIONS[compression]
+        if compression == 65002:
+            skip = int(page.tags.valueof(_SKIP_BITS_TAG, skip))
+            horizontal = int(page.tags.valueof(_HORIZONTAL_BITS_TAG, horizontal))
+            vertical = int(page.tags.valueof(_VERTICAL_BITS_TAG, vertical))
+        return skip, horizontal, vertical
+
+    def _stream(self, page: Any, index: int) -> tuple[NDArray[np.uint8], int]:
+        """The bytes of a frame, followed by a few zeros, and how many they are."""
+        counts, offsets = page.databytecounts, page.dataoffsets
+        size = int(sum(counts))
+        stream = np.zeros(size + 8, np.uint8)
+        start = 0
+        for offset, count in zip(offsets, counts, strict=True):
+            part = os.pread(self._file.filehandle.fileno(), int(count), int(offset))
+            if len(part) != count:
+                raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {_DAMAGED}")
+            stream[start:start + len(part)] = np.frombuffer(part, np.uint8)
+            start += len(part)
+        return stream, size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def guarded(what: str, read: Callable[[], Any]) -> Any:
+    """Call `read`; whatever a damaged TIFF makes the libraries raise becomes one sentence about `what`."""
+    try:
+        return read()
+    except OSError as error:
+        raise EngineError(f"{sentence_of(error, what)}; {_DAMAGED}") from error
+    except (ValueError, RuntimeError, IndexError, KeyError, TypeError, struct.error) as error:
+        raise EngineError(f"{what} cannot be decoded ({error}); {_DAMAGED}") from error
+
+
+def open_tiff(path: str) -> Any:
+    """Open a TIFF (or EER, or .gain) with tifffile, quietly; pages may then be read from several threads."""
+    import logging
+
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is raised as one sentence
+    try:
+        file = tifffile.TiffFile(path)
+    except OSError as error:
+        raise EngineError(f"{sentence_of(error, path)}; check the path") from error
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error) as error:
+        raise EngineError(f"{path} is not a readable TIFF ({error}); {_DAMAGED}") from error
+    file.filehandle.set_lock(True)
+    return file
+
+
+def check_inside(path: str, page: Any, index: int, size: int) -> None:
+    """Raise if the data of a page reach beyond the end of the file: decoders would fill up with zeros."""
+    ends = [int(o) + int(c) for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if not ends or max(ends) > size:
+        raise EngineError(f"{path}: frame {index + 1} reaches beyond the end of the file; {_DAMAGED}")
+
+
+def check_chain_end(path: str, file: Any) -> None:
+    """Raise if the list of pages does not end where it should: the frames that follow were not written yet."""
+    position = file.pages.next_page_offset
+    if not position:
+        return
+    layout = file.tiff.offsetformat
+    raw = os.pread(file.filehandle.fileno(), struct.calcsize(layout), int(position))
+    if len(raw) < struct.calcsize(layout) or struct.unpack(layout, raw)[0] != 0:
+        raise EngineError(f"{path} has more frames than can be read ({len(file.pages)} can); {_DAMAGED}")

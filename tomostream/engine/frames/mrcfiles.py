@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading MRC files of every mode that movies, gain references and defect maps come in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError, sentence_of
+
+_DTYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_IMOD_STAMP = 1146047817
+_SIGNED_BYTES = 1
+_FOUR_BIT = 16
+
+
+@dataclass(frozen=True)
+class MrcStack:
+    """An MRC file, mapped: its sections are read when they are asked for.
+
+    `shape` is (sections, rows, columns); `packed` says that two pixels of 4 bits share a byte, the left one in the low
+    half. `data` is the mapping, (sections, rows, bytes or pixels of a row).
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    packed: bool
+    data: NDArray
+
+    def section(self, index: int) -> NDArray:
+        """Section `index` as (rows, columns); read-only unless it had to be unpacked."""
+        raw = self.data[index]
+        return _unpacked(raw, self.shape[2]) if self.packed else raw
+
+
+def _unpacked(packed: NDArray, columns: int) -> NDArray[np.uint8]:
+    """Pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
+    pixels = np.empty((packed.shape[0], packed.shape[1] * 2), np.uint8)
+    np.bitwise_and(packed, 15, out=pixels[:, 0::2])
+    np.right_shift(packed, 4, out=pixels[:, 1::2])
+    return pixels[:, :columns]
+
+
+def open_mrc(path: str) -> MrcStack:
+    """Map an MRC file.
+
+    Raises
+    ------
+    EngineError
+        If it is missing, too short for its header, or of a mode that cannot hold an image of counts.
+    """
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            header = file.read(1024)
+    except OSError as error:
+        raise EngineError(f"{sentence_of(error, path)}; check the path") from error
+    if len(header) < 1024:
+        raise EngineError(f"{path} is too short to be an MRC file ({size} bytes); it is truncated or not an MRC file")
+    order, words = _byte_order(header, path)
+    columns, rows, sections, mode = (int(value) for value in words[:4])
+    if min(columns, rows, sections) < 1:
+        raise EngineError(f"{path} is not an MRC file: its header says {columns} x {rows} x {sections} pixels")
+    dtype, packed, columns = _pixel_type(path, words, order, mode, columns)
+    stored = (columns + 1) // 2 if packed else columns
+    offset = 1024 + max(0, int(words[23]))
+    need = offset + sections * rows * stored * dtype.itemsize
+    if size < need:
+        raise EngineError(f"{path} is truncated: it has {size} bytes of {need}; wait for the copy to finish")
+    data = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(sections, rows, stored))
+    return MrcStack(path, (sections, rows, columns), packed, data)
+
+
+def _byte_order(header: bytes, path: str) -> tuple[str, NDArray]:
+    """Which byte order makes sense of the header: the one that gives a small mode. The stamp is often wrong."""
+    for order in ("<", ">"):
+        words = np.frombuffer(header, order + "i4", 256)
+        if 0 <= words[3] <= 101 and 0 < words[0] < 1 << 17:
+            return order, words
+    raise EngineError(f"{path} is not an MRC file: its header makes no sense")
+
+
+def _pixel_type(path: str, words: NDArray, order: str, mode: int, columns: int) -> tuple[np.dtype, bool, int]:
+    """Data type, whether two pixels share a byte, and the true number of columns."""
+    flags = int(words[39]) if words[38] == _IMOD_STAMP else 0
+    if mode == 101:
+        return np.dtype("u1"), True, columns
+    if mode == 0 and flags & _FOUR_BIT:
+        return np.dtype("u1"), True, columns * 2
+    if mode == 0:
+        return np.dtype("i1" if _is_signed(words, order, flags) else "u1"), False, columns
+    if mode not in _DTYPES:
+        raise EngineError(f"{path} has MRC mode {mode}, which is not an image of counts; modes 0, 1, 2, 6, 12, 101 are")
+    return np.dtype(order + _DTYPES[mode]), False, columns
+
+
+def _is_signed(words: NDArray, order: str, flags: int) -> bool:
+    """Whether bytes are signed: as IMOD's flag says; without its stamp, by the smallest value in the header.
+
+    MRC2014 has them signed, IMOD and SerialEM had them unsigned before, and MotionCor3 reads them so. Counts are never
+    negative, so that a header without a negative minimum means counts.
+    """
+    if words[38] == _IMOD_STAMP:
+        return bool(flags & _SIGNED_BYTES)
+    return float(words.view(order + "f4")[19]) < 0

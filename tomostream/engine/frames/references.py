@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gain and dark references, and the defects of the camera.
+
+Orientation, as MotionCor3 has it: a reference is read like a movie (an MRC file as it is, a TIFF or .gain file turned
+over), then rotated counter-clockwise by -RotGain quarters as one sees it with row 0 at the bottom, then flipped (1
+upside down, 2 left to right). EER movies are not turned over but a .gain file is, so that it needs -FlipGain 1.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.engine.frames.movies import guarded, open_tiff
+from tomostream.engine.frames.mrcfiles import open_mrc
+
+_TIFF_EXTENSIONS = (".tif", ".tiff", ".gain")
+_BLOCK = 8
+_TOLERANCE = 3.5
+"""Hot pixels: distance of the square roots in units of half a Poisson standard deviation; 3.5 is 7 sigma."""
+
+
+def read_image(path: str, what: str) -> NDArray:
+    """Read the first image of an MRC or TIFF file, row 0 at the bottom.
+
+    Parameters
+    ----------
+    path : str
+        .mrc, .mrcs, .tif, .tiff or .gain.
+    what : str
+        What it is, for the message of an error ("-Gain").
+    """
+    if not os.path.isfile(path):
+        raise EngineError(f"{what} {path} does not exist; check the path")
+    extension = os.path.splitext(path)[1].lower()
+    if extension.startswith(_TIFF_EXTENSIONS):
+        with open_tiff(path) as file:
+            image = guarded(path, lambda: file.pages[0].asarray(maxworkers=1))
+        if image.ndim != 2:
+            raise EngineError(f"{what} {path} is not one grey image")
+        return image[::-1]
+    if not extension.startswith(".mrc"):
+        raise EngineError(f"{what} {path} has no known extension; give .mrc, .tif or .gain (convert .dm4 to .mrc)")
+    return open_mrc(path).section(0)
+
+
+def oriented(image: NDArray, quarters: int, flip: int) -> NDArray:
+    """Rotate counter-clockwise (as seen with row 0 at the bottom) by `quarters` of a turn, then flip.
+
+    `flip`: 0 no, 1 upside down, 2 left to right.
+    """
+    turned = np.rot90(image, -quarters)  # numpy counts quarters as seen with row 0 at the top
+    return turned[::-1] if flip == 1 else turned[:, ::-1] if flip == 2 else turned
+
+
+def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
+    """Repeat the pixels of a reference for a movie with a whole number of times as many (super-resolution, EER)."""
+    factor = shape[0] // image.shape[0]
+    if factor < 1 or (image.shape[0] * factor, image.shape[1] * factor) != shape:
+        raise EngineError(
+            f"{what} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}; "
+            "give the reference of this camera mode, or turn it with -RotGain 1")
+    return image if factor == 1 else np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+
+
+@dataclass(frozen=True)
+class References:
+    """What turns counts into a corrected frame: ``(counts - dark) * gain``; both (rows, columns) float32, or None."""
+
+    gain: NDArray[np.float32] | None = None
+    dark: NDArray[np.float32] | None = None
+
+    def corrected(self, counts: NDArray) -> NDArray:
+        """Apply the references; without any, the counts themselves are returned, in their own type."""
+        frame = counts if self.dark is None else np.subtract(counts, self.dark, dtype=np.float32)
+        return frame if self.gain is None else np.multiply(frame, self.gain, dtype=np.float32)
+
+
+def load_references(
+    shape: tuple[int, int], gain: str = "", dark: str = "", quarters: int = 0, flip: int = 0, inverse: bool = False
+) -> tuple[References, NDArray[np.bool_]]:
+    """Read the references and bring them to the frames' size and orientation.
+
+    Returns
+    -------
+    references : References
+    dead : ndarray of bool, shape `shape`
+        Pixels for which the gain is zero, negative or not a number: the camera has no value there.
+    """
+    dead = np.zeros(shape, bool)
+    gain_image = dark_image = None
+    if gain:
+        gain_image = oriented(read_image(gain, "-Gain"), quarters, flip).astype(np.float32)
+        if inverse:
+            with np.errstate(divide="ignore"):
+                gain_image = 1 / gain_image
+        bad = ~np.isfinite(gain_image) | (gain_image <= 0)
+        if bad.mean() > 0.5:
+            raise EngineError(f"-Gain {gain} is zero or not a number in more than half of the image; it is not a gain")
+        gain_image[bad] = 1
+        gain_image = np.ascontiguousarray(magnified(gain_image, shape, f"-Gain {gain}"))
+        dead |= magnified(bad, shape, f"-Gain {gain}")
+    if dark:
+        dark_image = oriented(read_image(dark, "-Dark"), quarters, flip).astype(np.float32)
+        dark_image = np.ascontiguousarray(magnified(dark_image, shape, f"-Dark {dark}"))
+        if not np.isfinite(dark_image).all():
+            raise EngineError(f"-Dark {dark} holds values that are not numbers; make it again")
+    return References(gain_image, dark_image), dead
+
+
+def load_defects(
+    shape: tuple[int, int], file: str = "", defect_map: str = "", upsampling: int = 1
+) -> NDArray[np.bool_]:
+    """Read a defect file (x y width height a line, 0-based, from the lower left) and a defect map (1 is bad).
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the frames.
+    upsampling : int
+        Pixels of the frames for one of the camera, which the defect file speaks of (EER).
+    """
+    bad = np.zeros(shape, bool)
+    for x, y, width, height in _rectangles(file) if file else ():
+        left, bottom = max(0, x) * upsampling, max(0, y) * upsampling
+        bad[bottom:max(0, y + height) * upsampling, left:max(0, x + width) * upsampling] = True
+    if defect_map:
+        image = read_image(defect_map, "-DefectMap")
+        bad |= magnified(image != 0, shape, f"-DefectMap {defect_map}")
+    if bad.mean() > 0.5:
+        raise EngineError("the defects cover more than half of the frame; check -DefectFile and -DefectMap")
+    return bad
+
+
+def _rectangles(path: str) -> list[tuple[int, int, int, int]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as text:
+            lines = [line.split("#")[0].split() for line in text]
+    except OSError as error:
+        raise EngineError(f"{sentence_of(error, path)}; check -DefectFile") from error
+    rectangles = []
+    for number, words in enumerate(lines, 1):
+        if not words:
+            continue
+        try:
+            x, y, width, height = (int(float(word)) for word in words)
+        except ValueError:
+            raise EngineError(f"{path}, line {number}: {' '.join(words)!r} is not 'x y width height'") from None
+        rectangles.append((x, y, width, height))
+    return rectangles
+
+
+def outlying_pixels(summed: NDArray) -> NDArray[np.bool_]:
+    """Find pixels that are hot, or dead, in the sum of all frames, without a map.
+
+    Parameters
+    ----------
+    summed : ndarray, shape (rows, columns)
+        Sum of the frames, before or after the gain.
+
+    Returns
+    -------
+    ndarray of bool
+        Where the value is above ``(sqrt(m) + 3.5 sqrt(f))^2``: m is the largest mean of the 3 x 3 blocks of 8 x 8
+        pixels around (so that an edge does not count as hot), f the ratio of variance to mean in a typical block (1 for
+        counted electrons). For counts this is 7 standard deviations at any mean (Anscombe's transform). A pixel that
+        stayed at zero is dead where the mean around is above 30 of those units.
+
+    Notes
+    -----
+    Two passes, the second without what the first found, so that a very hot pixel does not hide a hot neighbour.
+    """
+    rows, columns = (n // _BLOCK * _BLOCK for n in summed.shape)
+    blocks = summed[:rows, :columns].reshape(rows // _BLOCK, _BLOCK, columns // _BLOCK, _BLOCK)
+    bad = np.zeros(summed.shape, bool)
+    if blocks.size == 0:
+        return bad
+    found = bad[:rows, :columns].reshape(blocks.shape)
+    means = blocks.mean(axis=(1, 3), dtype=np.float32)
+    ratio = _variance_ratio(blocks, means)
+    for _ in range(2):
+        around = _largest_around(means)
+        positive = np.maximum(around, 0)
+        limit = (np.sqrt(positive) + _TOLERANCE * np.sqrt(ratio)) ** 2 + np.minimum(around, 0)
+        np.greater(blocks, limit[:, None, :, None].astype(np.float32), out=found)
+        if not found.any():
+            break
+        where = np.nonzero(found.any(axis=(1, 3)))
+        good = ~found[where[0], :, where[1], :]
+        means[where] = np.where(good, blocks[where[0], :, where[1], :], 0).sum(axis=(1, 2)) / np.maximum(
+            good.sum(axis=(1, 2)), 1)
+    lit = means > 30 * ratio
+    if lit.any():
+        found |= (blocks == 0) & lit[:, None, :, None]
+    return bad
+
+
+def _variance_ratio(blocks: NDArray, means: NDArray[np.float32]) -> float:
+    """Variance over mean in a typical block: the median over a sample of blocks; at least a tiny positive number."""
+    step = max(1, round((means.size / 4096) ** 0.5))
+    sample = blocks[::step, :, ::step, :].astype(np.float64)
+    mean = sample.mean(axis=(1, 3))
+    lit = mean > 0
+    if not lit.any():
+        return 1.0
+    return max(float(np.median(sample.var(axis=(1, 3))[lit] / mean[lit])), 1e-6)
+
+
+def _largest_around(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest of the 3 x 3 values around each, borders repeated."""
+    padded = np.pad(means, 1, mode="edge")
+    rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+
+
+def replacements(bad: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose for every bad pixel a good one nearby, whose value it takes in all frames.
+
+    A single pixel rather than a mean, so that the noise keeps its variance; of those around, one by a fixed rule that
+    looks random, so that a line of defects does not repeat its neighbour.
+
+    Returns
+    -------
+    bad, source : ndarray of int
+        Flat indices into the frame.
+    """
+    rows, columns = bad.shape
+    y, x = np.nonzero(bad)
+    source = np.full(y.size, -1, np.intp)
+    turn = (y * 73856093 ^ x * 19349663) & 0x7FFFFFFF
+    for reach in (1, 2, 4, 8):
+        square = np.mgrid[-reach:reach + 1, -reach:reach + 1].reshape(2, -1).T
+        offsets = square[np.abs(square).max(axis=1) * 2 > reach]
+        for attempt in range(len(offsets)):
+            left = np.nonzero(source < 0)[0]
+            if left.size == 0:
+                break
+            step = offsets[(turn[left] + attempt * 5) % len(offsets)]  # 5: no divisor of the rings' sizes
+            yy, xx = y[left] + step[:, 0], x[left] + step[:, 1]
+            good = (yy >= 0) & (yy < rows) & (xx >= 0) & (xx < columns)
+            good[good] = ~bad[yy[good], xx[good]]
+            source[left[good]] = yy[good] * columns + xx[good]
+    left = np.nonzero(source < 0)[0]
+    if left.size:
+        from scipy.ndimage import distance_transform_edt  # only for large defects
+
+        near = distance_transform_edt(bad, return_distances=False, return_indices=True)
+        source[left] = near[0][y[left], x[left]] * columns + near[1][y[left], x[left]]
+    return y * columns + x, source

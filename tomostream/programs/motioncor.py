@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MotionCor3 as a command: its arguments, the names of its files, and its logs read and written.
+
+Our own program `tomostream-motioncor` takes the same arguments and writes the same files, so that one protocol drives
+either. Formats and names as in the sources of MotionCor3 1.2.1.
+
+Shifts in the logs are x and y in pixels of the movie, whatever the binning (of EER: after up-sampling): what has to be
+applied to a frame so that it fits the reference frame, which is minus how far its content has drifted. y grows upward
+(row 0 of an MRC file is the bottom).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "LogError",
+    "MotioncorRequest",
+    "OutputNames",
+    "format_log",
+    "input_tag",
+    "log_stem",
+    "motioncor_arguments",
+    "parse_log",
+]
+
+_INPUT_TAGS = {".mrc": "-InMrc", ".mrcs": "-InMrc", ".tif": "-InTiff", ".tiff": "-InTiff", ".eer": "-InEer"}
+_FULL_FRAME_HEADER = "# full frame alignment"
+
+
+class LogError(ValueError):
+    """A log makes no sense. The message names the file, the line and what is wrong."""
+
+
+# ---------------------------------------------------------------------------------------------------- names of files
+def log_stem(movie: str) -> str:
+    """The movie's file name up to the first ``.mrc``, else the first ``.tif``, else the first ``.eer``, as in the logs.
+
+    >>> log_stem("/data/TS_01_003.mrc.tif"), log_stem("a_Fractions.TIFF"), log_stem("b.eer")
+    ('TS_01_003', 'a_Fractions', 'b')
+    """
+    name = os.path.basename(movie)
+    for extension in (".mrc", ".tif", ".eer"):
+        cut = name.lower().find(extension)
+        if cut >= 0:
+            return name[:cut]
+    return os.path.splitext(name)[0]
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """Every file that a run can leave. `log` is "" without a log folder.
+
+    `total` is the sum of all frames; `weighted` (_DW) the dose-weighted one, `weighted_range` (_DWS) that of the frames
+    in -SumRange; `odd` the sum of frames 1, 3, ..., `even` that of 2, 4, ... (both dose-weighted if dose weighting is
+    on); `stack` the aligned frames.
+    """
+
+    total: str
+    weighted: str
+    weighted_range: str
+    odd: str
+    even: str
+    stack: str
+    log: str
+
+    @classmethod
+    def of(cls, movie: str, out_mrc: str, log_dir: str = "", patches: bool = False) -> OutputNames:
+        """Names of the outputs of `-In... movie -OutMrc out_mrc -LogDir log_dir`.
+
+        `patches`: whether both numbers of -Patch are above 1; only then the log is the `-Patch-Full.log`.
+        """
+        stem = out_mrc[:-4] if out_mrc.lower().endswith(".mrc") else out_mrc
+        log = os.path.join(log_dir, f"{log_stem(movie)}{'-Patch' if patches else ''}-Full.log") if log_dir else ""
+        suffixes = ("", "_DW", "_DWS", "_ODD", "_EVN", "_Stk")
+        return cls(*(f"{stem}{suffix}.mrc" for suffix in suffixes), log=log)
+
+
+def input_tag(movie: str) -> str:
+    """``-InMrc``, ``-InTiff`` or ``-InEer``, by the extension.
+
+    Raises
+    ------
+    ValueError
+        For any other extension.
+    """
+    extension = os.path.splitext(movie)[1].lower()
+    if extension not in _INPUT_TAGS:
+        raise ValueError(f"{movie}: a movie ends with one of {', '.join(_INPUT_TAGS)}")
+    return _INPUT_TAGS[extension]
+
+
+# -------------------------------------------------------------------------------------------------------- arguments
+@dataclass(frozen=True)
+class MotioncorRequest:
+    """What is asked of MotionCor3 for one movie. None leaves an option to the program's default.
+
+    Doses in e/A2 (`frame_dose` a frame of the file, `initial_dose` before the exposure), `pixel_size` in A, `voltage`
+    in kV. `rotate_gain` in quarters counter-clockwise; `flip_gain` 1 upside down, 2 left to right. `eer_sampling` 1, 2
+    or 3 (1, 2 or 4 times the pixels). `sum_range` (0, 0) writes no _DWS sum. `patch` (0, 0): no local alignment, which
+    would bend the images of a tilt series against one another. `cs` in mm, 0: no CTF. `extra`: more options, as words.
+    """
+
+    movie: str
+    out_mrc: str
+    log_dir: str | None = None
+    gain: str | None = None
+    dark: str | None = None
+    rotate_gain: int | None = None
+    flip_gain: int | None = None
+    inverse_gain: bool = False
+    defect_file: str | None = None
+    defect_map: str | None = None
+    patch: tuple[int, ...] = (0, 0)
+    binning: float = 1.0
+    pixel_size: float | None = None
+    voltage: float | None = None
+    cs: float = 0.0
+    throw: int = 0
+    truncate: int = 0
+    group: tuple[int, int] | None = None
+    frame_dose: float | None = None
+    initial_dose: float | None = None
+    sum_range: tuple[float, float] = (0.0, 0.0)
+    split_sum: bool = False
+    out_stack: bool = False
+    tolerance: float | None = None
+    eer_sampling: int | None = None
+    integration_file: str | None = None
+    magnification: tuple[float, float, float] | None = None
+    gpu: str | None = None
+    extra: Sequence[str] = field(default=())
+
+
+def motioncor_arguments(request: MotioncorRequest) -> list[str]:
+    """The argument list of the command, without the program's name; no quoting is needed or done.
+
+    Raises
+    ------
+    ValueError
+        For a movie of unknown extension.
+    """
+    inverse = 1 if request.inverse_gain else None
+    options: Mapping[str, Any] = {
+        input_tag(request.movie): request.movie,
+        "-OutMrc": request.out_mrc,
+        "-LogDir": request.log_dir,
+        "-Gain": request.gain,
+        "-RotGain": request.rotate_gain if request.gain else None,
+        "-FlipGain": request.flip_gain if request.gain else None,
+        "-InvGain": inverse if request.gain else None,
+        "-Dark": request.dark,
+        "-DefectFile": request.defect_file,
+        "-DefectMap": request.defect_map,
+        "-Patch": request.patch,
+        "-FtBin": request.binning,
+        "-PixSize": request.pixel_size,
+        "-kV": request.voltage,
+        "-Cs": request.cs,
+        "-Throw": request.throw,
+        "-Trunc": request.truncate,
+        "-Group": request.group,
+        "-InitDose": request.initial_dose,
+        "-FmDose": request.frame_dose,
+        "-SumRange": request.sum_range,
+        "-SplitSum": int(request.split_sum),
+        "-OutStack": int(request.out_stack),
+        "-Tol": request.tolerance,
+        "-EerSampling": request.eer_sampling,
+        "-FmIntFile": request.integration_file,
+        "-Mag": request.magnification,
+        "-Gpu": request.gpu.split() if request.gpu is not None else None,
+    }
+    words = [word for tag, value in options.items() if value is not None for word in (tag, *_words(value))]
+    return [*words, *request.extra]
+
+
+def _words(value: Any) -> list[str]:
+    """A value as the words of a command line; numbers without needless digits."""
+    if isinstance(value, (tuple, list)):
+        return [word for part in value for word in _words(part)]
+    return [f"{value:.10g}" if isinstance(value, float) else str(value)]
+
+
+# ------------------------------------------------------------------------------------------------------------- logs
+def format_log(shifts: Sequence[tuple[float, float]]) -> str:
+    """The text of a `-Full.log`: shifts (x, y) in pixels, frame by frame."""
+    rows = [f"{number:4d}  {_rounded(x):8.2f}  {_rounded(y):8.2f}" for number, (x, y) in enumerate(shifts, 1)]
+    return "\n".join([_FULL_FRAME_HEADER, *rows]) + "\n"
+
+
+def _rounded(value: float) -> float:
+    """To the two decimals of the log, without a negative zero."""
+    return round(value, 2) + 0.0
+
+
+def parse_log(text: str, name: str = "log") -> tuple[tuple[float, float], ...]:
+    """Read a `-Full.log` or `-Patch-Full.log`: shifts (x, y) in pixels of frames 1, 2, ...
+
+    Parameters
+    ----------
+    text : str
+        Content of the file.
+    name : str
+        Its name, for the message of an error.
+
+    Raises
+    ------
+    LogError
+        If a line is not ``frame x y``, a frame is missing, or there is none.
+    """
+    shifts: list[tuple[float, float]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        try:
+            frame, x, y = int(words[0]), float(words[1]), float(words[2])
+        except (ValueError, IndexError):
+            raise LogError(f"{name}, line {number}: {line.strip()!r} is not 'frame x y'") from None
+        if frame != len(shifts) + 1:
+            raise LogError(f"{name}, line {number}: frame {frame} follows frame {len(shifts)}")
+        shifts.append((x, y))
+    if not shifts:
+        raise LogError(f"{name} lists no frame")
+    return tuple(shifts)
