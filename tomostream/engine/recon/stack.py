@@ -15,8 +15,10 @@ from tomostream.engine.errors import EngineError, sentence_of
 Floats = NDArray[np.float32]
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADER_BYTES = 1024
-# a pixel this many robust standard deviations from the median is a hot pixel or an X-ray, not specimen
+# a pixel this many robust standard deviations above the median is a hot pixel or an X-ray, not specimen
 _SPIKE = 12.0
+# of the pixels; more bright ones are an area
+_MOST_SPIKES = 5e-4
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,22 @@ def _byte_order(header: bytes, path: str) -> str:
 
 
 def without_spikes(image: Floats) -> Floats:
-    """Replace hot pixels and X-rays by the median: single values far outside the image's own spread."""
+    """Replace hot pixels and X-rays by the median around them: few, bright, and far above their own neighbourhood.
+
+    Only what is bright counts, since dense specimen is dark; a bright area (a hole, the film's edge) is no spike.
+    """
     part = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
-    low, middle, high = np.percentile(part, (16, 50, 84))
-    spread = max(float(high - low) / 2, float(part.std()) / 4)
+    low, middle, high = (float(v) for v in np.percentile(part, (16, 50, 84)))
+    spread = max((high - low) / 2, float(part.std()) / 4)
     if spread <= 0:
         return image
-    bad = np.abs(image - np.float32(middle)) > _SPIKE * spread
-    if not bad.any():
+    rows, columns = np.nonzero(image > middle + _SPIKE * spread)
+    if len(rows) == 0 or len(rows) > _MOST_SPIKES * image.size:
         return image
     out = image.copy()
-    out[bad] = middle
+    for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+        around = image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
+        median = float(np.median(around))
+        if image[y, x] > median + _SPIKE * spread:
+            out[y, x] = median
     return out
