@@ -26,6 +26,8 @@ from tomostream.simulator.specimen import Specimen
 
 #: Blur of a point in A (standard deviation): the envelope of the microscope and the size of a point.
 BLUR = 9.0
+#: Points projected at a time: a wide field has tens of millions.
+_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ def projection_spectrum(specimen: Specimen, shape: tuple[int, int], pixel_size: 
     Contrast is twice the phase shift behind the blur and the CTF (weak-phase approximation), positive where electrons
     are missing.
     """
-    x, y = project_points(specimen.points, pixel_size, tilt, axis, shift)
-    image = _splat(x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2, 2 * specimen.weights, shape) / pixel_size**2
+    image = np.zeros(shape)
+    for start in range(0, len(specimen.points), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        x, y = project_points(specimen.points[part], pixel_size, tilt, axis, shift)
+        image += _splat(x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2, specimen.weights[part], shape)
+    image *= 2 / pixel_size**2
     k2 = squared_frequencies(shape, pixel_size)
     transfer = np.exp(-2 * (math.pi * BLUR) ** 2 * k2) * contrast_transfer(k2, optics)
     return scipy.fft.rfft2(image.astype(np.float32)) * transfer.astype(np.float32)

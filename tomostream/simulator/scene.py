@@ -129,7 +129,7 @@ def series_specimen(plan: Plan, series: int) -> Specimen:
 def _tilt_truths(plan: Plan, angles: list[float], series: int) -> list[TiltTruth]:
     """Truth of every tilt in acquisition order: stage read-back, tracking error, drift and doses."""
     rng = np.random.default_rng([plan.seed, series, 1])
-    readback = [round(angle + rng.normal(scale=0.006), 5) for angle in angles]
+    readback = [float(f"{angle + rng.normal(scale=0.006):g}") for angle in angles]  # the six digits of an mdoc
     shifts = _tracking(rng, plan)
     return [
         TiltTruth("", readback[index], index + 1, shifts[index], movies.drift_path(rng, plan.frames, plan.drift),

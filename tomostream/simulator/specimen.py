@@ -76,14 +76,14 @@ def _ribosomes(rng: np.random.Generator, box: NDArray[np.float64]) -> tuple[NDAr
     count, lumps = int(9000 * box.prod() * 1e-12), 250
     body = _directions(rng, lumps) * 100 * rng.random((lumps, 1)) ** (1 / 3)
     body[: lumps // 3] = body[: lumps // 3] * [0.9, 0.6, 0.5] + [70.0, 0.0, 0.0]  # the small subunit, on one side
-    centres = (rng.random((count, 3)) - 0.5) * (box - [0, 0, 240])
+    centres = (rng.random((count, 3)) - 0.5) * np.maximum(box - [0, 0, 240], 0)
     turned = np.einsum("nij,kj->nki", _rotations(rng, count), body)
     return (turned + centres[:, None]).reshape(-1, 3), RIBOSOME / lumps
 
 
 def _proteins(rng: np.random.Generator, box: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Small proteins of 60 kDa and 22 A radius, one in 170 A cubed: the grain of the cytosol."""
-    centres = (rng.random((int(box.prod() / 170.0**3), 3)) - 0.5) * (box - [0, 0, 60])
+    centres = (rng.random((int(box.prod() / 170.0**3), 3)) - 0.5) * np.maximum(box - [0, 0, 60], 0)
     points = centres[:, None] + rng.normal(scale=15, size=(len(centres), 3, 3))
     return points.reshape(-1, 3), 60e3 * _DALTON / 3
 

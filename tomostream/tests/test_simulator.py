@@ -27,6 +27,7 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.simulator import Faults, Plan, ReplayScene, SimulatedScene, VirtualClock, Writer, parse_fault, simulate
 from tomostream.simulator import movies as movie_files
 from tomostream.simulator.faults import KINDS
+from tomostream.simulator.plan import WRITES
 from tomostream.simulator.replay import counts_scale, thin
 from tomostream.simulator.scene import series_specimen
 from tomostream.simulator.schemes import SCHEMES, acquisition_order
@@ -401,6 +402,11 @@ class MdocTest(FolderTest):
         data = (self.out / "mdocs" / "TS_01.mrc.mdoc").read_bytes()
         self.assertEqual(data.count(b"\n"), data.count(b"\r\n"))
 
+    def test_angles_are_those_of_truth_to_the_last_digit_at_high_tilt_too(self) -> None:
+        self.acquire(SMALL, tilt_step=29.0)
+        angles = [float(value) for value in re.findall(r"TiltAngle = (\S+)", self.mdoc())]
+        self.assertEqual(angles, [tilt["angle_deg"] for tilt in self.truth()["series"][0]["tilts"]])
+
     def test_an_axis_of_zero_is_written_as_zero(self) -> None:
         self.acquire(SMALL, tilt_axis=0.0)
         self.assertIn("Tilt axis angle = 0.0,", self.mdoc())
@@ -488,6 +494,30 @@ class FaultTest(FolderTest):
         self.acquire(SMALL, faults=faults("map"))
         self.assertNotIn("SubFramePath", self.mdoc("map.mrc.mdoc"))
         self.assertIn("Montage = 1", self.mdoc("LMM.mrc.mdoc"))
+
+    @given(kinds=st.lists(st.sampled_from(["missing", "truncated", "late", "stuck", "dark", "reacquired"]), max_size=5),
+           series=st.integers(1, 2), scheme=st.sampled_from(SCHEMES), write=st.sampled_from(WRITES),
+           interleave=st.booleans(), data=st.data())  # fmt: skip
+    @settings(deadline=None, max_examples=25)
+    def test_whatever_goes_wrong_every_movie_can_be_accounted_for(
+        self, kinds: list[str], series: int, scheme: str, write: str, interleave: bool, data: st.DataObject
+    ) -> None:
+        wrong = faults(*(f"{one}:{data.draw(st.integers(1, series))}:{data.draw(st.integers(1, 4))}" for one in kinds))
+        with tempfile.TemporaryDirectory() as folder:
+            self.out = Path(folder)
+            self.acquire(Plan(series=series, tilts=4, frames=2, size=(32, 36), pixel_size=20.0, scheme=scheme, seed=1,
+                              write=write, interleave=interleave, interval=3.0, faults=wrong))  # fmt: skip
+            truth = [[tilt["movie"] for tilt in one["tilts"]] for one in self.truth()["series"]]
+            self.assertEqual([self.listed(f"TS_{number + 1:02d}.mrc.mdoc") for number in range(series)], truth)
+            missing = {truth[one.series - 1][one.tilt - 1] for one in wrong.faults if one.kind == "missing"}
+            cut = {truth[one.series - 1][one.tilt - 1] for one in wrong.faults if one.kind == "truncated"} - missing
+            repeats = {(one.series, one.tilt) for one in wrong.faults if one.kind == "reacquired"}
+            self.assertEqual(len(self.movie_names()), series * 4 - len(missing) + len(repeats))
+            whole = {name for name in self.movie_names()
+                     if check_movie(self.out / "frames" / name).state == "complete"
+                     and check_movie(self.out / "frames" / name).frames == 2}  # fmt: skip
+            self.assertEqual(set(self.movie_names()) - whole, cut)
+            self.assertEqual({name for names in truth for name in names} - set(self.movie_names()), missing)
 
     def test_a_fault_that_is_not_understood_is_answered_with_its_form(self) -> None:
         for text, words in (("bla", "There is no fault 'bla': choose one of missing"), ("missing:1", "missing:S:T"),
@@ -608,6 +638,8 @@ class CommandTest(FolderTest):
             (["--dose", "0"], "The dose has to be above 0"),
             (["--size", "1", "2", "3"], "--size takes one number or two"),
             (["--half1"], "bidirectional"),
+            (["--seed", "-1"], "The seed cannot be below 0"),
+            (["--tilt-axis", "nan"], "The tilt axis has to be a number"),
             (["--replay", "nowhere.mrc"], "--tilts CSV"),
         ):
             status, _, err = self.call(str(self.out), *arguments)
