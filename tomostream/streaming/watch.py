@@ -11,8 +11,9 @@ import fnmatch
 import glob
 import os
 import sqlite3
+import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from watchdog.events import FileSystemEventHandler
@@ -138,8 +139,8 @@ class FolderWatch:
     watcher: Watcher
     poll: float = 5.0
     full_every: float = 60.0
-    recheck: set[str] = field(default_factory=set)
     _seen: dict[str, Seen] = field(default_factory=dict)
+    _gone: list[str] = field(default_factory=list)
     _next_full: float = 0.0
     _heard: bool = False
     trouble: str = ""
@@ -158,20 +159,18 @@ class FolderWatch:
         """(path, what is seen of it) for new and changed files, oldest first; `trouble` says why a folder is not read."""
         now = time.monotonic() if now is None else now
         if now >= self._next_full:
-            paths: Iterable[str] = self._list()
+            paths = {self._own_name(path) for path in self._list()}
+            paths |= self._seen.keys()
             self._next_full = now + (self.full_every if self._heard else self.poll)
             self.watcher.take()
         else:
-            paths = [path for path in self.watcher.take() if self._matches(path)]
-        found = [(path, seen) for path in {*paths, *self.recheck} if (seen := self._look(path)) is not None]
-        self.recheck.clear()
+            paths = {self._own_name(path) for path in self.watcher.take() if self._matches(path)}
+        found = [(path, seen) for path in paths if (seen := self._look(path)) is not None]
         return sorted(found, key=lambda item: (item[1].mtime, item[0]))
 
     def gone(self) -> list[str]:
         """Files that were seen and are no more (removed or renamed), told once."""
-        gone = [path for path in self._seen if not os.path.exists(path)]
-        for path in gone:
-            del self._seen[path]
+        gone, self._gone = self._gone, []
         return gone
 
     def seconds_to_next_look(self, now: float | None = None) -> float:
@@ -202,17 +201,17 @@ class FolderWatch:
         return below.count(os.sep) == wanted.count(os.sep) and fnmatch.fnmatch(below, wanted)
 
     def _look(self, path: str) -> Seen | None:
-        own = self._own_name(path)
+        """What is new of a file; None when nothing is."""
         try:
-            status = os.stat(own)
+            status = os.stat(path)
         except OSError:
-            return None
-        if os.path.isdir(own):
+            if self._seen.pop(path, None) is not None:
+                self._gone.append(path)
             return None
         seen = Seen(status.st_size, status.st_mtime)
-        if self._seen.get(own) == seen and path not in self.recheck:
+        if stat.S_ISDIR(status.st_mode) or self._seen.get(path) == seen:
             return None
-        self._seen[own] = seen
+        self._seen[path] = seen
         return seen
 
     def _own_name(self, path: str) -> str:
@@ -237,6 +236,7 @@ class RowReader:
         self._known: set[int] = set()
         self._replacements_table = replacements
         self._ids_grow = True
+        self._versions: dict[int, int] = {}
         self._last_replacement = 0
         self.trouble = ""
 
@@ -262,6 +262,13 @@ class RowReader:
             if mapper._objTemplate is None:
                 return [], [], False
         connection = mapper.db.connection
+        connection.execute("BEGIN")         # one snapshot: a row and its version belong together
+        try:
+            return self._read_snapshot(mapper, connection)
+        finally:
+            connection.rollback()
+
+    def _read_snapshot(self, mapper, connection):
         closed = mapper.getProperty("_streamState") == str(self._set.STREAM_CLOSED)
         replaced = self._replaced(connection)
         rows = [item.clone() for item in self._set.iterItems(where=f"id>{self._last_id}")]
@@ -289,7 +296,12 @@ class RowReader:
             raise
         if rows:
             self._last_replacement = rows[-1][0]
+            self._versions.update((row[1], row[2]) for row in rows)
         return [(row[1], row[2]) for row in rows]
+
+    def version_of(self, item_id: int) -> int:
+        """Version of a row: 1, or that of its last replacement."""
+        return self._versions.get(item_id, 1)
 
     def item(self, item_id: int):
         """One row by its id, as a clone."""

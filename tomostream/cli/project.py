@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Scipion project from the command line: what Scipion needs, the four protocols, starting and continuing them.
+
+Works with no Scipion variable set: what Scipion needs is then made in a folder of the project's own. Variables that are set
+(SCIPION_HOME, MOTIONCOR_HOME, ARETOMO_HOME, ...) are honoured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.streaming import watch
+
+#: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
+START_SECONDS = 180.0
+POINTERS = {MOTIONCOR: ("inputMovies", IMPORT, "outputMovies"), COMPOSE: ("inputMicrographs", MOTIONCOR, "micrographs"),
+            ARETOMO: ("inputSetOfTiltSeries", COMPOSE, "tiltSeries")}
+ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
+
+
+class UserError(Exception):
+    """Something the user can mend, in one sentence."""
+
+
+def scipion_environment(home: str) -> None:
+    """Set what Scipion needs and nobody has set, for this process and its children. Call before pyworkflow is imported.
+
+    Parameters
+    ----------
+    home : folder for Scipion's own files, made if nothing else is configured.
+    """
+    environment = os.environ
+    bin_folder = os.path.dirname(sys.executable)
+    if environment.get("PATH", "").split(os.pathsep)[0] != bin_folder:
+        environment["PATH"] = os.pathsep.join([bin_folder, environment.get("PATH", "")])
+    environment.setdefault("SCIPION_DOMAIN", "pwem")
+    environment.setdefault("SCIPION_NOTIFY", "False")
+    environment.setdefault("MPLBACKEND", "Agg")
+    if "SCIPION_HOME" not in environment:
+        environment["SCIPION_HOME"] = home
+    home = environment["SCIPION_HOME"]
+    environment.setdefault("SCIPION_USER_DATA", os.path.join(home, "ScipionUserData"))
+    hosts = os.path.join(home, "config", "hosts.conf")
+    if "SCIPION_HOSTS" not in environment and not os.path.exists(hosts):
+        os.makedirs(os.path.dirname(hosts), exist_ok=True)
+        scipion = importlib.util.find_spec("scipion")
+        if scipion is None or scipion.origin is None:
+            raise UserError("Scipion is not installed in this Python: pip install scipion-em-tomostream brings it.")
+        shutil.copyfile(os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template"), hosts)
+    configuration = os.path.join(home, "config", "scipion.conf")
+    if not os.path.exists(configuration):
+        os.makedirs(os.path.dirname(configuration), exist_ok=True)
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write("[PYWORKFLOW]\nSCIPION_NOTIFY = False\nCONDA_ACTIVATION_CMD = true\n[PLUGINS]\nEM_ROOT = software/em\n")
+    os.makedirs(os.path.join(environment["SCIPION_USER_DATA"], "projects"), exist_ok=True)
+
+
+def project_path(project: str) -> str:
+    """Folder of a project, given as a name (in Scipion's projects folder) or as a path.
+
+    Call after `scipion_environment`: where the projects are depends on it.
+    """
+    if os.sep in project or project in (".", "..") or os.path.isdir(os.path.join(project, "Runs")):
+        return os.path.abspath(project)
+    return os.path.join(os.environ["SCIPION_USER_DATA"], "projects", project)
+
+
+def default_home(project: str) -> str:
+    """Where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
+    if os.sep in project:
+        return os.path.join(os.path.dirname(os.path.abspath(project)), ".scipion")
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "tomostream", "scipion")
+
+
+def quiet_logs() -> None:
+    """pyworkflow logs to the terminal by default; here the table is what people want to see."""
+    import logging
+
+    logging.getLogger().handlers.clear()
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().setLevel(logging.ERROR)
+
+
+@dataclass
+class Chain:
+    """A project with the four protocols, in order."""
+
+    path: str
+    project: object
+    protocols: dict[str, object]
+
+    def folder(self, name: str) -> str:
+        return os.path.join(self.path, self.protocols[name].getWorkingDir())
+
+    def state(self, name: str) -> str:
+        """running, finished, stopped, dead or unknown."""
+        return watch.producer_state(self.folder(name), self.protocols[name].getObjId())
+
+    def ended(self) -> bool:
+        """True when none of the four goes on."""
+        return all(self.state(name) in (watch.FINISHED, watch.STOPPED, watch.DEAD) for name in ORDER)
+
+
+def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
+    """Make a project with the four protocols, saved, chained and with these settings (protocol -> parameter -> value).
+
+    Raises
+    ------
+    UserError : a parameter that does not exist, a value that does not fit, a project that is there already.
+    """
+    path = project_path(project)
+    if os.path.isdir(os.path.join(path, "Runs")):
+        raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
+                        f"tomostream resume {project}")
+    from pyworkflow.config import Config
+    from pyworkflow.project import Manager
+
+    Config.getDomain().getProtocols()
+    import tomostream.protocols as ours
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
+    os.chdir(path)
+    protocols = {}
+    for name in ORDER:
+        protocol = scipion_project.newProtocol(getattr(ours, CLASSES[name]))
+        protocol.setObjLabel(f"tomostream - {protocol._label}")
+        apply(protocol, name, settings.get(name, {}))
+        if name in POINTERS:
+            field, source, output = POINTERS[name]
+            pointer = getattr(protocol, field)
+            pointer.set(protocols[source])
+            pointer.setExtended(output)
+        scipion_project.saveProtocol(protocol)
+        protocols[name] = protocol
+    return Chain(path, scipion_project, protocols)
+
+
+def apply(protocol, name: str, values: dict[str, object]) -> None:
+    """Set parameters of a protocol; a name that is none is refused, with the ones that come near."""
+    import difflib
+
+    for key, value in values.items():
+        if protocol.getParam(key) is None:
+            near = difflib.get_close_matches(key, list(protocol._definition._paramsDict), n=3)
+            raise UserError(f"The protocol {name} has no parameter '{key}'."
+                            + (f" Did you mean {', '.join(near)}?" if near else ""))
+        attribute = getattr(protocol, key)
+        try:
+            attribute.set(convert(protocol.getParam(key), value))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{name}.{key} cannot be '{value}': {error}") from error
+
+
+def convert(param, value: object) -> object:
+    """A value given as text, as the parameter wants it: choices by name or number, yes and no for switches."""
+    from pyworkflow.protocol import BooleanParam, EnumParam, FloatParam, IntParam
+
+    if not isinstance(value, str):
+        return value
+    if isinstance(param, EnumParam):
+        choices = [str(choice).lower() for choice in param.choices]
+        if value.lower() in choices:
+            return choices.index(value.lower())
+        if not value.isdigit() or int(value) >= len(choices):
+            raise ValueError(f"the choices are {', '.join(choices)}")
+        return int(value)
+    if isinstance(param, BooleanParam):
+        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+        if value.lower() not in words:
+            raise ValueError("write yes or no")
+        return words[value.lower()]
+    if isinstance(param, IntParam):
+        return None if value == "" else int(value)
+    if isinstance(param, FloatParam):
+        return None if value == "" else float(value)
+    return value
+
+
+def validate(chain: Chain) -> None:
+    """Refuse what the protocols refuse, before anything is started. The inputs come later, so they are not judged here."""
+    problems = []
+    for name in ORDER:
+        for problem in chain.protocols[name]._validate():
+            if not problem.startswith("Input "):
+                problems.append(f"{name}: {problem}")
+    if problems:
+        raise UserError(" ".join(problems))
+
+
+def start(chain: Chain, say) -> None:
+    """Start the four, each when the output that it reads is open (empty as it may be).
+
+    Raises
+    ------
+    UserError : a protocol did not come up; says where its log is.
+    """
+    for name in ORDER:
+        protocol = chain.protocols[name]
+        launch(chain, protocol)
+        say(f"{name} is starting")
+        if name != ARETOMO:
+            wait_for_output(chain, name)
+
+
+def launch(chain: Chain, protocol) -> None:
+    """Start or continue one protocol, in a process group of its own, so that Ctrl-C here does not reach it."""
+    with detached_children():
+        chain.project.launchProtocol(protocol, wait=False)
+
+
+class detached_children:
+    """While this holds, processes that are started get a session of their own and nothing of this terminal."""
+
+    def __enter__(self):
+        self._popen = subprocess.Popen
+        original = self._popen
+
+        class Detached(original):
+            def __init__(self, *args, **kwargs):
+                kwargs.setdefault("start_new_session", True)
+                for stream in ("stdin", "stdout", "stderr"):
+                    if kwargs.get(stream) is None:
+                        kwargs[stream] = subprocess.DEVNULL
+                super().__init__(*args, **kwargs)
+
+        from pyworkflow.protocol import launch as module
+
+        self._module = module
+        module.Popen = Detached
+        return self
+
+    def __exit__(self, *_):
+        self._module.Popen = self._popen
+
+
+def wait_for_output(chain: Chain, name: str) -> None:
+    """Wait until a protocol has opened the output that the next one reads, and tell the project of it."""
+    protocol = chain.protocols[name]
+    output = {source: output for _, source, output in POINTERS.values()}[name]
+    deadline = time.monotonic() + START_SECONDS
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        state = chain.state(name)
+        chain.project._updateProtocol(protocol)
+        if getattr(protocol, output, None) is not None:
+            return
+        if state in (watch.STOPPED, watch.DEAD):
+            break
+        pause.wait(0.3)
+    raise UserError(f"The protocol {name} did not come up: {last_error(chain.folder(name)) or 'see its log'} "
+                    f"(log: {os.path.join(chain.folder(name), 'logs', 'run.stdout')})")
+
+
+def last_error(folder: str) -> str:
+    """The words with which a run ended, from its log."""
+    for log in ("run.stderr", "run.stdout"):
+        try:
+            with open(os.path.join(folder, "logs", log), encoding="utf-8", errors="replace") as file:
+                lines = [line.strip() for line in file.read()[-8000:].splitlines() if line.strip()]
+        except OSError:
+            continue
+        errors = [line for line in lines if "ERROR" in line or "Error" in line or "rror:" in line]
+        if errors:
+            return errors[-1][:300]
+    return ""
+
+
+def load(project: str) -> Chain:
+    """Open a project that is there.
+
+    Raises
+    ------
+    UserError : there is none, or it has no tomostream protocols.
+    """
+    path = project_path(project)
+    if not os.path.isdir(os.path.join(path, "Runs")):
+        raise UserError(f"There is no Scipion project in {path}.")
+    from pyworkflow.config import Config
+    from pyworkflow.project import Manager
+
+    Config.getDomain().getProtocols()
+    scipion_project = Manager().loadProject(path)
+    os.chdir(path)
+    names = {value: key for key, value in CLASSES.items()}
+    protocols = {}
+    for run in scipion_project.getRuns():
+        name = names.get(run.getClassName())
+        if name:
+            protocols[name] = run
+    if not protocols:
+        raise UserError(f"The project {path} has no tomostream protocols.")
+    return Chain(path, scipion_project, protocols)

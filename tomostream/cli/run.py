@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream run`: a project, the four protocols, and a live table until they end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+
+from tomostream.cli import table
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+
+HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
+ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}
+#: Seconds between two looks at the ledgers for the live table.
+REFRESH_SECONDS = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name of the project to make, or a path for it")
+    parser.add_argument("--movies", required=True, metavar="PATTERN",
+                        help="folder or pattern of the movies; it may still be empty (quote wildcards)")
+    parser.add_argument("--mdocs", required=True, metavar="FOLDER", help="folder or pattern of the mdoc files")
+    parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
+                        help="a parameter of import, motioncor, compose or aretomo; may be given again")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
+    parser.add_argument("--timeout", default="12h", metavar="TIME",
+                        help="no new movie for so long ends the import; seconds, or 30m, 12h (default 12h)")
+    parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
+    parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli import project
+
+    try:
+        settings = make_settings(options)
+        project.scipion_environment(project.default_home(options.project))
+        project.quiet_logs()
+        chain = project.create(options.project, settings)
+        project.validate(chain)
+        say(f"Project: {chain.path}")
+        project.start(chain, say if not options.quiet else lambda _: None)
+        return follow(chain, options)
+    except project.UserError as error:
+        print(f"tomostream run: {error}", file=sys.stderr)
+        return 2
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Parameters of the four protocols from the command line."""
+    from tomostream.cli.project import UserError
+
+    movies, mdocs = os.path.abspath(options.movies), os.path.abspath(options.mdocs)
+    folder, pattern = (movies, "*") if not any(sign in os.path.basename(movies) for sign in "*?[#") \
+        else os.path.split(movies)
+    mdoc_folder, mdoc_pattern = (mdocs, "*.mdoc") if not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs) \
+        else os.path.split(mdocs)
+    engine = ENGINES[options.engine]
+    settings: dict[str, dict[str, object]] = {
+        IMPORT: {"filesPath": folder, "filesPattern": pattern, "timeout": options.timeout,
+                 "mdocsPath": os.path.join(mdoc_folder, mdoc_pattern)},
+        MOTIONCOR: {"engine": engine}, COMPOSE: {"filesPath": mdoc_folder, "mdocPattern": mdoc_pattern},
+        ARETOMO: {"engine": engine}}
+    for text in options.set:
+        name, dot, rest = text.partition(".")
+        key, equals, value = rest.partition("=")
+        if not dot or not equals or name not in settings:
+            raise UserError(f"--set {text}: write PROTOCOL.PARAMETER=VALUE, with import, motioncor, compose or aretomo as the "
+                            "protocol, e.g. --set aretomo.tomoThickness=1500.")
+        settings[name][key] = value
+    return settings
+
+
+def follow(chain, options: argparse.Namespace) -> int:
+    """Show where everything stands until the four protocols end. Stopping this stops nothing else."""
+    status = ProjectStatus(chain.path)
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    screen = table.Screen(sys.stdout, enabled=not options.quiet)
+    try:
+        while not stop.is_set():
+            ended = chain.ended()           # first, then what was written before the end
+            status.update()
+            screen.show(status, {name: chain.state(name) for name in chain.protocols})
+            if ended:
+                break
+            stop.wait(REFRESH_SECONDS)
+    except KeyboardInterrupt:
+        stop.set()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if stop.is_set():
+        say(f"\nNo longer following. The four protocols go on; see: tomostream status {options.project}")
+        return 130
+    screen.close(status)
+    if options.json:
+        write_json(status, options.json)
+    return exit_status(status)
+
+
+def write_json(status: ProjectStatus, path: str) -> None:
+    """Write the status, complete or not at all."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(status.as_json(), file, indent=1)
+    os.replace(part, path)
+
+
+def exit_status(status: ProjectStatus) -> int:
+    """0: every series became a tomogram; 1: some failed, and are reported; 2: no tomogram came out."""
+    done = [series for series in status.series.values() if series.state == "done"]
+    if not done:
+        return 2
+    failed = len(done) != len(status.series) or any(movie.failed for movie in status.movies.values())
+    return 1 if failed else 0

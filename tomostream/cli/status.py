@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream status`: where every movie and every series of a project stands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from tomostream.cli.table import render
+from tomostream.status import ProjectStatus
+
+HELP = "say where every movie and every series of a project stands"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def find(project: str) -> str | None:
+    """Folder of a project, by path or by name in the places where Scipion keeps projects."""
+    from tomostream.cli.project import default_home
+
+    homes = [os.environ.get("SCIPION_USER_DATA"), os.path.join(os.environ.get("SCIPION_HOME", ""), "ScipionUserData"),
+             os.path.join(default_home(project), "ScipionUserData"), os.path.expanduser("~/ScipionUserData")]
+    candidates = [project, *(os.path.join(home, "projects", project) for home in homes if home)]
+    return next((os.path.abspath(path) for path in candidates if os.path.isdir(os.path.join(path, "Runs"))), None)
+
+
+def main(options: argparse.Namespace) -> int:
+    path = find(options.project)
+    if path is None:
+        print(f"tomostream status: there is no Scipion project {options.project}.", file=sys.stderr)
+        return 2
+    status = ProjectStatus(path)
+    status.update()
+    if not status.folders:
+        print(f"tomostream status: the project {path} has no tomostream protocols.", file=sys.stderr)
+        return 2
+    print(json.dumps(status.as_json(), indent=1) if options.json else "\n".join(render(status, {})))
+    return 0

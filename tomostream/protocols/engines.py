@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which program does the work: the GPU one of the upstream plugins, or our own on the CPU with the same command line."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyworkflow.protocol import params
+
+from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU, ENGINES
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program as it is run: command, environment (None: ours), whether it needs a GPU, and why it was chosen."""
+
+    command: str
+    environment: Mapping[str, str] | None
+    gpu: bool
+    reason: str
+
+
+def add_engine_param(form, gpu_program: str) -> None:
+    """The engine field of a form."""
+    form.addParam("engine", params.EnumParam, choices=list(ENGINES), default=ENGINE_AUTO,
+                  display=params.EnumParam.DISPLAY_HLIST, label="Engine",
+                  help=f"Which program does the work.\nautomatic: {gpu_program} if it is installed and this machine has a "
+                       f"GPU, else the CPU engine.\nGPU: {gpu_program} as configured for its Scipion plugin.\nCPU: "
+                       "tomostream's own program, with the same command line and the same output files.")
+
+
+def gpu_present() -> bool:
+    """True when the NVIDIA driver shows a GPU."""
+    return bool(glob.glob("/proc/driver/nvidia/gpus/*") or glob.glob("/dev/nvidia[0-9]*"))
+
+
+def choose(choice: int, plugin, cpu_command: str) -> Program:
+    """The program for an engine choice.
+
+    Parameters
+    ----------
+    choice : ENGINE_AUTO, ENGINE_GPU or ENGINE_CPU.
+    plugin : the upstream plugin class of the GPU program (`getProgram`, `getEnviron`).
+    cpu_command : name of our own console script.
+    """
+    if choice == ENGINE_CPU:
+        return _cpu(cpu_command, "the CPU engine was chosen")
+    program = plugin.getProgram()
+    if choice == ENGINE_GPU:
+        return Program(program, plugin.getEnviron(), True, f"{os.path.basename(program)} was chosen")
+    name = os.path.basename(program)
+    if not os.path.exists(program):
+        return _cpu(cpu_command, f"{name} is not installed ({program}), so the CPU engine does the work")
+    if not gpu_present():
+        return _cpu(cpu_command, f"this machine shows no GPU for {name}, so the CPU engine does the work")
+    return Program(program, plugin.getEnviron(), True, f"{name} is installed and there is a GPU")
+
+
+def problem(choice: int, plugin, variable: str) -> list[str]:
+    """For `_validate`: a GPU program that was asked for and is not there."""
+    if choice != ENGINE_GPU:
+        return []
+    program = plugin.getProgram()
+    if os.path.exists(program):
+        return []
+    return [f"Engine GPU was chosen, but {program} does not exist. Set {variable} in Scipion's configuration to the folder "
+            "of the program, or choose the engine automatic or CPU."]
+
+
+def _cpu(command: str, reason: str) -> Program:
+    beside = os.path.join(os.path.dirname(sys.executable), command)
+    found = beside if os.path.exists(beside) else shutil.which(command)
+    return Program(f'"{found}"' if found else command, None, False, reason)
+
+
+def threads_per_program(workers: int) -> int:
+    """CPU threads for each of `workers` programs that run at the same time."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, workers))

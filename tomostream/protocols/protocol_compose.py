@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put the aligned tilts of each series together as soon as the series is complete."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+from pwem.protocols import EMProtocol
+from pyworkflow.constants import BETA
+from pyworkflow.protocol import GE, LE, params
+from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
+
+from tomostream import ledger
+from tomostream.acquisition import events
+from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.session import Session
+from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
+from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
+from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
+from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
+
+TILT_SERIES = "tiltSeries"
+EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
+#: Seconds between two looks at which series changed their state, for the ledger.
+STATES_SECONDS = 1.0
+
+
+class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
+    """Composes the tilt series of a running session from aligned tilts and the mdoc files of the microscope.
+
+    A series is composed when its last tilt is aligned, or by its own deadline when tilts are missing; it never waits for
+    the end of the session. Late tilts and repeated exposures compose it again, as a higher version of the same series.
+    """
+
+    _label = "compose series"
+    _devStatus = BETA
+    _possibleOutputs = {TILT_SERIES: SetOfTiltSeries}
+
+    # ------------------------------------------------------------------ form
+    def _defineParams(self, form):
+        form.addSection(label="Input")
+        form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
+                      label="Input micrographs",
+                      help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
+        form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files",
+                      help="Where the microscope writes its *.mdoc files. Wildcards select several folders.")
+        form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
+                      help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
+                           "understood; maps, montages and targets are told apart by themselves.")
+        form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
+                      help="Words separated by blanks. An mdoc file whose name holds one of them is left aside.")
+        self._define_geometry(form)
+        form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
+                      help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
+        self._define_streaming(form)
+        form.addParallelSection(threads=3, mpi=0)
+
+    @staticmethod
+    def _define_geometry(form) -> None:
+        group = form.addGroup("Geometry and completeness")
+        group.addParam("manualTiltAxisAngle", params.FloatParam, allowsNull=True, default=None,
+                       label="Tilt axis angle (deg)",
+                       help="Rotation of the tilt axis from the y axis of the image, counter-clockwise, in degrees (IMOD's "
+                            "convention). Empty: from each mdoc file. 0 is a value.")
+        group.addParam("expectedTilts", params.IntParam, allowsNull=True, default=None, label="Tilts per series",
+                       help="How many tilts a complete series has. Empty: learned from the series that came before. When it "
+                            "is known, a series is composed the moment its last tilt is aligned.")
+        group.addParam("minNumTilts", params.IntParam, default=3, label="Minimum number of tilts",
+                       help="Series with fewer aligned tilts are not composed, and reported.")
+        group.addParam("percentTiltsRequired", params.IntParam, default=50, expertLevel=params.LEVEL_ADVANCED,
+                       validators=[GE(0), LE(100)], label="Minimum of aligned tilts (%)",
+                       help="A series of which fewer of the acquired tilts could be aligned is not composed, and reported.")
+
+    def _define_streaming(self, form) -> None:
+        form.addSection(label="Streaming")
+        form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt",
+                      help="Upper bound: a series of which nothing new came for so long is taken as it is. Most series are "
+                           "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
+                           "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
+                           "are minutes and hours.")
+        form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series",
+                      help="The protocol ends when nothing new came for so long. It ends at once when its input is closed "
+                           "and every mdoc is decided.")
+        self.define_streaming_params(form, section=False)
+
+    # ------------------------------------------------------------------ open
+    def open_outputs(self):
+        self._micrographs: dict[str, tuple[str, str, str]] = {}
+        self._decisions: list = []
+        self._told: dict[str, tuple] = {}
+        self._told_at = 0.0
+        self._producer_alive = True
+        self._ended = False
+        self._input_closed = False
+        self._reader = self.row_reader(self.inputMicrographs)
+        self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
+        self._files = FolderWatch(os.path.join(self.filesPath.get(), self.mdocPattern.get()), self.watcher,
+                                  poll=self.pollSeconds.get(), full_every=10.0)
+        output = self.open_output(TILT_SERIES, SetOfTiltSeries, self._template(), "_tsId", "tiltseries.sqlite",
+                                  source="inputMicrographs")
+        self.done.update(output.versions)
+        self._session = Session(self._policy())
+        self._restore()
+
+    def _producer_folders(self) -> list[str]:
+        """Working folders of the runs before this one, whose ledgers tell which movies failed: motioncor's, import's."""
+        folders = [os.path.dirname(self.inputMicrographs.get().getFileName())]
+        movies = getattr(self.inputMicrographs.getObjValue(), "inputMovies", None)
+        if movies is not None and movies.get() is not None:
+            folders.append(os.path.dirname(movies.get().getFileName()))
+        for folder in folders:
+            self.watcher.add(os.path.join(folder, "extra"))
+        return folders
+
+    def _policy(self) -> events.Policy:
+        return events.Policy(
+            time_for_next_tilt=self.time4NextTilt.toSeconds(), time_for_next_series=self.time4NextTS.toSeconds(),
+            expected_tilts=self.expectedTilts.get(), min_tilts=self.minNumTilts.get(),
+            min_percent=float(self.percentTiltsRequired.get()), tilt_axis=self.manualTiltAxisAngle.get(),
+            excluded_words=tuple((self.excludedWords.get() or "").split()))
+
+    def _restore(self) -> None:
+        """What is registered already, from the output and the sidecars."""
+        for series_id, version in self.outputs[TILT_SERIES].versions.items():
+            record = SeriesRecord.read(self._sidecar(series_id, version))
+            if record is None:
+                self.warning(f"{series_id}: of which movies it was made is not known any more ({self._sidecar(series_id, version)}"
+                             " is gone); it stays as it is")
+                continue
+            self._feed(events.Restored(
+                series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, time.time(),
+                mdocs=record.mdocs, micrograph_versions=tuple(tilt.micrograph_version for tilt in record.tilts)))
+
+    def _stem(self, series_id: str, version: int) -> str:
+        """Name of the files of one version. A dash is in no tsId, so versions cannot collide with series."""
+        return series_id if version == 1 else f"{series_id}-v{version}"
+
+    def _sidecar(self, series_id: str, version: int) -> str:
+        return self._getExtraPath(f"{self._stem(series_id, version)}.json")
+
+    # ------------------------------------------------------------------ watch
+    def _feed(self, event) -> None:
+        self._decisions += self._session.handle(event)
+
+    def watch(self) -> bool:
+        now = time.time()
+        self._watch_producers(now)
+        self._watch_micrographs(now)
+        self._watch_mdocs(now)
+        if self.stop_asked():
+            self._feed(events.Stop(now))
+        self._feed(events.Tick(now))
+        self._ended = self._ended or any(isinstance(each, events.EndSession) for each in self._decisions)
+        return self._ended
+
+    def _watch_producers(self, now: float) -> None:
+        for reader in self._ledgers:
+            for entry in reader.new():
+                if entry.event == ledger.FAILED and entry.item:
+                    self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now))
+                elif entry.event == ledger.IMPORTED:
+                    self._feed(events.MovieSeen(movie_key(entry.item), now))
+
+    def _watch_micrographs(self, now: float) -> None:
+        rows, replaced, closed = self._reader.read()
+        new = {row.getObjId() for row in rows}
+        rows += [self._reader.item(row_id) for row_id, _ in replaced if row_id not in new]
+        for row in rows:
+            key = movie_key(row.getMicName())
+            pair = getattr(row, EVEN_ODD_ATTRIBUTE, None)
+            odd, even = (pair[0], pair[1]) if pair is not None and len(pair) == 2 else ("", "")
+            self._micrographs[key] = (row.getFileName(), odd, even)
+            self._feed(events.MicrographReady(key, now, self._reader.version_of(row.getObjId())))
+        if self._reader.trouble:
+            self.trouble(f"the micrographs cannot be read now: {self._reader.trouble}")
+        self._watch_state(closed, now)
+
+    def _watch_state(self, closed: bool, now: float) -> None:
+        state = self.producer_state(self.inputMicrographs)
+        alive = state not in (DEAD, STOPPED)
+        if alive != self._producer_alive:
+            self._producer_alive = alive
+            reason = "the motioncor protocol goes on" if alive else f"the motioncor protocol is {state}: continue it"
+            self.tell("", ledger.WAITING if not alive else ledger.SESSION, reason, warn=not alive)
+            self._feed(events.ProducerState(alive, reason, now))
+        if closed and state == FINISHED and not self._input_closed:
+            self._input_closed = True
+            self._feed(events.InputClosed(now))
+
+    def _watch_mdocs(self, now: float) -> None:
+        for path, _ in self._files.changes():
+            self._feed(events.MdocRead(read_mdoc(path), now))
+        for path in self._files.gone():
+            self._feed(events.MdocGone(path, now))
+        self.trouble(f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
+
+    def next_deadline(self):
+        deadlines = [time.time() + self._files.seconds_to_next_look()]
+        session = self._session.next_deadline()
+        if session is not None:
+            deadlines.append(session)
+        return min(deadlines)
+
+    # ------------------------------------------------------------------ decide
+    def decide(self) -> Iterable[Task]:
+        decisions, self._decisions = self._decisions, []
+        for decision in decisions:
+            if isinstance(decision, events.Compose):
+                yield self._compose_task(decision)
+            elif isinstance(decision, events.GiveUp):
+                self._give_up(decision)
+            else:
+                self.tell("", ledger.SESSION, decision.reason)
+        if time.time() - self._told_at >= STATES_SECONDS or decisions or self._ended:
+            self._tell_states()
+
+    def _compose_task(self, decision: events.Compose) -> Task:
+        record = SeriesRecord.of(decision, self._micrographs, movie_key)
+        text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
+        self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
+        for movie, angle, reason in record.left_out:
+            self.warning(f"{record.series_id}: composed without {movie or 'a tilt'} at {angle:.1f} degrees: {reason}")
+        return Task(record.series_id, (record,), record.version)
+
+    def _give_up(self, decision: events.GiveUp) -> None:
+        item = decision.series_id or decision.series_name
+        event = ledger.FAILED if decision.failed else ledger.NOT_A_SERIES
+        self.tell(item, event, decision.reason, {"name": decision.series_name, "mdocs": decision.mdocs,
+                                                 "because": decision.evidence}, warn=decision.failed)
+
+    def _tell_states(self) -> None:
+        """One ledger line for every series whose state or counts changed; in the log only where the state did."""
+        self._told_at = time.time()
+        for state in self._session.states():
+            if not state.series_id:
+                continue
+            counts = (state.state, state.tilts_seen, state.tilts_aligned, state.tilts_failed, state.version)
+            before = self._told.get(state.series_id)
+            if before == counts:
+                continue
+            self._told[state.series_id] = counts
+            if before is None or before[0] != state.state:
+                self.info(f"{state.series_id}: {state.state}: {state.reason}")
+            self.ledger.write(state.series_id, ledger.SERIES, state.reason, {
+                "name": state.series_name, "state": state.state, "seen": state.tilts_seen,
+                "aligned": state.tilts_aligned, "failed": state.tilts_failed, "expected": state.tilts_expected,
+                "version": state.version})
+
+    # ------------------------------------------------------------------ run
+    def work(self, task: Task) -> tuple[int, int]:
+        record: SeriesRecord = task.arguments[0]
+        pixel_size = self._pixel_size()
+        stem = self._getExtraPath(self._stem(record.series_id, record.version))
+        try:
+            if self.doEvenOdd.get():
+                for suffix, paths in (("_odd", [tilt.odd for tilt in record.tilts]),
+                                      ("_even", [tilt.even for tilt in record.tilts])):
+                    stack_images(paths, f"{stem}{suffix}.mrcs", pixel_size)
+            size = stack_images([tilt.micrograph for tilt in record.tilts], f"{stem}.mrcs", pixel_size)
+            record.write(f"{stem}.json")
+        except (OSError, EngineError) as error:
+            raise ProgramFailed(f"the stack cannot be written: {error}") from error
+        return size
+
+    def _pixel_size(self) -> float:
+        return self.inputMicrographs.get().getSamplingRate()
+
+    def _insertFunctionStep(self, *args, **kwargs):
+        """Steps are stored with their arguments for the eye: a series' name is enough there."""
+        return super()._insertFunctionStep(*[arg for arg in args if not isinstance(arg, SeriesRecord)], **kwargs)
+
+    # ------------------------------------------------------------------ register
+    def _template(self) -> TiltSeries:
+        series = TiltSeries(tsId="template")
+        series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
+        return series
+
+    def register(self, task: Task, result: tuple[int, int]) -> None:
+        record: SeriesRecord = task.arguments[0]
+        items = self.outputs[TILT_SERIES].items
+        micrographs = self.inputMicrographs.get()
+        micrographs.loadAllProperties()
+        acquisition = series_acquisition(record, micrographs.getAcquisition())
+        items.setSamplingRate(micrographs.getSamplingRate())
+        items.setAcquisition(acquisition.clone())
+        items.setDim((result[0], result[1], 1))
+        items.setAnglesCount(len(record.tilts))
+        items._hasOddEven.set(self.doEvenOdd.get())
+        series = TiltSeries(tsId=record.series_id)
+        series.setSamplingRate(micrographs.getSamplingRate())
+        series.setAcquisition(acquisition)
+        series.setDim((result[0], result[1], 1))
+        series.setAnglesCount(len(record.tilts))
+        series.setObjLabel(record.series_name if record.series_name != record.series_id else "")
+        self.outputs[TILT_SERIES].put(record.series_id, series, record.version,
+                                      children=self._tilt_images(record, acquisition, micrographs.getSamplingRate()))
+
+    def _tilt_images(self, record: SeriesRecord, acquisition: TomoAcquisition, pixel_size: float) -> list[TiltImage]:
+        stem = self._getExtraPath(self._stem(record.series_id, record.version))
+        images = []
+        for index, tilt in enumerate(record.tilts, start=1):
+            image = TiltImage()
+            image.setTsId(record.series_id)
+            image.setLocation(index, f"{stem}.mrcs")
+            image.setTiltAngle(tilt.angle)
+            image.setAcquisitionOrder(tilt.order)
+            image.setSamplingRate(pixel_size)
+            image.setOddEven([f"{stem}_odd.mrcs", f"{stem}_even.mrcs"] if self.doEvenOdd.get() else [])
+            own = acquisition.clone()
+            own.setDoseInitial(tilt.prior_dose)
+            own.setAccumDose(None if tilt.prior_dose is None or tilt.dose is None else tilt.prior_dose + tilt.dose)
+            own.setDosePerFrame(tilt.dose)
+            image.setAcquisition(own)
+            images.append(image)
+        return images
+
+    def on_registered(self, task: Task, result: object) -> None:
+        record: SeriesRecord = task.arguments[0]
+        left = f", without {len(record.left_out)}" if record.left_out else ""
+        evidence = {"version": record.version, "name": record.series_name, "tilts": len(record.tilts),
+                    "movies": [tilt.movie for tilt in record.tilts], "tilt_axis": record.tilt_axis,
+                    "tilt_axis_source": record.tilt_axis_source, "warnings": record.warnings,
+                    "left_out": [list(each) for each in record.left_out], "because": record.evidence}
+        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}", evidence)
+
+    def on_end(self):
+        self.tell("", ledger.SESSION, f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed")
+
+    # ------------------------------------------------------------------ what people read
+    def _validate(self):
+        errors = self.threads_problem()
+        if self.inputMicrographs.get() is None:
+            errors.append("Input micrographs: choose the output of the motioncor protocol. It may still be empty.")
+        if not self.filesPath.get():
+            errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
+        for name, label in (("time4NextTilt", "Time for the next tilt"), ("time4NextTS", "Time for the next tilt series")):
+            try:
+                seconds = getattr(self, name).toSeconds()
+            except (ValueError, TypeError, AttributeError):
+                seconds = None
+            if not seconds or seconds <= 0:
+                errors.append(f"{label}: '{getattr(self, name).get()}' is no time; write seconds, or 3m, 1h.")
+        expected = self.expectedTilts.get()
+        if expected is not None and expected < 1:
+            errors.append("Tilts per series must be 1 or more, or empty to be learned.")
+        return errors
+
+    def _warnings(self):
+        warnings = []
+        if self.time4NextTilt.toSeconds() < 20:
+            warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed before "
+                            "its last tilts (they would compose it again, as a higher version).")
+        if self.doEvenOdd.get() and not hasattr(self.inputMicrographs.getObjValue(), "micrographsEven"):
+            warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
+        return warnings
+
+    def _summary(self):
+        return summarize_series(self)
+
+    def _methods(self):
+        output = getattr(self, TILT_SERIES, None)
+        if output is None or output.isEmpty():
+            return ["No tilt series was composed yet."]
+        return [f"{output.getSize()} tilt series were composed from the aligned tilts and the mdoc files while they were "
+                "acquired, sorted by tilt angle, with the dose of each tilt before its exposure."]
+
+    def _citations(self):
+        return ["Mastronarde2005"]
+
+
+def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
+    """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
+    angles = [tilt.angle for tilt in record.tilts]
+    acquisition = TomoAcquisition()
+    acquisition.setVoltage(micrographs.getVoltage() if record.voltage is None else record.voltage)
+    acquisition.setMagnification(micrographs.getMagnification() or NOMINAL_MAGNIFICATION)
+    acquisition.setSphericalAberration(micrographs.getSphericalAberration())
+    acquisition.setAmplitudeContrast(micrographs.getAmplitudeContrast())
+    acquisition.setTiltAxisAngle(record.tilt_axis)
+    acquisition.setAngleMin(min(angles))
+    acquisition.setAngleMax(max(angles))
+    acquisition.setStep(round((max(angles) - min(angles)) / max(1, len(angles) - 1), 2))
+    doses = [tilt.dose for tilt in record.tilts]
+    priors = [tilt.prior_dose for tilt in record.tilts]
+    known = None not in doses
+    acquisition.setDosePerFrame(sum(doses) / len(doses) if known else None)
+    acquisition.setDoseInitial(min(priors) if None not in priors else None)
+    total = max(prior + dose for prior, dose in zip(priors, doses, strict=True)) if known and None not in priors else None
+    acquisition.setAccumDose(total)
+    return acquisition
+
+
+def summarize_series(protocol) -> list[str]:
+    """Series by state, those that wait and why, those that failed and why."""
+    output = getattr(protocol, TILT_SERIES, None)
+    lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
+    last: dict[str, ledger.Entry] = {}
+    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
+        last[entry.item] = entry
+    waiting = [(key, entry) for key, entry in last.items()
+               if key and entry.event == ledger.SERIES and entry.evidence.get("state") not in ("composed", "failed")]
+    failed = [(key, entry) for key, entry in last.items()
+              if key and (entry.event == ledger.FAILED or entry.evidence.get("state") == "failed")]
+    other = [(key, entry) for key, entry in last.items() if key and entry.event == ledger.NOT_A_SERIES]
+    for title, entries in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
+        if entries:
+            lines.append(f"*{title}: {len(entries)}*")
+            lines += [f"  {key}: {entry.reason}" for key, entry in entries[-20:]]
+    if "" in last and last[""].event == ledger.WAITING:
+        lines.append(f"*Waiting*: {last[''].reason}.")
+    return lines
+

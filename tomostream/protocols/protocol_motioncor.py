@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Align the frames of every movie as it comes, one movie at a time."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import motioncorr
+from motioncorr.constants import MOTIONCOR_HOME
+from motioncorr.convert import parseMovieAlignment2
+from motioncorr.protocols import ProtMotionCorrNewStreaming
+from pwem.objects import Acquisition, Micrograph, SetOfMicrographs
+from pyworkflow.constants import BETA
+from pyworkflow.object import CsvList
+from pyworkflow.protocol import params
+from pyworkflow.utils import removeBaseExt
+
+from tomostream import ledger
+from tomostream.acquisition.movies import check_movie
+from tomostream.protocols import engines
+from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
+from tomostream.streaming.executor import gpu_lock
+from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
+from tomostream.streaming.watch import FINISHED, RUNNING
+
+MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
+#: Output -> what the program appends to the name of the file.
+SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
+EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
+CPU_COMMAND = "tomostream-motioncor"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What came out for one movie: files by output name, and the total drift in px of the movie."""
+
+    files: dict[str, str]
+    drift: float
+
+
+class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
+    """Aligns the frames of each movie of a running tomography session with MotionCor, or on the CPU.
+
+    One movie at a time, no batches: a micrograph is there as soon as its movie can be aligned.
+    """
+
+    _label = "motioncor"
+    _devStatus = BETA
+    _possibleOutputs = {name: SetOfMicrographs for name in SUFFIXES}
+
+    # ------------------------------------------------------------------ form
+    def _defineParams(self, form):
+        ProtMotionCorrNewStreaming._defineParams(self, form)
+        section = form.getSection("Input")
+        engines.add_engine_param(section, "MotionCor3")
+        for name in ("patchX", "patchY"):
+            form.getParam(name).default.set(1)
+            form.getParam(name).help.set(
+                "1 x 1 aligns whole frames. More patches correct local motion and so deform a tilt image; the deformation "
+                "differs from tilt to tilt and the series no longer fits together.")
+        dose = form.getParam("doApplyDoseFilter")
+        dose.default.set(False)
+        dose.help.set("Dose weighting of the frames inside a movie. Off by default: in tomography the weight belongs to the "
+                      "whole series (AreTomo does it with the dose of each tilt), not to the single exposure. With Yes, "
+                      "weighted micrographs come as a second output, micrographsDW.")
+        form.getParam("splitEvenOdd").help.set(
+            "Also sums the even and the odd frames, as micrographsEven and micrographsOdd: for even/odd tilt series, whose "
+            "tomograms can train a denoiser.")
+        form.getParam("numberOfThreads").default.set(3)
+        form.addSection(label="Streaming")
+        form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
+                      help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
+                           "what the microscope does now; No takes them in order.")
+        self.define_streaming_params(form, section=False)
+
+    # ------------------------------------------------------------------ open
+    def open_outputs(self):
+        self._program = engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND)
+        self._stepsExecutor.newest_first = self.newestFirst.get()
+        self._template_args: dict[str, str] | None = None
+        self._new: list = []
+        self._reader = self.row_reader(self.inputMovies)
+        self._movies = self.inputMovies.get()
+        names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
+                 *([EVEN, ODD] if self.splitEvenOdd.get() else [])]
+        for name in names:
+            self.open_output(name, SetOfMicrographs, self._template(name), "_micName", f"{name}.sqlite",
+                             source="inputMovies")
+        common = [output.versions for output in self.outputs.values()]
+        self.done.update({key: version for key, version in common[0].items()
+                          if all(other.get(key) == version for other in common)})
+        self.tell("", ledger.SESSION, self._program.reason)
+
+    def _template(self, name: str) -> Micrograph:
+        acquisition = Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0)
+        return self._micrograph(name, "", {key: "" for key in SUFFIXES}, acquisition, 1.0)
+
+    def _micrograph(self, output: str, name: str, files: dict[str, str], acquisition: Acquisition,
+                    pixel_size: float) -> Micrograph:
+        micrograph = Micrograph()
+        micrograph.setLocation(files[output])
+        micrograph.setMicName(name)
+        micrograph.setSamplingRate(pixel_size)
+        micrograph.setAcquisition(acquisition)
+        if self.splitEvenOdd.get() and output in (MICROGRAPHS, WEIGHTED):
+            pair = CsvList(pType=str)       # upstream's convention: odd first
+            pair.set([files[ODD], files[EVEN]])
+            setattr(micrograph, EVEN_ODD_ATTRIBUTE, pair)
+        return micrograph
+
+    # ------------------------------------------------------------------ watch and decide
+    def watch(self) -> bool:
+        rows, replaced, closed = self._reader.read()
+        versions = dict(replaced)
+        for row_id in versions.keys() - {row.getObjId() for row in rows}:
+            rows.append(self._reader.item(row_id))
+        self._new += rows
+        if self._reader.trouble:
+            self.trouble(f"the movies cannot be read now: {self._reader.trouble}")
+        if self.stop_asked():
+            return True
+        return closed and self._producer_ended()
+
+    def _producer_ended(self) -> bool:
+        state = self.producer_state(self.inputMovies)
+        if state not in (FINISHED, RUNNING):
+            self.trouble(f"the import is closed but its run is {state}: it must be continued before more movies come")
+        return state == FINISHED
+
+    def decide(self) -> Iterable[Task]:
+        new, self._new = self._new, []
+        if new and self._template_args is None:
+            self._prepare()
+        for movie in new:
+            version = self._reader.version_of(movie.getObjId())
+            yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames()),
+                       version, needs_gpu=self._program.gpu)
+
+    def _prepare(self) -> None:
+        """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
+        self._movies.loadAllProperties()
+        self.isEER = self._movies.getFirstItem().getFileName().lower().endswith(".eer")
+        if self._movies.getGain() or self._movies.getDark() or self.isEER:
+            self._convertInputStep()
+        patches = self.patchX.get(), self.patchY.get()
+        self._template_args = self._getMcArgs()
+        self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too
+        self.patchY.set(patches[1])
+        self._pixel_size = self._movies.getSamplingRate() * self._getBinFactor()
+        self._acquisition = self._movies.getAcquisition().clone()
+        self._fraction_dose = self._getCorrectedDose()[1] if self.doApplyDoseFilter.get() else 0.0
+        for output in self.outputs.values():
+            output.items.copyInfo(self._movies)
+            output.items.setSamplingRate(self._pixel_size)
+
+    # ------------------------------------------------------------------ run
+    def work(self, task: Task) -> Aligned:
+        movie, frames = task.arguments
+        check = check_movie(movie)
+        if check.state not in ("complete", "unknown"):
+            raise BadInput(f"{os.path.basename(movie)} {check.reason}")
+        stem = f"{removeBaseExt(task.key)}{'' if task.version == 1 else f'-v{task.version}'}_aligned_mic"
+        folder = self.work_folder(stem)
+        target = os.path.join(folder, f"{stem}.mrc")
+        log = os.path.join(folder, "program.log")
+        arguments = self._arguments(movie, check.frames or frames, target, folder)
+        if self._program.gpu:
+            with gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event):
+                said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
+        else:
+            said = self.run_program(self._program.command, arguments, log)
+        return self._collect_files(target, folder, said)
+
+    def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
+        args = dict(self._template_args)
+        last = self.alignFrameN.get()
+        if not self.isEER and last > 0:
+            args["-Trunc"] = max(0, frames - last)
+        if self.isEER:
+            args["-FmIntFile"] = self._fraction_file(frames, folder)
+            args["-PixSize"] = self._movies.getSamplingRate() / (self.eerSampling.get() + 1)
+        args["-OutMrc"], args["-LogDir"] = f'"{target}"', f'"{folder}"'
+        if not self._program.gpu:
+            args.pop("-Gpu", None)
+            args["--threads"] = engines.threads_per_program(self._stepsExecutor.numberOfProcs)
+        text = self._getInputFormat(movie, absPath=True) + " ".join(f"{key} {value}" for key, value in args.items())
+        return f"{text} {self.extraParams2.get() or ''}".strip()
+
+    def _fraction_file(self, frames: int, folder: str) -> str:
+        """EER: raw frames, how many make a fraction, dose of a raw frame (e/A2)."""
+        path = os.path.join(folder, "FmIntFile.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{frames} {self.eerGroup.get()} {self._fraction_dose}\n")
+        return path
+
+    def _collect_files(self, target: str, folder: str, said: str) -> Aligned:
+        """Look at what the program wrote, then move it into extra/: what is there is complete."""
+        base, extension = os.path.splitext(target)
+        made = {name: f"{base}{SUFFIXES[name]}{extension}" for name in self.outputs}
+        for name, path in made.items():
+            check = check_movie(path)
+            if check.state != "complete":
+                self._keep_log(folder, os.path.basename(base))
+                missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"
+                raise ProgramFailed(f"{self._program_name()} {missing} {name}: {said or 'it said nothing'}")
+        drift = self._drift(folder)
+        kept = {}
+        for name, path in sorted(made.items(), key=lambda item: item[0] == MICROGRAPHS):
+            kept[name] = self._getExtraPath(os.path.basename(path))
+            os.replace(path, kept[name])
+        for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
+            os.replace(path, self._getExtraPath(os.path.basename(path)))
+        self._discard(folder)
+        return Aligned(kept, drift)
+
+    def _program_name(self) -> str:
+        return os.path.basename(shlex.split(self._program.command)[0])
+
+    def _keep_log(self, folder: str, name: str) -> None:
+        os.makedirs(self._getExtraPath("failed"), exist_ok=True)
+        log = os.path.join(folder, "program.log")
+        if os.path.exists(log):
+            os.replace(log, self._getExtraPath("failed", f"{name}.log"))
+
+    @staticmethod
+    def _drift(folder: str) -> float:
+        """Length of the path of the frames, px of the movie; NaN when the program left no log of it."""
+        logs = glob.glob(os.path.join(glob.escape(folder), "*-Full.log"))
+        if not logs:
+            return float("nan")
+        xs, ys = parseMovieAlignment2(logs[0])
+        return sum(((xs[i] - xs[i - 1]) ** 2 + (ys[i] - ys[i - 1]) ** 2) ** 0.5 for i in range(1, len(xs)))
+
+    # ------------------------------------------------------------------ register
+    def register(self, task: Task, result: Aligned) -> None:
+        for name, output in self.outputs.items():
+            if output.versions.get(task.key, 0) < task.version:
+                micrograph = self._micrograph(name, task.key, result.files, self._acquisition, self._pixel_size)
+                if output.items._firstDim.isEmpty():
+                    check = check_movie(result.files[name])
+                    output.items.setDim((check.width, check.height, 1))
+                output.put(task.key, micrograph, task.version)
+
+    def on_registered(self, task: Task, result: Aligned) -> None:
+        evidence = {"version": task.version, "drift_px": round(result.drift, 3), "file": result.files[MICROGRAPHS]}
+        if task.version > 1:
+            self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
+        self.tell(task.key, ledger.ALIGNED, f"aligned, drift {result.drift:.1f} px", evidence)
+
+    def on_end(self):
+        done = len(self.outputs[MICROGRAPHS].ids)
+        self.tell("", ledger.SESSION, f"{done} micrographs, {len(self.done) - done} movies failed")
+
+    # ------------------------------------------------------------------ what people read
+    @classmethod
+    def validateInstallation(cls):
+        return []
+
+    def _validate(self):
+        errors = self.threads_problem() + engines.problem(self.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
+        movies = self.inputMovies.get()
+        if movies is None:
+            errors.append("Input movies: choose the output of the import protocol. It may still be empty.")
+            return errors
+        first, last = self.alignFrame0.get(), self.alignFrameN.get()
+        if first < 1 or (last != 0 and last <= first):
+            errors.append(f"Frames to align: from {first} to {last} is no range; the first frame is 1, and 0 as the last "
+                          "means all.")
+        dose = movies.getAcquisition().getDosePerFrame()
+        if self.doApplyDoseFilter.get() and (dose is None or dose <= 0):
+            errors.append("Dose weighting needs the dose per frame, which the import form asks for.")
+        return errors
+
+    def _warnings(self):
+        warnings = []
+        if self.patchX.get() > 1 or self.patchY.get() > 1:
+            warnings.append(f"Patches are {self.patchX.get()} x {self.patchY.get()}: local correction deforms a tilt image, "
+                            "and differently at every tilt. 1 x 1 is right for tilt series.")
+        if self.doApplyDoseFilter.get():
+            warnings.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
+        return warnings
+
+    def _summary(self):
+        return summarize_movies(self, MICROGRAPHS, "aligned")
+
+    def _methods(self):
+        micrographs = getattr(self, MICROGRAPHS, None)
+        if micrographs is None or micrographs.isEmpty():
+            return ["No movie was aligned yet."]
+        program = "MotionCor3" if self._used_gpu() else "tomostream's CPU engine"
+        return [f"The frames of {micrographs.getSize()} movies were aligned as whole frames and summed with {program}"
+                f" (binning {self.binFactor.get():g}, pixel size of the sums {micrographs.getSamplingRate():g} A)."]
+
+    def _used_gpu(self) -> bool:
+        return engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND).gpu
+
+    def _citations(self):
+        return ["Zheng2017"]
+
