@@ -75,8 +75,9 @@ class OutputNames:
         """
         stem = out_mrc[:-4] if out_mrc.lower().endswith(".mrc") else out_mrc
         log = os.path.join(log_dir, f"{log_stem(movie)}{'-Patch' if patches else ''}-Full.log") if log_dir else ""
-        suffixes = ("", "_DW", "_DWS", "_ODD", "_EVN", "_Stk")
-        return cls(*(f"{stem}{suffix}.mrc" for suffix in suffixes), log=log)
+        total, weighted, weighted_range, odd, even, stack = (
+            f"{stem}{suffix}.mrc" for suffix in ("", "_DW", "_DWS", "_ODD", "_EVN", "_Stk"))  # fmt: skip
+        return cls(total, weighted, weighted_range, odd, even, stack, log)
 
 
 def input_tag(movie: str) -> str:

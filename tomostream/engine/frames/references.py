@@ -79,6 +79,25 @@ class References:
         frame = counts if self.dark is None else np.subtract(counts, self.dark, dtype=np.float32)
         return frame if self.gain is None else np.multiply(frame, self.gain, dtype=np.float32)
 
+    def corrected_sum(self, total: NDArray, frames: int) -> NDArray:
+        """The references applied to a sum of `frames` frames."""
+        dark = None if self.dark is None else self.dark * np.float32(frames)
+        return References(self.gain, dark).corrected(total)
+
+    def cut(self, window: tuple[slice, slice]) -> References:
+        """The references of a part of the frame."""
+        return References(*(None if ref is None else np.ascontiguousarray(ref[window]) for ref in (self.gain, self.dark)))
+
+    def patched(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> References:
+        """References for frames whose pixels `bad` hold the counts of `source` (flat indices)."""
+        return References(*(None if ref is None else _replaced(ref, bad, source) for ref in (self.gain, self.dark)))
+
+
+def _replaced(image: NDArray[np.float32], bad: NDArray[np.intp], source: NDArray[np.intp]) -> NDArray[np.float32]:
+    out = image.copy()
+    out.reshape(-1)[bad] = image.reshape(-1)[source]
+    return out
+
 
 def load_references(
     shape: tuple[int, int], gain: str = "", dark: str = "", quarters: int = 0, flip: int = 0, inverse: bool = False

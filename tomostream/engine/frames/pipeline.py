@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One movie from file to sums: the order of the steps, what is kept in memory, and what is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError
+from tomostream.engine.frames import align, plan, references, sums
+from tomostream.engine.frames.job import Job
+from tomostream.engine.frames.movies import Movie, open_movie
+from tomostream.engine.output import Outputs
+from tomostream.programs.motioncor import format_log
+
+Say = Callable[[str], None]
+_CACHE_SHARE = 0.4
+"""Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""
+_MOST_EER_FRACTIONS = 40
+
+
+class FrameStore:
+    """The frames of a movie as counts, cut to the window, with bad pixels replaced; kept in memory if they fit."""
+
+    def __init__(self, movie: Movie, fractions: Sequence[plan.Fraction], window: tuple[slice, slice]) -> None:
+        self._movie, self._fractions, self._window = movie, fractions, window
+        self._kept: dict[int, NDArray] = {}
+        self._keep = False
+        self._bad: tuple[NDArray, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._fractions)
+
+    def load(self, index: int) -> NDArray:
+        """Frame `index`, (rows, columns) in the type of the file (wider if frames were summed)."""
+        frame = self._kept.get(index)
+        if frame is None:
+            frame = self._patched(self._decoded(index))
+            if index == 0:
+                self._keep = frame.nbytes * len(self) < _CACHE_SHARE * _free_memory()
+            if self._keep:
+                self._kept[index] = frame
+        return frame
+
+    def _decoded(self, index: int) -> NDArray:
+        fraction = self._fractions[index]
+        frame = np.ascontiguousarray(self._movie.read(fraction.first, fraction.number)[self._window])
+        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
+            raise EngineError(
+                f"{self._movie.path}: frame {fraction.first + 1} holds values that are not numbers; make the movie again")
+        return frame
+
+    def _patched(self, frame: NDArray) -> NDArray:
+        if self._bad is None:
+            return frame
+        if not frame.flags.writeable or isinstance(frame, np.memmap):
+            frame = np.array(frame)
+        flat = frame.reshape(-1)
+        flat[self._bad[0]] = flat[self._bad[1]]
+        return frame
+
+    def replace(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
+        """From now on give pixels `bad` the value of `source` (flat indices) in every frame."""
+        self._bad = (bad, source)
+        for index, frame in list(self._kept.items()):
+            self._kept[index] = self._patched(frame)
+
+
+def _free_memory() -> float:
+    """Bytes that can be used without swapping; 4 GiB where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4.0 * 2**30
+
+
+def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
+    """Correct one movie and write its results: all of them, or none.
+
+    Parameters
+    ----------
+    job : Job
+    say, warn : callable
+        Take one line of progress, or of warning.
+
+    Returns
+    -------
+    Motion
+
+    Raises
+    ------
+    EngineError
+        For bad input or output, in one sentence.
+    """
+    with Outputs() as outputs:
+        for path in wanted_files(job):
+            outputs.reserve(path)
+        with closing(open_movie(job.movie, job.kind, job.upsampling)) as movie, _threads(job) as executor:
+            fractions = fractions_of(job, movie, warn)
+            say(f"{job.stem}: {movie.shape[1]} x {movie.shape[0]} pixels, {len(fractions)} frames")
+            window = crop_window(job, movie.shape)
+            store = FrameStore(movie, fractions, window)
+            refs = _prepare(job, movie.shape, window, store, executor, say, warn)
+
+            def load(index: int) -> NDArray:
+                return refs.corrected(store.load(index))
+
+            motion = _measure(job, store, load, executor, say, warn)
+            shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
+            summation = sums.Summation(load, -motion.displacement, shape, job.binning, executor, job.threads)
+            _write_sums(job, summation, fractions, outputs)
+        if job.log_dir:
+            outputs.text(job.names.log, format_log([(-float(x), -float(y)) for x, y in motion.displacement]))
+    say(f"wrote {job.names.total}")
+    return motion
+
+
+def _threads(job: Job) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(job.threads, thread_name_prefix="frames")
+
+
+def doses_known(job: Job, fractions: Sequence[plan.Fraction]) -> bool:
+    """Whether dose weighting can be done: dose, pixel size and a voltage of 80 to 300 kV, as in MotionCor3."""
+    return fractions[-1].dose_after > 0 and weighting_asked(job)
+
+
+def weighting_asked(job: Job) -> bool:
+    """The part of `doses_known` that the command line alone decides."""
+    return job.align and job.pixel_size > 0 and 80 <= job.voltage <= 300
+
+
+def wanted_files(job: Job) -> list[str]:
+    """The files that will be written whatever the movie holds: those to be reserved before any work."""
+    names = job.names
+    wanted = [names.total]
+    wanted += [names.odd, names.even] if job.split else []
+    wanted += [names.stack] if job.stack else []
+    return wanted + ([names.log] if job.log_dir else [])
+
+
+def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]:
+    """Which frames of the file make which frames of the movie."""
+    entries = plan.read_integration_file(job.integration_file) if job.integration_file else ()
+    if not entries and job.kind == "eer" and movie.count > _MOST_EER_FRACTIONS:
+        group = -(-movie.count // _MOST_EER_FRACTIONS)
+        entries = (plan.IntegrationEntry(movie.count, group, None),)
+        warn(f"no -FmIntFile: the {movie.count} frames of the file are summed by {group}")
+    return plan.plan_fractions(movie.count, job.throw, job.truncate, job.frame_dose, entries)
+
+
+def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3)."""
+    asked = (job.crop[1] // 2 * 2, job.crop[0] // 2 * 2)
+    if asked[0] > shape[0] or asked[1] > shape[1]:
+        raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is larger than the frames, {shape[1]} x {shape[0]}")
+    sizes = [own or n for own, n in zip(asked, shape, strict=True)]
+    starts = [(n - size) // 2 for n, size in zip(shape, sizes, strict=True)]
+    rows, columns = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+    return rows, columns
+
+
+def _prepare(
+    job: Job, shape: tuple[int, int], window: tuple[slice, slice], store: FrameStore, executor: Executor,
+    say: Say, warn: Say,
+) -> references.References:  # fmt: skip
+    """Decode everything once; find and replace bad pixels; return the references, cut to the window."""
+    refs, dead = references.load_references(
+        shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain)  # fmt: skip
+    bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling)
+    refs, bad = refs.cut(window), bad[window]
+    if bad.any():
+        store.replace(*references.replacements(bad))
+    total, varying = _total(store, executor)
+    if not varying:
+        raise EngineError(
+            f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
+    known = int(bad.sum())
+    found = references.outlying_pixels(refs.corrected_sum(total, len(store))) & ~bad
+    hot = int(found.sum())
+    if hot > 0.01 * bad.size:
+        warn(f"{hot} pixels look hot, too many to be; they are left as they are (check -Gain)")
+        hot = 0
+    if hot:
+        bad = bad | found
+    if hot or known:
+        where, source = references.replacements(bad)
+        store.replace(where, source)
+        refs = refs.patched(where, source)
+        say(f"replaced {known} bad pixels of the map and {hot} hot or dead ones")
+    return refs
+
+
+def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:
+    """The sum of all frames as counts, and whether any frame has two different values."""
+    total = None
+    varying = False
+    for frame in executor.map(store.load, range(len(store))):
+        if total is None:
+            wide = "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}4"
+            total = np.zeros(frame.shape, wide)
+        np.add(total, frame, out=total, casting="unsafe")
+        varying = varying or bool((frame != frame[0, 0]).any())
+    if total is None:
+        raise EngineError("the movie has no frame")
+    return total, varying
+
+
+def _measure(
+    job: Job, store: FrameStore, load: Callable[[int], NDArray], executor: Executor, say: Say, warn: Say
+) -> align.Motion:
+    """Measure the motion, and say what is doubtful about it."""
+    count = len(store)
+    if not job.align or count == 1:
+        return align.Motion(np.zeros((count, 2)), np.ones(count, bool), np.zeros(count))
+    rows, columns = load(0).shape
+    factor = align.bin_factor((rows, columns))
+    images = list(executor.map(lambda index: align.binned(load(index), factor), range(count)))
+    reference = job.reference - 1 if job.reference >= 0 else None
+    motion = align.measure(images, factor, executor, job.group, reference)
+    doubtful = np.nonzero(~motion.measured)[0] + 1
+    if len(doubtful) > count - 2:
+        warn("the frames have too little in common to be aligned; they are summed as they are")
+    elif len(doubtful):
+        which = ", ".join(str(number) for number in doubtful)
+        warn(f"frames {which} are blank or do not match the others; their shifts are taken from their neighbours")
+    largest = float(np.hypot(*motion.displacement.T).max())
+    say(f"aligned {count} frames: largest shift {largest:.2f} px from the reference frame")
+    return motion
+
+
+def _write_sums(
+    job: Job, summation: sums.Summation, fractions: Sequence[plan.Fraction], outputs: Outputs
+) -> None:
+    """Compute and write every sum that is asked for."""
+    names, every = job.names, list(range(len(fractions)))
+    pixel_size = job.pixel_size * job.binning
+
+    def write(path: str, image: NDArray) -> None:
+        outputs.mrc(path, image, pixel_size, job.label)
+
+    weighting = doses_known(job, fractions)
+    if job.split:
+        odd, even = summation.image(every[0::2]), summation.image(every[1::2])
+        write(names.total, odd + even)
+        if not weighting:
+            write(names.odd, odd)
+            write(names.even, even)
+    else:
+        write(names.total, summation.image(every))
+    if weighting:
+        _write_weighted(job, summation, fractions, write)
+    if job.stack:
+        size = sums.output_size(summation.shape, job.binning)
+        groups = [every[i : i + job.stack_group] for i in range(0, len(every), job.stack_group)]
+        stack = outputs.mapped_mrc(names.stack, (len(groups), *size), pixel_size, job.label, volume=False)
+        for section, group in enumerate(groups):
+            stack[section] = sum(summation.aligned_frame(frame) for frame in group)
+
+
+def _write_weighted(
+    job: Job, summation: sums.Summation, fractions: Sequence[plan.Fraction], write: Callable[[str, NDArray], None]
+) -> None:
+    """The dose-weighted sums: all, the frames within -SumRange, and the halves."""
+    names, every = job.names, list(range(len(fractions)))
+    doses = [job.initial_dose + fraction.dose_after for fraction in fractions]
+    wanted = {names.weighted: every}
+    low, high = job.sum_range
+    if high - low > 1.0:
+        selected = [i for i in every if low <= fractions[i].dose_after <= high]
+        if selected:
+            wanted[names.weighted_range] = selected
+    if job.split:
+        wanted |= {names.odd: every[0::2], names.even: every[1::2]}
+    images = summation.weighted(doses, job.pixel_size, job.voltage, list(wanted.values()))
+    for path, image in zip(wanted, images, strict=True):
+        write(os.fspath(path), image)
