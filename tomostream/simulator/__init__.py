@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tomostream.simulator.clock import Clock, RealClock, VirtualClock
 from tomostream.simulator.faults import Fault, Faults, parse_fault
 from tomostream.simulator.plan import Plan
 from tomostream.simulator.replay import ReplayScene
 from tomostream.simulator.scene import Scene, SimulatedScene
-from tomostream.simulator.writer import Clock, RealClock, VirtualClock, Writer, ignore
+from tomostream.simulator.writer import Writer, ignore
 
 __all__ = ["Clock", "Fault", "Faults", "Plan", "RealClock", "ReplayScene", "Scene", "SimulatedScene", "VirtualClock",
            "Writer", "parse_fault", "simulate"]  # fmt: skip

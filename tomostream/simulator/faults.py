@@ -18,7 +18,7 @@ class FaultKind:
 #: Fault -> what it does. S is the series, T the exposure (acquisition order), both from 1.
 KINDS = {
     "missing": FaultKind("missing:S:T - the movie is never written; the mdoc lists it", 2, 2),
-    "truncated": FaultKind("truncated:S:T - the movie ends at half its bytes (with --write frames: half its frames)", 2, 2),
+    "truncated": FaultKind("truncated:S:T - the movie ends at half its bytes (--write frames: of its frames)", 2, 2),
     "late": FaultKind("late:S:T[:SECONDS] - the movie arrives SECONDS (60) after its exposure", 2, 3),
     "stuck": FaultKind("stuck:S:T[:SECONDS] - the movie stops growing half-way, is completed SECONDS (30) later", 2, 3),
     "dark": FaultKind("dark:S:T - a blank image, as behind a grid bar", 2, 2),

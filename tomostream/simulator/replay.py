@@ -109,6 +109,7 @@ class ReplayScene:
             dose=dose if dose is not None else _dose(sections), tilt_step=_step(angles))  # fmt: skip
         self.plan.check()
         self.ids = [Path(stack_path).name.split(".")[0]]
+        self._path = Path(stack_path)
         self._stack, self._sections, self._scale = stack, sections, counts_scale(stack)
         self.exposures = schedule([self._tilt_truths()], self.ids, [angles], self.plan)
 
@@ -123,6 +124,9 @@ class ReplayScene:
 
     def truth(self) -> list[SeriesTruth]:
         return [SeriesTruth(self.ids[0], None, kept_truth(self.exposures, 0))]
+
+    def about(self) -> dict[str, object]:
+        return {"stack": self._path.name, "counts_per_value": self._scale}
 
     def counts(self, exposure: Exposure) -> NDArray[np.integer]:
         """The image of a tilt in counts (rows, columns)."""

@@ -15,7 +15,7 @@ from tomostream.simulator import movies
 from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
 from tomostream.simulator.projector import Optics, projection_spectrum
 from tomostream.simulator.schemes import acquisition_order
-from tomostream.simulator.specimen import Specimen, make_specimen
+from tomostream.simulator.specimen import MARKS, Specimen, make_specimen
 
 
 class Scene(Protocol):
@@ -27,6 +27,9 @@ class Scene(Protocol):
 
     def truth(self) -> list[SeriesTruth]:
         """The truth of every series, as it will be listed in the mdocs."""
+
+    def about(self) -> dict[str, object]:
+        """What is on the grid, for `specimen.json`."""
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
         """Counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
@@ -56,6 +59,10 @@ class SimulatedScene:
     def truth(self) -> list[SeriesTruth]:
         axis = self.plan.tilt_axis
         return [SeriesTruth(name, axis, kept_truth(self.exposures, index)) for index, name in enumerate(self.ids)]
+
+    def about(self) -> dict[str, object]:
+        marks = {name: {"from_A": start, "to_A": end} for name, (start, end) in MARKS.items()}
+        return {"marks": marks, "thickness_A": self.plan.thickness}
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
         rng = np.random.default_rng([self.plan.seed, exposure.series, exposure.slot, 2])

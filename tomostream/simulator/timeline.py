@@ -30,6 +30,11 @@ class Action:
     part: float = 1.0
     name: str = ""
 
+    @property
+    def writes_movie(self) -> bool:
+        """Whether this writes a movie or a part of one."""
+        return self.kind in ("movie", "piece")
+
 
 def timeline(plan: Plan, exposures: list[Exposure], turn: int | None) -> list[Action]:
     """All actions in time. `turn` is the tilt (from 0) at which a bidirectional series turns, None without a turn."""
@@ -116,5 +121,5 @@ def _other_mdocs(plan: Plan) -> Iterator[Action]:
 def last_use(actions: list[Action]) -> dict[int, int]:
     """Slot of an exposure -> index of the last action that writes its movie: after that its bytes can be forgotten."""
     uses = [(action.exposure.slot, index) for index, action in enumerate(actions)
-            if action.exposure is not None and action.kind in ("movie", "piece")]  # fmt: skip
+            if action.exposure is not None and action.writes_movie]  # fmt: skip
     return {slot: max(index for _, index in group) for slot, group in groupby(sorted(uses), key=lambda use: use[0])}

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mdoc files of an acquisition as they grow: a section an exposure, with what SerialEM and faults do to them."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from tomostream.simulator import mdoc
+from tomostream.simulator.disk import append_up_to, put_whole
+from tomostream.simulator.plan import Exposure, Plan
+
+#: Length in bytes of an mdoc of random bytes.
+GARBAGE = 400
+
+
+class MdocFiles:
+    """The mdocs of the series `ids` in `folder`; files that are written anew are made in the folder `incoming`."""
+
+    def __init__(self, plan: Plan, ids: list[str], folder: Path, incoming: Path, start: datetime) -> None:
+        self._plan, self._ids, self._folder, self._incoming = plan, ids, folder, incoming
+        self._sections: list[list[Exposure]] = [[] for _ in ids]
+        self._random = random.Random(plan.seed)
+        self.set_start(start)
+
+    def set_start(self, start: datetime) -> None:
+        """Let the first exposure be at `start`. Two exposures are at least a second apart, as times have no less."""
+        plan = self._plan
+        axis = plan.tilt_axis + plan.axis_error
+        start = start.replace(microsecond=0)
+        self._style = mdoc.MdocStyle(plan, start, max(plan.interval, 1.0), plan.size, plan.pixel_size, axis)
+
+    def path(self, series: int) -> Path:
+        """The mdoc of a series (from 0)."""
+        return self._folder / f"{self._ids[series]}.mrc.mdoc"
+
+    def add(self, exposure: Exposure) -> Path:
+        """Append the section of an exposure, or write the file anew where it replaces one."""
+        path = self.path(exposure.series)
+        if self._list(exposure) or self._plan.rewrite:
+            put_whole(path, self._text(exposure.series), self._incoming)
+        else:
+            append_up_to(path, self._text(exposure.series))
+        return path
+
+    def add_half(self, exposure: Exposure) -> Path | None:
+        """Append a part of a section: an mdoc that is caught while it is written. None where it is written anew."""
+        path, listed = self.path(exposure.series), self._sections[exposure.series]
+        if self._plan.rewrite or (listed and listed[-1].replaced):
+            return None
+        before = path.stat().st_size if path.exists() else 0
+        self._list(exposure)
+        whole = self._text(exposure.series)
+        append_up_to(path, whole[: before + 6 * (len(whole) - before) // 10])
+        return path
+
+    def add_extra(self, last: Exposure) -> Path:
+        """Append a section of a movie that does not exist, one step beyond the last tilt."""
+        series, path = last.series, self.path(last.series)
+        section = self._section(_never(last, self._plan), len(self._sections[series]))
+        append_up_to(path, self._text(series) + section.encode())
+        return path
+
+    def turn(self, series: int) -> Path:
+        """The turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins, its sections reversed."""
+        path = self.path(series)
+        if path.exists():
+            os.replace(path, path.with_name(path.name.replace(".mrc.mdoc", ".mrc-half1.mdoc")))
+        self._sections[series].reverse()
+        put_whole(path, self._text(series), self._incoming)
+        return path
+
+    def spoil(self, series: int) -> Path:
+        """Write the mdoc of a series as random bytes, or empty."""
+        garbage = self._plan.faults.of("garbage-mdoc", series + 1) is not None
+        self.path(series).write_bytes(self._random.randbytes(GARBAGE) if garbage else b"")
+        return self.path(series)
+
+    def add_other(self, name: str) -> Path:
+        """Write an mdoc that is not of a series: a map, a montage, random bytes, or empty."""
+        texts = {"map.mrc.mdoc": mdoc.map_mdoc, "LMM.mrc.mdoc": mdoc.montage_mdoc}
+        path = self._folder / name
+        if name in texts:
+            path.write_bytes(texts[name](self._style).encode())
+        else:
+            path.write_bytes(self._random.randbytes(GARBAGE) if name == "garbage.mdoc" else b"")
+        return path
+
+    def _list(self, exposure: Exposure) -> bool:
+        """Put an exposure among the sections of its mdoc; say whether it replaces one."""
+        listed = self._sections[exposure.series]
+        if listed and listed[-1] is exposure:
+            return False
+        replaces = bool(listed) and listed[-1].replaced and listed[-1].tilt == exposure.tilt
+        if replaces:
+            listed.pop()
+        listed.append(exposure)
+        return replaces
+
+    def _text(self, series: int) -> bytes:
+        """The mdoc of a series with the sections that it has by now."""
+        text = mdoc.header(self._style, f"{self._ids[series]}.mrc", self._with_axis(series))
+        sections = (self._section(one, zvalue) for zvalue, one in enumerate(self._sections[series]))
+        return (text + "".join(sections)).encode()
+
+    def _section(self, exposure: Exposure, zvalue: int) -> str:
+        return mdoc.section(self._style, exposure, zvalue, self._with_axis(exposure.series))
+
+    def _with_axis(self, series: int) -> bool:
+        return self._plan.faults.of("no-axis", series + 1) is None
+
+
+def _never(last: Exposure, plan: Plan) -> Exposure:
+    """An exposure after the last one that never took place, one step further out."""
+    truth = last.truth
+    angle = truth.angle + (plan.tilt_step if truth.angle >= 0 else -plan.tilt_step)
+    stem = truth.movie.rsplit("_", 2)[0]
+    name = f"{stem}_{truth.order + 1:03d}_{angle:.1f}.{plan.format}"
+    later = replace(truth, movie=name, angle=angle, prior_dose=truth.prior_dose + truth.dose)
+    return replace(last, truth=later, slot=last.slot + 1)
