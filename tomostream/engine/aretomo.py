@@ -54,8 +54,8 @@ KNOWN = flags(
          "the offset, where it is known"),
     Flag("-DarkTol", float, default=(0.7,), low=0, high=1, group=ALI,
          help="tilts whose mean is below this share of what is expected are dark and left out"),
-    Flag("-VolZ", int, default=(1200,), low=0, group=REC, unit="px of the input", help="thickness of the tomogram; 0: "
-         "write the aligned stack"),
+    Flag("-VolZ", int, default=(1200,), low=0, high=30000, group=REC, unit="px of the input",
+         help="thickness of the tomogram; 0: write the aligned stack"),
     Flag("-OutBin", float, default=(1.0,), low=1, high=64, group=REC, help="binning by Fourier cropping"),
     Flag("-Wbp", int, default=(0,), low=0, group=REC, help="1: weighted back-projection"),
     Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
@@ -200,7 +200,7 @@ def _run(arguments: Arguments, log: Log) -> None:
         options = _recon_options(arguments, data)
         if _aligns(arguments):
             _write_alignment(arguments, data, names, solution, options, outputs, leave)
-        used = _dosed(arguments, data, _in_range(arguments, solution, log), log)
+        used = _dosed(arguments, data, _in_range(arguments, data.stack, solution, log), log)
         _write_result(data, names, used, options, outputs, log)
         leave.pop_all()
     log.say(f"done: {names.volume}")
@@ -228,19 +228,20 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
     from tomostream.engine.align import AlignmentError, AlignOptions, align_series
     from tomostream.engine.recon import solution as solutions
 
+    if not data.pixel_size_A > 0:
+        raise EngineError(f"{data.stack.path} does not tell its pixel size, which the alignment needs: give -PixSize")
     for section in range(data.stack.sections):
         data.stack.section(section)
     axis, refine = arguments.numbers("-TiltAxis")
     mode, given = arguments.numbers("-TiltCor")
     offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
-    pixel = data.pixel_size_A if data.pixel_size_A > 0 else 1.0
     options = AlignOptions(
-        pixel_size_A=pixel,
+        pixel_size_A=data.pixel_size_A,
         tilt_axis_deg=axis,
         refine_axis=refine >= 0,
         full_axis_search=axis == 0,
         tilt_cor=-1 if offset or mode < 0 else round(mode),
-        thickness_A=arguments.number("-AlignZ") * pixel if arguments.given("-AlignZ") else None,
+        thickness_A=arguments.number("-AlignZ") * data.pixel_size_A if arguments.given("-AlignZ") else None,
         dark_tol=arguments.number("-DarkTol"),
         threads=thread_count(arguments),
     )
@@ -264,14 +265,16 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
     return solution
 
 
-def _in_range(arguments: Arguments, solution: Solution, log: Log) -> Solution:
+def _in_range(arguments: Arguments, stack: TiltStack, solution: Solution, log: Log) -> Solution:
     """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
     from tomostream.engine.recon.slab import MAX_TILT_DEG
 
     low, high = sorted(arguments.numbers("-ReconRange"))
     out: dict[int, str] = {}
     for tilt in solution.used:
-        if not low <= tilt.tilt_deg <= high:
+        if stack.blank(tilt.section):
+            out[tilt.section] = "blank: all pixels are equal"
+        elif not low <= tilt.tilt_deg <= high:
             out[tilt.section] = "outside -ReconRange"
         elif abs(tilt.tilt_deg) > MAX_TILT_DEG:
             out[tilt.section] = f"tilted beyond {MAX_TILT_DEG:g} degrees"

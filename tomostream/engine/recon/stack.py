@@ -51,6 +51,11 @@ class TiltStack:
             raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds values that are not finite")
         return image
 
+    def blank(self, index: int) -> bool:
+        """Whether all pixels of a section are equal."""
+        image = self.data[index]
+        return bool((image == image.flat[0]).all())
+
 
 def open_stack(path: str) -> TiltStack:
     """Open an MRC file of mode 0, 1, 2, 6 or 12, either byte order.

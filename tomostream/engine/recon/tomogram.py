@@ -194,11 +194,11 @@ def reconstruct(
         raise EngineError(
             f"-VolZ {options.depth_px} at -OutBin {options.binning:g} is a volume of {nx} x {ny} x {depth}: too small"
         )
-    slab = Slab(np.array([t.tilt_deg for t in tilts]), nx, depth, options.method, options.threads)
     pixel = options.pixel_size_A * options.binning
     shape = (depth, ny, nx) if options.upright else (ny, depth, nx)
     writer = VolumeWriter(outputs, path, shape, pixel, LABEL, volume=True)
     with writer, _room((len(tilts), ny, nx), os.path.dirname(path)) as images:
+        slab = Slab(np.array([t.tilt_deg for t in tilts]), nx, depth, options.method, options.threads)
         intensities = align_images(stack, tilts, options, images, progress)
         least = int(np.argmin([abs(t.tilt_deg) for t in tilts]))
         # a binned pixel is `binning` raw px of path: densities stay per raw px

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream-aretomo` as a user meets it: what it writes, what it refuses and in which words, what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine import aretomo
+from tomostream.engine.output import HEADER_BYTES, mrc_header
+from tomostream.engine.recon.stack import open_stack
+from tomostream.programs import aretomo as files
+
+Array = NDArray[np.float64]
+PIXEL = 12.0
+ANGLES = np.arange(-54.0, 55.0, 6.0)
+AXIS = 84.7
+
+
+def write_mrc(path: str, data: NDArray[np.generic], pixel: float = PIXEL) -> str:
+    array = np.ascontiguousarray(data, dtype="<f4")
+    with open(path, "wb") as file:
+        file.write(mrc_header(array.shape, pixel, (0, 0, 0, 0), "test", False))
+        file.write(array.tobytes())
+    return path
+
+
+def raw_positions(points: Array, tilt: float, axis: float, shift: tuple[float, float]) -> tuple[Array, Array]:
+    """Raw positions (x, y) from the image centre, px, of points (n, 3): the definition."""
+    t, r = math.radians(tilt), math.radians(axis)
+    x, y = points[:, 0] * math.cos(t) + points[:, 2] * math.sin(t), points[:, 1]
+    return math.cos(r) * x - math.sin(r) * y + shift[0], math.sin(r) * x + math.cos(r) * y + shift[1]
+
+
+@functools.cache
+def series(shape: tuple[int, int] = (128, 160), axis: float = AXIS) -> tuple[Array, Array]:
+    """A slab of dark blobs, 40 px thick: raw images with Poisson noise (n, ny, nx), and the shifts (n, 2)."""
+    import scipy.ndimage
+
+    rng = np.random.default_rng(5)
+    points = (rng.random((1500, 3)) - 0.5) * [3.2 * max(shape), 1.6 * max(shape), 40.0]
+    shifts = rng.uniform(-6, 6, (len(ANGLES), 2))
+    images = []
+    for tilt, shift in zip(ANGLES, shifts, strict=True):
+        x, y = raw_positions(points, float(tilt), axis, (float(shift[0]), float(shift[1])))
+        column, row = x + (shape[1] - 1) / 2, y + (shape[0] - 1) / 2
+        image = np.zeros(shape)
+        for dy in (0, 1):
+            for dx in (0, 1):
+                i, j = np.floor(row).astype(int) + dy, np.floor(column).astype(int) + dx
+                weight = (1 - np.abs(row - i)) * (1 - np.abs(column - j))
+                inside = (i >= 0) & (j >= 0) & (i < shape[0]) & (j < shape[1])
+                np.add.at(image, (i[inside], j[inside]), weight[inside])
+        absorbed = 3.0 * scipy.ndimage.gaussian_filter(image, 1.4)
+        images.append(rng.poisson(300 * np.exp(-absorbed)))
+    return np.array(images, float), shifts
+
+
+def aln_text(shifts: Array, shape: tuple[int, int], axis: float = AXIS) -> str:
+    rows = tuple(
+        files.AlnRow(i, axis, float(s[0]), float(s[1]), float(t))
+        for i, (s, t) in enumerate(zip(shifts, ANGLES, strict=True))
+    )
+    return files.format_aln(files.AlnFile(rows, (), (shape[1], shape[0], len(ANGLES))))
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.out = self.path("out")
+        os.mkdir(self.out)
+        environment = mock.patch.dict(os.environ)
+        environment.start()
+        self.addCleanup(environment.stop)
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.folder, *names)
+
+    def text(self, name: str, content: str) -> str:
+        Path(self.path(name)).write_text(content)
+        return self.path(name)
+
+    def angle_file(self) -> str:
+        order = np.argsort(np.argsort(np.abs(ANGLES) + 1e-3 * (ANGLES < 0))) + 1
+        rows = [files.AngleRow(float(t), int(o), 3.0 * float(o - 1)) for t, o in zip(ANGLES, order, strict=True)]
+        return self.text("TS_1.tlt", files.format_angles(rows))
+
+    def run_it(self, *words: object) -> tuple[int, str, str]:
+        """Exit status, standard output, standard error."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = aretomo.main([*map(str, words), "--threads", "2"])
+        return status, out.getvalue(), err.getvalue()
+
+    def left(self) -> list[str]:
+        return sorted(os.listdir(self.out))
+
+
+class AlignedRunTest(InFolder):
+    def test_a_series_is_aligned_and_reconstructed(self) -> None:
+        images, shifts = series()
+        source = write_mrc(self.path("TS_1.mrcs"), images)
+        status, out, err = self.run_it(
+            "-InMrc", source, "-OutMrc", self.path("out", "TS_1.mrc"), "-AngFile", self.angle_file(), "-TiltAxis", 83, 1,
+            "-VolZ", 80, "-OutBin", 2, "-FlipVol", 1, "-Wbp", 1, "-OutImod", 1, "-TiltCor", -1,
+        )  # fmt: skip
+        self.assertEqual((status, err), (0, ""), out)
+        self.assertEqual(
+            self.left(),
+            ["TS_1.aln", "TS_1.mrc", "TS_1_Imod", "TS_1_projXY.mrc", "TS_1_projXZ.mrc", "TS_1_quality.json"],
+        )
+        self.assertEqual(open_stack(self.path("out", "TS_1.mrc")).data.shape, (40, 80, 64))
+        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        self.assertEqual(aln.raw_size, (160, 128, len(ANGLES)))
+        self.assertEqual(len(aln.rows), len(ANGLES))
+        self.check_shifts(aln, shifts)
+        self.check_imod()
+        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertEqual(len(quality.tilts), len(ANGLES))
+        self.assertTrue(all(t.sigma_px is not None and 0 < t.sigma_px < 3 for t in quality.tilts))
+
+    def check_shifts(self, aln: files.AlnFile, shifts: Array) -> None:
+        """The shifts are right but for a move of the specimen as a whole, in the area-centred convention."""
+        rot = np.array([math.radians(r.rot_deg) for r in aln.rows])
+        tilt = np.array([math.radians(r.tilt_deg) for r in aln.rows])
+        self.assertLess(abs(aln.rows[0].rot_deg - AXIS), 0.7)
+        difference = np.array([(r.tx, r.ty) for r in aln.rows]) - shifts[[r.section for r in aln.rows]]
+        across = difference[:, 0] * np.cos(rot) + difference[:, 1] * np.sin(rot)
+        along = -difference[:, 0] * np.sin(rot) + difference[:, 1] * np.cos(rot)
+        model = np.stack([np.cos(tilt), np.sin(tilt)], axis=1)
+        rest = across - model @ np.linalg.lstsq(model, across, rcond=None)[0]
+        self.assertLess(np.sqrt((rest**2).mean()), 0.35)
+        self.assertLess(np.std(along), 0.35)
+        # at the reference the specimen is not moved
+        zero = next(r for r in aln.rows if r.tilt_deg == 0)
+        self.assertEqual((zero.tx, zero.ty), (0.0, 0.0))
+
+    def check_imod(self) -> None:
+        folder = Path(self.path("out", "TS_1_Imod"))
+        names = ["TS_1_st.tlt", "TS_1_st.xf", "TS_1_st.xtilt", "TS_1_st_order_list.csv", "newst.com", "tilt.com"]
+        self.assertEqual(sorted(p.name for p in folder.iterdir()), sorted(names))
+        self.assertEqual([float(t) for t in (folder / "TS_1_st.tlt").read_text().split()], ANGLES.tolist())
+        self.assertEqual(len(files.parse_xf((folder / "TS_1_st.xf").read_text())), len(ANGLES))
+        self.assertEqual((folder / "TS_1_st_order_list.csv").read_text().splitlines()[0], "   1,0.00")
+
+    def test_a_blank_tilt_is_listed_as_a_dark_frame_and_the_rest_is_used(self) -> None:
+        images, _ = series()
+        images = images.copy()
+        images[4] = 0.0
+        source = write_mrc(self.path("TS_1.mrc"), images)
+        status, out, _ = self.run_it(
+            "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-TiltAxis", AXIS, -1,
+            "-VolZ", 40, "-OutBin", 4, "-Wbp", 1, "-TiltCor", -1,
+        )  # fmt: skip
+        self.assertEqual(status, 0, out)
+        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        self.assertIn((4, 4), [(d.frame, d.section) for d in aln.dark])
+        used, dark = files.raw_sections(aln)
+        self.assertEqual(sorted(used + dark), list(range(len(ANGLES))))
+        self.assertGreaterEqual(len(used), 14)
+        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertIn("blank", quality.tilts[4].reason)
+
+
+class GivenAlignmentTest(InFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        images, self.shifts = series()
+        self.source = write_mrc(self.path("TS_1.mrcs"), images)
+        self.aln = self.text("given.aln", aln_text(self.shifts, (128, 160)))
+
+    def volume(self, name: str, *words: object, source: str = "") -> Array:
+        path = self.path("out", name)
+        status, out, err = self.run_it("-InMrc", source or self.source, "-OutMrc", path, *words)
+        self.assertEqual((status, err), (0, ""), out)
+        return np.array(open_stack(path).data, float)
+
+    def test_a_given_alignment_is_used_and_not_written_again(self) -> None:
+        volume = self.volume("v.mrc", "-AlnFile", self.aln, "-VolZ", 60, "-FlipVol", 1)
+        self.assertEqual(volume.shape, (60, 160, 128))
+        self.assertEqual(self.left(), ["v.mrc", "v_projXY.mrc", "v_projXZ.mrc"])
+
+    def test_even_and_odd_volumes_come_from_the_same_alignment(self) -> None:
+        rng = np.random.default_rng(1)
+        images, _ = series()
+        even = rng.binomial(images.astype(int), 0.5).astype(float)
+        halves = {"even": even, "odd": images - even}
+        kind = ["-AlnFile", self.aln, "-VolZ", 48, "-OutBin", 2, "-FlipVol", 1]
+        volumes = {
+            name: self.volume(f"TS_1_{name}.mrc", *kind, source=write_mrc(self.path(f"TS_1_{name}.mrcs"), data))
+            for name, data in halves.items()
+        }
+        whole = self.volume("TS_1.mrc", *kind)
+        inner = (slice(6, -6), slice(8, -8), slice(8, -8))
+        both = np.corrcoef(volumes["even"][inner].ravel(), volumes["odd"][inner].ravel())[0, 1]
+        self.assertGreater(both, 0.7)
+        mean = (volumes["even"] + volumes["odd"]) / 2
+        self.assertGreater(np.corrcoef(mean[inner].ravel(), 0.5 * whole[inner].ravel())[0, 1], 0.98)
+
+    def test_sections_in_any_order_and_from_one_give_the_same_volume(self) -> None:
+        straight = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
+        order = np.random.default_rng(3).permutation(len(ANGLES))
+        images, _ = series()
+        shuffled = write_mrc(self.path("s.mrc"), images[order])
+        place = np.argsort(order)
+        rows = tuple(
+            files.AlnRow(int(place[i]) + 1, AXIS, float(s[0]), float(s[1]), float(t))
+            for i, (s, t) in enumerate(zip(self.shifts, ANGLES, strict=True))
+        )
+        aln = self.text("one.aln", files.format_aln(files.AlnFile(rows, (), (160, 128, len(ANGLES)))))
+        other = self.volume("b.mrc", "-AlnFile", aln, "-VolZ", 40, "-OutBin", 2, source=shuffled)
+        np.testing.assert_allclose(other, straight, atol=2e-3 * np.abs(straight).max())
+
+    def test_depth_zero_writes_the_aligned_stack(self) -> None:
+        stack = self.volume("ali.mrc", "-AlnFile", self.aln, "-VolZ", 0, "-OutBin", 2)
+        self.assertEqual(stack.shape, (len(ANGLES), 80, 64))
+        self.assertEqual(self.left(), ["ali.mrc"])
+        images, _ = series()
+        self.assertAlmostEqual(stack[9].mean(), images[9].mean(), delta=0.02 * images[9].mean())
+
+    def test_align_zero_takes_the_stack_as_aligned(self) -> None:
+        aligned = self.volume("ali.mrc", "-AlnFile", self.aln, "-VolZ", 0)
+        again = write_mrc(self.path("ali_in.mrc"), aligned)
+        a = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-FlipVol", 1)
+        b = self.volume("b.mrc", "-AngFile", self.angle_file(), "-Align", 0, "-VolZ", 40, "-FlipVol", 1, source=again)
+        self.assertEqual(a.shape, b.shape)
+        inner = (slice(None), slice(16, -16), slice(16, -16))
+        self.assertGreater(np.corrcoef(a[inner].ravel(), b[inner].ravel())[0, 1], 0.97)
+
+    def test_dose_weighting_uses_the_doses_of_the_angle_file(self) -> None:
+        kind = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 1, "-Wbp", 1, "-Kv", 300, "-PixSize", 3.0]
+        plain = self.volume("p.mrc", *kind)
+        weighted = self.volume("w.mrc", *kind, "-ImgDose", 3, "-AngFile", self.angle_file())
+        by_order = self.text(
+            "order.tlt",
+            "".join(f"{r.tilt_deg} {r.order}\n" for r in files.parse_angles(Path(self.angle_file()).read_text())),
+        )
+        ordered = self.volume("o.mrc", *kind, "-ImgDose", 3, "-AngFile", by_order)
+        self.assertGreater(np.abs(weighted - plain).max(), 0.02 * np.abs(plain).max())
+        np.testing.assert_allclose(ordered, weighted, atol=1e-6 * np.abs(plain).max())
+
+    def test_dose_weighting_that_cannot_be_done_is_said(self) -> None:
+        path = self.path("out", "v.mrc")
+        status, out, _ = self.run_it(
+            "-InMrc", self.source, "-OutMrc", path, "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4, "-ImgDose", 3
+        )
+        self.assertEqual(status, 0)
+        self.assertIn("warning: -ImgDose without the angle file (-AngFile): the tilts are not dose weighted", out)
+
+    def test_tilts_outside_the_range_and_blank_ones_are_left_out_and_named(self) -> None:
+        images, _ = series()
+        images = images.copy()
+        images[3] = 5.0
+        source = write_mrc(self.path("b.mrc"), images)
+        status, out, _ = self.run_it(
+            "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4,
+            "-ReconRange", -50, 50,
+        )  # fmt: skip
+        self.assertEqual(status, 0)
+        self.assertIn("section 4 is not used: blank", out)
+        self.assertIn("section 1 is not used: outside -ReconRange", out)
+
+    def test_patches_are_refused_in_words_not_silently(self) -> None:
+        _, out, _ = self.run_it(
+            "-InMrc", self.source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4,
+            "-Patch", 5, 5,
+        )  # fmt: skip
+        self.assertIn("warning: -Patch 5 5 is ignored", out)
+
+
+class RefusalTest(InFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        images, shifts = series()
+        self.source = write_mrc(self.path("TS_1.mrc"), images)
+        self.aln = self.text("given.aln", aln_text(shifts, (128, 160)))
+        self.target = self.path("out", "v.mrc")
+
+    def refused(self, pattern: str, *words: object) -> None:
+        before = self.left()
+        status, _, err = self.run_it(*words)
+        self.assertEqual(status, 1)
+        self.assertRegex(err, f"^tomostream-aretomo: error: .*{pattern}")
+        self.assertEqual(err.count("\n"), 1)
+        self.assertEqual(self.left(), before)
+
+    def test_each_mistake_has_its_sentence_and_leaves_nothing(self) -> None:
+        good = ["-InMrc", self.source, "-OutMrc", self.target]
+        aln = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4]
+        short = self.text("short.tlt", "0\n3\n")
+        words = self.text("words.tlt", "zero\n")
+        other = self.text("other.aln", aln_text(series()[1], (100, 160)))
+        self.refused("-InMrc is missing", "-OutMrc", self.target)
+        self.refused("-OutMrc is missing", "-InMrc", self.source)
+        self.refused("tilt angles are missing", *good)
+        self.refused("2 tilt angles, but the stack has 19", *good, "-AngFile", short)
+        self.refused("line 1: 'zero' is not numbers", *good, "-AngFile", words)
+        self.refused("nowhere.tlt: no such file", *good, "-AngFile", self.path("nowhere.tlt"))
+        self.refused("nowhere.mrc: no such file", "-InMrc", self.path("nowhere.mrc"), *good[2:], *aln)
+        self.refused("is for a stack of 160 x 100 px", *good, "-AlnFile", other)
+        self.refused("does not exist", "-InMrc", self.source, "-OutMrc", self.path("no", "v.mrc"), *aln)
+        self.refused("is the input itself", "-InMrc", self.source, "-OutMrc", self.source, *aln)
+        self.refused("-CropVol is not supported", *good, *aln, "-CropVol", 50, 50)
+        self.refused("unknown option -VolX; did you mean -VolZ", *good, *aln, "-VolX", 50)
+        self.refused("-OutBin must be from 1", *good, "-AlnFile", self.aln, "-OutBin", 0)
+        self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
+        self.refused("no tilt is left", *good, *aln, "-ReconRange", 70, 80)
+
+    def test_broken_stacks_are_refused(self) -> None:
+        images, _ = series()
+        aln = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4]
+        broken = images.copy()
+        broken[7, 3, 3] = np.nan
+        bad = write_mrc(self.path("nan.mrc"), broken)
+        self.refused("section 8 of 19 holds values that are not finite", "-InMrc", bad, "-OutMrc", self.target, *aln)
+        flat = write_mrc(self.path("flat.mrc"), np.ones_like(images))
+        self.refused("no tilt is left .*blank", "-InMrc", flat, "-OutMrc", self.target, *aln)
+        cut = write_mrc(self.path("cut.mrc"), images)
+        os.truncate(cut, 50000)
+        self.refused("cut short", "-InMrc", cut, "-OutMrc", self.target, *aln)
+        nameless = write_mrc(self.path("nopix.mrc"), images, 0.0)
+        self.refused("give -PixSize", "-InMrc", nameless, "-OutMrc", self.target, "-AngFile", self.angle_file())
+
+    def test_a_full_disk_is_told_before_the_work(self) -> None:
+        no_room = OSError(28, "No space left on device")
+        with mock.patch("os.posix_fallocate", side_effect=no_room):
+            self.refused("no space is left on the disk", "-InMrc", self.source, "-OutMrc", self.target,
+                         "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4)  # fmt: skip
+
+    def test_ctrl_c_leaves_nothing_behind(self) -> None:
+        kept = self.text("out/v.mrc", "what was there")
+        with mock.patch("tomostream.engine.recon.slab.Slab.blocks", side_effect=KeyboardInterrupt):
+            status, _, err = self.run_it(
+                "-InMrc", self.source, "-OutMrc", self.target, "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4
+            )
+        self.assertEqual(status, 130)
+        self.assertIn("interrupted", err)
+        self.assertEqual(self.left(), ["v.mrc"])
+        self.assertEqual(Path(kept).read_text(), "what was there")
+
+
+class CommandTest(unittest.TestCase):
+    def test_help_and_version_import_nothing_heavy(self) -> None:
+        code = (
+            "import sys; from tomostream.engine.aretomo import main; status = main([sys.argv[1]]);"
+            "heavy = {'numpy', 'scipy', 'numba', 'pyworkflow'} & set(sys.modules); sys.exit(status or bool(heavy))"
+        )
+        start = time.perf_counter()
+        for word in ("--help", "--version"):
+            done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("tomostream-aretomo", done.stdout)
+        self.assertLess(time.perf_counter() - start, 20)
+
+    def test_every_flag_that_upstream_sends_is_known(self) -> None:
+        sent = (
+            "-InMrc -OutMrc -OutImod -Align -VolZ -OutBin -FlipInt -FlipVol -PixSize -Kv -DarkTol -AmpContrast -Gpu "
+            "-ImgDose -AngFile -AlignZ -AlnFile -Sart -Wbp -Cs -ExtPhase -TiltAxis -TiltCor -RoiFile -Patch -Roi"
+        )
+        self.assertEqual([tag for tag in sent.split() if tag.lower() not in aretomo.KNOWN], [])
+
+    def test_the_headers_size_is_that_of_the_format(self) -> None:
+        self.assertEqual(HEADER_BYTES, 1024)
+
+
+if __name__ == "__main__":
+    unittest.main()
