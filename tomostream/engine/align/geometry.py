@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pose of every tilt, and resampling of raw images into the stretched specimen frame.
 
-In the stretched frame a tilted image is enlarged by 1/cos(tilt) across the tilt axis, so that points in the middle plane
-of the specimen fall at the same place at all tilts. Resampling interpolates with cubic B-splines whose coefficients were
-made once (`preprocess`).
+In the stretched frame a tilted image is enlarged by 1/cos(tilt) across the tilt axis, so that points in the middle
+plane of the specimen fall at the same place at all tilts. Resampling interpolates with cubic B-splines whose
+coefficients were made once (`preprocess`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from tomostream.engine.align.sampling import sample
 
 Floats = NDArray[np.floating]
 A = TypeVar("A")
@@ -30,13 +32,15 @@ class Pose:
     """Where every tilt is believed to be.
 
     `tilts_deg` (n,) are nominal angles plus the tilt offset, `axis_deg` the tilt axis, `shifts` (n, 2) the shifts
-    (TX, TY) in pixels of the working images, `thickness` the slab's thickness in the same pixels.
+    (TX, TY) in pixels of the working images, `thickness` the slab's thickness in the same pixels, `profile` its depth
+    profile (`slab`), None for an even slab.
     """
 
     tilts_deg: Floats
     axis_deg: float
     shifts: Floats
     thickness: float
+    profile: Floats | None = None
 
     def moved(self, moves: Floats) -> Pose:
         """Shift by `moves` (n, 2), (dX, dY) in the stretched specimen frame."""
@@ -87,11 +91,12 @@ def fast_even(length: int) -> int:
     return 2 * int(scipy.fft.next_fast_len(-(-length // 2), True))
 
 
-def taper(length: int) -> Floats:
-    """Raised-cosine window, (length,)."""
+@lru_cache(maxsize=16)
+def taper(length: int) -> NDArray[np.float32]:
+    """Raised-cosine window, (length,); shared, not to be written to."""
     edge = max(2, round(length * TAPER))
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
-    window = np.ones(length)
+    window = np.ones(length, np.float32)
     window[:edge] = ramp
     window[-edge:] = ramp[::-1]
     return window
@@ -116,31 +121,17 @@ def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[i
     return Frame(matrix, raw_centre - matrix @ centre, shape)
 
 
-def _mask(frame: Frame, image_shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Weight of each pixel of the frame: tapered at the frame's own edges and at the raw image's edges."""
-    rows = np.arange(frame.shape[0])
-    columns = np.arange(frame.shape[1])
-    mask = np.outer(taper(frame.shape[0]), taper(frame.shape[1]))
-    for side in (0, 1):
-        index = (frame.matrix[side, 0] * rows)[:, None] + (frame.matrix[side, 1] * columns)[None] + frame.start[side]
-        edge = max(2.0, image_shape[side] * TAPER)
-        inside = np.minimum(index, image_shape[side] - 1.0 - index) / edge
-        mask *= 0.5 - 0.5 * np.cos(np.pi * np.clip(inside, 0.0, 1.0))
-    return mask.astype(np.float32)
-
-
 def resample(coefficients: NDArray[np.float32], frame: Frame) -> tuple[NDArray[np.float32], float]:
     """One image in the stretched frame, tapered to 0 at all edges, and the fraction of the frame that it covers.
 
-    `coefficients` are the image's cubic B-spline coefficients (rows, columns).
+    `coefficients` are the image's cubic B-spline coefficients (rows, columns). The taper is that of the frame's own edges
+    times that of the raw image's edges.
     """
-    image = ndimage.affine_transform(
-        coefficients, frame.matrix, frame.start, output_shape=frame.shape, order=3, mode="nearest", prefilter=False,
-        output=np.float32,
+    image = np.empty(frame.shape, np.float32)
+    mask = np.empty(frame.shape, np.float32)
+    height, width = coefficients.shape
+    covered = sample(
+        coefficients, frame.matrix, frame.start, taper(frame.shape[0]), taper(frame.shape[1]), taper(height), taper(width),
+        image, mask,
     )
-    mask = _mask(frame, coefficients.shape)
-    weight = float(np.sum(mask))
-    if weight > 0.0:
-        image -= np.float32(np.sum(image * mask, dtype=np.float64) / weight)
-    image *= mask
-    return image, float(np.mean(np.square(mask, dtype=np.float64)))
+    return image, float(covered)
