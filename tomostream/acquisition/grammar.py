@@ -98,7 +98,7 @@ class _Builder:
         self.kind, self.name = GLOBAL, ""
         self.values: dict[str, list[str]] = {}
         self.sections: list[Section] = []
-        self.header: dict[str, tuple[str, ...]] = {}
+        self.header: dict[str, list[str]] = {}
         self.titles: list[str] = []
         self.warnings: list[str] = []
         self.blank_after_keys = False
@@ -110,11 +110,11 @@ class _Builder:
         self.kind, self.name, self.values, self.blank_after_keys = kind, name, {}, False
 
     def close(self, finished: bool) -> None:
-        pairs = {key: tuple(values) for key, values in self.values.items()}
         if self.kind in (GLOBAL, "T"):
-            self.header = {key: self.header.get(key, ()) + pairs.get(key, ()) for key in {**self.header, **pairs}}
+            for key, values in self.values.items():
+                self.header.setdefault(key, []).extend(values)
         else:
-            self.sections.append(Section(self.kind, self.name, pairs, finished))
+            self.sections.append(Section(self.kind, self.name, _frozen(self.values), finished))
 
     def line(self, line: str) -> None:
         if not line:
@@ -140,6 +140,10 @@ class _Builder:
             return True
         before = next((section for section in reversed(self.sections) if section.kind == self.kind), None)
         return before is not None and bool(before.values) and before.values.keys() <= self.values.keys()
+
+
+def _frozen(values: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(given) for key, given in values.items()}
 
 
 def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
@@ -174,7 +178,7 @@ def parse(data: bytes) -> Grammar:
         warnings.append("The file holds zero bytes; it was read up to the first.")
     if builder.junk > 0:
         warnings.append(f"{builder.junk} line(s) are neither 'key = value' nor '[section]' and were not read.")
-    return Grammar(Section(GLOBAL, "", builder.header), tuple(builder.titles), tuple(builder.sections), tuple(warnings))
+    return Grammar(Section(GLOBAL, "", _frozen(builder.header)), tuple(builder.titles), tuple(builder.sections), tuple(warnings))
 
 
 def _begin(builder: _Builder, text: str) -> None:

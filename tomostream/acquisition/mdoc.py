@@ -30,6 +30,7 @@ SAME_ANGLE = 0.1
 _AXIS_AGREEMENT = 0.11
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
+_LONGEST_PATH = 4096
 _IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
 _TITLE_AXIS = re.compile(r"Tilt axis angle\s*=\s*(\S+)", re.ASCII | re.IGNORECASE)
 _TITLE_TOMO5_AXIS = re.compile(r"TiltAxisAngle\s*=\s*(\S+)", re.ASCII)
@@ -97,47 +98,65 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
     """Say what the file is, then read what belongs to that kind of file."""
     dialect = _dialect(grammar)
     described = grammar.of_kind("ZValue") or grammar.of_kind("FrameSet")
-    warnings = [*grammar.warnings]
-    exposures = _exposures([section for section in described if _counts(section)], grammar, dialect, warnings)
+    warnings: list[str] = []
+    exposures = _exposures([section for section in described if _counts(section, described)], grammar, dialect, warnings)
     if_ended = _exposures([section for section in described if _would_count(section, described)], grammar, dialect, [])
     kind, reason = _kind(grammar, if_ended)
+    sources = (*grammar.of_kind("ZValue"), *grammar.of_kind("FrameSet"))
     holds_tilts = kind in ("tilt-series", "frame", "image")
     facts = MdocFacts(
         path=path, kind=kind, reason=reason, dialect=dialect, series_name=series_name(path),
         tilts=_tilts(exposures, warnings) if holds_tilts else (),
         tilts_if_ended=_tilts(if_ended, []) if holds_tilts else (),
-        tilt_axis=_tilt_axis(grammar, described, dialect, warnings),
-        pixel_size=_positive(grammar, described, "PixelSpacing", warnings),
-        movie_pixel_size=_movie_pixel(grammar, described, dialect),
-        voltage=_positive(grammar, described, "Voltage", warnings),
-        magnification=_positive(grammar, described, "Magnification", warnings),
-        last_section_open=bool(described) and not _counts(described[-1]), evidence=_evidence(grammar))
-    if facts.last_section_open:
-        warnings.append(f"The last section ({_label(described[-1])}) is not finished: it does not count yet.")
+        tilt_axis=_tilt_axis(grammar, sources, dialect, warnings),
+        pixel_size=_positive(grammar, sources, "PixelSpacing", warnings),
+        movie_pixel_size=_movie_pixel(grammar, sources, dialect),
+        voltage=_positive(grammar, sources, "Voltage", warnings),
+        magnification=_positive(grammar, sources, "Magnification", warnings),
+        last_section_open=bool(described) and not _counts(described[-1], described), evidence=_evidence(grammar))
     if kind == "frame":
         facts = _name_frame(facts)
-    elif kind == "tilt-series" and any(tilt.movie is None for tilt in facts.tilts):
-        count = sum(tilt.movie is None for tilt in facts.tilts)
-        warnings.append(f"{count} of {len(facts.tilts)} tilts do not name their movie (SubFramePath is empty or absent)"
-                        ": it is looked for by series name, order and angle.")
-    return replace(facts, warnings=tuple(dict.fromkeys(warnings)))
+    kept = [*grammar.warnings, *([] if kind in ("unreadable", "montage") else warnings), *_what_is_missing(facts)]
+    if facts.last_section_open and kind == "tilt-series":
+        kept.append(f"The last section ({_label(described[-1])}) is not finished: it does not count yet.")
+    return replace(facts, warnings=tuple(dict.fromkeys(kept)))
+
+
+def _what_is_missing(facts: MdocFacts) -> list[str]:
+    """Name the values of a tilt series, or of a frame, that somebody else has to know."""
+    if facts.kind not in ("tilt-series", "frame") or not facts.tilts:
+        return []
+    missing = []
+    nameless = sum(tilt.movie is None for tilt in facts.tilts)
+    if nameless > 0:
+        missing.append(f"{nameless} of {len(facts.tilts)} tilts do not name their movie (SubFramePath is empty or absent)"
+                       ": it is looked for by series name, order and angle.")
+    doses = [tilt.dose for tilt in facts.tilts if tilt.dose.value is None]
+    if doses:
+        missing.append(f"The dose of {len(doses)} of {len(facts.tilts)} tilts is unknown: {doses[0].source}.")
+    if any(tilt.dose.source == "field FrameDosesAndNumber" for tilt in facts.tilts):
+        missing.append("ExposureDose is unknown: the dose is the sum of FrameDosesAndNumber, which can be on another scale.")
+    if facts.voltage.value is None:
+        missing.append(f"The voltage is unknown: {facts.voltage.source}.")
+    return missing
 
 
 def _label(section: Section) -> str:
     return f"{section.kind} = {section.name}"
 
 
-def _counts(section: Section) -> bool:
-    """Tell whether the section is finished. A frame mdoc has one section, written at once: nothing follows that tells.
+def _counts(section: Section, described: Sequence[Section]) -> bool:
+    """Tell whether the section is finished. A frame mdoc has one section, and nothing follows that tells its end.
 
     SerialEM writes DateTime after every value that is used here.
     """
-    return section.finished or (section.kind == "FrameSet" and section.text("DateTime") is not None)
+    alone = section.kind == "FrameSet" and len(described) == 1
+    return section.finished or (alone and section.text("DateTime") is not None)
 
 
 def _would_count(section: Section, described: Sequence[Section]) -> bool:
     """Tell whether the section says which movie is which tilt, should nothing more be written."""
-    if _counts(section):
+    if _counts(section, described):
         return True
     before = described[-2].values.keys() if len(described) > 1 else {"DateTime"}
     return "TiltAngle" in section.values and before & {*_IDENTITY, *_DOSES} <= section.values.keys()
@@ -212,9 +231,10 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
 
 
 def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
-    movie = basename(section.text("SubFramePath") or "") or None
+    path = section.text("SubFramePath") or ""
+    movie = basename(path) if len(path) <= _LONGEST_PATH else ""
     angle = section.number("TiltAngle")
-    return _Exposure(section=section, index=index, movie=movie, time=time, stamp=section.number("TimeStamp"),
+    return _Exposure(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
                      prior=section.number("PriorRecordDose"), dose=exposure_dose(section))
 
@@ -277,9 +297,31 @@ def _in_order(exposures: Sequence[_Exposure], warnings: list[str]) -> list[_Expo
         return sorted(exposures, key=lambda e: (e.time or datetime.min, e.prior or 0.0, e.index))
     if None not in priors and len(set(priors)) == len(priors):
         return sorted(exposures, key=lambda e: (e.prior or 0.0, e.index))
+    numbered = [(_number_in_name(exposure), exposure) for exposure in exposures]
+    if len({number_of for number_of, _ in numbered} - {None}) == len(exposures):
+        warnings.append("The order of the tilts was taken from the numbers in the names of their movies: the file holds "
+                        "neither TimeStamp nor DateTime nor PriorRecordDose.")
+        return [exposure for _, exposure in sorted(numbered, key=lambda pair: (pair[0] or 0, pair[1].index))]
     warnings.append("No TimeStamp, DateTime or PriorRecordDose says in which order the tilts were acquired: "
                     "the order of the file is taken.")
     return list(exposures)
+
+
+def _number_in_name(exposure: _Exposure) -> int | None:
+    """Return the acquisition number in the name of the movie, where the angle beside it is that of the tilt."""
+    said = parse_movie_name(exposure.movie or "")
+    agrees = exposure.angle is not None and said.angle is not None and abs(said.angle - exposure.angle) <= 1.0
+    return said.order if agrees else None
+
+
+def _order_is_a_guess(ordered: Sequence[_Exposure]) -> bool:
+    """Tell whether tilts of no known time are listed by angle: acquired so, or sorted afterwards? It cannot be told."""
+    if len(ordered) < 3 or any(_number_in_name(exposure) is not None for exposure in ordered):
+        return False
+    if all(exposure.stamp is not None or exposure.time is not None for exposure in ordered):
+        return False
+    angles = [exposure.angle for exposure in ordered if exposure.angle is not None]
+    return angles == sorted(angles) or angles == sorted(angles, reverse=True)
 
 
 def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Known[float]]:
@@ -292,6 +334,8 @@ def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Know
         return [Known(prior, "field PriorRecordDose") for prior in known]
     if len(known) > 1 and not grows and not uncalibrated:
         warnings.append("PriorRecordDose does not grow from tilt to tilt: the running sum of the doses is taken.")
+    if _order_is_a_guess(ordered):
+        return [Known(None, "the file lists the tilts by angle and does not say when each was acquired")] * len(ordered)
     return running_sums([exposure.dose for exposure in ordered])
 
 
@@ -423,9 +467,17 @@ def _evidence(grammar: Grammar) -> dict[str, str]:
 
 def _name_frame(facts: MdocFacts) -> MdocFacts:
     """Say to which series a frame mdoc belongs, and its place in it, from the name of its movie or else its own."""
+    unknown = Known[float](None, "PriorRecordDose is not in the file")
+    facts = replace(facts, tilts=_without_sums(facts.tilts, unknown),
+                    tilts_if_ended=_without_sums(facts.tilts_if_ended, unknown))
     name = (facts.tilts[0].movie if facts.tilts else None) or facts.series_name
     said = parse_movie_name(name)
     if said.order is None:
         return facts
     tilts = tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
     return replace(facts, frame_series=said.series, tilts=tilts, series_name=movie_key(name))
+
+
+def _without_sums(tilts: Sequence[Tilt], unknown: Known[float]) -> tuple[Tilt, ...]:
+    """Take back running sums: one exposure alone does not know what came before it."""
+    return tuple(replace(tilt, prior_dose=unknown) if tilt.prior_dose.source == "running sum" else tilt for tilt in tilts)

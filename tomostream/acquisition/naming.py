@@ -28,6 +28,9 @@ _SERIES_SUFFIXES = ("-half1", "-unsorted", "_unsorted", "_override")
 #: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none.
 _ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[+-]?[0-9]{1,2}\.[0-9]+)(?:_.*)?",
                           re.ASCII | re.DOTALL)
+#: Newer PACEtomo: NAME_tilt_ORDER_angle_ANGLE.
+_PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}\.[0-9]+)(?:_.*)?",
+                       re.ASCII | re.DOTALL)
 _ORDER_ONLY = re.compile(r"(?P<series>.*[^_-])[_-](?P<order>[0-9]{1,6})", re.ASCII | re.DOTALL)
 
 _VALID_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -91,7 +94,7 @@ class MovieName:
 def parse_movie_name(name: str) -> MovieName:
     """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
     key = movie_key(name)
-    found = _ORDER_ANGLE.fullmatch(key)
+    found = _PACETOMO.fullmatch(key) or _ORDER_ANGLE.fullmatch(key)
     if found is not None:
         return MovieName(found["series"], int(found["order"]), float(found["angle"]))
     found = _ORDER_ONLY.fullmatch(key)
