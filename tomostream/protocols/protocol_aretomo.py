@@ -133,7 +133,6 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def open_outputs(self):
         self._program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
         self._stepsExecutor.newest_first = self.newestFirst.get()
-        self._series = self.inputSetOfTiltSeries.get()
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
         self._new: list[tuple[int, int]] = []
         self._told_ctf = False
@@ -175,7 +174,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                                 source="inputSetOfTiltSeries")
 
     def _describe(self, items) -> None:
-        items.copyInfo(self._series)
+        items.copyInfo(self._reader.items)
 
     # ------------------------------------------------------------------ watch
     def watch(self) -> bool:
@@ -197,7 +196,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def decide(self) -> Iterable[Task]:
         new, self._new = self._new, []
         for row_id, version in new:
-            series = self._series[row_id]
+            series = self._reader.items[row_id]
             series_id = series.getTsId()
             running = self.attempts.get(series_id)
             if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
@@ -236,10 +235,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         folder = self.work_folder(name)
         self._check_input(source, folder)
         self._write_inputs(source, folder)
-        commands = [self._run(source, folder, source.command, "")]
+        commands = [self._run_program(source, folder, source.command, "")]
         result = self._read_results(source, folder)
         if self.doEvenOdd.get() and self.makeTomo.get():
-            commands += [self._run(source, folder, source.half_command, suffix) for suffix in (EVEN, ODD)]
+            commands += [self._run_program(source, folder, source.half_command, suffix) for suffix in (EVEN, ODD)]
         target = self._getExtraPath(name)
         self._take_over(folder, target)
         return Result(target, result.rows, result.reasons, result.ctf, result.ctf_order, result.quality, tuple(commands),
@@ -288,7 +287,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         with open(os.path.join(folder, f"{source.series_id}.aln"), "w", encoding="utf-8") as file:
             file.write(files.format_aln(files.AlnFile(tuple(rows), raw_size=(*source.size, len(rows)))))
 
-    def _run(self, source: Source, folder: str, command: str, suffix: str) -> str:
+    def _run_program(self, source: Source, folder: str, command: str, suffix: str) -> str:
         """Run the program for the whole series or one half; return the command line. Its files are checked later."""
         stem = os.path.join(folder, source.series_id)
         flags = parse_flags(command)
@@ -385,13 +384,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     def _acquisition(self, task: Task, result: Result) -> TomoAcquisition:
         row_id = self._input_id(task.key)
-        acquisition = self._series[row_id].getAcquisition().clone()
+        acquisition = self._reader.items[row_id].getAcquisition().clone()
         if result.rows:
             acquisition.setTiltAxisAngle(next(iter(result.rows.values())).rot_deg)
         return acquisition
 
     def _input_id(self, series_id: str) -> int:
-        return self._series.getItem(TiltSeries.TS_ID_FIELD, series_id).getObjId()
+        return self._reader.items.getItem(TiltSeries.TS_ID_FIELD, series_id).getObjId()
 
     def _register_tomogram(self, task: Task, source: Source, result: Result) -> None:
         items = self.outputs[TOMOGRAMS].items
@@ -400,7 +399,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         size = (check.width, check.height, check.frames)
         pixel_size = source.pixel_size * self.binFactor.get()
         if items._samplingRate.get() is None:
-            items.copyInfo(self._series)
+            items.copyInfo(self._reader.items)
             items.setSamplingRate(pixel_size)
         tomogram = Tomogram(tsId=task.key)
         tomogram.setLocation(path)
@@ -417,12 +416,12 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     def _register_aligned(self, task: Task, source: Source, result: Result) -> None:
         items = self.outputs[ALIGNED].items
-        items.copyInfo(self._series)
+        items.copyInfo(self._reader.items)
         items.setAlignment(ALIGN_2D)
         items._hasAlignment.set(True)
         items.setDim((*source.size, 1))
         items.setAnglesCount(len(source.tilts))
-        original = self._series[self._input_id(task.key)]
+        original = self._reader.items[self._input_id(task.key)]
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original)
         series.setAcquisition(self._acquisition(task, result))
@@ -493,8 +492,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """The series goes to FailedTiltSeries as it came."""
         if FAILED not in self.outputs:
             self._open_failed()
-        original = self._series[self._input_id(task.key)]
-        self.outputs[FAILED].items.copyInfo(self._series)
+        original = self._reader.items[self._input_id(task.key)]
+        self.outputs[FAILED].items.copyInfo(self._reader.items)
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original)
         series.setObjComment(reason)

@@ -218,6 +218,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._tell_states()
 
     def _compose_task(self, decision: events.Compose) -> Task:
+        self._reader.items.loadAllProperties()      # known since the first micrograph, not since this run began
+        self._pixel_size = self._reader.items.getSamplingRate()
         record = SeriesRecord.of(decision, self._micrographs, movie_key)
         text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
         self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
@@ -252,21 +254,17 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> tuple[int, int]:
         record: SeriesRecord = task.arguments[0]
-        pixel_size = self._pixel_size()
         stem = self._getExtraPath(self._stem(record.series_id, record.version))
         try:
             if self.doEvenOdd.get():
                 for suffix, paths in (("_odd", [tilt.odd for tilt in record.tilts]),
                                       ("_even", [tilt.even for tilt in record.tilts])):
-                    stack_images(paths, f"{stem}{suffix}.mrcs", pixel_size)
-            size = stack_images([tilt.micrograph for tilt in record.tilts], f"{stem}.mrcs", pixel_size)
+                    stack_images(paths, f"{stem}{suffix}.mrcs", self._pixel_size)
+            size = stack_images([tilt.micrograph for tilt in record.tilts], f"{stem}.mrcs", self._pixel_size)
             record.write(f"{stem}.json")
         except (OSError, EngineError) as error:
             raise ProgramFailed(f"the stack cannot be written: {error}") from error
         return size
-
-    def _pixel_size(self) -> float:
-        return self.inputMicrographs.get().getSamplingRate()
 
     def _insertFunctionStep(self, *args, **kwargs):
         """Steps are stored with their arguments for the eye: a series' name is enough there."""
@@ -281,8 +279,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def register(self, task: Task, result: tuple[int, int]) -> None:
         record: SeriesRecord = task.arguments[0]
         items = self.outputs[TILT_SERIES].items
-        micrographs = self.inputMicrographs.get()
-        micrographs.loadAllProperties()
+        micrographs = self._reader.items
         acquisition = series_acquisition(record, micrographs.getAcquisition())
         items.setSamplingRate(micrographs.getSamplingRate())
         items.setAcquisition(acquisition.clone())

@@ -101,7 +101,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                            ("magnification", "Nominal magnification")):
             field = form.getParam(name)
             field.default.set(None)
-            field.allowsNull.set(True)
+            field.validators = [params.Format(int if name == "magnification" else float, error="should be a number, or empty",
+                                              allowsNull=True)]
             field.help.set(f"{unit}. Empty: it is read from the first mdoc"
                            + (", or from the header of the first movie" if name == "samplingRate" else "")
                            + "; until then movies wait.")

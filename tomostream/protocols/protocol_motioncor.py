@@ -84,7 +84,6 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._template_args: dict[str, str] | None = None
         self._new: list = []
         self._reader = self.row_reader(self.inputMovies)
-        self._movies = self.inputMovies.get()
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
                  *([EVEN, ODD] if self.splitEvenOdd.get() else [])]
         for name in names:
@@ -142,19 +141,18 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
-        self._movies.loadAllProperties()
-        self.isEER = self._movies.getFirstItem().getFileName().lower().endswith(".eer")
-        if self._movies.getGain() or self._movies.getDark() or self.isEER:
+        self._reader.items.loadAllProperties()
+        self.isEER = self._reader.items.getFirstItem().getFileName().lower().endswith(".eer")
+        if self._reader.items.getGain() or self._reader.items.getDark() or self.isEER:
             self._convertInputStep()
         patches = self.patchX.get(), self.patchY.get()
         self._template_args = self._getMcArgs()
         self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too
         self.patchY.set(patches[1])
-        self._pixel_size = self._movies.getSamplingRate() * self._getBinFactor()
-        self._acquisition = self._movies.getAcquisition().clone()
+        self._pixel_size = self._reader.items.getSamplingRate() * self._getBinFactor()
         self._fraction_dose = self._getCorrectedDose()[1] if self.doApplyDoseFilter.get() else 0.0
         for output in self.outputs.values():
-            output.items.copyInfo(self._movies)
+            output.items.copyInfo(self._reader.items)
             output.items.setSamplingRate(self._pixel_size)
 
     # ------------------------------------------------------------------ run
@@ -182,7 +180,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             args["-Trunc"] = max(0, frames - last)
         if self.isEER:
             args["-FmIntFile"] = self._fraction_file(frames, folder)
-            args["-PixSize"] = self._movies.getSamplingRate() / (self.eerSampling.get() + 1)
+            args["-PixSize"] = self._reader.items.getSamplingRate() / (self.eerSampling.get() + 1)
         args["-OutMrc"], args["-LogDir"] = f'"{target}"', f'"{folder}"'
         if not self._program.gpu:
             args.pop("-Gpu", None)
@@ -214,7 +212,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             os.replace(path, kept[name])
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
             os.replace(path, self._getExtraPath(os.path.basename(path)))
-        self._discard(folder)
+        self.discard(folder)
         return Aligned(kept, drift)
 
     def _program_name(self) -> str:
@@ -239,7 +237,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def register(self, task: Task, result: Aligned) -> None:
         for name, output in self.outputs.items():
             if output.versions.get(task.key, 0) < task.version:
-                micrograph = self._micrograph(name, task.key, result.files, self._acquisition, self._pixel_size)
+                micrograph = self._micrograph(name, task.key, result.files, self._reader.items.getAcquisition(),
+                                              self._pixel_size)
                 if output.items._firstDim.isEmpty():
                     check = check_movie(result.files[name])
                     output.items.setDim((check.width, check.height, 1))

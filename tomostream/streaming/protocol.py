@@ -164,6 +164,10 @@ class StreamingProtocol(ProtStreamingBase):
                     "programs, so with 1 nothing would be processed."]
         return []
 
+    def getBinThreads(self):
+        """pyworkflow prints it at the start; the programs get their threads by item, see `engines`."""
+        return 1
+
     # ------------------------------------------------------------------ start
     def setStepsExecutor(self, executor=None):
         if executor is not None and not isinstance(executor, EventLoop):
@@ -350,6 +354,11 @@ class StreamingProtocol(ProtStreamingBase):
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         return folder
+
+    @staticmethod
+    def discard(folder: str) -> None:
+        """Remove a work folder."""
+        shutil.rmtree(folder, ignore_errors=True)
 
     def run_program(self, program: str, arguments: str, log: str, env=None) -> str:
         """Run a command line (here or through the queue), its words going to `log`; return the end of that log.

@@ -120,9 +120,16 @@ class OutputSet:
             mapper.db.executeCommand(f"DELETE FROM {item.getTsId()}_Objects")
         item._size.set(0)
         item._idCount = 0
-        for child in children:
-            child.cleanObjId()
-            item.append(child)
+        for number, child in enumerate(children, start=1):      # not item.append: it opens the stack for its size
+            if hasattr(child, "setTsId"):
+                child.setTsId(item.getTsId())
+            child.setObjId(number)
+            mapper.insert(child)
+        item._size.set(len(children))
+        item._idCount = len(children)
+        for flag, question in (("_hasAlignment", "hasTransform"), ("_hasOddEven", "hasOddEven")):
+            if hasattr(item, flag):
+                getattr(item, flag).set(getattr(children[-1], question)())
 
     def _remove(self, key: str) -> None:
         self.connection.execute("DELETE FROM Objects WHERE id=?", (self.ids.pop(key),))

@@ -231,7 +231,7 @@ class RowReader:
     """
 
     def __init__(self, items, replacements: str) -> None:
-        self._set = items
+        self.items = items
         self._last_id = 0
         self._known: set[int] = set()
         self._replacements_table = replacements
@@ -248,17 +248,17 @@ class RowReader:
         try:
             result = self._read()
         except (sqlite3.Error, OSError) as error:
-            self.trouble = f"{self._set.getFileName()} cannot be read now ({error})"
-            self._set.close()
+            self.trouble = f"{self.items.getFileName()} cannot be read now ({error})"
+            self.items.close()
             return [], [], False
         self.trouble = ""
         return result
 
     def _read(self):
-        mapper = self._set._getMapper()
+        mapper = self.items._getMapper()
         if mapper._objTemplate is None:     # opened when the file had no tables yet
-            self._set.close()
-            mapper = self._set._getMapper()
+            self.items.close()
+            mapper = self.items._getMapper()
             if mapper._objTemplate is None:
                 return [], [], False
         connection = mapper.db.connection
@@ -269,9 +269,9 @@ class RowReader:
             connection.rollback()
 
     def _read_snapshot(self, mapper, connection):
-        closed = mapper.getProperty("_streamState") == str(self._set.STREAM_CLOSED)
+        closed = mapper.getProperty("_streamState") == str(self.items.STREAM_CLOSED)
         replaced = self._replaced(connection)
-        rows = [item.clone() for item in self._set.iterItems(where=f"id>{self._last_id}")]
+        rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
         if rows:
             self._known.update(row.getObjId() for row in rows)
             self._last_id = max(self._known)
@@ -280,7 +280,7 @@ class RowReader:
         return rows, replaced, closed
 
     def _late(self) -> list:
-        late = [row.clone() for row in self._set.iterItems() if row.getObjId() not in self._known]
+        late = [row.clone() for row in self.items.iterItems() if row.getObjId() not in self._known]
         self._known.update(row.getObjId() for row in late)
         return late
 
@@ -305,7 +305,7 @@ class RowReader:
 
     def item(self, item_id: int):
         """One row by its id, as a clone."""
-        return self._set[item_id].clone()
+        return self.items[item_id].clone()
 
 
 #: What `producer_state` gives.
