@@ -107,8 +107,9 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     """Give tilts without a movie the one movie whose name can only mean them.
 
     A movie is a candidate when its name carries the name of the series and the tilt's nominal angle within
-    `ANGLE_TOLERANCE`. Where several are, the order number decides. What is not unique stays unknown, and when the order
-    numbers in the names contradict the order of the tilts, nothing is matched.
+    `ANGLE_TOLERANCE`. Of several, the one with the tilt's order number is taken, but only if the numbers of the other
+    movies are those of their tilts, later ones included: a counter also counts exposures that were repeated. What is
+    not unique stays unknown, and when the numbers contradict the order of the tilts, nothing is matched.
 
     Parameters
     ----------
@@ -125,8 +126,14 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     parsed = {name: parse_movie_name(name) for name in names}
     wanted = series or _only_series(parsed.values())
     candidates = {name: said for name, said in parsed.items() if said.series == wanted and said.angle is not None}
-    chosen = {index: _unique_candidate(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
-    found = {index: name for index, name in chosen.items() if name is not None}
+    near = {index: _near(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
+    found = {index: names[0] for index, names in near.items() if len(names) == 1}
+    numbered = [index for index, name in found.items() if candidates[name].order == tilts[index].order]
+    for index, several in near.items():
+        same = [name for name in several if candidates[name].order == tilts[index].order]
+        if len(several) > 1 and len(same) == 1 and len(numbered) == len(found) and max(numbered, default=-1) > index:
+            found = {**found, index: same[0]}
+            numbered.append(index)
     orders = [candidates[found[index]].order for index in sorted(found)]
     in_order = all(a is not None and b is not None and a < b for a, b in pairwise(orders))
     if len(set(found.values())) != len(found) or not in_order:
@@ -139,12 +146,9 @@ def _only_series(names: Iterable[MovieName]) -> str | None:
     return series.pop() if len(series) == 1 else None
 
 
-def _unique_candidate(tilt: Tilt, candidates: dict[str, MovieName]) -> str | None:
-    near = [name for name, said in candidates.items()
+def _near(tilt: Tilt, candidates: dict[str, MovieName]) -> list[str]:
+    return [name for name, said in candidates.items()
             if said.angle is not None and abs(said.angle - tilt.angle) <= ANGLE_TOLERANCE]
-    if len(near) > 1:
-        near = [name for name in near if candidates[name].order == tilt.order]
-    return near[0] if len(near) == 1 else None
 
 
 class SeriesIds:
