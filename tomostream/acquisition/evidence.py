@@ -26,6 +26,7 @@ RULES = {
     "short": "the rhythm alone does not end a series with fewer tilts than expected or than its learned scheme",
     "rhythm": "still for longer than its own largest gap allows",
     "successor": "another series was started since, and is not interleaved with this one",
+    "left_behind": "the series interleaved with this one were exposed twice since, and it was not",
     "whole": "the file was written at once, after the last tilt, as Tomo5 does",
     "open_section": "a file caught half-written is not complete",
     "interleaved": "the time for the next tilt counts from the last tilt of any series interleaved with this one",
@@ -45,27 +46,32 @@ SETTLE_WHOLE = 10.0
 LEAST_TILTS_FOR_ENDS = 7
 LEAST_STEPS_FOR_ENDS = 6
 
+#: By this factor, the lateness of micrographs is forgotten with every one that comes.
+FORGETTING = 0.95
+
 #: Only so many series are looked at for being interleaved: PACEtomo has some 30 targets at once.
 MOST_COMPANIONS = 64
 
 
 @dataclass
 class Production:
-    """How the micrographs come. `passed` and `passed_listed` are frontiers: (acquired or listed, when aligned)."""
+    """How the micrographs come. `passed` and `passed_listed` are frontiers: (acquired or listed, when aligned).
+
+    `lateness` is by how many seconds micrographs lately came after that of a later tilt.
+    """
 
     alive: bool = True
     why_dead: str = ""
     alive_since: float = -math.inf
     last: float | None = None
-    gap: float = 0.0
+    lateness: float = 0.0
     passed: list[tuple[float, float]] = field(default_factory=list)
     passed_listed: list[tuple[float, float]] = field(default_factory=list)
 
-    def deliver(self, time: float) -> None:
-        """A micrograph came."""
-        if self.last is not None:
-            self.gap += 0.1 * ((time - self.last) - self.gap)
-        self.last = time
+    def deliver(self, exposure: Exposure, time: float) -> None:
+        """The micrograph of a listed exposure came."""
+        overtaken = self.overtaken(exposure)
+        self.lateness = max(FORGETTING * self.lateness, 0.0 if overtaken is None else time - overtaken)
 
     def passing(self, exposure: Exposure, time: float) -> None:
         """A micrograph of this listed exposure is there."""
@@ -93,7 +99,6 @@ class Evidence:
         self.schemes = Schemes()
         self.production = Production()
         self.recent: dict[int, Series] = {}
-        self.missing = 0
         self.started = math.inf
 
     def on(self, rule: str) -> bool:
@@ -132,6 +137,8 @@ class Evidence:
         if series.over_since is not None and self.on("successor"):
             yield (max(series.over_since, last) + SETTLE,
                    f"another series ({series.successor}) was started after its last tilt")
+        if self.on("left_behind") and self._left_behind(series):
+            yield now, "the series interleaved with it went on without it"
         if series.came_whole and self.on("whole"):
             when = last + SETTLE_WHOLE
             if now < when or (not self.unfinished(series) and self.written_at_once(series)):
@@ -142,6 +149,12 @@ class Evidence:
             if now < when or not self.unfinished(series):
                 largest = series.rhythm.largest or 0.0
                 yield when, f"nothing new for {stillness:.0f} s; its largest gap between tilts was {largest:.0f} s"
+
+    def _left_behind(self, series: Series) -> bool:
+        """Tell whether most series interleaved with this one that still go on got two tilts since its last one."""
+        going_on = [each for each in series.companions.values() if each.last_new > series.last_new]
+        twice = sum(each.last_but_one > series.last_new for each in going_on)
+        return bool(going_on) and 2 * twice > len(going_on)
 
     def written_at_once(self, series: Series) -> bool:
         """Tell whether the file came whole while the session was running: not found when the session was started."""
@@ -156,7 +169,8 @@ class Evidence:
             scheme = self.schemes.unfinished(series.angles())
             if scheme is not None:
                 return f"{count} tilts where the series before had {len(scheme.angles)}"
-        if self.on("ends") and not both_ends_reached(series.angles()):
+        angles = series.angles()
+        if self.on("ends") and not both_ends_reached(angles) and not self.schemes.seen(angles):
             low, high = series.angle_range()
             return f"only the range from {low:.1f} to {high:.1f} degrees"
         return ""
@@ -219,8 +233,10 @@ class Evidence:
         since = max(series.last_new, series.last_micrograph, series.finished_at or 0.0, production.alive_since)
         if self.on("queue"):
             since, patience = self._queue(series, since)
-        why = f"it did not come within {patience:.0f} s"
-        return (why, now) if now >= since + patience else ("", since + patience)
+        if now >= since + patience:
+            return f"it did not come within {patience:.0f} s", now
+        # The queue may be over sooner than it seems now: look again at the pace of the tilts.
+        return "", min(since + patience, max(now, since) + self.policy.time_for_next_tilt)
 
     def _queue(self, series: Series, since: float) -> tuple[float, float]:
         """Return from when the last of the missing micrographs is late, and how late it may be."""
@@ -231,8 +247,8 @@ class Evidence:
         if any(each is None for each in times):
             since = max(since, production.last)
         since = max([since, *(each for each in times if each is not None)])
-        backlog = 1.5 * self.missing * production.gap
-        return since, max(policy.time_for_next_tilt, min(backlog, policy.time_for_next_series))
+        patience = max(policy.time_for_next_tilt, 1.5 * production.lateness)
+        return since, min(patience, max(policy.time_for_next_tilt, policy.time_for_next_series))
 
 
 def overlap(one: Series, other: Series) -> bool:

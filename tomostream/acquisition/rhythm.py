@@ -11,7 +11,7 @@ FACTOR = 1.4
 
 #: The same while fewer than `FEW_GAPS` gaps are known: three gaps say little about the fourth.
 FACTOR_FEW = 2.5
-FEW_GAPS = 6
+FEW_GAPS = 10
 
 #: Fewer gaps than this are no rhythm at all.
 LEAST_GAPS = 3

@@ -85,9 +85,14 @@ class Schemes:
         longer = any(len(each.angles) > len(angles) and each.holds(relative) for each in known)
         return None if longer else found
 
+    def seen(self, angles: Sequence[float]) -> bool:
+        """Tell whether a series before had these very angles."""
+        relative = _relative(angles)
+        return any(each.same(relative) and not each.wrong for each in self._schemes)
+
     def unfinished(self, angles: Sequence[float]) -> Scheme | None:
-        """Return the shortest known scheme that goes on from here."""
-        longer = [each for each in self._known() if len(each.angles) > len(angles)]
+        """Return the shortest scheme that goes on from here. One series is enough: it only asks for patience."""
+        longer = [each for each in self._schemes if len(each.angles) > len(angles) and not each.wrong]
         if not longer:
             return None
         relative = _relative(angles)

@@ -80,7 +80,6 @@ class Series:
     exposures: dict[Ident, Exposure] = field(default_factory=dict)
     replaced: dict[Ident, tuple[Exposure, Exposure]] = field(default_factory=dict)
     missing: dict[Ident, Exposure] = field(default_factory=dict)
-    counted: int = 0
     unlisted: dict[Ident, Exposure] = field(default_factory=dict)
     listings: dict[Ident, int] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
@@ -88,16 +87,16 @@ class Series:
     version: int = 0
     composed: dict[Ident, int] = field(default_factory=dict)
     registered: dict[str, int] = field(default_factory=dict)
-    why_missing: str = ""
-    again_at: float = 0.0
+    composed_reason: str = ""
     given_up: str = ""
     reason: str = ""
     evidence: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     why_again: list[str] = field(default_factory=list)
-    companions: dict[str, Series] = field(default_factory=dict)
+    companions: dict[int, Series] = field(default_factory=dict)
     first_new: float | None = None
     last_new: float = 0.0
+    last_but_one: float = 0.0
     last_micrograph: float = 0.0
     finished_at: float | None = None
     over_since: float | None = None
@@ -127,6 +126,11 @@ class Series:
             if file.facts.last_section_open:
                 return path
         return None
+
+    @property
+    def only_frames(self) -> bool:
+        """Whether all its files are frame mdocs, one a movie."""
+        return bool(self.files) and all(file.facts.kind == "frame" for file in self.files.values())
 
     def angles(self) -> list[float]:
         """Return the tilt angles in degrees, in acquisition order."""
@@ -260,7 +264,7 @@ class Series:
             self.rhythm.add_burst(time - self.last_new)
             self.came_whole = False
         self._follow_times(change.new, time)
-        self.last_new = time
+        self.last_but_one, self.last_new = self.last_new, time
 
     def _follow_times(self, new: Sequence[Exposure], time: float) -> None:
         """Add the gaps that the new exposures make. Times before the last one known make all gaps be taken again."""

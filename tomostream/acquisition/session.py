@@ -37,13 +37,16 @@ from tomostream.acquisition.events import (
     Stop,
     Tick,
 )
-from tomostream.acquisition.evidence import RULES, Evidence, both_ends_reached, follows
+from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.naming import SeriesIds, basename, match_movies, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.series import SERIES_KINDS, Change, Exposure, Series
 
 #: Kinds of mdoc that will hardly become a tilt series: said at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt")
+
+#: Seconds. No series is looked at twice at one time.
+_SOON = 0.01
 
 
 @dataclass
@@ -139,7 +142,13 @@ class Session:
         pass
 
     def _on_restored(self, event: Restored, decisions: list[Decision]) -> None:
-        self._restored.setdefault(event.series_name, []).append(event)
+        same = self._restored.setdefault(event.series_name, [])
+        older = next((each for each in same if each.series_id == event.series_id), None)
+        if older is not None:
+            if older.version >= event.version:
+                return
+            same.remove(older)
+        same.append(event)
         for movie in event.movies:
             self._restored_movies[movie_key(movie)] = event
         try:
@@ -170,7 +179,6 @@ class Session:
             self._drop(series, exposure)
         for exposure in [*change.new, *change.restored]:
             self._list(series, exposure)
-        self._recount(series)
         if series.missing:
             self._match_nameless(series)
         if change.new or change.restored:
@@ -238,9 +246,11 @@ class Session:
             return
         movie.version, movie.failed = event.version, ""
         self._last_news = self._now
-        self._evidence.production.deliver(self._now)
+        self._evidence.production.last = self._now
         for series, exposure in list(movie.listed):
             if exposure.ident in series.exposures and exposure.state != "taken":
+                if exposure.state == "missing":
+                    self._evidence.production.deliver(exposure, self._now)
                 self._align(series, exposure, movie)
                 series.last_micrograph = self._now
                 self._micrograph_news(series, exposure, decisions)
@@ -257,7 +267,6 @@ class Session:
         why = (f"the micrograph of {exposure.key} came late" if known is None
                else f"the micrograph of {exposure.key} was replaced by version {exposure.version}")
         self._reopen(series, why if series.version or series.given_up else "", phase="aligning")
-        series.again_at = self._now
         self._evaluate(series, decisions)
 
     def _on_producer(self, event: ProducerState, decisions: list[Decision]) -> None:
@@ -337,7 +346,7 @@ class Session:
         series.registered = {movie_key(movie): version for movie, version
                              in zip(restored.movies, versions, strict=False)}
         series.version = restored.version
-        series.reason = restored.reason
+        series.reason = series.composed_reason = restored.reason or "Decided before the restart."
         if restored.movies:
             self._enter(series, "composed")
         else:
@@ -398,7 +407,7 @@ class Session:
                 self._set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
             winner, loser = (other, series), (series, exposure)
-            if _only_frames(other) and not _only_frames(series):
+            if other.only_frames and not series.only_frames:
                 winner, loser = (series, other), (other, each)
             self._set(loser[0], loser[1], "taken", f"It belongs to the series {winner[0].name}, which lists it too.")
 
@@ -423,16 +432,10 @@ class Session:
             series.missing[exposure.ident] = exposure
         else:
             series.missing.pop(exposure.ident, None)
-        self._recount(series)
-
-    def _recount(self, series: Series) -> None:
-        """Keep the number of micrographs that are awaited, over all series."""
-        now = len(series.missing) if series.pending else 0
-        self._evidence.missing += now - series.counted
-        series.counted = now
 
     def _drop(self, series: Series, exposure: Exposure) -> None:
         """An exposure was replaced by a later one."""
+        series.missing.pop(exposure.ident, None)
         if exposure.ident in series.composed:
             series.why_again.append(f"{exposure.key} was exposed again")
 
@@ -468,7 +471,7 @@ class Session:
         if series.phase == "acquiring":
             evidence, again = self._evidence.acquisition_over(series, self._now)
             if not evidence:
-                self._schedule(series, again)
+                self._schedule(series, max(again, self._now + _SOON))
                 return
             self._finish_sections(series)
             series.evidence = evidence
@@ -483,7 +486,7 @@ class Session:
         if why:
             self._decide(series, decisions, why)
         else:
-            self._schedule(series, again)
+            self._schedule(series, max(again, self._now + _SOON))
 
     def _waits_for_versions(self, series: Series) -> bool:
         """Tell whether more micrographs of a composed series are being replaced: it is composed once, after all."""
@@ -510,25 +513,25 @@ class Session:
             return
         if self._has_news(series):
             decision = verdict.compose(series, self._policy, why_missing)
-            series.version, series.reason = decision.version, decision.reason
+            series.version = decision.version
+            series.reason = series.composed_reason = decision.reason
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up, series.why_missing = {}, "", why_missing
+            series.registered, series.given_up = {}, ""
             decisions.append(decision)
             self._learn(series)
         series.why_again = []
         self._enter(series, "composed" if series.version else "failed")
 
     def _learn(self, series: Series) -> None:
-        """Remember the scheme of a series that was decided complete, not one that was cut off."""
-        angles = series.angles()
-        if both_ends_reached(angles) and not self._stopped and not self._forcing:
-            self._evidence.schemes.learn(series.series_id, angles,
+        """Remember the angles of a series, unless it was the end of the session that decided it."""
+        if not self._forcing:
+            self._evidence.schemes.learn(series.series_id, series.angles(),
                                          [each.series_id for each in series.companions.values()])
 
     def _give_up(self, series: Series, against: verdict.Obstacle, decisions: list[Decision]) -> None:
         series.why_again = []
         if series.version:
-            series.reason += f" What came since cannot be used: {against.reason}."
+            series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
             self._enter(series, "composed")
             return
         self._enter(series, "failed" if against.failed else "ignored")
@@ -555,7 +558,6 @@ class Session:
 
     def _enter(self, series: Series, phase: str) -> None:
         series.phase = phase
-        self._recount(series)
         for group, inside in ((self._acquiring, phase == "acquiring"), (self._pending, series.pending)):
             if inside:
                 group[id(series)] = series
@@ -586,7 +588,7 @@ class Session:
         """Return when the session is over, if nothing happens until then."""
         if self._last_news is None:
             return None
-        waiting = not self._evidence.production.alive and self._evidence.on("producer") and bool(self._pending)
+        waiting = not self._evidence.production.alive and self._evidence.on("producer")
         times = [math.inf if waiting else self._last_news + self._policy.time_for_next_series]
         if self._closed_at is not None and not self._pending:
             later = self._policy.time_for_next_tilt if self._unlisted else 0.0
@@ -650,10 +652,6 @@ def _is_no_series(facts: MdocFacts) -> bool:
 
 def _same_folder(restored: Restored, series: Series) -> bool:
     return not restored.mdocs or any(os.path.dirname(path) == series.folder for path in restored.mdocs)
-
-
-def _only_frames(series: Series) -> bool:
-    return bool(series.files) and all(file.facts.kind == "frame" for file in series.files.values())
 
 
 def _sentence(text: str) -> str:

@@ -49,6 +49,8 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
     taken = [each for each in series.exposures.values() if each.state == "taken"]
     if len(taken) == listed:
         return Obstacle("taken", f"none of its {count(listed, 'tilt')} is its own: {taken[0].reason}", False)
+    if listed == 1 and series.only_frames:
+        return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
     if listed < policy.min_tilts:
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:
