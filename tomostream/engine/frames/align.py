@@ -16,9 +16,10 @@ interpolated; if most do not stand out, neighbours are summed and it begins agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import scipy.fft
@@ -164,8 +165,8 @@ def _smooth(image: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 
 def _border(length: int) -> NDArray[np.float32]:
-    """A cosine fall to zero over the outer twentieth at both ends: the transform sees no edge of the frame."""
-    width = max(1, length // 20)
+    """A cosine fall to zero over the outer hundredth at both ends: the transform sees no edge of the frame."""
+    width = max(1, length // 100)
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
     return np.concatenate([ramp, np.ones(length - 2 * width), ramp[::-1]]).astype(np.float32)
 
@@ -283,6 +284,10 @@ def _extended(at: NDArray, known: NDArray, values: NDArray) -> NDArray:
     return np.where(at > known[-1], values[-1] + (at - known[-1]) * last, out)
 
 
+_Finder = Callable[[NDArray[np.complex64]], tuple[NDArray[np.float64], float]]
+"""From a weighted cross spectrum to the place of its peak (x, y), and the peak's height in sigma."""
+
+
 class _Alignment:
     """Iterative alignment of the frames of one `_Spectra`; positions are kept in its pixels (x, y)."""
 
@@ -293,10 +298,10 @@ class _Alignment:
         """Return displacements in binned pixels, (n, 2), and the heights of the peaks in sigma, (n,)."""
         coarse = self._spectra.coarse()
         stage = _Stage(coarse)
-        candidates = [stage.refine(start, widely=True) for start in (stage.still(), stage.outward())]
+        candidates = [stage.search(start) for start in (stage.still(), stage.outward())]
         best = max(candidates, key=lambda candidate: candidate.score)
         ratio = np.array(coarse.scale) / np.array(self._spectra.scale)
-        final = _Stage(self._spectra).refine(best.position * ratio, widely=False)
+        final = _Stage(self._spectra).polish(best.position * ratio)
         return final.position * np.array(self._spectra.scale), final.peaks
 
 
@@ -362,44 +367,69 @@ class _Stage:
         position = np.zeros((count, 2))
         total = self._values[middle].copy()
         for index in sorted(range(count), key=lambda i: (abs(i - middle), i))[1:]:
-            position[index], _ = self._peak(self._values[index] * total.conj() * weight, None)
+            position[index], _ = self._found_anywhere(self._values[index] * total.conj() * weight)
             total += self._moved_back(index, position[index])
         return position
 
-    def refine(self, start: NDArray[np.float64], widely: bool) -> _Solution:
-        """Correlate each frame with the sum of the others and move it, until nothing moves.
+    def search(self, start: NDArray[np.float64]) -> _Solution:
+        """Correlate each frame with the sum of the others and move it to the peak, wherever, until nothing moves much."""
+        return self._iterate(start, self._found_anywhere, enough=0.1)
 
-        `widely`: look for the peak everywhere, rather than within a few pixels of where the frame is.
-        """
+    def polish(self, start: NDArray[np.float64]) -> _Solution:
+        """Improve positions that are right to a fraction of a pixel, by Fisher scoring on the phases."""
+        return self._iterate(start, self._found_near, enough=_TOLERANCE)
+
+    def _iterate(self, start: NDArray[np.float64], find: _Finder, enough: float) -> _Solution:
+        """Move every frame by what `find` says, with the weight of the last iteration, until less than `enough`."""
         position, weight = start - start.mean(axis=0), self._first_weight()
-        count = len(self._values)
+        count, run = len(self._values), self._spectra.executor.map
         for iteration in range(_MOST_ITERATIONS):
-            moved = list(self._spectra.executor.map(self._moved_back, range(count), position))
+            moved = list(run(self._moved_back, range(count), position))
             total = np.sum(moved, axis=0)
-            found = list(self._spectra.executor.map(
-                lambda own: self._compare(own, total, weight, None if widely else 8), moved))  # noqa: B023 - run at once
+            found = list(run(self._compare, moved, repeat(total), repeat(weight), repeat(find)))
             step = np.array([one.step for one in found])
             step -= np.median(step, axis=0)
             position = position + step
             weight = self._coherence_weight(np.mean([one.cross for one in found], axis=0) / (count - 1))
-            if iteration > 1 and np.abs(step).max() < (_TOLERANCE if not widely else 0.1):
+            if iteration > 1 and np.abs(step).max() < enough:
                 break
         return _Solution(position, np.array([one.height for one in found]), float(sum(one.height for one in found)))
 
     def _compare(
-        self, own: NDArray[np.complex64], total: NDArray[np.complex64], weight: NDArray[np.float32], reach: int | None
+        self, own: NDArray[np.complex64], total: NDArray[np.complex64], weight: NDArray[np.float32], find: _Finder
     ) -> _Comparison:
         """Correlate one frame with the sum of the others."""
         product = own * np.conj(total - own)
-        step, height = self._peak(product * weight, reach)
+        step, height = find(product * weight)
         return _Comparison(step, height, self._radial(product.real))
 
-    def _peak(self, weighted: NDArray[np.complex64], reach: int | None) -> tuple[NDArray[np.float64], float]:
-        """Place (x, y) and height in sigma of the peak of a correlation, within `reach` or a third of the map."""
+    def _found_near(self, weighted: NDArray[np.complex64]) -> tuple[NDArray[np.float64], float]:
+        """Place (x, y) of the peak near zero of a correlation, and its height in sigma, from its transform alone.
+
+        A displacement d turns the phase at k by -2 pi k d; the least-squares d, weighted, is one 2 x 2 system. The
+        transform of a real map holds half of it: all columns but the first stand for two.
+        """
+        real, imaginary = weighted.real, weighted.imag
+        columns = np.full(self._kx.size, 2.0)
+        columns[0] = 1.0
+        kx, ky = 2 * np.pi * self._kx.astype(np.float64), 2 * np.pi * self._ky[:, 0].astype(np.float64)
+        by_column, by_row = real.sum(axis=0, dtype=np.float64) * columns, (real @ columns.astype(np.float32))
+        mixed = ky @ (real @ (kx * columns).astype(np.float32))
+        normal = np.array([[by_column @ kx**2, mixed], [mixed, by_row @ ky**2]])
+        slope = np.array([(imaginary.sum(axis=0, dtype=np.float64) * columns) @ kx,
+                          ky @ (imaginary @ columns.astype(np.float32))])  # fmt: skip
+        power = (np.square(real).sum(axis=0) + np.square(imaginary).sum(axis=0)) @ columns
+        height = float(by_column.sum() / np.sqrt(power)) if power > 0 else 0.0
+        if normal[0, 0] <= 0 or np.linalg.det(normal) <= 1e-9 * normal[0, 0] * abs(normal[1, 1]):
+            return np.zeros(2), height
+        return np.clip(-np.linalg.solve(normal, slope), -1.0, 1.0), height
+
+    def _found_anywhere(self, weighted: NDArray[np.complex64]) -> tuple[NDArray[np.float64], float]:
+        """Place (x, y) and height in sigma of the highest point of a correlation, in the inner two thirds of the map."""
         rows, columns = self._spectra.size
         field = scipy.fft.irfft2(weighted, s=self._spectra.size)
         spread = float(field.std())
-        tall, wide = (n // 3 if reach is None else min(reach, n // 3) for n in (rows, columns))
+        tall, wide = rows // 3, columns // 3
         window = np.roll(field, (tall, wide), (0, 1))[: 2 * tall + 1, : 2 * wide + 1]
         y, x = np.unravel_index(np.argmax(window[1:-1, 1:-1]), (2 * tall - 1, 2 * wide - 1))
         cross = window[y : y + 3, x : x + 3].astype(np.float64)
