@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv and all that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo demo-real test test-scipion test-faults test-browser test-gui test-slurm lint benchmarks clean
+
+help:
+	@echo "make demo          simulate a small acquisition and make tomograms of it, on the CPU"
+	@echo "make demo-real     the same with a real acquisition (EMPIAR-10499), fetched once"
+	@echo "make test          all tests, the chain of four Scipion processes included"
+	@echo "make install       only make $(VENV)"
+	@echo "make lint          ruff and mypy"
+	@echo "PYTHON=python3.12 chooses the interpreter (3.10, 3.11 or 3.12), VENV=folder another environment"
+
+$(STAMP): pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 13) else "tomostream needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is %d.%d: try PYTHON=python3.11 make ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/tomostream demo demo
+
+demo-real: $(STAMP)
+	$(BIN)/tomostream demo --real demo-real
+
+test: $(STAMP) lint
+	$(PYTEST)
+	$(MAKE) test-scipion
+
+# The same modules under Scipion's own runner: a quick one, to show that they are found and run there too.
+test-scipion: $(STAMP)
+	$(BIN)/python -m tomostream.tests.under_scipion
+
+test-faults: $(STAMP)
+	$(PYTEST) -m "faults or not faults" tomostream/tests/test_faults.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache demo demo-real

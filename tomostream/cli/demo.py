@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream demo`: an acquisition that runs, four Scipion protocols that turn it into tomograms, and pictures of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from tomostream.cli import run
+from tomostream.status import ProjectStatus
+
+HELP = "simulate a small acquisition and run the whole way to tomograms on it"
+#: Two series of this are processed on two cores while they are "acquired".
+SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
+             "--interval", "1", "--start-delay", "15"]
+SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160", "aretomo.binFactor=1"]
+REAL = ["--frames", "6", "--interval", "1", "--start-delay", "15"]
+REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180", "aretomo.binFactor=1"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", nargs="?", default="tomostream-demo", metavar="OUT",
+                        help="folder to make, for the acquisition and the project (default: tomostream-demo)")
+    parser.add_argument("--real", action="store_true",
+                        help="replay a real tilt series (EMPIAR-10499, 41 tilts); fetched once, 58 MB")
+    parser.add_argument("--engine", choices=sorted(run.ENGINES), default="cpu", help="which programs do the work")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.project import UserError
+
+    began = time.monotonic()
+    try:
+        out = empty_folder(options.out)
+        arguments, settings = REAL, REAL_SETTINGS
+        if options.real:
+            from tomostream.cli.realdata import real_stack, tilts_table
+
+            arguments = [*REAL, "--replay", real_stack(run.say), "--tilts", tilts_table()]
+        else:
+            arguments, settings = SIMULATED, SIMULATED_SETTINGS
+    except UserError as error:
+        print(f"tomostream demo: {error}", file=sys.stderr)
+        return 2
+    status = process(out, arguments, settings, options.engine)
+    return tell(out, status, time.monotonic() - began)
+
+
+def empty_folder(path: str) -> str:
+    """Make the folder of a demo; one that holds another demo gets a number behind its name, nothing is overwritten."""
+    base, number = os.path.abspath(path), 1
+    candidate = base
+    while os.path.isdir(candidate) and os.listdir(candidate):
+        number += 1
+        candidate = f"{base}-{number}"
+    os.makedirs(candidate, exist_ok=True)
+    return candidate
+
+
+def process(out: str, simulate: list[str], settings: list[str], engine: str) -> int:
+    """Start the microscope, run the four protocols on what it writes, and wait for both."""
+    acquisition = os.path.join(out, "acquisition")
+    run.say(f"A microscope starts to write into {acquisition}")
+    microscope = subprocess.Popen([sys.executable, "-m", "tomostream.cli", "simulate", acquisition, "--quiet", *simulate])
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    arguments = [os.path.join(out, "project"), "--movies", os.path.join(acquisition, "frames"), "--mdocs",
+                 os.path.join(acquisition, "mdocs"), "--engine", engine, "--timeout", "20", "--json",
+                 os.path.join(out, "status.json")]
+    try:
+        return run.main(parser.parse_args([*arguments, *(word for text in settings for word in ("--set", text))]))
+    finally:
+        microscope.terminate()
+        microscope.wait()
+
+
+def tell(out: str, status: int, seconds: float) -> int:
+    """Name what came out, and how to look at it."""
+    from tomostream.cli.slices import picture
+
+    project = os.path.join(out, "project")
+    results = ProjectStatus(project)
+    results.update()
+    tomograms = [series.tomogram for series in results.series.values() if series.tomogram and os.path.exists(series.tomogram)]
+    run.say("")
+    if not tomograms:
+        run.say(f"No tomogram came out; the logs are in {project}/Runs/*/logs.")
+        return status or 2
+    for path in tomograms:
+        run.say(f"tomogram: {path}")
+    run.say(f"picture:  {picture(tomograms[:4], os.path.join(out, 'slices.png'))}")
+    run.say(f"project:  SCIPION_HOME={os.environ['SCIPION_HOME']} SCIPION_USER_DATA={os.environ['SCIPION_USER_DATA']} "
+            f"{sys.executable} -m scipion project {project}")
+    run.say(f"The demo took {seconds:.0f} s.")
+    return status

