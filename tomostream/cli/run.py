@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project
 
+    options.json = options.json and os.path.abspath(options.json)       # Scipion works in the project's folder
     try:
         settings = make_settings(options)
         project.scipion_environment(project.default_home(options.project))
