@@ -251,16 +251,21 @@ class Untouched:
             self._event(when, what, data)
             if what == "stop":
                 break
-        for _ in range(int(1800 / POLL)):
-            if not self.over and not self.down:
-                self._poll(next_poll)
-            next_poll += POLL
+        self._polls(next_poll, next_poll + 1800.0)
+        if not self.closed and self.virtual.end == "idle":
+            # Its input ends after a time without movies. Then it decides with what is there.
+            self.closed = True
+            self._polls(next_poll + 1800.0, next_poll + 2400.0)
         return self.run
+
+    def _polls(self, begin: float, end: float) -> None:
+        for k in range(int((end - begin) / POLL)):
+            if not self.over and not self.down:
+                self._poll(begin + POLL * k)
 
     def _event(self, when: float, what: str, data: object) -> None:
         if isinstance(data, Mdoc):
             self.files[data.path] = (when + self.virtual.skew_of_server, data)
-            self.fresh = True
         elif what == "gone":
             self.files.pop(str(data), None)
         elif what == "micrograph" and isinstance(data, tuple):

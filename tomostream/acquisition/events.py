@@ -142,7 +142,8 @@ class Compose:
 @dataclass(frozen=True)
 class GiveUp:
     """This series (or this mdoc, when it is no series) will not be composed, and why. `failed` False: nothing is wrong,
-    it is only no tilt series (a montage, a map)."""
+    it is only no tilt series (a montage, a map). If it was composed before, it was acquired again, and the second
+    acquisition is given up: what is registered stays."""
 
     series_id: str
     series_name: str

@@ -57,10 +57,11 @@ class Change:
 
 @dataclass
 class _File:
-    """The last good content of one mdoc file."""
+    """The last good content of one mdoc file. `dropped`: what it listed once and does not list now."""
 
     facts: MdocFacts
     listed: dict[Ident, None]
+    dropped: dict[Ident, None]
 
 
 @dataclass(eq=False)
@@ -80,8 +81,6 @@ class Series:
     exposures: dict[Ident, Exposure] = field(default_factory=dict)
     replaced: dict[Ident, tuple[Exposure, Exposure]] = field(default_factory=dict)
     missing: dict[Ident, Exposure] = field(default_factory=dict)
-    unlisted: dict[Ident, Exposure] = field(default_factory=dict)
-    listings: dict[Ident, int] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
     phase: str = "acquiring"
     version: int = 0
@@ -105,6 +104,7 @@ class Series:
     first_acquired: float | None = None
     last_acquired: float | None = None
     came_whole: bool = False
+    began_anew: bool = False
     wake: float | None = None
     deadline: float | None = None
     replace_rule: bool = True
@@ -158,7 +158,11 @@ class Series:
             self._list(old, idents, change, time)
         else:
             self._reread(facts, old, change, time)
-        self._settle(change, time)
+        file = self.files[facts.path]
+        if file.dropped and change.new and self.replace_rule:
+            self._replace(file, change)
+        if change.new or change.restored:
+            self._follow(change, time)
         return change
 
     def _reread(self, facts: MdocFacts, old: _File | None, change: Change, time: float) -> None:
@@ -168,12 +172,7 @@ class Series:
             change.retired.extend(self.exposures.values())
             self._forget_all()
             old = None
-        if old is not None:
-            for ident in old.listed:
-                self.listings[ident] -= 1
-                if self.listings[ident] == 0 and ident in self.exposures:
-                    self.unlisted[ident] = self.exposures[ident]
-        file = self.files[facts.path] = _File(facts, {})
+        file = self.files[facts.path] = _File(facts, {}, {**old.dropped, **old.listed} if old is not None else {})
         self._list(file, idents, change, time)
 
     def _list(self, file: _File, idents: Sequence[tuple[Ident, Tilt]], change: Change, time: float) -> None:
@@ -181,11 +180,13 @@ class Series:
             if ident in file.listed:
                 continue
             file.listed[ident] = None
-            self.listings[ident] = self.listings.get(ident, 0) + 1
-            self.unlisted.pop(ident, None)
+            again = ident in file.dropped
+            file.dropped.pop(ident, None)
             known = self.exposures.get(ident)
             if known is not None:
                 known.tilt = tilt if tilt.movie is not None else replace(tilt, movie=known.tilt.movie)
+            elif ident in self.replaced and not again:
+                continue
             elif ident in self.replaced:
                 exposure = self.replaced.pop(ident)[0]
                 self.exposures[ident] = exposure
@@ -195,26 +196,17 @@ class Series:
                 self.exposures[ident] = exposure = Exposure(ident, key, tilt, time, seconds(tilt.time))
                 change.new.append(exposure)
 
-    def _settle(self, change: Change, time: float) -> None:
-        """After a reading: find what was replaced, and keep range and rhythm up to date."""
-        if self.unlisted and change.new and self.replace_rule:
-            for old, new in self._replacements(change.new):
-                del self.exposures[old.ident], self.unlisted[old.ident]
-                self.replaced[old.ident] = (old, new)
-                change.replaced.append(old)
-        if change.new or change.restored:
-            self._follow(change, time)
-
-    def _replacements(self, new: Sequence[Exposure]) -> list[tuple[Exposure, Exposure]]:
-        """Find the exposures that no file lists any more and that were taken again, at the same angle and later."""
+    def _replace(self, file: _File, change: Change) -> None:
+        """Find the exposures that this file does not list any more and that were taken again, at the same angle, later."""
         tolerance = self._tolerance()
-        found: dict[Ident, tuple[Exposure, Exposure]] = {}
-        for later in new:
-            for old in self.unlisted.values():
+        gone = [self.exposures[ident] for ident in file.dropped if ident in self.exposures]
+        for later in change.new:
+            for old in gone:
                 in_time = old.acquired is None or later.acquired is None or old.acquired < later.acquired
-                if in_time and abs(old.tilt.angle - later.tilt.angle) <= tolerance:
-                    found[old.ident] = (old, later)
-        return list(found.values())
+                near = abs(old.tilt.angle - later.tilt.angle) <= tolerance
+                if in_time and near and self.exposures.pop(old.ident, None) is not None:
+                    self.replaced[old.ident] = (old, later)
+                    change.replaced.append(old)
 
     def _tolerance(self) -> float:
         step = step_of(sorted(each.tilt.angle for each in self.exposures.values()))
@@ -242,8 +234,7 @@ class Series:
         return abs(start.angle - first.tilt.angle) <= self._tolerance()
 
     def _forget_all(self) -> None:
-        self.exposures, self.unlisted, self.replaced = {}, {}, {}
-        self.files, self.listings, self.rhythm = {}, {}, Rhythm()
+        self.exposures, self.replaced, self.files, self.rhythm = {}, {}, {}, Rhythm()
         self.first_new, self.first_acquired, self.last_acquired = None, None, None
 
     def _known_ident(self, ident: Ident) -> Ident:

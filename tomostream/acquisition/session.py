@@ -444,6 +444,7 @@ class Session:
         old = verdict.count(len(change.retired), "tilt")
         series.warnings.append(f"{facts.path} was begun anew: the {old} of the first acquisition are not used.")
         series.missing = {}
+        series.began_anew = True
         if series.version:
             series.why_again.append("it was acquired again under the same name")
 
@@ -516,7 +517,7 @@ class Session:
             series.version = decision.version
             series.reason = series.composed_reason = decision.reason
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up = {}, ""
+            series.registered, series.given_up, series.began_anew = {}, "", False
             decisions.append(decision)
             self._learn(series)
         series.why_again = []
@@ -533,6 +534,9 @@ class Session:
         if series.version:
             series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
             self._enter(series, "composed")
+            if series.began_anew and against.failed and series.given_up != against.category:
+                series.given_up = against.category
+                decisions.append(verdict.give_up_again(series, against))
             return
         self._enter(series, "failed" if against.failed else "ignored")
         if series.given_up not in (against.category, "restored"):

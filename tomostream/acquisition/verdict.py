@@ -151,6 +151,12 @@ def give_up(series: Series, why: Obstacle) -> GiveUp:
                   mdocs(series))
 
 
+def give_up_again(series: Series, why: Obstacle) -> GiveUp:
+    """Return the decision not to use a second acquisition under the name of a series that is composed."""
+    return give_up(series, Obstacle(why.category, f"It was acquired again under the same name, and the second acquisition "
+                                                  f"cannot be used: {why.reason}. Version {series.version} stays"))
+
+
 def mdocs(series: Series) -> tuple[str, ...]:
     """Return the paths of the mdoc files of a series."""
     return tuple(dict.fromkeys([*series.files, *series.trouble]))

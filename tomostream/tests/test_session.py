@@ -1,0 +1,888 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When is which tilt series complete? One test a rule and a case, then a session at random held against an own model."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tomostream.acquisition.events import (
+    Compose,
+    Decision,
+    EndSession,
+    Event,
+    GiveUp,
+    InputClosed,
+    MdocGone,
+    MdocRead,
+    MicrographReady,
+    MovieFailed,
+    MovieSeen,
+    Policy,
+    ProducerState,
+    Restored,
+    SeriesState,
+    Stop,
+    Tick,
+)
+from tomostream.acquisition.evidence import RULES
+from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.session import Session
+
+BEGIN = datetime(2026, 3, 1, 12, 0, 0)
+AXIS = Known(85.3, "title")
+GAP = 30.0
+DOSE_SYMMETRIC = tuple(angle for k in range(11) for angle in ((3.0 * k, -3.0 * k) if k else (0.0,)))
+COUNT = len(DOSE_SYMMETRIC)
+
+
+def tilt(series: str, index: int, angle: float | None = None, at: float | None = None, movie: str | None = None) -> Tilt:
+    """Return the `index`-th tilt of a series; `at` in seconds after the begin of the day."""
+    angle = DOSE_SYMMETRIC[index] if angle is None else angle
+    time = BEGIN + timedelta(seconds=GAP * index if at is None else at)
+    return Tilt(movie or f"{series}_{index:03d}_{angle:.1f}.tif", angle, index + 1, time, Known(3.0, "field ExposureDose"))
+
+
+def tilts(series: str, count: int = COUNT, begin: float = 0.0, gap: float = GAP,
+          angles: tuple[float, ...] = DOSE_SYMMETRIC) -> tuple[Tilt, ...]:
+    return tuple(tilt(series, k, angles[k], begin + gap * k) for k in range(count))
+
+
+def mdoc(series: str, which: tuple[Tilt, ...], path: str = "", **other: object) -> MdocFacts:
+    facts = MdocFacts(path or f"/data/{series}.mrc.mdoc", "tilt-series", series_name=series, tilts=which, tilt_axis=AXIS)
+    return replace(facts, **other)
+
+
+def key(of: Tilt) -> str:
+    return str(of.movie).removesuffix(".tif")
+
+
+class Player:
+    """Feeds a session, wakes it at its deadlines, and keeps what it decided, with the times."""
+
+    def __init__(self, **policy: object) -> None:
+        self.session = Session(Policy(**policy))
+        self.decided: list[tuple[float, Decision]] = []
+
+    def feed(self, *events: Event) -> list[Decision]:
+        """Feed events in order, with the ticks between them. Return what was decided."""
+        before = len(self.decided)
+        for event in events:
+            self.wait(event.time)
+            self.decided += [(event.time, each) for each in self.session.handle(event)]
+        return [each for _, each in self.decided[before:]]
+
+    def wait(self, until: float = float("inf")) -> None:
+        """Let time pass, as far as the session asks to be woken."""
+        for _ in range(100_000):
+            due = self.session.next_deadline()
+            if due is None or due >= until:
+                return
+            self.decided += [(due, each) for each in self.session.handle(Tick(due))]
+        raise AssertionError("the session asks to be woken for ever")
+
+    def acquire(self, series: str, which: tuple[Tilt, ...], begin: float = 0.0, lost: Iterable[int] = (),
+                delay: float = 10.0, gap: float = GAP) -> float:
+        """Acquire a series: the mdoc grows by a tilt every `gap` s, each micrograph comes `delay` s after its tilt."""
+        events: list[Event] = []
+        for k, each in enumerate(which):
+            events.append(MdocRead(mdoc(series, which[: k + 1]), begin + gap * k))
+            if k not in set(lost):
+                events.append(MicrographReady(key(each), begin + gap * k + delay))
+        self.feed(*sorted(events, key=lambda event: event.time))
+        return begin + gap * (len(which) - 1)
+
+    def of(self, kind: type) -> list[tuple[float, Decision]]:
+        return [(time, each) for time, each in self.decided if isinstance(each, kind)]
+
+    @property
+    def composed(self) -> list[tuple[float, Compose]]:
+        return [(time, each) for time, each in self.decided if isinstance(each, Compose)]
+
+    @property
+    def given_up(self) -> list[GiveUp]:
+        return [each for _, each in self.decided if isinstance(each, GiveUp)]
+
+    def state(self, series: str) -> SeriesState:
+        return next(each for each in self.session.states() if each.series_name == series)
+
+
+class TestCompleteness(unittest.TestCase):
+    """The rules that say that a series is over."""
+
+    def test_with_the_number_known_it_is_decided_the_moment_its_last_micrograph_is_there(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X"))
+        self.assertEqual([time for time, _ in player.composed], [last + 10.0])
+        decision = player.composed[0][1]
+        self.assertEqual(len(decision.tilts), COUNT)
+        self.assertEqual(decision.left_out, ())
+        self.assertIn(f"all {COUNT} tilts that were expected", decision.reason)
+
+    def test_tilts_are_composed_by_angle_and_keep_their_acquisition_order(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("X", tilts("X"))
+        made = player.composed[0][1].tilts
+        self.assertEqual([each.angle for each in made], sorted(DOSE_SYMMETRIC))
+        self.assertEqual({each.movie: each.order for each in made}, {each.movie: each.order for each in tilts("X")})
+
+    def test_with_the_number_unknown_it_is_decided_by_its_own_rhythm(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X"))
+        player.wait()
+        time, decision = player.composed[0]
+        self.assertLess(time - last, 1.5 * GAP)
+        self.assertIn("largest gap", decision.reason)
+
+    def test_a_slow_series_is_not_cut_by_a_rhythm_faster_than_its_own(self) -> None:
+        player = Player()
+        player.acquire("X", tilts("X", gap=100.0), gap=100.0)
+        self.assertEqual(player.composed, [])
+
+    def test_the_time_for_the_next_tilt_is_the_upper_bound(self) -> None:
+        player = Player(time_for_next_tilt=50.0)
+        last = player.acquire("X", tilts("X", 5, gap=45.0), gap=45.0)
+        player.wait()
+        self.assertEqual(player.composed[0][0], last + 50.0)
+
+    def test_rhythm_alone_does_not_end_a_series_with_one_end_of_the_range_to_come(self) -> None:
+        player = Player()
+        half = tuple(3.0 * k for k in range(12))
+        last = player.acquire("X", tilts("X", 12, angles=half))
+        player.wait()
+        self.assertEqual(player.composed[0][0], last + 180.0)
+
+    def test_rhythm_alone_does_not_end_a_series_that_has_fewer_tilts_than_expected(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X", COUNT - 4))
+        player.wait()
+        self.assertEqual(player.composed[0][0], last + 180.0)
+
+    def test_the_third_series_of_a_scheme_is_decided_at_once(self) -> None:
+        player = Player()
+        for k, name in enumerate("ABC"):
+            last = player.acquire(name, tilts(name, begin=2000.0 * k), begin=2000.0 * k)
+        self.assertEqual(player.composed[-1][1].series_name, "C")
+        self.assertEqual(player.composed[-1][0], last + 10.0)
+        self.assertIn("2 complete series", player.composed[-1][1].reason)
+
+    def test_interleaved_series_do_not_confirm_each_other_s_scheme(self) -> None:
+        player = Player()
+        self._interleave(player, "ABC", COUNT - 6)
+        player.wait(5000.0)
+        last = player.acquire("D", tilts("D", COUNT - 6, begin=5000.0), begin=5000.0)
+        self.assertEqual([each.series_name for time, each in player.composed if time <= last + 10.0], ["A", "B", "C"])
+
+    def test_what_was_learned_never_cuts_a_series_that_has_more(self) -> None:
+        player = Player()
+        for k, name in enumerate("ABC"):
+            player.acquire(name, tilts(name, 15, begin=2000.0 * k), begin=2000.0 * k)
+        player.acquire("D", tilts("D", begin=8000.0), begin=8000.0)
+        player.wait()
+        self.assertEqual(len(player.composed[-1][1].tilts), COUNT)
+        self.assertLessEqual(len([each for _, each in player.composed if each.series_name == "D"]), 2)
+
+    def test_interleaved_targets_are_not_decided_between_their_turns(self) -> None:
+        player = Player()
+        self._interleave(player, [f"T{k:02d}" for k in range(20)], COUNT, delay=5.0)
+        self.assertEqual(player.decided, [])
+        player.wait()
+        self.assertEqual(len(player.composed), 20)
+        for _, each in player.composed:
+            self.assertEqual(len(each.tilts), COUNT)
+            self.assertTrue(all(str(one.movie).startswith(each.series_name) for one in each.tilts))
+
+    def _interleave(self, player: Player, names: Iterable[str], count: int, delay: float = 10.0,
+                    dropped: dict[str, int] | None = None) -> float:
+        names, time, events = list(names), 0.0, []
+        grown: dict[str, tuple[Tilt, ...]] = {name: () for name in names}
+        for k in range(count):
+            for name in names:
+                if k < (dropped or {}).get(name, count):
+                    time += GAP
+                    grown[name] += (tilt(name, k, at=time),)
+                    events += [MdocRead(mdoc(name, grown[name]), time), MicrographReady(key(grown[name][-1]), time + delay)]
+        player.feed(*sorted(events, key=lambda event: event.time))
+        return time
+
+    def test_a_target_that_the_others_leave_behind_is_decided_before_they_are_done(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        self._interleave(player, "ABCDEF", COUNT, dropped={"C": 8})
+        first = player.composed[0]
+        self.assertEqual((first[1].series_name, len(first[1].tilts)), ("C", 8))
+        self.assertLess(first[0], 8 * 6 * GAP + 4 * 6 * GAP)
+
+    def test_a_successor_ends_an_aborted_series(self) -> None:
+        player = Player(time_for_next_tilt=1000.0)
+        player.acquire("X", tilts("X", 4))
+        player.acquire("Y", tilts("Y", 3, begin=300.0), begin=300.0)
+        self.assertEqual([each.series_name for _, each in player.composed], ["X"])
+        self.assertIn("Y", player.composed[0][1].reason)
+
+    def test_the_next_target_of_a_round_is_no_successor(self) -> None:
+        player = Player(time_for_next_tilt=1000.0)
+        for k, name in enumerate("ABCDEFGH"):
+            player.feed(MdocRead(mdoc(name, tilts(name, 1, begin=60.0 * k)), 60.0 * k))
+        self.assertEqual(player.decided, [])
+
+    def test_a_file_that_appears_whole_is_decided_soon_after(self) -> None:
+        player = Player()
+        player.feed(*(MicrographReady(key(each), 30.0 * k) for k, each in enumerate(tilts("X"))),
+                    MdocRead(mdoc("X", tilts("X"), dialect="Tomo5"), 700.0))
+        player.wait(800.0)
+        self.assertEqual([time for time, _ in player.composed], [710.0])
+
+    def test_a_file_caught_half_written_is_not_complete(self) -> None:
+        player = Player(expected_tilts=COUNT - 1)
+        which = tilts("X")
+        for k in range(COUNT - 1):
+            player.feed(MicrographReady(key(which[k]), 1.0 * k))
+        player.feed(MdocRead(mdoc("X", which[:-1], last_section_open=True), 700.0))
+        self.assertEqual(player.composed, [])
+
+    def test_a_section_that_lacks_only_its_end_counts_once_the_file_is_still_beyond_doubt(self) -> None:
+        player = Player()
+        which = tilts("X")
+        player.feed(*(MicrographReady(key(each), 1.0 * k) for k, each in enumerate(which)),
+                    MdocRead(mdoc("X", which[:-1], last_section_open=True, tilts_if_ended=which), 700.0))
+        player.wait(900.0)
+        self.assertEqual([(time, len(each.tilts)) for time, each in player.composed], [(880.0, COUNT)])
+
+    def test_every_rule_can_be_switched_off_and_no_other(self) -> None:
+        for name in RULES:
+            player = Player(rules_off=frozenset({name}))
+            player.acquire("X", tilts("X"))
+            player.wait()
+            self.assertEqual(len(player.composed[-1][1].tilts), COUNT, name)
+        with self.assertRaisesRegex(ValueError, "There is no rule nonsense"):
+            Session(Policy(rules_off=frozenset({"nonsense"})))
+
+    def test_the_clock_of_the_file_server_does_not_matter(self) -> None:
+        moments = []
+        for skew in (-300.0, 0.0, 300.0):
+            player = Player()
+            player.acquire("X", tilts("X", begin=skew))
+            player.wait()
+            moments.append([time for time, _ in player.composed])
+        self.assertEqual(moments[0], moments[1])
+        self.assertEqual(moments[2], moments[1])
+
+
+class TestMicrographs(unittest.TestCase):
+    """Movies that are lost, late or failed, and the producer of their micrographs."""
+
+    def test_a_series_with_a_lost_movie_is_composed_without_it_by_its_own_deadline_and_says_which(self) -> None:
+        player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
+        last = player.acquire("X", tilts("X"), lost=[4])
+        player.wait(last + 1000.0)
+        time, decision = player.composed[0]
+        self.assertEqual(time, last + 10.0 + 180.0)
+        self.assertEqual([left.tilt.movie for left in decision.left_out], [tilts("X")[4].movie])
+        self.assertIn("did not come", decision.left_out[0].reason)
+
+    def test_a_failed_alignment_is_not_waited_for_and_its_reason_is_told(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MovieFailed(key(tilts("X")[4]), "MotionCor ran out of memory twice", 1.0))
+        last = player.acquire("X", tilts("X"), lost=[4])
+        self.assertEqual(player.composed[0][0], last + 10.0)
+        self.assertEqual([left.reason for left in player.composed[0][1].left_out], ["MotionCor ran out of memory twice."])
+
+    def test_a_micrograph_after_a_failure_makes_the_series_whole(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MovieFailed(key(tilts("X")[4]), "out of memory", 1.0))
+        last = player.acquire("X", tilts("X"), lost=[4])
+        made = player.feed(MicrographReady(key(tilts("X")[4]), last + 500.0))
+        self.assertEqual([(each.version, len(each.tilts), each.left_out) for each in made], [(2, COUNT, ())])
+        self.assertIn("came late", made[0].reason)
+
+    def test_a_queue_of_movies_is_not_taken_for_lost_ones(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        which = tilts("X")
+        player.feed(*(MdocRead(mdoc("X", which[: k + 1]), GAP * k) for k in range(COUNT)))
+        player.feed(*(MicrographReady(key(each), 120.0 * (k + 1)) for k, each in enumerate(which)))
+        self.assertEqual([(time, each.version, len(each.tilts)) for time, each in player.composed],
+                         [(120.0 * COUNT, 1, COUNT)])
+
+    def test_while_the_producer_is_dead_nothing_is_decided_about_missing_micrographs(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X", COUNT - 1))
+        player.feed(ProducerState(False, "it was killed", last + 5.0), MdocRead(mdoc("X", tilts("X")), last + 30.0))
+        player.wait(last + 90_000.0)
+        self.assertEqual(player.decided, [])
+        self.assertIn("the producer is not running (it was killed)", player.state("X").reason)
+        player.feed(ProducerState(True, "", last + 90_000.0), MicrographReady(key(tilts("X")[-1]), last + 90_030.0))
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+
+    def test_a_series_with_all_its_micrographs_does_not_need_the_producer(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(ProducerState(False, "killed", 0.0))
+        player.acquire("X", tilts("X"))
+        self.assertEqual(len(player.composed), 1)
+
+    def test_a_replaced_micrograph_recomposes_the_series_once_for_all_that_are_replaced(self) -> None:
+        player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
+        last = player.acquire("X", tilts("X"))
+        player.feed(*(MicrographReady(key(each), last + 500.0 + 20.0 * k, 2) for k, each in enumerate(tilts("X")[:6])))
+        player.wait(last + 5000.0)
+        again = player.composed[1:]
+        self.assertEqual([each.version for _, each in again], [2])
+        self.assertEqual(sorted(again[0][1].micrograph_versions), [1] * (COUNT - 6) + [2] * 6)
+
+    def test_a_micrograph_told_twice_changes_nothing(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X"))
+        self.assertEqual(player.feed(*(MicrographReady(key(each), last + 60.0) for each in tilts("X"))), [])
+
+    def test_movies_that_no_mdoc_lists_are_named_and_harm_nothing(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MicrographReady("search_map_001", 1.0), MovieSeen("another", 2.0))
+        player.acquire("X", tilts("X"))
+        self.assertEqual(set(player.session.unassigned()), {"search_map_001", "another"})
+        self.assertEqual(len(player.composed), 1)
+
+    def test_too_few_tilts_are_given_up_once_and_revived_by_a_late_one(self) -> None:
+        player = Player(min_tilts=5)
+        last = player.acquire("X", tilts("X", 4))
+        player.wait(last + 400.0)
+        self.assertEqual([each.reason for each in player.given_up], ["It has 4 tilts, and 5 are required."])
+        player.feed(MdocRead(mdoc("X", tilts("X", 5)), last + 400.0), MicrographReady(key(tilts("X")[4]), last + 410.0))
+        player.wait(last + 1000.0)
+        self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(1, 5)])
+        self.assertEqual(len(player.given_up), 1)
+
+    def test_too_small_a_part_is_given_up_with_the_reasons(self) -> None:
+        player = Player(expected_tilts=COUNT, min_percent=95.0)
+        player.feed(*(MovieFailed(key(each), "the movie is truncated", 1.0) for each in tilts("X")[:4]))
+        player.acquire("X", tilts("X"), lost=[0, 1, 2, 3])
+        self.assertEqual(len(player.given_up), 1)
+        self.assertIn("95 % are required: The movie is truncated", player.given_up[0].reason.replace("the m", "The m"))
+
+
+class TestFiles(unittest.TestCase):
+    """Files that lie: renamed, shrunk, repeated, garbage, none of a series."""
+
+    def test_the_half1_rename_keeps_one_series(self) -> None:
+        player = Player(expected_tilts=13)
+        angles = (0.0, *(3.0 * k for k in range(1, 7)), *(-3.0 * k for k in range(1, 7)))
+        which = tilts("X", 13, angles=angles)
+        player.feed(*(MicrographReady(key(each), 1.0 + k) for k, each in enumerate(which)))
+        for k in range(7):
+            player.feed(MdocRead(mdoc("X", which[: k + 1]), 20.0 + GAP * k))
+        player.feed(MdocGone("/data/X.mrc.mdoc", 250.0),
+                    MdocRead(mdoc("X", which[:7], path="/data/X.mrc-half1.mdoc"), 250.1),
+                    MdocRead(mdoc("X", which[5:7], last_section_open=True), 250.2))
+        for k in range(7, 13):
+            player.feed(MdocRead(mdoc("X", which[: k + 1]), 300.0 + GAP * (k - 7)))
+        self.assertEqual([each.series_id for _, each in player.composed], ["X"])
+        self.assertEqual({each.movie for each in player.composed[0][1].tilts}, {each.movie for each in which})
+
+    def test_shrinking_deletes_nothing(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        which = tilts("X")
+        player.feed(MdocRead(mdoc("X", which[:-1]), 0.0), MdocRead(mdoc("X", which[:3]), 10.0),
+                    MdocRead(mdoc("X", (*which[:3], which[-1])), 20.0),
+                    *(MicrographReady(key(each), 30.0) for each in which))
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+
+    def test_a_removed_mdoc_is_no_reason_to_forget_or_to_wait(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X"))
+        player.feed(MdocGone("/data/X.mrc.mdoc", last + 11.0))
+        player.wait()
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+
+    def test_a_repeated_exposure_replaces_the_old_one(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        which = tilts("X")
+        again = tilt("X", 99, which[5].angle, GAP * 5 + 20.0)
+        player.feed(MdocRead(mdoc("X", which[:6]), 200.0), MdocRead(mdoc("X", (*which[:5], again)), 220.0),
+                    MdocRead(mdoc("X", (*which[:5], again, *which[6:])), 800.0),
+                    *(MicrographReady(key(each), 900.0) for each in (*which, again)))
+        made = {each.movie for each in player.composed[0][1].tilts}
+        self.assertIn(again.movie, made)
+        self.assertNotIn(which[5].movie, made)
+        self.assertIn(key(which[5]), player.session.unassigned())
+        self.assertTrue(any("exposed again" in text for text in player.composed[0][1].warnings))
+
+    def test_a_repeat_of_a_composed_exposure_recomposes(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X"))
+        again = tilt("X", 99, DOSE_SYMMETRIC[-1], last + 40.0)
+        made = player.feed(MdocRead(mdoc("X", (*tilts("X")[:-1], again)), last + 41.0),
+                           MicrographReady(key(again), last + 50.0))
+        self.assertEqual([(each.version, len(each.tilts)) for each in made], [(2, COUNT)])
+        self.assertNotIn(tilts("X")[-1].movie, {each.movie for each in made[0].tilts})
+
+    def test_two_listed_exposures_at_one_angle_are_both_used(self) -> None:
+        player = Player(expected_tilts=COUNT + 1)
+        which = (tilt("X", 50, 0.0, -30.0), *tilts("X"))
+        player.acquire("X", which)
+        self.assertEqual(len(player.composed[0][1].tilts), COUNT + 1)
+
+    def test_the_dose_of_a_repeated_exposure_is_in_what_the_specimen_received(self) -> None:
+        player = Player(expected_tilts=3)
+        summed = [replace(each, prior_dose=Known(3.0 * k, "running sum")) for k, each in enumerate(tilts("X", 3))]
+        again = replace(tilt("X", 99, summed[1].angle, GAP + 10.0), prior_dose=Known(3.0, "running sum"))
+        player.feed(MdocRead(mdoc("X", tuple(summed[:2])), 1.0), MdocRead(mdoc("X", (summed[0], again)), 2.0),
+                    MdocRead(mdoc("X", (summed[0], again, replace(summed[2], prior_dose=Known(6.0, "running sum")))), 3.0),
+                    *(MicrographReady(key(each), 4.0) for each in (*summed, again)))
+        doses = {each.movie: each.prior_dose.value for each in player.composed[0][1].tilts}
+        self.assertEqual(doses, {summed[0].movie: 0.0, again.movie: 6.0, summed[2].movie: 9.0})
+
+    def test_a_late_tilt_recomposes_with_the_next_version(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X", COUNT - 2))
+        player.wait(last + 400.0)
+        player.feed(MdocRead(mdoc("X", tilts("X")), last + 400.0),
+                    *(MicrographReady(key(each), last + 410.0) for each in tilts("X")[-2:]))
+        player.wait()
+        self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(1, COUNT - 2), (2, COUNT)])
+        self.assertIn("came after it was decided", player.composed[1][1].reason)
+
+    def test_a_late_tilt_that_cannot_be_aligned_composes_nothing_twice(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X", COUNT - 1))
+        player.wait(last + 400.0)
+        player.feed(MdocRead(mdoc("X", tilts("X")), last + 400.0), MovieFailed(key(tilts("X")[-1]), "broken", last + 405.0))
+        player.wait()
+        self.assertEqual(len(player.composed), 1)
+
+    def test_a_name_used_again_in_the_same_folder_gives_a_new_version_of_the_new_exposures_only(self) -> None:
+        player = Player()
+        player.acquire("X", tilts("X"))
+        new = tuple(replace(each, movie=f"again_{each.movie}") for each in tilts("X", begin=5000.0))
+        for k, each in enumerate(new):
+            player.feed(MdocRead(mdoc("X", new[: k + 1]), 2000.0 + GAP * k), MicrographReady(key(each), 2010.0 + GAP * k))
+        player.wait()
+        self.assertEqual([each.version for _, each in player.composed], [1, 2])
+        self.assertEqual({each.movie for each in player.composed[1][1].tilts}, {each.movie for each in new})
+        self.assertTrue(any("begun anew" in text for text in player.composed[1][1].warnings))
+
+    def test_a_name_used_again_in_another_folder_is_told_apart(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("X", tilts("X"))
+        new = tuple(replace(each, movie=f"again_{each.movie}") for each in tilts("X", begin=5000.0))
+        player.feed(MdocRead(mdoc("X", new, path="/other/X.mrc.mdoc"), 2000.0),
+                    *(MicrographReady(key(each), 2001.0) for each in new))
+        self.assertEqual(len({each.series_id for _, each in player.composed}), 2)
+        self.assertEqual([each.series_name for _, each in player.composed], ["X", "X"])
+
+    def test_any_name_gives_a_valid_identifier(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("pl_(1)", tilts("pl_(1)"))
+        self.assertRegex(player.composed[0][1].series_id, r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
+        self.assertEqual(player.composed[0][1].series_name, "pl_(1)")
+
+    def test_a_copy_of_a_series_under_another_name_is_not_composed(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X"))
+        made = player.feed(MdocRead(mdoc("backup", tilts("X")), last + 60.0))
+        self.assertEqual([(type(each), each.failed) for each in made], [(GiveUp, False)])
+        self.assertIn("belongs to the series X", made[0].reason)
+
+    def test_a_garbage_mdoc_fails_at_its_deadline_with_the_true_reason_and_is_revived(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(MdocFacts("/data/X.mrc.mdoc", "unreadable", "The file is empty.", series_name="X"), 5.0))
+        self.assertEqual(player.decided, [])
+        player.wait(300.0)
+        self.assertEqual([(time, each.reason) for time, each in player.of(GiveUp)], [(185.0, "The file is empty.")])
+        player.acquire("X", tilts("X"), begin=400.0)
+        self.assertEqual([each.version for _, each in player.composed], [1])
+
+    def test_what_is_no_tilt_series_is_said_at_once_without_a_failure_and_read_again(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        facts = MdocFacts("/data/X.mrc.mdoc", "montage", "It is a montage, not a tilt series.", series_name="X")
+        made = player.feed(MdocRead(facts, 1.0), MdocRead(facts, 2.0))
+        self.assertEqual([(each.reason, each.failed) for each in made], [("It is a montage, not a tilt series.", False)])
+        player.acquire("X", tilts("X"), begin=400.0)
+        self.assertEqual(len(player.composed), 1)
+
+    def test_the_first_tilt_of_a_series_is_not_taken_for_an_image(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        one = mdoc("X", tilts("X", 1), kind="image", reason="Its 1 images are all at one tilt angle.")
+        self.assertEqual(player.feed(MdocRead(one, 1.0)), [])
+
+    def test_excluded_words_keep_an_mdoc_out(self) -> None:
+        player = Player(excluded_words=("override",))
+        player.feed(MdocRead(mdoc("X", tilts("X"), path="/data/X_override.mdoc"), 0.0))
+        player.wait()
+        self.assertEqual(player.composed, [])
+        self.assertIn("override", player.session.states()[0].reason)
+
+    def test_frame_mdocs_make_one_series(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(tilts("X")):
+            facts = MdocFacts(f"/data/{key(each)}.mrc.mdoc", "frame", series_name=key(each), tilts=(each,), tilt_axis=AXIS,
+                              frame_series="X")
+            player.feed(MdocRead(facts, GAP * k), MicrographReady(key(each), GAP * k + 5.0))
+        self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
+
+    def test_frame_mdocs_beside_a_series_mdoc_make_no_series_of_their_own(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(tilts("X")):
+            player.feed(MdocRead(MdocFacts(f"/data/{key(each)}.mrc.mdoc", "frame", tilts=(each,), tilt_axis=AXIS,
+                                           series_name=key(each), frame_series="all"), GAP * k),
+                        MdocRead(mdoc("X", tilts("X", k + 1)), GAP * k + 1.0), MicrographReady(key(each), GAP * k + 5.0))
+        player.wait()
+        self.assertEqual([each.series_name for _, each in player.composed], ["X"])
+        self.assertEqual([each.failed for each in player.given_up], [False])
+
+    def test_tilts_without_a_movie_are_matched_by_series_order_and_angle(self) -> None:
+        player = Player()
+        bare = tuple(replace(each, movie=None) for each in tilts("Position_1"))
+        player.feed(*(MicrographReady(f"Position_1_{k + 1:03d}_{each.angle:.2f}_20260301", 10.0 * k)
+                      for k, each in enumerate(bare)), MdocRead(mdoc("Position_1", bare), 800.0))
+        player.wait(1000.0)
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+        for each in player.composed[0][1].tilts:
+            self.assertIn(f"_{each.angle:.2f}_", str(each.movie))
+
+    def test_an_axis_of_zero_is_a_value(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(*(MicrographReady(key(each), 1.0) for each in tilts("X")),
+                    MdocRead(mdoc("X", tilts("X"), tilt_axis=Known(0.0, "title")), 2.0))
+        self.assertEqual(player.composed[0][1].tilt_axis.value, 0.0)
+        player = Player(expected_tilts=COUNT, tilt_axis=0.0)
+        player.acquire("X", tilts("X"))
+        self.assertEqual(player.composed[0][1].tilt_axis, Known(0.0, "given by the user"))
+
+    def test_an_unknown_axis_fails_that_series_with_the_reason(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(*(MicrographReady(key(each), 1.0) for each in tilts("X")),
+                    MdocRead(mdoc("X", tilts("X"), tilt_axis=Known(None, "not in the file")), 2.0))
+        self.assertIn("tilt axis is unknown", player.given_up[0].reason)
+        player.feed(MdocRead(mdoc("X", tilts("X")), 3.0))
+        self.assertEqual(len(player.composed), 1)
+
+
+class TestSessionEnds(unittest.TestCase):
+    """Restart, closing, stopping, silence."""
+
+    def test_the_last_series_is_not_lost_because_the_input_closed(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X"))
+        player.feed(InputClosed(last + 11.0))
+        player.wait()
+        self.assertEqual([type(each) for _, each in player.decided], [Compose, EndSession])
+        self.assertEqual(len(player.composed[0][1].tilts), COUNT)
+
+    def test_an_mdoc_written_after_the_input_closed_is_waited_for(self) -> None:
+        player = Player()
+        player.feed(*(MicrographReady(key(each), 1.0 * k) for k, each in enumerate(tilts("X"))), InputClosed(30.0))
+        self.assertEqual(player.decided, [])
+        player.feed(MdocRead(mdoc("X", tilts("X")), 60.0))
+        player.wait()
+        self.assertEqual([type(each) for _, each in player.decided], [Compose, EndSession])
+
+    def test_after_the_input_closed_missing_micrographs_are_not_waited_for(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        last = player.acquire("X", tilts("X"), lost=[2])
+        player.feed(InputClosed(last + 15.0))
+        self.assertEqual(player.composed[0][0], last + 15.0)
+        self.assertIn("no more micrographs will come", player.composed[0][1].left_out[0].reason)
+
+    def test_stop_decides_everything_now(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X", 10), lost=[9])
+        made = player.feed(MdocRead(mdoc("Y", tilts("Y", 1)), last + 1.0), ProducerState(False, "killed", last + 2.0),
+                           Stop(last + 3.0))
+        self.assertEqual([type(each) for each in made], [Compose, GiveUp, EndSession])
+        self.assertIn("stopped by the user", made[0].left_out[0].reason)
+        self.assertIsNone(player.session.next_deadline())
+
+    def test_a_session_ends_when_nothing_new_came_for_the_time_for_the_next_series(self) -> None:
+        player = Player(time_for_next_series=600.0)
+        last = player.acquire("X", tilts("X"))
+        player.wait()
+        self.assertEqual(player.of(EndSession)[0][0], last + 10.0 + 600.0)
+
+    def test_a_session_does_not_end_before_anything_happened_nor_while_the_producer_is_dead(self) -> None:
+        player = Player()
+        self.assertIsNone(player.session.next_deadline())
+        player.feed(ProducerState(False, "killed", 1.0))
+        self.assertIsNone(player.session.next_deadline())
+
+    def test_after_a_restart_nothing_is_composed_again(self) -> None:
+        player = Player()
+        player.feed(Restored("X", "X", tuple(str(each.movie) for each in tilts("X")), 3, 0.0),
+                    MdocRead(mdoc("X", tilts("X")), 1.0), *(MicrographReady(key(each), 2.0, 2) for each in tilts("X")))
+        player.wait()
+        self.assertEqual([type(each) for _, each in player.decided], [EndSession])
+        self.assertEqual(player.state("X").state, "composed")
+
+    def test_after_a_restart_a_new_tilt_gives_the_next_version_under_the_same_identifier(self) -> None:
+        player = Player()
+        player.feed(Restored("old_id", "X", tuple(str(each.movie) for each in tilts("X", COUNT - 1)), 3, 0.0),
+                    MdocRead(mdoc("X", tilts("X")), 1.0), *(MicrographReady(key(each), 2.0) for each in tilts("X")))
+        player.wait()
+        self.assertEqual([(each.series_id, each.version, len(each.tilts)) for _, each in player.composed],
+                         [("old_id", 4, COUNT)])
+
+    def test_after_a_restart_a_replaced_micrograph_is_noticed_where_its_version_was_kept(self) -> None:
+        player = Player()
+        movies = tuple(str(each.movie) for each in tilts("X"))
+        player.feed(Restored("X", "X", movies, 1, 0.0, micrograph_versions=(1,) * COUNT),
+                    MdocRead(mdoc("X", tilts("X")), 1.0),
+                    *(MicrographReady(key(each), 2.0, 2 if k == 3 else 1) for k, each in enumerate(tilts("X"))))
+        player.wait()
+        self.assertEqual([each.version for _, each in player.composed], [2])
+
+    def test_after_a_restart_what_was_given_up_is_not_given_up_again(self) -> None:
+        player = Player()
+        bad = MdocFacts("/data/bad.mdoc", "unreadable", "The file is empty.", series_name="bad")
+        player.feed(Restored("bad", "bad", (), 0, 0.0, True, "The file is empty."), MdocRead(bad, 1.0))
+        player.wait()
+        self.assertEqual(player.given_up, [])
+
+    def test_after_a_restart_a_renamed_copy_of_a_registered_series_is_not_composed(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(Restored("X", "X", tuple(str(each.movie) for each in tilts("X")), 1, 0.0),
+                    MdocRead(mdoc("copy", tilts("X")), 1.0), *(MicrographReady(key(each), 2.0) for each in tilts("X")))
+        player.wait()
+        self.assertEqual(player.composed, [])
+
+    def test_states_say_what_is_waited_for(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("X", tilts("X"), lost=[11, 12])
+        state = player.state("X")
+        self.assertEqual((state.state, state.tilts_seen, state.tilts_aligned), ("aligning", COUNT, COUNT - 2))
+        self.assertEqual(state.reason, f"Waiting for the micrograph of 2 of {COUNT} tilts: "
+                                       f"{key(tilts('X')[11])}, {key(tilts('X')[12])}.")
+
+    def test_the_cost_of_an_event_does_not_grow_with_the_session(self) -> None:
+        costs = []
+        for series in (10, 300):
+            player = Player(expected_tilts=COUNT)
+            calls = _count_calls(player, series)
+            costs.append(calls / series)
+        self.assertLess(costs[1], 1.5 * costs[0])
+
+
+def _count_calls(player: Player, series: int) -> int:
+    """Return how many Python functions run in the last of some series, times their number."""
+    import sys
+    for k in range(series - 1):
+        player.acquire(f"S{k}", tilts(f"S{k}", begin=2000.0 * k), begin=2000.0 * k)
+    calls = 0
+
+    def count(frame: object, what: str, argument: object) -> None:
+        nonlocal calls
+        calls += what == "call"
+
+    sys.setprofile(count)
+    try:
+        player.acquire("last", tilts("last", begin=2000.0 * series), begin=2000.0 * series)
+    finally:
+        sys.setprofile(None)
+    return calls * series
+
+
+class SessionAtRandom(RuleBasedStateMachine):
+    """Any events in any order; held against what was listed and aligned, and against what must never happen."""
+
+    NAMES = ("A", "B", "C")
+
+    @initialize(known=st.booleans(), bound=st.sampled_from((20.0, 180.0)))
+    def begin(self, known: bool, bound: float) -> None:
+        self.policy = Policy(expected_tilts=9 if known else None, time_for_next_tilt=bound, time_for_next_series=900.0)
+        self.session = Session(self.policy)
+        self.now = 0.0
+        self.listed: dict[str, list[Tilt]] = {name: [] for name in self.NAMES}
+        self.dropped: set[str] = set()
+        self.retired: set[str] = set()
+        self.ready: dict[str, int] = {}
+        self.broken: set[str] = set()
+        self.made: dict[str, list[Compose]] = {}
+        self.lost: dict[str, int] = {}
+        self.serial = 0
+        self.over = self.stopped = False
+
+    def _feed(self, event: Event) -> None:
+        for each in self.session.handle(event):
+            self._check(each)
+
+    def _check(self, decision: Decision) -> None:
+        assert decision.reason.strip()
+        if isinstance(decision, EndSession):
+            self.over = True
+        elif isinstance(decision, GiveUp):
+            self.lost[decision.series_id] = self.lost.get(decision.series_id, 0) + 1
+            assert decision.series_id not in self.made, "given up although it is composed"
+        else:
+            self._check_compose(decision)
+
+    def _check_compose(self, decision: Compose) -> None:
+        earlier = self.made.setdefault(decision.series_id, [])
+        content = [(each.movie, each.time, version) for each, version
+                   in zip(decision.tilts, decision.micrograph_versions, strict=True)]
+        for other in earlier:
+            assert content != [(each.movie, each.time, version) for each, version
+                               in zip(other.tilts, other.micrograph_versions, strict=True)], "composed twice"
+        assert decision.version == 1 + max((other.version for other in earlier), default=0)
+        listed = {(each.movie, each.time) for each in self.listed[decision.series_name]}
+        told = [*decision.tilts, *(left.tilt for left in decision.left_out)]
+        assert len({(each.movie, each.time) for each in told}) == len(told)
+        assert {(each.movie, each.time) for each in told} == listed, "a tilt of another series, or one not accounted for"
+        assert all(left.reason.strip() for left in decision.left_out)
+        assert len(decision.tilts) >= self.policy.min_tilts
+        assert [each.angle for each in decision.tilts] == sorted(each.angle for each in decision.tilts)
+        for each, version in zip(decision.tilts, decision.micrograph_versions, strict=True):
+            assert self.ready[key(each)] == version
+        assert all(self.ready.get(key(left.tilt)) is None for left in decision.left_out)
+        earlier.append(decision)
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3), after=st.floats(0.5, 60.0))
+    def acquire(self, name: str, count: int, after: float) -> None:
+        self._wait(after)
+        for _ in range(count):
+            self.serial += 1
+            angle = DOSE_SYMMETRIC[len(self.listed[name]) % COUNT] + (60.0 if len(self.listed[name]) >= COUNT else 0.0)
+            self.listed[name].append(tilt(name, self.serial, angle, self.now))
+            self.now += 1.0
+        self._feed(MdocRead(mdoc(name, tuple(self.listed[name])), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES))
+    def repeat_the_last(self, name: str) -> None:
+        if self.listed[name]:
+            self.serial += 1
+            self.now += 5.0
+            old = self.listed[name].pop()
+            self.dropped.add(key(old))
+            self.listed[name].append(tilt(name, self.serial, old.angle, self.now))
+            self._feed(MdocRead(mdoc(name, tuple(self.listed[name])), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES), part=st.floats(0.0, 1.0), opened=st.booleans())
+    def read_a_part(self, name: str, part: float, opened: bool) -> None:
+        some = tuple(self.listed[name][: int(part * len(self.listed[name]))])
+        if some:
+            self._feed(MdocRead(mdoc(name, some, last_section_open=opened), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES))
+    def read_under_another_name(self, name: str) -> None:
+        if self.listed[name]:
+            self._feed(MdocGone(f"/data/{name}.mrc.mdoc", self.now))
+            self._feed(MdocRead(mdoc(name, tuple(self.listed[name]), path=f"/data/{name}_unsorted.mrc.mdoc"), self.now))
+            self._feed(MdocRead(mdoc(name, tuple(self.listed[name])), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES), pick=st.integers(0, 30), all_of_it=st.booleans())
+    def align(self, name: str, pick: int, all_of_it: bool) -> None:
+        which = self.listed[name] if all_of_it else self.listed[name][pick:pick + 1]
+        for each in which:
+            if key(each) not in self.ready:
+                self.ready[key(each)] = 1
+                self._feed(MicrographReady(key(each), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES), pick=st.integers(0, 30))
+    def align_again(self, name: str, pick: int) -> None:
+        for each in self.listed[name][pick:pick + 1]:
+            self.ready[key(each)] = self.ready.get(key(each), 0) + 1
+            self._feed(MicrographReady(key(each), self.now, self.ready[key(each)]))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from(NAMES), pick=st.integers(0, 30))
+    def fail(self, name: str, pick: int) -> None:
+        for each in self.listed[name][pick:pick + 1]:
+            self._feed(MovieFailed(key(each), "the movie is truncated", self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(alive=st.booleans())
+    def producer(self, alive: bool) -> None:
+        self._feed(ProducerState(alive, "killed", self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(name=st.sampled_from((*NAMES, "junk")), kind=st.sampled_from(("unreadable", "montage", "image")))
+    def spoil(self, name: str, kind: str) -> None:
+        self._feed(MdocRead(MdocFacts(f"/data/{name}.mrc.mdoc", kind, "It is spoiled.", series_name=name), self.now))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(seconds=st.floats(1.0, 400.0))
+    def wait(self, seconds: float) -> None:
+        self._wait(seconds)
+
+    def _wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        for _ in range(10_000):
+            due = self.session.next_deadline()
+            if due is None or due > until:
+                self.now = until
+                return
+            self.now = max(self.now, due)
+            self._feed(Tick(due))
+        raise AssertionError("it asks to be woken for ever")
+
+    @precondition(lambda self: not self.stopped)
+    @rule()
+    def restart(self) -> None:
+        """Only what was registered, what lies on disk and what is aligned is known afterwards."""
+        self.session, self.lost, self.over = Session(self.policy), {}, False
+        for series_id, made in self.made.items():
+            last = made[-1]
+            self._feed(Restored(series_id, last.series_name, tuple(str(each.movie) for each in last.tilts), last.version,
+                                self.now, micrograph_versions=last.micrograph_versions, mdocs=last.mdocs))
+        for name, which in self.listed.items():
+            if which:
+                self._feed(MdocRead(mdoc(name, tuple(which)), self.now))
+        for movie, version in self.ready.items():
+            self._feed(MicrographReady(movie, self.now, version))
+
+    @precondition(lambda self: not self.stopped)
+    @rule(stop=st.booleans())
+    def end(self, stop: bool) -> None:
+        """However it ends: every series that could be composed is, with all that was aligned."""
+        self._feed(ProducerState(True, "", self.now))
+        for name, which in self.listed.items():
+            if which:
+                self._feed(MdocRead(mdoc(name, tuple(which)), self.now))
+        self._feed(Stop(self.now) if stop else InputClosed(self.now))
+        if not stop:
+            self._wait(10_000.0)
+        assert self.over
+        self.stopped = True
+        for name, which in self.listed.items():
+            usable = {(each.movie, each.time) for each in which if key(each) in self.ready}
+            made = self.made.get(name, [])
+            if len(usable) >= self.policy.min_tilts:
+                assert made, f"{name} is lost"
+                assert usable <= {(each.movie, each.time) for each in made[-1].tilts}, f"{name} is truncated"
+            elif which and not made:
+                assert self.lost.get(name), f"{name} ended without a word"
+
+    @precondition(lambda self: self.stopped)
+    @rule()
+    def after_the_end(self) -> None:
+        assert self.session.handle(Tick(self.now + 1e6)) == []
+
+    def teardown(self) -> None:
+        if not getattr(self, "stopped", True):
+            self.end(False)
+
+    @invariant()
+    def counts_add_up(self) -> None:
+        states = {each.series_name: each for each in self.session.states()}
+        for name, which in self.listed.items():
+            if which and name in states:
+                state = states[name]
+                assert state.reason.strip()
+                assert state.tilts_seen == len(which)
+                assert state.tilts_aligned == sum(key(each) in self.ready for each in which)
+
+
+SessionAtRandom.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None,
+                                             suppress_health_check=list(HealthCheck))
+TestSessionAtRandom = SessionAtRandom.TestCase
+
+
+if __name__ == "__main__":
+    unittest.main()
