@@ -15,8 +15,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tomostream.acquisition.facts import Known, MdocFacts
 
 COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
@@ -170,13 +168,13 @@ def _plausible(size: float) -> float | None:
 # --------------------------------------------------------------------------------------------------------------- TIFF
 
 _TIFF_MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
-_TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4", 11: "f4",
-          12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
-_RATIONALS = (5, 10)
+#: TIFF type -> (letter of `struct`, values an item) of the types that are read here; others are taken as bytes.
+_TYPES = {1: ("B", 1), 3: ("H", 1), 4: ("I", 1), 5: ("I", 2), 13: ("I", 1), 16: ("Q", 1), 18: ("Q", 1)}
 _INTEGERS = (1, 3, 4, 13, 16, 18)
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
 _OFFSETS, _COUNTS, _SAMPLES, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 277, 324, 325
 _RESOLUTION, _UNIT, _FORMAT, _EER_METADATA = 282, 296, 339, 65001
+_EER_PIXEL = re.compile(rb'"sensorPixelSize\.(?:width|height)"[^>]{0,200}>\s{0,20}([-+.0-9eE]{1,32})')
 _EER_COMPRESSIONS = (65000, 65001, 65002)
 _UNCOMPRESSED = 1
 _MOST_DIRECTORIES = 200_000
@@ -228,23 +226,24 @@ class _Tiff:
             raise _NotYet(f"In {what} (byte {offset}) there are still zeros.")
         return fields, struct.unpack_from(self.pointer, data, head + count * entry)[0]
 
-    def raw(self, entry: _Entry, what: str) -> bytes:
-        """Return the bytes of a field's value, wherever they are."""
-        size = np.dtype(_TYPES.get(entry.kind, "u1")).itemsize * entry.count * (2 if entry.kind in _RATIONALS else 1)
+    def raw(self, entry: _Entry, size: int, what: str) -> bytes:
+        """Return the `size` bytes of a field's value, wherever they are."""
         if size <= self.inline:
             return entry.data[:size]
         return self.file.read(struct.unpack(self.pointer, entry.data)[0], size, what)
 
-    def values(self, entry: _Entry, what: str) -> np.ndarray:
-        """Return the value of a field as an array, shape (count,), or (2 * count,) for rationals."""
-        return np.frombuffer(self.raw(entry, what), dtype=f"{self.order}{_TYPES.get(entry.kind, 'u1')}")
+    def values(self, entry: _Entry, what: str) -> tuple[int, ...]:
+        """Return the value of a field of integers; of rationals, numerators and denominators in turn."""
+        letter, each = _TYPES.get(entry.kind, ("B", 1))
+        layout = f"{self.order}{entry.count * each}{letter}"
+        return struct.unpack(layout, self.raw(entry, struct.calcsize(layout), what))
 
     def integer(self, fields: dict[int, _Entry], tag: int, default: int, what: str) -> int:
         """Return the first value of an integer field."""
         entry = fields.get(tag)
-        if entry is None or entry.count == 0 or entry.kind not in _INTEGERS:
+        if entry is None or not 0 < entry.count <= _MOST_STRIPS or entry.kind not in _INTEGERS:
             return default
-        return int(self.values(entry, what)[0])
+        return self.values(entry, what)[0]
 
 
 @dataclass(frozen=True)
@@ -305,21 +304,20 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
     return _Frame(width, height, f"{kind}{bits}", compression in _EER_COMPRESSIONS)
 
 
-def _check_data(tiff: _Tiff, offsets: np.ndarray, counts: np.ndarray, compression: int, what: str) -> int:
+def _check_data(tiff: _Tiff, offsets: Sequence[int], counts: Sequence[int], compression: int, what: str) -> int:
     """Check that the strips or tiles lie in the file and are written; return how many bytes they are."""
-    first, last = int(offsets.min()), int(offsets.argmax())
-    if first == 0 or int(counts.min()) == 0:
+    if min(offsets) == 0 or min(counts) == 0:
         raise _NotYet(f"In {what} some image data are not written yet.")
-    ends = offsets.astype(np.float64) + counts.astype(np.float64)
-    end = int(ends.max())
+    end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
     if end > tiff.file.size:
         raise _NotYet(f"The image data of {what} end at byte {end}, the file at byte {tiff.file.size}.")
     if compression != _UNCOMPRESSED:
         # A compressed strip never begins with so many zeros: the file was made at its full length and is being filled.
-        sample = tiff.file.read(int(offsets[last]), min(int(counts[last]), 64), f"the data of {what}")
+        last = max(range(len(offsets)), key=offsets.__getitem__)
+        sample = tiff.file.read(offsets[last], min(counts[last], 64), f"the data of {what}")
         if len(sample) == 64 and not any(sample):
             raise _NotYet(f"The image data of {what} are still zeros.")
-    return int(counts.astype(np.float64).sum())
+    return sum(counts)
 
 
 def _tiff_pixel_size(tiff: _Tiff, fields: dict[int, _Entry]) -> float | None:
@@ -327,14 +325,14 @@ def _tiff_pixel_size(tiff: _Tiff, fields: dict[int, _Entry]) -> float | None:
     what = "the fields of directory 1"
     metadata = fields.get(_EER_METADATA)
     if metadata is not None and metadata.count <= _LONGEST_TEXT:
-        found = re.search(rb'"sensorPixelSize\.(?:width|height)"[^>]*>\s*([-+.0-9eE]{1,32})', tiff.raw(metadata, what))
+        found = _EER_PIXEL.search(tiff.raw(metadata, metadata.count, what))
         size = _to_float(found[1]) if found is not None else None
         if size is not None:
             return _plausible(size * 1e10)
     resolution = fields.get(_RESOLUTION)
     if resolution is None or resolution.kind != 5 or resolution.count != 1:
         return None
-    numerator, denominator = (int(value) for value in tiff.values(resolution, what))
+    numerator, denominator = tiff.values(resolution, what)
     per_unit = {2: 2.54e8, 3: 1e8}.get(tiff.integer(fields, _UNIT, 2, what))
     if per_unit is None or numerator == 0:
         return None
