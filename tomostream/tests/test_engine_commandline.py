@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The originals' command-line syntax, and errors as one line with an exit status."""
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomostream.engine.commandline import Flag, Use, flags, help_text, parse, thread_count
+from tomostream.engine.errors import EngineError, exit_status, sentence_of
+
+KNOWN = flags(
+    Flag("-InMrc", help="input"),
+    Flag("-FtBin", float, default=(1.0,), low=0.5, unit="px", help="binning"),
+    Flag("-TiltAxis", float, (1, 2), (0.0, 1.0), help="axis"),
+    Flag("-Throw", int, default=(0,), low=0, help="frames"),
+    Flag("-Mag", float, (3, 3), (1.0, 1.0, 0.0), use=Use.WARNED, note="magnification is not corrected"),
+    Flag("-Gpu", int, (0, 9), use=Use.SILENT),
+)
+
+
+def status_and_line(work):
+    """Run `work` as a program; return its status and what it said on standard error."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        return exit_status("prog", work), said.getvalue()
+
+
+class TestParse(unittest.TestCase):
+    """Command lines are read as the originals read them, and checked where they do not."""
+
+    def test_tags_are_found_in_any_case_and_negative_numbers_are_values(self):
+        arguments = parse(["-INMRC", "a.mrc", "-tiltaxis", "-85.3", "-.5"], KNOWN)
+        self.assertEqual(arguments.text("-InMrc"), "a.mrc")
+        self.assertEqual(arguments.numbers("-TiltAxis"), (-85.3, -0.5))
+
+    def test_values_not_given_come_from_the_default(self):
+        self.assertEqual(parse(["-TiltAxis", "3"], KNOWN).numbers("-TiltAxis"), (3.0, 1.0))
+        self.assertEqual(parse([], KNOWN).number("-FtBin"), 1.0)
+        self.assertEqual(parse([], KNOWN).text("-InMrc"), "")
+
+    def test_a_zero_that_was_given_is_given(self):
+        arguments = parse(["-TiltAxis", "0"], KNOWN)
+        self.assertTrue(arguments.given("-TiltAxis"))
+        self.assertFalse(parse([], KNOWN).given("-TiltAxis"))
+
+    def test_whole_numbers_may_be_written_as_decimals_but_must_be_whole(self):
+        self.assertEqual(parse(["-Throw", "2.0"], KNOWN).integer("-Throw"), 2)
+        with self.assertRaisesRegex(EngineError, "-Throw needs a whole number, got '1.5'"):
+            parse(["-Throw", "1.5"], KNOWN)
+
+    def test_the_first_of_two_counts_with_a_warning(self):
+        arguments = parse(["-Throw", "1", "-throw", "2"], KNOWN)
+        self.assertEqual(arguments.integer("-Throw"), 1)
+        self.assertIn("given twice", arguments.warnings[0])
+
+    def test_an_unknown_tag_is_refused_with_the_nearest_known_one(self):
+        with self.assertRaisesRegex(EngineError, "unknown option -InMcr; did you mean -InMrc"):
+            parse(["-InMcr", "a"], KNOWN)
+
+    def test_what_is_not_acted_on_is_warned_about_only_if_it_asks_for_something(self):
+        self.assertEqual(parse(["-Gpu", "0", "1", "-Mag", "1", "1", "0"], KNOWN).warnings, ())
+        warning = parse(["-Mag", "1.01", "1", "0"], KNOWN).warnings[0]
+        self.assertEqual(warning, "-Mag 1.01 1 0 is ignored: magnification is not corrected")
+
+    def test_a_path_that_lost_its_quotes_is_refused(self):
+        with self.assertRaisesRegex(EngineError, "quote a path with spaces"):
+            parse(["-InMrc", "my", "file.mrc"], KNOWN)
+
+    def test_too_many_numbers_are_ignored_with_a_warning(self):
+        arguments = parse(["-FtBin", "2", "3"], KNOWN)
+        self.assertEqual((arguments.number("-FtBin"), len(arguments.warnings)), (2.0, 1))
+
+    def test_missing_unreadable_and_impossible_values_are_refused(self):
+        for words, reason in (
+            (["-FtBin"], "needs 1 value"),
+            (["-FtBin", "two"], "needs a number"),
+            (["-FtBin", "nan"], "finite"),
+            (["-FtBin", "0"], "at least 0.5"),
+            (["stray"], "'stray' does not follow"),
+        ):
+            with self.assertRaisesRegex(EngineError, reason):
+                parse(words, KNOWN)
+
+    def test_help_and_version_are_answered_whatever_else_is_there(self):
+        self.assertTrue(parse(["-Nonsense", "--help"], KNOWN).given("--help"))
+        self.assertTrue(parse(["--version", "-FtBin"], KNOWN).given("--version"))
+
+    def test_threads_are_those_asked_for_or_those_allowed(self):
+        self.assertEqual(thread_count(parse(["--threads", "3"], KNOWN)), 3)
+        self.assertEqual(thread_count(parse(["--threads=5"], KNOWN)), 5)
+        self.assertGreaterEqual(thread_count(parse([], KNOWN)), 1)
+
+    def test_help_names_every_option_with_unit_and_default(self):
+        text = help_text("intro", KNOWN)
+        for flag in KNOWN.values():
+            self.assertIn(flag.tag, text)
+        self.assertIn("binning [px] (default 1.0)", text)
+
+    @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=2))
+    @settings(deadline=None, max_examples=50)
+    def test_any_numbers_come_back_as_they_were_written(self, numbers):
+        arguments = parse(["-TiltAxis", *map(repr, numbers)], KNOWN)
+        self.assertEqual(arguments.numbers("-TiltAxis")[: len(numbers)], tuple(numbers))
+
+
+class TestErrors(unittest.TestCase):
+    """What can be expected to go wrong is one line and a status."""
+
+    def test_an_engine_error_is_one_line_and_status_1(self):
+        def work():
+            raise EngineError("a.mrc is\ntruncated")
+
+        self.assertEqual(status_and_line(work), (1, "prog: error: a.mrc is truncated\n"))
+
+    def test_a_full_disk_is_said_in_words(self):
+        sentence = sentence_of(OSError(errno.ENOSPC, "No space left on device"), "x.mrc")
+        self.assertEqual(sentence, "x.mrc: no space is left on the disk")
+
+    def test_ctrl_c_and_sigterm_unwind_and_give_the_shells_status(self):
+        cleaned = []
+
+        def work(number):
+            try:
+                os.kill(os.getpid(), number)
+                signal.pause()
+            finally:
+                cleaned.append(number)
+
+        if not hasattr(signal, "pause"):
+            self.skipTest("no POSIX signals here")
+        self.assertEqual(status_and_line(lambda: work(signal.SIGINT))[0], 130)
+        self.assertEqual(status_and_line(lambda: work(signal.SIGTERM))[0], 143)
+        self.assertEqual(cleaned, [signal.SIGINT, signal.SIGTERM])
+
+    def test_the_handler_of_sigterm_is_put_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        status_and_line(lambda: 0)
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+    def test_a_defect_keeps_its_traceback(self):
+        with self.assertRaises(ZeroDivisionError):
+            status_and_line(lambda: 1 // 0)
+
+
+class TestStartUp(unittest.TestCase):
+    """Help does not wait for what the work needs."""
+
+    def test_help_imports_no_numerical_library(self):
+        code = (
+            "import sys; from tomostream.engine.motioncor import main; status = main(['--help']); "
+            "heavy = {'numpy', 'scipy', 'numba', 'tifffile', 'mrcfile'} & set(sys.modules); "
+            "print(status, sorted(heavy), file=sys.stderr)")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stderr.strip(), "0 []")
+        self.assertIn("-OutMrc", done.stdout)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MotionCor3 as a command: arguments, names of files, logs."""
+
+import unittest
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomostream.engine.commandline import parse
+from tomostream.engine.motioncor import KNOWN
+from tomostream.programs.motioncor import (
+    LogError,
+    MotioncorRequest,
+    OutputNames,
+    format_log,
+    log_stem,
+    motioncor_arguments,
+    parse_log,
+)
+
+SHIFTS = st.lists(st.tuples(*[st.floats(-9999, 9999, allow_nan=False)] * 2), min_size=1, max_size=50)
+
+
+class TestArguments(unittest.TestCase):
+    """The argument list is exactly what the program should get."""
+
+    def test_a_tilt_movie_gives_this_list(self):
+        request = MotioncorRequest(
+            "/data/a b.tif", "out/a.mrc", log_dir="out", gain="g.mrc", rotate_gain=1, flip_gain=0, binning=2.0,
+            pixel_size=1.35, voltage=300.0, split_sum=True, gpu="0 1")  # fmt: skip
+        self.assertEqual(
+            motioncor_arguments(request),
+            ["-InTiff", "/data/a b.tif", "-OutMrc", "out/a.mrc", "-LogDir", "out", "-Gain", "g.mrc", "-RotGain", "1",
+             "-FlipGain", "0", "-Patch", "0", "0", "-FtBin", "2", "-PixSize", "1.35", "-kV", "300", "-Cs", "0",
+             "-Throw", "0", "-Trunc", "0", "-SumRange", "0", "0", "-SplitSum", "1", "-OutStack", "0",
+             "-Gpu", "0", "1"])  # fmt: skip
+
+    def test_a_gain_option_without_a_gain_is_left_out(self):
+        words = motioncor_arguments(MotioncorRequest("a.eer", "b.mrc", rotate_gain=1, inverse_gain=True))
+        self.assertNotIn("-RotGain", words)
+        self.assertNotIn("-InvGain", words)
+        self.assertEqual(words[0], "-InEer")
+
+    def test_our_program_takes_every_argument_without_a_warning_but_for_what_it_does_not_do(self):
+        request = MotioncorRequest(
+            "a.eer", "b.mrc", "log", "g.gain", "d.mrc", 1, 2, True, "defects.txt", "map.mrc", (5, 5, 20), 1.5, 0.7,
+            200.0, 2.7, 1, 1, (2, 4), 0.01, 3.0, (1.0, 9.0), True, True, 0.5, 2, "int.txt", (1.01, 1.0, 30.0), "0",
+        )  # fmt: skip
+        arguments = parse(motioncor_arguments(request), KNOWN)
+        self.assertEqual([warning.split()[0] for warning in arguments.warnings], ["-Cs", "-Mag"])
+
+    def test_an_unknown_extension_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "a.dm4"):
+            motioncor_arguments(MotioncorRequest("a.dm4", "b.mrc"))
+
+
+class TestNames(unittest.TestCase):
+    """The files are where readers look for them."""
+
+    def test_results_get_their_suffix_before_the_extension(self):
+        names = OutputNames.of("/raw/TS_1.tif", "out/x.mrc", "logs")
+        self.assertEqual((names.total, names.weighted, names.odd, names.even, names.log),
+                         ("out/x.mrc", "out/x_DW.mrc", "out/x_ODD.mrc", "out/x_EVN.mrc", "logs/TS_1-Full.log"))
+
+    def test_the_log_of_local_alignment_has_its_own_name(self):
+        self.assertEqual(OutputNames.of("a.tif", "x.mrc", "l", patches=True).log, "l/a-Patch-Full.log")
+
+    def test_a_dotted_folder_and_a_double_extension_do_not_mislead(self):
+        self.assertEqual(log_stem("/a.mrc.d/TS.1_003.mrc.tif"), "TS.1_003")
+        self.assertEqual(OutputNames.of("a.tif", "dir.mrc/x", "").total, "dir.mrc/x.mrc")
+
+
+class TestLog(unittest.TestCase):
+    """Logs are written and read to two decimals."""
+
+    def test_a_log_looks_as_motioncor_writes_it(self):
+        self.assertEqual(format_log([(0.0, 0.0), (-0.61, 12.345)]),
+                         "# full frame alignment\n   1      0.00      0.00\n   2     -0.61     12.35\n")
+
+    @given(SHIFTS)
+    @settings(deadline=None, max_examples=50)
+    def test_what_is_written_is_read_back(self, shifts):
+        for given_shift, read in zip(shifts, parse_log(format_log(shifts)), strict=True):
+            self.assertAlmostEqual(given_shift[0], read[0], delta=0.0051)
+            self.assertAlmostEqual(given_shift[1], read[1], delta=0.0051)
+
+    def test_the_log_of_local_alignment_is_read(self):
+        text = "# Patch based alignment\n# Initial alignment based upon full frames\n\n   1   -0.10   0.20\n"
+        self.assertEqual(parse_log(text), ((-0.1, 0.2),))
+
+    def test_a_damaged_log_names_its_line(self):
+        with self.assertRaisesRegex(LogError, "x.log, line 2: '   3  0.0  0.0' is not|frame 3 follows frame 1"):
+            parse_log("   1  0.0  0.0\n   3  0.0  0.0\n", "x.log")
+        with self.assertRaisesRegex(LogError, "line 1"):
+            parse_log("   1  0.0\n")
+        with self.assertRaisesRegex(LogError, "no frame"):
+            parse_log("# full frame alignment\n")
