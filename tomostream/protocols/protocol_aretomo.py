@@ -195,6 +195,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
         new, self._new = self._new, []
+        if new:
+            self._reader.items.loadAllProperties()      # known since the first series, not since this run began
         for row_id, version in new:
             series = self._reader.items[row_id]
             series_id = series.getTsId()

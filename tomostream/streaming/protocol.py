@@ -25,6 +25,7 @@ from pyworkflow.protocol import (
     STATUS_FAILED,
     STATUS_FINISHED,
     FloatParam,
+    IntParam,
     ProtStreamingBase,
     params,
 )
@@ -38,6 +39,7 @@ from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
 STOP_FILE = "STOP_STREAMING.TXT"
 #: Programs write here first; what is complete is renamed into extra/.
 WORK_FOLDER = ".work"
+NUMBERS = (FloatParam, IntParam)
 #: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
 GUI_SECONDS = 1.0
 #: Seconds without any event after which a turn is taken all the same.
@@ -143,19 +145,28 @@ class StreamingProtocol(ProtStreamingBase):
                            "looked at every so many seconds. 1 to 10 s are reasonable.")
 
     def getActions(self):
-        """STOP STREAMING, as in the import protocols of pwem."""
-        actions = super().getActions() if hasattr(super(), "getActions") else []
-        if self.isRunning() or self.isLaunched():
-            actions.append(("STOP STREAMING", self.stop_streaming))
-        return actions
+        """STOP STREAMING, where pwem's own import protocols have it: right click on the box."""
+        return [("STOP STREAMING", self.stop_streaming)] if self.isRunning() else []
 
-    def stop_streaming(self) -> None:
-        """Ask the running protocol to finish what is in flight, register what is decided, and close its outputs."""
+    def stop_streaming(self, event: object = None) -> None:
+        """Ask the running protocol to finish what is in flight, register what is decided, and close its outputs.
+
+        Parameters
+        ----------
+        event : what Scipion's canvas hands to an action; its tree view hands nothing.
+        """
         with open(self._getExtraPath(STOP_FILE), "w", encoding="utf-8") as file:
             file.write("Written by STOP STREAMING: the protocol finishes what is in flight and ends.\n")
 
     def stop_asked(self) -> bool:
         return os.path.exists(self._getExtraPath(STOP_FILE))
+
+    def processImportDict(self, importDict, importDir):
+        """A workflow file as it comes in: a number that was left empty in a template is not given, and folders stay as
+        they are (pwem looks for relative ones beside the file, and fails on a folder without a slash that is not there
+        yet)."""
+        empty = {name for name, value in importDict.items() if value == "" and isinstance(self.getParam(name), NUMBERS)}
+        return {name: None if name in empty else value for name, value in importDict.items()}
 
     def threads_problem(self) -> list[str]:
         """For `_validate`: one thread would leave none for the programs."""
