@@ -103,7 +103,7 @@ class Arrivals:
         if state == UNKNOWN and expired:
             return self._decide(path, "ready", frames=frames)
         if expired or (state == BROKEN and still >= min(self.time_out, 5.0)):
-            return self._decide(path, "failed", f"{reason}; unchanged for {still:.0f} s")
+            return self._decide(path, "failed", f"is not complete ({reason.rstrip('.')}) and has not changed for {still:.0f} s")
         wait = min(self.time_out, 5.0) if state == BROKEN else self.time_out
         return self._wait(candidate, candidate.last_change + wait, reason)
 

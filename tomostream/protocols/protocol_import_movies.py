@@ -220,8 +220,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             if check.state == "complete" and self._optics_known(candidate.path, check):
                 yield self._task(candidate.path, check)
             else:
-                reason = check.reason or f"the {self._missing()} was never known"
-                self._fail_file(candidate.path, f"{reason}; the import ended")
+                reason = check.reason.rstrip(".") or f"the {self._missing()} was never known"
+                self._fail_file(candidate.path, f"is not complete ({reason}), and the import ended")
 
     def _optics_known(self, path: str, check: MovieCheck) -> bool:
         """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
