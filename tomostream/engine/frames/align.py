@@ -134,7 +134,8 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """A weight, 0 to 1, (rows, columns) of the binned frames: where there are electrons, falling off at the borders.
 
     Where the beam is blocked or the camera saturated, a pixel hardly changes from frame to frame; elsewhere it does, if
-    only by shot noise. Such regions keep still while the specimen moves, and would hold the alignment at zero.
+    only by shot noise. Such regions keep still while the specimen moves, and would hold the alignment at zero. They are
+    taken two blocks larger: one that they may reach into, one over which the weight rises.
     """
     rows, columns = images[0].shape
     block = max(1, min(rows, columns) // 64)
@@ -147,8 +148,8 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     lit = activity > 0.1 * np.median(activity)
     if len(images) < 2 or lit.mean() < 0.2:
         lit[:] = True
-    lit = np.pad(lit, 1, constant_values=True)
-    eroded = np.minimum.reduce([lit[j : j + tall, i : i + wide] for j in range(3) for i in range(3)])
+    lit = np.pad(lit, 2, constant_values=True)
+    eroded = np.minimum.reduce([lit[j : j + tall, i : i + wide] for j in range(5) for i in range(5)])
     weight = np.ones((rows, columns), np.float32)
     patch = np.repeat(np.repeat(eroded.astype(np.float32), block, axis=0), block, axis=1)
     weight[: tall * block, : wide * block] = patch

@@ -1,0 +1,665 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream-motioncor` on small movies whose truth is known: every format, reference and option, and bad input."""
+
+import contextlib
+import io
+import os
+import signal
+import struct
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import mrcfile
+import numpy as np
+import tifffile
+
+from tomostream.engine.frames import align, sums
+from tomostream.engine.motioncor import main
+from tomostream.programs.motioncor import parse_log
+
+SIZE = 256
+
+
+def scene(size=SIZE, seed=1, contrast=0.3):
+    """A periodic random image about 1 with detail of some 4 px, as a transform."""
+    rng = np.random.default_rng(seed)
+    k = np.hypot(np.fft.rfftfreq(size), np.fft.fftfreq(size)[:, None])
+    spectrum = np.fft.rfft2(rng.normal(size=(size, size))) * np.exp(-((k / 0.12) ** 2)) * (k > 0)
+    image = np.fft.irfft2(spectrum, s=(size, size))
+    return spectrum * (contrast / image.std())
+
+
+def moved(spectrum, x, y):
+    """The scene with its content moved by x to the right and y up (row 0 is the bottom)."""
+    size = spectrum.shape[0]
+    kx, ky = np.fft.rfftfreq(size), np.fft.fftfreq(size)[:, None]
+    return 1 + np.fft.irfft2(spectrum * np.exp(-2j * np.pi * (kx * x + ky * y)), s=(size, size))
+
+
+def drifting(drift, flux=8.0, seed=2, size=SIZE, **kwargs):
+    """Counted frames, (n, size, size) uint8, of a scene that drifts; row 0 is the bottom."""
+    rng, spectrum = np.random.default_rng(seed), scene(size, **kwargs)
+    return np.stack([rng.poisson(np.clip(flux * moved(spectrum, x, y), 0, None)) for x, y in drift]).astype(np.uint8)
+
+
+DRIFT = np.array([(-5.3, 3.1), (-2.4, 1.2), (-0.8, 0.3), (0.0, 0.0), (0.7, -0.4), (1.1, -1.0)])
+
+
+def eer_frame(pixels, positions, size, skip_bits=7):
+    """The bits of one EER frame: events at sorted flat `pixels`, `positions` the 4 bits as they are stored."""
+    top, bits, last = (1 << skip_bits) - 1, [], -1
+
+    def put(value, width):
+        bits.extend((value >> bit) & 1 for bit in range(width))
+
+    def skip(gap):
+        while gap >= top:
+            put(top, skip_bits)
+            if skip_bits == 8:
+                put(0, 4)
+            gap -= top
+        put(gap, skip_bits)
+
+    for pixel, position in zip(pixels, positions, strict=True):
+        skip(pixel - last - 1)
+        put(position, 4)
+        last = pixel
+    skip(size * size - last - 1)
+    return np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
+
+
+def write_eer(path, frames, size, compression=65001):
+    """A TIFF whose pages are streams of events: what an EER file is."""
+    out, links = bytearray(b"II*\0" + struct.pack("<I", 0)), [4]
+    for data in frames:
+        offset = len(out)
+        out += data + b"\0" * (len(data) % 2)
+        tags = [(256, 4, size), (257, 4, size), (258, 3, 1), (259, 3, compression), (262, 3, 1), (273, 4, offset),
+                (277, 3, 1), (278, 4, size), (279, 4, len(data))]  # fmt: skip
+        struct.pack_into("<I", out, links[-1], len(out))
+        out += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
+        links.append(len(out))
+        out += struct.pack("<I", 0)
+    Path(path).write_bytes(out)
+
+
+class EngineTest(unittest.TestCase):
+    """A folder for files, and the program run in this process."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def path(self, name):
+        """A file in the folder."""
+        return str(self.folder / name)
+
+    def tiff(self, frames, name="movie.tif", compression="lzw"):
+        """Write frames whose row 0 is the bottom as a TIFF, which begins at the top."""
+        with tifffile.TiffWriter(self.path(name)) as writer:
+            for frame in frames:
+                writer.write(np.ascontiguousarray(frame[::-1]), compression=compression, rowsperstrip=16,
+                             photometric="minisblack", contiguous=False, metadata=None)  # fmt: skip
+        return self.path(name)
+
+    def mrc(self, data, name):
+        """Write an array as an MRC file."""
+        with mrcfile.new(self.path(name), overwrite=True) as mrc:
+            mrc.set_data(data)
+        return self.path(name)
+
+    def run_program(self, *words):
+        """Run it; return status and what it said on standard error."""
+        said, shown = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+            status = main([str(word) for word in words])
+        self.shown = shown.getvalue()
+        return status, said.getvalue()
+
+    def result(self, *words, out="out.mrc", log=False):
+        """Run it on good input; return the image (and the shifts of the log)."""
+        extra = ["-LogDir", self.folder] if log else []
+        status, said = self.run_program(*words, "-OutMrc", self.path(out), "--threads", 2, *extra)
+        self.assertEqual(status, 0, said)
+        self.said = said
+        return self.image(out)
+
+    def image(self, name):
+        """The data of a result."""
+        with mrcfile.open(self.path(name)) as mrc:
+            self.assertEqual(mrc.header.mode, 2)
+            return mrc.data.copy()
+
+    def shifts(self, name="movie-Full.log"):
+        """The shifts of the log, (n, 2)."""
+        return np.array(parse_log(Path(self.path(name)).read_text()))
+
+    def refused(self, *words, reason):
+        """Run it on bad input: status 1, one line with the reason, and no file more than before."""
+        before = sorted(os.listdir(self.folder))
+        status, said = self.run_program(*words, "-OutMrc", self.path("out.mrc"))
+        self.assertEqual(status, 1, said)
+        self.assertRegex(said.splitlines()[-1], f"tomostream-motioncor: error: .*{reason}")
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+
+class TestMotion(EngineTest):
+    """The measured shifts are minus the true drift."""
+
+    def assert_shifts(self, drift, reference, tolerance=0.12, name="movie-Full.log", frames=None):
+        """The log holds the true shifts; `frames` are those that count."""
+        error = (self.shifts(name) + (drift - drift[reference]))[frames if frames is not None else slice(None)]
+        self.assertLess(np.abs(error - error.mean(axis=0)).max(), tolerance)
+        self.assertLess(np.abs(error.mean(axis=0)).max(), tolerance)
+
+    def test_the_drift_of_a_counted_movie_is_found_and_undone(self):
+        image = self.result("-InTiff", self.tiff(drifting(DRIFT)), log=True)
+        self.assert_shifts(DRIFT, 3)
+        ideal = moved(scene(), 0, 0)
+        inner = np.s_[16:-16, 16:-16]
+        still = drifting(DRIFT).sum(axis=0)
+        corrected = np.corrcoef(image[inner].ravel(), ideal[inner].ravel())[0, 1]
+        self.assertGreater(corrected, 0.9)
+        self.assertGreater(corrected, np.corrcoef(still[inner].ravel(), ideal[inner].ravel())[0, 1] + 0.05)
+
+    def test_the_reference_frame_stays_in_place(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-FmRef", 1, log=True)
+        self.assertEqual(self.shifts()[0].tolist(), [0.0, 0.0])
+        self.assert_shifts(DRIFT, 0)
+
+    def test_a_drift_of_a_hundred_pixels_is_found(self):
+        drift = np.stack([np.linspace(0, 90, 7), np.linspace(0, -45, 7)], axis=1)
+        self.result("-InTiff", self.tiff(drifting(drift, flux=4.0, size=512)), log=True)
+        self.assert_shifts(drift, 3)
+
+    def test_rectangular_frames_in_either_orientation(self):
+        frames = drifting(DRIFT, size=384)
+        for name, part in (("wide", np.s_[:, 60:316]), ("tall", np.s_[:, :, 60:316])):
+            image = self.result("-InTiff", self.tiff(frames[part], name + ".tif"), log=True)
+            self.assertEqual(image.shape, frames[part].shape[1:])
+            self.assert_shifts(DRIFT, 3, name=name + "-Full.log")
+
+    def test_blank_frames_do_not_disturb_the_others(self):
+        frames = drifting(DRIFT)
+        frames[0] = 0
+        frames[4] = 255
+        self.result("-InTiff", self.tiff(frames), log=True)
+        self.assertIn("frames 1, 5 are blank", self.said)
+        self.assert_shifts(DRIFT, 3, frames=[1, 2, 3, 5])
+
+    def test_saturated_and_dark_corners_of_a_beam_stop_do_not_hold_the_frames(self):
+        frames = drifting(DRIFT, contrast=0.1, flux=20.0, size=512)
+        y, x = np.mgrid[:512, :512]
+        frames[:, np.hypot(x, y) < 170] = 255
+        frames[:, np.hypot(512 - x, 512 - y) < 170] = 0
+        self.result("-InTiff", self.tiff(frames), log=True)
+        self.assert_shifts(DRIFT, 3)
+
+    def test_frames_of_noise_alone_are_summed_as_they_are(self):
+        frames = np.random.default_rng(5).poisson(3.0, (6, SIZE, SIZE)).astype(np.uint8)
+        image = self.result("-InTiff", self.tiff(frames), log=True)
+        self.assertIn("too little in common", self.said)
+        self.assertFalse(self.shifts().any())
+        np.testing.assert_array_equal(image, frames.sum(axis=0))
+
+    def test_one_frame_is_copied(self):
+        frame = drifting([(0, 0)])
+        np.testing.assert_array_equal(self.result("-InTiff", self.tiff(frame), log=True), frame[0])
+        self.assertEqual(self.shifts().tolist(), [[0.0, 0.0]])
+
+    def test_frames_can_be_summed_without_alignment(self):
+        frames = drifting(DRIFT)
+        image = self.result("-InTiff", self.tiff(frames), "-Align", 0, log=True)
+        np.testing.assert_array_equal(image, frames.sum(axis=0))
+        self.assertFalse(self.shifts().any())
+
+    def test_very_faint_frames_are_grouped_by_themselves(self):
+        drift = np.stack([np.linspace(-4, 4, 48), np.linspace(2, -2, 48)], axis=1)
+        self.result("-InTiff", self.tiff(drifting(drift, flux=0.05)), log=True)
+        self.assert_shifts(drift, 24, tolerance=0.7)
+
+    def test_the_group_option_interpolates_between_groups(self):
+        drift = np.stack([np.linspace(-4, 4, 12), np.linspace(2, -2, 12)], axis=1)
+        self.result("-InTiff", self.tiff(drifting(drift)), "-Group", 3, 4, log=True)
+        self.assert_shifts(drift, 6, tolerance=0.2)
+
+    def test_patches_are_refused_in_one_line_and_the_log_is_where_readers_look(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Patch", 5, 5, 20, log=True)
+        self.assertEqual(self.said.count("\n"), 1)
+        self.assertIn("local motion is not corrected", self.said)
+        self.assert_shifts(DRIFT, 3, name="movie-Patch-Full.log")
+
+
+class TestFormats(EngineTest):
+    """Every format gives the same picture, the right way up."""
+
+    def marked(self):
+        """Two counted frames with a bright mark at the left, near the bottom."""
+        frames = np.random.default_rng(3).poisson(4.0, (2, 64, 96)).astype(np.uint8)
+        frames[:, 5:9, 10:20] = 15
+        return frames
+
+    def plain(self, *words):
+        """The sum without alignment; the mark is no row of hot pixels."""
+        return self.result(*words, "-Align", 0)
+
+    def test_a_tiff_is_turned_over_whatever_its_compression(self):
+        frames = self.marked()
+        for compression in (None, "lzw", "zlib"):
+            image = self.plain("-InTiff", self.tiff(frames, compression=compression))
+            np.testing.assert_array_equal(image, frames.sum(axis=0))
+
+    def test_tiff_of_every_number_type(self):
+        frames = self.marked()
+        for kind in ("u1", "i1", "u2", "i2", "f4"):
+            np.testing.assert_array_equal(self.plain("-InTiff", self.tiff(frames.astype(kind))), frames.sum(axis=0))
+
+    def test_mrc_of_every_mode(self):
+        frames = self.marked()
+        for kind in ("i1", "i2", "u2", "f4", "f2"):
+            image = self.plain("-InMrc", self.mrc(frames.astype(kind), f"{kind}.mrc"))
+            np.testing.assert_array_equal(image, frames.sum(axis=0))
+
+    def test_bytes_above_127_are_counts_unless_the_header_says_signed(self):
+        frames = self.marked() * np.uint8(13)
+        path = self.mrc(frames.view(np.int8), "bytes.mrc")
+        with open(path, "r+b") as file:
+            file.seek(76)
+            file.write(struct.pack("<3f", 0, 255, 50))
+        np.testing.assert_array_equal(self.plain("-InMrc", path), frames.sum(axis=0, dtype=int))
+
+    def test_mrc_of_the_other_byte_order_and_with_an_extended_header(self):
+        frames = self.marked()
+        self.mrc(frames.astype("i2"), "little.mrc")
+        raw = bytearray(Path(self.path("little.mrc")).read_bytes())
+        header = np.frombuffer(bytes(raw[:1024]), "<i4").astype(">i4")
+        header[23] = 80
+        Path(self.path("big.mrc")).write_bytes(header.tobytes() + b"\7" * 80 + frames.astype(">i2").tobytes())
+        np.testing.assert_array_equal(self.plain("-InMrc", self.path("big.mrc")), frames.sum(axis=0))
+
+    def test_mrc_of_four_bits_with_an_odd_number_of_columns(self):
+        frames = self.marked()[:, :, :95]
+        padded = np.pad(frames, ((0, 0), (0, 0), (0, 1)))
+        packed = padded[..., 0::2] | padded[..., 1::2] << 4
+        header = np.zeros(256, "<i4")
+        header[:4] = 95, 64, 2, 101
+        Path(self.path("four.mrc")).write_bytes(header.tobytes() + packed.astype("u1").tobytes())
+        np.testing.assert_array_equal(
+            self.plain("-InMrc", self.path("four.mrc")), self.without_last_column(frames.sum(axis=0)))
+
+    @staticmethod
+    def without_last_column(image):
+        """Results have even sizes; the odd column goes."""
+        return image[:, : image.shape[1] // 2 * 2]
+
+    def test_float_sums_of_one_frame_pass_through(self):
+        frame = np.random.default_rng(4).normal(5, 1, (1, 64, 64)).astype("f4")
+        np.testing.assert_array_equal(self.result("-InMrc", self.mrc(frame, "one.mrc")), frame[0])
+
+
+class TestEer(EngineTest):
+    """Electron events are counted where they arrived."""
+
+    SIZE = 64
+
+    def movie(self, count=4, seed=1, compression=65001, skip_bits=7):
+        """Random events; returns their pixels and stored position bits, frame by frame."""
+        rng = np.random.default_rng(seed)
+        events = []
+        for _ in range(count):
+            pixels = np.sort(rng.choice(self.SIZE**2, 60, replace=False))
+            events.append((pixels, rng.integers(0, 16, 60)))
+        frames = [eer_frame(pixels, positions, self.SIZE, skip_bits) for pixels, positions in events]
+        write_eer(self.path("movie.eer"), frames, self.SIZE, compression)
+        return events
+
+    def counted(self, events, factor):
+        """The truth: row 0 is the first row of the camera; the top bit of a position is inverted."""
+        image = np.zeros((self.SIZE * factor,) * 2)
+        for pixels, positions in events:
+            x, y = (positions & 3) ^ 2, (positions >> 2) ^ 2
+            columns = (pixels % self.SIZE) * factor + x * factor // 4
+            rows = (pixels // self.SIZE) * factor + y * factor // 4
+            np.add.at(image, (rows, columns), 1)
+        return image
+
+    def test_events_are_counted_at_every_sampling(self):
+        events = self.movie()
+        for sampling, factor in ((1, 1), (2, 2), (3, 4)):
+            image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", sampling, "-Align", 0)
+            np.testing.assert_array_equal(image, self.counted(events, factor))
+
+    def test_files_of_eight_bits_are_read(self):
+        events = self.movie(compression=65000, skip_bits=8)
+        np.testing.assert_array_equal(
+            self.result("-InEer", self.path("movie.eer"), "-Align", 0), self.counted(events, 1))
+
+    def test_the_integration_file_says_which_frames_are_summed(self):
+        events = self.movie(count=11)
+        Path(self.path("int.txt")).write_text("8 4 0.1\n3 3 0.1\n")
+        self.result("-InEer", self.path("movie.eer"), "-FmIntFile", self.path("int.txt"), "-Align", 0, "-OutStack", 1)
+        stack = self.image("out_Stk.mrc")
+        self.assertEqual(len(stack), 3)
+        for section, part in zip(stack, (events[:4], events[4:8], events[8:]), strict=True):
+            np.testing.assert_allclose(section, self.counted(part, 1), atol=1e-4)
+
+    def test_a_long_file_without_integration_file_is_grouped_with_a_warning(self):
+        self.movie(count=90)
+        self.result("-InEer", self.path("movie.eer"), "-Align", 0)
+        self.assertIn("the 90 frames of the file are summed by 3", self.said)
+
+    def test_a_damaged_stream_and_a_tiff_are_refused(self):
+        self.movie()
+        raw = bytearray(Path(self.path("movie.eer")).read_bytes())
+        raw[8:60] = b"\0" * 52
+        Path(self.path("bad.eer")).write_bytes(raw[: len(raw) // 2])
+        self.refused("-InEer", self.path("bad.eer"), reason="truncated|more frames|not a readable TIFF")
+        self.refused("-InEer", self.tiff(drifting([(0, 0)])), reason="no electron events")
+        self.refused("-InTiff", self.path("movie.eer"), reason="give it as -InEer")
+
+
+class TestReferences(EngineTest):
+    """Gain, dark and defects."""
+
+    def asymmetric(self, rows, columns):
+        """A gain that tells its eight orientations apart."""
+        gain = np.ones((rows, columns), np.float32)
+        gain[0, 0], gain[0, -1], gain[-1, 0] = 2, 3, 4
+        return gain
+
+    def corners(self, image):
+        """Bottom left, bottom right, top left, top right."""
+        return tuple(float(image[row, column]) for row in (0, -1) for column in (0, -1))
+
+    def flat(self, rows=48, columns=48):
+        """A movie of one frame that is 1 but for a pixel, so that the result is the gain."""
+        frame = np.ones((1, rows, columns), np.int16)
+        frame[0, rows // 2, columns // 2] = 2
+        return self.mrc(frame, "flat.mrc")
+
+    def gained(self, *words):
+        """The result without replacement of the corners as hot pixels."""
+        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image: np.zeros(image.shape, bool)):
+            return self.result("-InMrc", self.flat(), *words)
+
+    def test_a_gain_is_rotated_counter_clockwise_and_then_flipped(self):
+        gain = self.mrc(self.asymmetric(48, 48), "gain.mrc")
+        # bottom left, bottom right, top left, top right, as one sees them; a quarter counter-clockwise brings the
+        # bottom right corner to the top right
+        turned = {0: (2, 3, 4, 1), 1: (4, 2, 1, 3), 2: (1, 4, 3, 2), 3: (3, 1, 2, 4)}
+        for quarters, (bl, br, tl, tr) in turned.items():
+            for flip, expected in ((0, (bl, br, tl, tr)), (1, (tl, tr, bl, br)), (2, (br, bl, tr, tl))):
+                image = self.gained("-Gain", gain, "-RotGain", quarters, "-FlipGain", flip)
+                self.assertEqual(self.corners(image), expected, (quarters, flip))
+
+    def test_a_gain_in_a_tiff_or_gain_file_is_turned_over_as_a_movie_is(self):
+        gain = self.asymmetric(48, 48)
+        for name in ("gain.tif", "gain.gain"):
+            tifffile.imwrite(self.path(name), gain[::-1])
+            self.assertEqual(self.corners(self.gained("-Gain", self.path(name))), (2, 3, 4, 1))
+
+    def test_an_inverse_gain_divides(self):
+        gain = self.mrc(self.asymmetric(48, 48), "gain.mrc")
+        np.testing.assert_allclose(
+            self.corners(self.gained("-Gain", gain, "-InvGain", 1)), (1 / 2, 1 / 3, 1 / 4, 1), rtol=1e-6)
+
+    def test_a_gain_of_half_the_size_is_magnified(self):
+        gain = self.mrc(self.asymmetric(24, 24), "gain.mrc")
+        image = self.gained("-Gain", gain)
+        self.assertEqual(image[:2, :2].tolist(), [[2, 2], [2, 2]])
+
+    def test_a_dark_reference_is_subtracted_before_the_gain(self):
+        gain = self.mrc(np.full((48, 48), 3, np.float32), "gain.mrc")
+        dark = self.mrc(np.full((48, 48), 0.5, np.float32), "dark.mrc")
+        self.assertEqual(self.gained("-Gain", gain, "-Dark", dark)[0, 0], 1.5)
+
+    def test_the_right_gain_makes_an_uneven_camera_even(self):
+        rng = np.random.default_rng(1)
+        response = rng.uniform(0.7, 1.3, (SIZE, SIZE))
+        truth = np.stack([moved(scene(), x, y) for x, y in DRIFT])
+        frames = rng.poisson(np.clip(30 * truth * response, 0, None)).astype(np.uint8)
+        gain = self.mrc((1 / response).astype(np.float32), "gain.mrc")
+        image = self.result("-InTiff", self.tiff(frames), "-Gain", gain, log=True)
+        self.assertLess(np.abs(self.shifts() + DRIFT - DRIFT[3]).max(), 0.1)
+        inner = np.s_[16:-16, 16:-16]
+        self.assertGreater(np.corrcoef(image[inner].ravel(), truth[3][inner].ravel())[0, 1], 0.97)
+
+    def test_a_reference_of_another_size_is_refused(self):
+        gain = self.mrc(np.ones((48, 30), np.float32), "gain.mrc")
+        self.refused("-InMrc", self.flat(), "-Gain", gain, reason="-Gain .* has 30 x 48 pixels, the frames 48 x 48")
+
+    def test_a_gain_of_zeros_or_of_an_unknown_kind_is_refused(self):
+        self.refused("-InMrc", self.flat(), "-Gain", self.mrc(np.zeros((48, 48), "f4"), "g.mrc"), reason="not a gain")
+        Path(self.path("g.dm4")).write_bytes(b"x")
+        self.refused("-InMrc", self.flat(), "-Gain", self.path("g.dm4"), reason="convert .dm4 to .mrc")
+        self.refused("-InMrc", self.flat(), "-Gain", self.path("none.mrc"), reason="none.mrc does not exist")
+
+    def defective(self):
+        """Counted frames with a stuck rectangle and a stuck pixel, and where they are."""
+        frames = drifting(DRIFT)
+        bad = np.zeros(frames.shape[1:], bool)
+        bad[20:24, 30:90] = True
+        bad[100, 7] = True
+        frames[:, bad] = 40
+        return frames, bad
+
+    def assert_repaired(self, image, bad):
+        """The bad pixels look like the others."""
+        self.assertLess(abs(image[bad].mean() / image[~bad].mean() - 1), 0.15)
+        self.assertLess(image[bad].max(), image[~bad].max() * 1.3)
+
+    def test_a_defect_file_counts_from_the_lower_left(self):
+        frames, bad = self.defective()
+        Path(self.path("defects.txt")).write_text("30 20 60 4\n7 100 1 1\n")
+        image = self.result("-InTiff", self.tiff(frames), "-DefectFile", self.path("defects.txt"), "-Align", 0)
+        self.assert_repaired(image, bad)
+
+    def test_a_defect_map_is_oriented_as_the_movie(self):
+        frames, bad = self.defective()
+        tifffile.imwrite(self.path("map.tif"), bad[::-1].astype(np.uint8))
+        for path in (self.path("map.tif"), self.mrc(bad.astype(np.int8), "map.mrc")):
+            self.assert_repaired(self.result("-InTiff", self.tiff(frames), "-DefectMap", path, "-Align", 0), bad)
+
+    def test_hot_pixels_are_found_without_a_map(self):
+        frames = drifting(DRIFT)
+        bad = np.zeros(frames.shape[1:], bool)
+        bad.reshape(-1)[np.random.default_rng(2).choice(bad.size, 50, replace=False)] = True
+        frames[:, bad] = 60
+        image = self.result("-InTiff", self.tiff(frames), log=True)
+        self.assert_repaired(image, bad)
+        self.assertIn("50 hot or dead", self.shown)
+        self.assertLess(np.abs(self.shifts() + DRIFT - DRIFT[3]).max(), 0.15)
+
+    def test_no_pixel_of_a_good_camera_is_called_hot(self):
+        frames = drifting(DRIFT)
+        frames[:, :, 128:] = np.minimum(frames[:, :, 128:] * 3.0, 255).astype(np.uint8)
+        self.result("-InTiff", self.tiff(frames))
+        self.assertNotIn("hot", self.shown)
+
+    def test_a_bad_line_of_a_defect_file_is_named(self):
+        Path(self.path("defects.txt")).write_text("1 2 3 4\n5 6 7\n")
+        self.refused("-InMrc", self.flat(), "-DefectFile", self.path("defects.txt"), reason="line 2: '5 6 7' is not")
+
+
+class TestSums(EngineTest):
+    """Binning, halves, ranges, dose weighting, stacks."""
+
+    def test_sizes_and_pixel_size_after_binning(self):
+        frames = drifting(DRIFT[:2])[:, :250, :255]
+        for binning, size in ((1, (250, 254)), (1.5, (166, 170)), (2, (124, 128)), (4, (62, 64))):
+            image = self.result("-InTiff", self.tiff(frames), "-FtBin", binning, "-PixSize", 1.5)
+            self.assertEqual(image.shape, size)
+            with mrcfile.open(self.path("out.mrc")) as mrc:
+                self.assertAlmostEqual(float(mrc.voxel_size.x), 1.5 * binning, places=4)
+            self.assertLess(abs(image.mean() / frames.sum(axis=0).mean() - 1), 0.02)
+
+    def test_fourier_cropping_keeps_a_low_frequency_and_drops_a_high_one(self):
+        x = np.arange(SIZE)
+        frame = 10 + 2 * np.cos(2 * np.pi * 16 * x / SIZE) + 3 * np.cos(2 * np.pi * 100 * x / SIZE)
+        path = self.mrc(np.tile(frame, (1, SIZE, 1)).astype(np.float32), "wave.mrc")
+        image = self.result("-InMrc", path, "-FtBin", 2)
+        expected = 10 + 2 * np.cos(2 * np.pi * 16 * np.arange(SIZE // 2) / (SIZE // 2))
+        np.testing.assert_allclose(image, np.tile(expected, (SIZE // 2, 1)), atol=1e-4)
+
+    def test_the_halves_add_up_and_the_odd_one_has_the_first_frame(self):
+        frames = drifting(DRIFT)
+        for extra in ([], ["-FtBin", 2]):
+            total = self.result("-InTiff", self.tiff(frames), "-SplitSum", 1, *extra)
+            np.testing.assert_allclose(self.image("out_ODD.mrc") + self.image("out_EVN.mrc"), total, rtol=1e-5, atol=1e-3)
+        self.result("-InTiff", self.tiff(frames), "-SplitSum", 1, "-Align", 0)
+        np.testing.assert_array_equal(self.image("out_ODD.mrc"), frames[0::2].sum(axis=0))
+
+    def test_throw_and_trunc_leave_out_the_first_and_last_frames(self):
+        frames = drifting(DRIFT)
+        image = self.result("-InTiff", self.tiff(frames), "-Throw", 1, "-Trunc", 2, "-Align", 0, log=True)
+        np.testing.assert_array_equal(image, frames[1:4].sum(axis=0))
+        self.assertEqual(len(self.shifts()), 3)
+        self.refused("-InTiff", self.path("movie.tif"), "-Throw", 4, "-Trunc", 2, reason="leave no frame of 6")
+
+    def test_crop_takes_the_centre(self):
+        frames = drifting(DRIFT[:1])
+        image = self.result("-InTiff", self.tiff(frames), "-Crop", 100, 60)
+        np.testing.assert_array_equal(image, frames[0, 98:158, 78:178])
+        self.refused("-InTiff", self.path("movie.tif"), "-Crop", 300, 60, reason="larger than the frames")
+
+    def test_the_aligned_stack_adds_up_to_the_sum(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT, flux=20)), "-OutStack", 1, 2)
+        stack = self.image("out_Stk.mrc")
+        self.assertEqual(len(stack), 3)
+        difference = stack.sum(axis=0) - self.image("out.mrc")
+        self.assertLess(np.std(difference), 0.5 * np.std(stack.sum(axis=0)))
+
+    def test_subpixel_shifts_keep_the_fine_detail(self):
+        """A sum by whole pixels would keep 0.64 of the amplitude at the highest frequency; classes keep 0.9 or more."""
+        rng = np.random.default_rng(7)
+        shifts = rng.uniform(-4, 4, (40, 2))
+        x = np.arange(SIZE)
+        k = 2 * np.pi * 120 / SIZE
+        waves = [np.tile(np.cos(k * (x + shift[0])), (SIZE, 1)).astype(np.float32) for shift in shifts]
+        with align_executor() as executor:
+            total = sums.Summation(waves.__getitem__, shifts, (SIZE, SIZE), 1.0, executor, 1).image(range(40))
+        amplitude = 2 * np.abs(np.mean(total[:, 8:-8] * np.exp(-1j * k * x[8:-8]), axis=1)).mean() / 40
+        self.assertGreater(amplitude, 0.88)
+        self.assertLess(amplitude, 1.01)
+
+    def test_dose_weighting_follows_the_formula(self):
+        frame = drifting([(0, 0)], flux=50)[0]
+        path = self.tiff([frame] * 5)
+        self.result("-InTiff", path, "-PixSize", 2.0, "-FmDose", 3.0, "-InitDose", 10.0, "-SumRange", 4, 10)
+        spectrum = np.fft.rfft2(frame.astype(float))
+        k = np.hypot(np.fft.rfftfreq(SIZE, 2.0), np.fft.fftfreq(SIZE, 2.0)[:, None])
+        k[0, 0] = 1e-9
+        critical = 0.24499 * k**-1.6649 + 2.8141
+        weights = [np.exp(-dose / (2 * critical)) for dose in (13, 16, 19, 22, 25)]
+        norm = np.sqrt(np.mean(np.square(weights), axis=0))
+        for name, used in (("out_DW.mrc", weights), ("out_DWS.mrc", weights[1:3])):
+            expected = np.fft.irfft2(spectrum * sum(used) / norm, s=frame.shape)
+            np.testing.assert_allclose(self.image(name), expected, atol=2e-2)
+        np.testing.assert_allclose(self.image("out.mrc"), 5.0 * frame, atol=1e-3)
+
+    def test_without_dose_no_weighted_sum_is_written(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-PixSize", 2.0)
+        self.assertFalse((self.folder / "out_DW.mrc").exists())
+
+    def test_weighting_with_halves_and_binning(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-PixSize", 2.0, "-FmDose", 1.0, "-SplitSum", 1, "-FtBin", 2,
+                    "-SumRange", 0, 0)  # fmt: skip
+        np.testing.assert_allclose(self.image("out_ODD.mrc") + self.image("out_EVN.mrc"), self.image("out_DW.mrc"),
+                                   atol=1e-3)  # fmt: skip
+        self.assertFalse((self.folder / "out_DWS.mrc").exists())
+
+    def test_borders_are_mirrored_not_left_empty(self):
+        total, frame = np.zeros((4, 5), np.float32), np.arange(20).reshape(4, 5)
+        sums.add_moved(total, frame, 2, -1)
+        np.testing.assert_array_equal(total, np.pad(frame, ((0, 1), (2, 0)), mode="symmetric")[1:, :5])
+
+
+def align_executor():
+    """One thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1)
+
+
+class TestBadInput(EngineTest):
+    """Bad input ends in one line and status 1, and leaves nothing behind."""
+
+    def test_a_missing_movie(self):
+        self.refused("-InTiff", self.path("none.tif"), reason="none.tif does not exist")
+
+    def test_no_movie_two_movies_or_no_output(self):
+        self.refused(reason="give one movie")
+        self.refused("-InTiff", "a.tif", "-InMrc", "a.mrc", reason="give one movie")
+        status, said = self.run_program("-InTiff", "a.tif")
+        self.assertEqual((status, "-OutMrc" in said), (1, True))
+
+    def test_a_folder_and_serial_processing(self):
+        self.refused("-InTiff", self.folder, reason="is a folder")
+        self.refused("-InTiff", self.folder, "-Serial", 1, reason="once for each movie")
+
+    def test_truncated_files_at_any_length(self):
+        self.tiff(drifting(DRIFT))
+        self.mrc(drifting(DRIFT).astype("i2"), "movie.mrc")
+        for name, tag in (("movie.tif", "-InTiff"), ("movie.mrc", "-InMrc")):
+            whole = Path(self.path(name)).read_bytes()
+            for fraction in (0.0, 0.001, 0.3, 0.6, 0.9, 0.999):
+                Path(self.path("short")).write_bytes(whole[: int(len(whole) * fraction)])
+                self.refused(tag, self.path("short"), reason="truncated|damaged|too short")
+
+    def test_a_file_of_another_kind(self):
+        Path(self.path("text.mrc")).write_text("This is not a movie. " * 100)
+        self.refused("-InMrc", self.path("text.mrc"), reason="not an MRC file")
+        self.refused("-InTiff", self.path("text.mrc"), reason="not a readable TIFF")
+
+    def test_values_that_are_not_numbers(self):
+        frames = drifting(DRIFT).astype(np.float32)
+        frames[2, 5, 5] = np.nan
+        self.refused("-InMrc", self.mrc(frames, "nan.mrc"), reason="frame 3 holds values that are not numbers")
+
+    def test_constant_movies(self):
+        self.refused("-InTiff", self.tiff(np.full((3, 64, 64), 7, np.uint8)), reason="every frame is constant")
+
+    def test_an_output_folder_that_does_not_exist(self):
+        status, said = self.run_program("-InTiff", self.tiff(drifting(DRIFT)), "-OutMrc", self.path("no/out.mrc"))
+        self.assertEqual((status, "does not exist" in said), (1, True))
+        status, said = self.run_program(
+            "-InTiff", self.path("movie.tif"), "-OutMrc", self.path("out.mrc"), "-LogDir", self.path("no"))
+        self.assertEqual((status, "does not exist" in said), (1, True))
+        self.assertEqual(os.listdir(self.folder), ["movie.tif"])
+
+    def test_a_broken_integration_file(self):
+        Path(self.path("int.txt")).write_text("eight 4 0.1\n")
+        self.refused("-InTiff", self.tiff(drifting(DRIFT)), "-FmIntFile", self.path("int.txt"), reason="line 1: 'eight")
+
+    def test_interruption_and_termination_leave_nothing(self):
+        path = self.tiff(drifting(DRIFT))
+        for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            def interrupt(*_, number=number, **__):
+                os.kill(os.getpid(), number)
+                signal.pause()
+
+            with mock.patch.object(align, "measure", interrupt):
+                status, said = self.run_program("-InTiff", path, "-OutMrc", self.path("out.mrc"), "-LogDir", self.folder)
+            self.assertEqual(status, expected, said)
+            self.assertEqual(os.listdir(self.folder), ["movie.tif"])
+
+    def test_ctf_options_are_accepted_with_one_note(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT[:2])), "-Cs", 2.7, "-AmpCont", 0.07, "-kV", 300, "-Gpu", 0)
+        self.assertEqual(self.said.count("\n"), 1)
+
+    def test_what_the_upstream_plugin_sends_is_taken_without_a_word(self):
+        words = ("-Throw 0 -Trunc 0 -Patch 0 0 -MaskCent 0 0 -MaskSize 1 1 -FtBin 1.0 -Tol 0.2 -PixSize 1.35 -kV 300.0 "
+                 "-Cs 0 -OutStack 0 -Gpu 0 -SumRange 0.0 0.0 -InitDose 0 -FmDose 0.5 -Group 1 4").split()  # fmt: skip
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), *words, log=True)
+        self.assertEqual(self.said, "")
+
+    def test_the_same_input_gives_the_same_bytes(self):
+        path = self.tiff(drifting(DRIFT))
+        written = []
+        for _ in range(2):
+            self.result("-InTiff", path, "-PixSize", 2, "-FmDose", 1, "-SplitSum", 1, log=True)
+            written.append([Path(self.path(name)).read_bytes() for name in sorted(os.listdir(self.folder))])
+        self.assertEqual(*written)
