@@ -199,6 +199,7 @@ def _run(arguments: Arguments, log: Log) -> None:
         solution = _solve(arguments, data, log)
         options = _recon_options(arguments, data)
         if _aligns(arguments):
+            solution = _with_ctf(arguments, data, names, solution, outputs, log)
             _write_alignment(arguments, data, names, solution, options, outputs, leave)
         used = _dosed(arguments, data, _in_range(arguments, data.stack, solution, log), log)
         _write_result(data, names, used, options, outputs, log)
@@ -317,6 +318,33 @@ def _recon_options(arguments: Arguments, data: Input) -> ReconOptions:
         voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") else 300.0,
         threads=thread_count(arguments),
     )
+
+
+def _with_ctf(
+    arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, outputs: Outputs, log: Log
+) -> Solution:
+    """Fit and write the CTF where voltage and spherical aberration are given; its worth goes with the quality."""
+    if not (arguments.given("-Kv") and arguments.given("-Cs") and arguments.number("-Cs") > 0):
+        return solution
+    from tomostream.engine.ctf.series import estimate
+    from tomostream.engine.ctf.spectra import Optics
+    from tomostream.engine.recon.tomogram import LABEL
+
+    optics = Optics(arguments.number("-Kv"), arguments.number("-Cs"), arguments.number("-AmpContrast"))
+    guess, reach = arguments.numbers("-ExtPhase")[:2]
+    threads = thread_count(arguments)
+    found = estimate(data.stack, solution.used, optics, (guess, reach), data.pixel_size_A, threads, log.share)
+    log.say(f"CTF: {found.note}")
+    if found.series is not None and found.pictures is not None:
+        rows = [
+            files.CtfRow(i, t.defocus_max_A, t.defocus_min_A, t.azimuth_deg, t.phase_rad, t.score, t.resolution_A)
+            for i, t in enumerate(found.series.tilts, start=1)
+        ]
+        outputs.text(names.ctf_text, files.format_ctf(rows))
+        outputs.mrc(names.ctf_spectra, found.pictures, 1.0, LABEL)
+    if solution.quality is None:
+        return solution
+    return replace(solution, quality=replace(solution.quality, ctf_note=found.note))
 
 
 def _write_alignment(

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Joint fit of the defocus of all tilts of a series.
+
+Unknown are a defocus for each tilt, one astigmatism for the series and the hand (on which side of the tilt axis the
+defocus grows); known is the tilt geometry. With the modulation m(s) = power / background - 1 of one height and sector,
+the log-likelihood of a defocus is, up to a constant,
+
+    L(D) = sum_s n(s) (a(s) m(s) c(s, D) - a(s)^2 c(s, D)^2 / 2),    c = -cos 2 phase(s, D) = 2 CTF^2 - 1,
+
+with n coefficients in a bin and a(s) the depth of the rings, measured from the series itself. L is tabulated over D
+once for every height and sector, and everything else is looking up: no step of the search computes a CTF.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.ctf.spectra import SECTORS, Optics, TiltSpectra
+
+Doubles = NDArray[np.float64]
+_STEP = 50.0
+_LOW, _HIGH = 4000.0, 110000.0
+# tilts depart from the series' defocus by about this much (A): refocusing, drift
+_SPREAD = 2500.0
+_LARGEST_ASTIGMATISM = 4000.0
+# log-likelihood over no rings at all that a series needs before a CTF is believed: noise alone reaches 3 a tilt
+_LEAST_GAIN = 30.0
+_LEAST_GAIN_TILT = 4.0
+_LEAST_SCORE = 0.4
+_LEAST_HAND = 12.0
+HANDS = (0, 1, -1)
+
+
+@dataclass(frozen=True)
+class CtfTilt:
+    """One tilt: defoci in A (underfocus positive), azimuth of the larger one in degrees from x, score, resolution in A.
+
+    `sigma_A` is the standard deviation of the defocus from the likelihood's curvature. The score is the correlation of
+    the ring profile with the CTF squared, over heights and directions brought to one defocus (-1 to 1).
+    """
+
+    defocus_max_A: float
+    defocus_min_A: float
+    azimuth_deg: float
+    phase_rad: float
+    score: float
+    resolution_A: float
+    sigma_A: float
+
+
+@dataclass(frozen=True)
+class CtfSeries:
+    """All tilts, in the order given; `hand` 1: defocus grows towards +x across the axis at positive tilts, -1: falls,
+    0: not known, or it does not change. `note` says what the fit is worth; with `found` False there are no rings, and
+    the tilts hold no meaning. `gain` is the log-likelihood over that of spectra without rings."""
+
+    tilts: tuple[CtfTilt, ...]
+    hand: int
+    found: bool
+    note: str
+    gain: float
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Log-likelihood over D of every tilt and sector at one hand, heights summed, (K, SECTORS, D)."""
+
+    values: Doubles
+
+    def at(self, defocus: Doubles, astigmatism: tuple[float, float]) -> Doubles:
+        """Log-likelihood of every tilt at its own trials: `defocus` (K, M) gives (K, M)."""
+        size, azimuth = astigmatism
+        shift = size * np.cos(2 * (np.arange(SECTORS) * math.pi / SECTORS - azimuth))
+        place = (defocus[:, None, :] + shift[None, :, None] - _LOW) / _STEP
+        low = np.clip(place.astype(int), 0, self.values.shape[2] - 2)
+        part = np.clip(place - low, 0.0, 1.0)
+        here = np.take_along_axis(self.values, low, axis=2)
+        after = np.take_along_axis(self.values, low + 1, axis=2)
+        return np.asarray((here + part * (after - here)).sum(axis=1))
+
+    def gain(self, defocus: Doubles, astigmatism: tuple[float, float]) -> float:
+        """Log-likelihood of the series, one defocus (K,) each, over that of spectra without rings."""
+        return float(self.at(defocus[:, None], astigmatism).sum())
+
+
+def _defoci() -> Doubles:
+    return np.arange(_LOW, _HIGH + _STEP / 2, _STEP)
+
+
+def _rings(s: Doubles, optics: Optics) -> Doubles:
+    """c(s, D) on the grid of defoci, (D, S)."""
+    return np.asarray(-np.cos(2 * optics.phase(s[None], _defoci()[:, None])))
+
+
+def _tables(spectra: Sequence[TiltSpectra], rings: Doubles, depth: Doubles) -> dict[int, _Table]:
+    """The tables of the three hands."""
+    grid = _defoci()
+    values = {hand: np.zeros((len(spectra), SECTORS, len(grid))) for hand in HANDS}
+    linear, square = (rings * depth).astype(np.float32).T, (0.5 * (rings * depth) ** 2).astype(np.float32).T
+    for index, tilt in enumerate(spectra):
+        first = (tilt.weight * tilt.modulation).reshape(-1, len(depth)) @ linear
+        first -= tilt.weight.reshape(-1, len(depth)) @ square
+        for height, rows in zip(tilt.heights, first.reshape(-1, SECTORS, len(grid)), strict=True):
+            for hand in HANDS:
+                values[hand][index] += _moved(rows, hand * height / _STEP)
+    return {hand: _Table(table) for hand, table in values.items()}
+
+
+def _moved(rows: NDArray[np.float32], steps: float) -> Doubles:
+    """`rows` (n, D) at D + steps; beyond the ends the last value counts."""
+    whole = math.floor(steps)
+    index = np.arange(rows.shape[1]) + whole
+    low, high = (np.clip(index + i, 0, rows.shape[1] - 1) for i in (0, 1))
+    return np.asarray(rows[:, low] * (whole + 1 - steps) + rows[:, high] * (steps - whole), dtype=np.float64)
+
+
+def fit_series(spectra: Sequence[TiltSpectra], optics: Optics) -> CtfSeries:
+    """Fit all tilts of a series; every tilt must have the same grid (`tilt_spectra` of images of one size)."""
+    rings = _rings(spectra[0].s, optics)
+    depth = np.full(len(spectra[0].s), 0.03)
+    defocus, hand, astigmatism = np.zeros(len(spectra)), 0, (0.0, 0.0)
+    tables: dict[int, _Table] = {}
+    for stage in range(4):
+        tables = _tables(spectra, rings, depth)
+        if stage == 0:
+            starts = {sign: _defocus_of_series(tables[sign]) for sign in HANDS}
+            hand = max(HANDS, key=lambda sign: starts[sign][1])
+            defocus = starts[hand][0]
+        else:
+            hand = max(HANDS, key=lambda sign: _settled(tables[sign], defocus, astigmatism)[2])
+        defocus, astigmatism, _ = _settled(tables[hand], defocus, astigmatism)
+        if stage < 3:
+            depth = _ring_depth(spectra, optics, defocus, hand, astigmatism)
+            spectra = [
+                tilt.without_rings(depth * _own_rings(tilt, optics, float(value), hand, astigmatism))
+                for tilt, value in zip(spectra, defocus, strict=True)
+            ]
+    gains = {sign: _settled(tables[sign], defocus, astigmatism)[2] for sign in HANDS}
+    return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depth), gains)
+
+
+def _settled(
+    table: _Table, defocus: Doubles, astigmatism: tuple[float, float]
+) -> tuple[Doubles, tuple[float, float], float]:
+    """Defoci and astigmatism after fitting them in turn, and the log-likelihood there."""
+    for _ in range(2):
+        astigmatism = _astigmatism(table, defocus, astigmatism)
+        defocus = _refined(table, defocus, astigmatism)
+    return defocus, astigmatism, table.gain(defocus, astigmatism)
+
+
+def _defocus_of_series(table: _Table) -> tuple[Doubles, float]:
+    """Defocus of every tilt near the one that suits all best, and the log-likelihood."""
+    from scipy.ndimage import gaussian_filter1d
+
+    grid = _defoci()
+    values = table.values.sum(axis=1)
+    # a tilt may depart from the series: its evidence for a defocus is the likelihood averaged within reach
+    together = np.zeros(len(grid))
+    for row in values:
+        spread = gaussian_filter1d(np.exp(row - row.max()), _SPREAD / 2 / _STEP)
+        together += row.max() + np.log(np.maximum(spread, 1e-300))
+    common = float(grid[int(np.argmax(together))])
+    prior = -0.5 * ((grid - common) / _SPREAD) ** 2
+    best = np.argmax(values + prior, axis=1)
+    return grid[best], float((values + prior)[np.arange(len(best)), best].sum())
+
+
+def _refined(table: _Table, defocus: Doubles, astigmatism: tuple[float, float]) -> Doubles:
+    """Defocus of every tilt at the top of its likelihood and of a prior about the series' median."""
+    middle = np.median(defocus)
+    trials = defocus[:, None] + np.arange(-1500.0, 1501.0, 20.0)[None]
+    value = table.at(trials, astigmatism) - 0.5 * ((trials - middle) / _SPREAD) ** 2
+    top = np.array([_top(row) for row in value])
+    return np.clip(trials[:, 0] + 20.0 * top, _LOW, _HIGH)
+
+
+def _top(values: Doubles) -> float:
+    """Place of the maximum between samples, by a parabola."""
+    i = int(np.argmax(values))
+    if i in (0, len(values) - 1):
+        return float(i)
+    before, here, after = values[i - 1], values[i], values[i + 1]
+    bend = before - 2 * here + after
+    return float(i + (0.5 * (before - after) / bend if bend < 0 else 0.0))
+
+
+def _astigmatism(table: _Table, defocus: Doubles, start: tuple[float, float]) -> tuple[float, float]:
+    """(half the difference of the defoci in A, azimuth in radians) at the top of the series' likelihood."""
+    best = (table.gain(defocus, start), start)
+    sizes, turns = np.geomspace(50.0, _LARGEST_ASTIGMATISM / 2, 8), np.arange(0, math.pi, math.pi / 12)
+    for _ in range(4):
+        for size in sizes:
+            for turn in turns:
+                trial = (float(size), float(turn))
+                best = max(best, (table.gain(defocus, trial), trial))
+        size, turn = best[1]
+        sizes = np.clip(size + np.array([-0.3, -0.1, 0.1, 0.3]) * max(size, 50.0), 0, _LARGEST_ASTIGMATISM)
+        turns = turn + np.array([-0.12, -0.04, 0.04, 0.12])
+    return best[1][0], best[1][1] % math.pi
+
+
+def _own_rings(
+    tilt: TiltSpectra, optics: Optics, defocus: float, hand: int, astigmatism: tuple[float, float]
+) -> Doubles:
+    """c(s, D) of every height and sector of a tilt, (G, SECTORS, S)."""
+    angles = np.arange(SECTORS) * math.pi / SECTORS
+    bend = astigmatism[0] * np.cos(2 * (angles - astigmatism[1]))
+    own = defocus + hand * tilt.heights[:, None] + bend[None]
+    return np.asarray(-np.cos(2 * optics.phase(tilt.s[None, None], own[:, :, None])))
+
+
+def _profile(
+    tilt: TiltSpectra, optics: Optics, defocus: float, hand: int, astigmatism: tuple[float, float]
+) -> tuple[Doubles, Doubles]:
+    """Modulation (S,) of one tilt with all heights and sectors brought to its mean defocus, and its weight."""
+    size, azimuth = astigmatism
+    angles = np.arange(SECTORS) * math.pi / SECTORS
+    total, weight = np.zeros(len(tilt.s)), np.zeros(len(tilt.s))
+    target = optics.phase(tilt.s, defocus)
+    for group, height in enumerate(tilt.heights):
+        for sector in range(SECTORS):
+            own = defocus + hand * height + size * math.cos(2 * (angles[sector] - azimuth))
+            phase = optics.phase(tilt.s, max(own, 500.0))
+            place = np.interp(phase, target, np.arange(len(tilt.s)), left=-1, right=-1)
+            for step, share in ((0, 1 - place % 1), (1, place % 1)):
+                index = np.floor(place).astype(int) + step
+                held = (place >= 0) & (index < len(tilt.s))
+                amount = (tilt.weight[group, sector] * share)[held]
+                total += np.bincount(index[held], amount * tilt.modulation[group, sector][held], len(tilt.s))
+                weight += np.bincount(index[held], amount, len(tilt.s))
+    return total / np.maximum(weight, 1e-6), weight
+
+
+def _ring_depth(
+    spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
+) -> Doubles:
+    """a(s): depth of the rings averaged over the tilts and smoothed, never below 0."""
+    from scipy.ndimage import gaussian_filter1d
+
+    above, below = np.zeros(len(spectra[0].s)), np.zeros(len(spectra[0].s))
+    for tilt, value in zip(spectra, defocus, strict=True):
+        profile, weight = _profile(tilt, optics, float(value), hand, astigmatism)
+        rings = -np.cos(2 * optics.phase(tilt.s, float(value)))
+        above += weight * profile * rings
+        below += weight * rings**2
+    above, below = (gaussian_filter1d(values, 12, mode="nearest") for values in (above, below))
+    return np.clip(above / np.maximum(below, 1e-9), 0.0, 1.0)
+
+
+def _judged(
+    spectra: Sequence[TiltSpectra],
+    optics: Optics,
+    table: _Table,
+    solution: tuple[Doubles, int, tuple[float, float], Doubles],
+    gains: dict[int, float],
+) -> CtfSeries:
+    """The fit with its scores, and what it is worth."""
+    defocus, hand, astigmatism, depth = solution
+    size, azimuth = astigmatism
+    around = table.at(defocus[:, None] + np.array([[-100.0, 0.0, 100.0]]), astigmatism)
+    bends = (2 * around[:, 1] - around[:, 0] - around[:, 2]) / 100.0**2
+    tilts = []
+    for tilt, value, bend in zip(spectra, defocus, bends, strict=True):
+        score, resolution = _score(tilt, optics, float(value), hand, astigmatism, depth)
+        sigma = 1 / math.sqrt(max(float(bend), _SPREAD**-2))
+        angle = math.degrees(azimuth)
+        tilts.append(CtfTilt(value + size, value - size, angle, optics.phase_rad, score, resolution, sigma))
+    gain, margin = gains[hand], gains[hand] - max(gains[sign] for sign in HANDS if sign != hand)
+    rings = optics.wavelength_A * float(np.median(defocus)) * float(spectra[0].s[-1])
+    score = float(np.median([t.score for t in tilts]))
+    if gain < _LEAST_GAIN + _LEAST_GAIN_TILT * len(tilts) or rings < 1.5 or score < _LEAST_SCORE:
+        return CtfSeries(tuple(tilts), 0, False, "no Thon rings were found", gain)
+    sure = hand if margin > _LEAST_HAND else 0
+    side = {
+        1: "the defocus grows towards +x at positive tilts",
+        -1: "the defocus falls towards +x at positive tilts",
+        0: "how the defocus changes could not be told" if hand else "the defocus does not change",
+    }[sure]
+    note = (
+        f"median defocus {np.median(defocus):.0f} A, astigmatism {2 * size:.0f} A, median score "
+        f"{score:.2f}; across the tilt axis {side}"
+    )
+    return CtfSeries(tuple(tilts), sure, True, note, gain)
+
+
+def _score(
+    tilt: TiltSpectra,
+    optics: Optics,
+    defocus: float,
+    hand: int,
+    astigmatism: tuple[float, float],
+    depth: Doubles,
+) -> tuple[float, float]:
+    """Correlation of the profile with the rings where the series has rings, and the resolution up to which it lasts.
+
+    It lasts while the local correlation, over one and a half rings, is above one half.
+    """
+    profile, weight = _profile(tilt, optics, defocus, hand, astigmatism)
+    rings = -np.cos(2 * optics.phase(tilt.s, defocus))
+    used = weight > 0.2 * np.median(weight)
+    width = 1.5 / (optics.wavelength_A * max(defocus, 3000.0)) / (tilt.s[1] - tilt.s[0])
+    half = round(float(np.clip(width / 2, 4, 60)))
+    weights = np.ones(2 * half + 1)
+
+    def local(values: Doubles) -> Doubles:
+        return np.convolve(values * used, weights, mode="same")
+
+    number = np.maximum(local(np.ones(len(rings))), 1)
+    cross = local(profile * rings) - local(profile) * local(rings) / number
+    norm = (local(profile**2) - local(profile) ** 2 / number) * (local(rings**2) - local(rings) ** 2 / number)
+    correlation = cross / np.sqrt(np.maximum(norm, 1e-20))
+    fallen = np.flatnonzero(correlation[half:] < 0.5)
+    last = half + (int(fallen[0]) if len(fallen) else len(correlation) - half - 1)
+    share = depth * used
+    a, b = (values - (share * values).sum() / max(float(share.sum()), 1e-9) for values in (profile, rings))
+    norm_all = float((share * a**2).sum() * (share * b**2).sum())
+    score = float((share * a * b).sum() / math.sqrt(max(norm_all, 1e-20)))
+    return score, float(1 / math.sqrt(tilt.s[min(last, len(tilt.s) - 1)]))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The CTF of an aligned series: spectra of its tilts, the joint fit, a search of the phase shift where one is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tomostream.engine.ctf.fit import CtfSeries, fit_series
+from tomostream.engine.ctf.picture import spectrum_picture
+from tomostream.engine.ctf.spectra import Floats, Optics, tilt_spectra, usable_range
+
+if TYPE_CHECKING:
+    from tomostream.engine.recon.stack import TiltStack
+    from tomostream.engine.recon.tomogram import TiltUse
+
+
+@dataclass(frozen=True)
+class CtfResult:
+    """`series` None: nothing could be fitted, and `note` says why. `pictures` (K, 512, 512)."""
+
+    series: CtfSeries | None
+    pictures: Floats | None
+    note: str
+
+
+def estimate(
+    stack: TiltStack,
+    tilts: Sequence[TiltUse],
+    optics: Optics,
+    phase_search_deg: tuple[float, float],
+    pixel_A: float,
+    threads: int,
+    progress: Callable[[str, float], None],
+) -> CtfResult:
+    """CTF of the used tilts, in their order.
+
+    Parameters
+    ----------
+    phase_search_deg : (float, float)
+        Phase shift to expect and half the range to search about it (0: as it is).
+    """
+    if not usable_range(pixel_A):
+        note = f"no CTF: at {pixel_A:.3g} A/px the images hold no Thon rings"
+        return CtfResult(None, None, note)
+    spectra = []
+    for index, tilt in enumerate(tilts):
+        progress("spectra for the CTF", index / len(tilts))
+        raw = stack.section(tilt.section)
+        spectra.append(tilt_spectra(raw, tilt.tilt_deg, tilt.placement.rot_deg, pixel_A, threads))
+    guess, reach = phase_search_deg
+    trials = [guess] if reach <= 0 else np.linspace(guess - reach, guess + reach, 9).tolist()
+    fits = [(fit_series(spectra, replace(optics, phase_rad=np.radians(trial))), float(trial)) for trial in trials]
+    series, phase = max(fits, key=lambda fit: fit[0].gain)
+    if not series.found:
+        return CtfResult(None, None, f"no CTF: {series.note}")
+    used = replace(optics, phase_rad=float(np.radians(phase)))
+    pictures = [spectrum_picture(s, t, used) for s, t in zip(spectra, series.tilts, strict=True)]
+    return CtfResult(series, np.stack(pictures), series.note)

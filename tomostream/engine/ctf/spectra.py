@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Power spectra of a tilt, by height of the specimen, on a grid in which Thon rings are evenly spaced.
+
+An image of a tilted specimen has a defocus that changes across the tilt axis. Tiles of one height share a spectrum; a
+spectrum is averaged over bins of s = k^2 (rings of one defocus are then periodic, and all bins hold the same number of
+Fourier coefficients) and over sectors of direction, for astigmatism.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+SECTORS = 8
+_TILE_A = 1024.0
+_LOWEST = 1.0 / 45.0  # 1/A: below, the envelope of the specimen is steeper than any background can follow
+_HIGHEST = 1.0 / 4.5
+_BINS = 320
+# tiles whose heights differ by less share a spectrum (A)
+_HEIGHT_STEP = 250.0
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Voltage in kV, spherical aberration in mm, amplitude contrast as a share, phase shift in radians."""
+
+    voltage_kV: float = 300.0
+    cs_mm: float = 2.7
+    amplitude_contrast: float = 0.07
+    phase_rad: float = 0.0
+
+    @property
+    def wavelength_A(self) -> float:
+        """Relativistic electron wavelength."""
+        volts = self.voltage_kV * 1e3
+        return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+
+    def phase(self, s: Doubles, defocus_A: Doubles | float) -> Doubles:
+        """Argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase)."""
+        wave = self.wavelength_A
+        bend = 0.5 * math.pi * self.cs_mm * 1e7 * wave**3 * s**2
+        constant = math.asin(self.amplitude_contrast) + self.phase_rad
+        return np.asarray(math.pi * wave * defocus_A * s - bend + constant)
+
+
+@dataclass(frozen=True)
+class TiltSpectra:
+    """Spectra of one tilt.
+
+    Attributes
+    ----------
+    tilt_deg : float
+    s : (S,)
+        Middles of the bins of k^2, 1/A2.
+    heights : (G,)
+        x' tan t of each group of tiles in A, x' across the tilt axis from the image centre: the defocus is
+        D + hand * height.
+    modulation : (G, SECTORS, S)
+        Power over background minus 1.
+    weight : (G, SECTORS, S)
+        Number of independent Fourier coefficients behind it: 1 / variance of the modulation without signal.
+    binned : (G, SECTORS, S)
+        Power, before it was divided by the background.
+    power : (tile, tile // 2 + 1)
+        Mean power spectrum of all tiles.
+    pixel_size_A : float
+    """
+
+    tilt_deg: float
+    s: Doubles
+    heights: Doubles
+    modulation: Floats
+    weight: Floats
+    binned: Doubles
+    power: Floats
+    pixel_size_A: float
+
+    def without_rings(self, rings: Doubles) -> TiltSpectra:
+        """The same with a background fitted to the power without `rings` (G, SECTORS, S), its known modulation.
+
+        A smooth curve through power with rings follows the first of them, which are wide, and moves the others.
+        """
+        share = self.weight.sum(axis=(1, 2))
+        smooth = np.tensordot(share / share.sum(), self.binned / (1 + rings), axes=1)
+        modulation = (self.binned / _background(smooth, self.s) - 1).astype(np.float32)
+        return replace(self, modulation=modulation)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Which bin each Fourier coefficient of a tile falls into; SECTORS * S for those outside the range."""
+
+    tile: int
+    s: Doubles
+    bins: NDArray[np.int64]
+    count: Doubles
+
+
+def _grid(tile: int, pixel_A: float) -> _Grid:
+    ky = np.fft.fftfreq(tile, pixel_A)[:, None]
+    kx = np.fft.rfftfreq(tile, pixel_A)[None]
+    s = ky**2 + kx**2
+    top = min(_HIGHEST, 0.47 / pixel_A) ** 2
+    low = _LOWEST**2
+    width = (top - low) / _BINS
+    place = np.floor((s - low) / width).astype(np.int64)
+    # the directions 0 to 180 degrees; sector 0 is centred on the x axis
+    sector = np.round(np.arctan2(ky, kx) / (math.pi / SECTORS)).astype(np.int64) % SECTORS
+    bins = np.where((place >= 0) & (place < _BINS), sector * _BINS + place, SECTORS * _BINS)
+    # the lines kx = 0 and ky = 0 hold the detector's and the scan's own patterns
+    bins[:, 0] = SECTORS * _BINS
+    bins[0, :] = SECTORS * _BINS
+    count = np.bincount(bins.ravel(), minlength=SECTORS * _BINS + 1)[:-1].reshape(SECTORS, _BINS).astype(float)
+    return _Grid(tile, low + width * (np.arange(_BINS) + 0.5), bins, count)
+
+
+def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
+    """Side of a tile, px: about 1000 A, a fast Fourier length, at most a third of the image."""
+    from scipy.fft import next_fast_len
+
+    wanted = min(max(64.0, _TILE_A / pixel_A), max(64.0, min(shape) / 3))
+    return int(2 * next_fast_len(max(32, round(wanted / 2)), real=True))
+
+
+def usable_range(pixel_A: float) -> bool:
+    """Whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
+    return 0.47 / pixel_A > 2.0 * _LOWEST
+
+
+def tilt_spectra(image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1) -> TiltSpectra:
+    """Spectra of one raw image (float32 (ny, nx)); angles in degrees, IMOD's convention."""
+    tile = min(tile_size((image.shape[0], image.shape[1]), pixel_A), min(image.shape) // 2 * 2)
+    grid = _grid(tile, pixel_A)
+    heights, groups = [], []
+    for height, power, tiles in _by_height(image, tile, tilt_deg, axis_deg, pixel_A, threads):
+        heights.append(height)
+        groups.append((power, tiles))
+    total = sum(tiles for _, tiles in groups)
+    mean = np.sum([power for power, _ in groups], axis=0) / max(total, 1)
+    binned = np.stack([_binned(power / tiles, grid) for power, tiles in groups])
+    background = _background(_binned(mean, grid), grid.s)
+    # half-overlapping Hann windows: two tiles in one direction hold about 1.9 independent ones, hence 0.6 in the plane;
+    # a Hann window correlates neighbouring coefficients, which leaves about 0.5 of them independent
+    independent = 0.3 * np.array([tiles for _, tiles in groups], dtype=float)[:, None, None] * grid.count
+    return TiltSpectra(
+        tilt_deg=tilt_deg,
+        s=grid.s,
+        heights=np.array(heights),
+        modulation=(binned / background - 1).astype(np.float32),
+        weight=independent.astype(np.float32),
+        binned=binned,
+        power=np.asarray(mean, dtype=np.float32),
+        pixel_size_A=pixel_A,
+    )
+
+
+def _by_height(
+    image: Floats, tile: int, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int
+) -> Iterator[tuple[float, Floats, int]]:
+    """(mean height in A, sum of power spectra, number of tiles) of every group of tiles."""
+    import scipy.fft
+
+    window = np.outer(*(np.hanning(tile + 1)[:-1],) * 2).astype(np.float32)
+    c, s = math.cos(math.radians(axis_deg)), math.sin(math.radians(axis_deg))
+    places: dict[int, list[tuple[int, int, float]]] = {}
+    for y in _starts(image.shape[0], tile):
+        for x in _starts(image.shape[1], tile):
+            dx, dy = x + tile / 2 - image.shape[1] / 2, y + tile / 2 - image.shape[0] / 2
+            height = (c * dx + s * dy) * pixel_A * math.tan(math.radians(tilt_deg))
+            places.setdefault(round(height / _HEIGHT_STEP), []).append((y, x, height))
+    level = float(np.median(image))
+    for group in sorted(places):
+        tiles = [image[y : y + tile, x : x + tile] for y, x, _ in places[group]]
+        kept = [t for t in tiles if level <= 0 or float(t.mean()) > 0.5 * level]
+        total = np.zeros((tile, tile // 2 + 1), np.float32)
+        for start in range(0, len(kept), 8):
+            part = np.stack(kept[start : start + 8])
+            part = (part - part.mean(axis=(1, 2), keepdims=True)) * window
+            part /= np.maximum(part.std(axis=(1, 2), keepdims=True), 1e-6)
+            spectra = scipy.fft.rfft2(part, axes=(1, 2), workers=threads)
+            total += (spectra.real**2 + spectra.imag**2).sum(axis=0)
+        if kept:
+            yield float(np.mean([h for _, _, h in places[group]])), total, len(kept)
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Starts of tiles that overlap by half, spread evenly over `length`."""
+    count = max(1, round(2 * length / tile) - 1)
+    return [round(i * (length - tile) / max(count - 1, 1)) for i in range(count)]
+
+
+def _binned(power: Floats, grid: _Grid) -> Doubles:
+    """Mean power of every sector and bin, (SECTORS, S); bins without a coefficient take their neighbours' mean."""
+    total = np.bincount(grid.bins.ravel(), weights=power.ravel(), minlength=grid.s.size * SECTORS + 1)[:-1]
+    total = total.reshape(SECTORS, -1)
+    out = np.empty_like(total)
+    for sector in range(SECTORS):
+        held = grid.count[sector] > 0
+        mean = total[sector, held] / grid.count[sector, held]
+        out[sector] = np.interp(grid.s, grid.s[held], mean) if held.any() else 1.0
+    return out
+
+
+def _background(binned: Doubles, s: Doubles) -> Doubles:
+    """Smooth background (SECTORS, S): a polynomial of the logarithm in k, common to all sectors but for its level."""
+    k = np.sqrt(s)
+    x = 2 * (k - k[0]) / (k[-1] - k[0]) - 1
+    logs = np.log(np.maximum(binned, 1e-12))
+    mean = logs.mean(axis=0)
+    coefficients = np.polynomial.chebyshev.chebfit(x, mean, 5)
+    shape = np.polynomial.chebyshev.chebval(x, coefficients)
+    # a sector's own departure (the detector, drift) is taken out where it is slower than any ring
+    own = [np.polynomial.chebyshev.chebval(x, np.polynomial.chebyshev.chebfit(x, row - mean, 2)) for row in logs]
+    return np.exp(shape[None] + np.stack(own))

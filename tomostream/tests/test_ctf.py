@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The joint CTF fit finds known defoci, astigmatism and hand, and says so where there is nothing to find."""
+
+from __future__ import annotations
+
+import functools
+import math
+import unittest
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.ctf import CtfSeries, Optics, TiltSpectra, fit_series, tilt_spectra
+from tomostream.engine.ctf.picture import spectrum_picture
+from tomostream.engine.ctf.spectra import usable_range
+
+PIXEL, SIDE, AXIS = 2.7, 512, 84.0
+TILTS = np.arange(-60.0, 61.0, 10.0)
+ASTIGMATISM, AZIMUTH = 600.0, math.radians(35.0)
+FLUX = 12.0
+
+
+def ctf(s: NDArray[np.float64], defocus: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The formula once more: 300 kV, Cs 2.7 mm, amplitude contrast 0.07; underfocus positive."""
+    volts = 300e3
+    wave = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts * volts)
+    return np.sin(math.pi * wave * defocus * s - 0.5 * math.pi * 2.7e7 * wave**3 * s * s + math.asin(0.07))
+
+
+def picture(tilt: float, defocus: float, hand: int, rings: bool, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Counts of a random object whose defocus changes across the axis, made of strips of constant defocus."""
+    ky, kx = np.fft.fftfreq(SIDE, PIXEL)[:, None], np.fft.rfftfreq(SIDE, PIXEL)[None]
+    s, direction = kx**2 + ky**2, np.arctan2(ky, kx)
+    spectrum = np.fft.rfft2(rng.standard_normal((SIDE, SIDE))) * np.exp(-60 * s) / (1 + 1600 * s)
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    across = (math.cos(math.radians(AXIS)) * x + math.sin(math.radians(AXIS)) * y) * PIXEL
+    change = hand * across * math.tan(math.radians(tilt))
+    levels = np.linspace(change.min(), change.max(), 1 if hand == 0 or tilt == 0 else 9)
+    image = np.zeros((SIDE, SIDE))
+    for level in levels:
+        here = defocus + level + ASTIGMATISM / 2 * np.cos(2 * (direction - AZIMUTH))
+        part = np.fft.irfft2(spectrum * (ctf(s, here) if rings else 1.0), s=(SIDE, SIDE))
+        step = levels[1] - levels[0] if len(levels) > 1 else 1.0
+        image += part * (np.clip(1 - np.abs(change - level) / step, 0, 1) if len(levels) > 1 else 1.0)
+    image *= 0.05 / image.std()
+    return rng.poisson(FLUX * PIXEL**2 * np.clip(1 - image, 0, None)).astype(np.float32)
+
+
+@functools.cache
+def case(defocus: float, hand: int, rings: bool) -> tuple[tuple[float, ...], tuple[TiltSpectra, ...], CtfSeries]:
+    """True defoci, spectra, fit."""
+    rng = np.random.default_rng(4)
+    truth = tuple(float(d) for d in defocus + rng.normal(0, 400, len(TILTS)))
+    spectra = tuple(
+        tilt_spectra(picture(float(t), d, hand, rings, rng), float(t), AXIS, PIXEL)
+        for t, d in zip(TILTS, truth, strict=True)
+    )
+    return truth, spectra, fit_series(spectra, Optics())
+
+
+class FitTest(unittest.TestCase):
+    def check(self, defocus: float, hand: int) -> CtfSeries:
+        truth, _, fit = case(defocus, hand, True)
+        self.assertTrue(fit.found, fit.note)
+        self.assertEqual(fit.hand, hand)
+        errors = np.array([(t.defocus_max_A + t.defocus_min_A) / 2 for t in fit.tilts]) - truth
+        self.assertLess(abs(np.median(errors)), 0.01 * defocus)
+        self.assertLess(np.median(np.abs(errors)), 0.012 * defocus)
+        return fit
+
+    def test_defocus_and_hand_are_found(self) -> None:
+        self.check(32000.0, 1)
+
+    def test_the_other_hand_is_found(self) -> None:
+        self.check(22000.0, -1)
+
+    def test_a_defocus_that_does_not_change_across_the_image_is_found(self) -> None:
+        self.check(42000.0, 0)
+
+    def test_astigmatism_and_its_direction_are_found(self) -> None:
+        fit = self.check(32000.0, 1)
+        first = fit.tilts[0]
+        self.assertAlmostEqual(first.defocus_max_A - first.defocus_min_A, ASTIGMATISM, delta=350)
+        away = (first.azimuth_deg - math.degrees(AZIMUTH) + 90) % 180 - 90
+        self.assertLess(abs(away), 20)
+
+    def test_the_stated_uncertainty_is_that_of_the_errors(self) -> None:
+        truth, _, fit = case(32000.0, 1, True)
+        errors = np.array([(t.defocus_max_A + t.defocus_min_A) / 2 for t in fit.tilts]) - truth
+        ratio = np.sqrt(np.mean((errors / [t.sigma_A for t in fit.tilts]) ** 2))
+        self.assertTrue(0.4 < ratio < 2.5, ratio)
+
+    def test_scores_and_resolutions_mean_something(self) -> None:
+        _, _, fit = case(32000.0, 1, True)
+        self.assertGreater(np.median([t.score for t in fit.tilts]), 0.5)
+        self.assertTrue(all(5 < t.resolution_A < 40 for t in fit.tilts))
+
+    def test_images_without_rings_are_reported_as_such(self) -> None:
+        _, _, fit = case(30000.0, 0, False)
+        self.assertFalse(fit.found)
+        self.assertIn("no Thon rings", fit.note)
+
+    def test_coarse_pixels_hold_no_rings(self) -> None:
+        self.assertTrue(usable_range(5.4))
+        self.assertFalse(usable_range(13.0))
+
+    def test_the_fit_is_the_same_each_time(self) -> None:
+        _, spectra, fit = case(22000.0, -1, True)
+        self.assertEqual(fit_series(spectra, Optics()), fit)
+
+    def test_the_picture_shows_the_fit_left_and_the_data_right(self) -> None:
+        _, spectra, fit = case(32000.0, 1, True)
+        middle = len(TILTS) // 2
+        image = spectrum_picture(spectra[middle], fit.tilts[middle], Optics())
+        self.assertEqual(image.shape, (512, 512))
+        self.assertTrue(np.isfinite(image).all())
+        left, right = image[1:, 1:256][::-1, ::-1], image[1:, 257:]
+        ring = np.hypot(*np.mgrid[-255:256, 1:256])
+        band = (ring > 90) & (ring < 160)
+        self.assertGreater(np.corrcoef(left[band], right[band])[0, 1], 0.1)
+
+
+if __name__ == "__main__":
+    unittest.main()
