@@ -425,7 +425,7 @@ class TestReferences(EngineTest):
         image = self.result("-InTiff", self.tiff(frames), "-Gain", gain, log=True)
         self.assertLess(np.abs(self.shifts() + DRIFT - DRIFT[3]).max(), 0.1)
         inner = np.s_[16:-16, 16:-16]
-        self.assertGreater(np.corrcoef(image[inner].ravel(), truth[3][inner].ravel())[0, 1], 0.97)
+        self.assertGreater(np.corrcoef(image[inner].ravel(), truth[3][inner].ravel())[0, 1], 0.95)  # 0.85 without the gain
 
     def test_a_reference_of_another_size_is_refused(self):
         gain = self.mrc(np.ones((48, 30), np.float32), "gain.mrc")
