@@ -32,15 +32,13 @@ class Pose:
     """Where every tilt is believed to be.
 
     `tilts_deg` (n,) are nominal angles plus the tilt offset, `axis_deg` the tilt axis, `shifts` (n, 2) the shifts
-    (TX, TY) in pixels of the working images, `thickness` the slab's thickness in the same pixels, `profile` its depth
-    profile (`slab`), None for an even slab.
+    (TX, TY) in pixels of the working images, `thickness` the slab's thickness in the same pixels.
     """
 
     tilts_deg: Floats
     axis_deg: float
     shifts: Floats
     thickness: float
-    profile: Floats | None = None
 
     def moved(self, moves: Floats) -> Pose:
         """Shift by `moves` (n, 2), (dX, dY) in the stretched specimen frame."""

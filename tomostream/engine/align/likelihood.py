@@ -2,20 +2,19 @@
 """The slab as a Gaussian random field: covariance between tilts, likelihood of a pose, its gradient and Fisher matrix.
 
 Back-projecting tilt j through an even slab of thickness Z and projecting it again at tilt i multiplies by
-sinc(Z kx (tan ti - tan tj)) in the stretched frame (`geometry`), and by another coherence for other slabs (`slab`). With
-whitened images the covariance between tilts at a frequency is therefore C_ij = sqrt(s_i s_j) sinc(Z kx (tan ti - tan tj))
-off the diagonal and 1 on it, s_i being the share of signal in the power of tilt i at that frequency. Every pair of tilts counts, each with the weight it deserves.
+sinc(Z kx (tan ti - tan tj)) in the stretched frame (`geometry`). With whitened images the covariance between tilts at a
+frequency is therefore C_ij = sqrt(s_i s_j) sinc(Z kx (tan ti - tan tj)) off the diagonal and 1 on it, s_i being the
+share of signal in the power of tilt i at that frequency. Every pair of tilts counts, each with the weight it deserves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.slab import FURTHEST, coherence, fit_profile
+from tomostream.engine.align.geometry import Floats, Pose, parallel
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
 
 LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be identical
@@ -30,7 +29,7 @@ class Model:
     """Inverse covariance `inverse` (cells, tilts, tilts), its product with the covariance element by element
     `coupling` (cells, tilts, tilts), and the log-determinants (cells,)."""
 
-    inverse: NDArray[np.inexact]
+    inverse: NDArray[np.float32]
     coupling: NDArray[np.float32]
     log_determinant: Floats
 
@@ -49,12 +48,11 @@ def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
     for step in range(1, reach + 1):
         for first in range(count - step):
             i, j = order[first], order[first + step]
-            distance = pose.thickness * band.cells.kx * (tangents[i] - tangents[j])
-            expected = coherence(distance, pose.profile)
+            expected = coherence(pose.thickness, band.cells.kx, tangents[i] - tangents[j])
             expected = np.where(np.abs(expected) < 0.2, 0.0, expected)
             product = np.sum(band.values[:, i] * np.conj(band.values[:, j]) * band.cells.weight, axis=1)
-            sums = np.real(product * np.conj(expected))
-            norms = np.sum(band.cells.weight, axis=1) * np.abs(expected) ** 2
+            sums = np.real(product) * expected
+            norms = np.sum(band.cells.weight, axis=1) * expected**2
             for tilt in (i, j):
                 ring = np.minimum(band.ring[:, tilt], RINGS - 1)
                 cross[tilt] += np.bincount(ring, sums, RINGS)
@@ -87,56 +85,61 @@ def amplitudes(band: Band, share: Floats) -> Floats:
     return out
 
 
-def covariance(band: Band, pose: Pose, share: Floats) -> Complexes:
-    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts), Hermitian."""
+def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
+    """Correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
+
+    `thickness` in pixels, `kx` in cycles/px; the arrays broadcast.
+    """
+    out: Floats = np.sinc(thickness * kx * difference)
+    return out
+
+
+def covariance(band: Band, pose: Pose, share: Floats) -> NDArray[np.float32]:
+    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts)."""
     tangents = pose.tangents()[band.members]
     signal = amplitudes(band, share).astype(np.float32)
     difference = tangents[:, None] - tangents[None]
     columns, which = np.unique(band.cells.kx, return_inverse=True)
-    table = coherence(pose.thickness * columns[:, None, None] * difference[None], pose.profile)
-    matrix = table[which] * signal[:, :, None] * signal[:, None, :]
+    table = coherence(pose.thickness, columns[:, None, None], difference[None]).astype(np.float32)
+    matrix = table[which]
+    matrix *= signal[:, :, None]
+    matrix *= signal[:, None, :]
     index = np.arange(len(tangents))
     matrix[:, index, index] = np.float32(1.0 + LOAD)
-    return matrix if pose.profile is not None else np.ascontiguousarray(matrix.real)
+    return matrix
 
 
-def model_of(band: Band, pose: Pose, share: Floats) -> Model:
-    """Invert the covariance in every cell."""
+def model_of(band: Band, pose: Pose, share: Floats, threads: int = 1) -> Model:
+    """Invert the covariance in every cell, blocks of cells in `threads` threads."""
     matrix = covariance(band, pose, share)
-    inverse = np.linalg.inv(matrix)
-    _, log_determinant = np.linalg.slogdet(matrix)
-    return Model(inverse, np.real(inverse * np.conj(matrix)), log_determinant.astype(np.float64))
+
+    def invert(block: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
+        _, log_determinant = np.linalg.slogdet(block)
+        return np.linalg.inv(block), log_determinant
+
+    parts = parallel(invert, np.array_split(matrix, max(1, threads)), threads)
+    inverse = np.concatenate([part[0] for part in parts])
+    log_determinant = np.concatenate([part[1] for part in parts]).astype(np.float64)
+    return Model(inverse, inverse * matrix, log_determinant)
 
 
 def weighted(model: Model, values: Complexes) -> Complexes:
-    """inverse @ values: (cells, tilts, places); as real products where the model is real."""
-    if np.iscomplexobj(model.inverse):
-        return np.matmul(model.inverse, values)
+    """inverse @ values: (cells, tilts, places), as real products."""
     flat = np.ascontiguousarray(values).view(np.float32)
     return np.matmul(model.inverse, flat).view(np.complex64)
 
 
-def measured_profile(band: Band, pose: Pose, share: Floats) -> Floats | None:
-    """Depth profile that the coherences between all pairs of tilts show at a pose (`slab.fit_profile`)."""
-    tangents = pose.tangents()[band.members]
-    signal = amplitudes(band, share)
-    cross = np.matmul(band.values * band.cells.weight[:, None, :], np.conj(np.swapaxes(band.values, 1, 2)))
-    first, second = np.triu_indices(len(tangents), 1)
-    later = tangents[first] > tangents[second]
-    first, second = np.where(later, first, second), np.where(later, second, first)
-    distance = pose.thickness * band.cells.kx[:, None] * (tangents[first] - tangents[second])[None]
-    strength = (signal[:, first] * signal[:, second]).ravel()
-    bins = (distance.ravel() / 0.05).astype(np.int64)
-    count = int(FURTHEST / 0.05)
-    inside = bins < count
-    bins, strength = bins[inside], strength[inside]
-    pairs = cross[:, first, second].ravel()[inside]
-    cell_weight = np.repeat(band.cells.weight.sum(axis=1), len(first))[inside]
-    norm = np.bincount(bins, strength**2 * cell_weight, count)
-    real = np.bincount(bins, strength * pairs.real, count)
-    imaginary = np.bincount(bins, strength * pairs.imag, count)
-    measured = (real + 1j * imaginary) / np.maximum(norm, 1e-12)
-    return fit_profile((np.arange(count) + 0.5) * 0.05, measured, norm)
+def steadied(band: Band, model: Model) -> Band:
+    """The band with coefficients that are far stronger over the series than the model lets expect scaled down.
+
+    Membranes, ice and gold make few coefficients much stronger than a random field's. The scale is that of a complex
+    multivariate Student distribution with as many degrees of freedom as there are tilts:
+    sqrt(2 K / (K + q* M q)), where the model lets expect q* M q = K.
+    """
+    count = band.values.shape[1]
+    strength = np.real(np.conj(band.values) * weighted(model, band.values)).sum(axis=1)
+    scale = np.sqrt(2.0 * count / (count + np.maximum(strength, 0.0))).astype(np.float32)
+    return replace(band, values=band.values * scale[:, None, :])
 
 
 def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: Complexes) -> float:

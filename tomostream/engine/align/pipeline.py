@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.align.commonline import parabola_top
 from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.likelihood import ascend, model_of, signal_share
+from tomostream.engine.align.likelihood import ascend, model_of, signal_share, steadied
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.projection import Sweep, default_share, sweep
 from tomostream.engine.align.spectra import Band, cut_band
@@ -58,40 +58,45 @@ def match_outward(
     return pose.moved(spread(result.moves, bench.members, len(pose.tilts_deg))), result
 
 
+def fit(bench: Bench, band: Band, pose: Pose, share: Floats, steps: int) -> tuple[Floats, float]:
+    """Moves (tilts, 2) of all tilts that maximise the likelihood of a band, and the log-likelihood ratio reached."""
+    model = model_of(band, pose, share, bench.threads)
+    moves, value, _ = ascend(band, model, np.ones(len(bench.members), bool), steps, 6.0)
+    return spread(moves, bench.members, len(pose.tilts_deg)), value
+
+
+def steady_band(bench: Bench, pose: Pose, highest_per_A: float) -> Band:
+    """The band at a pose with coefficients that are too strong scaled down (`likelihood.steadied`)."""
+    band = bench.cut(pose, highest_per_A)
+    return steadied(band, model_of(band, pose, signal_share(band, pose), bench.threads))
+
+
 def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps: int = 6) -> tuple[Pose, float]:
     """Joint maximum likelihood of all shifts at a pose's axis, angles and thickness; returns the log-likelihood too."""
     value = -np.inf
     for _ in range(rounds):
-        band = bench.cut(pose, highest_per_A)
-        model = model_of(band, pose, signal_share(band, pose))
-        moves, value, _ = ascend(band, model, np.ones(len(bench.members), bool), steps, 6.0)
-        pose = pose.moved(spread(moves, bench.members, len(pose.tilts_deg)))
+        band = steady_band(bench, pose, highest_per_A)
+        moves, value = fit(bench, band, pose, signal_share(band, pose), steps)
+        pose = pose.moved(moves)
         if np.abs(moves).max() < 0.02:
             break
     return pose, value
 
 
-def profile(bench: Bench, poses: list[Pose], highest_per_A: float, share: Floats | None = None) -> Floats:
-    """Log-likelihood of each pose after its shifts were fitted; the share of signal is that of the middle pose."""
-    values = []
-    if share is None:
-        middle = poses[len(poses) // 2]
-        share = signal_share(bench.cut(middle, highest_per_A), middle)
-    for pose in poses:
-        band = bench.cut(pose, highest_per_A)
-        moves, value, _ = ascend(band, model_of(band, pose, share), np.ones(len(bench.members), bool), 3, 6.0)
-        values.append(value)
-    return np.array(values)
+def profile(bench: Bench, poses: list[Pose], highest_per_A: float) -> Floats:
+    """Log-likelihood ratio of each pose after its shifts were fitted; the share of signal is the middle pose's."""
+    middle = poses[len(poses) // 2]
+    share = signal_share(bench.cut(middle, highest_per_A), middle)
+    return np.array([fit(bench, bench.cut(pose, highest_per_A), pose, share, 3)[1] for pose in poses])
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
     """The pose with the thickness at which the likelihood is highest among and between `factors` of the present one."""
-    band = bench.cut(pose, highest_per_A)
+    band = steady_band(bench, pose, highest_per_A)
     values = []
     for factor in factors:
         trial = replace(pose, thickness=pose.thickness * float(factor))
-        share = signal_share(band, trial)
-        values.append(ascend(band, model_of(band, trial, share), np.ones(len(bench.members), bool), 3, 6.0)[1])
+        values.append(fit(bench, band, trial, signal_share(band, trial), 3)[1])
     best = np.exp(parabola_top(np.log(factors), np.array(values)))
     return replace(pose, thickness=float(pose.thickness * best))
 

@@ -16,8 +16,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose, fast_even
-from tomostream.engine.align.likelihood import RINGS, amplitudes
-from tomostream.engine.align.slab import coherence
+from tomostream.engine.align.likelihood import RINGS, amplitudes, coherence
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
 
 NEIGHBOURS = 8
@@ -52,11 +51,11 @@ def expectation(
     pick = np.asarray(others)
     difference = tangents[pick][:, None] - tangents[pick][None]
     kx = band.cells.kx
-    inner = coherence(pose.thickness * kx[:, None, None] * difference[None], None).real
+    inner = coherence(pose.thickness, kx[:, None, None], difference[None])
     inner *= signal[:, pick][:, :, None] * signal[:, pick][:, None, :]
     index = np.arange(len(pick))
     inner[:, index, index] = 1.001
-    outer = coherence(pose.thickness * kx[:, None] * (tangents[pick] - tangents[tilt])[None], None).real
+    outer = coherence(pose.thickness, kx[:, None], (tangents[pick] - tangents[tilt])[None])
     outer = outer * signal[:, pick] * signal[:, [tilt]]
     mixture = np.linalg.solve(inner, outer[:, :, None])[:, :, 0]
     variance = np.maximum(1.0 - np.sum(mixture * outer, axis=1), 0.02)

@@ -19,7 +19,7 @@ import numba  # noqa: E402
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
-def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]  # noqa: E501
+def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]
     """Fill `out` and `mask` (rows, columns), float32; returns the mean of mask squared.
 
     out[y, x] = mask * (spline(matrix @ (y, x) + start) - weighted mean), where mask is the product of the tapers of the
@@ -34,8 +34,8 @@ def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw
         for x in range(columns):
             row = matrix[0, 0] * y + matrix[0, 1] * x + start[0]
             column = matrix[1, 0] * y + matrix[1, 1] * x + start[1]
-            i = int(math.floor(row))
-            j = int(math.floor(column))
+            i = math.floor(row)
+            j = math.floor(column)
             if i < 1 or j < 1 or i > height - 3 or j > width - 3:
                 out[y, x] = 0.0
                 mask[y, x] = 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.commonline import axis_by_common_line
+from tomostream.engine.align.commonline import axis_by_common_line, common_line_score
 from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.model import (
     MAXIMUM_THREADS,
@@ -36,6 +36,28 @@ COARSE_A = 20.0
 DEFAULT_THICKNESS_A = 1800.0
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
+# Scatterers thin out towards the surfaces, and then the even slab that fits best is thinner than the specimen and leaves
+# shifts across the axis loose. See benchmarks/engine_align.py --thicker.
+THICKER = 1.04
+LINES = (0.01, 0.3)  # frequencies of common lines, cycles per coarse pixel
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one round of likelihood tries: highest frequency (1/A), thickness factors, tilt offsets and turns of the
+    axis (deg), relative to where it starts."""
+
+    top: float
+    factors: tuple[float, ...]
+    offsets: tuple[float, ...]
+    turns: tuple[float, ...]
+
+
+SEARCHES = (
+    Search(0.012, (0.5, 0.63, 0.8, 1.0, 1.26, 1.6, 2.0), (-12.0, -6.0, 0.0, 6.0, 12.0), (-1.0, 0.0, 1.0)),
+    Search(0.015, (0.85, 1.0, 1.18), (-2.5, 0.0, 2.5), (-0.5, 0.0, 0.5)),
+    Search(0.02, (0.9, 1.0, 1.1), (-1.5, 0.0, 1.5), (-0.3, 0.0, 0.3)),
+)
 
 
 @dataclass(frozen=True)
@@ -91,16 +113,11 @@ def align_series(
     state = _place(state, options, say)
     state = _refine(state, options, say)
     fine = work_stack(stack, options.pixel_size_A, FINE_A, threads)
-    return _finish(state, fine_bench(state, fine), angles, options, say)
+    return _finish(state, replace(state.bench, images=fine), angles, say)
 
 
 def _silent(line: str) -> None:
     """Progress that nobody wants to read."""
-
-
-def fine_bench(state: Progress, fine) -> Bench:  # type: ignore[no-untyped-def]
-    """The bench at the fine scale."""
-    return replace(state.bench, images=fine)
 
 
 def _first_reason(reasons: dict[int, str]) -> str:
@@ -150,15 +167,15 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
     """Coarse placement by projection matching, and the tilt axis by common lines."""
     bench, pose = state.bench, state.pose
     far = max(bench.images.image_shape) * bench.images.pixel_A
+    if options.full_axis_search:
+        pose = pose.turned(_search_axis(state, far))
+        say(f"tilt axis by a full search: about {pose.axis_deg:.0f} deg")
     pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
-    pose, _ = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
-    if options.refine_axis:
-        trials = pose.axis_deg + np.arange(-8.0, 8.1, 2.0)
-        band = (0.01, 0.3)
-        pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, band, bench.threads))
-        trials = pose.axis_deg + np.arange(-1.5, 1.6, 0.75)
-        pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, band, bench.threads))
-    say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
+    if options.refine_axis or options.full_axis_search:
+        for reach, step in ((8.0, 2.0), (1.5, 0.75)):
+            trials = pose.axis_deg + np.arange(-reach, reach + 0.1, step)
+            pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, LINES, bench.threads))
+        say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
     pose, result = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
     misfits = {
         int(bench.members[i]): f"does not fit to its neighbours (peak of {result.heights[i]:.1f} sigma)"
@@ -167,28 +184,63 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
     return replace(state, pose=pose).excluding(misfits)
 
 
+def _search_axis(state: Progress, far: float) -> float:
+    """The tilt axis in [-90, 90) at which the tilts fit best together, by trying directions all around.
+
+    Each direction gets a sweep of projection matching of its own at low resolution; the measure is the mean height of the
+    peaks. Then the common lines decide between the best three.
+    """
+    bench, pose = state.bench, state.pose
+    trials = np.arange(-90.0, 90.0, 9.0)
+    scores = []
+    poses = []
+    for axis in trials:
+        placed, result = match_outward(bench, pose.turned(axis), 0.6 * COARSE_TOP, 0.45 * far, False, True)
+        scores.append(float(np.mean(result.heights[np.isfinite(result.heights)])))
+        poses.append(placed)
+    lines = {}
+    for best in np.argsort(scores)[-3:]:
+        for axis in trials[best] + np.array([-6.0, -3.0, 0.0, 3.0, 6.0]):
+            trial = poses[best].turned(axis)
+            lines[axis] = common_line_score(bench.images, trial, bench.members, *LINES, bench.threads)
+    found = max(lines, key=lambda axis: lines[axis])
+    return float((found + 90.0) % 180.0 - 90.0)
+
+
 def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
-    """Maximum likelihood at the coarse scale, from low to higher frequencies: shifts, thickness, offset, axis."""
-    schedule = (
-        (0.012, np.geomspace(0.5, 2.0, 7), np.arange(-12.0, 13.0, 4.0), 1.0),
-        (0.015, np.array([0.85, 1.0, 1.18]), np.arange(-3.0, 3.1, 1.5), 0.5),
-        (0.02, np.array([0.9, 1.0, 1.1]), np.arange(-1.5, 1.6, 1.5), 0.3),
-    )
+    """Maximum likelihood at the coarse scale, from low to higher frequencies: shifts, thickness, offset, axis.
+
+    Ends as soon as a round moves none of the three by much.
+    """
     pose, _ = maximise(state.bench, state.pose, 0.006, 2)
-    pose, _ = maximise(state.bench, pose, 0.012, 2)
+    pose, _ = maximise(state.bench, pose, 0.012, 1)
     state = replace(state, pose=pose)
-    for stage, (top, factors, offsets, turn) in enumerate(schedule):
+    for number, search in enumerate(SEARCHES):
         state = _repaired(state, say)
-        bench, pose = state.bench, state.pose
-        pose, _ = maximise(bench, fit_thickness(bench, pose, top, factors), top, 1)
-        if options.tilt_cor >= 0:
-            pose, _ = maximise(bench, fit_offset(bench, pose, top, offsets), top, 1)
-        if options.refine_axis:
-            pose, _ = maximise(bench, fit_axis(bench, pose, top, np.array([-turn, 0.0, turn])), top, 1)
-        state = replace(state, pose=pose)
-        thick = pose.thickness * bench.images.pixel_A
-        say(f"likelihood {stage + 1}/3: tilt axis {pose.axis_deg:.2f} deg, thickness {thick:.0f} A")
+        before = state.pose
+        state = replace(state, pose=_fit_geometry(state.bench, before, options, search))
+        after = state.pose
+        thick = after.thickness * state.bench.images.pixel_A
+        say(f"likelihood {number + 1}/{len(SEARCHES)}: tilt axis {after.axis_deg:.2f} deg, thickness {thick:.0f} A")
+        settled = (
+            abs(after.axis_deg - before.axis_deg) < 0.1
+            and abs(after.tilts_deg[0] - before.tilts_deg[0]) < 0.3
+            and abs(np.log(after.thickness / before.thickness)) < 0.02
+        )
+        if settled and number > 0:
+            break
     return state
+
+
+def _fit_geometry(bench: Bench, pose: Pose, options: AlignOptions, search: Search) -> Pose:
+    """One round over thickness, tilt offset and axis, shifts following each time."""
+    top = search.top
+    pose, _ = maximise(bench, fit_thickness(bench, pose, top, np.array(search.factors)), top, 1)
+    if options.tilt_cor >= 0:
+        pose, _ = maximise(bench, fit_offset(bench, pose, top, np.array(search.offsets)), top, 1)
+    if options.refine_axis or options.full_axis_search:
+        pose, _ = maximise(bench, fit_axis(bench, pose, top, np.array(search.turns)), top, 1)
+    return pose
 
 
 def _repaired(state: Progress, say: Say) -> Progress:
@@ -207,10 +259,10 @@ def _repaired(state: Progress, say: Say) -> Progress:
     return state
 
 
-def _finish(state: Progress, bench: Bench, angles: Floats, options: AlignOptions, say: Say) -> Alignment:
+def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment:
     """Maximum likelihood at the fine scale, checks, and the answer."""
     pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
-    pose, _ = maximise(bench, pose, 0.02, 2)
+    pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
     matches = all_left_out(bench, pose, FINE_TOP, 400.0)
     sigma = standard_deviations(bench.cut(pose, FINE_TOP), pose)

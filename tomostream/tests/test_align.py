@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The alignment of tilt series, against specimens whose projections are computed here, from points in space.
+
+The projector below shares nothing with the engine: points are turned about the y axis by the tilt angle, projected along
+z, turned in the image plane by the angle of the tilt axis, shifted, and drawn as Gaussian blobs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unittest
+from functools import lru_cache
+
+import numpy as np
+
+from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, align_series
+
+PIXEL_A = 16.0
+SIDE = 192
+
+
+@dataclasses.dataclass(frozen=True)
+class Specimen:
+    """Points (n, 3) in A with weights (n,)."""
+
+    points: np.ndarray
+    weights: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def slab(seed: int = 0, thickness: float = 1200.0, own_tilt: float = 0.0, reach: float = 6000.0) -> Specimen:
+    """A slab of clusters of points, turned by `own_tilt` degrees about the tilt axis."""
+    random = np.random.default_rng(seed)
+    count = int(reach * reach * thickness / 260.0**3)
+    centres = (random.random((count, 3)) - 0.5) * [reach, reach, thickness]
+    points = np.repeat(centres, 3, axis=0) + random.normal(scale=35.0, size=(3 * count, 3))
+    points = points[np.abs(points[:, 2]) < thickness / 2]
+    turned = points @ rotation_about_y(own_tilt).T
+    return Specimen(turned, random.uniform(0.5, 1.5, len(turned)))
+
+
+def rotation_about_y(degrees: float) -> np.ndarray:
+    """x' = x cos + z sin, z' = z cos - x sin: what tilting the stage does in IMOD's and AreTomo's sense."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def project(
+    specimen: Specimen, tilt: float, axis: float, shift: np.ndarray, shape: tuple[int, int], pixel: float = PIXEL_A
+) -> np.ndarray:
+    """Image (rows, columns) of a specimen; `axis` counter-clockwise from the y axis, `shift` (x, y) in pixels."""
+    seen = (specimen.points @ rotation_about_y(tilt).T)[:, :2]
+    c, s = np.cos(np.radians(axis)), np.sin(np.radians(axis))
+    raw = seen @ np.array([[c, -s], [s, c]]).T / pixel + shift
+    edges = [np.arange(n + 17) - 8.5 - n / 2 for n in shape]
+    image, _, _ = np.histogram2d(raw[:, 1], raw[:, 0], bins=edges, weights=specimen.weights)
+    rows = np.fft.fftfreq(image.shape[0])[:, None]
+    columns = np.fft.rfftfreq(image.shape[1])[None]
+    blur = np.exp(-2.0 * np.pi**2 * 0.9**2 * (rows**2 + columns**2))
+    return np.fft.irfft2(np.fft.rfft2(image) * blur, s=image.shape)[8:-8, 8:-8]
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """A simulated series with what is true of it; angles as the microscope says, shifts (n, 2) in pixels."""
+
+    stack: np.ndarray
+    angles: np.ndarray
+    axis: float
+    shifts: np.ndarray
+    own_tilt: float = 0.0
+    pixel: float = PIXEL_A
+
+    def with_stack(self, stack: np.ndarray) -> Truth:
+        return dataclasses.replace(self, stack=stack)
+
+
+def simulate(angles: np.ndarray, axis: float, **more: object) -> Truth:
+    """`simulated`, remembered: many tests look at the same series. The arrays are fresh copies."""
+    truth = simulated(tuple(float(angle) for angle in angles), axis, **more)
+    return dataclasses.replace(truth, stack=truth.stack.copy(), shifts=truth.shifts.copy())
+
+
+@lru_cache(maxsize=8)
+def simulated(
+    tilts: tuple[float, ...], axis: float, shape: tuple[int, int] = (SIDE, SIDE), seed: int = 1, drift: float = 5.0,
+    own_tilt: float = 0.0, noise: float = 1.0, thickness: float = 1200.0,
+) -> Truth:
+    """A series with shifts that wander by up to `drift` pixels or so, and noise of `noise` times the signal."""
+    angles = np.array(tilts)
+    random = np.random.default_rng(seed)
+    shifts = np.cumsum(random.normal(size=(len(angles), 2)), axis=0)[np.argsort(np.argsort(angles))]
+    shifts = shifts - shifts[np.argmin(np.abs(angles))]
+    shifts *= drift / np.abs(shifts).max()
+    specimen = slab(0, thickness, own_tilt)
+    clean = [project(specimen, t, axis, s, shape) for t, s in zip(angles, shifts, strict=True)]
+    level = np.std(clean[int(np.argmin(np.abs(angles)))])
+    transmission = np.exp(-0.3 / np.cos(np.radians(angles)))
+    stack = [
+        (100.0 * f * (1.0 - 0.05 * (c - c.mean()) / level + 0.05 * noise * random.normal(size=shape)))
+        for c, f in zip(clean, transmission, strict=True)
+    ]
+    return Truth(np.array(stack, dtype=np.float32), np.asarray(angles, float), axis, shifts, own_tilt)
+
+
+def residuals(truth: Truth, answer: Alignment) -> np.ndarray:
+    """Distance in pixels of each used tilt from the truth, after the best rigid motion of the specimen.
+
+    Points on a grid are followed through both geometries; the shift of each tilt that is left is its residual.
+    """
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
+    used = [t for t in answer.tilts if t.used]
+    side = np.linspace(-0.3, 0.3, 4) * SIDE
+    grid = np.stack(np.meshgrid(side, side, [-20.0, 20.0]), axis=-1).reshape(-1, 3)
+
+    def image(points: np.ndarray, tilt: float, axis: float, shift: np.ndarray) -> np.ndarray:
+        seen = (points @ rotation_about_y(tilt).T)[:, :2]
+        c, s = np.cos(np.radians(axis)), np.sin(np.radians(axis))
+        return seen @ np.array([[c, -s], [s, c]]).T + shift
+
+    true = np.array([image(grid, truth.angles[t.section], truth.axis, truth.shifts[t.section]) for t in used])
+
+    def difference(p: np.ndarray) -> np.ndarray:
+        moved = Rotation.from_rotvec(p[:3]).apply(grid) + p[3:]
+        found = [
+            image(moved, t.tilt_deg + answer.tilt_offset_deg, t.rot_deg, np.array([t.tx, t.ty])) for t in used
+        ]
+        return np.array(found) - true
+
+    start = np.concatenate([[0.0, -np.radians(answer.tilt_offset_deg), 0.0], np.zeros(3)])
+    best = least_squares(lambda p: difference(p).ravel(), start, x_scale=[1e-2] * 3 + [1.0] * 3)
+    return np.linalg.norm(difference(best.x).mean(axis=1), axis=1)
+
+
+def rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def options(axis: float, **more: object) -> AlignOptions:
+    return dataclasses.replace(AlignOptions(pixel_size_A=PIXEL_A, tilt_axis_deg=axis, threads=2), **more)
+
+
+def regular(last: float = 50.0, step: float = 5.0) -> np.ndarray:
+    return np.arange(-last, last + 0.1, step)
+
+
+class TestDirections(unittest.TestCase):
+    """Signs and conventions; a mirrored axis or a swapped shift would show here."""
+
+    def test_shifts_have_the_sense_of_aretomo(self) -> None:
+        truth = simulate(regular(), axis=30.0)
+        answer = align_series(truth.stack, truth.angles, options(31.5))
+        self.assertLess(rms(residuals(truth, answer)), 0.35)
+        self.assertAlmostEqual(answer.tilt_axis_deg, 30.0, delta=0.4)
+
+    def test_a_mirrored_axis_does_not_fit(self) -> None:
+        truth = simulate(regular(), axis=30.0)
+        answer = align_series(truth.stack, truth.angles, options(-30.0, refine_axis=False))
+        right = align_series(truth.stack, truth.angles, options(30.0, refine_axis=False))
+        self.assertGreater(rms(residuals(truth, answer)), 5.0 * rms(residuals(truth, right)))
+
+    def test_the_untilted_image_keeps_its_centre(self) -> None:
+        truth = simulate(regular(), axis=5.0)
+        answer = align_series(truth.stack, truth.angles, options(5.0))
+        zero = answer.tilts[int(np.argmin(np.abs(truth.angles)))]
+        self.assertAlmostEqual(zero.tx, 0.0, places=6)
+        self.assertAlmostEqual(zero.ty, 0.0, places=6)
+
+    def test_the_tilt_offset_is_what_the_specimen_is_tilted_by(self) -> None:
+        truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
+        answer = align_series(truth.stack, truth.angles, options(-84.0))
+        self.assertAlmostEqual(answer.tilt_offset_deg, 8.0, delta=1.0)
+        self.assertLess(rms(residuals(truth, answer)), 0.35)
+
+    def test_tilt_cor_off_leaves_the_angles_alone(self) -> None:
+        truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
+        answer = align_series(truth.stack, truth.angles, options(-85.0, tilt_cor=-1))
+        self.assertEqual(answer.tilt_offset_deg, 0.0)
+
+
+class TestGeometries(unittest.TestCase):
+    """Shapes, axes and ranges."""
+
+    def check(self, truth: Truth, start: float, **more: object) -> Alignment:
+        answer = align_series(truth.stack, truth.angles, options(start, **more))
+        self.assertLess(rms(residuals(truth, answer)), 0.4)
+        self.assertTrue(all(tilt.used for tilt in answer.tilts))
+        return answer
+
+    def test_wide_images_with_an_upright_axis(self) -> None:
+        self.check(simulate(regular(), axis=-3.0, shape=(160, 224)), -5.0)
+
+    def test_wide_images_with_a_lying_axis(self) -> None:
+        self.check(simulate(regular(), axis=88.0, shape=(160, 224)), 90.0)
+
+    def test_tall_images_with_a_lying_axis(self) -> None:
+        self.check(simulate(regular(), axis=-87.0, shape=(224, 160)), -85.0)
+
+    def test_angles_in_acquisition_order(self) -> None:
+        angles = np.array(sorted(regular(), key=lambda a: (abs(a), -a)))
+        self.check(simulate(angles, axis=84.0), 86.0)
+
+    def test_a_range_that_is_not_symmetric(self) -> None:
+        self.check(simulate(np.arange(-24.0, 57.0, 4.0), axis=0.0), 2.0)
+
+    def test_an_axis_that_nobody_knows(self) -> None:
+        answer = self.check(simulate(regular(), axis=57.0), 0.0, full_axis_search=True)
+        self.assertAlmostEqual(answer.tilt_axis_deg, 57.0, delta=0.5)
+
+    def test_pixels_of_the_input_count_where_images_are_binned_inside(self) -> None:
+        truth = simulate(regular(), axis=20.0)
+        fine = dataclasses.replace(truth, stack=truth.stack.repeat(2, axis=1).repeat(2, axis=2), shifts=truth.shifts * 2)
+        answer = align_series(fine.stack, fine.angles, options(20.0, pixel_size_A=PIXEL_A / 4))
+        coarse = align_series(truth.stack, truth.angles, options(20.0, pixel_size_A=PIXEL_A / 2))
+        for a, b in zip(answer.tilts, coarse.tilts, strict=True):
+            self.assertAlmostEqual(a.tx, 2 * b.tx, delta=0.5)
+            self.assertAlmostEqual(a.ty, 2 * b.ty, delta=0.5)
+
+
+class TestBadTilts(unittest.TestCase):
+    """Tilts that must not spoil the others."""
+
+    def setUp(self) -> None:
+        self.truth = simulate(regular(), axis=84.0)
+        self.stack = self.truth.stack.copy()
+        self.random = np.random.default_rng(5)
+
+    def answer(self, bad: set[int]) -> Alignment:
+        """Align; all but `bad` must be used and right."""
+        truth = self.truth.with_stack(self.stack)
+        answer = align_series(truth.stack, truth.angles, options(85.0))
+        self.assertEqual({t.section for t in answer.tilts if not t.used}, bad, [t.reason for t in answer.tilts])
+        self.assertLess(rms(residuals(truth, answer)), 0.45)
+        for section in bad:
+            self.assertIsNone(answer.tilts[section].sigma_px)
+        return answer
+
+    def test_a_blank_image_is_excluded_as_blank(self) -> None:
+        self.stack[4] = 7.0
+        self.assertIn("blank", self.answer({4}).tilts[4].reason)
+
+    def test_a_dark_image_is_excluded_as_dark(self) -> None:
+        self.stack[17] = self.stack[17] * 0.1
+        self.assertIn("dark", self.answer({17}).tilts[17].reason)
+
+    def test_a_dark_zero_tilt_is_survived(self) -> None:
+        self.stack[10] = self.random.normal(2.0, 1.0, self.stack[10].shape)
+        self.answer({10})
+
+    def test_an_image_of_something_else_does_not_fit(self) -> None:
+        other = project(slab(seed=9), 0.0, 0.0, np.zeros(2), (SIDE, SIDE))
+        level = self.stack[15].mean()
+        noise = self.random.normal(size=other.shape)
+        self.stack[15] = level * (1 - 0.05 * (other - other.mean()) / other.std() + 0.05 * noise)
+        self.assertIn("does not fit", self.answer({15}).tilts[15].reason)
+
+    def test_an_image_of_noise_at_the_end_does_not_fit(self) -> None:
+        self.stack[20] = self.stack[20].mean() * (1 + 0.08 * self.random.normal(size=self.stack[20].shape))
+        self.answer({20})
+
+    def test_a_duplicated_image_is_used_once(self) -> None:
+        self.stack[16] = self.stack[15]
+        self.assertIn("same picture", self.answer({16}).tilts[16].reason)
+
+    def test_a_tilt_that_jumped_is_followed(self) -> None:
+        tilt, shift = 14, np.array([31.0, -24.0])
+        specimen = slab(0, 1200.0, 0.0)
+        there = project(specimen, self.truth.angles[tilt], 84.0, shift, (SIDE, SIDE))
+        level = self.stack[tilt].mean()
+        noise = self.random.normal(size=there.shape)
+        self.stack[tilt] = level * (1 - 0.05 * (there - there.mean()) / there.std() + 0.05 * noise)
+        self.truth.shifts[tilt] = shift
+        self.answer(set())
+
+    def test_values_that_are_not_numbers_are_survived(self) -> None:
+        self.stack[3, 20:22, 30:34] = np.nan
+        self.answer(set())
+
+    def test_normalised_images_are_not_taken_for_dark(self) -> None:
+        self.stack -= self.stack.mean(axis=(1, 2), keepdims=True)
+        self.answer(set())
+
+
+class TestHonesty(unittest.TestCase):
+    """Uncertainties and the quality figure."""
+
+    def test_uncertainties_are_of_the_size_of_the_errors(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        answer = align_series(truth.stack, truth.angles, options(85.0))
+        sigma = rms(np.array([np.hypot(*(t.sigma_px or (0.0, 0.0))) for t in answer.tilts]))
+        error = rms(residuals(truth, answer))
+        self.assertLess(error, 6.0 * sigma)
+        self.assertGreater(error, sigma / 6.0)
+        self.assertEqual(answer.quality_note, "trust")
+
+    def test_noise_is_not_trusted(self) -> None:
+        noise = np.random.default_rng(3).normal(50.0, 5.0, (13, SIDE, SIDE)).astype(np.float32)
+        answer = align_series(noise, regular(48.0, 8.0), options(0.0))
+        self.assertIn("do not trust", answer.quality_note)
+        self.assertLess(answer.quality, 0.3)
+
+    def test_a_short_series_is_aligned_but_not_trusted(self) -> None:
+        truth = simulate(np.arange(-9.0, 9.1, 3.0), axis=84.0)
+        answer = align_series(truth.stack, truth.angles, options(84.0))
+        self.assertLess(rms(residuals(truth, answer)), 0.5)
+        self.assertIn("do not trust", answer.quality_note)
+
+
+class TestRequests(unittest.TestCase):
+    """What is asked and what is refused."""
+
+    def test_the_axis_stays_where_it_must_not_be_refined(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        answer = align_series(truth.stack, truth.angles, options(84.5, refine_axis=False))
+        self.assertEqual(answer.tilt_axis_deg, 84.5)
+
+    def test_the_same_input_gives_the_same_answer(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        first = align_series(truth.stack, truth.angles, options(84.5))
+        second = align_series(truth.stack, truth.angles, options(84.5))
+        self.assertEqual(first, second)
+
+    def test_the_input_is_not_changed(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        before = truth.stack.copy()
+        align_series(truth.stack, truth.angles, options(84.0))
+        np.testing.assert_array_equal(truth.stack, before)
+
+    def test_integer_images_are_taken(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        whole = truth.with_stack(np.rint(truth.stack * 20).astype(np.int16))
+        answer = align_series(whole.stack, whole.angles, options(85.0))
+        self.assertLess(rms(residuals(whole, answer)), 0.4)
+
+    def test_progress_is_told(self) -> None:
+        lines: list[str] = []
+        truth = simulate(regular(), axis=84.0)
+        align_series(truth.stack, truth.angles, options(84.0), progress=lines.append)
+        self.assertTrue(any("tilt axis" in line for line in lines))
+
+    def test_a_wrong_number_of_angles_is_refused(self) -> None:
+        with self.assertRaisesRegex(AlignmentError, "3 tilt angles were given for 5 images"):
+            align_series(np.ones((5, 64, 64), np.float32), np.zeros(3), options(0.0))
+
+    def test_a_stack_without_one_good_image_is_refused(self) -> None:
+        with self.assertRaisesRegex(AlignmentError, "blank"):
+            align_series(np.ones((5, 64, 64), np.float32), np.arange(5.0), options(0.0))
+
+    def test_angles_that_are_not_numbers_are_refused(self) -> None:
+        with self.assertRaisesRegex(AlignmentError, "between -85 and 85"):
+            align_series(np.ones((2, 64, 64), np.float32), np.array([0.0, np.nan]), options(0.0))
+
+
+if __name__ == "__main__":
+    unittest.main()
