@@ -178,7 +178,8 @@ def parse(data: bytes) -> Grammar:
         warnings.append("The file holds zero bytes; it was read up to the first.")
     if builder.junk > 0:
         warnings.append(f"{builder.junk} line(s) are neither 'key = value' nor '[section]' and were not read.")
-    return Grammar(Section(GLOBAL, "", _frozen(builder.header)), tuple(builder.titles), tuple(builder.sections), tuple(warnings))
+    header = Section(GLOBAL, "", _frozen(builder.header))
+    return Grammar(header, tuple(builder.titles), tuple(builder.sections), tuple(warnings))
 
 
 def _begin(builder: _Builder, text: str) -> None:

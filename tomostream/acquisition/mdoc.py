@@ -273,15 +273,14 @@ def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, .
     ordered = _in_order(exposures, warnings)
     priors = _prior_doses(ordered, warnings)
     pairs = _without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
-    tilts = [
-        Tilt(movie=exposure.movie, angle=exposure.angle, order=order, time=exposure.time, dose=exposure.dose,
-             prior_dose=prior, section=_label(exposure.section))
-        for order, (exposure, prior) in enumerate(pairs, start=1) if exposure.angle is not None]
+    tilts = [Tilt(movie=exposure.movie, angle=exposure.angle, order=0, time=exposure.time, dose=exposure.dose,
+                  prior_dose=prior, section=_label(exposure.section))
+             for exposure, prior in pairs if exposure.angle is not None]
     missing = [_label(exposure.section) for exposure in exposures if exposure.angle is None]
     if missing:
         warnings.append(f"{len(missing)} section(s) have no TiltAngle that is a number from -90 to 90, and are left out"
                         f": {', '.join(missing[:5])}.")
-    return tuple(tilts)
+    return tuple(replace(tilt, order=order) for order, tilt in enumerate(tilts, start=1))
 
 
 def _in_order(exposures: Sequence[_Exposure], warnings: list[str]) -> list[_Exposure]:

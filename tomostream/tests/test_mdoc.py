@@ -543,8 +543,8 @@ class TestProperties(unittest.TestCase):
 
     @settings(deadline=None, max_examples=100)
     @given(st.lists(st.sampled_from([
-        b"[", b"]", b"=", b"\n", b"\r\n", b" ", b"ZValue", b"T", b"TiltAngle = 3\n", b"-", b"\0", b"FrameSet", b"9e9", b"\xff",
-        b"SubFramePath = a\\b.tif\n", b"DateTime = 01-Feb-24  10:00:00\n", b"Montage = 1\n", b"[ZValue = 1]\n",
+        b"[", b"]", b"=", b"\n", b"\r\n", b" ", b"ZValue", b"T", b"TiltAngle = 3\n", b"-", b"\0", b"FrameSet", b"9e9",
+        b"\xff", b"SubFramePath = a\\b.tif\n", b"DateTime = 01-Feb-24  10:00:00\n", b"Montage = 1\n", b"[ZValue = 1]\n",
         b"PriorRecordDose = "]), max_size=60))
     def test_no_sequence_of_its_own_words_raises(self, words):
         json.dumps(as_json([read_mdoc("x.mdoc", b"".join(words))]))
