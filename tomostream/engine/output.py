@@ -152,8 +152,8 @@ class Outputs:
                 file.write(header)
 
     def _rename(self) -> None:
-        """Give every file its name, in the order in which they were reserved."""
-        for final, temporary in list(self._temporary.items()):
+        """Give every file its name; the one reserved first, the main result, last: once it is there, all are."""
+        for final, temporary in reversed(list(self._temporary.items())):
             try:
                 os.replace(temporary, final)
             except OSError as error:

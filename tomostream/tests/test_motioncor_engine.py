@@ -427,6 +427,28 @@ class TestReferences(EngineTest):
         inner = np.s_[16:-16, 16:-16]
         self.assertGreater(np.corrcoef(image[inner].ravel(), truth[3][inner].ravel())[0, 1], 0.95)  # 0.85 without the gain
 
+    def uneven(self):
+        """A movie and the gain that makes it even, 5 % of response from pixel to pixel."""
+        rng = np.random.default_rng(1)
+        response = rng.normal(1, 0.05, (SIZE, SIZE))
+        frames = rng.poisson(8 * np.stack([np.clip(moved(scene(), x, y), 0.1, None) for x, y in DRIFT]) * response)
+        return self.tiff(frames.astype(np.uint8)), (1 / response).astype(np.float32)
+
+    def test_a_gain_in_the_wrong_orientation_is_noticed_and_the_right_one_named(self):
+        movie, gain = self.uneven()
+        right = self.mrc(gain, "right.mrc")
+        for flags, given in (("-RotGain 0 -FlipGain 1", gain[::-1]), ("-RotGain 1 -FlipGain 0", np.rot90(gain, 1))):
+            wrong = self.mrc(np.ascontiguousarray(given), "wrong.mrc")
+            for asked in ([], ["-RotGain", 2], ["-RotGain", 3, "-FlipGain", 1]):
+                self.result("-InTiff", movie, "-Gain", wrong, *asked)
+                self.assertIn(f"better with {flags} (", self.said)
+            self.result("-InTiff", movie, "-Gain", wrong, *flags.split())
+            self.assertEqual(self.said, "")
+        self.result("-InTiff", movie, "-Gain", right, "-InvGain", 1)
+        self.assertIn("-RotGain 0 -FlipGain 0 -InvGain 0", self.said)
+        self.result("-InTiff", movie, "-Gain", right)
+        self.assertEqual(self.said, "")
+
     def test_a_reference_of_another_size_is_refused(self):
         gain = self.mrc(np.ones((48, 30), np.float32), "gain.mrc")
         self.refused("-InMrc", self.flat(), "-Gain", gain, reason="-Gain .* has 30 x 48 pixels, the frames 48 x 48")

@@ -181,6 +181,7 @@ def _prepare(
     if not varying:
         raise EngineError(
             f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
+    _doubt_gain(job, total, refs, warn)
     known = int(bad.sum())
     found = references.outlying_pixels(refs.corrected_sum(total, len(store))) & ~bad
     hot = int(found.sum())
@@ -195,6 +196,19 @@ def _prepare(
         refs = refs.patched(where, source)
         say(f"replaced {known} bad pixels of the map and {hot} hot or dead ones")
     return refs
+
+
+def _doubt_gain(job: Job, total: NDArray, refs: references.References, warn: Say) -> None:
+    """Warn if the gain would fit the frames better in another orientation, or as a divisor."""
+    if refs.gain is None:
+        return
+    better = references.better_orientation(total, refs.gain, job.rotate_gain, job.flip_gain)
+    if better is None:
+        return
+    quarters, flip, inverse, fit, own = better
+    divide = f" -InvGain {0 if job.inverse_gain else 1}" if inverse else ""
+    warn(f"the gain fits the frames better with -RotGain {quarters} -FlipGain {flip}{divide} (correlation {fit:.3f}) "
+         f"than as asked for ({own:.3f}); check its orientation")  # fmt: skip
 
 
 def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:

@@ -218,6 +218,65 @@ def outlying_pixels(summed: NDArray) -> NDArray[np.bool_]:
     return bad
 
 
+def better_orientation(
+    total: NDArray, gain: NDArray[np.float32], quarters: int, flip: int
+) -> tuple[int, int, bool, float, float] | None:
+    """Look whether the gain fits the frames in another orientation, or as a divisor.
+
+    Where the camera is sensitive the counts are high and the gain is low: pixel for pixel, apart from the specimen, the
+    sum of the frames goes with one over the right gain. A wrong orientation leaves the camera's pattern in the images
+    and adds a second one, which nothing afterwards tells.
+
+    Parameters
+    ----------
+    total : ndarray, shape (rows, columns)
+        Sum of the frames without references.
+    gain : ndarray, shape (rows, columns)
+        As it is applied.
+    quarters, flip : int
+        The orientation it has got (`oriented`).
+
+    Returns
+    -------
+    tuple or None
+        (quarters, flip, inverse, its correlation, that of the gain as applied) if another one fits clearly better; None
+        if not, or if the frames are too few to tell.
+    """
+    side = min(512, *(n // 2 * 2 for n in total.shape))
+    if side < 64 or any(n % 2 for n in total.shape):
+        return None
+    rows, columns = (slice((n - side) // 2, (n + side) // 2) for n in total.shape)
+    counts, pattern = _fine_detail(total[rows, columns]), _fine_detail(1 / gain[rows, columns])
+    size = counts.size
+    fits = {}
+    for turn, mirror in ((t, m) for m in (0, 1) for t in range(4)):
+        fits[turn, mirror] = float(np.vdot(counts, oriented(pattern, turn, mirror))) / size
+    own = fits[0, 0]
+    best = max(fits, key=lambda key: abs(fits[key]))
+    if abs(fits[best]) < max(6 / size**0.5, 2 * own) or (best == (0, 0) and own > 0):
+        return None
+    return (*_combined(quarters, flip, *best), fits[best] < 0, abs(fits[best]), own)
+
+
+def _fine_detail(image: NDArray) -> NDArray[np.float32]:
+    """Each pixel against its four neighbours, outliers clipped, with variance 1 (0 for an even image)."""
+    image = image.astype(np.float32)
+    around = np.roll(image, 1, 0) + np.roll(image, -1, 0) + np.roll(image, 1, 1) + np.roll(image, -1, 1)
+    detail = image - around / 4
+    detail -= detail.mean()
+    deviation = float(detail.std())
+    detail = np.clip(detail, -4 * deviation, 4 * deviation)
+    return detail / max(float(detail.std()), 1e-30)
+
+
+def _combined(quarters: int, flip: int, turn: int, mirror: int) -> tuple[int, int]:
+    """-RotGain and -FlipGain that do both orientations, the second pair after the first."""
+    probe = np.arange(6).reshape(2, 3)
+    wanted = oriented(oriented(probe, quarters, flip), turn, mirror)
+    pairs = ((q, f) for f in (0, 1, 2) for q in range(4))
+    return next(pair for pair in pairs if np.array_equal(oriented(probe, *pair), wanted))
+
+
 def _variance_ratio(blocks: NDArray, means: NDArray[np.float32]) -> float:
     """Variance over mean in a typical block: the median over a sample of blocks; at least a tiny positive number."""
     step = max(1, round((means.size / 4096) ** 0.5))
