@@ -297,7 +297,8 @@ class Untouched:
             self.processed.add(path)
             self.run.given_up[path] += 1
             return
-        found = tuple(shot.movie for shot in mdoc.shots if mdoc.names_movies and shot.movie in self.there - self.used)
+        found = tuple(shot.movie for shot in mdoc.shots
+                      if mdoc.names_movies and shot.movie in self.there and shot.movie not in self.used)
         if len(found) < len(mdoc.shots) and not self.closed:
             return
         self.processed.add(path)
@@ -446,8 +447,8 @@ def _one(job: tuple[int, frozenset[str], bool]) -> tuple[dict[str, dict[str, Tal
                 notes.append(f"seed {seed} {series.folder}/{series.name}: {verdict.outcome} in silence {verdict.note} "
                              f"[{virtual.scheme}; {', '.join(sorted(virtual.faults))}; {virtual.end}]")
         if rule == "tomostream":
-            notes += [f"seed {seed} {path}: given up {run.given_up[path]} times"
-                      for path in virtual.junk if run.given_up[path] != 1 and virtual.end != "stop"]
+            notes += [f"seed {seed} {path}: given up {run.given_up[path]} times" for path, when in virtual.junk.items()
+                      if run.given_up[path] != 1 and when < min(run.end, virtual.stop_time)]
     return {rule: dict(rows) for rule, rows in tallies.items()}, notes
 
 

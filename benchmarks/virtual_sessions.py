@@ -68,7 +68,7 @@ class Mdoc:
 
 @dataclass
 class VirtualSession:
-    """A session: what happens as (time, what, data), and the truth about it."""
+    """A session: what happens as (time, what, data), and the truth about it. `junk`: mdocs of no series, since when."""
 
     scheme: str
     faults: frozenset[str]
@@ -77,7 +77,7 @@ class VirtualSession:
     tilts: int
     series: list[TrueSeries]
     events: list[tuple[float, str, object]]
-    junk: dict[str, bool]
+    junk: dict[str, float]
     skew_of_server: float
 
     @property
@@ -293,14 +293,20 @@ class _Writer:
                 path = f"{each.folder}/{each.name}.mdoc"
                 self._put(ends[batch], path, each, each.shots, names_movies=names_movies)
 
-    def junk(self, series: list[TrueSeries]) -> dict[str, bool]:
-        """Files that are no tilt series, or none any more. Return which of them have failed."""
+    def junk(self, series: list[TrueSeries]) -> dict[str, float]:
+        """Files that are no tilt series, and a copy of one that is. Return when each appears."""
         last = series[-1].shots[-1].time if series[-1].shots else 100.0
-        files = {"/data/garbage.mdoc": ("unreadable", True), "/data/montage.mdoc": ("montage", False)}
-        for path, (kind, _) in files.items():
-            time = self.rng.uniform(10, last)
+        files: dict[str, float] = {}
+        for path, kind in (("/data/garbage.mdoc", "unreadable"), ("/data/montage.mdoc", "montage")):
+            time = files[path] = self.rng.uniform(10, last)
             self.events.append((time, "mdoc", Mdoc(path, path.split("/")[-1][:-5], kind)))
-        return {path: failed for path, (_, failed) in files.items()}
+        whole = next((each for each in series if each.shots and not each.superseded), None)
+        if whole is not None and self.plan.scheme != "frame mdocs":
+            path = f"{whole.folder}/copy_of_{whole.name}.mdoc"
+            time = max([last, *(time for time, _, _ in self.events)]) + self.rng.uniform(1, 100)
+            self.events.append((time, "mdoc", Mdoc(path, f"copy_of_{whole.name}", "tilt-series", tuple(whole.kept))))
+            files[path] = time
+        return files
 
 
 def _in_bursts(events: list[tuple[float, str, object]], burst: float) -> Iterator[tuple[float, str, object]]:

@@ -225,6 +225,12 @@ class TestCompleteness(unittest.TestCase):
         self.assertEqual([each.series_name for _, each in player.composed], ["X"])
         self.assertIn("Y", player.composed[0][1].reason)
 
+    def test_a_neighbour_that_is_one_tilt_ahead_is_no_successor(self) -> None:
+        player = Player(time_for_next_tilt=1000.0)
+        player.feed(MdocRead(mdoc("A", tilts("A", 1)), 0.0), MdocRead(mdoc("B", tilts("B", 2, begin=60.0)), 90.0))
+        player.wait(800.0)
+        self.assertEqual(player.decided, [])
+
     def test_the_next_target_of_a_round_is_no_successor(self) -> None:
         player = Player(time_for_next_tilt=1000.0)
         for k, name in enumerate("ABCDEFGH"):
@@ -309,6 +315,15 @@ class TestMicrographs(unittest.TestCase):
         self.assertEqual([(time, each.version, len(each.tilts)) for time, each in player.composed],
                          [(120.0 * COUNT, 1, COUNT)])
 
+    def test_a_series_whose_turn_has_not_come_is_waited_for_while_the_producer_is_at_others(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(mdoc("W", tilts("W")), 1.0), MdocRead(mdoc("X", tilts("X", begin=2000.0)), 2.0))
+        queue = [*tilts("W"), *tilts("X")]
+        player.feed(*(MicrographReady(key(each), 100.0 * (k + 1)) for k, each in enumerate(queue)))
+        self.assertEqual([(each.series_name, each.version, len(each.tilts)) for _, each in player.composed],
+                         [("W", 1, COUNT), ("X", 1, COUNT)])
+        self.assertEqual(player.given_up, [])
+
     def test_while_the_producer_is_dead_nothing_is_decided_about_missing_micrographs(self) -> None:
         player = Player(expected_tilts=COUNT)
         last = player.acquire("X", tilts("X", COUNT - 1))
@@ -361,7 +376,7 @@ class TestMicrographs(unittest.TestCase):
         player.feed(*(MovieFailed(key(each), "the movie is truncated", 1.0) for each in tilts("X")[:4]))
         player.acquire("X", tilts("X"), lost=[0, 1, 2, 3])
         self.assertEqual(len(player.given_up), 1)
-        self.assertIn("95 % are required: The movie is truncated", player.given_up[0].reason.replace("the m", "The m"))
+        self.assertIn("95 % are required: the movie is truncated. (4)", player.given_up[0].reason)
 
 
 class TestFiles(unittest.TestCase):
@@ -463,6 +478,33 @@ class TestFiles(unittest.TestCase):
         self.assertEqual([each.version for _, each in player.composed], [1, 2])
         self.assertEqual({each.movie for each in player.composed[1][1].tilts}, {each.movie for each in new})
         self.assertTrue(any("begun anew" in text for text in player.composed[1][1].warnings))
+
+    def test_movies_overwritten_under_the_same_names_wait_for_their_own_micrographs(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("X", tilts("X"))
+        new = tilts("X", begin=5000.0)
+        player.feed(MdocRead(mdoc("X", new), 2000.0))
+        self.assertEqual(len(player.composed), 1)
+        player.feed(*(MicrographReady(key(each), 2001.0, 2) for each in new))
+        self.assertEqual([(each.version, set(each.micrograph_versions)) for _, each in player.composed],
+                         [(1, {1}), (2, {2})])
+
+    def test_a_second_acquisition_that_comes_to_nothing_is_told_and_the_first_stays(self) -> None:
+        player = Player(time_for_next_series=1e6)
+        last = player.acquire("X", tilts("X"))
+        again = replace(tilt("X", 0, at=5000.0), movie="again.tif")
+        player.feed(MdocRead(mdoc("X", (again,)), last + 900.0))
+        player.wait(last + 2000.0)
+        self.assertEqual([type(each) for _, each in player.decided], [Compose, GiveUp])
+        self.assertIn("Version 1 stays", player.given_up[0].reason)
+
+    def test_what_a_later_reading_says_of_a_tilt_counts(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(mdoc("X", tilts("X")), 1.0))
+        better = tuple(replace(each, prior_dose=Known(3.0 * k, "field PriorRecordDose")) for k, each in
+                       enumerate(tilts("X")))
+        player.feed(MdocRead(mdoc("X", better), 2.0), *(MicrographReady(key(each), 3.0) for each in better))
+        self.assertEqual(max(each.prior_dose.value for each in player.composed[0][1].tilts), 3.0 * (COUNT - 1))
 
     def test_a_name_used_again_in_another_folder_is_told_apart(self) -> None:
         player = Player(expected_tilts=COUNT)
