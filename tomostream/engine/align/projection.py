@@ -141,7 +141,7 @@ def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, foll
     heights = np.zeros(count)
     values = band.values.copy()
     placed = [start]
-    waiting = []
+    waiting: list[int] = []
     for second_try in (False, True):
         for tilt in waiting if second_try else outward_order(angles, start)[1:]:
             others = nearest(angles, tilt, placed)

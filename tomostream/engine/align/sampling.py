@@ -18,7 +18,7 @@ numba_cache.prepare()
 import numba  # noqa: E402
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]
     """Fill `out` and `mask` (rows, columns), float32; returns the mean of mask squared.
 
