@@ -76,14 +76,14 @@ def _new_series(before: MdocFacts, frame: MdocFacts) -> bool:
 
 
 def _series(folder: str, name: str, frames: Sequence[MdocFacts]) -> MdocFacts | None:
-    """Return the tilt series that these frames make, None if they are at one angle."""
-    angles = [frame.tilts[0].angle for frame in frames]
-    if max(angles) - min(angles) <= SAME_ANGLE:
+    """Return the tilt series that these frames make, None if they are single particles: many at one angle."""
+    angles = sorted(frame.tilts[0].angle for frame in frames)
+    different = 1 + sum(b - a > SAME_ANGLE for a, b in pairwise(angles))
+    if different < 2 or different < len(frames) / 2:
         return None
     first = frames[0]
     warnings = list(dict.fromkeys(warning for frame in frames for warning in frame.warnings))
-    ordered = sorted(angles)
-    if any(b - a <= SAME_ANGLE for a, b in pairwise(ordered)):
+    if different < len(frames):
         warnings.append("Some tilt angles come more than once: repeated exposures, or two series of one name.")
     return replace(
         first, path=os.path.join(folder, name), kind="tilt-series", reason="", series_name=name, frame_series="",

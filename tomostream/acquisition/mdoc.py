@@ -31,6 +31,11 @@ _AXIS_AGREEMENT = 0.11
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
+
+#: Beyond these a number is not what it should be: e/A2 of one exposure; A, kV, times.
+_LARGEST_DOSE = 10_000.0
+_LARGEST = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
+
 _IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
 _TITLE_AXIS = re.compile(r"Tilt axis angle\s*=\s*(\S+)", re.ASCII | re.IGNORECASE)
 _TITLE_TOMO5_AXIS = re.compile(r"TiltAxisAngle\s*=\s*(\S+)", re.ASCII)
@@ -227,7 +232,12 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
     if any(time is None and text for time, text in zip(times, texts, strict=True)):
         text = next(text for time, text in zip(times, texts, strict=True) if time is None and text)
         warnings.append(f"DateTime = '{text}' is not a date that is known here; the time of that tilt is unknown.")
-    return [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
+    exposures = [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
+    if not _frame_doses_are_on_another_scale(kept):
+        return exposures
+    unknown = Known[float](None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
+    return [replace(exposure, dose=unknown) if exposure.dose.source == "field FrameDosesAndNumber" else exposure
+            for exposure in exposures]
 
 
 def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
@@ -236,7 +246,7 @@ def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
     angle = section.number("TiltAngle")
     return _Exposure(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
-                     prior=section.number("PriorRecordDose"), dose=exposure_dose(section))
+                     prior=_number_up_to(section, "PriorRecordDose", 100 * _LARGEST_DOSE), dose=exposure_dose(section))
 
 
 def exposure_dose(section: Section) -> Known[float]:
@@ -246,14 +256,16 @@ def exposure_dose(section: Section) -> Known[float]:
     dose was not calibrated.
     """
     dose = section.number("ExposureDose")
-    if dose is not None and dose > 0:
+    if dose is not None and 0 < dose <= _LARGEST_DOSE:
         return Known(dose, "field ExposureDose")
     total = _sum_of_pairs(section.text("FrameDosesAndNumber") or "")
     if total is not None:
         return Known(total, "field FrameDosesAndNumber")
     given = section.text("ExposureDose")
-    return Known(None, "ExposureDose is not in the file" if given is None
-                 else f"ExposureDose = {given} in the file means that it is not calibrated")
+    if given is None:
+        return Known(None, "ExposureDose is not in the file")
+    uncalibrated = dose == 0 or given.lower() == "nan"
+    return Known(None, f"ExposureDose = {given[:20]} in the file" + (", that is not calibrated" if uncalibrated else ""))
 
 
 def _sum_of_pairs(text: str) -> float | None:
@@ -265,7 +277,14 @@ def _sum_of_pairs(text: str) -> float | None:
     if any(dose < 0 for dose in doses) or any(count <= 0 for count in counts):
         return None
     total = sum(dose * count for dose, count in zip(doses, counts, strict=True))
-    return total if total > 0 else None
+    return total if 0 < total <= _LARGEST_DOSE else None
+
+
+def _frame_doses_are_on_another_scale(sections: Sequence[Section]) -> bool:
+    """Tell whether ExposureDose and the sum of FrameDosesAndNumber disagree where a section has both."""
+    both = [(dose, total) for section in sections if (dose := section.number("ExposureDose")) is not None and dose > 0
+            and (total := _sum_of_pairs(section.text("FrameDosesAndNumber") or "")) is not None]
+    return any(abs(total - dose) > 0.2 * dose for dose, total in both)
 
 
 def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, ...]:
@@ -331,8 +350,9 @@ def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Know
     uncalibrated = not any(known) and (len(known) > 1 or any(exposure.dose.value is None for exposure in ordered))
     if known and len(known) == len(priors) and grows and not uncalibrated:
         return [Known(prior, "field PriorRecordDose") for prior in known]
-    if len(known) > 1 and not grows and not uncalibrated:
-        warnings.append("PriorRecordDose does not grow from tilt to tilt: the running sum of the doses is taken.")
+    if known and not uncalibrated:
+        problem = "does not grow from tilt to tilt" if not grows else "is not in every section"
+        warnings.append(f"PriorRecordDose {problem}: the running sum of the doses is taken.")
     if _order_is_a_guess(ordered):
         return [Known(None, "the file lists the tilts by angle and does not say when each was acquired")] * len(ordered)
     return running_sums([exposure.dose for exposure in ordered])
@@ -365,8 +385,8 @@ def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
 
 def _tilt_axis(grammar: Grammar, sections: Sequence[Section], dialect: str, warnings: list[str]) -> Known[float]:
     """Return the tilt axis in IMOD's convention (rotation of the axis from y), degrees, and from where."""
-    rotation = _first_number(sections, "RotationAngle")
-    given = {value for section in sections if (value := section.number("RotationAngle")) is not None}
+    given = [value for section in sections if (value := _number_up_to(section, "RotationAngle", 360)) is not None]
+    rotation = given[0] if given else None
     if given and max(given) - min(given) > 1.0:
         warnings.append(f"RotationAngle varies from {min(given):g} to {max(given):g}: the first was taken.")
     titles = " ".join(grammar.titles)
@@ -404,7 +424,8 @@ def _tomo5_axis(titles: str, rotation: float | None, warnings: list[str]) -> Kno
 
 def _title_number(pattern: re.Pattern[str], titles: str) -> float | None:
     found = pattern.search(titles)
-    return None if found is None else number(found[1].rstrip(",;]"))
+    angle = None if found is None else number(found[1].rstrip(",;]"))
+    return angle if angle is not None and abs(angle) <= 360 else None
 
 
 def _signed(angle: float) -> float:
@@ -419,31 +440,34 @@ def _apart(one: float, other: float) -> float:
     return min(difference, 180.0 - difference)
 
 
-def _first_number(sections: Sequence[Section], key: str) -> float | None:
-    return next((value for section in sections if (value := section.number(key)) is not None), None)
+def _number_up_to(section: Section, key: str, limit: float) -> float | None:
+    """Return a number that a microscope can have written."""
+    value = section.number(key)
+    return value if value is not None and abs(value) <= limit else None
 
 
 def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:
     """Return a positive number of the sections, else of the header."""
-    given = [value for section in sections if (value := section.number(key)) is not None and value > 0]
+    limit = _LARGEST[key]
+    given = [value for section in sections if (value := _number_up_to(section, key, limit)) is not None and value > 0]
     if given:
         if max(given) - min(given) > 1e-3 * max(given):
             warnings.append(f"{key} varies from {min(given):g} to {max(given):g}: the first was taken.")
         return Known(given[0], f"field {key}")
-    value = grammar.header.number(key)
+    value = _number_up_to(grammar.header, key, limit)
     if value is not None and value > 0:
         return Known(value, f"header {key}")
     text = grammar.header.text(key) or next((text for section in sections if (text := section.text(key))), None)
-    return Known(None, f"{key} is not in the file" if text is None else f"{key} = {text} in the file")
+    return Known(None, f"{key} is not in the file" if text is None else f"{key} = {text[:20]} in the file")
 
 
 def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str) -> Known[float]:
     """Return the pixel size of the movie, A. PixelSpacing is that of the image, at its binning."""
     spacing = _positive(grammar, sections, "PixelSpacing", [])
-    binning = _first_number(sections, "Binning")
+    binning = next((value for section in sections if (value := _number_up_to(section, "Binning", 64)) is not None), None)
     if spacing.value is None:
         return spacing
-    if binning is None or binning <= 0:
+    if binning is None or binning < 0.1:
         return Known(None, "Binning is not in the file")
     if binning < 1:
         return Known(spacing.value, f"{spacing.source}, Binning {binning:g}: super-resolution")

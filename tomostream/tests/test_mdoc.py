@@ -122,6 +122,20 @@ class TestDialects(unittest.TestCase):
         self.assertEqual([tilt.angle for tilt in facts.tilts], [-11.03, -8.03, -14.03])
         self.assertIsNone(facts.movie_pixel_size.value)
 
+    def test_a_jeol_series_is_read_like_any_of_serialem(self):
+        facts = read("jeol.mrc.mdoc")
+        self.assertEqual((facts.dialect, facts.tilt_axis.value, facts.voltage.value), ("SerialEM", 90.6, 120.0))
+        self.assertEqual([tilt.angle for tilt in facts.tilts], [-0.1, 1.9, 4.0])
+        self.assertAlmostEqual(facts.movie_pixel_size.value, 1.65)
+        self.assertFalse(any("title" in warning for warning in facts.warnings), facts.warnings)
+
+    def test_a_file_that_leaves_the_writer_unsaid_is_read_but_for_the_tilt_axis(self):
+        facts = read("leginon_like.mdoc")
+        self.assertEqual((facts.kind, facts.dialect, facts.tilt_axis.value), ("tilt-series", "unknown", None))
+        self.assertEqual([(tilt.movie, tilt.prior_dose.value) for tilt in facts.tilts],
+                         [("24jul16a_00012en.frames.tif", 0.0), ("24jul16a_00013en.frames.tif", 3.1),
+                          ("24jul16a_00014en.frames.tif", 6.2)])
+
     def test_wrapped_titles_and_equals_signs_in_values_are_read(self):
         facts = read("wrapped_title.mdoc")
         self.assertEqual((facts.dialect, facts.tilt_axis.value), ("SerialEM", -85.7))
@@ -247,6 +261,21 @@ class TestTraps(unittest.TestCase):
         self.assertEqual([(tilt.movie, tilt.angle, tilt.prior_dose.value) for tilt in facts.tilts],
                          [("b.tif", 6.0, 2.0), ("a.tif", 3.1, 4.0)])
 
+    def test_frame_doses_of_another_scale_do_not_stand_in_for_a_missing_dose(self):
+        facts = read_text(series_text([section(angle, f"ExposureDose = {dose}", "FrameDosesAndNumber = 0.03 10")
+                                       for angle, dose in ((0.0, 3), (3.0, "NaN"), (-3.0, 3))]) + "\n")
+        self.assertEqual([tilt.dose.value for tilt in facts.tilts], [3.0, None, 3.0])
+        self.assertIn("another scale", facts.tilts[1].dose.source)
+
+    def test_numbers_that_no_microscope_writes_are_unknown(self):
+        facts = read_text(series_text([section(angle, "ExposureDose = 1e300", "PriorRecordDose = 1e300", "Voltage = 300000",
+                                               "PixelSpacing = 1e99", "Binning = 1e-9", "RotationAngle = 1e9")
+                                       for angle in (0.0, 3.0, -3.0)], header="[T = SerialEM: x]\n") + "\n")
+        self.assertEqual({facts.voltage.value, facts.pixel_size.value, facts.tilt_axis.value, facts.movie_pixel_size.value},
+                         {None})
+        self.assertEqual({value for tilt in facts.tilts for value in (tilt.dose.value, tilt.prior_dose.value)}, {None})
+        self.assertEqual(facts.voltage.source, "Voltage = 300000 in the file")
+
     def test_two_images_at_one_angle_are_both_kept(self):
         facts = read_text(series_text([section(angle, f"SubFramePath = {name}.tif") for angle, name in
                                        ((0.0, "a"), (0.0, "b"), (3.0, "c"))]))
@@ -331,6 +360,12 @@ class TestFrames(unittest.TestCase):
         one = read("2023-09-25_14.13.07_Grid9-_template_0035.tif.mdoc")
         other = replace(one, tilts=(replace(one.tilts[0], movie="2023-09-25_14.13.07_Grid9-_template_0036.tif"),))
         self.assertEqual(group_frames([one, other]), [])
+
+    def test_single_particles_of_two_stage_tilts_make_no_series(self):
+        one = read("2023-09-25_14.13.07_Grid9-_template_0035.tif.mdoc")
+        frames = [replace(one, tilts=(replace(one.tilts[0], movie=f"a_{number:04d}.tif", angle=30.0 * (number % 2)),),
+                          frame_series="a") for number in range(12)]
+        self.assertEqual(group_frames(frames), [])
 
     def test_movies_that_a_series_mdoc_lists_are_left_to_it(self):
         (series,) = group_frames(self.frames())
