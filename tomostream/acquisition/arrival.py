@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """When a movie that is being written may be used. Pure: the caller looks at the file and the clock.
 
-A movie is used as soon as its structure is complete and it has stopped growing. A file that was closed or moved into place
-has; one on a network disk has when two looks saw the same. A TIFF that is written frame by frame is structurally complete
-after every frame, so a movie with fewer frames than the session's others waits for the file time-out.
+A movie is used as soon as its structure is complete and it has stopped growing. A file that was moved into place has; one
+that was closed has, unless it is a TIFF or EER file of a session that writes frame by frame: such a file is structurally
+complete, and may be closed, after every frame. So a movie with fewer frames than the session's others waits for the file
+time-out, and until the usual number is known a movie must be still for longer than its frames are apart. One on a network
+disk is still when two looks saw the same.
 """
 
 from __future__ import annotations
@@ -13,6 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
+#: Formats of which a file is complete after every frame.
+BY_FRAMES = (".tif", ".tiff", ".eer")
+#: How many times the time between its frames a movie must be still, while nobody knows how many frames it will have.
+STILL_GAPS = 3.0
+#: Seconds between two looks at a file that is being written to all the time.
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Candidate:
     closed: bool = False
     due: float = 0.0
     reason: str = "just seen"
+    moved: bool = False
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,19 @@ class Arrivals:
         self.time_out = time_out
         self.waiting: dict[str, Candidate] = {}
         self._frames: Counter[int] = Counter()
+        self._frame_gap: float | None = None
 
-    def see(self, path: str, size: int, mtime: float, now: float, closed: bool = False) -> None:
-        """A file is new, has changed, or was closed by its writer."""
+    def see(self, path: str, size: int, mtime: float, now: float, closed: bool = False, moved: bool = False) -> None:
+        """A file is new, has changed, was closed by its writer, or was moved into place."""
         old = self.waiting.get(path)
-        changed = old is None or (old.size, old.mtime) != (size, mtime)
-        self.waiting[path] = Candidate(
-            path, size, mtime, now if old is None else old.first_seen,
-            now if old is None or changed else old.last_change,
-            closed or (old is not None and old.closed and not changed), now, "just seen" if old is None else old.reason)
+        if old is None:
+            self.waiting[path] = Candidate(path, size, mtime, now, now, closed, now, moved=moved)
+            return
+        changed = (old.size, old.mtime) != (size, mtime)
+        due = now if closed or moved or not changed else max(now, min(old.due, now + LOOK_SECONDS))
+        self.waiting[path] = replace(
+            old, size=size, mtime=mtime, last_change=now if changed else old.last_change, due=due,
+            closed=closed or (old.closed and not changed), moved=moved or (old.moved and not changed))
 
     def forget(self, path: str) -> None:
         self.waiting.pop(path, None)
@@ -92,20 +106,38 @@ class Arrivals:
         still = now - candidate.last_change
         expired = still >= self.time_out
         if state == COMPLETE:
+            self._note_growth(candidate, frames)
+            candidate = replace(candidate, frames=frames)
             usual = self.usual_frames()
             short = usual is not None and frames is not None and frames < usual
-            if expired or (not short and (candidate.closed or still >= self.settle)):
+            quiet = self._quiet_time(candidate, usual)
+            if expired or (not short and still >= quiet):
                 return self._decide(path, "ready", frames=frames)
             if short:
                 reason = f"has {frames} frames so far, the others have {usual}"
                 return self._wait(candidate, candidate.last_change + self.time_out, reason)
-            return self._wait(candidate, candidate.last_change + self.settle, "is complete, may still be written to")
+            return self._wait(candidate, candidate.last_change + quiet, "is complete, may still be written to")
         if state == UNKNOWN and expired:
             return self._decide(path, "ready", frames=frames)
         if expired or (state == BROKEN and still >= min(self.time_out, 5.0)):
-            return self._decide(path, "failed", f"is not complete ({reason.rstrip('.')}) and has not changed for {still:.0f} s")
+            return self._decide(path, "failed",
+                                f"is not complete ({reason.rstrip('.')}) and has not changed for {still:.0f} s")
         wait = min(self.time_out, 5.0) if state == BROKEN else self.time_out
         return self._wait(candidate, candidate.last_change + wait, reason)
+
+    def _note_growth(self, candidate: Candidate, frames: int | None) -> None:
+        """A file that was complete with fewer frames before: this session writes by frames, so far apart."""
+        if candidate.frames is not None and frames is not None and frames > candidate.frames:
+            gap = (candidate.last_change - candidate.first_seen) / (frames - 1) if frames > 1 else 0.0
+            self._frame_gap = max(self._frame_gap or 0.0, gap)
+
+    def _quiet_time(self, candidate: Candidate, usual: int | None) -> float:
+        """Seconds without a change after which a complete file counts as written."""
+        if candidate.moved:
+            return 0.0
+        if usual is None and candidate.path.lower().endswith(BY_FRAMES):
+            return min(self.time_out, max(2 * self.settle, STILL_GAPS * (self._frame_gap or 0.0)))
+        return 0.0 if candidate.closed else self.settle
 
     def leftovers(self) -> Iterator[Candidate]:
         """What never became complete, when the session ends."""

@@ -91,6 +91,7 @@ class Session:
         self._stopped = False
         self._ended = False
         self._forcing = False
+        self._touched: dict[int, Series] = {}
         self._last_news: float | None = None
         self._last_mdoc = -math.inf
 
@@ -126,6 +127,11 @@ class Session:
         return [*(self._state(series) for series in self._series.values()),
                 *(SeriesState("", basename(path), "ignored", reason, 0, 0, 0, None, 0)
                   for path, reason in self._ignored.items())]
+
+    def changed_states(self) -> list[SeriesState]:
+        """Return where the series stand of which something changed since this was last asked."""
+        touched, self._touched = self._touched, {}
+        return [self._state(series) for series in touched.values()]
 
     def unassigned(self) -> dict[str, str]:
         """Return the movies that are in no series, and why. Some are normal: repeated exposures, targets, tests."""
@@ -171,6 +177,7 @@ class Session:
 
     def _read(self, series: Series, facts: MdocFacts, decisions: list[Decision]) -> None:
         """Take a reading into its series, then see what follows from it."""
+        self._touched[id(series)] = series
         before, was_open = len(series.exposures), series.open_section
         change = series.read(facts, self._now)
         if change.retired:
@@ -275,6 +282,7 @@ class Session:
             production.alive_since = self._now
             self._last_news = self._now
         production.alive, production.why_dead = event.alive, event.reason
+        self._touched.update(self._pending)
         if event.alive:
             for series in list(self._pending.values()):
                 self._schedule(series, self._now)
@@ -427,6 +435,7 @@ class Session:
         self._set(series, exposure, "aligned")
 
     def _set(self, series: Series, exposure: Exposure, state: str, reason: str = "") -> None:
+        self._touched[id(series)] = series
         exposure.state, exposure.reason = state, reason
         if state == "missing" and exposure.ident in series.exposures:
             series.missing[exposure.ident] = exposure
@@ -562,6 +571,7 @@ class Session:
 
     def _enter(self, series: Series, phase: str) -> None:
         series.phase = phase
+        self._touched[id(series)] = series
         for group, inside in ((self._acquiring, phase == "acquiring"), (self._pending, series.pending)):
             if inside:
                 group[id(series)] = series

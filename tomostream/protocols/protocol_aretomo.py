@@ -39,7 +39,7 @@ from tomostream.protocols import engines
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
-from tomostream.streaming.watch import FINISHED, RUNNING
+from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
 
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
 CPU_COMMAND = "tomostream-aretomo"
@@ -107,6 +107,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     _possibleOutputs = {ALIGNED: SetOfTiltSeries, TOMOGRAMS: SetOfTomograms, CTFS: SetOfCTFTomoSeries,
                         FAILED: SetOfTiltSeries}
 
+    done_event = ledger.RECONSTRUCTED
+
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
         ProtAreTomoAlignRecon._defineParams(self, form)
@@ -115,18 +117,20 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             "The tilt series from the compose protocol. The set may still be empty and growing. To skip the alignment they "
             "must be aligned already.")
         form.getParam("makeTomo").help.set("No: the series are aligned only.")
-        form.getParam("doEvenOdd").help.set("Also reconstructs the even and the odd series, with the alignment of the whole one. "
-                                            "The compose protocol must have made them.")
-        form.getParam("doEstimateCtf").help.set("Estimates the defocus of every tilt. Needs pixel size, voltage and spherical "
-                                                "aberration, which the import form asks for.")
-        form.getParam("doDW").help.set("Weights the spatial frequencies of each tilt by the dose that the specimen had received "
-                                       "before it.")
+        form.getParam("doEvenOdd").help.set(
+            "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol must "
+            "have made them.")
+        form.getParam("doEstimateCtf").help.set(
+            "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the import form "
+            "asks for.")
+        form.getParam("doDW").help.set(
+            "Weights the spatial frequencies of each tilt by the dose that the specimen had received before it.")
         form.getParam("extraParams").default.set("")
         form.getParam("numberOfThreads").default.set(3)
         form.addSection(label="Streaming")
         form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
-                      help="When series come faster than they are processed: Yes takes the newest first, so that you see what "
-                           "the microscope does now; No takes them in order.")
+                      help="When series come faster than they are processed: Yes takes the newest first, so that you see "
+                           "what the microscope does now; No takes them in order.")
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
@@ -182,15 +186,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         new = [row.getObjId() for row in rows]
         self._new += [(row_id, self._reader.version_of(row_id)) for row_id in new]
         self._new += [(row_id, version) for row_id, version in replaced if row_id not in new]
-        self.trouble(f"the tilt series cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
+        self.trouble("input", f"the tilt series cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         if self.stop_asked():
             return True
-        if not closed:
-            return False
         state = self.producer_state(self.inputSetOfTiltSeries)
-        if state not in (FINISHED, RUNNING):
-            self.trouble(f"the compose protocol is {state}: it must be continued before more series come")
-        return state == FINISHED
+        self.trouble("producer", f"the compose protocol is {state}: it must be continued before more series come"
+                     if state in (DEAD, STOPPED) else "")
+        return closed and state == FINISHED
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
@@ -203,7 +205,12 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             running = self.attempts.get(series_id)
             if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
                 continue
-            task = Task(series_id, (series_id, self._source(series)), version, needs_gpu=self._program.gpu)
+            try:
+                source = self._source(series)
+            except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
+                self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
+                continue
+            task = Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
             self.tell(series_id, ledger.STARTED, f"to be aligned and reconstructed, {series.getSize()} tilts",
                       {"version": version, "tilts": series.getSize()})
             yield task
@@ -223,7 +230,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                                     None if acquisition is None else acquisition.getDoseInitial(), image.isEnabled(),
                                     transform))
         width, height, _ = series.getDim() or series.getFirstItem().getDim()
-        source = Source(series.getTsId(), os.path.abspath(stack), even and os.path.abspath(even), odd and os.path.abspath(odd),
+        even, odd = even and os.path.abspath(even), odd and os.path.abspath(odd)
+        source = Source(series.getTsId(), os.path.abspath(stack), even, odd,
                         (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts))
         commands = {"command": self._genAretomoCmd(series, "IN", series.getTsId()),
                     "half_command": self._genAretomoCmd(series, "IN", series.getTsId(), even=True)}
@@ -490,6 +498,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             note = (quality.ctf_note if quality else "") or "the program wrote none"
             self.warning(f"No CTF for {task.key}: {note}. Tilt series and tomograms come without it.")
 
+    def found_evidence(self, key: str, version: int) -> dict:
+        folder = self._getExtraPath(key if version == 1 else f"{key}-v{version}")
+        tomogram = os.path.join(folder, f"{key}.mrc")
+        return {"folder": folder, "tomogram": tomogram if os.path.exists(tomogram) else None}
+
     def on_failed(self, task: Task, reason: str) -> None:
         """The series goes to FailedTiltSeries as it came."""
         if FAILED not in self.outputs:
@@ -531,7 +544,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if self.alignZfile.get() and not os.path.exists(self.alignZfile.get()):
             errors.append(f"There is no file {self.alignZfile.get()} with volume heights.")
         if ".mrc" in os.path.abspath(self._getPath()):
-            errors.append("The folder of the project has .mrc in its name: AreTomo2 would write its files elsewhere. Rename it.")
+            errors.append("The folder of the project has .mrc in its name: AreTomo2 would write its files elsewhere. "
+                          "Rename it.")
         return errors
 
     def _warnings(self):
@@ -553,8 +567,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             return ["No tilt series was processed yet."]
         gpu = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND).gpu
         method = "SART" if self.reconMethod.get() == 0 else "weighted back-projection"
-        return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, binning {self.binFactor.get()}) with "
-                f"{'AreTomo2' if gpu else 'the CPU engine of tomostream'}."]
+        return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, binning {self.binFactor.get()}) "
+                f"with {'AreTomo2' if gpu else 'the CPU engine of tomostream'}."]
 
     def _citations(self):
         return ["Zheng2022"]

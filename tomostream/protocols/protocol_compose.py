@@ -39,6 +39,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     _devStatus = BETA
     _possibleOutputs = {TILT_SERIES: SetOfTiltSeries}
 
+    done_event = ledger.COMPOSED
+
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
         form.addSection(label="Input")
@@ -98,7 +100,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._reader = self.row_reader(self.inputMicrographs)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
         self._files = FolderWatch(os.path.join(self.filesPath.get(), self.mdocPattern.get()), self.watcher,
-                                  poll=self.pollSeconds.get(), full_every=10.0)
+                                  poll=self.pollSeconds.get(), full_every=60.0)
         output = self.open_output(TILT_SERIES, SetOfTiltSeries, self._template(), "_tsId", "tiltseries.sqlite",
                                   source="inputMicrographs")
         self.done.update(output.versions)
@@ -112,7 +114,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         if movies is not None and movies.get() is not None:
             folders.append(os.path.dirname(movies.get().getFileName()))
         for folder in folders:
-            self.watcher.add(os.path.join(folder, "extra"))
+            self.watcher.add(os.path.join(folder, "extra"), only=frozenset([ledger.NAME]))
         return folders
 
     def _policy(self) -> events.Policy:
@@ -127,8 +129,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         for series_id, version in self.outputs[TILT_SERIES].versions.items():
             record = SeriesRecord.read(self._sidecar(series_id, version))
             if record is None:
-                self.warning(f"{series_id}: of which movies it was made is not known any more ({self._sidecar(series_id, version)}"
-                             " is gone); it stays as it is")
+                self.warning(f"{series_id}: of which movies it was made is not known any more "
+                             f"({self._sidecar(series_id, version)} is gone); it stays as it is")
                 continue
             self._feed(events.Restored(
                 series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, time.time(),
@@ -174,8 +176,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             odd, even = (pair[0], pair[1]) if pair is not None and len(pair) == 2 else ("", "")
             self._micrographs[key] = (row.getFileName(), odd, even)
             self._feed(events.MicrographReady(key, now, self._reader.version_of(row.getObjId())))
-        if self._reader.trouble:
-            self.trouble(f"the micrographs cannot be read now: {self._reader.trouble}")
+        self.trouble("input", f"the micrographs cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         self._watch_state(closed, now)
 
     def _watch_state(self, closed: bool, now: float) -> None:
@@ -195,7 +196,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._feed(events.MdocRead(read_mdoc(path), now))
         for path in self._files.gone():
             self._feed(events.MdocGone(path, now))
-        self.trouble(f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
+        self.trouble("mdocs", f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
 
     def next_deadline(self):
         deadlines = [time.time() + self._files.seconds_to_next_look()]
@@ -236,7 +237,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _tell_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
         self._told_at = time.time()
-        for state in self._session.states():
+        for state in self._session.changed_states():
             if not state.series_id:
                 continue
             counts = (state.state, state.tilts_seen, state.tilts_aligned, state.tilts_failed, state.version)
@@ -317,11 +318,12 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def on_registered(self, task: Task, result: object) -> None:
         record: SeriesRecord = task.arguments[0]
         left = f", without {len(record.left_out)}" if record.left_out else ""
-        evidence = {"version": record.version, "name": record.series_name, "tilts": len(record.tilts),
-                    "movies": [tilt.movie for tilt in record.tilts], "tilt_axis": record.tilt_axis,
-                    "tilt_axis_source": record.tilt_axis_source, "warnings": record.warnings,
-                    "left_out": [list(each) for each in record.left_out], "because": record.evidence}
-        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}", evidence)
+        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
+                  evidence_of(record))
+
+    def found_evidence(self, key: str, version: int) -> dict:
+        record = SeriesRecord.read(self._sidecar(key, version))
+        return {} if record is None else evidence_of(record)
 
     def on_end(self):
         self.tell("", ledger.SESSION, f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed")
@@ -348,8 +350,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _warnings(self):
         warnings = []
         if self.time4NextTilt.toSeconds() < 20:
-            warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed before "
-                            "its last tilts (they would compose it again, as a higher version).")
+            warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed "
+                            "before its last tilts (they would compose it again, as a higher version).")
         if self.doEvenOdd.get() and not hasattr(self.inputMicrographs.getObjValue(), "micrographsEven"):
             warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
         return warnings
@@ -366,6 +368,14 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _citations(self):
         return ["Mastronarde2005"]
+
+
+def evidence_of(record: SeriesRecord) -> dict:
+    """What the ledger tells of a composed series."""
+    return {"version": record.version, "name": record.series_name, "tilts": len(record.tilts),
+            "movies": [tilt.movie for tilt in record.tilts], "tilt_axis": record.tilt_axis,
+            "tilt_axis_source": record.tilt_axis_source, "warnings": record.warnings,
+            "left_out": [list(each) for each in record.left_out], "because": record.evidence}
 
 
 def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:

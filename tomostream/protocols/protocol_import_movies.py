@@ -59,6 +59,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     _possibleOutputs = {MOVIES: SetOfMovies}
     _outputClassName = "SetOfMovies"
 
+    done_event = ledger.IMPORTED
+
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
         ProtImportMicBase._defineParams(self, form)
@@ -101,8 +103,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                            ("magnification", "Nominal magnification")):
             field = form.getParam(name)
             field.default.set(None)
-            field.validators = [params.Format(int if name == "magnification" else float, error="should be a number, or empty",
-                                              allowsNull=True)]
+            field.validators = [params.Format(int if name == "magnification" else float,
+                                              error="should be a number, or empty", allowsNull=True)]
             field.help.set(f"{unit}. Empty: it is read from the first mdoc"
                            + (", or from the header of the first movie" if name == "samplingRate" else "")
                            + "; until then movies wait.")
@@ -120,8 +122,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
         self._names: dict[str, str] = {}
+        self._taken: set[str] = set()
         self._registered: dict[str, tuple[int, float]] = {}
-        self._failed: dict[str, int] = {}
         self._news_at = time.time()
         output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
         self.done.update(output.versions)
@@ -146,6 +148,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _remember_files(self) -> None:
         """From the ledger of the run before: which file gave which movie, to notice a file that was written again."""
+        versions: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
             source = entry.evidence.get("file")
             if source is None:
@@ -153,8 +156,17 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             self._names[str(source)] = entry.item
             if entry.event in (ledger.IMPORTED, ledger.REPLACED) and entry.item in self.done:
                 self._registered[entry.item] = (int(entry.evidence["size"]), float(entry.evidence["mtime"]))
-        for name in self.done.keys() - self._registered.keys():
-            self._registered[name] = self._size_of(self._getExtraPath(name))
+                versions[entry.item] = int(entry.evidence.get("version", 1))
+        for name, version in self.done.items():
+            if versions.get(name, 0) < version:         # killed before it was told: the link or the copy knows
+                target = self._getExtraPath(name)
+                self._registered[name] = self._size_of(target)
+                self._names[self._source_of(target)] = name
+        self._taken = set(self._names.values())
+
+    @staticmethod
+    def _source_of(target: str) -> str:
+        return os.readlink(target) if os.path.islink(target) else target
 
     @staticmethod
     def _size_of(path: str) -> tuple[int, float]:
@@ -168,14 +180,29 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def watch(self) -> bool:
         now = time.time()
         for path, seen in self._files.changes():
-            if self._wanted(path) and self._registered.get(self._names.get(path, "")) != (seen.size, seen.mtime):
-                self._arrivals.see(path, seen.size, seen.mtime, now, closed=self.watcher.was_closed(path))
+            if self._wanted(path) and not self._known(path, seen.size, seen.mtime):
+                written = self.watcher.how_written(path)
+                self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
                 self._news_at = now
+        for path in self._files.gone():
+            self._arrivals.forget(path)
+        self.trouble("folder", f"no movies can be found: {self._files.trouble}" if self._files.trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
         if now - self._news_at > self.timeout.toSeconds() and not self.attempts:
             return self._end(f"no new movie came for {self.timeout.get()}")
         return False
+
+    def _known(self, path: str, size: int, mtime: float) -> bool:
+        """Whether this very file is imported already. A copy has its source's time, and may be all that is known of it."""
+        name = self._names.get(path) or self._names.get(os.path.abspath(path))
+        if name is None and self.copyFiles.get():
+            plain = os.path.basename(path).replace(" ", "_")
+            name = self._names.get(self._getExtraPath(plain))
+        if name is None or self._registered.get(name) != (size, mtime):
+            return False
+        self._names[path] = name
+        return True
 
     def _wanted(self, path: str) -> bool:
         return (path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
@@ -199,6 +226,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         now = time.time()
         ending = self._watch_ended or getattr(self, "_ending", False)
         for candidate in self._arrivals.due(now):
+            size, mtime = self._size_of(candidate.path)
+            if (size, mtime) != (candidate.size, candidate.mtime):      # between two looks at a network disk
+                self._arrivals.see(candidate.path, size, mtime, now)
             check = check_movie(candidate.path)
             if check.state in ("complete", "unknown") and not self._optics_known(candidate.path, check):
                 break
@@ -233,11 +263,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics_look = now + FACTS_SECONDS
         optics = find_optics(self._form_optics(), self._mdoc_files(), check.pixel_size)
         if optics.missing():
-            self.trouble(f"movies wait: the {optics.missing()} is not given in the form, and no mdoc file tells it yet")
+            self.trouble("optics", f"movies wait: the {optics.missing()} is not given in the form, and no mdoc file tells "
+                                   "it yet")
             self._missing_text = optics.missing()
             return False
         self._optics = optics
-        self.trouble("")
+        self.trouble("optics", "")
         self.tell("", ledger.SESSION, f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})")
         self._describe_set(check)
         return True
@@ -280,11 +311,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         name = self._names.get(path)
         if name is None:
             name = os.path.basename(path).replace(" ", "_")
-            if name in self._names.values():
+            if name in self._taken:
                 name = f"{os.path.basename(os.path.dirname(path))}_{name}".replace(" ", "_")
-            while name in self._names.values():
+            while name in self._taken:
                 name = "_" + name
             self._names[path] = name
+            self._taken.add(name)
         return name
 
     def _task(self, path: str, check: MovieCheck) -> Task:
@@ -308,6 +340,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             shutil.copyfile(source, part)
             if os.path.getsize(part) != size:
                 raise BadInput(f"{source} changed while it was copied")
+            os.utime(part, (task.arguments[2], task.arguments[2]))
             os.replace(part, target)
         except OSError as error:
             raise BadInput(f"{source} cannot be copied into the project: {error}") from error
@@ -339,10 +372,16 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def on_registered(self, task: Task, result: object) -> None:
         source, size, mtime, *_, frames = task.arguments
         self._registered[task.key] = (size, mtime)
-        event, text = ledger.IMPORTED, f"imported, {frames} frames" if frames else "imported"
+        text = f"imported, {frames} frames" if frames else "imported"
+        evidence = {"file": source, "size": size, "mtime": mtime, "version": task.version}
         if task.version > 1:
-            event, text = ledger.REPLACED, f"the file was written again: version {task.version} replaces the one before"
-        self.tell(task.key, event, text, {"file": source, "size": size, "mtime": mtime, "version": task.version})
+            self.tell(task.key, ledger.REPLACED,
+                      f"the file was written again: version {task.version} replaces the one before", evidence)
+        self.tell(task.key, ledger.IMPORTED, text, evidence)
+
+    def found_evidence(self, key: str, version: int) -> dict:
+        size, mtime = self._registered[key]
+        return {"file": self._source_of(self._getExtraPath(key)), "size": size, "mtime": mtime}
 
     def on_end(self):
         done = len(self.outputs[MOVIES].ids)

@@ -25,7 +25,7 @@ from tomostream.protocols import engines
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
-from tomostream.streaming.watch import FINISHED, RUNNING
+from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
 
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
 #: Output -> what the program appends to the name of the file.
@@ -118,17 +118,13 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for row_id in versions.keys() - {row.getObjId() for row in rows}:
             rows.append(self._reader.item(row_id))
         self._new += rows
-        if self._reader.trouble:
-            self.trouble(f"the movies cannot be read now: {self._reader.trouble}")
+        self.trouble("input", f"the movies cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         if self.stop_asked():
             return True
-        return closed and self._producer_ended()
-
-    def _producer_ended(self) -> bool:
         state = self.producer_state(self.inputMovies)
-        if state not in (FINISHED, RUNNING):
-            self.trouble(f"the import is closed but its run is {state}: it must be continued before more movies come")
-        return state == FINISHED
+        self.trouble("producer", f"the import is {state}: it must be continued before more movies come"
+                     if state in (DEAD, STOPPED) else "")
+        return closed and state == FINISHED
 
     def decide(self) -> Iterable[Task]:
         new, self._new = self._new, []
@@ -249,6 +245,10 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
         self.tell(task.key, ledger.ALIGNED, f"aligned, drift {result.drift:.1f} px", evidence)
+
+    def found_evidence(self, key: str, version: int) -> dict:
+        stem = f"{removeBaseExt(key)}{'' if version == 1 else f'-v{version}'}_aligned_mic"
+        return {"file": self._getExtraPath(f"{stem}.mrc")}
 
     def on_end(self):
         done = len(self.outputs[MICROGRAPHS].ids)

@@ -12,6 +12,8 @@ import collections
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -50,19 +52,26 @@ class GpuSlots:
             self._free.append(gpus)
 
 
+#: Descriptors of the lock files that this thread's program inherits.
+_HELD = threading.local()
+
+
 @contextmanager
 def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None):
     """Hold the GPUs against every other tomostream protocol of this machine while a program runs.
 
-    One lock file a GPU and slot, in the machine's temporary folder; the kernel frees it when its holder dies. GPUs are
-    taken in ascending order, so two protocols that want the same pair cannot wait for each other.
+    One lock file a GPU and slot, in the machine's temporary folder; the kernel frees it when its holders are gone. The
+    program inherits it: one that outlives a killed protocol keeps its GPU. GPUs are taken in ascending order, so two
+    protocols that want the same pair cannot wait for each other.
     """
-    held = []
+    held: list = []
     try:
         for gpu in sorted(set(gpus)):
             held.append(_lock_one(gpu, stop or threading.Event()))
+        _HELD.descriptors = tuple(file.fileno() for file in held)
         yield
     finally:
+        _HELD.descriptors = ()
         for file in held:
             file.close()
 
@@ -92,8 +101,9 @@ def _open_lock(path: str):
     try:
         return open(path, "rb")
     except FileNotFoundError:
-        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o644))
-        return open(path, "rb")
+        descriptor = os.open(path, os.O_CREAT | os.O_RDONLY, 0o644)
+        os.fchmod(descriptor, 0o644)        # whatever the umask: other users lock it too
+        return os.fdopen(descriptor, "rb")
 
 
 class Worker(StepThread):
@@ -223,6 +233,23 @@ class _Turn:
 
 class EventStepExecutor(EventLoop, ThreadStepExecutor):
     """On this machine."""
+
+    def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
+        """As upstream's, but the program inherits the GPU locks of its thread, and the log gets one line without colours.
+
+        Raises
+        ------
+        subprocess.CalledProcessError : the exit status was not 0.
+        """
+        command = process.buildRunCommand(programName, params, numberOfMpi, self.hostConfig, env,
+                                          gpuList=self._getGPUListForCommand(programName, params),
+                                          context=self.protocol.getSubmitDict()).strip()
+        log.info("runs: %s", command)
+        with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr, env=env,
+                              cwd=cwd, executable=executable, pass_fds=getattr(_HELD, "descriptors", ())) as child:
+            status = child.wait()
+        if status != 0:
+            raise subprocess.CalledProcessError(status, programName)
 
 
 class EventQueueStepExecutor(EventLoop, QueueStepExecutor):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import threading
 import time
@@ -25,7 +26,6 @@ from pyworkflow.protocol import (
     STATUS_FAILED,
     STATUS_FINISHED,
     FloatParam,
-    IntParam,
     ProtStreamingBase,
     params,
 )
@@ -34,12 +34,13 @@ from pyworkflow.protocol.protocol import FunctionStep, StepSet
 from tomostream import ledger
 from tomostream.streaming import watch
 from tomostream.streaming.executor import EventLoop
+from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
+from tomostream.streaming.values import convert
 
 STOP_FILE = "STOP_STREAMING.TXT"
 #: Programs write here first; what is complete is renamed into extra/.
 WORK_FOLDER = ".work"
-NUMBERS = (FloatParam, IntParam)
 #: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
 GUI_SECONDS = 1.0
 #: Seconds without any event after which a turn is taken all the same.
@@ -99,6 +100,8 @@ class StreamingProtocol(ProtStreamingBase):
     """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
 
     _stepsCheckSecs = IDLE_SECONDS
+    #: The event with which an item ends well in the ledger of this protocol.
+    done_event = ledger.ALIGNED
 
     # ------------------------------------------------------------------ the parts that a protocol fills in
     def open_outputs(self) -> None:
@@ -128,6 +131,10 @@ class StreamingProtocol(ProtStreamingBase):
 
     def on_registered(self, task: Task, result: object) -> None:
         """The rows of a task are on disk: say so in the ledger."""
+
+    def found_evidence(self, key: str, version: int) -> dict:
+        """For the ledger: what is known of an item that was registered by a run that was killed before it could tell."""
+        return {}
 
     def on_end(self) -> None:
         """Everything is done, the outputs are about to be closed."""
@@ -162,11 +169,20 @@ class StreamingProtocol(ProtStreamingBase):
         return os.path.exists(self._getExtraPath(STOP_FILE))
 
     def processImportDict(self, importDict, importDir):
-        """A workflow file as it comes in: a number that was left empty in a template is not given, and folders stay as
-        they are (pwem looks for relative ones beside the file, and fails on a folder without a slash that is not there
-        yet)."""
-        empty = {name for name, value in importDict.items() if value == "" and isinstance(self.getParam(name), NUMBERS)}
-        return {name: None if name in empty else value for name, value in importDict.items()}
+        """A workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
+        an empty number is none, and folders stay as they are: pwem looks for relative ones beside the file, and fails on
+        a folder without a slash that is not there yet."""
+        return {name: self._imported(name, value) for name, value in importDict.items()}
+
+    def _imported(self, name: str, value: object) -> object:
+        param = self.getParam(name)
+        points = isinstance(value, str) and re.fullmatch(r"\d+\.[A-Za-z_].*", value.strip())
+        if param is None or points:         # "2.outputMovies" is another protocol's output
+            return value
+        try:
+            return convert(param, value)
+        except ValueError as error:
+            raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
 
     def threads_problem(self) -> list[str]:
         """For `_validate`: one thread would leave none for the programs."""
@@ -192,18 +208,21 @@ class StreamingProtocol(ProtStreamingBase):
         self._ended_steps: list = []
         self._to_confirm: list[tuple[Task, object]] = []
         self._superseded: dict[str, Task] = {}
-        self._watch_ended = self._complete = self._dirty = False
+        self._watch_ended = self._complete = self._dirty = self._said_end = False
         self._gui_at, self._jobs, self._jobs_lock = 0.0, [], threading.Lock()
-        self._trouble = ""
+        self._troubles: dict[str, str] = {}
         self.stop_event = threading.Event()
         self._start_over_if_stopped()
+        orphans = end_orphans(self._getExtraPath(WORK_FOLDER))
         shutil.rmtree(self._getExtraPath(WORK_FOLDER), ignore_errors=True)
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
-        self.watcher.ignored.add(os.path.realpath(self.ledger.path))
-        self.watcher.add(self._getExtraPath())
+        self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE]))
         self.open_outputs()
         self.say_start()
+        if orphans:
+            self.tell("", ledger.SESSION, f"ended {orphans} programs that the run before this one left behind")
+        self._mend_ledger()
         self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
 
     def _start_over_if_stopped(self) -> None:
@@ -216,6 +235,17 @@ class StreamingProtocol(ProtStreamingBase):
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
         self.tell("", ledger.SESSION, f"{self.getRunName() or self._label} {text}")
+
+    def _mend_ledger(self) -> None:
+        """A run that was killed between the output and the ledger left items untold: tell them."""
+        told: dict[str, int] = {}
+        for entry in ledger.read(self.ledger.path):
+            if entry.event == self.done_event:
+                told[entry.item] = int(entry.evidence.get("version", 1))
+        for key, version in self.done.items():
+            if told.get(key, 0) < version:
+                self.ledger.write(key, self.done_event, "registered before the protocol was continued",
+                                  {"version": version, **self.found_evidence(key, version)})
 
     def tell(self, item: str, event: str, reason: str, evidence: dict | None = None, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
@@ -308,36 +338,41 @@ class StreamingProtocol(ProtStreamingBase):
             for output in reversed(dirty):
                 output.commit()
         except NotCommitted as error:
-            self.trouble(f"the results cannot be written now ({error}); they are kept and tried again")
+            self.trouble("output", f"the results cannot be written now ({error}); they are kept and tried again")
             return
-        if self.ledger.trouble:
-            self.trouble(f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept")
-        else:
-            self.trouble("")
+        self.trouble("output", "")
+        self.trouble("ledger", f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept"
+                     if self.ledger.trouble else "")
         if dirty:
             self._dirty = True
         confirmed, self._to_confirm = self._to_confirm, []
         for task, result in confirmed:
             self.on_registered(task, result)
 
-    def trouble(self, text: str) -> None:
-        """Something keeps the protocol from going on; told once when it begins and once when it is over."""
-        if text and not self._trouble:
-            self.warning(text[0].upper() + text[1:])
-            self.ledger.write("", ledger.WAITING, text)
-        elif not text and self._trouble:
-            self.info("That is over: everything that waited is written.")
-            self.ledger.write("", ledger.SESSION, f"over: {self._trouble}")
-        self._trouble = text
+    def trouble(self, topic: str, text: str) -> None:
+        """Something of this topic keeps the protocol from going on ("": no longer). Told when it begins and when it ends."""
+        before = self._troubles.pop(topic, "")
+        if text:
+            self._troubles[topic] = text
+            if not before:
+                self.warning(text[0].upper() + text[1:])
+                self.ledger.write("", ledger.WAITING, text)
+        elif before:
+            self.info(f"Over: {before}")
+            self.ledger.write("", ledger.SESSION, f"over: {before}")
+            for other in self._troubles.values():
+                self.ledger.write("", ledger.WAITING, other)
 
     def _close(self) -> bool:
         """Close the outputs; False when they cannot be written now."""
-        self.on_end()
+        if not self._said_end:
+            self._said_end = True
+            self.on_end()
         try:
             for output in self.outputs.values():
                 output.set_stream_state(Set.STREAM_CLOSED)
         except NotCommitted as error:
-            self.trouble(f"the outputs cannot be closed now ({error})")
+            self.trouble("output", f"the outputs cannot be closed now ({error})")
             return False
         self._dirty = True
         self.watcher.stop()
@@ -361,7 +396,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     def work_folder(self, name: str) -> str:
         """An empty folder for one run of a program, on the same disk as extra/."""
-        folder = self._getExtraPath(WORK_FOLDER, name)
+        folder = self._getExtraPath(WORK_FOLDER, str(os.getpid()), name)     # no other run's program writes here
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         return folder
@@ -426,9 +461,9 @@ class StreamingProtocol(ProtStreamingBase):
         """The incremental reader of an input set; its folder and its producer's are watched."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
-        self.watcher.add(folder)
-        self.watcher.add(os.path.join(folder, "extra"))
-        self.watcher.add(os.path.join(folder, "logs"))
+        self.watcher.add(folder, only=frozenset())
+        self.watcher.add(os.path.join(folder, "extra"), only=frozenset([ledger.NAME]))
+        self.watcher.add(os.path.join(folder, "logs"), only=frozenset())
         return watch.RowReader(items, REPLACED)
 
     @staticmethod
@@ -506,8 +541,9 @@ class StreamingProtocol(ProtStreamingBase):
         self._gui_at = now
         try:
             self._store_for_gui()
+            self.trouble("databases", "")
         except Exception as error:  # noqa: BLE001 - sqlite3's errors come wrapped in several ways; all mean "not now"
-            self.trouble(f"Scipion's own databases cannot be written now ({one_sentence(error)})")
+            self.trouble("databases", f"Scipion's own databases cannot be written now ({one_sentence(error)})")
 
     def _store_for_gui(self) -> None:
         if self._newSteps or self._changed_steps:

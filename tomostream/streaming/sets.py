@@ -11,19 +11,38 @@ same transaction as the row, and upstream's readers never look at it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from pyworkflow.object import Set
 
 REPLACED = "TomostreamReplaced"
 _CREATE = (f"CREATE TABLE IF NOT EXISTS {REPLACED} (seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER, "
            "item_key TEXT, version INTEGER)")
+_PROPERTY = ("INSERT INTO Properties (key, value) VALUES (?, ?) "
+             "ON CONFLICT(key) DO UPDATE SET value=excluded.value")
+_NEVER = object()
 _ADD = f"INSERT INTO {REPLACED} (item_id, item_key, version) VALUES (?, ?, ?)"
+
+
+#: Milliseconds that a commit waits for a lock before it is put off; pyworkflow would wait for 1000 s.
+BUSY_MS = 2000
 
 
 class NotCommitted(Exception):
     """The set could not be written now (disk full, locked); nothing of the change is visible. Try again."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change that waits for its commit. `makes_tables`: a set of its own (a tilt series) inside the set."""
+
+    key: str
+    apply: Callable[[], None]
+    makes_tables: bool = False
 
 
 class OutputSet:
@@ -40,7 +59,9 @@ class OutputSet:
         self.items = items
         self.key_attribute = key_attribute
         self._template = template
-        self._waiting: list[tuple[str, Callable[[], None]]] = []
+        self._waiting: list[_Change] = []
+        self._properties: dict[str, str | None] = {}
+        self._broken = False
         self._create_tables()
         self.ids: dict[str, int] = self._read_ids()
         self.versions: dict[str, int] = self._read_versions()
@@ -56,6 +77,7 @@ class OutputSet:
 
     def _create_tables(self) -> None:
         mapper = self.mapper
+        self.connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         columns = self._template.getObjDict(includeClass=True)
         if mapper.doCreateTables:
             mapper.db.createTables(columns)
@@ -84,12 +106,12 @@ class OutputSet:
     # ------------------------------------------------------------------ changing
     def put(self, key: str, item, version: int = 1, children: Iterable | None = None) -> None:
         """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
-        self._waiting.append((key, lambda: self._put(key, item, version, children)))
+        self._waiting.append(_Change(key, lambda: self._put(key, item, version, children), children is not None))
 
     def remove(self, key: str) -> None:
         """Remove an item at the next commit; it may not be there."""
         if key in self.ids:
-            self._waiting.append((key, lambda: self._remove(key)))
+            self._waiting.append(_Change(key, lambda: self._remove(key)))
 
     def _put(self, key: str, item, version: int, children: Iterable | None) -> None:
         old = self.ids.get(key)
@@ -132,6 +154,8 @@ class OutputSet:
                 getattr(item, flag).set(getattr(children[-1], question)())
 
     def _remove(self, key: str) -> None:
+        if key not in self.ids:
+            return
         self.connection.execute("DELETE FROM Objects WHERE id=?", (self.ids.pop(key),))
         self.versions.pop(key, None)
         self.items._size.set(max(0, self.items.getSize() - 1))
@@ -141,37 +165,48 @@ class OutputSet:
         return bool(self._waiting)
 
     def commit(self) -> bool:
-        """Make all waiting changes visible at once; True when there were any.
+        """Make all waiting changes visible; True when there were any.
+
+        Rows become visible at once; a tilt series with its images alone, because pyworkflow commits when it makes tables.
 
         Raises
         ------
-        NotCommitted : with SQLite's words; the changes wait for the next call.
+        NotCommitted : with SQLite's words; what is not visible waits for the next call.
         """
-        if not self._waiting:
-            return False
-        undo = self._remember()
+        changed = bool(self._waiting)
+        while self._waiting:
+            batch = list(itertools.takewhile(lambda change: not change.makes_tables, self._waiting)) or self._waiting[:1]
+            self._commit_batch(batch)
+            del self._waiting[:len(batch)]
+        return changed
+
+    def _commit_batch(self, batch: list[_Change]) -> None:
+        undo = self._remember(batch)
         try:
-            for _, change in self._waiting:
-                change()
+            if self._broken:
+                self._create_tables()
+                self._broken = False
+            for change in batch:
+                change.apply()
             self.write_properties()
             self.connection.commit()
         except (sqlite3.Error, OSError) as error:
             self._roll_back(undo)
             raise NotCommitted(str(error)) from error
-        self._waiting.clear()
-        return True
 
-    def _remember(self):
-        keys = {key for key, _ in self._waiting}
+    def _remember(self, batch: list[_Change]):
+        keys = {change.key for change in batch}
         return ({key: self.ids.get(key) for key in keys}, {key: self.versions.get(key) for key in keys},
                 self.items.getSize(), self.items._idCount)
 
     def _roll_back(self, undo) -> None:
         ids, versions, size, count = undo
+        self._properties.clear()
         try:
             self.connection.rollback()
         except sqlite3.Error:
             self.items.close()          # a broken connection: the next use opens a new one
+            self._broken = True
         for known, old in ((self.ids, ids), (self.versions, versions)):
             for key, value in old.items():
                 if value is None:
@@ -182,9 +217,16 @@ class OutputSet:
         self.items._idCount = count
 
     def write_properties(self) -> None:
-        """Size, stream state and what is known of the whole set, in the same transaction as the rows."""
-        for key, value in self.items.getObjDict().items():
-            self.mapper.setProperty(key, value)
+        """Size, stream state and what is known of the whole set, in the same transaction as the rows: what has changed.
+
+        Not `mapper.setProperty`: it lists all tables of the file twice for each property, and a set of a thousand tilt
+        series has thousands of tables.
+        """
+        values = {key: None if value is None else str(value) for key, value in self.items.getObjDict().items()}
+        values["self"] = self.items.getClassName()
+        changed = [(key, value) for key, value in values.items() if self._properties.get(key, _NEVER) != value]
+        self.connection.executemany(_PROPERTY, changed)
+        self._properties.update(changed)
 
     def set_stream_state(self, state: int) -> None:
         """Open or close the stream, committed.
@@ -195,8 +237,10 @@ class OutputSet:
         """
         try:
             self.items.setStreamState(state)
-            self.mapper.setProperty("self", self.items.getClassName())
             self.write_properties()
             self.connection.commit()
         except (sqlite3.Error, OSError) as error:
+            self._properties.clear()
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.rollback()
             raise NotCommitted(str(error)) from error

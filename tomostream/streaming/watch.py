@@ -24,6 +24,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
     "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs fhgfs ceph glusterfs afs 9p pvfs2 orangefs wekafs panfs ncpfs".split())
 #: Names that Scipion's sets give away when something was committed: the journal goes, or the -wal grows.
 JOURNAL, WAL = "-journal", "-wal"
+#: Milliseconds that a reader waits for a lock before it lets the rest go on; the rows come the next time.
+BUSY_MS = 1000
 
 
 def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
@@ -57,13 +59,19 @@ class Watcher(FileSystemEventHandler):
         self._wake = wake
         self._observer = None
         self._watched: dict[str, bool] = {}
+        self._only: dict[str, frozenset[str] | None] = {}
         self._changed: set[str] = set()
-        self._closed: set[str] = set()
-        self.ignored: set[str] = set()
+        self._closed: dict[str, str] = {}
 
-    def add(self, folder: str, recursive: bool = False) -> bool:
-        """Watch a folder; False when changes in it are not heard (network disk, no such folder, no inotify left)."""
+    def add(self, folder: str, recursive: bool = False, only: frozenset[str] | None = None) -> bool:
+        """Watch a folder; False when changes in it are not heard (network disk, no such folder, no inotify left).
+
+        Where `only` is given, nothing but databases and the files of these names wakes anybody; else what changes is
+        collected for `take`.
+        """
         folder = os.path.realpath(folder)
+        if only is None or folder not in self._only:
+            self._only[folder] = only
         if folder in self._watched:
             return self._watched[folder]
         if not os.path.isdir(folder):
@@ -74,7 +82,7 @@ class Watcher(FileSystemEventHandler):
     def _schedule(self, folder: str, recursive: bool) -> bool:
         try:
             if self._observer is None:
-                self._observer = Observer()
+                self._observer = Observer(generate_full_events=True)     # else a file moved in looks like one just made
                 self._observer.daemon = True
                 self._observer.start()
             self._observer.schedule(self, folder, recursive=recursive)
@@ -88,62 +96,104 @@ class Watcher(FileSystemEventHandler):
         return changed
 
     def on_any_event(self, event) -> None:
+        if event.event_type in ("opened", "closed_no_write"):
+            return
         path = os.fsdecode(event.dest_path or event.src_path)
-        if ".sqlite" in path or path.endswith((".db", ".db" + JOURNAL)):
+        if event.is_directory and event.event_type == "modified":
+            return
+        if path in self._watched and event.event_type == "deleted":
+            self._watched.pop(path)         # whoever makes it again will be watched anew
+        if is_database(path):
             deleted = event.event_type == "deleted" and path.endswith(JOURNAL)
             if deleted or (event.event_type == "modified" and path.endswith(WAL)):
                 self._wake()
             return
-        if event.event_type in ("opened", "closed_no_write") or path in self.ignored:
+        only = self._only.get(os.path.dirname(path))
+        if only is None:
+            self._collect(path, event)
+        elif os.path.basename(path) not in only:
             return
-        self._changed.add(path)
-        if event.event_type in ("closed", "moved"):
-            self._closed.add(path)
-        elif event.event_type == "modified":
-            self._closed.discard(path)
-        if event.event_type == "moved":
-            self._changed.add(os.fsdecode(event.src_path))
         self._wake()
 
-    def was_closed(self, path: str) -> bool:
-        """True once when the file was closed by its writer, or moved into place, before our eyes."""
+    def _collect(self, path: str, event) -> None:
+        self._changed.add(path)
+        if event.event_type == "closed" or (event.event_type == "moved" and event.dest_path):
+            self._closed[path] = event.event_type
+        elif event.event_type in ("modified", "deleted"):
+            self._closed.pop(path, None)
+        if event.event_type == "moved" and event.src_path:
+            self._changed.add(os.fsdecode(event.src_path))
+
+    def how_written(self, path: str) -> str:
+        """"closed" or "moved", told once, when the file was closed by its writer, or moved into place, before our eyes;
+        "" when it was not."""
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        if real in self._closed:
-            self._closed.discard(real)
-            return True
-        return False
+        return self._closed.pop(real, "")
 
     def stop(self) -> None:
         if self._observer is not None:
             self._observer.stop()
 
 
+def is_database(path: str) -> bool:
+    """Whether this is one of SQLite's files: what matters of them is the commit, not each write."""
+    return ".sqlite" in path or path.endswith((".db", ".db" + JOURNAL, ".db" + WAL))
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What a listing told of a file: enough to notice that it changed."""
+    """What a look told of a file: enough to notice that it changed."""
 
     size: int
     mtime: float
 
 
 @dataclass
+class _Folder:
+    """A folder as it was when last listed: names of the pattern, and its mtime at the last two listings (ns)."""
+
+    names: set[str] = field(default_factory=set)
+    mtimes: tuple[int, int] = (-1, -2)
+
+
 class FolderWatch:
     """Files of some patterns in a folder, told when they are new or changed.
 
-    `pattern` is a glob that may name subfolders (`*/frames/*.tif`, `**`). Where the watcher hears changes, only what
-    changed is looked at, and the whole folder once in `full_every` seconds, in case an event was lost (the kernel's
-    queue is finite). Elsewhere the whole folder is listed every `poll` seconds.
+    `pattern` is a glob that may name subfolders (`*/frames/*.tif`, `**`). What a look costs is what is new, not all:
+
+    - where the watcher hears changes, only what it heard of is looked at; everything once in `full_every` seconds, in case
+      an event was lost (the kernel's queue is finite);
+    - elsewhere, every `poll` seconds, a folder is listed if its own time has changed, and only names that are new, files
+      that changed lately and `SLICE` of the others, in turns, are looked at.
+
+    Parameters
+    ----------
+    pattern : glob.
+    watcher : wakes whoever calls `changes`.
+    poll, full_every : seconds.
     """
 
-    pattern: str
-    watcher: Watcher
-    poll: float = 5.0
-    full_every: float = 60.0
-    _seen: dict[str, Seen] = field(default_factory=dict)
-    _gone: list[str] = field(default_factory=list)
-    _next_full: float = 0.0
-    _heard: bool = False
-    trouble: str = ""
+    #: For how many seconds after its last change a file is looked at in every poll.
+    LATELY = 300.0
+    #: How many of the files that have been quiet for longer are looked at in one poll.
+    SLICE = 500
+
+    def __init__(self, pattern: str, watcher: Watcher, poll: float = 5.0, full_every: float = 600.0) -> None:
+        self.pattern, self.watcher, self.poll, self.full_every = pattern, watcher, poll, full_every
+        self.heard = False
+        self.trouble = ""
+        self._base = os.path.basename(pattern)
+        self._above = os.path.dirname(pattern)
+        if self._base == "**":
+            self._base, self._above = "*", pattern
+        self._folders: dict[str, _Folder] = {}
+        self._real: dict[str, str] = {}
+        self._seen: dict[str, Seen] = {}
+        self._lately: dict[str, float] = {}
+        self._quiet: list[str] = []
+        self._gone: list[str] = []
+        self._next_look = 0.0
+        self._next_full = 0.0
 
     def root(self) -> str:
         """The folder above the first wildcard."""
@@ -152,20 +202,16 @@ class FolderWatch:
             head = os.path.dirname(head)
         return head if os.path.isdir(head) else os.path.dirname(head) or "."
 
-    def _recursive(self) -> bool:
-        return glob.has_magic(os.path.dirname(self.pattern))
-
     def changes(self, now: float | None = None) -> list[tuple[str, Seen]]:
-        """(path, what is seen of it) for new and changed files, oldest first; `trouble` says why a folder is not read."""
+        """(path, what is seen of it) for new and changed files, oldest first; `trouble` says why a folder is not read.
+
+        `now` is the monotonic clock, in seconds.
+        """
         now = time.monotonic() if now is None else now
-        if now >= self._next_full:
-            paths = {self._own_name(path) for path in self._list()}
-            paths |= self._seen.keys()
-            self._next_full = now + (self.full_every if self._heard else self.poll)
-            self.watcher.take()
-        else:
-            paths = {self._own_name(path) for path in self.watcher.take() if self._matches(path)}
-        found = [(path, seen) for path in paths if (seen := self._look(path)) is not None]
+        paths = self._heard_of()
+        if paths is None or now >= self._next_look:
+            paths = (paths or set()) | self._look_around(now)
+        found = [(path, seen) for path in paths if (seen := self._look(path, now)) is not None]
         return sorted(found, key=lambda item: (item[1].mtime, item[0]))
 
     def gone(self) -> list[str]:
@@ -175,51 +221,120 @@ class FolderWatch:
 
     def seconds_to_next_look(self, now: float | None = None) -> float:
         now = time.monotonic() if now is None else now
-        return max(0.0, self._next_full - now)
+        return max(0.0, self._next_look - now)
 
-    def _list(self) -> list[str]:
+    # ------------------------------------------------------------------ what to look at
+    def _heard_of(self) -> set[str] | None:
+        """Own names of the files of which the watcher heard; None when there is a folder that is not known yet."""
+        paths: set[str] | None = set()
+        for path in self.watcher.take():
+            folder = self._real.get(os.path.dirname(path))
+            if path in self._real:
+                paths = None
+            elif folder is None:
+                paths = None if os.path.isdir(path) or glob.has_magic(self._above) else paths
+            elif self._matches(os.path.basename(path)):
+                if paths is not None:
+                    paths.add(os.path.join(folder, os.path.basename(path)))
+                self._folders[folder].names.add(os.path.basename(path))
+        return paths
+
+    def _look_around(self, now: float) -> set[str]:
+        """List the folders, as far as that is needed; what is there to be looked at."""
+        everything = now >= self._next_full
+        self.trouble = ""
+        paths: set[str] = set()
+        known = len(self._folders)
+        folders = self._list_folders()
+        self.heard = bool(folders) and self._watch(folders)
+        for folder in folders:
+            paths |= self._list(folder, everything or self.heard)
+        if everything or self.heard:
+            paths |= self._seen.keys()
+        else:
+            paths |= self._some_known(now)
+        if everything:
+            self._next_full = now + self.full_every
+        calm = self.heard and len(self._folders) == known       # a new folder may have got files before it was watched
+        self._next_look = self._next_full if calm else now + self.poll
+        return paths
+
+    def _list_folders(self) -> list[str]:
         root = self.root()
         if not os.path.isdir(root):
-            self.trouble, self._heard = f"the folder {root} does not exist", False
+            self.trouble = f"the folder {root} does not exist"
             return []
-        if not os.access(root, os.R_OK | os.X_OK):
-            self.trouble = f"the folder {root} cannot be read: permission denied"
+        folders = [self._above or "."]
+        if glob.has_magic(self._above):
+            folders = sorted({path.rstrip(os.sep) or os.sep for path in glob.glob(self._above + os.sep, recursive=True)})
+        elif not os.path.isdir(self._above or "."):
+            self.trouble = f"the folder {self._above} does not exist"
+            self.watcher.add(root)
             return []
-        self.trouble = ""
-        self._heard = self.watcher.add(root, recursive=self._recursive())
-        return glob.glob(self.pattern, recursive=True)
+        return folders
 
-    def _matches(self, path: str) -> bool:
-        """Events come with real paths, the pattern may hold links: compare below the root."""
-        root = os.path.realpath(self.root())
-        if not path.startswith(root + os.sep):
-            return False
-        below = path[len(root) + 1:]
-        wanted = os.path.relpath(self.pattern, self.root())
-        if "**" in wanted:
-            return fnmatch.fnmatch(below, wanted.replace("**/", "*"))
-        return below.count(os.sep) == wanted.count(os.sep) and fnmatch.fnmatch(below, wanted)
+    def _watch(self, folders: list[str]) -> bool:
+        """Have all folders watched; False when one of them is not heard of."""
+        root = self.root()
+        heard = self.watcher.add(root, recursive=glob.has_magic(self._above))
+        real_root = os.path.realpath(root)
+        for folder in folders:
+            real = os.path.realpath(folder)
+            self._real[real] = folder
+            below = os.path.normpath(os.path.join(real_root, os.path.relpath(folder, root)))
+            if real != below:           # behind a link, where a recursive watch does not go
+                heard = self.watcher.add(real) and heard
+        return heard
 
-    def _look(self, path: str) -> Seen | None:
+    def _list(self, folder: str, always: bool) -> set[str]:
+        """New names of a folder; what is gone is noted. Nothing is read where its time has not changed twice running."""
+        state = self._folders.setdefault(folder, _Folder())
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)      # opening asks a file server anew, stat may not
+            try:
+                mtime = os.fstat(descriptor).st_mtime_ns
+                if not always and state.mtimes == (mtime, mtime):
+                    return set()
+                names = {name for name in os.listdir(descriptor) if self._matches(name)}
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.trouble = f"the folder {folder} cannot be read: {(error.strerror or str(error)).lower()}"
+            return set()
+        new, missing = names - state.names, state.names - names
+        state.names, state.mtimes = names, (state.mtimes[1], mtime)
+        return {os.path.join(folder, name) for name in new | missing}
+
+    def _matches(self, name: str) -> bool:
+        hidden = name.startswith(".") and not self._base.startswith(".")
+        return not hidden and fnmatch.fnmatchcase(name, self._base)
+
+    def _some_known(self, now: float) -> set[str]:
+        """What changed lately, and a slice of the rest."""
+        self._lately = {path: at for path, at in self._lately.items() if now - at < self.LATELY}
+        if not self._quiet:
+            self._quiet = list(self._seen)
+        some, self._quiet = self._quiet[:self.SLICE], self._quiet[self.SLICE:]
+        return {*self._lately, *some}
+
+    def _look(self, path: str, now: float) -> Seen | None:
         """What is new of a file; None when nothing is."""
         try:
             status = os.stat(path)
-        except OSError:
+        except FileNotFoundError:
             if self._seen.pop(path, None) is not None:
                 self._gone.append(path)
+            self._lately.pop(path, None)
+            return None
+        except OSError:         # a folder that may not be entered now: its files are not gone
             return None
         seen = Seen(status.st_size, status.st_mtime)
         if stat.S_ISDIR(status.st_mode) or self._seen.get(path) == seen:
             return None
         self._seen[path] = seen
+        if not self.heard:
+            self._lately[path] = now
         return seen
-
-    def _own_name(self, path: str) -> str:
-        """The path as the user's pattern names it, links and all."""
-        root = os.path.realpath(self.root())
-        if path.startswith(root + os.sep):
-            return os.path.join(self.root(), path[len(root) + 1:])
-        return path
 
 
 class RowReader:
@@ -262,6 +377,7 @@ class RowReader:
             if mapper._objTemplate is None:
                 return [], [], False
         connection = mapper.db.connection
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")       # pyworkflow would wait for a lock for 1000 s
         connection.execute("BEGIN")         # one snapshot: a row and its version belong together
         try:
             return self._read_snapshot(mapper, connection)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Values of parameters given as text: on the command line, in a workflow template."""
+
+from __future__ import annotations
+
+
+def convert(param, value: object) -> object:
+    """A value given as text, as the parameter wants it: choices by name or number, yes and no for switches, nothing for an
+    empty number.
+
+    Raises
+    ------
+    ValueError : the text is none of the choices, no switch, no number; says which there are.
+    """
+    from pyworkflow.protocol import BooleanParam, EnumParam, FloatParam, IntParam
+
+    if not isinstance(value, str):
+        return value
+    if isinstance(param, EnumParam):
+        return _choice([str(choice) for choice in param.choices], value)
+    if isinstance(param, BooleanParam):
+        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+        if value.strip().lower() not in words:
+            raise ValueError("write yes or no")
+        return words[value.strip().lower()]
+    if isinstance(param, (IntParam, FloatParam)):
+        return _number(int if isinstance(param, IntParam) else float, value.strip())
+    return value
+
+
+def _choice(choices: list[str], value: str) -> int:
+    """Number of a choice given by its name (whatever its case) or its number."""
+    names = [choice.lower() for choice in choices]
+    word = value.strip().lower()
+    if word in names:
+        return names.index(word)
+    if not word.isdigit() or int(word) >= len(names):
+        raise ValueError(f"the choices are {', '.join(choices)}")
+    return int(word)
+
+
+def _number(kind, text: str) -> int | float | None:
+    """A number, None for empty text."""
+    if not text:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError("write a whole number" if kind is int else "write a number") from None
