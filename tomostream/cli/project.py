@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.streaming import watch
+from tomostream.streaming.values import convert
 
 #: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
 START_SECONDS = 180.0
@@ -159,31 +160,6 @@ def apply(protocol, name: str, values: dict[str, object]) -> None:
             attribute.set(convert(protocol.getParam(key), value))
         except (ValueError, TypeError) as error:
             raise UserError(f"{name}.{key} cannot be '{value}': {error}") from error
-
-
-def convert(param, value: object) -> object:
-    """A value given as text, as the parameter wants it: choices by name or number, yes and no for switches."""
-    from pyworkflow.protocol import BooleanParam, EnumParam, FloatParam, IntParam
-
-    if not isinstance(value, str):
-        return value
-    if isinstance(param, EnumParam):
-        choices = [str(choice).lower() for choice in param.choices]
-        if value.lower() in choices:
-            return choices.index(value.lower())
-        if not value.isdigit() or int(value) >= len(choices):
-            raise ValueError(f"the choices are {', '.join(choices)}")
-        return int(value)
-    if isinstance(param, BooleanParam):
-        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
-        if value.lower() not in words:
-            raise ValueError("write yes or no")
-        return words[value.lower()]
-    if isinstance(param, IntParam):
-        return None if value == "" else int(value)
-    if isinstance(param, FloatParam):
-        return None if value == "" else float(value)
-    return value
 
 
 def validate(chain: Chain) -> None:

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pytest alone: what Scipion needs before it can be imported, in a folder that goes away (`scipion test` sets its own)."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+from tomostream.cli.project import scipion_environment
+
+if "SCIPION_HOME" not in os.environ:
+    HOME = tempfile.mkdtemp(prefix="tomostream-tests-")
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+    scipion_environment(HOME)
