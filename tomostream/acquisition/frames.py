@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from tomostream.acquisition.doses import running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.mdoc import SAME_ANGLE, running_sums
+from tomostream.acquisition.mdoc import SAME_ANGLE
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 
 

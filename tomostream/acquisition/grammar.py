@@ -35,10 +35,11 @@ class Section:
         given = self.values.get(key, ())
         return given[0] if given and len(set(given)) == 1 else None
 
-    def number(self, key: str) -> float | None:
-        """Return the value of `key` as a finite number, None if it is none."""
+    def number(self, key: str, largest: float = math.inf) -> float | None:
+        """Return the value of `key` as a finite number no larger than `largest` either way, None if it is none."""
         text = self.text(key)
-        return None if text is None else number(text)
+        value = None if text is None else number(text)
+        return value if value is not None and abs(value) <= largest else None
 
     def contradicts_itself(self, keys: Iterable[str]) -> str | None:
         """Return the first of `keys` that is given more than once with different values, None if all is well."""

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
+from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.grammar import Grammar, Section, number, numbers, parse
+from tomostream.acquisition.grammar import Grammar, Section, parse
 from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
+from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates
 
 #: No mdoc is larger: a section is 1 kB. A movie given by mistake is not read into memory.
@@ -26,19 +28,13 @@ LARGEST_MDOC = 64 * 2**20
 #: Tilts are at different angles when they differ by more than the stage's noise, degrees.
 SAME_ANGLE = 0.1
 
-#: SerialEM's title gives one decimal, so that title and RotationAngle can differ by half of it, and rounding, degrees.
-_AXIS_AGREEMENT = 0.11
-
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
 
-#: Beyond these a number is not what it should be: e/A2 of one exposure; A, kV, times.
-_LARGEST_DOSE = 10_000.0
+#: Beyond these a number is not what it should be: A, kV, times.
 _LARGEST = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
 
 _IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
-_TITLE_AXIS = re.compile(r"Tilt axis angle\s*=\s*(\S+)", re.ASCII | re.IGNORECASE)
-_TITLE_TOMO5_AXIS = re.compile(r"TiltAxisAngle\s*=\s*(\S+)", re.ASCII)
 _TITLE_SCHEME = re.compile(r"\b(bidir|dosym)\s*=\s*([-+.0-9]+)", re.ASCII)
 _TITLE_DATE = re.compile(r"[0-9]{1,4}-[A-Za-z]{3}-[0-9]{1,4}\s+[0-9:]{7,8}", re.ASCII)
 _PACETOMO_KEYS = ("EucentricOffset", "SpecimenShift", "PixelShiftFromCenter")
@@ -113,7 +109,7 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
         path=path, kind=kind, reason=reason, dialect=dialect, series_name=series_name(path),
         tilts=_tilts(exposures, warnings) if holds_tilts else (),
         tilts_if_ended=_tilts(if_ended, []) if holds_tilts else (),
-        tilt_axis=_tilt_axis(grammar, sources, dialect, warnings),
+        tilt_axis=tilt_axis(grammar, sources, dialect, warnings),
         pixel_size=_positive(grammar, sources, "PixelSpacing", warnings),
         movie_pixel_size=_movie_pixel(grammar, sources, dialect),
         voltage=_positive(grammar, sources, "Voltage", warnings),
@@ -170,7 +166,7 @@ def _would_count(section: Section, described: Sequence[Section]) -> bool:
 def _dialect(grammar: Grammar) -> str:
     """Tell who wrote the file, from what it says of itself."""
     titles = " ".join(grammar.titles)
-    if "Tomography" in titles or _TITLE_TOMO5_AXIS.search(titles):
+    if "Tomography" in titles or TITLE_TOMO5_AXIS.search(titles):
         return "Tomo5"
     if any(key in section.values for section in grammar.sections for key in _PACETOMO_KEYS):
         return "PACEtomo"
@@ -233,7 +229,7 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
         text = next(text for time, text in zip(times, texts, strict=True) if time is None and text)
         warnings.append(f"DateTime = '{text}' is not a date that is known here; the time of that tilt is unknown.")
     exposures = [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
-    if not _frame_doses_are_on_another_scale(kept):
+    if not frame_doses_are_on_another_scale(kept):
         return exposures
     unknown = Known[float](None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
     return [replace(exposure, dose=unknown) if exposure.dose.source == "field FrameDosesAndNumber" else exposure
@@ -246,45 +242,7 @@ def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
     angle = section.number("TiltAngle")
     return _Exposure(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
-                     prior=_number_up_to(section, "PriorRecordDose", 100 * _LARGEST_DOSE), dose=exposure_dose(section))
-
-
-def exposure_dose(section: Section) -> Known[float]:
-    """Return the dose of one exposure on the specimen, e/A2.
-
-    ExposureDose if it is positive, else the sum of all pairs of FrameDosesAndNumber, else unknown: 0 means that the
-    dose was not calibrated.
-    """
-    dose = section.number("ExposureDose")
-    if dose is not None and 0 < dose <= _LARGEST_DOSE:
-        return Known(dose, "field ExposureDose")
-    total = _sum_of_pairs(section.text("FrameDosesAndNumber") or "")
-    if total is not None:
-        return Known(total, "field FrameDosesAndNumber")
-    given = section.text("ExposureDose")
-    if given is None:
-        return Known(None, "ExposureDose is not in the file")
-    uncalibrated = dose == 0 or given.lower() == "nan"
-    return Known(None, f"ExposureDose = {given[:20]} in the file" + (", that is not calibrated" if uncalibrated else ""))
-
-
-def _sum_of_pairs(text: str) -> float | None:
-    values = numbers(text)
-    known = [value for value in values if value is not None]
-    if not values or len(values) % 2 != 0 or len(known) != len(values):
-        return None
-    doses, counts = known[0::2], known[1::2]
-    if any(dose < 0 for dose in doses) or any(count <= 0 for count in counts):
-        return None
-    total = sum(dose * count for dose, count in zip(doses, counts, strict=True))
-    return total if 0 < total <= _LARGEST_DOSE else None
-
-
-def _frame_doses_are_on_another_scale(sections: Sequence[Section]) -> bool:
-    """Tell whether ExposureDose and the sum of FrameDosesAndNumber disagree where a section has both."""
-    both = [(dose, total) for section in sections if (dose := section.number("ExposureDose")) is not None and dose > 0
-            and (total := _sum_of_pairs(section.text("FrameDosesAndNumber") or "")) is not None]
-    return any(abs(total - dose) > 0.2 * dose for dose, total in both)
+                     prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section))
 
 
 def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, ...]:
@@ -358,21 +316,6 @@ def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Know
     return running_sums([exposure.dose for exposure in ordered])
 
 
-def running_sums(doses: Sequence[Known[float]]) -> list[Known[float]]:
-    """Return the sum of the doses before each, e/A2; unknown from the first unknown dose on."""
-    total: float | None = 0.0
-    sums: list[Known[float]] = []
-    for dose in doses:
-        if total is None:
-            sums.append(Known(None, "the dose of an earlier tilt is unknown"))
-        elif not sums and dose.value is None:
-            sums.append(Known(None, dose.source))
-        else:
-            sums.append(Known(total, "running sum"))
-        total = None if total is None or dose.value is None else total + dose.value
-    return sums
-
-
 def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
                      warnings: list[str]) -> list[tuple[_Exposure, Known[float]]]:
     """Keep the latest of the sections that name one movie: the file on disk is that of the latest exposure."""
@@ -383,78 +326,15 @@ def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
     return kept
 
 
-def _tilt_axis(grammar: Grammar, sections: Sequence[Section], dialect: str, warnings: list[str]) -> Known[float]:
-    """Return the tilt axis in IMOD's convention (rotation of the axis from y), degrees, and from where."""
-    given = [value for section in sections if (value := _number_up_to(section, "RotationAngle", 360)) is not None]
-    rotation = given[0] if given else None
-    if given and max(given) - min(given) > 1.0:
-        warnings.append(f"RotationAngle varies from {min(given):g} to {max(given):g}: the first was taken.")
-    titles = " ".join(grammar.titles)
-    if dialect == "Tomo5":
-        return _tomo5_axis(titles, rotation, warnings)
-    title = _title_number(_TITLE_AXIS, titles)
-    if title is not None:
-        if rotation is not None and _apart(title + 90.0, rotation) > _AXIS_AGREEMENT:
-            warnings.append(f"The title says that the tilt axis is at {title:g} and RotationAngle = {rotation:g}, that "
-                            f"it is at {_signed(rotation - 90.0):g}: the title was taken.")
-        return Known(title, "title")
-    if rotation is None:
-        return Known(None, "neither a title 'Tilt axis angle' nor RotationAngle is in the file")
-    if dialect == "unknown":
-        return Known(None, f"RotationAngle = {rotation:g}, but the file does not say who wrote it, so that its "
-                           "convention is unknown")
-    return Known(_signed(rotation - 90.0), "field RotationAngle - 90")
-
-
-def _tomo5_axis(titles: str, rotation: float | None, warnings: list[str]) -> Known[float]:
-    title = _title_number(_TITLE_TOMO5_AXIS, titles)
-    if rotation is not None:
-        warnings.append(f"Tomo5 writes the tilt axis in more than one convention: |RotationAngle| = {abs(rotation):g} "
-                        "was taken. If the tomograms are wrong, give the tilt axis yourself.")
-        if title is not None and min(_apart(-title - 90.0, rotation), _apart(title + 90.0, rotation)) > 1.0:
-            warnings.append(f"TiltAxisAngle = {title:g} in the title does not agree with RotationAngle = {rotation:g}.")
-        return Known(abs(rotation), "field RotationAngle (Tomo5: its absolute value)")
-    if title is None:
-        return Known(None, "neither RotationAngle nor a title TiltAxisAngle is in the file")
-    axis = abs(_signed(-title - 90.0))
-    warnings.append(f"RotationAngle is absent: the tilt axis {axis:g} was computed from the title TiltAxisAngle = "
-                    f"{title:g}, which some versions of Tomo5 write in another convention. Check it.")
-    return Known(axis, "title TiltAxisAngle (Tomo5: |-angle - 90|)")
-
-
-def _title_number(pattern: re.Pattern[str], titles: str) -> float | None:
-    found = pattern.search(titles)
-    angle = None if found is None else number(found[1].rstrip(",;]"))
-    return angle if angle is not None and abs(angle) <= 360 else None
-
-
-def _signed(angle: float) -> float:
-    """Return the same direction in (-180, 180]."""
-    turned = (angle + 180.0) % 360.0 - 180.0
-    return round(180.0 if turned == -180.0 else turned, 6)
-
-
-def _apart(one: float, other: float) -> float:
-    """Return how far two axes are apart, degrees: an axis is the same after half a turn."""
-    difference = (one - other) % 180.0
-    return min(difference, 180.0 - difference)
-
-
-def _number_up_to(section: Section, key: str, limit: float) -> float | None:
-    """Return a number that a microscope can have written."""
-    value = section.number(key)
-    return value if value is not None and abs(value) <= limit else None
-
-
 def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:
     """Return a positive number of the sections, else of the header."""
     limit = _LARGEST[key]
-    given = [value for section in sections if (value := _number_up_to(section, key, limit)) is not None and value > 0]
+    given = [value for section in sections if (value := section.number(key, limit)) is not None and value > 0]
     if given:
         if max(given) - min(given) > 1e-3 * max(given):
             warnings.append(f"{key} varies from {min(given):g} to {max(given):g}: the first was taken.")
         return Known(given[0], f"field {key}")
-    value = _number_up_to(grammar.header, key, limit)
+    value = grammar.header.number(key, limit)
     if value is not None and value > 0:
         return Known(value, f"header {key}")
     text = grammar.header.text(key) or next((text for section in sections if (text := section.text(key))), None)
@@ -464,7 +344,7 @@ def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings:
 def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str) -> Known[float]:
     """Return the pixel size of the movie, A. PixelSpacing is that of the image, at its binning."""
     spacing = _positive(grammar, sections, "PixelSpacing", [])
-    binning = next((value for section in sections if (value := _number_up_to(section, "Binning", 64)) is not None), None)
+    binning = next((value for section in sections if (value := section.number("Binning", 64)) is not None), None)
     if spacing.value is None:
         return spacing
     if binning is None or binning < 0.1:
