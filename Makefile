@@ -41,6 +41,11 @@ test-scipion: $(STAMP)
 test-faults: $(STAMP)
 	$(PYTEST) -m "faults or not faults" tomostream/tests/test_faults.py
 
+# A real SLURM on this machine, of Debian's packages; needs root.
+test-slurm: $(STAMP)
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge
+	$(BIN)/python benchmarks/slurm_check.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -162,14 +162,32 @@ def apply(protocol, name: str, values: dict[str, object]) -> None:
             raise UserError(f"{name}.{key} cannot be '{value}': {error}") from error
 
 
+def use_queue(chain: Chain, queue: str) -> None:
+    """Send every program run of motioncor and aretomo to a queue of hosts.conf, as a job of its own."""
+    for name in (MOTIONCOR, ARETOMO):
+        protocol = chain.protocols[name]
+        protocol._useQueue.set(True)
+        protocol.setQueueParams([queue, {"QUEUE_FOR_JOBS": "Y"}])
+        chain.project.saveProtocol(protocol)
+
+
 def validate(chain: Chain) -> None:
-    """Refuse what the protocols refuse, before anything is started. The inputs come later, so they are not judged here."""
+    """Refuse what the protocols refuse, before anything is started. The inputs come later, so they are not judged here.
+
+    A project that is refused is removed again: nothing ran in it.
+
+    Raises
+    ------
+    UserError : with the protocols' own words.
+    """
     problems = []
     for name in ORDER:
         for problem in chain.protocols[name]._validate():
             if not problem.startswith("Input "):
                 problems.append(f"{name}: {problem}")
     if problems:
+        os.chdir(os.path.dirname(chain.path))
+        shutil.rmtree(chain.path, ignore_errors=True)
         raise UserError(" ".join(problems))
 
 

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
     parser.add_argument("--timeout", default="12h", metavar="TIME",
                         help="no new movie for so long ends the import; seconds, or 30m, 12h (default 12h)")
+    parser.add_argument("--queue", metavar="NAME", help="run the programs through this queue of Scipion's hosts.conf, a job each")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
 
@@ -42,6 +43,8 @@ def main(options: argparse.Namespace) -> int:
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
         chain = project.create(options.project, settings)
+        if options.queue:
+            project.use_queue(chain, options.queue)
         project.validate(chain)
         say(f"Project: {chain.path}")
         project.start(chain, say if not options.quiet else lambda _: None)
