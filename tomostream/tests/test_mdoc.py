@@ -295,6 +295,11 @@ class TestTraps(unittest.TestCase):
         cut = spaced.rindex(b"TiltAngle") + len(b"TiltAngle = 6.0\n\n")
         self.assertEqual([tilt.angle for tilt in read_mdoc("x.mdoc", spaced[:cut]).tilts], [0.0, 3.0])
 
+    def test_a_blank_line_after_the_head_of_a_section_is_no_end_of_it(self):
+        text = series_text([section(0.0), section(3.0)]).replace("]\nTilt", "]\n\nTilt") + "\n"
+        self.assertEqual([tilt.angle for tilt in read_text(text.replace("Sub", "Defocus = 1\nSub", 1)).tilts], [0.0, 3.0])
+        self.assertEqual(len(read_text(text[:text.rindex("Tilt")]).tilts), 1)
+
     def test_the_axis_of_an_unknown_writer_is_not_guessed_from_rotation_angle(self):
         facts = read_text(series_text([section(0.0, "RotationAngle = 175"), section(3.0, "RotationAngle = 175")], header=""))
         self.assertIsNone(facts.tilt_axis.value)
