@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.ctf import CtfSeries, Optics, TiltSpectra, fit_series, tilt_spectra
 from tomostream.engine.ctf.picture import spectrum_picture
-from tomostream.engine.ctf.spectra import usable_range
+from tomostream.engine.ctf.spectra import highest_signal, usable_range
 
 PIXEL, SIDE, AXIS = 2.7, 512, 84.0
 TILTS = np.arange(-60.0, 61.0, 10.0)
@@ -99,6 +99,17 @@ class FitTest(unittest.TestCase):
         _, _, fit = case(30000.0, 0, False)
         self.assertFalse(fit.found)
         self.assertIn("no Thon rings", fit.note)
+
+    def test_rings_beyond_the_signal_are_not_believed(self) -> None:
+        _, spectra, _ = case(32000.0, 1, True)
+        self.assertFalse(fit_series(spectra, Optics(), 1 / 30.0).found)
+
+    def test_the_signal_is_told_from_the_noise(self) -> None:
+        rng = np.random.default_rng(7)
+        image = picture(0.0, 30000.0, 0, True, rng)
+        noise = rng.poisson(80, (SIDE, SIDE)).astype(np.float32)
+        self.assertTrue(1 / 25 < highest_signal([image], PIXEL) < 1 / 6)
+        self.assertLess(highest_signal([noise], PIXEL), 1 / 28)
 
     def test_coarse_pixels_hold_no_rings(self) -> None:
         self.assertTrue(usable_range(5.4))

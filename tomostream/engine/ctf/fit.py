@@ -28,11 +28,14 @@ _LOW, _HIGH = 4000.0, 110000.0
 # tilts depart from the series' defocus by about this much (A): refocusing, drift
 _SPREAD = 2500.0
 _LARGEST_ASTIGMATISM = 4000.0
+# (A) microscopes are stigmated: what is much larger is a spectrum that no smooth background fits
+_USUAL_ASTIGMATISM = 500.0
 # log-likelihood over no rings at all that a series needs before a CTF is believed: noise alone reaches 3 a tilt
 _LEAST_GAIN = 30.0
 _LEAST_GAIN_TILT = 4.0
 _LEAST_SCORE = 0.4
 _LEAST_HAND = 12.0
+_LEAST_RINGS = 1.5
 HANDS = (0, 1, -1)
 
 
@@ -84,8 +87,9 @@ class _Table:
         return np.asarray((here + part * (after - here)).sum(axis=1))
 
     def gain(self, defocus: Doubles, astigmatism: tuple[float, float]) -> float:
-        """Log-likelihood of the series, one defocus (K,) each, over that of spectra without rings."""
-        return float(self.at(defocus[:, None], astigmatism).sum())
+        """Log-likelihood of the series, one defocus (K,) each, over that of spectra without rings; less a prior's."""
+        prior = 0.5 * (2 * astigmatism[0] / _USUAL_ASTIGMATISM) ** 2
+        return float(self.at(defocus[:, None], astigmatism).sum()) - prior
 
 
 def _defoci() -> Doubles:
@@ -119,8 +123,11 @@ def _moved(rows: NDArray[np.float32], steps: float) -> Doubles:
     return np.asarray(rows[:, low] * (whole + 1 - steps) + rows[:, high] * (steps - whole), dtype=np.float64)
 
 
-def fit_series(spectra: Sequence[TiltSpectra], optics: Optics) -> CtfSeries:
-    """Fit all tilts of a series; every tilt must have the same grid (`tilt_spectra` of images of one size)."""
+def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float = math.inf) -> CtfSeries:
+    """Fit all tilts of a series; every tilt must have the same grid (`tilt_spectra` of images of one size).
+
+    `signal_top` (1/A) is the frequency up to which the images hold more than noise: rings beyond it prove nothing.
+    """
     rings = _rings(spectra[0].s, optics)
     depth = np.full(len(spectra[0].s), 0.03)
     defocus, hand, astigmatism = np.zeros(len(spectra)), 0, (0.0, 0.0)
@@ -141,7 +148,7 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics) -> CtfSeries:
                 for tilt, value in zip(spectra, defocus, strict=True)
             ]
     gains = {sign: _settled(tables[sign], defocus, astigmatism)[2] for sign in HANDS}
-    return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depth), gains)
+    return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depth), gains, signal_top)
 
 
 def _settled(
@@ -259,6 +266,7 @@ def _judged(
     table: _Table,
     solution: tuple[Doubles, int, tuple[float, float], Doubles],
     gains: dict[int, float],
+    signal_top: float,
 ) -> CtfSeries:
     """The fit with its scores, and what it is worth."""
     defocus, hand, astigmatism, depth = solution
@@ -272,9 +280,10 @@ def _judged(
         angle = math.degrees(azimuth)
         tilts.append(CtfTilt(value + size, value - size, angle, optics.phase_rad, score, resolution, sigma))
     gain, margin = gains[hand], gains[hand] - max(gains[sign] for sign in HANDS if sign != hand)
-    rings = optics.wavelength_A * float(np.median(defocus)) * float(spectra[0].s[-1])
+    seen = min(float(spectra[0].s[-1]), signal_top**2) - float(spectra[0].s[0])
+    rings = optics.wavelength_A * float(np.median(defocus)) * seen
     score = float(np.median([t.score for t in tilts]))
-    if gain < _LEAST_GAIN + _LEAST_GAIN_TILT * len(tilts) or rings < 1.5 or score < _LEAST_SCORE:
+    if gain < _LEAST_GAIN + _LEAST_GAIN_TILT * len(tilts) or rings < _LEAST_RINGS or score < _LEAST_SCORE:
         return CtfSeries(tuple(tilts), 0, False, "no Thon rings were found", gain)
     sure = hand if margin > _LEAST_HAND else 0
     side = {

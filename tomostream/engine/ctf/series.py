@@ -11,11 +11,18 @@ import numpy as np
 
 from tomostream.engine.ctf.fit import CtfSeries, fit_series
 from tomostream.engine.ctf.picture import spectrum_picture
-from tomostream.engine.ctf.spectra import Floats, Optics, tilt_spectra, usable_range
+from tomostream.engine.ctf.spectra import Floats, Optics, highest_signal, tilt_spectra, usable_range
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.stack import TiltStack
     from tomostream.engine.recon.tomogram import TiltUse
+
+
+# 1/A: two rings of a usual defocus need about this much
+LEAST_TOP = 1.0 / 28.0
+# the fit goes this much further than the signal: the noise beyond holds the background in its place, and much more of
+# it would be all that the background follows
+BEYOND = 1.6
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,18 @@ def estimate(
     if not usable_range(pixel_A):
         note = f"no CTF: at {pixel_A:.3g} A/px the images hold no Thon rings"
         return CtfResult(None, None, note)
+    middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
+    top = highest_signal([stack.section(tilt.section) for tilt in middle], pixel_A, threads)
+    if top < LEAST_TOP:
+        return CtfResult(None, None, f"no CTF: beyond {1 / max(top, 1e-3):.0f} A the images hold noise alone")
     spectra = []
     for index, tilt in enumerate(tilts):
         progress("spectra for the CTF", index / len(tilts))
         raw = stack.section(tilt.section)
-        spectra.append(tilt_spectra(raw, tilt.tilt_deg, tilt.placement.rot_deg, pixel_A, threads))
+        spectra.append(tilt_spectra(raw, tilt.tilt_deg, tilt.placement.rot_deg, pixel_A, threads, BEYOND * top))
     guess, reach = phase_search_deg
     trials = [guess] if reach <= 0 else np.linspace(guess - reach, guess + reach, 9).tolist()
-    fits = [(fit_series(spectra, replace(optics, phase_rad=np.radians(trial))), float(trial)) for trial in trials]
+    fits = [(fit_series(spectra, replace(optics, phase_rad=np.radians(trial)), top), float(trial)) for trial in trials]
     series, phase = max(fits, key=lambda fit: fit[0].gain)
     if not series.found:
         return CtfResult(None, None, f"no CTF: {series.note}")

@@ -9,7 +9,7 @@ Fourier coefficients) and over sectors of direction, for astigmatism.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,9 @@ SECTORS = 8
 _TILE_A = 1024.0
 _LOWEST = 1.0 / 45.0  # 1/A: below, the envelope of the specimen is steeper than any background can follow
 _HIGHEST = 1.0 / 4.5
-_BINS = 320
+_BINS = 256
+# share of the noise's power below which the specimen's does not count
+_LEAST_SIGNAL = 0.003
 # tiles whose heights differ by less share a spectrum (A)
 _HEIGHT_STEP = 250.0
 
@@ -103,11 +105,11 @@ class _Grid:
     count: Doubles
 
 
-def _grid(tile: int, pixel_A: float) -> _Grid:
+def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
     ky = np.fft.fftfreq(tile, pixel_A)[:, None]
     kx = np.fft.rfftfreq(tile, pixel_A)[None]
     s = ky**2 + kx**2
-    top = min(_HIGHEST, 0.47 / pixel_A) ** 2
+    top = min(_HIGHEST, 0.47 / pixel_A, top_A) ** 2
     low = _LOWEST**2
     width = (top - low) / _BINS
     place = np.floor((s - low) / width).astype(np.int64)
@@ -134,10 +136,47 @@ def usable_range(pixel_A: float) -> bool:
     return 0.47 / pixel_A > 2.0 * _LOWEST
 
 
-def tilt_spectra(image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1) -> TiltSpectra:
-    """Spectra of one raw image (float32 (ny, nx)); angles in degrees, IMOD's convention."""
-    tile = min(tile_size((image.shape[0], image.shape[1]), pixel_A), min(image.shape) // 2 * 2)
-    grid = _grid(tile, pixel_A)
+def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -> float:
+    """Frequency (1/A) up to which images hold more than noise.
+
+    Noise is what a straight line through the logarithm of the power beyond 60 % of the range says.
+    """
+    power, tile = None, 0
+    for image in images:
+        tile = _tile(image, pixel_A)
+        for _, total, _ in _by_height(image, tile, 0.0, 0.0, pixel_A, threads):
+            power = total if power is None else power + total
+    if power is None:
+        return 0.0
+    k = np.hypot(np.fft.fftfreq(tile, pixel_A)[:, None], np.fft.rfftfreq(tile, pixel_A)[None])
+    end = 0.47 / pixel_A
+    place = np.minimum((k / end * 200).astype(int), 200)
+    count = np.maximum(np.bincount(place[1:, 1:].ravel(), minlength=201), 1)
+    radial = np.log(np.maximum(np.bincount(place[1:, 1:].ravel(), power[1:, 1:].ravel(), 201) / count, 1e-12))[:200]
+    middle = (np.arange(200) + 0.5) / 200 * end
+    line = np.polynomial.polynomial.polyfit(middle[120:], radial[120:], 1)
+    rest = radial - np.polynomial.polynomial.polyval(middle, line)
+    noise = max(_LEAST_SIGNAL, 4 * float(rest[120:].std()) / math.sqrt(7))
+    above = np.convolve(rest, np.ones(7) / 7, mode="same") > noise
+    last = 0
+    for index in range(3, 180):
+        if above[index]:
+            last = index
+        elif index - last > 15:  # longer than any gap between rings
+            break
+    return float(middle[last]) if last else 0.0
+
+
+def _tile(image: Floats, pixel_A: float) -> int:
+    return min(tile_size((image.shape[0], image.shape[1]), pixel_A), min(image.shape) // 2 * 2)
+
+
+def tilt_spectra(
+    image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1, top_A: float = _HIGHEST
+) -> TiltSpectra:
+    """Spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention."""
+    tile = _tile(image, pixel_A)
+    grid = _grid(tile, pixel_A, top_A)
     heights, groups = [], []
     for height, power, tiles in _by_height(image, tile, tilt_deg, axis_deg, pixel_A, threads):
         heights.append(height)
