@@ -35,7 +35,7 @@ from tomo.objects import (
 from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
 from tomostream.programs import aretomo as files
-from tomostream.protocols import engines
+from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
@@ -46,6 +46,26 @@ CPU_COMMAND = "tomostream-aretomo"
 EVEN, ODD = "_even", "_odd"
 #: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
 SIZE_TOLERANCE = 2
+HELPS = {
+    "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
+                            "alignment they must be aligned already.",
+    "makeTomo": "No: the series are aligned only.",
+    "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
+                 "must have made them.",
+    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected.",
+    "tomoThickness": "Height of the volume, in unbinned voxels (pixels of the tilt series): the specimen and some room "
+                     "above and below. Thickness in A divided by the pixel size in A.",
+    "doEstimateCtf": "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the "
+                     "import form asks for.",
+    "doPhaseShiftSearch": "Only with a phase plate: searches the phase shift in the range below.",
+    "minPhaseShift": "Smallest phase shift that is searched, in degrees.",
+    "maxPhaseShift": "Largest phase shift that is searched, in degrees.",
+    "doDW": "Weights the spatial frequencies of each tilt by the dose (e/A2) that the specimen had received before it.",
+    "SARTiter": "Iterations of the iterative reconstruction.",
+    "SARTproj": "Projections that are used together in one update.",
+    "patchX": "Patches along x for the local alignment.",
+    "patchY": "Patches along y for the local alignment.",
+}
 
 
 @dataclass(frozen=True)
@@ -112,19 +132,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
         ProtAreTomoAlignRecon._defineParams(self, form)
-        engines.add_engine_param(form.getSection("Input"), "AreTomo2")
-        form.getParam("inputSetOfTiltSeries").help.set(
-            "The tilt series from the compose protocol. The set may still be empty and growing. To skip the alignment they "
-            "must be aligned already.")
-        form.getParam("makeTomo").help.set("No: the series are aligned only.")
-        form.getParam("doEvenOdd").help.set(
-            "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol must "
-            "have made them.")
-        form.getParam("doEstimateCtf").help.set(
-            "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the import form "
-            "asks for.")
-        form.getParam("doDW").help.set(
-            "Weights the spatial frequencies of each tilt by the dose that the specimen had received before it.")
+        section = form.getSection("Input")
+        engines.add_engine_param(section, "AreTomo2")
+        forms.put_after(section, "engine", "inputSetOfTiltSeries")
+        forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
+                                "tomoThickness": "Tomogram thickness (unbinned voxels)",
+                                "alignZ": "Thickness for alignment (unbinned voxels)"})
+        forms.set_helps(form, HELPS)
         form.getParam("extraParams").default.set("")
         form.getParam("numberOfThreads").default.set(3)
         form.addSection(label="Streaming")

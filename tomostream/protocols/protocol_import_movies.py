@@ -22,6 +22,7 @@ from tomostream import ledger
 from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.protocols import forms
 from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
 from tomostream.streaming.watch import FolderWatch
 
@@ -72,6 +73,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
                          "Whatever the pattern, only EER, TIFF and MRC files are taken.")
         form.getParam("dataStreaming").default.set(True)
+        forms.hide(form, ["dataStreaming"])         # it always streams
+        forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
+                                "timeout": "End when no new movie came for", "fileTimeout": "Longest wait for one file"})
         form.getParam("timeout").help.set(
             "Time without any new movie after which the import ends and closes its output. A number is seconds; "
             "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
@@ -95,7 +99,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def _defineImportParams(self, form):
         form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
                       help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
-                           "that are left empty below: they are then read from the first mdoc that tells them.")
+                           "that are left empty below: they are then read from the first mdoc that tells them.\n"
+                           "The wand reads them now, when there is an mdoc already, and writes them into the fields.")
 
     def _defineAcquisitionParams(self, form):
         group = ProtImportMovies._defineAcquisitionParams(self, form)
@@ -108,10 +113,19 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             field.help.set(f"{unit}. Empty: it is read from the first mdoc"
                            + (", or from the header of the first movie" if name == "samplingRate" else "")
                            + "; until then movies wait.")
-        for name in ("haveDataBeenPhaseFlipped", "acquisitionWizard", "samplingRateMode"):
+        for name in ("haveDataBeenPhaseFlipped", "acquisitionWizard", "samplingRateMode", "amplitudeContrast",
+                     "magnification"):
             form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
-        form.getParam("dosePerFrame").help.set("Dose of one frame in e/A2. Only needed for dose weighting inside "
-                                               "MotionCor; the doses of the series come from the mdoc files.")
+        forms.put_first(group, ["samplingRate", "scannedPixelSize", "voltage", "sphericalAberration"])
+        forms.set_labels(form, {"samplingRate": "Pixel size (A/px)", "voltage": "Voltage (kV)",
+                                "magnification": "Magnification"})
+        forms.set_helps(form, {
+            "dosePerFrame": "Dose of one frame in e/A2. Only needed for dose weighting inside MotionCor; the doses of the "
+                            "series come from the mdoc files.",
+            "doseInitial": "Dose in e/A2 before the first frame of a movie. 0 in tomography: what the specimen received in "
+                           "earlier tilts comes from the mdoc files.",
+            "scannedPixelSize": "Physical pixel of the camera in micrometres; with the magnification it gives the pixel "
+                                "size."})
         return group
 
     # ------------------------------------------------------------------ open
@@ -391,7 +405,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def _validate(self):
         errors = []
         if not self.getPattern():
-            errors.append("Files directory is empty: say where the microscope writes its movies.")
+            errors.append("Folder of the movies is empty: say where the microscope writes its movies.")
         for label, path, found in (("Gain image", self.gainFile, self.getGain()),
                                    ("Dark image", self.darkFile, self.getDark())):
             if not path.empty() and not found:

@@ -21,7 +21,7 @@ from pyworkflow.utils import removeBaseExt
 
 from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
-from tomostream.protocols import engines
+from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
@@ -32,6 +32,24 @@ MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsE
 SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 CPU_COMMAND = "tomostream-motioncor"
+
+HELPS = {
+    "inputMovies": "The movies from the import protocol. The set may still be empty and growing.",
+    "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1.",
+    "alignFrameN": "Last frame that is aligned and summed; 0 is the last one of each movie.",
+    "binFactor": "Fourier binning of the sums: 2 doubles the pixel size. Fractions are allowed.",
+    "cropOffsetX": "Left edge of what is kept, in px of the movie.",
+    "cropOffsetY": "Lower edge of what is kept, in px of the movie.",
+    "cropDimX": "Width of what is kept, in px of the movie; 0 keeps all.",
+    "cropDimY": "Height of what is kept, in px of the movie; 0 keeps all.",
+    "group": "So many frames are summed before they are aligned as whole frames. More than 1 helps when frames hold very "
+             "few electrons.",
+    "groupLocal": "So many frames are summed before patches are aligned. Without effect with 1 x 1 patches.",
+    "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",
+    "scaleMaj": "Scale along the major axis of the distortion (no unit).",
+    "scaleMin": "Scale along the minor axis of the distortion (no unit).",
+    "angDist": "Angle of the major axis of the distortion in degrees.",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         ProtMotionCorrNewStreaming._defineParams(self, form)
         section = form.getSection("Input")
         engines.add_engine_param(section, "MotionCor3")
+        forms.put_after(section, "engine", "inputMovies")
+        forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic"])
+        forms.set_helps(form, HELPS)
         for name in ("patchX", "patchY"):
             form.getParam(name).default.set(1)
             form.getParam(name).help.set(
