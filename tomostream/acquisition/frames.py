@@ -62,13 +62,17 @@ def _split(prefix: str, frames: Sequence[MdocFacts]) -> list[tuple[str, list[Mdo
     """Cut frames of one name where another series begins. The first keeps the name, others add their first number."""
     parts: list[list[MdocFacts]] = []
     for frame in frames:
-        if not parts or _new_series(parts[-1][-1], frame):
+        if not parts or begins_another_series(parts[-1][-1], frame):
             parts.append([])
         parts[-1].append(frame)
     return [(prefix if place == 0 else f"{prefix}_{_number(part[0])}", part) for place, part in enumerate(parts)]
 
 
-def _new_series(before: MdocFacts, frame: MdocFacts) -> bool:
+def begins_another_series(before: MdocFacts, frame: MdocFacts) -> bool:
+    """Tell whether `frame`, acquired next after `before` under the same name, belongs to another series.
+
+    PriorRecordDose is then less than before, or the item of the navigator is another.
+    """
     old, new = before.tilts[0].prior_dose.value, frame.tilts[0].prior_dose.value
     if old is not None and new is not None and new < old:
         return True

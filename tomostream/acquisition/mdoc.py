@@ -111,7 +111,7 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
         tilts_if_ended=_tilts(if_ended, []) if holds_tilts else (),
         tilt_axis=tilt_axis(grammar, sources, dialect, warnings),
         pixel_size=_positive(grammar, sources, "PixelSpacing", warnings),
-        movie_pixel_size=_movie_pixel(grammar, sources, dialect),
+        movie_pixel_size=_movie_pixel(grammar, sources, dialect, kind),
         voltage=_positive(grammar, sources, "Voltage", warnings),
         magnification=_positive(grammar, sources, "Magnification", warnings),
         last_section_open=bool(described) and not _counts(described[-1], described), evidence=_evidence(grammar))
@@ -341,8 +341,10 @@ def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings:
     return Known(None, f"{key} is not in the file" if text is None else f"{key} = {text[:20]} in the file")
 
 
-def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str) -> Known[float]:
+def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str, kind: str) -> Known[float]:
     """Return the pixel size of the movie, A. PixelSpacing is that of the image, at its binning."""
+    if kind in ("montage", "image", "unreadable"):
+        return Known(None, "the file describes no movie of a tilt series")
     spacing = _positive(grammar, sections, "PixelSpacing", [])
     binning = next((value for section in sections if (value := section.number("Binning", 64)) is not None), None)
     if spacing.value is None:

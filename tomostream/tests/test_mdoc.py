@@ -412,6 +412,11 @@ class TestPixelSize(unittest.TestCase):
         movie = MovieCheck("complete", width=4096, height=4096, frames=10, dtype="uint8")
         self.assertAlmostEqual(movie_pixel_size(self.facts(5.4, "4", "924 958"), movie).value, 1.35)
 
+    def test_maps_and_montages_say_nothing_of_the_movies(self):
+        for name in ("map.st.mdoc", "montage.mrc.mdoc"):
+            self.assertIsNone(read(name).movie_pixel_size.value, name)
+            self.assertEqual(read(name).pixel_size.value, 656.0, name)
+
     def test_without_binning_the_pixel_size_of_the_movie_is_unknown(self):
         facts = read_text("PixelSpacing = 2\n" + series_text([section(0.0), section(3.0)]))
         self.assertIsNone(movie_pixel_size(facts).value)
