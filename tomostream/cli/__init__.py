@@ -18,6 +18,7 @@ COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
     "status": "say where every movie and every series of a project stands",
+    "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
     "demo": "simulate a small acquisition and run the whole way to tomograms on it",

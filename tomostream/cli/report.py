@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream report`: the live page of a project."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+
+from tomostream.report.alarms import Thresholds
+from tomostream.report.notify import Destinations, Notifier
+from tomostream.report.writer import ReportWriter
+
+HELP = "write the live page of a project: open report/index.html in a browser"
+#: Seconds between two looks at the project.
+REFRESH_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("--follow", action="store_true", help="go on until the session has ended")
+    parser.add_argument("--out", metavar="FOLDER", help="where to write the page (default: report in the project)")
+    parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE",
+                        help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be given again")
+    parser.add_argument("--quiet", action="store_true", help="do not print alarms")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.status import find
+
+    path = find(options.project)
+    if path is None:
+        print(f"tomostream report: there is no Scipion project {options.project}.", file=sys.stderr)
+        return 2
+    try:
+        thresholds = Thresholds.parse(options.threshold)
+        notifier = Notifier(Destinations.from_environment(os.environ), os.path.basename(path)) if options.follow else None
+        writer = ReportWriter(path, options.out, thresholds, notifier, states_of(), None if options.quiet else say)
+    except (ValueError, OSError) as error:
+        print(f"tomostream report: {error}", file=sys.stderr)
+        return 2
+    try:
+        return follow(writer, options.quiet) if options.follow else once(writer, options.quiet)
+    finally:
+        writer.close()
+
+
+def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:
+    """Reads the states of the protocols from their own run files; needs no Scipion."""
+    from tomostream.streaming.watch import producer_state
+
+    def states(folders: Mapping[str, str]) -> dict[str, str]:
+        return {name: producer_state(path, int(os.path.basename(path).split("_")[0])) for name, path in folders.items()}
+
+    return states
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def once(writer: ReportWriter, quiet: bool) -> int:
+    """Write the page as the project stands."""
+    try:
+        writer.finish()
+    except OSError as error:
+        print(f"tomostream report: the page cannot be written: {error}", file=sys.stderr)
+        return 1
+    if not quiet:
+        say(os.path.join(writer.out, "index.html"))
+    return 0
+
+
+def follow(writer: ReportWriter, quiet: bool) -> int:
+    """Write the page until all four protocols have ended, or a signal comes. A full disk only delays it."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if not quiet:
+        say(os.path.join(writer.out, "index.html"))
+    told = ""
+    while not stop.is_set():
+        ended = len(writer.follower.folders) == 4 and not writer.running
+        try:
+            writer.finish() if ended else writer.update()
+            told = ""
+            if ended:
+                return 0
+        except OSError as error:
+            if str(error) != told:
+                told = str(error)
+                print(f"tomostream report: the page cannot be written now: {error}", file=sys.stderr, flush=True)
+        stop.wait(REFRESH_SECONDS)
+    return 130

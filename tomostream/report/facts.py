@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One series with all its figures: from the ledgers, the sidecar of its stack, and the files of its alignment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any, TypeVar
+
+from tomostream.programs import aretomo as files
+from tomostream.status import ProjectStatus, SeriesStatus
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TiltFacts:
+    """One tilt. None is unknown. Shifts and sigma in px of the raw image, drift in px of the movie, doses in e/A2.
+
+    `section`: 0-based in the stack, None for a tilt that was left out of it. `defocus_um`: mean of both axes, underfocus
+    positive. `counts_part`: mean counts as a part of what the tilt's cosine lets expect.
+    """
+
+    movie: str
+    angle_deg: float
+    section: int | None = None
+    order: int | None = None
+    used: bool = True
+    reason: str = ""
+    dose_e_A2: float | None = None
+    prior_dose_e_A2: float | None = None
+    sigma_px: float | None = None
+    rot_deg: float | None = None
+    tx: float | None = None
+    ty: float | None = None
+    drift_px: float | None = None
+    defocus_um: float | None = None
+    astigmatism_um: float | None = None
+    ctf_resolution_A: float | None = None
+    mean_counts: float | None = None
+    counts_part: float | None = None
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """One series. None is unknown. Times in seconds since the epoch, lengths in the unit of the name."""
+
+    series_id: str
+    name: str = ""
+    state: str = "acquiring"
+    reason: str = ""
+    version: int = 0
+    tilts_expected: int | None = None
+    tilts_seen: int = 0
+    tilts_aligned: int = 0
+    tilts_used: int | None = None
+    tilt_axis_deg: float | None = None
+    tilt_axis_source: str = ""
+    tilt_offset_deg: float | None = None
+    thickness_A: float | None = None
+    quality: float | None = None
+    quality_note: str = ""
+    ctf_note: str = ""
+    program: str = ""
+    pixel_size_A: float | None = None
+    voltage_kV: float | None = None
+    tilts: tuple[TiltFacts, ...] = ()
+    warnings: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    mdocs: tuple[str, ...] = ()
+    tilt_series: str | None = None
+    tomogram: str | None = None
+    folder: str | None = None
+    times: Mapping[str, float | None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "failed")
+
+    @property
+    def dose_e_A2(self) -> float | None:
+        """Dose of the whole series: that before the last exposure and the last exposure."""
+        totals = [tilt.prior_dose_e_A2 + tilt.dose_e_A2 for tilt in self.tilts
+                  if tilt.prior_dose_e_A2 is not None and tilt.dose_e_A2 is not None]
+        return max(totals) if totals else None
+
+    @property
+    def median_defocus_um(self) -> float | None:
+        """Median over the tilts up to 45 degrees, where the defocus hardly depends on the place."""
+        values = [tilt.defocus_um for tilt in self.tilts if tilt.defocus_um is not None and abs(tilt.angle_deg) <= 45]
+        return median(values) if values else None
+
+    @property
+    def worst_tilt(self) -> TiltFacts | None:
+        """The used tilt whose shift is known least well."""
+        known = [tilt for tilt in self.tilts if tilt.used and tilt.sigma_px is not None]
+        return max(known, key=lambda tilt: tilt.sigma_px or 0.0) if known else None
+
+    @property
+    def latency_s(self) -> float | None:
+        """Seconds from the last movie of the series on disk to its tomogram."""
+        times = self.times or {}
+        last, done = times.get("last_movie") or times.get("imported"), times.get("reconstructed")
+        return None if last is None or done is None else max(0.0, done - last)
+
+    def signature(self) -> list[Any]:
+        """Changes whenever the pictures and plots have to be made again."""
+        return [self.version, self.state, self.reason, (self.times or {}).get("reconstructed")]
+
+
+def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
+    """What the ledgers tell of a series. Cheap: no file is opened."""
+    details = series.details
+    return SeriesFacts(
+        series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
+        series.tilts_seen, series.tilts_aligned, series.tilts_used, number(series.tilt_axis_deg),
+        tilt_offset_deg=number(details.get("tilt_offset")), thickness_A=number(details.get("thickness_A")),
+        quality=number(details.get("quality")), quality_note=str(details.get("quality_note") or ""),
+        commands=tuple(str(command) for command in details.get("commands") or ()),
+        tilt_series=series.tilt_series, tomogram=series.tomogram,
+        folder=os.path.join(status.project, str(details["folder"])) if details.get("folder") else None,
+        times=status.times(series))
+
+
+def with_files(facts: SeriesFacts, drifts: Mapping[str, float | None], left_out: tuple[Any, ...] = ()) -> SeriesFacts:
+    """Add what the sidecar of the stack and the files of the alignment tell. `drifts`: movie -> px."""
+    record = read_json(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else {}
+    tilts = [TiltFacts(
+        str(tilt.get("movie", "")), float(tilt.get("angle", 0.0)), section, tilt.get("order"),
+        dose_e_A2=number(tilt.get("dose")), prior_dose_e_A2=number(tilt.get("prior_dose")),
+        drift_px=number(drifts.get(str(tilt.get("movie", "")))))
+        for section, tilt in enumerate(record.get("tilts", ()))]
+    facts = replace(
+        facts, tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),
+        warnings=tuple(map(str, record.get("warnings", ()))), mdocs=tuple(map(str, record.get("mdocs", ()))))
+    if facts.folder and facts.state == "done":
+        facts, tilts = _with_alignment(facts, tilts)
+    tilts += [TiltFacts(str(movie or ""), float(angle), used=False, reason=str(why)) for movie, angle, why in left_out]
+    return replace(facts, tilts=tuple(tilts))
+
+
+def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesFacts, list[TiltFacts]]:
+    stem = os.path.join(facts.folder or "", facts.series_id)
+    out = files.OutputFiles.of(f"{stem}.mrcs", f"{stem}.mrc")
+    quality = parsed(out.quality, files.parse_quality)
+    aln = parsed(out.aln, files.parse_aln)
+    ctf = parsed(out.ctf_text, files.parse_ctf) or ()
+    if quality is not None:
+        facts = replace(facts, program=quality.program, ctf_note=quality.ctf_note)
+        for each in quality.tilts:
+            if each.section < len(tilts):
+                tilts[each.section] = replace(tilts[each.section], used=each.used, reason=each.reason,
+                                              sigma_px=number(each.sigma_px))
+    if aln is None:
+        return facts, tilts
+    try:
+        sections, dark = files.raw_sections(aln, len(tilts))
+    except files.AlnError:
+        return facts, tilts
+    for section in dark:
+        if 0 <= section < len(tilts):
+            reason = tilts[section].reason or "excluded by the program (dark)"
+            tilts[section] = replace(tilts[section], used=False, reason=reason)
+    for place, (section, row) in enumerate(zip(sections, aln.rows, strict=True)):
+        if not 0 <= section < len(tilts):
+            continue
+        tilts[section] = replace(tilts[section], rot_deg=row.rot_deg, tx=row.tx, ty=row.ty,
+                                 **_ctf_of(ctf[place] if place < len(ctf) else None))
+    return facts, tilts
+
+
+def _ctf_of(row: files.CtfRow | None) -> dict[str, Any]:
+    if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):
+        return {}
+    return {"defocus_um": (row.defocus_max_A + row.defocus_min_A) / 2e4,
+            "astigmatism_um": (row.defocus_max_A - row.defocus_min_A) / 1e4, "ctf_resolution_A": row.resolution_A}
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
+    """A text file of the program; None when it is not there or makes no sense (the protocol has judged it before)."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse(file.read(), os.path.basename(path))
+    except (OSError, files.AlnError):
+        return None
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A JSON object of a file; empty when there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def to_json(facts: SeriesFacts) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return asdict(facts)
+
+
+def from_json(data: Mapping[str, Any]) -> SeriesFacts:
+    """The inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
+    values = dict(data)
+    values["tilts"] = tuple(TiltFacts(**tilt) for tilt in values["tilts"])
+    for name in ("warnings", "commands", "mdocs"):
+        values[name] = tuple(values[name])
+    return SeriesFacts(**values)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the page needs to know of a running session, kept up to date at a cost that does not grow with it.
+
+`ProjectStatus` knows where everything stands; here the counts, rates and the list of what changed are kept beside it, so
+that nobody has to go through all movies to count them.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tomostream import ledger
+from tomostream.acquisition.naming import movie_key
+from tomostream.report.alarms import SessionFacts
+from tomostream.status import MovieStatus, ProjectStatus
+
+#: Seconds over which rates are measured.
+WINDOW = 3600.0
+#: Seconds of one bar of the activity chart, and how many bars are kept.
+BAR, BARS = 600, 144
+#: Times that are kept for rates and rhythm.
+KEPT = 4000
+
+
+@dataclass(frozen=True)
+class Movies:
+    """Counts of movies; every one is in `found`, and in at most one of the others' last stages."""
+
+    found: int = 0
+    imported: int = 0
+    aligned: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class TiltNews:
+    """One movie that was aligned (`drift_px` known or not) or failed (`failed` says why), for the alarms."""
+
+    time: float
+    movie: str
+    drift_px: float | None = None
+    failed: str = ""
+
+
+class Follower(ProjectStatus):
+    """Follows a project; `take_changed()` and `take_tilts()` give what is new since they were last asked."""
+
+    def __init__(self, project: str) -> None:
+        super().__init__(project)
+        self.counts = Movies()
+        self.last_text, self.last_time = "", 0.0
+        self.first_event: float | None = None
+        self.imports: deque[float] = deque(maxlen=KEPT)
+        self.aligns: deque[float] = deque(maxlen=KEPT)
+        self.finished: deque[float] = deque(maxlen=KEPT)
+        self.work_seconds: deque[float] = deque(maxlen=50)
+        self.activity: dict[int, list[int]] = {}
+        self.states: Counter[str] = Counter()
+        self._state_of: dict[str, str] = {}
+        self._changed: dict[str, None] = {}
+        self._tilts: list[TiltNews] = []
+
+    def take_changed(self) -> list[str]:
+        """Ids of the series of which anything changed, in the order in which it did."""
+        changed, self._changed = list(self._changed), {}
+        return changed
+
+    def take_tilts(self) -> list[TiltNews]:
+        """Movies that were aligned or failed."""
+        tilts, self._tilts = self._tilts, []
+        return tilts
+
+    # ------------------------------------------------------------------ the four protocols
+    def _import(self, entry: ledger.Entry) -> None:
+        before = self._before(entry.item)
+        super()._import(entry)
+        after = self._count(entry, before)
+        if before.imported is None and after.imported is not None:
+            insort(self.imports, entry.time)
+            self._bar(entry.time, 0)
+
+    def _motioncor(self, entry: ledger.Entry) -> None:
+        before = self._before(entry.item)
+        super()._motioncor(entry)
+        after = self._count(entry, before)
+        if entry.event == ledger.ALIGNED:
+            self._tilts.append(TiltNews(entry.time, entry.item, after.drift_px))
+            if before.aligned is None:
+                self.aligns.append(entry.time)
+                self._bar(entry.time, 1)
+
+    def _compose(self, entry: ledger.Entry) -> None:
+        super()._compose(entry)
+        self._note(entry)
+
+    def _aretomo(self, entry: ledger.Entry) -> None:
+        super()._aretomo(entry)
+        self._note(entry)
+        if entry.event == ledger.RECONSTRUCTED:
+            self.finished.append(entry.time)
+            seconds = entry.evidence.get("seconds")
+            if isinstance(seconds, (int, float)):
+                self.work_seconds.append(float(seconds))
+            self._bar(entry.time, 2)
+
+    # ------------------------------------------------------------------ counting
+    def _before(self, item: str) -> MovieStatus:
+        movie = self.movies.get(movie_key(item))
+        return MovieStatus() if movie is None else replace(movie)
+
+    def _count(self, entry: ledger.Entry, before: MovieStatus) -> MovieStatus:
+        after = self.movies[movie_key(entry.item)]
+        known = self.counts
+        self.counts = Movies(
+            len(self.movies), known.imported + (after.imported is not None) - (before.imported is not None),
+            known.aligned + (after.aligned is not None) - (before.aligned is not None),
+            known.failed + bool(after.failed) - bool(before.failed))
+        self._say(entry)
+        if after.failed and not before.failed:
+            self._tilts.append(TiltNews(entry.time, entry.item, failed=after.failed))
+        return after
+
+    def _note(self, entry: ledger.Entry) -> None:
+        series = self.series.get(entry.item)
+        old = self._state_of.pop(entry.item, None)
+        if old is not None:
+            self.states[old] -= 1
+        if series is not None:
+            self._state_of[entry.item] = series.state
+            self.states[series.state] += 1
+        self._changed[entry.item] = None
+        self._say(entry)
+
+    def _say(self, entry: ledger.Entry) -> None:
+        self.first_event = entry.time if self.first_event is None else min(self.first_event, entry.time)
+        if entry.time >= self.last_time:
+            self.last_time = entry.time
+            self.last_text = f"{entry.item}: {entry.reason or entry.event}"
+
+    def _bar(self, time: float, place: int) -> None:
+        bar = int(time) // BAR
+        self.activity.setdefault(bar, [0, 0, 0])[place] += 1
+        if len(self.activity) > BARS:
+            del self.activity[min(self.activity)]
+
+    # ------------------------------------------------------------------ rates
+    def per_hour(self, times: deque[float], now: float) -> float | None:
+        """Events per hour over the last hour, or since the first one if that is less; None while too few to tell."""
+        recent = [time for time in times if now - WINDOW < time <= now]
+        if len(recent) < 2:
+            return None
+        span = max(now - recent[0] if len(recent) < len(times) else recent[-1] - recent[0], 1.0)
+        return (len(recent) - 1) * 3600.0 / span
+
+    def rhythm(self) -> float | None:
+        """The longest gap between movies that is usual in this session, s: 95 of 100 are shorter. None before 20 movies."""
+        times = list(self.imports)[-200:]
+        if len(times) < 20:
+            return None
+        gaps = sorted(b - a for a, b in pairwise(times))
+        return gaps[int(0.95 * (len(gaps) - 1))]
+
+    def session_facts(self, now: float, running: bool, disk: tuple[float, float] | None) -> SessionFacts:
+        """What the alarms of the session are judged by. `disk`: free fraction and free GB."""
+        backlog = max(0, self.counts.imported - self.counts.aligned)
+        rate = self.per_hour(self.aligns, now)
+        arrivals = self.per_hour(self.imports, now)
+        series = self.states["reconstructing"]
+        seconds = sorted(self.work_seconds)[len(self.work_seconds) // 2] if self.work_seconds else None
+        return SessionFacts(
+            running=running, seconds_since_movie=now - self.imports[-1] if self.imports else None, rhythm_s=self.rhythm(),
+            backlog_tilts=backlog, backlog_minutes=60.0 * backlog / rate if rate else None, arrivals_per_hour=arrivals,
+            aligned_per_hour=rate, backlog_series=series,
+            backlog_series_minutes=None if seconds is None else series * seconds / 60.0,
+            disk_free_fraction=disk[0] if disk else None, disk_free_GB=disk[1] if disk else None)
+
+

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alarms by e-mail (SMTP) and by webhook (JSON over HTTP), from a thread of their own.
+
+A mail server that is dead, slow or refuses never disturbs anything: sending has a time-out, nobody waits for it, what does
+not fit into the queue is dropped, and what went wrong is said in `trouble`.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import smtplib
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.message import EmailMessage
+from http.client import HTTPException
+
+from tomostream.report.alarms import KINDS, Event
+
+#: Seconds that a server may take, messages that may wait, and how often one is tried.
+TIME_OUT, MOST_WAITING, TRIES = 10.0, 100, 2
+#: Scipion's variables, see `Destinations.from_environment`.
+EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
+                                  "TOMOSTREAM_WEBHOOK")
+USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """Where alarms go. `server` is HOST or HOST:PORT (25; 465 speaks TLS from the start, others where it is offered)."""
+
+    email: tuple[str, ...] = ()
+    sender: str = "tomostream@localhost"
+    server: str = "localhost"
+    user: str = ""
+    password: str = ""
+    webhook: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Destinations:
+        """From Scipion's variables. An address list is separated by commas or blanks.
+
+        Raises
+        ------
+        ValueError : a webhook that is no http address, a port that is no number, an address without @.
+        """
+        email = tuple(environment.get(EMAIL, "").replace(",", " ").split())
+        for address in email:
+            if "@" not in address:
+                raise ValueError(f"{EMAIL}: '{address}' is no e-mail address")
+        server = environment.get(SERVER, "") or cls.server
+        if ":" in server and not server.rpartition(":")[2].isdigit():
+            raise ValueError(f"{SERVER}: write HOST or HOST:PORT, not '{server}'")
+        webhook = environment.get(WEBHOOK, "")
+        if webhook and urllib.parse.urlparse(webhook).scheme not in ("http", "https"):
+            raise ValueError(f"{WEBHOOK}: '{webhook}' must begin with http:// or https://")
+        return cls(email, environment.get(SENDER, "") or cls.sender, server, environment.get(USER, ""),
+                   environment.get(PASSWORD, ""), webhook)
+
+    def __bool__(self) -> bool:
+        return bool(self.email or self.webhook)
+
+
+class Notifier:
+    """Sends events in the background. `trouble` holds the last thing that went wrong, "" when all went well."""
+
+    def __init__(self, destinations: Destinations, session: str, time_out: float = TIME_OUT) -> None:
+        self.destinations = destinations
+        self.session = session
+        self.time_out = time_out
+        self.trouble = ""
+        self.sent = 0
+        self._queue: queue.Queue[Event | None] = queue.Queue(MOST_WAITING)
+        self._thread: threading.Thread | None = None
+
+    def send(self, event: Event) -> None:
+        """Hand over one event; returns at once."""
+        if not self.destinations:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="tomostream-alarms", daemon=True)
+            self._thread.start()
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self.trouble = f"more than {MOST_WAITING} alarms wait to be sent; '{event.text}' is not sent"
+
+    def close(self, wait: float = TIME_OUT) -> None:
+        """End the thread after what waits was sent, or after `wait` seconds: what is left then is lost."""
+        if self._thread is None:
+            return
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(wait)
+
+    def _work(self) -> None:
+        while True:
+            event = self._queue.get()
+            if event is None:
+                return
+            problems = []
+            if self.destinations.email:
+                problems.append(self._try(self._mail, event, f"the mail server {self.destinations.server}"))
+            if self.destinations.webhook:
+                host = urllib.parse.urlparse(self.destinations.webhook).hostname
+                problems.append(self._try(self._post, event, f"the webhook at {host}"))
+            self.trouble = "; ".join(problem for problem in problems if problem)
+
+    def _try(self, send, event: Event, where: str) -> str:  # type: ignore[no-untyped-def]
+        problem = ""
+        for _ in range(TRIES):
+            try:
+                send(event)
+            except (OSError, smtplib.SMTPException, urllib.error.URLError, HTTPException, ValueError) as error:
+                problem = f"{where} did not take the alarm '{event.text}': {error}"
+            else:
+                self.sent += 1
+                return ""
+        return problem
+
+    # ------------------------------------------------------------------ two ways
+    def _mail(self, event: Event) -> None:
+        message = as_mail(event, self.session, self.destinations)
+        host, colon, port = self.destinations.server.rpartition(":")
+        host, number = (host, int(port)) if colon else (self.destinations.server, 25)
+        kind = smtplib.SMTP_SSL if number == 465 else smtplib.SMTP
+        with kind(host, number, timeout=self.time_out) as server:
+            server.ehlo()
+            if number != 465 and server.has_extn("starttls"):
+                server.starttls()
+            if self.destinations.user:
+                server.login(self.destinations.user, self.destinations.password)
+            server.send_message(message)
+
+    def _post(self, event: Event) -> None:
+        request = urllib.request.Request(
+            self.destinations.webhook, json.dumps(as_json(event, self.session)).encode(),
+            {"Content-Type": "application/json", "User-Agent": "tomostream"})
+        with urllib.request.urlopen(request, timeout=self.time_out) as answer:
+            answer.read(1000)
+
+
+def title(event: Event) -> str:
+    """One line: what is the matter."""
+    return KINDS.get(event.kind, event.kind) + ("" if event.raised else ": over")
+
+
+def as_json(event: Event, session: str) -> dict[str, object]:
+    """What a webhook gets. `text` alone is what chat services show."""
+    return {"session": session, "kind": event.kind, "state": "raised" if event.raised else "over",
+            "time": utc(event.time), "since": utc(event.since), "message": event.text,
+            "text": f"{session} – {title(event)}: {event.text}"}
+
+
+def as_mail(event: Event, session: str, destinations: Destinations) -> EmailMessage:
+    """The e-mail. Line ends are taken out of the subject: a series may be named anything."""
+    message = EmailMessage()
+    message["Subject"] = " ".join(f"[tomostream] {session}: {title(event)}".split())
+    message["From"], message["To"] = destinations.sender, ", ".join(destinations.email)
+    ended = "" if event.raised else f"\nIt had begun at {utc(event.since)}."
+    message.set_content(f"{event.text}\n\nSession {session}, {utc(event.time)}.{ended}\n")
+    return message
+
+
+def utc(time: float) -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

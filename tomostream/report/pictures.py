@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pictures of a series for the page: central slices, a set of slices to scroll, the aligned tilt series as a film.
+
+A film or a set of slices is one WebP file, an atlas of equal pictures row by row: two files a series instead of a hundred,
+which network disks thank. Pictures are drawn with y upward, as IMOD shows them: row 0 of an MRC file is at the bottom.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mrcfile
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tomostream.report.facts import SeriesFacts, TiltFacts
+
+Array = NDArray[Any]
+#: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
+SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 480, 320, 900, 96
+#: Most pictures in an atlas.
+MOST_SLICES, MOST_FRAMES = 41, 121
+#: Of a volume that is deeper than this part of its width, the side views show the middle.
+DEEPEST = 0.7
+#: WebP holds no picture longer than this.
+LONGEST = 16383
+#: Of WebP. Raw tilt images are noise for the most part, which nobody needs to see exactly.
+QUALITY, FILM_QUALITY = 72, 50
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Where the pictures of an atlas are: `count` of `width` x `height` px, `columns` in a row; `labels` one each."""
+
+    file: str
+    width: int
+    height: int
+    columns: int
+    count: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Views:
+    """Central slices as arrays (row 0 at the bottom or left), and the set of slices; `sections` are their numbers in z."""
+
+    xy: Array
+    xz: Array
+    yz: Array
+    slices: list[Array]
+    sections: list[int]
+    shape: tuple[int, int, int]
+
+
+# ---------------------------------------------------------------------------------------------------- arrays
+def shrink(image: Array, edge: int) -> Array:
+    """Average an image down until its longer side is at most `edge` px; never larger than it was."""
+    height, width = image.shape
+    factor = max(height, width) / edge
+    if factor <= 1:
+        return np.asarray(image, dtype=np.float32)
+    whole = int(factor)
+    if whole > 1:       # whole pixels by averaging, the rest by resampling: quick, and nothing aliases
+        h, w = height // whole * whole, width // whole * whole
+        image = np.asarray(image[:h, :w], dtype=np.float32).reshape(h // whole, whole, w // whole, whole).mean(axis=(1, 3))
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32), mode="F")
+    return np.asarray(picture.resize(size, Image.Resampling.BOX), dtype=np.float32)
+
+
+def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    """Values for black and white: percentiles of what is finite."""
+    values = image[np.isfinite(image)]
+    if not values.size:
+        return 0.0, 1.0
+    black, white = np.percentile(values, (low, high))
+    return (float(black), float(white)) if white > black else (float(black) - 0.5, float(black) + 0.5)
+
+
+def to_bytes(image: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Grey values 0 to 255, y upward; what is not finite becomes black."""
+    scaled = (np.nan_to_num(image, nan=limits[0], posinf=limits[1], neginf=limits[0]) - limits[0]) / (limits[1] - limits[0])
+    grey: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)[::-1]
+    return grey
+
+
+def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:
+    """Write a WebP picture under another name, then rename it."""
+    part = f"{path}.part"
+    Image.fromarray(np.ascontiguousarray(pixels)).save(part, "WEBP", quality=quality, method=2)
+    os.replace(part, path)
+
+
+def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int = QUALITY) -> Atlas:
+    """Put equal pictures together, as near to a square as it gets, and write them."""
+    height, width = images[0].shape
+    columns = min(max(1, math.ceil(math.sqrt(len(images) * height / width))), LONGEST // width, len(images))
+    rows = math.ceil(len(images) / columns)
+    sheet = np.zeros((rows * height, columns * width), np.uint8)
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        sheet[row * height:(row + 1) * height, column * width:(column + 1) * width] = image
+    save(sheet, path, quality)
+    return Atlas(os.path.basename(path), width, height, columns, len(images), tuple(labels))
+
+
+# ---------------------------------------------------------------------------------------------------- tomogram
+def z_first(facts: SeriesFacts, shape: tuple[int, ...]) -> bool:
+    """Whether the sections of a volume are slices in z: AreTomo2 writes them so with -FlipVol 1, else y comes first."""
+    words = " ".join(facts.commands[:1]).split()
+    if "-FlipVol" in words[:-1]:
+        return words[words.index("-FlipVol") + 1] != "0"
+    return shape[0] <= shape[1]
+
+
+def read_views(path: str, facts: SeriesFacts) -> Views:
+    """Slices of a tomogram. The file is read once, section by section, and never held in memory.
+
+    Central slices are means over a slab of 1/60 of the volume's width, slices over three neighbours: single sections of a
+    cryo-tomogram are mostly noise.
+
+    Raises
+    ------
+    OSError, ValueError : the file cannot be read or is no volume.
+    """
+    with mrcfile.mmap(path, mode="r", permissive=True) as mrc:
+        data = mrc.data
+        if data is None or data.ndim != 3:
+            raise ValueError(f"{os.path.basename(path)} is no volume")
+        volume = data if z_first(facts, data.shape) else data.swapaxes(0, 1)
+        depth, height, width = volume.shape
+        slab = max(1, round(min(width, height) / 60))
+        sections = spread(depth, MOST_SLICES)
+        return Views(mean_of(volume, 0, slab), mean_of(volume, 1, slab), mean_of(volume, 2, slab).T,
+                     [shrink(np.asarray(volume[max(0, z - 1):z + 2], dtype=np.float32).mean(axis=0), SLICE_EDGE)
+                      for z in sections], sections, (depth, height, width))
+
+
+def mean_of(volume: Array, axis: int, slab: int) -> Array:
+    """Mean of the middle `slab` slices along an axis of (z, y, x)."""
+    first = (volume.shape[axis] - slab) // 2
+    index: list[slice] = [slice(None)] * 3
+    index[axis] = slice(first, first + slab)
+    block: Array = np.asarray(volume[tuple(index)], dtype=np.float32).mean(axis=axis)
+    return block
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` whole numbers, evenly over the middle 94 % of `count`: the rims of a volume hold nothing."""
+    rim = int(0.03 * count)
+    return sorted(set(np.linspace(rim, count - 1 - rim, min(most, count - 2 * rim)).round().astype(int).tolist()))
+
+
+def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
+    """Write the pictures of a tomogram into `folder`; returns what the page has to know of them.
+
+    Raises
+    ------
+    OSError, ValueError : the tomogram cannot be read, the pictures cannot be written.
+    """
+    views = read_views(facts.tomogram or "", facts)
+    stem = os.path.join(folder, f"v{facts.version}")
+    scale = min(1.0, CENTRAL_EDGE / max(views.xy.shape))
+    depth, rim = views.shape[0], max(0, views.shape[0] - round(DEEPEST * min(views.xy.shape))) // 2
+    views = replace(views, xz=views.xz[rim:depth - rim], yz=views.yz[:, rim:depth - rim])
+    limits = grey_range(shrink(views.xy, SLICE_EDGE))
+    made: dict[str, Any] = {"shape": views.shape, "scale": scale, "depth": depth - 2 * rim}
+    for name in ("xy", "xz", "yz"):
+        image = getattr(views, name)
+        small = shrink(image, max(1, round(max(image.shape) * scale)))
+        save(to_bytes(small, limits if name == "xy" else grey_range(small)), f"{stem}-{name}.webp", 80)
+        made[name] = {"file": f"v{facts.version}-{name}.webp", "width": small.shape[1], "height": small.shape[0]}
+    save(to_bytes(shrink(views.xy, THUMB_EDGE), limits), f"{stem}-thumb.webp")
+    made["thumb"] = f"v{facts.version}-thumb.webp"
+    middle = views.slices[len(views.slices) // 2]
+    limits = grey_range(middle)
+    atlas = save_atlas([to_bytes(image, limits) for image in views.slices], f"{stem}-slices.webp",
+                       [f"z {z + 1} of {views.shape[0]}" for z in views.sections])
+    made["slices"] = atlas.__dict__
+    return made
+
+
+# ---------------------------------------------------------------------------------------------------- tilt series
+def aligned_picture(image: Array, rot_deg: float, tx: float, ty: float, edge: int = FILM_EDGE) -> Array:
+    """A raw tilt image, moved and turned as the alignment says and made small; outside of it the mean.
+
+    `raw = R(rot) aligned + (tx, ty)` from the image centre, R counter-clockwise, y upward (see `programs.aretomo`).
+    """
+    small = shrink(image, edge)
+    factor = image.shape[1] / small.shape[1]
+    swap = abs(math.sin(math.radians(rot_deg))) > 0.707
+    out_height, out_width = (small.shape[1], small.shape[0]) if swap else small.shape
+    c, s = math.cos(math.radians(rot_deg)), math.sin(math.radians(rot_deg))
+    # Pillow takes the point (x, y) of the result (pixel centres at 0.5) to a point of the source
+    x0 = small.shape[1] / 2 + tx / factor - c * out_width / 2 + s * out_height / 2
+    y0 = small.shape[0] / 2 + ty / factor - s * out_width / 2 - c * out_height / 2
+    picture = Image.fromarray(np.ascontiguousarray(small), mode="F")
+    turned = picture.transform((out_width, out_height), Image.Transform.AFFINE, (c, -s, x0, s, c, y0),
+                               Image.Resampling.BILINEAR, fillcolor=float(small.mean()))
+    return np.asarray(turned, dtype=np.float32)
+
+
+def paint_series(facts: SeriesFacts, folder: str) -> tuple[SeriesFacts, dict[str, Any]]:
+    """Write the film of the tilt series, and measure the mean counts of every tilt on the way.
+
+    Raises
+    ------
+    OSError, ValueError : the stack cannot be read, the film cannot be written.
+    """
+    tilts, frames, labels = list(facts.tilts), [], []
+    with mrcfile.mmap(facts.tilt_series or "", mode="r", permissive=True) as mrc:
+        stack = mrc.data
+        if stack is None:
+            raise ValueError(f"{os.path.basename(facts.tilt_series or '')} holds no images")
+        stack = stack[None] if stack.ndim == 2 else stack
+        pixel_size = float(mrc.voxel_size.x) or None
+        shown = set(spread_tilts(tilts))
+        for place in sorted(range(len(tilts)), key=lambda place: tilts[place].angle_deg):
+            section = tilts[place].section
+            if section is None or section >= len(stack):
+                continue
+            image = np.asarray(stack[section], dtype=np.float32)
+            tilts[place] = replace(tilts[place], mean_counts=float(image.mean()))
+            if place in shown:
+                frames.append(_frame(image, tilts[place], facts.tilt_axis_deg))
+                labels.append(_label(tilts[place]))
+    facts = replace(facts, tilts=tuple(tilts), pixel_size_A=pixel_size)
+    if not frames:
+        return facts, {}
+    atlas = save_atlas(frames, os.path.join(folder, f"v{facts.version}-film.webp"), labels, FILM_QUALITY)
+    return facts, {"film": atlas.__dict__}
+
+
+def _frame(image: Array, tilt: TiltFacts, axis: float | None) -> NDArray[np.uint8]:
+    rot = tilt.rot_deg if tilt.rot_deg is not None else axis or 0.0
+    small = aligned_picture(image, rot, tilt.tx or 0.0, tilt.ty or 0.0)
+    return to_bytes(small, grey_range(small, 1, 99))
+
+
+def _label(tilt: TiltFacts) -> str:
+    return f"{tilt.angle_deg:.1f}°" + ("" if tilt.used else " – not used")
+
+
+def spread_tilts(tilts: Sequence[TiltFacts]) -> list[int]:
+    """Which tilts the film shows: all, or evenly chosen ones of a very long series."""
+    return list(range(len(tilts))) if len(tilts) <= MOST_FRAMES else \
+        sorted(set(np.linspace(0, len(tilts) - 1, MOST_FRAMES).round().astype(int).tolist()))

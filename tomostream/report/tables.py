@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of the session: its columns, for the page, `metrics.csv` and `session.json` alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tomostream.report.alarms import Finding
+from tomostream.report.facts import SeriesFacts
+from tomostream.report.notify import utc
+
+#: Series in one file of rows: what is written again when one of them changes.
+CHUNK = 50
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a row is made of. `folder`: of the series' page, inside `series/`; `thumb`: its small picture, "" for none."""
+
+    facts: SeriesFacts
+    findings: tuple[Finding, ...] = ()
+    folder: str = ""
+    thumb: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name (with the unit), what it is, and where it comes from. Unknown values are empty (null)."""
+
+    name: str
+    unit: str
+    meaning: str
+    value: Callable[[Entry], Any]
+
+
+def _fact(name: str, digits: int | None = None) -> Callable[[Entry], Any]:
+    def value(entry: Entry) -> Any:
+        found = getattr(entry.facts, name)
+        return round(found, digits) if digits is not None and found is not None else found
+    return value
+
+
+def _time(name: str) -> Callable[[Entry], Any]:
+    return lambda entry: (entry.facts.times or {}).get(name)
+
+
+def _defoci(entry: Entry) -> list[float]:
+    return [tilt.defocus_um for tilt in entry.facts.tilts if tilt.defocus_um is not None]
+
+
+def _worst(entry: Entry, name: str, digits: int) -> float | None:
+    tilt = entry.facts.worst_tilt
+    return None if tilt is None else round(getattr(tilt, name), digits)
+
+
+def _most_drift(entry: Entry) -> float | None:
+    drifts = [tilt.drift_px for tilt in entry.facts.tilts if tilt.drift_px is not None]
+    return round(max(drifts), 2) if drifts else None
+
+
+COLUMNS = (
+    Column("series_id", "", "name of the series in Scipion (tsId)", _fact("series_id")),
+    Column("name", "", "name of the series at the microscope", _fact("name")),
+    Column("state", "", "acquiring, aligning, waiting, composing, reconstructing, done or failed", _fact("state")),
+    Column("reason", "", "why it is in this state, in words", _fact("reason")),
+    Column("version", "", "1, and one more whenever a late or repeated tilt made it anew", _fact("version")),
+    Column("tilts_expected", "", "tilts of a complete series", _fact("tilts_expected")),
+    Column("tilts_seen", "", "tilts that the mdoc tells of", _fact("tilts_seen")),
+    Column("tilts_aligned", "", "tilts of which the movie was aligned", _fact("tilts_aligned")),
+    Column("tilts_used", "", "tilts in the tomogram (before it is made: in the tilt series)", _fact("tilts_used")),
+    Column("dose_e_A2", "e/A2", "dose of the whole series", lambda entry: None if entry.facts.dose_e_A2 is None
+           else round(entry.facts.dose_e_A2, 2)),
+    Column("tilt_axis_deg", "degrees", "rotation of the tilt axis from the y axis of the image, counter-clockwise; refined "
+           "once it is done", _fact("tilt_axis_deg", 2)),
+    Column("tilt_offset_deg", "degrees", "tilt of the specimen against the stage, which the alignment found",
+           _fact("tilt_offset_deg", 2)),
+    Column("thickness_A", "A", "thickness of the specimen, which the alignment found", _fact("thickness_A", 0)),
+    Column("quality", "0 to 1", "quality of the alignment", _fact("quality", 3)),
+    Column("quality_note", "", "whether to trust the alignment, in words", _fact("quality_note")),
+    Column("worst_tilt_deg", "degrees", "tilt angle of the tilt whose shift is known least well",
+           lambda entry: _worst(entry, "angle_deg", 2)),
+    Column("worst_sigma_px", "px", "standard deviation of its shift, raw pixels",
+           lambda entry: _worst(entry, "sigma_px", 3)),
+    Column("defocus_min_um", "um", "least defocus of its tilts, underfocus positive",
+           lambda entry: round(min(_defoci(entry)), 3) if _defoci(entry) else None),
+    Column("defocus_max_um", "um", "largest defocus of its tilts",
+           lambda entry: round(max(_defoci(entry)), 3) if _defoci(entry) else None),
+    Column("max_drift_px", "px", "largest drift of its movies: length of the frames' path, pixels of the movie",
+           _most_drift),
+    Column("last_movie", "time", "when its last movie was on disk (UTC; in session.json seconds since the epoch)",
+           _time("last_movie")),
+    Column("composed", "time", "when its tilt series was ready", _time("composed")),
+    Column("reconstructed", "time", "when its tomogram was ready", _time("reconstructed")),
+    Column("latency_s", "s", "from its last movie to its tomogram", _fact("latency_s", 1)),
+    Column("alarms", "", "kinds of alarms that it shows, separated by blanks",
+           lambda entry: " ".join(dict.fromkeys(finding.kind for finding in entry.findings))),
+    Column("pixel_size_A", "A", "pixel size of the tilt images", _fact("pixel_size_A", 4)),
+    Column("tomogram", "", "file of the tomogram, from the project's folder", _fact("tomogram")),
+    Column("page", "", "folder of its page and pictures, inside series/", lambda entry: entry.folder),
+    Column("thumb", "", "small picture of its tomogram, in that folder", lambda entry: entry.thumb))
+TIMES = {column.name for column in COLUMNS if column.unit == "time"}
+
+
+def cells(entry: Entry) -> list[Any]:
+    """One row, in the order of the columns; times in seconds since the epoch."""
+    return [column.value(entry) for column in COLUMNS]
+
+
+def as_csv(values: Sequence[Any]) -> str:
+    """One line of metrics.csv. Times as ISO 8601 in UTC, unknown values empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(
+        ["" if value is None else utc(value) if column.name in TIMES else value
+         for column, value in zip(COLUMNS, values, strict=True)])
+    return text.getvalue()
+
+
+def csv_header() -> str:
+    return ",".join(column.name for column in COLUMNS) + "\n"
+
+
+def as_json(values: Sequence[Any]) -> str:
+    """One series of session.json, as JSON text."""
+    return json.dumps({column.name: value for column, value in zip(COLUMNS, values, strict=True)}, allow_nan=False)
+
+
+def describe() -> list[dict[str, str]]:
+    """Names, units and meanings of the columns, as session.json carries them."""
+    return [{"name": column.name, "unit": column.unit, "meaning": column.meaning} for column in COLUMNS]
+
+
+def script(kind: str, *values: Any) -> str:
+    """Data as a script, which a page opened from the disk can load where it may not fetch.
+
+    Nothing in it can end the script or start a tag: `<`, `>` and `&` are written as escapes, and all else is ASCII.
+    """
+    texts = [json.dumps(value, allow_nan=False, separators=(",", ":")) for value in (kind, *values)]
+    text = ",".join(texts).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f"tomostream({text});\n"
+
+
+def unscript(text: str) -> list[Any]:
+    """The values of a script. Raises ValueError where it is none."""
+    if not text.startswith("tomostream(") or not text.endswith(");\n"):
+        raise ValueError("no data of a tomostream page")
+    found: list[Any] = json.loads(f"[{text[len('tomostream('):-len(');' + chr(10))]}]")
+    return found

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live page: a folder of static files that is written while the session runs.
+
+    index.html app.js style.css      the page, the same for every session
+    data/session.js                  the session: small, written at every update
+    data/rows-000.js ...             the table, 50 series a file: only files with a changed series are written
+    series/NAME/data.js *.webp       one series, written when it changes
+    metrics.csv session.json         the table for scripts; COLUMNS.txt says what the columns are
+    alarms.log                       one line for every alarm that was raised or is over
+
+Every file is written under another name and renamed. Pictures are made in one thread of its own, so that the page goes on
+while a large tomogram is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from typing import Any
+
+from tomostream import __version__
+from tomostream.acquisition.naming import movie_key
+from tomostream.report import pictures, tables
+from tomostream.report.alarms import KINDS, Alarms, Event, Finding, Thresholds, counts_of_expected
+from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json, with_files
+from tomostream.report.follow import BAR, Follower
+from tomostream.report.notify import Notifier, title, utc
+from tomostream.report.tables import CHUNK, Entry
+
+FOLDER = "report"
+STATIC = ("index.html", "app.js", "style.css")
+#: Seconds: the page is told that it is alive at least so often; the tables for scripts are written at most so often.
+HEARTBEAT, TABLES_EVERY = 5.0, 5.0
+#: Series whose pictures may be in the making at the same time, the one that is made included.
+IN_FLIGHT = 2
+#: Protocol states after which nothing more comes.
+ENDED = ("finished", "stopped", "dead")
+#: What of a series comes from its files, not from the ledgers.
+FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "program", "ctf_note")
+#: End of a file's name -> what it is.
+MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
+            ".tlt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
+StatesOf = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the pictures' thread gives back for one series."""
+
+    facts: SeriesFacts
+    pictures: dict[str, Any]
+    trouble: str = ""
+
+
+class ReportWriter:
+    """Writes the live page of a project. `update()` again and again; `close()` at the end.
+
+    Parameters
+    ----------
+    project : folder of the Scipion project.
+    out : folder of the page; by default `report` inside the project.
+    thresholds : of the alarms.
+    notifier : sends alarms on; None sends none.
+    states : working folders of the protocols (name -> path) to their states (name -> "running", "finished", ...).
+    say : told of every alarm, a line each.
+    clock : seconds since the epoch.
+    """
+
+    def __init__(self, project: str, out: str | None = None, thresholds: Thresholds | None = None,
+                 notifier: Notifier | None = None, states: StatesOf | None = None,
+                 say: Callable[[str], None] | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.project = os.path.abspath(project)
+        self.out = os.path.abspath(out) if out else os.path.join(self.project, FOLDER)
+        self.follower = Follower(self.project)
+        self.alarms = Alarms(thresholds)
+        self.notifier = notifier
+        self.troubles: dict[str, str] = {}
+        self._states_of, self._say, self._clock = states, say or (lambda _: None), clock
+        self._states: dict[str, str] = {}
+        self._index: dict[str, int] = {}
+        self._entries: dict[str, Entry] = {}
+        self._cells: list[list[Any] | None] = []
+        self._lines: list[tuple[str, str]] = []
+        self._revisions: list[int] = []
+        self._dirty: dict[int, None] = {}
+        self._folders: dict[str, str] = {}
+        self._signatures: dict[str, list[Any]] = {}
+        self._waiting: dict[str, None] = {}
+        self._jobs: dict[str, Future[Made]] = {}
+        self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
+        self._tables_dirty, self._tables_at, self._tables_cost, self._beat_at = True, 0.0, 0.0, 0.0
+        self._latest = ""
+        self._told = self._read_told()
+        self._first = True
+        self._prepare()
+
+    # ------------------------------------------------------------------ what callers use
+    def update(self) -> bool:
+        """Take in what is new and write what changed; True when anything was new. Does not wait for pictures.
+
+        Raises
+        ------
+        OSError : the page cannot be written now (disk full, no permission). The next update tries again.
+        """
+        now = self._clock()
+        if self._states_of is not None:
+            self._states = dict(self._states_of(self.follower.folders))
+        news = self.follower.update()
+        for tilt in self.follower.take_tilts():
+            self.alarms.tilt(tilt.time, tilt.movie, tilt.drift_px, tilt.failed)
+        for series_id in self.follower.take_changed():
+            self._changed(series_id)
+        news = self._collect() or news
+        if not self._first or not self.busy:
+            self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
+            self._tell()
+        self._write(now, news)
+        return news
+
+    @property
+    def busy(self) -> bool:
+        """Whether pictures are still to be made."""
+        return bool(self._waiting or self._jobs)
+
+    @property
+    def running(self) -> bool:
+        """Whether any protocol may still write; True where nobody can tell."""
+        return not self._states or any(state not in ENDED for state in self._states.values())
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the picture in work is made, at most so long."""
+        for job in list(self._jobs.values())[:1]:
+            try:
+                job.exception(timeout=seconds)
+            except TimeoutError:
+                return
+
+    def finish(self) -> None:
+        """Update until everything is written, the pictures too."""
+        self.update()
+        while self.busy:
+            self.wait(60.0)
+            self.update()
+        self._tables_at = self._beat_at = 0.0
+        self.update()
+
+    def close(self) -> None:
+        """End the threads. What was not painted is painted by the next one who writes this page."""
+        self._painter.shutdown(wait=True, cancel_futures=True)
+        if self.notifier is not None:
+            self.notifier.close()
+
+    # ------------------------------------------------------------------ series
+    def _changed(self, series_id: str) -> None:
+        series = self.follower.series.get(series_id)
+        if series is None:          # it turned out to be no tilt series
+            if series_id in self._index:
+                self._put(series_id, None)
+            return
+        facts = series_facts(self.follower, series)
+        before = self._entries.get(series_id)
+        if before is not None and before.facts.version == facts.version:     # keep what the files told
+            facts = _refreshed(before.facts, facts)
+        self._put(series_id, replace(before, facts=facts) if before else Entry(facts, folder=self._folder(series_id)))
+        signature = facts.signature()
+        if (facts.ended or series.composed is not None) and self._signatures.get(series_id) != signature:
+            if not self._load(series_id, signature):
+                self._signatures[series_id] = signature
+                self._waiting[series_id] = None
+        self._submit()
+
+    def _submit(self) -> None:
+        for series_id in list(self._waiting):
+            if len(self._jobs) >= IN_FLIGHT:
+                return
+            if series_id in self._jobs:
+                continue
+            del self._waiting[series_id]
+            series = self.follower.series[series_id]
+            movies = self.follower.movies
+            drifts = {movie: movies[movie_key(movie)].drift_px for movie in series.movies if movie_key(movie) in movies}
+            folder = os.path.join(self.out, "series", self._folder(series_id))
+            self._jobs[series_id] = self._painter.submit(paint, series_facts(self.follower, series), drifts,
+                                                         series.left_out, folder)
+
+    def _collect(self) -> bool:
+        """Take over what the pictures' thread has made."""
+        done = [series_id for series_id, job in self._jobs.items() if job.done()]
+        for series_id in done:
+            made = self._jobs.pop(series_id).result()
+            if made.trouble:
+                self.troubles[series_id] = made.trouble
+                self._say(f"{series_id}: {made.trouble}")
+            try:
+                self._take(series_id, made.facts, made.pictures, made.trouble)
+            except OSError:
+                self._waiting[series_id] = None     # once more, when the disk takes it
+                raise
+        self._submit()
+        return bool(done)
+
+    def _take(self, series_id: str, facts: SeriesFacts, made: dict[str, Any], trouble: str = "", write: bool = True) -> None:
+        findings: tuple[Finding, ...] = ()
+        if facts.ended:
+            findings = self.alarms.series(facts, (facts.times or {}).get("reconstructed") or self._clock())
+        folder = self._folder(series_id)
+        entry = Entry(facts, findings, folder, str(made.get("thumb", "")))
+        if facts.state == "done" and "xy" in made:
+            self._latest = series_id
+        if write:
+            payload = {"facts": to_json(facts), "pictures": made, "trouble": trouble, "signature": facts.signature(),
+                       "findings": [asdict(finding) for finding in findings], "files": files_of(facts, self.project)}
+            write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", series_id, payload))
+            remove_older(os.path.join(self.out, "series", folder), facts.version)
+        series = self.follower.series.get(series_id)
+        if series is not None:
+            self._put(series_id, replace(entry, facts=_refreshed(facts, series_facts(self.follower, series))))
+
+    def _load(self, series_id: str, signature: list[Any]) -> bool:
+        """Take over what an earlier writer made of this series; False when there is nothing, or it is of another version."""
+        path = os.path.join(self.out, "series", self._folder(series_id), "data.js")
+        try:
+            with open(path, encoding="utf-8") as file:
+                _, name, payload = tables.unscript(file.read())
+            if name != series_id or payload["signature"] != signature or payload["trouble"]:
+                return False
+            facts = from_json(payload["facts"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        self._signatures[series_id] = signature
+        self._take(series_id, facts, payload["pictures"], write=False)
+        return True
+
+    def _folder(self, series_id: str) -> str:
+        if series_id not in self._folders:
+            self._folders[series_id] = safe_name(series_id, {name.casefold() for name in self._folders.values()})
+        return self._folders[series_id]
+
+    def _put(self, series_id: str, entry: Entry | None) -> None:
+        place = self._index.setdefault(series_id, len(self._cells))
+        if place == len(self._cells):
+            self._cells.append(None)
+            self._lines.append(("", ""))
+        if entry is None:
+            self._entries.pop(series_id, None)
+            cells = None
+        else:
+            facts = entry.facts
+            tomogram = os.path.relpath(facts.tomogram, self.project) if facts.tomogram else None
+            self._entries[series_id] = entry
+            cells = tables.cells(replace(entry, facts=replace(facts, tomogram=tomogram)))
+        if cells != self._cells[place]:
+            self._cells[place] = cells
+            self._lines[place] = (tables.as_csv(cells), tables.as_json(cells)) if cells is not None else ("", "")
+            self._dirty[place // CHUNK] = None
+            self._tables_dirty = True
+
+    # ------------------------------------------------------------------ alarms
+    def _tell(self) -> None:
+        """Hand on what is new. At the start what an earlier writer has told is not told again, nor what is long over."""
+        events = self.alarms.take_events()
+        if self._first:
+            self._first = False
+            active = self.alarms.active
+            events = [Event(alarm.since, kind, True, alarm.text, alarm.since) for kind, alarm in active.items()
+                      if kind not in self._told]
+            events += [Event(self._clock(), kind, False, "back to normal", since) for kind, since in self._told.items()
+                       if kind not in active and kind in KINDS]
+        for event in events:
+            line = f"{utc(event.time)} {'ALARM' if event.raised else 'over'} {title(event)}: {event.text}"
+            self._say(line)
+            if self.notifier is not None:
+                self.notifier.send(event)
+            with open(os.path.join(self.out, "alarms.log"), "a", encoding="utf-8") as file:
+                file.write(" ".join(line.split()) + "\n")
+        if events:
+            told = {alarm.kind: alarm.since for alarm in self.alarms.active.values()}
+            write_text(os.path.join(self.out, "data", "alarms.json"), json.dumps(told))
+        if self.notifier is not None:
+            self.troubles["alarms"] = self.notifier.trouble
+
+    def _read_told(self) -> dict[str, float]:
+        try:
+            with open(os.path.join(self.out, "data", "alarms.json"), encoding="utf-8") as file:
+                return {str(kind): float(since) for kind, since in json.load(file).items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+    def _disk(self) -> tuple[float, float] | None:
+        try:
+            usage = shutil.disk_usage(self.project)
+        except OSError:
+            return None
+        return usage.free / max(usage.total, 1), usage.free / 1e9
+
+    # ------------------------------------------------------------------ files
+    def _prepare(self) -> None:
+        for name in ("data", "series"):
+            os.makedirs(os.path.join(self.out, name), exist_ok=True)
+        for name in STATIC:
+            text = resources.files("tomostream.report").joinpath("static").joinpath(name).read_text(encoding="utf-8")
+            write_text(os.path.join(self.out, name), text)
+        lines = [f"{column.name:16s} {column.unit:8s} {column.meaning}" for column in tables.COLUMNS]
+        write_text(os.path.join(self.out, "COLUMNS.txt"),
+                   "Columns of metrics.csv and session.json. Unknown values are empty (null).\n\n" + "\n".join(lines) + "\n")
+
+    def _write(self, now: float, news: bool) -> None:
+        while len(self._revisions) * CHUNK < len(self._cells):
+            self._revisions.append(0)
+        for chunk in list(self._dirty):
+            rows = self._cells[chunk * CHUNK:(chunk + 1) * CHUNK]
+            revision = int(now * 1000)
+            write_text(os.path.join(self.out, "data", f"rows-{chunk:03d}.js"), tables.script("rows", chunk, revision, rows))
+            self._revisions[chunk] = revision
+            del self._dirty[chunk]
+        if news or now - self._beat_at >= HEARTBEAT or not self.running:
+            write_text(os.path.join(self.out, "data", "session.js"), tables.script("session", self.summary(now)))
+            self._beat_at = now
+        # the tables for scripts are written whole; how often is bounded so that they take 2 % of the time at most
+        if self._tables_dirty and now - self._tables_at >= max(TABLES_EVERY, 50 * self._tables_cost):
+            began = time.perf_counter()
+            write_text(os.path.join(self.out, "metrics.csv"),
+                       tables.csv_header() + "".join(line for line, _ in self._lines))
+            series = ",\n ".join(line for _, line in self._lines if line)
+            write_text(os.path.join(self.out, "session.json"),
+                       f'{{"session": {json.dumps(self.summary(now), allow_nan=False)},\n"columns": '
+                       f'{json.dumps(tables.describe())},\n"series": [{series}]}}\n')
+            self._tables_dirty, self._tables_at, self._tables_cost = False, now, time.perf_counter() - began
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """The session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""
+        follower = self.follower
+        until = now if self.running else follower.last_event or now
+        facts = follower.session_facts(until, self.running, self._disk())
+        latest = self._entries.get(self._latest)
+        return {
+            "project": os.path.basename(self.project), "path": self.project, "version": __version__, "updated": now,
+            "running": self.running, "protocols": self._states, "started": follower.first_event,
+            "last_event": follower.last_event, "last_time": follower.last_time or None, "last_text": follower.last_text,
+            "waiting": dict(follower.waiting),
+            "movies": asdict(follower.counts), "series": {state: count for state, count in follower.states.items() if count},
+            "tilts_per_hour": facts.arrivals_per_hour, "aligned_per_hour": facts.aligned_per_hour,
+            "series_per_hour": follower.per_hour(follower.finished, until), "backlog_tilts": facts.backlog_tilts,
+            "backlog_series": facts.backlog_series, "backlog_minutes": facts.backlog_minutes,
+            "backlog_series_minutes": facts.backlog_series_minutes, "keeps_up": "behind" not in self.alarms.active,
+            "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
+            "alarms": [asdict(alarm) for alarm in self.alarms.active.values()],
+            "history": [asdict(event) for event in list(self.alarms.history)[-50:]],
+            "kinds": KINDS, "troubles": [text for text in list(self.troubles.values())[-5:] if text],
+            "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
+            "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
+            "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}
+
+
+# ---------------------------------------------------------------------------------------------------- one series
+def paint(facts: SeriesFacts, drifts: Mapping[str, float | None], left_out: tuple[Any, ...], folder: str) -> Made:
+    """All figures and pictures of one series. Runs in the pictures' thread; what goes wrong is told, not raised."""
+    facts = with_files(facts, drifts, left_out)
+    made: dict[str, Any] = {}
+    troubles = []
+    os.makedirs(folder, exist_ok=True)
+    if facts.ended and facts.tilt_series and os.path.exists(facts.tilt_series):
+        try:
+            facts, film = pictures.paint_series(facts, folder)
+            made |= film
+        except (OSError, ValueError) as error:
+            troubles.append(f"no film: {error}")
+    if facts.state == "done" and facts.tomogram:
+        try:
+            made |= pictures.paint_tomogram(facts, folder)
+        except (OSError, ValueError) as error:
+            troubles.append(f"no pictures of the tomogram: {error}")
+    parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
+    facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
+    return Made(facts, made, "; ".join(troubles))
+
+
+def _refreshed(known: SeriesFacts, ledgers: SeriesFacts) -> SeriesFacts:
+    """What the files told before, with what the ledgers tell now."""
+    return replace(ledgers, **{name: getattr(known, name) for name in FROM_FILES})
+
+
+def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
+    """The files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
+    candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
+    if facts.folder and os.path.isdir(facts.folder):
+        for name in sorted(os.listdir(facts.folder)):
+            meaning = next((text for end, text in MEANINGS.items() if name.endswith(end)), None)
+            if meaning:
+                candidates.append((meaning, os.path.join(facts.folder, name)))
+    found = []
+    for meaning, path in candidates:
+        if path and os.path.exists(path):
+            found.append({"what": meaning, "path": os.path.relpath(path, project), "bytes": os.path.getsize(path)})
+    return found + [{"what": "mdoc", "path": path, "bytes": None} for path in facts.mdocs]
+
+
+def safe_name(series_id: str, taken: set[str]) -> str:
+    """A folder name for any series name: letters, digits, - and _ only, and none that differs from another in case alone."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", series_id)[:60]
+    if plain and plain == series_id and plain.casefold() not in taken:
+        return plain
+    return f"{plain}-{hashlib.sha256(series_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def remove_older(folder: str, version: int) -> None:
+    """Remove the pictures of the versions before."""
+    for name in os.listdir(folder):
+        match = re.match(r"v(\d+)-", name)
+        if match and int(match[1]) < version:
+            os.remove(os.path.join(folder, name))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file, complete or not at all: a reader never sees half of it."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    os.replace(part, path)
