@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stand-ins for MotionCor3 and AreTomo2: same command line, same files, a run time that is given. Nothing is computed.
+
+    python -m tomostream.tests.standins FOLDER      makes FOLDER/motioncor/bin/MotionCor3 and FOLDER/aretomo/AreTomo2
+
+Set MOTIONCOR_HOME and ARETOMO_HOME to those two folders. The environment says how they behave:
+
+    STANDIN_SECONDS     seconds that a run takes, or "0.3,1.5" for the two (default 0)
+    STANDIN_LOG         a file to which each run appends a line of JSON: program, item, start, end, gpu, pid
+    STANDIN_FAIL        regular expression: items that fail, every time (nothing is written, exit status 0, as AreTomo2 does)
+    STANDIN_FAIL_ONCE   regular expression: items that fail the first time; the log remembers
+
+They need numpy no more than a shell script does, so that a run of 0.2 s takes 0.2 s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import struct
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from tomostream.acquisition.movies import check_movie
+from tomostream.programs import aretomo as files
+
+PROGRAMS = {"MotionCor3": ("motioncor", "bin"), "AreTomo2": ("aretomo",)}
+
+
+def install(folder: str) -> dict[str, str]:
+    """Make the two programs in a folder; return the variables that point to them."""
+    for name, parts in PROGRAMS.items():
+        place = os.path.join(folder, *parts)
+        os.makedirs(place, exist_ok=True)
+        path = os.path.join(place, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"#!{sys.executable} -E\nimport sys\nfrom tomostream.tests.standins import main\n"
+                       f"sys.exit(main({name!r}, sys.argv[1:]))\n")
+        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+    cuda = os.path.join(folder, "cuda")
+    os.makedirs(cuda, exist_ok=True)
+    return {"MOTIONCOR_HOME": os.path.join(folder, "motioncor"), "MOTIONCOR_BIN": "MotionCor3",
+            "ARETOMO_HOME": os.path.join(folder, "aretomo"), "MOTIONCOR_CUDA_LIB": cuda, "ARETOMO_CUDA_LIB": cuda}
+
+
+def main(program: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Run a stand-in."""
+    began = time.time()
+    flags = flags_of(arguments)
+    source = next(flags[flag][0] for flag in ("-InTiff", "-InMrc", "-InEer") if flag in flags)
+    item = os.path.basename(source)
+    seconds = environment.get("STANDIN_SECONDS", "0").split(",")
+    _log(environment, program=program, item=item, event="start", time=began, gpu=flags.get("-Gpu"), pid=os.getpid())
+    time.sleep(max(0.0, began + float(seconds[-1 if program == "AreTomo2" else 0]) - time.time()))
+    if _fails(environment, program, item):
+        print(f"Error: {item} was told to fail")
+        return 0
+    (_motioncor if program == "MotionCor3" else _aretomo)(source, flags)
+    _log(environment, program=program, item=item, event="end", time=time.time(), began=began, pid=os.getpid())
+    return 0
+
+
+def flags_of(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Flags with their values; a negative number is a value."""
+    flags: dict[str, list[str]] = {}
+    name = ""
+    for word in arguments:
+        if word.startswith("-") and word.lstrip("-")[:1].isalpha():
+            name = word
+            flags[name] = []
+        else:
+            flags.setdefault(name, []).append(word)
+    return flags
+
+
+def _log(environment: Mapping[str, str], **facts: object) -> None:
+    path = environment.get("STANDIN_LOG")
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
+
+
+def _fails(environment: Mapping[str, str], program: str, item: str) -> bool:
+    always, once = environment.get("STANDIN_FAIL"), environment.get("STANDIN_FAIL_ONCE")
+    if always and re.search(always, item):
+        return True
+    if not once or not re.search(once, item):
+        return False
+    with open(environment["STANDIN_LOG"], encoding="utf-8") as file:
+        starts = [entry for entry in map(json.loads, file) if entry["event"] == "start"]
+    return sum((entry["program"], entry["item"]) == (program, item) for entry in starts) == 1
+
+
+def write_mrc(path: str, size: tuple[int, int, int], pixel_size: float, value: float = 0.0) -> None:
+    """An MRC file (mode 2) of one value, size (x, y, z)."""
+    x, y, z = size
+    header = struct.pack("<10i", x, y, z, 2, 0, 0, 0, x, y, z)
+    header += struct.pack("<6f", x * pixel_size, y * pixel_size, z * pixel_size, 90, 90, 90)
+    header += struct.pack("<3i3f2i", 1, 2, 3, value, value, value, 0 if z == 1 else 1, 0)
+    header = header.ljust(208, b"\0") + b"MAP " + bytes([0x44, 0x44, 0, 0]) + struct.pack("<fi", 0.0, 0)
+    with open(path, "wb") as file:
+        file.write(header.ljust(1024, b"\0"))
+        file.write(struct.pack("<f", value) * (x * y * z))
+
+
+def _motioncor(source: str, flags: Mapping[str, Sequence[str]]) -> None:
+    check = check_movie(source)
+    target, pixel_size = flags["-OutMrc"][0], float(flags.get("-PixSize", ["1"])[0])
+    size = (check.width or 64, check.height or 64, 1)
+    stem = os.path.splitext(target)[0]
+    suffixes = [""]
+    if float(flags.get("-FmDose", ["0"])[0]) > 0:
+        suffixes.append("_DW")
+    if flags.get("-SplitSum", ["0"])[0] == "1":
+        suffixes += ["_EVN", "_ODD"]
+    for suffix in suffixes:
+        write_mrc(f"{stem}{suffix}.mrc", size, pixel_size, value=float(check.frames or 1))
+    name = os.path.splitext(os.path.basename(source))[0]
+    with open(os.path.join(flags["-LogDir"][0], f"{name}-Full.log"), "w", encoding="utf-8") as file:
+        file.write("# full frame alignment\n")
+        file.writelines(f"{frame + 1:4d}  {0.3 * frame:8.2f}  {-0.4 * frame:8.2f}\n" for frame in range(check.frames or 1))
+
+
+def _aretomo(source: str, flags: Mapping[str, Sequence[str]]) -> None:
+    check, target = check_movie(source), flags["-OutMrc"][0]
+    out = files.OutputFiles.of(source, target)
+    axis = float(flags.get("-TiltAxis", ["0"])[0])
+    if "-AngFile" in flags:
+        with open(flags["-AngFile"][0], encoding="utf-8") as file:
+            angles = [float(line.split()[0]) for line in file if line.strip()]
+        rows = tuple(files.AlnRow(section, axis, 0.5 * section, -0.25 * section, angle)
+                     for section, angle in enumerate(angles))
+        raw = (check.width or 0, check.height or 0, len(rows))
+        with open(out.aln, "w", encoding="utf-8") as file:
+            file.write(files.format_aln(files.AlnFile(rows, raw_size=raw)))
+    thickness, binning = float(flags.get("-VolZ", ["0"])[0]), float(flags.get("-OutBin", ["1"])[0])
+    if thickness > 0:
+        x, y, z = (int(length / binning + 0.1) // 2 * 2 for length in (check.width or 64, check.height or 64, thickness))
+        if abs(math.sin(math.radians(axis))) > 0.707:
+            x, y = y, x
+        flip = flags.get("-FlipVol", ["0"])[0] == "1"
+        write_mrc(target, (x, y, z) if flip else (x, z, y), float(flags["-PixSize"][0]) * binning)
+
+
+if __name__ == "__main__":
+    for variable, folder in install(os.path.abspath(sys.argv[1])).items():
+        print(f"export {variable}={folder}")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger: what is told is read once, whole, whatever was killed or full in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import unittest
+from unittest import mock
+
+from tomostream import ledger
+
+
+class Case(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, ledger.NAME)
+
+    def append(self, text: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+class TestALedger(Case):
+    def test_gives_back_what_was_written(self):
+        ledger.Ledger(self.path).write("a, b", ledger.FAILED, 'it said "no"', {"version": 2}, time=3.5)
+        self.assertEqual(ledger.read(self.path), [ledger.Entry(3.5, "a, b", ledger.FAILED, 'it said "no"', {"version": 2})])
+
+    def test_keeps_a_reason_of_several_lines_in_one(self):
+        ledger.Ledger(self.path).write("a", ledger.FAILED, "one\ntwo\r\n  three")
+        self.assertEqual(ledger.read(self.path)[0].reason, "one two three")
+
+    def test_is_continued_by_the_next_run(self):
+        ledger.Ledger(self.path).write("a", ledger.IMPORTED)
+        ledger.Ledger(self.path).write("b", ledger.IMPORTED)
+        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "b"])
+
+    def test_loses_only_the_half_line_of_a_killed_writer(self):
+        ledger.Ledger(self.path).write("a", ledger.IMPORTED)
+        self.append("12.5,b,impo")
+        ledger.Ledger(self.path).write("c", ledger.IMPORTED)
+        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "c"])
+
+    def test_of_a_run_that_never_wrote_is_empty(self):
+        self.assertEqual(ledger.read(self.path), [])
+
+    def test_passes_over_evidence_that_is_no_json(self):
+        self.append("1.0,a,imported,,{\n2.0,b,imported,,\n")
+        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["b"])
+
+
+class TestAReader(Case):
+    def test_gives_every_entry_once(self):
+        writer, reader = ledger.Ledger(self.path), ledger.LedgerReader(self.path)
+        writer.write("a", ledger.IMPORTED)
+        self.assertEqual([entry.item for entry in reader.new()], ["a"])
+        self.assertEqual(reader.new(), [])
+        writer.write("b", ledger.IMPORTED)
+        self.assertEqual([entry.item for entry in reader.new()], ["b"])
+
+    def test_waits_for_the_rest_of_a_line(self):
+        reader = ledger.LedgerReader(self.path)
+        self.append("1.0,a,impor")
+        self.assertEqual(reader.new(), [])
+        self.append("ted,,\n")
+        self.assertEqual([entry.item for entry in reader.new()], ["a"])
+
+    def test_starts_again_when_the_file_was_made_anew(self):
+        reader = ledger.LedgerReader(self.path)
+        self.append("1.0,a,imported,,\n2.0,b,imported,,\n")
+        reader.new()
+        os.remove(self.path)
+        self.append("3.0,c,imported,,\n")
+        self.assertEqual([entry.item for entry in reader.new()], ["c"])
+
+
+class _FullDisk:
+    """A file of which only the first bytes are taken."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def write(self, text: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class TestAFullDisk(Case):
+    def test_keeps_the_lines_and_writes_them_whole_when_there_is_room(self):
+        writer = ledger.Ledger(self.path)
+        writer.write("a", ledger.IMPORTED)
+        with mock.patch("builtins.open", return_value=_FullDisk(self.path)) as full:
+            full.side_effect = [_FullDisk(self.path)]
+            with mock.patch.object(_FullDisk, "write", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+                writer.write("b", ledger.IMPORTED)
+        self.assertIn("No space", writer.trouble)
+        writer.write("c", ledger.IMPORTED)
+        self.assertEqual(writer.trouble, "")
+        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "b", "c"])
+
+    def test_leaves_no_half_line_behind(self):
+        writer = ledger.Ledger(self.path)
+        writer.write("a", ledger.IMPORTED)
+        size, real = os.path.getsize(self.path), open
+
+        def full(path, mode="r", *args, **kwargs):
+            file = real(path, mode, *args, **kwargs)
+            if mode == "a":
+                file.write("1.0,b,im")
+                file.close()
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return file
+
+        with mock.patch("builtins.open", side_effect=full):
+            self.assertFalse(writer.flush() and not writer.write("b", ledger.IMPORTED))
+        self.assertEqual(os.path.getsize(self.path), size)
+
+
+if __name__ == "__main__":
+    unittest.main()
