@@ -82,7 +82,7 @@ def _decode(line: bytes) -> str:
         return line.decode("latin-1").strip()
 
 
-def _ended_lines(data: bytes) -> tuple[list[str], bool, bool]:
+def ended_lines(data: bytes) -> tuple[list[str], bool, bool]:
     """Return the lines whose end was written, whether a section begins in the rest, and whether zero bytes follow.
 
     Zero bytes are what a file server shows of data that it has not got yet: nothing from there on is read.
@@ -162,7 +162,7 @@ def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
 
 def parse(data: bytes) -> Grammar:
     """Read the bytes of an mdoc file, whatever they are, into sections. Never raises."""
-    lines, next_has_begun, zeros = _ended_lines(data)
+    lines, next_has_begun, zeros = ended_lines(data)
     builder = _Builder()
     index = 0
     while index < len(lines):
