@@ -71,6 +71,8 @@ KNOWN = flags(
          help="dose-weighted sum of the frames that end within this dose of the exposure (_DWS); 0 0: none"),
     Flag("-OutStack", int, (1, 2), (0, 1), low=0, group=_SUMS,
          help="1: the aligned frames too (_Stk), summed by so many as the second number says"),
+    Flag("--whole-pixels", count=(0, 0), group=_SUMS,
+         help="quicker sums: shifts in whole pixels, which costs up to a third of the finest detail if -FtBin is 1"),
     Flag("-Cs", float, default=(0.0,), use=Use.WARNED, note=_CTF),
     Flag("-InFmMotion", int, default=(0,), use=Use.WARNED, note="motion within a frame is not accounted for"),
     Flag("-Mag", float, (3, 3), (1.0, 1.0, 0.0), use=Use.WARNED, note="anisotropic magnification is not corrected"),
@@ -124,7 +126,7 @@ def job_of(arguments: Arguments) -> Job:
         align=arguments.integer("-Align") != 0, split=arguments.integer("-SplitSum") != 0,
         patches=_patches(arguments), stack=stack != 0, stack_group=max(1, stack_group), crop=(columns, rows),
         integration_file=arguments.text("-FmIntFile"), upsampling=2 ** (arguments.integer("-EerSampling") - 1),
-        threads=thread_count(arguments), label=f"{PROGRAM} {__version__}",
+        threads=thread_count(arguments), whole_pixels=arguments.given("--whole-pixels"), label=f"{PROGRAM} {__version__}",
     )  # fmt: skip
 
 

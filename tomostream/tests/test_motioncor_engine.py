@@ -567,6 +567,14 @@ class TestSums(EngineTest):
         self.assertGreater(amplitude, 0.88)
         self.assertLess(amplitude, 1.01)
 
+    def test_whole_pixels_can_be_asked_for(self):
+        frames = drifting(DRIFT)
+        image = self.result("-InTiff", self.tiff(frames), "--whole-pixels", log=True)
+        expected = np.zeros(image.shape, np.float32)
+        for frame, (x, y) in zip(frames, self.shifts(), strict=True):
+            sums.add_moved(expected, frame, round(x), round(y))
+        np.testing.assert_array_equal(image, expected)
+
     def test_dose_weighting_follows_the_formula(self):
         frame = drifting([(0, 0)], flux=50)[0]
         path = self.tiff([frame] * 5)

@@ -345,10 +345,12 @@ class _Stage:
 
     def _coherence_weight(self, cross: NDArray[np.float64]) -> NDArray[np.float32]:
         """The weight of maximum likelihood from the mean cross power of two frames, by ring (module docstring)."""
+        count, others = len(self._values), len(self._values) - 1
         signal = np.clip(np.convolve(np.pad(cross, 4, mode="edge"), np.full(9, 1 / 9), "valid"), 0, self._power)
+        chance = self._power / np.sqrt(np.maximum(9 * self._population, 1) * count * others)
+        signal[signal < 2 * chance] = 0  # no weight where what is shared is not more than noise would seem to share
         if not signal[4:].any():
             return self._first_weight()
-        others = len(self._values) - 1
         return self._map(signal / (self._power * (others * signal + self._power - signal)))
 
     def _moved_back(self, index: int, position: NDArray[np.float64]) -> NDArray[np.complex64]:

@@ -51,6 +51,8 @@ class Job:
     upsampling : int
         Of EER: 1, 2 or 4.
     threads : int
+    whole_pixels : bool
+        --whole-pixels: no shifts by parts of a pixel in the sums without dose weighting.
     label : str
         For the header of the results.
     """
@@ -85,6 +87,7 @@ class Job:
     integration_file: str = ""
     upsampling: int = 1
     threads: int = 1
+    whole_pixels: bool = False
     label: str = "tomostream-motioncor"
 
     @property

@@ -114,7 +114,8 @@ def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
 
             motion = _measure(job, store, load, executor, say, warn)
             shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
-            summation = sums.Summation(load, -motion.displacement, shape, job.binning, executor, job.threads)
+            summation = sums.Summation(
+                load, -motion.displacement, shape, job.binning, executor, job.threads, job.whole_pixels)  # fmt: skip
             _write_sums(job, summation, fractions, outputs)
         if job.log_dir:
             outputs.text(job.names.log, format_log([(-float(x), -float(y)) for x, y in motion.displacement]))

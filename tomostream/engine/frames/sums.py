@@ -5,8 +5,8 @@ Frames are first moved by whole pixels while they are added, which costs nothing
 in Fourier space to sums of frames that share it: frames are sorted by the fraction of their shift, rounded to half of
 an output pixel but at most to a whole pixel of the movie, and each class is moved by the mean fraction of its frames. What
 this rounding costs, at the highest frequency of the output, is at most sinc(1/4) = 10 % of the amplitude in each
-direction, and less after the means are taken out; whole pixels alone would cost 36 % there without binning. With dose
-weighting each frame is transformed by itself, and its shift is exact.
+direction, and less after the means are taken out; whole pixels alone, which may be asked for, cost 36 % there without
+binning and save the transforms. With dose weighting each frame is transformed by itself, and its shift is exact.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ class Summation:
         One frame a call.
     workers : int
         Threads for the transforms of whole sums.
+    whole_pixels : bool
+        Whether frames are added with whole-pixel shifts only (without dose weighting).
     """
 
     load: Loader
@@ -124,10 +126,12 @@ class Summation:
     binning: float
     executor: Executor
     workers: int
+    whole_pixels: bool = False
 
     def image(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """The sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
-        classes = _classes(self.shifts, frames, 1.0 / max(1, round(2 / max(self.binning, 1.0))))
+        shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
+        classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
         sums = list(self.executor.map(self._class_sum, classes))
         if self._is_plain(classes):
             return sums[0]
@@ -181,8 +185,7 @@ class Summation:
         along_x, along_y = self._phases(shift)
         for start in range(0, len(spectrum), 16):
             piece = spectrum[start : start + 16]
-            piece *= along_x
-            piece *= along_y[start : start + 16]
+            piece *= along_x * along_y[start : start + 16]
             if total is not None:
                 total[start : start + 16] += piece
         return spectrum if total is None else total
