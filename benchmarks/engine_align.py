@@ -6,10 +6,10 @@
     python benchmarks/engine_align.py --thicker 1.0                # the likelihood's own thickness (series.THICKER)
     python benchmarks/engine_align.py --real STACK.mrc TILTS.csv --pixel 10 --axis -5
 
-A phantom is a cloud of points (particles, small proteins, vesicles, folded membranes) in a slab; it is projected exactly,
-with contrast transfer, absorption and counting noise; 3 e/A2 a tilt unless said otherwise. Residuals are what is left
-of the shifts after a rigid motion of the specimen, RMS over tilts, in pixels of the input (10.8 A; twice that in pixels
-of 5.4 A). "matching" is projection matching in AreTomo's manner from the same parts: cosine-stretched neighbours within
+A phantom is a cloud of points (particles, small proteins, vesicles, folded membranes) in a slab; it is projected
+exactly, with contrast transfer, absorption and counting noise; 3 e/A2 a tilt unless said otherwise. Residuals are
+what is left of the shifts after a rigid motion of the specimen, RMS over tilts, in pixels of the input (10.8 A; twice
+that in pixels of 5.4 A). "matching" is projection matching in AreTomo's manner from the same parts: cosine-stretched neighbours within
 20 degrees, low-passed by the slab, summed; the axis from common lines; thickness as given by the truth.
 
 TILTS.csv has a header; its second column holds tilt angles in degrees, in the order of the stack.
@@ -148,7 +148,8 @@ def project(points: np.ndarray, weights: np.ndarray, case: Case, tilt: float, sh
     inside = (i >= 0) & (j >= 0) & (i < rows - 1) & (j < columns - 1)
     i, j, fy, fx, w = i[inside], j[inside], (y - i)[inside], (x - j)[inside], weights[inside]
     image = np.zeros(rows * columns)
-    for down, right, part in ((0, 0, (1 - fy) * (1 - fx)), (0, 1, (1 - fy) * fx), (1, 0, fy * (1 - fx)), (1, 1, fy * fx)):
+    corners = ((0, 0, (1 - fy) * (1 - fx)), (0, 1, (1 - fy) * fx), (1, 0, fy * (1 - fx)), (1, 1, fy * fx))
+    for down, right, part in corners:
         image += np.bincount((i + down) * columns + j + right, w * part, rows * columns)
     spectrum = scipy.fft.rfft2(image.reshape(rows, columns)) * contrast_transfer((rows, columns))
     return scipy.fft.irfft2(spectrum, s=(rows, columns))[32:-32, 32:-32]
@@ -219,7 +220,8 @@ def match_in_turn(bench: Bench, pose: Pose) -> Pose:
     values, done, moves = band.values.copy(), [start], np.zeros((len(angles), 2))
     fall = np.exp(-2.0 * (band.cells.middle_ky() ** 2 + band.cells.kx**2) / 0.25**2)
     for tilt in outward_order(angles, start)[1:]:
-        near = sorted((j for j in done if abs(angles[j] - angles[tilt]) < 20.5), key=lambda j: abs(angles[j] - angles[tilt]))
+        distance = np.abs(angles - angles[tilt])
+        near = [j for j in np.argsort(distance) if j in done and distance[j] < 20.5]
         reference = np.zeros_like(values[:, 0])
         for j in (near or [done[-1]])[:10]:
             weight = coherence(pose.thickness, band.cells.kx, tangents[tilt] - tangents[j])
@@ -291,14 +293,15 @@ def real(stack_path: str, tilts_path: str, pixel: float, axis: float, threads: i
         truth = Truth(stack[half], angles[half], angles[half] + whole.tilt_offset_deg, whole.tilt_axis_deg,
                       shifts_of(whole)[half], whole.thickness_A / pixel)
         left = residual(truth, answer.tilt_axis_deg, shifts_of(answer), angles[half] + answer.tilt_offset_deg)
-        yield (f"{name} tilts aligned alone, from nothing: {left:.2f} px from the whole, axis {answer.tilt_axis_deg:.2f}, "
-               f"offset {answer.tilt_offset_deg:+.2f} deg, thickness {answer.thickness_A:.0f} A")
+        yield (f"{name} tilts aligned alone, from nothing: {left:.2f} px from the whole, axis "
+               f"{answer.tilt_axis_deg:.2f}, offset {answer.tilt_offset_deg:+.2f} deg, "
+               f"thickness {answer.thickness_A:.0f} A")
     for number, (fit, angle) in enumerate(zip(consistency(stack, whole, angles, pixel, threads), angles, strict=True)):
         yield f"section {number:3d} {angle:7.2f} deg: correlation with its neighbours' prediction {fit:.3f}"
 
 
 def consistency(stack: np.ndarray, answer: Alignment, angles: np.ndarray, pixel: float, threads: int) -> list[float]:
-    """Whitened correlation (0.02 - 0.2 cycles/px at 10 A) of each tilt with the slab prediction of those within 12 deg."""
+    """Correlation of each tilt with the slab prediction of those within 12 degrees, whitened, 0.02 - 0.2 cycles/px."""
     images = work_stack(stack, pixel, 10.0, threads)
     shifts = shifts_of(answer) / images.scale
     pose = Pose(angles + answer.tilt_offset_deg, answer.tilt_axis_deg, shifts, answer.thickness_A / images.pixel_A)

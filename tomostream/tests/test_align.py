@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The alignment of tilt series, against specimens whose projections are computed here, from points in space.
 
-The projector below shares nothing with the engine: points are turned about the y axis by the tilt angle, projected along
-z, turned in the image plane by the angle of the tilt axis, shifted, and drawn as Gaussian blobs.
+The projector below shares nothing with the engine: points are turned about the y axis by the tilt angle, projected
+along z, turned in the image plane by the angle of the tilt axis, shifted, and drawn as Gaussian blobs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, align_series
 
 PIXEL_A = 16.0
-SIDE = 192
+SIDE = 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def options(axis: float, **more: object) -> AlignOptions:
     return dataclasses.replace(AlignOptions(pixel_size_A=PIXEL_A, tilt_axis_deg=axis, threads=2), **more)
 
 
-def regular(last: float = 50.0, step: float = 5.0) -> np.ndarray:
+def regular(last: float = 48.0, step: float = 6.0) -> np.ndarray:
     return np.arange(-last, last + 0.1, step)
 
 
@@ -190,13 +190,13 @@ class TestGeometries(unittest.TestCase):
         return answer
 
     def test_wide_images_with_an_upright_axis(self) -> None:
-        self.check(simulate(regular(), axis=-3.0, shape=(160, 224)), -5.0)
+        self.check(simulate(regular(), axis=-3.0, shape=(144, 192)), -5.0)
 
     def test_wide_images_with_a_lying_axis(self) -> None:
-        self.check(simulate(regular(), axis=88.0, shape=(160, 224)), 90.0)
+        self.check(simulate(regular(), axis=88.0, shape=(144, 192)), 90.0)
 
     def test_tall_images_with_a_lying_axis(self) -> None:
-        self.check(simulate(regular(), axis=-87.0, shape=(224, 160)), -85.0)
+        self.check(simulate(regular(), axis=-87.0, shape=(192, 144)), -85.0)
 
     def test_angles_in_acquisition_order(self) -> None:
         angles = np.array(sorted(regular(), key=lambda a: (abs(a), -a)))
@@ -211,12 +211,10 @@ class TestGeometries(unittest.TestCase):
 
     def test_pixels_of_the_input_count_where_images_are_binned_inside(self) -> None:
         truth = simulate(regular(), axis=20.0)
-        fine = dataclasses.replace(truth, stack=truth.stack.repeat(2, axis=1).repeat(2, axis=2), shifts=truth.shifts * 2)
-        answer = align_series(fine.stack, fine.angles, options(20.0, pixel_size_A=PIXEL_A / 4))
-        coarse = align_series(truth.stack, truth.angles, options(20.0, pixel_size_A=PIXEL_A / 2))
-        for a, b in zip(answer.tilts, coarse.tilts, strict=True):
-            self.assertAlmostEqual(a.tx, 2 * b.tx, delta=0.5)
-            self.assertAlmostEqual(a.ty, 2 * b.ty, delta=0.5)
+        larger = truth.stack.repeat(2, axis=1).repeat(2, axis=2)
+        fine = dataclasses.replace(truth, stack=larger, shifts=truth.shifts * 2)
+        answer = align_series(fine.stack, fine.angles, options(21.0, pixel_size_A=PIXEL_A / 2))
+        self.assertLess(rms(residuals(fine, answer)), 0.8)
 
 
 class TestBadTilts(unittest.TestCase):
@@ -242,30 +240,30 @@ class TestBadTilts(unittest.TestCase):
         self.assertIn("blank", self.answer({4}).tilts[4].reason)
 
     def test_a_dark_image_is_excluded_as_dark(self) -> None:
-        self.stack[17] = self.stack[17] * 0.1
-        self.assertIn("dark", self.answer({17}).tilts[17].reason)
+        self.stack[14] = self.stack[14] * 0.1
+        self.assertIn("dark", self.answer({14}).tilts[14].reason)
 
     def test_a_dark_zero_tilt_is_survived(self) -> None:
-        self.stack[10] = self.random.normal(2.0, 1.0, self.stack[10].shape)
-        self.answer({10})
+        self.stack[8] = self.random.normal(2.0, 1.0, self.stack[8].shape)
+        self.answer({8})
 
     def test_an_image_of_something_else_does_not_fit(self) -> None:
         other = project(slab(seed=9), 0.0, 0.0, np.zeros(2), (SIDE, SIDE))
-        level = self.stack[15].mean()
+        level = self.stack[12].mean()
         noise = self.random.normal(size=other.shape)
-        self.stack[15] = level * (1 - 0.05 * (other - other.mean()) / other.std() + 0.05 * noise)
-        self.assertIn("does not fit", self.answer({15}).tilts[15].reason)
+        self.stack[12] = level * (1 - 0.05 * (other - other.mean()) / other.std() + 0.05 * noise)
+        self.assertIn("does not fit", self.answer({12}).tilts[12].reason)
 
     def test_an_image_of_noise_at_the_end_does_not_fit(self) -> None:
-        self.stack[20] = self.stack[20].mean() * (1 + 0.08 * self.random.normal(size=self.stack[20].shape))
-        self.answer({20})
+        self.stack[16] = self.stack[16].mean() * (1 + 0.08 * self.random.normal(size=self.stack[16].shape))
+        self.answer({16})
 
     def test_a_duplicated_image_is_used_once(self) -> None:
-        self.stack[16] = self.stack[15]
-        self.assertIn("same picture", self.answer({16}).tilts[16].reason)
+        self.stack[13] = self.stack[12]
+        self.assertIn("same picture", self.answer({13}).tilts[13].reason)
 
     def test_a_tilt_that_jumped_is_followed(self) -> None:
-        tilt, shift = 14, np.array([31.0, -24.0])
+        tilt, shift = 11, np.array([26.0, -20.0])
         specimen = slab(0, 1200.0, 0.0)
         there = project(specimen, self.truth.angles[tilt], 84.0, shift, (SIDE, SIDE))
         level = self.stack[tilt].mean()

@@ -122,14 +122,12 @@ def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[i
 def resample(coefficients: NDArray[np.float32], frame: Frame) -> tuple[NDArray[np.float32], float]:
     """One image in the stretched frame, tapered to 0 at all edges, and the fraction of the frame that it covers.
 
-    `coefficients` are the image's cubic B-spline coefficients (rows, columns). The taper is that of the frame's own edges
-    times that of the raw image's edges.
+    `coefficients` are the image's cubic B-spline coefficients (rows, columns). The taper is that of the frame's own
+    edges times that of the raw image's edges.
     """
     image = np.empty(frame.shape, np.float32)
     mask = np.empty(frame.shape, np.float32)
     height, width = coefficients.shape
-    covered = sample(
-        coefficients, frame.matrix, frame.start, taper(frame.shape[0]), taper(frame.shape[1]), taper(height), taper(width),
-        image, mask,
-    )
+    tapers = (taper(frame.shape[0]), taper(frame.shape[1]), taper(height), taper(width))
+    covered = sample(coefficients, frame.matrix, frame.start, *tapers, image, mask)
     return image, float(covered)

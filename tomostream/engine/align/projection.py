@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Projection matching: each tilt against what the tilts already placed let expect of it.
 
-The expectation is the conditional mean of the Gaussian slab model (`likelihood`), that is, the best linear mixture of the
-neighbours' images; the map over all shifts of its likelihood ratio is one inverse Fourier transform. A peak that does
-not stand out of the map means that the tilt does not fit, and then it is not used for the next ones.
+The expectation is the conditional mean of the Gaussian slab model (`likelihood`), that is, the best linear mixture of
+the neighbours' images; the map over all shifts of its likelihood ratio is one inverse Fourier transform. A peak that
+does not stand out of the map means that the tilt does not fit, and then it is not used for the next ones.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Sweep:
 def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, follow: bool) -> Sweep:
     """Place the band's tilts one after the other, outward in angle from `start` (a position in the band).
 
-    With `follow`, a tilt is first moved along with its nearest placed neighbour (a series that drifts, not yet aligned).
+    With `follow`, a tilt is first moved along with its nearest placed neighbour (a series not yet aligned).
     Tilts that do not fit are tried once more after all others were placed.
     """
     angles = pose.tilts_deg[band.members]

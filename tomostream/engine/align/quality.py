@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an alignment is worth: uncertainties from the Fisher matrix, checks that need no reference, a figure in words."""
+"""What an alignment is worth: uncertainties from the Fisher matrix, checks without a reference, a figure in words."""
 
 from __future__ import annotations
 

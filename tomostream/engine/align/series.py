@@ -36,8 +36,8 @@ COARSE_A = 20.0
 DEFAULT_THICKNESS_A = 1800.0
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
-# Scatterers thin out towards the surfaces, and then the even slab that fits best is thinner than the specimen and leaves
-# shifts across the axis loose. See benchmarks/engine_align.py --thicker.
+# Scatterers thin out towards the surfaces, and then the even slab that fits best is thinner than the specimen and
+# leaves shifts across the axis loose. See benchmarks/engine_align.py --thicker.
 THICKER = 1.04
 LINES = (0.01, 0.3)  # frequencies of common lines, cycles per coarse pixel
 
@@ -187,8 +187,8 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
 def _search_axis(state: Progress, far: float) -> float:
     """The tilt axis in [-90, 90) at which the tilts fit best together, by trying directions all around.
 
-    Each direction gets a sweep of projection matching of its own at low resolution; the measure is the mean height of the
-    peaks. Then the common lines decide between the best three.
+    Each direction gets a sweep of projection matching of its own at low resolution; the measure is the mean height
+    of the peaks. Then the common lines decide between the best three.
     """
     bench, pose = state.bench, state.pose
     trials = np.arange(-90.0, 90.0, 9.0)
