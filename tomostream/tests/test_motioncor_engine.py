@@ -686,6 +686,14 @@ class TestBadInput(EngineTest):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), *words, log=True)
         self.assertEqual(self.said, "")
 
+    def test_a_movie_that_does_not_fit_into_memory_is_decoded_again(self):
+        path = self.tiff(drifting(DRIFT))
+        Path(self.path("defects.txt")).write_text("30 20 60 4\n")
+        words = ["-InTiff", path, "-SplitSum", 1, "-DefectFile", self.path("defects.txt")]
+        kept = self.result(*words, log=True)
+        with mock.patch("tomostream.engine.frames.pipeline._CACHE_SHARE", 0.0):
+            np.testing.assert_array_equal(self.result(*words, log=True), kept)
+
     def test_the_same_input_gives_the_same_bytes(self):
         path = self.tiff(drifting(DRIFT))
         written = []

@@ -30,7 +30,7 @@ class FrameStore:
     def __init__(self, movie: Movie, fractions: Sequence[plan.Fraction], window: tuple[slice, slice]) -> None:
         self._movie, self._fractions, self._window = movie, fractions, window
         self._kept: dict[int, NDArray] = {}
-        self._keep = False
+        self._keep: bool | None = None
         self._bad: tuple[NDArray, ...] | None = None
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class FrameStore:
         frame = self._kept.get(index)
         if frame is None:
             frame = self._patched(self._decoded(index))
-            if index == 0:
+            if self._keep is None:
                 self._keep = frame.nbytes * len(self) < _CACHE_SHARE * _free_memory()
             if self._keep:
                 self._kept[index] = frame
@@ -218,8 +218,8 @@ def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:
     varying = False
     for frame in executor.map(store.load, range(len(store))):
         if total is None:
-            wide = "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}4"
-            total = np.zeros(frame.shape, wide)
+            enough = 2 if frame.itemsize == 1 and len(store) <= 256 else 4
+            total = np.zeros(frame.shape, "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}{enough}")
         np.add(total, frame, out=total, casting="unsafe")
         varying = varying or bool((frame != frame[0, 0]).any())
     if total is None:
