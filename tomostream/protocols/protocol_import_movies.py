@@ -103,7 +103,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                            "The wand reads them now, when there is an mdoc already, and writes them into the fields.")
 
     def _defineAcquisitionParams(self, form):
-        group = ProtImportMovies._defineAcquisitionParams(self, form)
+        ProtImportMovies._defineAcquisitionParams(self, form)
         for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
                            ("magnification", "Nominal magnification")):
             field = form.getParam(name)
@@ -116,6 +116,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for name in ("haveDataBeenPhaseFlipped", "acquisitionWizard", "samplingRateMode", "amplitudeContrast",
                      "magnification"):
             form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
+        group = form.getParam("Acquisition_info")
         forms.put_first(group, ["samplingRate", "scannedPixelSize", "voltage", "sphericalAberration"])
         forms.set_labels(form, {"samplingRate": "Pixel size (A/px)", "voltage": "Voltage (kV)",
                                 "magnification": "Magnification"})

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opens a project that ran tomostream's protocols in Scipion's own windows, under a virtual display, and takes pictures.
+
+    python benchmarks/gui_pictures.py PROJECT OUT
+
+OUT/project.png is the project window, OUT/form_*.png are the four forms, OUT/summary_*.png the summaries of the runs and
+OUT/plot_*.png what `Analyze results` draws. Nothing is installed: what is missing is named. Ends with status 1 when a form,
+a summary or a viewer raised an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+
+from tomostream.cli import project as projects
+from tomostream.status import CLASSES
+
+PACKAGES = "xvfb"
+SCREEN = (1400, 900)
+#: Seconds for Tk to draw what was asked for.
+DRAW_SECONDS = 1.0
+#: Pictures have a palette of so many colours, which keeps them small.
+COLOURS = 96
+
+
+class Stop(Exception):
+    """What the user must do first, in one sentence."""
+
+
+@contextlib.contextmanager
+def display():
+    """A virtual display of our own, whatever DISPLAY says: the pictures must not depend on somebody's desktop."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        raise Stop(f"There is no virtual display here: apt-get install -y --no-install-recommends {PACKAGES}")
+    read_end, write_end = os.pipe()
+    server = subprocess.Popen([program, "-displayfd", str(write_end), "-screen", "0", f"{SCREEN[0]}x{SCREEN[1]}x24"],
+                              pass_fds=(write_end,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(write_end)
+    with os.fdopen(read_end, encoding="ascii") as pipe:
+        number = pipe.readline().strip()
+    if not number:
+        raise Stop("Xvfb did not start.")
+    os.environ["DISPLAY"] = f":{number}"
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+class Camera:
+    """Takes pictures of Tk windows and notes what went wrong in them."""
+
+    def __init__(self, out: str) -> None:
+        self.out = out
+        self.taken: list[str] = []
+        self.errors: list[str] = []
+
+    @staticmethod
+    def draw(root, seconds: float = DRAW_SECONDS) -> None:
+        """Let Tk work for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            root.update()
+            time.sleep(0.02)
+
+    def take(self, window, name: str, height: int | None = None) -> None:
+        """A picture of a window as it is on the screen."""
+        from PIL import ImageGrab
+
+        window.lift()
+        self.draw(window)
+        left, top = max(0, window.winfo_rootx()), max(0, window.winfo_rooty())
+        right = min(SCREEN[0], left + window.winfo_width())
+        bottom = min(SCREEN[1], top + (height or window.winfo_height()))
+        picture = ImageGrab.grab(xdisplay=os.environ["DISPLAY"]).crop((left, top, right, bottom))
+        path = os.path.join(self.out, f"{name}.png")
+        picture.convert("P", palette=1, colors=COLOURS).save(f"{path}.part", format="PNG", optimize=True)
+        os.replace(f"{path}.part", path)
+        self.taken.append(path)
+
+    @contextlib.contextmanager
+    def watching(self, what: str):
+        """An error in one window is noted, and the tour goes on."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - whatever a window raises is what this looks for
+            self.errors.append(f"{what}:\n{traceback.format_exc()}")
+
+
+def open_project(path: str):
+    """Scipion's project window."""
+    from pyworkflow.config import Config
+
+    Config.getDomain().getProtocols()
+    from pyworkflow.gui.project.project import ProjectWindow
+
+    window = ProjectWindow(path)
+    window.root.geometry(f"{SCREEN[0]}x{SCREEN[1]}+0+0")
+    window.root.deiconify()
+    return window
+
+
+def runs_of(window) -> dict[str, object]:
+    """The four runs of a project by their short names."""
+    names = {value: key for key, value in CLASSES.items()}
+    return {names[run.getClassName()]: run for run in window.project.getRuns() if run.getClassName() in names}
+
+
+def choose_view(window, name: str) -> None:
+    """The tree at the left, as the selector at its top chooses it."""
+    view = window.getViewWidget()
+    view.settings.setProtocolView(name)
+    view.protCfg = view.getCurrentProtocolView()
+    view.updateProtocolsTree(view.protCfg)
+    for widget in widgets_of(window.root, "TCombobox"):
+        if name in widget.cget("values"):
+            widget.set(name)
+
+
+def summaries(window, camera: Camera, runs: dict[str, object]) -> None:
+    """Each run selected: the project window with its summary and its methods."""
+    view = window.getViewWidget()
+    for name, run in runs.items():
+        with camera.watching(f"summary of {name}"):
+            view._selectItemProtocol(run)
+            camera.take(window.root, f"summary_{name}")
+            text = " ".join(run.summary() + run.methods())
+            if "Error" in text or "Traceback" in text:
+                camera.errors.append(f"summary of {name}: {text}")
+
+
+def forms(window, camera: Camera, runs: dict[str, object], expert: bool) -> None:
+    """The four forms, every tab of each."""
+    from pyworkflow.gui.form import FormWindow
+
+    for name, run in runs.items():
+        with camera.watching(f"form of {name}"):
+            form = FormWindow(f"Protocol Run: {run.getClassName()}", run, lambda *_: None, window)
+            if expert:
+                form.protocol.expertLevel.set(1)
+                form._onExpertLevelChanged()
+            form.adjustSize()
+            form.root.geometry("+20+10")
+            form.root.deiconify()
+            camera.draw(form.root)
+            for number, tab in enumerate(tabs_of(form)):
+                tab.select(number)
+                camera.take(form.root, f"form_{name}" + (f"_{number + 1}" if number else ""))
+            form.root.destroy()
+
+
+def tabs_of(form) -> list:
+    """The form's notebook, once for each of its tabs."""
+    notebooks = widgets_of(form.root, "TNotebook")
+    return [notebooks[0]] * len(notebooks[0].tabs()) if notebooks else []
+
+
+def widgets_of(root, kind: str) -> list:
+    """All widgets of a Tk class below another one."""
+    found = []
+    for child in root.winfo_children():
+        if child.winfo_class() == kind:
+            found.append(child)
+        found += widgets_of(child, kind)
+    return found
+
+
+def viewers(window, camera: Camera, runs: dict[str, object]) -> None:
+    """Analyze results of each run: its window, and every plot of it."""
+    from pyworkflow.config import Config
+    from pyworkflow.gui.form import FormWindow
+    from pyworkflow.viewer import DESKTOP_TKINTER
+
+    for name, run in runs.items():
+        with camera.watching(f"viewer of {name}"):
+            viewer = Config.getDomain().findViewers(run, DESKTOP_TKINTER)[0](project=window.project, protocol=run,
+                                                                              parent=window)
+            shown: list = []
+            FormWindow.show = lambda form, shown=shown, **_: shown.append(form)
+            viewer.visualize(run, windows=window)
+            form = shown[0]
+            form.adjustSize()
+            form.root.geometry("+60+60")
+            form.root.deiconify()
+            camera.take(form.root, f"viewer_{name}")
+            for field in viewer.plot_handlers():
+                with camera.watching(f"{field} of {name}"):
+                    plots(viewer, camera, name, field)
+            form.root.destroy()
+
+
+def plots(viewer, camera: Camera, name: str, field: str) -> None:
+    """One plot of a viewer, as it is drawn into its window."""
+    for view in viewer._getVisualizeDict()[field](field):
+        figure = getattr(view, "figure", None)
+        if figure is None:
+            print(f"{field} of {name}: {view._msg if hasattr(view, '_msg') else view}")
+            continue
+        path = os.path.join(camera.out, f"plot_{name}_{field}.png")
+        figure.savefig(path, dpi=80)
+        camera.taken.append(path)
+
+
+def tour(path: str, camera: Camera, expert: bool) -> None:
+    """Everything, one after the other."""
+    os.chdir(path)
+    window = open_project(path)
+    camera.draw(window.root, 2.0)
+    choose_view(window, "tomostream")
+    runs = runs_of(window)
+    camera.take(window.root, "project")
+    summaries(window, camera, runs)
+    forms(window, camera, runs, expert)
+    viewers(window, camera, runs)
+    window.root.destroy()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("project", help="name or path of a project that ran")
+    parser.add_argument("out", help="folder of the pictures")
+    parser.add_argument("--expert", action="store_true", help="with the fields for experts")
+    options = parser.parse_args()
+    out = os.path.abspath(options.out)
+    os.makedirs(out, exist_ok=True)
+    camera = Camera(out)
+    try:
+        projects.scipion_environment(projects.default_home(options.project))
+        os.environ.pop("MPLBACKEND", None)
+        path = projects.project_path(options.project)
+        if not os.path.isdir(os.path.join(path, "Runs")):
+            raise Stop(f"There is no Scipion project in {path}.")
+        with display():
+            tour(path, camera, options.expert)
+    except Stop as problem:
+        print(f"gui_pictures: {problem}", file=sys.stderr)
+        return 2
+    for each in camera.taken:
+        print(f"{each}  {os.path.getsize(each) // 1024} kB")
+    for each in camera.errors:
+        print(each, file=sys.stderr)
+    return 1 if camera.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

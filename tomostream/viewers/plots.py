@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plots, each into a matplotlib figure that is handed in: the same under a display, in a file and in a test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from tomostream.viewers.results import SeriesAlignment, TiltCtf
+
+X_COLOUR, Y_COLOUR, BAD_COLOUR = "#1f6fb4", "#d9822b", "#c23030"
+GRID = {"color": "0.85", "linewidth": 0.7}
+
+
+def draw_frame_drift(figure, movie: str, shifts: Sequence[tuple[float, float]]) -> None:
+    """Where the specimen was in every frame: the path in the image plane, and both components over the frames."""
+    x, y = [shift[0] for shift in shifts], [shift[1] for shift in shifts]
+    frames = range(1, len(shifts) + 1)
+    path, over = figure.subplots(1, 2)
+    path.plot(x, y, "-", color="0.6", linewidth=1)
+    path.scatter(x, y, c=list(frames), cmap="viridis", s=22, zorder=3)
+    path.annotate("first frame", (x[0], y[0]), textcoords="offset points", xytext=(6, 6), fontsize=8)
+    path.set(xlabel="x (px)", ylabel="y (px)", title="Path")
+    path.set_aspect("equal", adjustable="datalim")
+    over.plot(frames, x, ".-", color=X_COLOUR, label="x")
+    over.plot(frames, y, ".-", color=Y_COLOUR, label="y")
+    over.set(xlabel="frame", ylabel="shift (px)", title="Shift of each frame")
+    over.legend(frameon=False)
+    _finish(figure, f"Frame drift of {movie}", path, over)
+
+
+def draw_drifts(figure, drifts: Sequence[tuple[str, float]]) -> None:
+    """Length of the drift of every movie, in the order in which they were aligned."""
+    axes = figure.subplots()
+    values = [drift for _, drift in drifts]
+    axes.plot(range(1, len(values) + 1), values, ".", color=X_COLOUR, markersize=5)
+    worst = max(range(len(values)), key=values.__getitem__)
+    axes.annotate(drifts[worst][0], (worst + 1, values[worst]), textcoords="offset points", xytext=(0, 6), fontsize=8,
+                  ha="center")
+    axes.set(xlabel="movie, in order of alignment", ylabel="length of the path of its frames (px)", ylim=(0, None))
+    axes.margins(y=0.15)
+    _finish(figure, "Drift of all movies", axes)
+
+
+def draw_alignment(figure, series: SeriesAlignment) -> None:
+    """Shift of every tilt, the standard deviation of that shift, and the tilts that were left out, with why."""
+    shifts, sigmas = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    used = [(tilt.angle, tilt.shift, tilt.sigma) for tilt in series.tilts if tilt.shift is not None]
+    angles = [angle for angle, _, _ in used]
+    shifts.plot(angles, [shift[0] for _, shift, _ in used], ".-", color=X_COLOUR, label="x")
+    shifts.plot(angles, [shift[1] for _, shift, _ in used], ".-", color=Y_COLOUR, label="y")
+    shifts.set(ylabel="shift (px)")
+    known = [(angle, sigma) for angle, _, sigma in used if sigma is not None]
+    if known:
+        sigmas.bar([angle for angle, _ in known], [sigma for _, sigma in known], width=_bar_width(angles), color="0.55")
+    else:
+        sigmas.text(0.5, 0.5, "the program gives no uncertainty", transform=sigmas.transAxes, ha="center", color="0.4")
+    sigmas.set(xlabel="tilt angle (degrees)", ylabel="uncertainty of\nthe shift (px)")
+    for tilt in series.tilts:
+        if tilt.shift is None:
+            for axes in (shifts, sigmas):
+                axes.axvline(tilt.angle, color=BAD_COLOUR, linestyle=":", linewidth=1.2)
+            shifts.annotate(f"left out: {tilt.reason}", (tilt.angle, 1), xycoords=("data", "axes fraction"), rotation=90,
+                            va="top", ha="right", fontsize=7, color=BAD_COLOUR)
+    shifts.legend(frameon=False, loc="best")
+    _finish(figure, f"Alignment of {series.series_id}{alignment_words(series)}", shifts, sigmas)
+
+
+def alignment_words(series: SeriesAlignment) -> str:
+    """Axis, offset, thickness and quality in words, as far as they are known."""
+    words = [text for text, value in (
+        (f"tilt axis {series.tilt_axis or 0:.2f} degrees", series.tilt_axis),
+        (f"tilt offset {series.tilt_offset or 0:+.1f} degrees", series.tilt_offset),
+        (f"thickness {(series.thickness or 0) / 10:.0f} nm", series.thickness),
+        (f"quality {series.quality or 0:.2f}", series.quality)) if value is not None]
+    return f"\n{', '.join(words)}" if words else ""
+
+
+def draw_ctf(figure, series_id: str, tilts: Sequence[TiltCtf]) -> None:
+    """Defocus of every tilt in um (underfocus positive), and how far the fit reaches in A."""
+    defocus, resolution = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    angles = [tilt.angle for tilt in tilts]
+    defocus.fill_between(angles, [tilt.defocus_min for tilt in tilts], [tilt.defocus_max for tilt in tilts],
+                         color=X_COLOUR, alpha=0.2, linewidth=0, label="astigmatism")
+    defocus.plot(angles, [(tilt.defocus_min + tilt.defocus_max) / 2 for tilt in tilts], ".-", color=X_COLOUR, label="mean")
+    defocus.set(ylabel="defocus (um)")
+    defocus.legend(frameon=False)
+    resolution.plot(angles, [tilt.resolution for tilt in tilts], ".-", color=Y_COLOUR)
+    resolution.set(xlabel="tilt angle (degrees)", ylabel="fit reaches (A)")
+    resolution.invert_yaxis()
+    _finish(figure, f"CTF of {series_id}", defocus, resolution)
+
+
+def _bar_width(angles: Sequence[float]) -> float:
+    """Bars as wide as most of the step between the tilts, degrees."""
+    steps = [after - before for before, after in itertools.pairwise(angles) if after > before]
+    return 0.7 * min(steps, default=1.0)
+
+
+def _finish(figure, title: str, *axes) -> None:
+    for each in axes:
+        each.grid(**GRID)
+        each.set_axisbelow(True)
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the plots show, read from the files and ledgers of a run: no display, no database, nothing but what is asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tomostream import ledger
+from tomostream.programs import aretomo, motioncor
+
+#: Where the live page of a project is.
+REPORT_PAGE = os.path.join("report", "index.html")
+
+
+class NoResult(Exception):
+    """What was asked for is not there (yet); the words say what and why."""
+
+
+@dataclass(frozen=True)
+class TiltAlignment:
+    """One tilt of an aligned series: angle in degrees, shifts and their standard deviation in px of the tilt image.
+
+    A tilt that was left out has `reason` and no shifts.
+    """
+
+    angle: float
+    shift: tuple[float, float] | None
+    sigma: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SeriesAlignment:
+    """Alignment of a series, in the order of the tilt angles. Axis and offset in degrees, thickness in A; None unknown."""
+
+    series_id: str
+    tilts: tuple[TiltAlignment, ...]
+    tilt_axis: float | None
+    tilt_offset: float | None
+    thickness: float | None
+    quality: float | None
+
+
+@dataclass(frozen=True)
+class TiltCtf:
+    """CTF of one tilt: angle in degrees, defoci in um (underfocus positive), resolution of the fit in A."""
+
+    angle: float
+    defocus_max: float
+    defocus_min: float
+    resolution: float
+
+
+def movies(run_folder: str) -> list[str]:
+    """Movies that were aligned, newest first."""
+    return list(reversed(_last(run_folder, (ledger.ALIGNED, ledger.REPLACED))))
+
+
+def series(run_folder: str) -> list[str]:
+    """Series that were aligned, newest first."""
+    return list(reversed(_last(run_folder, (ledger.RECONSTRUCTED,))))
+
+
+def _last(run_folder: str, events: tuple[str, ...]) -> dict[str, ledger.Entry]:
+    """The last entry of each item with one of these events, in the order in which they were written."""
+    entries: dict[str, ledger.Entry] = {}
+    for entry in ledger.read(ledger.path_in(run_folder)):
+        if entry.item and entry.event in events:
+            entries.pop(entry.item, None)
+            entries[entry.item] = entry
+    return entries
+
+
+def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
+    """Shift (x, y) of every frame of a movie in px, from the program's log.
+
+    Raises
+    ------
+    NoResult : the movie was not aligned, or its log is gone or no log.
+    """
+    entry = _last(run_folder, (ledger.ALIGNED, ledger.REPLACED)).get(movie)
+    if entry is None:
+        raise NoResult(f"{movie} is not aligned (yet).")
+    stem = os.path.splitext(os.path.basename(str(entry.evidence.get("file", ""))))[0].removesuffix("_aligned_mic")
+    names = {f"{stem}-Full.log", f"{os.path.splitext(movie)[0]}-Full.log"}
+    for name in sorted(names):
+        path = os.path.join(run_folder, "extra", name)
+        if os.path.exists(path):
+            return _parsed(path, motioncor.parse_log, motioncor.LogError)
+    raise NoResult(f"There is no log of the frames of {movie} in {os.path.join(run_folder, 'extra')}.")
+
+
+def drifts(run_folder: str) -> list[tuple[str, float]]:
+    """(movie, length of the path of its frames in px) of all aligned movies, in the order in which they were aligned."""
+    found = []
+    for movie, entry in _last(run_folder, (ledger.ALIGNED,)).items():
+        drift = entry.evidence.get("drift_px")
+        if isinstance(drift, (int, float)):
+            found.append((movie, float(drift)))
+    return found
+
+
+def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
+    """The alignment of a series as it was registered last.
+
+    Raises
+    ------
+    NoResult : the series is not aligned, or its files are gone.
+    """
+    folder, entry = _series_folder(project, run_folder, series_id)
+    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), aretomo.parse_aln, aretomo.AlnError)
+    path = os.path.join(folder, f"{series_id}_quality.json")
+    quality = _parsed(path, aretomo.parse_quality, aretomo.AlnError) if os.path.exists(path) else aretomo.Quality()
+    sigmas = {tilt.section: tilt.sigma_px for tilt in quality.tilts}
+    sections, _ = aretomo.raw_sections(aln)
+    tilts = [TiltAlignment(row.tilt_deg, (row.tx, row.ty), sigmas.get(section))
+             for section, row in zip(sections, aln.rows, strict=True)]
+    tilts += [TiltAlignment(float(angle), None, None, str(why)) for angle, why in entry.evidence.get("excluded", ())]
+    axis = aln.rows[0].rot_deg if aln.rows else None
+    return SeriesAlignment(series_id, tuple(sorted(tilts, key=lambda tilt: tilt.angle)), axis, quality.tilt_offset_deg,
+                           quality.thickness_A, quality.quality)
+
+
+def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
+    """The CTF of the aligned tilts of a series.
+
+    Raises
+    ------
+    NoResult : there is none; says why where that is known.
+    """
+    folder, _ = _series_folder(project, run_folder, series_id)
+    path = os.path.join(folder, f"{series_id}_ctf.txt")
+    if not os.path.exists(path):
+        quality = os.path.join(folder, f"{series_id}_quality.json")
+        note = _parsed(quality, aretomo.parse_quality, aretomo.AlnError).ctf_note if os.path.exists(quality) else ""
+        raise NoResult(f"There is no CTF of {series_id}{': ' + note if note else ''}.")
+    rows = _parsed(path, aretomo.parse_ctf, aretomo.AlnError)
+    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), aretomo.parse_aln, aretomo.AlnError)
+    found = [TiltCtf(tilt.tilt_deg, row.defocus_max_A / 1e4, row.defocus_min_A / 1e4, row.resolution_A)
+             for tilt, row in zip(aln.rows, rows, strict=False) if row.defocus_max_A > 0]
+    if not found:
+        raise NoResult(f"No tilt of {series_id} has a CTF.")
+    return found
+
+
+def report_page(project: str) -> str:
+    """Path of the live page.
+
+    Raises
+    ------
+    NoResult : the project has none; says how to make it.
+    """
+    path = os.path.join(project, REPORT_PAGE)
+    if not os.path.exists(path):
+        raise NoResult(f"This project has no live report yet. This makes it: tomostream report {project}")
+    return path
+
+
+def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, ledger.Entry]:
+    entry = _last(run_folder, (ledger.RECONSTRUCTED,)).get(series_id)
+    if entry is None:
+        raise NoResult(f"{series_id or 'The series'} is not aligned (yet).")
+    folder = os.path.join(project, str(entry.evidence.get("folder", "")))
+    if not os.path.isdir(folder):
+        raise NoResult(f"The folder of {series_id} is gone: {folder}")
+    return folder, entry
+
+
+def _parsed(path: str, parse, error_class):
+    """A text file of a program, parsed; what is wrong with it becomes a sentence."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse(file.read(), os.path.basename(path))
+    except (OSError, error_class) as error:
+        raise NoResult(f"{os.path.basename(path)} cannot be shown: {error}") from error

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Analyze results, for each of the four protocols: the live page, the sets in upstream's viewers, plots on demand."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import webbrowser
+
+from pwem.viewers import EmPlotter, EmProtocolViewer
+from pyworkflow.config import Config
+from pyworkflow.protocol import params
+from pyworkflow.viewer import DESKTOP_TKINTER
+
+from tomostream.protocols import (
+    ProtTomoStreamAreTomo,
+    ProtTomoStreamComposeTS,
+    ProtTomoStreamImportMovies,
+    ProtTomoStreamMotionCor,
+)
+from tomostream.viewers import plots, results
+
+REPORT, SHOW = "openReport", "show_"
+#: A choice of more series than this is no choice: the newest are offered, the others are in the report.
+SERIES_OFFERED = 200
+
+
+class StreamViewer(EmProtocolViewer):
+    """What the four have in common: a button for the live page and one for every output."""
+
+    _environments = [DESKTOP_TKINTER]
+    _label = "tomostream results"
+    _targets: list = []
+    #: Output -> what the button says.
+    outputs: dict[str, str] = {}
+
+    def _defineParams(self, form):
+        form.addSection(label="Results")
+        form.addParam(REPORT, params.LabelParam, label="Live report in the browser",
+                      help="The page of the whole session: every series with its state, its pictures and its numbers.")
+        for name, label in self.outputs.items():
+            if self._output(name) is not None:
+                form.addParam(SHOW + name, params.LabelParam, label=label,
+                              help="Opens the set in the viewer that its plugin offers, with what is there now.")
+        self.define_plots(form)
+
+    def define_plots(self, form) -> None:
+        """Fields of one kind of protocol."""
+
+    def plot_handlers(self) -> dict:
+        """Field -> method, for one kind of protocol."""
+        return {}
+
+    def _getVisualizeDict(self):
+        handlers = {SHOW + name: self._open_output for name in self.outputs if self._output(name) is not None}
+        return {REPORT: self._open_report, **handlers, **{name: self._told(call) for name, call in
+                                                          self.plot_handlers().items()}}
+
+    def _output(self, name: str):
+        return getattr(self.protocol, name, None)
+
+    @property
+    def folder(self) -> str:
+        """Working folder of the run, relative to the project as Scipion keeps it."""
+        return self.protocol.getWorkingDir()
+
+    @property
+    def project_path(self) -> str:
+        return os.path.abspath(self.getProject().path)
+
+    def _told(self, call):
+        """A plot of something that is not there becomes a message."""
+        def shown(param=None):
+            try:
+                return call()
+            except results.NoResult as problem:
+                return [self.infoMessage(str(problem), title="Nothing to show yet")]
+        return shown
+
+    def _open_report(self, param=None):
+        try:
+            page = results.report_page(self.project_path)
+        except results.NoResult as problem:
+            return [self.infoMessage(str(problem), title="No report")]
+        if not webbrowser.open(pathlib.Path(page).as_uri()):
+            return [self.infoMessage(f"No browser could be started here. The page is {page}", title="Live report")]
+        return []
+
+    def _open_output(self, param: str):
+        """The first of the viewers that Scipion knows for this set, as a double click on the output does."""
+        output = self._output(param[len(SHOW):])
+        if output.isEmpty():
+            return [self.infoMessage("This set is still empty.", title="Nothing to show yet")]
+        viewers = Config.getDomain().findViewers(output, DESKTOP_TKINTER)
+        if not viewers:
+            return [self.errorMessage(f"No viewer is installed for {output.getClassName()}.")]
+        viewer = viewers[0](project=self.getProject(), protocol=self.protocol, parent=self.formWindow)
+        viewer.visualize(output, windows=self.formWindow, protocol=self.protocol)
+        return []
+
+    @staticmethod
+    def plotter(title: str, size: tuple[float, float] = (8.0, 5.0)) -> EmPlotter:
+        """An empty figure in a window."""
+        return EmPlotter(windowTitle=title, figsize=size)
+
+
+class TomoStreamImportViewer(StreamViewer):
+    """Results of the import."""
+
+    _targets = [ProtTomoStreamImportMovies]
+    outputs = {"outputMovies": "Movies"}
+
+
+class TomoStreamMotionCorViewer(StreamViewer):
+    """Results of the motion correction."""
+
+    _targets = [ProtTomoStreamMotionCor]
+    outputs = {"micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
+               "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"}
+
+    def define_plots(self, form):
+        form.addParam("showDrifts", params.LabelParam, label="Drift of all movies",
+                      help="Length of the path that the frames of each movie make, in px of the movie.")
+        group = form.addGroup("One movie")
+        group.addParam("movie", params.StringParam, default="", label="Movie",
+                       help="Name of the movie, or a part of it. Empty: the newest one.")
+        group.addParam("showDrift", params.LabelParam, label="Drift of its frames",
+                       help="Shift of every frame in px of the movie, as the program aligned it.")
+
+    def plot_handlers(self):
+        return {"showDrifts": self._plot_drifts, "showDrift": self._plot_drift}
+
+    def _plot_drifts(self):
+        drifts = results.drifts(self.folder)
+        if not drifts:
+            raise results.NoResult("No movie is aligned yet.")
+        plotter = self.plotter("Drift of all movies")
+        plots.draw_drifts(plotter.figure, drifts)
+        return [plotter]
+
+    def _plot_drift(self):
+        movie = self._chosen_movie()
+        shifts = results.frame_drift(self.folder, movie)
+        plotter = self.plotter(f"Frame drift of {movie}", (9.0, 4.5))
+        plots.draw_frame_drift(plotter.figure, movie, shifts)
+        return [plotter]
+
+    def _chosen_movie(self) -> str:
+        wanted = (self.movie.get() or "").strip()
+        found = [movie for movie in results.movies(self.folder) if wanted in movie]
+        if not found:
+            raise results.NoResult(f"No aligned movie has '{wanted}' in its name." if wanted else "No movie is aligned yet.")
+        return found[0]
+
+
+class TomoStreamComposeViewer(StreamViewer):
+    """Results of the composition."""
+
+    _targets = [ProtTomoStreamComposeTS]
+    outputs = {"tiltSeries": "Tilt series"}
+
+
+class TomoStreamAreTomoViewer(StreamViewer):
+    """Results of alignment and reconstruction."""
+
+    _targets = [ProtTomoStreamAreTomo]
+    outputs = {"Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
+               "FailedTiltSeries": "Tilt series that failed"}
+
+    def define_plots(self, form):
+        self._series = results.series(self.folder)[:SERIES_OFFERED]
+        if not self._series:
+            return
+        group = form.addGroup("One series")
+        group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
+                       help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
+        group.addParam("showAlignment", params.LabelParam, label="Alignment of its tilts",
+                       help="Shift of every tilt and its uncertainty in px, and the tilts that were left out, with why.")
+        group.addParam("showCtf", params.LabelParam, label="CTF of its tilts",
+                       help="Defocus of every tilt in um, and how far the fit reaches in A.")
+
+    def plot_handlers(self):
+        return {"showAlignment": self._plot_alignment, "showCtf": self._plot_ctf} if getattr(self, "_series", None) else {}
+
+    def _plot_alignment(self):
+        series = results.alignment(self.project_path, self.folder, self._series[self.series.get()])
+        plotter = self.plotter(f"Alignment of {series.series_id}", (8.0, 6.0))
+        plots.draw_alignment(plotter.figure, series)
+        return [plotter]
+
+    def _plot_ctf(self):
+        series_id = self._series[self.series.get()]
+        tilts = results.ctf(self.project_path, self.folder, series_id)
+        plotter = self.plotter(f"CTF of {series_id}", (8.0, 6.0))
+        plots.draw_ctf(plotter.figure, series_id, tilts)
+        return [plotter]
