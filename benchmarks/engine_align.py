@@ -9,8 +9,8 @@
 A phantom is a cloud of points (particles, small proteins, vesicles, folded membranes) in a slab; it is projected
 exactly, with contrast transfer, absorption and counting noise; 3 e/A2 a tilt unless said otherwise. Residuals are
 what is left of the shifts after a rigid motion of the specimen, RMS over tilts, in pixels of the input (10.8 A; twice
-that in pixels of 5.4 A). "matching" is projection matching in AreTomo's manner from the same parts: cosine-stretched neighbours within
-20 degrees, low-passed by the slab, summed; the axis from common lines; thickness as given by the truth.
+that in pixels of 5.4 A). "matching" is projection matching in AreTomo's manner from the same parts: cosine-stretched
+neighbours within 20 degrees, low-passed by the slab, summed; the axis from common lines; thickness given by the truth.
 
 TILTS.csv has a header; its second column holds tilt angles in degrees, in the order of the stack.
 """

@@ -18,7 +18,14 @@ numba_cache.prepare()
 import numba  # noqa: E402
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+# With its types given it is compiled, or taken from the cache, when the module is imported: never by two threads at once.
+SIGNATURE = (
+    "float64(float32[:,::1], float64[:,::1], float64[::1], float32[::1], float32[::1], float32[::1], float32[::1], "
+    "float32[:,::1], float32[:,::1])"
+)
+
+
+@numba.njit(SIGNATURE, cache=True, nogil=True, fastmath=True)
 def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]
     """Fill `out` and `mask` (rows, columns), float32; returns the mean of mask squared.
 
