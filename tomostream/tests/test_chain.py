@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole chain for real: a simulated microscope, four Scipion processes, the CPU engine; the outputs against the truth."""
+"""The whole chain for real: a simulated microscope, four Scipion processes, the CPU engine; outputs against the truth."""
 
 from __future__ import annotations
 

@@ -1,0 +1,857 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The streaming room: what is noticed, what is started when, what is registered, and that it is so exactly once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from unittest import mock
+
+from pwem.objects import Acquisition, Movie, SetOfMovies
+from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
+
+from tomostream.streaming import executor, orphans, sets, watch
+from tomostream.tests.support import read_property, read_rows, wait_for
+
+
+class InAFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+
+    def path(self, *parts: str) -> str:
+        return os.path.join(self.folder, *parts)
+
+    def write(self, *parts: str, text: str = "x") -> str:
+        os.makedirs(os.path.dirname(self.path(*parts)), exist_ok=True)
+        with open(self.path(*parts), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(*parts)
+
+
+class Silent:
+    """A watcher that hears nothing, as on a network disk."""
+
+    def add(self, folder: str, recursive: bool = False, only=None) -> bool:
+        return False
+
+    def take(self) -> set[str]:
+        return set()
+
+
+class Told(Silent):
+    """A watcher that hears what the test tells it."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+
+    def add(self, folder: str, recursive: bool = False, only=None) -> bool:
+        return True
+
+    def take(self) -> set[str]:
+        taken, self.paths = self.paths, set()
+        return taken
+
+
+class TestAFolderThatIsPolled(InAFolder):
+    def watch(self, pattern: str = "*.tif") -> watch.FolderWatch:
+        return watch.FolderWatch(self.path(pattern), Silent(), poll=5.0)
+
+    def names(self, found) -> list[str]:
+        return [os.path.relpath(path, self.folder) for path, _ in found]
+
+    def test_gives_each_file_once(self):
+        self.write("a.tif")
+        files = self.watch()
+        self.assertEqual(self.names(files.changes(0.0)), ["a.tif"])
+        self.assertEqual(files.changes(5.0), [])
+        self.write("b.tif")
+        self.assertEqual(self.names(files.changes(10.0)), ["b.tif"])
+
+    def test_is_not_looked_at_before_its_interval_is_over(self):
+        files = self.watch()
+        files.changes(0.0)
+        self.write("a.tif")
+        self.assertEqual(files.changes(4.9), [])
+        self.assertAlmostEqual(files.seconds_to_next_look(4.0), 1.0)
+        self.assertEqual(self.names(files.changes(5.0)), ["a.tif"])
+
+    def test_gives_a_file_again_when_it_has_grown(self):
+        self.write("a.tif")
+        files = self.watch()
+        files.changes(0.0)
+        self.write("a.tif", text="more of it")
+        self.assertEqual(self.names(files.changes(5.0)), ["a.tif"])
+
+    def test_passes_over_other_names_hidden_files_and_folders(self):
+        self.write(".a.tif")
+        self.write("a.txt")
+        os.makedirs(self.path("folder.tif"))
+        self.assertEqual(self.watch().changes(0.0), [])
+
+    def test_tells_what_is_gone_once(self):
+        self.write("a.tif")
+        files = self.watch()
+        files.changes(0.0)
+        os.remove(self.path("a.tif"))
+        files.changes(5.0)
+        self.assertEqual(files.gone(), [self.path("a.tif")])
+        self.assertEqual(files.gone(), [])
+
+    def test_may_appear_later(self):
+        files = self.watch("later/*.tif")
+        self.assertEqual(files.changes(0.0), [])
+        self.assertIn("does not exist", files.trouble)
+        self.write("later", "a.tif")
+        self.assertEqual(self.names(files.changes(5.0)), ["later/a.tif"])
+        self.assertEqual(files.trouble, "")
+
+    def test_finds_files_in_new_subfolders_of_a_pattern(self):
+        files = self.watch("*/frames/*.tif")
+        files.changes(0.0)
+        self.write("grid1", "frames", "a.tif")
+        self.write("grid1", "other", "b.tif")
+        self.assertEqual(self.names(files.changes(5.0)), ["grid1/frames/a.tif"])
+        self.write("grid2", "frames", "a.tif")
+        self.assertEqual(self.names(files.changes(10.0)), ["grid2/frames/a.tif"])
+
+    def test_finds_files_at_any_depth_of_a_pattern_with_two_stars(self):
+        self.write("a.tif")
+        self.write("b", "c", "d.tif")
+        self.assertEqual(sorted(self.names(self.watch("**/*.tif").changes(0.0))), ["a.tif", "b/c/d.tif"])
+
+    def test_that_cannot_be_read_for_a_while_loses_no_file(self):
+        self.write("a.tif")
+        files = self.watch()
+        files.changes(0.0)
+        self.write("b.tif")
+        with mock.patch("os.listdir", side_effect=PermissionError(13, "Permission denied")):
+            self.assertEqual(files.changes(5.0), [])
+        self.assertIn("permission denied", files.trouble)
+        self.assertEqual(files.gone(), [])
+        self.assertEqual(self.names(files.changes(10.0)), ["b.tif"])
+
+    def test_is_not_listed_while_its_own_time_stands_still(self):
+        self.write("a.tif")
+        files = self.watch()
+        for now in (0.0, 5.0):
+            files.changes(now)
+        with mock.patch("os.listdir", side_effect=AssertionError("listed")):
+            files.changes(10.0)
+            files.changes(15.0)
+
+    def test_looks_at_a_slice_of_old_files_only(self):
+        for number in range(40):
+            self.write(f"{number:03d}.tif")
+        files = self.watch()
+        files.SLICE, files.LATELY = 10, 1.0
+        for now in (0.0, 5.0, 10.0):
+            files.changes(now)
+        with mock.patch("os.stat", wraps=os.stat) as stat:
+            files.changes(15.0)
+        self.assertLess(sum(str(call.args[0]).endswith(".tif") for call in stat.mock_calls if call.args), 11)
+
+
+class TestAFolderThatIsHeard(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        self.told = Told()
+        self.files = watch.FolderWatch(self.path("*.tif"), self.told)
+
+    def test_looks_only_at_what_was_heard_of(self):
+        for number in range(30):
+            self.write(f"{number}.tif")
+        self.files.changes(0.0)
+        self.told.paths = {self.write("new.tif")}
+        with mock.patch("os.stat", wraps=os.stat) as stat, mock.patch("os.listdir", side_effect=AssertionError("listed")):
+            self.assertEqual([path for path, _ in self.files.changes(1.0)], [self.path("new.tif")])
+        self.assertLess(stat.call_count, 5)
+
+    def test_is_listed_in_full_from_time_to_time_in_case_an_event_was_lost(self):
+        self.files.changes(0.0)
+        self.files.changes(5.0)
+        self.write("lost.tif")
+        self.assertEqual(self.files.changes(20.0), [])
+        self.assertEqual([path for path, _ in self.files.changes(700.0)], [self.path("lost.tif")])
+
+    def test_keeps_the_users_name_of_a_folder_behind_a_link(self):
+        os.makedirs(self.path("real"))
+        os.symlink(self.path("real"), self.path("link"))
+        files = watch.FolderWatch(self.path("link", "*.tif"), self.told)
+        files.changes(0.0)
+        self.told.paths = {self.write("real", "a.tif")}
+        self.assertEqual([path for path, _ in files.changes(1.0)], [self.path("link", "a.tif")])
+
+
+class TestAWatcher(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        self.woken = threading.Event()
+        self.watcher = watch.Watcher(self.woken.set)
+        self.addCleanup(self.watcher.stop)
+
+    def hears(self, **kwargs) -> None:
+        if not self.watcher.add(self.folder, **kwargs):
+            self.skipTest("this file system tells nothing")
+
+    def test_tells_a_file_that_was_closed(self):
+        self.hears()
+        path = self.write("a.tif")
+        wait_for(lambda: self.watcher.how_written(path) == "closed", 10, "word of the closed file", every=0.01)
+        self.assertEqual(self.watcher.how_written(path), "")
+        self.assertIn(path, self.watcher.take())
+
+    def test_tells_a_file_that_was_moved_in_from_elsewhere(self):
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(self.folder)) as other:
+            source = os.path.join(other, "a.tif")
+            with open(source, "w", encoding="utf-8"):
+                pass
+            self.hears()
+            os.replace(source, self.path("a.tif"))
+        wait_for(lambda: self.watcher.how_written(self.path("a.tif")) == "moved", 10, "word of the moved file", every=0.01)
+
+    def test_wakes_for_the_named_files_alone_where_only_some_matter(self):
+        self.hears(only=frozenset(["STOP"]))
+        self.write("other.mrc")
+        self.write("STOP")
+        self.assertTrue(self.woken.wait(10))
+        self.assertEqual(self.watcher.take(), set())
+
+    def test_wakes_when_a_database_was_committed(self):
+        self.hears(only=frozenset())
+        connection = sqlite3.connect(self.path("movies.sqlite"))
+        self.addCleanup(connection.close)
+        connection.execute("CREATE TABLE Objects (id INTEGER)")
+        connection.commit()
+        self.assertTrue(self.woken.wait(10))
+
+
+class TestTheFileSystem(InAFolder):
+    def mounts(self, text: str) -> str:
+        return self.write("mounts", text=text)
+
+    def test_of_a_path_is_that_of_its_nearest_mount(self):
+        mounts = self.mounts(f"disk / ext4 rw\nserver:/x {self.folder} nfs4 rw\n")
+        self.assertEqual(watch.file_system_of(self.path("movies"), mounts), "nfs4")
+        self.assertEqual(watch.file_system_of("/somewhere/else", mounts), "ext4")
+
+    def test_that_another_machine_may_write_to_is_polled(self):
+        for kind, heard in (("nfs4", False), ("fuse.sshfs", False), ("lustre", False), ("ext4", True), ("xfs", True),
+                            ("", False)):
+            with mock.patch.object(watch, "file_system_of", return_value=kind):
+                self.assertEqual(watch.hears_changes(self.folder), heard, kind)
+
+
+def movie(name: str, pixel_size: float = 2.0) -> Movie:
+    made = Movie()
+    made.setLocation(f"extra/{name}")
+    made.setMicName(name)
+    made.setSamplingRate(pixel_size)
+    made.setAcquisition(Acquisition(magnification=50000, voltage=300.0))
+    made.setFramesRange([1, 8, 1])
+    return made
+
+
+class WithMovies(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.path("movies.sqlite")
+        self.output = self.open()
+
+    def open(self) -> sets.OutputSet:
+        items = SetOfMovies(filename=self.file)
+        if not items._getMapper().doCreateTables:
+            items.loadAllProperties()
+        items.load()
+        output = sets.OutputSet(items, movie("template"), "_micName")
+        items.setSamplingRate(2.0)
+        output.set_stream_state(SetOfMovies.STREAM_OPEN)
+        self.addCleanup(items.close)
+        return output
+
+    def put(self, *names: str, version: int = 1, pixel_size: float = 2.0) -> None:
+        for name in names:
+            self.output.put(name, movie(name, pixel_size), version)
+
+    def names(self) -> list[tuple[int, str]]:
+        return [(row["id"], row["_micName"]) for row in read_rows(self.file)]
+
+
+class TestAnOutput(WithMovies):
+    def test_is_there_with_its_tables_before_the_first_item(self):
+        self.assertEqual(self.names(), [])
+        self.assertEqual(read_property(self.file, "_streamState"), "1")
+
+    def test_shows_nothing_before_the_commit_and_everything_after(self):
+        self.put("a.tif", "b.tif")
+        self.assertEqual(self.names(), [])
+        self.assertTrue(self.output.commit())
+        self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif")])
+        self.assertEqual(read_property(self.file, "_size"), "2")
+        self.assertFalse(self.output.commit())
+
+    def test_is_read_by_scipion_as_its_own(self):
+        self.put("a.tif", "b.tif")
+        self.output.commit()
+        items = SetOfMovies(filename=self.file)
+        self.addCleanup(items.close)
+        items.loadAllProperties()
+        self.assertEqual([item.getMicName() for item in items], ["a.tif", "b.tif"])
+        self.assertEqual((items.getSize(), items.getSamplingRate(), items.isStreamOpen()), (2, 2.0, True))
+
+    def test_goes_on_after_it_was_opened_again(self):
+        self.put("a.tif")
+        self.output.commit()
+        self.output.items.close()
+        self.output = self.open()
+        self.assertEqual((self.output.ids, self.output.versions), ({"a.tif": 1}, {"a.tif": 1}))
+        self.put("b.tif")
+        self.output.commit()
+        self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif")])
+
+    def test_replaces_an_item_in_its_row_as_a_higher_version(self):
+        self.put("a.tif", "b.tif")
+        self.output.commit()
+        self.put("a.tif", version=2, pixel_size=3.0)
+        self.output.commit()
+        self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif")])
+        self.assertEqual(read_rows(self.file)[0]["_samplingRate"], 3.0)
+        self.output.items.close()
+        self.assertEqual(self.open().versions, {"a.tif": 2, "b.tif": 1})
+
+    def test_removes_an_item_and_counts_the_rest(self):
+        self.put("a.tif", "b.tif")
+        self.output.commit()
+        self.output.remove("a.tif")
+        self.output.remove("a.tif")
+        self.output.commit()
+        self.assertEqual(self.names(), [(2, "b.tif")])
+        self.assertEqual(read_property(self.file, "_size"), "1")
+
+    def test_that_is_locked_keeps_what_waits_and_writes_it_once(self):
+        lock = sqlite3.connect(self.file)
+        self.addCleanup(lock.close)
+        self.put("a.tif")
+        self.output.commit()
+        lock.execute("BEGIN EXCLUSIVE")
+        self.put("b.tif", "c.tif")
+        self.output.connection.execute("PRAGMA busy_timeout=50")
+        with self.assertRaises(sets.NotCommitted) as caught:
+            self.output.commit()
+        self.assertIn("locked", str(caught.exception))
+        self.assertEqual(self.output.ids, {"a.tif": 1})
+        lock.rollback()
+        self.output.commit()
+        self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif"), (3, "c.tif")])
+        self.assertEqual(read_property(self.file, "_size"), "3")
+
+    def test_on_a_full_disk_is_rolled_back_and_written_when_there_is_room(self):
+        self.put("a.tif")
+        self.output.commit()
+        pages = self.output.connection.execute("PRAGMA page_count").fetchone()[0]
+        self.output.connection.execute(f"PRAGMA max_page_count={pages}")
+        self.put(*(f"{number}.tif" for number in range(200)))
+        with self.assertRaises(sets.NotCommitted) as caught:
+            self.output.commit()
+        self.assertIn("full", str(caught.exception))
+        self.assertEqual(self.names(), [(1, "a.tif")])
+        self.output.connection.execute(f"PRAGMA max_page_count={10 * pages + 1000}")
+        self.output.commit()
+        self.assertEqual(len(self.names()), 201)
+        self.assertEqual([row_id for row_id, _ in self.names()], list(range(1, 202)))
+
+    def test_does_not_wait_for_a_lock_as_long_as_pyworkflow_does(self):
+        self.assertEqual(self.output.connection.execute("PRAGMA busy_timeout").fetchone()[0], sets.BUSY_MS)
+
+
+def tilt_series(series_id: str, tilts: int) -> tuple[TiltSeries, list[TiltImage]]:
+    series = TiltSeries(tsId=series_id)
+    series.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+    series.setSamplingRate(2.0)
+    images = []
+    for index in range(1, tilts + 1):
+        image = TiltImage()
+        image.setTsId(series_id)
+        image.setLocation(index, f"{series_id}.mrcs")
+        image.setTiltAngle(3.0 * index)
+        image.setAcquisitionOrder(index)
+        image.setSamplingRate(2.0)
+        image.setAcquisition(series.getAcquisition().clone())
+        images.append(image)
+    return series, images
+
+
+class TestAnOutputOfTiltSeries(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.path("tiltseries.sqlite")
+        items = SetOfTiltSeries(filename=self.file)
+        items.load()
+        self.addCleanup(items.close)
+        self.output = sets.OutputSet(items, tilt_series("template", 1)[0], "_tsId")
+        items.setSamplingRate(2.0)
+        self.output.set_stream_state(SetOfTiltSeries.STREAM_OPEN)
+
+    def put(self, series_id: str, tilts: int = 3, version: int = 1) -> None:
+        series, images = tilt_series(series_id, tilts)
+        self.output.put(series_id, series, version, children=images)
+
+    def tilts(self, series_id: str) -> list[float]:
+        return [row["_tiltAngle"] for row in read_rows(self.file, f"{series_id}_")]
+
+    def test_holds_series_and_tilts_that_scipion_reads(self):
+        self.put("TS_1")
+        self.put("TS_2", 5)
+        self.output.commit()
+        items = SetOfTiltSeries(filename=self.file)
+        self.addCleanup(items.close)
+        items.loadAllProperties()
+        self.assertEqual({series.getTsId(): [image.getTiltAngle() for image in series] for series in items},
+                         {"TS_1": [3.0, 6.0, 9.0], "TS_2": [3.0, 6.0, 9.0, 12.0, 15.0]})
+
+    def test_replaces_the_tilts_of_a_series_with_its_row(self):
+        self.put("TS_1", 3)
+        self.output.commit()
+        self.put("TS_1", 5, version=2)
+        self.output.commit()
+        self.assertEqual(len(self.tilts("TS_1")), 5)
+        self.assertEqual([(row["id"], row["_size"]) for row in read_rows(self.file)], [(1, 5)])
+
+    def test_writes_each_series_once_when_the_second_of_two_does_not_fit(self):
+        self.put("TS_1")
+        self.output.commit()
+        pages = self.output.connection.execute("PRAGMA page_count").fetchone()[0]
+        self.put("TS_2", 3)
+        self.put("TS_3", 400)
+        self.output.connection.execute(f"PRAGMA max_page_count={pages + 12}")
+        with self.assertRaises(sets.NotCommitted):
+            self.output.commit()
+        self.output.connection.execute(f"PRAGMA max_page_count={pages + 1000}")
+        self.output.commit()
+        self.assertEqual([(row["id"], row["_tsId"], row["_size"]) for row in read_rows(self.file)],
+                         [(1, "TS_1", 3), (2, "TS_2", 3), (3, "TS_3", 400)])
+        self.assertEqual(len(self.tilts("TS_3")), 400)
+
+    def test_fills_what_a_killed_run_left_of_a_series(self):
+        series, images = tilt_series("TS_1", 4)
+        self.output._write_children(series, images)
+        self.output.connection.commit()             # killed here: tables, but no row of the series
+        self.put("TS_1", 3)
+        self.output.commit()
+        self.assertEqual(self.tilts("TS_1"), [3.0, 6.0, 9.0])
+
+
+class TestAReaderOfRows(WithMovies):
+    def setUp(self) -> None:
+        super().setUp()
+        items = SetOfMovies(filename=self.file)
+        self.addCleanup(items.close)
+        self.reader = watch.RowReader(items, sets.REPLACED)
+
+    def read(self) -> list[str]:
+        return [row.getMicName() for row in self.reader.read()[0]]
+
+    def test_gives_each_row_once_and_in_order(self):
+        self.put("b.tif", "a.tif")
+        self.output.commit()
+        self.assertEqual(self.read(), ["b.tif", "a.tif"])
+        self.assertEqual(self.read(), [])
+        self.put("c.tif")
+        self.output.commit()
+        self.assertEqual(self.read(), ["c.tif"])
+
+    def test_gives_a_replaced_row_with_its_version_once(self):
+        self.put("a.tif")
+        self.output.commit()
+        self.reader.read()
+        self.put("a.tif", version=2, pixel_size=3.0)
+        self.output.commit()
+        rows, replaced, _ = self.reader.read()
+        self.assertEqual((rows, replaced), ([], [(1, 2)]))
+        self.assertEqual(self.reader.item(1).getSamplingRate(), 3.0)
+        self.assertEqual(self.reader.version_of(1), 2)
+        self.assertEqual(self.reader.read()[1], [])
+
+    def test_says_that_the_stream_is_closed_with_the_last_rows(self):
+        self.put("a.tif")
+        self.output.commit()
+        self.output.set_stream_state(SetOfMovies.STREAM_CLOSED)
+        rows, _, closed = self.reader.read()
+        self.assertEqual((len(rows), closed), (1, True))
+
+    def test_loses_nothing_while_the_set_is_locked(self):
+        self.put("a.tif")
+        self.output.commit()
+        self.reader.read()
+        self.put("b.tif")
+        self.output.commit()
+        lock = sqlite3.connect(self.file)
+        self.addCleanup(lock.close)
+        lock.execute("BEGIN EXCLUSIVE")
+        with mock.patch.object(watch, "BUSY_MS", 20):
+            self.assertEqual(self.read(), [])
+        self.assertIn("locked", self.reader.trouble)
+        lock.rollback()
+        self.assertEqual(self.read(), ["b.tif"])
+        self.assertEqual(self.reader.trouble, "")
+
+    def test_reads_an_upstream_set_whose_ids_come_out_of_order(self):
+        file = self.path("upstream.sqlite")
+        upstream = SetOfMovies(filename=file)
+        self.addCleanup(upstream.close)
+        reader = watch.RowReader(SetOfMovies(filename=file), sets.REPLACED)
+        self.addCleanup(reader.items.close)
+        found = []
+        for row_id in (5, 2, 7):
+            item = movie(f"{row_id}.tif")
+            item.setObjId(row_id)
+            with mock.patch.object(SetOfMovies, "_setFirstDim", create=True), mock.patch.object(
+                    SetOfMovies, "append", lambda items, one: items._insertItem(one)):
+                upstream.append(item)
+            upstream.write()
+            found += [row.getMicName() for row in reader.read()[0]]
+        self.assertEqual(sorted(found), ["2.tif", "5.tif", "7.tif"])
+
+
+class TestTheStateOfAProducer(InAFolder):
+    def run_db(self, **values: object) -> None:
+        os.makedirs(self.path("logs"), exist_ok=True)
+        connection = sqlite3.connect(self.path("logs", "run.db"))
+        connection.execute("CREATE TABLE Objects (name TEXT, value TEXT)")
+        connection.executemany("INSERT INTO Objects VALUES (?, ?)", [(f"7.{key}", value) for key, value in values.items()])
+        connection.commit()
+        connection.close()
+
+    def state(self) -> str:
+        return watch.producer_state(self.folder, 7)
+
+    def test_of_a_run_that_ended_well_is_finished(self):
+        self.run_db(status="finished", _pid="1")
+        self.assertEqual(self.state(), watch.FINISHED)
+
+    def test_of_a_run_that_failed_or_was_stopped_is_stopped(self):
+        self.run_db(status="aborted")
+        self.assertEqual(self.state(), watch.STOPPED)
+
+    def test_of_a_run_whose_process_is_there_is_running(self):
+        self.run_db(status="running", _pid=str(os.getpid()), hostFullName=os.uname().nodename)
+        self.assertEqual(self.state(), watch.RUNNING)
+
+    def test_of_a_run_whose_process_is_gone_is_dead(self):
+        child = subprocess.Popen(["true"])
+        child.wait()
+        self.run_db(status="running", _pid=str(child.pid), hostFullName=os.uname().nodename)
+        self.assertEqual(self.state(), watch.DEAD)
+
+    def test_of_a_run_whose_process_nobody_collected_is_dead(self):
+        child = subprocess.Popen(["true"])
+        self.addCleanup(child.wait)
+        wait_for(lambda: open(f"/proc/{child.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z", 10, "zombie", 0.01)
+        self.run_db(status="running", _pid=str(child.pid), hostFullName=os.uname().nodename)
+        self.assertEqual(self.state(), watch.DEAD)
+
+    def test_on_another_machine_is_believed(self):
+        self.run_db(status="running", _pid="999999999", hostFullName="elsewhere.example.org")
+        self.assertEqual(self.state(), watch.RUNNING)
+
+    def test_without_a_database_is_unknown(self):
+        self.assertEqual(self.state(), watch.UNKNOWN)
+
+
+class TestGpuLocks(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        patch = mock.patch.object(executor.tempfile, "gettempdir", return_value=self.folder)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def is_free(self, gpu: int, slot: int = 0) -> bool:
+        name = next(path for path in os.listdir(self.folder) if path.endswith(f"-{gpu}-{slot}.lock"))
+        with open(self.path(name), "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+        return True
+
+    def test_hold_a_gpu_while_a_program_runs_and_free_it_then(self):
+        with executor.gpu_lock([1]):
+            self.assertFalse(self.is_free(1))
+        self.assertTrue(self.is_free(1))
+
+    def test_free_a_gpu_when_the_program_failed(self):
+        with self.assertRaises(ValueError), executor.gpu_lock([0]):
+            raise ValueError
+        self.assertTrue(self.is_free(0))
+
+    def test_hold_against_another_process(self):
+        code = ("import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+                "from tomostream.streaming.executor import gpu_lock\n"
+                "with gpu_lock([0]):\n    print('held', flush=True); sys.stdin.read()\n")
+        child = subprocess.Popen([sys.executable, "-c", code, self.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(child.stdout.close)
+        self.assertEqual(child.stdout.readline(), b"held\n")
+        self.assertFalse(self.is_free(0))
+        stop = threading.Event()
+        stop.set()
+        with self.assertRaises(InterruptedError), executor.gpu_lock([0], stop):
+            self.fail("two hold one GPU")
+        child.kill()
+        child.stdin.close()
+        child.wait()
+        self.assertTrue(self.is_free(0))
+
+    def test_let_as_many_programs_on_a_gpu_as_the_setting_says(self):
+        with mock.patch.dict(os.environ, {executor.PROGRAMS_PER_GPU: "2"}), executor.gpu_lock([0]):
+            with executor.gpu_lock([0]):
+                stop = threading.Event()
+                stop.set()
+                with self.assertRaises(InterruptedError), executor.gpu_lock([0], stop):
+                    self.fail("three hold a GPU for two")
+            with executor.gpu_lock([0]):
+                pass
+
+    def test_are_held_by_a_program_that_outlives_its_protocol(self):
+        with executor.gpu_lock([0]):
+            child = subprocess.Popen(["sleep", "60"], pass_fds=executor._HELD.descriptors)
+        try:
+            self.assertFalse(self.is_free(0))
+        finally:
+            child.kill()
+            child.wait()
+        self.assertTrue(self.is_free(0))
+
+
+class TestOrphans(InAFolder):
+    def test_that_work_in_the_folder_are_ended_and_no_others(self):
+        work, other = self.path("run", ".work"), self.path("other", ".work")
+        children = [subprocess.Popen(["sh", "-c", f"sleep 60; : {folder}/a/b.mrc"]) for folder in (work, other)]
+        self.addCleanup(lambda: [(child.kill(), child.wait()) for child in children])
+        self.assertEqual(orphans.end_orphans(work), 1)
+        self.assertEqual(children[0].wait(timeout=10), -9)
+        self.assertIsNone(children[1].poll())
+
+    def test_are_found_by_a_relative_name_only_in_the_same_working_directory(self):
+        os.makedirs(self.path("a"))
+        os.makedirs(self.path("b"))
+        children = [subprocess.Popen(["sh", "-c", "sleep 60; : Runs/1/.work/x.mrc"], cwd=self.path(name)) for name in "ab"]
+        self.addCleanup(lambda: [(child.kill(), child.wait()) for child in children])
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.path("a"))
+        self.assertEqual(orphans.end_orphans("Runs/1/.work"), 1)
+        self.assertEqual(children[0].wait(timeout=10), -9)
+        self.assertIsNone(children[1].poll())
+
+
+class Step:
+    """As much of a step as the loop looks at."""
+
+    def __init__(self, name: str, work=None, gpu: bool = False) -> None:
+        self.name, self.work, self.gpu, self.status = name, work, gpu, "new"
+        self._func, self._args = None, ()
+
+    def needsGPU(self) -> bool:
+        return self.gpu
+
+    def getObjId(self) -> None:
+        return None             # a generated step has none yet when it starts
+
+    def setRunning(self) -> None:
+        self.status = "running"
+
+    def setFinished(self) -> None:
+        self.status = "finished"
+
+    def setFailed(self, words: str) -> None:
+        self.status, self.words = "failed", words
+
+    def isRunning(self) -> bool:
+        return self.status == "running"
+
+    def isFailed(self) -> bool:
+        return self.status == "failed"
+
+    def _run(self) -> None:
+        if self.work:
+            self.work()
+
+
+class Protocol:
+    """As much of a protocol as the loop asks for."""
+
+    def __init__(self) -> None:
+        self._log = mock.Mock()
+
+    def seconds_to_next_turn(self, default: float) -> float:
+        return default
+
+
+class TestTheLoop(unittest.TestCase):
+    def loop(self, workers: int, gpus: tuple[int, ...] = ()) -> executor.EventStepExecutor:
+        loop = executor.EventStepExecutor(mock.Mock(), workers, gpuList=list(gpus) or None)
+        loop.protocol = Protocol()
+        return loop
+
+    def run_steps(self, loop, generate, seconds: float = 30.0) -> list:
+        """Run with a generator that is given the list of steps at every turn and returns True at the end."""
+        generator = Step("generator")
+        steps = [generator]
+        generator._func = lambda: generate(steps)
+        ended = []
+
+        def finished(step) -> bool:
+            ended.append(step)
+            return step is not generator or step.status == "finished"
+
+        loop.runSteps(steps, lambda step: None, finished, lambda: None, stepsCheckSecs=seconds)
+        return ended
+
+    def test_starts_a_step_when_one_ends_and_not_at_a_tick(self):
+        done = threading.Event()
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Step("first", lambda: None), Step("second", done.set)]
+            return done.is_set()
+
+        self.run_steps(self.loop(1), generate, seconds=3600.0)       # an hour's tick would hang
+        self.assertTrue(done.is_set())
+
+    def test_never_runs_more_steps_than_it_has_threads(self):
+        lock, running, most = threading.Lock(), [0], [0]
+
+        def work() -> None:
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            threading.Event().wait(0.01)
+            with lock:
+                running[0] -= 1
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Step(str(number), work) for number in range(12)]
+            return sum(step.status == "finished" for step in steps[1:]) == 12
+
+        self.run_steps(self.loop(3), generate)
+        self.assertLessEqual(most[0], 3)
+
+    def test_never_gives_one_gpu_to_two_steps_although_they_have_no_id(self):
+        loop, lock, held, seen = self.loop(4, gpus=(0, 1)), threading.Lock(), [], []
+
+        def work() -> None:
+            gpu, = loop.getGpuList()
+            with lock:
+                seen.append(gpu)
+                self.assertNotIn(gpu, held)
+                held.append(gpu)
+            threading.Event().wait(0.005)
+            with lock:
+                held.remove(gpu)
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Step(str(number), work, gpu=True) for number in range(20)]
+            return all(step.status == "finished" for step in steps[1:])
+
+        self.run_steps(loop, generate)
+        self.assertEqual(len(seen), 20)
+        self.assertEqual(set(seen), {0, 1})
+
+    def test_does_not_let_a_step_without_a_gpu_wait_for_one(self):
+        order, free = [], threading.Event()
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Step("gpu 1", lambda: free.wait(20), gpu=True),
+                          Step("gpu 2", lambda: order.append("gpu 2"), gpu=True),
+                          Step("cpu", lambda: (order.append("cpu"), free.set()))]
+            return all(step.status == "finished" for step in steps[1:])
+
+        self.run_steps(self.loop(3, gpus=(0,)), generate)
+        self.assertEqual(order, ["cpu", "gpu 2"])
+
+    def test_takes_the_newest_first_when_asked_to(self):
+        loop, order = self.loop(1), []
+        loop.newest_first = True
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Step(str(number), lambda number=number: order.append(number)) for number in range(3)]
+            return len(order) == 3
+
+        self.run_steps(loop, generate)
+        self.assertEqual(order, [2, 1, 0])
+
+    def test_ends_as_failed_with_the_reason_when_a_turn_goes_wrong(self):
+        def generate(steps):
+            raise ValueError("the reason")
+
+        ended = self.run_steps(self.loop(1), generate)
+        self.assertEqual((ended[-1].status, ended[-1].words), ("failed", "the reason"))
+
+    def test_is_woken_from_any_thread(self):
+        loop, turns = self.loop(1), []
+
+        def generate(steps):
+            turns.append(1)
+            if len(turns) == 1:
+                threading.Timer(0.05, loop.wake).start()
+            return len(turns) == 2
+
+        self.run_steps(loop, generate, seconds=3600.0)
+        self.assertEqual(len(turns), 2)
+
+
+class TestRunningAProgram(InAFolder):
+    def test_gives_it_the_gpu_locks_of_its_thread(self):
+        loop = executor.EventStepExecutor(mock.Mock(), 1)
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {})
+        with mock.patch.object(executor.tempfile, "gettempdir", return_value=self.folder), executor.gpu_lock([0]):
+            descriptor, = executor._HELD.descriptors
+            loop.runJob(mock.Mock(), "sh", f"-c 'ls -l /proc/self/fd/{descriptor} > {self.path('said')}'")
+        with open(self.path("said"), encoding="utf-8") as file:
+            self.assertIn("tomostream-gpu", file.read())
+
+    def test_raises_when_it_ends_with_an_error(self):
+        loop = executor.EventStepExecutor(mock.Mock(), 1)
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {})
+        with self.assertRaises(subprocess.CalledProcessError):
+            loop.runJob(mock.Mock(), "false", "")
+
+
+@unittest.skipUnless(shutil.which("mount") and os.geteuid() == 0, "only root can mount a small disk")
+class TestASmallDisk(WithMovies):
+    def setUp(self) -> None:
+        InAFolder.setUp(self)
+        os.makedirs(self.path("disk"))
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", self.path("disk")], check=False,
+                          stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("a small disk cannot be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.path("disk")], check=False)
+        self.file = self.path("disk", "movies.sqlite")
+        self.output = self.open()
+
+    def test_that_is_full_loses_no_item(self):
+        with open(self.path("disk", "filler"), "wb") as filler:
+            disk = os.statvfs(self.path("disk"))
+            filler.write(bytes(disk.f_bavail * disk.f_frsize - 16_384))
+        self.put(*(f"{number}.tif" for number in range(400)))
+        with self.assertRaises(sets.NotCommitted):
+            self.output.commit()
+        os.remove(self.path("disk", "filler"))
+        self.output.commit()
+        self.assertEqual([row_id for row_id, _ in self.names()], list(range(1, 401)))
+
+
+if __name__ == "__main__":
+    unittest.main()
