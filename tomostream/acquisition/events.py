@@ -183,7 +183,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class SeriesState:
-    """Where a series stands, for people: `state` is acquiring, aligning, waiting, composing, composed or failed."""
+    """Where a series stands, for people: `state` is acquiring, aligning, waiting, composed, failed or ignored.
+
+    Acquiring: tilts are still to come. Aligning: micrographs are. Waiting: for something that has to be seen to (an mdoc
+    that cannot be read yet, a producer that is not running). Ignored: it is no tilt series. `reason` is a sentence.
+    """
 
     series_id: str
     series_name: str

@@ -33,6 +33,7 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.session import Session
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0)
@@ -697,6 +698,16 @@ class TestSessionEnds(unittest.TestCase):
         self.assertEqual(state.reason, f"Waiting for the micrograph of 2 of {COUNT} tilts: "
                                        f"{key(tilts('X')[11])}, {key(tilts('X')[12])}.")
 
+    def test_a_serialem_file_read_at_every_few_bytes_is_composed_once_and_whole(self) -> None:
+        text = _serialem(tilts("X"))
+        player = Player()
+        player.feed(*(MicrographReady(key(each), 0.1) for each in tilts("X")))
+        for step, end in enumerate(range(40, len(text) + 40, 40)):
+            player.feed(MdocRead(read_mdoc("/data/X.mrc.mdoc", text[:end]), 1.0 + step))
+        player.wait()
+        self.assertEqual([type(each) for _, each in player.decided], [Compose, EndSession])
+        self.assertEqual({each.movie for each in player.composed[0][1].tilts}, {each.movie for each in tilts("X")})
+
     def test_the_cost_of_an_event_does_not_grow_with_the_session(self) -> None:
         costs = []
         for series in (10, 300):
@@ -704,6 +715,18 @@ class TestSessionEnds(unittest.TestCase):
             calls = _count_calls(player, series)
             costs.append(calls / series)
         self.assertLess(costs[1], 1.5 * costs[0])
+
+
+def _serialem(which: tuple[Tilt, ...]) -> bytes:
+    """Return the text of an mdoc as SerialEM writes it."""
+    lines = ["PixelSpacing = 2.7", "Voltage = 300", "Version = SerialEM Version 4.1.0", "ImageFile = X.mrc", "",
+             "[T = SerialEM: a microscope   01-Mar-26  12:00:00]", "",
+             "[T = Tilt axis angle = 85.3, binning = 1  spot = 6  camera = 0]", ""]
+    for k, each in enumerate(which):
+        lines += [f"[ZValue = {k}]", f"TiltAngle = {each.angle}", "ExposureDose = 3.0", "RotationAngle = 175.3",
+                  f"SubFramePath = D:\\frames\\{each.movie}", "NumSubFrames = 8",
+                  f"DateTime = {each.time:%d}-Mar-26  {each.time:%H:%M:%S}", ""]
+    return ("\r\n".join(lines) + "\r\n").encode()
 
 
 def _count_calls(player: Player, series: int) -> int:
@@ -743,11 +766,13 @@ class SessionAtRandom(RuleBasedStateMachine):
         self.made: dict[str, list[Compose]] = {}
         self.lost: dict[str, int] = {}
         self.serial = 0
-        self.over = self.stopped = False
+        self.over = self.stopped = self.unsound = False
 
     def _feed(self, event: Event) -> None:
+        self.unsound = True
         for each in self.session.handle(event):
             self._check(each)
+        self.unsound = False
 
     def _check(self, decision: Decision) -> None:
         assert decision.reason.strip()
@@ -780,22 +805,32 @@ class SessionAtRandom(RuleBasedStateMachine):
         earlier.append(decision)
 
     @precondition(lambda self: not self.stopped)
-    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3), after=st.floats(0.5, 60.0))
-    def acquire(self, name: str, count: int, after: float) -> None:
-        self._wait(after)
-        for _ in range(count):
+    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 9), after=st.floats(0.5, 60.0), skip=st.integers(0, 12),
+          quiet=st.booleans())
+    def acquire(self, name: str, count: int, after: float, skip: int, quiet: bool) -> None:
+        """Take some tilts; all but one get their micrographs at once, and it may be quiet for a while after."""
+        self._wait(after + count)
+        new = []
+        for k in range(count):
             self.serial += 1
-            angle = DOSE_SYMMETRIC[len(self.listed[name]) % COUNT] + (60.0 if len(self.listed[name]) >= COUNT else 0.0)
-            self.listed[name].append(tilt(name, self.serial, angle, self.now))
-            self.now += 1.0
+            place = len(self.listed[name])
+            angle = DOSE_SYMMETRIC[place % COUNT] + (60.0 if place >= COUNT else 0.0)
+            self.listed[name].append(tilt(name, self.serial, angle, self.now - count + k))
+            new.append(self.listed[name][-1])
         self._feed(MdocRead(mdoc(name, tuple(self.listed[name])), self.now))
+        for k, each in enumerate(new):
+            if k != skip:
+                self.ready[key(each)] = 1
+                self._feed(MicrographReady(key(each), self.now))
+        if quiet:
+            self._wait(400.0)
 
     @precondition(lambda self: not self.stopped)
     @rule(name=st.sampled_from(NAMES))
     def repeat_the_last(self, name: str) -> None:
         if self.listed[name]:
             self.serial += 1
-            self.now += 5.0
+            self._wait(5.0)
             old = self.listed[name].pop()
             self.dropped.add(key(old))
             self.listed[name].append(tilt(name, self.serial, old.angle, self.now))
@@ -879,7 +914,7 @@ class SessionAtRandom(RuleBasedStateMachine):
         for movie, version in self.ready.items():
             self._feed(MicrographReady(movie, self.now, version))
 
-    @precondition(lambda self: not self.stopped)
+    @precondition(lambda self: not self.stopped and self.serial > 40)
     @rule(stop=st.booleans())
     def end(self, stop: bool) -> None:
         """However it ends: every series that could be composed is, with all that was aligned."""
@@ -907,9 +942,10 @@ class SessionAtRandom(RuleBasedStateMachine):
         assert self.session.handle(Tick(self.now + 1e6)) == []
 
     def teardown(self) -> None:
-        if not getattr(self, "stopped", True):
+        if not getattr(self, "stopped", True) and not self.unsound:
             self.end(False)
 
+    @precondition(lambda self: not self.stopped)
     @invariant()
     def counts_add_up(self) -> None:
         states = {each.series_name: each for each in self.session.states()}
@@ -921,7 +957,7 @@ class SessionAtRandom(RuleBasedStateMachine):
                 assert state.tilts_aligned == sum(key(each) in self.ready for each in which)
 
 
-SessionAtRandom.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None,
+SessionAtRandom.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None,
                                              suppress_health_check=list(HealthCheck))
 TestSessionAtRandom = SessionAtRandom.TestCase
 
