@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream-aretomo` as a user meets it: what it writes, what it refuses and in which words, what it leaves behind."""
+"""`tomostream-aretomo` as a user meets it: what it writes, what it refuses in which words, what it leaves behind."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine import aretomo
+from tomostream.engine.ctf import CtfSeries, CtfTilt
+from tomostream.engine.ctf.series import CtfResult
 from tomostream.engine.output import HEADER_BYTES, mrc_header
+from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.solution import Solution
 from tomostream.engine.recon.stack import open_stack
+from tomostream.engine.recon.tomogram import TiltUse
 from tomostream.programs import aretomo as files
 
 Array = NDArray[np.float64]
@@ -116,8 +121,8 @@ class AlignedRunTest(InFolder):
         images, shifts = series()
         source = write_mrc(self.path("TS_1.mrcs"), images)
         status, out, err = self.run_it(
-            "-InMrc", source, "-OutMrc", self.path("out", "TS_1.mrc"), "-AngFile", self.angle_file(), "-TiltAxis", 83, 1,
-            "-VolZ", 80, "-OutBin", 2, "-FlipVol", 1, "-Wbp", 1, "-OutImod", 1, "-TiltCor", -1,
+            "-InMrc", source, "-OutMrc", self.path("out", "TS_1.mrc"), "-AngFile", self.angle_file(),
+            "-TiltAxis", 83, 1, "-VolZ", 80, "-OutBin", 2, "-FlipVol", 1, "-Wbp", 1, "-OutImod", 1, "-TiltCor", -1,
         )  # fmt: skip
         self.assertEqual((status, err), (0, ""), out)
         self.assertEqual(
@@ -164,8 +169,8 @@ class AlignedRunTest(InFolder):
         images[4] = 0.0
         source = write_mrc(self.path("TS_1.mrc"), images)
         status, out, _ = self.run_it(
-            "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-TiltAxis", AXIS, -1,
-            "-VolZ", 40, "-OutBin", 4, "-Wbp", 1, "-TiltCor", -1,
+            "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(),
+            "-TiltAxis", AXIS, -1, "-VolZ", 40, "-OutBin", 4, "-Wbp", 1, "-TiltCor", -1,
         )  # fmt: skip
         self.assertEqual(status, 0, out)
         aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
@@ -175,6 +180,47 @@ class AlignedRunTest(InFolder):
         self.assertGreaterEqual(len(used), 14)
         quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertIn("blank", quality.tilts[4].reason)
+
+
+class CtfRunTest(InFolder):
+    """The CTF's files, for a fit whose result is given: what the fit finds is the affair of test_ctf."""
+
+    def run_with(self, found: CtfResult, *words: object) -> files.AlnFile:
+        images, _ = series()
+        source = write_mrc(self.path("TS_1.mrc"), images)
+        tilts = tuple(TiltUse(i, float(t), Placement(AXIS, 0.0, 0.0)) for i, t in enumerate(ANGLES) if i != 2)
+        dark = (files.DarkFrame(2, 2, float(ANGLES[2])),)
+        solution = Solution(tilts, dark, ((2, "dark"),), files.Quality())
+        with (
+            mock.patch("tomostream.engine.aretomo._align", return_value=solution),
+            mock.patch("tomostream.engine.ctf.series.estimate", return_value=found),
+        ):
+            status, out, _ = self.run_it(
+                "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-VolZ", 40,
+                "-OutBin", 4, "-PixSize", 2.7, *words,
+            )  # fmt: skip
+        self.assertEqual(status, 0, out)
+        return files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+
+    def test_the_rows_of_the_ctf_are_those_of_the_alignment(self) -> None:
+        tilts = tuple(CtfTilt(30100.0 + i, 29900.0 + i, 35.0, 0.0, 0.8, 9.5, 50.0) for i in range(len(ANGLES) - 1))
+        pictures = np.zeros((len(tilts), 512, 512), np.float32)
+        aln = self.run_with(CtfResult(CtfSeries(tilts, 1, True, "", 900.0), pictures, "fine"), "-Kv", 300, "-Cs", 2.7)
+        table = np.loadtxt(self.path("out", "TS_1_ctf.txt"), dtype=float, comments="#")
+        self.assertEqual(table.shape, (len(aln.rows), 7))
+        np.testing.assert_allclose(table[3], [4, 30103, 29903, 35, 0, 0.8, 9.5])
+        self.assertEqual(open_stack(self.path("out", "TS_1_ctf.mrc")).data.shape, (len(aln.rows), 512, 512))
+
+    def test_without_rings_there_is_no_file_but_a_sentence(self) -> None:
+        self.run_with(CtfResult(None, None, "no CTF: no Thon rings were found"), "-Kv", 300, "-Cs", 2.7)
+        self.assertNotIn("TS_1_ctf.txt", self.left())
+        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertEqual(quality.ctf_note, "no CTF: no Thon rings were found")
+
+    def test_without_the_aberration_no_ctf_is_fitted(self) -> None:
+        tilts = (CtfTilt(30100.0, 29900.0, 35.0, 0.0, 0.8, 9.5, 50.0),)
+        self.run_with(CtfResult(CtfSeries(tilts, 1, True, "", 900.0), None, ""), "-Kv", 300)
+        self.assertNotIn("TS_1_ctf.txt", self.left())
 
 
 class GivenAlignmentTest(InFolder):
@@ -225,6 +271,13 @@ class GivenAlignmentTest(InFolder):
         aln = self.text("one.aln", files.format_aln(files.AlnFile(rows, (), (160, 128, len(ANGLES)))))
         other = self.volume("b.mrc", "-AlnFile", aln, "-VolZ", 40, "-OutBin", 2, source=shuffled)
         np.testing.assert_allclose(other, straight, atol=2e-3 * np.abs(straight).max())
+
+    def test_many_images_are_kept_in_a_file_that_goes_again(self) -> None:
+        inside = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
+        with mock.patch("tomostream.engine.recon.tomogram._IN_MEMORY", 0):
+            outside = self.volume("b.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
+        np.testing.assert_array_equal(inside, outside)
+        self.assertEqual(len(self.left()), 6)
 
     def test_depth_zero_writes_the_aligned_stack(self) -> None:
         stack = self.volume("ali.mrc", "-AlnFile", self.aln, "-VolZ", 0, "-OutBin", 2)
@@ -277,8 +330,8 @@ class GivenAlignmentTest(InFolder):
 
     def test_patches_are_refused_in_words_not_silently(self) -> None:
         _, out, _ = self.run_it(
-            "-InMrc", self.source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 4,
-            "-Patch", 5, 5,
+            "-InMrc", self.source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 40,
+            "-OutBin", 4, "-Patch", 5, 5,
         )  # fmt: skip
         self.assertIn("warning: -Patch 5 5 is ignored", out)
 
