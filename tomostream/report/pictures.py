@@ -22,15 +22,15 @@ from tomostream.report.facts import SeriesFacts, TiltFacts
 
 Array = NDArray[Any]
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
-SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 480, 320, 900, 96
+SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 420, 320, 900, 96
 #: Most pictures in an atlas.
 MOST_SLICES, MOST_FRAMES = 41, 121
 #: Of a volume that is deeper than this part of its width, the side views show the middle.
 DEEPEST = 0.7
 #: WebP holds no picture longer than this.
 LONGEST = 16383
-#: Of WebP. Raw tilt images are noise for the most part, which nobody needs to see exactly.
-QUALITY, FILM_QUALITY = 72, 50
+#: Of WebP. Tilt images and slices are noise for the most part, which nobody needs to see exactly.
+QUALITY, FILM_QUALITY, SLICES_QUALITY = 72, 50, 50
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
     middle = views.slices[len(views.slices) // 2]
     limits = grey_range(middle)
     atlas = save_atlas([to_bytes(image, limits) for image in views.slices], f"{stem}-slices.webp",
-                       [f"z {z + 1} of {views.shape[0]}" for z in views.sections])
+                       [f"z {z + 1} of {views.shape[0]}" for z in views.sections], SLICES_QUALITY)
     made["slices"] = atlas.__dict__
     return made
 
@@ -243,7 +243,7 @@ def _frame(image: Array, tilt: TiltFacts, axis: float | None) -> NDArray[np.uint
 
 
 def _label(tilt: TiltFacts) -> str:
-    return f"{tilt.angle_deg:.1f}°" + ("" if tilt.used else " – not used")
+    return f"{round(tilt.angle_deg, 1) + 0.0:.1f}°" + ("" if tilt.used else " – not used")
 
 
 def spread_tilts(tilts: Sequence[TiltFacts]) -> list[int]:

@@ -446,7 +446,8 @@
     const [marks, digits] = ticks(low, high, 4);
     for (const value of marks) chart.append(s("line", { class: "gridline", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
       s("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(digits)));
-    for (const value of ticks(first, last, 6)[0]) chart.append(s("line", { class: "axis", x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }),
+    const steps = [5, 10, 20, 30].find(step => (last - first) / step <= 7) || 30;
+    for (let value = Math.ceil(first / steps) * steps; value <= last; value += steps) chart.append(s("line", { class: "axis", x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }),
       s("text", { x: x(value), y: height - bottom + 16, "text-anchor": "middle" }, value + "°"));
     chart.append(s("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
     const sorted = points.filter(point => point.used).sort((a, b) => a.angle_deg - b.angle_deg);

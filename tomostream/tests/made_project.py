@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A project as tomostream's protocols leave it, made in milliseconds and without Scipion: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+import mrcfile
+import numpy as np
+
+from tomostream import ledger
+from tomostream.programs import aretomo as files
+from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+
+FOLDERS = {name: f"{place:06d}_{CLASSES[name]}" for place, name in enumerate((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), start=2)}
+ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
+START = 1_800_000_000.0
+
+
+class MadeProject:
+    """Writes ledgers and files step by step, by a clock of its own (`time`, seconds since the epoch)."""
+
+    def __init__(self, path: str, angles: Sequence[float] = ANGLES) -> None:
+        self.path = path
+        self.angles = tuple(angles)
+        self.time = START
+        self.ledgers = {}
+        for name, folder in FOLDERS.items():
+            os.makedirs(os.path.join(path, "Runs", folder, "extra"), exist_ok=True)
+            self.ledgers[name] = ledger.Ledger(ledger.path_in(os.path.join(path, "Runs", folder)))
+
+    def tell(self, protocol: str, item: str, event: str, reason: str = "", /, **evidence: object) -> None:
+        self.ledgers[protocol].write(item, event, reason, evidence, self.time)
+
+    def extra(self, name: str, *parts: str) -> str:
+        return os.path.join(self.path, "Runs", FOLDERS[name], "extra", *parts)
+
+    def movies(self, series: str) -> list[str]:
+        return [f"{series}_{order:03d}_{angle:.1f}" for order, angle in enumerate(self.angles, start=1)]
+
+    # ------------------------------------------------------------------ the session, step by step
+    def acquire(self, series: str, tilts: int | None = None, drift: float = 2.0, seconds: float = 60.0) -> None:
+        """Movies come, are imported and aligned; the mdoc tells of them."""
+        names = self.movies(series)[:tilts]
+        for count, movie in enumerate(names, start=1):
+            self.time += seconds
+            self.tell(IMPORT, f"{movie}.tif", ledger.IMPORTED, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
+            self.tell(MOTIONCOR, f"{movie}.tif", ledger.ALIGNED, "aligned", version=1, drift_px=drift)
+            self.tell(COMPOSE, series, ledger.SERIES, f"{count} tilts so far, waiting for the next.", name=series,
+                      state="acquiring", seen=count, aligned=count, failed=0, expected=len(self.angles), version=0)
+
+    def compose(self, series: str, version: int = 1, image_files: bool = True, left_out: Sequence[Sequence[object]] = (),
+                counts: Sequence[float] | None = None) -> None:
+        """The tilt series and its sidecar; `counts`: mean of every tilt."""
+        self.time += 1
+        stem = self.extra(COMPOSE, series if version == 1 else f"{series}-v{version}")
+        tilts = [{"movie": movie, "micrograph": "", "angle": angle, "order": order, "dose": 3.0, "prior_dose": 3.0 * (order - 1)}
+                 for order, (movie, angle) in enumerate(zip(self.movies(series), self.angles, strict=True), start=1)]
+        if image_files:
+            with open(f"{stem}.json", "w", encoding="utf-8") as file:
+                json.dump({"series_id": series, "tilts": tilts, "tilt_axis_source": "title", "voltage": 300.0, "warnings": [],
+                           "mdocs": [f"/mdocs/{series}.mdoc"]}, file)
+            write_mrc(f"{stem}.mrcs", stack_with_dot(self.angles, counts), 4.0)
+        self.tell(COMPOSE, series, ledger.COMPOSED, "composed", version=version, name=series, tilts=len(tilts),
+                  movies=[tilt["movie"] for tilt in tilts], tilt_axis=85.0, left_out=[list(each) for each in left_out])
+
+    def reconstruct(self, series: str, version: int = 1, image_files: bool = True, axis: float = 85.0, excluded: int = 0,
+                    **figures: object) -> None:
+        """The alignment and the tomogram; the first `excluded` tilts are left out."""
+        self.time += 30
+        name = series if version == 1 else f"{series}-v{version}"
+        if image_files:
+            self._alignment_files(series, name, axis, excluded)
+        evidence = {"version": version, "tilts_used": len(self.angles) - excluded, "tilt_axis": axis, "seconds": 20.0,
+                    "folder": os.path.relpath(self.extra(ARETOMO, name), self.path), "commands": ["aretomo -FlipVol 1 -OutBin 2"],
+                    "excluded": [[angle, "too dark"] for angle in self.angles[:excluded]],
+                    "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
+                    "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", **figures}
+        self.tell(ARETOMO, series, ledger.RECONSTRUCTED, f"{evidence['tilts_used']} tilts aligned", **evidence)
+
+    def _alignment_files(self, series: str, name: str, axis: float, excluded: int) -> None:
+        os.makedirs(self.extra(ARETOMO, name), exist_ok=True)
+        out = files.OutputFiles.of(self.extra(ARETOMO, name, f"{series}.mrcs"), self.extra(ARETOMO, name, f"{series}.mrc"))
+        rows = [files.AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
+        dark = [files.DarkFrame(place, place, self.angles[place]) for place in range(excluded)]
+        tilts = [files.TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark", 0.1 + abs(angle) / 100)
+                 for place, angle in enumerate(self.angles)]
+        texts = {out.aln: files.format_aln(files.AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),
+                 out.quality: files.format_quality(files.Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")),
+                 out.ctf_text: files.format_ctf([files.CtfRow(n + 1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0)
+                                                 for n in range(len(rows))])}
+        for path, text in texts.items():
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        write_mrc(out.volume, marked_volume(), 8.0)
+
+    def whole(self, series: str, image_files: bool = True, **figures: object) -> None:
+        """A series from its first movie to its tomogram."""
+        self.acquire(series)
+        self.compose(series, image_files=image_files)
+        self.reconstruct(series, image_files=image_files, **figures)
+
+    def close(self) -> None:
+        """The last line of every protocol."""
+        for name in self.ledgers:
+            self.tell(name, "", ledger.SESSION, "ended")
+
+
+def stack_with_dot(angles: Sequence[float], counts: Sequence[float] | None = None) -> np.ndarray:
+    """Tilt images of 24 x 32 px with their mean as given (else falling with the cosine)."""
+    noise = np.random.default_rng(1).normal(0.0, 0.5, (len(angles), 24, 32))
+    means = counts or [100.0 * np.exp(-0.3 / np.cos(np.radians(angle))) for angle in angles]
+    return np.asarray(noise - noise.mean(axis=(1, 2), keepdims=True) + np.asarray(means)[:, None, None], dtype=np.float32)
+
+
+def marked_volume() -> np.ndarray:
+    """Volume (z, y, x) of 12 x 24 x 16 with a bright block at high y, low x, high z."""
+    volume = np.random.default_rng(2).normal(0.0, 0.1, (12, 24, 16)).astype(np.float32)
+    volume[5:12, 18:24, 0:9] += 10.0
+    return volume
+
+
+def write_mrc(path: str, data: np.ndarray, pixel_size: float) -> None:
+    with mrcfile.new(path, overwrite=True) as mrc:
+        mrc.set_data(data)
+        mrc.voxel_size = pixel_size

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alarms: what is judged, raised once and told when over; and that a dead server disturbs nobody."""
+
+from __future__ import annotations
+
+import json
+import math
+import socketserver
+import threading
+import time
+import unittest
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomostream.report.alarms import Alarms, Event, SessionFacts, Thresholds, counts_of_expected, judge_series
+from tomostream.report.facts import SeriesFacts, TiltFacts
+from tomostream.report.notify import Destinations, Notifier, as_mail, utc
+
+ANGLES = [float(angle) for angle in range(-60, 61, 3)]
+
+
+def done(series_id: str, **facts) -> SeriesFacts:
+    return SeriesFacts(series_id, state="done", **{"tilts_used": 41, "tilts_seen": 41, "tilt_axis_deg": 85.0, **facts})
+
+
+def with_counts(scale=lambda angle: 1.0) -> list[TiltFacts]:
+    """Tilts of a slab as thick as 0.8 mean free paths; `scale` spoils some."""
+    return [TiltFacts(f"m{angle}", angle, mean_counts=50 * math.exp(-0.8 / math.cos(math.radians(angle))) * scale(angle))
+            for angle in ANGLES]
+
+
+def kinds(alarms: Alarms) -> list[tuple[str, bool]]:
+    return [(event.kind, event.raised) for event in alarms.take_events()]
+
+
+class TestWhatIsWrongWithASeries(unittest.TestCase):
+    def found(self, facts, **context):
+        return {finding.kind for finding in judge_series(facts, Thresholds(), **context)}
+
+    def test_a_good_series_shows_nothing(self):
+        facts = done("a", tilts=tuple(with_counts()), thickness_A=1500.0, quality=0.9)
+        self.assertEqual(self.found(facts, median_axis_deg=84.0, drift_limit_px=60.0), set())
+
+    def test_counts_that_fall_with_the_cosine_are_what_is_expected(self):
+        for part in counts_of_expected(with_counts()):
+            self.assertAlmostEqual(part, 1.0, places=6)
+
+    def test_a_grid_bar_at_high_tilt_is_found_and_nothing_else(self):
+        tilts = tuple(with_counts(lambda angle: 0.3 if angle > 45 else 1.0))
+        finding, = judge_series(done("a", tilts=tilts), Thresholds())
+        self.assertEqual((finding.kind, finding.tilts), ("counts", tuple(f"m{angle}" for angle in ANGLES if angle > 45)))
+
+    def test_doses_that_differ_from_tilt_to_tilt_are_no_low_counts(self):
+        tilts = [TiltFacts(tilt.movie, tilt.angle_deg, dose_e_A2=1.0 if tilt.angle_deg > 45 else 3.0,
+                           mean_counts=tilt.mean_counts * (1.0 if tilt.angle_deg > 45 else 3.0)) for tilt in with_counts()]
+        self.assertEqual(judge_series(done("a", tilts=tuple(tilts)), Thresholds()), ())
+
+    def test_lost_tilts_are_counted_against_the_expected_ones(self):
+        self.assertEqual(self.found(done("a", tilts_used=30, tilts_expected=41)), {"tilts-lost"})
+        self.assertEqual(self.found(done("a", tilts_used=38, tilts_expected=41)), set())
+
+    def test_an_axis_of_zero_degrees_is_a_value_and_axes_wrap_at_180(self):
+        self.assertEqual(self.found(done("a", tilt_axis_deg=0.0), median_axis_deg=3.0), {"axis"})
+        self.assertEqual(self.found(done("a", tilt_axis_deg=179.5), median_axis_deg=-0.5), set())
+        self.assertEqual(self.found(done("a", tilt_axis_deg=86.4), median_axis_deg=85.0), set())
+        self.assertEqual(self.found(done("a", tilt_axis_deg=86.6), median_axis_deg=85.0), {"axis"})
+
+    def test_thickness_quality_residual_defocus_and_drift_have_limits(self):
+        tilts = tuple(TiltFacts(f"m{n}", n * 3.0, sigma_px=9.0 if n == 2 else 0.2, defocus_um=3.0, drift_px=80.0 if n == 4 else 2.0)
+                      for n in range(6))
+        facts = done("a", tilts=tilts, thickness_A=6000.0, quality=0.1)
+        self.assertEqual(self.found(facts, target_defocus_um=5.5, drift_limit_px=60.0),
+                         {"thickness", "quality", "residual", "defocus", "drift"})
+        self.assertEqual(self.found(done("a", thickness_A=200.0)), {"thickness"})
+
+    def test_a_failed_series_says_why(self):
+        finding, = judge_series(SeriesFacts("a", state="failed", reason="two tilts only"), Thresholds())
+        self.assertEqual((finding.kind, finding.text), ("series-failed", "two tilts only"))
+
+    def test_a_threshold_that_is_off_finds_nothing(self):
+        limits = Thresholds.parse(["thickness_most_A=off", "quality_least=off"])
+        self.assertEqual(judge_series(done("a", thickness_A=9999.0, quality=0.0), limits), ())
+
+
+class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
+    def test_the_second_bad_series_says_nothing_and_three_good_ones_end_it(self):
+        alarms = Alarms()
+        alarms.series(done("bad1", thickness_A=9000.0), 1.0)
+        self.assertEqual(kinds(alarms), [("thickness", True)])
+        alarms.series(done("good1"), 2.0)
+        alarms.series(done("good2"), 3.0)
+        alarms.series(done("bad2", thickness_A=9000.0), 4.0)
+        for n in range(2):
+            alarms.series(done(f"good{n + 3}"), 5.0 + n)
+        self.assertEqual(kinds(alarms), [])
+        self.assertEqual(alarms.active["thickness"].items, ("bad1", "bad2"))
+        alarms.series(done("good9"), 9.0)
+        self.assertEqual(kinds(alarms), [("thickness", False)])
+        self.assertEqual(alarms.active, {})
+
+    def test_a_series_made_again_without_it_ends_the_alarm_at_once(self):
+        alarms = Alarms()
+        alarms.series(done("a", tilts_used=20), 1.0)
+        alarms.series(done("a", tilts_used=41, version=2), 2.0)
+        self.assertEqual(kinds(alarms), [("tilts-lost", True), ("tilts-lost", False)])
+
+    def test_the_same_series_judged_twice_counts_once(self):
+        alarms = Alarms()
+        for _ in range(5):
+            alarms.series(done("a", tilts_used=20), 1.0)
+        self.assertEqual((kinds(alarms), alarms.active["tilts-lost"].count), ([("tilts-lost", True)], 1))
+
+    def test_the_axis_is_judged_by_the_series_before(self):
+        alarms = Alarms()
+        for n, axis in enumerate((84.9, 85.0, 85.2)):
+            alarms.series(done(f"s{n}", tilt_axis_deg=axis), n)
+        alarms.series(done("turned", tilt_axis_deg=88.0), 4.0)
+        self.assertEqual(kinds(alarms), [("axis", True)])
+
+    def test_drift_is_judged_as_the_movies_come(self):
+        alarms = Alarms()
+        for n in range(30):
+            alarms.tilt(n, f"m{n}", 2.0)
+        alarms.tilt(31.0, "shaken", 15.0)       # 6 times the median of 2 px
+        alarms.tilt(32.0, "shaken too", 15.0)
+        self.assertEqual(kinds(alarms), [("drift", True)])
+        for n in range(20):
+            alarms.tilt(40 + n, f"n{n}", 2.0)
+        self.assertEqual(kinds(alarms), [("drift", False)])
+
+    def test_a_movie_that_failed_raises_an_alarm_with_its_reason(self):
+        alarms = Alarms()
+        alarms.tilt(1.0, "m1", failed="it is cut short")
+        event, = alarms.take_events()
+        self.assertIn("it is cut short", event.text)
+
+    def test_nothing_is_raised_while_the_session_rests_for_less_than_its_rhythm(self):
+        alarms = Alarms()
+        alarms.session(SessionFacts(seconds_since_movie=1000.0, rhythm_s=400.0), 1.0)
+        self.assertEqual(kinds(alarms), [])
+        alarms.session(SessionFacts(seconds_since_movie=1300.0, rhythm_s=400.0), 2.0)
+        alarms.session(SessionFacts(seconds_since_movie=1400.0, rhythm_s=400.0), 3.0)
+        alarms.session(SessionFacts(seconds_since_movie=2.0, rhythm_s=400.0), 4.0)
+        self.assertEqual(kinds(alarms), [("silence", True), ("silence", False)])
+
+    def test_a_session_that_ended_is_neither_silent_nor_behind(self):
+        alarms = Alarms()
+        alarms.session(SessionFacts(seconds_since_movie=5000.0, backlog_minutes=99.0), 1.0)
+        alarms.session(SessionFacts(running=False, seconds_since_movie=9000.0, backlog_minutes=99.0), 2.0)
+        self.assertEqual(kinds(alarms), [("silence", True), ("behind", True), ("silence", False), ("behind", False)])
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.lists(st.floats(11.0, 16.0), max_size=40))
+    def test_a_backlog_that_wavers_about_its_threshold_is_told_once(self, minutes):
+        alarms = Alarms()
+        for n, value in enumerate([20.0, *minutes]):
+            alarms.session(SessionFacts(backlog_minutes=value), n)
+        self.assertEqual(kinds(alarms), [("behind", True)])
+
+    def test_the_disk_must_have_more_than_the_threshold_again(self):
+        alarms = Alarms()
+        for n, free in enumerate((100.0, 4.0, 5.5, 4.5, 9.0)):
+            alarms.session(SessionFacts(disk_free_fraction=0.5, disk_free_GB=free), n)
+        self.assertEqual(kinds(alarms), [("disk", True), ("disk", False)])
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60))
+    def test_raised_and_over_take_turns_whatever_comes(self, session):
+        alarms = Alarms()
+        for n, (name, bad) in enumerate(session):
+            alarms.series(done(f"s{name}", tilts_used=10 if bad else 41), n)
+        told = [raised for _, raised in kinds(alarms)]
+        self.assertEqual(told, [place % 2 == 0 for place in range(len(told))])
+        self.assertEqual("tilts-lost" in alarms.active, len(told) % 2 == 1)
+
+    def test_thresholds_are_refused_in_words(self):
+        for word, part in (("axis=2", "no threshold"), ("axis_deg=much", "cannot be 'much'"), ("quiet_series=off", "cannot be")):
+            with self.assertRaisesRegex(ValueError, part):
+                Thresholds.parse([word])
+        self.assertEqual(Thresholds.parse(["axis_deg=2.5"]).axis_deg, 2.5)
+
+
+class Mails(socketserver.StreamRequestHandler):
+    """As much of a mail server as smtplib talks to."""
+
+    def handle(self):
+        self.wfile.write(b"220 here\r\n")
+        while True:
+            line = self.rfile.readline().decode()
+            word = line[:4].upper()
+            if word == "DATA":
+                self.wfile.write(b"354 go on\r\n")
+                text = b""
+                while not text.endswith(b"\r\n.\r\n"):
+                    text += self.rfile.readline()
+                self.server.got.append(text.decode())
+            if word in ("QUIT", ""):
+                self.wfile.write(b"221 bye\r\n")
+                return
+            self.wfile.write(b"250 ok\r\n")
+
+
+class Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.headers["Content-Type"], json.loads(body)))
+        self.send_response(500 if len(self.server.got) <= self.server.failures else 200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class TestSending(unittest.TestCase):
+    event = Event(1_800_000_000.0, "axis", True, "TS_7: tilt axis 88.0 degrees", 1_800_000_000.0)
+
+    def serve(self, kind, handler, failures=0):
+        server = kind(("127.0.0.1", 0), handler)
+        server.got, server.failures = [], failures
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        return server, f"127.0.0.1:{server.server_address[1]}"
+
+    def send(self, destinations, events=(event,), wait=10.0):
+        notifier = Notifier(destinations, "night", time_out=2.0)
+        for event in events:
+            notifier.send(event)
+        notifier.close(wait)
+        return notifier
+
+    def test_a_mail_server_gets_the_alarm_and_its_end(self):
+        server, address = self.serve(socketserver.TCPServer, Mails)
+        over = Event(1_800_000_600.0, "axis", False, "the last 3 were without it", 1_800_000_000.0)
+        notifier = self.send(Destinations(("me@lab.org", "you@lab.org"), "scope@lab.org", address), (self.event, over))
+        self.assertEqual((notifier.trouble, len(server.got)), ("", 2))
+        self.assertIn("Subject: [tomostream] night: Tilt axis\r\n", server.got[0])
+        self.assertIn("To: me@lab.org, you@lab.org", server.got[0])
+        self.assertIn("TS_7: tilt axis 88.0 degrees", server.got[0])
+        self.assertIn("Tilt axis: over", server.got[1])
+        self.assertIn(f"It had begun at {utc(1_800_000_000.0)}", server.got[1])
+
+    def test_a_webhook_gets_json(self):
+        server, address = self.serve(HTTPServer, Hook)
+        self.send(Destinations(webhook=f"http://{address}/alarm"))
+        kind, body = server.got[0]
+        self.assertEqual(kind, "application/json")
+        self.assertEqual(body, {"session": "night", "kind": "axis", "state": "raised", "time": "2027-01-15T08:00:00Z",
+                                "since": "2027-01-15T08:00:00Z", "message": "TS_7: tilt axis 88.0 degrees",
+                                "text": "night – Tilt axis: TS_7: tilt axis 88.0 degrees"})
+
+    def test_a_webhook_that_fails_once_is_tried_again(self):
+        server, address = self.serve(HTTPServer, Hook, failures=1)
+        notifier = self.send(Destinations(webhook=f"http://{address}/"))
+        self.assertEqual((len(server.got), notifier.trouble, notifier.sent), (2, "", 1))
+
+    def test_a_dead_server_is_told_and_delays_nothing(self):
+        listener = socketserver.TCPServer(("127.0.0.1", 0), Mails)      # accepts, and never says a word
+        self.addCleanup(listener.server_close)
+        silent = f"127.0.0.1:{listener.server_address[1]}"
+        began = time.monotonic()
+        notifier = Notifier(Destinations(("me@lab.org",), server=silent, webhook="http://127.0.0.1:1/"), "night", time_out=0.2)
+        for _ in range(300):
+            notifier.send(self.event)
+        self.assertLess(time.monotonic() - began, 0.5)
+        self.assertIn("wait to be sent", notifier.trouble)
+        notifier.close(0.1)
+        short = self.send(Destinations(webhook="http://127.0.0.1:1/"))
+        self.assertRegex(short.trouble, "webhook at 127.0.0.1 did not take the alarm.*refused")
+
+    def test_a_name_with_line_ends_cannot_write_headers(self):
+        event = Event(1.0, "axis", True, "x\r\nBcc: all@lab.org", 1.0)
+        message = as_mail(event, "night\r\nBcc: all@lab.org", Destinations(("me@lab.org",)))
+        self.assertIsNone(message["Bcc"])
+
+    def test_wrong_destinations_are_refused_in_words(self):
+        for name, value in (("TOMOSTREAM_ALARM_EMAIL", "me"), ("TOMOSTREAM_SMTP_SERVER", "host:mail"),
+                            ("TOMOSTREAM_WEBHOOK", "file:///etc/passwd")):
+            with self.assertRaisesRegex(ValueError, name):
+                Destinations.from_environment({name: value})
+        self.assertFalse(Destinations.from_environment({}))
+
+    def test_without_destinations_no_thread_is_started(self):
+        notifier = self.send(Destinations())
+        self.assertIsNone(notifier._thread)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live page: its data, its pictures, what it costs, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import threading
+import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
+
+import mrcfile
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tomostream import ledger
+from tomostream.cli import main as command
+from tomostream.report import pictures, tables, writer
+from tomostream.report.facts import SeriesFacts, from_json, to_json
+from tomostream.report.follow import Follower
+from tomostream.report.writer import ReportWriter, safe_name
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.tests.made_project import MadeProject, write_mrc
+
+HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"
+
+
+class WithProject(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.project = MadeProject(os.path.join(folder.name, "proj"))
+        self.states = {}
+
+    def writer(self, **options) -> ReportWriter:
+        made = ReportWriter(self.project.path, states=lambda _: self.states, clock=lambda: self.project.time, **options)
+        self.addCleanup(made.close)
+        return made
+
+    def path(self, *parts: str) -> str:
+        return os.path.join(self.project.path, "report", *parts)
+
+    def read(self, *parts: str):
+        with open(self.path(*parts), encoding="utf-8") as file:
+            text = file.read()
+        return json.loads(text) if parts[-1].endswith(".json") else tables.unscript(text)[-1]
+
+    def rows(self) -> list[dict]:
+        with open(self.path("metrics.csv"), encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+
+class TestWhatIsWritten(WithProject):
+    def test_a_finished_series_has_its_figures_in_the_table_and_on_its_page(self):
+        self.project.whole("TS_01")
+        self.writer().finish()
+        row, = self.rows()
+        expected = {"series_id": "TS_01", "state": "done", "tilts_used": "5", "tilts_expected": "5", "dose_e_A2": "15.0",
+                    "tilt_axis_deg": "85.0", "tilt_offset_deg": "1.5", "thickness_A": "1500.0", "quality": "0.9",
+                    "worst_tilt_deg": "-40.0", "worst_sigma_px": "0.5", "defocus_min_um": "3.0", "max_drift_px": "2.0",
+                    "latency_s": "32.0", "pixel_size_A": "4.0", "alarms": "", "version": "1"}
+        self.assertEqual({name: row[name] for name in expected}, expected)
+        self.assertEqual(row["last_movie"], "2027-01-15T08:04:59Z")
+        page = self.read("series", "TS_01", "data.js")
+        tilt = page["facts"]["tilts"][0]
+        self.assertEqual((tilt["angle_deg"], tilt["prior_dose_e_A2"], tilt["sigma_px"], tilt["defocus_um"]), (-40.0, 0.0, 0.5, 3.0))
+        self.assertAlmostEqual(tilt["mean_counts"], 100 * np.exp(-0.3 / np.cos(np.radians(40))), places=3)
+        self.assertAlmostEqual(tilt["counts_part"], 1.0, places=2)
+        self.assertEqual(page["facts"]["commands"], ["aretomo -FlipVol 1 -OutBin 2"])
+        self.assertEqual(page["facts"]["program"], "made 1.0")
+        self.assertIn("/mdocs/TS_01.mdoc", [file["path"] for file in page["files"]])
+
+    def test_the_three_tables_say_the_same_and_their_columns_are_documented(self):
+        for name in ("TS_01", "TS_02"):
+            self.project.whole(name)
+        self.writer().finish()
+        told = self.read("session.json")
+        self.assertEqual([column["name"] for column in told["columns"]], list(self.rows()[0]))
+        self.assertEqual([each["series_id"] for each in told["series"]], [row["series_id"] for row in self.rows()])
+        cells = self.read("data", "rows-000.js")
+        self.assertEqual(cells, [list(each.values()) for each in told["series"]])
+        with open(self.path("COLUMNS.txt"), encoding="utf-8") as file:
+            text = file.read()
+        for column in told["columns"]:
+            self.assertIn(column["name"], text)
+            self.assertTrue(column["meaning"])
+
+    def test_a_session_in_progress_counts_movies_and_series_by_state(self):
+        self.project.whole("TS_01")
+        self.project.acquire("TS_02", tilts=3)
+        self.project.tell(IMPORT, "bad.tif", ledger.FAILED, "it is cut short")
+        self.writer().finish()
+        session = self.read("data", "session.js")
+        self.assertEqual(session["movies"], {"found": 9, "imported": 8, "aligned": 8, "failed": 1})
+        self.assertEqual(session["series"], {"done": 1, "acquiring": 1})
+        self.assertEqual((session["latest"], session["running"]), ("TS_01", True))
+        self.assertIn("movie-failed", [alarm["kind"] for alarm in session["alarms"]])
+        self.assertEqual(self.rows()[1]["tilts_used"], "")
+
+    def test_tilts_that_are_left_out_are_named_with_the_reason(self):
+        self.project.acquire("TS_01")
+        self.project.compose("TS_01", left_out=[["TS_01_099_60.0", 60.0, "its movie failed"]])
+        self.project.reconstruct("TS_01", excluded=1)
+        self.writer().finish()
+        tilts = self.read("series", "TS_01", "data.js")["facts"]["tilts"]
+        self.assertEqual([(tilt["angle_deg"], tilt["reason"]) for tilt in tilts if not tilt["used"]],
+                         [(-40.0, "too dark"), (60.0, "its movie failed")])
+        self.assertEqual([tilt["defocus_um"] for tilt in tilts], [None, 3.0, 3.0, 3.0, 3.0, None])
+
+    def test_a_series_made_again_replaces_its_pictures(self):
+        self.project.whole("TS_01")
+        page = self.writer()
+        page.finish()
+        self.project.compose("TS_01", version=2)
+        self.project.reconstruct("TS_01", version=2, quality=0.5)
+        page.finish()
+        names = sorted(os.listdir(self.path("series", "TS_01")))
+        self.assertEqual(names, ["data.js", *(f"v2-{name}.webp" for name in ("film", "slices", "thumb", "xy", "xz", "yz"))])
+        row, = self.rows()
+        self.assertEqual((row["version"], row["quality"], row["thumb"]), ("2", "0.5", "v2-thumb.webp"))
+
+    def test_what_turns_out_to_be_no_series_leaves_the_table(self):
+        self.project.acquire("Map", tilts=2)
+        page = self.writer()
+        page.finish()
+        self.assertEqual(len(self.rows()), 1)
+        self.project.tell(COMPOSE, "Map", ledger.NOT_A_SERIES, "a map")
+        page.finish()
+        self.assertEqual((self.rows(), self.read("data", "rows-000.js")), ([], [None]))
+
+    def test_a_failed_series_has_a_page_with_the_reason_and_no_tomogram(self):
+        self.project.acquire("TS_01")
+        self.project.compose("TS_01")
+        self.project.tell(ARETOMO, "TS_01", ledger.FAILED, "the program made no tomogram", version=1)
+        self.writer().finish()
+        page = self.read("series", "TS_01", "data.js")
+        self.assertEqual((page["facts"]["state"], set(page["pictures"])), ("failed", {"film"}))
+        self.assertEqual(self.rows()[0]["alarms"], "series-failed")
+
+    @settings(deadline=None, max_examples=40)
+    @given(st.lists(st.tuples(st.sampled_from([IMPORT, MOTIONCOR]), st.integers(0, 4), st.sampled_from(
+        [ledger.IMPORTED, ledger.ALIGNED, ledger.FAILED, ledger.WAITING, ledger.REPLACED])), max_size=40))
+    def test_counts_kept_beside_are_those_of_counting_all(self, events):
+        with tempfile.TemporaryDirectory() as folder:
+            project = MadeProject(folder)
+            follower, status = Follower(folder), ProjectStatus(folder)
+            for place, (name, movie, event) in enumerate(events):
+                project.time += 1
+                project.tell(name, f"m{movie}.tif", event, "why")
+                if place % 7 == 0:
+                    follower.update()
+            follower.update()
+            status.update()
+            counts = follower.counts
+            self.assertEqual({"found": counts.found, "imported": counts.imported, "aligned": counts.aligned,
+                              "failed": counts.failed}, status.movie_counts())
+
+
+class TestPictures(WithProject):
+    def test_the_central_slice_shows_y_upward_and_side_views_z(self):
+        self.project.whole("TS_01")
+        self.writer().finish()
+        grey = {name: np.asarray(Image.open(self.path("series", "TS_01", f"v1-{name}.webp")).convert("L"), dtype=float)
+                for name in ("xy", "xz", "yz")}
+        self.assertEqual([grey[name].shape for name in ("xy", "xz", "yz")], [(24, 16), (12, 16), (24, 12)])
+        self.assertGreater(grey["xy"][:5, :8].mean(), grey["xy"][7:].mean() + 50)       # high y: the upper rows
+        self.assertGreater(grey["xy"][:5, :8].mean(), grey["xy"][:5, 10:].mean() + 50)   # low x: the left columns
+        self.assertGreater(grey["yz"][:5, 6:].mean(), grey["yz"][:5, :4].mean() + 50)    # high z: to the right of the yz view
+
+    def test_a_volume_that_was_not_flipped_is_the_same_picture(self):
+        volume = np.random.default_rng(3).normal(size=(10, 24, 16)).astype(np.float32)
+        views = []
+        for flip, data in (("1", volume), ("0", volume.swapaxes(0, 1))):
+            path = os.path.join(self.folder, f"v{flip}.mrc")
+            write_mrc(path, np.ascontiguousarray(data), 8.0)
+            views.append(pictures.read_views(path, SeriesFacts("a", commands=(f"aretomo -FlipVol {flip} -OutBin 2",))))
+        for name in ("xy", "xz", "yz"):
+            np.testing.assert_allclose(getattr(views[0], name), getattr(views[1], name))
+
+    @settings(deadline=None, max_examples=40)
+    @given(st.floats(-180, 180), st.floats(-8, 8), st.floats(-8, 8), st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([1, 3]))
+    def test_the_film_shows_a_point_where_the_alignment_says(self, rot, tx, ty, ax, ay, factor):
+        height, width = 60 * factor, 72 * factor
+        c, s = np.cos(np.radians(rot)), np.sin(np.radians(rot))
+        x = factor * (c * ax - s * ay + tx) + (width - 1) / 2       # raw = R(rot) aligned + t, from the centre
+        y = factor * (s * ax + c * ay + ty) + (height - 1) / 2
+        rows, columns = np.mgrid[:height, :width]
+        image = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (2 * factor) ** 2)).astype(np.float32)
+        small = pictures.aligned_picture(image, rot, factor * tx, factor * ty, edge=72)
+        weight = np.clip(small - 0.2, 0, None)
+        rows, columns = np.mgrid[:small.shape[0], :small.shape[1]]
+        found = ((weight * columns).sum() / weight.sum() - (small.shape[1] - 1) / 2,
+                 (weight * rows).sum() / weight.sum() - (small.shape[0] - 1) / 2)
+        np.testing.assert_allclose(found, (ax, ay), atol=0.3)
+
+    def test_an_atlas_holds_every_picture_at_its_place(self):
+        images = [np.full((6, 9), 20 * n, np.uint8) for n in range(11)]
+        path = os.path.join(self.folder, "a.webp")
+        atlas = pictures.save_atlas(images, path, [str(n) for n in range(11)], quality=95)
+        sheet = np.asarray(Image.open(path).convert("L"), dtype=int)
+        for n in range(11):
+            row, column = divmod(n, atlas.columns)
+            self.assertAlmostEqual(sheet[row * 6 + 3, column * 9 + 4], 20 * n, delta=6)
+        self.assertEqual(os.listdir(self.folder).count("a.webp.part"), 0)
+
+    def test_shrinking_keeps_the_mean_and_the_shape(self):
+        image = np.random.default_rng(4).normal(5, 1, (1000, 700)).astype(np.float32)
+        small = pictures.shrink(image, 300)
+        self.assertEqual(small.shape, (300, 210))
+        self.assertAlmostEqual(float(small.mean()), float(image.mean()), delta=0.01)
+
+    def test_values_that_are_no_numbers_are_drawn_black(self):
+        image = np.array([[np.nan, 1.0], [np.inf, 2.0]])
+        self.assertEqual(pictures.to_bytes(image, (1.0, 2.0)).tolist(), [[255, 255], [0, 0]])
+        self.assertEqual(pictures.grey_range(np.full((2, 2), np.nan)), (0.0, 1.0))
+
+    def test_a_tomogram_that_is_gone_is_told_on_the_page_and_stops_nothing(self):
+        self.project.whole("TS_01")
+        self.project.whole("TS_02")
+        os.remove(self.project.extra(ARETOMO, "TS_01", "TS_01.mrc"))
+        page = self.writer()
+        page.finish()
+        self.assertIn("no pictures of the tomogram", self.read("series", "TS_01", "data.js")["trouble"])
+        self.assertEqual([row["thumb"] for row in self.rows()], ["", "v1-thumb.webp"])
+
+    def test_a_flat_volume_and_a_cut_stack_make_a_page_too(self):
+        self.project.whole("TS_01")
+        with mrcfile.open(self.project.extra(ARETOMO, "TS_01", "TS_01.mrc"), "r+") as mrc:
+            mrc.data[:] = 3.0
+        with open(self.project.extra(COMPOSE, "TS_01.mrcs"), "r+b") as file:
+            file.truncate(1500)
+        self.writer().finish()
+        page = self.read("series", "TS_01", "data.js")
+        self.assertIn("no film", page["trouble"])
+        self.assertIn("xy", page["pictures"])
+
+
+class TestUpdates(WithProject):
+    def test_only_what_changed_is_written(self):
+        for n in range(120):
+            self.project.acquire(f"TS_{n:03d}", tilts=1)
+        page = self.writer()
+        page.finish()
+        written = []
+        keep = writer.write_text
+        with mock.patch.object(writer, "write_text", lambda path, text: (written.append(os.path.relpath(path, page.out)),
+                                                                         keep(path, text))):
+            self.project.acquire("TS_060", tilts=2)
+            page.update()
+            self.assertEqual(sorted(written), ["data/rows-001.js", "data/session.js", "metrics.csv", "session.json"])
+            written.clear()
+            self.project.time += 1
+            page.update()
+        self.assertEqual(written, [])
+
+    def test_the_page_is_alive_every_few_seconds_though_nothing_happens(self):
+        page = self.writer()
+        page.update()
+        first = self.read("data", "session.js")["updated"]
+        self.project.time += 6
+        page.update()
+        self.assertEqual(self.read("data", "session.js")["updated"], first + 6)
+
+    def test_no_half_file_is_ever_seen(self):
+        path = os.path.join(self.folder, "file.js")
+        stop, wrong = threading.Event(), []
+
+        def look():
+            while not stop.is_set():
+                try:
+                    with open(path, encoding="utf-8") as file:
+                        tables.unscript(file.read())
+                except FileNotFoundError:
+                    continue
+                except ValueError as error:
+                    wrong.append(error)
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        for n in range(200):
+            writer.write_text(path, tables.script("session", ["x" * 20000, n]))
+        stop.set()
+        reader.join()
+        self.assertEqual(wrong, [])
+
+    def test_a_full_disk_delays_the_page_and_nothing_is_lost(self):
+        self.project.whole("TS_01")
+        page = self.writer()
+        with mock.patch.object(writer.os, "replace", side_effect=OSError(28, "No space left on device")):
+            for _ in range(3):
+                with self.assertRaises(OSError):
+                    page.update()
+                    page.wait(10)
+        page.finish()
+        self.assertEqual([row["state"] for row in self.rows()], ["done"])
+        self.assertTrue(os.path.exists(self.path("series", "TS_01", "data.js")))
+
+    def test_a_second_writer_paints_nothing_again_and_tells_no_alarm_twice(self):
+        self.project.whole("TS_01", thickness_A=9000.0)
+        first, second = [], []
+        page = self.writer(say=first.append)
+        page.finish()
+        page.close()
+        with mock.patch.object(writer, "paint", side_effect=AssertionError("painted again")):
+            self.writer(say=second.append).finish()
+        self.assertEqual((len(first), second), (1, []))
+        self.assertIn("Thickness", first[0])
+        with open(self.path("alarms.log"), encoding="utf-8") as file:
+            self.assertEqual(len(file.readlines()), 1)
+        self.assertEqual(self.rows()[0]["alarms"], "thickness")
+        self.assertEqual(self.read("data", "session.js")["latest"], "TS_01")
+
+    def test_an_alarm_that_ended_while_nobody_looked_is_told_to_be_over(self):
+        self.project.whole("TS_01", thickness_A=9000.0)
+        page = self.writer()
+        page.finish()
+        page.close()
+        for n in range(3):
+            self.project.whole(f"good{n}")
+        said = []
+        self.writer(say=said.append).finish()
+        self.assertEqual([("over" in line, "Thickness" in line) for line in said], [(True, True)])
+
+    def test_alarms_of_a_running_session_are_said_once_and_when_over(self):
+        said = []
+        page = self.writer(say=said.append)
+        page.update()
+        for n, thickness in enumerate((9000.0, 9000.0, 1500.0, 1500.0, 1500.0)):
+            self.project.whole(f"TS_{n}", thickness_A=thickness)
+            page.finish()
+        self.assertEqual([line.split()[1] for line in said], ["ALARM", "over"])
+
+    def test_the_end_of_the_protocols_ends_the_session_on_the_page(self):
+        self.project.whole("TS_01")
+        page = self.writer()
+        self.states = {IMPORT: "finished", MOTIONCOR: "running"}
+        page.update()
+        self.assertTrue(self.read("data", "session.js")["running"])
+        self.states = {IMPORT: "finished", MOTIONCOR: "dead"}
+        page.finish()
+        self.assertFalse(self.read("data", "session.js")["running"])
+
+
+class TestHostileNames(WithProject):
+    def test_a_name_full_of_tags_is_data_and_stays_what_it_was(self):
+        self.project.whole("TS_01", image_files=False)
+        self.project.tell(COMPOSE, HOSTILE, ledger.SERIES, f"because {HOSTILE}", name=HOSTILE, state="acquiring", seen=1)
+        self.writer().finish()
+        for name in ("rows-000.js", "session.js"):
+            with open(self.path("data", name), encoding="utf-8") as file:
+                text = file.read()
+            for sign in "<>&":
+                self.assertNotIn(sign, text)
+        self.assertEqual(self.rows()[1]["series_id"], HOSTILE)
+        self.assertEqual(self.read("data", "rows-000.js")[1][0], HOSTILE)
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.text(max_size=300))
+    def test_a_folder_name_is_plain_whatever_the_series_is_called(self, name):
+        made = safe_name(name, set())
+        self.assertRegex(made, r"\A[A-Za-z0-9_-]{1,80}\Z")
+
+    def test_names_that_differ_in_case_or_signs_alone_get_different_folders(self):
+        taken, folders = set(), []
+        for name in ("TS_1", "ts_1", "TS/1", "TS 1", "../TS_1", ""):
+            folders.append(safe_name(name, taken))
+            taken.add(folders[-1].casefold())
+        self.assertEqual(len({name.casefold() for name in folders}), 6)
+        self.assertEqual(folders[0], "TS_1")
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(
+        st.text(), each), max_leaves=10))
+    def test_data_survives_the_way_through_a_script(self, value):
+        text = tables.script("kind", value)
+        self.assertTrue(text.isascii())
+        self.assertNotIn("<", text)
+        self.assertEqual(tables.unscript(text), ["kind", value])
+
+    def test_facts_survive_the_way_through_json(self):
+        self.project.whole("TS_01")
+        self.writer().finish()
+        data = self.read("series", "TS_01", "data.js")["facts"]
+        self.assertEqual(json.loads(json.dumps(to_json(from_json(data)))), data)
+
+    def test_the_page_never_makes_html_of_data_and_loads_nothing_from_elsewhere(self):
+        folder = os.path.join(os.path.dirname(writer.__file__), "static")
+        for name in writer.STATIC:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                text = file.read()
+            for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://", "@import", "fetch("):
+                self.assertNotIn(word, text, name)
+
+
+class TestCommand(WithProject):
+    def run_command(self, *words: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = command(["report", *words])
+        return status, out.getvalue(), err.getvalue()
+
+    def test_it_makes_the_page_of_a_session_that_is_over(self):
+        self.project.whole("TS_01")
+        target = os.path.join(self.folder, "web share")
+        status, out, _ = self.run_command(self.project.path, "--out", target)
+        self.assertEqual((status, out.splitlines()[-1]), (0, os.path.join(target, "index.html")))
+        self.assertTrue(os.path.exists(os.path.join(target, "series", "TS_01", "v1-film.webp")))
+        self.assertFalse(os.path.exists(self.path()))
+
+    def test_it_says_what_is_wrong_in_one_line(self):
+        for words, part in ((("nowhere",), "no Scipion project nowhere"), ((self.project.path, "--threshold", "x=1"), "'x=1' is no")):
+            status, _, err = self.run_command(*words)
+            self.assertEqual((status, len(err.splitlines())), (2, 1))
+            self.assertIn(part, err)
+
+    def test_a_folder_that_cannot_be_written_is_named(self):
+        blocked = os.path.join(self.folder, "file")
+        with open(blocked, "w", encoding="utf-8"):
+            pass
+        status, _, err = self.run_command(self.project.path, "--out", os.path.join(blocked, "page"))
+        self.assertEqual(status, 2)
+        self.assertIn(blocked, err)
+
+
+if __name__ == "__main__":
+    unittest.main()
