@@ -204,7 +204,17 @@ def _run(arguments: Arguments, log: Log) -> None:
         used = _dosed(arguments, data, _in_range(arguments, data.stack, solution, log), log)
         _write_result(data, names, used, options, outputs, log)
         leave.pop_all()
-    log.say(f"done: {names.volume}")
+    log.say(f"done: {names.volume}{_peak_memory()}")
+
+
+def _peak_memory() -> str:
+    """The most memory that this process held, in words, where the system tells it."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB"
 
 
 def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
