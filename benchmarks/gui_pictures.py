@@ -221,6 +221,9 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     summaries(window, camera, runs)
     forms(window, camera, runs, expert)
     viewers(window, camera, runs)
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close("all")
     window.root.destroy()
 
 

@@ -107,6 +107,7 @@ class StreamViewer(EmProtocolViewer):
 class TomoStreamImportViewer(StreamViewer):
     """Results of the import."""
 
+    _label = "import movies: results"
     _targets = [ProtTomoStreamImportMovies]
     outputs = {"outputMovies": "Movies"}
 
@@ -114,6 +115,7 @@ class TomoStreamImportViewer(StreamViewer):
 class TomoStreamMotionCorViewer(StreamViewer):
     """Results of the motion correction."""
 
+    _label = "motioncor: results"
     _targets = [ProtTomoStreamMotionCor]
     outputs = {"micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
                "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"}
@@ -156,6 +158,7 @@ class TomoStreamMotionCorViewer(StreamViewer):
 class TomoStreamComposeViewer(StreamViewer):
     """Results of the composition."""
 
+    _label = "compose series: results"
     _targets = [ProtTomoStreamComposeTS]
     outputs = {"tiltSeries": "Tilt series"}
 
@@ -163,6 +166,7 @@ class TomoStreamComposeViewer(StreamViewer):
 class TomoStreamAreTomoViewer(StreamViewer):
     """Results of alignment and reconstruction."""
 
+    _label = "aretomo: results"
     _targets = [ProtTomoStreamAreTomo]
     outputs = {"Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
                "FailedTiltSeries": "Tilt series that failed"}

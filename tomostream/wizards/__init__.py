@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Form helpers."""
+"""Form helpers: values read from the mdoc files."""
+
+from tomostream.wizards.wizard import TomoStreamAxisWizard, TomoStreamImportWizard, TomoStreamTiltsWizard
+
+__all__ = ["TomoStreamAxisWizard", "TomoStreamImportWizard", "TomoStreamTiltsWizard"]

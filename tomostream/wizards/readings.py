@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the wizards put into the forms, read from the mdoc files, with where each value comes from."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tomostream.acquisition.facts import Known, MdocFacts
+from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.movies import check_movie
+
+#: A session may have thousands of mdoc files; the first ones tell enough.
+FILES_READ = 60
+
+
+class NothingFound(Exception):
+    """There is nothing to read (yet); the words say where was looked."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Values by name of the form's field, and the sentences that say where they come from or why one is missing."""
+
+    values: Mapping[str, float | int]
+    words: tuple[str, ...]
+
+
+def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
+    """The mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `FILES_READ`.
+
+    Raises
+    ------
+    NothingFound : no folder is given, or nothing matches; says what was looked for.
+    """
+    if not folder:
+        raise NothingFound("Give the folder of the mdoc files first.")
+    wanted = os.path.join(folder, pattern) if os.path.isdir(folder) or not folder.endswith(".mdoc") else folder
+    found = sorted(path for path in glob.glob(wanted, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise NothingFound(f"There is no mdoc file {wanted} (yet).")
+    return found[:FILES_READ]
+
+
+def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
+    """Facts of the mdoc files that are tilt series or single frames of one; maps and montages are left aside.
+
+    Raises
+    ------
+    NothingFound : none of them is; says what the first one is instead.
+    """
+    facts = [read_mdoc(path) for path in paths]
+    useful = [each for each in facts if each.kind in ("tilt-series", "frame", "fast-tilt")]
+    if not useful:
+        raise NothingFound(f"None of {len(facts)} mdoc files is a tilt series; {os.path.basename(facts[0].path)}: "
+                           f"{facts[0].reason}.")
+    return useful
+
+
+def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Readings:
+    """Pixel size (A), voltage (kV), magnification and dose per frame (e/A2) for the import form."""
+    values: dict[str, float | int] = {}
+    words: list[str] = []
+    for field, label, unit, key in (("samplingRate", "Pixel size", "A", "movie_pixel_size"),
+                                    ("voltage", "Voltage", "kV", "voltage"),
+                                    ("magnification", "Magnification", "", "magnification")):
+        value, sentence = _first(facts, key, label, unit)
+        words.append(sentence)
+        if value is not None:
+            values[field] = int(value) if field == "magnification" else value
+    dose, sentence = dose_per_frame(facts, movie_folder)
+    words.append(sentence)
+    if dose is not None:
+        values["dosePerFrame"] = dose
+    return Readings(values, tuple(words))
+
+
+def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple[float | None, str]:
+    """The first value that is known, and a sentence; else why it is not known in the first file."""
+    for each in facts:
+        known: Known[float] = getattr(each, key)
+        if known.value is not None:
+            number = f"{known.value:g} {unit}".strip()
+            return known.value, f"{label}: {number}, from {os.path.basename(each.path)} ({known.source})"
+    return None, f"{label}: not known, {getattr(facts[0], key).source}"
+
+
+def dose_per_frame(facts: Sequence[MdocFacts], movie_folder: str | None) -> tuple[float | None, str]:
+    """Dose of one frame in e/A2: that of the first tilt whose movie is there, over the number of its frames."""
+    label = "Dose per frame"
+    for each in facts:
+        for tilt in each.tilts:
+            if tilt.dose.value is None or not tilt.movie or not movie_folder:
+                continue
+            path = os.path.join(movie_folder, tilt.movie)
+            frames = check_movie(path).frames if os.path.exists(path) else None
+            if frames:
+                dose = tilt.dose.value / frames
+                return dose, (f"{label}: {dose:.4g} e/A2, {tilt.dose.value:g} e/A2 of {tilt.movie} over its {frames} frames "
+                              f"({tilt.dose.source})")
+    return None, f"{label}: not known, it needs an mdoc with doses and the movie of one of its tilts"
+
+
+def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
+    """Tilt axis in degrees (IMOD's convention) for the compose form, with where it comes from."""
+    known = [each for each in facts if each.tilt_axis.value is not None]
+    if not known:
+        return Readings({}, (f"The tilt axis is not known: {facts[0].tilt_axis.source}.",))
+    first = known[0]
+    name = os.path.basename(first.path)
+    words = [f"Tilt axis: {first.tilt_axis.value:g} degrees, from {name} ({first.tilt_axis.source})."]
+    others = sorted({round(each.tilt_axis.value, 1) for each in known if each.tilt_axis.value is not None})
+    if len(others) > 1:
+        words.append(f"The mdoc files do not agree: {', '.join(f'{axis:g}' for axis in others)} degrees. Left empty, each "
+                     "series gets its own.")
+    return Readings({"manualTiltAxisAngle": first.tilt_axis.value}, tuple(words))
+
+
+def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:
+    """How many tilts a complete series has: the number that most of the tilt series have, the largest of several."""
+    counts = Counter(len(each.tilts) for each in facts if each.kind != "frame" and each.tilts)
+    if not counts:
+        return Readings({}, ("No tilt series tells the number of its tilts yet.",))
+    most = max(counts.values())
+    tilts = max(number for number, times in counts.items() if times == most)
+    table = ", ".join(f"{times} with {number}" for number, times in sorted(counts.items()))
+    return Readings({"expectedTilts": tilts},
+                    (f"Tilts per series: {tilts}. Of {sum(counts.values())} mdoc files: {table}.",
+                     "A series that is being acquired has fewer than it will have: judge before you keep this."))
