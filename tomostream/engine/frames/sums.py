@@ -132,11 +132,11 @@ class Summation:
         """The sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
         shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
         classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
-        sums = list(self.executor.map(self._class_sum, classes))
+        sums = self.executor.map(self._class_sum, classes)
         if self._is_plain(classes):
-            return sums[0]
+            return next(sums)
         spectrum = None
-        for summed, members in zip(sums, classes, strict=True):
+        for members, summed in zip(classes, sums, strict=True):
             spectrum = self._add_shifted(spectrum, self._cropped_spectrum(summed), members.fraction)
         return self._inverse(spectrum)
 
