@@ -343,7 +343,8 @@ def judge(virtual: VirtualSession, run: Run) -> list[tuple[TrueSeries, Verdict]]
 
 def _judge_one(virtual: VirtualSession, run: Run, series: TrueSeries, made: list[Composition], until: float) -> Verdict:
     deadline = virtual.stop_time
-    listed = {shot.movie: shot for shot in series.kept if shot.listed_at < deadline}
+    counting = _counting(series, deadline)
+    listed = {shot.movie: shot for shot in counting if shot.listed_at < deadline}
     usable = {movie for movie, shot in listed.items() if shot.aligned_at < deadline}
     given_up = any(count for path, count in run.given_up.items() if _of(path, series))
     if not made:
@@ -357,7 +358,7 @@ def _judge_one(virtual: VirtualSession, run: Run, series: TrueSeries, made: list
     ids = {each.series_id for each in made if set(each.movies) & usable}
     if len(contents) != len(set(contents)) or len(ids) > 1:
         return Verdict("duplicated", False, note=str(ids))
-    if final - {shot.movie for shot in series.kept}:
+    if final - {shot.movie for shot in counting}:
         return Verdict("mixed", last.told)
     if series.superseded:
         return Verdict("right", True, note="superseded")
@@ -366,6 +367,13 @@ def _judge_one(virtual: VirtualSession, run: Run, series: TrueSeries, made: list
     if set(listed) - final - last.named and len(made) == 1 and not _late(listed, final, last):
         return Verdict("truncated", False, note="left out in silence")
     return _right(series, made, final)
+
+
+def _counting(series: TrueSeries, deadline: float) -> list[Shot]:
+    """Return the exposures that count; one that was taken again counts if that was listed only after the session."""
+    following = [*series.shots[1:], None]
+    return [shot for shot, after in zip(series.shots, following, strict=True)
+            if shot.kept or (after is not None and after.listed_at >= deadline)]
 
 
 def _late(listed: dict[str, Shot], final: set[str], last: Composition) -> bool:
@@ -380,7 +388,7 @@ def _of(path: str, series: TrueSeries) -> bool:
 
 def _right(series: TrueSeries, made: list[Composition], final: set[str]) -> Verdict:
     first = next(each for each in made if set(each.movies) == final)
-    shots = [shot for shot in series.kept if shot.movie in final]
+    shots = [shot for shot in series.shots if shot.movie in final]
     last_tilt = max(shot.listed_at for shot in series.shots if shot.listed_at < math.inf)
     there = max(last_tilt, *(shot.aligned_at for shot in shots))
     times = sorted(shot.time for shot in series.shots)
