@@ -262,7 +262,7 @@ class FolderWatch:
     def _list_folders(self) -> list[str]:
         root = self.root()
         if not os.path.isdir(root):
-            self.trouble = f"the folder {root} does not exist"
+            self.trouble = f"the folder {self._above} does not exist"
             return []
         folders = [self._above or "."]
         if glob.has_magic(self._above):

@@ -23,6 +23,7 @@ import stat
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 
 from tomostream.acquisition.movies import check_movie
@@ -107,6 +108,11 @@ def write_mrc(path: str, size: tuple[int, int, int], pixel_size: float, value: f
         file.write(struct.pack("<f", value) * (x * y * z))
 
 
+def shift_of(item: str) -> float:
+    """A shift in px that is an item's own: tells whose alignment it is."""
+    return zlib.crc32(item.split(".")[0].encode()) % 1000 / 100
+
+
 def _motioncor(source: str, flags: Mapping[str, Sequence[str]]) -> None:
     check = check_movie(source)
     target, pixel_size = flags["-OutMrc"][0], float(flags.get("-PixSize", ["1"])[0])
@@ -132,7 +138,8 @@ def _aretomo(source: str, flags: Mapping[str, Sequence[str]]) -> None:
     if "-AngFile" in flags:
         with open(flags["-AngFile"][0], encoding="utf-8") as file:
             angles = [float(line.split()[0]) for line in file if line.strip()]
-        rows = tuple(files.AlnRow(section, axis, 0.5 * section, -0.25 * section, angle)
+        own = shift_of(os.path.basename(source))
+        rows = tuple(files.AlnRow(section, axis, own + 0.5 * section, -0.25 * section, angle)
                      for section, angle in enumerate(angles))
         raw = (check.width or 0, check.height or 0, len(rows))
         with open(out.aln, "w", encoding="utf-8") as file:

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream resume`: every protocol of a session that died, failed or was stopped goes on from what is registered."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.streaming import watch
+
+HELP = "bring a dead session back: every protocol that was running goes on"
+#: How a run ended -> how that is told.
+WORDS = {watch.RUNNING: "is running", watch.FINISHED: "has finished", watch.STOPPED: "was stopped or failed",
+         watch.DEAD: "died", watch.UNKNOWN: "was never started"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("--again", action="store_true",
+                        help="continue finished protocols too: for movies that came after the session had ended")
+    parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
+    parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
+    parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli import project, run
+    from tomostream.cli.status import find
+
+    options.json = options.json and os.path.abspath(options.json)
+    options.project = find(options.project) or options.project
+    try:
+        project.scipion_environment(project.default_home(options.project))
+        project.quiet_logs()
+        chain = project.load(options.project)
+        states = {name: chain.state(name) for name in project.ORDER if name in chain.protocols}
+        wanted = to_continue(states, options.again)
+        for line in findings(states, wanted, found(chain.path)):
+            run.say(line)
+        if not wanted:
+            run.say("Nothing is to be continued." + ("" if options.again or watch.RUNNING in states.values() else
+                                                     " For movies that came later: tomostream resume --again"))
+        continue_all(chain, states, wanted)
+        if options.no_follow or set(chain.protocols) != set(project.ORDER):
+            return 0
+        return run.follow(chain, options)
+    except project.UserError as error:
+        print(f"tomostream resume: {error}", file=sys.stderr)
+        return 2
+
+
+def to_continue(states: dict[str, str], again: bool = False) -> list[str]:
+    """Which protocols are to be continued, in the order of the chain.
+
+    All that did not finish and do not run; and what had finished after one of these, because more will come to it.
+    """
+    wanted: list[str] = []
+    for name, state in states.items():
+        ended = state in (watch.DEAD, watch.STOPPED, watch.UNKNOWN)
+        if ended or (state == watch.FINISHED and (again or wanted)):
+            wanted.append(name)
+    return wanted
+
+
+def found(path: str) -> dict[str, str]:
+    """What the ledgers say is done and what is not, in words: protocol -> text."""
+    status = ProjectStatus(path)
+    status.update()
+    movies, series = status.movies.values(), status.series.values()
+    imported = sum(movie.imported is not None for movie in movies)
+    waiting = sum(movie.imported is None and not movie.failed for movie in movies)
+    aligned = sum(movie.aligned is not None for movie in movies)
+    failed = sum(bool(movie.failed) and movie.imported is not None for movie in movies)
+    composed = sum(each.composed is not None for each in series)
+    done = sum(each.state == "done" for each in series)
+    open_series = [each.id for each in series if each.composed is None and not each.ended]
+    to_make = [each.id for each in series if each.composed is not None and not each.ended]
+    return {
+        IMPORT: f"{imported} movies imported"
+                + (f", {waiting} that were not complete are looked at again" if waiting else ""),
+        MOTIONCOR: f"{aligned} movies aligned, {max(0, imported - aligned - failed)} to do"
+                   + (f", {failed} that failed are tried again" if failed else ""),
+        COMPOSE: f"{composed} series composed" + (f", still open: {some(open_series)}" if open_series else ""),
+        ARETOMO: f"{done} series reconstructed" + (f", to be done: {some(to_make)}" if to_make else "")}
+
+
+def some(names: list[str], most: int = 8) -> str:
+    """Names, the first of them where there are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def findings(states: dict[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
+    """A line for each protocol: how its run ended, what is done, what happens now."""
+    return [f"{name} {WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
+            for name, state in states.items()]
+
+
+def continue_all(chain, states: dict[str, str], wanted: list[str]) -> None:
+    """Continue the protocols in order, each when the output that it reads is known to the project.
+
+    Raises
+    ------
+    UserError : a protocol did not come up, or pyworkflow refuses; says why.
+    """
+    from tomostream.cli import project
+
+    for name in wanted:
+        protocol = chain.protocols[name]
+        source = project.POINTERS[name][1] if name in project.POINTERS else None
+        if source in wanted:
+            project.wait_for_output(chain, source)
+        if states[name] == watch.DEAD:
+            mark_dead(chain, protocol)
+        prepare(protocol)
+        project.launch(chain, protocol)
+
+
+def mark_dead(chain, protocol) -> None:
+    """Tell the project what it cannot see: it takes a process that nobody collected (a zombie) for alive."""
+    if protocol.isActive():
+        protocol.setFailed("Its process was not there any more when the session was resumed.")
+        chain.project._storeProtocol(protocol)
+
+
+def prepare(protocol) -> None:
+    """Continue, never restart: a restart would delete what is registered."""
+    from pyworkflow.protocol import MODE_RESUME
+
+    protocol.runMode.set(MODE_RESUME)
+    protocol._prerequisites.clear()     # a run that was scheduled once would be scheduled again, and wait for ever

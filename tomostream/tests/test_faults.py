@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seventeen ways in which a session loses or spoils data in a streaming chain, each made on purpose.
+
+Through real protocol processes, with stand-ins for the two programs: two sessions, one in which the files are bad and one
+in which protocols are killed. Each test looks at one of the ways.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from tomostream import ledger
+from tomostream.acquisition.movies import check_movie
+from tomostream.programs.aretomo import row_from_xf
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.tests.standins import shift_of
+from tomostream.tests.support import ORDER, Session, end, wait_for
+
+pytestmark = pytest.mark.chain
+TILTS, SIZE = 6, 64
+BY_THREES = re.compile(r"_(\d{3})_")
+
+
+def order_of(movie: str) -> int:
+    """Acquisition order from the name of a simulated movie."""
+    return int(BY_THREES.search(movie).group(1))
+
+
+class TestBadFiles(unittest.TestCase):
+    """One session: five simulated series with faults, three copies of the first under other names."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = session = Session()
+        cls.addClassCleanup(session.__exit__)
+        session.use_standins("0.15", STANDIN_FAIL="TS_03_004", STANDIN_FAIL_ONCE="TS_02_005")
+        run = session.run("--timeout", "90", engine="gpu", settings={
+            "import.fileTimeout": 4, "compose.time4NextTilt": 6, "motioncor.numberOfThreads": 5, "motioncor.gpuList": "0 1",
+            "aretomo.gpuList": "2 3", "aretomo.numberOfThreads": 5, "aretomo.binFactor": 2,
+            "aretomo.tomoThickness": 2 * TILTS, "aretomo.alignZ": TILTS})
+        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        cls.started_on_nothing = not os.path.exists(session.frames)
+        simulator = session.simulate(
+            "--series", "5", "--tilts", str(TILTS), "--frames", "3", "--size", str(SIZE), "--interval", "0.2",
+            *(f"--fault={fault}" for fault in ("truncated:1:1", "missing:2:3", "truncated:3:2", "no-axis:4",
+                                               "garbage-mdoc:5")))
+        if simulator.wait(timeout=60):
+            raise AssertionError(session.said("simulate"))
+        for name in ("pl_(1)", "pl_[1]", "AX0"):
+            cls.copy_series(name)
+        wait_for(lambda: session.events(ARETOMO, ledger.RECONSTRUCTED), 60, "tomogram")
+        wait_for(lambda: session.events(COMPOSE, ledger.FAILED) and "TS_01" in session.keys(ARETOMO), 60,
+                 "word of the bad mdocs")
+        cls.write_again("TS_01")
+        cls.mend_mdoc("TS_05")
+        wanted = {"TS_01", "TS_02", "TS_03", "TS_05", "AX0"}
+        wait_for(lambda: wanted <= set(session.keys(ARETOMO)) and len(session.rows(ARETOMO)) == 7
+                 and cls.version("TS_01") == 2, 90, "last tomogram")
+        os.remove(os.path.join(session.mdocs, "TS_01.mrc.mdoc"))
+        with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
+            pass
+        cls.status = run.wait(timeout=120)
+
+    @classmethod
+    def copy_series(cls, name: str) -> None:
+        """The first series once more, under another name; AX0 has its tilt axis at 0 degrees."""
+        for path in sorted(glob.glob(os.path.join(cls.session.frames, "TS_01_*.tif"))):
+            source = path.replace("TS_01_001", "TS_04_001")         # that of the first series is cut off
+            shutil.copyfile(glob.glob(source.rsplit("_", 1)[0] + "_*")[0], path.replace("TS_01", name))
+        with open(os.path.join(cls.session.mdocs, "TS_01.mrc.mdoc"), encoding="utf-8") as file:
+            text = file.read().replace("TS_01", name)
+        if name == "AX0":
+            text = re.sub(r"Tilt axis angle = [-\d.]+", "Tilt axis angle = 0.0", text)
+            text = re.sub(r"RotationAngle = [-\d.]+", "RotationAngle = 0.0", text)
+        cls.write_mdoc(name, text)
+
+    @classmethod
+    def write_mdoc(cls, name: str, text: str) -> None:
+        with open(os.path.join(cls.session.mdocs, f"{name}.mrc.mdoc"), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    @classmethod
+    def write_again(cls, name: str) -> None:
+        """The second exposure is acquired again under the name that it had."""
+        path, = glob.glob(os.path.join(cls.session.frames, f"{name}_002_*.tif"))
+        other, = glob.glob(os.path.join(cls.session.frames, "TS_02_002_*.tif"))
+        shutil.copyfile(other, f"{path}.part")
+        os.replace(f"{path}.part", path)
+
+    @classmethod
+    def mend_mdoc(cls, name: str) -> None:
+        with open(os.path.join(cls.session.mdocs, "TS_02.mrc.mdoc"), encoding="utf-8") as file:
+            cls.write_mdoc(name, file.read().replace("TS_02", name))
+
+    @classmethod
+    def version(cls, series_id: str) -> int:
+        return max((entry.evidence["version"] for entry in cls.session.events(ARETOMO, ledger.RECONSTRUCTED)
+                    if entry.item == series_id), default=0)
+
+    def composed(self, series_id: str) -> ledger.Entry:
+        return [entry for entry in self.session.events(COMPOSE, ledger.COMPOSED) if entry.item == series_id][-1]
+
+    def orders(self, series_id: str) -> list[int]:
+        return sorted(tilt["_acqOrder"] for tilt in self.session.tilts(COMPOSE, series_id))
+
+    def test_01_a_movie_that_never_comes_is_left_out_after_the_series_own_deadline(self):
+        self.assertEqual(self.orders("TS_02"), [1, 2, 4, 5, 6])
+        self.assertEqual([order_of(movie) for movie, _, _ in self.composed("TS_02").evidence["left_out"]], [3])
+        self.assertLess(self.composed("TS_02").time, self.ended(IMPORT))
+
+    def ended(self, name: str) -> float:
+        return self.session.ledger(name)[-1].time
+
+    def test_02_a_truncated_movie_fails_alone_and_gives_the_set_no_wrong_size(self):
+        failed = {entry.item: entry.reason for entry in self.session.events(IMPORT, ledger.FAILED)}
+        self.assertEqual({name[:9] for name in failed}, {"TS_01_001", "TS_03_002"})
+        self.assertTrue(all("not complete" in reason for reason in failed.values()), failed)
+        self.assertEqual(self.orders("TS_01"), [2, 3, 4, 5, 6])
+        for row in self.session.rows(MOTIONCOR):
+            check = check_movie(os.path.join(self.session.project, row["_filename"]))
+            self.assertEqual((check.width, check.height), (SIZE, SIZE))
+
+    def test_03_a_garbage_mdoc_is_named_with_its_reason_and_read_again_when_it_changes(self):
+        told = [entry.reason for entry in self.session.ledger(COMPOSE) if entry.item == "TS_05" and entry.reason]
+        self.assertTrue(any("mdoc" in reason or "text" in reason for reason in told), told)
+        self.assertIn("TS_05", self.session.keys(ARETOMO))
+
+    def test_04_a_movie_on_which_the_program_fails_is_tried_twice_then_recorded(self):
+        tries = Counter(entry["item"][:9] for entry in self.session.standin_runs() if entry["program"] == "MotionCor3")
+        self.assertEqual((tries["TS_03_004"], tries["TS_02_005"]), (2, 2))
+        failed = [entry for entry in self.session.events(MOTIONCOR, ledger.FAILED)]
+        self.assertEqual([entry.item[:9] for entry in failed], ["TS_03_004"])
+        self.assertIn("was told to fail", failed[0].reason)
+        self.assertEqual(self.orders("TS_03"), [1, 3, 5, 6])
+
+    def test_08_an_axis_of_zero_is_a_value_and_none_fails_that_series_with_the_reason(self):
+        self.assertEqual({tilt["_acquisition._tiltAxisAngle"] for tilt in self.session.tilts(COMPOSE, "AX0")}, {0.0})
+        self.assertIn("AX0", self.session.keys(ARETOMO))
+        reason, = {entry.reason for entry in self.session.events(COMPOSE, ledger.FAILED) if entry.item == "TS_04"}
+        self.assertIn("axis", reason)
+        self.assertNotIn("TS_04", self.session.keys(COMPOSE))
+
+    def test_09_any_name_works_and_two_that_collapse_to_one_are_told_apart(self):
+        names = {row["_tsId"]: row["label"] for row in self.session.rows(COMPOSE)}
+        others = {series_id: label for series_id, label in names.items() if label in ("pl_(1)", "pl_[1]")}
+        self.assertEqual(len(others), 2, names)
+        for series_id in others:
+            self.assertRegex(series_id, r"^[A-Za-z_][A-Za-z0-9_]*$")
+            self.assertEqual(self.orders(series_id), [1, 2, 3, 4, 5, 6][-len(self.orders(series_id)):])
+            self.assertIn(series_id, self.session.keys(ARETOMO))
+
+    def test_11_a_movie_acquired_again_under_its_name_is_noticed_and_the_newest_wins(self):
+        replaced = [entry for entry in self.session.events(IMPORT, ledger.REPLACED)]
+        self.assertEqual([entry.item[:9] for entry in replaced], ["TS_01_002"])
+        self.assertEqual(self.session.keys(IMPORT).count(replaced[0].item), 1)
+        self.assertEqual(self.composed("TS_01").evidence["version"], 2)
+        self.assertEqual(self.session.keys(ARETOMO).count("TS_01"), 1)
+        row, = (row for row in self.session.rows(ARETOMO) if row["_tsId"] == "TS_01")
+        self.assertIn("TS_01-v2", row["_filename"])
+
+    def test_12_a_removed_mdoc_keeps_nothing_from_ending(self):
+        self.assertEqual([self.session.state(name) for name in ORDER], ["finished"] * 4)
+        self.assertEqual(self.status, 1, self.session.said("run"))
+
+    def test_14_the_first_launch_needs_no_movie_and_no_folder(self):
+        self.assertTrue(self.started_on_nothing)
+
+    def test_15_every_series_has_its_own_alignment(self):
+        for row in self.session.rows(COMPOSE):
+            if row["_tsId"] == "TS_01":
+                continue
+            tilts = sorted(self.session.tilts(ARETOMO, row["_tsId"]), key=lambda tilt: tilt["_index"])
+            for tilt in tilts[:1]:
+                matrix = ast.literal_eval(tilt["_transform._matrix"])
+                _, tx, _ = row_from_xf((*matrix[0][:2], *matrix[1][:2], matrix[0][2], matrix[1][2]))
+                self.assertAlmostEqual(tx, shift_of(row["_tsId"]), delta=0.02)
+
+    def test_16_no_two_programs_share_a_gpu(self):
+        ends = {(entry["item"], entry["pid"]): entry["time"] for entry in self.session.standin_runs("end")}
+        by_gpu: dict[str, list] = {}
+        for entry in self.session.standin_runs():
+            stop = ends.get((entry["item"], entry["pid"]), entry["time"] + 0.15)
+            by_gpu.setdefault(" ".join(entry["gpu"]), []).append((entry["time"], stop, entry["item"]))
+        self.assertEqual(set(by_gpu), {"0", "1", "2", "3"})
+        for runs in by_gpu.values():
+            runs.sort()
+            for before, after in pairwise(runs):
+                self.assertLessEqual(before[1], after[0] + 0.01, (before, after))
+
+    def test_17_a_tomogram_as_thick_as_it_has_tilts_is_kept(self):
+        for row in self.session.rows(ARETOMO):
+            check = check_movie(os.path.join(self.session.project, row["_filename"]))
+            self.assertEqual((check.width, check.height, check.frames), (SIZE // 2, SIZE // 2, TILTS))
+
+    def test_the_counts_of_every_stage_add_up(self):
+        movies = self.session.outcome()["counts"]["movies"]
+        self.assertEqual(movies["found"], movies["imported"] + 2)
+        self.assertEqual(movies["imported"], movies["aligned"] + 1)
+        self.assertEqual(movies["failed"], 3)
+        series = self.session.outcome()["counts"]["series"]
+        self.assertEqual(series, {"done": 7, "failed": 1})
+
+    def test_the_log_has_no_traceback_for_what_was_to_be_expected(self):
+        for name in ORDER:
+            self.assertNotIn("Traceback", self.session.log_of(name))
+            self.assertNotIn("FATAL", self.session.log_of(name))
+
+
+REFRESH = """
+import sys
+from pyworkflow.config import Config
+from pyworkflow.project import Manager
+Config.getDomain().getProtocols()
+project = Manager().loadProject(sys.argv[1])
+print([run.getStatus() for run in project.getRuns(refresh=True, checkPids=True)])
+"""
+
+
+class TestKilledProtocols(unittest.TestCase):
+    """One session: motioncor is killed and the project refreshed, as the GUI does; later compose; each is continued."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = session = Session()
+        cls.addClassCleanup(session.__exit__)
+        session.use_standins("0.3,0.3")
+        run = session.run("--timeout", "12", engine="gpu", settings={
+            "compose.time4NextTilt": 30, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
+        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        session.simulate("--series", "4", "--tilts", str(TILTS), "--frames", "3", "--size", str(SIZE), "--interval", "0.4")
+        wait_for(lambda: len(session.rows(MOTIONCOR)) >= 4, 60, "micrographs")
+        cls.kill(MOTIONCOR)
+        cls.refreshed = subprocess.run([sys.executable, "-c", REFRESH, session.project], env={
+            **session.environment, "SCIPION_DOMAIN": "pwem"}, capture_output=True, text=True, check=False)
+        cls.closed_after_refresh = session.stream_closed(MOTIONCOR)
+        cls.waited = wait_for(lambda: [entry for entry in session.events(COMPOSE, ledger.WAITING)
+                                       if "motioncor" in entry.reason], 30, "word of compose")
+        cls.composed_meanwhile = len(session.rows(COMPOSE))
+        cls.resumed = [session.call("resume", session.project, "--no-follow")]
+        wait_for(lambda: session.rows(COMPOSE), 90, "series")
+        cls.kill(COMPOSE)
+        cls.resumed.append(session.call("resume", session.project, "--no-follow"))
+        cls.status = run.wait(timeout=180)
+        wait_for(lambda: all(session.state(name) == "finished" for name in ORDER), 120, "end")
+
+    @classmethod
+    def kill(cls, name: str) -> None:
+        for pid in cls.session.pids(name):
+            end(pid)
+        wait_for(lambda: cls.session.state(name) == "dead", 10, f"dead {name}")
+
+    def test_05_the_outputs_of_a_killed_protocol_stay_open_and_its_consumer_waits_and_says_so(self):
+        self.assertEqual(self.refreshed.returncode, 0, self.refreshed.stderr)
+        self.assertFalse(self.closed_after_refresh)
+        self.assertIn("dead", self.waited[0].reason)
+        self.assertEqual(self.composed_meanwhile, 0)
+
+    def test_06_a_continued_protocol_recomputes_only_what_was_in_flight(self):
+        self.assertEqual(self.resumed, [0, 0], self.session.said("resume"))
+        tries = Counter(entry["item"] for entry in self.session.standin_runs() if entry["program"] == "MotionCor3")
+        self.assertEqual(len(tries), 4 * TILTS)
+        self.assertLessEqual(sum(number - 1 for number in tries.values()), 2)
+        self.assertEqual(len(set(self.session.keys(MOTIONCOR))), 4 * TILTS)
+        self.assertEqual(len(self.session.keys(MOTIONCOR)), 4 * TILTS)
+
+    def test_07_a_continued_compose_makes_no_series_again(self):
+        self.assertEqual(sorted(self.session.keys(COMPOSE)), ["TS_01", "TS_02", "TS_03", "TS_04"])
+        versions = Counter((entry.item, entry.evidence["version"])
+                           for entry in self.session.events(COMPOSE, ledger.COMPOSED))
+        self.assertEqual(set(versions.values()), {1})
+        self.assertEqual({version for _, version in versions}, {1})
+        for series_id in self.session.keys(COMPOSE):
+            self.assertEqual(len(self.session.tilts(COMPOSE, series_id)), TILTS)
+
+    def test_10_the_last_series_is_decided_before_the_protocol_ends(self):
+        self.assertIn("TS_04", self.session.keys(ARETOMO))
+        self.assertEqual(sorted(self.session.keys(ARETOMO)), ["TS_01", "TS_02", "TS_03", "TS_04"])
+
+    def test_resume_says_what_it_found(self):
+        said = self.session.said("resume")
+        self.assertRegex(said, r"motioncor died: \d+ movies aligned, \d+ to do.*; goes on")
+        self.assertRegex(said, r"compose died: \d+ series composed.*; goes on")
+
+
+class TestRefusals(unittest.TestCase):
+    def test_13_one_thread_is_refused_in_words(self):
+        with Session() as session:
+            status = session.run(settings={"motioncor.numberOfThreads": 1}).wait(timeout=120)
+            self.assertEqual(status, 2)
+            self.assertIn("Threads must be 2 or more", session.said("run"))
+
+
+if __name__ == "__main__":
+    unittest.main()
