@@ -18,7 +18,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.align.sampling import sample
+from tomostream.engine.align.kernels import sample
 
 Floats = NDArray[np.floating]
 A = TypeVar("A")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose, parallel
+from tomostream.engine.align.kernels import invert_all
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
 
 LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be identical
@@ -113,13 +114,14 @@ def model_of(band: Band, pose: Pose, share: Floats, threads: int = 1) -> Model:
     """Invert the covariance in every cell, blocks of cells in `threads` threads."""
     matrix = covariance(band, pose, share)
 
-    def invert(block: NDArray[np.float32]) -> tuple[NDArray[np.float32], Floats]:
-        _, log_determinant = np.linalg.slogdet(block)
-        return np.linalg.inv(block), log_determinant
+    inverse = matrix.copy()
+    log_determinant = np.empty(len(matrix))
 
-    parts = parallel(invert, np.array_split(matrix, max(1, threads)), threads)
-    inverse = np.concatenate([part[0] for part in parts])
-    log_determinant = np.concatenate([part[1] for part in parts]).astype(np.float64)
+    def invert(block: NDArray[np.int64]) -> None:
+        invert_all(inverse[block[0] : block[-1] + 1], log_determinant[block[0] : block[-1] + 1])
+
+    blocks = np.array_split(np.arange(len(matrix)), min(max(1, threads), len(matrix)))
+    parallel(invert, blocks, threads)
     return Model(inverse, inverse * matrix, log_determinant)
 
 

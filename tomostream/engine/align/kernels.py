@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one compiled loop of the alignment: an image from its B-spline coefficients at an affine grid, tapered.
+"""The two compiled loops of the alignment: resampling of an image, and inversion of many small matrices.
 
-Four to eight times faster than scipy.ndimage.affine_transform with a mask of its own. It runs without the interpreter
-lock, so that tilts are resampled in threads; its own code is serial, so the result does not depend on their number.
+They run without the interpreter lock, so that tilts and cells are worked on in threads; their own code is serial, so
+the result does not depend on the number of threads. Their types are given: they are compiled, or taken from the cache, when
+this module is imported, never by two threads at once.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ numba_cache.prepare()
 
 import numba  # noqa: E402
 
-
-# With its types given it is compiled, or taken from the cache, when the module is imported: never by two threads at once.
-SIGNATURE = (
+SAMPLE = (
     "float64(float32[:,::1], float64[:,::1], float64[::1], float32[::1], float32[::1], float32[::1], float32[::1], "
     "float32[:,::1], float32[:,::1])"
 )
 
 
-@numba.njit(SIGNATURE, cache=True, nogil=True, fastmath=True)
+@numba.njit(SAMPLE, cache=True, nogil=True, fastmath=True)
 def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]
     """Fill `out` and `mask` (rows, columns), float32; returns the mean of mask squared.
 
@@ -81,3 +80,30 @@ def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw
         for x in range(columns):
             out[y, x] = (out[y, x] - mean) * mask[y, x]
     return square / (rows * columns)
+
+
+@numba.njit("void(float32[:,:,::1], float64[::1])", cache=True, nogil=True, fastmath=True)
+def invert_all(matrices, log_determinants):  # type: ignore[no-untyped-def]
+    """Invert symmetric positive definite `matrices` (count, n, n) in place, by sweeping; fills the log-determinants.
+
+    Not by LAPACK: a threaded BLAS that is called from several threads for thousands of small matrices spends its time
+    waiting for itself, on a busy machine for minutes.
+    """
+    count, size, _ = matrices.shape
+    for which in range(count):
+        matrix = matrices[which]
+        total = 0.0
+        for k in range(size):
+            pivot = max(matrix[k, k], np.float32(1e-6))
+            total += math.log(pivot)
+            inverse = np.float32(1.0) / pivot
+            for j in range(size):
+                matrix[k, j] *= inverse
+            matrix[k, k] = inverse
+            for i in range(size):
+                if i != k:
+                    factor = matrix[i, k]
+                    matrix[i, k] = np.float32(0.0)
+                    for j in range(size):
+                        matrix[i, j] -= factor * matrix[k, j]
+        log_determinants[which] = total
