@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small changes to forms that come from upstream: order of fields, texts, fields that mean nothing here."""
+"""Forms that come from upstream: order of fields, texts, fields that mean nothing here; and what is wrong in a form."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+
+from tomostream.streaming.values import seconds_of
 
 
 def put_after(group, name: str, after: str) -> None:
@@ -35,3 +38,44 @@ def hide(form, names: Sequence[str]) -> None:
     """Fields of upstream's protocol that have no effect in ours; they keep their defaults."""
     for name in names:
         form.getParam(name).condition.set("False")
+
+
+def number_problems(protocol, limits: Mapping[str, tuple[float, float]]) -> list[str]:
+    """For `_validate`: numbers outside (lowest, highest), in words. Empty ones are Scipion's to refuse, or allowed."""
+    problems = []
+    for name, (lowest, highest) in limits.items():
+        value = getattr(protocol, name).get()
+        if value is None or lowest <= value <= highest:
+            continue
+        wanted = f"between {lowest:g} and {highest:g}" if math.isfinite(highest) else f"{lowest:g} or more"
+        problems.append(f"{label_of(protocol, name)}: {value:g} cannot be; it must be {wanted}.")
+    return problems
+
+
+def time_problems(protocol, names: Sequence[str]) -> list[str]:
+    """For `_validate`: texts that are no times, in words."""
+    problems = []
+    for name in names:
+        try:
+            seconds_of(getattr(protocol, name).get())
+        except ValueError as error:
+            problems.append(f"{label_of(protocol, name)}: {error}.")
+    return problems
+
+
+def label_of(protocol, name: str) -> str:
+    """What stands beside a field; with the line in front of it where it is one of several in a line."""
+    param = protocol.getParam(name)
+    for section in protocol._definition.iterSections():
+        for _, group in _elements(section):
+            if name in getattr(group, "_paramList", ()) and type(group).__name__ == "Line":
+                return f"{group.label.get()}, {param.label.get()}"
+    return str(param.label.get())
+
+
+def _elements(group):
+    """Everything of a section or group, and of the groups and lines in it."""
+    for name, element in group.iterParams():
+        yield name, element
+        if hasattr(element, "iterParams"):
+            yield from _elements(element)

@@ -35,7 +35,7 @@ from tomo.objects import (
 from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
 from tomostream.programs import aretomo as files
-from tomostream.protocols import engines, forms
+from tomostream.protocols import engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
@@ -46,6 +46,9 @@ CPU_COMMAND = "tomostream-aretomo"
 EVEN, ODD = "_even", "_odd"
 #: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
 SIZE_TOLERANCE = 2
+LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
+          "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
+          "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
 HELPS = {
     "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
                             "alignment they must be aligned already.",
@@ -149,6 +152,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     # ------------------------------------------------------------------ open
     def open_outputs(self):
+        page.go_on(self)
         self._program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
@@ -545,16 +549,15 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     def _validate(self):
         errors = self.threads_problem() + engines.problem(self.engine.get(), aretomo.Plugin, ARETOMO_HOME)
+        errors += forms.number_problems(self, LIMITS)
         if self.inputSetOfTiltSeries.get() is None:
             errors.append("Input tilt series: choose the output of the compose protocol. It may still be empty.")
-            return errors
         if self.skipAlign.get() and not self.makeTomo.get():
             errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
-        if not self.skipAlign.get() and self.makeTomo.get() and self.alignZ.get() > self.tomoThickness.get():
-            errors.append(f"Volume height for alignment ({self.alignZ.get()}) is more than the tomogram thickness "
-                          f"({self.tomoThickness.get()}): it should be about the thickness of the specimen.")
-        if self.binFactor.get() < 1:
-            errors.append("Binning must be 1 or more.")
+        inner, outer = self.alignZ.get(), self.tomoThickness.get()
+        if not self.skipAlign.get() and self.makeTomo.get() and None not in (inner, outer) and inner > outer:
+            errors.append(f"Thickness for alignment ({inner}) is more than the tomogram thickness ({outer}): it should be "
+                          "about the thickness of the specimen.")
         if self.alignZfile.get() and not os.path.exists(self.alignZfile.get()):
             errors.append(f"There is no file {self.alignZfile.get()} with volume heights.")
         if ".mrc" in os.path.abspath(self._getPath()):

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import glob
+import math
 import os
 import time
 from collections.abc import Iterable
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
-from pyworkflow.protocol import GE, LE, params
+from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream import ledger
@@ -17,13 +19,17 @@ from tomostream.acquisition import events
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
+from tomostream.protocols import forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
+from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
 
 TILT_SERIES = "tiltSeries"
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
+LIMITS = {"expectedTilts": (1, math.inf), "minNumTilts": (1, math.inf), "percentTiltsRequired": (0, 100),
+          "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
 #: Seconds between two looks at which series changed their state, for the ledger.
 STATES_SECONDS = 1.0
 
@@ -73,7 +79,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         group.addParam("minNumTilts", params.IntParam, default=3, label="Minimum number of tilts",
                        help="Series with fewer aligned tilts are not composed, and reported.")
         group.addParam("percentTiltsRequired", params.IntParam, default=50, expertLevel=params.LEVEL_ADVANCED,
-                       validators=[GE(0), LE(100)], label="Minimum of aligned tilts (%)",
+                       label="Minimum of aligned tilts (%)",
                        help="A series of which fewer of the acquired tilts could be aligned is not composed, and reported.")
 
     def _define_streaming(self, form) -> None:
@@ -86,10 +92,12 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series",
                       help="The protocol ends when nothing new came for so long. It ends at once when its input is closed "
                            "and every mdoc is decided.")
+        page.define_params(form)
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self):
+        page.start(self)
         self._micrographs: dict[str, tuple[str, str, str]] = {}
         self._decisions: list = []
         self._told: dict[str, tuple] = {}
@@ -119,7 +127,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _policy(self) -> events.Policy:
         return events.Policy(
-            time_for_next_tilt=self.time4NextTilt.toSeconds(), time_for_next_series=self.time4NextTS.toSeconds(),
+            time_for_next_tilt=seconds_of(self.time4NextTilt.get()),
+            time_for_next_series=seconds_of(self.time4NextTS.get()),
             expected_tilts=self.expectedTilts.get(), min_tilts=self.minNumTilts.get(),
             min_percent=float(self.percentTiltsRequired.get()), tilt_axis=self.manualTiltAxisAngle.get(),
             excluded_words=tuple((self.excludedWords.get() or "").split()))
@@ -335,25 +344,21 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             errors.append("Input micrographs: choose the output of the motioncor protocol. It may still be empty.")
         if not self.filesPath.get():
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
-        for name, label in (("time4NextTilt", "Time for the next tilt"), ("time4NextTS", "Time for the next tilt series")):
-            try:
-                seconds = getattr(self, name).toSeconds()
-            except (ValueError, TypeError, AttributeError):
-                seconds = None
-            if not seconds or seconds <= 0:
-                errors.append(f"{label}: '{getattr(self, name).get()}' is no time; write seconds, or 3m, 1h.")
-        expected = self.expectedTilts.get()
-        if expected is not None and expected < 1:
-            errors.append("Tilts per series must be 1 or more, or empty to be learned.")
-        return errors
+        if not (self.mdocPattern.get() or "").strip():
+            errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
+        errors += page.problems(self)
+        return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
 
     def _warnings(self):
         warnings = []
-        if self.time4NextTilt.toSeconds() < 20:
+        if not forms.time_problems(self, ["time4NextTilt"]) and seconds_of(self.time4NextTilt.get()) < 20:
             warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed "
                             "before its last tilts (they would compose it again, as a higher version).")
         if self.doEvenOdd.get() and not hasattr(self.inputMicrographs.getObjValue(), "micrographsEven"):
             warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
+        folder = self.filesPath.get() or ""
+        if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
+            warnings.append(f"The folder {folder} does not exist yet. The protocol will wait for it.")
         return warnings
 
     def _summary(self):

@@ -24,12 +24,15 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.protocols import forms
 from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
+from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import FolderWatch
 
 MOVIES = "outputMovies"
 EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 #: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
 NOMINAL_MAGNIFICATION = 50000
+LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
+          "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
 #: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
 FACTS_SECONDS = 2.0
 
@@ -133,7 +136,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def open_outputs(self):
         self._optics = None
         self._optics_look = 0.0
-        self._arrivals = Arrivals(self.settleSeconds.get(), self.fileTimeout.toSeconds())
+        self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
         self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
         self._names: dict[str, str] = {}
@@ -204,7 +207,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self.trouble("folder", f"no movies can be found: {self._files.trouble}" if self._files.trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
-        if now - self._news_at > self.timeout.toSeconds() and not self.attempts:
+        if now - self._news_at > seconds_of(self.timeout.get()) and not self.attempts:
             return self._end(f"no new movie came for {self.timeout.get()}")
         return False
 
@@ -230,7 +233,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def next_deadline(self):
         dues = [time.time() + self._files.seconds_to_next_look(),
-                self._news_at + self.timeout.toSeconds() + 0.01]
+                self._news_at + seconds_of(self.timeout.get()) + 0.01]
         due = self._arrivals.next_due()
         if due is not None:
             dues.append(due if self._optics is not None else max(due, self._optics_look))
@@ -405,23 +408,30 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     # ------------------------------------------------------------------ what people read
     def _validate(self):
         errors = []
-        if not self.getPattern():
+        if not (self.filesPath.get() or "").strip():
             errors.append("Folder of the movies is empty: say where the microscope writes its movies.")
         for label, path, found in (("Gain image", self.gainFile, self.getGain()),
                                    ("Dark image", self.darkFile, self.getDark())):
-            if not path.empty() and not found:
+            if not path.empty() and (not found or os.path.isdir(found)):
                 errors.append(f"{label}: there is no file {path.get()}.")
         for name, label in (("samplingRate", "Pixel size"), ("voltage", "Voltage")):
             value = getattr(self, name).get()
             if value is not None and value <= 0:
                 errors.append(f"{label} must be more than 0, or empty to be read from the first mdoc.")
+        errors += forms.time_problems(self, ["timeout", "fileTimeout"])
+        errors += forms.number_problems(self, LIMITS)
         return errors + self._validateBlacklist()
 
     def _warnings(self):
-        folder = os.path.dirname(self.getPattern())
-        if not glob.has_magic(folder) and not os.path.isdir(folder):
-            return [f"The folder {folder} does not exist yet. The import will wait for it."]
-        return []
+        warnings = []
+        pattern = self.getPattern()
+        folder = os.path.dirname(pattern) if self.filesPattern.get() else pattern
+        if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
+            warnings.append(f"The folder {folder} does not exist yet. The import will wait for it.")
+        if self.voltage.get() is None and not self.mdocsPath.get():
+            warnings.append("The voltage is empty, and no mdoc files are given from which it could be read: all movies "
+                            "would wait for it.")
+        return warnings
 
     def _summary(self):
         return summarize_movies(self, MOVIES, "imported")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import shlex
 from collections.abc import Iterable
@@ -32,7 +33,10 @@ MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsE
 SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 CPU_COMMAND = "tomostream-motioncor"
-
+LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOverlap": (0, 100), "group": (1, math.inf),
+          "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "cropOffsetX": (0, math.inf),
+          "cropOffsetY": (0, math.inf), "cropDimX": (0, math.inf), "cropDimY": (0, math.inf), "scaleMaj": (0.5, 2),
+          "scaleMin": (0.5, 2), "pollSeconds": (0.1, 3600)}
 HELPS = {
     "inputMovies": "The movies from the import protocol. The set may still be empty and growing.",
     "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1.",
@@ -282,22 +286,26 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _validate(self):
         errors = self.threads_problem() + engines.problem(self.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
-        movies = self.inputMovies.get()
-        if movies is None:
-            errors.append("Input movies: choose the output of the import protocol. It may still be empty.")
-            return errors
+        errors += forms.number_problems(self, LIMITS)
         first, last = self.alignFrame0.get(), self.alignFrameN.get()
-        if first < 1 or (last != 0 and last <= first):
+        if None not in (first, last) and (first < 1 or (last != 0 and last <= first)):
             errors.append(f"Frames to align: from {first} to {last} is no range; the first frame is 1, and 0 as the last "
                           "means all.")
-        dose = movies.getAcquisition().getDosePerFrame()
-        if self.doApplyDoseFilter.get() and (dose is None or dose <= 0):
+        if self.inputMovies.get() is None:
+            errors.append("Input movies: choose the output of the import protocol. It may still be empty.")
+        elif self.doApplyDoseFilter.get() and not (self._dose_per_frame() or 0) > 0:
             errors.append("Dose weighting needs the dose per frame, which the import form asks for.")
         return errors
 
+    def _dose_per_frame(self) -> float | None:
+        """Dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
+        dose = self.inputMovies.get().getAcquisition().getDosePerFrame()
+        given = getattr(self.inputMovies.getObjValue(), "dosePerFrame", None)
+        return dose if dose is not None or given is None else given.get()
+
     def _warnings(self):
         warnings = []
-        if self.patchX.get() > 1 or self.patchY.get() > 1:
+        if max(self.patchX.get() or 0, self.patchY.get() or 0) > 1:
             warnings.append(f"Patches are {self.patchX.get()} x {self.patchY.get()}: local correction deforms a tilt image, "
                             "and differently at every tilt. 1 x 1 is right for tilt series.")
         if self.doApplyDoseFilter.get():

@@ -186,7 +186,8 @@ class StreamingProtocol(ProtStreamingBase):
 
     def threads_problem(self) -> list[str]:
         """For `_validate`: one thread would leave none for the programs."""
-        if self.numberOfThreads.get() < 2:
+        threads = self.numberOfThreads.get()
+        if threads is not None and threads < 2:
             return ["Threads must be 2 or more: by Scipion's convention one is the protocol itself, the others run the "
                     "programs, so with 1 nothing would be processed."]
         return []

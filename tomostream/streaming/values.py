@@ -1,7 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values of parameters given as text: on the command line, in a workflow template."""
+"""Values of parameters given as text: on the command line, in a workflow template, as times in a form."""
 
 from __future__ import annotations
+
+import re
+
+UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([dhms]?)(?:\s+|$)|(\d+(?:\.\d*)?)([dhms])")
+
+
+def seconds_of(text: object) -> float:
+    """A time as people write it in Scipion's forms, in seconds: `90`, `30m`, `12h`, `1d 6h`.
+
+    Scipion's own `String.toSeconds` evaluates the text as Python; this reads it.
+
+    Raises
+    ------
+    ValueError : it is no time, or not more than 0.
+    """
+    rest = str("" if text is None else text).strip().lower()
+    total, found = 0.0, bool(rest)
+    while rest:
+        part = _PART.match(rest)
+        if part is None:
+            found = False
+            break
+        number, unit = (part[1], part[2]) if part[1] is not None else (part[3], part[4])
+        total += float(number) * UNITS[unit]
+        rest = rest[part.end():].lstrip()
+    if not found or total <= 0:
+        raise ValueError(f"'{'' if text is None else text}' is no time; write seconds, or 30m, 12h, 1d 6h")
+    return total
 
 
 def convert(param, value: object) -> object:

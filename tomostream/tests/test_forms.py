@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forms of the four protocols: every field explains itself; wrong values are refused in words, not with a traceback."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+
+from pyworkflow.config import Config
+from pyworkflow.protocol import params
+
+from tomostream.streaming.values import seconds_of
+
+NAMES = ("ProtTomoStreamImportMovies", "ProtTomoStreamMotionCor", "ProtTomoStreamComposeTS", "ProtTomoStreamAreTomo")
+#: Labels in the tree and on the boxes are cut at about 24 characters, with "tomostream - " in front.
+LABEL_LENGTH = 14
+
+
+def fields_of(protocol):
+    """(name, field) of everything a user can see in a form."""
+    def walk(group):
+        for name, element in group.iterParams():
+            if hasattr(element, "iterParams"):
+                yield from walk(element)
+            elif str(element.condition.get()) != "False":
+                yield name, element
+
+    for section in protocol._definition.iterSections():
+        if section.label.get() not in ("General", "Parallelization"):       # these are Scipion's own
+            yield from walk(section)
+
+
+class FormCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        from pyworkflow.project import Manager
+
+        Config.getDomain().getProtocols()
+        cls.before = os.getcwd()
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.project = Manager().createProject("forms", location=cls.folder.name)
+        os.chdir(cls.project.path)
+
+    @classmethod
+    def tearDownClass(cls):
+        os.chdir(cls.before)
+        cls.project.closeMapper()
+        cls.folder.cleanup()
+
+    def protocol(self, name: str, **values):
+        import tomostream.protocols as ours
+
+        protocol = self.project.newProtocol(getattr(ours, name))
+        for key, value in values.items():
+            getattr(protocol, key).set(value)
+        return protocol
+
+    def problems(self, name: str, **values) -> str:
+        return "\n".join(self.protocol(name, **values).validate())
+
+
+class TestFields(FormCase):
+    """What stands in the forms."""
+
+    def test_every_visible_field_has_a_label_and_a_help(self):
+        bare = [f"{name}.{field}" for name in NAMES for field, param in fields_of(self.protocol(name))
+                if not param.label.get() or not param.help.get()]
+        self.assertEqual(bare, [])
+
+    def test_names_of_the_protocols_fit_into_the_tree(self):
+        import tomostream.protocols as ours
+
+        for name in NAMES:
+            self.assertLessEqual(len(getattr(ours, name)._label), LABEL_LENGTH, name)
+
+    def test_the_engine_stands_right_below_the_input(self):
+        for name, pointer in (("ProtTomoStreamMotionCor", "inputMovies"), ("ProtTomoStreamAreTomo", "inputSetOfTiltSeries")):
+            order = [field for field, _ in fields_of(self.protocol(name))]
+            self.assertEqual(order.index("engine"), order.index(pointer) + 1, name)
+
+    def test_upstream_s_names_of_parameters_are_kept(self):
+        compose = self.protocol("ProtTomoStreamComposeTS")
+        for field in ("filesPath", "mdocPattern", "excludedWords", "manualTiltAxisAngle", "minNumTilts",
+                      "percentTiltsRequired", "time4NextTilt", "doEvenOdd", "time4NextTS", "expectedTilts"):
+            self.assertIsNotNone(compose.getParam(field), field)
+
+    def test_patches_are_one_by_one_and_dose_weighting_is_off_by_default(self):
+        motioncor = self.protocol("ProtTomoStreamMotionCor")
+        self.assertEqual((motioncor.patchX.get(), motioncor.patchY.get()), (1, 1))
+        self.assertIs(motioncor.doApplyDoseFilter.get(), False)
+        self.assertEqual(motioncor.numberOfThreads.get(), 3)
+
+
+class TestValidation(FormCase):
+    """Wrong values."""
+
+    def assert_in_words(self, text: str):
+        for word in ("Traceback", "Error:", "object has no attribute", "NoneType"):
+            self.assertNotIn(word, text)
+
+    def test_empty_forms_say_what_is_missing(self):
+        for name, words in zip(NAMES, ("Folder of the movies is empty", "Input movies: choose", "Input micrographs: choose",
+                                       "Input tilt series: choose"), strict=True):
+            self.assertIn(words, self.problems(name))
+            self.assert_in_words(self.problems(name))
+
+    def test_no_empty_field_raises_whichever_it_is(self):
+        for name in NAMES:
+            for field, param in fields_of(self.protocol(name)):
+                if isinstance(param, (params.PointerParam, params.LabelParam)):
+                    continue
+                protocol = self.protocol(name, **{field: None})
+                self.assert_in_words("\n".join(protocol.validate() + protocol.warnings() + protocol.summary()))
+
+    def test_no_number_far_out_raises_whichever_it_is(self):
+        for name in NAMES:
+            for field, param in fields_of(self.protocol(name)):
+                if isinstance(param, (params.IntParam, params.FloatParam)) and not isinstance(param, params.EnumParam):
+                    for value in (-7, 0, 10 ** 7):
+                        protocol = self.protocol(name, **{field: value})
+                        self.assert_in_words("\n".join(protocol.validate() + protocol.warnings()))
+
+    def test_words_where_a_time_is_wanted_are_refused_with_an_example(self):
+        for name, field in (("ProtTomoStreamImportMovies", "timeout"), ("ProtTomoStreamImportMovies", "fileTimeout"),
+                            ("ProtTomoStreamComposeTS", "time4NextTilt"), ("ProtTomoStreamComposeTS", "time4NextTS")):
+            for text in ("soon", "", "0", "-5", "__import__('os')"):
+                found = self.problems(name, **{field: text})
+                self.assertIn("is no time; write seconds, or 30m", found)
+                self.assert_in_words(found)
+
+    def test_a_tilt_axis_of_zero_is_accepted_and_one_of_four_thousand_is_not(self):
+        self.assertNotIn("Tilt axis", self.problems("ProtTomoStreamComposeTS", manualTiltAxisAngle=0.0))
+        self.assertIn("Tilt axis", self.problems("ProtTomoStreamComposeTS", manualTiltAxisAngle=4000.0))
+
+    def test_a_gain_reference_that_is_not_there_is_named(self):
+        self.assertIn("/nowhere/gain.mrc", self.problems("ProtTomoStreamImportMovies", gainFile="/nowhere/gain.mrc"))
+
+    def test_a_movie_folder_that_is_not_there_yet_is_a_warning(self):
+        protocol = self.protocol("ProtTomoStreamImportMovies", filesPath="/nowhere/frames", voltage=300.0)
+        self.assertEqual(protocol.validate(), [])
+        self.assertIn("/nowhere/frames does not exist yet", "\n".join(protocol.warnings()))
+
+    def test_patches_give_a_warning(self):
+        self.assertIn("deforms", "\n".join(self.protocol("ProtTomoStreamMotionCor", patchX=5).warnings()))
+
+    def test_one_thread_is_refused_with_the_reason(self):
+        for name in NAMES[1:]:
+            self.assertIn("Threads must be 2 or more", self.problems(name, numberOfThreads=1))
+
+
+class TestStopStreaming(FormCase):
+    """The action in the menu of a box."""
+
+    def test_it_is_offered_once_and_only_while_the_protocol_runs(self):
+        for name in NAMES:
+            protocol = self.protocol(name)
+            self.assertEqual([text for text, _ in protocol.getActions()], [])
+            protocol.setStatus("running")
+            self.assertEqual([text for text, _ in protocol.getActions()], ["STOP STREAMING"])
+
+    def test_the_canvas_calls_it_with_an_event_and_the_tree_without(self):
+        for arguments in ((), (object(),)):
+            protocol = self.protocol("ProtTomoStreamImportMovies")
+            self.project.saveProtocol(protocol)
+            os.makedirs(protocol._getExtraPath())
+            protocol.setStatus("running")
+            protocol.getActions()[0][1](*arguments)
+            self.assertTrue(protocol.stop_asked())
+
+
+class TestTimes(unittest.TestCase):
+    """Times as people write them."""
+
+    def test_units_and_sums_of_them(self):
+        for text, seconds in (("90", 90), ("90s", 90), ("30m", 1800), ("12h", 43200), ("1d 6h", 108000), ("1h30m", 5400),
+                              ("1.5 h", 5400), (" 2 m 5 ", 125), (45, 45)):
+            self.assertEqual(seconds_of(text), seconds, text)
+
+    def test_what_is_no_time_is_quoted(self):
+        with self.assertRaisesRegex(ValueError, "'3 weeks' is no time"):
+            seconds_of("3 weeks")
+
+
+if __name__ == "__main__":
+    unittest.main()
