@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Mapping
 
 from tomostream.report.alarms import Thresholds
+from tomostream.report.background import OnlyOne
 from tomostream.report.notify import Destinations, Notifier
 from tomostream.report.writer import ReportWriter
 
 HELP = "write the live page of a project: open report/index.html in a browser"
 #: Seconds between two looks at the project.
 REFRESH_SECONDS = 2.0
+#: Seconds for which a session whose protocols died or were stopped is still followed: somebody may continue them. For so
+#: long, too, it is waited for the protocols that do not exist yet.
+PATIENCE_SECONDS = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where to write the page (default: report in the project)")
     parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE",
                         help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be given again")
+    parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="do not print alarms")
 
 
@@ -42,10 +47,17 @@ def main(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"tomostream report: {error}", file=sys.stderr)
         return 2
+    only = OnlyOne(writer.out)
     try:
+        if not only.taken():
+            print(f"tomostream report: another process writes {writer.out} already.", file=sys.stderr)
+            return 0 if options.background else 1
+        if options.background:
+            os.nice(19)
         return follow(writer, options.quiet) if options.follow else once(writer, options.quiet)
     finally:
         writer.close()
+        only.release()
 
 
 def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:
@@ -81,17 +93,24 @@ def follow(writer: ReportWriter, quiet: bool) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not quiet:
         say(os.path.join(writer.out, "index.html"))
-    told = ""
-    while not stop.is_set():
-        ended = len(writer.follower.folders) == 4 and not writer.running
+    told, still = "", 0.0
+    while not stop.is_set() and os.path.isdir(os.path.join(writer.project, "Runs")):
+        still = 0.0 if writer.running else still + REFRESH_SECONDS
+        ended = over(writer.states) or still > PATIENCE_SECONDS
         try:
-            writer.finish() if ended else writer.update()
-            told = ""
             if ended:
+                writer.finish()
                 return 0
+            writer.update()
+            told = ""
         except OSError as error:
             if str(error) != told:
                 told = str(error)
                 print(f"tomostream report: the page cannot be written now: {error}", file=sys.stderr, flush=True)
         stop.wait(REFRESH_SECONDS)
-    return 130
+    return 130 if stop.is_set() else 1
+
+
+def over(states: Mapping[str, str]) -> bool:
+    """Whether all four protocols have finished."""
+    return len(states) == 4 and all(state == "finished" for state in states.values())

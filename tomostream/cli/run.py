@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", metavar="NAME", help="run the programs through this queue of Scipion's hosts.conf, a job each")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
+    parser.add_argument("--no-report", action="store_true",
+                        help="do not write the live page (report/index.html in the project)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -73,6 +75,8 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
                  "mdocsPath": os.path.join(mdoc_folder, mdoc_pattern)},
         MOTIONCOR: {"engine": engine}, COMPOSE: {"filesPath": mdoc_folder, "mdocPattern": mdoc_pattern},
         ARETOMO: {"engine": engine}}
+    if options.no_report:
+        settings[COMPOSE]["liveReport"] = False
     for text in options.set:
         name, dot, rest = text.partition(".")
         key, equals, value = rest.partition("=")

@@ -67,6 +67,11 @@ class Thresholds:
     release: float = 0.7
 
     @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all thresholds."""
+        return tuple(item.name for item in fields(cls))
+
+    @classmethod
     def parse(cls, words: Iterable[str]) -> Thresholds:
         """From NAME=VALUE words; `off` is None.
 

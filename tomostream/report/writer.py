@@ -82,7 +82,6 @@ class ReportWriter:
         self.follower = Follower(self.project)
         self.alarms = Alarms(thresholds)
         self.notifier = notifier
-        self.troubles: dict[str, str] = {}
         self._states_of, self._say, self._clock = states, say or (lambda _: None), clock
         self._states: dict[str, str] = {}
         self._index: dict[str, int] = {}
@@ -126,13 +125,18 @@ class ReportWriter:
         return news
 
     @property
+    def states(self) -> Mapping[str, str]:
+        """Protocol -> its state, as of the last update."""
+        return dict(self._states)
+
+    @property
     def busy(self) -> bool:
         """Whether pictures are still to be made."""
         return bool(self._waiting or self._jobs)
 
     @property
     def running(self) -> bool:
-        """Whether any protocol may still write; True where nobody can tell."""
+        """Whether any protocol may still write; True where nobody can tell, or before there is one."""
         return not self._states or any(state not in ENDED for state in self._states.values())
 
     def wait(self, seconds: float) -> None:
@@ -197,7 +201,6 @@ class ReportWriter:
         for series_id in done:
             made = self._jobs.pop(series_id).result()
             if made.trouble:
-                self.troubles[series_id] = made.trouble
                 self._say(f"{series_id}: {made.trouble}")
             try:
                 self._take(series_id, made.facts, made.pictures, made.trouble)
@@ -284,8 +287,6 @@ class ReportWriter:
         if events:
             told = {alarm.kind: alarm.since for alarm in self.alarms.active.values()}
             write_text(os.path.join(self.out, "data", "alarms.json"), json.dumps(told))
-        if self.notifier is not None:
-            self.troubles["alarms"] = self.notifier.trouble
 
     def _read_told(self) -> dict[str, float]:
         try:
@@ -354,7 +355,7 @@ class ReportWriter:
             "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
             "alarms": [asdict(alarm) for alarm in self.alarms.active.values()],
             "history": [asdict(event) for event in list(self.alarms.history)[-50:]],
-            "kinds": KINDS, "troubles": [text for text in list(self.troubles.values())[-5:] if text],
+            "kinds": KINDS, "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}

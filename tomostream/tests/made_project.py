@@ -56,12 +56,13 @@ class MadeProject:
         """The tilt series and its sidecar; `counts`: mean of every tilt."""
         self.time += 1
         stem = self.extra(COMPOSE, series if version == 1 else f"{series}-v{version}")
-        tilts = [{"movie": movie, "micrograph": "", "angle": angle, "order": order, "dose": 3.0, "prior_dose": 3.0 * (order - 1)}
+        tilts = [{"movie": movie, "micrograph": "", "angle": angle, "order": order, "dose": 3.0,
+                  "prior_dose": 3.0 * (order - 1)}
                  for order, (movie, angle) in enumerate(zip(self.movies(series), self.angles, strict=True), start=1)]
         if image_files:
             with open(f"{stem}.json", "w", encoding="utf-8") as file:
-                json.dump({"series_id": series, "tilts": tilts, "tilt_axis_source": "title", "voltage": 300.0, "warnings": [],
-                           "mdocs": [f"/mdocs/{series}.mdoc"]}, file)
+                json.dump({"series_id": series, "tilts": tilts, "tilt_axis_source": "title", "voltage": 300.0,
+                           "warnings": [], "mdocs": [f"/mdocs/{series}.mdoc"]}, file)
             write_mrc(f"{stem}.mrcs", stack_with_dot(self.angles, counts), 4.0)
         self.tell(COMPOSE, series, ledger.COMPOSED, "composed", version=version, name=series, tilts=len(tilts),
                   movies=[tilt["movie"] for tilt in tilts], tilt_axis=85.0, left_out=[list(each) for each in left_out])
@@ -74,7 +75,8 @@ class MadeProject:
         if image_files:
             self._alignment_files(series, name, axis, excluded)
         evidence = {"version": version, "tilts_used": len(self.angles) - excluded, "tilt_axis": axis, "seconds": 20.0,
-                    "folder": os.path.relpath(self.extra(ARETOMO, name), self.path), "commands": ["aretomo -FlipVol 1 -OutBin 2"],
+                    "folder": os.path.relpath(self.extra(ARETOMO, name), self.path),
+                    "commands": ["aretomo -FlipVol 1 -OutBin 2"],
                     "excluded": [[angle, "too dark"] for angle in self.angles[:excluded]],
                     "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
                     "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", **figures}
@@ -85,10 +87,12 @@ class MadeProject:
         out = files.OutputFiles.of(self.extra(ARETOMO, name, f"{series}.mrcs"), self.extra(ARETOMO, name, f"{series}.mrc"))
         rows = [files.AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
         dark = [files.DarkFrame(place, place, self.angles[place]) for place in range(excluded)]
-        tilts = [files.TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark", 0.1 + abs(angle) / 100)
+        tilts = [files.TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark",
+                                   0.1 + abs(angle) / 100)
                  for place, angle in enumerate(self.angles)]
+        quality = files.Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")
         texts = {out.aln: files.format_aln(files.AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),
-                 out.quality: files.format_quality(files.Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")),
+                 out.quality: files.format_quality(quality),
                  out.ctf_text: files.format_ctf([files.CtfRow(n + 1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0)
                                                  for n in range(len(rows))])}
         for path, text in texts.items():

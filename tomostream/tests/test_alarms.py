@@ -68,7 +68,8 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
         self.assertEqual(self.found(done("a", tilt_axis_deg=86.6), median_axis_deg=85.0), {"axis"})
 
     def test_thickness_quality_residual_defocus_and_drift_have_limits(self):
-        tilts = tuple(TiltFacts(f"m{n}", n * 3.0, sigma_px=9.0 if n == 2 else 0.2, defocus_um=3.0, drift_px=80.0 if n == 4 else 2.0)
+        tilts = tuple(TiltFacts(f"m{n}", n * 3.0, sigma_px=9.0 if n == 2 else 0.2, defocus_um=3.0,
+                                 drift_px=80.0 if n == 4 else 2.0)
                       for n in range(6))
         facts = done("a", tilts=tilts, thickness_A=6000.0, quality=0.1)
         self.assertEqual(self.found(facts, target_defocus_um=5.5, drift_limit_px=60.0),
@@ -176,7 +177,8 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         self.assertEqual("tilts-lost" in alarms.active, len(told) % 2 == 1)
 
     def test_thresholds_are_refused_in_words(self):
-        for word, part in (("axis=2", "no threshold"), ("axis_deg=much", "cannot be 'much'"), ("quiet_series=off", "cannot be")):
+        for word, part in (("axis=2", "no threshold"), ("axis_deg=much", "cannot be 'much'"),
+                           ("quiet_series=off", "cannot be")):
             with self.assertRaisesRegex(ValueError, part):
                 Thresholds.parse([word])
         self.assertEqual(Thresholds.parse(["axis_deg=2.5"]).axis_deg, 2.5)
@@ -263,7 +265,8 @@ class TestSending(unittest.TestCase):
         self.addCleanup(listener.server_close)
         silent = f"127.0.0.1:{listener.server_address[1]}"
         began = time.monotonic()
-        notifier = Notifier(Destinations(("me@lab.org",), server=silent, webhook="http://127.0.0.1:1/"), "night", time_out=0.2)
+        both = Destinations(("me@lab.org",), server=silent, webhook="http://127.0.0.1:1/")
+        notifier = Notifier(both, "night", time_out=0.2)
         for _ in range(300):
             notifier.send(self.event)
         self.assertLess(time.monotonic() - began, 0.5)

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import tempfile
 import threading
 import unittest
@@ -21,7 +22,8 @@ from PIL import Image
 
 from tomostream import ledger
 from tomostream.cli import main as command
-from tomostream.report import pictures, tables, writer
+from tomostream.cli import report
+from tomostream.report import background, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
 from tomostream.report.follow import Follower
 from tomostream.report.writer import ReportWriter, safe_name
@@ -70,7 +72,8 @@ class TestWhatIsWritten(WithProject):
         self.assertEqual(row["last_movie"], "2027-01-15T08:04:59Z")
         page = self.read("series", "TS_01", "data.js")
         tilt = page["facts"]["tilts"][0]
-        self.assertEqual((tilt["angle_deg"], tilt["prior_dose_e_A2"], tilt["sigma_px"], tilt["defocus_um"]), (-40.0, 0.0, 0.5, 3.0))
+        self.assertEqual((tilt["angle_deg"], tilt["prior_dose_e_A2"], tilt["sigma_px"], tilt["defocus_um"]),
+                         (-40.0, 0.0, 0.5, 3.0))
         self.assertAlmostEqual(tilt["mean_counts"], 100 * np.exp(-0.3 / np.cos(np.radians(40))), places=3)
         self.assertAlmostEqual(tilt["counts_part"], 1.0, places=2)
         self.assertEqual(page["facts"]["commands"], ["aretomo -FlipVol 1 -OutBin 2"])
@@ -172,7 +175,7 @@ class TestPictures(WithProject):
         self.assertEqual([grey[name].shape for name in ("xy", "xz", "yz")], [(24, 16), (12, 16), (24, 12)])
         self.assertGreater(grey["xy"][:5, :8].mean(), grey["xy"][7:].mean() + 50)       # high y: the upper rows
         self.assertGreater(grey["xy"][:5, :8].mean(), grey["xy"][:5, 10:].mean() + 50)   # low x: the left columns
-        self.assertGreater(grey["yz"][:5, 6:].mean(), grey["yz"][:5, :4].mean() + 50)    # high z: to the right of the yz view
+        self.assertGreater(grey["yz"][:5, 6:].mean(), grey["yz"][:5, :4].mean() + 50)    # high z: to the right
 
     def test_a_volume_that_was_not_flipped_is_the_same_picture(self):
         volume = np.random.default_rng(3).normal(size=(10, 24, 16)).astype(np.float32)
@@ -185,7 +188,8 @@ class TestPictures(WithProject):
             np.testing.assert_allclose(getattr(views[0], name), getattr(views[1], name))
 
     @settings(deadline=None, max_examples=40)
-    @given(st.floats(-180, 180), st.floats(-8, 8), st.floats(-8, 8), st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([1, 3]))
+    @given(st.floats(-180, 180), st.floats(-8, 8), st.floats(-8, 8), st.floats(-9, 9), st.floats(-9, 9),
+           st.sampled_from([1, 3]))
     def test_the_film_shows_a_point_where_the_alignment_says(self, rot, tx, ty, ax, ay, factor):
         height, width = 60 * factor, 72 * factor
         c, s = np.cos(np.radians(rot)), np.sin(np.radians(rot))
@@ -395,7 +399,8 @@ class TestHostileNames(WithProject):
         for name in writer.STATIC:
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 text = file.read()
-            for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://", "@import", "fetch("):
+            for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://", "@import",
+                         "fetch("):
                 self.assertNotIn(word, text, name)
 
 
@@ -415,7 +420,8 @@ class TestCommand(WithProject):
         self.assertFalse(os.path.exists(self.path()))
 
     def test_it_says_what_is_wrong_in_one_line(self):
-        for words, part in ((("nowhere",), "no Scipion project nowhere"), ((self.project.path, "--threshold", "x=1"), "'x=1' is no")):
+        for words, part in ((("nowhere",), "no Scipion project nowhere"),
+                            ((self.project.path, "--threshold", "x=1"), "'x=1' is no")):
             status, _, err = self.run_command(*words)
             self.assertEqual((status, len(err.splitlines())), (2, 1))
             self.assertIn(part, err)
@@ -427,6 +433,64 @@ class TestCommand(WithProject):
         status, _, err = self.run_command(self.project.path, "--out", os.path.join(blocked, "page"))
         self.assertEqual(status, 2)
         self.assertIn(blocked, err)
+
+    def test_following_ends_when_all_four_protocols_have_finished(self):
+        self.project.whole("TS_01")
+        states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "running")
+        page = self.writer()
+        self.states = states
+        ended = threading.Thread(target=self.end_soon, args=(page, states))
+        ended.start()
+        with mock.patch.object(report, "REFRESH_SECONDS", 0.05), mock.patch.object(report.signal, "signal"):
+            self.assertEqual(report.follow(page, quiet=True), 0)
+        ended.join()
+        self.assertEqual((self.rows()[0]["thumb"], self.read("data", "session.js")["running"]), ("v1-thumb.webp", False))
+
+    def end_soon(self, page: ReportWriter, states: dict[str, str]) -> None:
+        while not os.path.exists(self.path("data", "session.js")):
+            threading.Event().wait(0.01)
+        states.update(dict.fromkeys(states, "finished"))
+
+    def test_following_a_session_that_died_is_patient_and_then_ends(self):
+        self.project.whole("TS_01")
+        page = self.writer()
+        self.states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "dead")
+        with mock.patch.object(report, "REFRESH_SECONDS", 0.02), mock.patch.object(report.signal, "signal"), \
+                mock.patch.object(report, "PATIENCE_SECONDS", 0.1), mock.patch.object(page, "update", wraps=page.update) as update:
+            self.assertEqual(report.follow(page, quiet=True), 0)
+        self.assertGreaterEqual(update.call_count, 5)
+
+    def test_following_ends_when_the_project_is_removed(self):
+        page = self.writer()
+        shutil.rmtree(os.path.join(self.project.path, "Runs"))
+        with mock.patch.object(report.signal, "signal"):
+            self.assertEqual(report.follow(page, quiet=True), 1)
+
+    def test_a_page_is_written_by_one_process_only(self):
+        self.project.whole("TS_01")
+        os.makedirs(self.path())
+        first = background.OnlyOne(self.path())
+        self.assertTrue(first.taken())
+        status, _, err = self.run_command(self.project.path)
+        self.assertEqual(status, 1)
+        self.assertIn("another process writes", err)
+        first.release()
+        self.assertEqual(self.run_command(self.project.path)[0], 0)
+
+    def test_the_page_is_written_in_the_background_by_a_process_of_lowest_priority(self):
+        self.project.whole("TS_01")
+        process = background.start(self.project.path, ["quality_least=0.95"])
+        try:
+            for _ in range(600):
+                if os.path.exists(self.path("series", "TS_01", "data.js")):
+                    break
+                threading.Event().wait(0.1)
+            self.assertEqual(os.getpriority(os.PRIO_PROCESS, process.pid), 19)
+            self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
+        finally:
+            process.terminate()
+            self.assertEqual(process.wait(30), 130)
+        self.assertEqual([finding["kind"] for finding in self.read("series", "TS_01", "data.js")["findings"]], ["quality"])
 
 
 if __name__ == "__main__":

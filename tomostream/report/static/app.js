@@ -150,7 +150,7 @@
       alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item))));
     for (const [name, reason] of Object.entries(session.waiting))
       lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
-    for (const text of session.troubles) lines.push(h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, text)));
+    if (session.trouble) lines.push(h("div", { class: "alarm" }, h("b", {}, "Alarms are not sent"), h("span", {}, session.trouble)));
     return lines;
   }
   function legend(pairs) {
@@ -232,7 +232,7 @@
         s("rect", { x: x(time) + wide * .5, width: Math.max(1, wide * .4), y: y(aligned), height: height - bottom - y(aligned), style: "fill:var(--done)", rx: 1 }),
         done ? s("circle", { cx: x(time) + wide / 2, cy: top, r: 3.5, style: "fill:var(--accent)" }) : null));
     }
-    const short = time => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+    const short = count * step > 72000 ? clock : time => new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
     chart.append(s("text", { x: left, y: height - 4 }, short(first)),
       s("text", { x: width, y: height - 4, "text-anchor": "end" }, short(first + count * step)));
     return h("div", {}, chart, h("div", { class: "legend small", style: { margin: ".2rem 0 .9rem" } },
@@ -356,7 +356,7 @@
     return page;
   }
   document.addEventListener("keydown", event => {
-    if (event.target.closest("input, button")) return;
+    if (event.target instanceof Element && event.target.closest("input, button")) return;
     const link = document.querySelector(`a[data-key="${event.key}"]`);
     if (link) location.hash = link.getAttribute("href");
     else if (event.key === "Escape" && openSeries() !== null) location.hash = "";
@@ -471,11 +471,11 @@
     const notes = [...facts.warnings, facts.ctf_note ? "CTF: " + facts.ctf_note : "", facts.quality_note && facts.quality_note !== "trust" ? "Alignment: " + facts.quality_note : ""].filter(Boolean);
     return h("section", { class: "card" }, h("h2", {}, "Tilts that are not used"), out.length
       ? h("ul", { class: "plain" }, out.map(tilt => h("li", {}, h("b", {}, tilt.angle_deg.toFixed(1) + "° "), tilt.reason || "not in the alignment",
-        h("span", { class: "muted small" }, " " + tilt.movie)))) : h("p", { class: "muted", style: { margin: 0 } }, "All tilts are used."),
+        h("span", { class: "muted small" }, " " + tilt.movie)))) : h("p", { class: "muted", style: { margin: 0 } }, facts.tilts.length ? "All tilts are used." : "Not known before it is composed."),
       notes.length ? [h("h2", { style: { margin: ".9rem 0 .3rem" } }, "Notes"), h("ul", { class: "plain" }, notes.map(note => h("li", {}, note)))] : null);
   }
   function fileCard(data) {
-    return h("section", { class: "card" }, h("h2", {}, "Files"), h("ul", { class: "plain small" }, data.files.map(file => h("li", {},
+    return h("section", { class: "card" }, h("h2", {}, "Files"), data.files.length ? null : h("p", { class: "muted", style: { margin: 0 } }, "None yet."), h("ul", { class: "plain small" }, data.files.map(file => h("li", {},
       h("span", { class: "muted" }, file.what + " "), file.path, h("span", { class: "muted" }, " " + size(file.bytes))))));
   }
   function commandCard(data) {

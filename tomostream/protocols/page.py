@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live page of a session, as the protocols start it: the compose protocol has the option, whoever goes on follows."""
+
+from __future__ import annotations
+
+import os
+
+from pyworkflow.protocol import params
+
+from tomostream.report import background
+from tomostream.report.alarms import Thresholds
+
+
+def define_params(form) -> None:
+    """The two fields of the compose protocol."""
+    form.addParam("liveReport", params.BooleanParam, default=True, label="Write the live page?",
+                  help="A page of the whole session, written while it runs into the folder report of the project, by a "
+                       "process of its own at lowest priority: open report/index.html in a browser, from the disk or "
+                       "from any web share.")
+    form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED,
+                  condition="liveReport", label="Thresholds of the alarms",
+                  help="NAME=VALUE words separated by blanks, where the usual ones do not fit, e.g. axis_deg=2 "
+                       f"thickness_most_A=4000 drift_px=off. Names: {', '.join(Thresholds.names())}.")
+
+
+def words_of(protocol) -> list[str]:
+    return (protocol.alarmThresholds.get() or "").split()
+
+
+def problems(protocol) -> list[str]:
+    """For `_validate`."""
+    try:
+        Thresholds.parse(words_of(protocol))
+    except ValueError as error:
+        return [f"Thresholds of the alarms: {error}."]
+    return []
+
+
+def start(protocol) -> None:
+    """Start writing the page. It must never be a reason for the session to stop."""
+    if protocol.liveReport.get():
+        _start(protocol, words_of(protocol))
+
+
+def go_on(protocol) -> None:
+    """A protocol that is continued: the page goes on where there is one. A second writer ends by itself."""
+    if os.path.isdir(os.path.join(os.getcwd(), background.FOLDER)):
+        _start(protocol, ())
+
+
+def _start(protocol, thresholds) -> None:
+    try:
+        background.start(os.getcwd(), thresholds)
+    except OSError as error:
+        protocol.warning(f"the live page cannot be written: {error}")

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live page written by a process of its own, which nobody waits for: `tomostream report --follow`, at lowest priority.
+
+It outlives the protocol that starts it, ends when the session has ended, and there is never more than one for a page.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tomostream.report.writer import FOLDER
+
+LOCK, LOG = ".lock", "report.log"
+
+
+def start(project: str, thresholds: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start writing the page of a project in the background; returns at once. What it says goes to report/report.log.
+
+    Raises
+    ------
+    OSError : the folder of the page cannot be made, or the process not be started.
+    """
+    folder = os.path.join(os.path.abspath(project), FOLDER)
+    os.makedirs(folder, exist_ok=True)
+    words = [word for threshold in thresholds for word in ("--threshold", threshold)]
+    launch = "import sys; from tomostream.cli import main; sys.exit(main())"
+    with open(os.path.join(folder, LOG), "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", launch, "report", os.path.abspath(project), "--follow", "--background", *words],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+class OnlyOne:
+    """While this holds, no other process of this machine (or, where the disk can, of any) writes the same page."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, LOCK)
+        self._file: int | None = None
+
+    def taken(self) -> bool:
+        """Try to be the one; False when another is. A disk that knows no locks lets everybody."""
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            return False
+        except OSError:         # ENOLCK and the like
+            return True
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live page in headless Chromium, opened from the disk: `python -m tomostream.tests.browser.check_page [FOLDER]`.
+
+Pictures of what was seen are left in FOLDER (by default `browser-pictures`), to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import unittest
+from urllib.parse import quote
+
+from tomostream import ledger
+from tomostream.report.writer import ReportWriter
+from tomostream.status import ARETOMO, COMPOSE, IMPORT
+from tomostream.tests.browser.driver import Browser
+from tomostream.tests.made_project import MadeProject
+
+PICTURES = "browser-pictures"
+HOSTILE = "</script><img src=x onerror=window.hacked=1>\"'&/../\u202eTS"
+ROWS = "document.querySelectorAll('#body tr').length"
+NAMES = "[...document.querySelectorAll('#body td.id')].map(cell => cell.textContent)"
+LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
+
+
+class TestPage(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.browser = Browser()
+        cls.addClassCleanup(cls.browser.__exit__)
+        os.makedirs(PICTURES, exist_ok=True)
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.project = MadeProject(os.path.join(folder.name, "Krios night"), range(-60, 61, 6))
+        self.states = {IMPORT: "running"}
+        self.browser.screen(1600, 1000)
+        self.browser.console()
+
+    def tearDown(self):
+        self.assertEqual(self.browser.console(), [], "messages on the console")
+        self.browser.open("about:blank")
+
+    def write(self, clock=None) -> ReportWriter:
+        page = ReportWriter(self.project.path, states=lambda _: self.states, clock=clock or (lambda: self.project.time))
+        self.addCleanup(page.close)
+        page.finish()
+        return page
+
+    def open(self, page: ReportWriter, place: str = "") -> None:
+        self.browser.open(f"file://{quote(page.out)}/index.html{place}")
+
+    def picture(self, name: str) -> None:
+        self.browser.picture(os.path.join(PICTURES, f"{name}.png"))
+
+    def session(self) -> None:
+        for n in range(6):
+            self.project.whole(f"TS_{n:02d}", axis=85.0 if n != 4 else 88.0, quality=0.9 - 0.1 * n)
+        self.project.acquire("TS_06", tilts=5)
+        self.project.acquire("TS_07")
+        self.project.compose("TS_07")
+        self.project.tell(ARETOMO, "TS_07", ledger.FAILED, "the program made no tomogram: it said nothing", version=1)
+
+    # ------------------------------------------------------------------ what is checked
+    def test_a_session_in_progress_shows_sorts_and_filters(self):
+        self.session()
+        self.open(self.write())
+        self.browser.until(f"{ROWS} === 8 && {LOADED}")
+        self.picture("progress-wide")
+        names = self.browser.run(f"return {NAMES}")
+        self.assertEqual(names, [f"TS_{n:02d}" for n in reversed(range(8))])
+        quality = "document.querySelectorAll('#head th')[4]"
+        self.browser.run(f"{quality}.click()")
+        self.assertEqual(self.browser.run(f"return {NAMES}")[:6], [f"TS_{n:02d}" for n in reversed(range(6))])
+        self.browser.run(f"{quality}.click()")
+        self.assertEqual(self.browser.run(f"return {NAMES}")[:2], ["TS_00", "TS_01"])
+        self.assertEqual(self.browser.run(f"return {quality}.getAttribute('aria-sort')"), "descending")
+        search = ("const box = document.getElementById('search'); box.value = arguments[0];"
+                  "box.dispatchEvent(new Event('input'));")
+        self.browser.run(search, "made no tomogram")
+        self.assertEqual(self.browser.run(f"return {NAMES}"), ["TS_07"])
+        self.browser.run(search, "")
+        self.browser.run("document.querySelector('button[data-state=alarms]').click()")
+        self.assertEqual(sorted(self.browser.run(f"return {NAMES}")), ["TS_04", "TS_07"])
+
+    def test_no_width_makes_the_page_scroll_sideways(self):
+        self.session()
+        page = self.write()
+        for place, ready in (("", f"{ROWS} === 8"), ("#/series/TS_01", "document.querySelector('#ortho')")):
+            self.open(page, place)
+            self.browser.until(ready)
+            for width, dark in ((390, False), (820, True), (1280, False), (3840, True)):
+                self.browser.screen(width, 1000 if width < 3840 else 2160, dark, mobile=width < 800)
+                self.browser.until(LOADED)
+                self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0, width)
+                self.picture(f"{'series' if place else 'session'}-{width}{'-dark' if dark else ''}")
+
+    def test_an_open_page_follows_the_session_without_being_loaded_again(self):
+        self.project.whole("TS_00")
+        page = self.write()
+        self.open(page)
+        self.browser.until(f"{ROWS} === 1")
+        self.browser.run("window.mark = 1")
+        self.project.whole("TS_01")
+        page.finish()
+        self.browser.until(f"{ROWS} === 2 && window.mark === 1 && {LOADED}", 15)
+
+    def test_an_open_series_page_shows_its_new_version(self):
+        self.project.whole("TS_00")
+        page = self.write()
+        self.open(page, "#/series/TS_00")
+        self.browser.until("document.querySelector('#ortho')")
+        self.project.compose("TS_00", version=2)
+        self.project.reconstruct("TS_00", version=2, quality=0.41)
+        page.finish()
+        self.browser.until(f"document.body.textContent.includes('version 2') && {LOADED} && "
+                           "[...document.images].some(image => image.src.includes('v2-xy'))", 15)
+
+    def test_hostile_names_are_shown_and_do_nothing(self):
+        self.project.acquire(HOSTILE, tilts=3)
+        self.project.tell(COMPOSE, HOSTILE, ledger.FAILED, f"because of {HOSTILE}", name=HOSTILE)
+        self.open(self.write())
+        self.browser.until(f"{ROWS} === 1")
+        self.assertEqual(self.browser.run(f"return {NAMES}"), [HOSTILE])
+        self.browser.run("document.querySelector('#body tr').click()")
+        self.browser.until("document.querySelector('#series-page')")
+        self.assertIn(f"because of {HOSTILE}", self.browser.run("return document.body.textContent"))
+        self.assertIsNone(self.browser.run("return window.hacked"))
+        self.assertEqual(self.browser.run("return [...document.images].filter(image => image.src.endsWith('/x')).length"), 0)
+        self.picture("hostile")
+
+    def test_a_page_of_one_series_has_its_pictures_plots_and_words(self):
+        self.project.acquire("TS_00")
+        self.project.compose("TS_00", left_out=[["TS_00_099", 66.0, "its movie failed"]])
+        self.project.reconstruct("TS_00", excluded=2)
+        self.project.whole("TS_01")
+        self.states = {IMPORT: "finished"}
+        self.open(self.write(), "#/series/TS_00")
+        self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
+        self.assertEqual(self.browser.run("return document.querySelectorAll('.plots svg').length"), 5)
+        text = self.browser.run("return document.body.textContent")
+        for words in ("too dark", "its movie failed", "aretomo -FlipVol 1 -OutBin 2", "made 1.0", "/mdocs/TS_00.mdoc",
+                      "session ended"):
+            self.assertIn(words, text)
+        where = "document.querySelectorAll('.player .where')[1].textContent"
+        self.browser.run("document.querySelectorAll('.plots svg circle')[0].dispatchEvent(new Event('click'))")
+        self.assertEqual(self.browser.run(f"return {where}"), "-60.0° – not used")
+        self.browser.run("document.querySelectorAll('.player button')[1].click()")
+        self.browser.until(f"{where} !== '-60.0° – not used'")
+        self.picture("series-finished")
+        self.browser.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}))")
+        self.browser.until("location.hash === '#/series/TS_01'")
+
+    def test_a_page_that_is_no_longer_written_says_so(self):
+        self.project.whole("TS_00")
+        self.open(self.write())                  # its clock stands in the year 2027
+        self.browser.run("const now = Date.now; Date.now = () => 1e13")
+        self.browser.until("document.getElementById('pulse').textContent.includes('page not written')", 5)
+        self.browser.run("location.reload()")
+
+    def test_a_folder_without_a_session_yet_says_so(self):
+        page = self.write()
+        os.remove(os.path.join(page.out, "data", "session.js"))
+        self.open(page)
+        self.browser.until("document.body.textContent.includes('No session has been written here yet')")
+        self.assertEqual(len(self.browser.console()), 1)          # the missing file itself
+        page.finish()
+        self.browser.until("document.body.textContent.includes('No tilt series yet')", 15)
+        self.picture("empty")
+        self.browser.console()
+
+    def test_a_thousand_series_are_usable_in_two_seconds(self):
+        for n in range(1000):
+            self.project.acquire(f"TS_{n:04d}", tilts=1)
+            self.project.compose(f"TS_{n:04d}", image_files=False)
+            self.project.reconstruct(f"TS_{n:04d}", image_files=False, quality=n % 97 / 97)
+        self.open(self.write())
+        self.browser.until("document.getElementById('count').textContent === '1000 series'")
+        ready = self.browser.run("""
+            const began = performance.now(), head = document.querySelectorAll('#head th')[4]; head.click();
+            const box = document.getElementById('search'); box.value = 'TS_09'; box.dispatchEvent(new Event('input'));
+            return [performance.now() - began, document.getElementById('count').textContent]""")
+        self.assertEqual(ready[1], "100 of 1000 series")
+        self.assertLess(ready[0], 1000)
+        self.picture("thousand")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and "." not in sys.argv[1]:
+        PICTURES = sys.argv.pop(1)
+    unittest.main(verbosity=2)
