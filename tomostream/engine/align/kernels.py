@@ -2,8 +2,8 @@
 """The two compiled loops of the alignment: resampling of an image, and inversion of many small matrices.
 
 They run without the interpreter lock, so that tilts and cells are worked on in threads; their own code is serial, so
-the result does not depend on the number of threads. Their types are given: they are compiled, or taken from the cache, when
-this module is imported, never by two threads at once.
+the result does not depend on the number of threads. Their types are given: they are compiled, or taken from the cache,
+when this module is imported, never by two threads at once.
 """
 
 from __future__ import annotations
