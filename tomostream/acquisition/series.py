@@ -31,7 +31,7 @@ class Exposure:
     """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
 
     `state` is missing (its micrograph is awaited), aligned, failed or taken (it belongs to another series); `reason`
-    says why for the last two. A micrograph counts from version `least_version` on: a movie's name can be used again.
+    says why for the last two. `movie_seen` False: the import told of movies, but not of this one. A micrograph counts from version `least_version` on: a movie's name can be used again.
     """
 
     ident: Ident
@@ -43,6 +43,7 @@ class Exposure:
     version: int = 0
     reason: str = ""
     least_version: int = 1
+    movie_seen: bool = True
 
 
 @dataclass

@@ -55,6 +55,7 @@ class _Movie:
 
     version: int = 0
     failed: str = ""
+    seen: bool = False
     listed: list[tuple[Series, Exposure]] = field(default_factory=list)
 
 
@@ -81,6 +82,7 @@ class Session:
         self._restored_movies: dict[str, Restored] = {}
         self._ignored: dict[str, str] = {}
         self._movies: dict[str, _Movie] = {}
+        self._told_of_movies = False
         self._unlisted: dict[str, None] = {}
         self._nameless: dict[str, set[str]] | None = None
         self._acquiring: dict[int, Series] = {}
@@ -234,7 +236,10 @@ class Session:
     def _on_seen(self, event: MovieSeen, decisions: list[Decision]) -> None:
         if event.movie not in self._movies:
             self._last_news = self._now
-            self._movie(event.movie)
+        movie = self._movie(event.movie)
+        movie.seen = self._told_of_movies = True
+        for _, exposure in movie.listed:
+            exposure.movie_seen = True
 
     def _on_failed(self, event: MovieFailed, decisions: list[Decision]) -> None:
         movie = self._movie(event.movie)
@@ -381,6 +386,7 @@ class Session:
             self._set(series, exposure, "missing")
             return
         movie = self._movie(exposure.key)
+        exposure.movie_seen = movie.seen or movie.version > 0 or not self._told_of_movies
         self._unlisted.pop(exposure.key, None)
         self._adopt_exposure(series, exposure, movie)
         others = [(other, each) for other, each in movie.listed if each is not exposure]

@@ -90,7 +90,8 @@ def left_out_reason(exposure: Exposure, why_missing: str) -> str:
     if exposure.state == "missing":
         if not exposure.key:
             return "The mdoc does not name its movie, and no movie's name matches it alone."
-        return f"Its micrograph is not there: {why_missing or 'the series was decided without it'}."
+        what = "Its micrograph is not there" if exposure.movie_seen else "Its movie never came"
+        return f"{what}: {why_missing or 'the series was decided without it'}."
     return exposure.reason or "Its movie could not be aligned."
 
 

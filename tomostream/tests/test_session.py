@@ -630,6 +630,17 @@ class TestSessionEnds(unittest.TestCase):
         self.assertEqual(player.composed[0][0], last + 15.0)
         self.assertIn("no more micrographs will come", player.composed[0][1].left_out[0].reason)
 
+    def test_a_movie_that_never_came_is_told_from_one_that_was_not_aligned(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(*(MovieSeen(key(each), 0.0) for each in tilts("X") if each.order != 3))
+        last = player.acquire("X", tilts("X"), lost=[2, 5])
+        player.feed(InputClosed(last + 15.0))
+        never, late = player.composed[0][1].left_out
+        if never.tilt.order != 3:
+            never, late = late, never
+        self.assertIn("Its movie never came", never.reason)
+        self.assertIn("Its micrograph is not there", late.reason)
+
     def test_stop_decides_everything_now(self) -> None:
         player = Player()
         last = player.acquire("X", tilts("X", 10), lost=[9])
