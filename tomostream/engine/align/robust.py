@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose
+from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.likelihood import Model, model_of, signal_share, weighted
 from tomostream.engine.align.pipeline import Bench, spread, start_position
 from tomostream.engine.align.projection import (
@@ -89,9 +88,3 @@ def all_left_out(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float
 def without(bench: Bench, tilts: set[int]) -> Bench:
     """The bench with some tilts taken out of use."""
     return replace(bench, members=np.array([tilt for tilt in bench.members if int(tilt) not in tilts], dtype=np.int64))
-
-
-def nominal_moves(before: Floats, after: Floats) -> NDArray[np.floating]:
-    """Lengths of the differences of two sets of shifts (n, 2), their median taken out, (n,)."""
-    difference = after - before
-    return np.hypot(*(difference - np.median(difference, axis=0)).T)
