@@ -41,6 +41,17 @@ test-scipion: $(STAMP)
 test-faults: $(STAMP)
 	$(PYTEST) -m "faults or not faults" tomostream/tests/test_faults.py
 
+# The live page in headless Chromium, Debian's (installing it needs root); its pictures are to be looked at.
+test-browser: $(STAMP)
+	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	$(BIN)/python -m tomostream.tests.browser.check_page build/browser
+
+# Scipion's own windows under a virtual display: pictures of the forms, summaries and plots of a project that ran.
+# PROJECT=... names another one than the demo's. Installs nothing; says which apt packages are missing.
+PROJECT ?= demo
+test-gui: $(STAMP)
+	$(BIN)/python benchmarks/gui_pictures.py $(PROJECT) build/gui
+
 # A real SLURM on this machine, of Debian's packages; needs root.
 test-slurm: $(STAMP)
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge

@@ -10,6 +10,7 @@ from pyworkflow import TOMO
 from pyworkflow.utils import Environ
 
 from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
+from tomostream.report import notify
 
 
 class Plugin(pwem.Plugin):
@@ -24,6 +25,8 @@ class Plugin(pwem.Plugin):
         cls._defineVar(TOMOSTREAM_PROGRAMS_PER_GPU, "1",
                        description="How many programs one GPU may run at the same time, over all tomostream protocols "
                                    "of this machine.")
+        for name, text in notify.VARIABLES.items():
+            cls._defineVar(name, "", description=text)
 
     @classmethod
     def getEnviron(cls):

@@ -8,7 +8,8 @@ import os
 from pyworkflow.protocol import params
 
 from tomostream.report import background
-from tomostream.report.alarms import Thresholds
+from tomostream.report.alarms import KINDS, Thresholds
+from tomostream.report.writer import read_alarms
 
 
 def define_params(form) -> None:
@@ -34,6 +35,16 @@ def problems(protocol) -> list[str]:
     except ValueError as error:
         return [f"Thresholds of the alarms: {error}."]
     return []
+
+
+def summary(protocol) -> list[str]:
+    """For `_summary`: where the page is, and the alarms that hold."""
+    folder = os.path.join(protocol.getProject().getPath() if protocol.getProject() else os.getcwd(), background.FOLDER)
+    index = os.path.join(os.path.abspath(folder), "index.html")
+    if not os.path.exists(index):
+        return []
+    return [f"*Live page*: {index}"] + [f"*Alarm* {KINDS.get(alarm['kind'], alarm['kind'])}: {alarm['text']}"
+                                        for alarm in read_alarms(folder)]
 
 
 def start(protocol) -> None:

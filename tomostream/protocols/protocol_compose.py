@@ -362,7 +362,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return warnings
 
     def _summary(self):
-        return summarize_series(self)
+        return summarize_series(self) + page.summary(self)
 
     def _methods(self):
         output = getattr(self, TILT_SERIES, None)

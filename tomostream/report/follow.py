@@ -7,7 +7,6 @@ that nobody has to go through all movies to count them.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -79,7 +78,7 @@ class Follower(ProjectStatus):
         super()._import(entry)
         after = self._count(entry, before)
         if before.imported is None and after.imported is not None:
-            insort(self.imports, entry.time)
+            self.imports.append(entry.time)
             self._bar(entry.time, 0)
 
     def _motioncor(self, entry: ledger.Entry) -> None:

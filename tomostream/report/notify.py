@@ -28,6 +28,13 @@ TIME_OUT, MOST_WAITING, TRIES = 10.0, 100, 2
 EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
                                   "TOMOSTREAM_WEBHOOK")
 USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
+VARIABLES = {
+    EMAIL: "Who gets the alarms of a running session by e-mail: addresses separated by commas. Empty: nobody.",
+    SENDER: "Sender of these e-mails (tomostream@localhost).",
+    SERVER: "Mail server that takes them, HOST or HOST:PORT (localhost:25; 465 speaks TLS).",
+    USER: "User name at the mail server, if it wants one.",
+    PASSWORD: "Password at the mail server, if it wants one.",
+    WEBHOOK: "Address (http or https) that gets every alarm as JSON, e.g. of a chat service. Empty: none."}
 
 
 @dataclass(frozen=True)

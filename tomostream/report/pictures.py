@@ -24,7 +24,7 @@ Array = NDArray[Any]
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
 SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 420, 320, 900, 96
 #: Most pictures in an atlas.
-MOST_SLICES, MOST_FRAMES = 41, 121
+MOST_SLICES, MOST_FRAMES = 35, 121
 #: Of a volume that is deeper than this part of its width, the side views show the middle.
 DEEPEST = 0.7
 #: WebP holds no picture longer than this.
@@ -121,8 +121,8 @@ def z_first(facts: SeriesFacts, shape: tuple[int, ...]) -> bool:
 def read_views(path: str, facts: SeriesFacts) -> Views:
     """Slices of a tomogram. The file is read once, section by section, and never held in memory.
 
-    Central slices are means over a slab of 1/60 of the volume's width, slices over three neighbours: single sections of a
-    cryo-tomogram are mostly noise.
+    Central slices are means over a slab of 1/60 of the volume's width, slices over up to five neighbours (never beyond half
+    the way to the next slice): single sections of a cryo-tomogram are mostly noise.
 
     Raises
     ------
@@ -136,8 +136,9 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
         depth, height, width = volume.shape
         slab = max(1, round(min(width, height) / 60))
         sections = spread(depth, MOST_SLICES)
+        half = min(2, depth // (2 * len(sections)))
         return Views(mean_of(volume, 0, slab), mean_of(volume, 1, slab), mean_of(volume, 2, slab).T,
-                     [shrink(np.asarray(volume[max(0, z - 1):z + 2], dtype=np.float32).mean(axis=0), SLICE_EDGE)
+                     [shrink(np.asarray(volume[max(0, z - half):z + half + 1], dtype=np.float32).mean(axis=0), SLICE_EDGE)
                       for z in sections], sections, (depth, height, width))
 
 

@@ -37,6 +37,8 @@ from tomostream.report.tables import CHUNK, Entry
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
+#: Where the alarms that hold are kept: for summaries, and so that a second writer does not tell them again.
+ALARMS = os.path.join("data", "alarms.json")
 #: Seconds: the page is told that it is alive at least so often; the tables for scripts are written at most so often.
 HEARTBEAT, TABLES_EVERY = 5.0, 5.0
 #: Series whose pictures may be in the making at the same time, the one that is made included.
@@ -91,13 +93,14 @@ class ReportWriter:
         self._revisions: list[int] = []
         self._dirty: dict[int, None] = {}
         self._folders: dict[str, str] = {}
+        self._taken: set[str] = set()
         self._signatures: dict[str, list[Any]] = {}
         self._waiting: dict[str, None] = {}
         self._jobs: dict[str, Future[Made]] = {}
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
         self._tables_dirty, self._tables_at, self._tables_cost, self._beat_at = True, 0.0, 0.0, 0.0
         self._latest = ""
-        self._told = self._read_told()
+        self._told = {str(alarm["kind"]): float(alarm["since"]) for alarm in read_alarms(self.out)}
         self._first = True
         self._prepare()
 
@@ -244,7 +247,8 @@ class ReportWriter:
 
     def _folder(self, series_id: str) -> str:
         if series_id not in self._folders:
-            self._folders[series_id] = safe_name(series_id, {name.casefold() for name in self._folders.values()})
+            self._folders[series_id] = safe_name(series_id, self._taken)
+            self._taken.add(self._folders[series_id].casefold())
         return self._folders[series_id]
 
     def _put(self, series_id: str, entry: Entry | None) -> None:
@@ -285,15 +289,8 @@ class ReportWriter:
             with open(os.path.join(self.out, "alarms.log"), "a", encoding="utf-8") as file:
                 file.write(" ".join(line.split()) + "\n")
         if events:
-            told = {alarm.kind: alarm.since for alarm in self.alarms.active.values()}
-            write_text(os.path.join(self.out, "data", "alarms.json"), json.dumps(told))
-
-    def _read_told(self) -> dict[str, float]:
-        try:
-            with open(os.path.join(self.out, "data", "alarms.json"), encoding="utf-8") as file:
-                return {str(kind): float(since) for kind, since in json.load(file).items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            return {}
+            told = [{"kind": alarm.kind, "since": alarm.since, "text": alarm.text} for alarm in self.alarms.active.values()]
+            write_text(os.path.join(self.out, ALARMS), json.dumps(told))
 
     def _disk(self) -> tuple[float, float] | None:
         try:
@@ -410,6 +407,16 @@ def safe_name(series_id: str, taken: set[str]) -> str:
     if plain and plain == series_id and plain.casefold() not in taken:
         return plain
     return f"{plain}-{hashlib.sha256(series_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def read_alarms(out: str) -> list[dict[str, Any]]:
+    """Alarms that hold, as the page in folder `out` tells them: kind, since (seconds since the epoch), text."""
+    try:
+        with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
+            alarms = json.load(file)
+        return [{"kind": str(alarm["kind"]), "since": float(alarm["since"]), "text": str(alarm["text"])} for alarm in alarms]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def remove_older(folder: str, version: int) -> None:

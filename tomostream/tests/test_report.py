@@ -23,11 +23,11 @@ from PIL import Image
 from tomostream import ledger
 from tomostream.cli import main as command
 from tomostream.cli import report
-from tomostream.report import background, pictures, tables, writer
+from tomostream.report import background, follow, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
 from tomostream.report.follow import Follower
 from tomostream.report.writer import ReportWriter, safe_name
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import MadeProject, write_mrc
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"
@@ -153,17 +153,30 @@ class TestWhatIsWritten(WithProject):
     def test_counts_kept_beside_are_those_of_counting_all(self, events):
         with tempfile.TemporaryDirectory() as folder:
             project = MadeProject(folder)
-            follower, status = Follower(folder), ProjectStatus(folder)
+            follower = Follower(folder)
             for place, (name, movie, event) in enumerate(events):
                 project.time += 1
                 project.tell(name, f"m{movie}.tif", event, "why")
                 if place % 7 == 0:
                     follower.update()
             follower.update()
-            status.update()
             counts = follower.counts
             self.assertEqual({"found": counts.found, "imported": counts.imported, "aligned": counts.aligned,
-                              "failed": counts.failed}, status.movie_counts())
+                              "failed": counts.failed}, follower.movie_counts())
+
+
+class TestLongSessions(WithProject):
+    def test_rates_are_those_of_the_last_hour_however_long_the_session(self):
+        with mock.patch.object(follow, "KEPT", 50):
+            follower = follow.Follower(self.project.path)
+        for n in range(120):
+            self.project.time += 60.0 if n < 100 else 30.0
+            self.project.tell(IMPORT, f"m{n}.tif", ledger.IMPORTED, mtime=self.project.time)
+        follower.update()
+        facts = follower.session_facts(self.project.time, True, None)
+        self.assertEqual(follower.counts.imported, 120)
+        self.assertAlmostEqual(follower.per_hour(follower.imports, self.project.time), 49 / (29 * 60 + 20 * 30) * 3600, delta=1)
+        self.assertEqual((facts.rhythm_s, facts.seconds_since_movie, facts.backlog_tilts), (60.0, 0.0, 120))
 
 
 class TestPictures(WithProject):
@@ -455,8 +468,8 @@ class TestCommand(WithProject):
         self.project.whole("TS_01")
         page = self.writer()
         self.states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "dead")
-        with mock.patch.object(report, "REFRESH_SECONDS", 0.02), mock.patch.object(report.signal, "signal"), \
-                mock.patch.object(report, "PATIENCE_SECONDS", 0.1), mock.patch.object(page, "update", wraps=page.update) as update:
+        with mock.patch.object(report, "REFRESH_SECONDS", 0.02), mock.patch.object(report, "PATIENCE_SECONDS", 0.1), \
+                mock.patch.object(report.signal, "signal"), mock.patch.object(page, "update", wraps=page.update) as update:
             self.assertEqual(report.follow(page, quiet=True), 0)
         self.assertGreaterEqual(update.call_count, 5)
 
