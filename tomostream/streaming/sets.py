@@ -64,6 +64,7 @@ class OutputSet:
         self._broken = False
         self._create_tables()
         self.ids: dict[str, int] = self._read_ids()
+        self.items._idCount = max(self.ids.values(), default=0)     # None in a set that is there and empty
         self.versions: dict[str, int] = self._read_versions()
 
     # ------------------------------------------------------------------ opening

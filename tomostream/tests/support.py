@@ -131,7 +131,7 @@ class Session:
                     words = os.fsdecode(file.read()).split("\0")
             except OSError:
                 continue
-            if len(words) > 4 and words[1].endswith("pw_protocol_run.py") and words[2] == self.project:
+            if len(words) > 4 and words[1].endswith(("pw_protocol_run.py", "pw_schedule_run.py")) and words[2] == self.project:
                 folder = self.folder_of(name) if name else ""
                 if name is None or (folder and int(words[4]) == int(os.path.basename(folder).split("_")[0])):
                     found.append(int(pid))

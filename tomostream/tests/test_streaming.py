@@ -290,6 +290,13 @@ class TestAnOutput(WithMovies):
         self.assertEqual(self.names(), [])
         self.assertEqual(read_property(self.file, "_streamState"), "1")
 
+    def test_that_was_empty_when_its_run_was_killed_goes_on(self):
+        self.output.items.close()
+        self.output = self.open()
+        self.put("a.tif")
+        self.output.commit()
+        self.assertEqual(self.names(), [(1, "a.tif")])
+
     def test_shows_nothing_before_the_commit_and_everything_after(self):
         self.put("a.tif", "b.tif")
         self.assertEqual(self.names(), [])
