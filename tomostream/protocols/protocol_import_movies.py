@@ -313,7 +313,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             voltage=optics.voltage, sphericalAberration=self.sphericalAberration.get(),
             amplitudeContrast=self.amplitudeContrast.get(),
             magnification=NOMINAL_MAGNIFICATION if optics.magnification is None else optics.magnification,
-            doseInitial=self.doseInitial.get(), dosePerFrame=self.dosePerFrame.get())
+            doseInitial=self.doseInitial.get() or 0.0,
+            dosePerFrame=self.dosePerFrame.get() or 0.0)        # upstream's compose protocol multiplies it: None breaks it
 
     def _describe_set(self, check: MovieCheck) -> None:
         movies = self.outputs[MOVIES].items
