@@ -48,7 +48,7 @@ test-browser: $(STAMP)
 
 # Scipion's own windows under a virtual display: pictures of the forms, summaries and plots of a project that ran.
 # PROJECT=... names another one than the demo's. Installs nothing; says which apt packages are missing.
-PROJECT ?= demo
+PROJECT ?= demo/project
 test-gui: $(STAMP)
 	$(BIN)/python benchmarks/gui_pictures.py $(PROJECT) build/gui
 

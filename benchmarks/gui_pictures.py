@@ -3,9 +3,9 @@
 
     python benchmarks/gui_pictures.py PROJECT OUT
 
-OUT/project.png is the project window, OUT/form_*.png are the four forms, OUT/summary_*.png the summaries of the runs and
-OUT/plot_*.png what `Analyze results` draws. Nothing is installed: what is missing is named. Ends with status 1 when a form,
-a summary or a viewer raised an error.
+OUT/project.png is the project window with the last run selected, OUT/form_*.png are the four forms, OUT/summary_*.png the
+summaries of the runs, OUT/viewer_*.png the windows of `Analyze results` and OUT/plot_*.png their plots. Nothing is
+installed: what is missing is named. Ends with status 1 when a form, a summary or a viewer raised an error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tomostream.cli import project as projects
 from tomostream.status import CLASSES
 
 PACKAGES = "xvfb"
-SCREEN = (1400, 900)
+SCREEN = (1400, 860)
 #: Seconds for Tk to draw what was asked for.
 DRAW_SECONDS = 1.0
 #: Pictures have a palette of so many colours, which keeps them small.
-COLOURS = 96
+COLOURS = 128
 
 
 class Stop(Exception):
@@ -217,8 +217,8 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     camera.draw(window.root, 2.0)
     choose_view(window, "tomostream")
     runs = runs_of(window)
-    camera.take(window.root, "project")
     summaries(window, camera, runs)
+    camera.take(window.root, "project")
     forms(window, camera, runs, expert)
     viewers(window, camera, runs)
     import matplotlib.pyplot

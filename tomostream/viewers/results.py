@@ -134,6 +134,7 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
     if not os.path.exists(path):
         quality = os.path.join(folder, f"{series_id}_quality.json")
         note = _parsed(quality, aretomo.parse_quality, aretomo.AlnError).ctf_note if os.path.exists(quality) else ""
+        note = note.removeprefix("no CTF: ")
         raise NoResult(f"There is no CTF of {series_id}{': ' + note if note else ''}.")
     rows = _parsed(path, aretomo.parse_ctf, aretomo.AlnError)
     aln = _parsed(os.path.join(folder, f"{series_id}.aln"), aretomo.parse_aln, aretomo.AlnError)
