@@ -147,11 +147,14 @@ class Follower(ProjectStatus):
 
     # ------------------------------------------------------------------ rates
     def per_hour(self, times: deque[float], now: float) -> float | None:
-        """Events per hour over the last hour, or since the first one if that is less; None while too few to tell."""
+        """Events per hour over the last hour, or since the first one if that is less; None while too few to tell.
+
+        Over a minute at least: movies that were there before the session come all at once, which is no rate.
+        """
         recent = [time for time in times if now - WINDOW < time <= now]
         if len(recent) < 2:
             return None
-        span = max(now - recent[0] if len(recent) < len(times) else recent[-1] - recent[0], 1.0)
+        span = max(now - recent[0] if len(recent) < len(times) else recent[-1] - recent[0], 60.0)
         return (len(recent) - 1) * 3600.0 / span
 
     def rhythm(self) -> float | None:

@@ -178,7 +178,7 @@
         h("p", { class: "small muted" }, known(session.series_per_hour) ? fixed(session.series_per_hour, 1) + " tomograms per hour" : "")),
       h("section", { class: "card" }, h("h2", {}, "Processing"), h("div", { class: "big " + (keeps ? "good" : "warn") },
         !session.running ? "ended" : keeps ? "keeps up" : "is behind"),
-        h("p", { class: "small muted" }, session.backlog_tilts + " tilts and " + session.backlog_series + " series wait"
+        h("p", { class: "small muted" }, session.backlog_tilts + (session.backlog_tilts === 1 ? " tilt" : " tilts") + " and " + session.backlog_series + " series wait"
           + (waits >= 1 ? ", about " + span(60 * waits) : ""))),
       h("section", { class: "card" }, h("h2", {}, "Last event"), h("div", {}, clock(session.last_time)),
         h("p", { class: "small muted", style: { "overflow-wrap": "anywhere", margin: ".3rem 0 0" } }, session.last_text),
@@ -205,7 +205,7 @@
     const pairs = [["Tilts used", used], ["Dose", fixed(row.dose_e_A2, 0, "e/Å²")], ["Tilt axis", fixed(row.tilt_axis_deg, 1, "°")],
       ["Tilt offset", fixed(row.tilt_offset_deg, 1, "°")], ["Thickness", fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0, "nm")],
       ["Quality", fixed(row.quality, 2)], ["Worst tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
-      ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px")], ["Last movie to tomogram", span(row.latency_s)]];
+      ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px")], ["Latency", span(row.latency_s)]];
     return h("dl", { class: kind || null }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
   function history() {

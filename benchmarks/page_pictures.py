@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pictures of the live page for the README: `python benchmarks/page_pictures.py PROJECT [--series NAME] [--name page]`.
+
+PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png, NAME_series.png and
+NAME_phone.png into docs/images, each below 200 kB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+from urllib.parse import quote
+
+from PIL import Image
+
+from tomostream.cli.report import states_of
+from tomostream.report.writer import ReportWriter
+from tomostream.tests.browser.driver import Browser
+
+MOST_BYTES = 200_000
+LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("project", metavar="PROJECT")
+    parser.add_argument("--series", metavar="NAME", help="for the page of one series (default: the latest)")
+    parser.add_argument("--name", default="page", help="begin of the names of the pictures")
+    parser.add_argument("--only", nargs="+", default=["session", "series", "phone"])
+    parser.add_argument("--out", default="docs/images")
+    options = parser.parse_args()
+    os.makedirs(options.out, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, Browser() as browser:
+        page = ReportWriter(options.project, folder, states=states_of())
+        page.finish()
+        page.close()
+        address = f"file://{quote(folder)}/index.html"
+        browser.screen(1400, 1000)
+        browser.open(address)
+        browser.until(f"document.querySelector('#body tr') && {LOADED}")
+        browser.run("document.getElementById('foot').style.display = 'none'")
+        name = options.series or page.summary(0.0)["latest"]
+        for kind, width, dark in (("session", 1400, True), ("phone", 390, False), ("series", 1400, False)):
+            if kind not in options.only:
+                continue
+            if kind == "series":
+                browser.run("location.hash = '#/series/' + encodeURIComponent(arguments[0])", name)
+                browser.until(f"document.querySelector('#ortho') && {LOADED}")
+                browser.run("for (const part of document.querySelectorAll('.two, pre')) part.closest('.card, .two').remove()")
+            height = 844 if kind == "phone" else 1000
+            browser.screen(width, height, dark, mobile=kind == "phone", scale=1.0)
+            browser.until(f"new Promise(done => requestAnimationFrame(() => done({LOADED})))")
+            if kind != "phone":
+                height = min(height, int(browser.run("return document.querySelector('main').getBoundingClientRect().bottom + 16")))
+                browser.screen(width, height, dark)
+            path = os.path.join(options.out, f"{options.name}_{kind}.png")
+            browser.picture(path)
+            print(path, shrink(path), "bytes")
+
+
+def shrink(path: str) -> int:
+    """Fewer colours, then fewer pixels, until the file is small enough for a repository."""
+    picture = Image.open(path).convert("RGB")
+    for scale in (1.0, 0.85, 0.7, 0.6, 0.5):
+        size = (round(picture.width * scale), round(picture.height * scale))
+        for colours in (256, 128, 64):
+            data = io.BytesIO()
+            small = picture.resize(size, Image.Resampling.LANCZOS)
+            small.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+            if data.tell() <= MOST_BYTES:
+                with open(path, "wb") as file:
+                    file.write(data.getvalue())
+                return data.tell()
+    raise SystemExit(f"{path} does not become small enough")
+
+
+if __name__ == "__main__":
+    main()
