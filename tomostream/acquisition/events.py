@@ -99,6 +99,15 @@ class Restored:
 
 
 @dataclass(frozen=True)
+class Excluded:
+    """The user's whole choice of tilts to leave out of a series, by movie key; an empty one puts all of them back."""
+
+    series_id: str
+    movies: frozenset[str]
+    time: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing happened; time went on."""
 
@@ -106,7 +115,7 @@ class Tick:
 
 
 Event = (MdocRead | MdocGone | MovieSeen | MovieFailed | MicrographReady | ProducerState | InputClosed | Stop | Restored
-         | Tick)
+         | Excluded | Tick)
 
 
 @dataclass(frozen=True)

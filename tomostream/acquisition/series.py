@@ -30,8 +30,9 @@ def seconds(time: datetime | None) -> float | None:
 class Exposure:
     """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
 
-    `state` is missing (its micrograph is awaited), aligned, failed or taken (it belongs to another series); `reason`
-    says why for the last two. `movie_seen` False: the import told of movies, but not of this one. A micrograph counts from version `least_version` on: a movie's name can be used again.
+    `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it belongs to another
+    series); `reason` says why for the last three. `movie_seen` False: the import told of movies, but not of this one. A
+    micrograph counts from version `least_version` on: a movie's name can be used again.
     """
 
     ident: Ident

@@ -24,6 +24,7 @@ from tomostream.acquisition.events import (
     Decision,
     EndSession,
     Event,
+    Excluded,
     InputClosed,
     MdocGone,
     MdocRead,
@@ -39,6 +40,7 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.frames import begins_another_series
 from tomostream.acquisition.naming import SeriesIds, basename, match_movies, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.series import SERIES_KINDS, Change, Exposure, Series
 
@@ -83,6 +85,8 @@ class Session:
         self._ignored: dict[str, str] = {}
         self._movies: dict[str, _Movie] = {}
         self._told_of_movies = False
+        self._excluded: dict[str, frozenset[str]] = {}
+        self._frame_parts: dict[tuple[str, str], tuple[str, MdocFacts]] = {}
         self._unlisted: dict[str, None] = {}
         self._nameless: dict[str, set[str]] | None = None
         self._acquiring: dict[int, Series] = {}
@@ -260,7 +264,7 @@ class Session:
         self._last_news = self._now
         self._evidence.production.last = self._now
         for series, exposure in list(movie.listed):
-            if exposure.ident in series.exposures and exposure.state != "taken":
+            if exposure.ident in series.exposures and exposure.state not in ("taken", "excluded"):
                 if exposure.state == "missing":
                     self._evidence.production.deliver(exposure, self._now)
                 self._align(series, exposure, movie)
@@ -292,6 +296,25 @@ class Session:
             for series in list(self._pending.values()):
                 self._schedule(series, self._now)
 
+    def _on_excluded(self, event: Excluded, decisions: list[Decision]) -> None:
+        self._excluded[event.series_id] = event.movies
+        series = next((each for each in self._series.values() if each.series_id == event.series_id), None)
+        if series is None:
+            return
+        changed = [each for each in series.exposures.values() if (each.key in event.movies) != (each.state == "excluded")]
+        for exposure in changed:
+            self._exclude(series, exposure, exposure.key in event.movies)
+        if changed and not series.pending:
+            self._reopen(series, "the user changed which tilts are left out", phase="aligning")
+            self._decide(series, decisions, "")
+
+    def _exclude(self, series: Series, exposure: Exposure, out: bool) -> None:
+        if out:
+            self._set(series, exposure, "excluded", "The user took it out.")
+        else:
+            self._set(series, exposure, "missing")
+            self._match_state(series, exposure, self._movie(exposure.key))
+
     def _on_closed(self, event: InputClosed, decisions: list[Decision]) -> None:
         if self._closed_at is None:
             self._closed_at = self._now
@@ -311,13 +334,24 @@ class Session:
         known = self._by_path.get(facts.path)
         name = (facts.frame_series if facts.kind == "frame" else "") or facts.series_name or series_name(facts.path)
         folder = os.path.dirname(facts.path)
-        if known is not None and (known.name == name or facts.kind not in SERIES_KINDS):
+        if known is not None and (known.name == name or facts.kind not in SERIES_KINDS
+                                  or (facts.kind == "frame" and known.name.startswith(f"{name}_"))):
             return known
+        if facts.kind == "frame" and facts.tilts:
+            name = self._part_of_frames(folder, name, facts)
         series = self._series.get((folder, name))
         if series is None:
             series = self._new_series(name, folder, facts)
         self._by_path[facts.path] = series
         return series
+
+    def _part_of_frames(self, folder: str, name: str, frame: MdocFacts) -> str:
+        """Name of the series of a frame mdoc: one name can go on through several series, told apart by `frames`."""
+        part, before = self._frame_parts.get((folder, name), (name, frame))
+        if begins_another_series(before, frame):
+            part = f"{name}_{parse_movie_name(frame.tilts[0].movie or frame.series_name).order or 0}"
+        self._frame_parts[folder, name] = (part, frame)
+        return part
 
     def _new_series(self, name: str, folder: str, facts: MdocFacts) -> Series:
         restored = self._restored_for(name, facts)
@@ -398,6 +432,8 @@ class Session:
             self._set(series, exposure, "taken", f"It is registered in the series {owner.series_name} already.")
         if exposure.state in ("missing", "failed"):
             self._match_state(series, exposure, movie)
+        if exposure.key in self._excluded.get(series.series_id, ()):
+            self._exclude(series, exposure, True)
 
     def _match_state(self, series: Series, exposure: Exposure, movie: _Movie) -> None:
         if movie.version >= exposure.least_version:
@@ -567,6 +603,8 @@ class Session:
         done = series.composed
         if any(ident in series.replaced for ident in done):
             return True
+        if any(each.state == "excluded" and each.ident in done for each in series.exposures.values()):
+            return True
         return any(each.state == "aligned" and done.get(each.ident, -1) < each.version
                    for each in series.exposures.values())
 
@@ -683,4 +721,5 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Tick: Session._on_tick, Restored: Session._on_restored, MdocRead: Session._on_mdoc, MdocGone: Session._on_gone,
     MovieSeen: Session._on_seen, MovieFailed: Session._on_failed, MicrographReady: Session._on_micrograph,
     ProducerState: Session._on_producer, InputClosed: Session._on_closed, Stop: Session._on_stop,
+    Excluded: Session._on_excluded,
 }

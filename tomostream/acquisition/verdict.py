@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.mdoc import SAME_ANGLE
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
@@ -51,6 +53,10 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("taken", f"none of its {count(listed, 'tilt')} is its own: {taken[0].reason}", False)
     if listed == 1 and series.only_frames:
         return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
+    different = different_angles([each.tilt.angle for each in series.exposures.values()])
+    if listed > 1 and (different < 2 or (series.only_frames and different < listed / 2)):
+        return Obstacle("angles", f"its {listed} images are at {count(different, 'tilt angle')}: single particles, no tilt series",
+                        False)
     if listed < policy.min_tilts:
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:
@@ -63,6 +69,12 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("few", f"{usable} of its {count(listed, 'tilt')} can be used, and {wanted}: "
                                f"{_why_left_out(series, why_missing)}")
     return None
+
+
+def different_angles(angles: Sequence[float]) -> int:
+    """Return how many tilt angles (degrees) differ by more than the stage's read-back error."""
+    ordered = sorted(angles)
+    return 1 + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
 
 
 def _no_tilts(series: Series) -> Obstacle:

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "say where every movie and every series of a project stands",
     "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",
+    "exclude": "take tilts out of a series or put them back; only that series is made again",
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
     "demo": "simulate a small acquisition and run the whole way to tomograms on it",
 }

@@ -14,11 +14,12 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
-from tomostream import ledger
+from tomostream import exclusions, ledger
 from tomostream.acquisition import events
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
+from tomostream.exclusions import Exclusions
 from tomostream.protocols import forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
@@ -113,6 +114,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                                   source="inputMicrographs")
         self.done.update(output.versions)
         self._session = Session(self._policy())
+        self._exclusions = Exclusions(self._getExtraPath(exclusions.NAME))
         self._restore()
 
     def _producer_folders(self) -> list[str]:
@@ -161,6 +163,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._watch_producers(now)
         self._watch_micrographs(now)
         self._watch_mdocs(now)
+        for series_id, movies in self._exclusions.changes():
+            self._feed(events.Excluded(series_id, movies, now))
         if self.stop_asked():
             self._feed(events.Stop(now))
         self._feed(events.Tick(now))

@@ -21,7 +21,7 @@ from pyworkflow.protocol import params
 from tomostream import ledger
 from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.mdoc import read_mdoc
-from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_size
 from tomostream.protocols import forms
 from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
 from tomostream.streaming.values import seconds_of
@@ -279,7 +279,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if now < self._optics_look:
             return False
         self._optics_look = now + FACTS_SECONDS
-        optics = find_optics(self._form_optics(), self._mdoc_files(), check.pixel_size)
+        optics = find_optics(self._form_optics(), self._mdoc_files(), check)
         if optics.missing():
             self.trouble("optics", f"movies wait: the {optics.missing()} is not given in the form, and no mdoc file tells "
                                    "it yet")
@@ -448,21 +448,23 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return ["Mastronarde2005"]
 
 
-def find_optics(form: Optics, mdocs: Iterable[str], header_pixel_size: float | None) -> Optics:
-    """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the movie's header."""
+def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics:
+    """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the header of a movie."""
     found, source = form, form.source
     for path in mdocs:
         if not found.missing():
             break
         facts = read_mdoc(path)
-        pixel = found.pixel_size if found.pixel_size is not None else facts.movie_pixel_size.value
+        if facts.kind not in ("tilt-series", "frame"):      # a map has another magnification
+            continue
+        pixel = found.pixel_size if found.pixel_size is not None else movie_pixel_size(facts, movie).value
         voltage = found.voltage if found.voltage is not None else facts.voltage.value
         magnification = found.magnification if found.magnification is not None else facts.magnification.value
         if (pixel, voltage) != (found.pixel_size, found.voltage):
             source = f"from {os.path.basename(path)}"
         found = Optics(pixel, voltage, magnification, source)
-    if found.pixel_size is None and header_pixel_size is not None:
-        found = Optics(header_pixel_size, found.voltage, found.magnification, "pixel size from the movie's header")
+    if found.pixel_size is None and movie.pixel_size is not None:
+        found = Optics(movie.pixel_size, found.voltage, found.magnification, "pixel size from the movie's header")
     return found
 
 
