@@ -281,7 +281,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics_look = now + FACTS_SECONDS
         optics = find_optics(self._form_optics(), self._mdoc_files(), check)
         if optics.missing():
-            self.trouble("optics", f"movies wait: the {optics.missing()} is not given in the form, and no mdoc file tells "
+            self.trouble("optics", f"the {optics.missing()} is not given in the form, and no mdoc file tells "
                                    "it yet")
             self._missing_text = optics.missing()
             return False
