@@ -48,12 +48,13 @@ def main() -> None:
             if kind == "series":
                 browser.run("location.hash = '#/series/' + encodeURIComponent(arguments[0])", name)
                 browser.until(f"document.querySelector('#ortho') && {LOADED}")
-                browser.run("for (const part of document.querySelectorAll('.two, pre')) part.closest('.card, .two').remove()")
+                browser.run("document.querySelectorAll('.two, pre').forEach(part => part.closest('.two, .card').remove())")
             height = 844 if kind == "phone" else 1000
             browser.screen(width, height, dark, mobile=kind == "phone", scale=1.0)
-            browser.until(f"new Promise(done => requestAnimationFrame(() => done({LOADED})))")
+            browser.until(LOADED)
             if kind != "phone":
-                height = min(height, int(browser.run("return document.querySelector('main').getBoundingClientRect().bottom + 16")))
+                bottom = browser.run("return document.querySelector('main').getBoundingClientRect().bottom")
+                height = min(height, int(bottom) + 16)
                 browser.screen(width, height, dark)
             path = os.path.join(options.out, f"{options.name}_{kind}.png")
             browser.picture(path)

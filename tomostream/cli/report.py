@@ -16,6 +16,8 @@ from tomostream.report.notify import Destinations, Notifier
 from tomostream.report.writer import ReportWriter
 
 HELP = "write the live page of a project: open report/index.html in a browser"
+#: In the background: far behind the programs, and yet not so far that on a full machine the page falls behind too.
+NICE = 10
 #: Seconds between two looks at the project.
 REFRESH_SECONDS = 2.0
 #: Seconds for which a session whose protocols died or were stopped is still followed: somebody may continue them. For so
@@ -53,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
             print(f"tomostream report: another process writes {writer.out} already.", file=sys.stderr)
             return 0 if options.background else 1
         if options.background:
-            os.nice(19)
+            os.nice(NICE)
         return follow(writer, options.quiet) if options.follow else once(writer, options.quiet)
     finally:
         writer.close()

@@ -16,7 +16,7 @@ def define_params(form) -> None:
     """The two fields of the compose protocol."""
     form.addParam("liveReport", params.BooleanParam, default=True, label="Write the live page?",
                   help="A page of the whole session, written while it runs into the folder report of the project, by a "
-                       "process of its own at lowest priority: open report/index.html in a browser, from the disk or "
+                       "process of its own at low priority: open report/index.html in a browser, from the disk or "
                        "from any web share.")
     form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED,
                   condition="liveReport", label="Thresholds of the alarms",

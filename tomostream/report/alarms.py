@@ -289,7 +289,7 @@ class Alarms:
         streak = self._streaks.setdefault(kind, _Streak())
         streak.quiet += 1
         if streak.quiet >= needed:
-            self._over(kind, time, f"the last {needed} were without it; there were {self.active[kind].count}")
+            self._over(kind, time, f"the last {needed} were without it; {self.active[kind].count} had it")
 
     def _forget(self, kind: str, item: str) -> bool:
         """Take an item out of an alarm; True when none is left."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The live page written by a process of its own, which nobody waits for: `tomostream report --follow`, at lowest priority.
+"""The live page written by a process of its own, which nobody waits for: `tomostream report --follow`, at low priority.
 
 It outlives the protocol that starts it, ends when the session has ended, and there is never more than one for a page.
 """

@@ -22,6 +22,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any
@@ -32,7 +33,7 @@ from tomostream.report import pictures, tables
 from tomostream.report.alarms import KINDS, Alarms, Event, Finding, Thresholds, counts_of_expected
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json, with_files
 from tomostream.report.follow import BAR, Follower
-from tomostream.report.notify import Notifier, title, utc
+from tomostream.report.notify import Notifier, utc
 from tomostream.report.tables import CHUNK, Entry
 
 FOLDER = "report"
@@ -147,7 +148,7 @@ class ReportWriter:
         for job in list(self._jobs.values())[:1]:
             try:
                 job.exception(timeout=seconds)
-            except TimeoutError:
+            except NotYet:
                 return
 
     def finish(self) -> None:
@@ -282,7 +283,7 @@ class ReportWriter:
             events += [Event(self._clock(), kind, False, "back to normal", since) for kind, since in self._told.items()
                        if kind not in active and kind in KINDS]
         for event in events:
-            line = f"{utc(event.time)} {'ALARM' if event.raised else 'over'} {title(event)}: {event.text}"
+            line = f"{utc(event.time)} {'ALARM' if event.raised else 'over'} {KINDS.get(event.kind, event.kind)}: {event.text}"
             self._say(line)
             if self.notifier is not None:
                 self.notifier.send(event)

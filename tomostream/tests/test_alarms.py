@@ -137,6 +137,12 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         event, = alarms.take_events()
         self.assertIn("it is cut short", event.text)
 
+    def test_a_movie_that_fails_twice_is_counted_once(self):
+        alarms = Alarms()
+        for n, movie in enumerate(("m1", "m1", "m2")):
+            alarms.tilt(n, movie, failed="it is cut short")
+        self.assertEqual((alarms.active["movie-failed"].items, alarms.active["movie-failed"].count), (("m1", "m2"), 2))
+
     def test_nothing_is_raised_while_the_session_rests_for_less_than_its_rhythm(self):
         alarms = Alarms()
         alarms.session(SessionFacts(seconds_since_movie=1000.0, rhythm_s=400.0), 1.0)

@@ -490,7 +490,7 @@ class TestCommand(WithProject):
         first.release()
         self.assertEqual(self.run_command(self.project.path)[0], 0)
 
-    def test_the_page_is_written_in_the_background_by_a_process_of_lowest_priority(self):
+    def test_the_page_is_written_in_the_background_by_a_process_of_low_priority(self):
         self.project.whole("TS_01")
         process = background.start(self.project.path, ["quality_least=0.95"])
         try:
@@ -498,7 +498,7 @@ class TestCommand(WithProject):
                 if os.path.exists(self.path("series", "TS_01", "data.js")):
                     break
                 threading.Event().wait(0.1)
-            self.assertEqual(os.getpriority(os.PRIO_PROCESS, process.pid), 19)
+            self.assertEqual(os.getpriority(os.PRIO_PROCESS, process.pid), report.NICE)
             self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
         finally:
             process.terminate()

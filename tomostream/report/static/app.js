@@ -116,6 +116,7 @@
       h("a", { class: "brand", href: "#" }, "tomostream"),
       h("h1", {}, id === null ? session.project : h("a", { href: "#" }, session.project)),
       h("span", { class: "pill", id: "pulse" }), h("span", { class: "grow" }),
+      session.pictures_waiting > 2 ? h("span", { class: "pill" }, "pictures of " + session.pictures_waiting + " series to come") : null,
       Object.keys(session.protocols).length && session.running
         ? h("span", { class: "muted small" }, Object.entries(session.protocols).map(([name, what]) => name + " " + what).join(" · ")) : null]
       .filter(Boolean));
