@@ -70,6 +70,7 @@ class ProjectStatus:
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
+        self.commands: dict[str, str] = {}
         self.last_event: float | None = None
         self.folders: dict[str, str] = {}
         self._readers: dict[str, ledger.LedgerReader] = {}
@@ -89,6 +90,8 @@ class ProjectStatus:
                     self.waiting[name] = entry.reason
                 else:
                     self.waiting.pop(name, None)
+                    if "command" in entry.evidence:
+                        self.commands[name] = str(entry.evidence["command"])
         return news
 
     def _find(self) -> None:

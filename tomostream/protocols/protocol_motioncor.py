@@ -8,7 +8,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import motioncorr
 from motioncorr.constants import MOTIONCOR_HOME
@@ -62,6 +62,7 @@ class Aligned:
 
     files: dict[str, str]
     drift: float
+    command: str = ""
 
 
 class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
@@ -107,6 +108,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._program = engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND)
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._template_args: dict[str, str] | None = None
+        self._command_told = False
         self._new: list = []
         self._reader = self.row_reader(self.inputMovies)
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
@@ -192,7 +194,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                 said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
         else:
             said = self.run_program(self._program.command, arguments, log)
-        return self._collect_files(target, folder, said)
+        return replace(self._collect_files(target, folder, said), command=f"{self._program.command} {arguments}")
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
         args = dict(self._template_args)
@@ -269,6 +271,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         evidence = {"version": task.version, "drift_px": round(result.drift, 3), "file": result.files[MICROGRAPHS]}
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
+        if not self._command_told:              # those of the other movies differ in the names of the files alone
+            self._command_told = True
+            self.tell("", ledger.SESSION, f"{task.key} was aligned with: {result.command}", {"command": result.command})
         self.tell(task.key, ledger.ALIGNED, f"aligned, drift {result.drift:.1f} px", evidence)
 
     def found_evidence(self, key: str, version: int) -> dict:

@@ -353,7 +353,8 @@ class ReportWriter:
             "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
             "alarms": [asdict(alarm) for alarm in self.alarms.active.values()],
             "history": [asdict(event) for event in list(self.alarms.history)[-50:]],
-            "kinds": KINDS, "trouble": self.notifier.trouble if self.notifier else "",
+            "kinds": KINDS, "movie_command": follower.commands.get("motioncor", ""),
+            "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}

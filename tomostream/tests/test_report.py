@@ -95,6 +95,12 @@ class TestWhatIsWritten(WithProject):
             self.assertIn(column["name"], text)
             self.assertTrue(column["meaning"])
 
+    def test_the_command_of_the_movies_is_on_the_page(self):
+        self.project.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", command="motioncor -InTiff a.tif")
+        self.project.whole("TS_01")
+        self.writer().finish()
+        self.assertEqual(self.read("data", "session.js")["movie_command"], "motioncor -InTiff a.tif")
+
     def test_a_session_in_progress_counts_movies_and_series_by_state(self):
         self.project.whole("TS_01")
         self.project.acquire("TS_02", tilts=3)

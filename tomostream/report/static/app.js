@@ -482,7 +482,10 @@
   function commandCard(data) {
     const facts = data.facts;
     if (!facts.commands.length) return "";
-    return h("section", { class: "card" }, h("h2", {}, "Commands, as they were run"), facts.commands.map(command => h("pre", {}, command)),
+    return h("section", { class: "card" }, h("h2", {}, "Commands, as they were run"), 
+      state.session.movie_command ? [h("p", { class: "small muted", style: { margin: 0 } }, "The first movie of the session; the others differ in the names of the files alone."),
+        h("pre", {}, state.session.movie_command), h("p", { class: "small muted", style: { margin: 0 } }, "This series:")] : null,
+      facts.commands.map(command => h("pre", {}, command)),
       h("p", { class: "small muted", style: { margin: 0 } }, [facts.program, "tomostream " + state.session.version,
         facts.tilt_axis_source ? "first tilt axis: " + facts.tilt_axis_source : "", facts.voltage_kV ? facts.voltage_kV + " kV" : ""].filter(Boolean).join(" · ")));
   }
