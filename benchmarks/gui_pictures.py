@@ -126,12 +126,21 @@ def choose_view(window, name: str) -> None:
             widget.set(name)
 
 
+def select(view, run) -> None:
+    """A click on a box."""
+    items = [node.item for node in view.project.getRunsGraph().getNodes()
+             if node.run is not None and node.run.getObjId() == run.getObjId() and hasattr(node, "item")]
+    for item in items:
+        view.runsGraphCanvas.selectItem(item)
+        view._runItemClick(item)
+
+
 def summaries(window, camera: Camera, runs: dict[str, object]) -> None:
     """Each run selected: the project window with its summary and its methods."""
     view = window.getViewWidget()
     for name, run in runs.items():
         with camera.watching(f"summary of {name}"):
-            view._selectItemProtocol(run)
+            select(view, run)
             camera.take(window.root, f"summary_{name}")
             text = " ".join(run.summary() + run.methods())
             if "Error" in text or "Traceback" in text:
@@ -155,6 +164,28 @@ def forms(window, camera: Camera, runs: dict[str, object], expert: bool) -> None
             for number, tab in enumerate(tabs_of(form)):
                 tab.select(number)
                 camera.take(form.root, f"form_{name}" + (f"_{number + 1}" if number else ""))
+            form.root.destroy()
+
+
+def wands(window, camera: Camera, runs: dict[str, object]) -> None:
+    """The wizards of ours: what they fill in and say."""
+    from pyworkflow.gui.form import FormWindow
+
+    for name, run in runs.items():
+        with camera.watching(f"wizards of {name}"):
+            copy = window.project.newProtocol(run.getClass())
+            copy.copyDefinitionAttributes(run)
+            form = FormWindow(f"Protocol Run: {run.getClassName()}", copy, lambda *_: None, window)
+            said: list[str] = []
+            form.showInfo = lambda text, *_, said=said: said.append(text)
+            for wizard in {each for each in form.wizards.values() if each.__module__.startswith("tomostream.")}:
+                wizard().show(form)
+            if said:
+                print("\n".join(said))
+                form.adjustSize()
+                form.root.geometry("+20+10")
+                form.root.deiconify()
+                camera.take(form.root, f"wizard_{name}")
             form.root.destroy()
 
 
@@ -220,6 +251,7 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     summaries(window, camera, runs)
     camera.take(window.root, "project")
     forms(window, camera, runs, expert)
+    wands(window, camera, runs)
     viewers(window, camera, runs)
     import matplotlib.pyplot
 
