@@ -9,7 +9,9 @@
 Simulated acquisitions; stand-ins of fixed run time for MotionCor3 and AreTomo2. Measured from outside: the times at which
 the simulator wrote a movie, and at which a row was seen in an output set by a reader that looks at the files every 20 ms.
 "minus programs" subtracts the run times of the programs (MotionCor of the last movie, AreTomo of the series), as they logged
-them. The first series of the upstream chain holds the time in which its protocols start: each waits for its input to exist.
+them. The first two series are shown apart: from them tomostream learns how many tilts a series has (`--tilts-given` says it
+in the form instead); until then a series is over when it has been still for longer than its rhythm allows, 10 s at least.
+The first series of the upstream chain also holds the time in which its protocols start: each waits for its input to exist.
 """
 
 from __future__ import annotations
@@ -100,8 +102,10 @@ class Observer(threading.Thread):
 
 # ---------------------------------------------------------------------- the two chains
 def start_tomostream(session: Session, options: argparse.Namespace) -> None:
+    given = {"compose.expectedTilts": RHYTHMS[options.now][3]} if options.tilts_given else {}
     session.run("--timeout", str(options.hold), "--quiet", engine="gpu", settings={
-        "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.gpuList": "0 2 3 4", "aretomo.gpuList": "1 5",
+        **given,
+        "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.gpuList": "10 11 12 13", "aretomo.gpuList": "14 15",
         "motioncor.numberOfThreads": options.threads, "aretomo.numberOfThreads": 3})
     wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
 
@@ -172,8 +176,8 @@ def measured(session: Session, seen: Seen, written: dict[str, tuple[str, float]]
     last: dict[str, tuple[float, str]] = {}
     for movie, (series, moment) in written.items():
         last[series] = max(last.get(series, (0.0, "")), (moment, movie))
-    stages: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for series, (moment, movie) in sorted(last.items()):
+    stages: dict[tuple[str, bool], list[tuple[float, float]]] = defaultdict(list)
+    for number, (series, (moment, movie)) in enumerate(sorted(last.items(), key=lambda item: item[1])):
         aligning = runs.get(("MotionCor3", os.path.splitext(movie)[0]), 0.0)
         programs = {IMPORT: 0.0, MOTIONCOR: aligning, COMPOSE: aligning,
                     ARETOMO: aligning + runs.get(("AreTomo2", series), 0.0)}
@@ -181,7 +185,7 @@ def measured(session: Session, seen: Seen, written: dict[str, tuple[str, float]]
             movies = [name for name, (owner, _) in written.items() if owner == series]
             moments = [seen.first.get((stage, name)) for name in (movies if stage in (IMPORT, MOTIONCOR) else [series])]
             if None not in moments:
-                stages[stage].append((max(moments) - moment, max(moments) - moment - programs[stage]))
+                stages[stage, number >= 2].append((max(moments) - moment, max(moments) - moment - programs[stage]))
     aligned = [moment for (stage, _), moment in seen.first.items() if stage == MOTIONCOR]
     first = min(moment for _, moment in written.values())
     return {"stages": stages, "series": len(last), "movies": len(written),
@@ -212,15 +216,16 @@ def percentile(values: list[float], part: float) -> float:
 
 
 def show(chain: str, rhythm: str, result: dict) -> None:
-    for stage in ORDER:
-        pairs = result["stages"].get(stage, [])
-        if not pairs:
-            print(f"{chain:11s} {rhythm:9s} {STAGES[stage]:14s}    none of {result['series']}")
-            continue
-        total, own = ([pair[index] for pair in pairs] for index in (0, 1))
-        print(f"{chain:11s} {rhythm:9s} {STAGES[stage]:14s} {len(pairs):3d}/{result['series']:<3d}"
-              f" {statistics.median(total):8.2f} {percentile(total, 0.95):8.2f}"
-              f" {statistics.median(own):8.2f} {percentile(own, 0.95):8.2f}")
+    for later, words in ((False, "series 1-2"), (True, "the others")):
+        for stage in ORDER:
+            pairs = result["stages"].get((stage, later), [])
+            if not pairs:
+                print(f"{chain:11s} {rhythm:9s} {words:11s} {STAGES[stage]:14s}    none")
+                continue
+            total, own = ([pair[index] for pair in pairs] for index in (0, 1))
+            print(f"{chain:11s} {rhythm:9s} {words:11s} {STAGES[stage]:14s} {len(pairs):3d}"
+                  f" {statistics.median(total):9.2f} {percentile(total, 0.95):8.2f}"
+                  f" {statistics.median(own):9.2f} {percentile(own, 0.95):8.2f}")
     print(f"{chain:11s} {rhythm:9s} {result['per_second']:.2f} movies a second from the first file; idle "
           f"{result['idle']:.2f} CPU-s a minute a protocol", flush=True)
 
@@ -231,16 +236,18 @@ def main() -> int:
     parser.add_argument("--upstream", action="store_true", help="measure the upstream chain too")
     parser.add_argument("--only-upstream", action="store_true")
     parser.add_argument("--shortest", action="store_true", help="the shortest settings that upstream's forms take")
+    parser.add_argument("--tilts-given", action="store_true", help="tomostream is told the number of tilts")
     parser.add_argument("--seconds", default="0.5,2", help="run times of the two stand-ins (default 0.5,2)")
     parser.add_argument("--threads", type=int, default=3, help="threads of the protocols as in their forms (default 3)")
     parser.add_argument("--hold", type=int, default=3600, help="time without a movie after which the import ends, s")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of measuring what idling costs")
     parser.add_argument("--max-wait", type=float, default=420.0, help="seconds to wait for the last tomogram")
     options = parser.parse_args()
-    print(f"{'':36s} series   median     95 %   median     95 %\n{'s from the last movie of a series':36s}        "
-          f"        all          minus programs")
+    print(f"{'s from the last movie of a series':48s}{'n':>4s}{'median':>10s}{'95 %':>9s}{'median':>10s}{'95 %':>9s}\n"
+          f"{'':48s}{'all':>23s}{'minus programs':>19s}")
     for rhythm in options.rhythm or ["steady", "fast", "in turns", "burst"]:
         for upstream in ([True] if options.only_upstream else [False, True] if options.upstream else [False]):
+            options.now = rhythm
             show("upstream" if upstream else "tomostream", rhythm, run_chain(rhythm, upstream, options))
     return 0
 

@@ -31,9 +31,9 @@ def main(path: str, frames: str, mdocs: str, settings: dict[str, dict]) -> None:
         "import": {"filesPath": frames, "filesPattern": "*.tif", "voltage": 300.0, "sphericalAberration": 2.7,
                    "amplitudeContrast": 0.1, "magnification": 42000, "samplingRate": 6.0, "dosePerFrame": 1.0,
                    "dataStreaming": True},
-        "motioncor": {"patchX": 1, "patchY": 1, "doApplyDoseFilter": False, "gpuList": "0"},
+        "motioncor": {"patchX": 1, "patchY": 1, "doApplyDoseFilter": False, "gpuList": "16"},
         "compose": {"filesPath": mdocs, "mdocPattern": "*.mdoc"},
-        "aretomo": {"binFactor": 2, "alignZ": 20, "tomoThickness": 40, "gpuList": "1"}}
+        "aretomo": {"binFactor": 2, "alignZ": 20, "tomoThickness": 40, "gpuList": "17"}}
     protocols: dict = {}
     for name, class_name in CLASSES.items():
         protocol = project.newProtocol(domain.findClass(class_name))

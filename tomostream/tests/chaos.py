@@ -279,6 +279,7 @@ def make_unreadable(session: Session, round_: Round) -> None:
 
 def fill(session: Session, round_: Round) -> None:
     """Nothing can be written in the project for a while."""
+    wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
     filler = os.path.join(session.folder, "filler")
     with open(filler, "wb") as file:
         try:

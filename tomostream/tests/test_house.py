@@ -146,10 +146,10 @@ class TestTheForms(unittest.TestCase):
                   "numberOfThreads", "numberOfMpi", "useGpu", "gpuList", "_objLabel", "_objComment"}
         wrong, seen = [], 0
         for protocol, name, param in self.parameters():
-            if name in hidden or isinstance(param, params.LabelParam):
+            if name in hidden or isinstance(param, params.LabelParam) or str(param.condition.get()) == "False":
                 continue
             seen += 1
-            if not param.label.get() or not param.help.get():
+            if not param.label.get() or not self.helps(param):
                 wrong.append((protocol, name))
         self.assertGreater(seen, 60)
         self.assertEqual(wrong, [])
@@ -166,6 +166,11 @@ class TestTheForms(unittest.TestCase):
                 unknown = [key for key in entry if key not in common and protocol.getParam(key) is None
                            and not hasattr(protocol, key)]
                 self.assertEqual(unknown, [], f"{os.path.basename(path)} {entry['object.className']}")
+
+    @staticmethod
+    def helps(param) -> bool:
+        """A line of several fields may say it once, for all of them or for one."""
+        return bool(param.help.get() or any(each.help.get() for _, each in getattr(param, "iterParams", tuple)()))
 
     def test_labels_are_short_enough_for_the_box(self):
         self.assertEqual([name for name, protocol in self.protocols.items() if len(protocol._label) > 14], [])

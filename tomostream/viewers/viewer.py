@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import pathlib
 import webbrowser
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from pwem.viewers import EmPlotter, EmProtocolViewer
 from pyworkflow.config import Config
@@ -32,7 +34,7 @@ class StreamViewer(EmProtocolViewer):
     _label = "tomostream results"
     _targets: list = []
     #: Output -> what the button says.
-    outputs: dict[str, str] = {}
+    outputs: Mapping[str, str] = MappingProxyType({})
 
     def _defineParams(self, form):
         form.addSection(label="Results")
@@ -109,7 +111,7 @@ class TomoStreamImportViewer(StreamViewer):
 
     _label = "import movies: results"
     _targets = [ProtTomoStreamImportMovies]
-    outputs = {"outputMovies": "Movies"}
+    outputs = MappingProxyType({"outputMovies": "Movies"})
 
 
 class TomoStreamMotionCorViewer(StreamViewer):
@@ -117,8 +119,8 @@ class TomoStreamMotionCorViewer(StreamViewer):
 
     _label = "motioncor: results"
     _targets = [ProtTomoStreamMotionCor]
-    outputs = {"micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
-               "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"}
+    outputs = MappingProxyType({"micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
+               "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"})
 
     def define_plots(self, form):
         form.addParam("showDrifts", params.LabelParam, label="Drift of all movies",
@@ -160,7 +162,7 @@ class TomoStreamComposeViewer(StreamViewer):
 
     _label = "compose series: results"
     _targets = [ProtTomoStreamComposeTS]
-    outputs = {"tiltSeries": "Tilt series"}
+    outputs = MappingProxyType({"tiltSeries": "Tilt series"})
 
 
 class TomoStreamAreTomoViewer(StreamViewer):
@@ -168,8 +170,8 @@ class TomoStreamAreTomoViewer(StreamViewer):
 
     _label = "aretomo: results"
     _targets = [ProtTomoStreamAreTomo]
-    outputs = {"Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
-               "FailedTiltSeries": "Tilt series that failed"}
+    outputs = MappingProxyType({"Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
+               "FailedTiltSeries": "Tilt series that failed"})
 
     def define_plots(self, form):
         self._series = results.series(self.folder)[:SERIES_OFFERED]
