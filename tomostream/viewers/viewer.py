@@ -119,8 +119,9 @@ class TomoStreamMotionCorViewer(StreamViewer):
 
     _label = "motioncor: results"
     _targets = [ProtTomoStreamMotionCor]
-    outputs = MappingProxyType({"micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
-               "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"})
+    outputs = MappingProxyType({
+        "micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
+        "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"})
 
     def define_plots(self, form):
         form.addParam("showDrifts", params.LabelParam, label="Drift of all movies",
@@ -170,8 +171,9 @@ class TomoStreamAreTomoViewer(StreamViewer):
 
     _label = "aretomo: results"
     _targets = [ProtTomoStreamAreTomo]
-    outputs = MappingProxyType({"Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
-               "FailedTiltSeries": "Tilt series that failed"})
+    outputs = MappingProxyType({
+        "Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
+        "FailedTiltSeries": "Tilt series that failed"})
 
     def define_plots(self, form):
         self._series = results.series(self.folder)[:SERIES_OFFERED]
