@@ -23,6 +23,8 @@ KINDS = {
     "counts": "Low counts", "defocus": "Defocus", "axis": "Tilt axis", "thickness": "Thickness", "residual": "Residual",
     "quality": "Alignment quality", "silence": "Nothing arrives", "behind": "Processing is behind",
     "disk": "Disk nearly full"}
+#: How the engine begins its note on an alignment that must not be believed, whatever its quality.
+DOUBT = "do not trust"
 #: Items that an alarm names; the others are counted.
 MOST_ITEMS = 20
 
@@ -50,7 +52,7 @@ class Thresholds:
     thickness_most_A: float | None = 5000.0
     #: Uncertainty (sigma) of the shift of a tilt, px.
     residual_px: float | None = 5.0
-    #: Quality of the alignment, 0 to 1.
+    #: Quality of the alignment, 0 to 1; one that is not to be trusted by its own words raises the alarm at any quality.
     quality_least: float | None = 0.3
     #: Nothing came for so many times the longest usual gap, and for `silence_least_minutes`.
     silence_factor: float | None = 3.0
@@ -404,9 +406,11 @@ def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
     if thick is not None and limits.thickness_least_A is not None and thick < limits.thickness_least_A:
         found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, less than "
                              f"{limits.thickness_least_A / 10:.0f}"))
-    if facts.quality is not None and limits.quality_least is not None and facts.quality < limits.quality_least:
-        found.append(Finding("quality", f"alignment quality {facts.quality:.2f}"
-                             + (f": {facts.quality_note}" if facts.quality_note else "")))
+    doubtful = facts.quality_note.startswith(DOUBT)
+    if limits.quality_least is not None and (
+            doubtful or (facts.quality is not None and facts.quality < limits.quality_least)):
+        figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
+        found.append(Finding("quality", f"alignment quality {figure}" + (f": {facts.quality_note}" if doubtful else "")))
     return found
 
 

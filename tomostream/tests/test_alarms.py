@@ -76,6 +76,11 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
                          {"thickness", "quality", "residual", "defocus", "drift"})
         self.assertEqual(self.found(done("a", thickness_A=200.0)), {"thickness"})
 
+    def test_an_alignment_that_is_not_to_be_trusted_is_told_at_any_quality(self):
+        finding, = judge_series(done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used"), Thresholds())
+        self.assertEqual((finding.kind, finding.text), ("quality", "alignment quality 0.69: do not trust: only 8 tilts are used"))
+        self.assertEqual(self.found(done("a", quality=0.9, quality_note="trust")), set())
+
     def test_a_failed_series_says_why(self):
         finding, = judge_series(SeriesFacts("a", state="failed", reason="two tilts only"), Thresholds())
         self.assertEqual((finding.kind, finding.text), ("series-failed", "two tilts only"))

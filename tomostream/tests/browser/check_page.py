@@ -6,9 +6,12 @@ Pictures of what was seen are left in FOLDER (by default `browser-pictures`), to
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import sys
 import tempfile
+import threading
 import unittest
 from urllib.parse import quote
 
@@ -23,6 +26,11 @@ HOSTILE = "</script><img src=x onerror=window.hacked=1>\"'&/../\u202eTS"
 ROWS = "document.querySelectorAll('#body tr').length"
 NAMES = "[...document.querySelectorAll('#body td.id')].map(cell => cell.textContent)"
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 class TestPage(unittest.TestCase):
@@ -153,6 +161,21 @@ class TestPage(unittest.TestCase):
         self.picture("series-finished")
         self.browser.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}))")
         self.browser.until("location.hash === '#/series/TS_01'")
+
+    def test_any_static_web_server_will_do(self):
+        self.project.whole("TS_00")
+        page = self.write()
+        handler = functools.partial(QuietFiles, directory=page.out)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            self.browser.open(f"http://127.0.0.1:{server.server_address[1]}/#/series/TS_00")
+            self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
+            wanted = self.browser.run("return performance.getEntriesByType('resource').map(each => new URL(each.name).hostname)")
+            self.assertEqual(set(wanted), {"127.0.0.1"})
+            self.browser.open("about:blank")
+            server.shutdown()
+            thread.join()
 
     def test_a_page_that_is_no_longer_written_says_so(self):
         self.project.whole("TS_00")
