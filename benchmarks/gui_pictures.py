@@ -223,7 +223,7 @@ def viewers(window, camera: Camera, runs: dict[str, object]) -> None:
             form.root.geometry("+60+60")
             form.root.deiconify()
             camera.take(form.root, f"viewer_{name}")
-            for field in viewer.plot_handlers():
+            for field in set(viewer.plot_handlers()) - {"showPage"}:        # that one would start a browser
                 with camera.watching(f"{field} of {name}"):
                     plots(viewer, camera, name, field)
             form.root.destroy()

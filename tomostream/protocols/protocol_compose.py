@@ -85,12 +85,12 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _define_streaming(self, form) -> None:
         form.addSection(label="Streaming")
-        form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt",
+        form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt (s, m, h)",
                       help="Upper bound: a series of which nothing new came for so long is taken as it is. Most series are "
                            "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
                            "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
                            "are minutes and hours.")
-        form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series",
+        form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
                       help="The protocol ends when nothing new came for so long. It ends at once when its input is closed "
                            "and every mdoc is decided.")
         page.define_params(form)

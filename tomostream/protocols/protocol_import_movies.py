@@ -78,7 +78,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         form.getParam("dataStreaming").default.set(True)
         forms.hide(form, ["dataStreaming"])         # it always streams
         forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
-                                "timeout": "End when no new movie came for", "fileTimeout": "Longest wait for one file"})
+                                "timeout": "End when no new movie came for (s, m, h)",
+                                "fileTimeout": "Longest wait for one file (s, m, h)"})
         form.getParam("timeout").help.set(
             "Time without any new movie after which the import ends and closes its output. A number is seconds; "
             "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
@@ -96,6 +97,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                               "every so many seconds. 1 to 10 s are reasonable.")
         copy = form.getParam("copyFiles")
         copy.label.set("Copy movies into the project?")
+        copy.expertLevel.set(params.LEVEL_NORMAL)
         copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
                       "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
 

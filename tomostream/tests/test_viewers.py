@@ -125,7 +125,8 @@ class TestResults(RunCase):
         page = os.path.join(self.project, "report", "index.html")
         os.makedirs(os.path.dirname(page))
         open(page, "w", encoding="utf-8").close()
-        self.assertEqual(results.report_page(self.project), page)
+        self.assertEqual(results.report_page(self.project), pathlib.Path(page).as_uri())
+        self.assertTrue(results.series_page(self.project, "a/b #1").endswith("index.html#/series/a%2Fb%20%231"))
 
 
 class TestPlots(unittest.TestCase):
@@ -247,7 +248,7 @@ class TestViewers(RunCase):
         viewer = self.viewer("ProtTomoStreamImportMovies")
         with mock.patch("webbrowser.open", return_value=False):
             views = viewer._open_report()
-        self.assertIn(str(page), views[0]._msg)
+        self.assertIn(page.as_uri(), views[0]._msg)
 
 
 if __name__ == "__main__":

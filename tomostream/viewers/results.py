@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import urllib.parse
 from dataclasses import dataclass
 
 from tomostream import ledger
@@ -146,7 +148,7 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
 
 
 def report_page(project: str) -> str:
-    """Path of the live page.
+    """Address of the live page.
 
     Raises
     ------
@@ -155,7 +157,17 @@ def report_page(project: str) -> str:
     path = os.path.join(project, REPORT_PAGE)
     if not os.path.exists(path):
         raise NoResult(f"This project has no live report yet. This makes it: tomostream report {project}")
-    return path
+    return pathlib.Path(os.path.abspath(path)).as_uri()
+
+
+def series_page(project: str, series_id: str) -> str:
+    """Address of the page of one series in the live report.
+
+    Raises
+    ------
+    NoResult : the project has no report.
+    """
+    return f"{report_page(project)}#/series/{urllib.parse.quote(series_id, safe='')}"
 
 
 def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, ledger.Entry]:

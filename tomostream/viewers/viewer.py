@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import webbrowser
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -80,13 +79,13 @@ class StreamViewer(EmProtocolViewer):
         return shown
 
     def _open_report(self, param=None):
-        try:
-            page = results.report_page(self.project_path)
-        except results.NoResult as problem:
-            return [self.infoMessage(str(problem), title="No report")]
-        if not webbrowser.open(pathlib.Path(page).as_uri()):
-            return [self.infoMessage(f"No browser could be started here. The page is {page}", title="Live report")]
-        return []
+        return self._told(lambda: self._browse(results.report_page(self.project_path)))()
+
+    def _browse(self, address: str) -> list:
+        """Open an address in the browser of this desktop; where there is none, say the address."""
+        if webbrowser.open(address):
+            return []
+        return [self.infoMessage(f"No browser could be started here. The page is {address}", title="Live report")]
 
     def _open_output(self, param: str):
         """The first of the viewers that Scipion knows for this set, as a double click on the output does."""
@@ -182,13 +181,20 @@ class TomoStreamAreTomoViewer(StreamViewer):
         group = form.addGroup("One series")
         group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
                        help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
+        group.addParam("showPage", params.LabelParam, label="Its page in the live report",
+                       help="Slices, film of the tilts, numbers and commands of this series, in the browser.")
         group.addParam("showAlignment", params.LabelParam, label="Alignment of its tilts",
                        help="Shift of every tilt and its uncertainty in px, and the tilts that were left out, with why.")
         group.addParam("showCtf", params.LabelParam, label="CTF of its tilts",
                        help="Defocus of every tilt in um, and how far the fit reaches in A.")
 
     def plot_handlers(self):
-        return {"showAlignment": self._plot_alignment, "showCtf": self._plot_ctf} if getattr(self, "_series", None) else {}
+        if not self._series:
+            return {}
+        return {"showPage": self._open_page, "showAlignment": self._plot_alignment, "showCtf": self._plot_ctf}
+
+    def _open_page(self):
+        return self._browse(results.series_page(self.project_path, self._series[self.series.get()]))
 
     def _plot_alignment(self):
         series = results.alignment(self.project_path, self.folder, self._series[self.series.get()])
