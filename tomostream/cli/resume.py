@@ -109,7 +109,7 @@ def continue_all(chain, states: dict[str, str], wanted: list[str]) -> None:
     for name in wanted:
         protocol = chain.protocols[name]
         source = project.POINTERS[name][1] if name in project.POINTERS else None
-        if source in wanted:
+        if source in chain.protocols:
             project.wait_for_output(chain, source)
         if states[name] == watch.DEAD:
             mark_dead(chain, protocol)

@@ -424,6 +424,8 @@ class RowReader:
         return self.items[item_id].clone()
 
 
+#: Seconds that a run may take from its launch until its process is seen.
+LAUNCH_SECONDS = 5.0
 #: What `producer_state` gives.
 RUNNING, FINISHED, STOPPED, DEAD, UNKNOWN = "running", "finished", "stopped", "dead", "unknown"
 
@@ -452,7 +454,30 @@ def producer_state(folder: str, protocol_id: int) -> str:
         return STOPPED
     if status is None:
         return UNKNOWN
+    if rows.get(names["_pid"]) in (None, "", "0") and not rows.get(names["_jobId"]):
+        return DEAD if _never_came_up(database, protocol_id) else RUNNING
     return DEAD if _process_gone(rows.get(names["_pid"]), rows.get(names["hostFullName"])) else RUNNING
+
+
+def _never_came_up(database: str, protocol_id: int) -> bool:
+    """A run that was launched and died before it could write its process id: nobody on this machine is at it."""
+    try:
+        if time.time() - os.path.getmtime(database) < LAUNCH_SECONDS:
+            return False
+        processes = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return False
+    project, _, _ = os.path.abspath(database).rpartition(f"{os.sep}Runs{os.sep}")
+    words = {project, os.path.relpath(database, project), str(protocol_id)}
+    return not any(words <= _words_of(pid) for pid in processes)
+
+
+def _words_of(pid: str) -> set[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return set(os.fsdecode(file.read()).split("\0"))
+    except OSError:
+        return set()
 
 
 def _process_gone(pid: str | None, host: str | None) -> bool:

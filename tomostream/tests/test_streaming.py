@@ -565,6 +565,21 @@ class TestTheStateOfAProducer(InAFolder):
         self.run_db(status="running", _pid=str(child.pid), hostFullName=os.uname().nodename)
         self.assertEqual(self.state(), watch.DEAD)
 
+    def test_of_a_run_that_was_launched_and_never_came_up_is_dead(self):
+        self.run_db(status="launched")
+        self.assertEqual(self.state(), watch.RUNNING)       # it may be about to
+        os.utime(self.path("logs", "run.db"), (1, 1))
+        self.assertEqual(self.state(), watch.DEAD)
+
+    def test_of_a_run_that_is_coming_up_is_running(self):
+        os.makedirs(self.path("Runs", "000007_X", "logs"))
+        self.run_db(status="launched")
+        os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
+        os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
+        child = subprocess.Popen(["sh", "-c", "sleep 60", "sh", self.folder, "Runs/000007_X/logs/run.db", "7"])
+        self.addCleanup(lambda: (child.kill(), child.wait()))
+        self.assertEqual(watch.producer_state(self.path("Runs", "000007_X"), 7), watch.RUNNING)
+
     def test_on_another_machine_is_believed(self):
         self.run_db(status="running", _pid="999999999", hostFullName="elsewhere.example.org")
         self.assertEqual(self.state(), watch.RUNNING)
