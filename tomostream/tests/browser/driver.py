@@ -21,12 +21,16 @@ class Browser:
         if driver is None or chromium is None:
             raise FileNotFoundError("chromium and chromedriver are needed: make test-browser installs Debian's")
         self._process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self._url = f"http://127.0.0.1:{self._port()}"
-        answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
-            "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
-            "goog:chromeOptions": {"binary": chromium, "args": [
-                "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
-                "--force-color-profile=srgb", "--disable-background-networking"]}}}})
+        try:
+            self._url = f"http://127.0.0.1:{self._port()}"
+            answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
+                "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"},
+                "goog:chromeOptions": {"binary": chromium, "args": [
+                    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
+                    "--force-color-profile=srgb", "--disable-background-networking"]}}}})
+        except OSError:
+            self._end()
+            raise
         self._url += f"/session/{answer['sessionId']}"
 
     def _port(self) -> str:
@@ -43,10 +47,13 @@ class Browser:
         try:
             self._call("DELETE", "", None)
         finally:
-            self._process.terminate()
-            self._process.wait(10)
-            if self._process.stdout:
-                self._process.stdout.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        if self._process.stdout:
+            self._process.stdout.close()
 
     def _call(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(self._url + path, None if body is None else json.dumps(body).encode(),
