@@ -259,7 +259,10 @@ def measure(case: Case, seed: int, threads: int) -> str:
     begun = time.perf_counter()
     answer = align_series(truth.stack, truth.angles, options)
     seconds = time.perf_counter() - begun
-    ours = residual(truth, answer.tilt_axis_deg, shifts_of(answer), truth.angles + answer.tilt_offset_deg)
+    used = np.array([tilt.used for tilt in answer.tilts])       # one that is left out has no shift to be wrong
+    kept = replace(truth, stack=truth.stack[used], angles=truth.angles[used], true_angles=truth.true_angles[used],
+                   shifts=truth.shifts[used])
+    ours = residual(kept, answer.tilt_axis_deg, shifts_of(answer)[used], kept.angles + answer.tilt_offset_deg)
     axis, shifts = matching(truth, case, threads)
     theirs = residual(truth, axis, shifts, truth.angles)
     torch_result = tiltxcorr(truth, case)
