@@ -10,6 +10,7 @@ A subclass fills in `open_outputs`, `watch`, `decide`, `work` and `register`.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -45,6 +46,10 @@ WORK_FOLDER = ".work"
 GUI_SECONDS = 1.0
 #: Seconds without any event after which a turn is taken all the same.
 IDLE_SECONDS = 2.0
+#: Bytes: with less than this a disk counts as full.
+LEAST_SPACE = 16 << 20
+#: Seconds after which an item that found the disk full is tried again: at first, and at most.
+DISK_SECONDS, MOST_DISK_SECONDS = 5.0, 600.0
 
 
 class BadInput(Exception):
@@ -78,6 +83,7 @@ class Attempt:
     result: object = None
     error: Exception | None = None
     started: float = field(default_factory=time.time)
+    disk_full: bool = False
 
 
 class _Finished:
@@ -209,6 +215,8 @@ class StreamingProtocol(ProtStreamingBase):
         self._ended_steps: list = []
         self._to_confirm: list[tuple[Task, object]] = []
         self._superseded: dict[str, Task] = {}
+        self._held: dict[str, tuple[Task, float]] = {}
+        self._pauses: dict[str, float] = {}
         self._watch_ended = self._complete = self._dirty = self._said_end = False
         self._gui_at, self._jobs, self._jobs_lock = 0.0, [], threading.Lock()
         self._troubles: dict[str, str] = {}
@@ -267,8 +275,9 @@ class StreamingProtocol(ProtStreamingBase):
         if not self._watch_ended:
             self._watch_ended = self.watch()
         self._hand_out(self.decide())
+        self._release()
         self._commit()
-        self._complete = (self._watch_ended and not self.attempts and not self._to_confirm
+        self._complete = (self._watch_ended and not self.attempts and not self._to_confirm and not self._held
                           and not any(output.dirty for output in self.outputs.values()))
         if self._complete and self._close():
             return True
@@ -293,6 +302,9 @@ class StreamingProtocol(ProtStreamingBase):
 
     def _one_failed(self, attempt: Attempt) -> None:
         task, reason = attempt.task, one_sentence(attempt.error)
+        if attempt.disk_full:
+            self._hold(task)
+            return
         if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
             self.tell(task.key, ledger.RETRIED, f"{reason}; it is tried once more", warn=True)
             self._submit(task, tries=2)
@@ -300,6 +312,25 @@ class StreamingProtocol(ProtStreamingBase):
         if attempt.tries > 1:
             reason += " (twice)"
         self.fail(task, reason)
+
+    def _hold(self, task: Task) -> None:
+        """A full disk is no fault of the item: it waits, each time longer, and is tried again."""
+        pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MOST_DISK_SECONDS)
+        self._held[task.key] = (task, time.time() + pause)
+        self.trouble("disk", f"the disk of the project is full ({free_space(self._getPath()) >> 20} MB are free); what cannot be "
+                             "written waits and is tried again. Make room")
+
+    def _release(self) -> None:
+        """Try again what waited for room on the disk."""
+        if not self._held:
+            return
+        now, room = time.time(), free_space(self._getPath()) >= LEAST_SPACE
+        for key, (task, due) in list(self._held.items()):
+            if room and due <= now:
+                del self._held[key]
+                self._hand_out([task])
+        if room and not self._held:
+            self.trouble("disk", "")
 
     def fail(self, task: Task, reason: str) -> None:
         """This item has failed for good."""
@@ -311,6 +342,10 @@ class StreamingProtocol(ProtStreamingBase):
     def _hand_out(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
             if self.done.get(task.key, 0) >= task.version:
+                continue
+            if task.key in self._held:
+                if self._held[task.key][0].version < task.version:
+                    self._held[task.key] = (task, self._held[task.key][1])
                 continue
             running = self.attempts.get(task.key)
             if running is not None:
@@ -326,7 +361,10 @@ class StreamingProtocol(ProtStreamingBase):
         try:
             self.register(task, result)
         except (OSError, ValueError, RuntimeError) as error:
-            self.fail(task, one_sentence(error))
+            if is_full(error, self._getPath()):
+                self._hold(task)
+            else:
+                self.fail(task, one_sentence(error))
             return
         self.done[task.key] = task.version
         self._to_confirm.append((task, result))
@@ -390,6 +428,7 @@ class StreamingProtocol(ProtStreamingBase):
                 attempt.result = self.work(task)
             except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
                 attempt.error = error
+                attempt.disk_full = is_full(error, self._getPath())
 
         self._insertFunctionStep(run, task.key, *task.arguments[:1], prerequisites=[], needsGPU=task.needs_gpu)
         self._steps[-1].attempt = attempt
@@ -571,6 +610,24 @@ class StreamingProtocol(ProtStreamingBase):
                 self._jobs.remove(str(ended))
         self._dirty = True
         self._stepsExecutor.wake()
+
+
+def free_space(path: str) -> int:
+    """Bytes that may still be written to the disk of a path; many where that cannot be told."""
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return LEAST_SPACE
+    return disk.f_bavail * disk.f_frsize
+
+
+def is_full(error: BaseException, path: str) -> bool:
+    """Whether something failed because nothing can be written any more: it says so, or there is no space left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return free_space(path) < LEAST_SPACE
 
 
 def one_sentence(error: BaseException) -> str:

@@ -116,17 +116,16 @@ class OutputSet:
 
     def _put(self, key: str, item, version: int, children: Iterable | None) -> None:
         old = self.ids.get(key)
+        item.setObjId(self.items._idCount + 1 if old is None else old)
         if children is not None:
             self._write_children(item, children)
         if old is None:
             # Not Set.append: it opens the first image for its size, and commits a tilt series before its images.
             self.items._idCount += 1
-            item.setObjId(self.items._idCount)
             self.mapper.insert(item)
             self.items._size.increment()
             self.ids[key] = item.getObjId()
         else:
-            item.setObjId(old)
             self.mapper.updateTo(item)
         if old is not None or version > 1:
             self.connection.execute(_ADD, (self.ids[key], key, version))
@@ -134,13 +133,12 @@ class OutputSet:
 
     def _write_children(self, item, children: Iterable) -> None:
         """Fill the tables of a tilt series (or CTF series): its own, in the same file and the same transaction."""
-        item._mapperPath.set(f"{self.items.getFileName()},{item.getTsId()}")
-        item.load()
+        self.items._setItemMapperPath(item)     # tables are named by tsId in tilt series, by id in CTF series
         mapper = item._getMapper()
         children = list(children)
         if not mapper.doCreateTables:       # a version before, or what a killed run left
             mapper.db.setupCommands(children[0].getObjDict(includeClass=True))
-            mapper.db.executeCommand(f"DELETE FROM {item.getTsId()}_Objects")
+            mapper.db.executeCommand(f"DELETE FROM {item._mapperPath[1]}_Objects")
         item._size.set(0)
         item._idCount = 0
         for number, child in enumerate(children, start=1):      # not item.append: it opens the stack for its size

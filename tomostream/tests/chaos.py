@@ -164,7 +164,7 @@ def play(round_: Round, expected: dict) -> tuple[list[str], float]:
     ------
     Skipped : see there.
     """
-    with place_for(round_) as folder, Session(folder) as session:
+    with place_for(round_) as project, Session(project=project) as session:
         run = start(session)
         wait_until(session, round_.moment)
         before = {name: set(session.keys(name)) for name in ORDER}
@@ -191,7 +191,7 @@ def play(round_: Round, expected: dict) -> tuple[list[str], float]:
 
 @contextmanager
 def place_for(round_: Round) -> Iterator[str | None]:
-    """A folder for the session: on a small disk of its own where the disk is to be filled."""
+    """A place for the project: on a small disk of its own where the disk is to be filled."""
     if round_.kind != "full":
         yield None
         return
@@ -201,7 +201,7 @@ def place_for(round_: Round) -> Iterator[str | None]:
         os.rmdir(folder)
         raise Skipped("a small disk cannot be mounted here")
     try:
-        yield folder
+        yield os.path.join(folder, "proj")
     finally:
         subprocess.run(["umount", "-l", folder], check=False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -280,7 +280,7 @@ def make_unreadable(session: Session, round_: Round) -> None:
 def fill(session: Session, round_: Round) -> None:
     """Nothing can be written in the project for a while."""
     wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
-    filler = os.path.join(session.folder, "filler")
+    filler = os.path.join(os.path.dirname(session.project), "filler")
     with open(filler, "wb") as file:
         try:
             while True:

@@ -54,12 +54,12 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str, every: 
 class Session:
     """An acquisition and a project in a folder of its own. Use as a context: what still runs is ended at the end."""
 
-    def __init__(self, folder: str | None = None, **environment: str) -> None:
+    def __init__(self, folder: str | None = None, project: str | None = None, **environment: str) -> None:
         self._temporary = None if folder else tempfile.mkdtemp(prefix="tomostream-")
         self.folder = os.path.realpath(folder or self._temporary)
         self.acquisition = os.path.join(self.folder, "acq")
         self.frames, self.mdocs = (os.path.join(self.acquisition, name) for name in ("frames", "mdocs"))
-        self.project = os.path.join(self.folder, "proj")
+        self.project = project or os.path.join(self.folder, "proj")
         self.json = os.path.join(self.folder, "out.json")
         self.standin_log = os.path.join(self.folder, "standins.jsonl")
         self.environment = clean_environment(self.folder, STANDIN_LOG=self.standin_log, **environment)

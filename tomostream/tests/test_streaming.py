@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.streaming import executor, orphans, sets, watch
+from tomostream.streaming.protocol import ProgramFailed, is_full
 from tomostream.tests.support import read_property, read_rows, wait_for
 
 
@@ -832,6 +834,19 @@ class TestTheLoop(unittest.TestCase):
 
         self.run_steps(loop, generate, seconds=3600.0)
         self.assertEqual(len(turns), 2)
+
+
+class TestAFullDisk(InAFolder):
+    def test_is_told_by_the_error_or_by_what_lies_behind_it(self):
+        full = OSError(errno.ENOSPC, "No space left on device")
+        behind = RuntimeError("the stack cannot be written")
+        behind.__cause__ = full
+        for error, answer in ((full, True), (OSError(errno.EDQUOT, "quota"), True), (behind, True), (ValueError("no"), False)):
+            self.assertEqual(is_full(error, self.folder), answer, error)
+
+    def test_is_told_by_the_space_when_a_program_only_says_that_it_failed(self):
+        with mock.patch("tomostream.streaming.protocol.free_space", return_value=1000):
+            self.assertTrue(is_full(ProgramFailed("it said nothing"), self.folder))
 
 
 class TestRunningAProgram(InAFolder):
