@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What we write into Scipion's sets can be read the way upstream's protocols and viewers read it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+
+from pyworkflow.config import Config
+
+Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
+
+from pwem.objects import CTFModel  # noqa: E402
+from tomo.objects import (  # noqa: E402
+    CTFTomo,
+    CTFTomoSeries,
+    SetOfCTFTomoSeries,
+    SetOfTiltSeries,
+    TiltImage,
+    TiltSeries,
+    TomoAcquisition,
+)
+
+from tomostream.streaming.sets import OutputSet  # noqa: E402
+
+
+class SetCase(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "set.sqlite")
+
+    def output(self, cls, template) -> OutputSet:
+        items = cls(filename=self.path)
+        items.load()
+        return OutputSet(items, template, "_tsId")
+
+    def reopened(self, output: OutputSet):
+        output.commit()
+        output.items.close()
+        items = type(output.items)(filename=self.path)
+        items.loadAllProperties()
+        self.addCleanup(items.close)
+        return items
+
+
+class TestCtfSeries(SetCase):
+    """Upstream names the tables of a CTF series by the series' id in the set, those of a tilt series by its tsId."""
+
+    @staticmethod
+    def tilts(defoci) -> list[CTFTomo]:
+        found = []
+        for number, defocus in enumerate(defoci, start=1):
+            model = CTFModel()
+            model.setStandardDefocus(defocus, defocus - 500.0, 10.0)
+            ctf = CTFTomo.ctfModelToCtfTomo(model)
+            ctf.setIndex(number)
+            found.append(ctf)
+        return found
+
+    def put(self, output: OutputSet, name: str, defoci, version: int = 1) -> None:
+        series = CTFTomoSeries(tsId=name)
+        output.put(name, series, version, children=self.tilts(defoci))
+
+    def read(self, items) -> dict[str, list[float]]:
+        items._getTiltSeriesFromTsId = lambda name: TiltSeries(tsId=name)       # there is no project here to point into
+        return {series.getTsId(): [round(ctf.getDefocusU()) for ctf in series.iterItems()] for series in items.iterItems()}
+
+    def test_each_series_comes_back_with_its_own_tilts(self):
+        output = self.output(SetOfCTFTomoSeries, CTFTomoSeries(tsId="template"))
+        self.put(output, "TS_01", (30000.0, 31000.0))
+        self.put(output, "TS_02", (40000.0, 41000.0, 42000.0))
+        self.assertEqual(self.read(self.reopened(output)), {"TS_01": [30000, 31000], "TS_02": [40000, 41000, 42000]})
+
+    def test_the_first_tilt_of_the_first_series_is_read_as_the_viewer_reads_it(self):
+        output = self.output(SetOfCTFTomoSeries, CTFTomoSeries(tsId="template"))
+        self.put(output, "TS_01", (30000.0, 31000.0))
+        first = self.reopened(output).getFirstItem()
+        self.assertEqual(first.getSize(), 2)
+        self.assertFalse(first.getFirstItem().hasPhaseShift())
+
+    def test_a_higher_version_takes_the_place_of_the_one_before(self):
+        output = self.output(SetOfCTFTomoSeries, CTFTomoSeries(tsId="template"))
+        self.put(output, "TS_01", (30000.0, 31000.0))
+        self.put(output, "TS_02", (40000.0,))
+        output.commit()
+        self.put(output, "TS_01", (35000.0, 36000.0, 37000.0), version=2)
+        self.assertEqual(self.read(self.reopened(output)), {"TS_01": [35000, 36000, 37000], "TS_02": [40000]})
+
+
+class TestTiltSeries(SetCase):
+    """Tilt series, as upstream iterates them."""
+
+    def test_images_come_back_by_series(self):
+        template = TiltSeries(tsId="template")
+        template.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+        output = self.output(SetOfTiltSeries, template)
+        for name, angles in (("TS_01", (-3.0, 0.0)), ("TS_02", (0.0, 3.0, 6.0))):
+            images = []
+            for index, angle in enumerate(angles, start=1):
+                image = TiltImage()
+                image.setLocation(index, f"{name}.mrcs")
+                image.setTiltAngle(angle)
+                image.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+                images.append(image)
+            series = TiltSeries(tsId=name)
+            series.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+            output.put(name, series, children=images)
+        found = {series.getTsId(): [image.getTiltAngle() for image in series.iterItems()]
+                 for series in self.reopened(output).iterItems()}
+        self.assertEqual(found, {"TS_01": [-3.0, 0.0], "TS_02": [0.0, 3.0, 6.0]})
+
+
+if __name__ == "__main__":
+    unittest.main()
