@@ -38,6 +38,7 @@ STAGES = {IMPORT: "imported", MOTIONCOR: "aligned", COMPOSE: "composed", ARETOMO
 SETS = {IMPORT: "movies.sqlite", MOTIONCOR: "micrographs.sqlite", COMPOSE: "tiltseries.sqlite", ARETOMO: "tomograms.sqlite"}
 UPSTREAM = {IMPORT: "ProtImportMovies", MOTIONCOR: "ProtMotionCorrNewStreaming", COMPOSE: "ProtComposeTS",
             ARETOMO: "ProtAreTomoAlignRecon"}
+UPSTREAM_SETS = {COMPOSE: "tiltseries_composed.sqlite"}
 #: Rhythm -> options of `tomostream simulate`. `burst`: everything at once, for movies per second.
 RHYTHMS = {
     "steady": ("--series", "4", "--tilts", "11", "--interval", "2"),
@@ -82,7 +83,8 @@ class Observer(threading.Thread):
 
     def _look(self, name: str) -> None:
         folder = self.folder(name)
-        path = os.path.join(folder or "", SETS[name])
+        ours = self.classes is CLASSES
+        path = os.path.join(folder or "", SETS[name] if ours else UPSTREAM_SETS.get(name, SETS[name]))
         try:
             status = os.stat(path)
         except OSError:
@@ -241,7 +243,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=3, help="threads of the protocols as in their forms (default 3)")
     parser.add_argument("--hold", type=int, default=3600, help="time without a movie after which the import ends, s")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of measuring what idling costs")
-    parser.add_argument("--max-wait", type=float, default=420.0, help="seconds to wait for the last tomogram")
+    parser.add_argument("--max-wait", type=float, default=700.0, help="seconds to wait for the last tomogram")
     options = parser.parse_args()
     print(f"{'s from the last movie of a series':48s}{'n':>4s}{'median':>10s}{'95 %':>9s}{'median':>10s}{'95 %':>9s}\n"
           f"{'':48s}{'all':>23s}{'minus programs':>19s}")

@@ -164,6 +164,17 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def wait_until_calm(pids: dict[str, int]) -> float:
+    """Until all protocols have taken in what is done; return when."""
+    pause, before = threading.Event(), {pid: cpu_of(pid) for pid in pids.values()}
+    while True:
+        pause.wait(3.0)
+        now = {pid: cpu_of(pid) for pid in pids.values()}
+        if all(now[pid] - before[pid] < 0.1 for pid in now):
+            return time.time()
+        before = now
+
+
 def memory_of(pid: int) -> float:
     with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
@@ -200,7 +211,7 @@ def measure(movies: int) -> None:
         wait_for(lambda: started(session, ARETOMO), 600, "start of the last protocol")
         up = {name: started(session, name) for name in ORDER}
         pids = {name: session.pids(name)[-1] for name in ORDER}
-        threading.Event().wait(15.0)        # until the first full turn is over
+        calm = wait_until_calm(pids)
         idle = {name: cpu_of(pid) for name, pid in pids.items()}
         threading.Event().wait(IDLE_SECONDS)
         idle = {name: (cpu_of(pid) - idle[name]) / IDLE_SECONDS for name, pid in pids.items()}
@@ -215,7 +226,8 @@ def measure(movies: int) -> None:
             size = sum(map(os.path.getsize, glob.glob(os.path.join(session.folder_of(name), "*.sqlite")))) / 2**20
             print(f"  {name:10s} {spent:7.2f} CPU ms a new movie   idle {60 * idle[name]:5.2f} CPU-s a minute   "
                   f"{memory_of(pid):6.0f} MB   sets {size:6.1f} MB   running after {up[name] - began:5.1f} s")
-        print(f"  last movie -> tomogram {done - last:.2f} s", flush=True)
+        print(f"  last movie -> tomogram {done - last:.2f} s; all were calm {calm - began:.0f} s after `tomostream resume`",
+              flush=True)
 
 
 def started(session: Session, name: str) -> float:

@@ -394,11 +394,15 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         source, size, mtime, *_, frames = task.arguments
         self._registered[task.key] = (size, mtime)
         text = f"imported, {frames} frames" if frames else "imported"
+        usual = self._arrivals.usual_frames()
+        short = usual is not None and frames is not None and frames < usual
+        if short:
+            text += f" where the others have {usual}: it was cut off, and is used as it is"
         evidence = {"file": source, "size": size, "mtime": mtime, "version": task.version}
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED,
                       f"the file was written again: version {task.version} replaces the one before", evidence)
-        self.tell(task.key, ledger.IMPORTED, text, evidence)
+        self.tell(task.key, ledger.IMPORTED, text, evidence, warn=short)
 
     def found_evidence(self, key: str, version: int) -> dict:
         size, mtime = self._registered[key]
