@@ -55,8 +55,8 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
     different = different_angles([each.tilt.angle for each in series.exposures.values()])
     if listed > 1 and (different < 2 or (series.only_frames and different < listed / 2)):
-        return Obstacle("angles", f"its {listed} images are at {count(different, 'tilt angle')}: single particles, no tilt series",
-                        False)
+        at = count(different, "tilt angle")
+        return Obstacle("angles", f"its {listed} images are at {at}: single particles, no tilt series", False)
     if listed < policy.min_tilts:
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:

@@ -87,6 +87,9 @@ KNOWN = flags(
     Flag("-Gpu", int, (0, 99), use=Use.SILENT),
 )  # fmt: skip
 
+#: Specimens thicker than this are hardly seen through at 300 kV.
+THICKEST_START_A = 3000.0
+
 
 @dataclass(frozen=True)
 class Input:
@@ -233,6 +236,17 @@ def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
     return _align(arguments, data, data.angles, log)
 
 
+def start_thickness(arguments: Arguments, pixel_size_A: float) -> float | None:
+    """Thickness in A from which the alignment starts; None where -AlignZ is not given.
+
+    -AlignZ is in pixels and its usual 800 is meant for some 2 A a pixel. At 10 A it would be a slab that no electron crosses,
+    from which the search does not find back, so it is cut at what cryo-EM can look through.
+    """
+    if not arguments.given("-AlignZ"):
+        return None
+    return min(arguments.number("-AlignZ") * pixel_size_A, THICKEST_START_A)
+
+
 def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...], log: Log) -> Solution:
     import numpy as np
 
@@ -252,7 +266,7 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
         refine_axis=refine >= 0,
         full_axis_search=axis == 0,
         tilt_cor=-1 if offset or mode < 0 else round(mode),
-        thickness_A=arguments.number("-AlignZ") * data.pixel_size_A if arguments.given("-AlignZ") else None,
+        thickness_A=start_thickness(arguments, data.pixel_size_A),
         dark_tol=arguments.number("-DarkTol"),
         threads=thread_count(arguments),
     )
