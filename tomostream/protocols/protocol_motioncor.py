@@ -156,6 +156,10 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def decide(self) -> Iterable[Task]:
         new, self._new = self._new, []
         if new and self._template_args is None:
+            self._reader.items.loadAllProperties()
+            if self._reader.items.getSamplingRate() is None:
+                self._new = new         # an import that was killed between its first row and what it knows of the set
+                return
             self._prepare()
         for movie in new:
             version = self._reader.version_of(movie.getObjId())
@@ -164,7 +168,6 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
-        self._reader.items.loadAllProperties()
         self.isEER = self._reader.items.getFirstItem().getFileName().lower().endswith(".eer")
         if self._reader.items.getGain() or self._reader.items.getDark() or self.isEER:
             self._convertInputStep()

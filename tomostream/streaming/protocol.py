@@ -469,8 +469,8 @@ class StreamingProtocol(ProtStreamingBase):
         if not known:
             # The file may be there although the project never heard of it: killed before any refresh.
             items = cls(filename=path)
-            if not items._getMapper().doCreateTables:
-                items.loadAllProperties()
+        if not items._getMapper().doCreateTables:
+            items.loadAllProperties()       # the project may know the set as it was before its first item
         items.load()
         output = OutputSet(items, template, key_attribute)
         if setup is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import logging
 import os
 import sqlite3
 import stat
@@ -84,6 +85,7 @@ class Watcher(FileSystemEventHandler):
             if self._observer is None:
                 self._observer = Observer(generate_full_events=True)     # else a file moved in looks like one just made
                 self._observer.daemon = True
+                logging.getLogger("watchdog").setLevel(logging.ERROR)       # it warns of events that come while it stops
                 self._observer.start()
             self._observer.schedule(self, folder, recursive=recursive)
         except OSError:         # the kernel's inotify limit is reached: polling remains

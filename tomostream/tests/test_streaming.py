@@ -19,7 +19,7 @@ from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.streaming import executor, orphans, sets, watch
-from tomostream.streaming.protocol import ProgramFailed, is_full
+from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, is_full
 from tomostream.tests.support import read_property, read_rows, wait_for
 
 
@@ -325,6 +325,15 @@ class TestAnOutput(WithMovies):
         self.put("b.tif")
         self.output.commit()
         self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif")])
+
+    def test_says_of_itself_what_its_file_says_whatever_the_project_remembers(self):
+        protocol = mock.Mock(_getPath=lambda name: self.path(name), outputMovies=SetOfMovies(filename=self.file), outputs={})
+        self.addCleanup(protocol.outputMovies.close)
+        self.assertIsNone(protocol.outputMovies.getSamplingRate())
+        output = StreamingProtocol.open_output(protocol, "outputMovies", SetOfMovies, movie("template"), "_micName",
+                                               "movies.sqlite")
+        self.assertEqual(output.items.getSamplingRate(), 2.0)
+        self.assertEqual(read_property(self.file, "_samplingRate"), "2.0")
 
     def test_replaces_an_item_in_its_row_as_a_higher_version(self):
         self.put("a.tif", "b.tif")
