@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, align_series
+from tomostream.engine.align.offset import decide
+from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge
 
 PIXEL_A = 16.0
 SIDE = 160
@@ -144,6 +146,22 @@ def options(axis: float, **more: object) -> AlignOptions:
 
 def regular(last: float = 48.0, step: float = 6.0) -> np.ndarray:
     return np.arange(-last, last + 0.1, step)
+
+
+@lru_cache(maxsize=4)
+def small_field(seed: int) -> Truth:
+    """31 tilts of a field of 1920 A, 1300 A thick, of few things: their heights have a slope by chance."""
+    random = np.random.default_rng(seed)
+    angles, side, pixel = np.arange(-45.0, 45.1, 3.0), 320, 6.0
+    centres = (random.random((260, 3)) - 0.5) * [4500.0, 3000.0, 1300.0]
+    ball = random.normal(size=(60, 3))
+    points = (centres[:, None] + 60.0 * ball / np.linalg.norm(ball, axis=1)[:, None]).reshape(-1, 3)
+    specimen = Specimen(points, np.ones(len(points)))
+    shifts = random.normal(scale=3.0, size=(len(angles), 2)) * (np.abs(angles) > 0.1)[:, None]
+    clean = [project(specimen, t, 84.0, s, (side, side), pixel) for t, s in zip(angles, shifts, strict=True)]
+    level = np.std(clean[15])
+    stack = [100.0 * (1.0 - 0.05 * (c - c.mean()) / level + 0.1 * random.normal(size=c.shape)) for c in clean]
+    return Truth(np.array(stack, dtype=np.float32), angles, 84.0, shifts, pixel=pixel)
 
 
 class TestDirections(unittest.TestCase):
@@ -292,6 +310,49 @@ class TestHonesty(unittest.TestCase):
         self.assertLess(error, 6.0 * sigma)
         self.assertGreater(error, sigma / 6.0)
         self.assertEqual(answer.quality_note, "trust")
+
+    def test_uncertainties_are_free_of_what_a_shift_of_the_specimen_does(self) -> None:
+        angles = np.radians(np.arange(-45.0, 46.0, 3.0))
+        taken = gauge(np.cos(angles), np.sin(angles))
+        moved = np.stack([3.0 * np.cos(angles) - 2.0 * np.sin(angles), np.full(31, 5.0)], axis=1).ravel()
+        np.testing.assert_allclose(taken @ moved, moved, atol=1e-9)
+        self.assertAlmostEqual(float(np.trace(taken)), 3.0)
+
+    def test_uncertainties_do_not_explode_where_rounding_spoils_the_null_space(self) -> None:
+        information = 1e6 * (31.0 * np.eye(31) - np.ones((31, 31))) + np.random.default_rng(0).normal(size=(31, 31))
+        free = np.eye(31) - np.ones((31, 31)) / 31.0
+        variance = np.diag(bounded_inverse(free @ information @ free))
+        np.testing.assert_allclose(variance, 30.0 / 31.0 / 31.0e6, rtol=1e-2)
+
+    def test_no_uncertainty_is_far_from_the_others_or_zero_in_a_small_field(self) -> None:
+        truth = small_field(0)
+        answer = align_series(truth.stack, truth.angles, options(85.0, pixel_size_A=6.0))
+        sigma = np.array([t.sigma_px for t in answer.tilts])
+        self.assertLess(sigma.max(), 1.0)
+        self.assertGreater(sigma.min(), 1e-3)
+
+    def test_a_small_field_without_a_tilt_of_its_own_gets_no_offset_and_says_that_it_is_uncertain(self) -> None:
+        truth = small_field(0)
+        answer = align_series(truth.stack, truth.angles, options(85.0, pixel_size_A=6.0, thickness_A=720.0))
+        self.assertEqual(answer.tilt_offset_deg, 0.0)
+        self.assertAlmostEqual(answer.thickness_A, 1300.0, delta=260.0)
+        self.assertTrue(answer.quality_note.startswith("trust; the tilt offset is uncertain by"), answer.quality_note)
+
+    def test_an_offset_is_believed_only_where_it_is_significant(self) -> None:
+        self.assertEqual(decide(4.5, 2.9).used, 0.0)
+        self.assertEqual(decide(9.0, 0.5).used, 9.0)
+        self.assertEqual(decide(-9.0, 0.5).used, -9.0)
+
+    def test_an_offset_that_no_specimen_has_is_refused_and_not_trusted(self) -> None:
+        offset = decide(16.0, 0.5)
+        self.assertEqual(offset.used, 0.0)
+        checks = Checks(np.ones((31, 2)), np.full(31, 20.0), 1.0)
+        self.assertRegex(judge(checks, 31, 31, 90.0, offset)[1], "do not trust: .* offset of 16 degrees")
+
+    def test_an_uncertain_offset_leaves_the_shifts_trusted(self) -> None:
+        checks = Checks(np.ones((31, 2)), np.full(31, 20.0), 1.0)
+        note = judge(checks, 31, 31, 90.0, decide(4.5, 2.9))[1]
+        self.assertEqual(note, "trust; the tilt offset is uncertain by 4 degrees")
 
     def test_noise_is_not_trusted(self) -> None:
         noise = np.random.default_rng(3).normal(50.0, 5.0, (13, SIDE, SIDE)).astype(np.float32)

@@ -165,11 +165,12 @@ def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float
     return slope, log_likelihood_ratio(band, model, values, product)
 
 
-def fisher(band: Band, model: Model) -> Floats:
+def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
     """Fisher matrix of the moves, (2 tilts, 2 tilts), order (dX0, dY0, dX1, ...).
 
     F = (2 pi)^2 sum_k w k k^T 2 (delta_ij - M_ij C_ij), M the inverse of the covariance C, with the coefficients' count
-    lowered to those that are independent under the window. Singular for a shift of all tilts together.
+    lowered for each pair of tilts by `share` (tilts, tilts), if given. Exactly singular for a shift of all tilts
+    together: the inverses are of single precision and not quite symmetric, so symmetry is made first.
     """
     kx, ky, weight = band.cells.kx, band.cells.ky, band.cells.weight
     moments = np.stack([kx**2 * weight.sum(axis=1), kx * (weight * ky).sum(axis=1), (weight * ky**2).sum(axis=1)])
@@ -177,7 +178,8 @@ def fisher(band: Band, model: Model) -> Floats:
     coupling = 8.0 * np.pi**2 * np.tensordot(moments, model.coupling.astype(np.float64), axes=(1, 0))
     matrix = np.zeros((2 * count, 2 * count))
     for moment, first, second in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
-        block = coupling[moment].copy()
+        block = 0.5 * (coupling[moment] + coupling[moment].T)
+        block *= 1.0 if share is None else share
         np.fill_diagonal(block, 0.0)
         matrix[first::2, second::2] = block - np.diag(block.sum(axis=1))
     return matrix

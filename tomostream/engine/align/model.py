@@ -27,7 +27,8 @@ class AlignOptions:
     `pixel_size_A` is that of the stack. `tilt_axis_deg` is the start value; with `refine_axis` it is refined, with
     `full_axis_search` it is ignored and searched in [-90, 90). `tilt_cor` is AreTomo's -TiltCor: -1 leaves the tilt
     angles as they are, 0 and 1 measure a tilt offset (the specimen's own tilt) and use it in the alignment; whether the
-    reconstruction uses it is the caller's affair. `thickness_A` is a start value; the thickness is always measured.
+    reconstruction uses it is the caller's affair. The thickness is
+    always measured; `thickness_A` takes no part, since a start that is too thin would not be left again.
     `dark_tol`: an image whose mean is below this fraction of what its tilt angle lets expect is dark.
     """
 
@@ -47,7 +48,8 @@ class TiltResult:
 
     `tx`, `ty` in pixels of the input stack and `rot_deg` as in the module's conventions. `reason` says why a tilt is
     not used ("" when it is). `sigma_px` is the standard deviation of (x, y) in the aligned frame, in pixels of the
-    input stack, from the Fisher matrix; None for a tilt that is not used.
+    input stack, from the Fisher matrix, relative to the other tilts: what a shift of the specimen in X, Y and Z does
+    is taken out; None for a tilt that is not used.
     """
 
     section: int
@@ -65,7 +67,8 @@ class Alignment:
     """A series' alignment; `tilts` in the order of the input stack.
 
     `tilt_offset_deg` is to be added to the nominal angles to have them relative to the specimen's plane.
-    `quality` is a figure between 0 and 1, `quality_note` is "trust" or says in words why not.
+    `quality` is a figure between 0 and 1, `quality_note` begins with "trust" or with "do not trust" and why not; after
+    either it says by how much the tilt offset is uncertain where that is much. An offset that is not significant is 0.
     """
 
     tilts: tuple[TiltResult, ...]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.likelihood import ascend, model_of, signal_share
+from tomostream.engine.align.likelihood import fisher, model_of, signal_share
+from tomostream.engine.align.offset import LARGEST_DEG, Offset
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.spectra import Band
 
@@ -29,16 +30,42 @@ class Checks:
 def standard_deviations(band: Band, pose: Pose) -> Floats:
     """Standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels.
 
-    From the pseudo-inverse of the Fisher matrix (the common shift is free); the window lets only the covered share of
-    the coefficients be independent.
+    From the Fisher matrix, after taking out what a shift of the specimen in X, Y and Z does; the window lets only the
+    covered share of the coefficients be independent.
     """
     model = model_of(band, pose, signal_share(band, pose))
-    _, _, information = ascend(band, model, np.ones(len(band.members), bool), 0, 1.0)
-    weight = np.repeat(np.clip(band.coverage, 0.05, 1.0), 2) ** 0.5
-    inverse = np.linalg.pinv(information * weight[:, None] * weight[None], rcond=1e-8, hermitian=True)
-    sigma = np.sqrt(np.maximum(np.diag(inverse), 0.0)).reshape(-1, 2)
-    sigma[:, 0] *= np.cos(np.radians(pose.tilts_deg[band.members]))
-    return sigma
+    cosines = np.cos(np.radians(pose.tilts_deg[band.members]))
+    scale = np.stack([1.0 / cosines, np.ones_like(cosines)], axis=1).ravel()
+    share = np.sqrt(np.clip(band.coverage, 0.05, 1.0))
+    information = fisher(band, model, np.outer(share, share)) * np.outer(scale, scale)
+    free = np.eye(len(information)) - gauge(cosines, np.sin(np.radians(pose.tilts_deg[band.members])))
+    covariance = bounded_inverse(free @ information @ free)
+    out: Floats = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(-1, 2)
+    return out
+
+
+def gauge(cosines: Floats, sines: Floats) -> Floats:
+    """Projector (2n, 2n) onto what shifts of the specimen in X, Y and Z do to the tilts' (dX cos t, dY)."""
+    design = np.zeros((2 * len(cosines), 3))
+    design[0::2, 0] = cosines
+    design[0::2, 1] = sines
+    design[1::2, 2] = 1.0
+    basis, strengths, _ = np.linalg.svd(design, full_matrices=False)
+    basis = basis[:, strengths > 1e-6 * strengths.max()]
+    out: Floats = basis @ basis.T
+    return out
+
+
+def bounded_inverse(information: Floats) -> Floats:
+    """Inverse of a symmetric matrix outside its null space, which is known to be that of directions already taken out.
+
+    Directions of less than a hundred-thousandth of the mean information are of rounding: they count as null.
+    """
+    values, vectors = np.linalg.eigh(0.5 * (information + information.T))
+    least = 1e-5 * max(float(np.mean(values)), 1e-30)
+    inverse = np.where(values > least, 1.0 / np.maximum(values, least), 0.0)
+    out: Floats = (vectors * inverse) @ vectors.T
+    return out
 
 
 def without_gauge(moves: Floats, tangents: Floats) -> Floats:
@@ -73,10 +100,11 @@ def split_difference_A(bench: Bench, pose: Pose, highest_per_A: float) -> float 
     return float(np.sqrt(np.mean(np.sum(every**2, axis=1))) * bench.images.pixel_A)
 
 
-def judge(checks: Checks, used: int, total: int, span_deg: float, highest_per_A: float) -> tuple[float, str]:
+def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str]:
     """A figure between 0 and 1 and what it is worth in words.
 
-    The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree.
+    The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree. A tilt
+    offset that is not well known does not make the shifts wrong; it is said, after "trust".
     """
     reasons = []
     clear = float(np.mean(np.clip((checks.heights - 4.0) / 8.0, 0.0, 1.0))) if len(checks.heights) else 0.0
@@ -93,5 +121,8 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, highest_per_A:
         reasons.append(f"the tilts used span only {span_deg:.0f} degrees")
     if clear < 0.5:
         reasons.append("most tilts hardly stand out of the noise when they are left out and predicted")
+    if offset.refused():
+        reasons.append(f"the tilts fit best with an offset of {offset.found:.0f} degrees, more than {LARGEST_DEG:.0f}")
     figure = float(np.clip(figure, 0.0, 1.0))
-    return figure, "trust" if not reasons else "do not trust: " + "; ".join(reasons)
+    remark = f"; {offset.remark()}" if offset.remark() else ""
+    return figure, ("trust" if not reasons else "do not trust: " + "; ".join(reasons)) + remark

@@ -18,6 +18,7 @@ from tomostream.engine.align.model import (
     AlignOptions,
     TiltResult,
 )
+from tomostream.engine.align.offset import Offset, decide, uncertainty_deg
 from tomostream.engine.align.pipeline import (
     Bench,
     Say,
@@ -62,11 +63,13 @@ SEARCHES = (
 
 @dataclass(frozen=True)
 class Progress:
-    """The state between stages: pose at the bench's scale, reasons for the tilts that are out of use."""
+    """The state between stages: pose at the bench's scale, reasons for the tilts that are out of use, and what is
+    known of the tilt offset."""
 
     bench: Bench
     pose: Pose
     reasons: dict[int, str]
+    offset: Offset
 
     def excluding(self, misfits: dict[int, str]) -> Progress:
         """Without some tilts, unless too few would remain."""
@@ -111,7 +114,10 @@ def align_series(
             "at least two are needed"
         )
     state = _place(state, options, say)
+    nominal = state.pose.tilts_deg
     state = _refine(state, options, say)
+    if options.tilt_cor >= 0:
+        state = _settle_offset(state, nominal, options, say)
     fine = work_stack(stack, options.pixel_size_A, FINE_A, threads)
     return _finish(state, replace(state.bench, images=fine), angles, say)
 
@@ -158,9 +164,9 @@ def _prepare(
     for section, reason in sorted(reasons.items()):
         say(f"section {section} ({angles[section]:.1f} deg) is set aside: {reason}")
     members = np.array([i for i in range(len(angles)) if i not in reasons], dtype=np.int64)
-    thickness = (options.thickness_A or DEFAULT_THICKNESS_A) / coarse.pixel_A
+    thickness = DEFAULT_THICKNESS_A / coarse.pixel_A  # not the one that is given: from too thin a slab no way leads back
     pose = Pose(angles, float(options.tilt_axis_deg), np.zeros((len(angles), 2)), thickness)
-    return Progress(Bench(coarse, members, threads), pose, reasons)
+    return Progress(Bench(coarse, members, threads), pose, reasons, Offset())
 
 
 def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
@@ -243,6 +249,19 @@ def _fit_geometry(bench: Bench, pose: Pose, options: AlignOptions, search: Searc
     return pose
 
 
+def _settle_offset(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Say) -> Progress:
+    """Keep the tilt offset where it is significant; else go back to the nominal angles and fit the rest again."""
+    search = SEARCHES[-1]
+    sigma = uncertainty_deg(state.bench, state.pose, search.top)
+    offset = decide(float(state.pose.tilts_deg[0] - nominal_deg[0]), sigma)
+    say(f"tilt offset {offset.found:.1f} deg, uncertain by {offset.sigma:.1f} deg: {offset.used:.1f} deg is used")
+    state = replace(state, offset=offset)
+    if offset.used == offset.found:
+        return state
+    pose, _ = maximise(state.bench, state.pose.offset_by(offset.used - offset.found), search.top, 2)
+    return replace(state, pose=_fit_geometry(state.bench, pose, replace(options, tilt_cor=-1), SEARCHES[1]))
+
+
 def _repaired(state: Progress, say: Say) -> Progress:
     """Put slipped tilts back, leave misfits out."""
     far = max(state.bench.images.image_shape) * state.bench.images.pixel_A
@@ -269,7 +288,7 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     heights = np.array([match.height_here for match in matches])
     checks = Checks(sigma, heights, split_difference_A(bench, pose, FINE_TOP))
     span = float(np.ptp(angles[bench.members]))
-    figure, note = judge(checks, len(bench.members), len(angles), span, FINE_TOP)
+    figure, note = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
     return _answer(state, bench, pose, angles, sigma, (figure, note))
 
