@@ -6,9 +6,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 from tomostream.cli.project import scipion_environment
+
+# CI and `nohup` start us with SIGINT ignored, and so would be every program that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "SCIPION_HOME" not in os.environ:
     HOME = tempfile.mkdtemp(prefix="tomostream-tests-")
