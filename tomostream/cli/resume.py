@@ -35,7 +35,8 @@ def main(options: argparse.Namespace) -> int:
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
         chain = project.load(options.project)
-        states = {name: chain.state(name) for name in project.ORDER if name in chain.protocols}
+        states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
+                  for name in project.ORDER if name in chain.protocols}
         wanted = to_continue(states, options.again)
         for line in findings(states, wanted, found(chain.path)):
             run.say(line)

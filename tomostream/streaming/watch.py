@@ -432,11 +432,12 @@ LAUNCH_SECONDS = 5.0
 RUNNING, FINISHED, STOPPED, DEAD, UNKNOWN = "running", "finished", "stopped", "dead", "unknown"
 
 
-def producer_state(folder: str, protocol_id: int) -> str:
+def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> str:
     """Whether the run that makes a set goes on, ended well, was stopped or failed, or died without a word.
 
     Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
-    says it is running and whose process is gone (same machine, not in a queue) is dead.
+    says it is running and whose process is gone (same machine, not in a queue) is dead; `patience` is for how many seconds
+    after its launch a run is believed to be coming up although no process of it is seen.
     """
     database = os.path.join(folder, "logs", "run.db")
     names = {name: f"{protocol_id}.{name}" for name in ("status", "_pid", "hostFullName", "_jobId")}
@@ -457,14 +458,14 @@ def producer_state(folder: str, protocol_id: int) -> str:
     if status is None:
         return UNKNOWN
     if rows.get(names["_pid"]) in (None, "", "0") and not rows.get(names["_jobId"]):
-        return DEAD if _never_came_up(database, protocol_id) else RUNNING
+        return DEAD if _never_came_up(database, protocol_id, patience) else RUNNING
     return DEAD if _process_gone(rows.get(names["_pid"]), rows.get(names["hostFullName"])) else RUNNING
 
 
-def _never_came_up(database: str, protocol_id: int) -> bool:
+def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
     """A run that was launched and died before it could write its process id: nobody on this machine is at it."""
     try:
-        if time.time() - os.path.getmtime(database) < LAUNCH_SECONDS:
+        if time.time() - os.path.getmtime(database) < patience:
             return False
         processes = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:

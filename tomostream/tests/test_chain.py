@@ -18,7 +18,7 @@ from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.support import ORDER, Session
 
 pytestmark = pytest.mark.chain
-SIZE, TILTS, FRAMES, DOSE = 192, 11, 3, 3.0
+SIZE, TILTS, FRAMES, DOSE = 256, 11, 3, 6.0
 
 
 def transform_of(tilt: dict) -> np.ndarray:
@@ -57,7 +57,8 @@ class TestASession(unittest.TestCase):
         run = cls.session.run("--timeout", "10", settings={"compose.time4NextTilt": 12, "aretomo.tomoThickness": 240,
                                                            "aretomo.alignZ": 160})
         cls.session.simulate("--tilts", str(TILTS), "--frames", str(FRAMES), "--size", str(SIZE), "--interval", "0.6",
-                             "--start-delay", "6", "--max-tilt", "45", "--drift", "1", "--thickness", "900")
+                             "--start-delay", "6", "--max-tilt", "30", "--drift", "1", "--thickness", "900",
+                             "--dose", str(DOSE))
         cls.status = run.wait(timeout=240)
         cls.truth = cls.session.truth()["series"][0]
 
@@ -163,7 +164,7 @@ class TestASessionWithABadAndAMissingMovie(unittest.TestCase):
         run = cls.session.run("--timeout", "20", settings={
             "import.fileTimeout": 6, "compose.time4NextTilt": 5, "aretomo.tomoThickness": 240, "aretomo.alignZ": 160})
         cls.session.simulate("--tilts", "9", "--frames", str(FRAMES), "--size", "128", "--interval", "0.6", "--start-delay",
-                             "6", "--max-tilt", "40", "--write", "slow", "--fault", "truncated:1:3",
+                             "6", "--max-tilt", "40", "--write", "slow", "--dose", str(DOSE), "--fault", "truncated:1:3",
                              "--fault", "missing:1:5")
         cls.status = run.wait(timeout=240)
 
