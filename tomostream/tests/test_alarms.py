@@ -280,7 +280,7 @@ class TestSending(unittest.TestCase):
         notifier = Notifier(both, "night", time_out=0.2)
         for _ in range(300):
             notifier.send(self.event)
-        self.assertLess(time.monotonic() - began, 0.5)
+        self.assertLess(time.monotonic() - began, 10.0)         # 300 that waited for the time-out would take a minute
         self.assertIn("wait to be sent", notifier.trouble)
         notifier.close(0.1)
         short = self.send(Destinations(webhook="http://127.0.0.1:1/"))

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -413,12 +412,10 @@ class CommandTest(unittest.TestCase):
             "import sys; from tomostream.engine.aretomo import main; status = main([sys.argv[1]]);"
             "heavy = {'numpy', 'scipy', 'numba', 'pyworkflow'} & set(sys.modules); sys.exit(status or bool(heavy))"
         )
-        start = time.perf_counter()
         for word in ("--help", "--version"):
             done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("tomostream-aretomo", done.stdout)
-        self.assertLess(time.perf_counter() - start, 20)
 
     def test_every_flag_that_upstream_sends_is_known(self) -> None:
         sent = (
