@@ -80,10 +80,15 @@ def begins_another_series(before: MdocFacts, frame: MdocFacts) -> bool:
     return None not in labels and labels[0] != labels[1]
 
 
+def different_angles(angles: Sequence[float]) -> int:
+    """Return how many tilt angles (degrees) differ by more than the stage's read-back error."""
+    ordered = sorted(angles)
+    return 1 + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
+
+
 def _series(folder: str, name: str, frames: Sequence[MdocFacts]) -> MdocFacts | None:
     """Return the tilt series that these frames make, None if they are single particles: many at one angle."""
-    angles = sorted(frame.tilts[0].angle for frame in frames)
-    different = 1 + sum(b - a > SAME_ANGLE for a, b in pairwise(angles))
+    different = different_angles([frame.tilts[0].angle for frame in frames])
     if different < 2 or different < len(frames) / 2:
         return None
     first = frames[0]

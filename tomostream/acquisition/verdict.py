@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.mdoc import SAME_ANGLE
+from tomostream.acquisition.frames import different_angles
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
@@ -69,12 +68,6 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("few", f"{usable} of its {count(listed, 'tilt')} can be used, and {wanted}: "
                                f"{_why_left_out(series, why_missing)}")
     return None
-
-
-def different_angles(angles: Sequence[float]) -> int:
-    """Return how many tilt angles (degrees) differ by more than the stage's read-back error."""
-    ordered = sorted(angles)
-    return 1 + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
 
 
 def _no_tilts(series: Series) -> Obstacle:

@@ -48,7 +48,7 @@ KNOWN = flags(
     Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
          "as 0.01). Second value: below 0 not refined, else refined"),
-    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="thickness to start from; it is measured"),
+    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="not used: the thickness is measured"),
     Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
          "the offset, where it is known"),
@@ -86,9 +86,6 @@ KNOWN = flags(
     Flag("-LogFile", str, (0, 1), use=Use.SILENT),
     Flag("-Gpu", int, (0, 99), use=Use.SILENT),
 )  # fmt: skip
-
-#: Specimens thicker than this are hardly seen through at 300 kV.
-THICKEST_START_A = 3000.0
 
 
 @dataclass(frozen=True)
@@ -236,17 +233,6 @@ def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
     return _align(arguments, data, data.angles, log)
 
 
-def start_thickness(arguments: Arguments, pixel_size_A: float) -> float | None:
-    """Thickness in A from which the alignment starts; None where -AlignZ is not given.
-
-    -AlignZ is in pixels and its usual 800 is meant for some 2 A a pixel. At 10 A it would be a slab that no electron crosses,
-    from which the search does not find back, so it is cut at what cryo-EM can look through.
-    """
-    if not arguments.given("-AlignZ"):
-        return None
-    return min(arguments.number("-AlignZ") * pixel_size_A, THICKEST_START_A)
-
-
 def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...], log: Log) -> Solution:
     import numpy as np
 
@@ -266,7 +252,6 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
         refine_axis=refine >= 0,
         full_axis_search=axis == 0,
         tilt_cor=-1 if offset or mode < 0 else round(mode),
-        thickness_A=start_thickness(arguments, data.pixel_size_A),
         dark_tol=arguments.number("-DarkTol"),
         threads=thread_count(arguments),
     )
