@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-scipion test-faults test-browser test-gui test-slurm lint benchmarks clean
+.PHONY: help install demo demo-real test test-scipion test-faults test-browser test-gui test-slurm lint clean
 
 help:
 	@echo "make demo          simulate a small acquisition and make tomograms of it, on the CPU"
