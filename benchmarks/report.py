@@ -2,7 +2,7 @@
 """What the live page costs: `python benchmarks/report.py [--series 10 100 1000] [--tilts 41] [--json FILE]`.
 
 For sessions of so many series: time and bytes of one update (a tilt came; a series became a tomogram), the first page of a
-whole session, and, where chromium is installed, how long the page takes to load until its table is usable, sorted and
+whole session, how often the whole tables for scripts are written and which part of the time that takes, and, where chromium is installed, how long the page takes to load until its table is usable, sorted and
 filtered. Times are medians of several; writing of pictures is told apart, because it does not depend on the session.
 """
 
@@ -58,6 +58,8 @@ def measure(count: int, tilts: int) -> dict[str, object]:
         result |= {f"tomogram_{name}": value for name, value in
                    updates(page, project, lambda n: project.tell(
                        ARETOMO, f"TS_{n % count:04d}", "reconstructed", f"again {n}", version=1, tilts_used=tilts)).items()}
+        result |= {"tables_every_s": page._tables_pause,
+                   "tables_percent_of_time": result["tomogram_tables_ms"] / page._tables_pause / 10}
         result |= loading(page.out, count + REPEATS)
         page.close()
         return result

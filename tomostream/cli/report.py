@@ -10,8 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-from tomostream.report.alarms import Thresholds
-from tomostream.report.background import OnlyOne
+from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
 from tomostream.report.writer import ReportWriter
 
@@ -43,9 +42,9 @@ def main(options: argparse.Namespace) -> int:
         print(f"tomostream report: there is no Scipion project {options.project}.", file=sys.stderr)
         return 2
     try:
-        thresholds = Thresholds.parse(options.threshold)
+        thresholds = SessionThresholds(path, options.threshold)
         notifier = Notifier(Destinations.from_environment(os.environ), os.path.basename(path)) if options.follow else None
-        writer = ReportWriter(path, options.out, thresholds, notifier, states_of(), None if options.quiet else say)
+        writer = ReportWriter(path, options.out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
     except (ValueError, OSError) as error:
         print(f"tomostream report: {error}", file=sys.stderr)
         return 2
@@ -56,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
             return 0 if options.background else 1
         if options.background:
             os.nice(NICE)
-        return follow(writer, options.quiet) if options.follow else once(writer, options.quiet)
+        return follow(writer, options.quiet, thresholds) if options.follow else once(writer, options.quiet)
     finally:
         writer.close()
         only.release()
@@ -88,7 +87,7 @@ def once(writer: ReportWriter, quiet: bool) -> int:
     return 0
 
 
-def follow(writer: ReportWriter, quiet: bool) -> int:
+def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | None = None) -> int:
     """Write the page until all four protocols have ended, or a signal comes. A full disk only delays it."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,6 +98,7 @@ def follow(writer: ReportWriter, quiet: bool) -> int:
     while not stop.is_set() and os.path.isdir(os.path.join(writer.project, "Runs")):
         still = 0.0 if writer.running else still + REFRESH_SECONDS
         ended = over(writer.states) or still > PATIENCE_SECONDS
+        writer.alarms.thresholds = (thresholds.changed() if thresholds else None) or writer.alarms.thresholds
         try:
             if ended:
                 writer.finish()

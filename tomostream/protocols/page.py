@@ -54,9 +54,10 @@ def start(protocol) -> None:
 
 
 def go_on(protocol) -> None:
-    """A protocol that is continued: the page goes on where there is one. A second writer ends by itself."""
+    """A protocol that is continued: the page goes on where there is one, with the thresholds that it had. A second writer
+    ends by itself."""
     if os.path.isdir(os.path.join(os.getcwd(), background.FOLDER)):
-        _start(protocol, ())
+        _start(protocol, None)
 
 
 def _start(protocol, thresholds) -> None:

@@ -7,18 +7,22 @@ It outlives the protocol that starts it, ends when the session has ended, and th
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from tomostream.report.writer import FOLDER
+from tomostream.report.alarms import Thresholds
+from tomostream.report.writer import FOLDER, write_text
 
-LOCK, LOG = ".lock", "report.log"
+LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
 
 
-def start(project: str, thresholds: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(project: str, thresholds: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
     """Start writing the page of a project in the background; returns at once. What it says goes to report/report.log.
+
+    `thresholds` are those of the whole session, kept beside the page for whoever goes on with it; None: as they were.
 
     Raises
     ------
@@ -26,12 +30,46 @@ def start(project: str, thresholds: Sequence[str] = ()) -> subprocess.Popen[byte
     """
     folder = os.path.join(os.path.abspath(project), FOLDER)
     os.makedirs(folder, exist_ok=True)
-    words = [word for threshold in thresholds for word in ("--threshold", threshold)]
+    if thresholds is not None:
+        write_text(os.path.join(folder, THRESHOLDS), json.dumps(list(thresholds)) + "\n")
     launch = "import sys; from tomostream.cli import main; sys.exit(main())"
     with open(os.path.join(folder, LOG), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", launch, "report", os.path.abspath(project), "--follow", "--background", *words],
+            [sys.executable, "-c", launch, "report", os.path.abspath(project), "--follow", "--background"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+class SessionThresholds:
+    """The thresholds of a session, as its form gave them, with those of a command line on top; follows the file."""
+
+    def __init__(self, project: str, words: Sequence[str] = ()) -> None:
+        self._path = os.path.join(os.path.abspath(project), FOLDER, THRESHOLDS)
+        self._words = list(words)
+        self._stamp: int | None = None
+
+    def read(self) -> Thresholds:
+        """The thresholds as they are now.
+
+        Raises
+        ------
+        ValueError : a word that is none.
+        """
+        try:
+            self._stamp = os.stat(self._path).st_mtime_ns
+            with open(self._path, encoding="utf-8") as file:
+                kept = [str(word) for word in json.load(file)]
+        except (OSError, ValueError, TypeError):
+            kept = []
+        return Thresholds.parse([*kept, *self._words])
+
+    def changed(self) -> Thresholds | None:
+        """The thresholds when somebody gave others since they were read; None when nobody did, or they make no sense."""
+        try:
+            if os.stat(self._path).st_mtime_ns == self._stamp:
+                return None
+            return self.read()
+        except (OSError, ValueError):
+            return None
 
 
 class OnlyOne:

@@ -120,13 +120,47 @@ def as_csv(values: Sequence[Any]) -> str:
     return text.getvalue()
 
 
-def csv_header() -> str:
-    return ",".join(column.name for column in COLUMNS) + "\n"
-
-
 def as_json(values: Sequence[Any]) -> str:
     """One series of session.json, as JSON text."""
     return json.dumps({column.name: value for column, value in zip(COLUMNS, values, strict=True)}, allow_nan=False)
+
+
+class Tables:
+    """metrics.csv and session.json as text. A row is written out when it changes, a chunk of them joined when one of its
+    rows has changed: what one more change costs does not depend on how many rows there are."""
+
+    def __init__(self) -> None:
+        self.stale = True
+        self._rows: list[tuple[str, str]] = []
+        self._chunks: list[tuple[str, str] | None] = []
+
+    def put(self, place: int, values: Sequence[Any] | None) -> None:
+        """Set the row at a place (0, 1, ...); None: there is none."""
+        while len(self._rows) <= place:
+            self._rows.append(("", ""))
+        while len(self._chunks) * CHUNK <= place:
+            self._chunks.append(None)
+        self._rows[place] = ("", "") if values is None else (as_csv(values), as_json(values))
+        self._chunks[place // CHUNK] = None
+        self.stale = True
+
+    def csv(self) -> str:
+        return ",".join(column.name for column in COLUMNS) + "\n" + "".join(text for text, _ in self._joined())
+
+    def json(self, session: dict[str, Any]) -> str:
+        """The table with `session`, what is told of the session as a whole."""
+        series = ",\n ".join(text for _, text in self._joined() if text)
+        return (f'{{"session": {json.dumps(session, allow_nan=False)},\n"columns": {json.dumps(describe())},\n'
+                f'"series": [{series}]}}\n')
+
+    def _joined(self) -> list[tuple[str, str]]:
+        joined = []
+        for chunk, known in enumerate(self._chunks):
+            rows = self._rows[chunk * CHUNK:(chunk + 1) * CHUNK] if known is None else []
+            texts = known or ("".join(text for text, _ in rows), ",\n ".join(text for _, text in rows if text))
+            self._chunks[chunk] = texts
+            joined.append(texts)
+        return joined
 
 
 def describe() -> list[dict[str, str]]:

@@ -40,8 +40,11 @@ FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
 #: Where the alarms that hold are kept: for summaries, and so that a second writer does not tell them again.
 ALARMS = os.path.join("data", "alarms.json")
-#: Seconds: the page is told that it is alive at least so often; the tables for scripts are written at most so often.
-HEARTBEAT, TABLES_EVERY = 5.0, 5.0
+#: Seconds: the page is told that it is alive at least so often.
+HEARTBEAT = 5.0
+#: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times
+#: what the last one took, and so many bytes a second at most.
+TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
 #: Series whose pictures may be in the making at the same time, the one that is made included.
 IN_FLIGHT = 2
 #: Protocol states after which nothing more comes.
@@ -90,7 +93,6 @@ class ReportWriter:
         self._index: dict[str, int] = {}
         self._entries: dict[str, Entry] = {}
         self._cells: list[list[Any] | None] = []
-        self._lines: list[tuple[str, str]] = []
         self._revisions: list[int] = []
         self._dirty: dict[int, None] = {}
         self._folders: dict[str, str] = {}
@@ -99,7 +101,7 @@ class ReportWriter:
         self._waiting: dict[str, None] = {}
         self._jobs: dict[str, Future[Made]] = {}
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
-        self._tables_dirty, self._tables_at, self._tables_cost, self._beat_at = True, 0.0, 0.0, 0.0
+        self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
         self._latest = ""
         self._told = {str(alarm["kind"]): float(alarm["since"]) for alarm in read_alarms(self.out)}
         self._first = True
@@ -256,7 +258,6 @@ class ReportWriter:
         place = self._index.setdefault(series_id, len(self._cells))
         if place == len(self._cells):
             self._cells.append(None)
-            self._lines.append(("", ""))
         if entry is None:
             self._entries.pop(series_id, None)
             cells = None
@@ -267,9 +268,8 @@ class ReportWriter:
             cells = tables.cells(replace(entry, facts=replace(facts, tomogram=tomogram)))
         if cells != self._cells[place]:
             self._cells[place] = cells
-            self._lines[place] = (tables.as_csv(cells), tables.as_json(cells)) if cells is not None else ("", "")
             self._dirty[place // CHUNK] = None
-            self._tables_dirty = True
+            self._tables.put(place, cells)
 
     # ------------------------------------------------------------------ alarms
     def _tell(self) -> None:
@@ -323,16 +323,17 @@ class ReportWriter:
         if news or now - self._beat_at >= HEARTBEAT or not self.running:
             write_text(os.path.join(self.out, "data", "session.js"), tables.script("session", self.summary(now)))
             self._beat_at = now
-        # the tables for scripts are written whole; how often is bounded so that they take 2 % of the time at most
-        if self._tables_dirty and now - self._tables_at >= max(TABLES_EVERY, 50 * self._tables_cost):
-            began = time.perf_counter()
-            write_text(os.path.join(self.out, "metrics.csv"),
-                       tables.csv_header() + "".join(line for line, _ in self._lines))
-            series = ",\n ".join(line for _, line in self._lines if line)
-            write_text(os.path.join(self.out, "session.json"),
-                       f'{{"session": {json.dumps(self.summary(now), allow_nan=False)},\n"columns": '
-                       f'{json.dumps(tables.describe())},\n"series": [{series}]}}\n')
-            self._tables_dirty, self._tables_at, self._tables_cost = False, now, time.perf_counter() - began
+        if self._tables.stale and now - self._tables_at >= self._tables_pause:
+            self._write_tables(now)
+
+    def _write_tables(self, now: float) -> None:
+        began = time.perf_counter()
+        texts = {"metrics.csv": self._tables.csv(), "session.json": self._tables.json(self.summary(now))}
+        for name, text in texts.items():
+            write_text(os.path.join(self.out, name), text)
+        self._tables.stale, self._tables_at = False, now
+        self._tables_pause = max(TABLES_EVERY, TABLES_PAUSE * (time.perf_counter() - began),
+                                 sum(map(len, texts.values())) / TABLES_BYTES)
 
     def summary(self, now: float) -> dict[str, Any]:
         """The session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""

@@ -283,6 +283,26 @@ class TestUpdates(WithProject):
             page.update()
         self.assertEqual(written, [])
 
+    def test_the_tables_for_scripts_take_a_bounded_part_of_the_time_and_only_what_changed_is_written_out(self):
+        for n in range(200):
+            self.project.acquire(f"TS_{n:03d}", tilts=1)
+        page = self.writer()
+        page.finish()
+        self.assertEqual(len(self.rows()), 200)
+        with mock.patch.object(tables, "as_csv", wraps=tables.as_csv) as one, mock.patch.object(writer, "TABLES_BYTES", 1000):
+            self.project.acquire("TS_060", tilts=2)
+            self.project.time += 100
+            page.update()
+            self.assertEqual(one.call_count, 1)
+            size = sum(os.path.getsize(self.path(name)) for name in ("metrics.csv", "session.json"))
+            self.assertAlmostEqual(page._tables_pause, size / 1000, delta=1)
+            self.project.acquire("TS_070", tilts=1, drift=3.0)
+            page.update()
+            before = self.rows()[70]
+            self.project.time += page._tables_pause
+            page.update()
+        self.assertNotEqual(self.rows()[70], before)
+
     def test_the_page_is_alive_every_few_seconds_though_nothing_happens(self):
         page = self.writer()
         page.update()
@@ -495,6 +515,27 @@ class TestCommand(WithProject):
         self.assertIn("another process writes", err)
         first.release()
         self.assertEqual(self.run_command(self.project.path)[0], 0)
+
+    def test_who_goes_on_with_the_page_takes_the_thresholds_of_the_session(self):
+        self.project.whole("TS_01", thickness_A=1500.0)
+        with mock.patch.object(background.subprocess, "Popen") as started:
+            background.start(self.project.path, ["thickness_most_A=1000"])
+            background.start(self.project.path)                     # AreTomo is continued alone
+        self.assertEqual(started.call_count, 2)
+        self.assertEqual(self.run_command(self.project.path)[0], 0)
+        self.assertEqual(self.rows()[0]["alarms"], "thickness")
+
+    def test_thresholds_that_change_while_the_page_is_written_are_taken_and_the_command_line_has_the_last_word(self):
+        with mock.patch.object(background.subprocess, "Popen"):
+            background.start(self.project.path, ["thickness_most_A=1000", "axis_deg=3"])
+            limits = background.SessionThresholds(self.project.path, ["axis_deg=2"])
+            read = limits.read()
+            self.assertEqual((read.thickness_most_A, read.axis_deg, limits.changed()), (1000.0, 2.0, None))
+            background.start(self.project.path, ["thickness_most_A=2000"])
+        path = self.path(background.THRESHOLDS)
+        os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 10**9))
+        self.assertEqual(limits.changed().thickness_most_A, 2000.0)
+        self.assertIsNone(limits.changed())
 
     def test_the_page_is_written_in_the_background_by_a_process_of_low_priority(self):
         self.project.whole("TS_01")
