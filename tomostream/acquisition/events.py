@@ -8,6 +8,7 @@ the mdoc's SubFramePath share that and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
@@ -100,10 +101,10 @@ class Restored:
 
 @dataclass(frozen=True)
 class Excluded:
-    """The user's whole choice of tilts to leave out of a series, by movie key; an empty one puts all of them back."""
+    """The user's whole choice of tilts to leave out of a series: movie key -> why (may be ""). An empty one puts all back."""
 
     series_id: str
-    movies: frozenset[str]
+    movies: Mapping[str, str]
     time: float
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count as counter
 
@@ -85,7 +85,7 @@ class Session:
         self._ignored: dict[str, str] = {}
         self._movies: dict[str, _Movie] = {}
         self._told_of_movies = False
-        self._excluded: dict[str, frozenset[str]] = {}
+        self._excluded: dict[str, Mapping[str, str]] = {}
         self._frame_parts: dict[tuple[str, str], tuple[str, MdocFacts]] = {}
         self._unlisted: dict[str, None] = {}
         self._nameless: dict[str, set[str]] | None = None
@@ -303,14 +303,15 @@ class Session:
             return
         changed = [each for each in series.exposures.values() if (each.key in event.movies) != (each.state == "excluded")]
         for exposure in changed:
-            self._exclude(series, exposure, exposure.key in event.movies)
+            self._exclude(series, exposure, event.movies.get(exposure.key))
         if changed and not series.pending:
             self._reopen(series, "the user changed which tilts are left out", phase="aligning")
             self._decide(series, decisions, "")
 
-    def _exclude(self, series: Series, exposure: Exposure, out: bool) -> None:
-        if out:
-            self._set(series, exposure, "excluded", "The user took it out.")
+    def _exclude(self, series: Series, exposure: Exposure, why: str | None) -> None:
+        """Leave an exposure out for the user's reason ("": none was given); None puts it back."""
+        if why is not None:
+            self._set(series, exposure, "excluded", _sentence(f"The user took it out{': ' if why else ''}{why}"))
         else:
             self._set(series, exposure, "missing")
             self._match_state(series, exposure, self._movie(exposure.key))
@@ -432,8 +433,9 @@ class Session:
             self._set(series, exposure, "taken", f"It is registered in the series {owner.series_name} already.")
         if exposure.state in ("missing", "failed"):
             self._match_state(series, exposure, movie)
-        if exposure.key in self._excluded.get(series.series_id, ()):
-            self._exclude(series, exposure, True)
+        why = self._excluded.get(series.series_id, {}).get(exposure.key)
+        if why is not None:
+            self._exclude(series, exposure, why)
 
     def _match_state(self, series: Series, exposure: Exposure, movie: _Movie) -> None:
         if movie.version >= exposure.least_version:

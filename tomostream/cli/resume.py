@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming import watch
 
 HELP = "bring a dead session back: every protocol that was running goes on"
@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("--again", action="store_true",
                         help="continue finished protocols too: for movies that came after the session had ended")
+    parser.add_argument("--from", dest="start", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",
+                        help="only this protocol (import, motioncor, compose, aretomo) and those after it")
     parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
@@ -37,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
         chain = project.load(options.project)
         states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
                   for name in project.ORDER if name in chain.protocols}
-        wanted = to_continue(states, options.again)
+        wanted = to_continue(states, options.again, options.start)
         for line in findings(states, wanted, found(chain.path)):
             run.say(line)
         if not wanted:
@@ -52,13 +54,16 @@ def main(options: argparse.Namespace) -> int:
         return 2
 
 
-def to_continue(states: dict[str, str], again: bool = False) -> list[str]:
-    """Which protocols are to be continued, in the order of the chain.
+def to_continue(states: dict[str, str], again: bool = False, start: str | None = None) -> list[str]:
+    """Which protocols are to be continued, in the order of the chain, from `start` on.
 
     All that did not finish and do not run; and what had finished after one of these, because more will come to it.
     """
     wanted: list[str] = []
+    names = list(CLASSES)
     for name, state in states.items():
+        if start is not None and names.index(name) < names.index(start):
+            continue
         ended = state in (watch.DEAD, watch.STOPPED, watch.UNKNOWN)
         if ended or (state == watch.FINISHED and (again or wanted)):
             wanted.append(name)

@@ -14,12 +14,13 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
-from tomostream import exclusions, ledger
+from tomostream import ledger
 from tomostream.acquisition import events
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
-from tomostream.exclusions import Exclusions
+from tomostream.decisions import exclusions
+from tomostream.decisions.exclusions import Exclusions
 from tomostream.protocols import forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images

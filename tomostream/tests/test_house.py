@@ -15,7 +15,7 @@ import unittest
 import tomostream
 
 PACKAGE = os.path.dirname(os.path.abspath(tomostream.__file__))
-PURE = ("acquisition", "programs", "engine", "simulator", "report")
+PURE = ("acquisition", "programs", "engine", "simulator", "report", "decisions")
 SCIPION = {"pyworkflow", "pwem", "tomo", "motioncorr", "aretomo", "scipion", "pwchem"}
 #: Room -> rooms of ours that it may not import. Imports go one way: protocols, cli -> streaming -> pure rooms.
 NOT_FROM = {**{room: {"streaming", "protocols", "cli", "viewers", "wizards"} for room in PURE},

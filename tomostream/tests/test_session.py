@@ -646,19 +646,19 @@ class TestSessionEnds(unittest.TestCase):
         player = Player(expected_tilts=COUNT)
         player.acquire("X", tilts("X"))
         last = player.acquire("Y", tilts("Y", begin=5000.0), begin=5000.0)
-        out = frozenset({key(tilts("X")[4])})
+        out = {key(tilts("X")[4]): "ice"}
         made = player.feed(Excluded("X", out, last + 60.0))
         self.assertEqual([(each.series_id, each.version, len(each.tilts)) for each in made], [("X", 2, COUNT - 1)])
-        self.assertEqual(made[0].left_out[0].reason, "The user took it out.")
+        self.assertEqual(made[0].left_out[0].reason, "The user took it out: ice.")
         self.assertEqual(player.feed(Excluded("X", out, last + 61.0)), [])
-        made = player.feed(Excluded("X", frozenset(), last + 62.0))
+        made = player.feed(Excluded("X", {}, last + 62.0))
         self.assertEqual([(each.series_id, each.version, len(each.tilts)) for each in made], [("X", 3, COUNT)])
 
     def test_what_the_user_took_out_before_a_restart_stays_out(self) -> None:
         kept = [each for each in tilts("X") if each.order != 5]
         player = Player(expected_tilts=COUNT)
         player.feed(Restored("X", "X", tuple(key(each) for each in kept), 2, 0.0),
-                    Excluded("X", frozenset({key(tilts("X")[4])}), 0.0))
+                    Excluded("X", {key(tilts("X")[4]): ""}, 0.0))
         player.acquire("X", tilts("X"), begin=1.0)
         self.assertEqual(player.composed, [])
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which tilts a person takes out of which series, and why: a small file in the folder of the compose run.
+
+`tomostream exclude` and the window in Scipion write it, the compose protocol reads it when it changes and composes only
+those series again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from tomostream.acquisition.naming import movie_key
+from tomostream.decisions.series import ComposedSeries, Tilt, read_series
+
+NAME = "excluded.json"
+#: Series -> movie key -> why (may be "").
+Choice = dict[str, dict[str, str]]
+
+
+def read(path: str) -> Choice:
+    """What is left out; empty when nothing is.
+
+    Raises
+    ------
+    ValueError : the file was edited by hand into something else; names the file.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+        return {str(series): {str(movie): str(why) for movie, why in movies.items()} for series, movies in data.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): mend or remove it") from error
+
+
+def write(path: str, excluded: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the file, complete or not at all."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump({series: dict(sorted(movies.items())) for series, movies in sorted(excluded.items())}, file, indent=1)
+    os.replace(part, path)
+
+
+def read_choice(project: str, series_id: str) -> ComposedSeries:
+    """A composed series with every tilt's state as it stands in the file: what is excluded, and why.
+
+    Raises
+    ------
+    NoSeries, ValueError : there is none, or the file cannot be read.
+    """
+    series = read_series(project, series_id)
+    out = read(os.path.join(series.folder, NAME)).get(series_id, {})
+    return replace(series, tilts=tuple(
+        replace(tilt, state="excluded", reason=out[tilt.movie]) if tilt.movie in out
+        else replace(tilt, reason="put back, not composed yet") if tilt.section is None and _by_person(tilt) else tilt
+        for tilt in series.tilts))
+
+
+def _by_person(tilt: Tilt) -> bool:
+    return tilt.reason.startswith("The user took it out")
+
+
+def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
+    """The movies that words name: acquisition orders or names of movies.
+
+    Raises
+    ------
+    ValueError : a word names none; says what there is.
+    """
+    names = {tilt.movie for tilt in series.tilts}
+    by_order = {str(tilt.order): tilt.movie for tilt in series.tilts if tilt.order is not None}
+    chosen = set()
+    for word in words:
+        movie = by_order.get(word) or (movie_key(word) if movie_key(word) in names else None)
+        if movie is None:
+            raise ValueError(f"'{word}' is no tilt of it: write an acquisition order (1 to {len(names)}) or a movie name")
+        chosen.add(movie)
+    return frozenset(chosen)
+
+
+def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: Iterable[str] = ()) -> int:
+    """Take tilts out of a series (movie -> why), or put them back; returns how many tilts it will have then.
+
+    Raises
+    ------
+    ValueError : fewer than three would be left (nothing is written), or the file cannot be read or written.
+    """
+    path = os.path.join(series.folder, NAME)
+    excluded = read(path)
+    mine = {movie: why for movie, why in excluded.get(series.series_id, {}).items() if movie not in set(back)}
+    mine |= {movie: " ".join(why.split()) for movie, why in (out or {}).items()}
+    left = [tilt for tilt in series.tilts if tilt.movie not in mine and (tilt.state != "missing" or _by_person(tilt))]
+    if len(left) < 3:
+        raise ValueError(f"only {len(left)} of the tilts of {series.series_id} would be left, and three are the least that "
+                         "can be aligned")
+    excluded[series.series_id] = mine
+    try:
+        write(path, excluded)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from error
+    return len(left)
+
+
+class Exclusions:
+    """Follows the file: `changes` gives each series whose choice is another than before."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._stamp: tuple[int, int] | None = None
+        self._known: Choice = {}
+
+    def changes(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Series and the movies to leave out now, with why; a file that cannot be read changes nothing."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            wanted = read(self.path)
+        except ValueError:
+            return
+        for series in sorted(wanted.keys() | self._known.keys()):
+            movies = wanted.get(series, {})
+            if movies.keys() != self._known.get(series, {}).keys():
+                yield series, movies
+        self._known = wanted
