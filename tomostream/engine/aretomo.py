@@ -353,7 +353,8 @@ def _with_ctf(
         outputs.mrc(names.ctf_spectra, found.pictures, 1.0, LABEL)
     if solution.quality is None:
         return solution
-    return replace(solution, quality=replace(solution.quality, ctf_note=found.note))
+    hand = None if found.series is None else found.series.hand
+    return replace(solution, quality=replace(solution.quality, ctf_note=found.note, defocus_hand=hand))
 
 
 def _write_alignment(

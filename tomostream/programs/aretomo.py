@@ -574,7 +574,11 @@ class TiltQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known of an alignment beyond AreTomo2's own files. None = not known."""
+    """What is known of an alignment beyond AreTomo2's own files. None = not known.
+
+    `defocus_hand` 1: at positive tilts the defocus grows towards +x across the tilt axis, so +z of the tomogram points to
+    the electron source; -1: it falls; 0: it could not be told.
+    """
 
     tilts: tuple[TiltQuality, ...] = ()
     tilt_axis_deg: float | None = None
@@ -584,6 +588,7 @@ class Quality:
     quality_note: str = ""
     ctf_note: str = ""
     program: str = ""
+    defocus_hand: int | None = None
 
 
 def format_quality(quality: Quality) -> str:
@@ -596,6 +601,7 @@ def format_quality(quality: Quality) -> str:
         "quality": _finite(quality.quality),
         "quality_note": quality.quality_note,
         "ctf_note": quality.ctf_note,
+        "defocus_hand": quality.defocus_hand,
         "tilts": [
             {
                 "section": t.section,
@@ -639,4 +645,5 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         quality_note=str(document.get("quality_note", "")),
         ctf_note=str(document.get("ctf_note", "")),
         program=str(document.get("program", "")),
+        defocus_hand=document.get("defocus_hand"),
     )
