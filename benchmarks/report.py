@@ -2,8 +2,9 @@
 """What the live page costs: `python benchmarks/report.py [--series 10 100 1000] [--tilts 41] [--json FILE]`.
 
 For sessions of so many series: time and bytes of one update (a tilt came; a series became a tomogram), the first page of a
-whole session, how often the whole tables for scripts are written and which part of the time that takes, and, where chromium is installed, how long the page takes to load until its table is usable, sorted and
-filtered. Times are medians of several; writing of pictures is told apart, because it does not depend on the session.
+whole session, how often the tables for scripts (whole files) are written and which part of the time that takes, and, where
+chromium is installed, how long the page takes to load until its table is usable, sorted and filtered. Times are medians of
+several; making pictures is told apart, because it does not depend on the session.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ class TestUpdates(WithProject):
             self.assertEqual(one.call_count, 1)
             size = sum(os.path.getsize(self.path(name)) for name in ("metrics.csv", "session.json"))
             self.assertAlmostEqual(page._tables_pause, size / 1000, delta=1)
-            self.project.acquire("TS_070", tilts=1, drift=3.0)
+            self.project.acquire("TS_070", tilts=2)
             page.update()
             before = self.rows()[70]
             self.project.time += page._tables_pause
