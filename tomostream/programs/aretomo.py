@@ -32,6 +32,7 @@ __all__ = [
     "Quality",
     "TiltQuality",
     "aretomo_arguments",
+    "ctf_sections",
     "format_aln",
     "format_angles",
     "format_ctf",
@@ -558,6 +559,17 @@ def parse_ctf(text: str, source: str = "CTF file") -> tuple[CtfRow, ...]:
         if len(row) < 7:
             raise AlnError(f"{source}: a line has {len(row)} columns where seven are needed")
     return tuple(CtfRow(int(r[0]), r[1], r[2], r[3], r[4], r[5], r[6]) for r in rows)
+
+
+def ctf_sections(rows: int, aligned: Sequence[int], total: int) -> tuple[int, ...]:
+    """0-based section of every row of a CTF file of `rows` rows; () where the file does not fit the alignment.
+
+    The rows are those of the `.aln` (`aligned`, from `raw_sections`). With -OutImod 1 AreTomo2 fits before it takes out
+    the dark tilts: then each of the `total` sections, which must lie in the stack in the order of their angles, has a row.
+    """
+    if rows == len(aligned):
+        return tuple(aligned)
+    return tuple(range(total)) if rows == total else ()
 
 
 # ----------------------------------------------------------------------------------------------------------- quality

@@ -85,7 +85,7 @@ class SourceTilt:
 
 @dataclass(frozen=True)
 class Source:
-    """One tilt series of the input, read in the main thread."""
+    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2, None unknown."""
 
     series_id: str
     stack: str
@@ -95,13 +95,17 @@ class Source:
     pixel_size: float
     tilt_axis: float | None
     tilts: tuple[SourceTilt, ...]
+    dose: float | None = None
     command: str = ""
     half_command: str = ""
 
     @property
     def used(self) -> tuple[SourceTilt, ...]:
-        """The tilts that are given to the program, in the order of its sections."""
-        return tuple(tilt for tilt in self.tilts if tilt.enabled)
+        """The tilts that are given to the program, in the order of its sections: by angle.
+
+        AreTomo2 takes an alignment file (-AlnFile: halves, aligned input) as being in the order of the stack, and sorts it not.
+        """
+        return tuple(sorted((tilt for tilt in self.tilts if tilt.enabled), key=lambda tilt: tilt.angle))
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         width, height, _ = series.getDim() or series.getFirstItem().getDim()
         even, odd = even and os.path.abspath(even), odd and os.path.abspath(odd)
         source = Source(series.getTsId(), os.path.abspath(stack), even, odd,
-                        (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts))
+                        (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts),
+                        series.getAcquisition().getDosePerFrame())
         commands = {"command": self._genAretomoCmd(series, "IN", series.getTsId()),
                     "half_command": self._genAretomoCmd(series, "IN", series.getTsId(), even=True)}
         return Source(**{**source.__dict__, **commands})
@@ -282,7 +287,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                                      os.path.join(folder, f"{source.series_id}.mrc"))
         if problem:
             raise BadInput(problem)
-        if self.doDW.get() and any(tilt.prior_dose is None for tilt in source.used):
+        if self.doDW.get() and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
             raise BadInput("dose weighting is asked for, but the mdoc does not tell the dose of every tilt")
 
     def _write_inputs(self, source: Source, folder: str) -> None:
@@ -290,10 +295,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             if not stack or (suffix and not self.doEvenOdd.get()):
                 continue
             link = os.path.join(folder, f"{source.series_id}{suffix}.mrcs")
-            if len(source.used) == len(source.tilts):
+            sections = [tilt.index - 1 for tilt in source.used]
+            if sections == list(range(len(source.tilts))):
                 os.symlink(stack, link)
             else:
-                restack(stack, link, [tilt.index - 1 for tilt in source.used], source.pixel_size)
+                restack(stack, link, sections, source.pixel_size)
         rows = [files.AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in source.used]
         if any(row.order is None for row in rows):
             rows = [files.AngleRow(row.tilt_deg) for row in rows]
@@ -311,7 +317,6 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 raise BadInput("the alignment was to be skipped, but the input series has none")
             rot, tx, ty = files.row_from_xf(tilt.transform)
             rows.append(files.AlnRow(section, rot, tx, ty, tilt.angle))
-        rows.sort(key=lambda row: row.tilt_deg)
         with open(os.path.join(folder, f"{source.series_id}.aln"), "w", encoding="utf-8") as file:
             file.write(files.format_aln(files.AlnFile(tuple(rows), raw_size=(*source.size, len(rows)))))
 
@@ -326,6 +331,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if "-AlnFile" in flags:
             flags["-AlnFile"] = [f"{stem}.aln"]
             flags.pop("-TiltAxis", None)
+            if "-ImgDose" in flags:     # the doses before the tilts are in the angle file: without it halves are not weighted
+                flags["-AngFile"] = [f"{stem}.tlt"]
         if not self._program.gpu:
             flags.pop("-Gpu", None)
             flags["--threads"] = [str(engines.threads_per_program(self._stepsExecutor.numberOfProcs))]
@@ -384,9 +391,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if quality is not None:
             reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts
                         if not tilt.used and tilt.section < len(used)}
-        ctf = read_if_there(out.ctf_text, files.parse_ctf) if self.doEstimateCtf.get() else None
-        order = tuple(used[section].index for section in sections)
-        return Result(folder, rows, reasons, ctf or (), order, quality)
+        ctf = (read_if_there(out.ctf_text, files.parse_ctf) if self.doEstimateCtf.get() else None) or ()
+        of_ctf = files.ctf_sections(len(ctf), sections, len(used))
+        return Result(folder, rows, reasons, ctf if of_ctf else (), tuple(used[section].index for section in of_ctf), quality)
 
     @staticmethod
     def _take_over(folder: str, target: str) -> None:
@@ -485,11 +492,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series = CTFTomoSeries(tsId=task.key)
         series.setTsId(task.key)
         spectra = os.path.join(result.folder, f"{task.key}_ctf.mrc")
-        rows = {index: (place, row) for place, (index, row) in enumerate(zip(result.ctf_order, result.ctf, strict=False))}
+        rows = {index: (place, row) for place, (index, row) in enumerate(zip(result.ctf_order, result.ctf, strict=True))}
         children = []
         for tilt in source.tilts:
-            place, row = rows.get(tilt.index, (None, None))
+            place, row = rows.get(tilt.index, (None, None)) if tilt.index in result.rows else (None, None)
             ctf = ctf_of_tilt(row, f"{place + 1}@{spectra}" if row and os.path.exists(spectra) else None)
+            if self.doPhaseShiftSearch.get():       # of all tilts or of none: the first one makes the columns of the table
+                ctf.setPhaseShift(math.degrees(row.phase_rad) if row else 0.0)
             ctf.setIndex(tilt.index)
             ctf.setAcquisitionOrder(tilt.order)
             children.append(ctf)
@@ -570,6 +579,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
         if not program.gpu and self.sampleType.get() != 0:
             warnings.append("The CPU engine aligns whole images; the local motion correction is left out.")
+        if program.gpu and self.doDW.get():
+            warnings.append("AreTomo2 reads the dose, but up to version 1.1.3 weights no tilt by it. The CPU engine does.")
         items = self.inputSetOfTiltSeries.get()
         if items is not None and items.hasAlignment() and not self.skipAlign.get():
             warnings.append("The input is aligned already; it will be aligned anew from the raw images.")

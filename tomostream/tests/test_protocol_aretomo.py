@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the AreTomo protocol gives to its program and how it reads its files, without running either."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import unittest
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+from pyworkflow.config import Config
+
+Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
+
+from pyworkflow.object import Boolean  # noqa: E402
+
+from tomostream.programs import aretomo as files  # noqa: E402
+from tomostream.protocols.protocol_aretomo import (  # noqa: E402
+    ProtTomoStreamAreTomo,
+    Result,
+    Source,
+    SourceTilt,
+    parse_flags,
+)
+from tomostream.streaming.protocol import BadInput  # noqa: E402
+
+#: Sections of a stack in the order of acquisition; the third was taken out by hand.
+ANGLES = (0.0, 3.0, -3.0, -6.0, 6.0)
+ENABLED = (True, True, False, True, True)
+BY_ANGLE = (3, 0, 1, 4)         # sections (from 0) of the enabled tilts, from the lowest angle to the highest
+
+
+def source(stack: str = "", **values) -> Source:
+    tilts = tuple(SourceTilt(number, angle, number, 3.0 * (number - 1), enabled, (1, 0, 0, 1, float(number), 0))
+                  for number, (angle, enabled) in enumerate(zip(ANGLES, ENABLED, strict=True), start=1))
+    return Source(**{"series_id": "TS_1", "stack": stack, "even": "", "odd": "", "size": (8, 8), "pixel_size": 2.0,
+                     "tilt_axis": 85.0, "tilts": tilts, "dose": 3.0, **values})
+
+
+def protocol(**values) -> SimpleNamespace:
+    """What the methods under test ask of the protocol."""
+    switches = {name: Boolean(value) for name, value in {"doEvenOdd": False, "skipAlign": False, "makeTomo": False,
+                                                         "doDW": False, "doEstimateCtf": True, **values}.items()}
+    made = SimpleNamespace(**switches, said=[], _program=SimpleNamespace(gpu=False, command="aretomo", environment=None),
+                           _stepsExecutor=SimpleNamespace(numberOfProcs=1), _program_name=lambda: "aretomo")
+    made.run_program = lambda command, arguments, log, env=None: made.said.append(parse_flags(arguments))
+    made._write_alignment = lambda *given: ProtTomoStreamAreTomo._write_alignment(made, *given)
+    return made
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+
+class TestInputs(InFolder):
+    """AreTomo2 takes an alignment file as being in the order of the stack: so the stack has to be in the order of angles."""
+
+    def write(self, **values) -> np.ndarray:
+        with mrcfile.new(self.path("in.mrcs")) as stack:
+            stack.set_data(np.arange(5, dtype=np.float32)[:, None, None] * np.ones((5, 8, 8), np.float32))
+        ProtTomoStreamAreTomo._write_inputs(protocol(**values), source(self.path("in.mrcs")), self.folder)
+        with mrcfile.open(self.path("TS_1.mrcs"), permissive=True) as given:
+            return given.data[:, 0, 0].astype(int)
+
+    def test_images_angles_orders_and_doses_come_by_angle_and_belong_together(self):
+        sections = self.write()
+        self.assertEqual(tuple(sections), BY_ANGLE)
+        with open(self.path("TS_1.tlt"), encoding="utf-8") as file:
+            rows = files.parse_angles(file.read())
+        self.assertEqual([row.tilt_deg for row in rows], [ANGLES[section] for section in BY_ANGLE])
+        self.assertEqual([row.pre_exposure for row in rows], [3.0 * section for section in BY_ANGLE])
+        self.assertEqual([row.order for row in rows], [section + 1 for section in BY_ANGLE])
+
+    def test_a_given_alignment_names_the_sections_of_the_stack_that_is_given_with_it(self):
+        self.write(skipAlign=True)
+        with open(self.path("TS_1.aln"), encoding="utf-8") as file:
+            aln = files.parse_aln(file.read())
+        self.assertEqual([row.section for row in aln.rows], [0, 1, 2, 3])
+        self.assertEqual([row.tilt_deg for row in aln.rows], [ANGLES[section] for section in BY_ANGLE])
+        self.assertEqual([row.tx for row in aln.rows], [-(section + 1.0) for section in BY_ANGLE])
+
+    def test_without_the_dose_of_a_tilt_there_is_no_dose_weighting(self):
+        with mrcfile.new(self.path("in.mrcs")) as stack:
+            stack.set_data(np.ones((5, 8, 8), np.float32))
+        with self.assertRaisesRegex(BadInput, "does not tell the dose"):
+            ProtTomoStreamAreTomo._check_input(protocol(doDW=True), source(self.path("in.mrcs"), dose=None), self.folder)
+
+
+class TestCommands(InFolder):
+    def flags(self, command: str, suffix: str = "") -> dict[str, list[str]]:
+        made = protocol()
+        ProtTomoStreamAreTomo._run_program(made, source(), self.folder, command, suffix)
+        return made.said[0]
+
+    def test_halves_are_weighted_by_dose_as_the_whole_is(self):
+        half = self.flags("-InMrc x -OutMrc y -Align 0 -AlnFile z -ImgDose 3.0 -TiltAxis 85 0", "_even")
+        self.assertEqual(half["-AngFile"], [self.path("TS_1.tlt")])
+        self.assertEqual(half["-AlnFile"], [self.path("TS_1.aln")])
+        self.assertEqual(half["-InMrc"], [self.path("TS_1_even.mrcs")])
+        self.assertNotIn("-TiltAxis", half)
+
+    def test_halves_without_dose_weighting_need_no_angles(self):
+        self.assertNotIn("-AngFile", self.flags("-InMrc x -OutMrc y -Align 0 -AlnFile z", "_odd"))
+
+
+class TestResults(InFolder):
+    """AreTomo2 -OutImod 1 fits the CTF before it takes out dark tilts: the file then has rows of dark tilts, too."""
+
+    def read(self, ctf_rows: int) -> Result:
+        rows = tuple(files.AlnRow(section, 85.0, 0.0, 0.0, ANGLES[BY_ANGLE[section]]) for section in (0, 2, 3))
+        aln = files.AlnFile(rows, (files.DarkFrame(1, 1, 0.0),), (8, 8, 4))
+        ctf = [files.CtfRow(n + 1, 30000.0 + n, 29000.0, 0.0, 0.0, 0.5, 8.0) for n in range(ctf_rows)]
+        for name, text in (("TS_1.aln", files.format_aln(aln)), ("TS_1_ctf.txt", files.format_ctf(ctf))):
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(text)
+        return ProtTomoStreamAreTomo._read_results(protocol(), source(), self.folder)
+
+    def test_alignment_and_reasons_are_of_the_images_of_the_input(self):
+        result = self.read(3)
+        self.assertEqual({index: row.tilt_deg for index, row in result.rows.items()}, {4: -6.0, 2: 3.0, 5: 6.0})
+        self.assertEqual(list(result.reasons), [1])
+
+    def test_each_defocus_belongs_to_its_tilt_whether_dark_tilts_have_rows_or_not(self):
+        self.assertEqual(self.read(3).ctf_order, (4, 2, 5))
+        self.assertEqual(self.read(4).ctf_order, (4, 1, 2, 5))
+
+    def test_a_ctf_file_that_does_not_fit_is_left_aside(self):
+        self.assertEqual((self.read(2).ctf, self.read(2).ctf_order), ((), ()))
+
+    def registered_ctf(self, **values) -> list:
+        result, put = self.read(4), []
+        made = protocol(**values)
+        made.outputs = {"CTFTomoSeries": SimpleNamespace(put=lambda *given, children: put.extend(children))}
+        task = SimpleNamespace(key="TS_1", version=1)
+        shifted = tuple(files.CtfRow(**{**row.__dict__, "phase_rad": math.pi / 2}) for row in result.ctf)
+        ProtTomoStreamAreTomo._register_ctf(made, task, source(), Result(**{**result.__dict__, "ctf": shifted}))
+        return put
+
+    def test_tilts_that_could_not_be_aligned_have_no_ctf(self):
+        found = [ctf.getDefocusU() for ctf in self.registered_ctf(doPhaseShiftSearch=False)]
+        self.assertEqual([found[1], found[3], found[4]], [30002.0, 30000.0, 30003.0])
+        self.assertTrue(found[0] < 0 and found[2] < 0, found)
+
+    def test_the_phase_shift_that_was_searched_is_registered_in_degrees(self):
+        found = [ctf.getPhaseShift() for ctf in self.registered_ctf(doPhaseShiftSearch=True)]
+        self.assertEqual(found, [0.0, 90.0, 0.0, 90.0, 90.0])
+        self.assertFalse(self.registered_ctf(doPhaseShiftSearch=False)[1].hasPhaseShift())
+
+
+if __name__ == "__main__":
+    unittest.main()
