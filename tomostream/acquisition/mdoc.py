@@ -31,6 +31,9 @@ SAME_ANGLE = 0.1
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
 
+#: um; a target beyond it is in another unit.
+_LARGEST_DEFOCUS = 50.0
+
 #: Beyond these a number is not what it should be: A, kV, times.
 _LARGEST = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
 
@@ -245,13 +248,19 @@ def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
                      prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section))
 
 
+def _target_defocus(section: Section) -> float | None:
+    """TargetDefocus in um, underfocus positive (the file's is negative); None where it is 0, which nobody has set."""
+    target = section.number("TargetDefocus", _LARGEST_DEFOCUS)
+    return None if target is None or target == 0 else -target
+
+
 def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, ...]:
     """Put the exposures in the order of acquisition and give each what the specimen had received before it."""
     ordered = _in_order(exposures, warnings)
     priors = _prior_doses(ordered, warnings)
     pairs = _without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
     tilts = [Tilt(movie=exposure.movie, angle=exposure.angle, order=0, time=exposure.time, dose=exposure.dose,
-                  prior_dose=prior, section=_label(exposure.section))
+                  prior_dose=prior, section=_label(exposure.section), target_defocus=_target_defocus(exposure.section))
              for exposure, prior in pairs if exposure.angle is not None]
     missing = [_label(exposure.section) for exposure in exposures if exposure.angle is None]
     if missing:

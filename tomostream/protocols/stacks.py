@@ -21,7 +21,8 @@ LABEL = "tomostream tilt series"
 
 @dataclass(frozen=True)
 class TiltRecord:
-    """One tilt of a composed series, as it is registered. None is unknown. Doses in e/A2, angle in degrees."""
+    """One tilt of a composed series, as it is registered. None is unknown. Doses in e/A2, angle in degrees, target defocus in
+    um, underfocus positive."""
 
     movie: str
     micrograph: str
@@ -35,6 +36,7 @@ class TiltRecord:
     micrograph_version: int
     even: str = ""
     odd: str = ""
+    target_defocus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class SeriesRecord:
             whole, odd, even = micrographs[movie]
             tilts.append(TiltRecord(movie, whole, tilt.angle, tilt.order, tilt.dose.value, tilt.dose.source,
                                     tilt.prior_dose.value, tilt.prior_dose.source,
-                                    None if tilt.time is None else tilt.time.isoformat(), version, even, odd))
+                                    None if tilt.time is None else tilt.time.isoformat(), version, even, odd,
+                                    tilt.target_defocus))
         left_out = tuple((each.tilt.movie or "", each.tilt.angle, each.reason) for each in decision.left_out)
         return cls(decision.series_id, decision.series_name, decision.version, tuple(tilts), left_out,
                    decision.tilt_axis.value, decision.tilt_axis.source, decision.voltage.value, decision.reason,

@@ -42,7 +42,8 @@ class Thresholds:
     tilts_used_least: float | None = 0.85
     #: Counts of a tilt, of what its cosine lets expect: a grid bar, thick ice.
     counts_least: float | None = 0.6
-    #: Target defocus, um; None: the session's median. Tolerance for a series and for a tilt.
+    #: Target defocus, um, underfocus positive; None: that of the mdoc, else the session's median. Tolerance for a series and
+    #: for a tilt.
     defocus_target_um: float | None = None
     defocus_tolerance_um: float | None = 1.5
     #: Tilt axis away from the session's median, degrees.
@@ -207,7 +208,7 @@ class Alarms:
 
     def series(self, facts: SeriesFacts, time: float) -> tuple[Finding, ...]:
         """One series ended, or ended again as a higher version. Returns what is wrong with it, for its row."""
-        findings = judge_series(facts, self.thresholds, self._median_axis(facts), self._target_defocus(),
+        findings = judge_series(facts, self.thresholds, self._median_axis(facts), self._target_defocus(facts),
                                 self.drift_limit())
         self._remember(facts)
         kinds = {finding.kind: finding for finding in findings}
@@ -258,9 +259,11 @@ class Alarms:
         others = self._memory.sorted_axes
         return others[len(others) // 2] if len(others) >= 3 else None
 
-    def _target_defocus(self) -> float | None:
-        if self.thresholds.defocus_target_um is not None:
-            return self.thresholds.defocus_target_um
+    def _target_defocus(self, facts: SeriesFacts) -> float | None:
+        """The user's target, else what the microscope was set to, else the median of the series before."""
+        for target in (self.thresholds.defocus_target_um, facts.target_defocus_um):
+            if target is not None:
+                return target
         return median(self._memory.defoci) if len(self._memory.defoci) >= 3 else None
 
     def _remember(self, facts: SeriesFacts) -> None:

@@ -22,7 +22,9 @@ class TiltFacts:
     """One tilt. None is unknown. Shifts and sigma in px of the raw image, drift in px of the movie, doses in e/A2.
 
     `section`: 0-based in the stack, None for a tilt that was left out of it. `defocus_um`: mean of both axes, underfocus
-    positive. `counts_part`: mean counts as a part of what the tilt's cosine lets expect.
+    positive; `target_defocus_um`: what the microscope was set to. `residual_px`: how far from its place it fits best to what
+    the other tilts let expect, `sigma_px` how well its place is known. `counts_part`: mean counts as a part of what the
+    tilt's cosine lets expect. `command`: with which its movie was aligned.
     """
 
     movie: str
@@ -39,6 +41,9 @@ class TiltFacts:
     ty: float | None = None
     drift_px: float | None = None
     defocus_um: float | None = None
+    target_defocus_um: float | None = None
+    residual_px: float | None = None
+    command: str = ""
     astigmatism_um: float | None = None
     ctf_resolution_A: float | None = None
     mean_counts: float | None = None
@@ -95,6 +100,12 @@ class SeriesFacts:
         return median(values) if values else None
 
     @property
+    def target_defocus_um(self) -> float | None:
+        """What the microscope was set to, in the median over the tilts."""
+        values = [tilt.target_defocus_um for tilt in self.tilts if tilt.target_defocus_um is not None]
+        return median(values) if values else None
+
+    @property
     def worst_tilt(self) -> TiltFacts | None:
         """The used tilt whose shift is known least well."""
         known = [tilt for tilt in self.tilts if tilt.used and tilt.sigma_px is not None]
@@ -132,7 +143,7 @@ def with_files(facts: SeriesFacts, drifts: Mapping[str, float | None], left_out:
     tilts = [TiltFacts(
         str(tilt.get("movie", "")), float(tilt.get("angle", 0.0)), section, tilt.get("order"),
         dose_e_A2=number(tilt.get("dose")), prior_dose_e_A2=number(tilt.get("prior_dose")),
-        drift_px=number(drifts.get(str(tilt.get("movie", "")))))
+        target_defocus_um=number(tilt.get("target_defocus")), drift_px=number(drifts.get(str(tilt.get("movie", "")))))
         for section, tilt in enumerate(record.get("tilts", ()))]
     facts = replace(
         facts, tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),

@@ -76,6 +76,21 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
                          {"thickness", "quality", "residual", "defocus", "drift"})
         self.assertEqual(self.found(done("a", thickness_A=200.0)), {"thickness"})
 
+    def test_the_defocus_is_judged_by_the_users_target_else_the_microscopes_else_the_session(self):
+        def series(name, defocus, target=None):
+            return done(name, tilts=tuple(TiltFacts(f"m{n}", 3.0 * n, defocus_um=defocus, target_defocus_um=target)
+                                          for n in range(5)))
+
+        told = Alarms().series(series("a", 6.0, 4.0), 1.0)
+        self.assertEqual([(each.kind, each.text) for each in told], [("defocus", "defocus 6.0 um, where 4.0 um was expected")])
+        self.assertEqual(Alarms().series(series("a", 6.0), 1.0), ())
+        self.assertEqual(Alarms(Thresholds(defocus_target_um=6.0)).series(series("a", 6.0, 4.0), 1.0), ())
+        session = Alarms()
+        for n in range(3):
+            session.series(series(f"s{n}", 3.0), n)
+        self.assertEqual(len(session.series(series("far", 6.0), 4.0)), 1)
+        self.assertEqual(session.series(series("as it was set", 6.0, 6.0), 5.0), ())
+
     def test_an_alignment_that_is_not_to_be_trusted_is_told_at_any_quality(self):
         finding, = judge_series(done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used"), Thresholds())
         self.assertEqual((finding.kind, finding.text), ("quality", "alignment quality 0.69: do not trust: only 8 tilts are used"))

@@ -645,5 +645,13 @@ class TestDoctor(unittest.TestCase):
         self.assertIn("2024-07-24 13:42:25", text)
 
 
+class TestTargetDefocus(unittest.TestCase):
+    def test_underfocus_is_positive_and_what_nobody_has_set_is_unknown(self):
+        for line, value in (("TargetDefocus = -3.50", 3.5), ("TargetDefocus = 0", None), ("", None),
+                            ("TargetDefocus = -35000", None), ("TargetDefocus = 0.5", -0.5)):
+            sections = [f"[ZValue = {n}]\nTiltAngle = {3 * n}\nSubFramePath = {n}.tif\n{line}\n" for n in range(2)]
+            self.assertEqual(read_mdoc("/a.mdoc", "\n".join(sections).encode()).tilts[0].target_defocus, value, line)
+
+
 if __name__ == "__main__":
     unittest.main()
