@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -52,13 +53,13 @@ def choose(choice: int, plugin, cpu_command: str) -> Program:
         return _cpu(cpu_command, "the CPU engine was chosen")
     program = plugin.getProgram()
     if choice == ENGINE_GPU:
-        return Program(program, plugin.getEnviron(), True, f"{os.path.basename(program)} was chosen")
+        return Program(shlex.quote(program), plugin.getEnviron(), True, f"{os.path.basename(program)} was chosen")
     name = os.path.basename(program)
     if not os.path.exists(program):
         return _cpu(cpu_command, f"{name} is not installed ({program}), so the CPU engine does the work")
     if not gpu_present():
         return _cpu(cpu_command, f"this machine shows no GPU for {name}, so the CPU engine does the work")
-    return Program(program, plugin.getEnviron(), True, f"{name} is installed and there is a GPU")
+    return Program(shlex.quote(program), plugin.getEnviron(), True, f"{name} is installed and there is a GPU")
 
 
 def problem(choice: int, plugin, variable: str) -> list[str]:
@@ -75,7 +76,7 @@ def problem(choice: int, plugin, variable: str) -> list[str]:
 def _cpu(command: str, reason: str) -> Program:
     beside = os.path.join(os.path.dirname(sys.executable), command)
     found = beside if os.path.exists(beside) else shutil.which(command)
-    return Program(f'"{found}"' if found else command, None, False, reason)
+    return Program(shlex.quote(found) if found else command, None, False, reason)
 
 
 def threads_per_program(workers: int) -> int:

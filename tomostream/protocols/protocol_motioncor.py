@@ -20,12 +20,13 @@ from pyworkflow.object import CsvList
 from pyworkflow.protocol import params
 from pyworkflow.utils import removeBaseExt
 
-from tomostream import ledger
+from tomostream import ledger, versions
 from tomostream.acquisition.movies import check_movie
+from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
 from tomostream.streaming.executor import gpu_lock
-from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
+from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task, first_words
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
 
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
@@ -58,11 +59,12 @@ HELPS = {
 
 @dataclass(frozen=True)
 class Aligned:
-    """What came out for one movie: files by output name, and the total drift in px of the movie."""
+    """What came out for one movie: files by output name, the total drift in px of the movie, and what was run."""
 
     files: dict[str, str]
     drift: float
     command: str = ""
+    program: str = ""
 
 
 class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
@@ -108,7 +110,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._program = engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND)
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._template_args: dict[str, str] | None = None
-        self._command_told = False
+        self._command = ""
         self._new: list = []
         self._reader = self.row_reader(self.inputMovies)
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
@@ -197,7 +199,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                 said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
         else:
             said = self.run_program(self._program.command, arguments, log)
-        return replace(self._collect_files(target, folder, said), command=f"{self._program.command} {arguments}")
+        program = versions.of_program(self._program.command, first_words(log))
+        return replace(self._collect_files(target, folder, said), command=f"{self._program.command} {arguments}",
+                       program=program)
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
         args = dict(self._template_args)
@@ -205,14 +209,23 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if not self.isEER and last > 0:
             args["-Trunc"] = max(0, frames - last)
         if self.isEER:
-            args["-FmIntFile"] = self._fraction_file(frames, folder)
-            args["-PixSize"] = self._reader.items.getSamplingRate() / (self.eerSampling.get() + 1)
-        args["-OutMrc"], args["-LogDir"] = f'"{target}"', f'"{folder}"'
+            args["-FmIntFile"] = shlex.quote(self._fraction_file(frames, folder))
+            args["-PixSize"] = self._reader.items.getSamplingRate() / self._eer_pixels()
+        args |= {tag: shlex.quote(args[tag].strip('"')) for tag in ("-Gain", "-Dark") if tag in args}
+        args["-OutMrc"], args["-LogDir"] = shlex.quote(target), shlex.quote(folder)
         if not self._program.gpu:
             args.pop("-Gpu", None)
             args["--threads"] = engines.threads_per_program(self._stepsExecutor.numberOfProcs)
-        text = self._getInputFormat(movie, absPath=True) + " ".join(f"{key} {value}" for key, value in args.items())
-        return f"{text} {self.extraParams2.get() or ''}".strip()
+        text = " ".join(f"{key} {value}" for key, value in args.items())
+        return f"{input_tag(movie)} {shlex.quote(movie)} {text} {self.extraParams2.get() or ''}".strip()
+
+    def _eer_pixels(self) -> int:
+        """Pixels of the up-sampled image along one of the camera: 1, 2 or 4 (upstream counts 1, 2, 3)."""
+        return 2 ** self.eerSampling.get()
+
+    def _getBinFactor(self) -> float:
+        """Pixel of the sums in pixels of the movie as it was imported."""
+        return self.binFactor.get() / (self._eer_pixels() if self.isEER else 1)
 
     def _fraction_file(self, frames: int, folder: str) -> str:
         """EER: raw frames, how many make a fraction, dose of a raw frame (e/A2)."""
@@ -274,10 +287,18 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         evidence = {"version": task.version, "drift_px": round(result.drift, 3), "file": result.files[MICROGRAPHS]}
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
-        if not self._command_told:              # those of the other movies differ in the names of the files alone
-            self._command_told = True
-            self.tell("", ledger.SESSION, f"{task.key} was aligned with: {result.command}", {"command": result.command})
+        evidence["movie"] = task.arguments[0]
+        self._tell_command(task, result)
         self.tell(task.key, ledger.ALIGNED, f"aligned, drift {result.drift:.1f} px", evidence)
+
+    def _tell_command(self, task: Task, result: Aligned) -> None:
+        """The command line, once for all movies whose command differs in the names of the files alone."""
+        name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
+        command = result.command.replace(task.arguments[0], ledger.MOVIE).replace(name, ledger.OUTPUT)
+        if command != self._command:
+            self._command = command
+            self.tell("", ledger.SESSION, f"{task.key} was aligned by {result.program}: {result.command}",
+                      {"command": command, "program": result.program})
 
     def found_evidence(self, key: str, version: int) -> dict:
         stem = f"{removeBaseExt(key)}{'' if version == 1 else f'-v{version}'}_aligned_mic"

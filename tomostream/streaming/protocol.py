@@ -14,6 +14,7 @@ import errno
 import functools
 import os
 import re
+import shlex
 import shutil
 import threading
 import time
@@ -32,7 +33,7 @@ from pyworkflow.protocol import (
 )
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
-from tomostream import ledger
+from tomostream import ledger, versions
 from tomostream.streaming import watch
 from tomostream.streaming.executor import EventLoop
 from tomostream.streaming.orphans import end_orphans
@@ -243,7 +244,7 @@ class StreamingProtocol(ProtStreamingBase):
         """What was found when the protocol began."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
-        self.tell("", ledger.SESSION, f"{self.getRunName() or self._label} {text}")
+        self.tell("", ledger.SESSION, f"{self.getRunName() or self._label} {text}", {"versions": versions.packages()})
 
     def _mend_ledger(self) -> None:
         """A run that was killed between the output and the ledger left items untold: tell them."""
@@ -453,7 +454,7 @@ class StreamingProtocol(ProtStreamingBase):
         """
         status = ""
         try:
-            self.runJob(program, f'{arguments} > "{log}" 2>&1', env=env)
+            self.runJob(program, f"{arguments} > {shlex.quote(log)} 2>&1", env=env)
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"
         return last_words(log) or status
@@ -634,6 +635,15 @@ def one_sentence(error: BaseException) -> str:
     """The words of an exception as one line; its type where it has no words."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+def first_words(log: str, limit: int = 4096) -> str:
+    """The beginning of a program's log; empty where it left none."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            return file.read(limit)
+    except OSError:
+        return ""
 
 
 def last_words(log: str, limit: int = 300) -> str:
