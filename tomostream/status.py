@@ -51,7 +51,9 @@ class SeriesStatus:
 
 @dataclass
 class MovieStatus:
-    """One movie. `failed` is the reason, "" when it has not failed."""
+    """One movie. `failed` is the reason, "" when it has not failed. `source` and `output` are its file and the name of its
+    micrograph, `command` the line with which it was aligned (with `ledger.MOVIE` and `ledger.OUTPUT` in place of these two)
+    and `program` whose line it is."""
 
     imported: float | None = None
     written: float | None = None
@@ -59,6 +61,15 @@ class MovieStatus:
     failed: str = ""
     waiting: str = ""
     drift_px: float | None = None
+    source: str = ""
+    output: str = ""
+    command: str = ""
+    program: str = ""
+
+    @property
+    def command_line(self) -> str:
+        """The exact command line; "" where it is not known."""
+        return self.command.replace(ledger.MOVIE, self.source).replace(ledger.OUTPUT, self.output) if self.source else ""
 
 
 class ProjectStatus:
@@ -71,6 +82,8 @@ class ProjectStatus:
         self.not_series: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
         self.commands: dict[str, str] = {}
+        self.programs: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
         self.last_event: float | None = None
         self.folders: dict[str, str] = {}
         self._readers: dict[str, ledger.LedgerReader] = {}
@@ -92,6 +105,9 @@ class ProjectStatus:
                     self.waiting.pop(name, None)
                     if "command" in entry.evidence:
                         self.commands[name] = str(entry.evidence["command"])
+                        self.programs[name] = str(entry.evidence.get("program", ""))
+                    if isinstance(entry.evidence.get("versions"), dict):
+                        self.versions = {str(key): str(value) for key, value in entry.evidence["versions"].items()}
         return news
 
     def _find(self) -> None:
@@ -127,6 +143,9 @@ class ProjectStatus:
             movie.aligned, movie.failed = entry.time, ""
             drift = entry.evidence.get("drift_px")
             movie.drift_px = float(drift) if isinstance(drift, (int, float)) else None
+            movie.source = str(entry.evidence.get("movie", ""))
+            movie.output = os.path.splitext(os.path.basename(str(entry.evidence.get("file", ""))))[0]
+            movie.command, movie.program = self.commands.get(MOTIONCOR, ""), self.programs.get(MOTIONCOR, "")
         elif entry.event == ledger.FAILED:
             movie.failed = entry.reason
 

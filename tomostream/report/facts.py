@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
+from tomostream import versions
 from tomostream.programs import aretomo as files
-from tomostream.status import ProjectStatus, SeriesStatus
+from tomostream.status import MovieStatus, ProjectStatus, SeriesStatus
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class SeriesFacts:
     quality: float | None = None
     quality_note: str = ""
     ctf_note: str = ""
-    program: str = ""
+    programs: tuple[str, ...] = ()
     pixel_size_A: float | None = None
     voltage_kV: float | None = None
     tilts: tuple[TiltFacts, ...] = ()
@@ -137,16 +138,20 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         times=status.times(series))
 
 
-def with_files(facts: SeriesFacts, drifts: Mapping[str, float | None], left_out: tuple[Any, ...] = ()) -> SeriesFacts:
-    """Add what the sidecar of the stack and the files of the alignment tell. `drifts`: movie -> px."""
+def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...] = ()) -> SeriesFacts:
+    """Add what the ledgers tell of its movies, the sidecar of the stack, and the files of the alignment."""
     record = read_json(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else {}
     tilts = [TiltFacts(
         str(tilt.get("movie", "")), float(tilt.get("angle", 0.0)), section, tilt.get("order"),
         dose_e_A2=number(tilt.get("dose")), prior_dose_e_A2=number(tilt.get("prior_dose")),
-        target_defocus_um=number(tilt.get("target_defocus")), drift_px=number(drifts.get(str(tilt.get("movie", "")))))
+        target_defocus_um=number(tilt.get("target_defocus")))
         for section, tilt in enumerate(record.get("tilts", ()))]
+    known = [movies.get(tilt.movie, MovieStatus()) for tilt in tilts]
+    tilts = [replace(tilt, drift_px=number(movie.drift_px), command=movie.command_line)
+             for tilt, movie in zip(tilts, known, strict=True)]
     facts = replace(
-        facts, tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),
+        facts, programs=tuple(dict.fromkeys(movie.program for movie in known if movie.program)),
+        tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),
         warnings=tuple(map(str, record.get("warnings", ()))), mdocs=tuple(map(str, record.get("mdocs", ()))))
     if facts.folder and facts.state == "done":
         facts, tilts = _with_alignment(facts, tilts)
@@ -161,11 +166,14 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
     aln = parsed(out.aln, files.parse_aln)
     ctf = parsed(out.ctf_text, files.parse_ctf) or ()
     if quality is not None:
-        facts = replace(facts, program=quality.program, ctf_note=quality.ctf_note)
+        facts = replace(facts, ctf_note=quality.ctf_note)
         for each in quality.tilts:
             if each.section < len(tilts):
                 tilts[each.section] = replace(tilts[each.section], used=each.used, reason=each.reason,
                                               sigma_px=number(each.sigma_px))
+    program = quality.program if quality is not None and quality.program else \
+        versions.of_program(facts.commands[0], read_text(f"{stem}.log")) if facts.commands else ""
+    facts = replace(facts, programs=tuple(dict.fromkeys([*facts.programs, *([program] if program else [])])))
     if aln is None:
         return facts, tilts
     try:
@@ -207,6 +215,15 @@ def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
         return None
 
 
+def read_text(path: str, limit: int = 4096) -> str:
+    """The beginning of a text file; empty when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(limit)
+    except OSError:
+        return ""
+
+
 def read_json(path: str) -> dict[str, Any]:
     """A JSON object of a file; empty when there is none."""
     try:
@@ -226,6 +243,6 @@ def from_json(data: Mapping[str, Any]) -> SeriesFacts:
     """The inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
     values = dict(data)
     values["tilts"] = tuple(TiltFacts(**tilt) for tilt in values["tilts"])
-    for name in ("warnings", "commands", "mdocs"):
+    for name in ("warnings", "commands", "mdocs", "programs"):
         values[name] = tuple(values[name])
     return SeriesFacts(**values)

@@ -35,6 +35,7 @@ from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_jso
 from tomostream.report.follow import BAR, Follower
 from tomostream.report.notify import Notifier, utc
 from tomostream.report.tables import CHUNK, Entry
+from tomostream.status import MovieStatus
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
@@ -50,7 +51,7 @@ IN_FLIGHT = 2
 #: Protocol states after which nothing more comes.
 ENDED = ("finished", "stopped", "dead")
 #: What of a series comes from its files, not from the ledgers.
-FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "program", "ctf_note")
+FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "programs", "ctf_note")
 #: End of a file's name -> what it is.
 MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
             ".tlt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
@@ -196,9 +197,9 @@ class ReportWriter:
             del self._waiting[series_id]
             series = self.follower.series[series_id]
             movies = self.follower.movies
-            drifts = {movie: movies[movie_key(movie)].drift_px for movie in series.movies if movie_key(movie) in movies}
+            known = {movie: replace(movies[movie_key(movie)]) for movie in series.movies if movie_key(movie) in movies}
             folder = os.path.join(self.out, "series", self._folder(series_id))
-            self._jobs[series_id] = self._painter.submit(paint, series_facts(self.follower, series), drifts,
+            self._jobs[series_id] = self._painter.submit(paint, series_facts(self.follower, series), known,
                                                          series.left_out, folder)
 
     def _collect(self) -> bool:
@@ -226,6 +227,7 @@ class ReportWriter:
             self._latest = series_id
         if write:
             payload = {"facts": to_json(facts), "pictures": made, "trouble": trouble, "signature": facts.signature(),
+                       "versions": self.follower.versions,
                        "findings": [asdict(finding) for finding in findings], "files": files_of(facts, self.project)}
             write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", series_id, payload))
             remove_older(os.path.join(self.out, "series", folder), facts.version)
@@ -293,6 +295,12 @@ class ReportWriter:
             told = [{"kind": alarm.kind, "since": alarm.since, "text": alarm.text} for alarm in self.alarms.active.values()]
             write_text(os.path.join(self.out, ALARMS), json.dumps(told))
 
+    def _limits(self) -> dict[str, float | None]:
+        """What the plots mark, and the judgement of the backlog: the thresholds as they are now."""
+        limits = self.alarms.thresholds
+        return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_least,
+                "defocus_um": limits.defocus_tolerance_um}
+
     def _disk(self) -> tuple[float, float] | None:
         try:
             usage = shutil.disk_usage(self.project)
@@ -354,7 +362,7 @@ class ReportWriter:
             "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
             "alarms": [asdict(alarm) for alarm in self.alarms.active.values()],
             "history": [asdict(event) for event in list(self.alarms.history)[-50:]],
-            "kinds": KINDS, "movie_command": follower.commands.get("motioncor", ""),
+            "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
@@ -362,9 +370,9 @@ class ReportWriter:
 
 
 # ---------------------------------------------------------------------------------------------------- one series
-def paint(facts: SeriesFacts, drifts: Mapping[str, float | None], left_out: tuple[Any, ...], folder: str) -> Made:
+def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...], folder: str) -> Made:
     """All figures and pictures of one series. Runs in the pictures' thread; what goes wrong is told, not raised."""
-    facts = with_files(facts, drifts, left_out)
+    facts = with_files(facts, movies, left_out)
     made: dict[str, Any] = {}
     troubles = []
     os.makedirs(folder, exist_ok=True)

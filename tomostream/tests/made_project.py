@@ -27,6 +27,7 @@ class MadeProject:
         self.angles = tuple(angles)
         self.time = START
         self.ledgers = {}
+        self._told_command = False
         for name, folder in FOLDERS.items():
             os.makedirs(os.path.join(path, "Runs", folder, "extra"), exist_ok=True)
             self.ledgers[name] = ledger.Ledger(ledger.path_in(os.path.join(path, "Runs", folder)))
@@ -44,10 +45,15 @@ class MadeProject:
     def acquire(self, series: str, tilts: int | None = None, drift: float = 2.0, seconds: float = 60.0) -> None:
         """Movies come, are imported and aligned; the mdoc tells of them."""
         names = self.movies(series)[:tilts]
+        if not self._told_command:
+            self._told_command = True
+            self.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", program="MotionCor3 1.2.1",
+                      command=f'MotionCor3 -InTiff "{ledger.MOVIE}" -OutMrc "{ledger.OUTPUT}.mrc"')
         for count, movie in enumerate(names, start=1):
             self.time += seconds
             self.tell(IMPORT, f"{movie}.tif", ledger.IMPORTED, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
-            self.tell(MOTIONCOR, f"{movie}.tif", ledger.ALIGNED, "aligned", version=1, drift_px=drift)
+            self.tell(MOTIONCOR, f"{movie}.tif", ledger.ALIGNED, "aligned", version=1, drift_px=drift,
+                      movie=f"/movies/{movie}.tif", file=f"{movie}_aligned_mic.mrc")
             self.tell(COMPOSE, series, ledger.SERIES, f"{count} tilts so far, waiting for the next.", name=series,
                       state="acquiring", seen=count, aligned=count, failed=0, expected=len(self.angles), version=0)
 

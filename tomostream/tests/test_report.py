@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tomostream import ledger
+from tomostream import ledger, versions
 from tomostream.cli import main as command
 from tomostream.cli import report
 from tomostream.report import background, follow, pictures, tables, writer
@@ -77,7 +77,7 @@ class TestWhatIsWritten(WithProject):
         self.assertAlmostEqual(tilt["mean_counts"], 100 * np.exp(-0.3 / np.cos(np.radians(40))), places=3)
         self.assertAlmostEqual(tilt["counts_part"], 1.0, places=2)
         self.assertEqual(page["facts"]["commands"], ["aretomo -FlipVol 1 -OutBin 2"])
-        self.assertEqual(page["facts"]["program"], "made 1.0")
+        self.assertEqual(page["facts"]["programs"], ["MotionCor3 1.2.1", "made 1.0"])
         self.assertIn("/mdocs/TS_01.mdoc", [file["path"] for file in page["files"]])
 
     def test_the_three_tables_say_the_same_and_their_columns_are_documented(self):
@@ -95,11 +95,29 @@ class TestWhatIsWritten(WithProject):
             self.assertIn(column["name"], text)
             self.assertTrue(column["meaning"])
 
-    def test_the_command_of_the_movies_is_on_the_page(self):
-        self.project.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", command="motioncor -InTiff a.tif")
+    def test_the_exact_command_of_every_movie_is_on_the_page_and_the_versions_of_that_run(self):
+        self.project.tell(MOTIONCOR, "", ledger.SESSION, "starts", versions={"tomostream": "9.9", "numpy": "1.26"})
         self.project.whole("TS_01")
+        self.project.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", program="MotionCor3 1.3.0",
+                          command=f"MotionCor3 -InTiff {ledger.MOVIE} -Trunc 2 -OutMrc {ledger.OUTPUT}.mrc")
+        self.project.whole("TS_02")
         self.writer().finish()
-        self.assertEqual(self.read("data", "session.js")["movie_command"], "motioncor -InTiff a.tif")
+        first, second = (self.read("series", name, "data.js") for name in ("TS_01", "TS_02"))
+        self.assertEqual(first["facts"]["tilts"][1]["command"],
+                         'MotionCor3 -InTiff "/movies/TS_01_002_-20.0.tif" -OutMrc "TS_01_002_-20.0_aligned_mic.mrc"')
+        self.assertEqual(second["facts"]["tilts"][4]["command"], "MotionCor3 -InTiff /movies/TS_02_005_40.0.tif -Trunc 2 "
+                         "-OutMrc TS_02_005_40.0_aligned_mic.mrc")
+        self.assertEqual(second["facts"]["programs"], ["MotionCor3 1.3.0", "made 1.0"])
+        self.assertEqual(first["versions"], {"tomostream": "9.9", "numpy": "1.26"})
+
+    def test_a_program_tells_its_version_or_is_called_by_it(self):
+        for line, log, wanted in (
+                ("/x/AreTomo2 -InMrc a", "AreTomo2 version 1.1.3\nBuilt on Jul", "AreTomo2 1.1.3"),
+                ('"/x y/MotionCor3_1.1.2_Cuda121" -InTiff a', "", "MotionCor3_1.1.2_Cuda121"),
+                ("/x/MotionCor3 -InTiff a", "no word", "MotionCor3, version not known"),
+                ("/bin/tomostream-aretomo -InMrc a", "", f"tomostream-aretomo {versions.__version__}"), ("", "", "")):
+            self.assertEqual(versions.of_program(line, log), wanted)
+        self.assertIn("numpy", versions.packages())
 
     def test_a_session_in_progress_counts_movies_and_series_by_state(self):
         self.project.whole("TS_01")

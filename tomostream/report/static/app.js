@@ -481,13 +481,15 @@
   }
   function commandCard(data) {
     const facts = data.facts;
-    if (!facts.commands.length) return "";
-    return h("section", { class: "card" }, h("h2", {}, "Commands, as they were run"), 
-      state.session.movie_command ? [h("p", { class: "small muted", style: { margin: 0 } }, "The first movie of the session; the others differ in the names of the files alone."),
-        h("pre", {}, state.session.movie_command), h("p", { class: "small muted", style: { margin: 0 } }, "This series:")] : null,
+    const movies = facts.tilts.filter(tilt => tilt.command), versions = Object.entries(data.versions || {});
+    if (!facts.commands.length && !movies.length) return "";
+    return h("section", { class: "card", id: "commands" }, h("h2", {}, "Commands, as they were run"),
+      h("p", { class: "small", style: { margin: 0 } }, facts.programs.map(name => h("span", { class: "pill" }, name))),
       facts.commands.map(command => h("pre", {}, command)),
-      h("p", { class: "small muted", style: { margin: 0 } }, [facts.program, "tomostream " + state.session.version,
-        facts.tilt_axis_source ? "first tilt axis: " + facts.tilt_axis_source : "", facts.voltage_kV ? facts.voltage_kV + " kV" : ""].filter(Boolean).join(" · ")));
+      movies.length ? h("details", {}, h("summary", {}, "The alignment of its " + movies.length + " movies"),
+        movies.map(tilt => h("div", {}, h("b", { class: "small" }, tilt.angle_deg.toFixed(1) + "°"), h("pre", {}, tilt.command)))) : null,
+      h("p", { class: "small muted", style: { margin: ".4rem 0 0" } }, [facts.tilt_axis_source ? "first tilt axis: " + facts.tilt_axis_source : "",
+        facts.voltage_kV ? facts.voltage_kV + " kV" : "", ...versions.map(([name, version]) => name + " " + version)].filter(Boolean).join(" · ")));
   }
 
   // ------------------------------------------------------------------------------------------------ follow
