@@ -15,70 +15,12 @@ from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import align, plan, references, sums
 from tomostream.engine.frames.job import Job
 from tomostream.engine.frames.movies import Movie, open_movie
+from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.output import Outputs
 from tomostream.programs.motioncor import format_log
 
 Say = Callable[[str], None]
-_CACHE_SHARE = 0.4
-"""Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""
 _MOST_EER_FRACTIONS = 40
-
-
-class FrameStore:
-    """The frames of a movie as counts, cut to the window, with bad pixels replaced; kept in memory if they fit."""
-
-    def __init__(self, movie: Movie, fractions: Sequence[plan.Fraction], window: tuple[slice, slice]) -> None:
-        self._movie, self._fractions, self._window = movie, fractions, window
-        self._kept: dict[int, NDArray] = {}
-        self._keep: bool | None = None
-        self._bad: tuple[NDArray, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self._fractions)
-
-    def load(self, index: int) -> NDArray:
-        """Frame `index`, (rows, columns) in the type of the file (wider if frames were summed)."""
-        frame = self._kept.get(index)
-        if frame is None:
-            frame = self._patched(self._decoded(index))
-            if self._keep is None:
-                self._keep = frame.nbytes * len(self) < _CACHE_SHARE * _free_memory()
-            if self._keep:
-                self._kept[index] = frame
-        return frame
-
-    def _decoded(self, index: int) -> NDArray:
-        fraction = self._fractions[index]
-        frame = np.ascontiguousarray(self._movie.read(fraction.first, fraction.number)[self._window])
-        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
-            raise EngineError(
-                f"{self._movie.path}: frame {fraction.first + 1} holds values that are not numbers; make the movie again")
-        return frame
-
-    def _patched(self, frame: NDArray) -> NDArray:
-        if self._bad is None:
-            return frame
-        if not frame.flags.writeable or isinstance(frame, np.memmap):
-            frame = np.array(frame)
-        flat = frame.reshape(-1)
-        flat[self._bad[0]] = flat[self._bad[1]]
-        return frame
-
-    def replace(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
-        """From now on give pixels `bad` the value of `source` (flat indices) in every frame."""
-        self._bad = (bad, source)
-        for index, frame in list(self._kept.items()):
-            self._kept[index] = self._patched(frame)
-
-
-def _free_memory() -> float:
-    """Bytes that can be used without swapping; 4 GiB where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return float(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 4.0 * 2**30
 
 
 def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
@@ -107,15 +49,11 @@ def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
             say(f"{job.stem}: {movie.shape[1]} x {movie.shape[0]} pixels, {len(fractions)} frames")
             window = crop_window(job, movie.shape)
             store = FrameStore(movie, fractions, window)
-            refs = _prepare(job, movie.shape, window, store, executor, say, warn)
-
-            def load(index: int) -> NDArray:
-                return refs.corrected(store.load(index))
-
-            motion = _measure(job, store, load, executor, say, warn)
+            _prepare(job, movie.shape, window, store, executor, say, warn)
+            motion = _measure(job, store, executor, say, warn)
             shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
             summation = sums.Summation(
-                load, -motion.displacement, shape, job.binning, executor, job.threads, job.whole_pixels)  # fmt: skip
+                store, -motion.displacement, shape, job.binning, executor, job.threads, job.whole_pixels)  # fmt: skip
             _write_sums(job, summation, fractions, outputs)
         if job.log_dir:
             outputs.text(job.names.log, format_log([(-float(x), -float(y)) for x, y in motion.displacement]))
@@ -170,8 +108,8 @@ def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
 def _prepare(
     job: Job, shape: tuple[int, int], window: tuple[slice, slice], store: FrameStore, executor: Executor,
     say: Say, warn: Say,
-) -> references.References:  # fmt: skip
-    """Decode everything once; find and replace bad pixels; return the references, cut to the window."""
+) -> None:  # fmt: skip
+    """Decode everything once; find and replace bad pixels; give the store the references, cut to the window."""
     refs, dead = references.load_references(
         shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain)  # fmt: skip
     bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling)
@@ -196,7 +134,7 @@ def _prepare(
         store.replace(where, source)
         refs = refs.patched(where, source)
         say(f"replaced {known} bad pixels of the map and {hot} hot or dead ones")
-    return refs
+    store.references = refs
 
 
 def _doubt_gain(job: Job, total: NDArray, refs: references.References, warn: Say) -> None:
@@ -216,7 +154,7 @@ def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:
     """The sum of all frames as counts, and whether any frame has two different values."""
     total = None
     varying = False
-    for frame in executor.map(store.load, range(len(store))):
+    for frame in executor.map(store.counts, range(len(store))):
         if total is None:
             enough = 2 if frame.itemsize == 1 and len(store) <= 256 else 4
             total = np.zeros(frame.shape, "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}{enough}")
@@ -228,15 +166,15 @@ def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:
 
 
 def _measure(
-    job: Job, store: FrameStore, load: Callable[[int], NDArray], executor: Executor, say: Say, warn: Say
+    job: Job, store: FrameStore, executor: Executor, say: Say, warn: Say
 ) -> align.Motion:
     """Measure the motion, and say what is doubtful about it."""
     count = len(store)
     if not job.align or count == 1:
         return align.Motion(np.zeros((count, 2)), np.ones(count, bool), np.zeros(count))
-    rows, columns = load(0).shape
+    rows, columns = store.counts(0).shape
     factor = align.bin_factor((rows, columns))
-    images = list(executor.map(lambda index: align.binned(load(index), factor), range(count)))
+    images = list(executor.map(lambda index: align.binned(store.frame(index), factor), range(count)))
     reference = job.reference - 1 if job.reference >= 0 else None
     motion = align.measure(images, factor, executor, job.group, reference)
     doubtful = np.nonzero(~motion.measured)[0] + 1

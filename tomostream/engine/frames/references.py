@@ -74,10 +74,10 @@ class References:
     gain: NDArray[np.float32] | None = None
     dark: NDArray[np.float32] | None = None
 
-    def corrected(self, counts: NDArray) -> NDArray:
-        """Apply the references; without any, the counts themselves are returned, in their own type."""
-        frame = counts if self.dark is None else np.subtract(counts, self.dark, dtype=np.float32)
-        return frame if self.gain is None else np.multiply(frame, self.gain, dtype=np.float32)
+    def corrected(self, counts: NDArray, which: slice = slice(None)) -> NDArray:
+        """Apply the references to rows `which` of a frame; without any, the counts are returned, in their own type."""
+        frame = counts if self.dark is None else np.subtract(counts, self.dark[which], dtype=np.float32)
+        return frame if self.gain is None else np.multiply(frame, self.gain[which], dtype=np.float32)
 
     def corrected_sum(self, total: NDArray, frames: int) -> NDArray:
         """The references applied to a sum of `frames` frames."""

@@ -2,26 +2,46 @@
 """Sums of the frames, moved back to where their content belongs; Fourier cropping; dose weighting.
 
 Frames are first moved by whole pixels while they are added, which costs nothing. What is left of each shift is applied
-in Fourier space to sums of frames that share it: frames are sorted by the fraction of their shift, rounded to half of
-an output pixel but at most to a whole pixel of the movie, and each class is moved by the mean fraction of its frames. What
-this rounding costs, at the highest frequency of the output, is at most sinc(1/4) = 10 % of the amplitude in each
-direction, and less after the means are taken out; whole pixels alone, which may be asked for, cost 36 % there without
-binning and save the transforms. With dose weighting each frame is transformed by itself, and its shift is exact.
+to sums of frames that share it: frames are sorted by the fraction of their shift, rounded to half of an output pixel but
+at most to a whole pixel of the movie, and each class is moved by the mean fraction of its frames, by interpolation
+(`interpolation`) without binning, in Fourier space with it. What this rounding costs, at the highest frequency of the
+output, is at most sinc(1/4) = 10 % of the amplitude in each direction, and less after the means are taken out; whole
+pixels alone, which may be asked for, cost 36 % there without binning. With dose weighting each frame is transformed by
+itself, and its shift is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.errors import EngineError
+from tomostream.engine.frames import interpolation
+from tomostream.engine.frames.adding import MovedFrames, add_moved, sum_type
 
-Loader = Callable[[int], NDArray]
+_BAND_ROWS = 256
+"""Rows that one call adds: few enough to stay in the processor's cache."""
+
+
+class Frames(Protocol):
+    """Where the frames come from: see `store.FrameStore`."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether all of them are in memory."""
+
+    def counts(self, index: int) -> NDArray:
+        """The counts of a frame, (rows, columns)."""
+
+    def rows(self, counts: NDArray, which: slice) -> NDArray:
+        """Rows of it, corrected."""
 
 
 def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
@@ -47,55 +67,34 @@ def used_window(shape: tuple[int, int], binning: float) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Class:
-    """Frames that are added with whole-pixel shifts (x, y), and then moved together by a fraction of a pixel."""
+    """Frames that are added with whole-pixel shifts (x, y), and then moved together by a fraction of a pixel.
 
+    `cell` is the fraction, x and y, that they were sorted by, in units of the step.
+    """
+
+    cell: tuple[int, int]
     frames: tuple[int, ...]
     whole: tuple[tuple[int, int], ...]
     fraction: tuple[float, float]
 
 
 def _classes(shifts: NDArray[np.float64], frames: Sequence[int], step: float) -> list[_Class]:
-    """Sort `frames` by the fractions of their shifts, rounded to `step` (at most 1, a whole part of it) pixels."""
-    cells = np.rint(shifts / step)
+    """Sort `frames` by the fractions of their shifts, rounded down to multiples of `step` (1 or a whole part of it) pixels.
+
+    Fractions are from -1 + step / 2 to step / 2, about the middle of the kernel of `interpolation`.
+    """
+    steps = np.rint(shifts / step).astype(int)
     per_pixel = round(1 / step)
     members: dict[tuple[int, int], list[int]] = {}
     for frame in frames:
-        cell = (int(cells[frame, 0]) % per_pixel, int(cells[frame, 1]) % per_pixel)
+        cell = (-int(steps[frame, 0]) % per_pixel, -int(steps[frame, 1]) % per_pixel)
         members.setdefault(cell, []).append(frame)
     classes = []
     for cell, own in sorted(members.items()):
-        whole = np.rint(cells[own] * step - np.array(cell) * step).astype(int)
+        whole = (steps[own] + np.array(cell)) // per_pixel
         fraction = (shifts[own] - whole).mean(axis=0)
-        classes.append(_Class(tuple(own), tuple((int(x), int(y)) for x, y in whole), (fraction[0], fraction[1])))
+        classes.append(_Class(cell, tuple(own), tuple((int(x), int(y)) for x, y in whole), (fraction[0], fraction[1])))
     return classes
-
-
-def add_moved(total: NDArray[np.float32], frame: NDArray, dx: int, dy: int) -> None:
-    """Add `frame`, moved by whole pixels to the right and up, to `total`; the uncovered border mirrors the frame.
-
-    A mirrored border rather than zeros: it has the brightness and the noise of its neighbourhood.
-    """
-    rows, columns = total.shape
-    for target_rows, source_rows in _mirrored(rows, dy):
-        for target_columns, source_columns in _mirrored(columns, dx):
-            target = total[target_rows, target_columns]
-            np.add(target, frame[source_rows, source_columns], out=target, casting="unsafe")
-
-
-def _mirrored(length: int, shift: int) -> list[tuple[slice, slice]]:
-    """Pairs (where to, where from) that move a line of `length` by `shift` and mirror it into the gap."""
-    shift = max(-length, min(length, shift))
-    if shift == 0:
-        return [(slice(0, length), slice(0, length))]
-    if shift > 0:
-        return [(slice(shift, length), slice(0, length - shift)), (slice(0, shift), _backward(shift - 1, shift))]
-    gap = -shift
-    return [(slice(0, length - gap), slice(gap, length)), (slice(length - gap, length), _backward(length - 1, gap))]
-
-
-def _backward(last: int, number: int) -> slice:
-    """The slice last, last - 1, ... of `number` elements."""
-    return slice(last, last - number if last >= number else None, -1)
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ class Summation:
 
     Parameters
     ----------
-    load : callable
-        Gives frame i, corrected, (rows, columns).
+    frames : Frames
+        Counts and their correction.
     shifts : ndarray, shape (n, 2)
         To be applied, x and y, in pixels of the frames.
     shape : (int, int)
@@ -113,14 +112,14 @@ class Summation:
     binning : float
         -FtBin.
     executor : Executor
-        One frame a call.
+        Some frames, or rows, a call.
     workers : int
-        Threads for the transforms of whole sums.
+        Its threads.
     whole_pixels : bool
         Whether frames are added with whole-pixel shifts only (without dose weighting).
     """
 
-    load: Loader
+    frames: Frames
     shifts: NDArray[np.float64]
     shape: tuple[int, int]
     binning: float
@@ -132,17 +131,16 @@ class Summation:
         """The sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
         shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
         classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
-        sums = self.executor.map(self._class_sum, classes)
-        if self._is_plain(classes):
-            return next(sums)
+        plain = self._window_shape() == self._out()
+        if plain and len(classes) == 1 and max(map(abs, classes[0].fraction)) < 1e-6:
+            return self._window(self._class_sums(classes, 0)[0]).astype(np.float32)
+        if plain:
+            return self._interpolated(classes)
         spectrum = None
-        for members, summed in zip(classes, sums, strict=True):
-            spectrum = self._add_shifted(spectrum, self._cropped_spectrum(summed), members.fraction)
+        for members, summed in zip(classes, self._class_sums(classes, 0), strict=True):
+            own = self._cropped_spectrum(self._window(summed).astype(np.float32, copy=False))
+            spectrum = self._add_shifted(spectrum, own, members.fraction)
         return self._inverse(spectrum)
-
-    def _is_plain(self, classes: Sequence[_Class]) -> bool:
-        """Whether the sum of whole pixels is the result already."""
-        return len(classes) == 1 and max(map(abs, classes[0].fraction)) < 1e-6 and self._window_shape() == self._out()
 
     def _out(self) -> tuple[int, int]:
         return output_size(self.shape, self.binning)
@@ -151,21 +149,72 @@ class Summation:
         rows, columns = used_window(self.shape, self.binning)
         return rows.stop - rows.start, columns.stop - columns.start
 
-    def _class_sum(self, members: _Class) -> NDArray[np.float32]:
-        total = np.zeros(self.shape, np.float32)
-        for frame, (dx, dy) in zip(members.frames, members.whole, strict=True):
-            add_moved(total, self.load(frame), dx, dy)
-        return total[used_window(self.shape, self.binning)]
+    def _window(self, image: NDArray) -> NDArray:
+        return image[used_window(self.shape, self.binning)]
+
+    def _class_sums(self, classes: Sequence[_Class], margin: int) -> list[NDArray]:
+        """The sums of each class's frames, with `margin` pixels more at each side; frame by frame, rows in parallel."""
+        shape = (self.shape[0] + 2 * margin, self.shape[1] + 2 * margin)
+        sums = []
+        for members in classes:
+            total: NDArray | None = None
+            for counts, (dx, dy) in zip(self._loaded(members.frames), members.whole, strict=True):
+                one = MovedFrames((counts,), ((dx + margin, dy + margin),), shape[0], self.frames.rows)
+                if total is None:
+                    total = np.zeros(shape, sum_type(one.dtype(), len(members.frames)))
+                bands = range(0, shape[0], _BAND_ROWS)
+                list(self.executor.map(one.add_to, [total[first : first + _BAND_ROWS] for first in bands], bands))
+            sums.append(np.zeros(shape, np.float32) if total is None else total)
+        return sums
+
+    def _loaded(self, frames: Sequence[int]) -> Iterator[NDArray]:
+        """The counts of the frames, decoded by as many threads as there are, and so many in memory at a time."""
+        for start in range(0, len(frames), self.workers):
+            yield from self.executor.map(self.frames.counts, frames[start : start + self.workers])
+
+    def _interpolated(self, classes: Sequence[_Class]) -> NDArray[np.float32]:
+        """The sum of the classes, each moved by its fraction; those of one cell in x by the mean of theirs."""
+        half = max(1, min(interpolation.HALF, min(self.shape) // 4))
+        sources = dict(zip(classes, self._sources(classes, half), strict=True))
+        columns = []
+        for _, group in groupby(classes, key=lambda members: members.cell[0]):
+            own = list(group)
+            x = np.average([c.fraction[0] for c in own], weights=[len(c.frames) for c in own])
+            columns.append(interpolation.Column(
+                float(x), tuple(c.fraction[1] for c in own), tuple(sources[c] for c in own)))  # fmt: skip
+        work = interpolation.Interpolation(columns, self.shape, half)
+        out = np.empty(self.shape, np.float32)
+        starts = work.starts()
+        size = max(1, len(starts) // (4 * self.workers))
+        list(self.executor.map(lambda i: work.fill(out, starts[i : i + size]), range(0, len(starts), size)))
+        return np.ascontiguousarray(self._window(out))
+
+    def _sources(self, classes: Sequence[_Class], margin: int) -> list[MovedFrames]:
+        """The classes' sums with a margin: made from the frames block by block if these are in memory, else beforehand."""
+        height = self.shape[0] + 2 * margin
+        if not self.frames.kept:
+            return [MovedFrames((total,), ((0, 0),), height) for total in self._class_sums(classes, margin)]
+        return [
+            MovedFrames(
+                tuple(self.frames.counts(frame) for frame in members.frames),
+                tuple((x + margin, y + margin) for x, y in members.whole),
+                height,
+                self.frames.rows,
+            )
+            for members in classes
+        ]
 
     def _cropped_spectrum(self, image: NDArray[np.float32], workers: int | None = None) -> NDArray[np.complex64]:
         """The low frequencies of an image, as the real transform of one of the output's size, with its mean kept."""
-        spectrum = scipy.fft.rfft2(image, workers=workers or self.workers)
+        threads = workers or self.workers
         rows, columns = self._out()
-        if (rows, columns) != image.shape:
-            half = rows // 2
-            top = spectrum[image.shape[0] - (rows - half) :, : columns // 2 + 1]
-            spectrum = np.concatenate([spectrum[:half, : columns // 2 + 1], top])
-            spectrum *= np.float32(rows * columns / image.size)
+        if (rows, columns) == image.shape:
+            return scipy.fft.rfft2(image, workers=threads)
+        half = rows // 2
+        along_x = np.ascontiguousarray(scipy.fft.rfft(image, workers=threads)[:, : columns // 2 + 1])
+        both = scipy.fft.fft(along_x, axis=0, workers=threads, overwrite_x=True)
+        spectrum = np.concatenate([both[:half], both[image.shape[0] - (rows - half) :]])
+        spectrum *= np.float32(rows * columns / image.size)
         return spectrum
 
     def _phases(self, shift: tuple[float, float]) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
@@ -199,8 +248,8 @@ class Summation:
         """The cropped spectrum of one frame, moved exactly."""
         whole = np.rint(self.shifts[frame])
         moved = np.zeros(self.shape, np.float32)
-        add_moved(moved, self.load(frame), int(whole[0]), int(whole[1]))
-        spectrum = self._cropped_spectrum(moved[used_window(self.shape, self.binning)], workers=1)
+        add_moved(moved, self.frames.counts(frame), (int(whole[0]), int(whole[1])), rows=self.frames.rows)
+        spectrum = self._cropped_spectrum(self._window(moved), workers=1)
         x, y = self.shifts[frame] - whole
         return self._add_shifted(None, spectrum, (x, y))
 

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The frames of one movie while it is worked on: decoded once if memory allows, bad pixels replaced, references applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.errors import EngineError
+from tomostream.engine.frames import plan
+from tomostream.engine.frames.movies import Movie
+from tomostream.engine.frames.references import References
+
+_CACHE_SHARE = 0.4
+"""Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""
+_ALL = slice(None)
+
+
+class FrameStore:
+    """The frames of a movie as counts, cut to the window, with bad pixels replaced; kept in memory if they fit.
+
+    `references` are applied by `frame` and `rows`; they are set once the bad pixels are known (`replace`).
+    """
+
+    def __init__(self, movie: Movie, fractions: Sequence[plan.Fraction], window: tuple[slice, slice]) -> None:
+        self._movie, self._fractions, self._window = movie, fractions, window
+        self._kept: dict[int, NDArray] = {}
+        self._keep: bool | None = None
+        self._bad: tuple[NDArray, ...] | None = None
+        self.references = References()
+
+    def __len__(self) -> int:
+        return len(self._fractions)
+
+    @property
+    def kept(self) -> bool:
+        """Whether all frames are in memory."""
+        return len(self._kept) == len(self)
+
+    def counts(self, index: int) -> NDArray:
+        """Frame `index` without references, (rows, columns) in the type of the file (wider if frames were summed)."""
+        frame = self._kept.get(index)
+        if frame is None:
+            frame = self._patched(self._decoded(index))
+            if self._keep is None:
+                self._keep = frame.nbytes * len(self) < _CACHE_SHARE * _free_memory()
+            if self._keep:
+                self._kept[index] = frame
+        return frame
+
+    def rows(self, counts: NDArray, which: slice) -> NDArray:
+        """Rows of a frame, corrected: in the counts' own type if there are no references, else float32."""
+        return self.references.corrected(counts[which], which)
+
+    def frame(self, index: int) -> NDArray:
+        """The whole of frame `index`, corrected."""
+        return self.rows(self.counts(index), _ALL)
+
+    def _decoded(self, index: int) -> NDArray:
+        fraction = self._fractions[index]
+        frame = np.ascontiguousarray(self._movie.read(fraction.first, fraction.number)[self._window])
+        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
+            raise EngineError(
+                f"{self._movie.path}: frame {fraction.first + 1} holds values that are not numbers; make the movie again")
+        return frame
+
+    def _patched(self, frame: NDArray) -> NDArray:
+        if self._bad is None:
+            return frame
+        if not frame.flags.writeable or isinstance(frame, np.memmap):
+            frame = np.array(frame)
+        flat = frame.reshape(-1)
+        flat[self._bad[0]] = flat[self._bad[1]]
+        return frame
+
+    def replace(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
+        """From now on give pixels `bad` the value of `source` (flat indices) in every frame."""
+        self._bad = (bad, source)
+        for index, frame in list(self._kept.items()):
+            self._kept[index] = self._patched(frame)
+
+
+def _free_memory() -> float:
+    """Bytes that can be used without swapping; 4 GiB where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4.0 * 2**30
