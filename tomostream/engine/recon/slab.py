@@ -21,7 +21,9 @@ that the tilt range holds).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +36,10 @@ Floats = NDArray[np.float32]
 MAX_TILT_DEG = 80.0
 # bytes of one block of rows of the volume; the other buffers of a block are smaller than that
 _BLOCK_BYTES = 96 << 20
+# multiply-adds of a matrix product below which BLAS works with one thread
+_SMALL_PRODUCT = 250_000
+# frequencies whose SIRT filters are made at a time
+_FREQUENCIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ class Slab:
         self.offset = (self.length - nx) // 2
         frequencies = np.arange(self.length // 2 + 1) / self.length
         if method.iterations:
-            self._filter = sirt_filter(frequencies, self.tilts_deg, depth, method.iterations)
+            parts = [frequencies[i : i + _FREQUENCIES_AT_ONCE] for i in range(0, len(frequencies), _FREQUENCIES_AT_ONCE)]
+            with ThreadPoolExecutor(threads) as pool:
+                made = pool.map(lambda part: sirt_filter(part, self.tilts_deg, depth, method.iterations), parts)
+                self._filter = np.concatenate(list(made))
         else:
             self._filter = wbp_filter(frequencies, self.tilts_deg)
 
@@ -139,7 +148,7 @@ class Slab:
             y1 = min(y0 + rows, ny)
             here = y1 - y0
             lines = stretched[:, :here] if here == rows else np.empty((padded, here, self.length), np.float32)
-            self._filtered(images[:, y0:y1], lines)
+            self._filtered(images, y0, lines)
             out = data[: here * self.depth * self.nx].reshape(-1, self.nx)
             projection, stats = np.empty((here, self.nx)), np.empty((here, 4))
             strides = (1, here) if upright else (self.depth, 1)
@@ -148,23 +157,28 @@ class Slab:
             shape = (self.depth, here, self.nx) if upright else (here, self.depth, self.nx)
             yield Block(y0, y1, out.reshape(shape), projection, stats)
 
-    def _filtered(self, images: Floats, lines: Floats) -> None:
-        """Stretch `images` (K, rows, nx) into `lines` (>= K, rows, length) and filter them there."""
-        import scipy.fft
-
+    def _filtered(self, images: Floats, y0: int, lines: Floats) -> None:
+        """Stretch rows of `images` (K, ny, nx) from `y0` on into `lines` (>= K, rows, length) and filter them there."""
         from tomostream.engine.recon.kernels import stretch
 
+        stretch(images, y0, self.cosines, lines)
         tilts = len(self.tilts_deg)
-        stretch(np.ascontiguousarray(images, dtype=np.float32), self.cosines, lines)
-        rows = max(1, min(lines.shape[1], (24 << 20) // (8 * tilts * (self.length // 2 + 1))))
-        for y0 in range(0, lines.shape[1], rows):
-            part = lines[:tilts, y0 : y0 + rows]
-            spectra = scipy.fft.rfft(part, axis=2, workers=self.threads)
-            if self.method.iterations:
-                spectra = _mixed(self._filter, spectra)
-            else:
-                spectra *= self._filter[:, None, :]
-            part[...] = scipy.fft.irfft(spectra, self.length, axis=2, workers=self.threads)
+        # few enough rows at a time for BLAS not to make threads of its own for each of the many small products
+        step = max(4, _SMALL_PRODUCT // (2 * tilts * tilts))
+        parts = [lines[:tilts, y : y + step] for y in range(0, lines.shape[1], step)]
+        with ThreadPoolExecutor(self.threads) as pool:
+            deque(pool.map(self._filter_part, parts), maxlen=0)
+
+    def _filter_part(self, part: Floats) -> None:
+        """Filter rows (K, rows, length) in place."""
+        import scipy.fft
+
+        spectra = scipy.fft.rfft(part, axis=2)
+        if self.method.iterations:
+            spectra = _mixed(self._filter, spectra)
+        else:
+            spectra *= self._filter[:, None, :]
+        part[...] = scipy.fft.irfft(spectra, self.length, axis=2, overwrite_x=True)
 
 
 def _mixed(matrices: Floats, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
