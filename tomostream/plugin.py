@@ -10,6 +10,7 @@ from pyworkflow import TOMO
 from pyworkflow.utils import Environ
 
 from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
+from tomostream.decisions import instruments
 from tomostream.report import notify
 
 
@@ -27,6 +28,7 @@ class Plugin(pwem.Plugin):
                                    "of this machine.")
         for name, text in notify.VARIABLES.items():
             cls._defineVar(name, "", description=text)
+        cls._defineVar(instruments.VARIABLE, "", description=instruments.DESCRIPTION)
 
     @classmethod
     def getEnviron(cls):

@@ -15,13 +15,13 @@ from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream import ledger
-from tomostream.acquisition import events
+from tomostream.acquisition import events, preview
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
 from tomostream.decisions import exclusions
 from tomostream.decisions.exclusions import Exclusions
-from tomostream.protocols import forms, page
+from tomostream.protocols import forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
@@ -75,6 +75,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                        label="Tilt axis angle (deg)",
                        help="Rotation of the tilt axis from the y axis of the image, counter-clockwise, in degrees (IMOD's "
                             "convention). Empty: from each mdoc file. 0 is a value.")
+        signs.define_params(group)
         group.addParam("expectedTilts", params.IntParam, allowsNull=True, default=None, label="Tilts per series",
                        help="How many tilts a complete series has. Empty: learned from the series that came before. When it "
                             "is known, a series is composed the moment its last tilt is aligned.")
@@ -104,6 +105,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._decisions: list = []
         self._told: dict[str, tuple] = {}
         self._told_at = 0.0
+        self._previewed: set[str] = set()
         self._producer_alive = True
         self._ended = False
         self._input_closed = False
@@ -235,7 +237,11 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _compose_task(self, decision: events.Compose) -> Task:
         self._reader.items.loadAllProperties()      # known since the first micrograph, not since this run began
         self._pixel_size = self._reader.items.getSamplingRate()
-        record = SeriesRecord.of(decision, self._micrographs, movie_key)
+        first = signs.read(self._getExtraPath(signs.NAME)) is None
+        sign = signs.of_run(self, decision.mdocs)
+        if first:
+            self.tell("", ledger.SESSION, f"tilt angles {sign.words}")
+        record = SeriesRecord.of(decision, self._micrographs, movie_key, sign.negated)
         text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
         self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
         for movie, angle, reason in record.left_out:
@@ -265,6 +271,20 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 "name": state.series_name, "state": state.state, "seen": state.tilts_seen,
                 "aligned": state.tilts_aligned, "failed": state.tilts_failed, "expected": state.tilts_expected,
                 "version": state.version})
+            if self.liveReport.get() and self.previews.get() and preview.is_due(state):
+                self._ask_preview(state)
+
+    def _ask_preview(self, state: events.SeriesState) -> None:
+        """Tell the page, once, of which tilts it can make a preview. Nothing waits for it."""
+        decision = None if state.series_id in self._previewed else self._session.as_it_stands(state.series_id)
+        if decision is None:
+            return
+        self._previewed.add(state.series_id)
+        self._reader.items.loadAllProperties()
+        tilts = [(self._micrographs[movie_key(tilt.movie or "")][0], tilt.angle) for tilt in decision.tilts]
+        self.tell(state.series_id, ledger.PREVIEW, f"{len(tilts)} of {state.tilts_expected} tilts are there: time for a preview",
+                  {"tilts": tilts, "expected": state.tilts_expected, "tilt_axis": decision.tilt_axis.value,
+                   "pixel_size_A": self._reader.items.getSamplingRate()})
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> tuple[int, int]:
@@ -351,7 +371,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
         if not (self.mdocPattern.get() or "").strip():
             errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
-        errors += page.problems(self)
+        errors += signs.problems(self) + page.problems(self)
         return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
 
     def _warnings(self):
@@ -367,7 +387,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return warnings
 
     def _summary(self):
-        return summarize_series(self) + page.summary(self)
+        return summarize_series(self) + signs.summary(self) + page.summary(self)
 
     def _methods(self):
         output = getattr(self, TILT_SERIES, None)
@@ -416,7 +436,8 @@ def summarize_series(protocol) -> list[str]:
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
     last: dict[str, ledger.Entry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        last[entry.item] = entry
+        if entry.event != ledger.PREVIEW:
+            last[entry.item] = entry
     waiting = [(key, entry) for key, entry in last.items()
                if key and entry.event == ledger.SERIES and entry.evidence.get("state") not in ("composed", "failed")]
     failed = [(key, entry) for key, entry in last.items()

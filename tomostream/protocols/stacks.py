@@ -55,23 +55,29 @@ class SeriesRecord:
     evidence: tuple[str, ...]
     mdocs: tuple[str, ...]
     warnings: tuple[str, ...]
+    #: The angles are those of the mdoc with the other sign.
+    negated: bool = False
 
     @classmethod
-    def of(cls, decision: Compose, micrographs: Mapping[str, tuple[str, str, str]], key_of) -> SeriesRecord:
-        """From a decision and the files (sum, odd, even) of each movie."""
+    def of(cls, decision: Compose, micrographs: Mapping[str, tuple[str, str, str]], key_of,
+           negated: bool = False) -> SeriesRecord:
+        """From a decision and the files (sum, odd, even) of each movie; `negated` gives all angles the other sign."""
+        sign = -1.0 if negated else 1.0
         tilts = []
         versions = decision.micrograph_versions or (1,) * len(decision.tilts)
         for tilt, version in zip(decision.tilts, versions, strict=True):
             movie = key_of(tilt.movie or "")
             whole, odd, even = micrographs[movie]
-            tilts.append(TiltRecord(movie, whole, tilt.angle, tilt.order, tilt.dose.value, tilt.dose.source,
+            tilts.append(TiltRecord(movie, whole, sign * tilt.angle, tilt.order, tilt.dose.value, tilt.dose.source,
                                     tilt.prior_dose.value, tilt.prior_dose.source,
                                     None if tilt.time is None else tilt.time.isoformat(), version, even, odd,
                                     tilt.target_defocus))
-        left_out = tuple((each.tilt.movie or "", each.tilt.angle, each.reason) for each in decision.left_out)
+        if negated:
+            tilts.sort(key=lambda tilt: (tilt.angle, tilt.order))
+        left_out = tuple((each.tilt.movie or "", sign * each.tilt.angle, each.reason) for each in decision.left_out)
         return cls(decision.series_id, decision.series_name, decision.version, tuple(tilts), left_out,
                    decision.tilt_axis.value, decision.tilt_axis.source, decision.voltage.value, decision.reason,
-                   decision.evidence, decision.mdocs, decision.warnings)
+                   decision.evidence, decision.mdocs, decision.warnings, negated)
 
     def write(self, path: str) -> None:
         """Write the sidecar, complete or not at all."""

@@ -18,3 +18,4 @@ if "SCIPION_HOME" not in os.environ:
     HOME = tempfile.mkdtemp(prefix="tomostream-tests-")
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     scipion_environment(HOME)
+    os.environ["TOMOSTREAM_INSTRUMENTS"] = os.path.join(HOME, "instruments.json")      # not the user's own

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream handedness`: is the sign of the tilt angles right? One series both ways, and the choice remembered."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tomostream.decisions import instruments
+from tomostream.decisions.series import NoSeries, read_series
+
+HELP = "reconstruct one series with the tilt angles as given and negated, and remember which is right for the instrument"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("series", metavar="SERIES", help="a composed series, as `tomostream status` names it")
+    parser.add_argument("--choose", choices=(instruments.AS_GIVEN, instruments.NEGATED),
+                        help="remember this for the instrument; sessions that are started afterwards use it")
+    parser.add_argument("--instrument", metavar="NAME", help="name of the instrument (default: the one that the mdoc tells)")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.status import find
+    from tomostream.decisions import handedness, quick
+
+    path = find(options.project)
+    if path is None:
+        return complain(f"there is no project {options.project} with tilt series")
+    try:
+        series = read_series(path, options.series)
+        found = handedness.read_check(path, options.series) if options.choose else None
+        if options.choose is None:
+            found = handedness.check(path, series, lambda line: print(line, flush=True))
+            show(found)
+            return 0
+        name = options.instrument or (found.instrument if found else handedness.instrument_of(series))
+        if not name:
+            return complain("the mdoc does not tell the name of the instrument: give --instrument NAME")
+        file = instruments.remember(name, options.choose, options.series, found.evidence if found else "")
+    except (NoSeries, quick.NotDone, ValueError) as error:
+        return complain(str(error))
+    print(f"Remembered for {name}: tilt angles {options.choose} ({file}). Sessions that are started from now on use it; one "
+          "that runs stays as it began.")
+    return 0
+
+
+def complain(text: str) -> int:
+    print(f"tomostream handedness: {text}.".replace("..", "."), file=sys.stderr)
+    return 2
+
+
+def show(found) -> None:
+    """What was found, and what to do next."""
+    from tomostream.decisions import handedness
+
+    print(f"\n{found.evidence}\n\nWhat to look for:")
+    for text in handedness.LOOK_FOR:
+        print(f"- {text}")
+    print(f"\nBoth reconstructions: {os.path.join(found.folder, found.page)}\nInstrument: {found.instrument or 'not known'}\n"
+          f"Then: tomostream handedness PROJECT {found.series} --choose as-given|negated [--instrument NAME]")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What was found out about the instruments of a facility, for good: a small JSON file, one entry an instrument.
+
+The file is that of the user, or the one that `TOMOSTREAM_INSTRUMENTS` names, which a whole facility may share.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+VARIABLE = "TOMOSTREAM_INSTRUMENTS"
+DESCRIPTION = ("File (JSON) in which the sign of the tilt angles of each instrument is remembered; a facility may give one that "
+               "all its users read. Empty: tomostream/instruments.json in the user's own configuration folder.")
+AS_GIVEN, NEGATED = "as-given", "negated"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The choice for one instrument: angles (as-given or negated), when, by whom, from which series, and what spoke for it."""
+
+    angles: str
+    date: str
+    user: str
+    series: str
+    evidence: str = ""
+
+    @property
+    def negated(self) -> bool:
+        return self.angles == NEGATED
+
+
+def path() -> str:
+    """The file in which it is remembered."""
+    given = os.environ.get(VARIABLE, "").strip()
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.expanduser(given) if given else os.path.join(base, "tomostream", "instruments.json")
+
+
+def key_of(name: str) -> str:
+    """Names that differ only in case and blanks are one instrument."""
+    return " ".join(name.split()).casefold()
+
+
+def read() -> dict[str, Entry]:
+    """Everything that is remembered: name -> entry.
+
+    Raises
+    ------
+    ValueError : the file is there and cannot be read; names it.
+    """
+    try:
+        with open(path(), encoding="utf-8") as file:
+            data = json.load(file)
+        entries = {str(name): Entry(**entry) for name, entry in data["instruments"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path()} cannot be read ({error}): mend or remove it") from error
+    wrong = next((name for name, entry in entries.items() if entry.angles not in (AS_GIVEN, NEGATED)), None)
+    if wrong is not None:
+        raise ValueError(f"{path()}: the angles of {wrong} are '{entries[wrong].angles}'; write {AS_GIVEN} or {NEGATED}")
+    return entries
+
+
+def remembered(name: str) -> Entry | None:
+    """What is remembered of an instrument; None where nothing is.
+
+    Raises
+    ------
+    ValueError : the file cannot be read.
+    """
+    return {key_of(known): entry for known, entry in read().items()}.get(key_of(name)) if name.strip() else None
+
+
+def remember(name: str, angles: str, series: str, evidence: str = "") -> str:
+    """Remember a choice for an instrument; one of the same name is replaced. Returns the file.
+
+    Raises
+    ------
+    ValueError : no name, or the file cannot be read or written; says which.
+    """
+    if not name.strip():
+        raise ValueError("give the instrument a name: the choice is remembered for it")
+    entries = {known: entry for known, entry in read().items() if key_of(known) != key_of(name)}
+    entries[" ".join(name.split())] = Entry(angles, datetime.now(timezone.utc).strftime("%Y-%m-%d"), _user(), series, evidence)
+    target = path()
+    part = f"{target}.{os.getpid()}.part"
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump({"instruments": {each: asdict(entry) for each, entry in sorted(entries.items())}}, file, indent=1)
+        os.replace(part, target)
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written: {error}") from error
+    return target
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sign of the tilt angles of a session: as the form says, or as remembered for the instrument; one sign for one run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from pyworkflow.protocol import MODE_RESUME, params
+
+from tomostream.acquisition.instrument import instrument_name
+from tomostream.decisions import instruments
+
+#: Of a run: decided with its first series, and kept.
+NAME = "angles.json"
+REMEMBERED, AS_GIVEN, NEGATED = range(3)
+CHOICES = ("as remembered for the instrument", "as given in the mdoc", "negated")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Whether the angles are negated, and why, in words."""
+
+    negated: bool
+    words: str
+
+
+def define_params(group) -> None:
+    """The two fields of the compose form."""
+    group.addParam("angleSign", params.EnumParam, choices=list(CHOICES), default=REMEMBERED, label="Sign of the tilt angles",
+                   help="A wrong sign mirrors every tomogram. As remembered: what was chosen for this instrument with the "
+                        "check of the handedness (the wand, or `tomostream handedness PROJECT SERIES`); as given in the mdoc "
+                        "where nothing is remembered. The summary says which sign is used and why. One run has one sign.")
+    group.addParam("instrument", params.StringParam, default="", condition=f"angleSign=={REMEMBERED}", label="Instrument",
+                   help="Name for which the sign is remembered. Empty: the name that the mdoc files tell.")
+
+
+def decide(choice: int, name: str, mdocs: Iterable[str]) -> Sign:
+    """The sign from the form's choice; `name` "" takes what the mdoc files tell."""
+    if choice != REMEMBERED:
+        return Sign(choice == NEGATED, f"{CHOICES[choice]}, chosen in the form")
+    name = name.strip() or next((found for path in mdocs if (found := instrument_name(path))), "")
+    try:
+        entry = instruments.remembered(name)
+    except ValueError as error:
+        return Sign(False, f"as given in the mdoc, because what is remembered cannot be read: {error}")
+    if entry is None:
+        return Sign(False, f"as given in the mdoc; nothing is remembered for {name or 'this instrument (the mdoc has no name)'}")
+    word = "negated" if entry.negated else "as given in the mdoc"
+    return Sign(entry.negated, f"{word}, as remembered for {name} ({entry.date}, {entry.user}, from {entry.series})")
+
+
+def of_run(protocol, mdocs: Iterable[str]) -> Sign:
+    """The sign of a run: the one with which its first series was composed, else decided now and kept."""
+    path = protocol._getExtraPath(NAME)
+    kept = read(path)
+    if kept is not None:
+        return kept
+    sign = decide(protocol.angleSign.get(), protocol.instrument.get() or "", mdocs)
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(asdict(sign), file)
+    os.replace(part, path)
+    return sign
+
+
+def read(path: str) -> Sign | None:
+    """What a run has decided; None where it has not yet."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Sign(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def problems(protocol) -> list[str]:
+    """For `_validate`: a memory that cannot be read; a run that is continued with the other sign."""
+    if protocol.angleSign.get() == REMEMBERED:
+        try:
+            instruments.read()
+        except ValueError as error:
+            return [f"Sign of the tilt angles: {error}."]
+        return []
+    kept = read(protocol._getExtraPath(NAME)) if protocol.getRunMode() == MODE_RESUME else None
+    if kept is None or kept.negated == (protocol.angleSign.get() == NEGATED):
+        return []
+    return [f"Sign of the tilt angles: this run has composed series with the angles {'negated' if kept.negated else 'as given'}. "
+            "A set must not mix both: restart it, or make a new run."]
+
+
+def summary(protocol) -> list[str]:
+    """For `_summary`: the sign that is used, and why."""
+    kept = read(protocol._getExtraPath(NAME))
+    return [] if kept is None else [f"*Sign of the tilt angles*: {kept.words}."]
