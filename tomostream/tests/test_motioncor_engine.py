@@ -14,6 +14,8 @@ from unittest import mock
 import mrcfile
 import numpy as np
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tomostream.engine.frames import adding, align, interpolation, sums
 from tomostream.engine.motioncor import main
@@ -382,7 +384,7 @@ class TestReferences(EngineTest):
 
     def gained(self, *words):
         """The result without replacement of the corners as hot pixels."""
-        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image: np.zeros(image.shape, bool)):
+        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image, _: np.zeros(image.shape, bool)):
             return self.result("-InMrc", self.flat(), *words)
 
     def test_a_gain_is_rotated_counter_clockwise_and_then_flipped(self):
@@ -437,8 +439,8 @@ class TestReferences(EngineTest):
     def test_a_gain_in_the_wrong_orientation_is_noticed_and_the_right_one_named(self):
         movie, gain = self.uneven()
         right = self.mrc(gain, "right.mrc")
-        for flags, given in (("-RotGain 0 -FlipGain 1", gain[::-1]), ("-RotGain 1 -FlipGain 0", np.rot90(gain, 1))):
-            wrong = self.mrc(np.ascontiguousarray(given), "wrong.mrc")
+        for flags, turned in (("-RotGain 0 -FlipGain 1", gain[::-1]), ("-RotGain 1 -FlipGain 0", np.rot90(gain, 1))):
+            wrong = self.mrc(np.ascontiguousarray(turned), "wrong.mrc")
             for asked in ([], ["-RotGain", 2], ["-RotGain", 3, "-FlipGain", 1]):
                 self.result("-InTiff", movie, "-Gain", wrong, *asked)
                 self.assertIn(f"better with {flags} (", self.said)
@@ -605,6 +607,61 @@ class TestSums(EngineTest):
         total, frame = np.zeros((4, 5), np.float32), np.arange(20).reshape(4, 5)
         adding.add_moved(total, frame, (2, -1))
         np.testing.assert_array_equal(total, np.pad(frame, ((0, 1), (2, 0)), mode="symmetric")[1:, :5])
+
+
+class TestInterpolation(unittest.TestCase):
+    """Moving by parts of a pixel with a short kernel, and adding frames that reach over the border."""
+
+    @staticmethod
+    def wave(shape, frequency, shift=(0.0, 0.0), margin=0):
+        """A plane wave about 3 of a frequency (x, y) in cycles a pixel, moved by `shift`; with a margin around `shape`."""
+        y, x = np.mgrid[-margin : shape[0] + margin, -margin : shape[1] + margin]
+        return 3 + np.cos(2 * np.pi * (frequency[0] * (x - shift[0]) + frequency[1] * (y - shift[1])))
+
+    def summed(self, shape, frequency, moves, half=interpolation.HALF):
+        """The sum of waves that are each moved by (x, (y, y, ...))."""
+        image = self.wave(shape, frequency, margin=half).astype(np.float32)
+        source = adding.MovedFrames((image,), ((0, 0),), len(image))
+        columns = [interpolation.Column(x, ys, (source,) * len(ys)) for x, ys in moves]
+        work, out = interpolation.Interpolation(columns, shape, half), np.full(shape, np.nan, np.float32)
+        for start in work.starts():
+            work.fill(out, [start])
+        return out
+
+    @given(st.tuples(*[st.integers(20, 150)] * 2), st.tuples(*[st.floats(-0.4, 0.4)] * 2),
+           st.lists(st.tuples(st.floats(-0.75, 0.25), st.lists(st.floats(-0.75, 0.25), min_size=1, max_size=2)),
+                    min_size=1, max_size=2))  # fmt: skip
+    @settings(deadline=None, max_examples=30)
+    def test_waves_up_to_four_fifths_of_nyquist_are_moved_by_what_is_asked(self, shape, frequency, moves):
+        truth = sum(self.wave(shape, frequency, (x, y)) for x, ys in moves for y in ys)
+        error = self.summed(shape, frequency, [(x, tuple(ys)) for x, ys in moves]) - truth
+        self.assertLess(np.abs(error).max(), 0.03 * sum(len(ys) for _, ys in moves))
+
+    def test_a_shift_of_nothing_changes_nothing(self):
+        image = np.random.default_rng(1).normal(size=(50, 70)).astype(np.float32)
+        source = adding.MovedFrames((np.pad(image, interpolation.HALF),), ((0, 0),), 70)
+        out = np.empty(image.shape, np.float32)
+        work = interpolation.Interpolation([interpolation.Column(0.0, (0.0,), (source,))], image.shape)
+        work.fill(out, work.starts())
+        np.testing.assert_allclose(out, image, atol=2e-6)
+
+    def test_the_mean_is_kept(self):
+        for fraction in (-0.7, -0.5, 0.0, 0.2):
+            self.assertAlmostEqual(float(interpolation.kernel(fraction).sum()), 1.0, places=12)
+
+    @given(st.integers(-45, 45), st.integers(-45, 45), st.integers(0, 12), st.integers(1, 30))
+    @settings(deadline=None, max_examples=60)
+    def test_a_frame_is_added_where_it_belongs_and_mirrored_beyond(self, x, y, margin, band):
+        frame = np.random.default_rng(2).integers(0, 99, (40, 46)).astype(np.uint8)
+        expected = np.pad(frame, 120, mode="symmetric")
+        expected = expected[120 - margin - y : 160 + margin - y, 120 - margin - x : 166 + margin - x]
+        if abs(x) + margin > 46 or abs(y) + margin > 40:
+            return
+        total = np.zeros((40 + 2 * margin, 46 + 2 * margin), np.uint16)
+        source = adding.MovedFrames((frame,), ((x + margin, y + margin),), len(total))
+        for first in range(0, len(total), band):
+            source.add_to(total[first : first + band], first)
+        np.testing.assert_array_equal(total, expected)
 
 
 class Plain:

@@ -139,7 +139,7 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """
     rows, columns = images[0].shape
     block = max(1, min(rows, columns) // 64)
-    mean = np.mean(images, axis=0)
+    mean = _added(images) / np.float32(len(images))
     change = np.zeros_like(mean)
     for image in images:
         change += (image - mean) ** 2
@@ -156,6 +156,14 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     if not eroded.all():
         weight = _smooth(weight, block)
     return weight * _border(rows)[:, None] * _border(columns)
+
+
+def _added(images: Sequence[NDArray]) -> NDArray:
+    """The sum of some images, which are not copied into one array for it."""
+    total = images[0].copy()
+    for image in images[1:]:
+        total += image
+    return total
 
 
 def _smooth(image: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -215,7 +223,7 @@ class _Spectra:
         """Sums of `number` neighbours; the last one takes what is left over."""
         count = max(1, len(self.values) // number)
         ends = [*range(number, number * count, number), len(self.values)]
-        parts = [self.values[i * number : end].sum(axis=0) for i, end in enumerate(ends)]
+        parts = [_added(list(self.values[i * number : end])) for i, end in enumerate(ends)]
         return _Spectra(np.stack(parts), self.size, self.scale, self.executor)
 
     def frequencies(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -388,7 +396,7 @@ class _Stage:
         count, run = len(self._values), self._spectra.executor.map
         for iteration in range(_MOST_ITERATIONS):
             moved = list(run(self._moved_back, range(count), position))
-            total = np.sum(moved, axis=0)
+            total = _added(moved)
             found = list(run(self._compare, moved, repeat(total), repeat(weight), repeat(find)))
             step = np.array([one.step for one in found])
             step -= np.median(step, axis=0)

@@ -122,7 +122,7 @@ def _prepare(
             f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
     _doubt_gain(job, total, refs, warn)
     known = int(bad.sum())
-    found = references.outlying_pixels(refs.corrected_sum(total, len(store))) & ~bad
+    found = references.outlying_pixels(refs.corrected_sum(total, len(store)), executor) & ~bad
     hot = int(found.sum())
     if hot > 0.01 * bad.size:
         warn(f"{hot} pixels look hot, too many to be; they are left as they are (check -Gain)")

@@ -9,6 +9,7 @@ upside down, 2 left to right). EER movies are not turned over but a .gain file i
 from __future__ import annotations
 
 import os
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from tomostream.engine.frames.mrcfiles import open_mrc
 
 _TIFF_EXTENSIONS = (".tif", ".tiff", ".gain")
 _BLOCK = 8
+_BAND = 32
+"""Rows of blocks that one call looks at."""
 _TOLERANCE = 3.5
 """Hot pixels: distance of the square roots in units of half a Poisson standard deviation; 3.5 is 7 sigma."""
 
@@ -173,13 +176,15 @@ def _rectangles(path: str) -> list[tuple[int, int, int, int]]:
     return rectangles
 
 
-def outlying_pixels(summed: NDArray) -> NDArray[np.bool_]:
+def outlying_pixels(summed: NDArray, executor: Executor) -> NDArray[np.bool_]:
     """Find pixels that are hot, or dead, in the sum of all frames, without a map.
 
     Parameters
     ----------
     summed : ndarray, shape (rows, columns)
         Sum of the frames, before or after the gain.
+    executor : Executor
+        For the passes over the image, some rows a call.
 
     Returns
     -------
@@ -199,14 +204,15 @@ def outlying_pixels(summed: NDArray) -> NDArray[np.bool_]:
     if blocks.size == 0:
         return bad
     found = bad[:rows, :columns].reshape(blocks.shape)
-    means = blocks.mean(axis=(1, 3), dtype=np.float32)
+    bands = [slice(start, start + _BAND) for start in range(0, len(blocks), _BAND)]
+    means = np.concatenate(list(executor.map(lambda band: _block_means(blocks[band]), bands)))
     ratio = _variance_ratio(blocks, means)
     for _ in range(2):
         around = _largest_around(means)
         positive = np.maximum(around, 0)
         limit = (np.sqrt(positive) + _TOLERANCE * np.sqrt(ratio)) ** 2 + np.minimum(around, 0)
-        np.greater(blocks, limit[:, None, :, None].astype(np.float32), out=found)
-        if not found.any():
+        above = limit[:, None, :, None].astype(np.float32)
+        if not any(list(executor.map(lambda band, top=above: _above(blocks[band], top[band], found[band]), bands))):
             break
         where = np.nonzero(found.any(axis=(1, 3)))
         good = ~found[where[0], :, where[1], :]
@@ -216,6 +222,18 @@ def outlying_pixels(summed: NDArray) -> NDArray[np.bool_]:
     if lit.any():
         found |= (blocks == 0) & lit[:, None, :, None]
     return bad
+
+
+def _block_means(blocks: NDArray) -> NDArray[np.float32]:
+    """Means of blocks (n, rows, m, columns) of pixels, (n, m)."""
+    wide = blocks.sum(axis=1, dtype=np.float32)
+    return wide.sum(axis=2) / np.float32(blocks.shape[1] * blocks.shape[3])
+
+
+def _above(blocks: NDArray, limit: NDArray[np.float32], found: NDArray[np.bool_]) -> bool:
+    """Mark in `found` which pixels are above the limit; tell whether any is."""
+    np.greater(blocks, limit, out=found)
+    return bool(found.any())
 
 
 def better_orientation(
