@@ -454,7 +454,7 @@ class StreamingProtocol(ProtStreamingBase):
         """
         status = ""
         try:
-            self.runJob(program, f"{arguments} > {shlex.quote(log)} 2>&1", env=env)
+            self.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"
         return last_words(log) or status
@@ -644,6 +644,11 @@ def first_words(log: str, limit: int = 4096) -> str:
             return file.read(limit)
     except OSError:
         return ""
+
+
+def gpu_command(line: str) -> str:
+    """A command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
+    return line.replace("%", "%%").replace("%%(GPU)s", "%(GPU)s") if "%(GPU)s" in line else line
 
 
 def last_words(log: str, limit: int = 300) -> str:

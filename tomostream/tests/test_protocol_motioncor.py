@@ -14,8 +14,10 @@ from pyworkflow.config import Config
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
 from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
+from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor  # noqa: E402
+from tomostream.streaming.protocol import gpu_command  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
 
@@ -82,6 +84,12 @@ class TestCommandLine(unittest.TestCase):
         words = self.words(movie, gain, dark)
         self.assertEqual(words[:2], ["-InTiff", movie])
         self.assertEqual(self.value(words, "-Gain") + self.value(words, "-Dark"), [gain, dark])
+
+    def test_a_percent_sign_in_a_name_survives_the_filling_in_of_the_gpus(self):
+        line = gpu_command("-InTiff '/data/100%s done/TS%d.tif' -Gpu %(GPU)s")
+        made = buildRunCommand("MotionCor3", line, 1, gpuList=[0, 2])
+        self.assertEqual(shlex.split(made), ["MotionCor3", "-InTiff", "/data/100%s done/TS%d.tif", "-Gpu", "0", "2"])
+        self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
 
 
 if __name__ == "__main__":
