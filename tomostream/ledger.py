@@ -24,6 +24,8 @@ IMPORTED, ALIGNED, COMPOSED, RECONSTRUCTED = "imported", "aligned", "composed", 
 FAILED, WAITING, STARTED, RETRIED, REPLACED = "failed", "waiting", "started", "retried", "replaced"
 #: A series as the compose protocol sees it; evidence holds state, tilts seen / aligned / expected.
 SERIES = "series"
+#: Of a series that is not complete: of which tilts a preview can be made.
+PREVIEW = "preview"
 #: In a command line that is told once for many movies: the movie's file, and the name of its output without the extension.
 MOVIE, OUTPUT = "{movie}", "{output}"
 #: Nothing is wrong: this mdoc is no tilt series (a map, a montage).

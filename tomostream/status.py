@@ -43,6 +43,7 @@ class SeriesStatus:
     reconstructed: float | None = None
     details: dict = field(default_factory=dict)
     left_out: tuple = ()
+    preview: dict = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -161,6 +162,8 @@ class ProjectStatus:
         self.not_series.pop(entry.item, None)
         if entry.event == ledger.SERIES:
             self._counts(series, entry)
+        elif entry.event == ledger.PREVIEW:
+            series.preview = dict(facts)
         elif entry.event == ledger.COMPOSED:
             series.composed = entry.time
             series.version = int(facts.get("version", 1))

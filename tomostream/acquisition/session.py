@@ -21,6 +21,7 @@ from itertools import count as counter
 
 from tomostream.acquisition import verdict
 from tomostream.acquisition.events import (
+    Compose,
     Decision,
     EndSession,
     Event,
@@ -138,6 +139,13 @@ class Session:
         """Return where the series stand of which something changed since this was last asked."""
         touched, self._touched = self._touched, {}
         return [self._state(series) for series in touched.values()]
+
+    def as_it_stands(self, series_id: str) -> Compose | None:
+        """Return what a series would be composed of if it were decided now; None where it could not be. Decides nothing."""
+        series = next((each for each in self._series.values() if each.series_id == series_id), None)
+        if series is None or not verdict.aligned(series) or verdict.tilt_axis(series, self._policy).value is None:
+            return None
+        return verdict.compose(series, self._policy, "")
 
     def unassigned(self) -> dict[str, str]:
         """Return the movies that are in no series, and why. Some are normal: repeated exposures, targets, tests."""

@@ -55,6 +55,8 @@ def main(options: argparse.Namespace) -> int:
             return 0 if options.background else 1
         if options.background:
             os.nice(NICE)
+        if options.follow:
+            writer.make_previews()
         return follow(writer, options.quiet, thresholds) if options.follow else once(writer, options.quiet)
     finally:
         writer.close()

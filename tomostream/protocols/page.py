@@ -18,6 +18,10 @@ def define_params(form) -> None:
                   help="A page of the whole session, written while it runs into the folder report of the project, by a "
                        "process of its own at low priority: open report/index.html in a browser, from the disk or "
                        "from any web share.")
+    form.addParam("previews", params.BooleanParam, default=False, condition="liveReport", label="Previews before the end?",
+                  help="Once 60 % of the expected tilts of a series are aligned (their number given or learned), a small, quick "
+                       "tomogram of them appears on the live page, marked as a preview, until the final one replaces it. It is "
+                       "on the page only, made by the CPU engine in time that nothing else needs.")
     form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED,
                   condition="liveReport", label="Thresholds of the alarms",
                   help="NAME=VALUE words separated by blanks, where the usual ones do not fit, e.g. axis_deg=2 "

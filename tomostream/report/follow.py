@@ -50,6 +50,7 @@ class Follower(ProjectStatus):
     def __init__(self, project: str) -> None:
         super().__init__(project)
         self.counts = Movies()
+        self.lost = 0
         self.last_text, self.last_time = "", 0.0
         self.first_event: float | None = None
         self.imports: deque[float] = deque(maxlen=KEPT)
@@ -117,6 +118,7 @@ class Follower(ProjectStatus):
             len(self.movies), known.imported + (after.imported is not None) - (before.imported is not None),
             known.aligned + (after.aligned is not None) - (before.aligned is not None),
             known.failed + bool(after.failed) - bool(before.failed))
+        self.lost += _lost(after) - _lost(before)
         self._say(entry)
         if after.failed and not before.failed:
             self._tilts.append(TiltNews(entry.time, entry.item, failed=after.failed))
@@ -165,9 +167,19 @@ class Follower(ProjectStatus):
         gaps = sorted(b - a for a, b in pairwise(times))
         return gaps[int(0.95 * (len(gaps) - 1))]
 
+    @property
+    def backlog(self) -> int:
+        """Movies that are imported and not yet aligned; those that cannot be aligned do not wait."""
+        return max(0, self.counts.imported - self.counts.aligned - self.lost)
+
+    @property
+    def final_work(self) -> int:
+        """Series that are being composed or reconstructed, or wait for it."""
+        return self.states["composing"] + self.states["reconstructing"]
+
     def session_facts(self, now: float, running: bool, disk: tuple[float, float] | None) -> SessionFacts:
         """What the alarms of the session are judged by. `disk`: free fraction and free GB."""
-        backlog = max(0, self.counts.imported - self.counts.aligned)
+        backlog = self.backlog
         rate = self.per_hour(self.aligns, now)
         arrivals = self.per_hour(self.imports, now)
         series = self.states["reconstructing"]
@@ -180,3 +192,6 @@ class Follower(ProjectStatus):
             disk_free_fraction=disk[0] if disk else None, disk_free_GB=disk[1] if disk else None)
 
 
+def _lost(movie: MovieStatus) -> bool:
+    """Imported, and not to be aligned any more."""
+    return movie.imported is not None and movie.aligned is None and bool(movie.failed)

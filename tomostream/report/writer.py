@@ -29,13 +29,15 @@ from typing import Any
 
 from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
+from tomostream.engine.preview import Request
 from tomostream.report import pictures, tables
 from tomostream.report.alarms import KINDS, Alarms, Event, Finding, Thresholds, counts_of_expected
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json, with_files
 from tomostream.report.follow import BAR, Follower
 from tomostream.report.notify import Notifier, utc
+from tomostream.report.preview import Previews, request_of
 from tomostream.report.tables import CHUNK, Entry
-from tomostream.status import MovieStatus
+from tomostream.status import MovieStatus, SeriesStatus
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
@@ -48,6 +50,8 @@ HEARTBEAT = 5.0
 TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
 #: Series whose pictures may be in the making at the same time, the one that is made included.
 IN_FLIGHT = 2
+#: A preview is begun while at most so many movies wait to be aligned, and ended when there are more than so many.
+FEW_MOVIES, MANY_MOVIES = 2, 6
 #: Protocol states after which nothing more comes.
 ENDED = ("finished", "stopped", "dead")
 #: What of a series comes from its files, not from the ledgers.
@@ -103,7 +107,11 @@ class ReportWriter:
         self._jobs: dict[str, Future[Made]] = {}
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
-        self._latest = ""
+        self._latest, self._latest_preview = "", ""
+        self._previews: Previews | None = None
+        self._wanted: dict[str, Request] = {}
+        self._shown: dict[str, dict[str, Any]] = {}
+        self._preview_job: tuple[Request, str, Future[Made]] | None = None
         self._told = {str(alarm["kind"]): float(alarm["since"]) for alarm in read_alarms(self.out)}
         self._first = True
         self._prepare()
@@ -125,6 +133,7 @@ class ReportWriter:
         for series_id in self.follower.take_changed():
             self._changed(series_id)
         news = self._collect() or news
+        news = self._go_on_with_previews() or news
         if not self._first or not self.busy:
             self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
             self._tell()
@@ -165,6 +174,8 @@ class ReportWriter:
 
     def close(self) -> None:
         """End the threads. What was not painted is painted by the next one who writes this page."""
+        if self._previews is not None:
+            self._previews.stop()
         self._painter.shutdown(wait=True, cancel_futures=True)
         if self.notifier is not None:
             self.notifier.close()
@@ -172,6 +183,7 @@ class ReportWriter:
     # ------------------------------------------------------------------ series
     def _changed(self, series_id: str) -> None:
         series = self.follower.series.get(series_id)
+        self._want_preview(series_id, series)
         if series is None:          # it turned out to be no tilt series
             if series_id in self._index:
                 self._put(series_id, None)
@@ -221,6 +233,8 @@ class ReportWriter:
         findings: tuple[Finding, ...] = ()
         if facts.ended:
             findings = self.alarms.series(facts, (facts.times or {}).get("reconstructed") or self._clock())
+        else:                   # a preview stays until the tomogram is there
+            made = {**self._shown.get(series_id, {}), **made}
         folder = self._folder(series_id)
         entry = Entry(facts, findings, folder, str(made.get("thumb", "")))
         if facts.state == "done" and "xy" in made:
@@ -230,25 +244,34 @@ class ReportWriter:
                        "versions": self.follower.versions,
                        "findings": [asdict(finding) for finding in findings], "files": files_of(facts, self.project)}
             write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", series_id, payload))
-            remove_older(os.path.join(self.out, "series", folder), facts.version)
+            if facts.ended:
+                self._shown.pop(series_id, None)
+                remove_older(os.path.join(self.out, "series", folder), max(1, facts.version))
         series = self.follower.series.get(series_id)
         if series is not None:
             self._put(series_id, replace(entry, facts=_refreshed(facts, series_facts(self.follower, series))))
 
     def _load(self, series_id: str, signature: list[Any]) -> bool:
         """Take over what an earlier writer made of this series; False when there is nothing, or it is of another version."""
-        path = os.path.join(self.out, "series", self._folder(series_id), "data.js")
+        payload = self._payload(series_id)
         try:
-            with open(path, encoding="utf-8") as file:
-                _, name, payload = tables.unscript(file.read())
-            if name != series_id or payload["signature"] != signature or payload["trouble"]:
+            if payload["signature"] != signature or payload["trouble"]:
                 return False
             facts = from_json(payload["facts"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (TypeError, KeyError):
             return False
         self._signatures[series_id] = signature
         self._take(series_id, facts, payload["pictures"], write=False)
         return True
+
+    def _payload(self, series_id: str) -> dict[str, Any]:
+        """What lies in the folder of this series already; empty when it is of another series, or nothing."""
+        try:
+            with open(os.path.join(self.out, "series", self._folder(series_id), "data.js"), encoding="utf-8") as file:
+                _, name, payload = tables.unscript(file.read())
+        except (OSError, ValueError):
+            return {}
+        return payload if name == series_id and isinstance(payload, dict) else {}
 
     def _folder(self, series_id: str) -> str:
         if series_id not in self._folders:
@@ -308,6 +331,80 @@ class ReportWriter:
             return None
         return usage.free / max(usage.total, 1), usage.free / 1e9
 
+    # ------------------------------------------------------------------ previews
+    def make_previews(self) -> None:
+        """Make the previews that the compose protocol asks for, from now on. For the one process that follows a session."""
+        self._previews = Previews(self.out, self._say)
+
+    def _want_preview(self, series_id: str, series: SeriesStatus | None) -> None:
+        open_ = series is not None and series.version == 0 and not series.ended and series.preview
+        request = request_of(series_id, self.project, series.preview) if series is not None and open_ else None
+        if request is None:
+            self._wanted.pop(series_id, None)
+        elif series_id not in self._wanted:
+            self._wanted[series_id] = request
+            self._load_preview(series_id, request)
+
+    def _go_on_with_previews(self) -> bool:
+        """Start, end or take over a preview; never while final work waits. True when one came to the page."""
+        if self._preview_job is not None:
+            return self._take_preview()
+        if self._previews is None:
+            return False
+        backlog, final = self.follower.backlog, self.follower.final_work
+        made = self._previews.update(self._wanted, self.running and final == 0 and backlog <= FEW_MOVIES,
+                                     final > 0 or backlog > MANY_MOVIES)
+        if made is not None:
+            request, volume = made
+            facts = series_facts(self.follower, self.follower.series[request.series_id])
+            folder = os.path.join(self.out, "series", self._folder(request.series_id))
+            self._preview_job = request, volume, self._painter.submit(paint_preview, facts, volume, folder)
+        return False
+
+    def _take_preview(self) -> bool:
+        """Put a painted preview on the page, unless the series was composed meanwhile."""
+        if self._preview_job is None or not self._preview_job[2].done():
+            return False
+        (request, volume, job), self._preview_job = self._preview_job, None
+        shutil.rmtree(os.path.dirname(volume), ignore_errors=True)
+        made = job.result()
+        if made.trouble:
+            self._say(f"{request.series_id}: no preview: {made.trouble}")
+        elif request.series_id in self._wanted:
+            self._show_preview(request, made.facts, made.pictures)
+            return True
+        return False
+
+    def _show_preview(self, request: Request, facts: SeriesFacts, made: dict[str, Any], write: bool = True) -> None:
+        folder, entry = self._folder(request.series_id), self._entries.get(request.series_id)
+        if write:
+            made = {**made, "preview": [len(request.tilts), request.expected]}
+            payload = {"facts": to_json(facts), "pictures": made, "trouble": "", "findings": [], "versions": {}, "files": [],
+                       "signature": ["preview", len(request.tilts), request.expected]}
+            write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", request.series_id, payload))
+        self._shown[request.series_id] = made
+        self._latest_preview = request.series_id
+        self._put(request.series_id, replace(entry or Entry(facts, folder=folder), thumb=str(made["thumb"])))
+
+    def _preview_told(self) -> dict[str, Any] | None:
+        """The newest preview that no tomogram has replaced yet: series, tilts, expected tilts."""
+        request, entry = self._wanted.get(self._latest_preview), self._entries.get(self._latest_preview)
+        if request is None or entry is None or not entry.thumb:
+            return None
+        return {"series_id": request.series_id, "tilts": len(request.tilts), "expected": request.expected}
+
+    def _load_preview(self, series_id: str, request: Request) -> None:
+        """Take over the preview that an earlier writer made."""
+        payload = self._payload(series_id)
+        if payload.get("signature") != ["preview", len(request.tilts), request.expected]:
+            return
+        try:
+            self._show_preview(request, from_json(payload["facts"]), payload["pictures"], write=False)
+        except (TypeError, KeyError):
+            return
+        if self._previews is not None:
+            self._previews.has(series_id)
+
     # ------------------------------------------------------------------ files
     def _prepare(self) -> None:
         for name in ("data", "series"):
@@ -354,7 +451,7 @@ class ReportWriter:
             "running": self.running, "protocols": self._states, "started": follower.first_event,
             "last_event": follower.last_event, "last_time": follower.last_time or None, "last_text": follower.last_text,
             "waiting": dict(follower.waiting),
-            "movies": asdict(follower.counts), "series": {state: count for state, count in follower.states.items() if count},
+            "last_movie": follower.imports[-1] if follower.imports else None, "movies": asdict(follower.counts), "series": {state: count for state, count in follower.states.items() if count},
             "tilts_per_hour": facts.arrivals_per_hour, "aligned_per_hour": facts.aligned_per_hour,
             "series_per_hour": follower.per_hour(follower.finished, until), "backlog_tilts": facts.backlog_tilts,
             "backlog_series": facts.backlog_series, "backlog_minutes": facts.backlog_minutes,
@@ -365,6 +462,7 @@ class ReportWriter:
             "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
+            "preview": self._preview_told(),
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}
 
@@ -390,6 +488,16 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
     parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
     facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
     return Made(facts, made, "; ".join(troubles))
+
+
+def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
+    """The pictures of a preview, as those of version 0. Runs in the pictures' thread."""
+    shown = replace(facts, version=0, tomogram=volume, commands=("preview -FlipVol 1",))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        return Made(replace(facts, version=0), pictures.paint_tomogram(shown, folder))
+    except (OSError, ValueError) as error:
+        return Made(facts, {}, str(error))
 
 
 def _refreshed(known: SeriesFacts, ledgers: SeriesFacts) -> SeriesFacts:

@@ -135,12 +135,15 @@
   function drawSession() {
     let page = $("session-page");
     if (!page) {
-      page = h("div", { id: "session-page" }, h("div", { id: "alarms", class: "alarms" }), h("div", { id: "cards", class: "grid cards" }),
-        h("div", { id: "front", class: "grid front" }), tableCard());
+      page = h("div", { id: "session-page" }, h("div", { class: "first", id: "first" }, h("section", { id: "verdict", class: "card" }),
+        h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("div", { id: "cards", class: "grid cards" })),
+      h("div", { id: "front", class: "grid front" }), tableCard());
       $("main").replaceChildren(page);
     }
+    $("verdict").replaceChildren(...verdict());
     $("alarms").replaceChildren(...alarmLines());
     $("cards").replaceChildren(...cards());
+    drawLatest();
     drawFront();
     drawTable();
   }
@@ -149,6 +152,9 @@
     const lines = session.alarms.map(alarm => h("div", { class: "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
       h("span", {}, alarm.text), h("span", { class: "muted small" }, (alarm.count > 1 ? alarm.count + " times, " : "") + "since " + clock(alarm.since)),
       alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item))));
+    for (const [name, what] of Object.entries(session.protocols))
+      if (what === "dead") lines.push(h("div", { class: "alarm", role: "alert" }, h("b", {}, name + " is dead"),
+        h("span", {}, "its process is gone; continue it in Scipion, or with: tomostream resume")));
     for (const [name, reason] of Object.entries(session.waiting))
       lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
     if (session.trouble) lines.push(h("div", { class: "alarm" }, h("b", {}, "Alarms are not sent"), h("span", {}, session.trouble)));
@@ -157,12 +163,20 @@
   function legend(pairs) {
     return h("div", { class: "legend" }, pairs.map(([name, value, kind]) => h("span", {}, name + " ", h("b", { class: kind }, String(value)))));
   }
+  function verdict() {            // is it keeping up, is anything wrong: to be read from across the room
+    const session = state.session, wrong = session.alarms.length + Object.values(session.protocols).filter(what => what === "dead").length;
+    const keeps = !session.running || session.keeps_up, waits = Math.max(session.backlog_minutes || 0, session.backlog_series_minutes || 0);
+    const silent = session.running && known(session.last_movie) ? session.updated - session.last_movie : null;
+    const words = [session.backlog_tilts + (session.backlog_tilts === 1 ? " tilt" : " tilts") + " and " + session.backlog_series + " series wait"
+      + (waits >= 1 ? ", about " + span(60 * waits) : ""), silent === null ? null : "last movie " + span(Math.max(0, silent)) + " ago"];
+    return [h("div", { class: "big " + (keeps ? "good" : "warn") }, !session.running ? "Session ended" : keeps ? "Keeps up" : "Is behind"),
+      h("div", { class: "big " + (wrong ? "warn" : "good"), id: "wrong" }, wrong ? wrong + (wrong === 1 ? " alarm" : " alarms") : "No alarms"),
+      h("p", { class: "small muted" }, words.filter(Boolean).join(" · "))];
+  }
   function cards() {
     const session = state.session, movies = session.movies;
     const total = Object.values(session.series).reduce((a, b) => a + b, 0);
     const part = (count, all) => all ? 100 * count / all + "%" : "0";
-    const keeps = !session.running || session.keeps_up;
-    const waits = Math.max(session.backlog_minutes || 0, session.backlog_series_minutes || 0);
     return [
       h("section", { class: "card" }, h("h2", {}, "Tomograms"), h("div", { class: "big" }, String(session.series.done || 0),
         h("small", {}, " of " + total + " series")),
@@ -177,35 +191,42 @@
       h("section", { class: "card" }, h("h2", {}, "Tilts per hour"), h("div", { class: "big" }, fixed(session.tilts_per_hour, 0),
         h("small", {}, known(session.aligned_per_hour) ? " in · " + fixed(session.aligned_per_hour, 0) + " aligned" : "")),
         h("p", { class: "small muted" }, known(session.series_per_hour) ? fixed(session.series_per_hour, 1) + " tomograms per hour" : "")),
-      h("section", { class: "card" }, h("h2", {}, "Processing"), h("div", { class: "big " + (keeps ? "good" : "warn") },
-        !session.running ? "ended" : keeps ? "keeps up" : "is behind"),
-        h("p", { class: "small muted" }, session.backlog_tilts + (session.backlog_tilts === 1 ? " tilt" : " tilts") + " and " + session.backlog_series + " series wait"
-          + (waits >= 1 ? ", about " + span(60 * waits) : ""))),
       h("section", { class: "card" }, h("h2", {}, "Last event"), h("div", {}, clock(session.last_time)),
         h("p", { class: "small muted", style: { "overflow-wrap": "anywhere", margin: ".3rem 0 0" } }, session.last_text),
         known(session.disk_free_GB) ? h("p", { class: "small muted", style: { margin: ".3rem 0 0" } }, size(session.disk_free_GB * 1e9) + " free on the disk") : null)];
   }
+  function drawLatest() {
+    const session = state.session, row = state.byId.get(session.latest), soon = session.preview, coming = soon ? state.byId.get(soon.series_id) : null;
+    const box = $("latest"), key = JSON.stringify([row, soon, coming ? coming.thumb : null]);
+    $("first").classList.toggle("empty-yet", !row && !coming);
+    if (box.dataset.key === key) return;
+    box.dataset.key = key;
+    const picture = (each, version, text) => h("a", { class: "picture", href: address(each.series_id) },
+      h("img", { src: `series/${each.page}/v${version}-xy.webp?r=${session.updated}`, alt: text }));
+    const preview = coming && coming.thumb ? h("div", { class: "preview" + (row && row.thumb ? "" : " alone") }, picture(coming, 0, "preview"),
+      h("div", {}, h("b", { class: "badge" }, "Preview"), " ", h("a", { href: address(coming.series_id) }, coming.series_id),
+        h("div", { class: "small muted" }, `of ${soon.tilts} of ${soon.expected} tilts`))) : null;
+    if (row && row.thumb) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
+      h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
+        row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
+    else if (preview) box.replaceChildren(h("h2", {}, "Latest tomogram"), preview);
+    else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, "The first tomogram appears here."));
+  }
   function drawFront() {
-    const session = state.session, row = state.byId.get(session.latest);
-    const key = JSON.stringify([row, session.activity, session.latest, session.history.length, innerWidth > 700]);
+    const session = state.session;
+    const key = JSON.stringify([session.activity, session.history.length, innerWidth > 700]);
     const front = $("front");
     if (front.dataset.key === key) return;
     front.dataset.key = key;
-    const parts = [];
-    if (row && row.thumb)
-      parts.push(h("section", { class: "card" }, h("h2", {}, "Latest tomogram"), h("div", { class: "latest" },
-        h("a", { class: "picture", href: address(row.series_id) }, h("img", { src: `series/${row.page}/v${row.version}-xy.webp`, alt: "central slice" })),
-        h("div", {}, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)), figures(row)))));
-    parts.push(h("section", { class: "card" }, h("h2", {}, "Activity"), activity(), h("h2", { class: "head" }, "Alarms of the session"), history()));
-    front.replaceChildren(...parts);
-    front.style.gridTemplateColumns = parts.length === 1 ? "minmax(0, 1fr)" : "";
+    front.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Activity"), activity()),
+      h("section", { class: "card" }, h("h2", {}, "Alarms of the session, the newest first"), history()));
   }
   function figures(row, kind) {
     const used = known(row.tilts_used) ? row.tilts_used + " of " + (row.tilts_expected || row.tilts_seen || "?") : "–";
     const defocus = known(row.defocus_min_um) ? row.defocus_min_um.toFixed(1) + " to " + row.defocus_max_um.toFixed(1) + "\u202fµm" : "–";
     const pairs = [["Tilts used", used], ["Dose", fixed(row.dose_e_A2, 0, "e/Å²")], ["Tilt axis", fixed(row.tilt_axis_deg, 1, "°")],
       ["Tilt offset", fixed(row.tilt_offset_deg, 1, "°")], ["Thickness", fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0, "nm")],
-      ["Quality", fixed(row.quality, 2)], ["Worst tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
+      ["Quality", fixed(row.quality, 2)], ["Least certain tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
       ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px")], ["Latency", span(row.latency_s)]];
     return h("dl", { class: kind || null }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
@@ -219,7 +240,7 @@
     const bars = state.session.activity, step = state.session.bar_seconds;
     if (!bars.length) return h("p", { class: "muted small" }, "nothing yet");
     const first = bars[0][0], last = bars[bars.length - 1][0], count = Math.max(12, (last - first) / step + 1);
-    const width = 640, height = 150, left = 34, bottom = 20, top = 8;
+    const width = innerWidth > 700 ? 640 : 340, height = 150, left = 34, bottom = 20, top = 8;
     const most = Math.max(4, ...bars.map(bar => Math.max(bar[1], bar[2])));
     const x = time => left + (time - first) / step / count * (width - left), y = value => height - bottom - value / most * (height - bottom - top);
     const wide = (width - left) / count;
@@ -244,7 +265,7 @@
   // ------------------------------------------------------------------------------------------------ the table
   const tilts = row => known(row.tilts_used) ? row.tilts_used : row.tilts_aligned;
   const COLUMNS = [
-    ["", "", null, row => row.thumb ? h("img", { src: `series/${row.page}/${row.thumb}`, alt: "", loading: "lazy" }) : h("div", { class: "none" })],
+    ["", "", null, row => row.thumb ? h("img", { src: `series/${row.page}/${row.thumb}`, alt: "", loading: "lazy", class: row.thumb.startsWith("v0-") ? "early" : null }) : h("div", { class: "none" })],
     ["Series", "id", row => row.series_id, row => h("a", { href: address(row.series_id) }, row.series_id)],
     ["State", "", row => STATES.indexOf(row.state), row => h("span", { class: "state", style: { "--c": color(row.state) } }, row.state)],
     ["Tilts", "n", tilts, row => tilts(row) + " / " + (row.tilts_expected || row.tilts_seen || "?")],
@@ -344,6 +365,8 @@
         h("p", { style: { margin: "0 0 .4rem", "overflow-wrap": "anywhere" } }, row.reason),
         (data ? data.findings : []).map(finding => h("div", { class: "alarm", style: { "margin-top": ".4rem" } },
           h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
+        data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
+          h("span", {}, `of ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick: the tomogram replaces it when the series is complete.`)) : null,
         figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
     if (!data) {
       page.append(h("p", { class: "empty" }, "Pictures and plots come when the series is composed and reconstructed."));
@@ -423,7 +446,8 @@
   function plots(data) {
     const all = data.facts.tilts;
     return [
-      ["Uncertainty of the shift", "px", "sigma_px", "var(--accent)", true], ["Frame drift", "px", "drift_px", "var(--acquiring)", true],
+      all.some(tilt => known(tilt.residual_px)) ? ["Residual of the alignment", "px", "residual_px", "var(--accent)", true]
+        : ["Uncertainty of the shift", "px", "sigma_px", "var(--accent)", true], ["Frame drift", "px", "drift_px", "var(--acquiring)", true],
       ["Defocus", "µm", "defocus_um", "var(--composing)", false], ["Mean counts", "per pixel", "mean_counts", "var(--reconstructing)", false],
       ["Dose before the exposure", "e/Å²", "prior_dose_e_A2", "var(--aligning)", true]]
       .map(([title, unit, name, ink, zero]) => plot(data, all.filter(tilt => known(tilt[name])), name, title, unit, ink, zero)).filter(Boolean);
@@ -436,8 +460,9 @@
   }
   function plot(data, points, name, title, unit, ink, zero) {
     if (!points.length) return null;
-    const width = 360, height = 200, left = 44, right = 10, top = 10, bottom = 34;
-    const values = points.map(point => point[name]), angles = data.facts.tilts.map(tilt => tilt.angle_deg);
+    const width = 360, height = 210, left = 50, right = 10, top = 12, bottom = 40;
+    const spread = point => name === "residual_px" && known(point.sigma_px) ? point.sigma_px : 0;
+    const values = points.flatMap(point => [point[name], point[name] + spread(point)]), angles = data.facts.tilts.map(tilt => tilt.angle_deg);
     let low = zero ? 0 : Math.min(...values), high = Math.max(...values);
     const room = (high - low || Math.abs(high) || 1) * .08;
     high += room; if (!zero) low = low - room < 0 && low >= 0 ? 0 : low - room;
@@ -449,15 +474,25 @@
       s("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(digits)));
     const steps = [5, 10, 20, 30].find(step => (last - first) / step <= 7) || 30;
     for (let value = Math.ceil(first / steps) * steps; value <= last; value += steps) chart.append(s("line", { class: "axis", x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }),
-      s("text", { x: x(value), y: height - bottom + 16, "text-anchor": "middle" }, value + "°"));
+      s("text", { x: x(value), y: height - bottom + 18, "text-anchor": "middle" }, value + "°"));
     chart.append(s("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
+    const level = (value, text) => { if (known(value) && value > low && value < high) chart.append(
+      s("line", { class: "limit", x1: left, x2: width - right, y1: y(value), y2: y(value) }), s("text", { class: "limit", x: width - right, y: y(value) - 4, "text-anchor": "end" }, text)); };
+    const limits = state.session.limits || {}, targets = points.map(point => point.target_defocus_um).filter(known).sort((a, b) => a - b);
+    if (name === "defocus_um") level(targets[targets.length >> 1], "target");
+    else if (name === "sigma_px") level(limits.residual_px, "alarm");
+    else level(limits[name], "alarm");
+    if (name === "mean_counts") chart.append(s("polyline", { class: "expected", points: points.filter(point => point.counts_part).sort((a, b) => a.angle_deg - b.angle_deg)
+      .map(point => `${x(point.angle_deg)},${y(point.mean_counts / point.counts_part)}`).join(" ") }));
+    for (const point of points) if (spread(point)) chart.append(s("line", { x1: x(point.angle_deg), x2: x(point.angle_deg), y1: y(point[name] + spread(point)),
+      y2: y(Math.max(low, point[name] - spread(point))), style: `stroke:${ink};stroke-opacity:.6;stroke-width:1.4` }));
     const sorted = points.filter(point => point.used).sort((a, b) => a.angle_deg - b.angle_deg);
-    if (name !== "prior_dose_e_A2") chart.append(s("polyline", { points: sorted.map(point => `${x(point.angle_deg)},${y(point[name])}`).join(" "), style: `fill:none;stroke:${ink};stroke-opacity:.45;stroke-width:1.5` }));
+    if (name !== "prior_dose_e_A2" && name !== "residual_px") chart.append(s("polyline", { points: sorted.map(point => `${x(point.angle_deg)},${y(point[name])}`).join(" "), style: `fill:none;stroke:${ink};stroke-opacity:.45;stroke-width:1.5` }));
     for (const point of points) {
-      const low_counts = name === "mean_counts" && known(point.counts_part) && point.counts_part < .6;
+      const low_counts = name === "mean_counts" && known(point.counts_part) && point.counts_part < (state.session.limits || {}).counts_part;
       const mark = s("circle", { cx: x(point.angle_deg), cy: y(point[name]), r: low_counts ? 5 : 3.6, style: point.used && !low_counts ? `fill:${ink};cursor:pointer`
         : "fill:var(--card);stroke:var(--failed);stroke-width:1.8;cursor:pointer" },
-      s("title", {}, `${point.angle_deg.toFixed(1)}°: ${Number(point[name].toPrecision(4))} ${unit}` + (point.used ? "" : ", not used: " + point.reason)));
+      s("title", {}, `${point.angle_deg.toFixed(1)}°: ${Number(point[name].toPrecision(4))}` + (spread(point) ? ` ± ${Number(spread(point).toPrecision(2))}` : "") + ` ${unit}` + (point.used ? "" : ", not used: " + point.reason)));
       mark.addEventListener("click", () => data.jump && data.jump(point.angle_deg));
       chart.append(mark);
     }
