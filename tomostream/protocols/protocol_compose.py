@@ -237,16 +237,20 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _compose_task(self, decision: events.Compose) -> Task:
         self._reader.items.loadAllProperties()      # known since the first micrograph, not since this run began
         self._pixel_size = self._reader.items.getSamplingRate()
-        first = signs.read(self._getExtraPath(signs.NAME)) is None
-        sign = signs.of_run(self, decision.mdocs)
-        if first:
-            self.tell("", ledger.SESSION, f"tilt angles {sign.words}")
-        record = SeriesRecord.of(decision, self._micrographs, movie_key, sign.negated)
+        record = self._record(decision)
         text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
         self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
         for movie, angle, reason in record.left_out:
             self.warning(f"{record.series_id}: composed without {movie or 'a tilt'} at {angle:.1f} degrees: {reason}")
         return Task(record.series_id, (record,), record.version)
+
+    def _record(self, decision: events.Compose) -> SeriesRecord:
+        """A decision with the files of its tilts and the sign of the angles, which is decided, and told, with the first."""
+        first = signs.read(self._getExtraPath(signs.NAME)) is None
+        sign = signs.of_run(self, decision.mdocs)
+        if first:
+            self.tell("", ledger.SESSION, f"tilt angles {sign.words}")
+        return SeriesRecord.of(decision, self._micrographs, movie_key, sign.negated)
 
     def _give_up(self, decision: events.GiveUp) -> None:
         item = decision.series_id or decision.series_name
@@ -281,7 +285,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             return
         self._previewed.add(state.series_id)
         self._reader.items.loadAllProperties()
-        tilts = [(self._micrographs[movie_key(tilt.movie or "")][0], tilt.angle) for tilt in decision.tilts]
+        tilts = [(tilt.micrograph, tilt.angle) for tilt in self._record(decision).tilts]
         self.tell(state.series_id, ledger.PREVIEW, f"{len(tilts)} of {state.tilts_expected} tilts are there: time for a preview",
                   {"tilts": tilts, "expected": state.tilts_expected, "tilt_axis": decision.tilt_axis.value,
                    "pixel_size_A": self._reader.items.getSamplingRate()})
