@@ -60,8 +60,11 @@ def _cut(name: str, endings: Sequence[str]) -> str:
 
 
 def movie_key(name: str) -> str:
-    """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions."""
-    return _cut(basename(name), MOVIE_EXTENSIONS)
+    """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions.
+
+    Blanks become underscores, as in the names of Scipion's movies.
+    """
+    return _cut(basename(name), MOVIE_EXTENSIONS).replace(" ", "_")
 
 
 def loose_movie_key(name: str) -> str:
@@ -124,7 +127,7 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     taken = {movie_key(tilt.movie) for tilt in tilts if tilt.movie is not None}
     names = sorted({basename(name) for name in available_names if movie_key(name) not in taken})
     parsed = {name: parse_movie_name(name) for name in names}
-    wanted = series or _only_series(parsed.values())
+    wanted = series.replace(" ", "_") if series else _only_series(parsed.values())      # as in `movie_key`
     candidates = {name: said for name, said in parsed.items() if said.series == wanted and said.angle is not None}
     near = {index: _near(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
     found = {index: names[0] for index, names in near.items() if len(names) == 1}
@@ -213,7 +216,7 @@ def valid_id(name: str) -> str:
     if _VALID_ID.fullmatch(name) and not name.endswith("_") and len(name) <= _LONGEST_ID and not reserved:
         return name
     stem = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
-    if not stem or stem[0].isdigit() or reserved:
+    if not stem or stem[0].isdigit() or f"{stem}_".casefold().startswith("sqlite_"):
         stem = f"TS_{stem}".strip("_")
     return f"{stem[: _LONGEST_ID - 8].rstrip('_')}_{_digest(name, 6)}"
 

@@ -520,7 +520,7 @@ class Session:
                 self._nameless.setdefault(parse_movie_name(key).series, set()).add(key)
         ordered = series.in_order()
         tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
-        matched = match_movies(tilts, self._nameless.get(series.name, ()), series.name)
+        matched = match_movies(tilts, self._nameless.get(series.name.replace(" ", "_"), ()), series.name)
         for exposure, tilt in zip(ordered, matched, strict=True):
             if not exposure.key and tilt.movie is not None:
                 exposure.tilt, exposure.key = replace(exposure.tilt, movie=tilt.movie), movie_key(tilt.movie)

@@ -27,6 +27,10 @@ POINTERS = {MOTIONCOR: ("inputMovies", IMPORT, "outputMovies"), COMPOSE: ("input
 ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 
 
+#: Signs in a path that Scipion's own command lines and settings do not survive.
+UNFIT = frozenset('"$`\\%\n')
+
+
 class UserError(Exception):
     """Something the user can mend, in one sentence."""
 
@@ -119,6 +123,9 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
     UserError : a parameter that does not exist, a value that does not fit, a project that is there already.
     """
     path = project_path(project)
+    unfit = sorted(set(path) & UNFIT)
+    if unfit:
+        raise UserError(f"Scipion cannot work in the folder {path}: its name holds {' '.join(unfit)}. Choose another one.")
     if os.path.isdir(os.path.join(path, "Runs")):
         raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
                         f"tomostream resume {project}")

@@ -65,8 +65,8 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     from tomostream.cli.project import UserError
 
     movies, mdocs = os.path.abspath(options.movies), os.path.abspath(options.mdocs)
-    folder, pattern = (movies, "*") if not any(sign in os.path.basename(movies) for sign in "*?[#") \
-        else os.path.split(movies)
+    is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
+    folder, pattern = (movies, "*") if is_folder else os.path.split(movies)
     mdoc_folder, mdoc_pattern = (mdocs, "*.mdoc") if not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs) \
         else os.path.split(mdocs)
     engine = ENGINES[options.engine]

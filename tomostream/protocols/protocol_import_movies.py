@@ -25,7 +25,7 @@ from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_s
 from tomostream.protocols import forms
 from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
 from tomostream.streaming.values import seconds_of
-from tomostream.streaming.watch import FolderWatch
+from tomostream.streaming.watch import FolderWatch, existing_taken_literally
 
 MOVIES = "outputMovies"
 EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
@@ -307,7 +307,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if not given:
             return []
         pattern = os.path.join(given, "*.mdoc") if os.path.isdir(given) else given
-        return sorted(glob.glob(pattern, recursive=True))
+        return sorted(glob.glob(existing_taken_literally(pattern), recursive=True))
 
     def _acquisition(self) -> Acquisition:
         optics = self._optics

@@ -158,6 +158,19 @@ class _Folder:
     mtimes: tuple[int, int] = (-1, -2)
 
 
+def above_wildcards(pattern: str) -> str:
+    """The part of a glob above its first wildcard. A folder that exists under just this name is none: `/data/run [2]`."""
+    while glob.has_magic(pattern) and not os.path.isdir(pattern):
+        pattern = os.path.dirname(pattern)
+    return pattern
+
+
+def existing_taken_literally(pattern: str) -> str:
+    """A glob in which signs in the names of folders that exist are no wildcards."""
+    head = above_wildcards(pattern)
+    return glob.escape(head) + pattern[len(head):]
+
+
 class FolderWatch:
     """Files of some patterns in a folder, told when they are new or changed.
 
@@ -199,9 +212,7 @@ class FolderWatch:
 
     def root(self) -> str:
         """The folder above the first wildcard."""
-        head = self.pattern
-        while glob.has_magic(head):
-            head = os.path.dirname(head)
+        head = above_wildcards(self._above)
         return head if os.path.isdir(head) else os.path.dirname(head) or "."
 
     def changes(self, now: float | None = None) -> list[tuple[str, Seen]]:
@@ -234,7 +245,7 @@ class FolderWatch:
             if path in self._real:
                 paths = None
             elif folder is None:
-                paths = None if os.path.isdir(path) or glob.has_magic(self._above) else paths
+                paths = None if os.path.isdir(path) or self._wild() else paths
             elif self._matches(os.path.basename(path)):
                 if paths is not None:
                     paths.add(os.path.join(folder, os.path.basename(path)))
@@ -261,14 +272,19 @@ class FolderWatch:
         self._next_look = self._next_full if calm else now + self.poll
         return paths
 
+    def _wild(self) -> bool:
+        """True where wildcards choose the folders."""
+        return above_wildcards(self._above) != self._above
+
     def _list_folders(self) -> list[str]:
         root = self.root()
         if not os.path.isdir(root):
             self.trouble = f"the folder {self._above} does not exist"
             return []
         folders = [self._above or "."]
-        if glob.has_magic(self._above):
-            folders = sorted({path.rstrip(os.sep) or os.sep for path in glob.glob(self._above + os.sep, recursive=True)})
+        if self._wild():
+            found = glob.glob(existing_taken_literally(self._above) + os.sep, recursive=True)
+            folders = sorted({path.rstrip(os.sep) or os.sep for path in found})
         elif not os.path.isdir(self._above or "."):
             self.trouble = f"the folder {self._above} does not exist"
             self.watcher.add(root)
@@ -278,7 +294,7 @@ class FolderWatch:
     def _watch(self, folders: list[str]) -> bool:
         """Have all folders watched; False when one of them is not heard of."""
         root = self.root()
-        heard = self.watcher.add(root, recursive=glob.has_magic(self._above))
+        heard = self.watcher.add(root, recursive=self._wild())
         real_root = os.path.realpath(root)
         for folder in folders:
             real = os.path.realpath(folder)

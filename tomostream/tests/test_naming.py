@@ -35,6 +35,11 @@ class TestMovieKey(unittest.TestCase):
                           ("a.MRCS", "a"), ("a.TIFF", "a"), ("a.eer.gain", "a.eer.gain"), (".eer", ".eer"), ("", "")):
             self.assertEqual(movie_key(name), key, name)
 
+    def test_blanks_are_what_scipion_makes_of_them_so_that_mdoc_and_micrograph_meet(self):
+        self.assertEqual(movie_key("X:\\raw\\TS 01_001_-3.0.tif"), movie_key("TS_01_001_-3.0.tif"))
+        tilts = (Tilt(None, -3.0, 1),)
+        self.assertEqual(match_movies(tilts, ["TS_01_001_-3.0.tif"], "TS 01")[0].movie, "TS_01_001_-3.0.tif")
+
     def test_suffixes_of_the_instrument_stay_in_the_key(self):
         self.assertEqual(movie_key("P_1_001_0.00_20240716_204232_EER.eer"), "P_1_001_0.00_20240716_204232_EER")
 
@@ -166,6 +171,10 @@ class TestSeriesIds(unittest.TestCase):
             ids.restore("b", "A")
         with self.assertRaisesRegex(ValueError, "'a' cannot be restored"):
             ids.restore("a", "B")
+
+    def test_no_identifier_begins_as_sqlites_own_tables_do(self):
+        for name in (":SQLITE", "sqlite_1", "SQLite", "sqlite-x"):
+            self.assertFalse(valid_id(name).lower().startswith("sqlite_"), valid_id(name))
 
     @settings(deadline=None, max_examples=150)
     @given(st.lists(NAMES, unique=True, max_size=12))

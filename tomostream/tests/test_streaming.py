@@ -99,6 +99,16 @@ class TestAFolderThatIsPolled(InAFolder):
         os.makedirs(self.path("folder.tif"))
         self.assertEqual(self.watch().changes(0.0), [])
 
+    def test_takes_a_folder_that_exists_by_its_name_whatever_signs_are_in_it(self):
+        self.write("run [2]", "frames", "a.tif")
+        self.write("run 2", "frames", "b.tif")
+        for pattern in (("run [2]", "frames", "*.tif"), ("run [2]", "*", "*.tif"), ("run [2]", "**", "frames", "*.tif")):
+            files = watch.FolderWatch(self.path(*pattern), Silent(), poll=5.0)
+            self.assertEqual(self.names(files.changes(0.0)), ["run [2]/frames/a.tif"])
+            self.assertEqual(files.root(), self.path("run [2]", "frames") if pattern[1] == "frames" else self.path("run [2]"))
+        wild = watch.FolderWatch(self.path("run[ ]2", "frames", "*.tif"), Silent(), poll=5.0)
+        self.assertEqual(self.names(wild.changes(0.0)), ["run 2/frames/b.tif"])
+
     def test_tells_what_is_gone_once(self):
         self.write("a.tif")
         files = self.watch()

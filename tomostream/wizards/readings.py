@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tomostream.acquisition.facts import Known, MdocFacts
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
+from tomostream.streaming.watch import existing_taken_literally
 
 #: A session may have thousands of mdoc files; the first ones tell enough.
 FILES_READ = 60
@@ -39,7 +40,7 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
     if not folder:
         raise NothingFound("Give the folder of the mdoc files first.")
     wanted = os.path.join(folder, pattern) if os.path.isdir(folder) or not folder.endswith(".mdoc") else folder
-    found = sorted(path for path in glob.glob(wanted, recursive=True) if os.path.isfile(path))
+    found = sorted(path for path in glob.glob(existing_taken_literally(wanted), recursive=True) if os.path.isfile(path))
     if not found:
         raise NothingFound(f"There is no mdoc file {wanted} (yet).")
     return found[:FILES_READ]
