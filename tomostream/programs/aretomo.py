@@ -36,6 +36,7 @@ __all__ = [
     "format_aln",
     "format_angles",
     "format_ctf",
+    "format_imod_defocus",
     "format_quality",
     "format_xf",
     "name_problem",
@@ -548,6 +549,21 @@ def format_ctf(rows: Sequence[CtfRow]) -> str:
         f"  {r.score:8.4f}  {r.resolution_A:8.4f}"
         for r in rows
     ]
+    return "\n".join(lines) + "\n"
+
+
+def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg: Sequence[float]) -> str:
+    """IMOD's defocus file (version 3, astigmatism, phase shifts where there are any), one line a view.
+
+    `views` are numbered from 1 in the stack that it goes with. Defoci in nm, the larger first, then its azimuth in
+    degrees. (AreTomo2 writes the smaller first with the azimuth of the larger; readers take it for that of the first.)
+    """
+    shifted = any(row.phase_rad for row in rows)
+    lines = [f"{5 if shifted else 1}  0  0.0  0.0  0.0  3"]
+    for row, view, tilt in zip(rows, views, tilts_deg, strict=True):
+        line = f"{view:4d}  {view:4d}  {tilt:7.2f}  {tilt:7.2f}  {row.defocus_max_A / 10:8.2f}  {row.defocus_min_A / 10:8.2f}"
+        line += f"  {row.azimuth_deg:7.2f}"
+        lines.append(line + (f"  {math.degrees(row.phase_rad):8.2f}" if shifted else ""))
     return "\n".join(lines) + "\n"
 
 

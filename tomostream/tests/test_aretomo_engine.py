@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -210,6 +211,17 @@ class CtfRunTest(InFolder):
         np.testing.assert_allclose(table[3], [4, 30103, 29903, 35, 0, 0.8, 9.5])
         self.assertEqual(open_stack(self.path("out", "TS_1_ctf.mrc")).data.shape, (len(aln.rows), 512, 512))
 
+    def test_the_imod_file_of_the_ctf_counts_views_in_its_own_stack(self) -> None:
+        tilts = tuple(CtfTilt(30100.0 + i, 29900.0 + i, 35.0, 0.0, 0.8, 9.5, 50.0) for i in range(len(ANGLES) - 1))
+        found = CtfResult(CtfSeries(tilts, 1, True, "", 900.0), np.zeros((len(tilts), 512, 512), np.float32), "fine")
+        for kind, view in ((1, 4), (2, 3)):
+            self.run_with(found, "-Kv", 300, "-Cs", 2.7, "-OutImod", kind)
+            lines = Path(self.path("out", "TS_1_Imod", "TS_1_ctf.txt")).read_text().splitlines()
+            self.assertEqual(lines[0].split(), ["1", "0", "0.0", "0.0", "0.0", "3"])
+            self.assertEqual(len(lines), len(ANGLES))
+            # section 3 is dark: what is third here is fourth in the raw stack
+            self.assertEqual([float(v) for v in lines[3].split()], [view, view, -36.0, -36.0, 3010.2, 2990.2, 35.0])
+
     def test_without_rings_there_is_no_file_but_a_sentence(self) -> None:
         self.run_with(CtfResult(None, None, "no CTF: no Thon rings were found"), "-Kv", 300, "-Cs", 2.7)
         self.assertNotIn("TS_1_ctf.txt", self.left())
@@ -220,6 +232,103 @@ class CtfRunTest(InFolder):
         tilts = (CtfTilt(30100.0, 29900.0, 35.0, 0.0, 0.8, 9.5, 50.0),)
         self.run_with(CtfResult(CtfSeries(tilts, 1, True, "", 900.0), None, ""), "-Kv", 300)
         self.assertNotIn("TS_1_ctf.txt", self.left())
+
+
+MARKS = np.array([[20.0, 11.0, 9.0], [-25.0, 4.0, -7.0], [6.0, -22.0, 3.0], [-9.0, 18.0, -10.0]])
+
+
+@functools.cache
+def marked(axis: float, scale: float = 1.0) -> tuple[Array, Array]:
+    """Raw images (n, 108, 132 px or more) of dark marks that no turn or mirror maps on each other; shifts (n, 2)."""
+    shape = (round(108 * scale), round(132 * scale))
+    shifts = np.random.default_rng(2).uniform(-5, 5, (len(ANGLES), 2))
+    y, x = np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
+    images = np.full((len(ANGLES), *shape), 100.0)
+    for image, tilt, shift in zip(images, ANGLES, shifts, strict=True):
+        for px, py in zip(*raw_positions(MARKS * scale, float(tilt), axis, (shift[0], shift[1])), strict=True):
+            image -= 30 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (1.6 * scale) ** 2))
+    return images, shifts
+
+
+class PlaceTest(InFolder):
+    """Marks come out where they are, in every file from which a tomogram can be made."""
+
+    def check(self, value: Callable[[Array], float], spread: float) -> None:
+        """`value` at a point (X, Y, Z) is low at the marks and at none of their mirror images."""
+        for mark in MARKS:
+            there = value(mark)
+            self.assertLess(there, -5 * spread, mark)
+            for flip in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, -1, 1), (-1, 1, -1), (1, -1, -1)):
+                self.assertGreater(value(mark * flip), 0.5 * there, f"{mark} is also found at {flip}")
+
+    def test_the_program_puts_marks_where_they_are_for_any_axis_and_orientation(self) -> None:
+        for axis, flip, binning in (
+            (0.0, 1, 1.0), (0.0, 0, 1.0), (90.0, 1, 1.0), (-95.0, 0, 1.0), (-95.0, 1, 1.0), (85.0, 0, 1.0),
+            (180.0, 1, 1.0), (-179.0, 0, 1.0), (85.0, 1, 2.5), (0.0, 0, 2.5),
+        ):  # fmt: skip
+            images, shifts = marked(axis, binning)
+            source = write_mrc(self.path("TS_1.mrc"), images)
+            aln = self.text("given.aln", aln_text(shifts, (images.shape[1], images.shape[2]), axis))
+            status, out, err = self.run_it(
+                "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", aln, "-VolZ", round(40 * binning),
+                "-OutBin", binning, "-FlipVol", flip, "-Wbp", 1,
+            )  # fmt: skip
+            self.assertEqual((status, err), (0, ""), out)
+            volume = np.array(open_stack(self.path("out", "v.mrc")).data, float)
+            if not flip:
+                # x, z, y: sections are y, and z falls with the rows, so that nothing is mirrored
+                volume = volume.transpose(1, 0, 2)[::-1]
+            self.assertEqual(volume.shape, (40, 108, 132) if abs(math.sin(math.radians(axis))) < 0.7 else (40, 132, 108))
+            middle = (np.array(volume.shape) - 1) / 2
+
+            def value(point: Array, volume: Array = volume, middle: Array = middle) -> float:
+                return float(volume[tuple(np.round(middle + point[::-1]).astype(int))])
+
+            self.check(value, float(volume.std()))
+
+    def test_the_imod_files_lead_to_the_same_places(self) -> None:
+        for axis, kind in ((85.0, 1), (85.0, 2), (-4.0, 3), (-95.0, 1)):
+            images, shifts = marked(axis)
+            source = write_mrc(self.path("TS_1.mrc"), images)
+            tilts = [
+                TiltUse(i, float(t), Placement(axis, float(s[0]), float(s[1])))
+                for i, (t, s) in enumerate(zip(ANGLES, shifts, strict=True))
+            ]
+            dark = (files.DarkFrame(5, 5, float(ANGLES[5])),)
+            solution = Solution(tuple(t for t in tilts if t.section != 5), dark, ((5, "dark"),))
+            with mock.patch("tomostream.engine.aretomo._align", return_value=solution):
+                status, out, _ = self.run_it(
+                    "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-VolZ", 40,
+                    "-OutBin", 2, "-OutImod", kind,
+                )  # fmt: skip
+            self.assertEqual(status, 0, out)
+            folder = Path(self.path("out", "TS_1_Imod"))
+            stack = open_stack(source if kind == 1 else str(folder / "TS_1_st.mrc")).data
+            angles = np.loadtxt(folder / "TS_1_st.tlt")
+            transforms = np.loadtxt(folder / "TS_1_st.xf")
+            com = (folder / "tilt.com").read_text().splitlines()
+            left_out = [int(v) - 1 for line in com if line.startswith("EXCLUDELIST") for v in line.split()[1].split(",")]
+            self.assertEqual(left_out, [5] if kind == 1 else [])
+            self.assertEqual((len(stack), len(transforms)), (len(angles), len(angles)))
+            views = [
+                (np.array(stack[i], float), float(angles[i]), transforms[i]) for i in range(len(angles)) if i not in left_out
+            ]
+            self.check(lambda point, views=views: imod_value(views, point), 1.0)  # type: ignore[misc]
+
+
+def imod_value(views: list[tuple[Array, float, Array]], point: Array) -> float:
+    """Back-projection at a point (X, Y, Z), as IMOD's newstack and tilt would have it: each view's mean taken off.
+
+    A transform is aligned = A raw + d, both from the centre of the area; the point is seen at X cos t + Z sin t, Y.
+    """
+    total = 0.0
+    for image, tilt, (a11, a12, a21, a22, dx, dy) in views:
+        t = math.radians(tilt)
+        aligned = np.array([point[0] * math.cos(t) + point[2] * math.sin(t) - dx, point[1] - dy])
+        x, y = np.linalg.solve([[a11, a12], [a21, a22]], aligned)
+        column, row = (round(float(v + (n - 1) / 2)) for v, n in ((x, image.shape[1]), (y, image.shape[0])))
+        total += float(image[row, column] - np.median(image))
+    return total / len(views)
 
 
 class GivenAlignmentTest(InFolder):

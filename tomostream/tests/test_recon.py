@@ -16,6 +16,7 @@ from tomostream.engine.errors import EngineError
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
+from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
 from tomostream.engine.recon.stack import TiltStack, open_stack, without_spikes
 from tomostream.engine.recon.tomogram import (
     ReconOptions,
@@ -316,8 +317,16 @@ class SlabTest(unittest.TestCase):
         for _ in range(iterations):
             rest = data * np.cos(np.radians(tilts)) - forward @ volume
             volume = volume + forward.conj().T @ rest / (depth * len(tilts))
-        matrix = sirt_filter(np.array([0.0, frequency]), tilts, depth, iterations)[1] * np.sinc(frequency) ** 2
+        matrix = sirt_filter(np.array([0.0, frequency]), tilts, depth, iterations)[1] * interpolation_gain(np.array([frequency]))
         np.testing.assert_allclose(forward.conj().T @ (matrix @ data), volume, atol=1e-6)
+
+    def test_what_interpolation_loses_is_made_good_as_well_as_one_factor_can(self) -> None:
+        fractions = (np.arange(1000) + 0.5) / 1000
+        for frequency in (0.05, 0.2, 0.35, 0.49):
+            gain = (1 - fractions + fractions * np.exp(2j * np.pi * frequency)) * np.exp(-2j * np.pi * frequency * fractions)
+            factor = 1 / interpolation_gain(np.array([frequency]))[0]
+            errors = [np.mean(np.abs(share * factor * gain - 1) ** 2) for share in (0.98, 1.0, 1.02)]
+            self.assertEqual(min(errors), errors[1])
 
     def test_a_repeated_tilt_counts_once(self) -> None:
         steps = angular_steps(np.array([-3.0, 0.0, 0.0, 3.0]))

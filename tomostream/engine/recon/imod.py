@@ -57,13 +57,14 @@ SHIFT	0.0 0.0
 
 @dataclass(frozen=True)
 class ImodJob:
-    """`kind` 1-3; `orders` of all sections (1 for the first), `nominal` tilt angles of all sections as shown."""
+    """`kind` 1-3; `orders` (1 for the first) and tilt `angles` (degrees) of all sections; `ctf` of the used ones."""
 
     kind: int
     names: files.OutputFiles
     source: str
     orders: Sequence[int]
     angles: Sequence[float]
+    ctf: Sequence[files.CtfRow] = ()
 
 
 def write_imod(
@@ -83,6 +84,10 @@ def write_imod(
     outputs.text(job.names.imod("_st.xtilt"), "0\n" * len(tilts))
     outputs.text(job.names.imod("_st_order_list.csv"), _order_list(job, kept))
     outputs.text(job.names.imod("newst.com"), _NEWST.format(source=job.source, stem=stem))
+    if job.ctf:
+        views = [s + 1 for s in kept] if job.kind == RELION else range(1, len(kept) + 1)
+        seen = [t.tilt_deg for t in solution.used]
+        outputs.text(job.names.imod("_ctf.txt"), files.format_imod_defocus(job.ctf, list(views), seen))
     ny, nx = aligned_size(stack.shape, solution.tilt_axis_deg, 1.0)
     dark = sorted(set(range(stack.sections)) - set(kept))
     exclude = f"EXCLUDELIST {','.join(str(s + 1) for s in dark)}\n" if dark and job.kind == RELION else ""

@@ -23,7 +23,11 @@ _MOST_SPIKES = 5e-4
 
 @dataclass(frozen=True)
 class TiltStack:
-    """An MRC stack opened for reading; `data` (n, ny, nx) is memory-mapped; pixel size in A, 0 where it is not told."""
+    """An MRC stack opened for reading; pixel size in A, 0 where it is not told.
+
+    `data` (n, ny, nx) is memory-mapped, for who wants a glance at all of it. Whole sections are read from the file, as
+    the pages of a map would count as memory of the process, all of the file in the end.
+    """
 
     path: str
     data: NDArray[np.generic]
@@ -46,14 +50,28 @@ class TiltStack:
         EngineError
             Where it holds values that are not finite.
         """
-        image = np.asarray(self.data[index], dtype=np.float32)
+        image = np.asarray(self._raw(index), dtype=np.float32)
         if not math.isfinite(float(image.sum(dtype=np.float64))):
             raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds values that are not finite")
         return image
 
+    def _raw(self, index: int) -> NDArray[np.generic]:
+        """Section `index` as it is in the file. Raises EngineError where it cannot be read any more."""
+        if not isinstance(self.data, np.memmap):
+            return self.data[index]
+        count = self.shape[0] * self.shape[1]
+        start = self.data.offset + index * count * self.data.itemsize
+        try:
+            read = np.fromfile(self.path, dtype=self.data.dtype, count=count, offset=start)
+        except OSError as error:
+            raise EngineError(sentence_of(error, self.path)) from None
+        if len(read) < count:
+            raise EngineError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
+        return read.reshape(self.shape)
+
     def blank(self, index: int) -> bool:
         """Whether all pixels of a section are equal."""
-        image = self.data[index]
+        image = self._raw(index)
         return bool((image == image.flat[0]).all())
 
 
