@@ -132,7 +132,8 @@ class ProjectStatus:
         if entry.event in (ledger.IMPORTED, ledger.REPLACED):
             movie.imported, movie.failed, movie.waiting = entry.time, "", ""
             written = entry.evidence.get("mtime")
-            movie.written = float(written) if isinstance(written, (int, float)) else None
+            # a microscope whose clock is ahead: no file was written after it was imported
+            movie.written = min(float(written), entry.time) if isinstance(written, (int, float)) else None
         elif entry.event == ledger.FAILED:
             movie.failed, movie.waiting = entry.reason, ""
         elif entry.event == ledger.WAITING:

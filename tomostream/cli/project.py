@@ -28,7 +28,7 @@ ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 
 
 #: Signs in a path that Scipion's own command lines and settings do not survive.
-UNFIT = frozenset('"$`\\%\n')
+UNFIT = frozenset('"$`\\\n')
 
 
 class UserError(Exception):

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Projects made from the command line, and what is told of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import unittest
+
+from tomostream import ledger
+from tomostream.cli import project
+from tomostream.status import ProjectStatus
+
+
+class TestANewProject(unittest.TestCase):
+    def test_is_refused_where_scipion_cannot_work(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ('the "new" one', "cost$5", "a`b", "a\\b"):
+                path = os.path.join(folder, name, "project")
+                with self.assertRaisesRegex(project.UserError, "Scipion cannot work in the folder"):
+                    project.create(path, {})
+                self.assertFalse(os.path.exists(path))
+
+
+class TestTimes(unittest.TestCase):
+    def test_no_movie_was_written_after_it_was_imported_whatever_the_clock_of_the_microscope(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run = os.path.join(folder, "Runs", "000002_ProtTomoStreamImportMovies")
+            os.makedirs(os.path.join(run, "extra"))
+            book = ledger.Ledger(ledger.path_in(run))
+            for name, ahead in (("ahead.tif", 3600.0), ("behind.tif", -5.0)):
+                book.write(name, ledger.IMPORTED, "imported", {"file": name, "size": 1, "mtime": time.time() + ahead})
+            book.flush()
+            status = ProjectStatus(folder)
+            status.update()
+            ahead, behind = status.movies["ahead"], status.movies["behind"]
+            self.assertEqual(ahead.written, ahead.imported)
+            self.assertAlmostEqual(behind.imported - behind.written, 5.0, delta=1.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
