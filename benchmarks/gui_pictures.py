@@ -4,8 +4,9 @@
     python benchmarks/gui_pictures.py PROJECT OUT
 
 OUT/project.png is the project window with the last run selected, OUT/form_*.png are the four forms, OUT/summary_*.png the
-summaries of the runs, OUT/viewer_*.png the windows of `Analyze results` and OUT/plot_*.png their plots. Nothing is
-installed: what is missing is named. Ends with status 1 when a form, a summary or a viewer raised an error.
+summaries of the runs, OUT/viewer_*.png the windows of `Analyze results`, OUT/plot_*.png their plots, OUT/wizard_*.png what the
+wizards fill in and OUT/window_*.png the windows in which people decide (thickness, tilts, sign of the angles). Nothing is
+installed: what is missing is named. Ends with status 1 when a form, a summary, a wizard, a viewer or a window raised an error.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ PACKAGES = "xvfb"
 SCREEN = (1400, 860)
 #: Seconds for Tk to draw what was asked for.
 DRAW_SECONDS = 1.0
+#: Seconds for a window of ours, a quick reconstruction included.
+WINDOW_SECONDS = 240.0
+#: Wizard -> the windows that it opens, one after the other; field of a viewer -> its window.
+WINDOWS = {"TomoStreamThicknessWizard": ("Progress", "ThicknessWindow"), "TomoStreamSignWizard": ("HandednessWindow",)}
+DECISIONS = {"chooseTilts": "TiltsWindow", "checkHand": "HandednessWindow"}
 #: Pictures have a palette of so many colours, which keeps them small.
 COLOURS = 128
 
@@ -178,8 +184,11 @@ def wands(window, camera: Camera, runs: dict[str, object]) -> None:
             form = FormWindow(f"Protocol Run: {run.getClassName()}", copy, lambda *_: None, window)
             said: list[str] = []
             form.showInfo = lambda text, *_, said=said: said.append(text)
-            for wizard in {each for each in form.wizards.values() if each.__module__.startswith("tomostream.")}:
+            ours = {each for each in form.wizards.values() if each.__module__.startswith("tomostream.")}
+            for wizard in sorted(ours, key=lambda each: each.__name__):
                 wizard().show(form)
+                for kind in WINDOWS.get(wizard.__name__, ()):
+                    visit(window, camera, kind)
             if said:
                 print("\n".join(said))
                 form.adjustSize()
@@ -187,6 +196,36 @@ def wands(window, camera: Camera, runs: dict[str, object]) -> None:
                 form.root.deiconify()
                 camera.take(form.root, f"wizard_{name}")
             form.root.destroy()
+
+
+def visit(window, camera: Camera, name: str) -> None:
+    """A window of ours, as soon as it is there; what is chosen in it is what it proposes."""
+    import tomostream.windows.base as base
+
+    end = time.monotonic() + WINDOW_SECONDS
+    while time.monotonic() < end:
+        camera.draw(window.root, 0.3)
+        found = [each for each in toplevels(window.root, base.Window) if type(each).__name__ == name]
+        if found:
+            break
+    else:
+        camera.errors.append(f"{name} did not appear within {WINDOW_SECONDS:.0f} s")
+        return
+    shown = found[-1]
+    shown.geometry("+10+10")
+    if name == "TiltsWindow":
+        shown.mark()
+    camera.take(shown, f"window_{name.removesuffix('Window').lower()}")
+    if name == "ThicknessWindow":
+        shown.use()
+    elif name != "Progress":
+        shown.destroy()
+
+
+def toplevels(root, kind: type) -> list:
+    """All windows of a class below another one."""
+    found = [child for child in root.winfo_children() if isinstance(child, kind) and child.winfo_exists()]
+    return found + [each for child in root.winfo_children() for each in toplevels(child, kind)]
 
 
 def tabs_of(form) -> list:
@@ -225,7 +264,11 @@ def viewers(window, camera: Camera, runs: dict[str, object]) -> None:
             camera.take(form.root, f"viewer_{name}")
             for field in set(viewer.plot_handlers()) - {"showPage"}:        # that one would start a browser
                 with camera.watching(f"{field} of {name}"):
-                    plots(viewer, camera, name, field)
+                    if field in DECISIONS:
+                        viewer._getVisualizeDict()[field](field)
+                        visit(window, camera, DECISIONS[field])
+                    else:
+                        plots(viewer, camera, name, field)
             form.root.destroy()
 
 

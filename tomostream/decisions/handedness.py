@@ -30,6 +30,7 @@ from tomostream.acquisition.instrument import instrument_name
 from tomostream.decisions import quick
 from tomostream.decisions.instruments import AS_GIVEN, NEGATED
 from tomostream.decisions.series import ComposedSeries
+from tomostream.decisions.thickness import structure
 from tomostream.engine.ctf.series import estimate
 from tomostream.engine.ctf.spectra import Optics, usable_range
 from tomostream.engine.errors import EngineError
@@ -206,19 +207,14 @@ def views(volume: Grey, pixel_size_A: float) -> list[tuple[str, Grey]]:
     """(title, image with row 0 at the bottom): the side view, and slices across z from the top down."""
     depth, height, _ = volume.shape
     half = max(1, round(SLAB_A / pixel_size_A / 2))
-    middle = height // 2
-    found = [("side view: x to the right, z upward", volume[:, middle - half:middle + half].mean(axis=1, dtype=np.float32))]
+    middle, filled = height // 2, float(np.clip((structure(volume) > 0.5).mean(), 0.1, 1.0))
+    shown = round(min(0.5, 0.75 * filled) * depth)
+    side = volume[depth // 2 - shown:depth // 2 + shown, middle - half:middle + half]
+    found = [("side view: x to the right, z upward", side.mean(axis=1, dtype=np.float32))]
     for share, words in ((0.25, "above the middle (z > 0)"), (0.0, "in the middle"), (-0.25, "below the middle (z < 0)")):
-        place = round(depth / 2 + share * depth * _filled(volume))
+        place = round(depth / 2 + share * depth * filled)
         found.append((words, volume[max(0, place - half):place + half].mean(axis=0, dtype=np.float32)))
     return found
-
-
-def _filled(volume: Grey) -> float:
-    """Part of the depth that the specimen takes."""
-    from tomostream.decisions.thickness import structure
-
-    return float(np.clip((structure(volume) > 0.5).mean(), 0.1, 1.0))
 
 
 def sheet(series_id: str, given: list[tuple[str, Grey]], negated: list[tuple[str, Grey]]) -> Image.Image:

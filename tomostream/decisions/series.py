@@ -18,7 +18,8 @@ class NoSeries(Exception):
 class Tilt:
     """One tilt of a series. `section` from 0 in the newest stack, None where it is not in it; angle in degrees, dose in e/A2.
 
-    `state` is used, missing (left out by itself, `reason` says why) or excluded (taken out by a person).
+    `micrograph` is its file below the project, "" where none was aligned. `state` is used, missing (left out by itself,
+    `reason` says why) or excluded (taken out by a person).
     """
 
     movie: str
@@ -28,6 +29,7 @@ class Tilt:
     prior_dose: float | None = None
     state: str = "used"
     reason: str = ""
+    micrograph: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,12 @@ def _tilts(versions: list[dict]) -> tuple[Tilt, ...]:
     for record in versions:
         for each in record["tilts"]:
             found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], None, each.get("prior_dose"), "missing",
-                                        "not in this version")
+                                        "not in this version", each.get("micrograph", ""))
     for movie, angle, reason in versions[-1].get("left_out", ()):
         if movie:
             old = found.get(movie, Tilt(movie, angle))
-            found[movie] = Tilt(movie, angle, old.order, None, old.prior_dose, "missing", reason)
+            found[movie] = Tilt(movie, angle, old.order, None, old.prior_dose, "missing", reason, old.micrograph)
     for section, each in enumerate(versions[-1]["tilts"]):
-        found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], section, each.get("prior_dose"))
+        found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], section, each.get("prior_dose"),
+                                    micrograph=each.get("micrograph", ""))
     return tuple(sorted(found.values(), key=lambda tilt: tilt.angle))

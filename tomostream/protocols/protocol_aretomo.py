@@ -35,7 +35,7 @@ from tomo.objects import (
 from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
 from tomostream.programs import aretomo as files
-from tomostream.protocols import engines, forms, page
+from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
@@ -551,7 +551,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         failed = len(self.outputs[FAILED].ids) if FAILED in self.outputs else 0
         self.tell("", ledger.SESSION, f"{len(self.outputs[name].ids)} series done, {failed} failed")
 
-    # ------------------------------------------------------------------ what people read
+    # ------------------------------------------------------------------ what people do and read
+    def getActions(self):
+        return super().getActions() + actions.of_series(self, TOMOGRAMS if self.makeTomo.get() else ALIGNED)
+
     @classmethod
     def validateInstallation(cls):
         return []

@@ -21,7 +21,7 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
 from tomostream.decisions import exclusions
 from tomostream.decisions.exclusions import Exclusions
-from tomostream.protocols import forms, page, signs
+from tomostream.protocols import actions, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
@@ -366,7 +366,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def on_end(self):
         self.tell("", ledger.SESSION, f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed")
 
-    # ------------------------------------------------------------------ what people read
+    # ------------------------------------------------------------------ what people do and read
+    def getActions(self):
+        return super().getActions() + actions.of_series(self, TILT_SERIES)
+
     def _validate(self):
         errors = self.threads_problem()
         if self.inputMicrographs.get() is None:

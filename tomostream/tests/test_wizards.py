@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import tifffile
 from pyworkflow.config import Config
+from pyworkflow.viewer import Viewer
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
@@ -158,6 +160,16 @@ class TestComposeWizards(MdocCase):
         self.assertEqual(self.show("TomoStreamTiltsWizard").set, {"expectedTilts": 7})
 
 
+def form_of(target):
+    """What has the fields: a protocol, or a viewer with a protocol."""
+    if not issubclass(target, Viewer):
+        return target()
+    with tempfile.TemporaryDirectory() as folder:
+        viewer = target(project=mock.Mock(getTmpPath=lambda *_: folder, path=folder))
+        viewer.setProtocol(viewer._targets[0]())
+        return viewer
+
+
 class TestWands(unittest.TestCase):
     """Scipion finds the wizards, and their fields exist."""
 
@@ -170,7 +182,7 @@ class TestWands(unittest.TestCase):
         for name in ours.__all__:
             wizard = getattr(ours, name)
             for protocol_class, fields in wizard._targets:
-                protocol = protocol_class()
+                protocol = form_of(protocol_class)
                 found = domain.findWizards(protocol, DESKTOP_TKINTER)
                 for field in fields:
                     self.assertIsNotNone(protocol.getParam(field), f"{name}: {field}")

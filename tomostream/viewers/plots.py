@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from tomostream.decisions.series import ComposedSeries
 from tomostream.viewers.results import SeriesAlignment, TiltCtf
 
 X_COLOUR, Y_COLOUR, BAD_COLOUR = "#1f6fb4", "#d9822b", "#c23030"
@@ -74,6 +75,36 @@ def alignment_words(series: SeriesAlignment) -> str:
         (f"thickness {(series.thickness or 0) / 10:.0f} nm", series.thickness),
         (f"quality {series.quality or 0:.2f}", series.quality)) if value is not None]
     return f"\n{', '.join(words)}" if words else ""
+
+
+def draw_acquisition(figure, series: ComposedSeries) -> None:
+    """Tilt angle and dose before each tilt, over the order of acquisition; what is missing or was taken out, with why."""
+    angles, doses = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    known = sorted((tilt for tilt in series.tilts if tilt.order is not None), key=lambda tilt: tilt.order or 0)
+    used = [tilt for tilt in known if tilt.state == "used"]
+    angles.plot([tilt.order for tilt in known], [tilt.angle for tilt in known], "-", color="0.8", linewidth=1)
+    angles.plot([tilt.order for tilt in used], [tilt.angle for tilt in used], "o", color=X_COLOUR, markersize=5, label="used")
+    for state, marker, words in (("missing", "x", "missing"), ("excluded", "s", "taken out")):
+        these = [tilt for tilt in known if tilt.state == state]
+        if these:
+            angles.plot([tilt.order for tilt in these], [tilt.angle for tilt in these], marker, color=BAD_COLOUR, label=words)
+        for tilt in these:
+            angles.annotate(tilt.reason[:40], (tilt.order, tilt.angle), textcoords="offset points", xytext=(6, 4), fontsize=7,
+                            color=BAD_COLOUR)
+    lost = [tilt for tilt in series.tilts if tilt.order is None]
+    for tilt in lost:
+        angles.axhline(tilt.angle, color=BAD_COLOUR, linestyle=":", linewidth=1.2)
+    angles.set(ylabel="tilt angle (degrees)")
+    angles.legend(frameon=False, loc="best")
+    with_dose = [tilt for tilt in known if tilt.prior_dose is not None]
+    if with_dose:
+        doses.plot([tilt.order for tilt in with_dose], [tilt.prior_dose for tilt in with_dose], ".-", color=Y_COLOUR)
+    else:
+        doses.text(0.5, 0.5, "the mdoc does not tell the doses", transform=doses.transAxes, ha="center", color="0.4")
+    doses.set(xlabel="order of acquisition", ylabel="dose before\nthe tilt (e/A$^2$)")
+    note = f"\nversion {series.version}, {len(series.used)} of {len(series.tilts)} tilts used"
+    note += "; dotted: a tilt that never came" if lost else ""
+    _finish(figure, f"Acquisition of {series.series_id}{note}", angles, doses)
 
 
 def draw_ctf(figure, series_id: str, tilts: Sequence[TiltCtf]) -> None:

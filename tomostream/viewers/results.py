@@ -64,6 +64,11 @@ def series(run_folder: str) -> list[str]:
     return list(reversed(_last(run_folder, (ledger.RECONSTRUCTED,))))
 
 
+def composed(run_folder: str) -> list[str]:
+    """Series that were composed, newest first."""
+    return list(reversed(_last(run_folder, (ledger.COMPOSED,))))
+
+
 def _last(run_folder: str, events: tuple[str, ...]) -> dict[str, ledger.Entry]:
     """The last entry of each item with one of these events, in the order in which they were written."""
     entries: dict[str, ledger.Entry] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Analyze results, for each of the four protocols: the live page, the sets in upstream's viewers, plots on demand."""
+"""Analyze results, for each of the four protocols: the live page, the sets in upstream's viewers, plots, decisions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pyworkflow.config import Config
 from pyworkflow.protocol import params
 from pyworkflow.viewer import DESKTOP_TKINTER
 
+from tomostream.decisions.exclusions import read_choice
+from tomostream.decisions.series import NoSeries
 from tomostream.protocols import (
     ProtTomoStreamAreTomo,
     ProtTomoStreamComposeTS,
@@ -21,7 +23,7 @@ from tomostream.protocols import (
 )
 from tomostream.viewers import plots, results
 
-REPORT, SHOW = "openReport", "show_"
+REPORT, SHOW, TILTS, HAND = "openReport", "show_", "chooseTilts", "checkHand"
 #: A choice of more series than this is no choice: the newest are offered, the others are in the report.
 SERIES_OFFERED = 200
 
@@ -74,7 +76,7 @@ class StreamViewer(EmProtocolViewer):
         def shown(param=None):
             try:
                 return call()
-            except results.NoResult as problem:
+            except (results.NoResult, NoSeries, ValueError) as problem:
                 return [self.infoMessage(str(problem), title="Nothing to show yet")]
         return shown
 
@@ -98,6 +100,40 @@ class StreamViewer(EmProtocolViewer):
         viewer = viewers[0](project=self.getProject(), protocol=self.protocol, parent=self.formWindow)
         viewer.visualize(output, windows=self.formWindow, protocol=self.protocol)
         return []
+
+    # ------------------------------------------------------------------ decisions
+    def define_decisions(self, form) -> None:
+        """Two buttons of the protocols that have series."""
+        group = form.addGroup("Decisions")
+        group.addParam(TILTS, params.LabelParam, label="Take tilts out or put them back",
+                       help="Shows the tilts of a series with their images; only that series is made again.")
+        group.addParam(HAND, params.LabelParam, label="Check the sign of the tilt angles",
+                       help="Reconstructs one series with the angles as given and negated, says what to look for, and remembers "
+                            "the choice for the instrument.")
+
+    def decision_handlers(self) -> dict:
+        return {TILTS: self._choose_tilts, HAND: self._check_hand}
+
+    def decide_on_tilts(self) -> list:
+        """As the button does it; for the action in the menu of the box."""
+        return self._told(self._choose_tilts)()
+
+    def _choose_tilts(self) -> list:
+        from tomostream.windows.tilts import TiltsWindow
+
+        chosen = getattr(self, "series", None)
+        TiltsWindow(self._root(), self.project_path, self._series[chosen.get()] if chosen is not None else "")
+        return []
+
+    def _check_hand(self) -> list:
+        from tomostream.windows.handedness import HandednessWindow
+
+        HandednessWindow(self._root(), self.project_path)
+        return []
+
+    def _root(self):
+        """The Tk window to which ours belong; None: Scipion's first one."""
+        return self.formWindow.root if self.formWindow is not None else None
 
     @staticmethod
     def plotter(title: str, size: tuple[float, float] = (8.0, 5.0)) -> EmPlotter:
@@ -164,6 +200,26 @@ class TomoStreamComposeViewer(StreamViewer):
     _targets = [ProtTomoStreamComposeTS]
     outputs = MappingProxyType({"tiltSeries": "Tilt series"})
 
+    def define_plots(self, form):
+        self._series = results.composed(self.folder)[:SERIES_OFFERED]
+        if not self._series:
+            return
+        group = form.addGroup("One series")
+        group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
+                       help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
+        group.addParam("showTilts", params.LabelParam, label="How it was acquired",
+                       help="Tilt angle and dose over the order of acquisition; what is missing or was taken out.")
+        self.define_decisions(form)
+
+    def plot_handlers(self):
+        return {"showTilts": self._plot_tilts, **self.decision_handlers()} if self._series else {}
+
+    def _plot_tilts(self):
+        series = read_choice(self.project_path, self._series[self.series.get()])
+        plotter = self.plotter(f"Acquisition of {series.series_id}", (8.0, 6.0))
+        plots.draw_acquisition(plotter.figure, series)
+        return [plotter]
+
 
 class TomoStreamAreTomoViewer(StreamViewer):
     """Results of alignment and reconstruction."""
@@ -187,11 +243,13 @@ class TomoStreamAreTomoViewer(StreamViewer):
                        help="Shift of every tilt and its uncertainty in px, and the tilts that were left out, with why.")
         group.addParam("showCtf", params.LabelParam, label="CTF of its tilts",
                        help="Defocus of every tilt in um, and how far the fit reaches in A.")
+        self.define_decisions(form)
 
     def plot_handlers(self):
         if not self._series:
             return {}
-        return {"showPage": self._open_page, "showAlignment": self._plot_alignment, "showCtf": self._plot_ctf}
+        return {"showPage": self._open_page, "showAlignment": self._plot_alignment, "showCtf": self._plot_ctf,
+                **self.decision_handlers()}
 
     def _open_page(self):
         return self._browse(results.series_page(self.project_path, self._series[self.series.get()]))

@@ -3,13 +3,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+from pyworkflow.gui.dialog import ListDialog
+from pyworkflow.gui.tree import ListTreeProviderString
+from pyworkflow.object import String
 from pyworkflow.viewer import DESKTOP_TKINTER
 from pyworkflow.wizard import Wizard
+from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 
-from tomostream.protocols import ProtTomoStreamComposeTS, ProtTomoStreamImportMovies
+from tomostream.decisions import instruments, quick
+from tomostream.decisions.series import NoSeries
+from tomostream.programs.aretomo import AngleRow
+from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, signs
+from tomostream.viewers import TomoStreamMotionCorViewer, results
 from tomostream.wizards import readings
+
+#: Of so many series the one with the most tilts is taken for a quick reconstruction.
+SERIES_LOOKED_AT = 20
 
 
 class MdocWizard(Wizard):
@@ -65,3 +77,95 @@ class TomoStreamTiltsWizard(ComposeWizard):
 
     _targets = [(ProtTomoStreamComposeTS, ["expectedTilts"])]
     reading = staticmethod(readings.expected_tilts)
+
+
+class TomoStreamThicknessWizard(Wizard):
+    """Thickness of the specimen and height of the tomogram, judged in a quick reconstruction of a series of the input."""
+
+    _environments = [DESKTOP_TKINTER]
+    _targets = [(ProtTomoStreamAreTomo, ["tomoThickness", "alignZ"])]
+
+    def show(self, form, *params):
+        from tomostream.windows import thickness
+
+        try:
+            source = quick_source(form.protocol.inputSetOfTiltSeries.get())
+        except readings.NothingFound as problem:
+            form.showInfo(str(problem))
+            return
+
+        def use(found: thickness.Heights) -> None:
+            form.setVar("tomoThickness", found.tomogram)
+            form.setVar("alignZ", found.alignment)
+
+        thickness.start(form.root, source, use)
+
+
+def quick_source(items: SetOfTiltSeries | None) -> quick.Source:
+    """The series with the most tilts of the first ones of a set, as it is on disk now: the set may be growing.
+
+    Raises
+    ------
+    NothingFound : no set is chosen, or it has no series that can be aligned (yet).
+    """
+    if items is None:
+        raise readings.NothingFound("Choose the input tilt series first.")
+    found: list[tuple[TiltSeries, list[TiltImage]]] = []
+    if os.path.exists(items.getFileName()):
+        now = SetOfTiltSeries(filename=items.getFileName())
+        for series in now.iterItems(limit=SERIES_LOOKED_AT):
+            images = [image.clone() for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD) if image.isEnabled()]
+            found.append((series.clone(), images))
+        now.close()
+    series, images = max(found, key=lambda each: len(each[1]), default=(None, []))
+    if series is None or len(images) < 3:
+        raise readings.NothingFound("There is no tilt series in the input yet: wait for the first one, then try again.")
+    rows = tuple(AngleRow(image.getTiltAngle(), image.getAcquisitionOrder()) for image in images)
+    return quick.Source(series.getTsId(), os.path.abspath(images[0].getFileName()), series.getSamplingRate(), rows,
+                        tuple(image.getIndex() - 1 for image in images), series.getAcquisition().getTiltAxisAngle())
+
+
+class TomoStreamSignWizard(Wizard):
+    """The check of the handedness: one series of the project both ways, and the choice remembered for the instrument."""
+
+    _environments = [DESKTOP_TKINTER]
+    _targets = [(ProtTomoStreamComposeTS, ["angleSign"])]
+
+    def show(self, form, *params):
+        from tomostream.windows.handedness import HandednessWindow
+
+        def chosen(instrument: str, angles: str) -> None:
+            form.setVar("angleSign", signs.CHOICES[signs.REMEMBERED])
+            form.setVar("instrument", instrument)
+
+        try:
+            HandednessWindow(form.root, os.path.abspath(form.protocol.getProject().getPath()), chosen)
+        except NoSeries:
+            form.showInfo(f"The check needs one composed series in this project, and there is none yet.\n{memory_words()}")
+
+
+def memory_words() -> str:
+    """What is remembered of instruments, a line each."""
+    try:
+        known = instruments.read()
+    except ValueError as problem:
+        return f"{problem}."
+    lines = [f"{name}: angles {entry.angles} ({entry.date}, {entry.user})" for name, entry in known.items()]
+    return "\n".join(["Remembered so far:", *lines]) if lines else "Nothing is remembered of any instrument so far."
+
+
+class TomoStreamMovieWizard(Wizard):
+    """A movie from the list of those that were aligned, the newest first."""
+
+    _environments = [DESKTOP_TKINTER]
+    _targets = [(TomoStreamMotionCorViewer, ["movie"])]
+
+    def show(self, form, *params):
+        movies = results.movies(form.protocol.folder)
+        if not movies:
+            form.showInfo("No movie is aligned yet.")
+            return
+        provider = ListTreeProviderString([String(movie) for movie in movies])
+        dialog = ListDialog(form.root, "Aligned movies, newest first", provider, "Its frame drift is shown.")
+        if dialog.values:
+            form.setVar("movie", dialog.values[0].get())

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a right click on the box of a run with series offers, beside STOP STREAMING."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyworkflow.config import Config
+from pyworkflow.viewer import DESKTOP_TKINTER
+
+TILTS = "TILTS: TAKE OUT OR PUT BACK"
+
+
+def of_series(protocol, output: str) -> list[tuple[str, Callable]]:
+    """The action, once the run has its output."""
+    def choose(event: object = None) -> None:
+        """Scipion's canvas hands an event to an action, its tree view nothing."""
+        viewer = Config.getDomain().findViewers(protocol, DESKTOP_TKINTER)[0](project=protocol.getProject(), protocol=protocol)
+        viewer.protocol = protocol
+        for view in viewer.decide_on_tilts():
+            view.show()
+
+    return [(TILTS, choose)] if getattr(protocol, output, None) is not None else []

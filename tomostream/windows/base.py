@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the windows have in common: a program that runs beside one, pictures, scrolling."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tkinter as tk
+from collections.abc import Callable, Sequence
+from tkinter import messagebox, ttk
+
+import numpy as np
+from PIL import Image, ImageTk
+
+#: Milliseconds between two looks at a program that runs.
+LOOK_MS = 200
+PAD = 8
+
+
+class Window(tk.Toplevel):
+    """A window of ours: title, margin, closed by Escape. It never blocks the others."""
+
+    def __init__(self, parent: tk.Misc | None, title: str) -> None:
+        super().__init__(parent)
+        self.title(title)
+        self.pictures: list[ImageTk.PhotoImage] = []
+        self.main = ttk.Frame(self, padding=PAD)
+        self.main.pack(fill="both", expand=True)
+        self.bind("<Escape>", lambda _: self.destroy())
+
+    def picture(self, image: Image.Image) -> ImageTk.PhotoImage:
+        """A picture for Tk, which forgets those that nobody holds."""
+        photo = ImageTk.PhotoImage(image, master=self)
+        self.pictures.append(photo)
+        return photo
+
+    def tell(self, text: str) -> None:
+        messagebox.showinfo(self.title(), text, parent=self)
+
+    def ask(self, text: str) -> bool:
+        return bool(messagebox.askyesno(self.title(), text, parent=self))
+
+
+class Progress(Window):
+    """A program at work: its last line, and a button that ends it. `done(folder)` is called when it ended well.
+
+    The folder is the program's own and goes away when `done` has returned.
+    """
+
+    def __init__(self, parent: tk.Misc, title: str, command: Callable[[str], Sequence[str]], done: Callable[[str], None],
+                 failed: Callable[[str], None] | None = None) -> None:
+        super().__init__(parent, title)
+        self._done, self._failed = done, failed or self._complain
+        self.folder = tempfile.mkdtemp(prefix="tomostream-")
+        self._line = ttk.Label(self.main, text="starting", width=70)
+        self._line.pack(anchor="w")
+        bar = ttk.Progressbar(self.main, mode="indeterminate", length=480)
+        bar.pack(fill="x", pady=PAD)
+        bar.start(60)
+        ttk.Button(self.main, text="Cancel", command=self.cancel).pack(anchor="e")
+        self.protocol("WM_DELETE_WINDOW", self.cancel)
+        self.bind("<Escape>", lambda _: self.cancel())
+        self._log = os.path.join(self.folder, "log")
+        words = list(command(self.folder))
+        nice = shutil.which("nice")
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen([nice, "-n", "10", *words] if nice else words, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
+        self.after(LOOK_MS, self._look)
+
+    def _look(self) -> None:
+        status = self.process.poll()
+        last = last_line(self._log)
+        if status is None:
+            self._line.configure(text=last[:100])
+            self.after(LOOK_MS, self._look)
+            return
+        self.withdraw()
+        try:
+            if status == 0:
+                self._done(self.folder)
+            else:
+                self._failed(last or f"the program ended with status {status}")
+        finally:
+            self._close()
+
+    def _complain(self, text: str) -> None:
+        messagebox.showerror(self.title(), text, parent=self.master)
+
+    def cancel(self) -> None:
+        """End the program and what it started."""
+        if self.process.poll() is None:
+            try:
+                os.killpg(self.process.pid, signal.SIGTERM)
+                self.process.wait(5)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                self.process.kill()
+        self._close()
+
+    def _close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.destroy()
+
+
+def last_line(path: str) -> str:
+    """The last line of a log that is not empty."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file.read()[-4000:].splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""
+
+
+def our_command(*words: str) -> list[str]:
+    """The `tomostream` command with these words, by the Python that runs now."""
+    return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
+
+
+def grey(image: np.ndarray, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture of an array whose row 0 is at the bottom; darkest and brightest half per cent are cut off.
+
+    Parameters
+    ----------
+    size : (width, height) in px of the picture; None: one px a pixel.
+    """
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
+    scaled = np.nan_to_num((image - low) / max(float(high - low), 1e-12))
+    made = Image.fromarray((np.clip(scaled, 0, 1) * 255).astype(np.uint8)[::-1])
+    return made if size is None else made.resize(size, Image.Resampling.BILINEAR)
