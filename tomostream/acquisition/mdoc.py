@@ -20,7 +20,7 @@ from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse
 from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
-from tomostream.acquisition.times import parse_dates
+from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
 #: No mdoc is larger: a section is 1 kB. A movie given by mistake is not read into memory.
 LARGEST_MDOC = 64 * 2**20
@@ -231,12 +231,21 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
     if any(time is None and text for time, text in zip(times, texts, strict=True)):
         text = next(text for time, text in zip(times, texts, strict=True) if time is None and text)
         warnings.append(f"DateTime = '{text}' is not a date that is known here; the time of that tilt is unknown.")
+    moved = with_clock_put_back(times)
+    if moved != times and _grow([section.number("PriorRecordDose") for section in kept]):
+        warnings.append("DateTime goes back by an hour at night: the clock was put back to winter time.")
+        times = moved
     exposures = [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
     if not frame_doses_are_on_another_scale(kept):
         return exposures
     unknown = Known[float](None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
     return [replace(exposure, dose=unknown) if exposure.dose.source == "field FrameDosesAndNumber" else exposure
             for exposure in exposures]
+
+
+def _grow(values: Sequence[float | None]) -> bool:
+    """Tell whether nothing speaks against the order of the values: each that is known is more than the one before."""
+    return all(a < b for a, b in pairwise([value for value in values if value is not None]))
 
 
 def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dates of mdoc files: three orders of day and year, English months, one format a file."""
+"""The dates of mdoc files: three orders of day and year, English months, one format a file, local time."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median
 
 _MONTHS = {name: number for number, name in enumerate(
     ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1)}
 _DATE = re.compile(r"([0-9]{1,4})-([A-Za-z]{3})-([0-9]{1,4})\s+([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?",
                    re.ASCII)
+
+#: What clocks are put back by at the end of summer time, seconds, and the hours (of the clock before) at which it is done.
+_PUT_BACK, _NIGHT = 3600.0, (0, 1, 2, 3)
+#: From tilt to tilt it takes no longer than so many times as long as usual, or so many seconds.
+_LONGER, _LONGEST_FIRST = 3.0, 600.0
 
 DAY_FIRST, YEAR_FIRST = "dd-Mon-yy", "yy-Mon-dd"
 
@@ -51,3 +58,21 @@ def parse_dates(texts: Sequence[str | None], year_first: bool) -> tuple[datetime
 def _span(dates: Sequence[datetime | None]) -> timedelta:
     known = [date for date in dates if date is not None]
     return max(known) - min(known) if known else timedelta(0)
+
+
+def with_clock_put_back(times: Sequence[datetime | None]) -> tuple[datetime | None, ...]:
+    """Times of one series in the order of its file, an hour later from where the clock was put back to winter time.
+
+    Local time goes back then, and tilts sorted by it would be in a wrong order, with wrong doses. It is taken for that where
+    the file goes back in time once, at night, and an hour more makes that step like those before it.
+    """
+    known = [time for time in times if time is not None]
+    steps = [(later - earlier).total_seconds() for earlier, later in pairwise(known)]
+    back = [index for index, step in enumerate(steps) if step < 0]
+    if len(known) < len(times) or len(back) != 1 or known[back[0]].hour not in _NIGHT:
+        return tuple(times)
+    before = steps[:back[0]]
+    longest = max(_LONGER * median(before) if len(before) > 2 else 0.0, _LONGEST_FIRST)
+    if not 0 < steps[back[0]] + _PUT_BACK <= longest:
+        return tuple(times)
+    return (*known[:back[0] + 1], *(time + timedelta(seconds=_PUT_BACK) for time in known[back[0] + 1:]))

@@ -221,6 +221,26 @@ class TestTraps(unittest.TestCase):
                                        section(3.0, "DateTime = 29-Oct-2023  02:00:10", "TimeStamp = 140")]) + "\n")
         self.assertEqual([tilt.angle for tilt in facts.tilts], [0.0, 3.0])
 
+    def night(self, minutes: list[int], *more: str) -> MdocFacts:
+        """A series from 01:50 on, tilts after so many minutes by a clock that goes from 03:00 back to 02:00."""
+        clock = [110 + minute if 110 + minute < 180 else 50 + minute for minute in minutes]
+        return read_text(series_text([
+            section(3.0 * number, f"DateTime = 26-Oct-25  0{at // 60}:{at % 60:02d}:00", "ExposureDose = 3",
+                    *(line.format(3 * number) for line in more)) for number, at in enumerate(clock)]))
+
+    def test_tilts_stay_in_order_when_the_clock_is_put_back_at_the_end_of_summer_time(self):
+        for more in ((), ("PriorRecordDose = {}",)):
+            facts = self.night([60, 63, 66, 69, 72, 75, 78], *more)
+            self.assertEqual([tilt.angle for tilt in facts.tilts], [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0])
+            self.assertEqual([tilt.prior_dose.value for tilt in facts.tilts], [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0])
+            self.assertIn("put back to winter time", " ".join(facts.warnings))
+
+    def test_sections_that_are_in_another_order_than_they_were_acquired_are_no_put_back_clock(self):
+        for minutes in ([30, 33, 36, 0, 3, 6], [0, 3, 40, 6, 9], [9, 6, 3, 0]):
+            facts = self.night(minutes)
+            order = sorted(range(len(minutes)), key=minutes.__getitem__)
+            self.assertEqual([tilt.angle for tilt in facts.tilts], [3.0 * number for number in order])
+
     def test_a_prior_dose_that_falls_is_replaced_by_the_running_sum_with_a_warning(self):
         facts = read_text(series_text([section(angle, "ExposureDose = 2", f"PriorRecordDose = {prior}",
                                                f"DateTime = 01-Jan-2024  10:0{place}:00")
