@@ -7,13 +7,14 @@ import os
 
 from pyworkflow.protocol import params
 
+from tomostream.protocols import alarms
 from tomostream.report import background
-from tomostream.report.alarms import KINDS, Thresholds
+from tomostream.report.alarms import KINDS
 from tomostream.report.writer import read_alarms
 
 
 def define_params(form) -> None:
-    """The two fields of the compose protocol."""
+    """The fields of the compose protocol: the page and its previews. The alarms have a tab of their own, see `alarms`."""
     form.addParam("liveReport", params.BooleanParam, default=True, label="Write the live page?",
                   help="A page of the whole session, written while it runs into the folder report of the project, by a "
                        "process of its own at low priority: open report/index.html in a browser, from the disk or "
@@ -22,23 +23,6 @@ def define_params(form) -> None:
                   help="Once 60 % of the expected tilts of a series are aligned (their number given or learned), a small, quick "
                        "tomogram of them appears on the live page, marked as a preview, until the final one replaces it. It is "
                        "on the page only, made by the CPU engine in time that nothing else needs.")
-    form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED,
-                  condition="liveReport", label="Thresholds of the alarms",
-                  help="NAME=VALUE words separated by blanks, where the usual ones do not fit, e.g. axis_deg=2 "
-                       f"thickness_most_A=4000 drift_px=off. Names: {', '.join(Thresholds.names())}.")
-
-
-def words_of(protocol) -> list[str]:
-    return (protocol.alarmThresholds.get() or "").split()
-
-
-def problems(protocol) -> list[str]:
-    """For `_validate`."""
-    try:
-        Thresholds.parse(words_of(protocol))
-    except ValueError as error:
-        return [f"Thresholds of the alarms: {error}."]
-    return []
 
 
 def summary(protocol) -> list[str]:
@@ -54,7 +38,7 @@ def summary(protocol) -> list[str]:
 def start(protocol) -> None:
     """Start writing the page. It must never be a reason for the session to stop."""
     if protocol.liveReport.get():
-        _start(protocol, words_of(protocol))
+        _start(protocol, alarms.words_of(protocol))
 
 
 def go_on(protocol) -> None:

@@ -21,9 +21,10 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
 from tomostream.decisions import exclusions
 from tomostream.decisions.exclusions import Exclusions
-from tomostream.protocols import actions, forms, page, signs
+from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
-from tomostream.protocols.stacks import EngineError, SeriesRecord, stack_images
+from tomostream.protocols.stacks import EngineError, SeriesRecord, find_image, stack_images
+from tomostream.space import bytes_of
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
@@ -95,8 +96,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
                       help="The protocol ends when nothing new came for so long. It ends at once when its input is closed "
                            "and every mdoc is decided.")
+        disk.define_params(form)
         page.define_params(form)
         self.define_streaming_params(form, section=False)
+        alarms.define_params(form)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self):
@@ -118,6 +121,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self.done.update(output.versions)
         self._session = Session(self._policy())
         self._exclusions = Exclusions(self._getExtraPath(exclusions.NAME))
+        self._disk = disk.DiskKeeper(self)
         self._restore()
 
     def _producer_folders(self) -> list[str]:
@@ -146,6 +150,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 self.warning(f"{series_id}: of which movies it was made is not known any more "
                              f"({self._sidecar(series_id, version)} is gone); it stays as it is")
                 continue
+            self._disk.remove_aligned(record)      # the run before may have been killed before it could
             self._feed(events.Restored(
                 series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, time.time(),
                 mdocs=record.mdocs, micrograph_versions=tuple(tilt.micrograph_version for tilt in record.tilts)))
@@ -171,6 +176,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         if self.stop_asked():
             self._feed(events.Stop(now))
         self._feed(events.Tick(now))
+        self._disk.look(now)
         self._ended = self._ended or any(isinstance(each, events.EndSession) for each in self._decisions)
         return self._ended
 
@@ -296,14 +302,18 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         stem = self._getExtraPath(self._stem(record.series_id, record.version))
         try:
             if self.doEvenOdd.get():
-                for suffix, paths in (("_odd", [tilt.odd for tilt in record.tilts]),
-                                      ("_even", [tilt.even for tilt in record.tilts])):
-                    stack_images(paths, f"{stem}{suffix}.mrcs", self._pixel_size)
-            size = stack_images([tilt.micrograph for tilt in record.tilts], f"{stem}.mrcs", self._pixel_size)
+                for suffix in ("_odd", "_even"):
+                    stack_images(self._images(record, suffix), f"{stem}{suffix}.mrcs", self._pixel_size)
+            size = stack_images(self._images(record), f"{stem}.mrcs", self._pixel_size)
             record.write(f"{stem}.json")
         except (OSError, EngineError) as error:
             raise ProgramFailed(f"the stack cannot be written: {error}") from error
         return size
+
+    def _images(self, record: SeriesRecord, suffix: str = "") -> list[str]:
+        """The images of a series; those that were removed, from the stack of an earlier version."""
+        earlier = [self._getExtraPath(self._stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
+        return [find_image(tilt, suffix, earlier) for tilt in record.tilts]
 
     def _insertFunctionStep(self, *args, **kwargs):
         """Steps are stored with their arguments for the eye: a series' name is enough there."""
@@ -356,8 +366,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def on_registered(self, task: Task, result: object) -> None:
         record: SeriesRecord = task.arguments[0]
         left = f", without {len(record.left_out)}" if record.left_out else ""
-        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
-                  evidence_of(record))
+        stem = self._getExtraPath(self._stem(record.series_id, record.version))
+        evidence = evidence_of(record) | {"bytes": bytes_of(f"{stem}{suffix}.mrcs" for suffix in ("", "_odd", "_even"))}
+        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}", evidence)
+        self._disk.remove_aligned(record)
 
     def found_evidence(self, key: str, version: int) -> dict:
         record = SeriesRecord.read(self._sidecar(key, version))
@@ -378,7 +390,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
         if not (self.mdocPattern.get() or "").strip():
             errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
-        errors += signs.problems(self) + page.problems(self)
+        errors += signs.problems(self) + alarms.problems(self)
         return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
 
     def _warnings(self):
@@ -394,7 +406,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return warnings
 
     def _summary(self):
-        return summarize_series(self) + signs.summary(self) + page.summary(self)
+        return summarize_series(self) + disk.summary(self) + signs.summary(self) + page.summary(self)
 
     def _methods(self):
         output = getattr(self, TILT_SERIES, None)

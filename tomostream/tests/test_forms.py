@@ -149,6 +149,94 @@ class TestValidation(FormCase):
             self.assertIn("Threads must be 2 or more", self.problems(name, numberOfThreads=1))
 
 
+class TestAlarmFields(FormCase):
+    """The tab of the alarms: units of the microscope in, thresholds out."""
+
+    def thresholds(self, **values):
+        from tomostream.protocols import alarms
+        from tomostream.report.alarms import Thresholds
+
+        return Thresholds.parse(alarms.words_of(self.protocol("ProtTomoStreamComposeTS", **values)))
+
+    def test_the_form_as_it_comes_gives_the_defaults(self):
+        from tomostream.protocols import alarms
+        from tomostream.report.alarms import Thresholds
+
+        self.assertEqual(alarms.words_of(self.protocol("ProtTomoStreamComposeTS")), [])
+        self.assertEqual(self.thresholds(), Thresholds())
+
+    def test_per_cent_and_nanometres_become_shares_and_angstroms(self):
+        found = self.thresholds(alarmCounts=50.0, alarmTiltsUsed=90.0, alarmThin=40.0, alarmThick=250.0, alarmTarget=3.0)
+        self.assertEqual((found.counts_least, found.tilts_used_least, found.thickness_least_A, found.thickness_most_A,
+                          found.defocus_target_um), (0.5, 0.9, 400.0, 2500.0, 3.0))
+
+    def test_zero_switches_every_alarm_off(self):
+        from tomostream.protocols import alarms
+
+        for field in alarms.FIELDS:
+            found = self.thresholds(**{field.name: 0.0})
+            self.assertIsNone(getattr(found, field.switch or field.threshold), field.name)
+
+    def test_words_count_more_than_fields(self):
+        self.assertEqual(self.thresholds(alarmAxis=3.0, alarmThresholds="axis_deg=2 quiet_series=5").axis_deg, 2.0)
+
+    def test_what_cannot_be_is_refused_with_the_name_of_the_field(self):
+        for values, words in (({"alarmCounts": 150.0}, "Counts less than (%): 150 cannot be"),
+                              ({"alarmDrift": -1.0}, "Drift more than (px): -1 cannot be"),
+                              ({"alarmThin": 400.0, "alarmThick": 300.0}, "cannot be thicker than 300 nm and thinner than 400"),
+                              ({"alarmThresholds": "speed=3"}, "'speed=3' is no threshold")):
+            self.assertIn(words, self.problems("ProtTomoStreamComposeTS", **values))
+
+    def test_the_command_line_sets_them_by_name(self):
+        from tomostream.cli.project import apply
+
+        protocol = self.protocol("ProtTomoStreamComposeTS")
+        apply(protocol, "compose", {"alarmAxis": "2.5", "alarmThresholds": "quiet_series=5", "angleSign": "negated"})
+        from tomostream.protocols import alarms, signs
+
+        self.assertEqual(alarms.words_of(protocol), ["axis_deg=2.5", "quiet_series=5"])
+        self.assertEqual(protocol.angleSign.get(), signs.NEGATED)
+
+
+class TestSignOfTheAngles(FormCase):
+    """One run has one sign."""
+
+    def test_a_run_that_composed_with_one_sign_is_not_continued_with_the_other(self):
+        import json
+
+        from pyworkflow.protocol import MODE_RESTART, MODE_RESUME
+
+        from tomostream.protocols import signs
+
+        protocol = self.protocol("ProtTomoStreamComposeTS", angleSign=signs.AS_GIVEN)
+        self.project.saveProtocol(protocol)
+        os.makedirs(protocol._getExtraPath())
+        with open(protocol._getExtraPath(signs.NAME), "w", encoding="utf-8") as file:
+            json.dump({"negated": True, "words": "negated, as remembered for Krios 7"}, file)
+        self.assertIn("as remembered for Krios 7", "\n".join(protocol.summary()))
+        self.assertTrue(signs.of_run(protocol, ()).negated)
+        protocol.runMode.set(MODE_RESUME)
+        self.assertIn("has composed series with the angles negated", "\n".join(protocol.validate()))
+        protocol.runMode.set(MODE_RESTART)
+        self.assertNotIn("Sign of the tilt angles", "\n".join(protocol.validate()))
+
+    def test_the_sign_is_kept_with_the_first_series_whatever_is_remembered_afterwards(self):
+        from unittest import mock
+
+        from tomostream.decisions import instruments
+        from tomostream.protocols import signs
+
+        protocol = self.protocol("ProtTomoStreamComposeTS", instrument="Krios 7")
+        self.project.saveProtocol(protocol)
+        os.makedirs(protocol._getExtraPath())
+        with mock.patch.dict(os.environ, {instruments.VARIABLE: os.path.join(self.folder.name, "instruments.json")}):
+            self.assertFalse(signs.of_run(protocol, ()).negated)
+            instruments.remember("Krios 7", instruments.NEGATED, "TS_01")
+            self.assertFalse(signs.of_run(protocol, ()).negated)
+            os.remove(protocol._getExtraPath(signs.NAME))
+            self.assertTrue(signs.of_run(protocol, ()).negated)
+
+
 class TestStopStreaming(FormCase):
     """The action in the menu of a box."""
 
@@ -158,6 +246,16 @@ class TestStopStreaming(FormCase):
             self.assertEqual([text for text, _ in protocol.getActions()], [])
             protocol.setStatus("running")
             self.assertEqual([text for text, _ in protocol.getActions()], ["STOP STREAMING"])
+
+    def test_a_run_with_series_offers_to_take_tilts_out_also_when_it_has_ended(self):
+        from tomo.objects import SetOfTiltSeries
+
+        from tomostream.protocols.actions import TILTS
+
+        for name, output in (("ProtTomoStreamComposeTS", "tiltSeries"), ("ProtTomoStreamAreTomo", "Tomograms")):
+            protocol = self.protocol(name)
+            setattr(protocol, output, SetOfTiltSeries(filename=os.path.join(self.folder.name, f"{name}.sqlite")))
+            self.assertEqual([text for text, _ in protocol.getActions()], [TILTS])
 
     def test_the_canvas_calls_it_with_an_event_and_the_tree_without(self):
         for arguments in ((), (object(),)):

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tab in which a microscopist says what an alarm is worth, in the units that are used at the microscope."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pyworkflow.protocol import params
+
+from tomostream.protocols import forms
+from tomostream.report.alarms import Thresholds
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the tab. `unit` times of the form are one of `threshold`; 0 in the form switches the alarm off."""
+
+    name: str
+    threshold: str
+    label: str
+    help: str
+    unit: float = 1.0
+    highest: float = math.inf
+    #: The threshold that is `off` where this field is 0; the other ones are their own.
+    switch: str = ""
+
+    @property
+    def default(self) -> float:
+        return round(float(getattr(Thresholds(), self.threshold)) * self.unit, 6)
+
+
+GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
+    ("Tilts", (
+        Field("alarmDrift", "drift_px", "Drift more than (px)",
+              "Length of the path that the frames of a movie make, in pixels of the movie. A tilt that drifts six times as much "
+              "as is usual in this session raises it too."),
+        Field("alarmCounts", "counts_least", "Counts less than (%)",
+              "Mean counts of a tilt, of what its angle lets expect (the cosine): a grid bar, thick ice, a beam that is away.",
+              100.0, 100.0),
+    )),
+    ("Series", (
+        Field("alarmTiltsUsed", "tilts_used_least", "Tilts used less than (%)",
+              "Tilts in the tomogram, of those that the series should have.", 100.0, 100.0),
+        Field("alarmDefocus", "defocus_tolerance_um", "Defocus off by more than (um)",
+              "Away from the target: that of the field below, else that of the mdoc, else the median of the session."),
+        Field("alarmAxis", "axis_deg", "Tilt axis off by more than (deg)",
+              "Away from the median of the session: more is a series that was aligned wrongly, or a changed magnification."),
+        Field("alarmThin", "thickness_least_A", "Specimen thinner than (nm)", "As the alignment measures it.", 0.1),
+        Field("alarmThick", "thickness_most_A", "Specimen thicker than (nm)", "As the alignment measures it.", 0.1),
+        Field("alarmResidual", "residual_px", "Shift uncertain by more than (px)",
+              "Uncertainty (one standard deviation) of the shift of the worst tilt, in pixels of the tilt series. Known with "
+              "the CPU engine."),
+        Field("alarmQuality", "quality_least", "Quality of alignment less than",
+              "From 0 to 1. An alignment that says of itself that it is not to be trusted raises it at any value.", 1.0, 1.0),
+    )),
+    ("Session", (
+        Field("alarmSilence", "silence_least_minutes", "Nothing arrives for (min)",
+              "At least so long, and three times the longest gap that is usual in this session.", switch="silence_factor"),
+        Field("alarmBehind", "behind_minutes", "Work that waits more than (min)",
+              "Minutes of processing that wait: the microscope is faster than the machine."),
+        Field("alarmDisk", "disk_free_GB", "Disk with less than (GB)",
+              "Free space of the project's disk. Less than 4 % raises it too."),
+    )),
+)
+FIELDS = tuple(field for _, group in GROUPS for field in group)
+LIMITS = {field.name: (0.0, field.highest) for field in FIELDS}
+
+
+def define_params(form) -> None:
+    """The tab, shown with the live page, which judges."""
+    form.addSection(label="Alarms")
+    for title, fields in GROUPS:
+        group = form.addGroup(title, condition="liveReport")
+        for field in fields:
+            group.addParam(field.name, params.FloatParam, default=field.default, condition="liveReport", label=field.label,
+                           help=f"{field.help} 0: no such alarm.")
+            if field.name == "alarmDefocus":
+                group.addParam("alarmTarget", params.FloatParam, allowsNull=True, default=None, condition="liveReport",
+                               label="Target defocus (um)",
+                               help="Underfocus is positive. Empty: that of the mdoc, else the median of the session.")
+    form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED, condition="liveReport",
+                  label="Other thresholds",
+                  help="NAME=VALUE words separated by blanks, for what the fields above do not ask; they count more than the "
+                       f"fields. E.g. quiet_series=5 drift_factor=off. Names: {', '.join(Thresholds.names())}.")
+
+
+def words_of(protocol) -> list[str]:
+    """What differs from the defaults, as NAME=VALUE words; those that were written as such come last and win."""
+    words = []
+    for field in FIELDS:
+        value = getattr(protocol, field.name).get()
+        if value is None or value == field.default:
+            continue
+        if value == 0:
+            words.append(f"{field.switch or field.threshold}=off")
+        else:
+            words.append(f"{field.threshold}={value / field.unit:.10g}")
+    target = protocol.alarmTarget.get()
+    if target is not None:
+        words.append(f"defocus_target_um={target:g}")
+    return words + (protocol.alarmThresholds.get() or "").split()
+
+
+def problems(protocol) -> list[str]:
+    """For `_validate`."""
+    found = forms.number_problems(protocol, {**LIMITS, "alarmTarget": (-20.0, 20.0)})
+    thin, thick = protocol.alarmThin.get(), protocol.alarmThick.get()
+    if thin is not None and thick is not None and 0 < thick <= thin:
+        found.append(f"Alarms: a specimen cannot be thicker than {thick:g} nm and thinner than {thin:g} nm at once.")
+    try:
+        Thresholds.parse(words_of(protocol))
+    except ValueError as error:
+        found.append(f"Other thresholds of the alarms: {error}.")
+    return found
