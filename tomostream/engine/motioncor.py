@@ -152,6 +152,7 @@ def _run(words: Sequence[str]) -> int:
         print(help_text(_INTRO, KNOWN), end="")
         return 0
     job = job_of(arguments)
+    job.check_files()
     for warning in arguments.warnings:
         _warn(warning)
     if job.patches:

@@ -138,7 +138,7 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     taken two blocks larger: one that they may reach into, one over which the weight rises.
     """
     rows, columns = images[0].shape
-    block = max(1, min(rows, columns) // 64)
+    block = max(4, min(rows, columns) // 64)
     mean = _added(images) / np.float32(len(images))
     change = np.zeros_like(mean)
     for image in images:
@@ -146,10 +146,10 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     tall, wide = rows // block, columns // block
     activity = change[: tall * block, : wide * block].reshape(tall, block, wide, block).mean(axis=(1, 3))
     lit = activity > 0.1 * np.median(activity)
-    if len(images) < 2 or lit.mean() < 0.2:
-        lit[:] = True
     lit = np.pad(lit, 2, constant_values=True)
     eroded = np.minimum.reduce([lit[j : j + tall, i : i + wide] for j in range(5) for i in range(5)])
+    if len(images) < 2 or eroded.mean() < 0.2:  # nothing to tell by, or frames so faint that most blocks are empty
+        eroded[:] = True
     weight = np.ones((rows, columns), np.float32)
     patch = np.repeat(np.repeat(eroded.astype(np.float32), block, axis=0), block, axis=1)
     weight[: tall * block, : wide * block] = patch

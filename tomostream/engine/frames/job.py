@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+from tomostream.engine.errors import EngineError
 from tomostream.programs.motioncor import OutputNames
 
 
@@ -94,6 +95,26 @@ class Job:
     def names(self) -> OutputNames:
         """The names of the results."""
         return OutputNames.of(self.movie, self.out, self.log_dir, self.patches)
+
+    def check_files(self) -> None:
+        """See that the inputs are there and that no result would replace one of them.
+
+        Raises
+        ------
+        EngineError
+        """
+        inputs = {
+            "": self.movie, "-Gain ": self.gain, "-Dark ": self.dark, "-DefectFile ": self.defect_file,
+            "-DefectMap ": self.defect_map, "-FmIntFile ": self.integration_file,
+        }  # fmt: skip
+        results = [name for name in astuple(self.names) if name and os.path.exists(name)]
+        for what, path in inputs.items():
+            if not path:
+                continue
+            if not os.path.exists(path):
+                raise EngineError(f"{what}{path} does not exist; check the path")
+            if any(os.path.samefile(path, name) for name in results):
+                raise EngineError(f"the result would replace {path}, which is read; give another name as -OutMrc")
 
     @property
     def stem(self) -> str:

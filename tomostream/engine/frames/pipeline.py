@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -116,7 +117,7 @@ def _prepare(
     refs, bad = refs.cut(window), bad[window]
     if bad.any():
         store.replace(*references.replacements(bad))
-    total, varying = _total(store, executor)
+    total, varying = _total(store, executor, say)
     if not varying:
         raise EngineError(
             f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
@@ -150,11 +151,15 @@ def _doubt_gain(job: Job, total: NDArray, refs: references.References, warn: Say
          f"than as asked for ({own:.3f}); check its orientation")  # fmt: skip
 
 
-def _total(store: FrameStore, executor: Executor) -> tuple[NDArray, bool]:
-    """The sum of all frames as counts, and whether any frame has two different values."""
+def _total(store: FrameStore, executor: Executor, say: Say) -> tuple[NDArray, bool]:
+    """The sum of all frames as counts, and whether any frame has two different values; says how far it is each second."""
     total = None
     varying = False
-    for frame in executor.map(store.counts, range(len(store))):
+    said = time.monotonic()
+    for number, frame in enumerate(executor.map(store.counts, range(len(store)))):
+        if time.monotonic() - said >= 1.0:
+            said = time.monotonic()
+            say(f"decoded {number + 1} of {len(store)} frames")
         if total is None:
             enough = 2 if frame.itemsize == 1 and len(store) <= 256 else 4
             total = np.zeros(frame.shape, "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}{enough}")
