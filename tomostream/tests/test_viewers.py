@@ -16,6 +16,7 @@ from pyworkflow.config import Config
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
 from tomostream import ledger  # noqa: E402
+from tomostream.decisions.series import ComposedSeries, Tilt  # noqa: E402
 from tomostream.programs import aretomo, motioncor  # noqa: E402
 from tomostream.viewers import plots, results  # noqa: E402
 
@@ -184,6 +185,25 @@ class TestPlots(unittest.TestCase):
         figure.canvas.draw()
 
 
+    def test_the_acquisition_is_drawn_over_its_order_with_what_was_left_out_and_why(self):
+        tilts = (Tilt("m3", -3.0, 3, 0, 6.0), Tilt("m1", 0.0, 1, 1, 0.0), Tilt("m2", 3.0, 2, None, 3.0, "excluded", "ice"),
+                 Tilt("m4", 6.0, None, None, None, "missing", "Its movie never came."))
+        figure = self.figure()
+        plots.draw_acquisition(figure, ComposedSeries("TS_01", 2, "", "", tilts))
+        angles, doses = figure.axes
+        self.assertEqual([line.get_xydata().tolist() for line in angles.lines[:3]],
+                         [[[1, 0.0], [2, 3.0], [3, -3.0]], [[1, 0.0], [3, -3.0]], [[2, 3.0]]])
+        self.assertIn("ice", [text.get_text() for text in angles.texts])
+        self.assertEqual(doses.lines[0].get_ydata().tolist(), [0.0, 3.0, 6.0])
+        self.assertIn("2 of 4 tilts used; dotted: a tilt that never came", figure._suptitle.get_text())
+        figure.canvas.draw()
+
+    def test_a_series_without_doses_says_so(self):
+        figure = self.figure()
+        plots.draw_acquisition(figure, ComposedSeries("TS_01", 1, "", "", (Tilt("m1", 0.0, 1, 0),)))
+        self.assertIn("does not tell the doses", figure.axes[1].texts[0].get_text())
+
+
 class TestViewers(RunCase):
     """The windows, as far as they go without a display."""
 
@@ -214,8 +234,15 @@ class TestViewers(RunCase):
                 self.assertIsNotNone(viewer.getParam(field), f"{name}: {field}")
 
     def test_a_run_without_results_opens_and_offers_no_series(self):
-        viewer = self.viewer("ProtTomoStreamAreTomo")
-        self.assertIsNone(viewer.getParam("series"))
+        for name in ("ProtTomoStreamComposeTS", "ProtTomoStreamAreTomo"):
+            viewer = self.viewer(name)
+            self.assertIsNone(viewer.getParam("series"))
+            self.assertEqual(viewer.plot_handlers(), {})
+
+    def test_taking_tilts_out_where_there_is_no_series_becomes_a_message(self):
+        views = self.viewer("ProtTomoStreamComposeTS").decide_on_tilts()
+        self.assertEqual([type(view).__name__ for view in views], ["MessageView"])
+        self.assertIn("No tilt series is composed yet", views[0]._msg)
 
     def test_a_plot_of_nothing_becomes_a_message(self):
         viewer = self.viewer("ProtTomoStreamMotionCor")

@@ -15,7 +15,9 @@ from pyworkflow.viewer import Viewer
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream.wizards import readings  # noqa: E402
+from tomostream.decisions import instruments  # noqa: E402
+from tomostream.wizards import TomoStreamThicknessWizard, readings  # noqa: E402
+from tomostream.wizards.wizard import memory_words, quick_source  # noqa: E402
 
 HEADER = "PixelSpacing = 5.4\nVoltage = 300\nImageFile = TS_01.mrc\nImageSize = 1024 1024\nDataMode = 1\n\n"
 TITLE = "[T = SerialEM: Titan Krios]\n\n[T =     Tilt axis angle = {axis}, binning = 2  spot = 8  camera = 0]\n\n"
@@ -187,6 +189,69 @@ class TestWands(unittest.TestCase):
                 for field in fields:
                     self.assertIsNotNone(protocol.getParam(field), f"{name}: {field}")
                     self.assertIs(found[field], wizard, f"{name}: {field}")
+
+
+class TestQuickSource(unittest.TestCase):
+    """Which series the wizard of the thickness reconstructs, and of which images."""
+
+    def setUp(self):
+        from tomo.objects import SetOfTiltSeries
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.items = SetOfTiltSeries(filename=os.path.join(self.folder, "tiltseries.sqlite"))
+
+    def add(self, name: str, tilts: int, disabled: tuple[int, ...] = (), axis: float = 84.0) -> None:
+        from tomo.objects import TiltImage, TiltSeries, TomoAcquisition
+
+        acquisition = TomoAcquisition()
+        acquisition.setTiltAxisAngle(axis)
+        series = TiltSeries(tsId=name)
+        series.setAcquisition(acquisition)
+        series.setSamplingRate(1.35)
+        self.items.setSamplingRate(1.35)
+        self.items.append(series)
+        for index in range(1, tilts + 1):
+            image = TiltImage()
+            image.setTsId(name)
+            image.setLocation(index, os.path.join(self.folder, f"{name}.mrcs"))
+            image.setTiltAngle(3.0 * index)
+            image.setAcquisitionOrder(tilts - index + 1)
+            image.setSamplingRate(1.35)
+            image.setEnabled(index not in disabled)
+            series.append(image)
+        series.write()
+        self.items.update(series)
+        self.items.write()
+
+    def test_without_an_input_or_with_an_empty_one_a_sentence_says_what_to_do(self):
+        for items, words in ((None, "Choose the input tilt series first"), (self.items, "wait for the first one")):
+            form = FakeForm(inputSetOfTiltSeries=items)
+            TomoStreamThicknessWizard().show(form)
+            self.assertIn(words, form.said[0])
+
+    def test_the_series_with_the_most_tilts_is_taken_without_those_that_are_switched_off(self):
+        self.add("TS_01", 3)
+        self.add("TS_02", 6, disabled=(2,), axis=0.0)
+        source = quick_source(self.items)
+        self.assertEqual((source.series_id, source.pixel_size_A, source.tilt_axis), ("TS_02", 1.35, 0.0))
+        self.assertEqual(source.sections, (0, 2, 3, 4, 5))
+        self.assertEqual([(row.tilt_deg, row.order) for row in source.rows][:2], [(3.0, 6), (9.0, 4)])
+        self.assertEqual(source.stack, os.path.join(self.folder, "TS_02.mrcs"))
+
+
+class TestMemory(unittest.TestCase):
+    def test_what_is_remembered_is_listed_and_a_broken_memory_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "instruments.json")
+            with mock.patch.dict(os.environ, {instruments.VARIABLE: path}):
+                self.assertIn("Nothing is remembered", memory_words())
+                instruments.remember("Krios 7", instruments.NEGATED, "TS_01")
+                self.assertIn("Krios 7: angles negated", memory_words())
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write("{")
+                self.assertIn("instruments.json cannot be read", memory_words())
 
 
 class TestReadings(unittest.TestCase):

@@ -21,10 +21,10 @@ class HandednessWindow(Window):
     """Choose a series, look at both, choose a sign. `chosen(instrument, angles)` is told what was remembered."""
 
     def __init__(self, parent: tk.Misc | None, project: str, chosen: Callable[[str, str], None] | None = None) -> None:
+        names = composed(project)           # raises before there is a window
         super().__init__(parent, "Sign of the tilt angles: is the hand right?")
         self.project, self._chosen = project, chosen
         self.found: handedness.Check | None = None
-        names = composed(project)
         top = ttk.Frame(self.main)
         top.pack(fill="x")
         ttk.Label(top, text="Series").pack(side="left")

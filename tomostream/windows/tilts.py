@@ -28,9 +28,9 @@ class TiltsWindow(Window):
     """The tilts of the composed series of a project."""
 
     def __init__(self, parent: tk.Misc | None, project: str, series_id: str = "") -> None:
+        names = composed(project)           # raises before there is a window
         super().__init__(parent, "Tilts of a series: take out or put back")
-        self.project = project
-        self.names = composed(project)
+        self.project, self.names = project, names
         self.marks: dict[str, str] = {}
         self.series: ComposedSeries | None = None
         self._top(series_id if series_id in self.names else self.names[0])
