@@ -92,7 +92,7 @@ class Ledger:
         try:
             size = os.path.getsize(self.path) if os.path.exists(self.path) else 0
             try:
-                with open(self.path, "a", encoding="utf-8") as file:
+                with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:     # names of files are bytes
                     file.write("".join(self._pending))
             except OSError:
                 if os.path.exists(self.path):       # half of it may have been written before the disk was full

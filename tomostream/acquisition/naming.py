@@ -82,7 +82,8 @@ def series_name(path: str | os.PathLike[str]) -> str:
 
     `X.mrc.mdoc`, `X.mrc-half1.mdoc`, `X_unsorted.mrc.mdoc` and `X_override.mdoc` are all X.
     """
-    return _cut(basename(os.fsdecode(path)), (*_STACK_EXTENSIONS, *_SERIES_SUFFIXES))
+    text = os.fsdecode(path).encode("utf-8", "replace").decode("utf-8")     # Scipion stores nothing else
+    return _cut(basename(text), (*_STACK_EXTENSIONS, *_SERIES_SUFFIXES))
 
 
 @dataclass(frozen=True)

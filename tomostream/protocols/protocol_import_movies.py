@@ -200,7 +200,11 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def watch(self) -> bool:
         now = time.time()
         for path, seen in self._files.changes():
-            if self._wanted(path) and not self._known(path, seen.size, seen.mtime):
+            if self._wanted(path) and not os.path.basename(path).isprintable():
+                readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
+                self.tell(readable, ledger.FAILED, "its name is no text (UTF-8) of one line, which Scipion cannot store: rename "
+                          "it", {"file": path}, warn=True)
+            elif self._wanted(path) and not self._known(path, seen.size, seen.mtime):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
                 self._news_at = now
@@ -399,6 +403,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if short:
             text += f" where the others have {usual}: it was cut off, and is used as it is"
         evidence = {"file": source, "size": size, "mtime": mtime, "version": task.version}
+        if self.copyFiles.get():
+            evidence["bytes"] = size
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED,
                       f"the file was written again: version {task.version} replaces the one before", evidence)

@@ -124,6 +124,12 @@ class TestAFullDisk(Case):
             self.assertFalse(writer.flush() and not writer.write("b", ledger.IMPORTED))
         self.assertEqual(os.path.getsize(self.path), size)
 
+    def test_a_name_that_is_no_text_is_written_all_the_same(self):
+        book = ledger.Ledger(self.path)
+        book.write(os.fsdecode(b"caf\xe9.tif"), ledger.FAILED, os.fsdecode(b"caf\xe9.tif is no good"))
+        book.write("b.tif", ledger.FAILED, "neither")
+        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["caf\\udce9.tif", "b.tif"])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import unittest
@@ -34,6 +35,10 @@ class TestMovieKey(unittest.TestCase):
         for name, key in (("a_-12.0.EER", "a_-12.0"), ("a_-12.0", "a_-12.0"), ("a.mrc.tif", "a"), ("a.b.c", "a.b.c"),
                           ("a.MRCS", "a"), ("a.TIFF", "a"), ("a.eer.gain", "a.eer.gain"), (".eer", ".eer"), ("", "")):
             self.assertEqual(movie_key(name), key, name)
+
+    def test_the_name_of_a_series_can_be_stored_whatever_bytes_name_its_file(self):
+        self.assertEqual(series_name(os.fsdecode(b"/data/caf\xe9 1.mrc.mdoc")), "caf? 1")
+        self.assertEqual(series_name("/data/caf\u00e9.mdoc"), "caf\u00e9")
 
     def test_blanks_are_what_scipion_makes_of_them_so_that_mdoc_and_micrograph_meet(self):
         self.assertEqual(movie_key("X:\\raw\\TS 01_001_-3.0.tif"), movie_key("TS_01_001_-3.0.tif"))
