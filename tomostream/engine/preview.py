@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small, quick tomogram of the tilts that are there so far: `python -m tomostream.engine.preview FOLDER`.
+"""A small, quick tomogram of the tilts that are there so far: `python -m tomostream.engine.preview FOLDER PARENT`.
 
 FOLDER holds `request.json`; `preview.mrc` (x, y, z) and `preview_quality.json` are written beside it. It takes only the
-processor time that nobody else wants, and ends when the process that started it is gone.
+processor time that nobody else wants, and ends when the process PARENT that started it is gone.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def end_with(parent: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) != 1:
-        print("usage: python -m tomostream.engine.preview FOLDER", file=sys.stderr)
+    if len(argv) != 2 or not argv[1].isdigit():
+        print("usage: python -m tomostream.engine.preview FOLDER PARENT", file=sys.stderr)
         return 2
-    end_with(os.getppid())
+    end_with(int(argv[1]))
     step_back()
     try:
         return make(argv[0])

@@ -99,8 +99,9 @@ class Previews:
             os.makedirs(folder)
             request.write(folder)
             with open(os.path.join(folder, LOG), "wb") as log:
-                process = subprocess.Popen([sys.executable, "-m", "tomostream.engine.preview", folder], stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=log, env=environment, start_new_session=True)
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "tomostream.engine.preview", folder, str(os.getpid())], stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, env=environment, start_new_session=True)
         except OSError as error:
             self._failed(request.series_id, str(error))
             return
