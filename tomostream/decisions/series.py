@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 
+from tomostream.acquisition.naming import movie_key
 from tomostream.status import COMPOSE, ProjectStatus
 
 
@@ -116,8 +117,9 @@ def _tilts(versions: list[dict]) -> tuple[Tilt, ...]:
         for each in record["tilts"]:
             found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], None, each.get("prior_dose"), "missing",
                                         "not in this version", each.get("micrograph", ""))
-    for movie, angle, reason in versions[-1].get("left_out", ()):
-        if movie:
+    for name, angle, reason in versions[-1].get("left_out", ()):
+        if name:
+            movie = movie_key(name)         # the mdoc names it with its extension
             old = found.get(movie, Tilt(movie, angle))
             found[movie] = Tilt(movie, angle, old.order, None, old.prior_dose, "missing", reason, old.micrograph)
     for section, each in enumerate(versions[-1]["tilts"]):

@@ -49,6 +49,8 @@ SIZE_TOLERANCE = 2
 LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
           "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
+#: Upstream's choices, short enough for the box.
+AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
 HELPS = {
     "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
                             "alignment they must be aligned already.",
@@ -146,6 +148,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                                 "tomoThickness": "Tomogram thickness (unbinned voxels)",
                                 "alignZ": "Thickness for alignment (unbinned voxels)"})
         forms.set_helps(form, HELPS)
+        form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
         form.getParam("extraParams").default.set("")
         form.getParam("numberOfThreads").default.set(3)
         form.addSection(label="Streaming")

@@ -76,7 +76,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
                          "Whatever the pattern, only EER, TIFF and MRC files are taken.")
         form.getParam("dataStreaming").default.set(True)
-        forms.hide(form, ["dataStreaming"])         # it always streams
+        forms.hide(form, ["dataStreaming",          # it always streams
+                          "acquisitionWizard", "haveDataBeenPhaseFlipped", "samplingRateMode"])     # not of movies
         forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
                                 "timeout": "End when no new movie came for (s, m, h)",
                                 "fileTimeout": "Longest wait for one file (s, m, h)"})
@@ -118,8 +119,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             field.help.set(f"{unit}. Empty: it is read from the first mdoc"
                            + (", or from the header of the first movie" if name == "samplingRate" else "")
                            + "; until then movies wait.")
-        for name in ("haveDataBeenPhaseFlipped", "acquisitionWizard", "samplingRateMode", "amplitudeContrast",
-                     "magnification"):
+        for name in ("amplitudeContrast", "magnification"):
             form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
         group = form.getParam("Acquisition_info")
         forms.put_first(group, ["samplingRate", "scannedPixelSize", "voltage", "sphericalAberration"])

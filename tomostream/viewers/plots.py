@@ -102,6 +102,8 @@ def draw_acquisition(figure, series: ComposedSeries) -> None:
     else:
         doses.text(0.5, 0.5, "the mdoc does not tell the doses", transform=doses.transAxes, ha="center", color="0.4")
     doses.set(xlabel="order of acquisition", ylabel="dose before\nthe tilt (e/A$^2$)")
+    doses.xaxis.get_major_locator().set_params(integer=True)
+    angles.margins(y=0.12)
     note = f"\nversion {series.version}, {len(series.used)} of {len(series.tilts)} tilts used"
     note += "; dotted: a tilt that never came" if lost else ""
     _finish(figure, f"Acquisition of {series.series_id}{note}", angles, doses)
