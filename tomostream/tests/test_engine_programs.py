@@ -32,8 +32,7 @@ class ProgramTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
-        self.environment = {**os.environ, "XDG_CACHE_HOME": self.path("cache"), "OMP_NUM_THREADS": "1"}
-        self.environment.pop("NUMBA_CACHE_DIR", None)
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def path(self, *names):
         """A file in the folder."""
@@ -115,6 +114,11 @@ class TestAnswers(ProgramTest):
 
 class TestCompiledCode(ProgramTest):
     """Compiled code is kept where the user can write."""
+
+    def setUp(self):
+        super().setUp()
+        self.environment["XDG_CACHE_HOME"] = self.path("cache")
+        self.environment.pop("NUMBA_CACHE_DIR", None)
 
     def compiled(self):
         """The files of the cache and when they were written."""

@@ -167,6 +167,15 @@ class TestMotion(EngineTest):
         self.assertGreater(corrected, 0.9)
         self.assertGreater(corrected, np.corrcoef(still[inner].ravel(), ideal[inner].ravel())[0, 1] + 0.05)
 
+    def test_upstreams_reader_takes_the_log(self):
+        try:
+            from motioncorr.convert import parseMovieAlignment2
+        except ImportError as error:
+            self.skipTest(f"the upstream plugin cannot be imported here: {error}")
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), log=True)
+        found = np.stack(parseMovieAlignment2(self.path("movie-Full.log")), axis=1)
+        np.testing.assert_allclose(found, DRIFT[0] - DRIFT, atol=0.15)  # shifts are minus the drift; the first is 0
+
     def test_the_reference_frame_stays_in_place(self):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), "-FmRef", 1, log=True)
         self.assertEqual(self.shifts()[0].tolist(), [0.0, 0.0])
@@ -265,6 +274,14 @@ class TestFormats(EngineTest):
             image = self.plain("-InMrc", self.mrc(frames.astype(kind), f"{kind}.mrc"))
             np.testing.assert_array_equal(image, frames.sum(axis=0))
 
+    def test_the_right_way_up_and_the_right_shifts_whatever_the_format(self):
+        """The same frames as TIFF (from the top) and MRC (from the bottom): the same sum and the same log."""
+        frames = drifting(DRIFT)
+        one = self.result("-InTiff", self.tiff(frames), log=True)
+        other = self.result("-InMrc", self.mrc(frames.astype("u2"), "movie2.mrc"), log=True)
+        np.testing.assert_allclose(one, other, atol=1e-4)
+        np.testing.assert_allclose(self.shifts(), self.shifts("movie2-Full.log"), atol=0.011)
+
     def test_bytes_above_127_are_counts_unless_the_header_says_signed(self):
         frames = self.marked() * np.uint8(13)
         path = self.mrc(frames.view(np.int8), "bytes.mrc")
@@ -333,6 +350,46 @@ class TestEer(EngineTest):
         for sampling, factor in ((1, 1), (2, 2), (3, 4)):
             image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", sampling, "-Align", 0)
             np.testing.assert_array_equal(image, self.counted(events, factor))
+
+    def events_of(self, counts, rng):
+        """One EER frame with so many events in each pixel (at most one is kept), somewhere in the pixel."""
+        pixels = np.flatnonzero(counts.ravel())
+        return eer_frame(pixels, rng.integers(0, 16, pixels.size), counts.shape[1])
+
+    def test_the_drift_of_an_eer_movie_is_found_in_pixels_after_up_sampling(self):
+        rng, size = np.random.default_rng(8), 256
+        drift = np.repeat(DRIFT, 5, axis=0)
+        frames = [self.events_of(rng.poisson(np.clip(0.25 * moved(scene(size), x, y), 0, None)), rng) for x, y in drift]
+        write_eer(self.path("movie.eer"), frames, size)
+        Path(self.path("int.txt")).write_text("30 5 0.1\n")
+        for sampling in (1, 2):
+            self.result("-InEer", self.path("movie.eer"), "-FmIntFile", self.path("int.txt"), "-EerSampling", sampling, log=True)
+            error = self.shifts() + sampling * (DRIFT - DRIFT[3])
+            self.assertLess(np.abs(error).max(), 0.35 * sampling)
+
+    def test_a_gain_file_is_flipped_for_eer_and_magnified_with_the_movie(self):
+        """A .gain begins at the top, an EER movie at the bottom: -FlipGain 1 brings them together."""
+        events = self.movie(count=20)
+        gain = np.ones((self.SIZE, self.SIZE), np.float32)
+        gain[: self.SIZE // 2, : self.SIZE // 4] = 3
+        tifffile.imwrite(self.path("camera.gain"), gain)
+        for sampling in (1, 2):
+            with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda i, _: np.zeros(i.shape, bool)):
+                image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", sampling, "-Align", 0,
+                                    "-Gain", self.path("camera.gain"), "-FlipGain", 1)  # fmt: skip
+            expected = self.counted(events, sampling) * np.kron(gain, np.ones((sampling, sampling)))
+            np.testing.assert_allclose(image, expected, rtol=1e-6)
+
+    def test_a_defect_file_speaks_of_the_cameras_pixels(self):
+        rng, size = np.random.default_rng(9), 64
+        counts = rng.poisson(0.3, (40, size, size))
+        counts[:, 10:13, 20:26] = 1
+        write_eer(self.path("movie.eer"), [self.events_of(frame, rng) for frame in counts], size)
+        Path(self.path("defects.txt")).write_text("20 10 6 3\n")
+        image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", 2, "-Align", 0,
+                            "-DefectFile", self.path("defects.txt"))  # fmt: skip
+        self.assertLess(image[20:26, 40:52].mean(), 1.5 * image.mean())
+        self.assertLess(image[20:26, 40:52].mean(), 0.5 * 40 / 4)
 
     def test_files_of_eight_bits_are_read(self):
         events = self.movie(compression=65000, skip_bits=8)
@@ -713,6 +770,25 @@ class TestBadInput(EngineTest):
             for fraction in (0.0, 0.001, 0.3, 0.6, 0.9, 0.999):
                 Path(self.path("short")).write_bytes(whole[: int(len(whole) * fraction)])
                 self.refused(tag, self.path("short"), reason="truncated|damaged|too short")
+
+    def test_bytes_that_were_changed_anywhere_end_in_a_result_or_in_one_line(self):
+        rng, frames = np.random.default_rng(1), drifting(DRIFT[:3], size=96)
+        events = [eer_frame(np.sort(rng.choice(96**2, 60, replace=False)), rng.integers(0, 16, 60), 96) for _ in range(3)]
+        write_eer(self.path("movie.eer"), events, 96)
+        whole = {"-InTiff": self.tiff(frames), "-InMrc": self.mrc(frames.astype("i2"), "m.mrc"), "-InEer": self.path("movie.eer")}
+        for tag, path in whole.items():
+            good = np.fromfile(path, np.uint8)
+            for trial in range(30):
+                data = good.copy()
+                where = rng.integers(0, len(data) if trial % 2 else min(1100, len(data)), 1 + trial % 5)
+                data[where] = rng.integers(0, 256, len(where))
+                data.tofile(self.path("bad"))
+                status, said = self.run_program(tag, self.path("bad"), "-OutMrc", self.path("out.mrc"), "--threads", 1)
+                self.assertIn(status, (0, 1))
+                if status == 1:
+                    self.assertTrue(said.splitlines()[-1].startswith("tomostream-motioncor: error: "), said)
+                    self.assertFalse(os.path.exists(self.path("out.mrc")))
+                Path(self.path("out.mrc")).unlink(missing_ok=True)
 
     def test_a_file_of_another_kind(self):
         Path(self.path("text.mrc")).write_text("This is not a movie. " * 100)

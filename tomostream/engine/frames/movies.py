@@ -222,7 +222,9 @@ def guarded(what: str, read: Callable[[], Any]) -> Any:
         return read()
     except OSError as error:
         raise EngineError(f"{sentence_of(error, what)}; {_DAMAGED}") from error
-    except (ValueError, RuntimeError, IndexError, KeyError, TypeError, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes tifffile and its decoders raise nearly anything
         raise EngineError(f"{what} cannot be decoded ({error}); {_DAMAGED}") from error
 
 
@@ -237,7 +239,9 @@ def open_tiff(path: str) -> Any:
         file = tifffile.TiffFile(path)
     except OSError as error:
         raise EngineError(f"{sentence_of(error, path)}; check the path") from error
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # see `guarded`
         raise EngineError(f"{path} is not a readable TIFF ({error}); {_DAMAGED}") from error
     file.filehandle.set_lock(True)
     return file
