@@ -146,8 +146,17 @@ class TestComposeWizards(MdocCase):
 
     def test_files_that_disagree_are_told(self):
         self.mdoc("TS_01.mrc.mdoc", axis=84.7)
+        self.mdoc("TS_02.mrc.mdoc", axis=84.9)
+        form = self.show("TomoStreamAxisWizard")
+        self.assertIn("do not agree", form.said[0])
+        self.assertEqual(form.set, {"manualTiltAxisAngle": 84.7})
+
+    def test_files_of_different_axes_propose_none_of_them(self):
+        self.mdoc("TS_01.mrc.mdoc", axis=84.7)
         self.mdoc("TS_02.mrc.mdoc", axis=-5.0)
-        self.assertIn("do not agree", self.show("TomoStreamAxisWizard").said[0])
+        form = self.show("TomoStreamAxisWizard")
+        self.assertIn("Nothing was written", form.said[0])
+        self.assertEqual(form.set, {})
 
     def test_the_number_of_tilts_is_that_of_most_series(self):
         for number, tilts in enumerate((5, 5, 2), start=1):

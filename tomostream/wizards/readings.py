@@ -16,6 +16,8 @@ from tomostream.streaming.watch import existing_taken_literally
 
 #: A session may have thousands of mdoc files; the first ones tell enough.
 FILES_READ = 60
+#: Axes (degrees) that differ by less are one axis, rounded or read back differently.
+SAME_AXIS = 1.0
 
 
 class NothingFound(Exception):
@@ -57,7 +59,7 @@ def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
     useful = [each for each in facts if each.kind in ("tilt-series", "frame", "fast-tilt")]
     if not useful:
         raise NothingFound(f"None of {len(facts)} mdoc files is a tilt series; {os.path.basename(facts[0].path)}: "
-                           f"{facts[0].reason}.")
+                           f"{facts[0].reason.rstrip('.')}.")
     return useful
 
 
@@ -106,7 +108,10 @@ def dose_per_frame(facts: Sequence[MdocFacts], movie_folder: str | None) -> tupl
 
 
 def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
-    """Tilt axis in degrees (IMOD's convention) for the compose form, with where it comes from."""
+    """Tilt axis in degrees (IMOD's convention) for the compose form, with where it comes from.
+
+    Where the files differ by more than `SAME_AXIS` there is no one axis: none is proposed.
+    """
     known = [each for each in facts if each.tilt_axis.value is not None]
     if not known:
         return Readings({}, (f"The tilt axis is not known: {facts[0].tilt_axis.source}.",))
@@ -117,6 +122,8 @@ def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
     if len(others) > 1:
         words.append(f"The mdoc files do not agree: {', '.join(f'{axis:g}' for axis in others)} degrees. Left empty, each "
                      "series gets its own.")
+        if others[-1] - others[0] > SAME_AXIS:
+            return Readings({}, (*words, "Nothing was written into the field."))
     return Readings({"manualTiltAxisAngle": first.tilt_axis.value}, tuple(words))
 
 
