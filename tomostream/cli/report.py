@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
         return 2
     try:
         thresholds = SessionThresholds(path, options.threshold)
-        notifier = Notifier(Destinations.from_environment(os.environ), os.path.basename(path)) if options.follow else None
+        notifier = Notifier(Destinations.configured(), os.path.basename(path)) if options.follow else None
         writer = ReportWriter(path, options.out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
     except (ValueError, OSError) as error:
         print(f"tomostream report: {error}", file=sys.stderr)

@@ -184,11 +184,10 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
         if 0 <= section < len(tilts):
             reason = tilts[section].reason or "excluded by the program (dark)"
             tilts[section] = replace(tilts[section], used=False, reason=reason)
-    for place, (section, row) in enumerate(zip(sections, aln.rows, strict=True)):
-        if not 0 <= section < len(tilts):
-            continue
-        tilts[section] = replace(tilts[section], rot_deg=row.rot_deg, tx=row.tx, ty=row.ty,
-                                 **_ctf_of(ctf[place] if place < len(ctf) else None))
+    of_ctf = dict(zip(files.ctf_sections(len(ctf), sections, len(tilts)), ctf, strict=False))
+    for section, row in zip(sections, aln.rows, strict=True):
+        if 0 <= section < len(tilts):
+            tilts[section] = replace(tilts[section], rot_deg=row.rot_deg, tx=row.tx, ty=row.ty, **_ctf_of(of_ctf.get(section)))
     return facts, tilts
 
 

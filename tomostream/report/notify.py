@@ -7,7 +7,9 @@ not fit into the queue is dropped, and what went wrong is said in `trouble`.
 
 from __future__ import annotations
 
+import configparser
 import json
+import os
 import queue
 import smtplib
 import threading
@@ -27,6 +29,7 @@ TIME_OUT, MOST_WAITING, TRIES = 10.0, 100, 2
 #: Scipion's variables, see `Destinations.from_environment`.
 EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
                                   "TOMOSTREAM_WEBHOOK")
+HOME, LOCAL = "SCIPION_HOME", "SCIPION_LOCAL_CONFIG"
 USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
     EMAIL: "Who gets the alarms of a running session by e-mail: addresses separated by commas. Empty: nobody.",
@@ -47,6 +50,16 @@ class Destinations:
     user: str = ""
     password: str = ""
     webhook: str = ""
+
+    @classmethod
+    def configured(cls) -> Destinations:
+        """From the variables as Scipion sees them: those of the environment, else those of its scipion.conf.
+
+        Raises
+        ------
+        ValueError : as `from_environment`.
+        """
+        return cls.from_environment({**scipion_variables(os.environ), **os.environ})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Destinations:
@@ -71,6 +84,26 @@ class Destinations:
 
     def __bool__(self) -> bool:
         return bool(self.email or self.webhook)
+
+
+def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Our variables in Scipion's configuration: `config/scipion.conf` of its home, and above it the user's own.
+
+    A process that Scipion starts has them in its environment; one that is started from a terminal has not.
+    """
+    files = [os.path.join(environment[HOME], "config", "scipion.conf")] if environment.get(HOME) else []
+    files.append(os.path.expanduser(environment.get(LOCAL, "") or os.path.join("~", ".config", "scipion", "scipion.conf")))
+    found: dict[str, str] = {}
+    for path in files:
+        parser = configparser.RawConfigParser(strict=False, default_section="")
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        try:
+            parser.read(path, encoding="utf-8")
+        except (OSError, configparser.Error, UnicodeDecodeError):
+            continue        # Scipion itself says what is wrong with its file
+        found |= {name: value.strip() for section in parser.sections() for name, value in parser.items(section)
+                  if name in VARIABLES and value is not None}
+    return found
 
 
 class Notifier:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socketserver
+import tempfile
 import threading
 import time
 import unittest
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -312,6 +315,25 @@ class TestSending(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, name):
                 Destinations.from_environment({name: value})
         self.assertFalse(Destinations.from_environment({}))
+
+    def test_variables_come_from_the_environment_else_from_the_users_else_from_scipions_configuration(self):
+        with tempfile.TemporaryDirectory() as home:
+            os.makedirs(os.path.join(home, "config"))
+            local = os.path.join(home, "mine.conf")
+            with open(os.path.join(home, "config", "scipion.conf"), "w", encoding="utf-8") as file:
+                file.write("[PYWORKFLOW]\nSCIPION_NOTIFY = False\n[PLUGINS]\nEM_ROOT = software/em\n"
+                           "TOMOSTREAM_ALARM_EMAIL = all@lab.org\nTOMOSTREAM_SMTP_SERVER = home:2525\n"
+                           "TOMOSTREAM_SMTP_PASSWORD = 10%secret\nTOMOSTREAM_WEBHOOK =\n")
+            with open(local, "w", encoding="utf-8") as file:
+                file.write("[PLUGINS]\nTOMOSTREAM_ALARM_EMAIL = me@lab.org\n")
+            environment = {"SCIPION_HOME": home, "SCIPION_LOCAL_CONFIG": local, "TOMOSTREAM_SMTP_SERVER": "here:25"}
+            with mock.patch.dict(os.environ, environment):
+                found = Destinations.configured()
+            self.assertEqual(found, Destinations(("me@lab.org",), server="here:25", password="10%secret"))
+            with open(local, "w", encoding="utf-8") as file:
+                file.write("no configuration\x00")
+            with mock.patch.dict(os.environ, environment):
+                self.assertEqual(Destinations.configured().email, ("all@lab.org",))
 
     def test_without_destinations_no_thread_is_started(self):
         notifier = self.send(Destinations())
