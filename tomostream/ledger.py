@@ -79,7 +79,7 @@ class Ledger:
         entry = Entry(clock.time() if time is None else time, item, event, reason, evidence or {})
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(
-            [f"{entry.time:.3f}", item, event, " ".join(reason.split()),
+            [f"{entry.time:.3f}", item.replace("\n", " ").replace("\r", " "), event, " ".join(reason.split()),
              json.dumps(entry.evidence, default=str) if entry.evidence else ""])
         self._pending.append(text.getvalue())
         self.flush()
@@ -130,7 +130,8 @@ class LedgerReader:
 
 def parse(text: str) -> Iterator[Entry]:
     """Entries of ledger text; lines that are not whole (a killed writer) are passed over."""
-    for row in csv.reader(io.StringIO(text.replace("\0", ""))):
+    for line in text.replace("\0", "").split("\n"):      # each by itself: a quotation that a killed writer left open ends with it
+        row = next(csv.reader([line]), [])
         if len(row) != len(COLUMNS) or row[0] == COLUMNS[0]:
             continue
         try:

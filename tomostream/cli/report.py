@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
 from tomostream.report.writer import ReportWriter
+from tomostream.status import ProjectStatus
 
 HELP = "write the live page of a project: open report/index.html in a browser"
 #: In the background: far behind the programs, and yet not so far that on a full machine the page falls behind too.
@@ -41,6 +42,10 @@ def main(options: argparse.Namespace) -> int:
     if path is None:
         print(f"tomostream report: there is no Scipion project {options.project}.", file=sys.stderr)
         return 2
+    if not options.follow and not tomostream_runs(path):
+        print(f"tomostream report: no protocol of tomostream has run in {path}; the page is made of what they tell. "
+              "Use --follow to wait for them.", file=sys.stderr)
+        return 2
     try:
         thresholds = SessionThresholds(path, options.threshold)
         notifier = Notifier(Destinations.configured(), os.path.basename(path)) if options.follow else None
@@ -61,6 +66,13 @@ def main(options: argparse.Namespace) -> int:
     finally:
         writer.close()
         only.release()
+
+
+def tomostream_runs(path: str) -> bool:
+    """Whether any of our protocols has a run in a project."""
+    status = ProjectStatus(path)
+    status.update()
+    return bool(status.folders)
 
 
 def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:

@@ -43,6 +43,12 @@ class TestALedger(Case):
         ledger.Ledger(self.path).write("c", ledger.IMPORTED)
         self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "c"])
 
+    def test_a_quotation_that_a_killed_writer_left_open_swallows_nothing(self):
+        half = '1.0,TS_01,series,"half a reas'
+        whole = '2.0,TS_02,composed,"of 41 tilts, all of them","{""version"": 1}"'
+        found = list(ledger.parse(f"{half}\n{whole}\n{half}\n"))
+        self.assertEqual([(entry.item, entry.evidence) for entry in found], [("TS_02", {"version": 1})])
+
     def test_of_a_run_that_never_wrote_is_empty(self):
         self.assertEqual(ledger.read(self.path), [])
 

@@ -483,6 +483,28 @@ class TestCommand(WithProject):
             self.assertEqual((status, len(err.splitlines())), (2, 1))
             self.assertIn(part, err)
 
+    def test_a_project_without_our_protocols_is_told_so_and_left_as_it_is(self):
+        other = os.path.join(self.folder, "other")
+        os.makedirs(os.path.join(other, "Runs", "000002_ProtImportMovies", "extra"))
+        status, _, err = self.run_command(other)
+        self.assertEqual((status, len(err.splitlines()), os.listdir(other)), (2, 1, ["Runs"]))
+        self.assertIn("no protocol of tomostream has run", err)
+
+    def test_ledgers_that_were_cut_and_spoilt_make_the_page_of_what_is_whole(self):
+        self.project.whole("TS_01")
+        self.project.whole("TS_02")
+        self.project.acquire("TS_03", tilts=2)
+        path = self.project.ledgers[COMPOSE].path
+        with open(path, "rb") as file:
+            data = file.read()
+        with open(path, "wb") as file:
+            file.write(data[:-40] + b"\n" + b"\xff\x00 \"no line\n" + b'1.0,TS_09,series,why,"{""sta\n')
+        with open(self.project.ledgers[ARETOMO].path, "ab") as file:
+            file.write(b'1.0,TS_02,failed,"half a rea')
+        self.assertEqual(self.run_command(self.project.path, "--quiet"), (0, "", ""))
+        self.assertEqual([(row["series_id"], row["state"]) for row in self.rows()],
+                         [("TS_01", "done"), ("TS_02", "done"), ("TS_03", "acquiring")])
+
     def test_a_folder_that_cannot_be_written_is_named(self):
         blocked = os.path.join(self.folder, "file")
         with open(blocked, "w", encoding="utf-8"):
