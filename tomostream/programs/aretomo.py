@@ -591,13 +591,15 @@ def ctf_sections(rows: int, aligned: Sequence[int], total: int) -> tuple[int, ..
 # ----------------------------------------------------------------------------------------------------------- quality
 @dataclass(frozen=True)
 class TiltQuality:
-    """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px)."""
+    """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px),
+    `residual_px` how far from its place it fits best to what the other tilts let expect."""
 
     section: int
     tilt_deg: float
     used: bool
     reason: str = ""
     sigma_px: float | None = None
+    residual_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -637,6 +639,7 @@ def format_quality(quality: Quality) -> str:
                 "used": t.used,
                 "reason": t.reason,
                 "sigma_px": _finite(t.sigma_px),
+                "residual_px": _finite(t.residual_px),
             }
             for t in quality.tilts
         ],
@@ -659,6 +662,7 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
                 used=bool(t["used"]),
                 reason=str(t.get("reason", "")),
                 sigma_px=t.get("sigma_px"),
+                residual_px=t.get("residual_px"),
             )
             for t in document.get("tilts", [])
         )

@@ -51,7 +51,7 @@ class Thresholds:
     #: Thickness of the specimen, A.
     thickness_least_A: float | None = 300.0
     thickness_most_A: float | None = 5000.0
-    #: Uncertainty (sigma) of the shift of a tilt, px.
+    #: Residual of a tilt, and the uncertainty (sigma) of its shift, px.
     residual_px: float | None = 5.0
     #: Quality of the alignment, 0 to 1; one that is not to be trusted by its own words raises the alarm at any quality.
     quality_least: float | None = 0.3
@@ -392,12 +392,18 @@ def _axis(facts: SeriesFacts, limits: Thresholds, center: float | None) -> Findi
 
 
 def _residual(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
-    bad = [tilt for tilt in facts.tilts if tilt.used and tilt.sigma_px is not None and limits.residual_px is not None
-           and tilt.sigma_px > limits.residual_px]
-    if not bad:
+    limit = limits.residual_px
+    if limit is None:
         return None
-    return Finding("residual", f"the shift is known to no better than {max(tilt.sigma_px or 0.0 for tilt in bad):.1f} px at "
-                   f"{_angles(bad)}", tuple(tilt.movie for tilt in bad))
+    away = [tilt for tilt in facts.tilts if tilt.used and tilt.residual_px is not None and tilt.residual_px > limit]
+    loose = [tilt for tilt in facts.tilts if tilt.used and tilt.sigma_px is not None and tilt.sigma_px > limit]
+    words = [f"{max(tilt.residual_px or 0.0 for tilt in away):.1f} px away from where the other tilts let expect it, at "
+             f"{_angles(away)}"] if away else []
+    words += [f"the shift is known to no better than {max(tilt.sigma_px or 0.0 for tilt in loose):.1f} px at "
+              f"{_angles(loose)}"] if loose else []
+    if not words:
+        return None
+    return Finding("residual", "; ".join(words), tuple(dict.fromkeys(tilt.movie for tilt in [*away, *loose])))
 
 
 def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:

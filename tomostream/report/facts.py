@@ -170,7 +170,7 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
         for each in quality.tilts:
             if each.section < len(tilts):
                 tilts[each.section] = replace(tilts[each.section], used=each.used, reason=each.reason,
-                                              sigma_px=number(each.sigma_px))
+                                              sigma_px=number(each.sigma_px), residual_px=number(each.residual_px))
     program = quality.program if quality is not None and quality.program else \
         versions.of_program(facts.commands[0], read_text(f"{stem}.log")) if facts.commands else ""
     facts = replace(facts, programs=tuple(dict.fromkeys([*facts.programs, *([program] if program else [])])))

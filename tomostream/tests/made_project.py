@@ -94,7 +94,7 @@ class MadeProject:
         rows = [files.AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
         dark = [files.DarkFrame(place, place, self.angles[place]) for place in range(excluded)]
         tilts = [files.TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark",
-                                   0.1 + abs(angle) / 100)
+                                   0.1 + abs(angle) / 100, abs(angle) / 200)
                  for place, angle in enumerate(self.angles)]
         quality = files.Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")
         texts = {out.aln: files.format_aln(files.AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),

@@ -79,6 +79,12 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
                          {"thickness", "quality", "residual", "defocus", "drift"})
         self.assertEqual(self.found(done("a", thickness_A=200.0)), {"thickness"})
 
+    def test_a_tilt_away_from_where_the_others_let_expect_it_has_a_residual_too_large(self):
+        tilts = tuple(TiltFacts(f"m{n}", 3.0 * n, sigma_px=0.2, residual_px=7.5 if n == 2 else 0.3) for n in range(5))
+        finding, = judge_series(done("a", tilts=tilts), Thresholds())
+        self.assertEqual((finding.kind, finding.tilts), ("residual", ("m2",)))
+        self.assertIn("7.5 px away", finding.text)
+
     def test_the_defocus_is_judged_by_the_users_target_else_the_microscopes_else_the_session(self):
         def series(name, defocus, target=None):
             return done(name, tilts=tuple(TiltFacts(f"m{n}", 3.0 * n, defocus_um=defocus, target_defocus_um=target)

@@ -49,7 +49,8 @@ class TiltResult:
     `tx`, `ty` in pixels of the input stack and `rot_deg` as in the module's conventions. `reason` says why a tilt is
     not used ("" when it is). `sigma_px` is the standard deviation of (x, y) in the aligned frame, in pixels of the
     input stack, from the Fisher matrix, relative to the other tilts: what a shift of the specimen in X, Y and Z does
-    is taken out; None for a tilt that is not used.
+    is taken out; None for a tilt that is not used. `residual_px` is how far from its place the tilt fits best to what all
+    others let expect of it, in pixels of the input stack; None where it does not stand out of the noise.
     """
 
     section: int
@@ -60,6 +61,7 @@ class TiltResult:
     ty: float
     rot_deg: float
     sigma_px: tuple[float, float] | None
+    residual_px: float | None = None
 
 
 @dataclass(frozen=True)

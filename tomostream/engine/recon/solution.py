@@ -178,6 +178,7 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
                 used=t.used,
                 reason=t.reason,
                 sigma_px=None if t.sigma_px is None else math.hypot(*t.sigma_px),
+                residual_px=t.residual_px,
             )
             for t in alignment.tilts
         ),
