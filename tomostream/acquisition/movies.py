@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tomostream.acquisition.facts import Known, MdocFacts
@@ -366,6 +366,28 @@ def movie_pixel_size(facts: MdocFacts, movie: MovieCheck | None = None) -> Known
     if spacing is None or ratio is None:
         return facts.movie_pixel_size
     return Known(spacing * ratio, f"{facts.pixel_size.source} x ImageSize / size of the movie ({ratio:g})")
+
+
+#: Two pixel sizes that differ by no more than this part are one, calibrated twice.
+_SAME_PIXEL_SIZE = 0.1
+
+
+def pixel_size_doubt(pixel_size: float, mdocs: Iterable[MdocFacts], image: MovieCheck) -> str:
+    """Why the pixel size of an image (A) cannot be right, by the first mdoc that tells; "" where none does, or it agrees.
+
+    Compared by the size of the area, which is the same whatever the binning. Calibrations differ by some per cent; what is
+    looked for is a pixel size of another binning, camera mode or magnification.
+    """
+    for facts in mdocs:
+        spacing, ratio = facts.pixel_size.value, _size_ratio(facts.evidence.get("ImageSize", ""), image)
+        if spacing is None or ratio is None:
+            continue
+        told = spacing * ratio
+        if abs(pixel_size - told) <= _SAME_PIXEL_SIZE * told:
+            return ""
+        return (f"the pixel size is {pixel_size:.4g} A, but {os.path.basename(facts.path)} tells {told:.4g} A for images of "
+                f"{image.width} x {image.height} px: all lengths, defoci and dose weights depend on it")
+    return ""
 
 
 def _size_ratio(image_size: str, movie: MovieCheck) -> float | None:

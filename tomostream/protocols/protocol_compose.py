@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
@@ -17,6 +18,7 @@ from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 from tomostream import ledger
 from tomostream.acquisition import events, preview
 from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.movies import check_movie, pixel_size_doubt
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
 from tomostream.decisions import exclusions
@@ -248,7 +250,16 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
         for movie, angle, reason in record.left_out:
             self.warning(f"{record.series_id}: composed without {movie or 'a tilt'} at {angle:.1f} degrees: {reason}")
+        doubt = self._doubt_pixel_size(record)
+        if doubt:
+            self.warning(f"{record.series_id}: {doubt}")
+            record = replace(record, warnings=(*record.warnings, doubt))
         return Task(record.series_id, (record,), record.version)
+
+    def _doubt_pixel_size(self, record: SeriesRecord) -> str:
+        """Why the pixel size cannot be right, in words; "" where the mdoc does not tell, or agrees."""
+        image = check_movie(record.tilts[0].micrograph)
+        return pixel_size_doubt(self._pixel_size, (read_mdoc(path) for path in record.mdocs), image)
 
     def _record(self, decision: events.Compose) -> SeriesRecord:
         """A decision with the files of its tilts and the sign of the angles, which is decided, and told, with the first."""

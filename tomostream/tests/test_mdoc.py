@@ -21,7 +21,7 @@ from tomostream.acquisition.doctor import as_json, examine, find_mdocs
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.frames import group_frames
 from tomostream.acquisition.mdoc import read_mdoc
-from tomostream.acquisition.movies import MovieCheck, movie_pixel_size
+from tomostream.acquisition.movies import MovieCheck, movie_pixel_size, pixel_size_doubt
 from tomostream.acquisition.times import parse_dates
 from tomostream.cli import main as command
 
@@ -431,6 +431,17 @@ class TestPixelSize(unittest.TestCase):
     def test_a_movie_of_another_area_says_nothing(self):
         movie = MovieCheck("complete", width=4096, height=4096, frames=10, dtype="uint8")
         self.assertAlmostEqual(movie_pixel_size(self.facts(5.4, "4", "924 958"), movie).value, 1.35)
+
+    def test_a_pixel_size_of_another_binning_is_doubted_and_a_calibrated_one_is_not(self):
+        counting = self.facts(2.663, "1", "5760 4092")
+        for width, height, right in ((5760, 4092, 2.663), (2880, 2046, 5.326), (11520, 8184, 1.3315)):
+            image = MovieCheck("complete", width=width, height=height, frames=1, dtype="float32")
+            for factor in (1.0, 0.95, 1.05):
+                self.assertEqual(pixel_size_doubt(factor * right, [counting], image), "")
+            for factor in (0.5, 0.75, 2.0):
+                self.assertIn(f"tells {right:.4g} A", pixel_size_doubt(factor * right, [counting], image))
+        other = MovieCheck("complete", width=4096, height=4096, frames=1, dtype="float32")
+        self.assertEqual(pixel_size_doubt(9.0, [counting, self.facts(5.4, "4")], other), "")
 
     def test_maps_and_montages_say_nothing_of_the_movies(self):
         for name in ("map.st.mdoc", "montage.mrc.mdoc"):
