@@ -228,6 +228,19 @@ def toplevels(root, kind: type) -> list:
     return found + [each for child in root.winfo_children() for each in toplevels(child, kind)]
 
 
+def menu(window, camera: Camera, runs: dict[str, object]) -> None:
+    """The action of ours in the menu of a box, called as Scipion's canvas calls it."""
+    for name in ("compose", "aretomo"):
+        with camera.watching(f"menu of {name}"):
+            offered = dict(runs[name].getActions())
+            if not offered:
+                camera.errors.append(f"menu of {name}: nothing is offered")
+            for text, action in offered.items():
+                if not text.startswith("STOP"):
+                    action(object())
+                    visit(window, camera, "TiltsWindow")
+
+
 def tabs_of(form) -> list:
     """The form's notebook, once for each of its tabs."""
     notebooks = widgets_of(form.root, "TNotebook")
@@ -295,6 +308,7 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     camera.take(window.root, "project")
     forms(window, camera, runs, expert)
     wands(window, camera, runs)
+    menu(window, camera, runs)
     viewers(window, camera, runs)
     import matplotlib.pyplot
 

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import unittest
+from dataclasses import replace
 from unittest import mock
 
 import mrcfile
@@ -22,9 +23,12 @@ from tomostream.acquisition.instrument import instrument_name
 from tomostream.cli import main
 from tomostream.decisions import handedness, instruments, quick
 from tomostream.decisions.series import read_series
+from tomostream.engine.ctf import Optics, fit_series
 from tomostream.programs import aretomo as files
-from tomostream.simulator.projector import Optics, projection_spectrum
+from tomostream.simulator.projector import Optics as Lens
+from tomostream.simulator.projector import projection_spectrum
 from tomostream.simulator.specimen import Specimen, _marks
+from tomostream.tests import test_ctf
 
 SIDE, PIXEL, AXIS = 112, 18.0, 84.0
 ANGLES = tuple(float(angle) for angle in range(-50, 51, 10))
@@ -38,7 +42,7 @@ def stack_of_marks(path: str) -> None:
     specimen = Specimen(points.astype(np.float32), np.full(len(points), weight, np.float32), 1000.0)
     images = []
     for angle, shift in zip(ANGLES, SHIFTS, strict=True):
-        spectrum = projection_spectrum(specimen, (SIDE, SIDE), PIXEL, angle, AXIS, shift, Optics(None))
+        spectrum = projection_spectrum(specimen, (SIDE, SIDE), PIXEL, angle, AXIS, shift, Lens(None))
         images.append(1.0 - scipy.fft.irfft2(spectrum, (SIDE, SIDE)))
     with mrcfile.new(path, overwrite=True) as mrc:
         mrc.set_data((1000.0 * np.stack(images)).astype(np.float32))
@@ -178,6 +182,13 @@ class TestCheck(ProjectCase):
 
 
 class TestEvidence(unittest.TestCase):
+    def test_where_points_nearer_to_the_source_have_less_defocus_the_true_angles_are_advised(self):
+        """The physics once more: at tilt t the specimen plane is -x' tan t high at x', and the defocus smaller by that."""
+        _, spectra, fit = test_ctf.case(32000.0, 1, True)
+        self.assertEqual(handedness.judge(fit.hand, "")[0], instruments.AS_GIVEN)
+        negated = [replace(each, tilt_deg=-each.tilt_deg, heights=-each.heights) for each in spectra]
+        self.assertEqual(handedness.judge(fit_series(negated, Optics()).hand, "")[0], instruments.NEGATED)
+
     def test_the_defocus_that_grows_towards_x_speaks_for_the_angles_as_given(self):
         self.assertEqual(handedness.judge(1, "")[0], instruments.AS_GIVEN)
         self.assertEqual(handedness.judge(-1, "")[0], instruments.NEGATED)
