@@ -346,11 +346,11 @@ class TestHonesty(unittest.TestCase):
     def test_an_offset_that_no_specimen_has_is_refused_and_not_trusted(self) -> None:
         offset = decide(16.0, 0.5)
         self.assertEqual(offset.used, 0.0)
-        checks = Checks(np.ones((31, 2)), np.full(31, 20.0), 1.0)
+        checks = Checks(np.full(31, 20.0), 1.0)
         self.assertRegex(judge(checks, 31, 31, 90.0, offset)[1], "do not trust: .* offset of 16 degrees")
 
     def test_an_uncertain_offset_leaves_the_shifts_trusted(self) -> None:
-        checks = Checks(np.ones((31, 2)), np.full(31, 20.0), 1.0)
+        checks = Checks(np.full(31, 20.0), 1.0)
         note = judge(checks, 31, 31, 90.0, decide(4.5, 2.9))[1]
         self.assertEqual(note, "trust; the tilt offset is uncertain by 4 degrees")
 

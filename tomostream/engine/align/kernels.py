@@ -87,9 +87,11 @@ def invert_all(matrices, log_determinants):  # type: ignore[no-untyped-def]
     """Invert symmetric positive definite `matrices` (count, n, n) in place, by sweeping; fills the log-determinants.
 
     Not by LAPACK: a threaded BLAS that is called from several threads for thousands of small matrices spends its time
-    waiting for itself, on a busy machine for minutes.
+    waiting for itself, on a busy machine for minutes. Only the lower triangle is worked on, which stays in the nearest
+    cache for a hundred tilts; in the end it is mirrored, so the inverse is exactly symmetric.
     """
     count, size, _ = matrices.shape
+    line = np.empty(size, np.float32)
     for which in range(count):
         matrix = matrices[which]
         total = 0.0
@@ -97,13 +99,23 @@ def invert_all(matrices, log_determinants):  # type: ignore[no-untyped-def]
             pivot = max(matrix[k, k], np.float32(1e-6))
             total += math.log(pivot)
             inverse = np.float32(1.0) / pivot
-            for j in range(size):
-                matrix[k, j] *= inverse
-            matrix[k, k] = inverse
+            for j in range(k):
+                line[j] = matrix[k, j]
+            for j in range(k + 1, size):
+                line[j] = matrix[j, k]
+            line[k] = np.float32(0.0)
             for i in range(size):
-                if i != k:
-                    factor = matrix[i, k]
-                    matrix[i, k] = np.float32(0.0)
-                    for j in range(size):
-                        matrix[i, j] -= factor * matrix[k, j]
+                factor = line[i] * inverse
+                for j in range(i + 1):
+                    matrix[i, j] -= factor * line[j]
+            for j in range(k):
+                matrix[k, j] = line[j] * inverse
+            for i in range(k + 1, size):
+                matrix[i, k] = line[i] * inverse
+            matrix[k, k] = -inverse
+        for i in range(size):
+            for j in range(i):
+                matrix[i, j] = -matrix[i, j]
+                matrix[j, i] = matrix[i, j]
+            matrix[i, i] = -matrix[i, i]
         log_determinants[which] = total

@@ -22,6 +22,7 @@ LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be
 LARGEST_SHARE = 0.95
 SMALLEST_SHARE = 1e-4
 RINGS = RINGS_PER_CYCLE // 2 + 8
+BLOCK = 1024  # cells that are worked on at once in double precision
 SMOOTHING_RINGS = 12  # half width of the smoothing of the signal share over rings, 0.03 cycles/px
 
 
@@ -175,7 +176,11 @@ def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
     kx, ky, weight = band.cells.kx, band.cells.ky, band.cells.weight
     moments = np.stack([kx**2 * weight.sum(axis=1), kx * (weight * ky).sum(axis=1), (weight * ky**2).sum(axis=1)])
     count = model.inverse.shape[1]
-    coupling = 8.0 * np.pi**2 * np.tensordot(moments, model.coupling.astype(np.float64), axes=(1, 0))
+    coupling = np.zeros((3, count, count))
+    for first in range(0, len(kx), BLOCK):
+        cells = slice(first, first + BLOCK)
+        coupling += np.tensordot(moments[:, cells], model.coupling[cells].astype(np.float64), axes=(1, 0))
+    coupling *= 8.0 * np.pi**2
     matrix = np.zeros((2 * count, 2 * count))
     for moment, first, second in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
         block = 0.5 * (coupling[moment] + coupling[moment].T)

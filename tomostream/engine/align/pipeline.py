@@ -14,8 +14,9 @@ from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.likelihood import ascend, model_of, signal_share, steadied
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.projection import Sweep, default_share, sweep
-from tomostream.engine.align.spectra import Band, cut_band
+from tomostream.engine.align.spectra import Band, cut_band, cut_quarters
 
+STARTS = 4  # tilts to start from that are tried
 Say = Callable[[str], None]
 
 
@@ -29,15 +30,21 @@ class Bench:
 
     def cut(self, pose: Pose, highest_per_A: float) -> Band:
         """The whitened band of the members at `pose` up to a frequency in 1/A."""
-        side = min(self.images.image_shape)
-        lowest = max(3.0 / side, self.images.pixel_A / 1200.0)
-        highest = min(highest_per_A * self.images.pixel_A, 0.45)
-        return cut_band(self.images, pose, self.members, lowest, max(highest, 3 * lowest), self.threads)
+        return cut_band(self.images, pose, self.members, *self._limits(highest_per_A, 1), self.threads)
+
+    def cut_quarters(self, pose: Pose, highest_per_A: float) -> list[Band]:
+        """`cut` of each quarter of the field apart."""
+        return cut_quarters(self.images, pose, self.members, *self._limits(highest_per_A, 2), self.threads)
+
+    def _limits(self, highest_per_A: float, parts: int) -> tuple[float, float]:
+        """Lowest and highest frequency, in cycles per pixel, where each side is cut in `parts`."""
+        lowest = max(3.0 * parts / min(self.images.image_shape), self.images.pixel_A / 1200.0)
+        return lowest, max(min(highest_per_A * self.images.pixel_A, 0.45), 3 * lowest)
 
 
-def start_position(pose: Pose, members: NDArray[np.int64]) -> int:
-    """Position among the members of the tilt nearest to 0 degrees."""
-    return int(np.argmin(np.abs(pose.tilts_deg[members])))
+def start_positions(pose: Pose, members: NDArray[np.int64]) -> list[int]:
+    """Positions among the members of the tilts nearest to 0 degrees, any of which may be a bad image."""
+    return [int(i) for i in np.argsort(np.abs(pose.tilts_deg[members]), kind="stable")[:STARTS]]
 
 
 def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
@@ -50,11 +57,22 @@ def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
 def match_outward(
     bench: Bench, pose: Pose, highest_per_A: float, radius_A: float, measured: bool, follow: bool
 ) -> tuple[Pose, Sweep]:
-    """One sweep of projection matching; with `measured` the signal share is that of the present pose."""
+    """One sweep of projection matching; with `measured` the signal share is that of the present pose.
+
+    It starts from the tilt nearest to 0 degrees unless most others do not fit to that one.
+    """
     band = bench.cut(pose, highest_per_A)
     share = signal_share(band, pose) if measured else default_share(len(bench.members), bench.images.pixel_A)
     radius = radius_A / bench.images.pixel_A
-    result = sweep(band, pose, share, start_position(pose, bench.members), radius, follow)
+    result: Sweep | None = None
+    for start in start_positions(pose, bench.members):
+        trial = sweep(band, pose, share, start, radius, follow)
+        if result is None or np.count_nonzero(trial.placed) > np.count_nonzero(result.placed):
+            result = trial
+        if 2 * np.count_nonzero(result.placed) > len(bench.members):
+            break
+    if result is None:
+        raise ValueError("no tilt to start from")
     return pose.moved(spread(result.moves, bench.members, len(pose.tilts_deg))), result
 
 

@@ -13,6 +13,9 @@ from scipy import ndimage
 from tomostream.engine.align.geometry import Floats, parallel
 
 CLIP_SIGMA = 4.5
+OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly an electron through, as a grid bar does
+BLOTS_A = (480.0, 240.0, 120.0, 60.0)  # sides of the patches whose brightness is limited
+BLUR_A = 200.0  # over which brightness is averaged to see what is opaque
 DUPLICATE_CORRELATION = 0.98  # of two images with their own noise it is far below, even at equal angle
 
 
@@ -58,15 +61,76 @@ def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tu
     return (rows, columns), shape[0] / rows
 
 
-def clean(image: Floats) -> NDArray[np.float32]:
-    """The image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped."""
+def clear_of_bars(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32] | None:
+    """How much each pixel is clear of opaque parts (a grid bar), from 0 to 1 with a soft edge; None: all are.
+
+    Where the mean is not well above 0 (images that were normalised) nothing is known, and nothing is taken for opaque.
+    """
+    if not image.mean() > 0.2 * image.std():
+        return None
+    width = max(2.0, BLUR_A / pixel_A)
+    local = ndimage.uniform_filter(image, round(width), mode="nearest")
+    opaque = local < OPAQUE * np.percentile(local, 90.0)
+    if not opaque.any():
+        return None
+    distance = ndimage.distance_transform_edt(~opaque) / width
+    out: NDArray[np.float32] = (0.5 - 0.5 * np.cos(np.pi * np.clip(distance - 1.0, 0.0, 1.0))).astype(np.float32)
+    return out
+
+
+def blots(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32]:
+    """What must be taken from an image so that no patch of it is much darker or brighter than patches usually are.
+
+    Ice that lies on the specimen is hundreds of times stronger than the specimen at low frequencies, but in the noise of
+    single pixels it does not stand out: so averages over patches, from large to small, are limited as pixels are.
+    """
+    excess = np.zeros_like(image)
+    for side_A in BLOTS_A:
+        side = round(side_A / pixel_A)
+        if not 1 < side < min(image.shape) // 4:
+            continue
+        local = ndimage.uniform_filter(image - excess, side, mode="nearest")
+        local = ndimage.uniform_filter(local, side, mode="nearest")
+        some = local[:: max(1, side // 4), :: max(1, side // 4)]
+        middle, spread = densest(some)
+        excess += local - np.clip(local, middle - CLIP_SIGMA * spread, middle + CLIP_SIGMA * spread)
+    return excess
+
+
+def densest(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """Middle and standard deviation of most values, judged by the shortest interval that holds a third of them.
+
+    Unlike median and median deviation they stay right where half of the values are of something else.
+    """
+    ordered = np.sort(values, axis=None)
+    reach = max(1, len(ordered) // 3)
+    widths = ordered[reach:] - ordered[:-reach]
+    first = int(np.argmin(ndimage.uniform_filter1d(widths, max(1, reach // 8))))
+    # a third of a normal distribution lies within 0.43 standard deviations
+    return np.float32(0.5 * (ordered[first] + ordered[first + reach])), np.float32(widths[first] / 0.861)
+
+
+def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
+    """The image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped.
+
+    What is opaque is made empty: the edge of a grid bar, which moves otherwise than the specimen, is stronger than all else.
+    """
     out = np.nan_to_num(image.astype(np.float32), copy=True)
-    middle = np.float32(np.median(out))
-    spread = np.float32(1.4826 * np.median(np.abs(out - middle)))
+    clear = clear_of_bars(out, pixel_A)
+    seen = out if clear is None or not (clear == 1.0).any() else out[clear == 1.0]
+    middle = np.float32(np.median(seen))
+    spread = np.float32(1.4826 * np.median(np.abs(seen - middle)))
     if not spread > 0:
         spread = np.float32(out.std()) or np.float32(1.0)
     np.clip(out, middle - CLIP_SIGMA * spread, middle + CLIP_SIGMA * spread, out=out)
-    out -= ndimage.uniform_filter(out, max(8, min(out.shape) // 4), mode="nearest")
+    out -= blots(out, pixel_A)
+    side = max(8, min(out.shape) // 4)
+    if clear is None:
+        out -= ndimage.uniform_filter(out, side, mode="nearest")
+    else:
+        weight = ndimage.uniform_filter(clear, side, mode="nearest")
+        broad = ndimage.uniform_filter(out * clear, side, mode="nearest") / np.maximum(weight, 1e-3)
+        out = (out - broad) * clear
     deviation = np.float32(out.std())
     return out / (deviation if deviation > 0 else np.float32(1.0))
 
@@ -77,7 +141,8 @@ def work_stack(stack: NDArray[np.generic], pixel_A: float, target_A: float, thre
 
     def one(section: int) -> NDArray[np.float32]:
         image = np.nan_to_num(np.asarray(stack[section], dtype=np.float32))
-        return ndimage.spline_filter(clean(fourier_crop(image, shape)), order=3, output=np.float32, mode="mirror")
+        cleaned = clean(fourier_crop(image, shape), pixel_A * scale)
+        return ndimage.spline_filter(cleaned, order=3, output=np.float32, mode="mirror")
 
     images = parallel(one, range(len(stack)), threads)
     return WorkStack(np.stack(images), pixel_A * scale, scale)

@@ -16,11 +16,12 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose, fast_even
+from tomostream.engine.align.kernels import invert_all
 from tomostream.engine.align.likelihood import RINGS, amplitudes, coherence
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
 
 NEIGHBOURS = 8
-SIGNIFICANT = 6.5  # standard deviations of the map; the highest of 10^4 independent values of noise is about 4
+SIGNIFICANT = 5.5  # standard deviations of the map; the highest of 10^4 independent values of noise is about 4
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ def expectation(
     inner *= signal[:, pick][:, :, None] * signal[:, pick][:, None, :]
     index = np.arange(len(pick))
     inner[:, index, index] = 1.001
+    inner = inner.astype(np.float32)
+    invert_all(inner, np.empty(len(inner)))
     outer = coherence(pose.thickness, kx[:, None], (tangents[pick] - tangents[tilt])[None])
     outer = outer * signal[:, pick] * signal[:, [tilt]]
-    mixture = np.linalg.solve(inner, outer[:, :, None])[:, :, 0]
+    mixture = np.matmul(inner, outer[:, :, None].astype(np.float32))[:, :, 0]
     variance = np.maximum(1.0 - np.sum(mixture * outer, axis=1), 0.02)
     mean = np.einsum("ct,ctp->cp", mixture.astype(np.float32), values[:, pick])
     return mean, 1.0 / variance

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomostream.engine.align.geometry import Pose
+from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.likelihood import Model, model_of, signal_share, weighted
-from tomostream.engine.align.pipeline import Bench, spread, start_position
+from tomostream.engine.align.pipeline import Bench, spread, start_positions
 from tomostream.engine.align.projection import (
     SIGNIFICANT,
     Match,
@@ -44,7 +45,7 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
     band = bench.cut(pose, highest_per_A)
     share = np.minimum(signal_share(band, pose), default_share(len(bench.members), bench.images.pixel_A))
     angles = pose.tilts_deg[band.members]
-    start = start_position(pose, bench.members)
+    start = _fitting_start(band, pose, share, start_positions(pose, bench.members), radius_A / bench.images.pixel_A)
     moves = np.zeros((len(band.members), 2))
     values = band.values.copy()
     placed, slipped, misfits = [start], [], {}
@@ -62,6 +63,49 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
             values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
     repaired = pose.moved(spread(moves, bench.members, len(pose.tilts_deg)))
     return Repair(repaired, tuple(slipped), misfits)
+
+
+def _fitting_start(band: Band, pose: Pose, share: Floats, starts: Sequence[int], radius: float) -> int:
+    """The first of `starts` that fits to its neighbours; the first of all where none does."""
+    angles = pose.tilts_deg[band.members]
+    for start in starts:
+        others = nearest(angles, start, range(len(angles)))
+        if match_tilt(band, pose, share, start, others, band.values, radius).height >= SIGNIFICANT:
+            return start
+    return starts[0]
+
+
+def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: float, radius_A: float) -> tuple[Pose, list[int]]:
+    """Try tilts that are out of use again, outward, each from its neighbours; returns the pose and those that now fit.
+
+    Early on a tilt may not fit because its neighbours, the axis or the thickness were not yet right.
+    """
+    everyone = replace(bench, members=np.sort(np.concatenate([bench.members, np.asarray(candidates, dtype=np.int64)])))
+    pose = replace(pose, shifts=pose.shifts.copy())
+    angles = pose.tilts_deg
+    for tilt in candidates:
+        pose.shifts[tilt] = pose.shifts[bench.members[np.argmin(np.abs(angles[bench.members] - angles[tilt]))]]
+    band = everyone.cut(pose, highest_per_A)
+    members = everyone.members
+    placed = [int(i) for i in np.flatnonzero(np.isin(members, bench.members))]
+    share = default_share(len(members), bench.images.pixel_A)
+    share[placed] = np.minimum(share[placed], signal_share(band.subset(np.array(placed)), pose))
+    moves = np.zeros((len(members), 2))
+    values, fitting = band.values.copy(), []
+    waiting = np.flatnonzero(~np.isin(members, bench.members))
+    for tilt in sorted(waiting, key=lambda i: abs(float(angles[members[i]]))):
+        others = nearest(angles[members], int(tilt), placed)
+        share[tilt] = share[others[0]]
+        moves[tilt] = moves[others[0]]
+        values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
+        match = match_tilt(band, pose, share, int(tilt), others, values, radius_A / bench.images.pixel_A)
+        if match.height < SIGNIFICANT:
+            continue
+        moves[tilt] += match.move
+        values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
+        placed.append(int(tilt))
+        fitting.append(int(members[tilt]))
+    return pose.moved(spread(moves, members, len(angles))), sorted(fitting)
 
 
 def leave_one_out(band: Band, model: Model, position: int, product: Complexes, radius: float) -> Match:

@@ -29,17 +29,20 @@ from tomostream.engine.align.pipeline import (
     maximise,
 )
 from tomostream.engine.align.preprocess import duplicates, screen, work_stack
-from tomostream.engine.align.quality import Checks, judge, split_difference_A, standard_deviations
-from tomostream.engine.align.robust import all_left_out, repair, without
+from tomostream.engine.align.projection import SIGNIFICANT, Match
+from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
+from tomostream.engine.align.robust import all_left_out, repair, rescue, without
 
 FINE_A = 10.0
 COARSE_A = 20.0
 DEFAULT_THICKNESS_A = 1800.0
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
+QUARTERS_TOP = 0.02  # highest frequency where quarters of the field are aligned apart, 1/A
 # Scatterers thin out towards the surfaces, and then the even slab that fits best is thinner than the specimen and
 # leaves shifts across the axis loose. See benchmarks/engine_align.py --thicker.
 THICKER = 1.04
+FAR_AXIS_DEG = 3.5  # a given axis from which the common lines lead farther away is not believed
 LINES = (0.01, 0.3)  # frequencies of common lines, cycles per coarse pixel
 
 
@@ -64,12 +67,19 @@ SEARCHES = (
 @dataclass(frozen=True)
 class Progress:
     """The state between stages: pose at the bench's scale, reasons for the tilts that are out of use, and what is
-    known of the tilt offset."""
+    known of the tilt offset; `screened` sections were unusable from the start."""
 
     bench: Bench
     pose: Pose
     reasons: dict[int, str]
     offset: Offset
+    screened: frozenset[int] = frozenset()
+
+    def readmitting(self, tilts: list[int], pose: Pose) -> Progress:
+        """With tilts that were left out as misfits and fit after all, at `pose`."""
+        members = np.sort(np.concatenate([self.bench.members, np.array(tilts, dtype=np.int64)]))
+        reasons = {section: reason for section, reason in self.reasons.items() if section not in tilts}
+        return replace(self, bench=replace(self.bench, members=members), reasons=reasons, pose=pose)
 
     def excluding(self, misfits: dict[int, str]) -> Progress:
         """Without some tilts, unless too few would remain."""
@@ -166,7 +176,7 @@ def _prepare(
     members = np.array([i for i in range(len(angles)) if i not in reasons], dtype=np.int64)
     thickness = DEFAULT_THICKNESS_A / coarse.pixel_A  # not the one that is given: from too thin a slab no way leads back
     pose = Pose(angles, float(options.tilt_axis_deg), np.zeros((len(angles), 2)), thickness)
-    return Progress(Bench(coarse, members, threads), pose, reasons, Offset())
+    return Progress(Bench(coarse, members, threads), pose, reasons, Offset(), frozenset(reasons))
 
 
 def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
@@ -178,9 +188,15 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         say(f"tilt axis by a full search: about {pose.axis_deg:.0f} deg")
     pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
     if options.refine_axis or options.full_axis_search:
-        for reach, step in ((8.0, 2.0), (1.5, 0.75)):
-            trials = pose.axis_deg + np.arange(-reach, reach + 0.1, step)
-            pose = pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, LINES, bench.threads))
+        given = pose.axis_deg
+        pose = _by_common_lines(bench, pose, 8.0, 2.0)
+        if abs(pose.axis_deg - given) > FAR_AXIS_DEG and not options.full_axis_search:
+            say(f"the tilt axis given, {given:.1f} deg, does not fit: all directions are searched")
+            found = _search_axis(replace(state, pose=state.pose), far)
+            pose = state.pose.turned(given + (found - given + 90.0) % 180.0 - 90.0)  # the same hand as the one given
+            pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
+            pose = _by_common_lines(bench, pose, 8.0, 2.0)
+        pose = _by_common_lines(bench, pose, 1.5, 0.75)
         say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
     pose, result = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
     misfits = {
@@ -188,6 +204,12 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         for i in np.flatnonzero(~result.placed)
     }
     return replace(state, pose=pose).excluding(misfits)
+
+
+def _by_common_lines(bench: Bench, pose: Pose, reach_deg: float, step_deg: float) -> Pose:
+    """The pose with the axis near its own at which the common lines agree best."""
+    trials = pose.axis_deg + np.arange(-reach_deg, reach_deg + 0.1, step_deg)
+    return pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, LINES, bench.threads))
 
 
 def _search_axis(state: Progress, far: float) -> float:
@@ -228,8 +250,11 @@ def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
         after = state.pose
         thick = after.thickness * state.bench.images.pixel_A
         say(f"likelihood {number + 1}/{len(SEARCHES)}: tilt axis {after.axis_deg:.2f} deg, thickness {thick:.0f} A")
+        known = len(state.bench.members)
+        state = _rescued(state, say)
         settled = (
-            abs(after.axis_deg - before.axis_deg) < 0.1
+            len(state.bench.members) == known
+            and abs(after.axis_deg - before.axis_deg) < 0.1
             and abs(after.tilts_deg[0] - before.tilts_deg[0]) < 0.3
             and abs(np.log(after.thickness / before.thickness)) < 0.02
         )
@@ -278,23 +303,58 @@ def _repaired(state: Progress, say: Say) -> Progress:
     return state
 
 
+def _rescued(state: Progress, say: Say) -> Progress:
+    """Take back misfits that fit by now."""
+    candidates = sorted(set(state.reasons) - state.screened)
+    if not candidates:
+        return state
+    far = max(state.bench.images.image_shape) * state.bench.images.pixel_A
+    pose, fitting = rescue(state.bench, state.pose, candidates, COARSE_TOP, 0.45 * far)
+    if not fitting:
+        return state
+    say(f"sections {', '.join(map(str, fitting))} fit after all and are used again")
+    state = state.readmitting(fitting, pose)
+    pose, _ = maximise(state.bench, state.pose, 0.012, 2)
+    return replace(state, pose=pose)
+
+
 def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment:
     """Maximum likelihood at the fine scale, checks, and the answer."""
     pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
     pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
     matches = all_left_out(bench, pose, FINE_TOP, 400.0)
-    sigma = standard_deviations(bench.cut(pose, FINE_TOP), pose)
+    field = quarters(bench, pose, QUARTERS_TOP)
+    sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
     heights = np.array([match.height_here for match in matches])
-    checks = Checks(sigma, heights, split_difference_A(bench, pose, FINE_TOP))
+    typical_A = float(np.sqrt(np.mean(np.sum(sigma**2, axis=1)))) * bench.images.pixel_A
+    checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), tuple(field.misfits()), typical_A)
     span = float(np.ptp(angles[bench.members]))
     figure, note = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
-    return _answer(state, bench, pose, angles, sigma, (figure, note))
+    return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note))
+
+
+def residuals(bench: Bench, pose: Pose, matches: Sequence[Match]) -> list[float | None]:
+    """How far from its place each used tilt fits best when it is left out and predicted, in pixels of the input stack.
+
+    A match tells the move in the stretched frame: across the axis it is seen shortened by the cosine of the tilt.
+    """
+    cosines = np.cos(np.radians(pose.tilts_deg[bench.members]))
+    return [
+        float(np.hypot(match.move[0] * cosine, match.move[1])) * bench.images.scale if match.height >= SIGNIFICANT else None
+        for match, cosine in zip(matches, cosines, strict=True)
+    ]
 
 
 def _answer(
-    state: Progress, bench: Bench, pose: Pose, angles: Floats, sigma: Floats, verdict: tuple[float, str]
+    state: Progress,
+    bench: Bench,
+    pose: Pose,
+    angles: Floats,
+    sigma: Floats,
+    left_out: Sequence[float | None],
+    verdict: tuple[float, str],
 ) -> Alignment:
     """The result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre."""
     members = [int(i) for i in bench.members]
@@ -314,6 +374,7 @@ def _answer(
                 ty=float(shifts[section, 1]) if used else 0.0,
                 rot_deg=pose.axis_deg,
                 sigma_px=None if spread_px is None else (float(spread_px[0]), float(spread_px[1])),
+                residual_px=left_out[members.index(section)] if used else None,
             )
         )
     offset = float(pose.tilts_deg[0] - angles[0])

@@ -13,12 +13,12 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.align.geometry import Floats, Pose, frame_of, frame_shape, parallel, resample
+from tomostream.engine.align.geometry import Floats, Pose, fast_even, frame_of, frame_shape, parallel, resample, taper
 from tomostream.engine.align.preprocess import WorkStack
 
 Complexes = NDArray[np.complex64]
 
-CELL_ROWS = 6  # neighbouring |ky| in a cell
+CELL_HEIGHT = 0.024  # of a cell along ky, cycles/px: less than the smoothing of the signal share
 RINGS_PER_CYCLE = 400  # rings of raw-image frequency, per cycle/px
 
 
@@ -95,9 +95,9 @@ def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
     """Cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel."""
     rows, columns = shape
     highest = min(highest, 0.48)
-    blocks = int(np.ceil(highest * rows / CELL_ROWS)) + 1
-    steps = np.arange(CELL_ROWS)
-    up = np.arange(blocks)[:, None] * CELL_ROWS + steps
+    lines = max(4, round(CELL_HEIGHT * rows))
+    blocks = int(np.ceil(highest * rows / lines)) + 1
+    up = np.arange(blocks)[:, None] * lines + np.arange(lines)
     index = np.concatenate([up, -1 - up], axis=1)
     column, block = np.meshgrid(np.arange(int(highest * columns) + 1), np.arange(blocks), indexing="ij")
     kx = column.ravel() / columns
@@ -138,6 +138,31 @@ def cut_band(
     values = np.stack([part[0] for part in parts], axis=1)
     ring = np.stack([part[1] for part in parts], axis=1)
     return Band(cells, np.asarray(members), values, ring, np.array([part[2] for part in parts]))
+
+
+def cut_quarters(
+    images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
+) -> list[Band]:
+    """`cut_band` of each quarter of the field apart; nothing of one quarter is in another."""
+    shape = frame_shape(images.image_shape, pose.axis_deg)
+    rows, columns = fast_even(shape[0] // 2 - 1), fast_even(shape[1] // 2 - 1)
+    cells = cells_of((rows, columns), lowest, highest)
+    window = taper(rows)[:, None] * taper(columns)[None]
+    places = [(top, left) for top in (0, shape[0] - rows) for left in (0, shape[1] - columns)]
+
+    def one(tilt: int) -> list[Complexes]:
+        frame = frame_of(pose, tilt, images.image_shape, shape)
+        image, _ = resample(images.coefficients[tilt], frame)
+        radius = _raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
+        parts = [image[top : top + rows, left : left + columns] for top, left in places]
+        spectra = [scipy.fft.rfft2((part - part.mean()) * window)[cells.row, cells.column] for part in parts]
+        return [_whiten(spectrum, radius, cells.weight) for spectrum in spectra]
+
+    parts = parallel(one, [int(tilt) for tilt in members], threads)
+    rings = [_raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE for tilt in members]
+    ring = np.stack(rings, axis=1).astype(np.int64)
+    share = np.full(len(members), float(np.mean(window**2)))
+    return [Band(cells, members, np.stack([part[i] for part in parts], axis=1), ring, share) for i in range(len(places))]
 
 
 def _whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
