@@ -56,8 +56,10 @@ def main(options: argparse.Namespace) -> int:
     only = OnlyOne(writer.out)
     try:
         if not only.taken():
+            if options.background:      # a protocol that goes on: the page goes on anyway
+                return 0
             print(f"tomostream report: another process writes {writer.out} already.", file=sys.stderr)
-            return 0 if options.background else 1
+            return 1
         if options.background:
             os.nice(NICE)
         if options.follow:

@@ -20,6 +20,7 @@ from tomostream.report.writer import ReportWriter
 from tomostream.status import ARETOMO, COMPOSE, IMPORT
 from tomostream.tests.browser.driver import Browser
 from tomostream.tests.made_project import MadeProject
+from tomostream.tests.test_preview import FakePreviews
 
 PICTURES = "browser-pictures"
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\"'&/../\u202eTS"
@@ -100,11 +101,55 @@ class TestPage(unittest.TestCase):
         for place, ready in (("", f"{ROWS} === 8"), ("#/series/TS_01", "document.querySelector('#ortho')")):
             self.open(page, place)
             self.browser.until(ready)
-            for width, dark in ((390, False), (820, True), (1280, False), (3840, True)):
-                self.browser.screen(width, 1000 if width < 3840 else 2160, dark, mobile=width < 800)
+            for width, dark in ((380, False), (820, True), (1280, False), (1280, True), (2560, True), (3840, True)):
+                self.browser.screen(width, {2560: 1440, 3840: 2160}.get(width, 1000), dark, mobile=width < 800)
                 self.browser.until(LOADED)
                 self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0, width)
                 self.picture(f"{'series' if place else 'session'}-{width}{'-dark' if dark else ''}")
+
+    def test_the_latest_tomogram_whether_it_keeps_up_and_what_is_wrong_are_seen_without_scrolling(self):
+        self.session()
+        self.states = {IMPORT: "running", COMPOSE: "dead"}
+        self.open(self.write())
+        for width, height in ((1280, 720), (380, 800), (2560, 1440)):
+            self.browser.screen(width, height, mobile=width < 800)
+            self.browser.until(f"document.querySelector('#latest img') && {LOADED}")
+            place = self.browser.run("return ['#verdict', '#alarms .alarm', '#latest img'].map(each => "
+                                     "document.querySelector(each).getBoundingClientRect().top)")
+            self.assertLess(max(place), 0.8 * height, (width, place))
+        text = self.browser.run("return document.getElementById('first').textContent")
+        for words in ("Keeps up", "3 alarms", "compose is dead", "Tilt axis", "TS_05", "of 8 series"):
+            self.assertIn(words, text)
+        share = self.browser.run("const box = document.querySelector('#latest img').getBoundingClientRect();"
+                                 "return Math.max(box.width / innerWidth, box.height / innerHeight)")
+        self.assertGreater(share, 0.25)
+
+    def test_a_preview_is_marked_until_the_tomogram_replaces_it(self):
+        self.project.whole("TS_00")
+        self.project.acquire("TS_01", tilts=14)
+        self.project.tell(COMPOSE, "TS_01", ledger.PREVIEW, "time for a preview", tilts=[["a.mrc", 0.0]] * 14, expected=21,
+                          tilt_axis=85.0, pixel_size_A=4.0)
+        page = self.write()
+        page._previews = FakePreviews(os.path.dirname(self.project.path))
+        page.update()
+        page._preview_job[2].result(60)
+        page.finish()
+        self.open(page)
+        self.browser.until(f"document.querySelector('.preview img') && {LOADED}")
+        self.assertIn("of 14 of 21 tilts", self.browser.run("return document.querySelector('.preview').textContent"))
+        self.assertEqual(self.browser.run("return document.querySelector('.latest h1').textContent"), "TS_00")
+        self.picture("preview")
+        self.browser.run("document.querySelector('.preview a').click()")
+        self.browser.until(f"document.querySelector('#is-preview') && document.querySelector('#ortho') && {LOADED}")
+        self.picture("preview-series")
+        self.project.acquire("TS_01")
+        self.project.compose("TS_01")
+        self.project.reconstruct("TS_01")
+        page.finish()
+        self.browser.until(f"!document.querySelector('#is-preview') && {LOADED} && "
+                           "[...document.images].some(image => image.src.includes('v1-xy'))", 15)
+        self.browser.run("location.hash = ''")
+        self.browser.until("document.querySelector('.latest h1').textContent === 'TS_01' && !document.querySelector('.preview')")
 
     def test_an_open_page_follows_the_session_without_being_loaded_again(self):
         self.project.whole("TS_00")
@@ -153,6 +198,13 @@ class TestPage(unittest.TestCase):
         for words in ("too dark", "its movie failed", "aretomo -FlipVol 1 -OutBin 2", "made 1.0", "/mdocs/TS_00.mdoc",
                       "session ended"):
             self.assertIn(words, text)
+        self.assertEqual(self.browser.run("return document.querySelectorAll('#commands details pre').length"), 21)
+        self.assertIn("MotionCor3 1.2.1", text)
+        bars = "document.querySelectorAll('.plots svg')[0].querySelectorAll('line[style]').length"
+        self.assertGreater(self.browser.run(f"return {bars}"), 10)
+        small = self.browser.run("return Math.min(...[...document.querySelectorAll('.plots svg text')].map(each => "
+                                 "each.getBoundingClientRect().height))")
+        self.assertGreater(small, 12)
         where = "document.querySelectorAll('.player .where')[1].textContent"
         self.browser.run("document.querySelectorAll('.plots svg circle')[0].dispatchEvent(new Event('click'))")
         self.assertEqual(self.browser.run(f"return {where}"), "-60.0° – not used")
