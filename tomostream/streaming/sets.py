@@ -2,8 +2,13 @@
 """Output sets that can be read by anybody while they grow, and that hold every item exactly once.
 
 Only the main thread of a protocol touches these. A set is opened empty, with its tables, so that the next protocol can be
-launched before the first item exists. A commit is all or nothing: when the disk is full or the file is locked, it is
-rolled back and tried again, with the items kept in memory.
+launched before the first item exists. A commit is all or nothing, the tables of a tilt series included: when the disk is
+full or the file is locked, it is rolled back and tried again, with the items kept in memory.
+
+What an item costs must not grow with the set. pyworkflow asks whether a table exists by listing all tables, and a file with
+a thousand tilt series has thousands: `know_tables` has SQLite asked for the one. And every reader parses the whole schema
+anew after each new tilt series: the tables of a series are written with the same names, columns and types as pyworkflow's,
+but without what makes parsing slow (`create_tables`).
 
 A table of its own, `TomostreamReplaced`, tells readers which rows were replaced by a higher version: it is written in the
 same transaction as the row, and upstream's readers never look at it.
@@ -12,12 +17,13 @@ same transaction as the row, and upstream's readers never look at it.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyworkflow.object import Set
+
+from tomostream.streaming.watch import know_tables
 
 REPLACED = "TomostreamReplaced"
 _CREATE = (f"CREATE TABLE IF NOT EXISTS {REPLACED} (seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER, "
@@ -38,11 +44,28 @@ class NotCommitted(Exception):
 
 @dataclass(frozen=True)
 class _Change:
-    """A change that waits for its commit. `makes_tables`: a set of its own (a tilt series) inside the set."""
+    """A change that waits for its commit."""
 
     key: str
     apply: Callable[[], None]
-    makes_tables: bool = False
+
+
+def create_tables(database, columns: Mapping[str, Sequence]) -> None:
+    """The tables of a set inside a set (a tilt series), without a commit of their own.
+
+    As pyworkflow's `createTables` makes them, for any reader: names, columns, types, the row id. Left out are UNIQUE and
+    AUTOINCREMENT of the classes' table, of which nobody makes use, and "DEFAULT NULL", which is the default.
+    """
+    prefix = database.tablePrefix
+    database.executeCommand(f"CREATE TABLE {prefix}Classes (id INTEGER PRIMARY KEY, label_property TEXT, column_name TEXT, "
+                            "class_name TEXT)")
+    definitions = ["id INTEGER PRIMARY KEY", "enabled INTEGER DEFAULT 1", "label TEXT", "comment TEXT", "creation DATE"]
+    for number, (label, (class_name, *_)) in enumerate(columns.items()):
+        column = f"c{number:02d}"
+        database.executeCommand(database.INSERT_CLASS, (label, column, class_name))
+        if number > 0:      # the first is the item itself
+            definitions.append(f"{column} {database.CLASS_MAP.get(class_name, 'TEXT')}")
+    database.executeCommand(f"CREATE TABLE {prefix}Objects ({', '.join(definitions)})")
 
 
 class OutputSet:
@@ -86,6 +109,7 @@ class OutputSet:
         else:
             mapper.db.setupCommands(columns)
         mapper.getAttributes2Store(self._template)
+        know_tables(self.items)
         self.connection.execute(_CREATE)
         self.connection.commit()
 
@@ -107,7 +131,7 @@ class OutputSet:
     # ------------------------------------------------------------------ changing
     def put(self, key: str, item, version: int = 1, children: Iterable | None = None) -> None:
         """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
-        self._waiting.append(_Change(key, lambda: self._put(key, item, version, children), children is not None))
+        self._waiting.append(_Change(key, lambda: self._put(key, item, version, children)))
 
     def remove(self, key: str) -> None:
         """Remove an item at the next commit; it may not be there."""
@@ -136,9 +160,13 @@ class OutputSet:
         self.items._setItemMapperPath(item)     # tables are named by tsId in tilt series, by id in CTF series
         mapper = item._getMapper()
         children = list(children)
-        if not mapper.doCreateTables:       # a version before, or what a killed run left
-            mapper.db.setupCommands(children[0].getObjDict(includeClass=True))
-            mapper.db.executeCommand(f"DELETE FROM {item._mapperPath[1]}_Objects")
+        columns = children[0].getObjDict(includeClass=True)
+        if mapper.doCreateTables:
+            create_tables(mapper.db, columns)
+            mapper.doCreateTables = False
+        else:       # a version before
+            mapper.db.executeCommand(f"DELETE FROM {mapper.db.tablePrefix}Objects")
+        mapper.db.setupCommands(columns)
         item._size.set(0)
         item._idCount = 0
         for number, child in enumerate(children, start=1):      # not item.append: it opens the stack for its size
@@ -166,25 +194,24 @@ class OutputSet:
     def commit(self) -> bool:
         """Make all waiting changes visible; True when there were any.
 
-        Rows become visible at once; a tilt series with its images alone, because pyworkflow commits when it makes tables.
-
         Raises
         ------
         NotCommitted : with SQLite's words; what is not visible waits for the next call.
         """
         changed = bool(self._waiting)
-        while self._waiting:
-            batch = list(itertools.takewhile(lambda change: not change.makes_tables, self._waiting)) or self._waiting[:1]
-            self._commit_batch(batch)
-            del self._waiting[:len(batch)]
+        if changed:
+            self._commit_all(self._waiting)
+            self._waiting = []
         return changed
 
-    def _commit_batch(self, batch: list[_Change]) -> None:
+    def _commit_all(self, batch: list[_Change]) -> None:
         undo = self._remember(batch)
         try:
             if self._broken:
                 self._create_tables()
                 self._broken = False
+            if not self.connection.in_transaction:      # sqlite3 begins none before a CREATE TABLE
+                self.connection.execute("BEGIN IMMEDIATE")
             for change in batch:
                 change.apply()
             self.write_properties()

@@ -355,6 +355,17 @@ class FolderWatch:
         return seen
 
 
+def know_tables(items):
+    """Have an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
+    database = items._getMapper().db
+
+    def has_table(name: str) -> bool:
+        return database.connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
+
+    database.hasTable = has_table
+    return items
+
+
 class RowReader:
     """Rows of a Scipion set, each once, in the order in which they were committed, and those that were replaced.
 
@@ -365,6 +376,7 @@ class RowReader:
 
     def __init__(self, items, replacements: str) -> None:
         self.items = items
+        self._quick = None
         self._last_id = 0
         self._known: set[int] = set()
         self._replacements_table = replacements
@@ -394,6 +406,8 @@ class RowReader:
             mapper = self.items._getMapper()
             if mapper._objTemplate is None:
                 return [], [], False
+        if mapper is not self._quick:
+            self._quick = know_tables(self.items)._getMapper()
         connection = mapper.db.connection
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")       # pyworkflow would wait for a lock for 1000 s
         connection.execute("BEGIN")         # one snapshot: a row and its version belong together
@@ -408,7 +422,7 @@ class RowReader:
         rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
         if rows:
             self._known.update(row.getObjId() for row in rows)
-            self._last_id = max(self._known)
+            self._last_id = max(self._last_id, *(row.getObjId() for row in rows))
         if not self._ids_grow and connection.execute("SELECT count(*) FROM Objects").fetchone()[0] != len(self._known):
             rows += self._late()
         return rows, replaced, closed

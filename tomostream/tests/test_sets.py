@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import tempfile
 import unittest
+from unittest.mock import patch
 
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
 from pwem.objects import CTFModel  # noqa: E402
+from pyworkflow.mapper.sqlite_db import SqliteDb  # noqa: E402
 from tomo.objects import (  # noqa: E402
     CTFTomo,
     CTFTomoSeries,
@@ -22,7 +26,8 @@ from tomo.objects import (  # noqa: E402
     TomoAcquisition,
 )
 
-from tomostream.streaming.sets import OutputSet  # noqa: E402
+from tomostream.streaming.sets import REPLACED, OutputSet  # noqa: E402
+from tomostream.streaming.watch import RowReader, know_tables  # noqa: E402
 
 
 class SetCase(unittest.TestCase):
@@ -92,21 +97,82 @@ class TestCtfSeries(SetCase):
 class TestTiltSeries(SetCase):
     """Tilt series, as upstream iterates them."""
 
+    @staticmethod
+    def series(name: str) -> TiltSeries:
+        series = TiltSeries(tsId=name)
+        series.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+        return series
+
+    def images(self, name: str, angles) -> list[TiltImage]:
+        images = []
+        for index, angle in enumerate(angles, start=1):
+            image = TiltImage()
+            image.setLocation(index, f"{name}.mrcs")
+            image.setTiltAngle(angle)
+            image.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
+            images.append(image)
+        return images
+
+    def put(self, output: OutputSet, name: str, angles) -> None:
+        output.put(name, self.series(name), children=self.images(name, angles))
+
+    def columns(self, prefix: str) -> dict[str, list[tuple]]:
+        """Columns (name, type, part of the key) of the two tables of a series."""
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return {table: [(row[1], row[2], row[5]) for row in connection.execute(f"PRAGMA table_info({prefix}_{table})")]
+                    for table in ("Classes", "Objects")}
+
+    def test_tables_of_a_series_are_those_that_pyworkflow_makes(self):
+        output = self.output(SetOfTiltSeries, self.series("template"))
+        self.put(output, "TS_01", (-3.0, 0.0))
+        output.commit()
+        ours = self.columns("TS_01")
+        output.items.close()
+        os.remove(self.path)
+        items = SetOfTiltSeries(filename=self.path)
+        self.addCleanup(items.close)
+        series = self.series("TS_01")
+        items.append(series)
+        for image in self.images("TS_01", (-3.0, 0.0)):
+            image.setTsId("TS_01")
+            series._getMapper().insert(image)
+        items.write()
+        self.assertEqual(ours, self.columns("TS_01"))
+
+    def test_upstream_adds_tilts_to_a_series_that_we_wrote(self):
+        output = self.output(SetOfTiltSeries, self.series("template"))
+        self.put(output, "TS_01", (-3.0, 0.0))
+        items = self.reopened(output)
+        series = items.getFirstItem()
+        series.enableAppend()
+        image = self.images("TS_01", (3.0,))[0]
+        image.setObjId(3)
+        series._getMapper().insert(image)
+        series._getMapper().commit()
+        self.assertEqual([each.getTiltAngle() for each in series.iterItems()], [-3.0, 0.0, 3.0])
+
+    def test_a_reader_and_a_writer_never_list_the_tables_of_the_file(self):
+        output = self.output(SetOfTiltSeries, self.series("template"))
+        self.put(output, "TS_01", (-3.0, 0.0))
+        output.set_stream_state(SetOfTiltSeries.STREAM_OPEN)
+        output.commit()
+        items = SetOfTiltSeries(filename=os.path.join(os.path.dirname(self.path), ".", "set.sqlite"))   # a connection of its own
+        self.addCleanup(items.close)
+        reader = RowReader(items, REPLACED)
+        self.assertEqual(len(reader.read()[0]), 1)
+        with patch.object(SqliteDb, "getTables", side_effect=AssertionError("all tables were listed")):
+            self.put(output, "TS_02", (0.0, 3.0, 6.0))
+            output.commit()
+            rows, _, closed = reader.read()
+            items.loadAllProperties()
+            series = know_tables(items[rows[0].getObjId()])
+            self.assertEqual([image.getTiltAngle() for image in series.iterItems()], [0.0, 3.0, 6.0])
+        self.assertFalse(closed)
+
     def test_images_come_back_by_series(self):
-        template = TiltSeries(tsId="template")
-        template.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
-        output = self.output(SetOfTiltSeries, template)
+        output = self.output(SetOfTiltSeries, self.series("template"))
         for name, angles in (("TS_01", (-3.0, 0.0)), ("TS_02", (0.0, 3.0, 6.0))):
-            images = []
-            for index, angle in enumerate(angles, start=1):
-                image = TiltImage()
-                image.setLocation(index, f"{name}.mrcs")
-                image.setTiltAngle(angle)
-                image.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
-                images.append(image)
-            series = TiltSeries(tsId=name)
-            series.setAcquisition(TomoAcquisition(magnification=50000, voltage=300.0))
-            output.put(name, series, children=images)
+            self.put(output, name, angles)
         found = {series.getTsId(): [image.getTiltAngle() for image in series.iterItems()]
                  for series in self.reopened(output).iterItems()}
         self.assertEqual(found, {"TS_01": [-3.0, 0.0], "TS_02": [0.0, 3.0, 6.0]})

@@ -459,9 +459,11 @@ class TestAnOutputOfTiltSeries(InAFolder):
         pages = self.output.connection.execute("PRAGMA page_count").fetchone()[0]
         self.put("TS_2", 3)
         self.put("TS_3", 400)
-        self.output.connection.execute(f"PRAGMA max_page_count={pages + 12}")
+        self.output.connection.execute(f"PRAGMA max_page_count={pages + 8}")
         with self.assertRaises(sets.NotCommitted):
             self.output.commit()
+        self.assertEqual([row["_tsId"] for row in read_rows(self.file)], ["TS_1"])
+        self.assertEqual(self.tilts("TS_2"), [])
         self.output.connection.execute(f"PRAGMA max_page_count={pages + 1000}")
         self.output.commit()
         self.assertEqual([(row["id"], row["_tsId"], row["_size"]) for row in read_rows(self.file)],
