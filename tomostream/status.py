@@ -91,7 +91,7 @@ class ProjectStatus:
 
     def update(self) -> bool:
         """Read what is new; True when there was anything."""
-        self._find()
+        self.find()
         news = False
         for name in (IMPORT, MOTIONCOR, COMPOSE, ARETOMO):
             reader = self._readers.get(name)
@@ -111,7 +111,7 @@ class ProjectStatus:
                         self.versions = {str(key): str(value) for key, value in entry.evidence["versions"].items()}
         return news
 
-    def _find(self) -> None:
+    def find(self) -> None:
         """The newest run of each of the four protocols."""
         try:
             names = sorted(os.listdir(os.path.join(self.project, "Runs")))

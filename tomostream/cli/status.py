@@ -9,6 +9,7 @@ import os
 import sys
 
 from tomostream.cli.table import render
+from tomostream.space import SessionSpace
 from tomostream.status import ProjectStatus
 
 HELP = "say where every movie and every series of a project stands"
@@ -39,5 +40,13 @@ def main(options: argparse.Namespace) -> int:
     if not status.folders:
         print(f"tomostream status: the project {path} has no tomostream protocols.", file=sys.stderr)
         return 2
-    print(json.dumps(status.as_json(), indent=1) if options.json else "\n".join(render(status, {})))
+    space = SessionSpace(path)
+    space.update()
+    forecast = space.forecast()
+    if options.json:
+        disk = {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
+                "series_an_hour": forecast.pace, "short": forecast.shortage()}
+        print(json.dumps({**status.as_json(), "disk": disk}, indent=1))
+        return 0
+    print("\n".join([*render(status, {}), forecast.shortage() or f"disk: {forecast.text()}"]))
     return 0

@@ -37,9 +37,10 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.programs import aretomo as files
 from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
+from tomostream.space import bytes_of
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
-from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
+from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, know_tables
 
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
 CPU_COMMAND = "tomostream-aretomo"
@@ -155,6 +156,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
                       help="When series come faster than they are processed: Yes takes the newest first, so that you see "
                            "what the microscope does now; No takes them in order.")
+        form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
+                      label="Remove tomograms that were replaced?",
+                      help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
+                           "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing of "
+                           "ours refers to them any more, but a protocol of another plugin that read the old one does.")
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
@@ -225,7 +231,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if new:
             self._reader.items.loadAllProperties()      # known since the first series, not since this run began
         for row_id, version in new:
-            series = self._reader.items[row_id]
+            series = know_tables(self._reader.items[row_id])
             series_id = series.getTsId()
             running = self.attempts.get(series_id)
             if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
@@ -237,7 +243,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 continue
             task = Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
             self.tell(series_id, ledger.STARTED, f"to be aligned and reconstructed, {series.getSize()} tilts",
-                      {"version": version, "tilts": series.getSize()})
+                      {"version": version, "tilts": series.getSize(), "bytes": self._volume_bytes(source)})
             yield task
 
     def _source(self, series: TiltSeries) -> Source:
@@ -262,6 +268,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         commands = {"command": self._genAretomoCmd(series, "IN", series.getTsId()),
                     "half_command": self._genAretomoCmd(series, "IN", series.getTsId(), even=True)}
         return Source(**{**source.__dict__, **commands})
+
+    def _volume_bytes(self, source: Source) -> int:
+        """Bytes of the tomogram of a series, or of three with its halves."""
+        if not self.makeTomo.get():
+            return 0
+        size = expected_sizes(source.size, source.tilt_axis, self.tomoThickness.get(), self.binFactor.get(), self.flipVol.get())
+        return math.prod(size[0]) * 4 * (3 if self.doEvenOdd.get() else 1)
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> Result:
@@ -411,26 +424,28 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: Result) -> None:
         source: Source = task.arguments[1]
+        original = self._input_series(task.key)
         if self.makeTomo.get() and self.outputs[TOMOGRAMS].versions.get(task.key, 0) < task.version:
-            self._register_tomogram(task, source, result)
+            self._register_tomogram(task, source, result, original)
         if not self.skipAlign.get() and self.outputs[ALIGNED].versions.get(task.key, 0) < task.version:
-            self._register_aligned(task, source, result)
+            self._register_aligned(task, source, result, original)
         if result.ctf and not self.skipAlign.get():
             self._register_ctf(task, source, result)
         if FAILED in self.outputs:
             self.outputs[FAILED].remove(task.key)
 
-    def _acquisition(self, task: Task, result: Result) -> TomoAcquisition:
-        row_id = self._input_id(task.key)
-        acquisition = self._reader.items[row_id].getAcquisition().clone()
+    @staticmethod
+    def _acquisition(original: TiltSeries, result: Result) -> TomoAcquisition:
+        acquisition = original.getAcquisition().clone()
         if result.rows:
             acquisition.setTiltAxisAngle(next(iter(result.rows.values())).rot_deg)
         return acquisition
 
-    def _input_id(self, series_id: str) -> int:
-        return self._reader.items.getItem(TiltSeries.TS_ID_FIELD, series_id).getObjId()
+    def _input_series(self, series_id: str) -> TiltSeries:
+        """The series as it is in the input; in the main thread."""
+        return know_tables(self._reader.items.getItem(TiltSeries.TS_ID_FIELD, series_id))
 
-    def _register_tomogram(self, task: Task, source: Source, result: Result) -> None:
+    def _register_tomogram(self, task: Task, source: Source, result: Result, original: TiltSeries) -> None:
         items = self.outputs[TOMOGRAMS].items
         path = os.path.join(result.folder, f"{task.key}.mrc")
         check = check_movie(path)
@@ -445,24 +460,23 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         origin = Transform()
         origin.setShifts(*(-0.5 * length * pixel_size for length in size))
         tomogram.setOrigin(origin)
-        tomogram.setAcquisition(self._acquisition(task, result))
+        tomogram.setAcquisition(self._acquisition(original, result))
         halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)]
         tomogram.setHalfMaps(halves if self.doEvenOdd.get() else [])
         items.setDim(size)
         items._hasOddEven.set(self.doEvenOdd.get())
         self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
 
-    def _register_aligned(self, task: Task, source: Source, result: Result) -> None:
+    def _register_aligned(self, task: Task, source: Source, result: Result, original: TiltSeries) -> None:
         items = self.outputs[ALIGNED].items
         items.copyInfo(self._reader.items)
         items.setAlignment(ALIGN_2D)
         items._hasAlignment.set(True)
         items.setDim((*source.size, 1))
         items.setAnglesCount(len(source.tilts))
-        original = self._reader.items[self._input_id(task.key)]
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original)
-        series.setAcquisition(self._acquisition(task, result))
+        series.setAcquisition(self._acquisition(original, result))
         series.setAlignment2D()
         series.setDim((*source.size, 1))
         series.setAnglesCount(len(source.tilts))
@@ -518,15 +532,23 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             "tomogram": os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
             "tilt_offset": quality.tilt_offset_deg if quality else None,
             "thickness_A": quality.thickness_A if quality else None,
-            "quality": quality.quality if quality else None, "quality_note": quality.quality_note if quality else ""}
+            "quality": quality.quality if quality else None, "quality_note": quality.quality_note if quality else "",
+            "bytes": bytes_of([result.folder])}
         words = f"{evidence['tilts_used']} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
         self.tell(task.key, ledger.RECONSTRUCTED, words, evidence)
+        if self.removeReplaced.get():
+            self._remove_before(task)
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._told_ctf:
             self._told_ctf = True
             note = (quality.ctf_note if quality else "") or "the program wrote none"
             self.warning(f"No CTF for {task.key}: {note}. Tilt series and tomograms come without it.")
+
+    def _remove_before(self, task: Task) -> None:
+        """Remove the files of the versions before this one."""
+        for version in range(1, task.version):
+            shutil.rmtree(self._getExtraPath(task.key if version == 1 else f"{task.key}-v{version}"), ignore_errors=True)
 
     def found_evidence(self, key: str, version: int) -> dict:
         folder = self._getExtraPath(key if version == 1 else f"{key}-v{version}")
@@ -537,7 +559,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """The series goes to FailedTiltSeries as it came."""
         if FAILED not in self.outputs:
             self._open_failed()
-        original = self._reader.items[self._input_id(task.key)]
+        original = self._input_series(task.key)
         self.outputs[FAILED].items.copyInfo(self._reader.items)
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original)

@@ -25,6 +25,7 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
+from tomostream.space import bytes_of
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task, first_words
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
@@ -285,6 +286,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def on_registered(self, task: Task, result: Aligned) -> None:
         evidence = {"version": task.version, "drift_px": round(result.drift, 3), "file": result.files[MICROGRAPHS]}
+        evidence["bytes"] = bytes_of(result.files.values())
         if task.version > 1:
             self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
         evidence["movie"] = task.arguments[0]

@@ -126,17 +126,48 @@ def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[
     return first.shape[1], first.shape[0]
 
 
-def read_image(path: str) -> np.ndarray:
-    """One image as float32, shape (height, width).
+def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
+    """Where the image of a tilt is: its micrograph, or a section of an earlier stack where that was removed.
+
+    Parameters
+    ----------
+    suffix : "", "_odd" or "_even".
+    earlier : stems of the earlier versions of the series, the latest first.
+
+    Returns
+    -------
+    path, or "section@path" with sections from 1.
+    """
+    own = {"": tilt.micrograph, "_odd": tilt.odd, "_even": tilt.even}[suffix]
+    if os.path.exists(own):
+        return own
+    for stem in earlier:
+        record, stack = SeriesRecord.read(f"{stem}.json"), f"{stem}{suffix}.mrcs"
+        for section, other in enumerate(record.tilts if record else (), start=1):
+            same = (other.movie, other.micrograph_version) == (tilt.movie, tilt.micrograph_version)
+            if same and os.path.exists(stack):
+                return f"{section}@{stack}"
+    return own
+
+
+def read_image(location: str) -> np.ndarray:
+    """One image as float32, shape (height, width). `location`: a path, or "section@path" with sections from 1.
 
     Raises
     ------
     BadInput : it cannot be read, or is no single image.
     """
+    section, at, path = location.partition("@")
+    if not (at and section.isdigit()):
+        section, path = "", location
     try:
-        with mrcfile.open(path, mode="r", permissive=False) as mrc:
-            data = np.asarray(mrc.data, dtype=np.float32)
-    except (OSError, ValueError) as error:
+        if section:
+            with mrcfile.mmap(path, mode="r", permissive=False) as mrc:
+                data = np.array(mrc.data[int(section) - 1], dtype=np.float32)
+        else:
+            with mrcfile.open(path, mode="r", permissive=False) as mrc:
+                data = np.asarray(mrc.data, dtype=np.float32)
+    except (OSError, ValueError, IndexError) as error:
         raise BadInput(f"the micrograph {os.path.basename(path)} cannot be read: {error}") from error
     if data.ndim == 3 and data.shape[0] == 1:
         data = data[0]
@@ -145,4 +176,4 @@ def read_image(path: str) -> np.ndarray:
     return data
 
 
-__all__ = ["EngineError", "SeriesRecord", "TiltRecord", "read_image", "stack_images"]
+__all__ = ["EngineError", "SeriesRecord", "TiltRecord", "find_image", "read_image", "stack_images"]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The disk of a session in the compose form: what will be needed, and what may be removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from pyworkflow.protocol import params
+
+from tomostream import ledger
+from tomostream.protocols.stacks import SeriesRecord
+from tomostream.space import PARTS, SessionSpace
+from tomostream.status import ARETOMO
+
+#: Seconds between two looks at the disk; more often until it is known what a whole series takes.
+LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0
+TOPIC = "space"
+
+
+def define_params(form) -> None:
+    """Fields of the compose form, in its Streaming section."""
+    form.addParam("expectedSeries", params.IntParam, allowsNull=True, default=None, expertLevel=params.LEVEL_ADVANCED,
+                  label="Series in this session",
+                  help="How many series will come, if you know. It serves one purpose: to tell in time whether the disk has "
+                       "room for them. Empty: there must be room for a night at the present pace.")
+    form.addParam("removeAligned", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
+                  label="Remove aligned tilts that are in a stack?",
+                  help="Yes saves about a third of the disk: the single aligned tilts (their even and odd sums too, where those "
+                       "are stacked as well) are deleted as soon as their series is registered. The micrographs of the "
+                       "motioncor protocol still list them, so nothing else can be done with these micrographs afterwards. Late "
+                       "and repeated tilts are still taken in: the others come from the stack.")
+
+
+class DiskKeeper:
+    """Says what the session needs when it becomes known, and when the disk gets short; removes what is not needed."""
+
+    def __init__(self, protocol) -> None:
+        self._protocol = protocol
+        self._space = SessionSpace(os.path.dirname(os.path.dirname(os.path.abspath(protocol.getWorkingDir()))))
+        self._told: tuple[str, ...] | None = None
+        self._short = False
+        self._next = 0.0
+
+    def look(self, now: float) -> None:
+        """To be called in every turn; looks every `LOOK_SECONDS`, "tomogram" being the last part that becomes known."""
+        if now < self._next:
+            return
+        self._next = now + (LOOK_SECONDS if PARTS[ARETOMO] in (self._told or ()) else FIRST_SECONDS)
+        self._space.update()
+        forecast = self._space.forecast(self._protocol.expectedSeries.get())
+        known = tuple(name for name, _ in forecast.parts)
+        if known != self._told:
+            self._told = known
+            self._say(forecast.text())
+        shortage = forecast.shortage(self._short)
+        if bool(shortage) != self._short:
+            self._short = bool(shortage)
+            self._say(shortage or f"the disk is no longer short: {forecast.text()}", warn=self._short)
+
+    def _say(self, text: str, warn: bool = False) -> None:
+        evidence = {TOPIC: text, "short": self._short}
+        self._protocol.tell("", ledger.SESSION, f"{'' if warn else 'disk: '}{text}", evidence, warn=warn)
+
+    def remove_aligned(self, record: SeriesRecord) -> None:
+        """Where the form asks for it, remove the single images of a series that is registered."""
+        if not self._protocol.removeAligned.get():
+            return
+        for tilt in record.tilts:
+            halves = (tilt.even, tilt.odd) if self._protocol.doEvenOdd.get() else ()
+            for path in filter(None, (tilt.micrograph, *halves)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+
+
+def summary(protocol) -> list[str]:
+    """The last that was said of the disk."""
+    said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if not entry.item and TOPIC in entry.evidence]
+    if not said:
+        return []
+    at = time.strftime("%H:%M", time.localtime(said[-1].time))
+    return [f"{'*Disk*' if said[-1].evidence.get('short') else 'Disk'} at {at}: {said[-1].evidence[TOPIC]}."]

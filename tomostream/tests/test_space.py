@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a session needs on disk is said in time, and what is not needed is removed when asked for, and nothing else."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import tempfile
+import unittest
+from unittest.mock import patch
+
+import mrcfile
+import numpy as np
+import pytest
+
+from tomostream import ledger, space
+from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.tests.support import Session, read_rows, wait_for
+
+GB = 10**9
+
+
+class TestForecast(unittest.TestCase):
+    """A project of ledgers: 60 movies, one a minute; 3 series of 20 tilts of 4 MB, stacks of 80 MB, tomograms of 30 MB."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.project = folder.name
+        self.books = {}
+        for number, (name, class_name) in enumerate(CLASSES.items(), start=1):
+            extra = os.path.join(self.project, "Runs", f"{number:06d}_{class_name}", "extra")
+            os.makedirs(extra)
+            self.books[name] = ledger.Ledger(os.path.join(extra, ledger.NAME))
+
+    def acquire(self, movies: int = 60, copied: int | None = None) -> None:
+        for number in range(movies):
+            size = {} if copied is None else {"bytes": copied}
+            self.books[IMPORT].write(f"m{number}", ledger.IMPORTED, "", size, time=60.0 * number)
+            self.books[MOTIONCOR].write(f"m{number}", ledger.ALIGNED, "", {"bytes": 4_000_000}, time=60.0 * number + 5)
+
+    def finish(self, series: int = 3) -> None:
+        for number in range(series):
+            self.books[COMPOSE].write(f"TS_{number}", ledger.COMPOSED, "", {"tilts": 20, "bytes": 80_000_000})
+            self.books[ARETOMO].write(f"TS_{number}", ledger.RECONSTRUCTED, "", {"bytes": 30_000_000})
+
+    def forecast(self, free: float, series: int | None = None) -> space.Forecast:
+        follower = space.SessionSpace(self.project)
+        follower.update()
+        with patch.object(space, "disk_of", return_value=(int(free), 10 * GB)):
+            return follower.forecast(series)
+
+    def test_a_series_needs_what_the_ones_before_took(self):
+        self.acquire()
+        self.finish()
+        forecast = self.forecast(5 * GB)
+        self.assertEqual(dict(forecast.parts), {"aligned tilts": 80_000_000, "stack": 80_000_000, "tomogram": 30_000_000})
+        self.assertAlmostEqual(forecast.pace, 3.0)
+        self.assertIn("a series of 20 tilts needs 190 MB", forecast.text())
+        self.assertIn("room for 26 series, 9 h at the present pace", forecast.text())
+
+    def test_copied_movies_count(self):
+        self.acquire(copied=10_000_000)
+        self.finish()
+        self.assertEqual(self.forecast(5 * GB).per_series, 390_000_000)
+
+    def test_before_the_first_series_is_done_it_is_foreseen_from_its_first_tilts(self):
+        self.acquire(movies=2)
+        self.books[COMPOSE].write("TS_0", ledger.SERIES, "", {"seen": 2, "expected": 41})
+        self.assertEqual(dict(self.forecast(5 * GB).parts), {"aligned tilts": 164_000_000, "stack": 164_000_000})
+        self.books[ARETOMO].write("TS_0", ledger.STARTED, "", {"bytes": 7_000_000})
+        self.assertEqual(dict(self.forecast(5 * GB).parts)["tomogram"], 7_000_000)
+
+    def test_nothing_is_foreseen_before_the_first_tilt(self):
+        forecast = self.forecast(5 * GB)
+        self.assertIsNone(forecast.per_series)
+        self.assertIn("is said when its first tilt is aligned", forecast.text())
+        self.assertEqual(forecast.shortage(), "")
+
+    def test_a_night_at_the_present_pace_must_fit(self):
+        self.acquire()
+        self.finish()       # 12 h x 3 series x 190 MB = 6.84 GB
+        self.assertEqual(self.forecast(6.9 * GB).shortage(), "")
+        self.assertIn("6.8 GB are free, 12 h at the present pace need 6.84 GB", self.forecast(6.8 * GB).shortage())
+
+    def test_the_series_that_are_expected_must_fit(self):
+        self.acquire()
+        self.finish()
+        self.assertEqual(self.forecast(1.4 * GB, series=10).shortage(), "")         # 7 are still to come: 1.33 GB
+        self.assertIn("the 7 series that are expected need 1.33 GB", self.forecast(1.3 * GB, series=10).shortage())
+        self.assertEqual(self.forecast(0.1 * GB, series=3).shortage(), "")
+
+    def test_a_disk_that_was_short_needs_more_before_it_is_not(self):
+        self.acquire()
+        self.finish()
+        self.assertTrue(self.forecast(7.0 * GB).shortage(was_short=True))
+        self.assertEqual(self.forecast(8.3 * GB).shortage(was_short=True), "")
+
+    def test_a_twentieth_of_the_disk_is_short_while_nothing_else_is_known(self):
+        self.assertIn("490 MB are free, 5 % of it", self.forecast(0.49 * GB).shortage())
+        self.assertTrue(self.forecast(0.55 * GB).shortage(was_short=True))
+        self.assertEqual(self.forecast(0.55 * GB).shortage(), "")
+
+    def test_sizes_are_said_as_people_say_them(self):
+        self.assertEqual([space.human(size) for size in (0, 999, 1000, 61_234_567_890, 2.5e12)],
+                         ["0 B", "999 B", "1 kB", "61.2 GB", "2.5 TB"])
+
+
+class TestImagesOfAnEarlierStack(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def test_a_tilt_is_found_by_its_movie_and_version(self):
+        from tomostream.protocols.stacks import SeriesRecord, TiltRecord, find_image, read_image, stack_images
+
+        paths = []
+        for value in (1.0, 2.0, 3.0):
+            paths.append(os.path.join(self.folder, f"{value:.0f}.mrc"))
+            with mrcfile.new(paths[-1]) as image:
+                image.set_data(np.full((4, 6), value, np.float32))
+        tilts = tuple(TiltRecord(f"m{n}", path, 3.0 * n, n, None, "", None, "", None, 1) for n, path in enumerate(paths))
+        stem = os.path.join(self.folder, "TS_01")
+        stack_images(paths, f"{stem}.mrcs", 2.0)
+        SeriesRecord("TS_01", "TS_01", 1, tilts, (), 0.0, "", None, "", (), (), ()).write(f"{stem}.json")
+        os.remove(paths[1])
+        self.assertEqual(find_image(tilts[0], "", [stem]), paths[0])
+        found = find_image(tilts[1], "", [stem])
+        self.assertEqual(found, f"2@{stem}.mrcs")
+        np.testing.assert_array_equal(read_image(found), np.full((4, 6), 2.0, np.float32))
+        newer = TiltRecord("m1", paths[1], 3.0, 1, None, "", None, "", None, 2)
+        self.assertEqual(find_image(newer, "", [stem]), paths[1])       # another exposure than that of the stack
+
+
+@pytest.mark.chain
+class TestRemoving(unittest.TestCase):
+    """A series whose second movie is exposed again after the aligned tilts were removed."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = session = Session()
+        cls.addClassCleanup(session.__exit__)
+        session.use_standins("0.1")
+        run = session.run("--timeout", "60", engine="gpu", settings={
+            "import.fileTimeout": 4, "compose.time4NextTilt": 6, "compose.expectedTilts": 5, "motioncor.gpuList": "60 61",
+            "aretomo.gpuList": "62", "compose.removeAligned": True, "aretomo.removeReplaced": True, "aretomo.binFactor": 2,
+            "aretomo.tomoThickness": 12, "aretomo.alignZ": 6})
+        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        options = ("--tilts", "5", "--size", "64", "--interval", "0.1")
+        session.simulate("--series", "1", "--frames", "3", *options).wait(timeout=60)
+        wait_for(lambda: session.events(ARETOMO, ledger.RECONSTRUCTED), 60, "tomogram")
+        wait_for(lambda: not cls.micrographs(), 10, "removal")
+        session.start("simulate", os.path.join(session.folder, "more"), "--quiet", "--series", "1", "--frames", "4",
+                      *options).wait(timeout=60)
+        again, = glob.glob(os.path.join(session.folder, "more", "frames", "TS_01_002_*"))
+        shutil.copyfile(again, os.path.join(session.folder, "part"))
+        os.replace(os.path.join(session.folder, "part"), os.path.join(session.frames, os.path.basename(again)))
+        wait_for(lambda: len(session.events(ARETOMO, ledger.RECONSTRUCTED)) == 2, 60, "second tomogram")
+        with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
+            pass
+        cls.status = run.wait(timeout=120)
+
+    @classmethod
+    def micrographs(cls) -> list[str]:
+        return glob.glob(os.path.join(cls.session.folder_of(MOTIONCOR), "extra", "*_aligned_mic*.mrc"))
+
+    def test_the_aligned_tilts_are_gone_and_the_session_is_whole(self):
+        self.assertEqual(self.status, 0, self.session.said("run"))
+        self.assertEqual(self.micrographs(), [])
+        self.assertEqual(len(self.session.rows(MOTIONCOR)), 5)
+
+    def test_the_repeated_tilt_is_new_and_the_others_come_from_the_stack_before(self):
+        rows = self.session.tilts(COMPOSE, "TS_01")
+        stack = os.path.join(self.session.project, rows[0]["_filename"])
+        self.assertTrue(stack.endswith("TS_01-v2.mrcs"))
+        with mrcfile.open(stack) as mrc:
+            means = {row["_acqOrder"]: mrc.data[int(row["_index"]) - 1].mean() for row in rows}
+        self.assertEqual(means, {1: 3.0, 2: 4.0, 3: 3.0, 4: 3.0, 5: 3.0})       # the stand-in writes the number of frames
+
+    def test_of_two_tomograms_the_one_that_is_registered_is_there(self):
+        row, = read_rows(os.path.join(self.session.folder_of(ARETOMO), "tomograms.sqlite"))
+        self.assertTrue(os.path.exists(os.path.join(self.session.project, row["_filename"])))
+        self.assertFalse(os.path.exists(os.path.join(self.session.folder_of(ARETOMO), "extra", "TS_01")))
+
+    def test_the_log_and_status_say_what_a_series_needs(self):
+        self.assertIn("a series of 5 tilts needs", self.session.log_of(COMPOSE))
+        self.session.call("status", self.session.project)
+        self.assertIn("a series of 5 tilts needs", self.session.said("status"))
+
+
+if __name__ == "__main__":
+    unittest.main()
