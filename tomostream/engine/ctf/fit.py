@@ -7,7 +7,8 @@ the log-likelihood of a defocus is, up to a constant,
 
     L(D) = sum_s n(s) (a(s) m(s) c(s, D) - a(s)^2 c(s, D)^2 / 2),    c = -cos 2 phase(s, D) = 2 CTF^2 - 1,
 
-with n coefficients in a bin and a(s) the depth of the rings, measured from the series itself. L is tabulated over D
+with n coefficients in a bin and a(s) the depth of the rings. Depth and background are measured from the series itself,
+together, for what defoci are known, and both in turn. L is tabulated over D
 once for every height and sector, and everything else is looking up: no step of the search computes a CTF.
 """
 
@@ -33,9 +34,16 @@ _USUAL_ASTIGMATISM = 500.0
 # log-likelihood over no rings at all that a series needs before a CTF is believed: noise alone reaches 3 a tilt
 _LEAST_GAIN = 30.0
 _LEAST_GAIN_TILT = 4.0
-_LEAST_SCORE = 0.4
+# (wrong backgrounds reach 0.4, rings at 2 e/A2 and a steep envelope 0.75)
+_LEAST_SCORE = 0.5
 _LEAST_HAND = 12.0
-_LEAST_RINGS = 1.5
+_LEAST_RINGS = 2.0
+# rounds of: defoci for given rings and background, then rings and background for given defoci
+_STAGES = 4
+# the depth of the rings is a spline of so many knots in log k, the correction of the background a polynomial of degree
+_KNOTS, _DEGREE = 6, 8
+_FACTORS = (0.05, 5.0)
+# (found without bias from 1.5 to 6 um: fewer terms in the background follow the first ring, which is wide)
 HANDS = (0, 1, -1)
 
 
@@ -44,7 +52,7 @@ class CtfTilt:
     """One tilt: defoci in A (underfocus positive), azimuth of the larger one in degrees from x, score, resolution in A.
 
     `sigma_A` is the standard deviation of the defocus from the likelihood's curvature. The score is the correlation of
-    the ring profile with the CTF squared, over heights and directions brought to one defocus (-1 to 1).
+    the ring profile with the CTF squared beyond its first zero, over heights and directions brought to one defocus (-1 to 1).
     """
 
     defocus_max_A: float
@@ -101,14 +109,14 @@ def _rings(s: Doubles, optics: Optics) -> Doubles:
     return np.asarray(-np.cos(2 * optics.phase(s[None], _defoci()[:, None])))
 
 
-def _tables(spectra: Sequence[TiltSpectra], rings: Doubles, depth: Doubles) -> dict[int, _Table]:
-    """The tables of the three hands."""
+def _tables(spectra: Sequence[TiltSpectra], rings: Doubles, depths: Doubles) -> dict[int, _Table]:
+    """The tables of the three hands, with rings (D, S) of the depths (K, S)."""
     grid = _defoci()
     values = {hand: np.zeros((len(spectra), SECTORS, len(grid))) for hand in HANDS}
-    linear, square = (rings * depth).astype(np.float32).T, (0.5 * (rings * depth) ** 2).astype(np.float32).T
-    for index, tilt in enumerate(spectra):
-        first = (tilt.weight * tilt.modulation).reshape(-1, len(depth)) @ linear
-        first -= tilt.weight.reshape(-1, len(depth)) @ square
+    linear, square = rings.astype(np.float32).T, (0.5 * rings**2).astype(np.float32).T
+    for index, (tilt, depth) in enumerate(zip(spectra, depths.astype(np.float32), strict=True)):
+        first = (tilt.weight * tilt.modulation * depth).reshape(-1, len(depth)) @ linear
+        first -= (tilt.weight * depth**2).reshape(-1, len(depth)) @ square
         for height, rows in zip(tilt.heights, first.reshape(-1, SECTORS, len(grid)), strict=True):
             for hand in HANDS:
                 values[hand][index] += _moved(rows, hand * height / _STEP)
@@ -129,11 +137,11 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float
     `signal_top` (1/A) is the frequency up to which the images hold more than noise: rings beyond it prove nothing.
     """
     rings = _rings(spectra[0].s, optics)
-    depth = np.full(len(spectra[0].s), 0.03)
+    depths = np.full((len(spectra), len(spectra[0].s)), 0.03)
     defocus, hand, astigmatism = np.zeros(len(spectra)), 0, (0.0, 0.0)
     tables: dict[int, _Table] = {}
-    for stage in range(4):
-        tables = _tables(spectra, rings, depth)
+    for stage in range(_STAGES):
+        tables = _tables(spectra, rings, depths)
         if stage == 0:
             starts = {sign: _defocus_of_series(tables[sign]) for sign in HANDS}
             hand = max(HANDS, key=lambda sign: starts[sign][1])
@@ -141,14 +149,10 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float
         else:
             hand = max(HANDS, key=lambda sign: _settled(tables[sign], defocus, astigmatism)[2])
         defocus, astigmatism, _ = _settled(tables[hand], defocus, astigmatism)
-        if stage < 3:
-            depth = _ring_depth(spectra, optics, defocus, hand, astigmatism)
-            spectra = [
-                tilt.without_rings(depth * _own_rings(tilt, optics, float(value), hand, astigmatism))
-                for tilt, value in zip(spectra, defocus, strict=True)
-            ]
+        if stage < _STAGES - 1:
+            depths, spectra = _separated(spectra, optics, defocus, hand, astigmatism)
     gains = {sign: _settled(tables[sign], defocus, astigmatism)[2] for sign in HANDS}
-    return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depth), gains, signal_top)
+    return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depths), gains, signal_top)
 
 
 def _settled(
@@ -244,20 +248,71 @@ def _profile(
     return total / np.maximum(weight, 1e-6), weight
 
 
-def _ring_depth(
-    spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
-) -> Doubles:
-    """a(s): depth of the rings averaged over the tilts and smoothed, never below 0."""
-    from scipy.ndimage import gaussian_filter1d
+@dataclass(frozen=True)
+class _Sums:
+    """Of one tilt, over heights and sectors: sums of weights, times rings, times rings squared, and so of modulation."""
 
-    above, below = np.zeros(len(spectra[0].s)), np.zeros(len(spectra[0].s))
-    for tilt, value in zip(spectra, defocus, strict=True):
-        profile, weight = _profile(tilt, optics, float(value), hand, astigmatism)
-        rings = -np.cos(2 * optics.phase(tilt.s, float(value)))
-        above += weight * profile * rings
-        below += weight * rings**2
-    above, below = (gaussian_filter1d(values, 12, mode="nearest") for values in (above, below))
-    return np.clip(above / np.maximum(below, 1e-9), 0.0, 1.0)
+    weight: Doubles
+    rings: Doubles
+    squares: Doubles
+    level: Doubles
+    product: Doubles
+
+    @classmethod
+    def of(cls, tilt: TiltSpectra, rings: Doubles) -> _Sums:
+        weight = tilt.weight.astype(np.float64)
+        modulation = weight * tilt.modulation
+        parts = (weight, weight * rings, weight * rings**2, modulation, modulation * rings)
+        return cls(*(part.sum(axis=(0, 1)) for part in parts))
+
+
+def _bases(s: Doubles) -> tuple[Doubles, Doubles]:
+    """What a background's correction and the depth of the rings are made of: (S, N) each, smooth in log k."""
+    from scipy.interpolate import BSpline
+
+    x = np.log(s)
+    x = (x - x[0]) / (x[-1] - x[0])
+    inner = np.linspace(0, 1, _KNOTS)
+    knots = np.concatenate([[0.0] * 3, inner, [1.0] * 3])
+    splines = BSpline.design_matrix(np.clip(x, 0, 1 - 1e-9), knots, 3).toarray()
+    return np.polynomial.chebyshev.chebvander(2 * x - 1, _DEGREE), splines
+
+
+def _separated(
+    spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
+) -> tuple[Doubles, list[TiltSpectra]]:
+    """Depth of the rings of every tilt, (K, S), and the spectra with the background that goes with it.
+
+    The modulation of a tilt is b(s) + f a(s) c: a correction b of its background, a depth a common to the series, and a
+    factor f of its own, as a longer path leaves fewer of the electrons in the image. All are found together by least
+    squares: a background fitted without rings in mind follows the first of them and moves the rest.
+    """
+    smooth, splines = _bases(spectra[0].s)
+    sums = [
+        _Sums.of(tilt, _own_rings(tilt, optics, float(value), hand, astigmatism))
+        for tilt, value in zip(spectra, defocus, strict=True)
+    ]
+    matrices, sides = [], []
+    for part in sums:
+        own = np.linalg.inv((smooth * part.weight[:, None]).T @ smooth)
+        mixed = (splines * part.rings[:, None]).T @ smooth
+        matrices.append((splines * part.squares[:, None]).T @ splines - mixed @ own @ mixed.T)
+        sides.append(splines.T @ part.product - mixed @ own @ (smooth.T @ part.level))
+    factors, curve = np.ones(len(sums)), np.zeros(splines.shape[1])
+    for _ in range(4):
+        whole = np.tensordot(factors**2, matrices, axes=1)
+        whole += 1e-6 * np.trace(whole) / len(whole) * np.eye(len(whole))
+        curve = np.linalg.solve(whole, factors @ np.array(sides))
+        own_fit = [float(curve @ g) / max(float(curve @ m @ curve), 1e-9) for m, g in zip(matrices, sides, strict=True)]
+        factors = np.clip(own_fit, *_FACTORS)
+    depth = np.clip(splines @ curve, 0.0, 1.0)
+    depths = np.clip(factors[:, None] * depth, 0.0, 1.0)
+    corrected = []
+    for tilt, part, own_depth in zip(spectra, sums, depths, strict=True):
+        matrix = (smooth * part.weight[:, None]).T @ smooth
+        shift = smooth @ np.linalg.solve(matrix, smooth.T @ (part.level - own_depth * part.rings))
+        corrected.append(tilt.with_background(np.asarray(1 + np.clip(shift, -0.5, 1.0), dtype=np.float64)))
+    return depths, corrected
 
 
 def _judged(
@@ -269,12 +324,12 @@ def _judged(
     signal_top: float,
 ) -> CtfSeries:
     """The fit with its scores, and what it is worth."""
-    defocus, hand, astigmatism, depth = solution
+    defocus, hand, astigmatism, depths = solution
     size, azimuth = astigmatism
     around = table.at(defocus[:, None] + np.array([[-100.0, 0.0, 100.0]]), astigmatism)
     bends = (2 * around[:, 1] - around[:, 0] - around[:, 2]) / 100.0**2
     tilts = []
-    for tilt, value, bend in zip(spectra, defocus, bends, strict=True):
+    for tilt, depth, value, bend in zip(spectra, depths, defocus, bends, strict=True):
         score, resolution = _score(tilt, optics, float(value), hand, astigmatism, depth)
         sigma = 1 / math.sqrt(max(float(bend), _SPREAD**-2))
         angle = math.degrees(azimuth)
@@ -308,7 +363,8 @@ def _score(
 ) -> tuple[float, float]:
     """Correlation of the profile with the rings where the series has rings, and the resolution up to which it lasts.
 
-    It lasts while the local correlation, over one and a half rings, is above one half.
+    The score leaves out the first ring, which is so wide that a wrong background looks like it. The rings last while the
+    local correlation, over one and a half of them, is above one half.
     """
     profile, weight = _profile(tilt, optics, defocus, hand, astigmatism)
     rings = -np.cos(2 * optics.phase(tilt.s, defocus))
@@ -326,7 +382,7 @@ def _score(
     correlation = cross / np.sqrt(np.maximum(norm, 1e-20))
     fallen = np.flatnonzero(correlation[half:] < 0.5)
     last = half + (int(fallen[0]) if len(fallen) else len(correlation) - half - 1)
-    share = depth * used
+    share = depth * used * (tilt.s > 1 / (optics.wavelength_A * max(defocus, 3000.0)))
     a, b = (values - (share * values).sum() / max(float(share.sum()), 1e-9) for values in (profile, rings))
     norm_all = float((share * a**2).sum() * (share * b**2).sum())
     score = float((share * a * b).sum() / math.sqrt(max(norm_all, 1e-20)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from tomostream.engine.ctf.fit import CtfSeries, fit_series
 from tomostream.engine.ctf.picture import spectrum_picture
-from tomostream.engine.ctf.spectra import Floats, Optics, highest_signal, tilt_spectra, usable_range
+from tomostream.engine.ctf.spectra import Floats, Optics, TiltSpectra, highest_signal, tilt_spectra, usable_range
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.stack import TiltStack
@@ -23,6 +23,8 @@ LEAST_TOP = 1.0 / 28.0
 # the fit goes this much further than the signal: the noise beyond holds the background in its place, and much more of
 # it would be all that the background follows
 BEYOND = 1.6
+# phase shifts that a search tries
+PHASES = 9
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,39 @@ def estimate(
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
     top = highest_signal([stack.section(tilt.section) for tilt in middle], pixel_A, threads)
     if top < LEAST_TOP:
-        return CtfResult(None, None, f"no CTF: beyond {1 / max(top, 1e-3):.0f} A the images hold noise alone")
+        where = f"beyond {1 / top:.0f} A " if top > 0 else ""
+        return CtfResult(None, None, f"no CTF: {where}the images hold noise alone")
     spectra = []
     for index, tilt in enumerate(tilts):
         progress("spectra for the CTF", index / len(tilts))
         raw = stack.section(tilt.section)
         spectra.append(tilt_spectra(raw, tilt.tilt_deg, tilt.placement.rot_deg, pixel_A, threads, BEYOND * top))
-    guess, reach = phase_search_deg
-    trials = [guess] if reach <= 0 else np.linspace(guess - reach, guess + reach, 9).tolist()
-    fits = [(fit_series(spectra, replace(optics, phase_rad=np.radians(trial)), top), float(trial)) for trial in trials]
-    series, phase = max(fits, key=lambda fit: fit[0].gain)
+    series, phase = _best_phase(spectra, optics, phase_search_deg, top)
     if not series.found:
         return CtfResult(None, None, f"no CTF: {series.note}")
     used = replace(optics, phase_rad=float(np.radians(phase)))
     pictures = [spectrum_picture(s, t, used) for s, t in zip(spectra, series.tilts, strict=True)]
     return CtfResult(series, np.stack(pictures), series.note)
+
+
+def _best_phase(
+    spectra: Sequence[TiltSpectra], optics: Optics, search_deg: tuple[float, float], top: float
+) -> tuple[CtfSeries, float]:
+    """The fit at the phase shift (degrees, returned too) that suits the series best, between trials by a parabola."""
+
+    def fit(phase_deg: float) -> CtfSeries:
+        return fit_series(spectra, replace(optics, phase_rad=float(np.radians(phase_deg))), top)
+
+    guess, reach = search_deg
+    if reach <= 0:
+        return fit(guess), guess
+    trials = np.linspace(guess - reach, guess + reach, PHASES)
+    fits = [fit(float(trial)) for trial in trials]
+    gains = np.array([found.gain for found in fits])
+    best = int(np.argmax(gains))
+    if best in (0, PHASES - 1):
+        return fits[best], float(trials[best])
+    bend = gains[best - 1] - 2 * gains[best] + gains[best + 1]
+    step = 0.5 * (gains[best - 1] - gains[best + 1]) / bend if bend < 0 else 0.0
+    phase = float(trials[best] + step * (trials[1] - trials[0]))
+    return max((fit(phase), phase), (fits[best], float(trials[best])), key=lambda found: found[0].gain)

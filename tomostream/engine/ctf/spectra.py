@@ -23,6 +23,10 @@ _TILE_A = 1024.0
 _LOWEST = 1.0 / 45.0  # 1/A: below, the envelope of the specimen is steeper than any background can follow
 _HIGHEST = 1.0 / 4.5
 _BINS = 256
+# share of the sampling frequency beyond which nothing is looked at
+_END = 0.47
+# 1/A: up to here usual specimens have signal, so that noise alone can only be met beyond
+_NOISE_FROM = 1.0 / 9.0
 # share of the noise's power below which the specimen's does not count
 _LEAST_SIGNAL = 0.003
 # tiles whose heights differ by less share a spectrum (A)
@@ -68,8 +72,6 @@ class TiltSpectra:
         Power over background minus 1.
     weight : (G, SECTORS, S)
         Number of independent Fourier coefficients behind it: 1 / variance of the modulation without signal.
-    binned : (G, SECTORS, S)
-        Power, before it was divided by the background.
     power : (tile, tile // 2 + 1)
         Mean power spectrum of all tiles.
     pixel_size_A : float
@@ -80,19 +82,12 @@ class TiltSpectra:
     heights: Doubles
     modulation: Floats
     weight: Floats
-    binned: Doubles
     power: Floats
     pixel_size_A: float
 
-    def without_rings(self, rings: Doubles) -> TiltSpectra:
-        """The same with a background fitted to the power without `rings` (G, SECTORS, S), its known modulation.
-
-        A smooth curve through power with rings follows the first of them, which are wide, and moves the others.
-        """
-        share = self.weight.sum(axis=(1, 2))
-        smooth = np.tensordot(share / share.sum(), self.binned / (1 + rings), axes=1)
-        modulation = (self.binned / _background(smooth, self.s) - 1).astype(np.float32)
-        return replace(self, modulation=modulation)
+    def with_background(self, factor: Doubles) -> TiltSpectra:
+        """The same with a background `factor` (S,) times as high."""
+        return replace(self, modulation=((1 + self.modulation) / factor - 1).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
     ky = np.fft.fftfreq(tile, pixel_A)[:, None]
     kx = np.fft.rfftfreq(tile, pixel_A)[None]
     s = ky**2 + kx**2
-    top = min(_HIGHEST, 0.47 / pixel_A, top_A) ** 2
+    top = min(_HIGHEST, _END / pixel_A, top_A) ** 2
     low = _LOWEST**2
     width = (top - low) / _BINS
     place = np.floor((s - low) / width).astype(np.int64)
@@ -133,14 +128,18 @@ def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
 
 def usable_range(pixel_A: float) -> bool:
     """Whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
-    return 0.47 / pixel_A > 2.0 * _LOWEST
+    return _END / pixel_A > 2.6 * _LOWEST
 
 
 def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -> float:
     """Frequency (1/A) up to which images hold more than noise.
 
-    Noise is what a straight line through the logarithm of the power beyond 60 % of the range says.
+    Noise is what a straight line through the logarithm of the power beyond 60 % of the range (and 9 A) says. Where the
+    pixels are too coarse to reach that, it is the end of the range.
     """
+    first = max(120, math.ceil(200 * _NOISE_FROM * pixel_A / _END))
+    if first > 160:
+        return _END / pixel_A
     power, tile = None, 0
     for image in images:
         tile = _tile(image, pixel_A)
@@ -149,14 +148,14 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
     if power is None:
         return 0.0
     k = np.hypot(np.fft.fftfreq(tile, pixel_A)[:, None], np.fft.rfftfreq(tile, pixel_A)[None])
-    end = 0.47 / pixel_A
+    end = _END / pixel_A
     place = np.minimum((k / end * 200).astype(int), 200)
     count = np.maximum(np.bincount(place[1:, 1:].ravel(), minlength=201), 1)
     radial = np.log(np.maximum(np.bincount(place[1:, 1:].ravel(), power[1:, 1:].ravel(), 201) / count, 1e-12))[:200]
     middle = (np.arange(200) + 0.5) / 200 * end
-    line = np.polynomial.polynomial.polyfit(middle[120:], radial[120:], 1)
+    line = np.polynomial.polynomial.polyfit(middle[first:], radial[first:], 1)
     rest = radial - np.polynomial.polynomial.polyval(middle, line)
-    noise = max(_LEAST_SIGNAL, 4 * float(rest[120:].std()) / math.sqrt(7))
+    noise = max(_LEAST_SIGNAL, 4 * float(rest[first:].std()) / math.sqrt(7))
     above = np.convolve(rest, np.ones(7) / 7, mode="same") > noise
     last = 0
     for index in range(3, 180):
@@ -194,7 +193,6 @@ def tilt_spectra(
         heights=np.array(heights),
         modulation=(binned / background - 1).astype(np.float32),
         weight=independent.astype(np.float32),
-        binned=binned,
         power=np.asarray(mean, dtype=np.float32),
         pixel_size_A=pixel_A,
     )
