@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from tomostream.programs import aretomo as files
 
 REQUEST, NAME = "request.json", "preview"
-#: Binning, where the images are large enough for it; else what leaves so many pixels along the longer side.
-BINNING, EDGE = 8, 512
+#: Pixels along the longer side that binning leaves, about: 4k images are binned 11 times, which takes some seconds in all.
+EDGE, MOST_BINNING = 384, 16
 #: Depth of the volume, A, and as a part of the images' shorter side: whichever is less.
 DEPTH_A, DEPTH_PART = 4000.0, 0.6
 #: Seconds between two looks whether the process that started this one is still there.
@@ -61,7 +61,7 @@ class Request:
 
 def binning_of(width: int, height: int) -> int:
     """How many pixels along each side become one."""
-    return max(1, min(BINNING, round(max(width, height) / EDGE)))
+    return max(1, min(MOST_BINNING, round(max(width, height) / EDGE)))
 
 
 def binned(image: NDArray[np.float32], binning: int) -> NDArray[np.float32]:

@@ -205,7 +205,7 @@
       h("img", { src: `series/${each.page}/v${version}-xy.webp?r=${session.updated}`, alt: text }));
     const preview = coming && coming.thumb ? h("div", { class: "preview" + (row && row.thumb ? "" : " alone") }, picture(coming, 0, "preview"),
       h("div", {}, h("b", { class: "badge" }, "Preview"), " ", h("a", { href: address(coming.series_id) }, coming.series_id),
-        h("div", { class: "small muted" }, `of ${soon.tilts} of ${soon.expected} tilts`))) : null;
+        h("div", { class: "small muted" }, `${soon.tilts} of ${soon.expected} tilts`))) : null;
     if (row && row.thumb) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
       h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
         row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
