@@ -228,13 +228,22 @@ class Summation:
             np.exp(-2j * np.pi * ky * shift[1]).astype(np.complex64)[:, None])
 
     def _add_shifted(
-        self, total: NDArray[np.complex64] | None, spectrum: NDArray[np.complex64], shift: tuple[float, float]
+        self,
+        total: NDArray[np.complex64] | None,
+        spectrum: NDArray[np.complex64],
+        shift: tuple[float, float],
+        exponent: tuple[float, NDArray[np.float32]] | None = None,
     ) -> NDArray[np.complex64]:
-        """Move a spectrum and add it to `total`, in pieces that stay in the processor's cache."""
+        """Move a spectrum and add it to `total`, in pieces that stay in the processor's cache.
+
+        `exponent`, a dose and `_decay`: weight it by the exponential of their product too.
+        """
         along_x, along_y = self._phases(shift)
         for start in range(0, len(spectrum), 16):
             piece = spectrum[start : start + 16]
             piece *= along_x * along_y[start : start + 16]
+            if exponent is not None:
+                piece *= np.exp(np.float32(exponent[0]) * exponent[1][start : start + 16])
             if total is not None:
                 total[start : start + 16] += piece
         return spectrum if total is None else total
@@ -244,14 +253,16 @@ class Summation:
             return np.zeros(self._out(), np.float32)
         return scipy.fft.irfft2(spectrum, s=self._out(), workers=self.workers, overwrite_x=True)
 
-    def frame_spectrum(self, frame: int) -> NDArray[np.complex64]:
-        """The cropped spectrum of one frame, moved exactly."""
+    def frame_spectrum(
+        self, frame: int, exponent: tuple[float, NDArray[np.float32]] | None = None
+    ) -> NDArray[np.complex64]:
+        """The cropped spectrum of one frame, moved exactly, and weighted if asked (`_add_shifted`)."""
         whole = np.rint(self.shifts[frame])
         moved = np.zeros(self.shape, np.float32)
         add_moved(moved, self.frames.counts(frame), (int(whole[0]), int(whole[1])), rows=self.frames.rows)
         spectrum = self._cropped_spectrum(self._window(moved), workers=1)
         x, y = self.shifts[frame] - whole
-        return self._add_shifted(None, spectrum, (x, y))
+        return self._add_shifted(None, spectrum, (x, y), exponent)
 
     def weighted(
         self, doses: Sequence[float], pixel_size: float, voltage: float, selections: Sequence[Sequence[int]]
@@ -274,38 +285,52 @@ class Summation:
         list of ndarray
             One image for each selection.
         """
-        decay = (-0.5 / critical_dose(self._resolution(pixel_size), voltage)).astype(np.float32)
-        norm = np.zeros_like(decay)
-        for dose in doses:
-            norm += np.exp(2 * np.float32(dose) * decay)
-        norm = 1 / np.sqrt(norm / len(doses))
+        decay, norm = self._decay(doses, pixel_size, voltage)
         totals: list[NDArray[np.complex64] | None] = [None] * len(selections)
         batch = max(1, self.workers)
         frames = sorted({frame for selection in selections for frame in selection})
         for start in range(0, len(frames), batch):
             own = frames[start : start + batch]
-            for frame, spectrum in zip(own, self.executor.map(self.frame_spectrum, own), strict=True):
-                spectrum *= np.exp(np.float32(doses[frame]) * decay) * norm
+            spectra = self.executor.map(lambda frame: self.frame_spectrum(frame, (doses[frame], decay)), own)
+            for frame, spectrum in zip(own, spectra, strict=True):
                 for number, selection in enumerate(selections):
                     if frame in selection:
                         before = totals[number]
                         totals[number] = spectrum.copy() if before is None else np.add(before, spectrum, out=before)
+        for total in totals:
+            if total is not None:
+                total *= norm
         return [self._inverse(total) for total in totals]
 
-    def _resolution(self, pixel_size: float) -> NDArray[np.float64]:
-        """Spatial frequency of the output's spectrum, 1/A."""
+    def _decay(
+        self, doses: Sequence[float], pixel_size: float, voltage: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What a dose is multiplied by in the exponent of its frame's weight, and what makes their mean square 1.
+
+        Both (rows, columns) of the output's spectrum.
+        """
         rows, columns = self._out()
         tall, wide = self._window_shape()
-        kx = np.arange(columns // 2 + 1) / (wide * pixel_size)
-        ky = np.fft.fftfreq(rows, 1 / rows) / (tall * pixel_size)
-        return np.hypot(kx, ky[:, None])
+        kx = (np.arange(columns // 2 + 1) / (wide * pixel_size)).astype(np.float32)
+        ky = (np.fft.fftfreq(rows, 1 / rows) / (tall * pixel_size)).astype(np.float32)[:, None]
+        decay = np.empty((rows, kx.size), np.float32)
+        norm = np.empty_like(decay)
+
+        def fill(start: int) -> None:
+            part = slice(start, start + 64)
+            decay[part] = -0.5 / critical_dose(np.hypot(kx, ky[part]), voltage)
+            squares = sum(np.exp(np.float32(2 * dose) * decay[part]) for dose in doses)
+            norm[part] = 1 / np.sqrt(squares / np.float32(len(doses)))
+
+        list(self.executor.map(fill, range(0, rows, 64)))
+        return decay, norm
 
     def aligned_frame(self, frame: int) -> NDArray[np.float32]:
         """One frame, moved exactly and cropped."""
         return self._inverse(self.frame_spectrum(frame))
 
 
-def critical_dose(frequency: NDArray[np.float64], voltage: float) -> NDArray[np.float64]:
+def critical_dose(frequency: NDArray[np.floating], voltage: float) -> NDArray[np.floating]:
     """Dose in e/A2 at which the power of the signal has fallen to 1/e, by spatial frequency in 1/A; infinite at 0.
 
     ``(0.24499 k^-1.6649 + 2.8141)`` at 300 kV (Grant & Grigorieff, eLife 4 (2015) e06980), times 0.8 at 200 kV and 0.45
