@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import os
 import re
 import unittest
@@ -137,6 +138,35 @@ class TestASession(unittest.TestCase):
         self.assertAlmostEqual(row["_samplingRate"], 2 * self.session.truth()["pixel_size_A"], places=3)
         self.assertEqual(os.path.realpath(self.session.outcome()["series"][0]["tomogram"]),
                          os.path.realpath(os.path.join(self.session.project, row["_filename"])))
+
+    def test_tells_on_the_page_what_the_sets_hold(self):
+        """Each figure of metrics.csv against the sets, read as Scipion reads them."""
+        from tomo.objects import SetOfTiltSeries, SetOfTomograms
+
+        page = os.path.join(self.session.folder, "page")
+        self.assertEqual(self.session.call("report", self.session.project, "--out", page), 0, self.session.said("report"))
+        with open(os.path.join(page, "metrics.csv"), encoding="utf-8", newline="") as file:
+            row, = csv.DictReader(file)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.session.project)          # the sets name their files from there
+        opened = [cls(filename=os.path.join(self.session.folder_of(name), file_name)) for cls, name, file_name in (
+            (SetOfTiltSeries, COMPOSE, "tiltseries.sqlite"), (SetOfTiltSeries, ARETOMO, "tiltseries.sqlite"),
+            (SetOfTomograms, ARETOMO, "tomograms.sqlite"))]
+        for items in opened:
+            self.addCleanup(items.close)
+            items.loadAllProperties()
+        composed, aligned, tomogram = (items.getFirstItem() for items in opened)
+        enabled = [image for image in aligned.iterItems() if image.isEnabled()]
+        self.assertEqual((row["series_id"], row["state"], row["version"]), (composed.getTsId(), "done", "1"))
+        self.assertEqual((int(row["tilts_used"]), int(row["tilts_aligned"])), (len(enabled), composed.getSize()))
+        self.assertAlmostEqual(float(row["dose_e_A2"]), composed.getAcquisition().getAccumDose(), places=2)
+        self.assertAlmostEqual(float(row["tilt_axis_deg"]), tomogram.getAcquisition().getTiltAxisAngle(), places=2)
+        self.assertAlmostEqual(float(row["pixel_size_A"]), composed.getSamplingRate(), places=3)
+        self.assertEqual(row["tomogram"], tomogram.getFileName())
+        self.assertIn(float(row["worst_tilt_deg"]), [round(image.getTiltAngle(), 2) for image in composed.iterItems()])
+        defoci = [tilt for tilt in (row["defocus_min_um"], row["defocus_max_um"]) if tilt]
+        self.assertEqual(len(defoci) == 2, self.session.folder_of(ARETOMO) is not None
+                         and os.path.exists(os.path.join(self.session.folder_of(ARETOMO), "ctftomoseries.sqlite")))
 
     def test_tells_a_story_in_the_logs(self):
         for name in ORDER:
