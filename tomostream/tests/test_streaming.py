@@ -599,8 +599,10 @@ class TestTheStateOfAProducer(InAFolder):
         self.run_db(status="launched")
         os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
         os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
-        child = subprocess.Popen(["sh", "-c", "sleep 60", "sh", self.folder, "Runs/000007_X/logs/run.db", "7"])
-        self.addCleanup(lambda: (child.kill(), child.wait()))
+        # a shell that reads: one that only calls `sleep` becomes it, and loses its arguments
+        child = subprocess.Popen(["sh", "-c", "read line", "sh", self.folder, "Runs/000007_X/logs/run.db", "7"],
+                                 stdin=subprocess.PIPE)
+        self.addCleanup(lambda: (child.kill(), child.communicate()))
         self.assertEqual(watch.producer_state(self.path("Runs", "000007_X"), 7), watch.RUNNING)
 
     def test_on_another_machine_is_believed(self):
