@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -320,6 +321,52 @@ class TestUpdates(WithProject):
             self.project.time += page._tables_pause
             page.update()
         self.assertNotEqual(self.rows()[70], before)
+
+    def test_the_page_is_never_more_than_fifteen_seconds_behind(self):
+        """A session of 200 series in virtual time: after each look of the follower the page tells all that was there before
+        the look; the browser looks every few seconds; the tables for scripts follow within their own bound."""
+        for n in range(200):
+            self.project.acquire(f"TS_{n:03d}", tilts=1)
+        page, random = self.writer(), np.random.default_rng(1)
+        page.finish()
+        behind_page, behind_tables = [], []
+        for n in range(60):
+            told = self.project.time
+            if random.random() < 0.5:
+                self.project.acquire(f"TS_{random.integers(200):03d}", tilts=2 + n % 3, seconds=0.5)
+            page.update()
+            self.assertEqual(self.read("data", "session.js")["movies"]["aligned"], page.follower.counts.aligned)
+            behind_page.append(self.project.time - self.read("data", "session.js")["updated"])
+            behind_tables.append(page._tables.stale and self.project.time - page._tables_at)
+            self.project.time = max(self.project.time, told) + report.REFRESH_SECONDS
+        with open(os.path.join(os.path.dirname(writer.__file__), "static", "app.js"), encoding="utf-8") as file:
+            browser = float(re.search(r"POLL_SECONDS = (\d+)", file.read())[1])
+        self.assertLess(max(behind_page) + report.REFRESH_SECONDS + browser, 15.0)
+        self.assertLess(max(behind_tables) + report.REFRESH_SECONDS, 15.0)
+
+    def test_a_tomogram_whose_pictures_take_long_holds_up_nothing_else(self):
+        go_on, painting = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+        paint = writer.paint
+
+        def slow(*arguments):
+            painting.set()
+            go_on.wait(60)
+            return paint(*arguments)
+
+        page = self.writer()
+        self.project.whole("TS_01")
+        with mock.patch.object(writer, "paint", slow):
+            page.update()
+            self.assertTrue(painting.wait(60))
+            self.project.acquire("TS_02", tilts=3)
+            page.update()
+            rows = self.read("data", "rows-000.js")
+            self.assertEqual([row[2] for row in rows], ["done", "acquiring"])
+            self.assertEqual(rows[0][-1], "")
+            go_on.set()
+            page.finish()
+        self.assertEqual(self.read("data", "rows-000.js")[0][-1], "v1-thumb.webp")
 
     def test_the_page_is_alive_every_few_seconds_though_nothing_happens(self):
         page = self.writer()
