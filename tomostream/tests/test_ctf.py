@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from tomostream.engine.ctf import CtfSeries, Optics, TiltSpectra, fit_series, tilt_spectra
 from tomostream.engine.ctf.picture import spectrum_picture
+from tomostream.engine.ctf.series import binning, estimate
 from tomostream.engine.ctf.spectra import SECTORS, highest_signal, usable_range
+from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.stack import TiltStack
+from tomostream.engine.recon.tomogram import TiltUse
 
 PIXEL, SIDE, AXIS = 2.7, 512, 84.0
 TILTS = np.arange(-60.0, 61.0, 10.0)
@@ -20,14 +24,16 @@ ASTIGMATISM, AZIMUTH = 600.0, math.radians(35.0)
 FLUX = 12.0
 
 
-def ctf(s: NDArray[np.float64], defocus: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The formula once more: 300 kV, Cs 2.7 mm, amplitude contrast 0.07; underfocus positive."""
+def ctf(s: NDArray[np.float64], defocus: NDArray[np.float64], shift: float = 0.0) -> NDArray[np.float64]:
+    """The formula once more: 300 kV, Cs 2.7 mm, amplitude contrast 0.07; underfocus positive; `shift` in radians."""
     volts = 300e3
     wave = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts * volts)
-    return np.sin(math.pi * wave * defocus * s - 0.5 * math.pi * 2.7e7 * wave**3 * s * s + math.asin(0.07))
+    return np.sin(math.pi * wave * defocus * s - 0.5 * math.pi * 2.7e7 * wave**3 * s * s + math.asin(0.07) + shift)
 
 
-def picture(tilt: float, defocus: float, hand: int, rings: bool, rng: np.random.Generator) -> NDArray[np.float32]:
+def picture(
+    tilt: float, defocus: float, hand: int, rings: bool, rng: np.random.Generator, shift: float = 0.0
+) -> NDArray[np.float32]:
     """Counts of a random object whose defocus changes across the axis, made of strips of constant defocus."""
     ky, kx = np.fft.fftfreq(SIDE, PIXEL)[:, None], np.fft.rfftfreq(SIDE, PIXEL)[None]
     s, direction = kx**2 + ky**2, np.arctan2(ky, kx)
@@ -39,7 +45,7 @@ def picture(tilt: float, defocus: float, hand: int, rings: bool, rng: np.random.
     image = np.zeros((SIDE, SIDE))
     for level in levels:
         here = defocus + level + ASTIGMATISM / 2 * np.cos(2 * (direction - AZIMUTH))
-        part = np.fft.irfft2(spectrum * (ctf(s, here) if rings else 1.0), s=(SIDE, SIDE))
+        part = np.fft.irfft2(spectrum * (ctf(s, here, shift) if rings else 1.0), s=(SIDE, SIDE))
         step = levels[1] - levels[0] if len(levels) > 1 else 1.0
         image += part * (np.clip(1 - np.abs(change - level) / step, 0, 1) if len(levels) > 1 else 1.0)
     image *= 0.05 / image.std()
@@ -136,6 +142,23 @@ class FitTest(unittest.TestCase):
     def test_coarse_pixels_hold_no_rings(self) -> None:
         self.assertTrue(usable_range(5.4))
         self.assertFalse(usable_range(10.0))
+
+    def test_fine_pixels_are_binned_as_far_as_the_signal_allows(self) -> None:
+        self.assertEqual([binning(pixel, 1 / 9.0) for pixel in (1.0, 1.35, 2.7, 5.4)], [3, 2, 1, 1])
+        self.assertEqual(binning(1.35, 1 / 5.0), 1)
+
+    def test_a_phase_shift_is_found_within_the_range_that_is_searched(self) -> None:
+        rng = np.random.default_rng(3)
+        tilts = np.arange(-45.0, 46.0, 15.0)
+        images = np.stack([picture(float(t), 26000.0, 1, True, rng, math.pi / 2) for t in tilts])
+        uses = [TiltUse(i, float(t), Placement(AXIS, 0.0, 0.0)) for i, t in enumerate(tilts)]
+        found = estimate(TiltStack("memory", images, PIXEL), uses, Optics(), (80.0, 40.0), PIXEL, 1, lambda *_: None)
+        series = found.series
+        if series is None:
+            self.fail(found.note)
+        self.assertAlmostEqual(math.degrees(series.tilts[0].phase_rad), 90, delta=12)
+        middle = [(t.defocus_max_A + t.defocus_min_A) / 2 for t in series.tilts]
+        self.assertAlmostEqual(float(np.median(middle)), 26000, delta=400)
 
     def test_the_fit_is_the_same_each_time(self) -> None:
         _, spectra, fit = case(22000.0, -1, True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tomostream.engine.ctf.fit import CtfSeries, fit_series
 from tomostream.engine.ctf.picture import spectrum_picture
-from tomostream.engine.ctf.spectra import Floats, Optics, TiltSpectra, highest_signal, tilt_spectra, usable_range
+from tomostream.engine.ctf.spectra import LAST, Floats, Optics, TiltSpectra, highest_signal, tilt_spectra, usable_range
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.stack import TiltStack
@@ -23,6 +23,8 @@ LEAST_TOP = 1.0 / 28.0
 # the fit goes this much further than the signal: the noise beyond holds the background in its place, and much more of
 # it would be all that the background follows
 BEYOND = 1.6
+# of the centre of an image, which is enough to see how far its signal goes, px
+CENTRE = 2048
 # phase shifts that a search tries
 PHASES = 9
 
@@ -56,15 +58,17 @@ def estimate(
         note = f"no CTF: at {pixel_A:.3g} A/px the images hold no Thon rings"
         return CtfResult(None, None, note)
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
-    top = highest_signal([stack.section(tilt.section) for tilt in middle], pixel_A, threads)
+    top = highest_signal([_centre(stack.section(tilt.section)) for tilt in middle], pixel_A, threads)
     if top < LEAST_TOP:
         where = f"beyond {1 / top:.0f} A " if top > 0 else ""
         return CtfResult(None, None, f"no CTF: {where}the images hold noise alone")
+    factor = binning(pixel_A, top)
     spectra = []
     for index, tilt in enumerate(tilts):
         progress("spectra for the CTF", index / len(tilts))
-        raw = stack.section(tilt.section)
-        spectra.append(tilt_spectra(raw, tilt.tilt_deg, tilt.placement.rot_deg, pixel_A, threads, BEYOND * top))
+        raw = _binned(stack.section(tilt.section), factor)
+        axis = tilt.placement.rot_deg
+        spectra.append(tilt_spectra(raw, tilt.tilt_deg, axis, pixel_A * factor, threads, BEYOND * top))
     series, phase = _best_phase(spectra, optics, phase_search_deg, top)
     if not series.found:
         return CtfResult(None, None, f"no CTF: {series.note}")
@@ -94,3 +98,26 @@ def _best_phase(
     step = 0.5 * (gains[best - 1] - gains[best + 1]) / bend if bend < 0 else 0.0
     phase = float(trials[best] + step * (trials[1] - trials[0]))
     return max((fit(phase), phase), (fits[best], float(trials[best])), key=lambda found: found[0].gain)
+
+
+def binning(pixel_A: float, top: float) -> int:
+    """Binning at which images still hold all of the range that is fitted, but for the outermost noise."""
+    return max(1, int(LAST / (pixel_A * 0.5 * (1 + BEYOND) * top)))
+
+
+def _binned(image: Floats, factor: int) -> Floats:
+    """Means of `factor` x `factor` pixels. What they fold back is noise: beyond the new range there is no signal."""
+    if factor == 1:
+        return image
+    ny, nx = (n // factor for n in image.shape)
+    total = np.zeros((ny, nx), np.float32)
+    for y in range(factor):
+        for x in range(factor):
+            total += image[y : ny * factor : factor, x : nx * factor : factor]
+    return total / np.float32(factor**2)
+
+
+def _centre(image: Floats) -> Floats:
+    """The middle of an image, at most 2048 px wide and high."""
+    y, x = (max(0, (n - CENTRE) // 2) for n in image.shape)
+    return image[y : y + CENTRE, x : x + CENTRE]

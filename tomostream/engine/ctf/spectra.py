@@ -24,7 +24,7 @@ _LOWEST = 1.0 / 45.0  # 1/A: below, the envelope of the specimen is steeper than
 _HIGHEST = 1.0 / 4.5
 _BINS = 256
 # share of the sampling frequency beyond which nothing is looked at
-_END = 0.47
+LAST = 0.47
 # 1/A: up to here usual specimens have signal, so that noise alone can only be met beyond
 _NOISE_FROM = 1.0 / 9.0
 # share of the noise's power below which the specimen's does not count
@@ -104,7 +104,7 @@ def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
     ky = np.fft.fftfreq(tile, pixel_A)[:, None]
     kx = np.fft.rfftfreq(tile, pixel_A)[None]
     s = ky**2 + kx**2
-    top = min(_HIGHEST, _END / pixel_A, top_A) ** 2
+    top = min(_HIGHEST, LAST / pixel_A, top_A) ** 2
     low = _LOWEST**2
     width = (top - low) / _BINS
     place = np.floor((s - low) / width).astype(np.int64)
@@ -128,7 +128,7 @@ def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
 
 def usable_range(pixel_A: float) -> bool:
     """Whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
-    return _END / pixel_A > 2.6 * _LOWEST
+    return LAST / pixel_A > 2.6 * _LOWEST
 
 
 def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -> float:
@@ -137,9 +137,9 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
     Noise is what a straight line through the logarithm of the power beyond 60 % of the range (and 9 A) says. Where the
     pixels are too coarse to reach that, it is the end of the range.
     """
-    first = max(120, math.ceil(200 * _NOISE_FROM * pixel_A / _END))
+    first = max(120, math.ceil(200 * _NOISE_FROM * pixel_A / LAST))
     if first > 160:
-        return _END / pixel_A
+        return LAST / pixel_A
     power, tile = None, 0
     for image in images:
         tile = _tile(image, pixel_A)
@@ -148,7 +148,7 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
     if power is None:
         return 0.0
     k = np.hypot(np.fft.fftfreq(tile, pixel_A)[:, None], np.fft.rfftfreq(tile, pixel_A)[None])
-    end = _END / pixel_A
+    end = LAST / pixel_A
     place = np.minimum((k / end * 200).astype(int), 200)
     count = np.maximum(np.bincount(place[1:, 1:].ravel(), minlength=201), 1)
     radial = np.log(np.maximum(np.bincount(place[1:, 1:].ravel(), power[1:, 1:].ravel(), 201) / count, 1e-12))[:200]
