@@ -58,9 +58,10 @@ def _worst(entry: Entry, name: str, digits: int) -> float | None:
     return None if tilt is None else round(getattr(tilt, name), digits)
 
 
-def _most_drift(entry: Entry) -> float | None:
-    drifts = [tilt.drift_px for tilt in entry.facts.tilts if tilt.drift_px is not None]
-    return round(max(drifts), 2) if drifts else None
+def _most(entry: Entry, name: str, digits: int) -> float | None:
+    """The largest value of all tilts."""
+    values = [value for tilt in entry.facts.tilts if (value := getattr(tilt, name)) is not None]
+    return round(max(values), digits) if values else None
 
 
 COLUMNS = (
@@ -86,12 +87,16 @@ COLUMNS = (
            lambda entry: _worst(entry, "angle_deg", 2)),
     Column("worst_sigma_px", "px", "standard deviation of its shift, raw pixels",
            lambda entry: _worst(entry, "sigma_px", 3)),
+    Column("max_residual_px", "px", "largest distance of a tilt from where the other tilts let expect it, raw pixels",
+           lambda entry: _most(entry, "residual_px", 3)),
+    Column("target_defocus_um", "um", "what the microscope was set to (TargetDefocus of the mdoc)",
+           _fact("target_defocus_um", 3)),
     Column("defocus_min_um", "um", "least defocus of its tilts, underfocus positive",
            lambda entry: round(min(_defoci(entry)), 3) if _defoci(entry) else None),
     Column("defocus_max_um", "um", "largest defocus of its tilts",
            lambda entry: round(max(_defoci(entry)), 3) if _defoci(entry) else None),
     Column("max_drift_px", "px", "largest drift of its movies: length of the frames' path, pixels of the movie",
-           _most_drift),
+           lambda entry: _most(entry, "drift_px", 2)),
     Column("last_movie", "time", "when its last movie was on disk (UTC; in session.json seconds since the epoch)",
            _time("last_movie")),
     Column("composed", "time", "when its tilt series was ready", _time("composed")),

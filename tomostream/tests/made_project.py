@@ -63,7 +63,7 @@ class MadeProject:
         self.time += 1
         stem = self.extra(COMPOSE, series if version == 1 else f"{series}-v{version}")
         tilts = [{"movie": movie, "micrograph": "", "angle": angle, "order": order, "dose": 3.0,
-                  "prior_dose": 3.0 * (order - 1)}
+                  "prior_dose": 3.0 * (order - 1), "target_defocus": 3.5}
                  for order, (movie, angle) in enumerate(zip(self.movies(series), self.angles, strict=True), start=1)]
         if image_files:
             with open(f"{stem}.json", "w", encoding="utf-8") as file:

@@ -105,7 +105,7 @@ class TestTheProgram(InAFolder):
     @given(st.integers(1, 12000), st.integers(1, 12000))
     def test_large_images_become_small_ones_and_small_ones_are_left_as_they_are(self, width, height):
         binning = program.binning_of(width, height)
-        self.assertTrue(binning == 1 and max(width, height) <= 577 or binning == 16
+        self.assertTrue((binning == 1 and max(width, height) <= 577) or binning == 16
                         or 300 <= max(width, height) / binning <= 500, binning)
 
     def test_binning_is_a_mean(self):

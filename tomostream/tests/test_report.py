@@ -67,7 +67,8 @@ class TestWhatIsWritten(WithProject):
         row, = self.rows()
         expected = {"series_id": "TS_01", "state": "done", "tilts_used": "5", "tilts_expected": "5", "dose_e_A2": "15.0",
                     "tilt_axis_deg": "85.0", "tilt_offset_deg": "1.5", "thickness_A": "1500.0", "quality": "0.9",
-                    "worst_tilt_deg": "-40.0", "worst_sigma_px": "0.5", "defocus_min_um": "3.0", "max_drift_px": "2.0",
+                    "worst_tilt_deg": "-40.0", "worst_sigma_px": "0.5", "defocus_min_um": "3.0", "max_residual_px": "0.2",
+                    "target_defocus_um": "3.5", "max_drift_px": "2.0",
                     "latency_s": "32.0", "pixel_size_A": "4.0", "alarms": "", "version": "1"}
         self.assertEqual({name: row[name] for name in expected}, expected)
         self.assertEqual(row["last_movie"], "2027-01-15T08:04:59Z")

@@ -3,7 +3,7 @@
 // scripts but not fetch files. Whatever comes from the session is put in as text, never as HTML.
 "use strict";
 (() => {
-  const POLL_SECONDS = 5, STALE_SECONDS = 45, FIRST_ROWS = 120;
+  const POLL_SECONDS = 5, STALE_SECONDS = 45, FIRST_ROWS = 120, MOST_ALARMS = 6;
   const STATES = ["acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed"];
   const state = { session: null, rows: [], revisions: [], byId: new Map(), series: new Map(), sort: ["last", -1], filter: "", only: "",
     shown: FIRST_ROWS, loaded: 0, place: "" };
@@ -149,15 +149,18 @@
   }
   function alarmLines() {
     const session = state.session;
-    const lines = session.alarms.map(alarm => h("div", { class: "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
+    const lines = Object.entries(session.protocols).filter(([, what]) => what === "dead").map(([name]) => h("div", { class: "alarm", role: "alert" },
+      h("b", {}, name + " is dead"), h("span", {}, "its process is gone; continue it in Scipion, or with: tomostream resume")));
+    lines.push(...session.alarms.map(alarm => h("div", { class: "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
       h("span", {}, alarm.text), h("span", { class: "muted small" }, (alarm.count > 1 ? alarm.count + " times, " : "") + "since " + clock(alarm.since)),
-      alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item))));
-    for (const [name, what] of Object.entries(session.protocols))
-      if (what === "dead") lines.push(h("div", { class: "alarm", role: "alert" }, h("b", {}, name + " is dead"),
-        h("span", {}, "its process is gone; continue it in Scipion, or with: tomostream resume")));
+      alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item)))));
     for (const [name, reason] of Object.entries(session.waiting))
       lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
     if (session.trouble) lines.push(h("div", { class: "alarm" }, h("b", {}, "Alarms are not sent"), h("span", {}, session.trouble)));
+    if (lines.length > MOST_ALARMS) {
+      const more = lines.splice(MOST_ALARMS - 1);
+      lines.push(h("div", { class: "alarm more" }, h("span", {}, "and " + more.length + " more: " + more.map(line => line.querySelector("b").textContent).join(", "))));
+    }
     return lines;
   }
   function legend(pairs) {
