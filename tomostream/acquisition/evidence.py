@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -28,6 +28,7 @@ RULES = {
     "successor": "another series was started since, and is not interleaved with this one",
     "left_behind": "the series interleaved with this one were exposed twice since, and it was not",
     "whole": "the file was written at once, after the last tilt, as Tomo5 does",
+    "closed": "no more micrographs will come, and files list all that are there",
     "open_section": "a file caught half-written is not complete",
     "interleaved": "the time for the next tilt counts from the last tilt of any series interleaved with this one",
     "queue": "a micrograph is late only when later ones overtook it, or when the producer fell still",
@@ -38,7 +39,8 @@ RULES = {
     "late": "a late tilt or micrograph recomposes the series",
 }
 
-#: Seconds after a successor started, or a file was written at once: what a file server may take to show a change.
+#: Seconds after a successor started, the input was closed, or a file was written at once: what a file server may take to show
+#: a change.
 SETTLE = 20.0
 SETTLE_WHOLE = 10.0
 
@@ -100,6 +102,8 @@ class Evidence:
         self.production = Production()
         self.recent: dict[int, Series] = {}
         self.started = math.inf
+        self.closed_at: float | None = None
+        self.all_listed: Callable[[], bool] = lambda: False
 
     def on(self, rule: str) -> bool:
         """Tell whether a rule is switched on."""
@@ -137,6 +141,8 @@ class Evidence:
         if series.over_since is not None and self.on("successor"):
             yield (max(series.over_since, last) + SETTLE,
                    f"another series ({series.successor}) was started after its last tilt")
+        if self.closed_at is not None and self.on("closed") and self.all_listed():
+            yield max(self.closed_at, last) + SETTLE, "no more micrographs will come, and the mdoc files list all that are there"
         if self.on("left_behind") and self._left_behind(series):
             yield now, "the series interleaved with it went on without it"
         if series.came_whole and self.on("whole"):

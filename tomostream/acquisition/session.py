@@ -89,6 +89,7 @@ class Session:
         self._excluded: dict[str, Mapping[str, str]] = {}
         self._frame_parts: dict[tuple[str, str], tuple[str, MdocFacts]] = {}
         self._unlisted: dict[str, None] = {}
+        self._evidence.all_listed = lambda: not self._unlisted
         self._nameless: dict[str, set[str]] | None = None
         self._acquiring: dict[int, Series] = {}
         self._pending: dict[int, Series] = {}
@@ -326,7 +327,7 @@ class Session:
 
     def _on_closed(self, event: InputClosed, decisions: list[Decision]) -> None:
         if self._closed_at is None:
-            self._closed_at = self._now
+            self._closed_at = self._evidence.closed_at = self._now
             for series in list(self._pending.values()):
                 self._schedule(series, self._now)
 

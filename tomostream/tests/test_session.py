@@ -616,6 +616,24 @@ class TestSessionEnds(unittest.TestCase):
         self.assertEqual([type(each) for _, each in player.decided], [Compose, EndSession])
         self.assertEqual(len(player.composed[0][1].tilts), COUNT)
 
+    def test_a_series_that_was_broken_off_does_not_wait_for_tilts_after_the_input_closed(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X")[:5])
+        player.feed(InputClosed(last + 11.0))
+        player.wait()
+        self.assertEqual(player.composed[0][0], last + 11.0 + 20.0)
+        self.assertEqual(len(player.composed[0][1].tilts), 5)
+
+    def test_while_a_micrograph_is_listed_nowhere_the_file_may_still_grow_after_the_input_closed(self) -> None:
+        player = Player()
+        last = player.acquire("X", tilts("X")[:5])
+        player.feed(MicrographReady(key(tilts("X")[5]), last + 10.5), InputClosed(last + 11.0))
+        player.wait(last + 60.0)
+        self.assertEqual(player.composed, [])
+        player.feed(MdocRead(mdoc("X", tilts("X")[:6]), last + 60.0))
+        player.wait()
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [6])
+
     def test_an_mdoc_written_after_the_input_closed_is_waited_for(self) -> None:
         player = Player()
         player.feed(*(MicrographReady(key(each), 1.0 * k) for k, each in enumerate(tilts("X"))), InputClosed(30.0))
