@@ -20,6 +20,7 @@ from tomostream.acquisition import events, preview
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie, pixel_size_doubt
 from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
 from tomostream.decisions import exclusions
 from tomostream.decisions.exclusions import Exclusions
@@ -449,7 +450,7 @@ def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
     acquisition.setTiltAxisAngle(record.tilt_axis)
     acquisition.setAngleMin(min(angles))
     acquisition.setAngleMax(max(angles))
-    acquisition.setStep(round((max(angles) - min(angles)) / max(1, len(angles) - 1), 2))
+    acquisition.setStep(round(step_of(sorted(angles)) or 0.0, 2))       # the usual one, whatever tilts are missing
     doses = [tilt.dose for tilt in record.tilts]
     priors = [tilt.prior_dose for tilt in record.tilts]
     known = None not in doses

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the compose protocol tells Scipion of a series, without a project."""
+
+from __future__ import annotations
+
+import unittest
+
+from pyworkflow.config import Config
+
+Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
+
+from pwem.objects import Acquisition  # noqa: E402
+
+from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
+from tomostream.protocols.stacks import SeriesRecord, TiltRecord  # noqa: E402
+
+
+def record(angles: list[float], dose: float | None = 3.0) -> SeriesRecord:
+    """A series of which the first tilts were acquired last: the prior dose falls with the angle."""
+    tilts = tuple(TiltRecord(f"m{n}", f"m{n}.mrc", angle, len(angles) - n, dose, "", 3.0 * (len(angles) - 1 - n), "", None, 1)
+                  for n, angle in enumerate(angles))
+    return SeriesRecord("TS_1", "TS_1", 1, tilts, (), 85.0, "title", None, "", (), (), ())
+
+
+class TestTheAcquisitionOfASeries(unittest.TestCase):
+    def setUp(self):
+        self.micrographs = Acquisition(voltage=200.0, magnification=50000.0, sphericalAberration=2.0, amplitudeContrast=0.07)
+
+    def test_has_the_step_of_the_microscope_whatever_tilts_are_missing(self):
+        angles = [-9.0, -6.01, -3.0, 6.0, 9.02]     # 0 and 3 were lost
+        self.assertAlmostEqual(series_acquisition(record(angles), self.micrographs).getStep(), 3.0, delta=0.03)
+        self.assertEqual(series_acquisition(record([4.0]), self.micrographs).getStep(), 0.0)
+
+    def test_has_the_dose_before_the_first_and_after_the_last_exposure(self):
+        made = series_acquisition(record([-3.0, 0.0, 3.0]), self.micrographs)
+        self.assertEqual((made.getDoseInitial(), made.getAccumDose(), made.getDosePerFrame()), (0.0, 9.0, 3.0))
+        unknown = series_acquisition(record([-3.0, 0.0, 3.0], dose=None), self.micrographs)
+        self.assertIsNone(unknown.getAccumDose())
+        self.assertIsNone(unknown.getDosePerFrame())
+
+    def test_has_the_range_the_axis_and_the_optics(self):
+        made = series_acquisition(record([-3.0, 0.0, 6.0]), self.micrographs)
+        self.assertEqual((made.getAngleMin(), made.getAngleMax(), made.getTiltAxisAngle()), (-3.0, 6.0, 85.0))
+        self.assertEqual((made.getVoltage(), made.getSphericalAberration(), made.getAmplitudeContrast()), (200.0, 2.0, 0.07))
+
+
+if __name__ == "__main__":
+    unittest.main()
