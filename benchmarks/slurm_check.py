@@ -3,8 +3,10 @@
 
     make test-slurm         (as root on Debian: installs slurm-wlm and munge, then runs this)
 
-Starts munge and SLURM in a folder of its own, simulates an acquisition, runs it with `tomostream run --queue`, cancels one
-MotionCor job and kills another's program while they run, and prints what became of each movie and series.
+Starts munge and SLURM in a folder of its own, simulates an acquisition and runs it with `tomostream run --queue`. One MotionCor
+job is cancelled, the program of another is killed, that of a third hangs until the time limit of the template (1 minute) ends
+the job, and again when it is tried once more. Printed: what became of each movie and series, and how long after its file was
+there an item was registered, which is what looking at the queue costs. Takes some 5 minutes, of which 3 are the time limits.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
 SchedulerParameters=sched_interval=2
+KillWait=3
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=tomo Nodes={host} Default=YES MaxTime=10 State=UP
 """
@@ -55,7 +58,7 @@ SUBMIT_TEMPLATE = #!/bin/bash
     #SBATCH -o %_(JOB_LOGS)s.out
     #SBATCH -e %_(JOB_LOGS)s.err
     #SBATCH -n 1
-    #SBATCH -t 5
+    #SBATCH -t 1
     %_(JOB_COMMAND)s
 CANCEL_COMMAND = scancel %_(JOB_ID)s
 CHECK_COMMAND = squeue -h -j %_(JOB_ID)s
@@ -112,26 +115,62 @@ class Slurm:
 
 
 class Saboteur(threading.Thread):
-    """Cancels the first MotionCor job that is seen running, and kills the program of the second."""
+    """Does three things to the MotionCor jobs of the session, as they come: cancels the first, kills the program of the second,
+    and stops that of the third whenever it runs, so that it runs out of time, twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         super().__init__(daemon=True)
+        self.folder = folder
         self.stop = threading.Event()
         self.deeds: list[str] = []
+        self.hanging = ""
+        self._touched: set[str] = set()
+        self._stopped: set[int] = set()
 
     def run(self) -> None:
-        touched: set[str] = set()
-        while not self.stop.wait(0.2) and len(self.deeds) < 2:
-            for line in sh("squeue", "-h", "-t", "R", "-o", "%i %j").stdout.splitlines():
-                job = line.split()[0]
-                if job in touched:
-                    continue
-                touched.add(job)
-                if not self.deeds:
-                    if sh("scancel", job).returncode == 0:
-                        self.deeds.append(f"job {job} was cancelled")
-                elif sh("pkill", "-9", "-f", "tomostream-motioncor").returncode == 0:
-                    self.deeds.append("the programs that ran were killed with signal 9")
+        while not self.stop.wait(0.2):
+            for pid, movie in self._programs():
+                if movie == self.hanging and pid not in self._stopped:
+                    self._stopped.add(pid)
+                    os.kill(pid, signal.SIGSTOP)
+                    self.deeds.append(f"the program of {movie} was made to hang")
+                elif movie not in self._touched and len(self._touched) < 3:
+                    self._touched.add(movie)
+                    self._do(len(self._touched), pid, movie)
+
+    def _do(self, number: int, pid: int, movie: str) -> None:
+        if number == 1:
+            job = self._environment(pid).get("SLURM_JOB_ID", "")
+            if sh("scancel", job).returncode == 0:
+                self.deeds.append(f"the job of {movie} was cancelled")
+        elif number == 2:
+            os.kill(pid, signal.SIGKILL)
+            self.deeds.append(f"the program of {movie} was killed with signal 9")
+        else:
+            self.hanging = movie
+
+    def _programs(self) -> list[tuple[int, str]]:
+        """The MotionCor programs of this session that run: (process id, movie)."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+                    words = file.read().split("\0")
+                place = os.readlink(f"/proc/{pid}/cwd")
+            except OSError:
+                continue
+            movie = next((os.path.basename(word) for word in words if word.endswith(".tif")), "")
+            if movie and "-OutMrc" in words and place.startswith(self.folder):
+                found.append((int(pid), movie))
+        return found
+
+    @staticmethod
+    def _environment(pid: int) -> dict[str, str]:
+        try:
+            with open(f"/proc/{pid}/environ", encoding="utf-8", errors="replace") as file:
+                return dict(word.partition("=")[::2] for word in file.read().split("\0"))
+        except OSError:
+            return {}
 
 
 def main() -> int:
@@ -143,7 +182,7 @@ def main() -> int:
         return 2
     folder = tempfile.mkdtemp(prefix="tomostream-slurm-")
     slurm = Slurm(folder)
-    saboteur = Saboteur()
+    saboteur = Saboteur(folder)
     try:
         return session(folder, options.tilts, saboteur)
     finally:
@@ -161,13 +200,13 @@ def session(folder: str, tilts: int, saboteur: Saboteur) -> int:
     command = [sys.executable, "-m", "tomostream.cli"]
     acquisition = os.path.join(folder, "acquisition")
     subprocess.run([*command, "simulate", acquisition, "--quiet", "--series", "1", "--tilts", str(tilts), "--frames", "4",
-                    "--size", "512", "--pixel-size", "8", "--tilt-step", "6", "--interval", "0"], check=True)
+                    "--size", "256", "--pixel-size", "16", "--tilt-step", "6", "--interval", "0"], check=True)
     saboteur.start()
     status_file = os.path.join(folder, "status.json")
     result = subprocess.run([*command, "run", os.path.join(folder, "project"), "--movies", os.path.join(acquisition, "frames"),
                              "--mdocs", os.path.join(acquisition, "mdocs"), "--engine", "cpu", "--queue", "tomo", "--timeout",
                              "15", "--json", status_file, "--set", f"compose.expectedTilts={tilts}", "--set",
-                             "aretomo.tomoThickness=200", "--set", "aretomo.alignZ=150", "--set", "aretomo.binFactor=2"],
+                             "aretomo.tomoThickness=100", "--set", "aretomo.alignZ=75", "--set", "aretomo.binFactor=2"],
                             env=environment, check=False)
     return report(status_file, os.path.join(folder, "project"), saboteur, result.returncode, tilts)
 
@@ -180,16 +219,34 @@ def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts:
         status = json.load(file)
     following = ProjectStatus(project)
     following.update()
-    retried = [f"{entry.item}: {entry.reason}" for name in (MOTIONCOR, ARETOMO)
-               for entry in ledger.read(ledger.path_in(following.folders[name])) if entry.event == ledger.RETRIED]
+    entries = [entry for name in (MOTIONCOR, ARETOMO) for entry in ledger.read(ledger.path_in(following.folders[name]))]
+    retried, failed = ([entry for entry in entries if entry.event == event] for event in (ledger.RETRIED, ledger.FAILED))
     print("\nWhat was done to the jobs:", *saboteur.deeds or ["nothing"], sep="\n  ")
-    print("What was tried again:", *retried or ["nothing"], sep="\n  ")
+    for title, told in (("What was tried again:", retried), ("What failed:", failed)):
+        print(title, *[f"{entry.item}: {entry.reason}" for entry in told] or ["nothing"], sep="\n  ")
     print("Counts:", json.dumps(status["counts"]))
     jobs = sum(name.endswith(".job") for root, _, names in os.walk(os.path.join(project, "Runs")) for name in names)
+    waits = sorted(waiting_times(project, entries))
+    print(f"From an item's file to its registration: median {waits[len(waits) // 2]:.1f} s, at most {waits[-1]:.1f} s")
     print(f"Jobs submitted: {jobs}; exit status of the session: {code}")
-    good = code == 0 and status["counts"]["movies"]["aligned"] == tilts and len(saboteur.deeds) == 2 and len(retried) >= 1
+    hung = [entry.item for entry in failed]
+    limited = any("TIME LIMIT" in entry.reason for entry in failed)
+    good = (code == 1 and limited and status["counts"]["movies"]["aligned"] == tilts - 1 and hung == [saboteur.hanging]
+            and len(retried) >= 3 and jobs >= tilts + 4 and waits[-1] <= 5.0)
     print("1 passed, 0 failed" if good else "0 passed, 1 failed")
     return 0 if good else 1
+
+
+def waiting_times(project: str, entries: list) -> list[float]:
+    """Seconds from the time at which a program wrote its file to the line that says that the item is registered."""
+    from tomostream import ledger
+
+    waits = []
+    for entry in entries:
+        path = entry.evidence.get("file") or entry.evidence.get("tomogram")
+        if entry.event in (ledger.ALIGNED, ledger.RECONSTRUCTED) and path:
+            waits.append(entry.time - os.path.getmtime(os.path.join(project, str(path))))
+    return waits
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,6 +29,14 @@ from pyworkflow.utils import process
 QUEUE_POLL_SECONDS = 3.0
 #: How many programs one GPU may run at the same time, over all protocols of this machine.
 PROGRAMS_PER_GPU = "TOMOSTREAM_PROGRAMS_PER_GPU"
+
+
+#: What SLURM, PBS, Grid Engine and LSF write when they end a job: time, memory, or somebody's wish.
+_ENDED_BY_QUEUE = re.compile(r"TIME LIMIT|CANCELLED AT|PREEMPTION|OOM.?KILL|OUT.OF.MEMORY|walltime .*exceeded|TERM_\w+", re.I)
+
+
+class JobEnded(Exception):
+    """The queue ended a job before its program was done; the words are the queue's."""
 
 
 class GpuSlots:
@@ -257,7 +266,14 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
     upstream writes run.db from the step's thread."""
 
     def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
-        job = self._submit_job(programName, params, numberOfMpi, env, cwd)
+        """Submit a job and wait until the queue no longer knows it.
+
+        Raises
+        ------
+        JobEnded : the queue says that it ended the job before the program was done.
+        RuntimeError : the queue refused the job.
+        """
+        job, logs = self._submit_job(programName, params, numberOfMpi, env, cwd)
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
         try:
@@ -265,8 +281,12 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
                 wait.wait(QUEUE_POLL_SECONDS)
         finally:
             self.protocol.jobs_changed(ended=job)
+        said = words_of_queue(logs)
+        if said:
+            raise JobEnded(f"the queue ended job {job}: {said}")
 
     def _submit_job(self, program, params, mpi, env, cwd):
+        """Submit; return the job's number, and the path of its own logs without their endings."""
         step = threading.current_thread().thId
         submit = dict(self.hostConfig.getQueuesDefault())
         submit.update(self.submitDict)
@@ -280,4 +300,17 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         job, error = _submit(self.hostConfig, submit, cwd, env)
         if job is None or job == UNKNOWN_JOBID:
             raise RuntimeError(f"The queue refused the job. {error or ''}".strip())
-        return job
+        return job, submit["JOB_LOGS"]
+
+
+def words_of_queue(logs: str) -> str:
+    """What a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
+    for ending in (".err", ".out"):
+        try:
+            with open(f"{logs}{ending}", encoding="utf-8", errors="replace") as file:
+                said = [line.strip() for line in file if _ENDED_BY_QUEUE.search(line)]
+        except OSError:
+            continue
+        if said:
+            return said[-1][:200]
+    return ""

@@ -35,7 +35,7 @@ from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream import ledger, versions
 from tomostream.streaming import watch
-from tomostream.streaming.executor import EventLoop
+from tomostream.streaming.executor import EventLoop, JobEnded
 from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
 from tomostream.streaming.values import convert
@@ -455,6 +455,8 @@ class StreamingProtocol(ProtStreamingBase):
         status = ""
         try:
             self.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
+        except JobEnded as error:
+            return str(error)
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"
         return last_words(log) or status
