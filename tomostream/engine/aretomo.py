@@ -50,7 +50,8 @@ KNOWN = flags(
     Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
          "as 0.01). Second value: below 0 not refined, else refined"),
-    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="not used: the thickness is measured"),
+    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
+         "beside this one"),
     Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
          "the offset, where it is known"),
@@ -269,6 +270,9 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
     except AlignmentError as error:
         raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
     solution = solutions.of_alignment(alignment, mode > 0, offset)
+    if arguments.given("-AlignZ"):
+        given_A = arguments.integer("-AlignZ") * data.pixel_size_A
+        log.say(f"-AlignZ ({given_A:.0f} A) is not used: the thickness was measured as {alignment.thickness_A:.0f} A")
     log.say(
         f"aligned {len(solution.used)} of {data.stack.sections} tilts: axis {alignment.tilt_axis_deg:.2f} deg, "
         f"tilt offset {alignment.tilt_offset_deg + offset:.2f} deg, thickness {alignment.thickness_A:.0f} A, "

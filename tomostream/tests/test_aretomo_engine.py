@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine import aretomo
+from tomostream.engine.align import Alignment, AlignOptions, TiltResult
 from tomostream.engine.ctf import CtfSeries, CtfTilt
 from tomostream.engine.ctf.series import CtfResult
 from tomostream.engine.output import HEADER_BYTES, mrc_header
@@ -114,6 +115,79 @@ class InFolder(unittest.TestCase):
 
     def left(self) -> list[str]:
         return sorted(os.listdir(self.out))
+
+
+class AlignmentFlagsTest(InFolder):
+    """What the flags ask of the alignment, and what becomes of its answer; the alignment itself is a stand-in here."""
+
+    def asked(self, *words: object) -> tuple[AlignOptions, Array, str]:
+        """The options and angles that the alignment is called with, and what the program says."""
+        calls: list[tuple[AlignOptions, Array]] = []
+
+        def answer(stack: Array, angles: Array, options: AlignOptions, say: object, orders: object) -> Alignment:
+            calls.append((options, np.asarray(angles)))
+            tilts = tuple(
+                TiltResult(i, float(a), i != 3, "" if i != 3 else "dark: 9 %", 0.0, 0.0, AXIS, (0.1, 0.1) if i != 3 else None)
+                for i, a in enumerate(angles)
+            )
+            return Alignment(tilts, AXIS, 1.5, 480.0, 1.0, "trust")
+
+        source = write_mrc(self.path("TS_1.mrcs"), series()[0])
+        with mock.patch("tomostream.engine.align.align_series", answer):
+            status, out, err = self.run_it(
+                "-InMrc", source, "-OutMrc", self.path("out", "TS_1.mrc"), "-AngFile", self.angle_file(), "-VolZ", 40,
+                "-OutBin", 4, "-Wbp", 1, *words,
+            )  # fmt: skip
+        self.assertEqual((status, err), (0, ""), out)
+        return *calls[0], out
+
+    def written(self) -> list[float]:
+        """Tilt angles in the alignment file."""
+        return [row.tilt_deg for row in files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text()).rows]
+
+    def test_a_tilt_axis_is_refined_unless_its_second_value_is_below_0(self) -> None:
+        self.assertEqual(self.what(("-TiltAxis", 84.7, 1)), (84.7, True, False))
+        self.assertEqual(self.what(("-TiltAxis", -84.7)), (-84.7, True, False))
+        self.assertEqual(self.what(("-TiltAxis", 84.7, -1)), (84.7, False, False))
+
+    def test_a_tilt_axis_of_0_or_none_is_searched_all_around(self) -> None:
+        self.assertTrue(self.what(("-TiltAxis", 0, 1))[2])
+        self.assertTrue(self.what(())[2])
+        self.assertFalse(self.what(("-TiltAxis", 0.01, 1))[2])
+
+    def what(self, words: tuple[object, ...]) -> tuple[float, bool, bool]:
+        options = self.asked(*words)[0]
+        return options.tilt_axis_deg, options.refine_axis, options.full_axis_search
+
+    def test_tilt_cor_below_0_measures_no_offset(self) -> None:
+        self.assertEqual(self.asked("-TiltCor", -1)[0].tilt_cor, -1)
+
+    def test_tilt_cor_0_leaves_the_angles_of_the_reconstruction_alone(self) -> None:
+        self.assertEqual(self.asked("-TiltCor", 0)[0].tilt_cor, 0)
+        self.assertAlmostEqual(self.written()[0], -54.0)
+
+    def test_tilt_cor_1_gives_the_measured_offset_to_the_reconstruction(self) -> None:
+        self.assertEqual(self.asked("-TiltCor", 1)[0].tilt_cor, 1)
+        self.assertAlmostEqual(self.written()[0], -52.5)
+
+    def test_a_given_offset_goes_into_the_angles_and_is_not_measured(self) -> None:
+        options, angles, _ = self.asked("-TiltCor", 1, 5.0)
+        self.assertEqual(options.tilt_cor, -1)
+        np.testing.assert_allclose(angles, ANGLES + 5.0, atol=0.01)
+
+    def test_the_tolerance_for_dark_images_is_handed_on_and_what_is_left_out_is_listed(self) -> None:
+        self.assertEqual(self.asked("-DarkTol", 0.2)[0].dark_tol, 0.2)
+        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        self.assertEqual([dark.section for dark in aln.dark], [3])
+
+    def test_a_given_thickness_is_told_beside_the_measured_one(self) -> None:
+        self.assertIn("-AlignZ (960 A) is not used: the thickness was measured as 480 A", self.asked("-AlignZ", 80)[2])
+
+    def test_regions_and_patches_are_refused_in_words(self) -> None:
+        out = self.asked("-Roi", 10, 10, "-RoiFile", "points.txt", "-Patch", 4, 4)[2]
+        self.assertIn("warning: -Roi 10 10 is ignored", out)
+        self.assertIn("warning: -RoiFile points.txt is ignored", out)
+        self.assertIn("warning: -Patch 4 4 is ignored", out)
 
 
 class AlignedRunTest(InFolder):

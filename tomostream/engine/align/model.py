@@ -27,9 +27,8 @@ class AlignOptions:
     `pixel_size_A` is that of the stack. `tilt_axis_deg` is the start value; with `refine_axis` it is refined, with
     `full_axis_search` it is ignored and searched in [-90, 90). `tilt_cor` is AreTomo's -TiltCor: -1 leaves the tilt
     angles as they are, 0 and 1 measure a tilt offset (the specimen's own tilt) and use it in the alignment; whether the
-    reconstruction uses it is the caller's affair. The thickness is
-    always measured; `thickness_A` takes no part, since a start that is too thin would not be left again.
-    `dark_tol`: an image whose mean is below this fraction of what its tilt angle lets expect is dark.
+    reconstruction uses it is the caller's affair. The thickness is always measured. `dark_tol`: an image whose mean is
+    below this fraction of what its tilt angle lets expect is dark.
     """
 
     pixel_size_A: float
@@ -37,7 +36,6 @@ class AlignOptions:
     refine_axis: bool = True
     full_axis_search: bool = False
     tilt_cor: int = 0
-    thickness_A: float | None = None
     dark_tol: float = 0.7
     threads: int = 1
 
@@ -48,9 +46,10 @@ class TiltResult:
 
     `tx`, `ty` in pixels of the input stack and `rot_deg` as in the module's conventions. `reason` says why a tilt is
     not used ("" when it is). `sigma_px` is the standard deviation of (x, y) in the aligned frame, in pixels of the
-    input stack, from the Fisher matrix, relative to the other tilts: what a shift of the specimen in X, Y and Z does
-    is taken out; None for a tilt that is not used. `residual_px` is how far from its place the tilt fits best to what all
-    others let expect of it, in pixels of the input stack; None where it does not stand out of the noise.
+    input stack, from quarters of the field and the Fisher matrix (`quality.standard_deviations`), relative to the other
+    tilts: what a shift of the specimen in X, Y and Z does is taken out; None for a tilt that is not used. `residual_px`
+    is how far from its place the tilt fits best to what all others let expect of it, in pixels of the input stack; None
+    where it does not stand out of the noise.
     """
 
     section: int

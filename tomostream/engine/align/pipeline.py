@@ -16,6 +16,7 @@ from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.projection import Sweep, default_share, sweep
 from tomostream.engine.align.spectra import Band, cut_band, cut_quarters
 
+THICKNESSES_A = (200.0, 8000.0)  # from a bare layer of proteins to what hardly an electron crosses
 STARTS = 4  # tilts to start from that are tried
 Say = Callable[[str], None]
 
@@ -109,14 +110,23 @@ def profile(bench: Bench, poses: list[Pose], highest_per_A: float) -> Floats:
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
-    """The pose with the thickness at which the likelihood is highest among and between `factors` of the present one."""
+    """The pose with the thickness at which the likelihood is highest among and between `factors` of the present one.
+
+    Where that is the first or the last of them, the search goes on from there, within what specimens can be.
+    """
     band = steady_band(bench, pose, highest_per_A)
-    values = []
-    for factor in factors:
-        trial = replace(pose, thickness=pose.thickness * float(factor))
-        values.append(fit(bench, band, trial, signal_share(band, trial), 3)[1])
-    best = np.exp(parabola_top(np.log(factors), np.array(values)))
-    return replace(pose, thickness=float(pose.thickness * best))
+    thinnest, thickest = (limit / bench.images.pixel_A for limit in THICKNESSES_A)
+    for _ in range(3):
+        trials = np.unique(np.clip(pose.thickness * factors, thinnest, thickest))
+        values = []
+        for thickness in trials:
+            trial = replace(pose, thickness=float(thickness))
+            values.append(fit(bench, band, trial, signal_share(band, trial), 3)[1])
+        pose = replace(pose, thickness=float(np.exp(parabola_top(np.log(trials), np.array(values)))))
+        inside = trials[0] * 1.01 < pose.thickness < trials[-1] / 1.01
+        if inside or not thinnest * 1.01 < pose.thickness < thickest / 1.01:
+            break
+    return pose
 
 
 def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:

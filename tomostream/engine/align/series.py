@@ -174,7 +174,7 @@ def _prepare(
     for section, reason in sorted(reasons.items()):
         say(f"section {section} ({angles[section]:.1f} deg) is set aside: {reason}")
     members = np.array([i for i in range(len(angles)) if i not in reasons], dtype=np.int64)
-    thickness = DEFAULT_THICKNESS_A / coarse.pixel_A  # not the one that is given: from too thin a slab no way leads back
+    thickness = DEFAULT_THICKNESS_A / coarse.pixel_A  # from too thin a slab no way leads back
     pose = Pose(angles, float(options.tilt_axis_deg), np.zeros((len(angles), 2)), thickness)
     return Progress(Bench(coarse, members, threads), pose, reasons, Offset(), frozenset(reasons))
 
@@ -242,6 +242,7 @@ def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
     """
     pose, _ = maximise(state.bench, state.pose, 0.006, 2)
     pose, _ = maximise(state.bench, pose, 0.012, 1)
+    pose = fit_thickness(state.bench, pose, 0.012, np.array(SEARCHES[0].factors))
     state = replace(state, pose=pose)
     for number, search in enumerate(SEARCHES):
         state = _repaired(state, say)
