@@ -142,6 +142,12 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
                       for z in sections], sections, (depth, height, width))
 
 
+def voxel_size(path: str) -> float | None:
+    """Size of a voxel in A, as the file says; None where it says none."""
+    with mrcfile.open(path, mode="r", permissive=True, header_only=True) as mrc:
+        return float(mrc.voxel_size.x) or None
+
+
 def mean_of(volume: Array, axis: int, slab: int) -> Array:
     """Mean of the middle `slab` slices along an axis of (z, y, x)."""
     first = (volume.shape[axis] - slab) // 2

@@ -496,7 +496,8 @@ def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
     shown = replace(facts, version=0, tomogram=volume, commands=("preview -FlipVol 1",))
     try:
         os.makedirs(folder, exist_ok=True)
-        return Made(replace(facts, version=0), pictures.paint_tomogram(shown, folder))
+        made = pictures.paint_tomogram(shown, folder)
+        return Made(replace(facts, version=0), {**made, "pixel_size_A": pictures.voxel_size(volume)})
     except (OSError, ValueError) as error:
         return Made(facts, {}, str(error))
 

@@ -136,15 +136,15 @@
     let page = $("session-page");
     if (!page) {
       page = h("div", { id: "session-page" }, h("div", { class: "first", id: "first" }, h("section", { id: "verdict", class: "card" }),
-        h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("div", { id: "cards", class: "grid cards" })),
-      h("div", { id: "front", class: "grid front" }), tableCard());
+        h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("div", { id: "cards", class: "grid cards" }),
+        h("section", { id: "activity", class: "card" })), h("section", { id: "history", class: "card" }), tableCard());
       $("main").replaceChildren(page);
     }
     $("verdict").replaceChildren(...verdict());
     $("alarms").replaceChildren(...alarmLines());
     $("cards").replaceChildren(...cards());
     drawLatest();
-    drawFront();
+    drawActivity();
     drawTable();
   }
   function alarmLines() {
@@ -212,17 +212,16 @@
     if (row && row.thumb) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
       h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
         row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
-    else if (preview) box.replaceChildren(h("h2", {}, "Latest tomogram"), preview);
+    else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
     else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, "The first tomogram appears here."));
   }
-  function drawFront() {
-    const session = state.session;
-    const key = JSON.stringify([session.activity, session.history.length, innerWidth > 700]);
-    const front = $("front");
-    if (front.dataset.key === key) return;
-    front.dataset.key = key;
-    front.replaceChildren(h("section", { class: "card" }, h("h2", {}, "Activity"), activity()),
-      h("section", { class: "card" }, h("h2", {}, "Alarms of the session, the newest first"), history()));
+  function drawActivity() {
+    const session = state.session, box = $("activity"), key = JSON.stringify([session.activity, session.history.length, innerWidth > 700]);
+    if (box.dataset.key === key) return;
+    box.dataset.key = key;
+    box.replaceChildren(h("h2", {}, "Activity"), activity());
+    $("history").hidden = !session.history.length;
+    $("history").replaceChildren(h("h2", {}, "Alarms of the session, the newest first"), history());
   }
   function figures(row, kind) {
     const used = known(row.tilts_used) ? row.tilts_used + " of " + (row.tilts_expected || row.tilts_seen || "?") : "–";
@@ -235,7 +234,6 @@
   }
   function history() {
     const events = state.session.history.slice(-6).reverse();
-    if (!events.length) return h("p", { class: "muted small", style: { margin: 0 } }, "none so far");
     return h("ul", { class: "plain small" }, events.map(event => h("li", {}, h("span", { class: "muted" }, clock(event.time) + " "),
       h("b", { class: event.raised ? "warn" : "good" }, (state.session.kinds[event.kind] || event.kind) + (event.raised ? "" : " over")), " " + event.text)));
   }
@@ -243,7 +241,7 @@
     const bars = state.session.activity, step = state.session.bar_seconds;
     if (!bars.length) return h("p", { class: "muted small" }, "nothing yet");
     const first = bars[0][0], last = bars[bars.length - 1][0], count = Math.max(12, (last - first) / step + 1);
-    const width = innerWidth > 700 ? 640 : 340, height = 150, left = 34, bottom = 20, top = 8;
+    const width = innerWidth > 700 ? 640 : 340, height = 130, left = 34, bottom = 20, top = 8;
     const most = Math.max(4, ...bars.map(bar => Math.max(bar[1], bar[2])));
     const x = time => left + (time - first) / step / count * (width - left), y = value => height - bottom - value / most * (height - bottom - top);
     const wide = (width - left) / count;
@@ -405,6 +403,7 @@
         + (made.depth < made.shape[0] ? `, of which the middle ${made.depth} in z` : "") + "; means over a slab, y upward"));
   }
   function tomogramPixel(data) {
+    if (data.pictures.pixel_size_A) return data.pictures.pixel_size_A;
     const facts = data.facts, match = / -OutBin ([0-9.]+)/.exec(facts.commands[0] || "");
     return facts.pixel_size_A ? facts.pixel_size_A * (match ? Number(match[1]) : 1) : null;
   }
