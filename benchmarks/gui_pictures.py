@@ -205,7 +205,7 @@ def visit(window, camera: Camera, name: str) -> None:
     end = time.monotonic() + WINDOW_SECONDS
     while time.monotonic() < end:
         camera.draw(window.root, 0.3)
-        found = [each for each in toplevels(window.root, base.Window) if type(each).__name__ == name]
+        found = [each for each in toplevels(window.root.nametowidget("."), base.Window) if type(each).__name__ == name]
         if found:
             break
     else:
