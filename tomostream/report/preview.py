@@ -91,6 +91,11 @@ class Previews:
         shutil.rmtree(self._work.folder, ignore_errors=True)
         self._work = None
 
+    def close(self) -> None:
+        """End what is in the making for good; nothing is left."""
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
     def _start(self, request: Request) -> None:
         folder = os.path.join(self._root, str(len(self._over)))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -175,7 +175,7 @@ class ReportWriter:
     def close(self) -> None:
         """End the threads. What was not painted is painted by the next one who writes this page."""
         if self._previews is not None:
-            self._previews.stop()
+            self._previews.close()
         self._painter.shutdown(wait=True, cancel_futures=True)
         if self.notifier is not None:
             self.notifier.close()

@@ -131,8 +131,16 @@ class TestTheProgram(InAFolder):
 class TestPreviews(InAFolder):
     def made(self) -> Previews:
         previews = Previews(self.folder, self.said.append)
-        self.addCleanup(previews.stop)
+        self.addCleanup(previews.close)
         return previews
+
+    def test_nothing_is_left_when_it_is_closed(self):
+        previews = self.made()
+        previews.update({"TS_01": self.endless()}, True, False)
+        process = previews._work.process
+        previews.close()
+        self.assertIsNotNone(process.poll())
+        self.assertEqual(os.listdir(self.folder), ["fifo.mrc"])
 
     def until_it_ends(self, previews: Previews, wanted) -> tuple | None:
         previews._work.process.wait(120)
@@ -215,7 +223,7 @@ class FakePreviews:
     def has(self, name):
         self.over.add(name)
 
-    def stop(self):
+    def close(self):
         pass
 
 

@@ -241,7 +241,7 @@
     const bars = state.session.activity, step = state.session.bar_seconds;
     if (!bars.length) return h("p", { class: "muted small" }, "nothing yet");
     const first = bars[0][0], last = bars[bars.length - 1][0], count = Math.max(12, (last - first) / step + 1);
-    const width = innerWidth > 700 ? 640 : 340, height = 130, left = 34, bottom = 20, top = 8;
+    const width = innerWidth > 700 ? 460 : 340, height = 130, left = 34, bottom = 20, top = 8;
     const most = Math.max(4, ...bars.map(bar => Math.max(bar[1], bar[2])));
     const x = time => left + (time - first) / step / count * (width - left), y = value => height - bottom - value / most * (height - bottom - top);
     const wide = (width - left) / count;
