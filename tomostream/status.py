@@ -82,6 +82,7 @@ class ProjectStatus:
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
+        self.shortage = ""
         self.commands: dict[str, str] = {}
         self.programs: dict[str, str] = {}
         self.versions: dict[str, str] = {}
@@ -102,6 +103,8 @@ class ProjectStatus:
                     getattr(self, f"_{name}")(entry)
                 elif entry.event == ledger.WAITING:
                     self.waiting[name] = entry.reason
+                elif "short" in entry.evidence:
+                    self.shortage = entry.reason if entry.evidence["short"] else ""
                 else:
                     self.waiting.pop(name, None)
                     if "command" in entry.evidence:

@@ -48,5 +48,5 @@ def main(options: argparse.Namespace) -> int:
                 "series_an_hour": forecast.pace, "short": forecast.shortage()}
         print(json.dumps({**status.as_json(), "disk": disk}, indent=1))
         return 0
-    print("\n".join([*render(status, {}), forecast.shortage() or f"disk: {forecast.text()}"]))
+    print("\n".join([*render(status, {}), f"disk: {forecast.text()}"]))
     return 0

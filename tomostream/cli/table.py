@@ -39,6 +39,9 @@ class Screen:
             if self._told.get(f"\0{name}") != reason:
                 self._told[f"\0{name}"] = reason
                 self._print(f"{time.strftime('%H:%M:%S')}  {name} waits: {reason}")
+        if self._told.get("\0disk", "") != status.shortage:
+            self._told["\0disk"] = status.shortage
+            self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'the disk is no longer short'}")
 
     def close(self, status: ProjectStatus) -> None:
         """The table once more, to stay."""
@@ -68,6 +71,7 @@ def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
     if protocols:
         lines.append("protocols: " + ", ".join(f"{name} {state}" for name, state in protocols.items()))
     lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()]
+    lines += [status.shortage] if status.shortage else []
     lines.append("".join(f"{name:{width}s}" for name, width in COLUMNS) + "reason")
     shown = list(status.series.values())[-MOST_ROWS:]
     if len(shown) < len(status.series):

@@ -159,8 +159,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                       label="Remove tomograms that were replaced?",
                       help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
-                           "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing of "
-                           "ours refers to them any more, but a protocol of another plugin that read the old one does.")
+                           "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
+                           "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open

@@ -34,8 +34,8 @@ from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
 
 TILT_SERIES = "tiltSeries"
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
-LIMITS = {"expectedTilts": (1, math.inf), "minNumTilts": (1, math.inf), "percentTiltsRequired": (0, 100),
-          "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
+LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
+          "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
 #: Seconds between two looks at which series changed their state, for the ledger.
 STATES_SECONDS = 1.0
 

@@ -16,7 +16,7 @@ import pytest
 
 from tomostream import ledger, space
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.tests.support import Session, read_rows, wait_for
+from tomostream.tests.support import Session, end, read_rows, wait_for
 
 GB = 10**9
 
@@ -136,7 +136,7 @@ class TestImagesOfAnEarlierStack(unittest.TestCase):
 
 @pytest.mark.chain
 class TestRemoving(unittest.TestCase):
-    """A series whose second movie is exposed again after the aligned tilts were removed."""
+    """A series whose second movie is exposed again after the aligned tilts were removed and two protocols were killed."""
 
     @classmethod
     def setUpClass(cls):
@@ -152,6 +152,12 @@ class TestRemoving(unittest.TestCase):
         session.simulate("--series", "1", "--frames", "3", *options).wait(timeout=60)
         wait_for(lambda: session.events(ARETOMO, ledger.RECONSTRUCTED), 60, "tomogram")
         wait_for(lambda: not cls.micrographs(), 10, "removal")
+        for name in (MOTIONCOR, COMPOSE):
+            for pid in session.pids(name):
+                end(pid)
+        wait_for(lambda: session.call("resume", session.project, "--no-follow") == 0, 60, "resumed session")
+        wait_for(lambda: all(any("continues" in entry.reason for entry in session.ledger(name)) for name in (MOTIONCOR, COMPOSE)),
+                 60, "continued protocol")
         session.start("simulate", os.path.join(session.folder, "more"), "--quiet", "--series", "1", "--frames", "4",
                       *options).wait(timeout=60)
         again, = glob.glob(os.path.join(session.folder, "more", "frames", "TS_01_002_*"))
@@ -178,6 +184,10 @@ class TestRemoving(unittest.TestCase):
         with mrcfile.open(stack) as mrc:
             means = {row["_acqOrder"]: mrc.data[int(row["_index"]) - 1].mean() for row in rows}
         self.assertEqual(means, {1: 3.0, 2: 4.0, 3: 3.0, 4: 3.0, 5: 3.0})       # the stand-in writes the number of frames
+
+    def test_nothing_was_aligned_again_because_its_file_is_gone(self):
+        runs = [run["item"][:9] for run in self.session.standin_runs() if run["program"] == "MotionCor3"]
+        self.assertEqual(sorted(runs), ["TS_01_001", "TS_01_002", "TS_01_002", "TS_01_003", "TS_01_004", "TS_01_005"])
 
     def test_of_two_tomograms_the_one_that_is_registered_is_there(self):
         row, = read_rows(os.path.join(self.session.folder_of(ARETOMO), "tomograms.sqlite"))
