@@ -47,6 +47,8 @@ SETTLE_WHOLE = 10.0
 #: Before this many tilts, and this many steps of range, the ends of a series say nothing.
 LEAST_TILTS_FOR_ENDS = 7
 LEAST_STEPS_FOR_ENDS = 6
+#: Steps by which angles as they are read back from the stage may miss the range that was asked for.
+READ_BACK = 0.1
 
 #: By this factor, the lateness of micrographs is forgotten with every one that comes.
 FORGETTING = 0.95
@@ -292,6 +294,6 @@ def both_ends_reached(angles: list[float]) -> bool:
         return False
     ordered = sorted(angles)
     low, high, step = ordered[0], ordered[-1], step_of(ordered)
-    if step is None or high - low < LEAST_STEPS_FOR_ENDS * step:
+    if step is None or high - low < (LEAST_STEPS_FOR_ENDS - READ_BACK) * step:
         return False
     return any(abs((high - centre) - (centre - low)) <= 2.1 * step for centre in (angles[0], 0.0))

@@ -15,9 +15,6 @@ from tomostream.acquisition.facts import Tilt
 #: What a movie file can end in. Only these are cut: names are full of dots (`TS_01_-12.0.tif`).
 MOVIE_EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 
-#: What instruments add to a movie's name on one side (disk or mdoc) and not on the other.
-_MOVIE_SUFFIXES = ("_eer", "_fractions", "_frames")
-
 #: What the file of a series ends in before `.mdoc`.
 _STACK_EXTENSIONS = (*MOVIE_EXTENSIONS, ".st", ".idoc", ".mdoc")
 
@@ -65,16 +62,6 @@ def movie_key(name: str) -> str:
     Blanks become underscores, as in the names of Scipion's movies.
     """
     return _cut(basename(name), MOVIE_EXTENSIONS).replace(" ", "_")
-
-
-def loose_movie_key(name: str) -> str:
-    """Return the movie key without case and without `_EER`, `_fractions`, `_frames`: for when `movie_key` fails."""
-    return _cut(movie_key(name).casefold(), _MOVIE_SUFFIXES)
-
-
-def same_movie(one: str, other: str) -> bool:
-    """Tell whether two names mean one movie, be it under another extension, case or frames suffix."""
-    return movie_key(one) == movie_key(other) or loose_movie_key(one) == loose_movie_key(other)
 
 
 def series_name(path: str | os.PathLike[str]) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tomostream.acquisition.facts import MdocFacts, Tilt
-from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
 from tomostream.acquisition.schemes import ANGLE_TOLERANCE, step_of
+from tomostream.acquisition.times import NIGHT, with_clock_put_back
 
 #: What an exposure is told by: its movie's key (or its angle where the mdoc names no movie) and its time.
 Ident = tuple[str, "datetime | None"]
@@ -285,10 +286,25 @@ def _ident(tilt: Tilt) -> Ident:
 
 
 def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
-    """Sort exposures by time, else by the dose before them, else leave them as they were listed."""
+    """Sort exposures by time, else by the dose before them, else leave them as they were listed.
+
+    Where the clock was put back at night, the numbers in the movies' names tell: frame mdocs hold one time each.
+    """
     if all(each.acquired is not None for each in exposures):
-        return sorted(exposures, key=lambda each: each.acquired or 0.0)
+        return _by_number(exposures) or sorted(exposures, key=lambda each: each.acquired or 0.0)
     doses = [each.tilt.prior_dose.value for each in exposures]
     if all(each is not None for each in doses):
         return sorted(exposures, key=lambda each: each.tilt.prior_dose.value or 0.0)
     return list(exposures)
+
+
+def _by_number(exposures: Sequence[Exposure]) -> list[Exposure]:
+    """Exposures by the numbers in their movies' names, where these show that the clock was put back; else none."""
+    if not any(each.tilt.time is not None and each.tilt.time.hour in NIGHT for each in exposures):
+        return []
+    numbers = {parse_movie_name(each.key).order: each for each in exposures}
+    if len(numbers) < len(exposures) or None in numbers:
+        return []
+    ordered = [numbers[number] for number in sorted(number for number in numbers if number is not None)]
+    times = tuple(each.tilt.time for each in ordered)
+    return ordered if with_clock_put_back(times) != times else []

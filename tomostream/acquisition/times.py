@@ -15,7 +15,7 @@ _DATE = re.compile(r"([0-9]{1,4})-([A-Za-z]{3})-([0-9]{1,4})\s+([0-9]{1,2}):([0-
                    re.ASCII)
 
 #: What clocks are put back by at the end of summer time, seconds, and the hours (of the clock before) at which it is done.
-_PUT_BACK, _NIGHT = 3600.0, (0, 1, 2, 3)
+_PUT_BACK, NIGHT = 3600.0, (0, 1, 2, 3)
 #: From tilt to tilt it takes no longer than so many times as long as usual, or so many seconds.
 _LONGER, _LONGEST_FIRST = 3.0, 600.0
 
@@ -69,7 +69,7 @@ def with_clock_put_back(times: Sequence[datetime | None]) -> tuple[datetime | No
     known = [time for time in times if time is not None]
     steps = [(later - earlier).total_seconds() for earlier, later in pairwise(known)]
     back = [index for index, step in enumerate(steps) if step < 0]
-    if len(known) < len(times) or len(back) != 1 or known[back[0]].hour not in _NIGHT:
+    if len(known) < len(times) or len(back) != 1 or known[back[0]].hour not in NIGHT:
         return tuple(times)
     before = steps[:back[0]]
     longest = max(_LONGER * median(before) if len(before) > 2 else 0.0, _LONGEST_FIRST)

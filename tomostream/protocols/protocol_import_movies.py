@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pwem.constants import SAMPLING_FROM_IMAGE
 from pwem.objects import Acquisition, Movie, SetOfMovies
@@ -304,7 +304,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         pixel = self.samplingRate.get()
         if self.samplingRateMode.get() != SAMPLING_FROM_IMAGE and self.magnification.get():
             pixel = 1e4 * self.scannedPixelSize.get() / self.magnification.get()
-        return Optics(pixel, self.voltage.get(), self.magnification.get(), "given in the form")
+        form = Optics(pixel, self.voltage.get(), self.magnification.get(), "")
+        given = known_from(Optics(None, None, None, ""), form, "the form")
+        return replace(form, source=given)
 
     def _mdoc_files(self) -> list[str]:
         given = self.mdocsPath.get()
@@ -462,7 +464,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
 def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics:
     """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the header of a movie."""
-    found, source = form, form.source
+    found = form
     for path in mdocs:
         if not found.missing():
             break
@@ -472,12 +474,19 @@ def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics
         pixel = found.pixel_size if found.pixel_size is not None else movie_pixel_size(facts, movie).value
         voltage = found.voltage if found.voltage is not None else facts.voltage.value
         magnification = found.magnification if found.magnification is not None else facts.magnification.value
-        if (pixel, voltage) != (found.pixel_size, found.voltage):
-            source = f"from {os.path.basename(path)}"
-        found = Optics(pixel, voltage, magnification, source)
+        more = Optics(pixel, voltage, magnification, "")
+        found = replace(more, source=known_from(found, more, os.path.basename(path)))
     if found.pixel_size is None and movie.pixel_size is not None:
-        found = Optics(movie.pixel_size, found.voltage, found.magnification, "pixel size from the movie's header")
+        more = replace(found, pixel_size=movie.pixel_size)
+        found = replace(more, source=known_from(found, more, "the header of a movie"))
     return found
+
+
+def known_from(before: Optics, after: Optics, where: str) -> str:
+    """What the source of `before` says, and what `after` knows more, from where: "voltage from the form; pixel size from X"."""
+    new = [name for name, old, now in (("pixel size", before.pixel_size, after.pixel_size),
+                                       ("voltage", before.voltage, after.voltage)) if old is None and now is not None]
+    return "; ".join(filter(None, (before.source, f"{' and '.join(new)} from {where}" if new else "")))
 
 
 def summarize_movies(protocol, output_name: str, verb: str) -> list[str]:

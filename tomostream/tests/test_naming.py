@@ -19,7 +19,6 @@ from tomostream.acquisition.naming import (
     match_movies,
     movie_key,
     parse_movie_name,
-    same_movie,
     series_name,
     valid_id,
 )
@@ -47,12 +46,6 @@ class TestMovieKey(unittest.TestCase):
 
     def test_suffixes_of_the_instrument_stay_in_the_key(self):
         self.assertEqual(movie_key("P_1_001_0.00_20240716_204232_EER.eer"), "P_1_001_0.00_20240716_204232_EER")
-
-    def test_a_movie_is_the_same_under_another_extension_or_suffix(self):
-        self.assertTrue(same_movie("X:\\raw\\a_-3.0.mrc", "/data/a_-3.0.eer"))
-        self.assertTrue(same_movie("a_001_fractions.tiff", "A_001.TIF"))
-        self.assertTrue(same_movie("a_001_EER.eer", "a_001.eer"))
-        self.assertFalse(same_movie("a_001_3.0.tif", "a_001_-3.0.tif"))
 
 
 class TestSeriesName(unittest.TestCase):

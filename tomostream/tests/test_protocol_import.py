@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unittest
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from tomostream import ledger  # noqa: E402
 from tomostream.acquisition.arrival import Arrivals  # noqa: E402
-from tomostream.protocols.protocol_import_movies import ProtTomoStreamImportMovies  # noqa: E402
+from tomostream.acquisition.movies import MovieCheck  # noqa: E402
+from tomostream.protocols.protocol_import_movies import Optics, ProtTomoStreamImportMovies, find_optics  # noqa: E402
 from tomostream.streaming.watch import Seen  # noqa: E402
 
 
@@ -30,6 +32,21 @@ class TestWatching(unittest.TestCase):
         self.assertFalse(ProtTomoStreamImportMovies.watch(protocol))
         self.assertEqual(sorted(protocol._arrivals.waiting), ["/data/a.tif", "/data/caf\u00e9 [1].tif"])
         self.assertEqual(told, [("caf\\udce9.tif", ledger.FAILED), ("two lines.tif", ledger.FAILED)])
+
+
+
+class TestOptics(unittest.TestCase):
+    def test_it_is_told_what_came_from_the_form_and_what_from_which_mdoc(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "TS_01.mrc.mdoc")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("PixelSpacing = 2.5\nVoltage = 200\nImageFile = TS_01.mrc\n\n[ZValue = 0]\nTiltAngle = 3\n\n"
+                           "[ZValue = 1]\nTiltAngle = 6\n")
+            movie = MovieCheck("complete", width=512, height=512)
+            form = Optics(3.0, None, None, "pixel size from the form")
+            found = find_optics(form, [path], movie)
+        self.assertEqual((found.pixel_size, found.voltage), (3.0, 200.0))
+        self.assertEqual(found.source, "pixel size from the form; voltage from TS_01.mrc.mdoc")
 
 
 if __name__ == "__main__":

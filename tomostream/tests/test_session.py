@@ -567,6 +567,16 @@ class TestFiles(unittest.TestCase):
             player.feed(MdocRead(facts, GAP * k), MicrographReady(key(each), GAP * k + 5.0))
         self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
 
+    def test_frame_mdocs_stay_in_order_when_the_clock_is_put_back_in_their_midst(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(tilts("X", gap=60.0)):
+            by_clock = each.time + timedelta(hours=14, minutes=50) - timedelta(hours=1 if k > 9 else 0)    # from 02:50 on
+            facts = MdocFacts(f"/data/{key(each)}.mrc.mdoc", "frame", series_name=key(each), tilt_axis=AXIS,
+                              tilts=(replace(each, time=by_clock),), frame_series="X")
+            player.feed(MdocRead(facts, GAP * k), MicrographReady(key(each), GAP * k + 5.0))
+        ((_, composed),) = player.composed
+        self.assertEqual([each.angle for each in sorted(composed.tilts, key=lambda each: each.order)], list(DOSE_SYMMETRIC))
+
     def test_frame_mdocs_beside_a_series_mdoc_make_no_series_of_their_own(self) -> None:
         player = Player(expected_tilts=COUNT)
         for k, each in enumerate(tilts("X")):
