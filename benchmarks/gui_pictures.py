@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Opens a project that ran tomostream's protocols in Scipion's own windows, under a virtual display, and takes pictures.
 
-    python benchmarks/gui_pictures.py PROJECT OUT
+    python benchmarks/gui_pictures.py PROJECT OUT [--docs docs/images]
 
 OUT/project.png is the project window with the last run selected, OUT/form_*.png are the four forms, OUT/summary_*.png the
 summaries of the runs, OUT/viewer_*.png the windows of `Analyze results`, OUT/plot_*.png their plots, OUT/wizard_*.png what the
 wizards fill in and OUT/window_*.png the windows in which people decide (thickness, tilts, sign of the angles). Nothing is
-installed: what is missing is named. Ends with status 1 when a form, a summary, a wizard, a viewer or a window raised an error.
+installed: what is missing is named. With --docs the pictures of the manual are written as well, small. Ends with status 1
+when a form, a summary, a wizard, a viewer or a window raised an error.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ WINDOW_SECONDS = 240.0
 #: Wizard -> the windows that it opens, one after the other; field of a viewer -> its window.
 WINDOWS = {"TomoStreamThicknessWizard": ("Progress", "ThicknessWindow"), "TomoStreamSignWizard": ("HandednessWindow",)}
 DECISIONS = {"chooseTilts": "TiltsWindow", "checkHand": "HandednessWindow"}
+#: Picture of the tour -> its name in the manual.
+DOCS = {"project": "project", "form_import": "form_import", "form_compose": "form_compose", "form_compose_3": "form_alarms",
+        "form_aretomo": "form_aretomo", "wizard_import": "wizard_import", "plot_aretomo_showAlignment": "plot_alignment",
+        "plot_compose_showTilts": "plot_acquisition", "window_thickness": "window_thickness", "window_tilts": "window_tilts",
+        "window_handedness": "window_handedness"}
 #: Pictures have a palette of so many colours, which keeps them small.
 COLOURS = 128
 
@@ -189,7 +195,7 @@ def wands(window, camera: Camera, runs: dict[str, object]) -> None:
                 wizard().show(form)
                 for kind in WINDOWS.get(wizard.__name__, ()):
                     visit(window, camera, kind)
-            if said:
+            if ours:
                 print("\n".join(said))
                 form.adjustSize()
                 form.root.geometry("+20+10")
@@ -316,13 +322,35 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     window.root.destroy()
 
 
+def for_docs(camera: Camera, folder: str) -> None:
+    """The pictures that the manual shows, in few colours and at most 1000 px wide."""
+    from PIL import Image
+
+    os.makedirs(folder, exist_ok=True)
+    taken = {os.path.splitext(os.path.basename(path))[0]: path for path in camera.taken}
+    for name, target in DOCS.items():
+        if name not in taken:
+            camera.errors.append(f"{name} was not taken, {target}.png stays as it was")
+            continue
+        with Image.open(taken[name]) as picture:
+            small = picture.convert("RGB")
+        if small.width > 1000:
+            small = small.resize((1000, round(1000 * small.height / small.width)), Image.Resampling.LANCZOS)
+        path = os.path.join(folder, f"{target}.png")
+        colours = 24 if name.startswith("window_") else COLOURS
+        small.quantize(colours).save(f"{path}.part", format="PNG", optimize=True)
+        os.replace(f"{path}.part", path)
+        print(f"{path}  {os.path.getsize(path) // 1024} kB")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("project", help="name or path of a project that ran")
     parser.add_argument("out", help="folder of the pictures")
+    parser.add_argument("--docs", metavar="FOLDER", help="where the pictures of the manual go")
     parser.add_argument("--expert", action="store_true", help="with the fields for experts")
     options = parser.parse_args()
-    out = os.path.abspath(options.out)
+    out, docs = os.path.abspath(options.out), options.docs and os.path.abspath(options.docs)
     os.makedirs(out, exist_ok=True)
     camera = Camera(out)
     try:
@@ -333,6 +361,8 @@ def main() -> int:
             raise Stop(f"There is no Scipion project in {path}.")
         with display():
             tour(path, camera, options.expert)
+        if docs:
+            for_docs(camera, docs)
     except Stop as problem:
         print(f"gui_pictures: {problem}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from tomostream.engine.recon.stack import open_stack
 from tomostream.programs import aretomo as files
 
 #: Pixels of the quick reconstruction: about this size in A, and no more of them along a side.
-PIXEL_A, MOST_PIXELS = 12.0, 720
+PIXEL_A, MOST_PIXELS = 12.0, 512
 #: Depth of the volume in A: more than any specimen that electrons cross, where the images are wide enough.
 DEPTH_A = 6000.0
 NAME = "quick"
@@ -61,7 +61,7 @@ Say = Callable[[str], None]
 
 
 def binning_of(pixel_size_A: float, width: int, height: int) -> int:
-    """How many pixels are put together: about 12 A, at most 720 pixels a side."""
+    """How many pixels are put together: about 12 A, at most 512 pixels a side."""
     return max(1, round(PIXEL_A / pixel_size_A), -(-max(width, height) // MOST_PIXELS))
 
 

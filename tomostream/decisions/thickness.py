@@ -2,8 +2,8 @@
 """How thick the specimen is, and how high a tomogram has to be: measured in a quick reconstruction, with pictures to judge by.
 
 As a program: `python -m tomostream.decisions.thickness JOB.json FOLDER` makes the reconstruction of a `quick.Source` in a
-folder of its own and writes what was measured to FOLDER/thickness.json; lines of progress on standard output. Scipion's
-wizard runs it so, because a window must never stand still.
+folder of its own and writes what was measured to FOLDER/thickness.json, the side views to FOLDER/views.npz; lines of progress
+on standard output. Scipion's wizard runs it so, because a window must never stand still.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy import ndimage
 from tomostream.decisions import quick
 from tomostream.programs.aretomo import AngleRow
 
-RESULT = "thickness.json"
+RESULT, VIEWS = "thickness.json", "views.npz"
 #: Room above and below the specimen in the tomogram, as a part of the specimen's thickness.
 ROOM = 0.1
 Image = NDArray[np.float32]
@@ -35,7 +35,6 @@ class Measured:
     `thickness_A` is the alignment's own measurement (None unknown). `binning` pixels of the tilt series are one voxel.
     """
 
-    volume: str
     pixel_size_A: float
     binning: int
     top_A: float
@@ -141,8 +140,8 @@ def read_job(path: str) -> quick.Source:
     return quick.Source(**data)
 
 
-def read_result(folder: str) -> Measured:
-    """What the program measured.
+def read_result(folder: str) -> tuple[Measured, tuple[Image, Image]]:
+    """What the program measured, and the side views.
 
     Raises
     ------
@@ -150,7 +149,9 @@ def read_result(folder: str) -> Measured:
     """
     try:
         with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
-            return Measured(**json.load(file))
+            measured = Measured(**json.load(file))
+        with np.load(os.path.join(folder, VIEWS)) as views:
+            return measured, (views["xz"], views["yz"])
     except (OSError, ValueError, TypeError) as error:
         raise quick.NotDone("The quick reconstruction wrote no result.") from error
 
@@ -165,8 +166,10 @@ def main(arguments: Sequence[str]) -> int:
         print(problem, file=sys.stderr)
         return 1
     volume = quick.read_volume(made.volume)
+    xz, yz = side_views(volume)
+    np.savez(os.path.join(folder, VIEWS), xz=xz, yz=yz)
     top, bottom = measure(volume, made.pixel_size_A, made.quality.thickness_A)
-    measured = Measured(made.volume, made.pixel_size_A, made.binning, top, bottom, made.quality.thickness_A,
+    measured = Measured(made.pixel_size_A, made.binning, top, bottom, made.quality.thickness_A,
                         made.quality.quality_note)
     with open(os.path.join(folder, RESULT), "w", encoding="utf-8") as file:
         json.dump(asdict(measured), file)

@@ -18,9 +18,10 @@ PACKAGE = os.path.dirname(os.path.abspath(tomostream.__file__))
 PURE = ("acquisition", "programs", "engine", "simulator", "report", "decisions")
 SCIPION = {"pyworkflow", "pwem", "tomo", "motioncorr", "aretomo", "scipion", "pwchem"}
 #: Room -> rooms of ours that it may not import. Imports go one way: protocols, cli -> streaming -> pure rooms.
-NOT_FROM = {**{room: {"streaming", "protocols", "cli", "viewers", "wizards"} for room in PURE},
-            "streaming": {"protocols", "cli", "viewers", "wizards"},
-            "protocols": {"cli", "viewers", "wizards"}}
+NOT_FROM = {**{room: {"streaming", "protocols", "cli", "viewers", "wizards", "windows"} for room in PURE},
+            "streaming": {"protocols", "cli", "viewers", "wizards", "windows"},
+            "windows": {"protocols", "viewers", "wizards"},
+            "protocols": {"cli", "viewers", "wizards", "windows"}}
 #: Folders of one machine, of those who work on it, and names of places that only they reach.
 MACHINE = re.compile(r"/(?:work|home|root|Users)/[a-z]|/tmp/(?!$)[a-z]+/|localhost:\d{4,}/", re.IGNORECASE)
 

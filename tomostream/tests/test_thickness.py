@@ -13,7 +13,9 @@ import mrcfile
 import numpy as np
 
 from tomostream.decisions import quick, thickness
+from tomostream.programs import aretomo as files
 from tomostream.programs.aretomo import AngleRow
+from tomostream.tests.test_handedness import ANGLES, AXIS, SHIFTS, SIDE, stack_of_marks
 
 PIXEL = 12.0
 
@@ -72,7 +74,7 @@ class TestHeights(unittest.TestCase):
             thickness.heights(-1.0, 1.0, 6.0)
 
     def test_the_words_tell_both_numbers_and_where_the_specimen_lies(self):
-        measured = thickness.Measured("", PIXEL, 2, 0.0, 0.0, 1250.0)
+        measured = thickness.Measured(PIXEL, 2, 0.0, 0.0, 1250.0)
         text = thickness.words(measured, 1000.0, -200.0, 6.0)
         for part in ("120 nm thick", "measured 125 nm", "40 nm above the middle", "thickness for alignment 200"):
             self.assertIn(part, text)
@@ -99,6 +101,22 @@ class TestProgram(unittest.TestCase):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
             return thickness.main([job, self.folder]), err.getvalue()
 
+    def test_it_leaves_what_was_measured_and_the_side_views(self):
+        stack_of_marks(self.stack)
+        aln = os.path.join(self.folder, "TS_01.aln")
+        rows = tuple(files.AlnRow(place, AXIS, *SHIFTS[place], angle) for place, angle in enumerate(ANGLES))
+        with open(aln, "w", encoding="utf-8") as file:
+            file.write(files.format_aln(files.AlnFile(rows, raw_size=(SIDE, SIDE, len(rows)))))
+        status, err = self.run_program(self.source(
+            pixel_size_A=18.0, rows=tuple(AngleRow(angle) for angle in ANGLES), sections=tuple(range(len(ANGLES))),
+            tilt_axis=AXIS, alignment=aln))
+        self.assertEqual((status, err), (0, ""))
+        measured, (xz, yz) = thickness.read_result(self.folder)
+        self.assertEqual((measured.binning, measured.thickness_A, xz.shape, yz.shape), (1, None, (SIDE, SIDE), (SIDE, SIDE)))
+        # the tubes reach from -105 A, the wall of those that lie, to 330 A, the end of the one that stands
+        self.assertAlmostEqual(measured.top_A, 330.0, delta=120.0)
+        self.assertAlmostEqual(measured.bottom_A, -105.0, delta=120.0)
+
     def test_a_job_is_read_as_it_was_written(self):
         job = os.path.join(self.folder, "job.json")
         for source in (self.source(), self.source(tilt_axis=None, alignment="a.aln")):
@@ -121,7 +139,7 @@ class TestProgram(unittest.TestCase):
     def test_binning_is_about_12_angstroms_and_bounds_the_pixels(self):
         self.assertEqual(quick.binning_of(1.5, 4096, 4096), 8)
         self.assertEqual(quick.binning_of(14.0, 500, 500), 1)
-        self.assertEqual(quick.binning_of(10.0, 4096, 4096), 6)
+        self.assertEqual(quick.binning_of(10.0, 4096, 4096), 8)
 
     def test_averaging_keeps_the_mean_of_each_square_and_leaves_a_rim_out(self):
         image = np.arange(35, dtype=np.float32).reshape(5, 7)

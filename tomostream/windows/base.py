@@ -55,15 +55,15 @@ class Progress(Window):
                  failed: Callable[[str], None] | None = None) -> None:
         super().__init__(parent, title)
         self._done, self._failed = done, failed or self._complain
-        self.folder = tempfile.mkdtemp(prefix="tomostream-")
+        beside = os.path.abspath("Tmp")     # of the project: volumes may be too large for the machine's own
+        self.folder = tempfile.mkdtemp(prefix="tomostream-", dir=beside if os.path.isdir(beside) else None)
         self._line = ttk.Label(self.main, text="starting", width=70)
         self._line.pack(anchor="w")
         bar = ttk.Progressbar(self.main, mode="indeterminate", length=480)
         bar.pack(fill="x", pady=PAD)
         bar.start(60)
-        ttk.Button(self.main, text="Cancel", command=self.cancel).pack(anchor="e")
-        self.protocol("WM_DELETE_WINDOW", self.cancel)
-        self.bind("<Escape>", lambda _: self.cancel())
+        ttk.Button(self.main, text="Cancel", command=self.destroy).pack(anchor="e")
+        self.bind("<Destroy>", self._destroyed)
         self._log = os.path.join(self.folder, "log")
         words = list(command(self.folder))
         nice = shutil.which("nice")
@@ -86,24 +86,22 @@ class Progress(Window):
             else:
                 self._failed(last or f"the program ended with status {status}")
         finally:
-            self._close()
+            self.destroy()
 
     def _complain(self, text: str) -> None:
         messagebox.showerror(self.title(), text, parent=self.master)
 
-    def cancel(self) -> None:
-        """End the program and what it started."""
+    def _destroyed(self, event: tk.Event) -> None:
+        """Cancelled, or the window to which it belongs was closed: end the program and what it started."""
+        if event.widget is not self:        # one of its parts
+            return
         if self.process.poll() is None:
             try:
                 os.killpg(self.process.pid, signal.SIGTERM)
                 self.process.wait(5)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 self.process.kill()
-        self._close()
-
-    def _close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.destroy()
 
 
 def last_line(path: str) -> str:

@@ -25,8 +25,7 @@ def start(parent: tk.Misc, source: quick.Source, use: Callable[[thickness.Height
         return [sys.executable, "-m", thickness.__name__, job, folder]
 
     def done(folder: str) -> None:
-        measured = thickness.read_result(folder)
-        ThicknessWindow(parent, source, measured, quick.read_volume(measured.volume), use)
+        ThicknessWindow(parent, source, *thickness.read_result(folder), use)
 
     return Progress(parent, f"Quick reconstruction of {source.series_id}", command, done)
 
@@ -34,20 +33,20 @@ def start(parent: tk.Misc, source: quick.Source, use: Callable[[thickness.Height
 class ThicknessWindow(Window):
     """Side views with two lines to drag; what they mean is told below, in voxels for the form."""
 
-    def __init__(self, parent: tk.Misc, source: quick.Source, measured: thickness.Measured, volume,
-                 use: Callable[[thickness.Heights], None]) -> None:
+    def __init__(self, parent: tk.Misc, source: quick.Source, measured: thickness.Measured,
+                 views: tuple[thickness.Image, thickness.Image], use: Callable[[thickness.Heights], None]) -> None:
         super().__init__(parent, f"Thickness of {source.series_id}")
         self.source, self.measured, self._use = source, measured, use
         self.lines = {TOP: measured.top_A, BOTTOM: measured.bottom_A}
         self._held: str | None = None
-        self.depth = volume.shape[0] * measured.pixel_size_A
+        self.depth = views[0].shape[0] * measured.pixel_size_A
         ttk.Label(self.main, text="Drag the lines to the upper and the lower face of the specimen, or type its thickness. "
                   f"Density is dark; the views are {self.depth / 10:.0f} nm high.").pack(anchor="w")
-        views = ttk.Frame(self.main)
-        views.pack(pady=PAD)
-        self.canvases = [self._view(views, title, image) for title, image in zip(
+        frame = ttk.Frame(self.main)
+        frame.pack(pady=PAD)
+        self.canvases = [self._view(frame, title, image) for title, image in zip(
             ("Across the tilt axis (xz): here top and bottom are seen best", "Along the tilt axis (yz)"),
-            thickness.side_views(volume), strict=True)]
+            views, strict=True)]
         self._entries()
         self.words = ttk.Label(self.main, wraplength=2 * WIDTH)
         self.words.pack(anchor="w", pady=PAD)
