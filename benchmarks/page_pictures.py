@@ -2,7 +2,8 @@
 """Pictures of the live page for the README: `python benchmarks/page_pictures.py PROJECT [--series NAME] [--name page]`.
 
 PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png, NAME_series.png and
-NAME_phone.png into docs/images, each below 200 kB.
+NAME_phone.png into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it, with
+its previews.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from tomostream.cli.report import states_of
-from tomostream.report.writer import ReportWriter
+from tomostream.report.writer import FOLDER, ReportWriter
 from tomostream.tests.browser.driver import Browser
 
 MOST_BYTES = 200_000
@@ -28,20 +29,25 @@ def main() -> None:
     parser.add_argument("project", metavar="PROJECT")
     parser.add_argument("--series", metavar="NAME", help="for the page of one series (default: the latest)")
     parser.add_argument("--name", default="page", help="begin of the names of the pictures")
+    parser.add_argument("--as-it-is", action="store_true", help="the page that is there, not one that is made anew")
     parser.add_argument("--only", nargs="+", default=["session", "series", "phone"])
     parser.add_argument("--out", default="docs/images")
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Browser() as browser:
-        page = ReportWriter(options.project, folder, states=states_of())
-        page.finish()
-        page.close()
+        name = options.series
+        if options.as_it_is:
+            folder = os.path.join(os.path.abspath(options.project), FOLDER)
+        else:
+            page = ReportWriter(options.project, folder, states=states_of())
+            page.finish()
+            page.close()
+            name = name or page.summary(0.0)["latest"]
         address = f"file://{quote(folder)}/index.html"
         browser.screen(1400, 1000)
         browser.open(address)
         browser.until(f"document.querySelector('#body tr') && {LOADED}")
         browser.run("document.getElementById('foot').style.display = 'none'")
-        name = options.series or page.summary(0.0)["latest"]
         for kind, width, dark in (("session", 1400, True), ("phone", 390, False), ("series", 1400, False)):
             if kind not in options.only:
                 continue

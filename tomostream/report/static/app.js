@@ -224,9 +224,9 @@
     $("history").replaceChildren(h("h2", {}, "Alarms of the session, the newest first"), history());
   }
   function figures(row, kind) {
-    const used = known(row.tilts_used) ? row.tilts_used + " of " + (row.tilts_expected || row.tilts_seen || "?") : "–";
+    const ready = known(row.tilts_used), used = ready ? row.tilts_used + " of " + (row.tilts_expected || row.tilts_seen || "?") : row.tilts_aligned + " of " + (row.tilts_expected || "?");
     const defocus = known(row.defocus_min_um) ? row.defocus_min_um.toFixed(1) + " to " + row.defocus_max_um.toFixed(1) + "\u202fµm" : "–";
-    const pairs = [["Tilts used", used], ["Dose", fixed(row.dose_e_A2, 0, "e/Å²")], ["Tilt axis", fixed(row.tilt_axis_deg, 1, "°")],
+    const pairs = [[ready ? "Tilts used" : "Tilts so far", used], ["Dose", fixed(row.dose_e_A2, 0, "e/Å²")], ["Tilt axis", fixed(row.tilt_axis_deg, 1, "°")],
       ["Tilt offset", fixed(row.tilt_offset_deg, 1, "°")], ["Thickness", fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0, "nm")],
       ["Quality", fixed(row.quality, 2)], ["Least certain tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
       ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px")], ["Latency", span(row.latency_s)]];
