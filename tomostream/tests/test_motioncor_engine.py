@@ -244,6 +244,38 @@ class TestMotion(EngineTest):
         self.assert_shifts(DRIFT, 3, name="movie-Patch-Full.log")
 
 
+class TestPrecision(unittest.TestCase):
+    """The error is what the noise allows."""
+
+    @staticmethod
+    def bound(spectrum, flux, count):
+        """Cramer-Rao bound of the RMS error in x and y after the mean over `count` frames is taken out.
+
+        One frame against the mean of the others, of a random field in white noise: Carter, Proc. IEEE 75 (1987) 236.
+        """
+        size, others = spectrum.shape[0], count - 1
+        kx, ky = np.fft.rfftfreq(size), np.fft.fftfreq(size)[:, None]
+        ring = np.rint(np.hypot(kx, ky) * size).astype(int).ravel()
+        power = np.bincount(ring, np.abs(flux * spectrum).ravel() ** 2) / np.maximum(np.bincount(ring), 1)
+        ratio = (power[ring] / (flux * size**2)).reshape(spectrum.shape)
+        information = others * ratio**2 / (1 + count * ratio)
+        information[:, 1:] *= 2
+        by_axis = [(information * (2 * np.pi * k) ** 2).sum() for k in (kx, ky)]
+        return float(np.sqrt(np.mean([others / count / own for own in by_axis])))
+
+    def test_faint_frames_are_aligned_to_the_bound(self):
+        drift, flux, spectrum = np.tile(DRIFT, (2, 1))[:8], 0.6, scene(contrast=0.15)
+        errors = []
+        with align_executor() as executor:
+            for seed in range(8):
+                rng = np.random.default_rng(seed)
+                frames = [rng.poisson(np.clip(flux * moved(spectrum, x, y), 0, None)).astype(np.float32) for x, y in drift]
+                found = align.measure(frames, 1, executor).displacement
+                error = (found - found.mean(axis=0)) - (drift - drift.mean(axis=0))
+                errors.append(np.sqrt((error**2).mean()))
+        self.assertLess(np.sqrt(np.mean(np.square(errors))), 1.25 * self.bound(spectrum, flux, len(drift)))
+
+
 class TestFormats(EngineTest):
     """Every format gives the same picture, the right way up."""
 

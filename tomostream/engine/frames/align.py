@@ -356,7 +356,7 @@ class _Stage:
         count, others = len(self._values), len(self._values) - 1
         signal = np.clip(np.convolve(np.pad(cross, 4, mode="edge"), np.full(9, 1 / 9), "valid"), 0, self._power)
         chance = self._power / np.sqrt(np.maximum(9 * self._population, 1) * count * others)
-        signal[signal < 2 * chance] = 0  # no weight where what is shared is not more than noise would seem to share
+        signal[signal < 3 * chance] = 0  # no weight where what is shared is hardly more than noise would seem to share
         if not signal[4:].any():
             return self._first_weight()
         return self._map(signal / (self._power * (others * signal + self._power - signal)))
