@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Are sessions exact whatever is killed, locked, filled or stalled? Small sessions, each disturbed once, at random.
+"""Are sessions exact whatever is killed, locked, filled, forbidden or stalled? Small sessions, disturbed at random.
 
-    python benchmarks/chaos.py 20                    20 rounds, seeds 0 to 19
+    python benchmarks/chaos.py 20                    20 sessions of three disturbances each, seeds 0 to 19
     python benchmarks/chaos.py 20 --seed 100         seeds 100 to 119
-    python benchmarks/chaos.py 1000 --record r.jsonl seeds that are in the record are not played again
+    python benchmarks/chaos.py 1000 --record r.jsonl what is in the record is not played again
     python benchmarks/chaos.py 5 --kind kill         one kind of disturbance only
+    python benchmarks/chaos.py 40 --jobs 2           two sessions at a time
+    python benchmarks/chaos.py 0 --record r.jsonl    the counts of a record
 
 kill, kill-two, kill-all: SIGKILL of one, two or all protocols (and the driver), then `tomostream resume`.
-locked: a set is locked for 30 s. full: the disk is full for a while (a small tmpfs; needs root). unreadable: a set is no
-database for a while. stalled: a protocol is stopped (SIGSTOP) for a while.
-Every output set must be that of the undisturbed session: rows, ids, files, values; nothing registered is done again.
+locked: a SQLite file (a set, a run's or the project's database) is locked for 30 s. full: the disk is full for a while (a
+small tmpfs). unreadable: a set is no database for a while. permission: a folder (movies, mdocs, of a run, its files) may
+not be entered for a while. stalled: a protocol stands still (SIGSTOP). paused-writer: the microscope stands still in the
+middle of a movie. `full` and `permission` need root; the latter runs the session as another user.
+
+Every output set must be that of the undisturbed session: rows, ids, files, values; nothing registered is done again; no
+log holds a traceback.
 """
 
 from __future__ import annotations
@@ -18,30 +24,40 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from tomostream.tests import chaos
+
+SLOW_SECONDS = 30.0
 
 
 def main() -> int:
     options = arguments()
     record = read(options.record)
-    expected = chaos.undisturbed()
-    print(f"undisturbed: {', '.join(f'{len(rows)} in {name}' for name, rows in expected.items())}", flush=True)
+    played = {(entry["seed"], entry["kinds"]) for entry in record}
     kinds = {options.kind: 1} if options.kind else None
-    for seed in range(options.seed, options.seed + options.rounds):
-        if any(entry["seed"] == seed and entry["kind"] == chaos.Round.of(seed, kinds).kind for entry in record):
-            continue
-        entry = play(chaos.Round.of(seed, kinds, options.lock), expected)
-        record.append(entry)
-        if options.record:
-            with open(options.record, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        print(f"{entry['seed']:5d}  {entry['kind']:10s} {','.join(entry['targets']):32s} at {entry['moment']:5.1f} s  "
-              f"{entry['result']}", flush=True)
+    rounds = [chaos.Round.of(seed, kinds, options.many, options.lock)
+              for seed in range(options.seed, options.seed + options.rounds) if (seed, options.kind or "all") not in played]
+    if rounds:
+        expected = chaos.undisturbed()
+        print(f"undisturbed: {', '.join(f'{len(rows)} in {name}' for name, rows in expected.items())}", flush=True)
+        writing = threading.Lock()
+
+        def one(round_: chaos.Round) -> None:
+            entry = {**play(round_, expected, options.keep), "kinds": options.kind or "all"}
+            with writing:
+                record.append(entry)
+                write(options.record, entry)
+                print(f"{entry['seed']:5d}  {'; '.join(map(str, round_.disturbances))}: {entry['result']}", flush=True)
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(one, rounds))
     return report(record)
 
 
@@ -50,7 +66,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("rounds", type=int)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--kind", choices=sorted(chaos.KINDS), help="this kind alone")
-    parser.add_argument("--lock", type=float, default=30.0, help="seconds that a set is locked")
+    parser.add_argument("--many", type=int, default=3, help="disturbances in a session (default: 3)")
+    parser.add_argument("--lock", type=float, default=30.0, help="seconds that a database is locked (default: 30)")
+    parser.add_argument("--jobs", type=int, default=1, help="sessions at a time (default: 1)")
+    parser.add_argument("--keep", metavar="FOLDER", help="copy the sessions in which something was wrong there")
     parser.add_argument("--record", help="a file (JSON lines) that is continued")
     return parser.parse_args()
 
@@ -62,28 +81,54 @@ def read(path: str | None) -> list[dict]:
         return [json.loads(line) for line in file]
 
 
-def play(round_: chaos.Round, expected: dict) -> dict:
-    began = time.time()
+def write(path: str | None, entry: dict) -> None:
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def commit() -> str:
+    """Of this working tree, with a + where tracked files are changed; "" outside git."""
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=os.path.dirname(__file__), capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno", "--", "../tomostream") else "")
+
+
+def play(round_: chaos.Round, expected: dict, keep: str | None) -> dict:
+    began, version = time.time(), commit()
     try:
-        wrong, resumed = chaos.play(round_, expected)
-        result = "; ".join(wrong) or "same as undisturbed"
+        outcome = chaos.play(round_, expected, keep)
+        result = "; ".join(outcome.wrong) or "same as undisturbed"
     except chaos.Skipped as skipped:
-        wrong, resumed, result = [], 0.0, f"skipped: {skipped}"
-    return {**asdict(round_), "result": result, "wrong": len(wrong), "resumed": round(resumed, 1),
+        outcome, result = chaos.Outcome(()), f"skipped: {skipped}"
+    except Exception as error:  # noqa: BLE001 - the other rounds go on; this one has failed, with the reason
+        outcome, result = chaos.Outcome((f"{type(error).__name__}: {error}",)), f"{type(error).__name__}: {error}"
+    return {**asdict(round_), "commit": version, "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
+            "result": result, "wrong": len(outcome.wrong), "resumed": outcome.resumed,
             "seconds": round(time.time() - began, 1)}
 
 
 def report(record: list[dict]) -> int:
     """Counts by kind, and the seconds that resuming took."""
     played = [entry for entry in record if not entry["result"].startswith("skipped")]
-    wrong = Counter(entry["kind"] for entry in played if entry["wrong"])
-    for kind, number in Counter(entry["kind"] for entry in played).most_common():
-        print(f"{kind:10s} {number:5d} rounds, {wrong[kind]} with something wrong")
-    resumed = [entry["resumed"] for entry in played if entry["resumed"]]
+    many: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    for entry in played:
+        for each in entry["disturbances"]:
+            many[each["kind"]] += 1
+        wrong.update({each["kind"] for each in entry["disturbances"]} if entry["wrong"] else ())
+    for kind, number in many.most_common():
+        print(f"{kind:14s} {number:5d} disturbances, {wrong[kind]} in sessions with something wrong")
+    resumed = [seconds for entry in played for seconds in entry["resumed"]]
     if resumed:
-        print(f"seconds until the protocols ran again: median {statistics.median(resumed):.1f}, most {max(resumed):.1f}")
-    print(f"{len(played)} rounds, {sum(wrong.values())} with something wrong, {len(record) - len(played)} skipped")
-    return 1 if wrong else 0
+        print(f"seconds until the protocols went on: median {statistics.median(resumed):.1f}, most {max(resumed):.1f}, "
+              f"{sum(seconds > SLOW_SECONDS for seconds in resumed)} of {len(resumed)} over {SLOW_SECONDS:.0f}")
+    bad = sum(bool(entry["wrong"]) for entry in played)
+    print(f"{len(played)} sessions with {sum(many.values())} disturbances, {bad} sessions with something wrong, "
+          f"{len(record) - len(played)} skipped; commits {', '.join(sorted({entry['commit'] for entry in played}))}")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

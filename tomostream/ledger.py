@@ -90,14 +90,14 @@ class Ledger:
         if not self._pending:
             return True
         try:
-            size = os.path.getsize(self.path) if os.path.exists(self.path) else 0
-            try:
-                with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:     # names of files are bytes
-                    file.write("".join(self._pending))
-            except OSError:
-                if os.path.exists(self.path):       # half of it may have been written before the disk was full
-                    os.truncate(self.path, size)
-                raise
+            with open(self.path, "ab", buffering=0) as file:        # a buffer would be written once more at the end
+                size, data = file.tell(), "".join(self._pending).encode(errors="backslashreplace")     # names of files are bytes
+                try:
+                    while data:
+                        data = data[file.write(data):]
+                except OSError:
+                    file.truncate(size)     # half of it may have been written before the disk was full
+                    raise
         except OSError as error:
             self.trouble = str(error)
             return False

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.streaming import watch
+from tomostream.streaming import alone, watch
 from tomostream.streaming.values import convert
 
 #: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
@@ -198,6 +200,28 @@ def validate(chain: Chain) -> None:
         raise UserError(" ".join(problems))
 
 
+@contextmanager
+def starting(path: str, say) -> Iterator[None]:
+    """While this holds no other command starts or continues protocols of this project.
+
+    Raises
+    ------
+    UserError : another command does so, and does not come to an end.
+    """
+    try:
+        lock = alone.hold(os.path.join(path, "Runs", ".starting"), 0.0)
+        if lock is None:
+            say("Another command is starting protocols of this project; waiting for it.")
+            lock = alone.hold(os.path.join(path, "Runs", ".starting"), 4 * START_SECONDS)
+    except OSError as error:
+        raise UserError(f"The project {path} cannot be written: {error.strerror}.") from error
+    if lock is None:
+        raise UserError(f"Another command (process {alone.holder(os.path.join(path, 'Runs', '.starting'))}) has been starting "
+                        f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
+    with lock:
+        yield
+
+
 def start(chain: Chain, say) -> None:
     """Start the four, each when the output that it reads is open (empty as it may be).
 
@@ -205,12 +229,13 @@ def start(chain: Chain, say) -> None:
     ------
     UserError : a protocol did not come up; says where its log is.
     """
-    for name in ORDER:
-        protocol = chain.protocols[name]
-        launch(chain, protocol)
-        say(f"{name} is starting")
-        if name != ARETOMO:
-            wait_for_output(chain, name)
+    with starting(chain.path, say):
+        for name in ORDER:
+            protocol = chain.protocols[name]
+            launch(chain, protocol)
+            say(f"{name} is starting")
+            if name != ARETOMO:
+                wait_for_output(chain, name)
 
 
 def launch(chain: Chain, protocol) -> None:
@@ -276,6 +301,19 @@ def last_error(folder: str) -> str:
     return ""
 
 
+def existing(project: str) -> str:
+    """Folder of a project that is there.
+
+    Raises
+    ------
+    UserError : there is none.
+    """
+    path = project_path(project)
+    if not os.path.isdir(os.path.join(path, "Runs")):
+        raise UserError(f"There is no Scipion project in {path}.")
+    return path
+
+
 def load(project: str) -> Chain:
     """Open a project that is there.
 
@@ -283,9 +321,7 @@ def load(project: str) -> Chain:
     ------
     UserError : there is none, or it has no tomostream protocols.
     """
-    path = project_path(project)
-    if not os.path.isdir(os.path.join(path, "Runs")):
-        raise UserError(f"There is no Scipion project in {path}.")
+    path = existing(project)
     from pyworkflow.config import Config
     from pyworkflow.project import Manager
 

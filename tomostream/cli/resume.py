@@ -36,16 +36,17 @@ def main(options: argparse.Namespace) -> int:
     try:
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
-        chain = project.load(options.project)
-        states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
-                  for name in project.ORDER if name in chain.protocols}
-        wanted = to_continue(states, options.again, options.start)
-        for line in findings(states, wanted, found(chain.path)):
-            run.say(line)
-        if not wanted:
-            run.say("Nothing is to be continued." + ("" if options.again or watch.RUNNING in states.values() else
-                                                     " For movies that came later: tomostream resume --again"))
-        continue_all(chain, states, wanted)
+        with project.starting(project.existing(options.project), run.say):
+            chain = project.load(options.project)
+            states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
+                      for name in project.ORDER if name in chain.protocols}
+            wanted = to_continue(states, options.again, options.start)
+            for line in findings(states, wanted, found(chain.path)):
+                run.say(line)
+            if not wanted:
+                run.say("Nothing is to be continued." + ("" if options.again or watch.RUNNING in states.values() else
+                                                         " For movies that came later: tomostream resume --again"))
+            continue_all(chain, states, wanted)
         if options.no_follow or set(chain.protocols) != set(project.ORDER):
             return 0
         return run.follow(chain, options)

@@ -38,6 +38,7 @@ from tomostream.programs import aretomo as files
 from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.space import bytes_of
+from tomostream.streaming.durable import sync_tree
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, know_tables
@@ -213,10 +214,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     # ------------------------------------------------------------------ watch
     def watch(self) -> bool:
-        rows, replaced, closed = self._reader.read()
-        new = [row.getObjId() for row in rows]
-        self._new += [(row_id, self._reader.version_of(row_id)) for row_id in new]
-        self._new += [(row_id, version) for row_id, version in replaced if row_id not in new]
+        rows, closed = self._reader.read()
+        self._new += [(row.getObjId(), self._reader.version_of(row.getObjId())) for row in rows]
         self.trouble("input", f"the tilt series cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         if self.stop_asked():
             return True
@@ -227,24 +226,33 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        new, self._new = self._new, []
-        if new:
+        if self._new:
             self._reader.items.loadAllProperties()      # known since the first series, not since this run began
-        for row_id, version in new:
+        while self._new:
+            row_id, version = self._new[0]
             series = know_tables(self._reader.items[row_id])
-            series_id = series.getTsId()
-            running = self.attempts.get(series_id)
-            if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
-                continue
-            try:
-                source = self._source(series)
-            except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
-                self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
-                continue
-            task = Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
-            self.tell(series_id, ledger.STARTED, f"to be aligned and reconstructed, {series.getSize()} tilts",
-                      {"version": version, "tilts": series.getSize(), "bytes": self._volume_bytes(source)})
-            yield task
+            task = self._task(series, version)
+            del self._new[0]
+            if task is not None:
+                yield task
+
+    def inputs_of(self, task: Task) -> Iterable[str]:
+        return [task.arguments[1].stack] if len(task.arguments) > 1 else []
+
+    def _task(self, series: TiltSeries, version: int) -> Task | None:
+        """The task of a series; None where this version is done, in work, or cannot be done."""
+        series_id = series.getTsId()
+        running = self.attempts.get(series_id)
+        if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
+            return None
+        try:
+            source = self._source(series)
+        except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
+            self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
+            return None
+        self.tell(series_id, ledger.STARTED, f"to be aligned and reconstructed, {series.getSize()} tilts",
+                  {"version": version, "tilts": series.getSize(), "bytes": self._volume_bytes(source)})
+        return Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
 
     def _source(self, series: TiltSeries) -> Source:
         """Read all that is needed of a series; steps never see the set."""
@@ -296,7 +304,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def _check_input(self, source: Source, folder: str) -> None:
         check = check_movie(source.stack)
         if check.state != "complete":
-            raise BadInput(f"the stack {os.path.basename(source.stack)} {check.reason}")
+            words = f"the stack {os.path.basename(source.stack)} is not complete: {check.reason}"
+            raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         if len(source.used) < 3:
             raise BadInput(f"only {len(source.used)} of its tilts are enabled; three are the least that can be aligned")
         problem = files.name_problem(os.path.join(folder, f"{source.series_id}.mrcs"),
@@ -420,6 +429,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 os.remove(path)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(folder, target)
+        sync_tree(target)
 
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: Result) -> None:

@@ -28,6 +28,7 @@ from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, find_image, stack_images
 from tomostream.space import bytes_of
+from tomostream.streaming.durable import sync
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
@@ -36,6 +37,8 @@ TILT_SERIES = "tiltSeries"
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
           "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
+#: States that the log tells of; that a series is composed or has failed has lines of its own.
+TOLD_STATES = ("acquiring", "aligning", "waiting")
 #: Seconds between two looks at which series changed their state, for the ledger.
 STATES_SECONDS = 1.0
 
@@ -192,9 +195,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                     self._feed(events.MovieSeen(movie_key(entry.item), now))
 
     def _watch_micrographs(self, now: float) -> None:
-        rows, replaced, closed = self._reader.read()
-        new = {row.getObjId() for row in rows}
-        rows += [self._reader.item(row_id) for row_id, _ in replaced if row_id not in new]
+        rows, closed = self._reader.read()
         for row in rows:
             key = movie_key(row.getMicName())
             pair = getattr(row, EVEN_ODD_ATTRIBUTE, None)
@@ -232,16 +233,24 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        decisions, self._decisions = self._decisions, []
-        for decision in decisions:
+        decided = bool(self._decisions)
+        while self._decisions:
+            decision = self._decisions[0]
             if isinstance(decision, events.Compose):
                 yield self._compose_task(decision)
             elif isinstance(decision, events.GiveUp):
                 self._give_up(decision)
             else:
                 self.tell("", ledger.SESSION, decision.reason)
-        if time.time() - self._told_at >= STATES_SECONDS or decisions or self._ended:
+            del self._decisions[0]
+        if time.time() - self._told_at >= STATES_SECONDS or decided or self._ended:
             self._tell_states()
+
+    def undecided(self) -> bool:
+        return bool(self._decisions)
+
+    def inputs_of(self, task: Task) -> Iterable[str]:
+        return [tilt.micrograph for tilt in task.arguments[0].tilts[:1]]
 
     def _compose_task(self, decision: events.Compose) -> Task:
         self._reader.items.loadAllProperties()      # known since the first micrograph, not since this run began
@@ -287,7 +296,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             if before == counts:
                 continue
             self._told[state.series_id] = counts
-            if before is None or before[0] != state.state:
+            if state.state in TOLD_STATES and (before is None or before[0] != state.state):
                 self.info(f"{state.series_id}: {state.state}: {state.reason}")
             self.ledger.write(state.series_id, ledger.SERIES, state.reason, {
                 "name": state.series_name, "state": state.state, "seen": state.tilts_seen,
@@ -318,6 +327,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                     stack_images(self._images(record, suffix), f"{stem}{suffix}.mrcs", self._pixel_size)
             size = stack_images(self._images(record), f"{stem}.mrcs", self._pixel_size)
             record.write(f"{stem}.json")
+            halves = [f"{stem}_odd.mrcs", f"{stem}_even.mrcs"] if self.doEvenOdd.get() else []
+            sync([f"{stem}.mrcs", f"{stem}.json", *halves])
         except (OSError, EngineError) as error:
             raise ProgramFailed(f"the stack cannot be written: {error}") from error
         return size

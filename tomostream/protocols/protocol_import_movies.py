@@ -23,7 +23,8 @@ from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_size
 from tomostream.protocols import forms
-from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task
+from tomostream.streaming.durable import sync
+from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task, out_of_reach
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import FolderWatch, existing_taken_literally
 
@@ -35,6 +36,8 @@ LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAber
           "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
 #: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
 FACTS_SECONDS = 2.0
+#: Seconds between two looks for movies whose folder is out of reach.
+REACH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     # ------------------------------------------------------------------ open
     def open_outputs(self):
         self._optics = None
-        self._optics_look = 0.0
+        self._optics_look = self._reach_at = 0.0
         self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
         self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
@@ -145,6 +148,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._taken: set[str] = set()
         self._registered: dict[str, tuple[int, float]] = {}
         self._news_at = time.time()
+        self._looked_again = False
         output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
         self.done.update(output.versions)
         self._remember_files()
@@ -208,13 +212,19 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
                 self._news_at = now
+                self._looked_again = False
         for path in self._files.gone():
             self._arrivals.forget(path)
         self.trouble("folder", f"no movies can be found: {self._files.trouble}" if self._files.trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
+        if self._files.trouble and self._names:
+            self._news_at = now                 # whether movies come cannot be seen now
         if now - self._news_at > seconds_of(self.timeout.get()) and not self.attempts:
-            return self._end(f"no new movie came for {self.timeout.get()}")
+            if self._looked_again:
+                return self._end(f"no new movie came for {self.timeout.get()}")
+            self._looked_again = True           # the kernel may have lost an event
+            self._files.look_at_all()
         return False
 
     def _known(self, path: str, size: int, mtime: float) -> bool:
@@ -242,18 +252,25 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._news_at + seconds_of(self.timeout.get()) + 0.01]
         due = self._arrivals.next_due()
         if due is not None:
-            dues.append(due if self._optics is not None else max(due, self._optics_look))
+            dues.append(max(due, self._reach_at, self._optics_look if self._optics is None else 0.0))
         return min(dues)
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
         now = time.time()
         ending = self._watch_ended or getattr(self, "_ending", False)
+        if now < self._reach_at and not ending:
+            return
         for candidate in self._arrivals.due(now):
             size, mtime = self._size_of(candidate.path)
             if (size, mtime) != (candidate.size, candidate.mtime):      # between two looks at a network disk
                 self._arrivals.see(candidate.path, size, mtime, now)
             check = check_movie(candidate.path)
+            if check.state == "growing" and (why := out_of_reach(candidate.path)):
+                self.trouble("reach", f"the movies cannot be read now: {why}")
+                self._reach_at = now + REACH_SECONDS
+                break
+            self.trouble("reach", "")
             if check.state in ("complete", "unknown") and not self._optics_known(candidate.path, check):
                 break
             verdict = self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now)
@@ -346,6 +363,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             self._taken.add(name)
         return name
 
+    def inputs_of(self, task: Task) -> Iterable[str]:
+        return task.arguments[:1] if self.copyFiles.get() else ()
+
     def _task(self, path: str, check: MovieCheck) -> Task:
         name = self._name(path)
         size, mtime = self._size_of(path)
@@ -369,6 +389,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 raise BadInput(f"{source} changed while it was copied")
             os.utime(part, (task.arguments[2], task.arguments[2]))
             os.replace(part, target)
+            sync([target])
         except OSError as error:
             raise BadInput(f"{source} cannot be copied into the project: {error}") from error
         finally:

@@ -26,6 +26,7 @@ from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
 from tomostream.space import bytes_of
+from tomostream.streaming.durable import sync
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task, first_words
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
@@ -143,10 +144,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     # ------------------------------------------------------------------ watch and decide
     def watch(self) -> bool:
-        rows, replaced, closed = self._reader.read()
-        versions = dict(replaced)
-        for row_id in versions.keys() - {row.getObjId() for row in rows}:
-            rows.append(self._reader.item(row_id))
+        rows, closed = self._reader.read()
         self._new += rows
         self.trouble("input", f"the movies cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         if self.stop_asked():
@@ -156,14 +154,16 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                      if state in (DEAD, STOPPED) else "")
         return closed and state == FINISHED
 
+    def inputs_of(self, task: Task) -> Iterable[str]:
+        return task.arguments[:1]
+
     def decide(self) -> Iterable[Task]:
-        new, self._new = self._new, []
-        if new and self._template_args is None:
+        if self._new and self._template_args is None:
             self._reader.items.loadAllProperties()
             if self._reader.items.getSamplingRate() is None:
-                self._new = new         # an import that was killed between its first row and what it knows of the set
-                return
+                return      # an import that was killed between its first row and what it knows of the set
             self._prepare()
+        new, self._new = self._new, []
         for movie in new:
             version = self._reader.version_of(movie.getObjId())
             yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames()),
@@ -189,7 +189,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         movie, frames = task.arguments
         check = check_movie(movie)
         if check.state not in ("complete", "unknown"):
-            raise BadInput(f"{os.path.basename(movie)} {check.reason}")
+            words = f"{os.path.basename(movie)} is not complete: {check.reason}"
+            raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         stem = f"{removeBaseExt(task.key)}{'' if task.version == 1 else f'-v{task.version}'}_aligned_mic"
         folder = self.work_folder(stem)
         target = os.path.join(folder, f"{stem}.mrc")
@@ -250,6 +251,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for name, path in sorted(made.items(), key=lambda item: item[0] == MICROGRAPHS):
             kept[name] = self._getExtraPath(os.path.basename(path))
             os.replace(path, kept[name])
+        sync(kept.values())
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
             os.replace(path, self._getExtraPath(os.path.basename(path)))
         self.discard(folder)

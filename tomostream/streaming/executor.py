@@ -253,7 +253,8 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
         command = process.buildRunCommand(programName, params, numberOfMpi, self.hostConfig, env,
                                           gpuList=self._getGPUListForCommand(programName, params),
                                           context=self.protocol.getSubmitDict()).strip()
-        log.info("runs: %s", command)
+        attempt = getattr(getattr(threading.current_thread(), "step", None), "attempt", None)
+        log.info("%sruns %s", "" if attempt is None else f"{attempt.task.key}: ", command)
         with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr, env=env,
                               cwd=cwd, executable=executable, pass_fds=getattr(_HELD, "descriptors", ())) as child:
             status = child.wait()

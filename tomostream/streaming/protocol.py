@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import re
 import shlex
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pyworkflow.config import Config
 from pyworkflow.object import Set
 from pyworkflow.protocol import (
     MODE_RESTART,
     STATUS_ABORTED,
     STATUS_FAILED,
     STATUS_FINISHED,
+    STATUS_RUNNING,
     FloatParam,
     ProtStreamingBase,
     params,
@@ -34,13 +38,15 @@ from pyworkflow.protocol import (
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream import ledger, versions
-from tomostream.streaming import watch
+from tomostream.streaming import alone, watch
 from tomostream.streaming.executor import EventLoop, JobEnded
 from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
 from tomostream.streaming.values import convert
 
 STOP_FILE = "STOP_STREAMING.TXT"
+#: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
+LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
 #: Programs write here first; what is complete is renamed into extra/.
 WORK_FOLDER = ".work"
 #: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
@@ -51,6 +57,10 @@ IDLE_SECONDS = 2.0
 LEAST_SPACE = 16 << 20
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MOST_DISK_SECONDS = 5.0, 600.0
+#: How many of the items that are held up are looked at in a turn: the file server may be slow to say no.
+HELD_A_TURN = 20
+#: Seconds for which the outputs may be locked or unreadable at the start.
+OPEN_SECONDS = 600.0
 
 
 class BadInput(Exception):
@@ -85,6 +95,7 @@ class Attempt:
     error: Exception | None = None
     started: float = field(default_factory=time.time)
     disk_full: bool = False
+    obstacle: str = ""
 
 
 class _Finished:
@@ -119,8 +130,16 @@ class StreamingProtocol(ProtStreamingBase):
         raise NotImplementedError
 
     def decide(self) -> Iterable[Task]:
-        """What is ready now."""
+        """What is ready now. What is not yielded, because a database cannot be read now, is given again the next time."""
         raise NotImplementedError
+
+    def undecided(self) -> bool:
+        """Whether something that came is not handed out yet."""
+        return bool(getattr(self, "_new", None))
+
+    def inputs_of(self, task: Task) -> Iterable[str]:
+        """Files that the work on a task reads."""
+        return ()
 
     def work(self, task: Task) -> object:
         """In a thread: the program and its files. Returns plain values for `register`."""
@@ -204,6 +223,22 @@ class StreamingProtocol(ProtStreamingBase):
         return 1
 
     # ------------------------------------------------------------------ start
+    def run(self):
+        """Two processes at one run would write the same sets: the second one (Continue was pressed twice, a resume beside
+        the GUI) ends without a word in the outputs."""
+        path = self._getExtraPath(LOCK_FILE)
+        lock = alone.hold(path, LOCK_SECONDS)
+        if lock is None:
+            pid = alone.holder(path)
+            self.error(f"Another process ({pid or 'number unknown'}) is at work on this run; this one ends and changes nothing.")
+            self.setPid(pid or 0)
+            self.setStatus(STATUS_RUNNING)
+            self._store(self.status, self._pid)     # whoever launched us wrote ours over those of the other
+            return
+        with lock:
+            _tell_times()
+            super().run()
+
     def setStepsExecutor(self, executor=None):
         if executor is not None and not isinstance(executor, EventLoop):
             executor = EventLoop.adopt(executor)
@@ -215,6 +250,8 @@ class StreamingProtocol(ProtStreamingBase):
         self.attempts: dict[str, Attempt] = {}
         self._ended_steps: list = []
         self._to_confirm: list[tuple[Task, object]] = []
+        self._to_register: list[tuple[Task, object]] = []
+        self._failed: list[tuple[Task, str]] = []
         self._superseded: dict[str, Task] = {}
         self._held: dict[str, tuple[Task, float]] = {}
         self._pauses: dict[str, float] = {}
@@ -228,12 +265,28 @@ class StreamingProtocol(ProtStreamingBase):
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
         self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE]))
-        self.open_outputs()
+        self._open()
         self.say_start()
         if orphans:
             self.tell("", ledger.SESSION, f"ended {orphans} programs that the run before this one left behind")
         self._mend_ledger()
         self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
+
+    def _open(self) -> None:
+        """Open the outputs, however long they are locked (within reason): another program may be looking at them."""
+        end = time.monotonic() + OPEN_SECONDS
+        while True:
+            try:
+                self.open_outputs()
+                self.trouble("opening", "")
+                return
+            except watch.database_errors() as error:
+                if isinstance(error, OSError) or time.monotonic() > end:
+                    raise
+                self.outputs.clear()
+                self.done.clear()
+                self.trouble("opening", f"the outputs cannot be opened now ({watch.words_of(error)}); it is tried again")
+                self.stop_event.wait(IDLE_SECONDS)
 
     def _start_over_if_stopped(self) -> None:
         """Continuing after STOP means going on."""
@@ -273,12 +326,19 @@ class StreamingProtocol(ProtStreamingBase):
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
         self._collect()
-        if not self._watch_ended:
-            self._watch_ended = self.watch()
-        self._hand_out(self.decide())
+        try:
+            if not self._watch_ended:
+                self._watch_ended = self.watch()
+            self._hand_out(self.decide())
+            self._record_failures()
+            if not self._to_register:
+                self.trouble("reading", "")
+        except watch.database_errors() as error:
+            self.trouble("reading", f"the input cannot be read now ({watch.words_of(error)}); it is tried again")
         self._release()
         self._commit()
-        self._complete = (self._watch_ended and not self.attempts and not self._to_confirm and not self._held
+        self._complete = (self._watch_ended and not self.undecided() and not self.attempts and not self._to_confirm
+                          and not self._held and not self._to_register and not self._failed
                           and not any(output.dirty for output in self.outputs.values()))
         if self._complete and self._close():
             return True
@@ -287,6 +347,9 @@ class StreamingProtocol(ProtStreamingBase):
 
     def _collect(self) -> None:
         """What the threads have finished since the last turn."""
+        again, self._to_register = self._to_register, []
+        for task, result in again:
+            self._register(task, result)
         ended, self._ended_steps = self._ended_steps, []
         for step in ended:
             attempt = step.attempt
@@ -303,8 +366,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     def _one_failed(self, attempt: Attempt) -> None:
         task, reason = attempt.task, one_sentence(attempt.error)
-        if attempt.disk_full:
-            self._hold(task)
+        if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
             return
         if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
             self.tell(task.key, ledger.RETRIED, f"{reason}; it is tried once more", warn=True)
@@ -314,31 +376,58 @@ class StreamingProtocol(ProtStreamingBase):
             reason += " (twice)"
         self.fail(task, reason)
 
-    def _hold(self, task: Task) -> None:
-        """A full disk is no fault of the item: it waits, each time longer, and is tried again."""
-        pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MOST_DISK_SECONDS)
+    def _is_held_up(self, task: Task, obstacle: str, disk_full: bool) -> bool:
+        """Whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
+        tried again when that is over; where that cannot be seen, each time later."""
+        if not obstacle and not disk_full:
+            return False
+        pause = 0.0
+        if disk_full and not self._obstacle(task):
+            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MOST_DISK_SECONDS)
         self._held[task.key] = (task, time.time() + pause)
-        self.trouble("disk", f"the disk of the project is full ({free_space(self._getPath()) >> 20} MB are free); what cannot be "
-                             "written waits and is tried again. Make room")
+        self.trouble("disk", f"{obstacle or self._full()}; what needs it waits and is tried again")
+        return True
+
+    def _full(self) -> str:
+        return f"the disk of the project is full ({free_space(self._getPath()) >> 20} MB are free), make room"
+
+    def _obstacle(self, task: Task) -> str:
+        """What keeps any program from working on a task now, in words."""
+        if free_space(self._getPath()) < LEAST_SPACE:
+            return self._full()
+        if not os.access(self._getExtraPath(), os.W_OK | os.X_OK):
+            return f"nothing can be written in {self._getExtraPath()}"
+        return next(filter(None, map(out_of_reach, self.inputs_of(task))), "")
 
     def _release(self) -> None:
-        """Try again what waited for room on the disk."""
+        """Try again what was held up; whoever stops the session does not want to wait."""
         if not self._held:
             return
-        now, room = time.time(), free_space(self._getPath()) >= LEAST_SPACE
-        for key, (task, due) in list(self._held.items()):
-            if room and due <= now:
-                del self._held[key]
+        now, stopped = time.time(), self.stop_asked()
+        for key in list(self._held)[:HELD_A_TURN]:
+            task, due = self._held.pop(key)
+            obstacle = self._obstacle(task)
+            if stopped:
+                self.fail(task, f"{obstacle or 'it was held up'}, and the session was stopped")
+            elif obstacle or due > now:
+                self._held[key] = (task, due)       # behind the others
+            else:
                 self._hand_out([task])
-        if room and not self._held:
+        if not self._held:
             self.trouble("disk", "")
 
     def fail(self, task: Task, reason: str) -> None:
         """This item has failed for good."""
         self.done[task.key] = task.version
         self.tell(task.key, ledger.FAILED, reason, {"version": task.version}, warn=True)
-        self.on_failed(task, reason)
+        self._failed.append((task, reason))
         self._dirty = True
+
+    def _record_failures(self) -> None:
+        """What failed goes to the outputs; the input from which it is copied may be locked now."""
+        while self._failed:
+            self.on_failed(*self._failed[0])
+            del self._failed[0]
 
     def _hand_out(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
@@ -359,12 +448,16 @@ class StreamingProtocol(ProtStreamingBase):
                 self._register(task, None)
 
     def _register(self, task: Task, result: object) -> None:
+        marks = {name: output.mark() for name, output in self.outputs.items()}
         try:
             self.register(task, result)
-        except (OSError, ValueError, RuntimeError) as error:
-            if is_full(error, self._getPath()):
-                self._hold(task)
-            else:
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's, and must not end the protocol
+            for name, mark in marks.items():
+                self.outputs[name].take_back(mark)
+            if isinstance(error, watch.database_errors()) and not isinstance(error, OSError):
+                self._to_register.append((task, result))
+                self.trouble("reading", f"the input cannot be read now ({watch.words_of(error)}); it is tried again")
+            elif not self._is_held_up(task, self._obstacle(task), is_full(error, self._getPath())):
                 self.fail(task, one_sentence(error))
             return
         self.done[task.key] = task.version
@@ -430,6 +523,7 @@ class StreamingProtocol(ProtStreamingBase):
             except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
                 attempt.error = error
                 attempt.disk_full = is_full(error, self._getPath())
+                attempt.obstacle = self._obstacle(task)
 
         self._insertFunctionStep(run, task.key, *task.arguments[:1], prerequisites=[], needsGPU=task.needs_gpu)
         self._steps[-1].attempt = attempt
@@ -525,8 +619,7 @@ class StreamingProtocol(ProtStreamingBase):
     def _steps_before(self) -> int:
         """Rows of earlier runs stay: ids go on after them."""
         if getattr(self, "_stepsSet", None) is None:
-            steps = StepSet(filename=self.getStepsFile())
-            steps.setStore(False)
+            steps = self._open_steps()
             mapper = steps._getMapper()
             columns = FunctionStep(None, "turn").getObjDict(includeClass=True)
             if mapper.doCreateTables:
@@ -541,6 +634,25 @@ class StreamingProtocol(ProtStreamingBase):
             self._stepsSet, self._stored, self._changed_steps = steps, 0, {}
             self._before = mapper.maxId() or 0
         return self._before
+
+    def _open_steps(self) -> StepSet:
+        """The steps of the runs before. It is not written safely, so after a power failure it may be no database any more:
+        then it begins anew."""
+        path = self.getStepsFile()
+        try:
+            connection = sqlite3.connect(path, timeout=OPEN_SECONDS)
+            try:
+                connection.execute("PRAGMA quick_check").fetchone()
+            finally:
+                connection.close()
+        except sqlite3.OperationalError:        # locked for so long, or out of reach: pyworkflow says it
+            pass
+        except sqlite3.DatabaseError as error:
+            self.warning(f"The list of steps was damaged ({error}); it begins anew. No result depends on it.")
+            os.replace(path, f"{path}.damaged")
+        steps = StepSet(filename=path)
+        steps.setStore(False)
+        return steps
 
     def loadSteps(self):
         """During the run nobody needs the old steps: what is done is read from the outputs."""
@@ -615,6 +727,15 @@ class StreamingProtocol(ProtStreamingBase):
         self._stepsExecutor.wake()
 
 
+def _tell_times() -> None:
+    """Put the time before every line of the logs of this run; Scipion's own format, if somebody set one, stays. A line that
+    finds the disk full is lost: Python would write where in the code that was."""
+    logging.raiseExceptions = False
+    if Config.SCIPION_LOG_FORMAT == "%(message)s":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+
 def free_space(path: str) -> int:
     """Bytes that may still be written to the disk of a path; many where that cannot be told."""
     try:
@@ -622,6 +743,24 @@ def free_space(path: str) -> int:
     except OSError:
         return LEAST_SPACE
     return disk.f_bavail * disk.f_frsize
+
+
+#: A file server that does not answer, as the kernel says it.
+_NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+
+
+def out_of_reach(path: str) -> str:
+    """Why a file cannot be read whatever is in it: its folder is not there or may not be entered, its server is silent."""
+    try:
+        with open(path, "rb"):
+            return ""
+    except OSError as error:
+        folder = os.path.dirname(os.path.realpath(path))
+        if error.errno in _NO_ANSWER:
+            return f"{path} cannot be read ({error.strerror.lower()})"
+        if not os.path.isdir(folder):
+            return f"the folder {folder} is not there, or is not to be reached"
+        return "" if os.access(folder, os.X_OK) else f"there is no permission to enter the folder {folder}"
 
 
 def is_full(error: BaseException, path: str) -> bool:

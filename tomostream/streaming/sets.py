@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from pyworkflow.object import Set
 
-from tomostream.streaming.watch import know_tables
+from tomostream.streaming.watch import database_errors, know_tables, words_of
 
 REPLACED = "TomostreamReplaced"
 _CREATE = (f"CREATE TABLE IF NOT EXISTS {REPLACED} (seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER, "
@@ -133,6 +133,14 @@ class OutputSet:
         """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
         self._waiting.append(_Change(key, lambda: self._put(key, item, version, children)))
 
+    def mark(self) -> int:
+        """Where the waiting changes end now; see `take_back`."""
+        return len(self._waiting)
+
+    def take_back(self, mark: int) -> None:
+        """Forget the changes that were put since `mark`."""
+        del self._waiting[mark:]
+
     def remove(self, key: str) -> None:
         """Remove an item at the next commit; it may not be there."""
         if key in self.ids:
@@ -216,9 +224,9 @@ class OutputSet:
                 change.apply()
             self.write_properties()
             self.connection.commit()
-        except (sqlite3.Error, OSError) as error:
+        except database_errors() as error:
             self._roll_back(undo)
-            raise NotCommitted(str(error)) from error
+            raise NotCommitted(words_of(error)) from error
 
     def _remember(self, batch: list[_Change]):
         keys = {change.key for change in batch}
@@ -230,7 +238,7 @@ class OutputSet:
         self._properties.clear()
         try:
             self.connection.rollback()
-        except sqlite3.Error:
+        except database_errors():
             self.items.close()          # a broken connection: the next use opens a new one
             self._broken = True
         for known, old in ((self.ids, ids), (self.versions, versions)):
@@ -265,8 +273,8 @@ class OutputSet:
             self.items.setStreamState(state)
             self.write_properties()
             self.connection.commit()
-        except (sqlite3.Error, OSError) as error:
+        except database_errors() as error:
             self._properties.clear()
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*database_errors()):
                 self.connection.rollback()
-            raise NotCommitted(str(error)) from error
+            raise NotCommitted(words_of(error)) from error

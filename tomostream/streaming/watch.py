@@ -11,6 +11,7 @@ import fnmatch
 import glob
 import logging
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -144,10 +145,11 @@ def is_database(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look told of a file: enough to notice that it changed."""
+    """What a look told of a file: enough to notice that it changed, or that it may be read now."""
 
     size: int
     mtime: float
+    mode: int = 0
 
 
 @dataclass
@@ -207,6 +209,7 @@ class FolderWatch:
         self._lately: dict[str, float] = {}
         self._quiet: list[str] = []
         self._gone: list[str] = []
+        self._later: set[str] = set()
         self._next_look = 0.0
         self._next_full = 0.0
 
@@ -223,9 +226,16 @@ class FolderWatch:
         now = time.monotonic() if now is None else now
         paths = self._heard_of()
         if paths is None or now >= self._next_look:
-            paths = (paths or set()) | self._look_around(now)
+            later, self._later = self._later, set()
+            paths = (paths or set()) | later | self._look_around(now)
         found = [(path, seen) for path in paths if (seen := self._look(path, now)) is not None]
+        if self._later:
+            self._next_look = min(self._next_look, now + self.poll)
         return sorted(found, key=lambda item: (item[1].mtime, item[0]))
+
+    def look_at_all(self) -> None:
+        """At the next call, list and look at everything: an event may have been lost."""
+        self._next_look = self._next_full = 0.0
 
     def gone(self) -> list[str]:
         """Files that were seen and are no more (removed or renamed), told once."""
@@ -268,7 +278,8 @@ class FolderWatch:
             paths |= self._some_known(now)
         if everything:
             self._next_full = now + self.full_every
-        calm = self.heard and len(self._folders) == known       # a new folder may have got files before it was watched
+        # A new folder may have got files before it was watched; one that cannot be read now may be so later.
+        calm = self.heard and len(self._folders) == known and not self.trouble
         self._next_look = self._next_full if calm else now + self.poll
         return paths
 
@@ -344,9 +355,11 @@ class FolderWatch:
                 self._gone.append(path)
             self._lately.pop(path, None)
             return None
-        except OSError:         # a folder that may not be entered now: its files are not gone
+        except OSError as error:        # a folder that may not be entered now: its files are not gone
+            self._later.add(path)
+            self.trouble = f"{path} cannot be looked at now: {(error.strerror or str(error)).lower()}"
             return None
-        seen = Seen(status.st_size, status.st_mtime)
+        seen = Seen(status.st_size, status.st_mtime, stat.S_IMODE(status.st_mode))
         if stat.S_ISDIR(status.st_mode) or self._seen.get(path) == seen:
             return None
         self._seen[path] = seen
@@ -367,7 +380,7 @@ def know_tables(items):
 
 
 class RowReader:
-    """Rows of a Scipion set, each once, in the order in which they were committed, and those that were replaced.
+    """Rows of a Scipion set, each once, in the order in which they were committed, and again when they were replaced.
 
     Right for a set whose ids grow with every commit (`Set.append` gives the next id). Upstream's producers that copy the
     ids of their input may add a lower id later: when the count does not fit, all ids are compared.
@@ -385,27 +398,28 @@ class RowReader:
         self._last_replacement = 0
         self.trouble = ""
 
-    def read(self) -> tuple[list, list[tuple[int, int]], bool]:
-        """(new rows, [(id, version)] of rows replaced since the last call, closed). Rows are clones, free of the set.
+    def read(self) -> tuple[list, bool]:
+        """(rows that are new or were replaced since the last call, closed). Rows are clones, free of the set.
 
-        The state is read before the rows: closed means that these are the last ones.
+        All or nothing: what cannot be read now comes the next time. The state is read with the rows: closed means that
+        these are the last ones.
         """
         try:
             result = self._read()
-        except (sqlite3.Error, OSError) as error:
-            self.trouble = f"{self.items.getFileName()} cannot be read now ({error})"
+        except database_errors() as error:
+            self.trouble = f"{self.items.getFileName()} cannot be read now ({words_of(error)})"
             self.items.close()
-            return [], [], False
+            return [], False
         self.trouble = ""
         return result
 
-    def _read(self):
+    def _read(self) -> tuple[list, bool]:
         mapper = self.items._getMapper()
         if mapper._objTemplate is None:     # opened when the file had no tables yet
             self.items.close()
             mapper = self.items._getMapper()
             if mapper._objTemplate is None:
-                return [], [], False
+                return [], False
         if mapper is not self._quick:
             self._quick = know_tables(self.items)._getMapper()
         connection = mapper.db.connection
@@ -416,44 +430,61 @@ class RowReader:
         finally:
             connection.rollback()
 
-    def _read_snapshot(self, mapper, connection):
+    def _read_snapshot(self, mapper, connection) -> tuple[list, bool]:
         closed = mapper.getProperty("_streamState") == str(self.items.STREAM_CLOSED)
         replaced = self._replaced(connection)
         rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
+        new = {row.getObjId() for row in rows}
+        if not self._ids_grow:
+            count = connection.execute("SELECT count(*) FROM Objects").fetchone()[0]
+            if count != len(self._known) + len(new):
+                rows += self._late(new)
+        again = {item_id for _, item_id, _ in replaced} - {row.getObjId() for row in rows}
+        rows += [item.clone() for item in map(self.items.__getitem__, sorted(again)) if item is not None]
+        self._took(rows, replaced)
+        return rows, closed
+
+    def _late(self, new: set[int]) -> list:
+        known = self._known | new
+        return [row.clone() for row in self.items.iterItems() if row.getObjId() not in known]
+
+    def _took(self, rows: list, replaced: list[tuple[int, int, int]]) -> None:
+        """Everything was read: only now it counts as read."""
         if rows:
             self._known.update(row.getObjId() for row in rows)
             self._last_id = max(self._last_id, *(row.getObjId() for row in rows))
-        if not self._ids_grow and connection.execute("SELECT count(*) FROM Objects").fetchone()[0] != len(self._known):
-            rows += self._late()
-        return rows, replaced, closed
+        if replaced:
+            self._last_replacement = replaced[-1][0]
+            self._versions.update((item_id, version) for _, item_id, version in replaced)
 
-    def _late(self) -> list:
-        late = [row.clone() for row in self.items.iterItems() if row.getObjId() not in self._known]
-        self._known.update(row.getObjId() for row in late)
-        return late
-
-    def _replaced(self, connection) -> list[tuple[int, int]]:
+    def _replaced(self, connection) -> list[tuple[int, int, int]]:
+        """(running number, id, version) of the rows that were replaced."""
         try:
-            rows = connection.execute(
+            return [tuple(row) for row in connection.execute(
                 f"SELECT seq, item_id, version FROM {self._replacements_table} WHERE seq>? ORDER BY seq",
-                (self._last_replacement,)).fetchall()
+                (self._last_replacement,))]
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):       # an upstream set: nothing is replaced, ids may come late
                 self._ids_grow = False
                 return []
             raise
-        if rows:
-            self._last_replacement = rows[-1][0]
-            self._versions.update((row[1], row[2]) for row in rows)
-        return [(row[1], row[2]) for row in rows]
 
     def version_of(self, item_id: int) -> int:
         """Version of a row: 1, or that of its last replacement."""
         return self._versions.get(item_id, 1)
 
-    def item(self, item_id: int):
-        """One row by its id, as a clone."""
-        return self.items[item_id].clone()
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """What is raised when a database cannot be read or written now: by SQLite, by the disk, and as pyworkflow wraps it."""
+    from pyworkflow.mapper.sqlite import SqliteFlatMapperException
+
+    return sqlite3.Error, OSError, SqliteFlatMapperException
+
+
+def words_of(error: BaseException) -> str:
+    """SQLite's own words: pyworkflow puts several lines of its own around them."""
+    inner = re.search(r"(?:\berror:|selectAll command:)\s*([^\n]+)", str(error))
+    return (inner[1] if inner else " ".join(str(error).split())).rstrip(". ")
 
 
 #: Seconds that a run may take from its launch until its process is seen.
@@ -489,7 +520,8 @@ def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECON
         return UNKNOWN
     if rows.get(names["_pid"]) in (None, "", "0") and not rows.get(names["_jobId"]):
         return DEAD if _never_came_up(database, protocol_id, patience) else RUNNING
-    return DEAD if _process_gone(rows.get(names["_pid"]), rows.get(names["hostFullName"])) else RUNNING
+    gone = _process_gone(rows.get(names["_pid"]), rows.get(names["hostFullName"]), os.path.basename(folder.rstrip(os.sep)))
+    return DEAD if gone else RUNNING
 
 
 def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
@@ -513,13 +545,18 @@ def _words_of(pid: str) -> set[str]:
         return set()
 
 
-def _process_gone(pid: str | None, host: str | None) -> bool:
+def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
+    """Whether a process of this machine has ended. After a reboot its number may be another's: that one does not name the
+    folder of the run in its command line."""
     if not pid or not pid.isdigit() or int(pid) == 0 or (host and host != os.uname().nodename.split(".")[0]
                                                          and host != _full_host_name()):
         return False
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rsplit(")", 1)[-1].split()[0] == "Z"
+            if file.read().rsplit(")", 1)[-1].split()[0] == "Z":
+                return True
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return int(pid) != os.getpid() and f"{os.sep}{run}{os.sep}" not in os.fsdecode(file.read())
     except FileNotFoundError:
         return True
     except OSError:

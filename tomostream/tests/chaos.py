@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Small sessions that are disturbed on purpose, and what comes out compared with an undisturbed one.
 
-A round is drawn from its seed: what is done to which protocol, and when. Afterwards the session is resumed where that is
-needed, and every output set must be that of the undisturbed session: rows, ids, files, values; and nothing that was
-registered before may have been computed again.
+A round is a session with some disturbances, one after the other, drawn from its seed: what is done to which protocol, and
+when. After each the session is resumed where that is needed. In the end every output set must be that of the undisturbed
+session: rows, ids, files, values; nothing that was registered before may have been computed again; and no protocol may
+have left a traceback, because all of this was to be expected.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,14 +23,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, wait_for
+from tomostream import ledger
+from tomostream.acquisition.movies import check_movie
+from tomostream.status import ARETOMO, IMPORT, MOTIONCOR
+from tomostream.streaming.watch import DEAD
+from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, someone_else, wait_for
 
-SERIES, TILTS, INTERVAL = 3, 5, 0.35
+SERIES, TILTS, INTERVAL, START_DELAY = 4, 5, 0.8, 3.0
 #: Kind -> how often it is drawn.
-KINDS = {"kill": 10, "kill-two": 3, "kill-all": 3, "locked": 2, "full": 2, "unreadable": 2, "stalled": 2}
-#: Seconds from the first movie on in which a disturbance may begin. Earlier ones hit the start of the protocols.
-MOMENTS = (-3.0, SERIES * TILTS * INTERVAL + 3.0)
+KINDS = {"kill": 12, "kill-two": 4, "kill-all": 4, "unreadable": 3, "permission": 3, "stalled": 2, "paused-writer": 2,
+         "full": 2, "locked": 1}
+#: Kinds of which a session has one at most: they take long, or need a place of their own.
+ONCE = ("locked", "full")
+#: Seconds from the end of one disturbance to the next; the first may come before the first movie.
+WAITS, FIRST_WAIT = (0.3, 5.0), (-2.0, 5.0)
+#: Of the databases that are locked: the set that others read, and what Scipion keeps of a run and of the project.
+DATABASES = ("set", "set", "set", "run", "steps", "project")
+#: Folders whose permission is removed: the microscope's, a run's, and the one that holds a run's files.
+FOLDERS = ("frames", "mdocs", "run", "extra")
 #: Attributes that tell when or in which order something was done, and not what.
 NOT_COMPARED = ("id",)
 
@@ -40,44 +50,83 @@ class Skipped(Exception):
 
 
 @dataclass(frozen=True)
-class Round:
-    """What is done in a round."""
+class Disturbance:
+    """One thing that is done to a session: to which protocols (and to what of them), how long after the one before, and
+    for how many seconds."""
 
-    seed: int
     kind: str
     targets: tuple[str, ...]
-    moment: float
+    what: str
+    wait: float
     seconds: float
 
     @classmethod
-    def of(cls, seed: int, kinds: dict[str, int] | None = None, lock_seconds: float = 30.0) -> Round:
-        draw = random.Random(seed)
-        chances = kinds or KINDS
-        kind, = draw.choices(list(chances), list(chances.values()))
+    def drawn(cls, draw: random.Random, kind: str, first: bool, lock_seconds: float) -> Disturbance:
         targets = tuple(draw.sample(ORDER, {"kill-two": 2, "kill-all": 4, "full": 4}.get(kind, 1)))
-        moment = draw.uniform(*MOMENTS)
-        if kind in ("locked", "unreadable", "full"):
-            moment = max(moment, 0.5)       # there is nothing to lock before
-        return cls(seed, kind, targets, moment, lock_seconds if kind == "locked" else draw.uniform(2.0, 6.0))
+        wait = draw.uniform(*(FIRST_WAIT if first else WAITS))
+        what = {"locked": draw.choice(DATABASES), "permission": draw.choice(FOLDERS)}.get(kind, "")
+        if kind in ("locked", "unreadable", "full", "paused-writer", "permission"):
+            wait = max(wait, 0.5)           # there is nothing to lock before
+        return cls(kind, targets, what, wait, lock_seconds if kind == "locked" else draw.uniform(1.0, 6.0))
+
+    def __str__(self) -> str:
+        return f"{self.kind}{f' {self.what}' if self.what else ''} {'+'.join(self.targets)} after {self.wait:.1f} s"
 
 
+@dataclass(frozen=True)
+class Round:
+    """The disturbances of one session."""
+
+    seed: int
+    disturbances: tuple[Disturbance, ...]
+
+    @classmethod
+    def of(cls, seed: int, kinds: dict[str, int] | None = None, many: int = 3, lock_seconds: float = 30.0) -> Round:
+        draw, left, found = random.Random(seed), dict(kinds or KINDS), []
+        for place in range(many):
+            kind, = draw.choices(list(left), list(left.values()))
+            if kind in ONCE and len(left) > 1:
+                del left[kind]
+            found.append(Disturbance.drawn(draw, kind, place == 0, lock_seconds))
+        return cls(seed, tuple(found))
+
+    def has(self, kind: str) -> bool:
+        return any(each.kind == kind for each in self.disturbances)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was wrong (nothing, if all is well), and for each resuming the seconds until the protocols went on."""
+
+    wrong: tuple[str, ...]
+    resumed: tuple[float, ...] = ()
+
+
+# ---------------------------------------------------------------------- a session
 def settings() -> dict[str, object]:
     return {"compose.expectedTilts": TILTS, "compose.time4NextTilt": 300, "compose.time4NextTS": 600,
-            "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 3, "aretomo.numberOfThreads": 3}
+            "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 3, "aretomo.numberOfThreads": 3,
+            "motioncor.gpuList": "0 1", "aretomo.gpuList": "2 3"}
 
 
 def start(session: Session) -> subprocess.Popen:
-    """The chain with stand-ins, and the acquisition as soon as the import is there."""
-    session.use_standins("0.25,0.5")
-    run = session.run("--timeout", "12", "--quiet", engine="gpu", settings=settings())
-    wait_for(lambda: session.ledger(IMPORT), 120, "start of the import")
+    """The chain with stand-ins, and the acquisition as soon as the import is there. Movies grow in place."""
+    session.use_standins("0.3,0.6")
+    run = session.run("--timeout", "300", "--quiet", "--no-report", engine="gpu", settings=settings())
+    wait_for(lambda: session.ledger(IMPORT) or run.poll() is not None, 180, "start of the import")
+    if run.poll() is not None:
+        raise AssertionError(f"the session did not start: {session.said('run')[-500:]}")
     session.simulate("--series", str(SERIES), "--tilts", str(TILTS), "--frames", "2", "--size", "48", "--interval",
-                     str(INTERVAL), "--start-delay", "4", "--seed", "1")
+                     str(INTERVAL), "--start-delay", str(START_DELAY), "--seed", "1", "--write", "slow")
     return run
 
 
-def finish(session: Session, seconds: float = 120.0) -> None:
-    wait_for(lambda: all(session.state(name) == "finished" for name in ORDER), seconds, "end of all protocols", every=0.5)
+def finish(session: Session, seconds: float = 150.0) -> None:
+    """Everything is acquired; when it is imported the import is stopped, and the others end by themselves."""
+    wait_for(lambda: len(session.rows(IMPORT)) == SERIES * TILTS, seconds, "last movie", every=0.3)
+    with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
+        pass
+    wait_for(lambda: all(session.state(name) == "finished" for name in ORDER), seconds, "end of all protocols", every=0.3)
 
 
 def undisturbed() -> dict:
@@ -122,10 +171,13 @@ def described(session: Session, path: str, row: dict) -> dict:
 
 def digest(path: str) -> str:
     """Of the data of a file; the headers of MRC files hold the time."""
-    with open(path, "rb") as file:
-        if path.endswith((".mrc", ".mrcs")):
-            file.seek(1024)
-        return hashlib.sha1(file.read()).hexdigest()
+    try:
+        with open(path, "rb") as file:
+            if path.endswith((".mrc", ".mrcs")):
+                file.seek(1024)
+            return hashlib.sha1(file.read()).hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def differences(found: dict, expected: dict) -> list[str]:
@@ -152,51 +204,90 @@ def done_again(session: Session, before: dict[str, set[str]], moment: float) -> 
         name = MOTIONCOR if entry["program"] == "MotionCor3" else ARETOMO
         item = entry["item"] if name == MOTIONCOR else os.path.splitext(entry["item"])[0]
         if entry["time"] > moment and item in before[name]:
-            again.append(f"{name} {item}")
+            again.append(f"done again: {name} {item}")
     return again
 
 
-# ---------------------------------------------------------------------- disturbing
-def play(round_: Round, expected: dict) -> tuple[list[str], float]:
-    """Play a round; return what was wrong (nothing, if all is well) and the seconds from resuming to going on.
+def tracebacks(session: Session) -> list[str]:
+    """Protocols whose log holds one: whatever was done to them was to be expected."""
+    found = []
+    for name in filter(session.folder_of, ORDER):
+        log = session.log_of(name)
+        if "Traceback" in log:
+            found.append(f"a traceback in the log of {name}: {log[log.rindex('Traceback'):][:1500]}")
+    return found
+
+
+# ---------------------------------------------------------------------- a round
+def play(round_: Round, expected: dict, keep: str | None = None) -> Outcome:
+    """Play a round. Where something was wrong the session is copied into the folder `keep`.
 
     Raises
     ------
     Skipped : see there.
     """
-    with place_for(round_) as project, Session(project=project) as session:
+    someone = None
+    if round_.has("permission"):
+        someone = someone_else()
+        if someone is None:
+            raise Skipped("the session cannot be run by somebody who feels permissions (needs root and setpriv)")
+    with place_for(round_) as project, Session(project=project, someone=someone) as session:
+        outcome = _play(session, round_, expected)
+        if keep and outcome.wrong:
+            for path in (session.folder, *([session.project] if project else [])):
+                shutil.copytree(path, os.path.join(keep, str(round_.seed), os.path.basename(path)), symlinks=True)
+        return outcome
+
+
+def _play(session: Session, round_: Round, expected: dict) -> Outcome:
+    resumed: list[float] = []
+    try:
         run = start(session)
-        wait_until(session, round_.moment)
-        before = {name: set(session.keys(name)) for name in ORDER}
-        moment = time.time()
-        resumed = disturb(session, round_, run)
-        if resumed:
-            began = time.monotonic()
-            if session.call("resume", session.project, "--no-follow", seconds=240):
-                return [f"resume failed: {session.said('resume')[-500:]}"], 0.0
-            resumed = time.monotonic() - began
-        try:
-            finish(session)
-        except AssertionError as error:
-            states = {name: session.state(name) for name in ORDER}
-            return [f"{error} {states} {session.said('resume')[-500:] if resumed else ''}"], float(resumed)
-        try:
-            wrong = differences(outputs_of(session), expected)
-        except AssertionError as error:
-            return [str(error)], float(resumed)
-        wrong += [f"done again: {item}" for item in done_again(session, before, moment)]
-        wrong += [f"{name} is not closed" for name in ORDER if not session.stream_closed(name)]
-        return wrong, float(resumed)
+        before = [do(session, each, run, resumed) for each in round_.disturbances]
+        finish(session)
+        wrong = differences(outputs_of(session), expected)
+    except AssertionError as error:
+        states = {name: session.state(name) for name in ORDER}
+        return Outcome((f"{error} {states} {session.last_words()}", *tracebacks(session)), tuple(resumed))
+    wrong += [item for registered, moment in before for item in done_again(session, registered, moment)]
+    wrong += [f"{name} is not closed" for name in ORDER if not session.stream_closed(name)]
+    return Outcome((*wrong, *tracebacks(session)), tuple(resumed))
+
+
+def do(session: Session, disturbance: Disturbance, run: subprocess.Popen, resumed: list[float]) -> tuple[dict, float]:
+    """Wait, disturb, and resume where that is needed; what was registered before, and when that was."""
+    wait_until(session, disturbance.wait)
+    before = {name: set(session.keys(name)) for name in ORDER}
+    moment = time.time()
+    if disturbance.kind.startswith("kill"):
+        kill(session, disturbance, run)
+        resumed.append(resume(session, moment))
+    else:
+        {"locked": lock, "full": fill, "unreadable": make_unreadable, "stalled": stall, "permission": forbid,
+         "paused-writer": pause_writer}[disturbance.kind](session, disturbance)
+    return before, moment
+
+
+def resume(session: Session, moment: float) -> float:
+    """Resume; return the seconds until each protocol that was dead has said that it goes on."""
+    dead = [name for name in ORDER if session.state(name) in (DEAD, "unknown") or not session.pids(name)]
+    began = time.monotonic()
+    if session.call("resume", session.project, "--no-follow", seconds=240):
+        raise AssertionError(f"resume failed: {session.said('resume')[-500:]}")
+    for name in dead:
+        wait_for(lambda name=name: any(entry.time > moment for entry in session.events(name, ledger.SESSION)), 120,
+                 f"word of {name} after it was resumed", every=0.1)
+    return round(time.monotonic() - began, 1)
 
 
 @contextmanager
 def place_for(round_: Round) -> Iterator[str | None]:
     """A place for the project: on a small disk of its own where the disk is to be filled."""
-    if round_.kind != "full":
+    if not round_.has("full"):
         yield None
         return
     folder = tempfile.mkdtemp(prefix="tomostream-")
-    command = ["mount", "-t", "tmpfs", "-o", "size=96m", "none", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=96m,mode=777", "none", folder]
     if os.geteuid() != 0 or subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode:
         os.rmdir(folder)
         raise Skipped("a small disk cannot be mounted here")
@@ -208,62 +299,57 @@ def place_for(round_: Round) -> Iterator[str | None]:
 
 
 def wait_until(session: Session, moment: float) -> None:
-    """Until so many seconds after the first movie is due."""
+    """So many seconds after now, but not before the first movie; less than 0: before the first movie is due."""
     pause = threading.Event()
-    pause.wait(max(0.0, 4.0 + min(moment, 0.0)))
-    if moment > 0:
-        wait_for(lambda: os.path.isdir(session.frames) and os.listdir(session.frames), 60, "first movie", every=0.05)
-        pause.wait(moment)
+    if moment < 0:
+        pause.wait(max(0.0, START_DELAY + moment))
+        return
+    wait_for(lambda: os.path.isdir(session.frames) and os.listdir(session.frames), 60, "first movie", every=0.05)
+    pause.wait(moment)
 
 
-def disturb(session: Session, round_: Round, run: subprocess.Popen) -> bool:
-    """Do it; True when the session has to be resumed."""
-    if round_.kind.startswith("kill"):
-        kill(session, round_, run)
-        return True
-    {"locked": lock, "full": fill, "unreadable": make_unreadable, "stalled": stall}[round_.kind](session, round_)
-    return False
-
-
-def kill(session: Session, round_: Round, run: subprocess.Popen) -> None:
-    if round_.kind == "kill-all":
+# ---------------------------------------------------------------------- the disturbances
+def kill(session: Session, disturbance: Disturbance, run: subprocess.Popen) -> None:
+    """SIGKILL of one, two or all protocols; with all, of the driver too."""
+    if disturbance.kind == "kill-all":
         run.kill()
         run.wait()
-    for pid in (session.pids() if round_.kind == "kill-all" else
-                [pid for name in round_.targets for pid in session.pids(name)]):
+    for pid in (session.pids() if disturbance.kind == "kill-all" else
+                [pid for name in disturbance.targets for pid in session.pids(name)]):
         end(pid)
-    threading.Event().wait(round_.seconds / 6)
-    # While the driver still starts protocols it would start those that resume starts: it ends, or has started all, first.
-    wait_for(lambda: run.poll() is not None or all(session.state(name) != "unknown" for name in ORDER), 240,
-             "end of the start")
+    threading.Event().wait(disturbance.seconds / 6)
 
 
-def main_set(session: Session, round_: Round) -> str:
-    name = round_.targets[0]
-    path = os.path.join(session.folder_of(name) or "", OUTPUTS[name][0])
-    wait_for(lambda: os.path.exists(path) or _found(session, name), 60, f"output of {name}")
-    return os.path.join(session.folder_of(name), OUTPUTS[name][0])
+def main_set(session: Session, disturbance: Disturbance) -> str:
+    """Path of the output of the protocol that is meant, as soon as it is there."""
+    name = disturbance.targets[0]
+
+    def path() -> str:
+        folder = session.folder_of(name)
+        return os.path.join(folder, OUTPUTS[name][0]) if folder else ""
+
+    wait_for(lambda: os.path.exists(path()), 60, f"output of {name}")
+    return path()
 
 
-def _found(session: Session, name: str) -> bool:
-    folder = session.folder_of(name)
-    return folder is not None and os.path.exists(os.path.join(folder, OUTPUTS[name][0]))
-
-
-def lock(session: Session, round_: Round) -> None:
-    """Nobody can read or write a set for a while."""
-    connection = sqlite3.connect(main_set(session, round_), timeout=30, isolation_level=None)
+def lock(session: Session, disturbance: Disturbance) -> None:
+    """Nobody can read or write a database for a while."""
+    path = main_set(session, disturbance)
+    logs = os.path.join(os.path.dirname(path), "logs")
+    path = {"set": path, "run": os.path.join(logs, "run.db"), "steps": os.path.join(logs, "steps.sqlite"),
+            "project": os.path.join(session.project, "project.sqlite")}[disturbance.what]
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
-        threading.Event().wait(round_.seconds)
+        threading.Event().wait(disturbance.seconds)
         connection.execute("ROLLBACK")
     finally:
         connection.close()
 
 
-def make_unreadable(session: Session, round_: Round) -> None:
+def make_unreadable(session: Session, disturbance: Disturbance) -> None:
     """SQLite finds another file's bytes in the place of a set, as on a file server that answers wrongly for a while."""
-    path = main_set(session, round_)
+    path = main_set(session, disturbance)
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")           # so that nobody is in the middle of writing
     with open(path, "r+b") as file:
@@ -272,12 +358,12 @@ def make_unreadable(session: Session, round_: Round) -> None:
         file.write(b"not a database!\0")
         file.flush()
         connection.close()
-        threading.Event().wait(round_.seconds)
+        threading.Event().wait(disturbance.seconds)
         file.seek(0)
         file.write(header)
 
 
-def fill(session: Session, round_: Round) -> None:
+def fill(session: Session, disturbance: Disturbance) -> None:
     """Nothing can be written in the project for a while."""
     wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
     filler = os.path.join(os.path.dirname(session.project), "filler")
@@ -288,21 +374,41 @@ def fill(session: Session, round_: Round) -> None:
                 file.flush()
         except OSError:
             pass
-        threading.Event().wait(round_.seconds)
+        threading.Event().wait(disturbance.seconds)
     os.remove(filler)
 
 
-def stall(session: Session, round_: Round) -> None:
+def stall(session: Session, disturbance: Disturbance) -> None:
     """A protocol stands still, as when its file system does."""
-    pids = [pid for name in round_.targets for pid in session.pids(name)]
+    pids = [pid for name in disturbance.targets for pid in session.pids(name)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    threading.Event().wait(round_.seconds)
+    threading.Event().wait(disturbance.seconds)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
 
 
-if __name__ == "__main__":
-    sys.exit("Use benchmarks/chaos.py.")
+def pause_writer(session: Session, disturbance: Disturbance) -> None:
+    """The microscope stands still in the middle of a movie."""
+    def half_written() -> bool:
+        return session.acquired or any(check_movie(entry.path).state != "complete" for entry in os.scandir(session.frames))
 
-__all__ = ["COMPOSE", "KINDS", "Round", "Skipped", "differences", "outputs_of", "play", "undisturbed"]
+    wait_for(half_written, 30, "half-written movie", every=0.01)
+    if not session.acquired:
+        session.writer.send_signal(signal.SIGSTOP)
+        threading.Event().wait(disturbance.seconds)
+        session.writer.send_signal(signal.SIGCONT)
+
+
+def forbid(session: Session, disturbance: Disturbance) -> None:
+    """The protocols may no longer enter a folder; the microscope (root) still can."""
+    run = os.path.dirname(main_set(session, disturbance))
+    folder = {"frames": session.frames, "mdocs": session.mdocs, "run": run,
+              "extra": os.path.join(run, "extra")}[disturbance.what]
+    mode = os.stat(folder).st_mode
+    os.chmod(folder, 0o000)
+    threading.Event().wait(disturbance.seconds)
+    os.chmod(folder, mode)
+
+
+__all__ = ["KINDS", "Disturbance", "Outcome", "Round", "Skipped", "differences", "outputs_of", "play", "undisturbed"]

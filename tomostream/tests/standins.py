@@ -9,6 +9,10 @@ Set MOTIONCOR_HOME and ARETOMO_HOME to those two folders. The environment says h
     STANDIN_LOG         a file to which each run appends a line of JSON: program, item, start, end, gpu, pid
     STANDIN_FAIL        regular expression: items that fail, every time (nothing is written, exit status 0, as AreTomo2 does)
     STANDIN_FAIL_ONCE   regular expression: items that fail the first time; the log remembers
+    STANDIN_FAIL_TWICE  regular expression: items that fail the first two times
+
+What they write tells of what it was made: a sum is filled with a number of its movie's bytes, a tomogram with the sum of
+those in its stack.
 
 They need numpy no more than a shell script does, so that a run of 0.2 s takes 0.2 s.
 """
@@ -26,9 +30,11 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 
-from tomostream.acquisition.movies import check_movie
+from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.programs import aretomo as files
 
+#: Of the package that these stand-ins belong to: another may be installed.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAMS = {"MotionCor3": ("motioncor", "bin"), "AreTomo2": ("aretomo",)}
 
 
@@ -39,7 +45,8 @@ def install(folder: str) -> dict[str, str]:
         os.makedirs(place, exist_ok=True)
         path = os.path.join(place, name)
         with open(path, "w", encoding="utf-8") as file:
-            file.write(f"#!{sys.executable} -E\nimport sys\nfrom tomostream.tests.standins import main\n"
+            file.write(f"#!{sys.executable} -E\nimport sys\nsys.path.insert(0, {ROOT!r})\n"
+                       "from tomostream.tests.standins import main\n"
                        f"sys.exit(main({name!r}, sys.argv[1:]))\n")
         os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
     cuda = os.path.join(folder, "cuda")
@@ -60,7 +67,11 @@ def main(program: str, arguments: Sequence[str], environment: Mapping[str, str] 
     if _fails(environment, program, item):
         print(f"Error: {item} was told to fail")
         return 0
-    (_motioncor if program == "MotionCor3" else _aretomo)(source, flags)
+    try:
+        (_motioncor if program == "MotionCor3" else _aretomo)(source, flags)
+    except OSError as error:
+        print(f"Error: {error}")
+        return 1
     _log(environment, program=program, item=item, event="end", time=time.time(), began=began, pid=os.getpid())
     return 0
 
@@ -86,14 +97,16 @@ def _log(environment: Mapping[str, str], **facts: object) -> None:
 
 
 def _fails(environment: Mapping[str, str], program: str, item: str) -> bool:
-    always, once = environment.get("STANDIN_FAIL"), environment.get("STANDIN_FAIL_ONCE")
+    always = environment.get("STANDIN_FAIL")
     if always and re.search(always, item):
         return True
-    if not once or not re.search(once, item):
+    times = [many for name, many in (("STANDIN_FAIL_ONCE", 1), ("STANDIN_FAIL_TWICE", 2))
+             if environment.get(name) and re.search(environment[name], item)]
+    if not times:
         return False
     with open(environment["STANDIN_LOG"], encoding="utf-8") as file:
         starts = [entry for entry in map(json.loads, file) if entry["event"] == "start"]
-    return sum((entry["program"], entry["item"]) == (program, item) for entry in starts) == 1
+    return sum((entry["program"], entry["item"]) == (program, item) for entry in starts) <= max(times)
 
 
 def write_mrc(path: str, size: tuple[int, int, int], pixel_size: float, value: float = 0.0) -> None:
@@ -113,6 +126,20 @@ def shift_of(item: str) -> float:
     return zlib.crc32(item.split(".")[0].encode()) % 1000 / 100
 
 
+def value_of(movie: str) -> float:
+    """What the stand-in for MotionCor fills the sum of a movie with: tells from which bytes it was made. Exact in float32,
+    also when those of a series are added."""
+    with open(movie, "rb") as file:
+        return float(zlib.crc32(file.read()) % 65521)
+
+
+def values_in(stack: str, check: MovieCheck) -> list[float]:
+    """The first pixel of every section of an MRC stack (mode 2)."""
+    with open(stack, "rb") as file:
+        return [struct.unpack_from("<f", os.pread(file.fileno(), 4, 1024 + 4 * section * check.width * check.height))[0]
+                for section in range(check.frames)]
+
+
 def _motioncor(source: str, flags: Mapping[str, Sequence[str]]) -> None:
     check = check_movie(source)
     target, pixel_size = flags["-OutMrc"][0], float(flags.get("-PixSize", ["1"])[0])
@@ -124,7 +151,7 @@ def _motioncor(source: str, flags: Mapping[str, Sequence[str]]) -> None:
     if flags.get("-SplitSum", ["0"])[0] == "1":
         suffixes += ["_EVN", "_ODD"]
     for suffix in suffixes:
-        write_mrc(f"{stem}{suffix}.mrc", size, pixel_size, value=float(check.frames or 1))
+        write_mrc(f"{stem}{suffix}.mrc", size, pixel_size, value_of(source))
     name = os.path.splitext(os.path.basename(source))[0]
     with open(os.path.join(flags["-LogDir"][0], f"{name}-Full.log"), "w", encoding="utf-8") as file:
         file.write("# full frame alignment\n")
@@ -150,7 +177,8 @@ def _aretomo(source: str, flags: Mapping[str, Sequence[str]]) -> None:
         if abs(math.sin(math.radians(axis))) > 0.707:
             x, y = y, x
         flip = flags.get("-FlipVol", ["0"])[0] == "1"
-        write_mrc(target, (x, y, z) if flip else (x, z, y), float(flags["-PixSize"][0]) * binning)
+        write_mrc(target, (x, y, z) if flip else (x, z, y), float(flags["-PixSize"][0]) * binning,
+                  sum(values_in(source, check)))
 
 
 if __name__ == "__main__":

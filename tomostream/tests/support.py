@@ -18,12 +18,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from tomostream import ledger
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.streaming.watch import producer_state
 from tomostream.tests import standins
 
+NOBODY = 65534
+#: What somebody else must be able to do: Python starts, what Scipion needs is there, and it starts Python again.
+STARTS = "import subprocess, sys, tkinter, tomostream; subprocess.run([sys.executable, '-c', 'import tkinter'], check=True)"
 LAUNCH = "import sys; from tomostream.cli import main; sys.exit(main())"
 ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 #: Protocol -> the file of its main output, and the attribute that names an item.
@@ -54,7 +58,9 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str, every: 
 class Session:
     """An acquisition and a project in a folder of its own. Use as a context: what still runs is ended at the end."""
 
-    def __init__(self, folder: str | None = None, project: str | None = None, **environment: str) -> None:
+    def __init__(self, folder: str | None = None, project: str | None = None,
+                 someone: Someone | None = None, **environment: str) -> None:
+        """`someone`: who runs everything but the acquisition."""
         self._temporary = None if folder else tempfile.mkdtemp(prefix="tomostream-")
         self.folder = os.path.realpath(folder or self._temporary)
         self.acquisition = os.path.join(self.folder, "acq")
@@ -62,8 +68,16 @@ class Session:
         self.project = project or os.path.join(self.folder, "proj")
         self.json = os.path.join(self.folder, "out.json")
         self.standin_log = os.path.join(self.folder, "standins.jsonl")
-        self.environment = clean_environment(self.folder, STANDIN_LOG=self.standin_log, **environment)
+        temporary = os.path.join(self.folder, "tmp")        # locks of GPUs are there: sessions do not wait for each other
+        os.makedirs(temporary, exist_ok=True)
+        self.environment = clean_environment(self.folder, STANDIN_LOG=self.standin_log, TMPDIR=temporary, **environment)
+        self.writer: subprocess.Popen | None = None
         self._children: list[subprocess.Popen] = []
+        self._prefix = someone.prefix if someone else ()
+        if someone and someone.uid:
+            self.environment["HOME"] = self.folder
+            for path in (self.folder, temporary):
+                os.chown(path, someone.uid, someone.uid)
 
     def __enter__(self) -> Session:
         return self
@@ -87,7 +101,8 @@ class Session:
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start a `tomostream` command; its words go to a file named after it."""
         with open(os.path.join(self.folder, f"{arguments[0]}.log"), "ab") as log:
-            child = subprocess.Popen([sys.executable, "-c", LAUNCH, *arguments], cwd=self.folder, stdout=log,
+            prefix = () if arguments[0] == "simulate" else self._prefix
+            child = subprocess.Popen([*prefix, sys.executable, "-c", LAUNCH, *arguments], cwd=self.folder, stdout=log,
                                      stderr=subprocess.STDOUT, env=self.environment, start_new_session=True)
         self._children.append(child)
         return child
@@ -101,7 +116,13 @@ class Session:
             return file.read()
 
     def simulate(self, *arguments: str) -> subprocess.Popen:
-        return self.start("simulate", self.acquisition, "--quiet", *arguments)
+        self.writer = self.start("simulate", self.acquisition, "--quiet", *arguments)
+        return self.writer
+
+    @property
+    def acquired(self) -> bool:
+        """Whether the acquisition is over."""
+        return self.writer is not None and self.writer.poll() is not None
 
     def run(self, *arguments: str, engine: str = "cpu", settings: Mapping[str, object] | None = None) -> subprocess.Popen:
         """Start `tomostream run`; `settings` are protocol.parameter -> value."""
@@ -161,9 +182,17 @@ class Session:
     def log_of(self, name: str) -> str:
         text = ""
         for file_name in ("run.stdout", "run.stderr"):
-            with open(os.path.join(self.folder_of(name), "logs", file_name), encoding="utf-8", errors="replace") as file:
-                text += file.read()
+            path = os.path.join(self.folder_of(name), "logs", file_name)
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    text += file.read()
         return text
+
+    def last_words(self) -> str:
+        """The last line of each protocol's log, for a failure."""
+        lines = {name: [line for line in self.log_of(name).splitlines() if line.strip()] for name in ORDER
+                 if self.folder_of(name)}
+        return " / ".join(f"{name}: {each[-1][-200:]}" for name, each in lines.items() if each)
 
     def outcome(self) -> dict:
         with open(self.json, encoding="utf-8") as file:
@@ -178,6 +207,25 @@ class Session:
             return []
         with open(self.standin_log, encoding="utf-8") as file:
             return [entry for entry in map(json.loads, file) if entry["event"] == event]
+
+
+@dataclass(frozen=True)
+class Someone:
+    """Who feels permissions: the words before a command that runs as them, and their uid (0: root without its privilege)."""
+
+    prefix: tuple[str, ...]
+    uid: int = 0
+
+
+def someone_else() -> Someone | None:
+    """Another user where this Python starts as one; else root without the capabilities that let it pass permissions; None
+    where neither can be had."""
+    for someone in (Someone(("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"), NOBODY),
+                    Someone(("setpriv", "--bounding-set=-dac_override,-dac_read_search"))):
+        if os.geteuid() == 0 and shutil.which("setpriv") and not subprocess.run(
+                [*someone.prefix, sys.executable, "-c", STARTS], cwd="/", capture_output=True, check=False).returncode:
+            return someone
+    return None
 
 
 def end(pid: int) -> None:

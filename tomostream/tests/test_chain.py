@@ -175,7 +175,7 @@ class TestASession(unittest.TestCase):
             self.assertNotIn("FATAL", text)
             self.assertNotIn("ERROR", text)
         for movie in self.truth["tilts"]:
-            told = re.findall(rf"^{re.escape(movie['movie'])}: imported", self.session.log_of(IMPORT), re.MULTILINE)
+            told = re.findall(rf"  {re.escape(movie['movie'])}: imported", self.session.log_of(IMPORT), re.MULTILINE)
             self.assertEqual(len(told), 1, movie["movie"])
 
     def test_leaves_no_work_folder_behind(self):

@@ -24,7 +24,7 @@ from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
 from tomostream.programs.aretomo import row_from_xf
 from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.tests.standins import shift_of
+from tomostream.tests.standins import shift_of, value_of, values_in
 from tomostream.tests.support import ORDER, Session, end, wait_for
 
 pytestmark = pytest.mark.chain
@@ -291,6 +291,130 @@ class TestKilledProtocols(unittest.TestCase):
         said = self.session.said("resume")
         self.assertRegex(said, r"motioncor died: \d+ movies aligned, \d+ to do.*; goes on")
         self.assertRegex(said, r"compose died: \d+ series composed.*; goes on")
+
+
+class TestReplacements(unittest.TestCase):
+    """One session in which every series changes after its tomogram was made, each in another way. The stand-ins write
+    numbers that tell of which movies something was made: they must arrive in the tomogram.
+
+    TS_01: a movie comes after the series' own deadline. TS_02: an exposure is repeated under its own name. TS_03: a movie
+    on which MotionCor failed twice is aligned after the protocol was continued. TS_04: an exposure is repeated under a new
+    name and takes its section in the mdoc.
+    """
+
+    SERIES = ("TS_01", "TS_02", "TS_03", "TS_04")
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = session = Session()
+        cls.addClassCleanup(session.__exit__)
+        session.use_standins("0.1,0.2", STANDIN_FAIL_TWICE="TS_03_002")
+        run = session.run("--timeout", "120", "--quiet", "--no-report", engine="gpu", settings={
+            "compose.expectedTilts": 5, "compose.time4NextTilt": 5, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20,
+            "motioncor.gpuList": "0 1", "aretomo.gpuList": "2"})
+        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        session.simulate("--series", "4", "--tilts", "5", "--frames", "2", "--size", str(SIZE), "--interval", "0.4",
+                         "--fault=late:1:3:22")
+        wait_for(lambda: set(session.keys(ARETOMO)) == set(cls.SERIES), 90, "first tomograms")
+        cls.before = {series_id: cls.tomogram(series_id) for series_id in cls.SERIES}
+        cls.write_again("TS_02")
+        cls.expose_again("TS_04")
+        for pid in session.pids(MOTIONCOR):
+            end(pid)
+        wait_for(lambda: session.state(MOTIONCOR) == "dead", 10, "dead motioncor")
+        cls.resumed = session.call("resume", session.project, "--no-follow")
+        wait_for(lambda: all(cls.tomogram(series_id) == sum(map(value_of, cls.movies_of(series_id)))
+                             for series_id in cls.SERIES), 90, "tomogram of the right movies for every series")
+        with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
+            pass
+        cls.status = run.wait(timeout=120)
+
+    @classmethod
+    def movie(cls, series_id: str, order: int) -> str:
+        path, = glob.glob(os.path.join(cls.session.frames, f"{series_id}_{order:03d}_*.tif"))
+        return path
+
+    @classmethod
+    def write_again(cls, series_id: str) -> None:
+        path = cls.movie(series_id, 2)
+        shutil.copyfile(cls.movie("TS_04", 2), f"{path}.part")
+        os.replace(f"{path}.part", path)
+
+    @classmethod
+    def expose_again(cls, series_id: str) -> None:
+        """A new movie of the fourth exposure; its section in the mdoc names it, with a later time."""
+        old = cls.movie(series_id, 4)
+        new = old.replace(f"{series_id}_004", f"{series_id}_006")
+        shutil.copyfile(cls.movie("TS_02", 4), new)
+        mdoc = os.path.join(cls.session.mdocs, f"{series_id}.mrc.mdoc")
+        with open(mdoc, encoding="utf-8") as file:
+            text = file.read()
+        start = text.rindex("[ZValue", 0, text.index(os.path.basename(old)))
+        stop = text.find("[ZValue", start + 1)
+        section = text[start:stop if stop > 0 else None]
+        changed = re.sub(r"(DateTime = \S+\s+)\S+", r"\g<1>23:59:59", section).replace(
+            os.path.basename(old), os.path.basename(new))
+        with open(f"{mdoc}.part", "w", encoding="utf-8") as file:
+            file.write(text.replace(section, changed))
+        os.replace(f"{mdoc}.part", mdoc)
+
+    @classmethod
+    def row(cls, series_id: str) -> dict:
+        row, = (row for row in cls.session.rows(ARETOMO) if row["_tsId"] == series_id)
+        return row
+
+    @classmethod
+    def tomogram(cls, series_id: str) -> float:
+        """What the tomogram in the output is filled with."""
+        path = os.path.join(cls.session.project, cls.row(series_id)["_filename"])
+        return values_in(path, check_movie(path))[0]
+
+    @classmethod
+    def movies_of(cls, series_id: str) -> list[str]:
+        """The movies of which a series must be made in the end."""
+        return [cls.movie(series_id, 6 if (series_id, order) == ("TS_04", 4) else order) for order in range(1, 6)]
+
+    def test_the_stack_holds_the_right_exposure_of_every_tilt(self):
+        for series_id in self.SERIES:
+            tilts = self.session.tilts(COMPOSE, series_id)
+            path, = {os.path.join(self.session.project, tilt["_filename"]) for tilt in tilts}
+            by_order = {tilt["_acqOrder"]: values_in(path, check_movie(path))[tilt["_index"] - 1] for tilt in tilts}
+            found = [by_order[order] for order in sorted(by_order)]
+            self.assertEqual(sorted(found), sorted(map(value_of, self.movies_of(series_id))), series_id)
+
+    def test_the_tomogram_is_made_of_the_new_stack(self):
+        for series_id in self.SERIES:
+            self.assertEqual(self.tomogram(series_id), sum(map(value_of, self.movies_of(series_id))), series_id)
+            self.assertNotEqual(self.tomogram(series_id), self.before[series_id], series_id)
+
+    def test_every_series_keeps_its_one_row_in_every_set(self):
+        for name, file_name in ((COMPOSE, "tiltseries.sqlite"), (ARETOMO, "tiltseries.sqlite"),
+                                (ARETOMO, "tomograms.sqlite")):
+            rows = self.session.rows(name, file_name)
+            self.assertEqual(sorted(row["_tsId"] for row in rows), list(self.SERIES))
+            self.assertEqual(sorted(row["id"] for row in rows), [1, 2, 3, 4])
+        self.assertEqual(len(self.session.rows(IMPORT)), 21)
+        self.assertEqual(len(set(self.session.keys(MOTIONCOR))), len(self.session.rows(MOTIONCOR)))
+
+    def test_the_aligned_series_refer_to_the_new_stack_with_all_tilts(self):
+        for series_id in self.SERIES:
+            tilts = self.session.tilts(ARETOMO, series_id)
+            self.assertEqual(len(tilts), 5)
+            self.assertEqual({tilt["_filename"] for tilt in tilts},
+                             {tilt["_filename"] for tilt in self.session.tilts(COMPOSE, series_id)})
+            self.assertRegex(tilts[0]["_filename"], r"-v\d+\.mrcs$")
+            self.assertTrue(all(tilt["enabled"] for tilt in tilts))
+
+    def test_it_is_said_why_each_was_made_again(self):
+        reasons = {series_id: " ".join(entry.reason for entry in self.session.events(COMPOSE, ledger.COMPOSED)
+                                       if entry.item == series_id and entry.evidence["version"] > 1)
+                   for series_id in self.SERIES}
+        for series_id, words in (("TS_01", "late|came after"), ("TS_02", "replaced by version 2"), ("TS_03", "late|came after"),
+                                 ("TS_04", "exposed again")):
+            self.assertRegex(reasons[series_id], words)
+
+    def test_the_session_ends_well(self):
+        self.assertEqual((self.resumed, self.status), (0, 0), self.session.said("run"))
 
 
 class TestRefusals(unittest.TestCase):

@@ -504,17 +504,15 @@ class TestAReaderOfRows(WithMovies):
         self.reader.read()
         self.put("a.tif", version=2, pixel_size=3.0)
         self.output.commit()
-        rows, replaced, _ = self.reader.read()
-        self.assertEqual((rows, replaced), ([], [(1, 2)]))
-        self.assertEqual(self.reader.item(1).getSamplingRate(), 3.0)
-        self.assertEqual(self.reader.version_of(1), 2)
-        self.assertEqual(self.reader.read()[1], [])
+        (row,), _ = self.reader.read()
+        self.assertEqual((row.getObjId(), row.getSamplingRate(), self.reader.version_of(1)), (1, 3.0, 2))
+        self.assertEqual(self.reader.read()[0], [])
 
     def test_says_that_the_stream_is_closed_with_the_last_rows(self):
         self.put("a.tif")
         self.output.commit()
         self.output.set_stream_state(SetOfMovies.STREAM_CLOSED)
-        rows, _, closed = self.reader.read()
+        rows, closed = self.reader.read()
         self.assertEqual((len(rows), closed), (1, True))
 
     def test_loses_nothing_while_the_set_is_locked(self):
@@ -571,9 +569,20 @@ class TestTheStateOfAProducer(InAFolder):
         self.run_db(status="aborted")
         self.assertEqual(self.state(), watch.STOPPED)
 
+    def process(self, *words: str) -> int:
+        child = subprocess.Popen(["sh", "-c", "sleep 60; true", "sh", *words])     # more than one command: sh stays
+        self.addCleanup(lambda: (child.kill(), child.wait()))
+        wait_for(lambda: open(f"/proc/{child.pid}/cmdline").read(), 10, "command line", 0.01)
+        return child.pid
+
     def test_of_a_run_whose_process_is_there_is_running(self):
-        self.run_db(status="running", _pid=str(os.getpid()), hostFullName=os.uname().nodename)
+        pid = self.process(self.folder, f"Runs/{os.path.basename(self.folder)}/logs/run.db", "7")
+        self.run_db(status="running", _pid=str(pid), hostFullName=os.uname().nodename)
         self.assertEqual(self.state(), watch.RUNNING)
+
+    def test_of_a_run_whose_process_number_is_anothers_after_a_reboot_is_dead(self):
+        self.run_db(status="running", _pid=str(self.process("something", "else")), hostFullName=os.uname().nodename)
+        self.assertEqual(self.state(), watch.DEAD)
 
     def test_of_a_run_whose_process_is_gone_is_dead(self):
         child = subprocess.Popen(["true"])
@@ -599,10 +608,7 @@ class TestTheStateOfAProducer(InAFolder):
         self.run_db(status="launched")
         os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
         os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
-        # a shell that reads: one that only calls `sleep` becomes it, and loses its arguments
-        child = subprocess.Popen(["sh", "-c", "read line", "sh", self.folder, "Runs/000007_X/logs/run.db", "7"],
-                                 stdin=subprocess.PIPE)
-        self.addCleanup(lambda: (child.kill(), child.communicate()))
+        self.process(self.folder, "Runs/000007_X/logs/run.db", "7")
         self.assertEqual(watch.producer_state(self.path("Runs", "000007_X"), 7), watch.RUNNING)
 
     def test_on_another_machine_is_believed(self):

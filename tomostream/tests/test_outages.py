@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is out of reach for a while, and what must not happen at the same time: the parts, each alone.
+
+`test_chaos` does such things to whole sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+from pwem.objects import SetOfMovies
+
+from tomostream.streaming import alone, durable, sets, watch
+from tomostream.streaming.protocol import StreamingProtocol, out_of_reach
+
+NOT_A_DATABASE = b"not a database!\0"
+
+
+class InAFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.folder, *names)
+
+    def write(self, *names: str, data: bytes = b"data") -> str:
+        path = self.path(*names)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+        return path
+
+
+class TestASetThatIsNoDatabaseForAWhile(InAFolder):
+    """Several reads in a row find it unreadable: pyworkflow fails in another way when it opens it anew."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        from tomostream.tests.test_streaming import movie
+
+        items = SetOfMovies(filename=self.path("movies.sqlite"))
+        self.output = sets.OutputSet(items, movie("template"), "_micName")
+        self.addCleanup(items.close)
+        for name in ("a.tif", "b.tif"):
+            self.output.put(name, movie(name))
+            self.output.commit()
+        self.output.put("b.tif", movie("b.tif"), version=2)
+        self.output.commit()
+        self.reader = watch.RowReader(SetOfMovies(filename=self.path("movies.sqlite")), sets.REPLACED)
+        self.addCleanup(self.reader.items.close)
+        self.movie = movie
+
+    def spoil(self) -> bytes:
+        with open(self.path("movies.sqlite"), "r+b") as file:
+            header = file.read(16)
+            file.seek(0)
+            file.write(NOT_A_DATABASE)
+        return header
+
+    def mend(self, header: bytes) -> None:
+        with open(self.path("movies.sqlite"), "r+b") as file:
+            file.write(header)
+
+    def test_its_reader_waits_in_words_and_then_gives_every_row(self):
+        self.reader.items.close()           # one that is open may know enough of the file to go on
+        header = self.spoil()
+        for _ in range(3):
+            self.assertEqual(self.reader.read(), ([], False))
+            self.assertIn("file is not a database", self.reader.trouble)
+            self.assertNotIn("SqliteFlatMapper", self.reader.trouble)
+        self.mend(header)
+        rows, _ = self.reader.read()
+        self.assertEqual([row.getMicName() for row in rows], ["a.tif", "b.tif"])
+        self.assertEqual([self.reader.version_of(row.getObjId()) for row in rows], [1, 2])
+
+    def test_its_writer_keeps_what_it_has_and_writes_it_then(self):
+        self.output.items.close()
+        self.output._broken = True
+        header = self.spoil()
+        self.output.put("c.tif", self.movie("c.tif"))
+        for _ in range(2):
+            self.assertRaises(sets.NotCommitted, self.output.commit)
+        self.mend(header)
+        self.output.commit()
+        self.assertEqual(sorted(self.output.ids.values()), [1, 2, 3])
+
+    def test_a_read_that_fails_half_way_is_no_read(self):
+        with mock.patch.object(SetOfMovies, "iterItems", side_effect=sqlite3.OperationalError("disk I/O error")):
+            self.assertEqual(self.reader.read(), ([], False))
+        self.assertEqual(len(self.reader.read()[0]), 2)
+        self.assertEqual(self.reader.read()[0], [])
+
+
+class TestAFolderThatMayNotBeEntered(InAFolder):
+    def setUp(self) -> None:
+        super().setUp()
+        self.write("frames", "a.tif")
+        watcher = mock.Mock(**{"take.return_value": set(), "add.return_value": True})
+        self.watcher = watcher
+        self.files = watch.FolderWatch(self.path("frames", "*.tif"), watcher, poll=5.0, full_every=600.0)
+
+    def names(self, now: float) -> list[str]:
+        return [os.path.basename(path) for path, _ in self.files.changes(now)]
+
+    def test_loses_no_file_of_which_word_came_meanwhile(self):
+        self.assertEqual(self.names(0.0), ["a.tif"])
+        path = self.write("frames", "b.tif")
+        self.watcher.take.return_value = {path}
+        with mock.patch.object(watch.os, "stat", side_effect=PermissionError(13, "Permission denied")):
+            self.assertEqual(self.names(1.0), [])
+        self.assertIn("permission denied", self.files.trouble)
+        self.watcher.take.return_value = set()
+        self.assertLessEqual(self.files.seconds_to_next_look(1.0), 5.0)
+        self.assertEqual(self.names(6.0), ["b.tif"])
+        self.assertEqual((self.files.trouble, self.files.gone()), ("", []))
+
+    def test_is_looked_at_soon_again_when_it_cannot_be_listed(self):
+        with mock.patch.object(watch.os, "open", side_effect=PermissionError(13, "Permission denied")):
+            self.assertEqual(self.names(0.0), [])
+        self.assertLessEqual(self.files.seconds_to_next_look(0.0), 5.0)
+        self.assertEqual(self.names(5.0), ["a.tif"])
+
+    def test_a_file_that_may_be_read_now_is_told_again(self):
+        path = self.path("frames", "a.tif")
+        os.chmod(path, 0o200)
+        self.assertEqual(self.names(0.0), ["a.tif"])
+        os.chmod(path, 0o644)
+        self.watcher.take.return_value = {path}
+        self.assertEqual(self.names(1.0), ["a.tif"])
+
+    def test_everything_is_looked_at_once_more_when_that_is_asked_for(self):
+        self.names(0.0)
+        self.write("frames", "b.tif")
+        self.assertEqual(self.names(1.0), [])           # an event that the kernel lost
+        self.files.look_at_all()
+        self.assertEqual(self.names(2.0), ["b.tif"])
+
+
+class TestWhatIsOutOfReach(InAFolder):
+    def test_a_file_that_can_be_read_is_not(self):
+        self.assertEqual(out_of_reach(self.write("a")), "")
+
+    def test_a_file_that_is_not_there_in_a_folder_that_is_there_is_not(self):
+        self.assertEqual(out_of_reach(self.path("a")), "")
+
+    def test_a_file_whose_folder_is_gone_is_also_behind_a_link(self):
+        os.symlink(self.path("gone", "a"), self.path("link"))
+        self.assertIn("gone is not there", out_of_reach(self.path("link")))
+
+    def test_a_file_of_a_server_that_does_not_answer_is(self):
+        with mock.patch("builtins.open", side_effect=OSError(116, "Stale file handle")):
+            self.assertIn("stale file handle", out_of_reach(self.path("a")))
+
+
+HOLDS = ("import sys; from tomostream.streaming import alone; file = alone.hold(sys.argv[1], 0); "
+         "print(file is not None, flush=True); input()")
+
+
+class TestOneAtATime(InAFolder):
+    def other(self) -> subprocess.Popen:
+        child = subprocess.Popen([sys.executable, "-c", HOLDS, self.path("lock")], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: (child.kill(), child.wait(), child.stdin.close(), child.stdout.close()))
+        self.assertEqual(child.stdout.readline(), "True\n")
+        return child
+
+    def test_whoever_comes_second_is_told_who_holds_it(self):
+        child = self.other()
+        self.assertIsNone(alone.hold(self.path("lock"), 0.0))
+        self.assertEqual(alone.holder(self.path("lock")), child.pid)
+
+    def test_one_that_was_killed_gives_it_back(self):
+        child = self.other()
+        child.kill()
+        with alone.hold(self.path("lock"), 10.0):
+            self.assertEqual(alone.holder(self.path("lock")), os.getpid())
+
+    def test_nobody_ever_held_it(self):
+        self.assertIsNone(alone.holder(self.path("lock")))
+
+
+class TestWhatLiesOnTheDisk(InAFolder):
+    """What was synced, in order; that the kernel does it is its own affair."""
+
+    def synced(self, function, argument) -> list[str]:
+        found = []
+        with mock.patch.object(durable.os, "fsync", side_effect=lambda fd: found.append(os.readlink(f"/proc/self/fd/{fd}"))):
+            function(argument)
+        return [os.path.relpath(path, self.folder) for path in found]
+
+    def test_a_file_and_then_its_name(self):
+        self.assertEqual(self.synced(durable.sync, [self.write("extra", "a.mrc")]), ["extra/a.mrc", "extra"])
+
+    def test_a_folder_with_all_files_and_its_own_name(self):
+        self.write("extra", "TS_1", "a.mrc")
+        os.symlink("/nowhere", self.path("extra", "TS_1", "link"))
+        found = self.synced(durable.sync_tree, self.path("extra", "TS_1"))
+        self.assertEqual(found, ["extra/TS_1/a.mrc", "extra/TS_1", "extra/TS_1", "extra"])
+
+    def test_a_file_system_that_cannot_sync_folders_is_no_reason_to_fail(self):
+        path = self.write("a.mrc")
+        with mock.patch.object(durable.os, "fsync", side_effect=OSError(22, "Invalid argument")):
+            durable.sync([path])
+        with mock.patch.object(durable.os, "fsync", side_effect=OSError(5, "Input/output error")), self.assertRaises(OSError):
+            durable.sync([path])
+
+
+class TestADamagedListOfSteps(InAFolder):
+    def open(self) -> mock.Mock:
+        protocol = mock.Mock(**{"getStepsFile.return_value": self.path("steps.sqlite")})
+        steps = StreamingProtocol._open_steps(protocol)
+        self.addCleanup(steps.close)
+        return protocol
+
+    def test_is_put_aside_and_begun_anew(self):
+        self.write("steps.sqlite", data=b"SQLite format 3\0" + os.urandom(5000))
+        protocol = self.open()
+        self.assertIn("damaged", protocol.warning.call_args[0][0])
+        self.assertTrue(os.path.exists(self.path("steps.sqlite.damaged")))
+
+    def test_one_that_is_well_stays(self):
+        sqlite3.connect(self.path("steps.sqlite")).close()
+        self.open().warning.assert_not_called()
+
+
+if __name__ == "__main__":
+    unittest.main()
