@@ -163,7 +163,7 @@ class TestTiltSeries(SetCase):
         with patch.object(SqliteDb, "getTables", side_effect=AssertionError("all tables were listed")):
             self.put(output, "TS_02", (0.0, 3.0, 6.0))
             output.commit()
-            rows, _, closed = reader.read()
+            rows, closed = reader.read()
             items.loadAllProperties()
             series = know_tables(items[rows[0].getObjId()])
             self.assertEqual([image.getTiltAngle() for image in series.iterItems()], [0.0, 3.0, 6.0])
