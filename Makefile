@@ -39,7 +39,7 @@ test-scipion: $(STAMP)
 	$(BIN)/python -m tomostream.tests.under_scipion
 
 test-faults: $(STAMP)
-	$(PYTEST) -m "faults or not faults" tomostream/tests/test_faults.py
+	$(PYTEST) tomostream/tests/test_faults.py tomostream/tests/test_outages.py tomostream/tests/test_chaos.py
 
 # The live page in headless Chromium, Debian's (installing it needs root); its pictures are to be looked at.
 test-browser: $(STAMP)
