@@ -323,7 +323,7 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
 
 
 def for_docs(camera: Camera, folder: str) -> None:
-    """The pictures that the manual shows, in few colours and at most 1000 px wide."""
+    """The pictures that the manual shows, in few colours and at most 900 px wide."""
     from PIL import Image
 
     os.makedirs(folder, exist_ok=True)
@@ -334,11 +334,10 @@ def for_docs(camera: Camera, folder: str) -> None:
             continue
         with Image.open(taken[name]) as picture:
             small = picture.convert("RGB")
-        if small.width > 1000:
-            small = small.resize((1000, round(1000 * small.height / small.width)), Image.Resampling.LANCZOS)
+        if small.width > 900:
+            small = small.resize((900, round(900 * small.height / small.width)), Image.Resampling.LANCZOS)
         path = os.path.join(folder, f"{target}.png")
-        colours = 24 if name.startswith("window_") else COLOURS
-        small.quantize(colours).save(f"{path}.part", format="PNG", optimize=True)
+        small.quantize(COLOURS, Image.Quantize.FASTOCTREE).save(f"{path}.part", format="PNG", optimize=True)
         os.replace(f"{path}.part", path)
         print(f"{path}  {os.path.getsize(path) // 1024} kB")
 

@@ -192,6 +192,8 @@ def judge(hand: int | None, words: str) -> tuple[str, str]:
     """(advice, evidence in sentences) from how the defocus changes with the angles as given."""
     if hand not in (1, -1):
         why = words.removeprefix("no CTF: ") or "no CTF was fitted"
+        if hand == 0:
+            why = "the CTF was fitted, but how the defocus changes across the tilt axis could not be seen"
         return "", f"The data do not tell: {why}. A structure of known hand, or what lies on which side, must decide."
     advice = AS_GIVEN if hand == 1 else NEGATED
     way = "grows" if hand == 1 else "falls"

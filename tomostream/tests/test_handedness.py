@@ -194,10 +194,10 @@ class TestEvidence(unittest.TestCase):
         self.assertEqual(handedness.judge(-1, "")[0], instruments.NEGATED)
 
     def test_where_the_data_tell_nothing_nothing_is_advised_and_why_is_said(self):
-        for hand in (None, 0):
+        for hand, why in ((None, "no Thon rings were found"), (0, "the CTF was fitted, but how the defocus changes")):
             advice, words = handedness.judge(hand, "no CTF: no Thon rings were found")
             self.assertEqual(advice, "")
-            self.assertIn("The data do not tell: no Thon rings were found", words)
+            self.assertIn(f"The data do not tell: {why}", words)
 
 
 class TestInstruments(ProjectCase):
