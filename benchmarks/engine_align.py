@@ -103,7 +103,7 @@ def shifts_of(answer: Alignment) -> np.ndarray:
 
 
 def peak_memory_MiB(reset: bool) -> float | None:
-    """The most memory this process held since it was last `reset`; None where the system does not tell."""
+    """The most memory this process held since the last `reset` (just after it: what it holds); None where not told."""
     try:
         if reset:
             with open("/proc/self/clear_refs", "w") as switch:
@@ -119,11 +119,12 @@ def measure(case: Case, seed: int, threads: int, others: bool) -> dict[str, obje
     """What is measured on one simulated series, for the record."""
     truth = simulate(case, seed)
     options = AlignOptions(PIXEL_A, case.start_axis, full_axis_search=case.full_search, threads=threads)
-    peak_memory_MiB(reset=True)
+    before = peak_memory_MiB(reset=True)
     begun, begun_cpu = time.perf_counter(), time.process_time()
     answer = align_series(truth.stack, truth.angles, options)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
-    memory = peak_memory_MiB(reset=False)
+    after = peak_memory_MiB(reset=False)
+    memory = None if before is None or after is None else after - before  # beyond the stack itself
     used = np.array([tilt.used for tilt in answer.tilts])  # one that is left out has no shift to be wrong
     kept, out = truth.only(used), {int(i) for i in np.flatnonzero(~used)}
     errors = np.linalg.norm(
@@ -136,7 +137,7 @@ def measure(case: Case, seed: int, threads: int, others: bool) -> dict[str, obje
         "axis_error_deg": answer.tilt_axis_deg - case.axis, "offset_error_deg": answer.tilt_offset_deg - case.own_tilt,
         "thickness_A": answer.thickness_A, "quality": answer.quality, "note": answer.quality_note,
         "bad_not_found": sorted(truth.bad - out), "good_left_out": sorted(out - truth.bad - truth.spoiled),
-        "spoiled_left_out": sorted(out & truth.spoiled), "seconds": seconds, "cpu_seconds": cpu, "peak_MiB": memory,
+        "spoiled_left_out": sorted(out & truth.spoiled), "seconds": seconds, "cpu_seconds": cpu, "extra_MiB": memory,
     }
     if others:
         record["matching_px"] = residual(truth, *matching(truth, case, threads), truth.angles)
@@ -177,7 +178,7 @@ def table(records: list[dict[str, object]]) -> Iterator[str]:
             return f"{np.median(values):.{digits}f} ({values.max():.{digits}f})" if len(values) else "-"
 
         ratio = np.median(column("rms_px") / column("sigma_px"))
-        memory = f"{column('peak_MiB').max():.0f}" if len(column("peak_MiB")) else "-"
+        memory = f"{column('extra_MiB').max():.0f}" if len(column("peak_MiB")) else "-"
         yield (
             f"{case.name:16s} {len(mine):5d}  {pair('rms_px', 2):14s}  {ratio:11.1f}  {pair('axis_error_deg', 2):14s}  "
             f"{pair('offset_error_deg', 1):14s}  {np.median(column('cpu_seconds')):5.0f}  {memory:>4s}  "

@@ -45,6 +45,7 @@ CASES = (
     Case("base"),
     Case("thin", thickness=900.0, contrast=0.03),
     Case("pre-tilt 9", own_tilt=9.0),
+    Case("pre-tilt 4", own_tilt=4.0),
     Case("hard", thickness=2200.0, contrast=0.03, dose=2.0),
     Case("wedge", thickness=2000.0, wedge=True, jitter=0.2),
     Case("wide, axis -4", shape=(384, 544), axis=-4.0, start_axis=-6.0),
