@@ -112,6 +112,8 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
         advice, evidence = judge(hand, words)
         found = Check(series.series_id, instrument_of(series), hand, advice, evidence, folder)
         _write(found, both)
+    except BrokenPipeError:         # of whoever reads the progress
+        raise
     except OSError as error:
         raise quick.NotDone(f"The check of {series.series_id} cannot be written: {error}") from error
     finally:

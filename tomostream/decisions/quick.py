@@ -111,6 +111,8 @@ def _binned(source: Source, stem: str, say: Say) -> Quick:
             for place, section in enumerate(source.sections):
                 say(f"reading tilt {place + 1} of {len(source.rows)}")
                 images[place] = averaged(stack.section(section), binning)
+    except BrokenPipeError:         # of whoever reads the progress
+        raise
     except (EngineError, OSError, ValueError, IndexError) as error:
         raise NotDone(f"The images of {source.series_id} cannot be read: {error}") from error
     with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
