@@ -16,6 +16,7 @@ import argparse
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Case:
     axis: float = 0.0
     incline: float = 0.0
     phase_deg: float = 0.0
+    ringless: bool = False
 
 
 BASE = Case("3.2 um, 2.7 A/px")
@@ -58,7 +60,10 @@ CASES = {
     "field": replace(BASE, name="4096 px of 1.35 A", side=4096, pixel=1.35),
     "fine": replace(BASE, name="4096 px of 1.0 A, 2.5 um", side=4096, pixel=1.0, defocus=25000.0, dose=3.5),
     "coarse": replace(BASE, name="1024 px of 5.4 A", side=1024, pixel=5.4),
-    "no rings": replace(BASE, name="no signal", signal=0.0),
+    "phase": replace(BASE, name="phase plate, 90 degrees", phase_deg=90.0, defocus=25000.0),
+    "noise": replace(BASE, name="noise alone", signal=0.0),
+    "ringless": replace(BASE, name="a specimen without rings", ringless=True),
+    "binned": replace(BASE, name="512 px of 10 A", side=512, pixel=10.0),
 }
 
 
@@ -84,7 +89,7 @@ def image_of(case: Case, tilt: float, defocus: float, azimuth: float, rng: Any) 
     path = 1 / max(math.cos(math.radians(tilt + case.incline)), 0.17)
     # 1e-3 / k^2 is the measured ratio at 0 degrees; a longer path through the specimen loses electrons from the image
     ratio = case.signal * case.dose / 3 * 1e-3 / (s + 2e-5) * np.exp(-case.decay * s - 1.3 * (path - 1))
-    blur = np.sinc(WAVE * s * case.thickness * path)
+    blur = np.sinc(WAVE * s * case.thickness * path) * (0.0 if case.ringless else 1.0)
     gradient = case.hand * math.tan(math.radians(tilt + case.incline)) if cosine > 0 else 0.0
     out = np.zeros((n, n + 2 * core), np.float32)
     triangle = (1 - np.abs(np.arange(-core, core) + 0.5) / core).astype(np.float32)
@@ -104,14 +109,20 @@ def image_of(case: Case, tilt: float, defocus: float, azimuth: float, rng: Any) 
     return np.ascontiguousarray(counts.T) if case.axis == 90.0 else counts
 
 
-def series_of(case: Case, tilts: Any, seed: int) -> tuple[Any, Any, float]:
+def series_of(case: Case, tilts: Any, seed: int, threads: int = 1) -> tuple[Any, Any, float]:
     """(stack (K, n, n), true mean defocus of each tilt, azimuth in degrees of the larger defocus in the image)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     azimuth = rng.uniform(0, math.pi)
     defoci = case.defocus + rng.normal(0, DEFOCUS_SPREAD, len(tilts))
-    images = np.stack([image_of(case, float(t), float(d), azimuth, rng) for t, d in zip(tilts, defoci, strict=True)])
+
+    def image(index: int) -> Any:
+        own = np.random.default_rng([seed, index])
+        return image_of(case, float(tilts[index]), float(defoci[index]), azimuth, own)
+
+    with ThreadPoolExecutor(threads) as pool:
+        images = np.stack(list(pool.map(image, range(len(tilts)))))
     # a transposed image has x and y exchanged: an azimuth of 90 degrees minus it
     return images, defoci, math.degrees(azimuth if case.axis != 90.0 else math.pi / 2 - azimuth)
 
@@ -126,11 +137,12 @@ def judge(case: Case, tilts: Any, seed: int, threads: int) -> str:
     from tomostream.engine.recon.stack import TiltStack
     from tomostream.engine.recon.tomogram import TiltUse
 
-    images, truth, azimuth = series_of(case, tilts, seed)
+    images, truth, azimuth = series_of(case, tilts, seed, threads)
     stack = TiltStack("simulated", images, case.pixel)
     uses = [TiltUse(i, float(t), Placement(case.axis, 0.0, 0.0)) for i, t in enumerate(tilts)]
     start = time.perf_counter()
-    found = estimate(stack, uses, Optics(KV, CS_MM, AMPLITUDE), (case.phase_deg, 0.0), case.pixel, threads, lambda *_: None)
+    search = (case.phase_deg, 30.0 if case.phase_deg else 0.0)
+    found = estimate(stack, uses, Optics(KV, CS_MM, AMPLITUDE), search, case.pixel, threads, lambda *_: None)
     taken = time.perf_counter() - start
     if found.series is None:
         return f"{taken:6.1f} s  {found.note}"
