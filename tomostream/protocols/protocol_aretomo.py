@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon
 from pwem import ALIGN_2D
 from pwem.objects import CTFModel, Transform
 from pyworkflow.constants import BETA
+from pyworkflow.mapper.sqlite import SqliteFlatMapperException
 from pyworkflow.protocol import params
 from tomo.objects import (
     CTFTomo,
@@ -113,6 +115,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Original:
+    """A series and its images as they were in the input when the series was handed out: a row may be replaced meanwhile."""
+
+    series: TiltSeries
+    images: list[TiltImage]
+
+
+@dataclass(frozen=True)
 class Result:
     """What came out for one series. `rows`: input index -> row of the alignment."""
 
@@ -171,6 +181,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
         self._new: list[tuple[int, int]] = []
+        self._originals: dict[tuple[str, int], Original] = {}
         self._told_ctf = False
         self.perTsAlignZ = self.readThicknessFile(self.alignZfile.get()) if self.alignZfile.get() else {}
         if self.makeTomo.get():
@@ -226,27 +237,35 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        if self._new:
-            self._reader.items.loadAllProperties()      # known since the first series, not since this run began
-        while self._new:
-            row_id, version = self._new[0]
-            series = know_tables(self._reader.items[row_id])
-            task = self._task(series, version)
-            del self._new[0]
+        """Tasks for the series that are new. A series that cannot be read now stays new."""
+        new, self._new = self._new, []
+        while new:
+            try:
+                task = self._task(*new[0])
+            except (sqlite3.Error, SqliteFlatMapperException) as error:
+                self._new = new
+                self.trouble("series", f"a tilt series cannot be read now ({error}); it is tried again")
+                return
+            del new[0]
+            self.trouble("series", "")
             if task is not None:
                 yield task
 
     def inputs_of(self, task: Task) -> Iterable[str]:
         return [task.arguments[1].stack] if len(task.arguments) > 1 else []
 
-    def _task(self, series: TiltSeries, version: int) -> Task | None:
-        """The task of a series; None where this version is done, in work, or cannot be done."""
+    def _task(self, row_id: int, version: int) -> Task | None:
+        """The task of one row of the input; None where it is done, in work, or cannot be done."""
+        self._reader.items.loadAllProperties()      # known since the first series, not since this run began
+        series = know_tables(self._reader.items[row_id])
         series_id = series.getTsId()
         running = self.attempts.get(series_id)
         if max(self.done.get(series_id, 0), running.task.version if running else 0) >= version:
             return None
+        images = [image.clone() for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD)]
+        self._originals[series_id, version] = Original(series.clone(), images)
         try:
-            source = self._source(series)
+            source = self._source(series, images)
         except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
             self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
             return None
@@ -254,11 +273,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                   {"version": version, "tilts": series.getSize(), "bytes": self._volume_bytes(source)})
         return Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
 
-    def _source(self, series: TiltSeries) -> Source:
+    def _source(self, series: TiltSeries, images: Iterable[TiltImage]) -> Source:
         """Read all that is needed of a series; steps never see the set."""
         tilts = []
         even = odd = stack = ""
-        for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD):
+        for image in images:
             acquisition = image.getAcquisition()
             stack = image.getFileName()
             if image.hasOddEven():
@@ -434,7 +453,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: Result) -> None:
         source: Source = task.arguments[1]
-        original = self._input_series(task.key)
+        original = self._originals[task.key, task.version]
         if self.makeTomo.get() and self.outputs[TOMOGRAMS].versions.get(task.key, 0) < task.version:
             self._register_tomogram(task, source, result, original)
         if not self.skipAlign.get() and self.outputs[ALIGNED].versions.get(task.key, 0) < task.version:
@@ -443,19 +462,16 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             self._register_ctf(task, source, result)
         if FAILED in self.outputs:
             self.outputs[FAILED].remove(task.key)
+        del self._originals[task.key, task.version]
 
     @staticmethod
-    def _acquisition(original: TiltSeries, result: Result) -> TomoAcquisition:
-        acquisition = original.getAcquisition().clone()
+    def _acquisition(original: Original, result: Result) -> TomoAcquisition:
+        acquisition = original.series.getAcquisition().clone()
         if result.rows:
             acquisition.setTiltAxisAngle(next(iter(result.rows.values())).rot_deg)
         return acquisition
 
-    def _input_series(self, series_id: str) -> TiltSeries:
-        """The series as it is in the input; in the main thread."""
-        return know_tables(self._reader.items.getItem(TiltSeries.TS_ID_FIELD, series_id))
-
-    def _register_tomogram(self, task: Task, source: Source, result: Result, original: TiltSeries) -> None:
+    def _register_tomogram(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[TOMOGRAMS].items
         path = os.path.join(result.folder, f"{task.key}.mrc")
         check = check_movie(path)
@@ -477,7 +493,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         items._hasOddEven.set(self.doEvenOdd.get())
         self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
 
-    def _register_aligned(self, task: Task, source: Source, result: Result, original: TiltSeries) -> None:
+    def _register_aligned(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[ALIGNED].items
         items.copyInfo(self._reader.items)
         items.setAlignment(ALIGN_2D)
@@ -485,12 +501,12 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         items.setDim((*source.size, 1))
         items.setAnglesCount(len(source.tilts))
         series = TiltSeries(tsId=task.key)
-        series.copyInfo(original)
+        series.copyInfo(original.series)
         series.setAcquisition(self._acquisition(original, result))
         series.setAlignment2D()
         series.setDim((*source.size, 1))
         series.setAnglesCount(len(source.tilts))
-        images = [self._aligned_image(image, result) for image in original.iterItems(orderBy=TiltImage.INDEX_FIELD)]
+        images = [self._aligned_image(image, result) for image in original.images]
         self.outputs[ALIGNED].put(task.key, series, task.version, children=images)
 
     @staticmethod
@@ -569,13 +585,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """The series goes to FailedTiltSeries as it came."""
         if FAILED not in self.outputs:
             self._open_failed()
-        original = self._input_series(task.key)
+        original = self._originals.pop((task.key, task.version))
         self.outputs[FAILED].items.copyInfo(self._reader.items)
         series = TiltSeries(tsId=task.key)
-        series.copyInfo(original)
+        series.copyInfo(original.series)
         series.setObjComment(reason)
         images = []
-        for image in original.iterItems(orderBy=TiltImage.INDEX_FIELD):
+        for image in original.images:
             copy = image.clone()
             copy.copyInfo(image)
             images.append(copy)
