@@ -16,7 +16,7 @@ from unittest import mock
 
 from pwem.objects import SetOfMovies
 
-from tomostream.streaming import alone, durable, sets, watch
+from tomostream.streaming import alone, durable, protocol, sets, watch
 from tomostream.streaming.protocol import StreamingProtocol, out_of_reach
 
 NOT_A_DATABASE = b"not a database!\0"
@@ -123,10 +123,13 @@ class TestAFolderThatMayNotBeEntered(InAFolder):
         self.assertEqual((self.files.trouble, self.files.gone()), ("", []))
 
     def test_is_looked_at_soon_again_when_it_cannot_be_listed(self):
+        self.assertEqual(self.names(0.0) + self.names(6.0), ["a.tif"])
+        self.write("frames", "b.tif")
+        self.files.look_at_all()
         with mock.patch.object(watch.os, "open", side_effect=PermissionError(13, "Permission denied")):
-            self.assertEqual(self.names(0.0), [])
-        self.assertLessEqual(self.files.seconds_to_next_look(0.0), 5.0)
-        self.assertEqual(self.names(5.0), ["a.tif"])
+            self.assertEqual(self.names(7.0), [])
+        self.assertLessEqual(self.files.seconds_to_next_look(7.0), 5.0)
+        self.assertEqual(self.names(12.0), ["b.tif"])
 
     def test_a_file_that_may_be_read_now_is_told_again(self):
         path = self.path("frames", "a.tif")
@@ -183,6 +186,15 @@ class TestOneAtATime(InAFolder):
         with alone.hold(self.path("lock"), 10.0):
             self.assertEqual(alone.holder(self.path("lock")), os.getpid())
 
+    def test_a_second_process_at_a_run_ends_and_leaves_its_status_to_the_first(self):
+        child = self.other()
+        second = mock.Mock(**{"_getExtraPath.return_value": self.path("lock")})
+        with mock.patch.object(protocol, "LOCK_SECONDS", 0.0):
+            StreamingProtocol.run(second)           # it would fail on a stand-in if it did more than that
+        self.assertIn(str(child.pid), second.error.call_args[0][0])
+        second.setPid.assert_called_once_with(child.pid)
+        second.setStatus.assert_called_once_with("running")
+
     def test_nobody_ever_held_it(self):
         self.assertIsNone(alone.holder(self.path("lock")))
 
@@ -215,15 +227,15 @@ class TestWhatLiesOnTheDisk(InAFolder):
 
 class TestADamagedListOfSteps(InAFolder):
     def open(self) -> mock.Mock:
-        protocol = mock.Mock(**{"getStepsFile.return_value": self.path("steps.sqlite")})
-        steps = StreamingProtocol._open_steps(protocol)
+        run = mock.Mock(**{"getStepsFile.return_value": self.path("steps.sqlite")})
+        steps = StreamingProtocol._open_steps(run)
         self.addCleanup(steps.close)
-        return protocol
+        return run
 
     def test_is_put_aside_and_begun_anew(self):
         self.write("steps.sqlite", data=b"SQLite format 3\0" + os.urandom(5000))
-        protocol = self.open()
-        self.assertIn("damaged", protocol.warning.call_args[0][0])
+        run = self.open()
+        self.assertIn("damaged", run.warning.call_args[0][0])
         self.assertTrue(os.path.exists(self.path("steps.sqlite.damaged")))
 
     def test_one_that_is_well_stays(self):
