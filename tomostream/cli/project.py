@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,15 +123,11 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
 
     Raises
     ------
-    UserError : a parameter that does not exist, a value that does not fit, a project that is there already.
+    UserError : a parameter that does not exist, a value that does not fit, a project or files that are there already. No
+        project is left behind then.
     """
     path = project_path(project)
-    unfit = sorted(set(path) & UNFIT)
-    if unfit:
-        raise UserError(f"Scipion cannot work in the folder {path}: its name holds {' '.join(unfit)}. Choose another one.")
-    if os.path.isdir(os.path.join(path, "Runs")):
-        raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
-                        f"tomostream resume {project}")
+    refuse_place(path, project)
     from pyworkflow.config import Config
     from pyworkflow.project import Manager
 
@@ -140,6 +137,44 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
     os.chdir(path)
+    try:
+        return Chain(path, scipion_project, make_protocols(scipion_project, ours, settings))
+    except UserError:
+        remove(path)
+        raise
+
+
+def refuse_place(path: str, project: str) -> None:
+    """Refuse a place where Scipion cannot work, or where something lies: Scipion empties folders of a new project, and a
+    project that is refused is removed, so nobody's files may be in it.
+
+    Raises
+    ------
+    UserError : with what to do.
+    """
+    unfit = sorted(set(path) & UNFIT)
+    if unfit:
+        raise UserError(f"Scipion cannot work in the folder {path}: its name holds {' '.join(unfit)}. Choose another one.")
+    name = os.path.basename(path)
+    fit = re.sub(r"[^\w-]", "-", name)     # as Scipion's Project.cleanProjectName does, and would put the project there
+    if fit != name:
+        raise UserError(f"Scipion cannot name a project '{name}': only letters, digits, - and _. Call it '{fit}'.")
+    if os.path.isdir(os.path.join(path, "Runs")):
+        raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
+                        f"tomostream resume {project}")
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f"{path} is there already and is no empty folder. Give the project a folder of its own, e.g. "
+                        f"{os.path.join(path if os.path.isdir(path) else os.path.dirname(path), 'project')}.")
+
+
+def remove(path: str) -> None:
+    """Remove a project that `create` has made and in which nothing ran."""
+    os.chdir(os.path.dirname(path))
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def make_protocols(scipion_project, ours, settings: dict[str, dict[str, object]]) -> dict[str, object]:
+    """The four protocols in a new project, saved, chained and with their settings."""
     protocols = {}
     for name in ORDER:
         protocol = scipion_project.newProtocol(getattr(ours, CLASSES[name]))
@@ -152,7 +187,7 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
             pointer.setExtended(output)
         scipion_project.saveProtocol(protocol)
         protocols[name] = protocol
-    return Chain(path, scipion_project, protocols)
+    return protocols
 
 
 def apply(protocol, name: str, values: dict[str, object]) -> None:
@@ -195,8 +230,7 @@ def validate(chain: Chain) -> None:
             if not problem.startswith("Input "):
                 problems.append(f"{name}: {problem}")
     if problems:
-        os.chdir(os.path.dirname(chain.path))
-        shutil.rmtree(chain.path, ignore_errors=True)
+        remove(chain.path)
         raise UserError(" ".join(problems))
 
 

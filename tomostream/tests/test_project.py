@@ -10,7 +10,7 @@ import unittest
 
 from tomostream import ledger
 from tomostream.cli import project
-from tomostream.status import ProjectStatus
+from tomostream.status import ARETOMO, ProjectStatus
 
 
 class TestANewProject(unittest.TestCase):
@@ -20,6 +20,32 @@ class TestANewProject(unittest.TestCase):
                 path = os.path.join(folder, name, "project")
                 with self.assertRaisesRegex(project.UserError, "Scipion cannot work in the folder"):
                     project.create(path, {})
+                self.assertFalse(os.path.exists(path))
+
+    def test_is_refused_under_a_name_that_scipion_would_change(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(project.UserError, "Call it 'my-session-1'"):
+                project.create(os.path.join(folder, "my session.1"), {})
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_is_refused_in_a_folder_that_holds_files_and_leaves_them_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            movie = os.path.join(folder, "session", "frames", "TS_01_001")
+            os.makedirs(os.path.dirname(movie))
+            open(movie, "wb").close()
+            with self.assertRaisesRegex(project.UserError, "is no empty folder"):
+                project.create(os.path.join(folder, "session"), {})
+            with self.assertRaisesRegex(project.UserError, "is no empty folder"):
+                project.create(movie, {})
+            self.assertTrue(os.path.exists(movie))
+
+    def test_that_is_refused_for_a_parameter_leaves_nothing_behind(self):
+        self.addCleanup(os.chdir, os.getcwd())
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "night", "project")
+            for values in ({"tomoThicknes": "1500"}, {"tomoThickness": "thick"}):
+                with self.assertRaises(project.UserError):
+                    project.create(path, {ARETOMO: values})
                 self.assertFalse(os.path.exists(path))
 
 
