@@ -273,15 +273,18 @@ class StreamingProtocol(ProtStreamingBase):
         self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
-        """Open the outputs, however long they are locked (within reason): another program may be looking at them."""
+        """Open the outputs and the list of steps, however long they are locked or out of reach (within reason)."""
         end = time.monotonic() + OPEN_SECONDS
         while True:
             try:
                 self.open_outputs()
+                self._steps_before()
                 self.trouble("opening", "")
                 return
             except watch.database_errors() as error:
-                if isinstance(error, OSError) or time.monotonic() > end:
+                folders = (self._getPath(), self._getExtraPath(), self._getLogsPath())
+                reached = all(os.access(folder, os.W_OK | os.X_OK) for folder in folders)
+                if (isinstance(error, OSError) and reached) or time.monotonic() > end:
                     raise
                 self.outputs.clear()
                 self.done.clear()

@@ -351,7 +351,7 @@ class TestReplacements(unittest.TestCase):
             end(pid)
         wait_for(lambda: session.state(MOTIONCOR) == "dead", 10, "dead motioncor")
         cls.resumed = session.call("resume", session.project, "--no-follow")
-        wait_for(lambda: all(cls.tomogram(series_id) == sum(map(value_of, cls.movies_of(series_id)))
+        wait_for(lambda: session.acquired and all(cls.tomogram(series_id) == sum(map(value_of, cls.movies_of(series_id)))
                              for series_id in cls.SERIES), 90, "tomogram of the right movies for every series")
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
