@@ -178,7 +178,7 @@ def table(records: list[dict[str, object]]) -> Iterator[str]:
             return f"{np.median(values):.{digits}f} ({values.max():.{digits}f})" if len(values) else "-"
 
         ratio = np.median(column("rms_px") / column("sigma_px"))
-        memory = f"{column('extra_MiB').max():.0f}" if len(column("peak_MiB")) else "-"
+        memory = f"{column('extra_MiB').max():.0f}" if len(column("extra_MiB")) else "-"
         yield (
             f"{case.name:16s} {len(mine):5d}  {pair('rms_px', 2):14s}  {ratio:11.1f}  {pair('axis_error_deg', 2):14s}  "
             f"{pair('offset_error_deg', 1):14s}  {np.median(column('cpu_seconds')):5.0f}  {memory:>4s}  "

@@ -135,7 +135,7 @@ class Sweep:
 def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, follow: bool) -> Sweep:
     """Place the band's tilts one after the other, outward in angle from `start` (a position in the band).
 
-    With `follow`, a tilt is first moved along with its nearest placed neighbour (a series not yet aligned).
+    With `follow`, a tilt is first moved along with its nearest placed neighbours (a series not yet aligned).
     Tilts that do not fit are tried once more after all others were placed.
     """
     angles = pose.tilts_deg[band.members]
@@ -149,7 +149,7 @@ def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, foll
         for tilt in waiting if second_try else outward_order(angles, start)[1:]:
             others = nearest(angles, tilt, placed)
             if follow:
-                moves[tilt] = moves[others[0]]
+                moves[tilt] = np.median(moves[others[:3]], axis=0)  # the nearest alone may have jumped
                 values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
             match = match_tilt(band, pose, share, tilt, others, values, radius)
             heights[tilt] = match.height

@@ -24,6 +24,7 @@ from tomostream.engine.align.projection import (
 from tomostream.engine.align.spectra import Band, Complexes, phases
 
 TOLERANCE_A = 60.0  # a disagreement below this is left to the likelihood to settle
+CERTAIN = 6.5  # standard deviations of the map for a tilt that did not fit before: chance has had its try
 CLEARLY_HIGHER = 2.0  # standard deviations by which another place must fit better
 
 
@@ -83,8 +84,9 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
     everyone = replace(bench, members=np.sort(np.concatenate([bench.members, np.asarray(candidates, dtype=np.int64)])))
     pose = replace(pose, shifts=pose.shifts.copy())
     angles = pose.tilts_deg
-    for tilt in candidates:
-        pose.shifts[tilt] = pose.shifts[bench.members[np.argmin(np.abs(angles[bench.members] - angles[tilt]))]]
+    for tilt in candidates:  # the nearest tilt alone may have jumped
+        near = bench.members[np.argsort(np.abs(angles[bench.members] - angles[tilt]), kind="stable")[:5]]
+        pose.shifts[tilt] = np.median(pose.shifts[near], axis=0)
     band = everyone.cut(pose, highest_per_A)
     members = everyone.members
     placed = [int(i) for i in np.flatnonzero(np.isin(members, bench.members))]
@@ -96,12 +98,10 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
     for tilt in sorted(waiting, key=lambda i: abs(float(angles[members[i]]))):
         others = nearest(angles[members], int(tilt), placed)
         share[tilt] = share[others[0]]
-        moves[tilt] = moves[others[0]]
-        values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
         match = match_tilt(band, pose, share, int(tilt), others, values, radius_A / bench.images.pixel_A)
-        if match.height < SIGNIFICANT:
+        if match.height < CERTAIN:
             continue
-        moves[tilt] += match.move
+        moves[tilt] = match.move
         values[:, tilt] = (band.values[:, [tilt]] * phases(band.cells, moves[[tilt]]))[:, 0]
         placed.append(int(tilt))
         fitting.append(int(members[tilt]))

@@ -261,7 +261,7 @@ def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
         )
         if settled and number > 0:
             break
-    return state
+    return _repaired(state, say)
 
 
 def _fit_geometry(bench: Bench, pose: Pose, options: AlignOptions, search: Search) -> Pose:
