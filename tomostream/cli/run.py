@@ -54,6 +54,12 @@ def main(options: argparse.Namespace) -> int:
     except project.UserError as error:
         print(f"tomostream run: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"tomostream run: {error.filename} cannot be used: {error.strerror}. Choose a place where you may write.",
+              file=sys.stderr)
+        return 2
 
 
 def say(text: str) -> None:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from tomostream import ledger
-from tomostream.cli import project
+from tomostream.cli import main, project
 from tomostream.status import ARETOMO, ProjectStatus
 
 
@@ -47,6 +50,18 @@ class TestANewProject(unittest.TestCase):
                 with self.assertRaises(project.UserError):
                     project.create(path, {ARETOMO: values})
                 self.assertFalse(os.path.exists(path))
+
+class TestRunOnTheCommandLine(unittest.TestCase):
+    def test_says_in_one_sentence_that_a_place_cannot_be_written(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
+            file = os.path.join(folder, "file")
+            open(file, "wb").close()
+            os.environ.pop("SCIPION_HOME", None)
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                status = main(["run", os.path.join(file, "project"), "--movies", folder, "--mdocs", folder])
+        self.assertEqual(status, 2)
+        self.assertIn("file/.scipion", said.getvalue())
+        self.assertEqual(said.getvalue().count("\n"), 1)
 
 
 class TestTimes(unittest.TestCase):
