@@ -13,6 +13,8 @@ from tomostream.status import ProjectStatus, SeriesStatus
 COLUMNS = (("series", 22), ("state", 15), ("tilts", 14), ("axis", 8), ("latency", 8))
 #: Most rows of the live table; the newest are shown.
 MOST_ROWS = 25
+#: Most failed movies that are named; the newest are.
+FAILED_SHOWN = 10
 
 
 class Screen:
@@ -80,7 +82,9 @@ def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
     if not shown:
         lines.append("no tilt series yet")
     failed = [(name, movie.failed) for name, movie in status.movies.items() if movie.failed]
-    lines += [f"failed movie {name}: {reason}" for name, reason in failed[-10:]]
+    if len(failed) > FAILED_SHOWN:
+        lines.append(f"... {len(failed) - FAILED_SHOWN} failed movies before")
+    lines += [f"failed movie {name}: {reason}" for name, reason in failed[-FAILED_SHOWN:]]
     return lines
 
 

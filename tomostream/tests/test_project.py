@@ -12,7 +12,7 @@ import unittest
 from unittest import mock
 
 from tomostream import ledger
-from tomostream.cli import main, project
+from tomostream.cli import main, project, table
 from tomostream.status import ARETOMO, ProjectStatus
 
 
@@ -62,6 +62,22 @@ class TestRunOnTheCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertIn("file/.scipion", said.getvalue())
         self.assertEqual(said.getvalue().count("\n"), 1)
+
+
+class TestTheTable(unittest.TestCase):
+    def test_says_how_many_failed_movies_it_does_not_name(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run = os.path.join(folder, "Runs", "000002_ProtTomoStreamImportMovies")
+            os.makedirs(os.path.join(run, "extra"))
+            book = ledger.Ledger(ledger.path_in(run))
+            for number in range(13):
+                book.write(f"m{number:02d}.tif", ledger.FAILED, "is not complete")
+            book.flush()
+            status = ProjectStatus(folder)
+            status.update()
+            lines = table.render(status, {})
+        self.assertIn("... 3 failed movies before", lines)
+        self.assertEqual(sum(line.startswith("failed movie m") for line in lines), 10)
 
 
 class TestTimes(unittest.TestCase):
