@@ -291,8 +291,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             if check.state == "complete" and self._optics_known(candidate.path, check):
                 yield self._task(candidate.path, check)
             else:
-                reason = check.reason.rstrip(".") or f"the {self._missing()} was never known"
-                self._fail_file(candidate.path, f"is not complete ({reason}), and the import ended")
+                self._fail_file(candidate.path, why_left_over(check, self._missing()))
 
     def _optics_known(self, path: str, check: MovieCheck) -> bool:
         """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
@@ -508,6 +507,14 @@ def known_from(before: Optics, after: Optics, where: str) -> str:
     new = [name for name, old, now in (("pixel size", before.pixel_size, after.pixel_size),
                                        ("voltage", before.voltage, after.voltage)) if old is None and now is not None]
     return "; ".join(filter(None, (before.source, f"{' and '.join(new)} from {where}" if new else "")))
+
+
+def why_left_over(movie: MovieCheck, missing: str) -> str:
+    """Why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
+    if movie.state != "complete":
+        return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
+    return (f"is complete, but the import ended and nothing told the {missing}: give it in the import form, or put a mdoc file "
+            "where the form says, and continue the import")
 
 
 def summarize_movies(protocol, output_name: str, verb: str) -> list[str]:

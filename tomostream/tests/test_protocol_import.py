@@ -15,7 +15,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from tomostream import ledger  # noqa: E402
 from tomostream.acquisition.arrival import Arrivals  # noqa: E402
 from tomostream.acquisition.movies import MovieCheck  # noqa: E402
-from tomostream.protocols.protocol_import_movies import Optics, ProtTomoStreamImportMovies, find_optics  # noqa: E402
+from tomostream.protocols.protocol_import_movies import Optics, ProtTomoStreamImportMovies, find_optics, why_left_over  # noqa: E402
 from tomostream.streaming.watch import Seen  # noqa: E402
 
 
@@ -36,6 +36,13 @@ class TestWatching(unittest.TestCase):
 
 
 class TestOptics(unittest.TestCase):
+    def test_a_whole_movie_is_not_called_incomplete_because_the_voltage_is_not_known(self):
+        whole = why_left_over(MovieCheck("complete"), "voltage")
+        self.assertTrue(whole.startswith("is complete"))
+        self.assertIn("nothing told the voltage", whole)
+        self.assertEqual(why_left_over(MovieCheck("growing", "It ends early."), "voltage"),
+                         "is not complete (It ends early), and the import ended")
+
     def test_it_is_told_what_came_from_the_form_and_what_from_which_mdoc(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "TS_01.mrc.mdoc")
