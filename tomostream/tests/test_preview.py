@@ -13,7 +13,7 @@ from unittest import mock
 
 import mrcfile
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tomostream import ledger
@@ -103,10 +103,12 @@ class TestTheProgram(InAFolder):
 
     @settings(deadline=None, max_examples=30)
     @given(st.integers(1, 12000), st.integers(1, 12000))
+    @example(1, 576)
     def test_large_images_become_small_ones_and_small_ones_are_left_as_they_are(self, width, height):
         binning = program.binning_of(width, height)
-        self.assertTrue((binning == 1 and max(width, height) <= 577) or binning == 16
-                        or 300 <= max(width, height) / binning <= 500, binning)
+        edge, size = max(width, height), program.EDGE
+        self.assertTrue((binning == 1 and edge <= 1.5 * size) or binning == 16
+                        or 0.75 * size <= edge / binning <= 1.25 * size, binning)
 
     def test_binning_is_a_mean(self):
         image = np.arange(35.0, dtype=np.float32).reshape(5, 7)
