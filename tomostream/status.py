@@ -40,6 +40,7 @@ class SeriesStatus:
     version: int = 0
     movies: tuple[str, ...] = ()
     composed: float | None = None
+    composed_first: float | None = None
     reconstructed: float | None = None
     details: dict = field(default_factory=dict)
     left_out: tuple = ()
@@ -170,6 +171,7 @@ class ProjectStatus:
             series.preview = dict(facts)
         elif entry.event == ledger.COMPOSED:
             series.composed = entry.time
+            series.composed_first = series.composed_first or entry.time
             series.version = int(facts.get("version", 1))
             series.movies = tuple(str(movie) for movie in facts.get("movies", ()))
             series.tilts_used = len(series.movies)
@@ -226,6 +228,15 @@ class ProjectStatus:
         return {"last_movie": last(movie.written for movie in movies), "imported": last(movie.imported for movie in movies),
                 "aligned": last(movie.aligned for movie in movies), "composed": series.composed,
                 "reconstructed": series.reconstructed}
+
+    def latency_s(self, series: SeriesStatus) -> float | None:
+        """Seconds from the last movie of a series on disk to its tomogram; None where there is none yet, and where people had
+        it made again (a movie did not make it newer)."""
+        times = self.times(series)
+        last, done = times["last_movie"] or times["imported"], times["reconstructed"]
+        if last is None or done is None or (series.version > 1 and last < (series.composed_first or 0.0)):
+            return None
+        return max(0.0, done - last)
 
     def movie_counts(self) -> dict[str, int]:
         movies = self.movies.values()

@@ -60,7 +60,8 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:
         return Obstacle("axis", f"its tilt axis is unknown ({tilt_axis(series, policy).source}): give the tilt axis in "
-                                "the form, then run it again")
+                                "the form and continue the protocol, or tomostream resume PROJECT --again --from compose "
+                                "--set compose.manualTiltAxisAngle=DEGREES")
     percent = 100.0 * usable / listed
     if usable < policy.min_tilts or percent < policy.min_percent:
         wanted = (f"{policy.min_tilts} are required" if usable < policy.min_tilts
@@ -87,7 +88,7 @@ def _why_left_out(series: Series, why_missing: str) -> str:
             reason = left_out_reason(each, why_missing)
             counts[reason] = counts.get(reason, 0) + 1
     told = sorted(counts.items(), key=lambda item: -item[1])[:MOST_NAMES]
-    return "; ".join(f"{reason} ({number})" for reason, number in told)
+    return "; ".join(f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told)
 
 
 def left_out_reason(exposure: Exposure, why_missing: str) -> str:

@@ -17,6 +17,7 @@ from tomostream import __version__
 COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
+    "parameters": "list the parameters of the four protocols, for --set",
     "status": "say where every movie and every series of a project stands",
     "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",

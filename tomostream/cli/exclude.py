@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from tomostream.decisions import exclusions
 from tomostream.decisions.series import ComposedSeries, NoSeries
+from tomostream.status import COMPOSE, ProjectStatus
+from tomostream.streaming import watch
 
 HELP = "take tilts out of a series or put them back; only that series is composed and reconstructed again"
 
@@ -36,10 +39,18 @@ def main(options: argparse.Namespace) -> int:
                                 chosen if options.back else ())
     except (NoSeries, ValueError) as error:
         return complain(str(error))
-    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. A running session composes and "
-          "reconstructs the series again at once; one that has ended does after: "
-          f"tomostream resume {options.project} --again --from compose")
+    then = ("It is composed and reconstructed again now" if composes(path) else
+            f"The session has ended; it is made again with: tomostream resume {options.project} --again --from compose")
+    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. {then}.".replace("..", "."))
     return 0
+
+
+def composes(path: str) -> bool:
+    """Whether the compose protocol of a project runs."""
+    status = ProjectStatus(path)
+    status.find()
+    folder = status.folders.get(COMPOSE, "")
+    return bool(folder) and watch.producer_state(folder, int(os.path.basename(folder).split("_")[0])) == watch.RUNNING
 
 
 def complain(text: str) -> int:

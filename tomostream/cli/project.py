@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -190,6 +190,24 @@ def make_protocols(scipion_project, ours, settings: dict[str, dict[str, object]]
     return protocols
 
 
+def settings_of(texts: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What `--set PROTOCOL.PARAMETER=VALUE` says: protocol -> parameter -> value.
+
+    Raises
+    ------
+    UserError : a text of another form.
+    """
+    settings: dict[str, dict[str, object]] = {}
+    for text in texts:
+        name, dot, rest = text.partition(".")
+        key, equals, value = rest.partition("=")
+        if not dot or not equals or name not in ORDER:
+            raise UserError(f"--set {text}: write PROTOCOL.PARAMETER=VALUE, with import, motioncor, compose or aretomo as the "
+                            "protocol, e.g. --set aretomo.tomoThickness=1500.")
+        settings.setdefault(name, {})[key] = value
+    return settings
+
+
 def apply(protocol, name: str, values: dict[str, object]) -> None:
     """Set parameters of a protocol; a name that is none is refused, with the ones that come near."""
     import difflib
@@ -198,7 +216,8 @@ def apply(protocol, name: str, values: dict[str, object]) -> None:
         if protocol.getParam(key) is None:
             near = difflib.get_close_matches(key, list(protocol._definition._paramsDict), n=3)
             raise UserError(f"The protocol {name} has no parameter '{key}'."
-                            + (f" Did you mean {', '.join(near)}?" if near else ""))
+                            + (f" Did you mean {', '.join(near)}?" if near else "")
+                            + f" All of them: tomostream parameters {name}.")
         attribute = getattr(protocol, key)
         try:
             attribute.set(convert(protocol.getParam(key), value))

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="continue finished protocols too: for movies that came after the session had ended")
     parser.add_argument("--from", dest="start", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",
                         help="only this protocol (import, motioncor, compose, aretomo) and those after it")
+    parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
+                        help="a parameter that is to be another one from now on, e.g. compose.manualTiltAxisAngle=84.3; for "
+                             "protocols that are continued")
     parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
@@ -34,6 +37,7 @@ def main(options: argparse.Namespace) -> int:
     options.json = options.json and os.path.abspath(options.json)
     options.project = find(options.project) or options.project
     try:
+        settings = project.settings_of(options.set)
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
         with project.starting(project.existing(options.project), run.say):
@@ -41,6 +45,7 @@ def main(options: argparse.Namespace) -> int:
             states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
                       for name in project.ORDER if name in chain.protocols}
             wanted = to_continue(states, options.again, options.start)
+            change(chain, settings, wanted)
             for line in findings(states, wanted, found(chain.path)):
                 run.say(line)
             if not wanted:
@@ -69,6 +74,26 @@ def to_continue(states: dict[str, str], again: bool = False, start: str | None =
         if ended or (state == watch.FINISHED and (again or wanted)):
             wanted.append(name)
     return wanted
+
+
+def change(chain, settings: dict[str, dict[str, object]], wanted: list[str]) -> None:
+    """Give protocols that are about to be continued other parameters.
+
+    Raises
+    ------
+    UserError : a protocol is not continued, a parameter does not exist, or the protocol refuses the value.
+    """
+    from tomostream.cli import project
+
+    for name, values in settings.items():
+        if name not in wanted:
+            raise project.UserError(f"--set {name}.{next(iter(values))}: {name} is not continued now. Stop it first if it runs; "
+                                    "if it has finished, say --again.")
+        protocol = chain.protocols[name]
+        project.apply(protocol, name, values)
+        problems = protocol._validate()
+        if problems:
+            raise project.UserError(f"{name}: {' '.join(problems)}")
 
 
 def found(path: str) -> dict[str, str]:

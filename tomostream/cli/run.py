@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folder or pattern of the movies; it may still be empty (quote wildcards)")
     parser.add_argument("--mdocs", required=True, metavar="FOLDER", help="folder or pattern of the mdoc files")
     parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
-                        help="a parameter of import, motioncor, compose or aretomo; may be given again")
+                        help="a parameter of import, motioncor, compose or aretomo; `tomostream parameters` lists them; may be "
+                             "given again")
     parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
     parser.add_argument("--timeout", default="12h", metavar="TIME",
                         help="no new movie for so long ends the import; seconds, or 30m, 12h (default 12h)")
@@ -68,7 +69,7 @@ def say(text: str) -> None:
 
 def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Parameters of the four protocols from the command line."""
-    from tomostream.cli.project import UserError
+    from tomostream.cli.project import settings_of
 
     movies, mdocs = os.path.abspath(options.movies), os.path.abspath(options.mdocs)
     is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
@@ -83,13 +84,8 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         ARETOMO: {"engine": engine}}
     if options.no_report:
         settings[COMPOSE]["liveReport"] = False
-    for text in options.set:
-        name, dot, rest = text.partition(".")
-        key, equals, value = rest.partition("=")
-        if not dot or not equals or name not in settings:
-            raise UserError(f"--set {text}: write PROTOCOL.PARAMETER=VALUE, with import, motioncor, compose or aretomo as the "
-                            "protocol, e.g. --set aretomo.tomoThickness=1500.")
-        settings[name][key] = value
+    for name, values in settings_of(options.set).items():
+        settings[name] |= values
     return settings
 
 

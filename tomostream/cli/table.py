@@ -89,10 +89,8 @@ def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
 
 
 def _row(status: ProjectStatus, series: SeriesStatus) -> str:
-    times = status.times(series)
-    latency = ""
-    if times["reconstructed"] is not None and times["last_movie"] is not None:
-        latency = f"{times['reconstructed'] - times['last_movie']:.1f} s"
+    seconds = status.latency_s(series)
+    latency = "" if seconds is None else f"{seconds:.1f} s"
     expected = "?" if series.tilts_expected is None else str(series.tilts_expected)
     tilts = f"{series.tilts_seen}/{series.tilts_aligned}/{expected}"
     axis = "" if series.tilt_axis_deg is None else f"{series.tilt_axis_deg:.1f}"

@@ -210,7 +210,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         alive = state not in (DEAD, STOPPED)
         if alive != self._producer_alive:
             self._producer_alive = alive
-            reason = "the motioncor protocol goes on" if alive else f"the motioncor protocol is {state}: continue it"
+            reason = ("the motioncor protocol goes on" if alive else
+                      f"the motioncor protocol is {state}: continue it (or tomostream resume PROJECT)")
             self.tell("", ledger.WAITING if not alive else ledger.SESSION, reason, warn=not alive)
             self._feed(events.ProducerState(alive, reason, now))
         if closed and state == FINISHED and not self._input_closed:

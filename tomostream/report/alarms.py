@@ -419,7 +419,8 @@ def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
     if limits.quality_least is not None and (
             doubtful or (facts.quality is not None and facts.quality < limits.quality_least)):
         figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
-        found.append(Finding("quality", f"alignment quality {figure}" + (f": {facts.quality_note}" if doubtful else "")))
+        found.append(Finding("quality", f"the alignment is not to be trusted{facts.quality_note.removeprefix(DOUBT)}" if doubtful
+                             else f"alignment quality {figure}"))
     return found
 
 

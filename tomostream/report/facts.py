@@ -82,6 +82,7 @@ class SeriesFacts:
     tomogram: str | None = None
     folder: str | None = None
     times: Mapping[str, float | None] | None = None
+    latency_s: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -112,13 +113,6 @@ class SeriesFacts:
         known = [tilt for tilt in self.tilts if tilt.used and tilt.sigma_px is not None]
         return max(known, key=lambda tilt: tilt.sigma_px or 0.0) if known else None
 
-    @property
-    def latency_s(self) -> float | None:
-        """Seconds from the last movie of the series on disk to its tomogram."""
-        times = self.times or {}
-        last, done = times.get("last_movie") or times.get("imported"), times.get("reconstructed")
-        return None if last is None or done is None else max(0.0, done - last)
-
     def signature(self) -> list[Any]:
         """Changes whenever the pictures and plots have to be made again."""
         return [self.version, self.state, self.reason, (self.times or {}).get("reconstructed")]
@@ -135,7 +129,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         commands=tuple(str(command) for command in details.get("commands") or ()),
         tilt_series=series.tilt_series, tomogram=series.tomogram,
         folder=os.path.join(status.project, str(details["folder"])) if details.get("folder") else None,
-        times=status.times(series))
+        times=status.times(series), latency_s=status.latency_s(series))
 
 
 def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...] = ()) -> SeriesFacts:

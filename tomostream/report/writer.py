@@ -238,7 +238,10 @@ class ReportWriter:
         folder = self._folder(series_id)
         entry = Entry(facts, findings, folder, str(made.get("thumb", "")))
         if facts.state == "done" and "xy" in made:
-            self._latest = series_id
+            made_at, latest = (facts.times or {}).get("reconstructed"), self._entries.get(self._latest)
+            before = (latest.facts.times or {}).get("reconstructed") if latest else None
+            if before is None or made_at is None or made_at >= before:      # they are taken by name when a page goes on
+                self._latest = series_id
         if write:
             payload = {"facts": to_json(facts), "pictures": made, "trouble": trouble, "signature": facts.signature(),
                        "versions": self.follower.versions,

@@ -102,7 +102,7 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
 
     def test_an_alignment_that_is_not_to_be_trusted_is_told_at_any_quality(self):
         finding, = judge_series(done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used"), Thresholds())
-        self.assertEqual((finding.kind, finding.text), ("quality", "alignment quality 0.69: do not trust: only 8 tilts are used"))
+        self.assertEqual((finding.kind, finding.text), ("quality", "the alignment is not to be trusted: only 8 tilts are used"))
         self.assertEqual(self.found(done("a", quality=0.9, quality_note="trust")), set())
 
     def test_a_failed_series_says_why(self):

@@ -9,11 +9,15 @@ import os
 import tempfile
 import time
 import unittest
+from types import SimpleNamespace
 from unittest import mock
 
+from pyworkflow.protocol import FloatParam
+
 from tomostream import ledger
-from tomostream.cli import main, project, table
-from tomostream.status import ARETOMO, ProjectStatus
+from tomostream.cli import main, project, resume, table
+from tomostream.status import ARETOMO, COMPOSE, ProjectStatus
+from tomostream.tests.made_project import MadeProject
 
 
 class TestANewProject(unittest.TestCase):
@@ -51,6 +55,7 @@ class TestANewProject(unittest.TestCase):
                     project.create(path, {ARETOMO: values})
                 self.assertFalse(os.path.exists(path))
 
+
 class TestRunOnTheCommandLine(unittest.TestCase):
     def test_says_in_one_sentence_that_a_place_cannot_be_written(self):
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
@@ -62,6 +67,41 @@ class TestRunOnTheCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertIn("file/.scipion", said.getvalue())
         self.assertEqual(said.getvalue().count("\n"), 1)
+
+
+class TestSettings(unittest.TestCase):
+    """--set of run and of resume, and the list of what it takes."""
+
+    def test_are_read_from_what_the_user_writes(self):
+        self.assertEqual(project.settings_of(["aretomo.tomoThickness=1500", "compose.excludedWords=a=b", "aretomo.doDW=True"]),
+                         {ARETOMO: {"tomoThickness": "1500", "doDW": "True"}, COMPOSE: {"excludedWords": "a=b"}})
+        for text in ("tomoThickness=1500", "aretomo.tomoThickness", "relion.x=1"):
+            with self.assertRaisesRegex(project.UserError, "PROTOCOL.PARAMETER=VALUE"):
+                project.settings_of([text])
+
+    def test_take_every_name_that_is_listed_with_its_default(self):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            self.assertEqual(main(["parameters", COMPOSE]), 0)
+        listed = [line.split("#")[0].split(" = ") for line in said.getvalue().splitlines()]
+        from tomostream.protocols import ProtTomoStreamComposeTS
+
+        protocol = ProtTomoStreamComposeTS()
+        values = {name.strip().removeprefix("compose."): value.strip() for name, value in listed}
+        self.assertEqual((values["time4NextTilt"], values["manualTiltAxisAngle"]), ("3m", ""))
+        project.apply(protocol, COMPOSE, values)
+        self.assertIsNone(protocol.manualTiltAxisAngle.get())
+        self.assertEqual(protocol.minNumTilts.get(), 3)
+
+    def test_of_resume_reach_only_protocols_that_are_continued_and_that_take_them(self):
+        protocol = mock.Mock(**{"getParam.return_value": FloatParam(label="axis"), "_validate.return_value": []})
+        chain = SimpleNamespace(protocols={COMPOSE: protocol})
+        resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [COMPOSE])
+        protocol.manualTiltAxisAngle.set.assert_called_once_with(84.3)
+        with self.assertRaisesRegex(project.UserError, "compose is not continued now"):
+            resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [ARETOMO])
+        protocol._validate.return_value = ["Tilt axis angle: it is too large."]
+        with self.assertRaisesRegex(project.UserError, "too large"):
+            resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "1000"}}, [COMPOSE])
 
 
 class TestTheTable(unittest.TestCase):
@@ -94,6 +134,24 @@ class TestTimes(unittest.TestCase):
             ahead, behind = status.movies["ahead"], status.movies["behind"]
             self.assertEqual(ahead.written, ahead.imported)
             self.assertAlmostEqual(behind.imported - behind.written, 5.0, delta=1.0)
+
+    def test_a_latency_is_of_movies_not_of_people_who_had_a_series_made_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(folder)
+            made.whole("TS_01", image_files=False)
+            status = ProjectStatus(folder)
+            status.update()
+            self.assertAlmostEqual(status.latency_s(status.series["TS_01"]), 32.0)
+            made.time += 1000
+            made.compose("TS_01", version=2, image_files=False)
+            made.reconstruct("TS_01", version=2, image_files=False)
+            status.update()
+            self.assertIsNone(status.latency_s(status.series["TS_01"]))
+            made.acquire("TS_01")                   # now with newer movies
+            made.compose("TS_01", version=3, image_files=False)
+            made.reconstruct("TS_01", version=3, image_files=False)
+            status.update()
+            self.assertAlmostEqual(status.latency_s(status.series["TS_01"]), 32.0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream parameters`: the names that `--set` takes, with their defaults and labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+
+#: Fields of every protocol that are Scipion's own.
+SCIPIONS = frozenset(["runName", "runMode", "hostName"])
+
+HELP = "list the parameters of the four protocols, for --set"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("protocol", nargs="?", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",
+                        help="import, motioncor, compose or aretomo; none: all four")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli import project
+
+    try:
+        project.scipion_environment(project.default_home(""))
+    except project.UserError as error:
+        print(f"tomostream parameters: {error}", file=sys.stderr)
+        return 2
+    project.quiet_logs()
+    for name in [options.protocol] if options.protocol else project.ORDER:
+        for line in listing(name):
+            print(line)
+    return 0
+
+
+def listing(name: str) -> list[str]:
+    """A line for each parameter that has a field in the form: `protocol.parameter = default  # label`."""
+    from pyworkflow.config import Config
+    from pyworkflow.protocol import LabelParam, PointerParam
+
+    Config.getDomain().getProtocols()
+    import tomostream.protocols as ours
+
+    lines = []
+    for key, param in getattr(ours, CLASSES[name])()._definition.iterParams():
+        if isinstance(param, (LabelParam, PointerParam)) or key in SCIPIONS or not param.label.get():
+            continue
+        default = "" if param.default.get() is None else param.default.get()
+        choices = ", ".join(f"{number} {choice}" for number, choice in enumerate(getattr(param, "choices", None) or ()))
+        lines.append(f"{f'{name}.{key} = {default}':44s} # {param.label.get()}" + (f" [{choices}]" if choices else ""))
+    return lines
