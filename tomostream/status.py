@@ -251,5 +251,7 @@ class ProjectStatus:
             "tilts_used": each.tilts_used, "tilt_axis_deg": each.tilt_axis_deg, "tilt_series": each.tilt_series,
             "tomogram": each.tomogram, "times": self.times(each)} for each in self.series.values()]
         states = Counter(each.state for each in self.series.values())
-        return {"series": series, "counts": {"movies": self.movie_counts(),
+        movies = {"failed": {name: movie.failed for name, movie in self.movies.items() if movie.failed},
+                  "waiting": {name: movie.waiting for name, movie in self.movies.items() if movie.waiting}}
+        return {"series": series, "movies": movies, "counts": {"movies": self.movie_counts(),
                                              "series": {state: states[state] for state in STATES if states[state]}}}

@@ -37,7 +37,11 @@ def main(options: argparse.Namespace) -> int:
         return 2
     status = ProjectStatus(path)
     status.update()
-    if not status.folders:
+    starting = not status.folders and os.path.exists(os.path.join(path, "Runs", ".starting"))
+    if starting and not options.json:
+        print(f"The protocols of {path} are starting.")
+        return 0
+    if not status.folders and not starting:
         print(f"tomostream status: the project {path} has no tomostream protocols.", file=sys.stderr)
         return 2
     space = SessionSpace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 import time
@@ -16,7 +17,7 @@ from pyworkflow.protocol import FloatParam
 
 from tomostream import ledger
 from tomostream.cli import main, project, resume, table
-from tomostream.status import ARETOMO, COMPOSE, ProjectStatus
+from tomostream.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
 
 
@@ -118,6 +119,32 @@ class TestTheTable(unittest.TestCase):
             lines = table.render(status, {})
         self.assertIn("... 3 failed movies before", lines)
         self.assertEqual(sum(line.startswith("failed movie m") for line in lines), 10)
+
+
+class TestStatus(unittest.TestCase):
+    def test_names_movies_that_failed_or_wait_with_their_reasons_for_scripts(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(folder)
+            made.acquire("TS_01")
+            made.tell(IMPORT, "cut.tif", ledger.FAILED, "it is cut short")
+            made.tell(IMPORT, "late.tif", ledger.WAITING, "is not complete")
+            made.tell(IMPORT, "mended.tif", ledger.FAILED, "it is cut short")
+            made.tell(IMPORT, "mended.tif", ledger.IMPORTED, "imported")
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                self.assertEqual(main(["status", folder, "--json"]), 0)
+        self.assertEqual(json.loads(said.getvalue())["movies"],
+                         {"failed": {"cut": "it is cut short"}, "waiting": {"late": "is not complete"}})
+
+    def test_of_a_project_whose_protocols_are_about_to_start_says_so(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.makedirs(os.path.join(folder, "Runs"))
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertEqual(main(["status", folder]), 2)
+            self.assertIn("no tomostream protocols", said.getvalue())
+            open(os.path.join(folder, "Runs", ".starting"), "wb").close()
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                self.assertEqual(main(["status", folder]), 0)
+            self.assertIn("are starting", said.getvalue())
 
 
 class TestTimes(unittest.TestCase):
