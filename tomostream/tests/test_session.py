@@ -378,7 +378,7 @@ class TestMicrographs(unittest.TestCase):
         player.feed(*(MovieFailed(key(each), "the movie is truncated", 1.0) for each in tilts("X")[:4]))
         player.acquire("X", tilts("X"), lost=[0, 1, 2, 3])
         self.assertEqual(len(player.given_up), 1)
-        self.assertIn("95 % are required: the movie is truncated. (4)", player.given_up[0].reason)
+        self.assertIn("95 % are required: the movie is truncated (4 tilts)", player.given_up[0].reason)
 
 
 class TestFiles(unittest.TestCase):
