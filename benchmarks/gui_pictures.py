@@ -34,7 +34,7 @@ WINDOW_SECONDS = 240.0
 WINDOWS = {"TomoStreamThicknessWizard": ("Progress", "ThicknessWindow"), "TomoStreamSignWizard": ("HandednessWindow",)}
 DECISIONS = {"chooseTilts": "TiltsWindow", "checkHand": "HandednessWindow"}
 #: Picture of the tour -> its name in the manual.
-DOCS = {"project": "project", "form_import": "form_import", "form_compose": "form_compose", "form_compose_3": "form_alarms",
+DOCS = {"project": "project", "form_compose": "form_compose", "form_compose_3": "form_alarms",
         "form_aretomo": "form_aretomo", "wizard_import": "wizard_import", "plot_aretomo_showAlignment": "plot_alignment",
         "plot_compose_showTilts": "plot_acquisition", "window_thickness": "window_thickness", "window_tilts": "window_tilts",
         "window_handedness": "window_handedness"}
