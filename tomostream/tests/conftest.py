@@ -9,7 +9,14 @@ import shutil
 import signal
 import tempfile
 
+from hypothesis import settings
+
 from tomostream.cli.project import scipion_environment
+
+# The same examples at every run: a change is judged by itself. `TOMOSTREAM_EXAMPLES=new` looks for others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", print_blob=True)
+settings.load_profile(os.environ.get("TOMOSTREAM_EXAMPLES", "same"))
 
 # CI and `nohup` start us with SIGINT ignored, and so would be every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
