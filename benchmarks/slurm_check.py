@@ -128,12 +128,10 @@ class Saboteur(threading.Thread):
         self._stopped: set[int] = set()
 
     def run(self) -> None:
-        while not self.stop.wait(0.2):
+        while not self.stop.wait(0.05):         # a program may run for a fifth of a second only
             for pid, movie in self._programs():
                 if movie == self.hanging and pid not in self._stopped:
-                    self._stopped.add(pid)
-                    os.kill(pid, signal.SIGSTOP)
-                    self.deeds.append(f"the program of {movie} was made to hang")
+                    self._hang(pid, movie)
                 elif movie not in self._touched and len(self._touched) < 3:
                     self._touched.add(movie)
                     self._do(len(self._touched), pid, movie)
@@ -148,6 +146,12 @@ class Saboteur(threading.Thread):
             self.deeds.append(f"the program of {movie} was killed with signal 9")
         else:
             self.hanging = movie
+            self._hang(pid, movie)
+
+    def _hang(self, pid: int, movie: str) -> None:
+        self._stopped.add(pid)
+        os.kill(pid, signal.SIGSTOP)
+        self.deeds.append(f"the program of {movie} was made to hang")
 
     def _programs(self) -> list[tuple[int, str]]:
         """The MotionCor programs of this session that run: (process id, movie)."""
