@@ -152,20 +152,27 @@ def _add_four(images, y, tangents, k, height, first, row):  # type: ignore[no-un
 
 
 @nb.njit(fastmath=True, boundscheck=False, error_model="numpy", inline="always")
-def _tally(row, flat, lows, highs):  # type: ignore[no-untyped-def]
-    """Sum and sum of squares of `row`; adds it to `flat`, and keeps the least and the largest of each column.
+def _tally(row, flat, squares, lows, highs):  # type: ignore[no-untyped-def]
+    """Add `row` to `flat` and its squares to `squares`; keep the least and the largest of each column.
 
-    By columns, because a running minimum of one number is not vectorised and took a quarter of the back-projection.
+    By columns, because a running number for all of them is not vectorised or, where the compiler may reorder (fastmath),
+    added up in an order that differs between code just compiled and the same code loaded from the cache.
     """
-    total, squares = np.float32(0.0), np.float32(0.0)
     for x in range(row.shape[0]):
         value = row[x]
-        total += value
-        squares += value * value
         flat[x] += value
+        squares[x] += value * value
         lows[x] = min(lows[x], value)
         highs[x] = max(highs[x], value)
-    return total, squares
+
+
+@nb.njit(error_model="numpy")
+def _total(values):  # type: ignore[no-untyped-def]
+    """The sum of the values, from the first to the last, in double precision. No fastmath: see `_tally`."""
+    total = 0.0
+    for x in range(values.shape[0]):
+        total += values[x]
+    return total
 
 
 @nb.njit(parallel=True, fastmath=True, boundscheck=False, error_model="numpy", cache=True)
@@ -196,8 +203,8 @@ def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, 
     tilts, rows, _ = images.shape
     nx = out.shape[1]
     for y in nb.prange(rows):
-        total, squares = 0.0, 0.0
         projection[y] = 0.0
+        squares = np.zeros(nx, np.float32)
         lows = np.full(nx, np.inf, np.float32)
         highs = np.full(nx, -np.inf, np.float32)
         for z0 in range(0, depth, _Z_AT_ONCE):
@@ -213,10 +220,8 @@ def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, 
                         _add_four(images, y, tangents, k, height, offset + x0, row)
                 for z in range(z0, z1):
                     row = out[y * y_stride + z * z_stride, x0:x1]
-                    part, part_squares = _tally(row, projection[y, x0:x1], lows[x0:x1], highs[x0:x1])
-                    total += part
-                    squares += part_squares
+                    _tally(row, projection[y, x0:x1], squares[x0:x1], lows[x0:x1], highs[x0:x1])
         stats[y, 0] = lows.min()
         stats[y, 1] = highs.max()
-        stats[y, 2] = total
-        stats[y, 3] = squares
+        stats[y, 2] = _total(projection[y])
+        stats[y, 3] = _total(squares)
