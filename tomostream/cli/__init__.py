@@ -28,6 +28,12 @@ COMMANDS = {
 }
 
 
+def refuse(command: str, why: object) -> int:
+    """Say in one sentence why a subcommand does nothing; the exit status for that."""
+    print(f"tomostream {command}: {str(why).rstrip('.')}.", file=sys.stderr)
+    return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `tomostream` command; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)

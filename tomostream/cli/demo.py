@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from tomostream.cli import run
+from tomostream.cli import refuse, run
 from tomostream.status import ProjectStatus
 
 HELP = "simulate a small acquisition and run the whole way to tomograms on it"
@@ -43,8 +43,7 @@ def main(options: argparse.Namespace) -> int:
         else:
             arguments, settings = SIMULATED, SIMULATED_SETTINGS
     except UserError as error:
-        print(f"tomostream demo: {error}", file=sys.stderr)
-        return 2
+        return refuse("demo", error)
     status = process(out, arguments, settings, options.engine)
     return tell(out, status, time.monotonic() - began)
 

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
+from tomostream.cli import refuse
 from tomostream.decisions import exclusions
 from tomostream.decisions.series import ComposedSeries, NoSeries
 from tomostream.status import COMPOSE, ProjectStatus
@@ -29,7 +28,7 @@ def main(options: argparse.Namespace) -> int:
 
     path = find(options.project)
     if path is None:
-        return complain(f"there is no project {options.project} with tilt series")
+        return refuse("exclude", f"there is no project {options.project} with tilt series")
     try:
         series = exclusions.read_choice(path, options.series)
         if not options.tilts and not options.back:
@@ -38,10 +37,10 @@ def main(options: argparse.Namespace) -> int:
         left = exclusions.apply(series, {} if options.back else dict.fromkeys(chosen, options.reason),
                                 chosen if options.back else ())
     except (NoSeries, ValueError) as error:
-        return complain(str(error))
+        return refuse("exclude", str(error))
     then = ("It is composed and reconstructed again now" if composes(path) else
             f"The session has ended; it is made again with: tomostream resume {options.project} --again --from compose")
-    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. {then}.".replace("..", "."))
+    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. {then}.")
     return 0
 
 
@@ -50,12 +49,7 @@ def composes(path: str) -> bool:
     status = ProjectStatus(path)
     status.find()
     folder = status.folders.get(COMPOSE, "")
-    return bool(folder) and watch.producer_state(folder, int(os.path.basename(folder).split("_")[0])) == watch.RUNNING
-
-
-def complain(text: str) -> int:
-    print(f"tomostream exclude: {text}.".replace("..", "."), file=sys.stderr)
-    return 2
+    return bool(folder) and watch.run_state(folder) == watch.RUNNING
 
 
 def show(series: ComposedSeries) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
+from tomostream.cli import refuse
 from tomostream.decisions import instruments
 from tomostream.decisions.series import NoSeries, read_series
 
@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
 
     path = find(options.project)
     if path is None:
-        return complain(f"there is no project {options.project} with tilt series")
+        return refuse("handedness", f"there is no project {options.project} with tilt series")
     try:
         series = read_series(path, options.series)
         found = handedness.read_check(path, options.series) if options.choose else None
@@ -37,18 +37,13 @@ def main(options: argparse.Namespace) -> int:
             return 0
         name = options.instrument or (found.instrument if found else handedness.instrument_of(series))
         if not name:
-            return complain("the mdoc does not tell the name of the instrument: give --instrument NAME")
+            return refuse("handedness", "the mdoc does not tell the name of the instrument: give --instrument NAME")
         file = instruments.remember(name, options.choose, options.series, found.evidence if found else "")
     except (NoSeries, quick.NotDone, ValueError) as error:
-        return complain(str(error))
+        return refuse("handedness", str(error))
     print(f"Remembered for {name}: tilt angles {options.choose} ({file}). Sessions that are started from now on use it; one "
           "that runs stays as it began.")
     return 0
-
-
-def complain(text: str) -> int:
-    print(f"tomostream handedness: {text}.".replace("..", "."), file=sys.stderr)
-    return 2
 
 
 def show(found) -> None:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from tomostream.cli import refuse
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 
 #: Fields of every protocol that are Scipion's own.
@@ -25,8 +25,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         project.scipion_environment(project.default_home(""))
     except project.UserError as error:
-        print(f"tomostream parameters: {error}", file=sys.stderr)
-        return 2
+        return refuse("parameters", error)
     project.quiet_logs()
     for name in [options.protocol] if options.protocol else project.ORDER:
         for line in listing(name):

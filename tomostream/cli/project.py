@@ -253,6 +253,11 @@ def validate(chain: Chain) -> None:
         raise UserError(" ".join(problems))
 
 
+def starting_file(path: str) -> str:
+    """What a command holds while it starts protocols of a project."""
+    return os.path.join(path, "Runs", ".starting")
+
+
 @contextmanager
 def starting(path: str, say) -> Iterator[None]:
     """While this holds no other command starts or continues protocols of this project.
@@ -262,14 +267,14 @@ def starting(path: str, say) -> Iterator[None]:
     UserError : another command does so, and does not come to an end.
     """
     try:
-        lock = alone.hold(os.path.join(path, "Runs", ".starting"), 0.0)
+        lock = alone.hold(starting_file(path), 0.0)
         if lock is None:
             say("Another command is starting protocols of this project; waiting for it.")
-            lock = alone.hold(os.path.join(path, "Runs", ".starting"), 4 * START_SECONDS)
+            lock = alone.hold(starting_file(path), 4 * START_SECONDS)
     except OSError as error:
         raise UserError(f"The project {path} cannot be written: {error.strerror}.") from error
     if lock is None:
-        raise UserError(f"Another command (process {alone.holder(os.path.join(path, 'Runs', '.starting'))}) has been starting "
+        raise UserError(f"Another command (process {alone.holder(starting_file(path))}) has been starting "
                         f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
     with lock:
         yield

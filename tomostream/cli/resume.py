@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
+from tomostream.cli import refuse
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming import watch
 
@@ -56,8 +56,7 @@ def main(options: argparse.Namespace) -> int:
             return 0
         return run.follow(chain, options)
     except project.UserError as error:
-        print(f"tomostream resume: {error}", file=sys.stderr)
-        return 2
+        return refuse("resume", error)
 
 
 def to_continue(states: dict[str, str], again: bool = False, start: str | None = None) -> list[str]:

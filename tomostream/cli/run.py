@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from tomostream.cli import table
+from tomostream.cli import refuse, table
 from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
@@ -53,14 +53,11 @@ def main(options: argparse.Namespace) -> int:
         project.start(chain, say if not options.quiet else lambda _: None)
         return follow(chain, options)
     except project.UserError as error:
-        print(f"tomostream run: {error}", file=sys.stderr)
-        return 2
+        return refuse("run", error)
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"tomostream run: {error.filename} cannot be used: {error.strerror}. Choose a place where you may write.",
-              file=sys.stderr)
-        return 2
+        return refuse("run", f"{error.filename} cannot be used: {error.strerror}. Choose a place where you may write")
 
 
 def say(text: str) -> None:

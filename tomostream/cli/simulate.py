@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
+from tomostream.cli import refuse
 from tomostream.simulator.plan import FORMATS, WRITES, Plan
 from tomostream.simulator.schemes import SCHEMES
 
@@ -95,11 +95,9 @@ def main(args: argparse.Namespace) -> int:
         scene = _scene(args)
         Writer(scene, args.out, tell=_quiet if args.quiet else _tell).run()
     except ValueError as error:
-        print(f"tomostream simulate: {error}", file=sys.stderr)
-        return 2
+        return refuse("simulate", error)
     except OSError as error:
-        print(f"tomostream simulate: {error.filename or args.out}: {error.strerror}.", file=sys.stderr)
-        return 2
+        return refuse("simulate", f"{error.filename or args.out}: {error.strerror}")
     print(f"{len(scene.exposures)} exposures of {len(scene.ids)} series are in {args.out}; the truth is in truth.json.")
     return 0
 

@@ -524,6 +524,12 @@ def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECON
     return DEAD if gone else RUNNING
 
 
+def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> str:
+    """`producer_state` of the run in a folder as Scipion names it: "000123_ProtTomoStreamComposeTS"."""
+    number = os.path.basename(folder.rstrip(os.sep)).partition("_")[0]
+    return producer_state(folder, int(number), patience)
+
+
 def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
     """A run that was launched and died before it could write its process id: nobody on this machine is at it."""
     try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from tomostream import ledger
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.streaming.watch import producer_state
+from tomostream.streaming.watch import run_state
 from tomostream.tests import standins
 
 NOBODY = 65534
@@ -141,7 +141,7 @@ class Session:
 
     def state(self, name: str) -> str:
         folder = self.folder_of(name)
-        return producer_state(folder, int(os.path.basename(folder).split("_")[0])) if folder else "unknown"
+        return run_state(folder) if folder else "unknown"
 
     def pids(self, name: str | None = None) -> list[int]:
         """The protocol processes of this project, of one protocol or all."""

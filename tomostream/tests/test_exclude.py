@@ -67,6 +67,12 @@ class TestCommand(SeriesCase):
             status = main(["exclude", self.folder.name, *words])
         return status, out.getvalue(), err.getvalue()
 
+    def test_a_project_in_the_folder_above_is_named_as_it_was_given(self):
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err):
+            self.assertEqual(main(["exclude", "../no-such-project", "TS_01"]), 2)
+        self.assertEqual(err.getvalue(), "tomostream exclude: there is no project ../no-such-project with tilt series.\n")
+
     def excluded(self) -> dict[str, dict[str, str]]:
         return exclusions.read(os.path.join(self.extra, exclusions.NAME))
 

@@ -101,6 +101,23 @@ class StreamViewer(EmProtocolViewer):
         viewer.visualize(output, windows=self.formWindow, protocol=self.protocol)
         return []
 
+    # ------------------------------------------------------------------ one series
+    def offer_series(self, form, found: list[str]):
+        """The group of what is shown of one series, with the field that chooses it; None where there is none yet."""
+        self._series = found[:SERIES_OFFERED]
+        if not self._series:
+            return None
+        group = form.addGroup("One series")
+        group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
+                       help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
+        return group
+
+    @property
+    def chosen_series(self) -> str:
+        """The series that the field holds; "" where the form has none."""
+        chosen = getattr(self, "series", None)
+        return self._series[chosen.get()] if chosen is not None else ""
+
     # ------------------------------------------------------------------ decisions
     def define_decisions(self, form) -> None:
         """Two buttons of the protocols that have series."""
@@ -121,8 +138,7 @@ class StreamViewer(EmProtocolViewer):
     def _choose_tilts(self) -> list:
         from tomostream.windows.tilts import TiltsWindow
 
-        chosen = getattr(self, "series", None)
-        TiltsWindow(self._root(), self.project_path, self._series[chosen.get()] if chosen is not None else "")
+        TiltsWindow(self._root(), self.project_path, self.chosen_series)
         return []
 
     def _check_hand(self) -> list:
@@ -201,12 +217,9 @@ class TomoStreamComposeViewer(StreamViewer):
     outputs = MappingProxyType({"tiltSeries": "Tilt series"})
 
     def define_plots(self, form):
-        self._series = results.composed(self.folder)[:SERIES_OFFERED]
-        if not self._series:
+        group = self.offer_series(form, results.composed(self.folder))
+        if group is None:
             return
-        group = form.addGroup("One series")
-        group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
-                       help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
         group.addParam("showTilts", params.LabelParam, label="How it was acquired",
                        help="Tilt angle and dose over the order of acquisition; what is missing or was taken out.")
         self.define_decisions(form)
@@ -215,7 +228,7 @@ class TomoStreamComposeViewer(StreamViewer):
         return {"showTilts": self._plot_tilts, **self.decision_handlers()} if self._series else {}
 
     def _plot_tilts(self):
-        series = read_choice(self.project_path, self._series[self.series.get()])
+        series = read_choice(self.project_path, self.chosen_series)
         plotter = self.plotter(f"Acquisition of {series.series_id}", (8.0, 6.0))
         plots.draw_acquisition(plotter.figure, series)
         return [plotter]
@@ -231,12 +244,9 @@ class TomoStreamAreTomoViewer(StreamViewer):
         "FailedTiltSeries": "Tilt series that failed"})
 
     def define_plots(self, form):
-        self._series = results.series(self.folder)[:SERIES_OFFERED]
-        if not self._series:
+        group = self.offer_series(form, results.series(self.folder))
+        if group is None:
             return
-        group = form.addGroup("One series")
-        group.addParam("series", params.EnumParam, choices=self._series, default=0, label="Series",
-                       help=f"The newest first, at most {SERIES_OFFERED}; the report has them all.")
         group.addParam("showPage", params.LabelParam, label="Its page in the live report",
                        help="Slices, film of the tilts, numbers and commands of this series, in the browser.")
         group.addParam("showAlignment", params.LabelParam, label="Alignment of its tilts",
@@ -252,16 +262,16 @@ class TomoStreamAreTomoViewer(StreamViewer):
                 **self.decision_handlers()}
 
     def _open_page(self):
-        return self._browse(results.series_page(self.project_path, self._series[self.series.get()]))
+        return self._browse(results.series_page(self.project_path, self.chosen_series))
 
     def _plot_alignment(self):
-        series = results.alignment(self.project_path, self.folder, self._series[self.series.get()])
+        series = results.alignment(self.project_path, self.folder, self.chosen_series)
         plotter = self.plotter(f"Alignment of {series.series_id}", (8.0, 6.0))
         plots.draw_alignment(plotter.figure, series)
         return [plotter]
 
     def _plot_ctf(self):
-        series_id = self._series[self.series.get()]
+        series_id = self.chosen_series
         tilts = results.ctf(self.project_path, self.folder, series_id)
         plotter = self.plotter(f"CTF of {series_id}", (8.0, 6.0))
         plots.draw_ctf(plotter.figure, series_id, tilts)

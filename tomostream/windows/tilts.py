@@ -210,6 +210,6 @@ def ended_protocols(project: str) -> list[str]:
     ended = []
     for name in (COMPOSE, ARETOMO):
         folder = status.folders.get(name)
-        if folder and watch.producer_state(folder, int(os.path.basename(folder).partition("_")[0])) != watch.RUNNING:
+        if folder and watch.run_state(folder) != watch.RUNNING:
             ended.append(name)
     return ended
