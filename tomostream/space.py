@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tomostream import ledger
@@ -32,14 +33,14 @@ PARTS = {IMPORT: "copied movies", MOTIONCOR: "aligned tilts", COMPOSE: "stack", 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of the disk at one time. Sizes in bytes; None is unknown.
+    """What is known of the disk at one time. Sizes in bytes; None is unknown, `free` and `total` both or none.
 
     `parts`: bytes of a series by its parts (`PARTS`). `pace`: series an hour. `expected`: series that are still to come, as the
     user says.
     """
 
-    free: int
-    total: int
+    free: int | None
+    total: int | None
     tilts: int | None = None
     parts: tuple[tuple[str, int], ...] = ()
     pace: float | None = None
@@ -60,18 +61,25 @@ class Forecast:
 
     def text(self) -> str:
         """One line for people."""
-        free = f"{human(self.free)} are free on the disk of the project"
+        free = ("how much is free on the disk of the project cannot be told" if self.free is None else
+                f"{human(self.free)} are free on the disk of the project")
         if self.per_series is None:
             return f"{free}; what a series needs is said when its first tilt is aligned"
         parts = ", ".join(f"{name} {human(size)}" for name, size in self.parts)
-        room = f"room for {self.free // self.per_series} series"
-        if self.pace:
-            room += f", {self.free / self.per_series / self.pace:.0f} h at the present pace"
         whole = "" if self.expected is None else f"; the {self.expected} that are expected need {human(self.needed or 0)}"
-        return f"{free}; a series of {self.tilts} tilts needs {human(self.per_series)} ({parts}): {room}{whole}"
+        return f"{free}; a series of {self.tilts} tilts needs {human(self.per_series)} ({parts}){self._room()}{whole}"
+
+    def _room(self) -> str:
+        """For how much more there is room, as the end of a sentence."""
+        if self.free is None or self.per_series is None:
+            return ""
+        hours = f", {self.free / self.per_series / self.pace:.0f} h at the present pace" if self.pace else ""
+        return f": room for {self.free // self.per_series} series{hours}"
 
     def shortage(self, was_short: bool = False) -> str:
         """Why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
+        if self.free is None or self.total is None:
+            return ""
         factor, share = (ENOUGH, SHARE_AGAIN) if was_short else (1.0, SHARE)
         if self.needed is not None and self.free < factor * self.needed:
             what = (f"{NIGHT:.0f} h at the present pace" if self.expected is None
@@ -133,7 +141,7 @@ class SessionSpace:
 
     def forecast(self, series: int | None = None) -> Forecast:
         """The forecast now. `series`: how many the whole session will have, where that is known."""
-        free, total = disk_of(self.project)
+        free, total = disk_of(self.project) or (None, None)
         tilts = self._expected_tilts or (round(statistics.median(self._tilts)) if self._tilts else self._most_tilts) or None
         expected = None if series is None else max(0, series - len(self._composed))
         return Forecast(free, total, tilts, self._parts(tilts), self._pace(tilts), expected)
@@ -159,16 +167,16 @@ class SessionSpace:
         return 3600.0 * (len(times) - 1) / (times[-1] - times[0]) / tilts
 
 
-def disk_of(path: str) -> tuple[int, int]:
-    """Bytes that may still be written to the disk of a path, and the bytes that it has; zeros where that cannot be told."""
+def disk_of(path: str) -> tuple[int, int] | None:
+    """Bytes that may still be written to the disk of a path, and the bytes that it has; None where that cannot be told."""
     try:
         disk = os.statvfs(path)
     except OSError:
-        return 0, 0
+        return None
     return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
 
-def bytes_of(paths) -> int:
+def bytes_of(paths: Iterable[str]) -> int:
     """Bytes of some files and folders together; what is not there, or is a link, counts nothing."""
     total = 0
     for path in paths:

@@ -38,6 +38,7 @@ from pyworkflow.protocol import (
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream import ledger, versions
+from tomostream.space import disk_of, human
 from tomostream.streaming import alone, watch
 from tomostream.streaming.executor import EventLoop, JobEnded
 from tomostream.streaming.orphans import end_orphans
@@ -392,11 +393,13 @@ class StreamingProtocol(ProtStreamingBase):
         return True
 
     def _full(self) -> str:
-        return f"the disk of the project is full ({free_space(self._getPath()) >> 20} MB are free), make room"
+        disk = disk_of(self._getPath())
+        free = "" if disk is None else f" ({human(disk[0])} are free)"
+        return f"the disk of the project is full{free}, make room"
 
     def _obstacle(self, task: Task) -> str:
         """What keeps any program from working on a task now, in words."""
-        if free_space(self._getPath()) < LEAST_SPACE:
+        if is_short(self._getPath()):
             return self._full()
         if not os.access(self._getExtraPath(), os.W_OK | os.X_OK):
             return f"nothing can be written in {self._getExtraPath()}"
@@ -739,13 +742,10 @@ def _tell_times() -> None:
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
-def free_space(path: str) -> int:
-    """Bytes that may still be written to the disk of a path; many where that cannot be told."""
-    try:
-        disk = os.statvfs(path)
-    except OSError:
-        return LEAST_SPACE
-    return disk.f_bavail * disk.f_frsize
+def is_short(path: str) -> bool:
+    """Whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
+    disk = disk_of(path)
+    return disk is not None and disk[0] < LEAST_SPACE
 
 
 #: A file server that does not answer, as the kernel says it.
@@ -772,7 +772,7 @@ def is_full(error: BaseException, path: str) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         error = error.__cause__
-    return free_space(path) < LEAST_SPACE
+    return is_short(path)
 
 
 def one_sentence(error: BaseException) -> str:

@@ -103,6 +103,17 @@ class TestForecast(unittest.TestCase):
         self.assertTrue(self.forecast(0.55 * GB).shortage(was_short=True))
         self.assertEqual(self.forecast(0.55 * GB).shortage(), "")
 
+    def test_a_disk_that_does_not_answer_is_said_to_be_unknown_and_never_short(self):
+        self.acquire()
+        self.finish()
+        self.assertIsNone(space.disk_of(os.path.join(self.project, "gone")))
+        follower = space.SessionSpace(self.project)
+        follower.update()
+        with patch.object(space, "disk_of", return_value=None):
+            forecast = follower.forecast(10)
+        self.assertEqual((forecast.shortage(), forecast.free), ("", None))
+        self.assertIn("cannot be told; a series of 20 tilts needs 190 MB", forecast.text())
+
     def test_sizes_are_said_as_people_say_them(self):
         self.assertEqual([space.human(size) for size in (0, 999, 1000, 61_234_567_890, 2.5e12)],
                          ["0 B", "999 B", "1 kB", "61.2 GB", "2.5 TB"])

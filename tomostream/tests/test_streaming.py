@@ -18,6 +18,7 @@ from unittest import mock
 from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
+from tomostream.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, is_full
 from tomostream.tests.support import read_property, read_rows, wait_for
@@ -874,7 +875,7 @@ class TestAFullDisk(InAFolder):
             self.assertEqual(is_full(error, self.folder), answer, error)
 
     def test_is_told_by_the_space_when_a_program_only_says_that_it_failed(self):
-        with mock.patch("tomostream.streaming.protocol.free_space", return_value=1000):
+        with mock.patch("tomostream.streaming.protocol.disk_of", return_value=(1000, 10**9)):
             self.assertTrue(is_full(ProgramFailed("it said nothing"), self.folder))
 
 
@@ -909,8 +910,8 @@ class TestASmallDisk(WithMovies):
 
     def test_that_is_full_loses_no_item(self):
         with open(self.path("disk", "filler"), "wb") as filler:
-            disk = os.statvfs(self.path("disk"))
-            filler.write(bytes(disk.f_bavail * disk.f_frsize - 16_384))
+            free, _ = disk_of(self.path("disk"))
+            filler.write(bytes(free - 16_384))
         self.put(*(f"{number}.tif" for number in range(400)))
         with self.assertRaises(sets.NotCommitted):
             self.output.commit()
