@@ -5,6 +5,7 @@
     python benchmarks/engine_align.py --seeds 10 --sets base thin    # ten seeds of two sets
     python benchmarks/engine_align.py --seeds 10 --record FILE       # a JSON line a series; goes on where it was stopped
     python benchmarks/engine_align.py --record FILE --table          # only the table of what is recorded
+    python benchmarks/engine_align.py --record FILE --readme         # the README's tables of it
     python benchmarks/engine_align.py --wrong                        # series whose alignment cannot be right: does it say so?
     python benchmarks/engine_align.py --thicker 1.0                  # the likelihood's own thickness (series.THICKER)
     python benchmarks/engine_align.py --real STACK.mrc TILTS.csv --pixel 10 --axis -5
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from align_tables import readme, screen
 from simulated_series import CASES, PIXEL_A, Case, Truth, residual, residuals, simulate
 
 from tomostream.engine.align import Alignment, AlignOptions, align_series, series
@@ -159,35 +161,6 @@ def recorded(path: str | None) -> list[dict[str, object]]:
         return [json.loads(line) for line in lines if line.strip()]
 
 
-def table(records: list[dict[str, object]]) -> Iterator[str]:
-    """The records, a line a set: medians, worst in brackets."""
-    yield (
-        f"{'set':16s} seeds  rms px (worst)  error/sigma  axis err deg    offset err deg  cpu s  MiB  missed lost  "
-        "distrusted  matching  tiltxcorr"
-    )
-    for case in CASES:
-        mine = [record for record in records if record["set"] == case.name]
-        if not mine:
-            continue
-
-        def column(name: str, mine: list[dict[str, object]] = mine) -> np.ndarray:
-            return np.abs([float(r[name]) for r in mine if r.get(name) is not None])
-
-        def pair(name: str, digits: int) -> str:
-            values = column(name)
-            return f"{np.median(values):.{digits}f} ({values.max():.{digits}f})" if len(values) else "-"
-
-        ratio = np.median(column("rms_px") / column("sigma_px"))
-        memory = f"{column('extra_MiB').max():.0f}" if len(column("extra_MiB")) else "-"
-        yield (
-            f"{case.name:16s} {len(mine):5d}  {pair('rms_px', 2):14s}  {ratio:11.1f}  {pair('axis_error_deg', 2):14s}  "
-            f"{pair('offset_error_deg', 1):14s}  {np.median(column('cpu_seconds')):5.0f}  {memory:>4s}  "
-            f"{sum(len(r['bad_not_found']) for r in mine):6d} {sum(len(r['good_left_out']) for r in mine):4d}  "
-            f"{sum(str(r['note']).startswith('do not') for r in mine):10d}  {pair('matching_px', 2):12s}  "
-            f"{pair('tiltxcorr_px', 1)}"
-        )
-
-
 def wrong(threads: int) -> Iterator[str]:
     """Series whose alignment cannot be right, and one that can: what the quality figure says of each."""
     case = next(case for case in CASES if case.name == "bar sweeps in")
@@ -270,6 +243,9 @@ def consistency(stack: np.ndarray, answer: Alignment, angles: np.ndarray, pixel:
 def run(arguments: argparse.Namespace) -> Iterator[str]:
     """Measure what is not yet recorded, then give the table."""
     records = recorded(arguments.record)
+    if arguments.readme:
+        yield from readme(records)
+        return
     done = {(record["set"], record["seed"]) for record in records}
     for seed in range(0 if arguments.table else arguments.seeds):
         for case in (case for case in CASES if case.name in arguments.sets and (case.name, seed) not in done):
@@ -283,7 +259,7 @@ def run(arguments: argparse.Namespace) -> Iterator[str]:
         yield "torch-tiltxcorr is installed"
     else:
         yield "torch-tiltxcorr is not installed (pip install torch-tiltxcorr): it is not measured"
-    yield from table(records)
+    yield from screen(records)
 
 
 def main() -> None:
@@ -294,6 +270,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without matching and torch-tiltxcorr")
     parser.add_argument("--record", metavar="FILE", help="file of records, a JSON line each, to which is added")
     parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--readme", action="store_true", help="only the README's tables of what is recorded")
     parser.add_argument("--wrong", action="store_true", help="series that must not be trusted")
     parser.add_argument("--thicker", type=float, default=series.THICKER)
     parser.add_argument("--real", nargs=2, metavar=("STACK", "TILTS"))
@@ -301,6 +278,8 @@ def main() -> None:
     parser.add_argument("--axis", type=float, default=0.0)
     arguments = parser.parse_args()
     series.THICKER = arguments.thicker
+    if arguments.readme and not recorded(arguments.record):
+        parser.error("--readme needs --record FILE with records")
     unknown = set(arguments.sets) - {case.name for case in CASES}
     if unknown:
         parser.error(f"no set is called {', '.join(sorted(unknown))}; there are: {', '.join(case.name for case in CASES)}")

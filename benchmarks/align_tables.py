@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The records of `engine_align.py` as tables: one with everything for the screen, two in reStructuredText for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from simulated_series import CASES
+
+#: Set -> its name for a reader, in the order of the README's tables.
+WHOLE = {
+    "base": "base", "thin": "thin (900 Å)", "400 A thin": "very thin (400 Å)", "4000 A thick": "very thick (4000 Å)",
+    "hard": "hard (2200 Å, 2 e/Å²)", "pre-tilt 9": "pre-tilt 9 deg", "pre-tilt 4": "pre-tilt 4 deg",
+    "wedge": "model mismatch (a wedge)", "wide, axis -4": "384 x 544, axis -4", "wide, axis 88": "384 x 544, axis 88",
+    "tall, axis 40": "544 x 384, axis 40", "unknown axis": "axis not known", "-40 to 64": "-40 to 64 deg, 53 tilts",
+    "21 tilts": "21 tilts", "121 tilts": "121 tilts of 1 e/Å²", "small 256": "256 x 256, 17 tilts",
+    "large 1024": "1024 x 1024",
+}
+SPOILED = {
+    "bar sweeps in": "a bar sweeps in", "half blocked": "half of the field blocked", "ice": "ice falls on both faces",
+    "ice, jumping": "ice, jumping", "slipped": "slipped", "out of the field": "out of the field",
+    "mixed": "blank, dark, copy, noise at 0, bar", "axis 40 deg off": "start axis 40 deg off",
+}
+Record = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The records of one set."""
+
+    records: Sequence[Record]
+
+    def values(self, name: str) -> np.ndarray:
+        """Sizes of one quantity where it was measured, shape (n,)."""
+        return np.abs([float(r[name]) for r in self.records if r.get(name) is not None])
+
+    def pair(self, name: str, digits: int) -> str:
+        """Median (worst)."""
+        values = self.values(name)
+        return f"{np.median(values):.{digits}f} ({values.max():.{digits}f})" if len(values) else "\\-"
+
+    def median(self, name: str, digits: int) -> str:
+        values = self.values(name)
+        return f"{np.median(values):.{digits}f}" if len(values) else "\\-"
+
+    def count(self, name: str) -> int:
+        """How many tilts a list names, over all series."""
+        return sum(len(record[name]) for record in self.records)
+
+    def tilts(self, name: str) -> str:
+        """How many tilts a list names, of all tilts of all series."""
+        return f"{self.count(name)} of {sum(int(record['tilts']) for record in self.records):,}"
+
+
+def columns(records: Sequence[Record], names: Sequence[str]) -> Iterator[tuple[str, Column]]:
+    """The sets of which there are records."""
+    for name in names:
+        mine = [record for record in records if record["set"] == name]
+        if mine:
+            yield name, Column(mine)
+
+
+def screen(records: Sequence[Record]) -> Iterator[str]:
+    """A line a set: medians, worst in brackets."""
+    yield (
+        f"{'set':16s} seeds  rms px (worst)  error/sigma  axis err deg    offset err deg  cpu s  MiB  missed lost  "
+        "distrusted  matching  tiltxcorr"
+    )
+    for name, mine in columns(records, [case.name for case in CASES]):
+        ratio = np.median(mine.values("rms_px") / mine.values("sigma_px"))
+        memory = f"{mine.values('extra_MiB').max():.0f}" if len(mine.values("extra_MiB")) else "-"
+        yield (
+            f"{name:16s} {len(mine.records):5d}  {mine.pair('rms_px', 2):14s}  {ratio:11.1f}  "
+            f"{mine.pair('axis_error_deg', 2):14s}  {mine.pair('offset_error_deg', 1):14s}  "
+            f"{mine.median('cpu_seconds', 0):>5s}  {memory:>4s}  "
+            f"{mine.count('bad_not_found'):6d} {mine.count('good_left_out'):4d}  "
+            f"{sum(str(r['note']).startswith('do not') for r in mine.records):10d}  {mine.pair('matching_px', 2):12s}  "
+            f"{mine.pair('tiltxcorr_px', 1)}"
+        )
+
+
+def readme(records: Sequence[Record]) -> Iterator[str]:
+    """The two tables of the README."""
+    counts = sorted({len(mine.records) for _, mine in columns(records, [*WHOLE, *SPOILED])})
+    yield f"seeds a set: {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))}; median (worst)"
+    yield ""
+    yield from rst(
+        ("set", "RMS px", "sigma", "matching", "tiltxcorr", "axis error, deg", "left out"),
+        [(WHOLE[name], mine.pair("rms_px", 2), mine.median("sigma_px", 2), mine.pair("matching_px", 2),
+          mine.median("tiltxcorr_px", 1), mine.pair("axis_error_deg", 2), mine.tilts("good_left_out"))
+         for name, mine in columns(records, list(WHOLE))])
+    yield ""
+    yield from rst(
+        ("series", "RMS px", "matching", "tiltxcorr", "bad not found", "good left out"),
+        [(SPOILED[name], mine.pair("rms_px", 2), mine.median("matching_px", 1), mine.median("tiltxcorr_px", 1),
+          str(mine.count("bad_not_found")), mine.tilts("good_left_out"))
+         for name, mine in columns(records, list(SPOILED))])
+
+
+def rst(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A simple table of reStructuredText."""
+    widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (titles, *rows)]
+    yield from (rule, lines[0], rule, *lines[1:], rule)
