@@ -71,14 +71,14 @@ class HandednessWindow(Window):
         self.canvas.delete("all")
         self.pictures.clear()
         self.name.delete(0, "end")
+        self.make.configure(text="Reconstruct it both ways" if self.found is None else "Reconstruct it again")
+        self.sign.set("" if self.found is None else self.found.advice)
         if self.found is None:
             self.name.insert(0, handedness.instrument_of(read_series(self.project, series_id)))
             self.words.configure(text="A wrong sign of the tilt angles mirrors every tomogram: helices have the wrong hand. No "
                                  "program can see it in the alignment. Reconstruct one good series both ways, and look.")
             return
-        self.make.configure(text="Reconstruct it again")
         self.name.insert(0, self.found.instrument)
-        self.sign.set(self.found.advice)
         self.words.configure(text="\n".join([f"Evidence: {self.found.evidence}", "What to look for:",
                                              *(f"• {text}" for text in handedness.LOOK_FOR[:2])]))
         try:
