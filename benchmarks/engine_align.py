@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Accuracy, honesty, speed and memory of the tilt-series alignment, on simulated series with known truth and on real ones.
+"""Accuracy, honesty, speed and memory of the tilt-series alignment, on simulated series with known truth.
 
     python benchmarks/engine_align.py                                # all sets, one seed
     python benchmarks/engine_align.py --seeds 10 --sets base thin    # ten seeds of two sets
@@ -8,21 +8,18 @@
     python benchmarks/engine_align.py --record FILE --readme         # the README's tables of it
     python benchmarks/engine_align.py --wrong                        # series whose alignment cannot be right: does it say so?
     python benchmarks/engine_align.py --thicker 1.0                  # the likelihood's own thickness (series.THICKER)
-    python benchmarks/engine_align.py --real STACK.mrc TILTS.csv --pixel 10 --axis -5
 
 The series are those of `simulated_series.py`. Residuals are what is left of the shifts after a rigid motion of the
 specimen, RMS over tilts, in pixels of the input (10.8 A; twice that in pixels of 5.4 A). "error/sigma" is the true error
 over the uncertainty that the program tells. "matching" is projection matching in AreTomo's manner from the same parts:
 cosine-stretched neighbours within 20 degrees, low-passed by the slab, summed; the axis from common lines; thickness given
 by the truth. "tiltxcorr" is the Python package torch-tiltxcorr, where it can be imported; it is given the start axis.
-
-TILTS.csv has a header; its second column holds tilt angles in degrees, in the order of the stack.
+A real series is measured by `engine_real.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import math
@@ -188,58 +185,6 @@ def wrong(threads: int) -> Iterator[str]:
         yield f"{name:34s} axis {answer.tilt_axis_deg - case.axis:+6.1f}  {answer.quality:.2f}  {answer.quality_note}"
 
 
-def real(stack_path: str, tilts_path: str, pixel: float, axis: float, threads: int) -> Iterator[str]:
-    """Checks that need no reference: even and odd tilts apart, and each tilt left out and predicted."""
-    import mrcfile
-
-    missing = [path for path in (stack_path, tilts_path) if not os.path.exists(path)]
-    if missing:
-        yield f"the real series is not there ({', '.join(missing)}): nothing is measured; see the README for EMPIAR-10499"
-        return
-    with mrcfile.open(stack_path, permissive=True) as opened:
-        stack = np.array(opened.data)
-    with open(tilts_path) as lines:
-        angles = np.array([float(row[1]) for row in list(csv.reader(lines))[1:]])
-    options = AlignOptions(pixel, axis, threads=threads)
-    begun = time.perf_counter()
-    whole = align_series(stack, angles, options)
-    yield (f"whole series: {time.perf_counter() - begun:.1f} s, axis {whole.tilt_axis_deg:.2f}, offset "
-           f"{whole.tilt_offset_deg:+.2f} deg, thickness {whole.thickness_A:.0f} A, {whole.quality:.2f} "
-           f"{whole.quality_note}")
-    order = np.argsort(angles)
-    for name, half in (("even", order[::2]), ("odd", order[1::2])):
-        answer = align_series(stack[half], angles[half], replace(options, tilt_axis_deg=whole.tilt_axis_deg))
-        truth = Truth(stack[half], angles[half], angles[half] + whole.tilt_offset_deg, whole.tilt_axis_deg,
-                      shifts_of(whole)[half], whole.thickness_A / pixel)
-        left = residual(truth, answer.tilt_axis_deg, shifts_of(answer), angles[half] + answer.tilt_offset_deg)
-        yield (f"{name} tilts aligned alone, from nothing: {left:.2f} px from the whole, axis "
-               f"{answer.tilt_axis_deg:.2f}, offset {answer.tilt_offset_deg:+.2f} deg, "
-               f"thickness {answer.thickness_A:.0f} A")
-    for number, (fit, angle) in enumerate(zip(consistency(stack, whole, angles, pixel, threads), angles, strict=True)):
-        yield f"section {number:3d} {angle:7.2f} deg: correlation with its neighbours' prediction {fit:.3f}"
-
-
-def consistency(stack: np.ndarray, answer: Alignment, angles: np.ndarray, pixel: float, threads: int) -> list[float]:
-    """Correlation of each tilt with the slab prediction of those within 12 degrees, whitened, 0.02 - 0.2 cycles/px."""
-    images = work_stack(stack, pixel, 10.0, threads)
-    shifts = shifts_of(answer) / images.scale
-    pose = Pose(angles + answer.tilt_offset_deg, answer.tilt_axis_deg, shifts, answer.thickness_A / images.pixel_A)
-    band = Bench(images, np.arange(len(angles)), threads).cut(pose, 0.02)
-    weight = band.cells.weight * (np.hypot(band.cells.kx[:, None], band.cells.ky) > 0.02)
-    tangents, out = pose.tangents(), []
-    for tilt in range(len(angles)):
-        mixed = np.zeros_like(band.values[:, 0])
-        for other in np.flatnonzero(np.abs(angles - angles[tilt]) <= 12.0):
-            if other != tilt and answer.tilts[other].used:
-                mixed += band.values[:, other] * coherence(
-                    pose.thickness, band.cells.kx, tangents[tilt] - tangents[other])[:, None].astype(np.float32)
-        own = band.values[:, tilt]
-        top = np.sum(weight * np.real(own * np.conj(mixed)))
-        norm = math.sqrt(float(np.sum(weight * np.abs(own) ** 2) * np.sum(weight * np.abs(mixed) ** 2)))
-        out.append(float(top / norm) if norm > 0 else 0.0)
-    return out
-
-
 def run(arguments: argparse.Namespace) -> Iterator[str]:
     """Measure what is not yet recorded, then give the table."""
     records = recorded(arguments.record)
@@ -273,9 +218,6 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="only the README's tables of what is recorded")
     parser.add_argument("--wrong", action="store_true", help="series that must not be trusted")
     parser.add_argument("--thicker", type=float, default=series.THICKER)
-    parser.add_argument("--real", nargs=2, metavar=("STACK", "TILTS"))
-    parser.add_argument("--pixel", type=float, default=10.0)
-    parser.add_argument("--axis", type=float, default=0.0)
     arguments = parser.parse_args()
     series.THICKER = arguments.thicker
     if arguments.readme and not recorded(arguments.record):
@@ -283,11 +225,7 @@ def main() -> None:
     unknown = set(arguments.sets) - {case.name for case in CASES}
     if unknown:
         parser.error(f"no set is called {', '.join(sorted(unknown))}; there are: {', '.join(case.name for case in CASES)}")
-    if arguments.real:
-        lines = real(*arguments.real, arguments.pixel, arguments.axis, arguments.threads)
-    else:
-        lines = wrong(arguments.threads) if arguments.wrong else run(arguments)
-    for line in lines:
+    for line in wrong(arguments.threads) if arguments.wrong else run(arguments):
         print(line, flush=True)
 
 

