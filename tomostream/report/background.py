@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from tomostream.report.alarms import Thresholds
-from tomostream.report.writer import FOLDER, write_text
+from tomostream.report.folders import write_text
+from tomostream.report.writer import FOLDER
 
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
 

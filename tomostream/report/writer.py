@@ -14,35 +14,30 @@ while a large tomogram is read.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, replace
 from importlib import resources
 from typing import Any
 
 from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
-from tomostream.engine.preview import Request
-from tomostream.report import pictures, tables
-from tomostream.report.alarms import KINDS, Alarms, Event, Finding, Thresholds, counts_of_expected
-from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json, with_files
+from tomostream.report import tables
+from tomostream.report.alarms import KINDS, Alarms, Finding, Thresholds
+from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
+from tomostream.report.folders import SeriesFolders, write_text
 from tomostream.report.follow import BAR, Follower
-from tomostream.report.notify import Notifier, utc
-from tomostream.report.preview import Previews, request_of
+from tomostream.report.notify import Notifier
+from tomostream.report.painting import Made, files_of, paint
+from tomostream.report.previews import Preview, Previews
 from tomostream.report.tables import CHUNK, Entry
-from tomostream.status import MovieStatus, SeriesStatus
+from tomostream.report.told import Teller
+from tomostream.space import disk_of
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
-#: Where the alarms that hold are kept: for summaries, and so that a second writer does not tell them again.
-ALARMS = os.path.join("data", "alarms.json")
 #: Seconds: the page is told that it is alive at least so often.
 HEARTBEAT = 5.0
 #: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times
@@ -50,25 +45,11 @@ HEARTBEAT = 5.0
 TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
 #: Series whose pictures may be in the making at the same time, the one that is made included.
 IN_FLIGHT = 2
-#: A preview is begun while at most so many movies wait to be aligned, and ended when there are more than so many.
-FEW_MOVIES, MANY_MOVIES = 2, 6
 #: Protocol states after which nothing more comes.
 ENDED = ("finished", "stopped", "dead")
 #: What of a series comes from its files, not from the ledgers.
 FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "programs", "ctf_note")
-#: End of a file's name -> what it is.
-MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
-            ".tlt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
 StatesOf = Callable[[Mapping[str, str]], Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What the pictures' thread gives back for one series."""
-
-    facts: SeriesFacts
-    pictures: dict[str, Any]
-    trouble: str = ""
 
 
 class ReportWriter:
@@ -100,20 +81,15 @@ class ReportWriter:
         self._cells: list[list[Any] | None] = []
         self._revisions: list[int] = []
         self._dirty: dict[int, None] = {}
-        self._folders: dict[str, str] = {}
-        self._taken: set[str] = set()
         self._signatures: dict[str, list[Any]] = {}
         self._waiting: dict[str, None] = {}
         self._jobs: dict[str, Future[Made]] = {}
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
+        self._folders = SeriesFolders(self.out)
+        self.previews = Previews(self.project, self._folders, self._painter, self._say)
+        self._teller = Teller(self.out, self._say, notifier)
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
-        self._latest, self._latest_preview = "", ""
-        self._previews: Previews | None = None
-        self._wanted: dict[str, Request] = {}
-        self._shown: dict[str, dict[str, Any]] = {}
-        self._preview_job: tuple[Request, str, Future[Made]] | None = None
-        self._told = {str(alarm["kind"]): float(alarm["since"]) for alarm in read_alarms(self.out)}
-        self._first = True
+        self._latest = ""
         self._prepare()
 
     # ------------------------------------------------------------------ what callers use
@@ -132,11 +108,16 @@ class ReportWriter:
             self.alarms.tilt(tilt.time, tilt.movie, tilt.drift_px, tilt.failed)
         for series_id in self.follower.take_changed():
             self._changed(series_id)
-        news = self._collect() or news
-        news = self._go_on_with_previews() or news
-        if not self._first or not self.busy:
-            self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
-            self._tell()
+        try:
+            news = self._collect() or news
+            preview = self.previews.update(self.follower, self.running)
+            if preview is not None:
+                news = True
+                self._show(preview)
+        finally:            # a disk that is full is told though nothing can be written to it
+            if self._teller.begun or not self.busy:
+                self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
+                self._teller.tell(self.alarms, now)
         self._write(now, news)
         return news
 
@@ -157,11 +138,11 @@ class ReportWriter:
 
     def wait(self, seconds: float) -> None:
         """Wait until the picture in work is made, at most so long."""
-        for job in list(self._jobs.values())[:1]:
-            try:
-                job.exception(timeout=seconds)
-            except NotYet:
-                return
+        wait(list(self._jobs.values())[:1], seconds)
+
+    def make_previews(self) -> None:
+        """Make the previews that the compose protocol asks for, from now on. For the one process that follows a session."""
+        self.previews.begin(self.out)
 
     def finish(self) -> None:
         """Update until everything is written, the pictures too."""
@@ -174,8 +155,7 @@ class ReportWriter:
 
     def close(self) -> None:
         """End the threads. What was not painted is painted by the next one who writes this page."""
-        if self._previews is not None:
-            self._previews.close()
+        self.previews.close()
         self._painter.shutdown(wait=True, cancel_futures=True)
         if self.notifier is not None:
             self.notifier.close()
@@ -183,7 +163,7 @@ class ReportWriter:
     # ------------------------------------------------------------------ series
     def _changed(self, series_id: str) -> None:
         series = self.follower.series.get(series_id)
-        self._want_preview(series_id, series)
+        preview = self.previews.ask(series_id, series)
         if series is None:          # it turned out to be no tilt series
             if series_id in self._index:
                 self._put(series_id, None)
@@ -192,7 +172,9 @@ class ReportWriter:
         before = self._entries.get(series_id)
         if before is not None and before.facts.version == facts.version:     # keep what the files told
             facts = _refreshed(before.facts, facts)
-        self._put(series_id, replace(before, facts=facts) if before else Entry(facts, folder=self._folder(series_id)))
+        self._put(series_id, replace(before, facts=facts) if before else Entry(facts))
+        if preview is not None:
+            self._show(preview)
         signature = facts.signature()
         if (facts.ended or series.composed is not None) and self._signatures.get(series_id) != signature:
             if not self._load(series_id, signature):
@@ -210,18 +192,17 @@ class ReportWriter:
             series = self.follower.series[series_id]
             movies = self.follower.movies
             known = {movie: replace(movies[movie_key(movie)]) for movie in series.movies if movie_key(movie) in movies}
-            folder = os.path.join(self.out, "series", self._folder(series_id))
-            self._jobs[series_id] = self._painter.submit(paint, series_facts(self.follower, series), known,
-                                                         series.left_out, folder)
+            self._jobs[series_id] = self._painter.submit(paint, series_facts(self.follower, series), known, series.left_out,
+                                                         self._folders.path(series_id))
 
     def _collect(self) -> bool:
         """Take over what the pictures' thread has made."""
         done = [series_id for series_id, job in self._jobs.items() if job.done()]
         for series_id in done:
-            made = self._jobs.pop(series_id).result()
-            if made.trouble:
-                self._say(f"{series_id}: {made.trouble}")
             try:
+                made = self._jobs.pop(series_id).result()
+                if made.trouble:
+                    self._say(f"{series_id}: {made.trouble}")
                 self._take(series_id, made.facts, made.pictures, made.trouble)
             except OSError:
                 self._waiting[series_id] = None     # once more, when the disk takes it
@@ -234,9 +215,8 @@ class ReportWriter:
         if facts.ended:
             findings = self.alarms.series(facts, (facts.times or {}).get("reconstructed") or self._clock())
         else:                   # a preview stays until the tomogram is there
-            made = {**self._shown.get(series_id, {}), **made}
-        folder = self._folder(series_id)
-        entry = Entry(facts, findings, folder, str(made.get("thumb", "")))
+            made = {**self.previews.pictures_of(series_id), **made}
+        entry = Entry(facts, findings, self._folders.name(series_id), str(made.get("thumb", "")))
         if facts.state == "done" and "xy" in made:
             made_at, latest = (facts.times or {}).get("reconstructed"), self._entries.get(self._latest)
             before = (latest.facts.times or {}).get("reconstructed") if latest else None
@@ -246,17 +226,17 @@ class ReportWriter:
             payload = {"facts": to_json(facts), "pictures": made, "trouble": trouble, "signature": facts.signature(),
                        "versions": self.follower.versions,
                        "findings": [asdict(finding) for finding in findings], "files": files_of(facts, self.project)}
-            write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", series_id, payload))
+            self._folders.write(series_id, payload)
             if facts.ended:
-                self._shown.pop(series_id, None)
-                remove_older(os.path.join(self.out, "series", folder), max(1, facts.version))
+                self.previews.replaced(series_id)
+                self._folders.remove_older(series_id, max(1, facts.version))
         series = self.follower.series.get(series_id)
         if series is not None:
             self._put(series_id, replace(entry, facts=_refreshed(facts, series_facts(self.follower, series))))
 
     def _load(self, series_id: str, signature: list[Any]) -> bool:
         """Take over what an earlier writer made of this series; False when there is nothing, or it is of another version."""
-        payload = self._payload(series_id)
+        payload = self._folders.read(series_id)
         try:
             if payload["signature"] != signature or payload["trouble"]:
                 return False
@@ -267,20 +247,11 @@ class ReportWriter:
         self._take(series_id, facts, payload["pictures"], write=False)
         return True
 
-    def _payload(self, series_id: str) -> dict[str, Any]:
-        """What lies in the folder of this series already; empty when it is of another series, or nothing."""
-        try:
-            with open(os.path.join(self.out, "series", self._folder(series_id), "data.js"), encoding="utf-8") as file:
-                _, name, payload = tables.unscript(file.read())
-        except (OSError, ValueError):
-            return {}
-        return payload if name == series_id and isinstance(payload, dict) else {}
-
-    def _folder(self, series_id: str) -> str:
-        if series_id not in self._folders:
-            self._folders[series_id] = safe_name(series_id, self._taken)
-            self._taken.add(self._folders[series_id].casefold())
-        return self._folders[series_id]
+    def _show(self, preview: Preview) -> None:
+        """Put a preview into the row of its series."""
+        series_id = preview.request.series_id
+        entry = self._entries.get(series_id) or Entry(preview.facts)
+        self._put(series_id, replace(entry, folder=self._folders.name(series_id), thumb=str(preview.pictures["thumb"])))
 
     def _put(self, series_id: str, entry: Entry | None) -> None:
         place = self._index.setdefault(series_id, len(self._cells))
@@ -300,27 +271,6 @@ class ReportWriter:
             self._tables.put(place, cells)
 
     # ------------------------------------------------------------------ alarms
-    def _tell(self) -> None:
-        """Hand on what is new. At the start what an earlier writer has told is not told again, nor what is long over."""
-        events = self.alarms.take_events()
-        if self._first:
-            self._first = False
-            active = self.alarms.active
-            events = [Event(alarm.since, kind, True, alarm.text, alarm.since) for kind, alarm in active.items()
-                      if kind not in self._told]
-            events += [Event(self._clock(), kind, False, "back to normal", since) for kind, since in self._told.items()
-                       if kind not in active and kind in KINDS]
-        for event in events:
-            line = f"{utc(event.time)} {'ALARM' if event.raised else 'over'} {KINDS.get(event.kind, event.kind)}: {event.text}"
-            self._say(line)
-            if self.notifier is not None:
-                self.notifier.send(event)
-            with open(os.path.join(self.out, "alarms.log"), "a", encoding="utf-8") as file:
-                file.write(" ".join(line.split()) + "\n")
-        if events:
-            told = [{"kind": alarm.kind, "since": alarm.since, "text": alarm.text} for alarm in self.alarms.active.values()]
-            write_text(os.path.join(self.out, ALARMS), json.dumps(told))
-
     def _limits(self) -> dict[str, float | None]:
         """What the plots mark, and the judgement of the backlog: the thresholds as they are now."""
         limits = self.alarms.thresholds
@@ -328,85 +278,9 @@ class ReportWriter:
                 "defocus_um": limits.defocus_tolerance_um}
 
     def _disk(self) -> tuple[float, float] | None:
-        try:
-            usage = shutil.disk_usage(self.project)
-        except OSError:
-            return None
-        return usage.free / max(usage.total, 1), usage.free / 1e9
-
-    # ------------------------------------------------------------------ previews
-    def make_previews(self) -> None:
-        """Make the previews that the compose protocol asks for, from now on. For the one process that follows a session."""
-        self._previews = Previews(self.out, self._say)
-
-    def _want_preview(self, series_id: str, series: SeriesStatus | None) -> None:
-        open_ = series is not None and series.version == 0 and not series.ended and series.preview
-        request = request_of(series_id, self.project, series.preview) if series is not None and open_ else None
-        if request is None:
-            self._wanted.pop(series_id, None)
-        elif series_id not in self._wanted:
-            self._wanted[series_id] = request
-            self._load_preview(series_id, request)
-
-    def _go_on_with_previews(self) -> bool:
-        """Start, end or take over a preview; never while final work waits. True when one came to the page."""
-        if self._preview_job is not None:
-            return self._take_preview()
-        if self._previews is None:
-            return False
-        backlog, final = self.follower.backlog, self.follower.final_work
-        made = self._previews.update(self._wanted, self.running and final == 0 and backlog <= FEW_MOVIES,
-                                     final > 0 or backlog > MANY_MOVIES)
-        if made is not None:
-            request, volume = made
-            facts = series_facts(self.follower, self.follower.series[request.series_id])
-            folder = os.path.join(self.out, "series", self._folder(request.series_id))
-            self._preview_job = request, volume, self._painter.submit(paint_preview, facts, volume, folder)
-        return False
-
-    def _take_preview(self) -> bool:
-        """Put a painted preview on the page, unless the series was composed meanwhile."""
-        if self._preview_job is None or not self._preview_job[2].done():
-            return False
-        (request, volume, job), self._preview_job = self._preview_job, None
-        shutil.rmtree(os.path.dirname(volume), ignore_errors=True)
-        made = job.result()
-        if made.trouble:
-            self._say(f"{request.series_id}: no preview: {made.trouble}")
-        elif request.series_id in self._wanted:
-            self._show_preview(request, made.facts, made.pictures)
-            return True
-        return False
-
-    def _show_preview(self, request: Request, facts: SeriesFacts, made: dict[str, Any], write: bool = True) -> None:
-        folder, entry = self._folder(request.series_id), self._entries.get(request.series_id)
-        if write:
-            made = {**made, "preview": [len(request.tilts), request.expected]}
-            payload = {"facts": to_json(facts), "pictures": made, "trouble": "", "findings": [], "versions": {}, "files": [],
-                       "signature": ["preview", len(request.tilts), request.expected]}
-            write_text(os.path.join(self.out, "series", folder, "data.js"), tables.script("series", request.series_id, payload))
-        self._shown[request.series_id] = made
-        self._latest_preview = request.series_id
-        self._put(request.series_id, replace(entry or Entry(facts, folder=folder), thumb=str(made["thumb"])))
-
-    def _preview_told(self) -> dict[str, Any] | None:
-        """The newest preview that no tomogram has replaced yet: series, tilts, expected tilts."""
-        request, entry = self._wanted.get(self._latest_preview), self._entries.get(self._latest_preview)
-        if request is None or entry is None or not entry.thumb:
-            return None
-        return {"series_id": request.series_id, "tilts": len(request.tilts), "expected": request.expected}
-
-    def _load_preview(self, series_id: str, request: Request) -> None:
-        """Take over the preview that an earlier writer made."""
-        payload = self._payload(series_id)
-        if payload.get("signature") != ["preview", len(request.tilts), request.expected]:
-            return
-        try:
-            self._show_preview(request, from_json(payload["facts"]), payload["pictures"], write=False)
-        except (TypeError, KeyError):
-            return
-        if self._previews is not None:
-            self._previews.has(series_id)
+        """Which part of the project's disk is free, and how many GB; None where that cannot be told."""
+        disk = disk_of(self.project)
+        return None if disk is None else (disk[0] / max(disk[1], 1), disk[0] / 1e9)
 
     # ------------------------------------------------------------------ files
     def _prepare(self) -> None:
@@ -466,94 +340,11 @@ class ReportWriter:
             "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
-            "preview": self._preview_told(),
+            "preview": self.previews.newest(),
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}
-
-
-# ---------------------------------------------------------------------------------------------------- one series
-def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...], folder: str) -> Made:
-    """All figures and pictures of one series. Runs in the pictures' thread; what goes wrong is told, not raised."""
-    facts = with_files(facts, movies, left_out)
-    made: dict[str, Any] = {}
-    troubles = []
-    os.makedirs(folder, exist_ok=True)
-    if facts.ended and facts.tilt_series and os.path.exists(facts.tilt_series):
-        try:
-            facts, film = pictures.paint_series(facts, folder)
-            made |= film
-        except (OSError, ValueError) as error:
-            troubles.append(f"no film: {error}")
-    if facts.state == "done" and facts.tomogram:
-        try:
-            made |= pictures.paint_tomogram(facts, folder)
-        except (OSError, ValueError) as error:
-            troubles.append(f"no pictures of the tomogram: {error}")
-    parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
-    facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
-    return Made(facts, made, "; ".join(troubles))
-
-
-def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
-    """The pictures of a preview, as those of version 0. Runs in the pictures' thread."""
-    shown = replace(facts, version=0, tomogram=volume, commands=("preview -FlipVol 1",))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        made = pictures.paint_tomogram(shown, folder)
-        return Made(replace(facts, version=0), {**made, "pixel_size_A": pictures.voxel_size(volume)})
-    except (OSError, ValueError) as error:
-        return Made(facts, {}, str(error))
 
 
 def _refreshed(known: SeriesFacts, ledgers: SeriesFacts) -> SeriesFacts:
     """What the files told before, with what the ledgers tell now."""
     return replace(ledgers, **{name: getattr(known, name) for name in FROM_FILES})
-
-
-def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
-    """The files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
-    candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
-    if facts.folder and os.path.isdir(facts.folder):
-        for name in sorted(os.listdir(facts.folder)):
-            meaning = next((text for end, text in MEANINGS.items() if name.endswith(end)), None)
-            if meaning:
-                candidates.append((meaning, os.path.join(facts.folder, name)))
-    found = []
-    for meaning, path in candidates:
-        if path and os.path.exists(path):
-            found.append({"what": meaning, "path": os.path.relpath(path, project), "bytes": os.path.getsize(path)})
-    return found + [{"what": "mdoc", "path": path, "bytes": None} for path in facts.mdocs]
-
-
-def safe_name(series_id: str, taken: set[str]) -> str:
-    """A folder name for any series name: letters, digits, - and _ only, and none that differs from another in case alone."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", series_id)[:60]
-    if plain and plain == series_id and plain.casefold() not in taken:
-        return plain
-    return f"{plain}-{hashlib.sha256(series_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-
-
-def read_alarms(out: str) -> list[dict[str, Any]]:
-    """Alarms that hold, as the page in folder `out` tells them: kind, since (seconds since the epoch), text."""
-    try:
-        with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
-            alarms = json.load(file)
-        return [{"kind": str(alarm["kind"]), "since": float(alarm["since"]), "text": str(alarm["text"])} for alarm in alarms]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-
-
-def remove_older(folder: str, version: int) -> None:
-    """Remove the pictures of the versions before."""
-    for name in os.listdir(folder):
-        match = re.match(r"v(\d+)-", name)
-        if match and int(match[1]) < version:
-            os.remove(os.path.join(folder, name))
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file, complete or not at all: a reader never sees half of it."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    os.replace(part, path)

@@ -22,8 +22,8 @@ from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.preview import is_due
 from tomostream.acquisition.session import Session
 from tomostream.engine import preview as program
-from tomostream.report import preview, writer
-from tomostream.report.preview import Previews
+from tomostream.report import painting, writer
+from tomostream.report.previews import FOLDER, Maker, request_of
 from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import marked_volume, write_mrc
 from tomostream.tests.test_aretomo_engine import ANGLES, AXIS, PIXEL, series
@@ -131,8 +131,8 @@ class TestTheProgram(InAFolder):
 
 
 class TestPreviews(InAFolder):
-    def made(self) -> Previews:
-        previews = Previews(self.folder, self.said.append)
+    def made(self) -> Maker:
+        previews = Maker(self.folder, self.said.append)
         self.addCleanup(previews.close)
         return previews
 
@@ -144,7 +144,7 @@ class TestPreviews(InAFolder):
         self.assertIsNotNone(process.poll())
         self.assertEqual(os.listdir(self.folder), ["fifo.mrc"])
 
-    def until_it_ends(self, previews: Previews, wanted) -> tuple | None:
+    def until_it_ends(self, previews: Maker, wanted) -> tuple | None:
         previews._work.process.wait(120)
         return previews.update(wanted, True, False)
 
@@ -168,7 +168,7 @@ class TestPreviews(InAFolder):
         line, = self.said
         self.assertRegex(line, "TS_01: no preview: .*gone.mrc")
         previews.update(wanted, True, False)
-        self.assertEqual((previews.series, os.listdir(os.path.join(self.folder, preview.FOLDER))), ("", []))
+        self.assertEqual((previews.series, os.listdir(os.path.join(self.folder, FOLDER))), ("", []))
 
     def test_it_is_ended_when_final_work_waits_and_begun_again_when_none_does(self):
         wanted = {"TS_01": self.endless()}
@@ -181,7 +181,7 @@ class TestPreviews(InAFolder):
         self.assertIsNone(process.poll())                       # a little waits: it goes on
         previews.update(wanted, False, True)
         self.assertIsNotNone(process.poll())
-        self.assertEqual((os.listdir(os.path.join(self.folder, preview.FOLDER)), self.said), ([], []))
+        self.assertEqual((os.listdir(os.path.join(self.folder, FOLDER)), self.said), ([], []))
         previews.update(wanted, True, False)
         self.assertEqual(previews.series, "TS_01")
 
@@ -199,7 +199,7 @@ class TestPreviews(InAFolder):
         self.assertEqual(previews.series, "TS_02")
 
     def test_what_a_killed_writer_left_behind_is_removed(self):
-        left = os.path.join(self.folder, preview.FOLDER, "0")
+        left = os.path.join(self.folder, FOLDER, "0")
         os.makedirs(left)
         self.made()
         self.assertFalse(os.path.exists(left))
@@ -232,7 +232,7 @@ class FakePreviews:
 class TestOnThePage(WithProject):
     def page(self) -> writer.ReportWriter:
         made = self.writer(say=self.said.append)
-        made._previews = FakePreviews(self.folder)
+        made.previews.maker = FakePreviews(self.folder)
         return made
 
     def setUp(self):
@@ -247,8 +247,7 @@ class TestOnThePage(WithProject):
 
     def update(self, page: writer.ReportWriter) -> None:
         page.update()
-        if page._preview_job:
-            page._preview_job[2].result(60)
+        page.previews.wait(60)
         page.update()
 
     def pictures(self) -> list[str]:
@@ -292,28 +291,28 @@ class TestOnThePage(WithProject):
         for n in range(7):
             self.project.tell(IMPORT, f"m{n}.tif", ledger.IMPORTED, mtime=self.project.time)
         page.update()
-        self.assertEqual(page._previews.told[-1], (["TS_01"], False, True))
+        self.assertEqual(page.previews.maker.told[-1], (["TS_01"], False, True))
         for n in range(7):
             self.project.tell(MOTIONCOR, f"m{n}.tif", ledger.FAILED, "no frames")    # lost movies do not wait
         self.update(page)
-        self.assertEqual(page._previews.told[-1], (["TS_01"], True, False))
+        self.assertEqual(page.previews.maker.told[-1], (["TS_01"], True, False))
         page.update()
         self.project.acquire("TS_02")
         self.project.compose("TS_02")
         self.project.tell(ARETOMO, "TS_02", ledger.STARTED, "to be aligned", version=1)
         page.update()
-        self.assertEqual(page._previews.told[-1][1:], (False, True))
+        self.assertEqual(page.previews.maker.told[-1][1:], (False, True))
 
     def test_the_next_writer_shows_it_and_does_not_make_it_again(self):
         self.update(self.page())
         page = self.page()
         page.update()
         self.assertEqual(self.read("data", "session.js")["preview"]["series_id"], "TS_01")
-        self.assertIn("TS_01", page._previews.over)
+        self.assertIn("TS_01", page.previews.maker.over)
 
     def test_a_preview_of_which_no_picture_can_be_made_is_a_line_and_nothing_else(self):
         page = self.page()
-        with mock.patch.object(writer.pictures, "paint_tomogram", side_effect=ValueError("no volume")):
+        with mock.patch.object(painting.pictures, "paint_tomogram", side_effect=ValueError("no volume")):
             self.update(page)
         self.assertEqual(self.said, ["TS_01: no preview: no volume"])
         self.assertIsNone(self.read("data", "session.js")["preview"])
@@ -321,7 +320,7 @@ class TestOnThePage(WithProject):
     def test_a_request_that_makes_no_sense_is_no_request(self):
         for wrong in ({}, {"tilts": [["a.mrc"]], "expected": 5, "tilt_axis": 1.0, "pixel_size_A": 4.0},
                       {"tilts": [], "expected": None, "tilt_axis": 1.0, "pixel_size_A": 4.0}):
-            self.assertIsNone(preview.request_of("TS_01", "/p", wrong))
+            self.assertIsNone(request_of("TS_01", "/p", wrong))
 
 
 if __name__ == "__main__":

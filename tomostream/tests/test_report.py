@@ -26,8 +26,9 @@ from tomostream.cli import main as command
 from tomostream.cli import report
 from tomostream.report import background, follow, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
+from tomostream.report.folders import safe_name, write_text
 from tomostream.report.follow import Follower
-from tomostream.report.writer import ReportWriter, safe_name
+from tomostream.report.writer import ReportWriter
 from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import MadeProject, write_mrc
 
@@ -394,7 +395,7 @@ class TestUpdates(WithProject):
         reader = threading.Thread(target=look)
         reader.start()
         for n in range(200):
-            writer.write_text(path, tables.script("session", ["x" * 20000, n]))
+            write_text(path, tables.script("session", ["x" * 20000, n]))
         stop.set()
         reader.join()
         self.assertEqual(wrong, [])

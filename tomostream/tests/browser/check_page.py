@@ -130,9 +130,9 @@ class TestPage(unittest.TestCase):
         self.project.tell(COMPOSE, "TS_01", ledger.PREVIEW, "time for a preview", tilts=[["a.mrc", 0.0]] * 14, expected=21,
                           tilt_axis=85.0, pixel_size_A=4.0)
         page = self.write()
-        page._previews = FakePreviews(os.path.dirname(self.project.path))
+        page.previews.maker = FakePreviews(os.path.dirname(self.project.path))
         page.update()
-        page._preview_job[2].result(60)
+        page.previews.wait(60)
         page.finish()
         self.open(page)
         self.browser.until(f"document.querySelector('.preview img') && {LOADED}")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the page keeps what it shows of a series: a folder with its data and its pictures. And how any file is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from tomostream.report import tables
+
+DATA = "data.js"
+
+
+class SeriesFolders:
+    """The folders `series/NAME` of a page. A series keeps its folder as long as this lives.
+
+    Parameters
+    ----------
+    out : folder of the page.
+    """
+
+    def __init__(self, out: str) -> None:
+        self._root = os.path.join(out, "series")
+        self._names: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def name(self, series_id: str) -> str:
+        """Name of the folder of a series; it may not exist yet."""
+        if series_id not in self._names:
+            self._names[series_id] = safe_name(series_id, self._taken)
+            self._taken.add(self._names[series_id].casefold())
+        return self._names[series_id]
+
+    def path(self, series_id: str) -> str:
+        return os.path.join(self._root, self.name(series_id))
+
+    def read(self, series_id: str) -> dict[str, Any]:
+        """The data that lies there already; empty when it is of another series, or there is none."""
+        try:
+            with open(os.path.join(self.path(series_id), DATA), encoding="utf-8") as file:
+                _, name, payload = tables.unscript(file.read())
+        except (OSError, ValueError):
+            return {}
+        return payload if name == series_id and isinstance(payload, dict) else {}
+
+    def write(self, series_id: str, payload: dict[str, Any]) -> None:
+        """Write the data of a series, for the page.
+
+        Raises
+        ------
+        OSError : it cannot be written now.
+        """
+        write_text(os.path.join(self.path(series_id), DATA), tables.script("series", series_id, payload))
+
+    def remove_older(self, series_id: str, version: int) -> None:
+        """Remove the pictures of the versions before."""
+        for name in os.listdir(self.path(series_id)):
+            match = re.match(r"v(\d+)-", name)
+            if match and int(match[1]) < version:
+                os.remove(os.path.join(self.path(series_id), name))
+
+
+def safe_name(series_id: str, taken: set[str]) -> str:
+    """A folder name for any series name: letters, digits, - and _ only, and none that differs from another in case alone."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", series_id)[:60]
+    if plain and plain == series_id and plain.casefold() not in taken:
+        return plain
+    return f"{plain}-{hashlib.sha256(series_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file, complete or not at all: a reader never sees half of it."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    os.replace(part, path)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that the page shows of one series, made from its files: figures, pictures, the list of its files.
+
+This runs in the pictures' thread. What a file of the series has wrong is told, not raised; only where nothing can be written
+any more an error goes out, so that the series is tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tomostream.report import pictures
+from tomostream.report.alarms import counts_of_expected
+from tomostream.report.facts import SeriesFacts, with_files
+from tomostream.status import MovieStatus
+
+#: End of a file's name -> what it is.
+MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
+            ".tlt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
+#: The folder of the page takes nothing more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the pictures' thread gives back for one series."""
+
+    facts: SeriesFacts
+    pictures: dict[str, Any]
+    trouble: str = ""
+
+
+def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...], folder: str) -> Made:
+    """All figures and pictures of one series.
+
+    Raises
+    ------
+    OSError : nothing can be written into `folder` now.
+    """
+    os.makedirs(folder, exist_ok=True)
+    facts = with_files(facts, movies, left_out)
+    made: dict[str, Any] = {}
+    troubles: list[str] = []
+
+    def film() -> None:
+        nonlocal facts
+        facts, pictures_of_tilts = pictures.paint_series(facts, folder)
+        made.update(pictures_of_tilts)
+
+    if facts.ended and facts.tilt_series and os.path.exists(facts.tilt_series):
+        troubles += _tried("no film", film)
+    if facts.state == "done" and facts.tomogram:
+        troubles += _tried("no pictures of the tomogram", lambda: made.update(pictures.paint_tomogram(facts, folder)))
+    parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
+    facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
+    return Made(facts, made, "; ".join(troubles))
+
+
+def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
+    """The pictures of a preview, as those of version 0."""
+    shown = replace(facts, version=0, tomogram=volume, commands=("preview -FlipVol 1",))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        made = pictures.paint_tomogram(shown, folder)
+        return Made(replace(facts, version=0), {**made, "pixel_size_A": pictures.voxel_size(volume)})
+    except (OSError, ValueError) as error:
+        return Made(facts, {}, str(error))
+
+
+def _tried(what: str, act: Callable[[], None]) -> list[str]:
+    """Do it; what goes wrong, in words."""
+    try:
+        act()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        return [f"{what}: {error}"]
+    return []
+
+
+def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
+    """The files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
+    candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
+    if facts.folder and os.path.isdir(facts.folder):
+        for name in sorted(os.listdir(facts.folder)):
+            meaning = next((text for end, text in MEANINGS.items() if name.endswith(end)), None)
+            if meaning:
+                candidates.append((meaning, os.path.join(facts.folder, name)))
+    found = []
+    for meaning, path in candidates:
+        if path and os.path.exists(path):
+            found.append({"what": meaning, "path": os.path.relpath(path, project), "bytes": os.path.getsize(path)})
+    return found + [{"what": "mdoc", "path": path, "bytes": None} for path in facts.mdocs]

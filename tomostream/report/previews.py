@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Previews of series that are still being acquired, for the page alone: one at a time, and only while no final work waits.
+
+The compose protocol tells in its ledger of which tilts a preview can be made. `Maker` makes it, by a process that takes only
+idle processor time, is ended when movies or series wait, and begun again when none do. `Previews` chooses, has the pictures
+painted, and keeps a preview on the page until the tomogram replaces it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+from tomostream.engine.preview import NAME, Request, Tilt
+from tomostream.report.facts import SeriesFacts, from_json, number, series_facts, to_json
+from tomostream.report.folders import SeriesFolders
+from tomostream.report.follow import Follower
+from tomostream.report.painting import Made, paint_preview
+from tomostream.status import SeriesStatus
+
+FOLDER, LOG = ".preview", "preview.log"
+#: A preview is begun while at most so many movies wait to be aligned, and ended when there are more than so many.
+FEW_MOVIES, MANY_MOVIES = 2, 6
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A preview that is on the page: what it was made of, its series as it stood then, its pictures."""
+
+    request: Request
+    facts: SeriesFacts
+    pictures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A preview in the making."""
+
+    request: Request
+    folder: str
+    process: subprocess.Popen[bytes]
+
+
+def request_of(series_id: str, project: str, evidence: Mapping[str, object]) -> Request | None:
+    """What the ledger of the compose protocol tells of a preview; None where it makes no sense."""
+    tilts = evidence.get("tilts")
+    axis, pixel_size, expected = (number(evidence.get(name)) for name in ("tilt_axis", "pixel_size_A", "expected"))
+    if not isinstance(tilts, list) or axis is None or pixel_size is None or expected is None:
+        return None
+    try:
+        made = tuple(Tilt(os.path.join(project, str(path)), float(angle)) for path, angle in tilts)
+    except (TypeError, ValueError):
+        return None
+    return Request(series_id, made, int(expected), axis, pixel_size)
+
+
+class Previews:
+    """The previews of a page. `ask()` as often as a series changes, then `update()`.
+
+    Parameters
+    ----------
+    project : folder of the project.
+    folders : where the page keeps the data and pictures of its series.
+    painter : the pictures' thread.
+    say : told what goes wrong with one, a line; it has no other consequence.
+    """
+
+    def __init__(self, project: str, folders: SeriesFolders, painter: Executor, say: Callable[[str], None]) -> None:
+        self.maker: Maker | None = None
+        self._project, self._folders, self._painter, self._say = project, folders, painter, say
+        self._wanted: dict[str, Request] = {}
+        self._shown: dict[str, Preview] = {}
+        self._latest = ""
+        self._painting: tuple[Request, str, Future[Made]] | None = None
+
+    def begin(self, out: str) -> None:
+        """Make those that the compose protocol asks for, from now on, below `out`. For the one process that follows a session."""
+        self.maker = Maker(out, self._say)
+
+    def ask(self, series_id: str, series: SeriesStatus | None) -> Preview | None:
+        """Take in how a series stands now. Returns the preview that an earlier writer made, once, when one is wanted."""
+        request = None
+        if series is not None and series.version == 0 and not series.ended and series.preview:
+            request = request_of(series_id, self._project, series.preview)
+        if request is None:
+            self._wanted.pop(series_id, None)
+            return None
+        if series_id in self._wanted:
+            return None
+        self._wanted[series_id] = request
+        return self._load(request)
+
+    def update(self, follower: Follower, running: bool) -> Preview | None:
+        """Start, end or take over a preview; never while final work waits. Returns one that is new on the page.
+
+        Raises
+        ------
+        OSError : it cannot be written now. The next call tries again.
+        """
+        if self._painting is not None:
+            return self._take()
+        if self.maker is None:
+            return None
+        backlog, final = follower.backlog, follower.final_work
+        made = self.maker.update(self._wanted, running and final == 0 and backlog <= FEW_MOVIES,
+                                 final > 0 or backlog > MANY_MOVIES)
+        if made is not None:
+            request, volume = made
+            facts = series_facts(follower, follower.series[request.series_id])
+            folder = self._folders.path(request.series_id)
+            self._painting = request, volume, self._painter.submit(paint_preview, facts, volume, folder)
+        return None
+
+    def pictures_of(self, series_id: str) -> dict[str, Any]:
+        """The pictures of the preview that is shown of a series; empty for none."""
+        return self._shown[series_id].pictures if series_id in self._shown else {}
+
+    def replaced(self, series_id: str) -> None:
+        """The series has ended: its own pictures are on the page."""
+        self._shown.pop(series_id, None)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest preview that no tomogram is to replace yet, for the page: series, tilts, expected tilts."""
+        request = self._wanted.get(self._latest)
+        if request is None or self._latest not in self._shown:
+            return None
+        return {"series_id": request.series_id, "tilts": len(request.tilts), "expected": request.expected}
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the one that is being painted is painted, at most so long."""
+        wait([] if self._painting is None else [self._painting[2]], seconds)
+
+    def close(self) -> None:
+        """End what is in the making; what is on the page stays."""
+        if self.maker is not None:
+            self.maker.close()
+
+    def _take(self) -> Preview | None:
+        """What was painted, put on the page unless the series was composed meanwhile."""
+        if self._painting is None or not self._painting[2].done():
+            return None
+        request, volume, job = self._painting
+        shutil.rmtree(os.path.dirname(volume), ignore_errors=True)
+        made, preview = job.result(), None
+        if made.trouble:
+            self._say(f"{request.series_id}: no preview: {made.trouble}")
+        elif request.series_id in self._wanted:
+            preview = Preview(request, made.facts, {**made.pictures, "preview": [len(request.tilts), request.expected]})
+            self._folders.write(request.series_id, {
+                "facts": to_json(preview.facts), "pictures": preview.pictures, "trouble": "", "findings": [], "versions": {},
+                "files": [], "signature": signature(request)})
+            self._show(preview)
+        self._painting = None
+        return preview
+
+    def _show(self, preview: Preview) -> None:
+        self._latest = preview.request.series_id
+        self._shown[self._latest] = preview
+
+    def _load(self, request: Request) -> Preview | None:
+        """The preview of this request that an earlier writer made."""
+        payload = self._folders.read(request.series_id)
+        if payload.get("signature") != signature(request):
+            return None
+        try:
+            preview = Preview(request, from_json(payload["facts"]), dict(payload["pictures"]))
+        except (TypeError, KeyError):
+            return None
+        self._show(preview)
+        if self.maker is not None:
+            self.maker.has(request.series_id)
+        return preview
+
+
+def signature(request: Request) -> list[Any]:
+    """Tells the data of one preview from those of another, and from those of a tomogram."""
+    return ["preview", len(request.tilts), request.expected]
+
+
+class Maker:
+    """Makes previews below `out`. What goes wrong with one is told to `say`, a line, and has no other consequence."""
+
+    def __init__(self, out: str, say: Callable[[str], None]) -> None:
+        self._root = os.path.join(out, FOLDER)
+        self._say = say
+        self._work: _Work | None = None
+        self._over: set[str] = set()
+        shutil.rmtree(self._root, ignore_errors=True)       # of a writer that was killed
+
+    @property
+    def series(self) -> str:
+        """The series of which a preview is in the making; "" for none."""
+        return self._work.request.series_id if self._work else ""
+
+    def has(self, series_id: str) -> None:
+        """This series has its preview already."""
+        self._over.add(series_id)
+
+    def update(self, wanted: Mapping[str, Request], may_start: bool, must_yield: bool) -> tuple[Request, str] | None:
+        """Go on; return a request and the volume that was made of it, once.
+
+        `wanted`: series that are still to be acquired, the newest last. The caller removes the volume's folder.
+        """
+        made = None
+        if self._work is not None:
+            if must_yield or self._work.request.series_id not in wanted:
+                self.stop()
+            elif self._work.process.poll() is not None:
+                made = self._collect(self._work)
+        if self._work is None and may_start and not must_yield and made is None:
+            left = [series_id for series_id in wanted if series_id not in self._over]
+            if left:
+                self._start(wanted[left[-1]])
+        return made
+
+    def stop(self) -> None:
+        """End what is in the making; it may be begun again."""
+        if self._work is None:
+            return
+        try:
+            os.killpg(self._work.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass        # it has ended by itself
+        self._work.process.wait()
+        shutil.rmtree(self._work.folder, ignore_errors=True)
+        self._work = None
+
+    def close(self) -> None:
+        """End what is in the making for good; nothing is left."""
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _start(self, request: Request) -> None:
+        folder = os.path.join(self._root, str(len(self._over)))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+            request.write(folder)
+            with open(os.path.join(folder, LOG), "wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "tomostream.engine.preview", folder, str(os.getpid())], stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, env=environment, start_new_session=True)
+        except OSError as error:
+            self._failed(request.series_id, str(error))
+            return
+        self._work = _Work(request, folder, process)
+
+    def _collect(self, work: _Work) -> tuple[Request, str] | None:
+        self._work = None
+        self._over.add(work.request.series_id)
+        volume = os.path.join(work.folder, f"{NAME}.mrc")
+        if work.process.returncode == 0 and os.path.exists(volume):
+            return work.request, volume
+        self._failed(work.request.series_id, last_line(os.path.join(work.folder, LOG)))
+        shutil.rmtree(work.folder, ignore_errors=True)
+        return None
+
+    def _failed(self, series_id: str, why: str) -> None:
+        self._over.add(series_id)
+        self._say(f"{series_id}: no preview: {' '.join(why.split()) or 'it ended without a word'}")
+
+
+def last_line(path: str) -> str:
+    """The last line of a log that says something."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
