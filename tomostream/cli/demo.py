@@ -10,6 +10,7 @@ import sys
 import time
 
 from tomostream.cli import refuse, run
+from tomostream.cli.places import cannot_write
 from tomostream.status import ProjectStatus
 
 HELP = "simulate a small acquisition and run the whole way to tomograms on it"
@@ -44,6 +45,8 @@ def main(options: argparse.Namespace) -> int:
             arguments, settings = SIMULATED, SIMULATED_SETTINGS
     except UserError as error:
         return refuse("demo", error)
+    except OSError as error:
+        return refuse("demo", cannot_write(options.out, error))
     status = process(out, arguments, settings, options.engine)
     return tell(out, status, time.monotonic() - began)
 

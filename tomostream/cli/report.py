@@ -10,9 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
+from tomostream.cli import refuse
+from tomostream.cli.places import cannot_write
 from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
-from tomostream.report.writer import ReportWriter
+from tomostream.report.writer import FOLDER, ReportWriter
 from tomostream.status import ProjectStatus
 
 HELP = "write the live page of a project: open report/index.html in a browser"
@@ -40,34 +42,51 @@ def main(options: argparse.Namespace) -> int:
 
     path = find(options.project)
     if path is None:
-        print(f"tomostream report: there is no Scipion project {options.project}.", file=sys.stderr)
-        return 2
+        return refuse("report", f"there is no Scipion project {options.project}")
     if not options.follow and not tomostream_runs(path):
-        print(f"tomostream report: no protocol of tomostream has run in {path}; the page is made of what they tell. "
-              "Use --follow to wait for them.", file=sys.stderr)
-        return 2
+        return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they tell. "
+                      "Use --follow to wait for them")
+    out = os.path.abspath(options.out or os.path.join(path, FOLDER))
+    only = OnlyOne(out)
     try:
-        thresholds = SessionThresholds(path, options.threshold)
-        notifier = Notifier(Destinations.configured(), os.path.basename(path)) if options.follow else None
-        writer = ReportWriter(path, options.out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
-    except (ValueError, OSError) as error:
-        print(f"tomostream report: {error}", file=sys.stderr)
-        return 2
-    only = OnlyOne(writer.out)
-    try:
-        if not only.taken():
+        os.makedirs(out, exist_ok=True)
+        if not only.taken():            # before anything is written there
             if options.background:      # a protocol that goes on: the page goes on anyway
                 return 0
-            print(f"tomostream report: another process writes {writer.out} already.", file=sys.stderr)
+            print(f"tomostream report: another process writes {out} already.", file=sys.stderr)
             return 1
+        return write(path, out, options)
+    except ValueError as error:
+        return refuse("report", error)
+    except OSError as error:
+        return refuse("report", cannot_write(out, error))
+    finally:
+        only.release()
+
+
+def write(path: str, out: str, options: argparse.Namespace) -> int:
+    """Write the page of the project at `path` into `out`, once or until the session has ended.
+
+    Raises
+    ------
+    ValueError : a threshold or a destination of alarms makes no sense.
+    OSError : the page cannot be written.
+    """
+    thresholds = SessionThresholds(path, options.threshold)
+    notifier = Notifier(Destinations.configured(), os.path.basename(path)) if options.follow else None
+    writer = ReportWriter(path, out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
+    try:
         if options.background:
             os.nice(NICE)
         if options.follow:
             writer.make_previews()
-        return follow(writer, options.quiet, thresholds) if options.follow else once(writer, options.quiet)
+            return follow(writer, options.quiet, thresholds)
+        writer.finish()
     finally:
         writer.close()
-        only.release()
+    if not options.quiet:
+        say(os.path.join(writer.out, "index.html"))
+    return 0
 
 
 def tomostream_runs(path: str) -> bool:
@@ -79,28 +98,13 @@ def tomostream_runs(path: str) -> bool:
 
 def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:
     """Reads the states of the protocols from their own run files; needs no Scipion."""
-    from tomostream.streaming.watch import producer_state
+    from tomostream.streaming.watch import run_state
 
-    def states(folders: Mapping[str, str]) -> dict[str, str]:
-        return {name: producer_state(path, int(os.path.basename(path).split("_")[0])) for name, path in folders.items()}
-
-    return states
+    return lambda folders: {name: run_state(path) for name, path in folders.items()}
 
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def once(writer: ReportWriter, quiet: bool) -> int:
-    """Write the page as the project stands."""
-    try:
-        writer.finish()
-    except OSError as error:
-        print(f"tomostream report: the page cannot be written: {error}", file=sys.stderr)
-        return 1
-    if not quiet:
-        say(os.path.join(writer.out, "index.html"))
-    return 0
 
 
 def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | None = None) -> int:
@@ -122,9 +126,10 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
             writer.update()
             told = ""
         except OSError as error:
-            if str(error) != told:
-                told = str(error)
-                print(f"tomostream report: the page cannot be written now: {error}", file=sys.stderr, flush=True)
+            trouble = cannot_write(writer.out, error)
+            if trouble != told:
+                told = trouble
+                print(f"tomostream report: for now {trouble}.", file=sys.stderr, flush=True)
         stop.wait(REFRESH_SECONDS)
     return 130 if stop.is_set() else 1
 

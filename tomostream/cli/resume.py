@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from tomostream.cli import refuse
+from tomostream.cli import places, refuse
 from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming import watch
 
@@ -34,9 +33,9 @@ def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project, run
     from tomostream.cli.status import find
 
-    options.json = options.json and os.path.abspath(options.json)
     options.project = find(options.project) or options.project
     try:
+        options.json = run.json_place(options.json)
         settings = project.settings_of(options.set)
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
@@ -57,6 +56,10 @@ def main(options: argparse.Namespace) -> int:
         return run.follow(chain, options)
     except project.UserError as error:
         return refuse("resume", error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return refuse("resume", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
 def to_continue(states: dict[str, str], again: bool = False, start: str | None = None) -> list[str]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from tomostream.cli import refuse, table
+from tomostream.cli import places, refuse, table
 from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project
 
-    options.json = options.json and os.path.abspath(options.json)       # Scipion works in the project's folder
     try:
+        options.json = json_place(options.json)
         settings = make_settings(options)
         project.scipion_environment(project.default_home(options.project))
         project.quiet_logs()
@@ -57,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        return refuse("run", f"{error.filename} cannot be used: {error.strerror}. Choose a place where you may write")
+        return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
 def say(text: str) -> None:
@@ -109,8 +109,24 @@ def follow(chain, options: argparse.Namespace) -> int:
         return 130
     screen.close(status)
     if options.json:
-        write_json(status, options.json)
+        try:
+            write_json(status, options.json)
+        except OSError as error:
+            return refuse(getattr(options, "command", "run"), places.cannot_write(options.json, error))
     return exit_status(status)
+
+
+def json_place(path: str | None) -> str | None:
+    """Where the status goes at the end; absolute, because Scipion works in the project's folder.
+
+    Raises
+    ------
+    OSError : it cannot be written there, which is to be known before the night and not after it.
+    """
+    if path:
+        path = os.path.abspath(path)
+        places.check_file(path)
+    return path
 
 
 def write_json(status: ProjectStatus, path: str) -> None:

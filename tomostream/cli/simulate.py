@@ -7,6 +7,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tomostream.cli import refuse
+from tomostream.cli.places import cannot_write
 from tomostream.simulator.plan import FORMATS, WRITES, Plan
 from tomostream.simulator.schemes import SCHEMES
 
@@ -97,7 +98,9 @@ def main(args: argparse.Namespace) -> int:
     except ValueError as error:
         return refuse("simulate", error)
     except OSError as error:
-        return refuse("simulate", f"{error.filename or args.out}: {error.strerror}")
+        if args.replay is not None and error.filename in (args.replay, args.tilts):
+            return refuse("simulate", f"{error.filename} cannot be read: {error.strerror}")
+        return refuse("simulate", cannot_write(args.out, error))
     print(f"{len(scene.exposures)} exposures of {len(scene.ids)} series are in {args.out}; the truth is in truth.json.")
     return 0
 

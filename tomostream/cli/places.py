@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Places that users name for what a command writes: whether it can, and in words why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+def cannot_write(path: str, error: OSError) -> str:
+    """Why a file or folder cannot be written, and what to do; for `refuse`.
+
+    Parameters
+    ----------
+    path : as the user named it, absolute or not.
+    error : what the system said.
+    """
+    above = nearest(path)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST) and not os.path.isdir(above):
+        why = f"{above} is a file and no folder. Choose another place"
+    elif error.errno == errno.EISDIR:
+        why = "it is a folder. Name a file in it"
+    elif error.errno == errno.EROFS:
+        why = "the disk is read-only. Choose another place"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the disk is full. Make room, or choose another place"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = f"you have no permission to write in {above}. Choose another place"
+    elif error.errno == errno.ENOENT:
+        why = f"nothing can be made in {above}. Choose another place"
+    else:
+        why = f"{(error.strerror or str(error)).lower()}. Choose another place"
+    return f"{os.path.abspath(path)} cannot be written: {why}"
+
+
+def nearest(path: str) -> str:
+    """The lowest of a path and its parents that is there."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
+
+
+def check_file(path: str) -> None:
+    """Make sure now that a file can be written at the end, hours from now: it is opened beside its place, and removed.
+
+    Raises
+    ------
+    OSError : it cannot.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8"):
+        pass
+    os.remove(part)
