@@ -192,7 +192,7 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         pose = _by_common_lines(bench, pose, 8.0, 2.0)
         if abs(pose.axis_deg - given) > FAR_AXIS_DEG and not options.full_axis_search:
             say(f"the tilt axis given, {given:.1f} deg, does not fit: all directions are searched")
-            found = _search_axis(replace(state, pose=state.pose), far)
+            found = _search_axis(state, far)
             pose = state.pose.turned(given + (found - given + 90.0) % 180.0 - 90.0)  # the same hand as the one given
             pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
             pose = _by_common_lines(bench, pose, 8.0, 2.0)
