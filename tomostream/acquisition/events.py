@@ -99,6 +99,10 @@ class Restored:
     micrograph_versions: tuple[int, ...] = ()
 
 
+#: How the reason begins for which a tilt is left out that a person took out.
+TAKEN_OUT = "The user took it out"
+
+
 @dataclass(frozen=True)
 class Excluded:
     """The user's whole choice of tilts to leave out of a series: movie key -> why (may be ""). An empty one puts all back."""

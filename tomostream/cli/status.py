@@ -6,11 +6,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 
+from tomostream.cli import refuse
 from tomostream.cli.table import render
+from tomostream.decisions.pending import Pending, PendingChoices
 from tomostream.space import SessionSpace
-from tomostream.status import ProjectStatus
+from tomostream.status import COMPOSE, ProjectStatus
+from tomostream.streaming.watch import RUNNING, run_state
 
 HELP = "say where every movie and every series of a project stands"
 
@@ -31,26 +33,41 @@ def find(project: str) -> str | None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.project import starting_file
+
     path = find(options.project)
     if path is None:
-        print(f"tomostream status: there is no Scipion project {options.project}.", file=sys.stderr)
-        return 2
+        return refuse("status", f"there is no Scipion project {options.project}")
     status = ProjectStatus(path)
     status.update()
-    starting = not status.folders and os.path.exists(os.path.join(path, "Runs", ".starting"))
+    starting = not status.folders and os.path.exists(starting_file(path))
     if starting and not options.json:
         print(f"The protocols of {path} are starting.")
         return 0
     if not status.folders and not starting:
-        print(f"tomostream status: the project {path} has no tomostream protocols.", file=sys.stderr)
-        return 2
+        return refuse("status", f"the project {path} has no tomostream protocols")
     space = SessionSpace(path)
     space.update()
     forecast = space.forecast()
+    choices = PendingChoices(status)
+    choices.update()
     if options.json:
         disk = {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
                 "series_an_hour": forecast.pace, "short": forecast.shortage()}
-        print(json.dumps({**status.as_json(), "disk": disk}, indent=1))
+        told = status.as_json()
+        for each in told["series"]:
+            pending = choices.of(status.series[each["id"]])
+            each["pending"] = {"out": dict(pending.out), "back": list(pending.back)}
+        print(json.dumps({**told, "disk": disk, "trouble": choices.trouble}, indent=1))
         return 0
-    print("\n".join([*render(status, {}), f"disk: {forecast.text()}"]))
+    trouble = [f"which tilts were taken out is not known: {choices.trouble}"] if choices.trouble else []
+    print("\n".join([*render(status, {}, notes(status, choices, options.project)), *trouble, f"disk: {forecast.text()}"]))
     return 0
+
+
+def notes(status: ProjectStatus, choices: PendingChoices, project: str) -> dict[str, str]:
+    """What people decided of which series that its newest version does not show: series -> words, and what to do."""
+    found = {series.id: str(pending) for series in status.series.values() if (pending := choices.of(series)) != Pending()}
+    if found and run_state(status.folders[COMPOSE]) != RUNNING:
+        found = {name: f"{text}, by: tomostream resume {project} --again --from compose" for name, text in found.items()}
+    return found

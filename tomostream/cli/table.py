@@ -65,8 +65,8 @@ class Screen:
         self.stream.flush()
 
 
-def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
-    """The table as lines."""
+def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None) -> list[str]:
+    """The table as lines. `notes`: series -> what is added to its reason."""
     movies = status.movie_counts()
     lines = [f"movies: {movies['found']} found, {movies['imported']} imported, {movies['aligned']} aligned, "
              f"{movies['failed']} failed"]
@@ -78,7 +78,7 @@ def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
     shown = list(status.series.values())[-MOST_ROWS:]
     if len(shown) < len(status.series):
         lines.append(f"... {len(status.series) - len(shown)} series before")
-    lines += [_row(status, series) for series in shown]
+    lines += [_row(status, series, (notes or {}).get(series.id, "")) for series in shown]
     if not shown:
         lines.append("no tilt series yet")
     failed = [(name, movie.failed) for name, movie in status.movies.items() if movie.failed]
@@ -88,11 +88,12 @@ def render(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _row(status: ProjectStatus, series: SeriesStatus) -> str:
+def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
     seconds = status.latency_s(series)
     latency = "" if seconds is None else f"{seconds:.1f} s"
     expected = "?" if series.tilts_expected is None else str(series.tilts_expected)
     tilts = f"{series.tilts_seen}/{series.tilts_aligned}/{expected}"
     axis = "" if series.tilt_axis_deg is None else f"{series.tilt_axis_deg:.1f}"
     values = (series.id, series.state, tilts, axis, latency)
-    return "".join(f"{value[:width - 1]:{width}s}" for value, (_, width) in zip(values, COLUMNS, strict=True)) + series.reason
+    row = "".join(f"{value[:width - 1]:{width}s}" for value, (_, width) in zip(values, COLUMNS, strict=True))
+    return row + "; ".join(text for text in (series.reason.rstrip(".") if note else series.reason, note) if text)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from tomostream.acquisition.events import TAKEN_OUT
 from tomostream.acquisition.naming import movie_key
 from tomostream.decisions.series import ComposedSeries, Tilt, read_series
 
@@ -61,7 +62,7 @@ def read_choice(project: str, series_id: str) -> ComposedSeries:
 
 
 def _by_person(tilt: Tilt) -> bool:
-    return tilt.reason.startswith("The user took it out")
+    return tilt.reason.startswith(TAKEN_OUT)
 
 
 def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:

@@ -208,7 +208,7 @@ class Alarms:
 
     def series(self, facts: SeriesFacts, time: float) -> tuple[Finding, ...]:
         """One series ended, or ended again as a higher version. Returns what is wrong with it, for its row."""
-        findings = judge_series(facts, self.thresholds, self._median_axis(facts), self._target_defocus(facts),
+        findings = judge_series(facts, self.thresholds, self._median_axis(), self._target_defocus(facts),
                                 self.drift_limit())
         self._remember(facts)
         kinds = {finding.kind: finding for finding in findings}
@@ -231,8 +231,7 @@ class Alarms:
             limit = max(limits.silence_factor * (facts.rhythm_s or 0.0), 60.0 * limits.silence_least_minutes)
             self._level("silence", time, facts.running and facts.seconds_since_movie > limit,
                         not facts.running or facts.seconds_since_movie <= limit,
-                        f"no movie came for {facts.seconds_since_movie / 60:.0f} minutes; the longest usual gap is "
-                        f"{(facts.rhythm_s or 0.0) / 60:.0f} minutes")
+                        f"no movie came for {facts.seconds_since_movie / 60:.0f} minutes{_usual(facts.rhythm_s)}")
         waits = max(facts.backlog_minutes or 0.0, facts.backlog_series_minutes or 0.0)
         if limits.behind_minutes is not None:
             self._level("behind", time, facts.running and waits > limits.behind_minutes,
@@ -254,10 +253,10 @@ class Alarms:
                     f"only {free} free on the project's disk")
 
     # ------------------------------------------------------------------ the session so far
-    def _median_axis(self, facts: SeriesFacts) -> float | None:
-        """Median tilt axis of the other series; None before there are three."""
-        others = self._memory.sorted_axes
-        return others[len(others) // 2] if len(others) >= 3 else None
+    def _median_axis(self) -> float | None:
+        """Median tilt axis of the series so far; None before there are three."""
+        axes = self._memory.sorted_axes
+        return axes[len(axes) // 2] if len(axes) >= 3 else None
 
     def _target_defocus(self, facts: SeriesFacts) -> float | None:
         """The user's target, else what the microscope was set to, else the median of the series before."""
@@ -333,6 +332,13 @@ def judge_series(facts: SeriesFacts, limits: Thresholds, median_axis_deg: float 
              _residual(facts, limits), *_figures(facts, limits), _defocus(facts, limits, target_defocus_um),
              _drift(facts, drift_limit_px)]
     return tuple(finding for finding in found if finding is not None)
+
+
+def _usual(rhythm_s: float | None) -> str:
+    """The end of a sentence on silence: what is usual, where it is known."""
+    if rhythm_s is None:
+        return ""
+    return f"; the longest usual gap is {f'{rhythm_s:.0f} s' if rhythm_s < 100 else f'{rhythm_s / 60:.0f} minutes'}"
 
 
 def _angles(tilts: Sequence[TiltFacts]) -> str:

@@ -53,7 +53,8 @@ class TiltFacts:
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """One series. None is unknown. Times in seconds since the epoch, lengths in the unit of the name."""
+    """One series. None is unknown. Times in seconds since the epoch, lengths in the unit of the name. `pending`: what a person
+    decided of its tilts that its newest version does not show yet."""
 
     series_id: str
     name: str = ""
@@ -83,6 +84,7 @@ class SeriesFacts:
     folder: str | None = None
     times: Mapping[str, float | None] | None = None
     latency_s: float | None = None
+    pending: str = ""
 
     @property
     def ended(self) -> bool:

@@ -16,7 +16,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.message import EmailMessage
@@ -153,7 +153,7 @@ class Notifier:
                 problems.append(self._try(self._post, event, f"the webhook at {host}"))
             self.trouble = "; ".join(problem for problem in problems if problem)
 
-    def _try(self, send, event: Event, where: str) -> str:  # type: ignore[no-untyped-def]
+    def _try(self, send: Callable[[Event], None], event: Event, where: str) -> str:
         problem = ""
         for _ in range(TRIES):
             try:

@@ -20,7 +20,8 @@ CHUNK = 50
 
 @dataclass(frozen=True)
 class Entry:
-    """What a row is made of. `folder`: of the series' page, inside `series/`; `thumb`: its small picture, "" for none."""
+    """What a row is made of. `folder`: of the series' data and pictures, inside `series/`; `thumb`: its small picture. Both ""
+    for none."""
 
     facts: SeriesFacts
     findings: tuple[Finding, ...] = ()
@@ -69,6 +70,8 @@ COLUMNS = (
     Column("name", "", "name of the series at the microscope", _fact("name")),
     Column("state", "", "acquiring, aligning, waiting, composing, reconstructing, done or failed", _fact("state")),
     Column("reason", "", "why it is in this state, in words", _fact("reason")),
+    Column("pending", "", "what a person decided of its tilts that the newest version does not show yet, in words",
+           _fact("pending")),
     Column("version", "", "1, and one more whenever a late or repeated tilt made it anew", _fact("version")),
     Column("tilts_expected", "", "tilts of a complete series", _fact("tilts_expected")),
     Column("tilts_seen", "", "tilts that the mdoc tells of", _fact("tilts_seen")),
@@ -106,7 +109,7 @@ COLUMNS = (
            lambda entry: " ".join(dict.fromkeys(finding.kind for finding in entry.findings))),
     Column("pixel_size_A", "A", "pixel size of the tilt images", _fact("pixel_size_A", 4)),
     Column("tomogram", "", "file of the tomogram, from the project's folder", _fact("tomogram")),
-    Column("page", "", "folder of its page and pictures, inside series/", lambda entry: entry.folder),
+    Column("page", "", "folder of its data and pictures, inside series/; empty before there are any", lambda entry: entry.folder),
     Column("thumb", "", "small picture of its tomogram, in that folder", lambda entry: entry.thumb))
 TIMES = {column.name for column in COLUMNS if column.unit == "time"}
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
+from tomostream.decisions.pending import PendingChoices
 from tomostream.report import tables
 from tomostream.report.alarms import KINDS, Alarms, Finding, Thresholds
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
@@ -35,6 +36,7 @@ from tomostream.report.previews import Preview, Previews
 from tomostream.report.tables import CHUNK, Entry
 from tomostream.report.told import Teller
 from tomostream.space import disk_of
+from tomostream.status import SeriesStatus
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
@@ -72,6 +74,7 @@ class ReportWriter:
         self.project = os.path.abspath(project)
         self.out = os.path.abspath(out) if out else os.path.join(self.project, FOLDER)
         self.follower = Follower(self.project)
+        self._choices = PendingChoices(self.follower)
         self.alarms = Alarms(thresholds)
         self.notifier = notifier
         self._states_of, self._say, self._clock = states, say or (lambda _: None), clock
@@ -101,12 +104,13 @@ class ReportWriter:
         OSError : the page cannot be written now (disk full, no permission). The next update tries again.
         """
         now = self._clock()
-        if self._states_of is not None:
+        if self._states_of is not None:     # the states first: what is written before an end is then read after it
+            self.follower.find()
             self._states = dict(self._states_of(self.follower.folders))
         news = self.follower.update()
         for tilt in self.follower.take_tilts():
             self.alarms.tilt(tilt.time, tilt.movie, tilt.drift_px, tilt.failed)
-        for series_id in self.follower.take_changed():
+        for series_id in dict.fromkeys([*self.follower.take_changed(), *self._choices.update()]):
             self._changed(series_id)
         try:
             news = self._collect() or news
@@ -168,7 +172,7 @@ class ReportWriter:
             if series_id in self._index:
                 self._put(series_id, None)
             return
-        facts = series_facts(self.follower, series)
+        facts = self._facts(series)
         before = self._entries.get(series_id)
         if before is not None and before.facts.version == facts.version:     # keep what the files told
             facts = _refreshed(before.facts, facts)
@@ -232,7 +236,11 @@ class ReportWriter:
                 self._folders.remove_older(series_id, max(1, facts.version))
         series = self.follower.series.get(series_id)
         if series is not None:
-            self._put(series_id, replace(entry, facts=_refreshed(facts, series_facts(self.follower, series))))
+            self._put(series_id, replace(entry, facts=_refreshed(facts, self._facts(series))))
+
+    def _facts(self, series: SeriesStatus) -> SeriesFacts:
+        """What is known of a series without its files."""
+        return replace(series_facts(self.follower, series), pending=str(self._choices.of(series)))
 
     def _load(self, series_id: str, signature: list[Any]) -> bool:
         """Take over what an earlier writer made of this series; False when there is nothing, or it is of another version."""

@@ -81,7 +81,7 @@
     state.loaded += 1;
     schedule();
     const open = state.byId.get(openSeries());
-    if (open && state.series.has(open.series_id)) load(`series/${open.page}/data.js?r=${revision}`);
+    if (open && open.page) load(`series/${open.page}/data.js?r=${revision}`);
   }
   let waiting = 0;
   function schedule() {           // many chunks come at once: draw when the last is in, or after a moment
@@ -280,7 +280,11 @@
     ["Drift px", "n wide", row => row.max_drift_px, row => fixed(row.max_drift_px, 1)],
     ["Latency", "n middle", row => row.latency_s, row => span(row.latency_s)],
     ["Last", "n middle", row => row.reconstructed || row.composed || row.last_movie, row => clock(row.reconstructed || row.composed || row.last_movie)],
-    ["Why", "why", row => row.reason, row => h("div", { title: row.reason }, flags(row.alarms), row.reason)]];
+    ["Why", "why", row => row.reason, row => h("div", { title: why(row) }, flags(row.alarms), why(row))]];
+  // what people decided and the newest version does not show yet is done by the compose protocol, if it runs
+  const decided = row => row.pending + (["finished", "stopped", "dead"].includes(state.session.protocols.compose)
+    ? ", when the session is continued: tomostream resume --again --from compose" : "");
+  const why = row => row.pending ? row.reason.replace(/\.$/, "") + "; " + decided(row) : row.reason;
   const flags = text => text ? text.split(" ").map(kind => h("span", { class: "flag" }, state.session.kinds[kind] || kind)) : [];
   function tableCard() {
     const search = h("input", { type: "search", id: "search", placeholder: "Filter by name, reason, alarm", "aria-label": "filter",
@@ -303,7 +307,7 @@
   function visible() {
     const place = state.rows.flat();
     let rows = place.filter(row => row && (!state.only || row.state === state.only || (state.only === "alarms" && row.alarms)));
-    if (state.filter) rows = rows.filter(row => `${row.series_id} ${row.name} ${row.state} ${row.reason} ${row.alarms}`.toLowerCase().includes(state.filter));
+    if (state.filter) rows = rows.filter(row => `${row.series_id} ${row.name} ${row.state} ${row.reason} ${row.pending} ${row.alarms}`.toLowerCase().includes(state.filter));
     const [name, direction] = state.sort;
     if (name === "last") return direction < 0 ? rows.reverse() : rows;
     const value = COLUMNS[name][2];
@@ -346,9 +350,7 @@
       $("main").replaceChildren(h("p", { class: "empty" }, state.session.chunks.length && state.rows.flat().length ? "There is no series of this name." : "Reading the series …"));
       return;
     }
-    if (!data) {
-      if (state.place !== id) { state.place = id; load(`series/${row.page}/data.js?r=${Date.now()}`); }
-    }
+    if (!data && row.page && state.place !== id) { state.place = id; load(`series/${row.page}/data.js?r=${Date.now()}`); }
     const key = JSON.stringify([row, data ? data.signature : null, data ? data.trouble : null]);
     if ($("series-page") && drawn === key) return;
     drawn = key;
@@ -364,6 +366,7 @@
           row.name && row.name !== row.series_id ? h("span", { class: "muted" }, row.name) : null, h("span", { style: { flex: 1 } }),
           step(order[place - 1], "← previous", "ArrowLeft"), step(order[place + 1], "next →", "ArrowRight")),
         h("p", { style: { margin: "0 0 .4rem", "overflow-wrap": "anywhere" } }, row.reason),
+        row.pending ? h("div", { class: "alarm note", id: "is-pending" }, h("b", {}, "Tilts"), h("span", {}, decided(row))) : null,
         (data ? data.findings : []).map(finding => h("div", { class: "alarm", style: { "margin-top": ".4rem" } },
           h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
         data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
@@ -382,7 +385,7 @@
   }
   document.addEventListener("keydown", event => {
     if (event.target instanceof Element && event.target.closest("input, button")) return;
-    const link = document.querySelector(`a[data-key="${event.key}"]`);
+    const link = [...document.querySelectorAll("a[data-key]")].find(each => each.dataset.key === event.key);
     if (link) location.hash = link.getAttribute("href");
     else if (event.key === "Escape" && openSeries() !== null) location.hash = "";
   });

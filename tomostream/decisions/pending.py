@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which tilts a person took out or put back of which the newest version of a series does not know yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tomostream.acquisition.events import TAKEN_OUT
+from tomostream.acquisition.naming import movie_key
+from tomostream.decisions import exclusions
+from tomostream.status import COMPOSE, ProjectStatus, SeriesStatus
+
+#: So many tilts are named; more are counted.
+MOST_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What is still to be done with a composed series: movies to leave out, with why (may be ""), and movies to put back."""
+
+    out: tuple[tuple[str, str], ...] = ()
+    back: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The end of a sentence; "" when nothing is to be done."""
+        parts = [f"without {some([movie for movie, _ in self.out])}"] if self.out else []
+        parts += [f"with {some(self.back)} again"] if self.back else []
+        return f"to be made again {' and '.join(parts)}" if parts else ""
+
+
+def some(movies: Sequence[str]) -> str:
+    """Tilts by the names of their movies."""
+    if len(movies) <= MOST_NAMES:
+        return ", ".join(movies)
+    return f"{', '.join(movies[:MOST_NAMES - 1])} and {len(movies) - MOST_NAMES + 1} more tilts"
+
+
+class PendingChoices:
+    """Follows what people decide in a project. `update()`, then `of()` any series; `trouble` says why nothing is known."""
+
+    def __init__(self, status: ProjectStatus) -> None:
+        self._status = status
+        self._stamp: tuple[str, int, int] | None = None
+        self._wanted: exclusions.Choice = {}
+        self.trouble = ""
+
+    def update(self) -> list[str]:
+        """Take in what was decided since the last time; names of the series of which."""
+        folder = self._status.folders.get(COMPOSE)
+        path = os.path.join(folder, "extra", exclusions.NAME) if folder else ""
+        try:
+            now = os.stat(path)
+            stamp = (path, now.st_mtime_ns, now.st_size)
+        except OSError:
+            stamp = None
+        if stamp == self._stamp:
+            return []
+        self._stamp, before, self.trouble = stamp, self._wanted, ""
+        try:
+            self._wanted = exclusions.read(path) if stamp else {}
+        except ValueError as error:
+            self._wanted, self.trouble = {}, str(error)
+        return sorted(name for name in before.keys() | self._wanted.keys() if before.get(name) != self._wanted.get(name))
+
+    def of(self, series: SeriesStatus) -> Pending:
+        """What of it is not in the newest version of a series; empty for one that is not composed yet."""
+        if series.composed is None or self.trouble:
+            return Pending()
+        wanted = self._wanted.get(series.id, {})
+        taken_out = [movie_key(str(name)) for name, _, why in series.left_out if name and str(why).startswith(TAKEN_OUT)]
+        return Pending(tuple((movie, wanted[movie]) for movie in series.movies if movie in wanted),
+                       tuple(movie for movie in taken_out if movie not in wanted))
