@@ -2,8 +2,8 @@
 """Pictures of the live page for the README: `python benchmarks/page_pictures.py PROJECT [--series NAME] [--name page]`.
 
 PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png, NAME_series.png and
-NAME_phone.png into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it, with
-its previews.
+NAME_phone.png into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it;
+`--as-it-is --only preview`, while a preview is on it, writes NAME_preview.png: what is seen first, without the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tomostream.report.writer import FOLDER, ReportWriter
 from tomostream.tests.browser.driver import Browser
 
 MOST_BYTES = 200_000
+#: Kind of picture -> width of the screen, and whether it is a dark one. In this order: the last ones change the page.
+KINDS = {"session": (1400, True), "phone": (390, False), "preview": (1200, False), "series": (1400, False)}
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
 
 
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--series", metavar="NAME", help="for the page of one series (default: the latest)")
     parser.add_argument("--name", default="page", help="begin of the names of the pictures")
     parser.add_argument("--as-it-is", action="store_true", help="the page that is there, not one that is made anew")
-    parser.add_argument("--only", nargs="+", default=["session", "series", "phone"])
+    parser.add_argument("--only", nargs="+", default=["session", "series", "phone"], choices=[*KINDS])
     parser.add_argument("--out", default="docs/images")
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
@@ -48,9 +50,13 @@ def main() -> None:
         browser.open(address)
         browser.until(f"document.querySelector('#body tr') && {LOADED}")
         browser.run("document.getElementById('foot').style.display = 'none'")
-        for kind, width, dark in (("session", 1400, True), ("phone", 390, False), ("series", 1400, False)):
+        for kind, (width, dark) in KINDS.items():
             if kind not in options.only:
                 continue
+            if kind == "preview":
+                browser.until(f"document.querySelector('.preview img') && {LOADED}")
+                browser.run("document.getElementById('body').closest('.card').style.display = 'none';"
+                            "document.getElementById('history').style.display = 'none'")
             if kind == "series":
                 browser.run("location.hash = '#/series/' + encodeURIComponent(arguments[0])", name)
                 browser.until(f"document.querySelector('#ortho') && {LOADED}")

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 NAME = "ledger.csv"
+#: Seconds since the epoch that no clock of a session reaches (the year 5138).
+LATEST = 1e11
 COLUMNS = ("time", "item", "event", "reason", "evidence")
 
 # ---- events. A movie ends as IMPORTED and ALIGNED, or FAILED; a series as COMPOSED and RECONSTRUCTED, or FAILED.
@@ -129,15 +131,17 @@ class LedgerReader:
 
 
 def parse(text: str) -> Iterator[Entry]:
-    """Entries of ledger text; lines that are not whole (a killed writer) are passed over."""
+    """Entries of ledger text; lines that are not whole (a killed writer), or of no time, are passed over."""
     for line in text.replace("\0", "").split("\n"):      # each by itself: a quotation that a killed writer left open ends with it
         row = next(csv.reader([line]), [])
         if len(row) != len(COLUMNS) or row[0] == COLUMNS[0]:
             continue
         try:
-            yield Entry(float(row[0]), row[1], row[2], row[3], json.loads(row[4]) if row[4] else {})
+            entry = Entry(float(row[0]), row[1], row[2], row[3], json.loads(row[4]) if row[4] else {})
         except ValueError:
             continue
+        if 0 <= entry.time < LATEST and isinstance(entry.evidence, dict):
+            yield entry
 
 
 def read(path: str) -> list[Entry]:

@@ -7,15 +7,18 @@ the session runs and afterwards. Each call reads only what is new.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tomostream import ledger
 from tomostream.acquisition.naming import movie_key
 
 IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo"
+Default = TypeVar("Default", int, None)
 #: Protocol of a `tomostream run` -> its class, which is in the name of its folder.
 CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotionCor",
            COMPOSE: "ProtTomoStreamComposeTS", ARETOMO: "ProtTomoStreamAreTomo"}
@@ -72,6 +75,19 @@ class MovieStatus:
     def command_line(self) -> str:
         """The exact command line; "" where it is not known."""
         return self.command.replace(ledger.MOVIE, self.source).replace(ledger.OUTPUT, self.output) if self.source else ""
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def whole(value: object, default: Default) -> int | Default:
+    """A whole number; `default` where it is none."""
+    known = number(value)
+    return default if known is None else int(known)
 
 
 class ProjectStatus:
@@ -135,9 +151,9 @@ class ProjectStatus:
         movie = self._movie(entry.item)
         if entry.event in (ledger.IMPORTED, ledger.REPLACED):
             movie.imported, movie.failed, movie.waiting = entry.time, "", ""
-            written = entry.evidence.get("mtime")
+            written = number(entry.evidence.get("mtime"))
             # a microscope whose clock is ahead: no file was written after it was imported
-            movie.written = min(float(written), entry.time) if isinstance(written, (int, float)) else None
+            movie.written = min(written, entry.time) if written is not None else None
         elif entry.event == ledger.FAILED:
             movie.failed, movie.waiting = entry.reason, ""
         elif entry.event == ledger.WAITING:
@@ -147,8 +163,7 @@ class ProjectStatus:
         movie = self._movie(entry.item)
         if entry.event == ledger.ALIGNED:
             movie.aligned, movie.failed = entry.time, ""
-            drift = entry.evidence.get("drift_px")
-            movie.drift_px = float(drift) if isinstance(drift, (int, float)) else None
+            movie.drift_px = number(entry.evidence.get("drift_px"))
             movie.source = str(entry.evidence.get("movie", ""))
             movie.output = os.path.splitext(os.path.basename(str(entry.evidence.get("file", ""))))[0]
             movie.command, movie.program = self.commands.get(MOTIONCOR, ""), self.programs.get(MOTIONCOR, "")
@@ -172,10 +187,10 @@ class ProjectStatus:
         elif entry.event == ledger.COMPOSED:
             series.composed = entry.time
             series.composed_first = series.composed_first or entry.time
-            series.version = int(facts.get("version", 1))
+            series.version = whole(facts.get("version"), 1)
             series.movies = tuple(str(movie) for movie in facts.get("movies", ()))
             series.tilts_used = len(series.movies)
-            series.tilt_axis_deg = facts.get("tilt_axis")
+            series.tilt_axis_deg = number(facts.get("tilt_axis"))
             series.left_out = tuple(tuple(each) for each in facts.get("left_out", ()))
             stem = series.id if series.version == 1 else f"{series.id}-v{series.version}"
             series.tilt_series = os.path.join(self.folders[COMPOSE], "extra", f"{stem}.mrcs")
@@ -189,8 +204,8 @@ class ProjectStatus:
     def _counts(series: SeriesStatus, entry: ledger.Entry) -> None:
         facts = entry.evidence
         series.name = str(facts.get("name", ""))
-        series.tilts_seen, series.tilts_aligned = int(facts.get("seen", 0)), int(facts.get("aligned", 0))
-        series.tilts_expected = facts.get("expected") if facts.get("expected") is not None else series.tilts_expected
+        series.tilts_seen, series.tilts_aligned = whole(facts.get("seen"), 0), whole(facts.get("aligned"), 0)
+        series.tilts_expected = whole(facts.get("expected"), series.tilts_expected)
         state = str(facts.get("state", ""))
         if state in ("acquiring", "aligning", "waiting"):
             series.state, series.reason = state, entry.reason
@@ -199,17 +214,19 @@ class ProjectStatus:
 
     def _aretomo(self, entry: ledger.Entry) -> None:
         series, facts = self._series(entry), entry.evidence
-        if int(facts.get("version", series.version) or 0) < series.version:
+        if whole(facts.get("version"), series.version) < series.version:
             return                                  # of a version that was replaced meanwhile
         if entry.event == ledger.RECONSTRUCTED:
             series.state, series.reason, series.reconstructed = "done", entry.reason, entry.time
-            series.tilts_used = facts.get("tilts_used", series.tilts_used)
-            series.tilt_axis_deg = facts.get("tilt_axis", series.tilt_axis_deg)
+            series.tilts_used = whole(facts.get("tilts_used"), series.tilts_used)
+            axis = number(facts.get("tilt_axis"))
+            series.tilt_axis_deg = series.tilt_axis_deg if axis is None else axis
             tomogram = facts.get("tomogram")
             series.tomogram = os.path.join(self.project, str(tomogram)) if tomogram else None
             series.details = dict(facts)
             if series.left_out:
-                names = "; ".join(f"{movie or 'a tilt'} at {angle:.1f} degrees: {why}" for movie, angle, why in series.left_out)
+                names = "; ".join(f"{movie or 'a tilt'} at {'?' if number(angle) is None else f'{angle:.1f}'} degrees: {why}"
+                                  for movie, angle, why in series.left_out)
                 series.reason += f"; without {names}"
         elif entry.event == ledger.FAILED:
             series.state, series.reason = "failed", entry.reason

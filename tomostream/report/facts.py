@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tomostream import versions
 from tomostream.programs import aretomo as files
-from tomostream.status import MovieStatus, ProjectStatus, SeriesStatus
+from tomostream.status import MovieStatus, ProjectStatus, SeriesStatus, number
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
     details = series.details
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
-        series.tilts_seen, series.tilts_aligned, series.tilts_used, number(series.tilt_axis_deg),
+        series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg,
         tilt_offset_deg=number(details.get("tilt_offset")), thickness_A=number(details.get("thickness_A")),
         quality=number(details.get("quality")), quality_note=str(details.get("quality_note") or ""),
         commands=tuple(str(command) for command in details.get("commands") or ()),
@@ -135,24 +135,42 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
 
 
 def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...] = ()) -> SeriesFacts:
-    """Add what the ledgers tell of its movies, the sidecar of the stack, and the files of the alignment."""
-    record = read_json(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else {}
-    tilts = [TiltFacts(
-        str(tilt.get("movie", "")), float(tilt.get("angle", 0.0)), section, tilt.get("order"),
-        dose_e_A2=number(tilt.get("dose")), prior_dose_e_A2=number(tilt.get("prior_dose")),
-        target_defocus_um=number(tilt.get("target_defocus")))
-        for section, tilt in enumerate(record.get("tilts", ()))]
+    """Add what the ledgers tell of its movies, the sidecar of the stack, and the files of the alignment.
+
+    Raises
+    ------
+    ValueError : the sidecar lists something that is no tilt; names the file.
+    """
+    sidecar = os.path.splitext(facts.tilt_series)[0] + ".json" if facts.tilt_series else ""
+    record = read_json(sidecar) if sidecar else {}
+    try:
+        tilts = [_tilt(section, tilt) for section, tilt in enumerate(record.get("tilts") or ())]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{os.path.basename(sidecar)} lists a tilt without a tilt angle ({error})") from error
     known = [movies.get(tilt.movie, MovieStatus()) for tilt in tilts]
     tilts = [replace(tilt, drift_px=number(movie.drift_px), command=movie.command_line)
              for tilt, movie in zip(tilts, known, strict=True)]
     facts = replace(
         facts, programs=tuple(dict.fromkeys(movie.program for movie in known if movie.program)),
         tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),
-        warnings=tuple(map(str, record.get("warnings", ()))), mdocs=tuple(map(str, record.get("mdocs", ()))))
+        warnings=tuple(map(str, record.get("warnings") or ())), mdocs=tuple(map(str, record.get("mdocs") or ())))
     if facts.folder and facts.state == "done":
         facts, tilts = _with_alignment(facts, tilts)
-    tilts += [TiltFacts(str(movie or ""), float(angle), used=False, reason=str(why)) for movie, angle, why in left_out]
-    return replace(facts, tilts=tuple(tilts))
+    tilts += [TiltFacts(str(movie or ""), float(angle), used=False, reason=str(why)) for movie, angle, why in left_out
+              if number(angle) is not None]
+    unknown = tuple(f"{movie or 'a tilt'} at an unknown angle is not used: {why}" for movie, angle, why in left_out
+                    if number(angle) is None)
+    return replace(facts, tilts=tuple(tilts), warnings=facts.warnings + unknown)
+
+
+def _tilt(section: int, tilt: Mapping[str, Any]) -> TiltFacts:
+    """One tilt of a sidecar. Raises ValueError, TypeError or AttributeError where it is none."""
+    angle, order = number(tilt.get("angle")), number(tilt.get("order"))
+    if angle is None:
+        raise ValueError(f"section {section + 1} is at {tilt.get('angle')} degrees")
+    return TiltFacts(
+        str(tilt.get("movie", "")), angle, section, None if order is None else int(order), dose_e_A2=number(tilt.get("dose")),
+        prior_dose_e_A2=number(tilt.get("prior_dose")), target_defocus_um=number(tilt.get("target_defocus")))
 
 
 def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesFacts, list[TiltFacts]]:
@@ -183,22 +201,16 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
     of_ctf = dict(zip(files.ctf_sections(len(ctf), sections, len(tilts)), ctf, strict=False))
     for section, row in zip(sections, aln.rows, strict=True):
         if 0 <= section < len(tilts):
-            tilts[section] = replace(tilts[section], rot_deg=row.rot_deg, tx=row.tx, ty=row.ty, **_ctf_of(of_ctf.get(section)))
+            tilts[section] = replace(tilts[section], rot_deg=number(row.rot_deg), tx=number(row.tx), ty=number(row.ty),
+                                     **_ctf_of(of_ctf.get(section)))
     return facts, tilts
 
 
 def _ctf_of(row: files.CtfRow | None) -> dict[str, Any]:
-    if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):
+    if row is None or not math.isfinite(row.defocus_max_A + row.defocus_min_A) or row.defocus_max_A <= 0:
         return {}
     return {"defocus_um": (row.defocus_max_A + row.defocus_min_A) / 2e4,
-            "astigmatism_um": (row.defocus_max_A - row.defocus_min_A) / 1e4, "ctf_resolution_A": row.resolution_A}
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+            "astigmatism_um": (row.defocus_max_A - row.defocus_min_A) / 1e4, "ctf_resolution_A": number(row.resolution_A)}
 
 
 def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:

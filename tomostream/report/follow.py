@@ -14,7 +14,7 @@ from itertools import pairwise
 from tomostream import ledger
 from tomostream.acquisition.naming import movie_key
 from tomostream.report.alarms import SessionFacts
-from tomostream.status import MovieStatus, ProjectStatus
+from tomostream.status import MovieStatus, ProjectStatus, number
 
 #: Seconds over which rates are measured.
 WINDOW = 3600.0
@@ -101,9 +101,9 @@ class Follower(ProjectStatus):
         self._note(entry)
         if entry.event == ledger.RECONSTRUCTED:
             self.finished.append(entry.time)
-            seconds = entry.evidence.get("seconds")
-            if isinstance(seconds, (int, float)):
-                self.work_seconds.append(float(seconds))
+            seconds = number(entry.evidence.get("seconds"))
+            if seconds is not None:
+                self.work_seconds.append(seconds)
             self._bar(entry.time, 2)
 
     # ------------------------------------------------------------------ counting

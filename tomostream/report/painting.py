@@ -42,9 +42,12 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
     OSError : nothing can be written into `folder` now.
     """
     os.makedirs(folder, exist_ok=True)
-    facts = with_files(facts, movies, left_out)
     made: dict[str, Any] = {}
     troubles: list[str] = []
+    try:
+        facts = with_files(facts, movies, left_out)
+    except ValueError as error:
+        troubles.append(f"no figures of its tilts: {error}")
 
     def film() -> None:
         nonlocal facts

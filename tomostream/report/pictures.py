@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tomostream.report.facts import SeriesFacts, TiltFacts
+from tomostream.status import number
 
 Array = NDArray[Any]
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
@@ -232,7 +233,7 @@ def paint_series(facts: SeriesFacts, folder: str) -> tuple[SeriesFacts, dict[str
             if section is None or section >= len(stack):
                 continue
             image = np.asarray(stack[section], dtype=np.float32)
-            tilts[place] = replace(tilts[place], mean_counts=float(image.mean()))
+            tilts[place] = replace(tilts[place], mean_counts=number(float(image.mean())))
             if place in shown:
                 frames.append(_frame(image, tilts[place], facts.tilt_axis_deg))
                 labels.append(_label(tilts[place]))

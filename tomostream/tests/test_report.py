@@ -535,6 +535,74 @@ class TestHostileNames(WithProject):
                 self.assertNotIn(word, text, name)
 
 
+class TestSpoiltInput(WithProject):
+    def spoil(self, path: str, old: str, new: str) -> None:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        self.assertIn(old, text)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text.replace(old, new))
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.data())
+    def test_ledgers_cut_and_overwritten_anywhere_make_a_page(self, data):
+        """Of a ledger, of which any line may be cut anywhere, glued to the next or hold any bytes, a page can be made."""
+        with tempfile.TemporaryDirectory() as folder:
+            project = MadeProject(folder)
+            project.whole("TS_01", image_files=False)
+            project.acquire("TS_02", tilts=2)
+            for name in (IMPORT, MOTIONCOR, COMPOSE, ARETOMO):
+                with open(project.ledgers[name].path, "rb") as file:
+                    text = file.read()
+                for _ in range(data.draw(st.integers(0, 3))):
+                    first = data.draw(st.integers(0, len(text)))
+                    last = min(len(text), first + data.draw(st.integers(0, 40)))
+                    bad = data.draw(st.sampled_from([b"", b"\n", b"\0\xff", b'"', b"9" * 30, b"NaN"]))
+                    text = text[:first] + bad + text[last:]
+                with open(project.ledgers[name].path, "wb") as file:
+                    file.write(text)
+            page = ReportWriter(folder, clock=lambda: project.time)
+            try:
+                page.finish()
+            finally:
+                page.close()
+            with open(os.path.join(folder, "report", "session.json"), encoding="utf-8") as file:
+                self.assertIn("series", json.load(file))
+
+    def test_an_angle_that_is_no_number_is_said_on_the_page_and_stops_nothing(self):
+        self.project.whole("TS_01")
+        self.project.whole("TS_02")
+        self.spoil(self.project.extra(COMPOSE, "TS_01.json"), '"angle": 0.0', '"angle": NaN')
+        self.writer().finish()
+        page = self.read("series", "TS_01", "data.js")
+        self.assertEqual(page["trouble"], "no figures of its tilts: TS_01.json lists a tilt without a tilt angle (section 3 is "
+                         "at nan degrees)")
+        self.assertIn("xy", page["pictures"])
+        self.assertEqual([row["thumb"] for row in self.rows()], ["v1-thumb.webp"] * 2)
+
+    def test_a_tilt_that_was_left_out_at_no_known_angle_is_a_note(self):
+        self.project.acquire("TS_01")
+        self.project.compose("TS_01", left_out=[["TS_01_009.tif", float("nan"), "its movie failed"]])
+        self.project.reconstruct("TS_01")
+        self.writer().finish()
+        facts = self.read("series", "TS_01", "data.js")["facts"]
+        self.assertEqual((len(facts["tilts"]), facts["warnings"]),
+                         (5, ["TS_01_009.tif at an unknown angle is not used: its movie failed"]))
+
+    def test_figures_of_the_alignment_that_are_no_numbers_are_unknown(self):
+        self.project.whole("TS_01", quality=float("nan"), tilts_used=float("nan"))
+        for end in (".aln", "_ctf.txt"):
+            name = next(name for name in os.listdir(self.project.extra(ARETOMO, "TS_01")) if name.endswith(end))
+            path = self.project.extra(ARETOMO, "TS_01", name)
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(re.sub(r"29000\.0+|\b2\.0+\b", "nan", text))
+        self.writer().finish()
+        self.assertEqual((self.rows()[0]["quality"], self.rows()[0]["tilts_used"]), ("", ""))
+        self.assertEqual(self.rows()[0]["state"], "done")
+
+
 class TestCommand(WithProject):
     def run_command(self, *words: str) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()

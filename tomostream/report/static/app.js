@@ -206,10 +206,12 @@
     box.dataset.key = key;
     const picture = (each, version, text) => h("a", { class: "picture", href: address(each.series_id) },
       h("img", { src: `series/${each.page}/v${version}-xy.webp?r=${session.updated}`, alt: text }));
-    const preview = coming && coming.thumb ? h("div", { class: "preview" + (row && row.thumb ? "" : " alone") }, picture(coming, 0, "preview"),
+    const alone = !(row && row.thumb);
+    const preview = coming && coming.thumb ? h("div", { class: "preview" + (alone ? " alone" : "") }, picture(coming, 0, "preview"),
       h("div", {}, h("b", { class: "badge" }, "Preview"), " ", h("a", { href: address(coming.series_id) }, coming.series_id),
-        h("div", { class: "small muted" }, `${soon.tilts} of ${soon.expected} tilts`))) : null;
-    if (row && row.thumb) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
+        h("div", { class: "small muted" }, `made of the first ${soon.tilts} of ${soon.expected} tilts, small and quick`
+          + (alone ? "; the tomogram takes its place when the series is complete" : "")))) : null;
+    if (!alone) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
       h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
         row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
     else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
@@ -370,7 +372,7 @@
         (data ? data.findings : []).map(finding => h("div", { class: "alarm", style: { "margin-top": ".4rem" } },
           h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
         data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
-          h("span", {}, `of ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick: the tomogram replaces it when the series is complete.`)) : null,
+          h("span", {}, `made of the first ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick; the tomogram takes its place when the series is complete.`)) : null,
         figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
     if (!data) {
       page.append(h("p", { class: "empty" }, "Pictures and plots come when the series is composed and reconstructed."));

@@ -16,6 +16,7 @@ import unittest
 from urllib.parse import quote
 
 from tomostream import ledger
+from tomostream.decisions import exclusions
 from tomostream.report.writer import ReportWriter
 from tomostream.status import ARETOMO, COMPOSE, IMPORT
 from tomostream.tests.browser.driver import Browser
@@ -184,6 +185,68 @@ class TestPage(unittest.TestCase):
         self.assertIsNone(self.browser.run("return window.hacked"))
         self.assertEqual(self.browser.run("return [...document.images].filter(image => image.src.endsWith('/x')).length"), 0)
         self.picture("hostile")
+
+    def test_series_of_any_name_open_from_the_table_and_their_words_stay_in_place(self):
+        names = ["<script>window.hacked=1</script>", '"quoted" \'twice\' `once`', "A" * 200, "100 % & more?#/..", "Zelle 1 ä 试"]
+        for name in names:
+            self.project.acquire(name, tilts=2)
+            self.project.tell(COMPOSE, name, ledger.FAILED, f"only two tilts of {name}", name=name)
+        self.open(self.write())
+        self.browser.until(f"{ROWS} === {len(names)}")
+        for width in (1600, 380):
+            self.browser.screen(width, 1000, mobile=width < 800)
+            self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0, width)
+        for name in names:
+            self.browser.run("location.hash = ''")
+            self.browser.until(f"{ROWS} === {len(names)}")
+            self.browser.run("[...document.querySelectorAll('#body td.id a')].find(each => each.textContent === arguments[0])"
+                             ".click()", name)
+            self.browser.until("document.querySelector('#series-page h1') && document.querySelector('#series-page .grid')")
+            self.assertEqual(self.browser.run("return document.querySelector('#series-page h1').textContent"), name)
+            self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0, name)
+        self.picture("long-name")
+        self.assertIsNone(self.browser.run("return window.hacked"))
+
+    def test_a_series_that_is_opened_before_there_is_anything_gets_its_pictures_when_they_come(self):
+        self.project.acquire("TS_00", tilts=3)
+        page = self.write()
+        self.open(page, "#/series/TS_00")
+        self.browser.until("document.querySelector('#series-page .empty')")
+        for key in ('"', "\\", "]", "x"):
+            self.browser.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0]}))", key)
+        self.project.acquire("TS_00")
+        self.project.compose("TS_00")
+        self.project.reconstruct("TS_00")
+        page.finish()
+        self.browser.until(f"document.querySelector('#ortho') && {LOADED}", 15)
+
+    def test_tilts_that_a_person_took_out_are_told_until_the_series_is_made_again(self):
+        self.project.whole("TS_00")
+        movie = self.project.movies("TS_00")[3]
+        exclusions.write(self.project.extra(COMPOSE, exclusions.NAME), {"TS_00": {movie: "grid bar"}})
+        self.states = {COMPOSE: "finished"}
+        self.open(self.write())
+        self.browser.until(f"{ROWS} === 1 && {LOADED}")
+        words = f"to be made again without {movie}, when the session is continued: tomostream resume"
+        self.assertIn(words, self.browser.run("return document.querySelector('td.why').textContent"))
+        self.browser.run("document.querySelector('td.id a').click()")
+        self.browser.until("document.querySelector('#is-pending')")
+        self.assertIn(words, self.browser.run("return document.querySelector('#is-pending').textContent"))
+
+    def test_spoilt_input_makes_a_page_that_says_what_is_wrong(self):
+        for name in ("TS_00", "TS_01"):
+            self.project.whole(name)
+        with open(self.project.extra(COMPOSE, "TS_00.json"), encoding="utf-8") as file:
+            text = file.read()
+        with open(self.project.extra(COMPOSE, "TS_00.json"), "w", encoding="utf-8") as file:
+            file.write(text.replace('"angle": 0,', '"angle": NaN,').replace('"angle": 0.0,', '"angle": NaN,'))
+        path = self.project.ledgers[COMPOSE].path
+        with open(path, "r+b") as file:
+            file.truncate(os.path.getsize(path) - 70)
+        self.open(self.write(), "#/series/TS_00")
+        self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
+        self.assertIn("lists a tilt without a tilt angle", self.browser.run("return document.body.textContent"))
+        self.picture("spoilt")
 
     def test_a_page_of_one_series_has_its_pictures_plots_and_words(self):
         self.project.acquire("TS_00")
