@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ KNOWN = flags(
          "where there is no angle file"),
     Flag("-AlnFile", str, group=IN, help="use this alignment (AreTomo, AreTomo2, AreTomo3 or ours); implies -Align 0"),
     Flag("-Align", int, default=(1,), low=0, high=1, group=ALI, help="0: do not align"),
-    Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), group=ALI, unit="degrees",
+    Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), low=-360, high=360, group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
          "as 0.01). Second value: below 0 not refined, else refined"),
     Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
@@ -69,7 +68,7 @@ KNOWN = flags(
     Flag("-OutImod", int, default=(0,), low=0, high=3, group=OUT, help="IMOD files: 1 for Relion, 2 for Warp, 3 "
          "with the aligned stack"),
     Flag("-PixSize", float, low=0, group=CTF, unit="A", help="pixel size; default the header's"),
-    Flag("-Kv", float, low=0, group=CTF, unit="kV", help="acceleration voltage"),
+    Flag("-Kv", float, low=0, high=3000, group=CTF, unit="kV", help="acceleration voltage"),
     Flag("-Cs", float, low=0, group=CTF, unit="mm", help="spherical aberration; with -Kv the CTF is fitted"),
     Flag("-AmpContrast", float, default=(0.07,), low=0, high=1, group=CTF, help="amplitude contrast, a share"),
     Flag("-ExtPhase", float, (1, 2), (0.0, 0.0), group=CTF, unit="degrees", help="phase shift and range to search"),
@@ -89,6 +88,10 @@ KNOWN = flags(
     Flag("-LogFile", str, (0, 1), use=Use.SILENT),
     Flag("-Gpu", int, (0, 99), use=Use.SILENT),
 )  # fmt: skip
+
+
+#: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
+LEAST_SPAN_DEG, LEAST_STEP_DEG = 0.5, 0.15
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,33 @@ def _check(arguments: Arguments) -> None:
             raise EngineError(f"{tag} is missing; see {NAME} --help")
     if any(arguments.integers("-CropVol")):
         raise EngineError("-CropVol is not supported; reconstruct the whole field and crop it afterwards")
-    source, target = arguments.text("-InMrc"), arguments.text("-OutMrc")
-    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
-        raise EngineError(f"-OutMrc is the input itself: {target}; give another name")
+    if arguments.number("-TiltCor") not in (-1, 0, 1):
+        raise EngineError(f"-TiltCor must begin with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
+    _check_names(arguments)
     if not _aligns(arguments) and not arguments.given("-AlnFile") and not _has_angles(arguments):
         raise EngineError("-Align 0 needs the tilt angles: -AlnFile, -AngFile or -TiltRange")
     if _aligns(arguments) and not _has_angles(arguments):
         raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last, or -AlnFile")
+
+
+def _check_names(arguments: Arguments) -> None:
+    """See that no result would replace an input, or another result."""
+    names = files.OutputFiles.of(arguments.text("-InMrc"), arguments.text("-OutMrc"))
+    results = [names.volume, names.proj_xy, names.proj_xz]
+    if _aligns(arguments):
+        results += [names.aln, names.quality, names.ctf_text, names.ctf_spectra]
+    whole = [os.path.abspath(name) for name in results]
+    twice = next((name for name in results if whole.count(os.path.abspath(name)) > 1), "")
+    if twice:
+        raise EngineError(f"two results would be called {twice}; give another name as -OutMrc")
+    source, target = arguments.text("-InMrc"), names.volume
+    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
+        raise EngineError(f"-OutMrc is the input itself: {target}; give another name")
+    for tag in ("-InMrc", "-AngFile", "-AlnFile"):
+        source = arguments.text(tag)
+        there = [name for name in results if os.path.exists(name) and os.path.exists(source)]
+        if any(os.path.samefile(source, name) for name in there):
+            raise EngineError(f"-OutMrc {names.volume}: a result would replace {source}, which is read; give another name")
 
 
 def _aligns(arguments: Arguments) -> bool:
@@ -184,8 +207,26 @@ def _read_input(arguments: Arguments) -> Input:
         first, last = arguments.numbers("-TiltRange")[:2]
         step = (last - first) / (stack.sections - 1)
         angles = tuple(files.AngleRow(first + i * step) for i in range(stack.sections))
+    _check_angles(arguments, angles)
     pixel = arguments.number("-PixSize") if arguments.given("-PixSize") else stack.pixel_size_A
     return Input(stack, angles, pixel)
+
+
+def _check_angles(arguments: Arguments, angles: tuple[files.AngleRow, ...] | None) -> None:
+    """Refuse before any work what no tomogram can come of."""
+    if angles is None:
+        return
+    source = arguments.text("-AngFile") or "-TiltRange"
+    tilts = [row.tilt_deg for row in angles]
+    span = max(tilts) - min(tilts)
+    if span < LEAST_SPAN_DEG or (len(tilts) > 4 and span < LEAST_STEP_DEG * (len(tilts) - 1)):
+        raise EngineError(f"{source}: the {len(tilts)} tilt angles span {span:g} degrees only; give them in degrees")
+    if any((row.pre_exposure or 0.0) < 0 for row in angles):
+        raise EngineError(f"{source}: a dose before a tilt is negative; column 3 must be e/A2, from 0")
+    low, high = sorted(arguments.numbers("-ReconRange"))
+    if not any(low <= tilt <= high for tilt in tilts):
+        raise EngineError(
+            f"-ReconRange {low:g} {high:g} holds no tilt of {source}, which has {min(tilts):g} to {max(tilts):g} degrees")
 
 
 def _run(arguments: Arguments, log: Log) -> None:
@@ -195,7 +236,7 @@ def _run(arguments: Arguments, log: Log) -> None:
     names = files.OutputFiles.of(data.stack.path, arguments.text("-OutMrc"))
     ny, nx = data.stack.shape
     log.say(f"{data.stack.path}: {data.stack.sections} sections of {nx} x {ny} px, {data.pixel_size_A:.4g} A/px")
-    with ExitStack() as leave, Outputs() as outputs:
+    with Outputs() as outputs:
         outputs.reserve(names.volume)
         if _aligns(arguments):
             outputs.reserve(names.aln)
@@ -203,10 +244,9 @@ def _run(arguments: Arguments, log: Log) -> None:
         options = _recon_options(arguments, data)
         if _aligns(arguments):
             solution, ctf = _with_ctf(arguments, data, names, solution, outputs, log)
-            _write_alignment(arguments, data, names, solution, ctf, options, outputs, leave)
+            _write_alignment(arguments, data, names, solution, ctf, options, outputs)
         used = _dosed(arguments, data, _in_range(arguments, data.stack, solution, log), log)
         _write_result(data, names, used, options, outputs, log)
-        leave.pop_all()
     log.say(f"done: {names.volume}{_peak_memory()}")
 
 
@@ -330,7 +370,7 @@ def _recon_options(arguments: Arguments, data: Input) -> ReconOptions:
         upright=arguments.integer("-FlipVol") > 0,
         flip_contrast=arguments.integer("-FlipInt") > 0,
         pixel_size_A=data.pixel_size_A,
-        voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") else 300.0,
+        voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") and arguments.number("-Kv") > 0 else 300.0,
         threads=thread_count(arguments),
     )
 
@@ -342,7 +382,7 @@ def _with_ctf(
 
     The rows are those of the used tilts, none where no CTF was found.
     """
-    if not (arguments.given("-Kv") and arguments.given("-Cs") and arguments.number("-Cs") > 0):
+    if not all(arguments.given(tag) and arguments.number(tag) > 0 for tag in ("-Kv", "-Cs")):
         return solution, []
     from tomostream.engine.ctf.series import estimate
     from tomostream.engine.ctf.spectra import Optics
@@ -375,9 +415,8 @@ def _write_alignment(
     ctf: Sequence[files.CtfRow],
     options: ReconOptions,
     outputs: Outputs,
-    leave: ExitStack,
 ) -> None:
-    """The files that tell the alignment; a folder made for them goes again where the run fails."""
+    """The files that tell the alignment."""
     from tomostream.engine.recon.imod import ImodJob, write_imod
     from tomostream.engine.recon.solution import aln_of
 
@@ -387,9 +426,7 @@ def _write_alignment(
         outputs.text(names.quality, files.format_quality(quality))
     if arguments.integer("-OutImod") == 0 or data.angles is None:
         return
-    if not os.path.isdir(names.imod_folder):
-        os.mkdir(names.imod_folder)
-        leave.callback(os.rmdir, names.imod_folder)
+    outputs.folder(names.imod_folder)
     orders = [row.order if row.order is not None else i + 1 for i, row in enumerate(data.angles)]
     shown = {t.section: t.tilt_deg for t in solution.used} | {d.section: d.tilt_deg for d in solution.dark}
     angles = [shown.get(i, row.tilt_deg) for i, row in enumerate(data.angles)]

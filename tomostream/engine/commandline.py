@@ -33,11 +33,11 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tomostream.engine import limits
 from tomostream.engine.errors import EngineError
 
 Value = str | int | float
@@ -90,7 +90,8 @@ class Flag:
 
 
 COMMON = (
-    Flag("--threads", int, default=(0,), low=0, group="Running", help="threads; 0: the CPUs that this process may use"),
+    Flag("--threads", int, default=(0,), low=0, high=1024, group="Running",
+         help="threads; 0: the CPUs that this process may use"),
     Flag("--help", str, (0, 0), help="show this text and exit", group="Running"),
     Flag("--version", str, (0, 0), help="show the version and exit", group="Running"),
 )
@@ -223,7 +224,8 @@ def _converted(flag: Flag, given: Sequence[str], warnings: list[str]) -> tuple[V
     """Check and convert the values of one flag; what is ignored is added to `warnings`."""
     fewest, most = flag.count
     if len(given) < fewest:
-        raise EngineError(f"{flag.tag} needs {_how_many(fewest)}, got {len(given)}")
+        hint = "; a file whose name begins with - is given as ./-name" if flag.kind is str else ""
+        raise EngineError(f"{flag.tag} needs {_how_many(fewest)}, got {len(given)}{hint}")
     if len(given) > most:
         extra = " ".join(given[most:])
         if flag.kind is str:
@@ -296,9 +298,4 @@ def _entry(flag: Flag, width: int) -> list[str]:
 
 def thread_count(arguments: Arguments) -> int:
     """The number of threads: as ``--threads`` says, else the CPUs that this process may use (affinity, containers)."""
-    asked = arguments.integer("--threads")
-    if asked > 0:
-        return asked
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
+    return arguments.integer("--threads") or limits.cpus()

@@ -2,9 +2,10 @@
 """What can be expected to go wrong, said in one sentence, and the exit status that tells it.
 
 A program of the engine is `sys.exit(main())` with `main` returning ``exit_status(NAME, work)``: expected errors become
-one line on standard error and exit status 1; Ctrl-C and SIGTERM unwind the work like an exception, so that every
-temporary file is removed on the way (`tomostream.engine.output`), and end with 130 and 143 as a shell expects. An
-unexpected exception keeps its traceback: it is a defect, and hiding where it happened would help nobody.
+one line on standard error and exit status 1; Ctrl-C, SIGTERM and the end of the terminal unwind the work like an
+exception, so that every temporary file is removed on the way (`tomostream.engine.output`), and end with 130, 143 and 129
+as a shell expects. An unexpected exception keeps its traceback: it is a defect, and hiding where it happened would help
+nobody.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TextIO
 
 
 class EngineError(Exception):
@@ -23,7 +26,11 @@ class EngineError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Not an `Exception`, so that nothing on the way takes it for an error of the data."""
+    """A signal that ends the process arrived, `signum`. Not an `Exception`: nothing takes it for an error of the data."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 _NO_ROOM = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
@@ -44,22 +51,41 @@ def sentence_of(error: OSError, path: str | os.PathLike[str] = "") -> str:
     return f"{name}: {reason}"
 
 
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in the main thread while the block runs."""
+def _handled(handler: Callable[[int, FrameType | None], None], signals: tuple[int, ...] = _ENDING) -> Iterator[None]:
+    """Handle signals by `handler` while the block runs; those that are ignored (nohup) stay so.
 
-    def on_term(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
+    Outside the main thread (called as a library) nothing happens: whoever owns the process owns its signals.
+    """
+    before: list[tuple[int, Handler]] = []
     try:
-        before = signal.signal(signal.SIGTERM, on_term)
-    except ValueError:  # not the main thread (called as a library): whoever owns the process owns its signals
-        yield
-        return
-    try:
+        if threading.current_thread() is threading.main_thread():
+            for signum in signals:
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    before.append((signum, signal.signal(signum, handler)))
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, former in before:
+            signal.signal(signum, signal.SIG_DFL if former is None else former)
+
+
+def _raise(signum: int, frame: FrameType | None) -> None:
+    raise Terminated(signum)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[list[int]]:
+    """Keep signals that would end the process from doing so while the block runs; they are listed.
+
+    For the few milliseconds in which files get their names or are removed: a second Ctrl-C would leave some behind.
+    """
+    arrived: list[int] = []
+    with _handled(lambda signum, frame: arrived.append(signum)):
+        yield arrived
 
 
 def exit_status(program: str, work: Callable[[], int]) -> int:
@@ -75,21 +101,31 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
     Returns
     -------
     int
-        What `work` returned; 1 for an expected error; 130 after Ctrl-C; 143 after SIGTERM.
+        What `work` returned; 1 for an expected error; 130 after Ctrl-C; 143 after SIGTERM; 129 after SIGHUP.
     """
     try:
-        with _sigterm_unwinds():
+        with _handled(_raise):
             return work()
     except EngineError as error:
         return _complain(program, str(error), 1)
     except MemoryError as error:
         return _complain(program, f"not enough memory ({error}); close other programs or use a machine with more", 1)
+    except BrokenPipeError:
+        _to_nowhere(sys.stdout)
+        return _complain(program, "nobody reads the lines of progress any more; nothing was left behind", 1)
     except OSError as error:
         return _complain(program, sentence_of(error), 1)
     except KeyboardInterrupt:
-        return _complain(program, "interrupted; nothing was left behind", 130)
-    except Terminated:
-        return _complain(program, "terminated; nothing was left behind", 143)
+        return _complain(program, "interrupted; nothing was left behind", 128 + signal.SIGINT)
+    except Terminated as end:
+        how = "interrupted" if end.signum == signal.SIGINT else "terminated"
+        return _complain(program, f"{how}; nothing was left behind", 128 + end.signum)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Let what is still to be flushed at the end of the process go nowhere, rather than fail once more."""
+    with suppress(OSError, ValueError):  # a stream without a file, in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _complain(program: str, message: str, status: int) -> int:

@@ -56,12 +56,13 @@ KNOWN = flags(
          help="EER: 1, 2 or 3 for 1, 2 or 4 pixels for one of the camera in each direction"),
     Flag("-Group", int, (1, 2), (1, 4), low=1, unit="frames", group=_MOTION,
          help="sum so many for the alignment; the second number is not used"),
-    Flag("-FmRef", int, default=(-1,), group=_MOTION, help="frame that stays in place, from 1; -1: the middle one"),
+    Flag("-FmRef", int, default=(-1,), low=-1, group=_MOTION,
+         help="frame that stays in place, from 1, those of -Throw counted; -1: the middle one"),
     Flag("-Align", int, default=(1,), low=0, high=1, group=_MOTION, help="0: sum the frames as they are"),
     Flag("-Patch", int, (1, 3), (0, 0, 0), group=_MOTION, help="accepted; local motion is not corrected"),
     Flag("-Crop", int, (2, 2), (0, 0), low=0, unit="px", group=_MOTION, help="use so many columns and rows about the "
          "centre; 0 0: all"),
-    Flag("-FtBin", float, default=(1.0,), low=0.1, high=64, group=_SUMS, help="binning by cropping in Fourier space"),
+    Flag("-FtBin", float, default=(1.0,), low=1, high=64, group=_SUMS, help="binning by cropping in Fourier space"),
     Flag("-SplitSum", int, default=(0,), low=0, high=1, group=_SUMS,
          help="1: also the sums of frames 1, 3, ... (_ODD) and 2, 4, ... (_EVN)"),
     Flag("-FmDose", float, default=(0.0,), low=0, unit="e/A2", group=_SUMS,
@@ -115,6 +116,8 @@ def job_of(arguments: Arguments) -> Job:
     stack, stack_group = arguments.integers("-OutStack")
     low, high = arguments.numbers("-SumRange")
     columns, rows = arguments.integers("-Crop")
+    if low > high:
+        raise EngineError(f"-SumRange {low:g} {high:g} begins after its end; give the lower dose first")
     return Job(
         movie=movie, kind=kind, out=arguments.text("-OutMrc"), log_dir=arguments.text("-LogDir"),
         gain=arguments.text("-Gain"), dark=arguments.text("-Dark"), defect_file=arguments.text("-DefectFile"),

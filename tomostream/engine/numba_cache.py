@@ -4,7 +4,9 @@
 Beside an installed package is often no place to write (a shared Scipion installation, a container), and then numba
 refuses to cache or compiles anew at every start. `prepare` names a folder that belongs to the user, before numba is
 imported. numba itself makes it safe for several processes: it writes an entry under a temporary name and renames it,
-and its key holds the processor, so that a home folder shared by unlike machines does no harm.
+and its key holds the processor, so that a home folder shared by unlike machines does no harm. What numba does not do: it
+replaces the code of a former version in two steps, so each version of the loops gets a folder of its own here; and it
+fails on files that a crash of the machine cut short, so these are removed.
 
 Call it in the module that imports numba, before that import:
 
@@ -16,6 +18,7 @@ Call it in the module that imports numba, before that import:
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import stat
@@ -25,19 +28,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
+COMPILED = ("align/kernels.py", "frames/eer.py", "recon/kernels.py")
+"""The modules whose loops are compiled."""
+_ROOM = 1 << 20
+"""Bytes that all compiled code takes, twice over."""
 
 
 def prepare() -> str:
     """Choose the folder, make it, and tell numba (`NUMBA_CACHE_DIR`); return it.
 
     A folder that the user named in `NUMBA_CACHE_DIR` is kept if it can be written to. Else the first that can be of:
-    ``$XDG_CACHE_HOME/tomostream/numba``, ``~/.cache/tomostream/numba``, a private folder of this user in the folder for
-    temporary files, and a new folder that is removed at exit.
+    ``$XDG_CACHE_HOME/tomostream/numba/VERSION``, the same in ``~/.cache``, in a private folder of this user in the folder
+    for temporary files, and a new folder that is removed at exit.
     """
     folder = next((str(path) for path in _candidates() if _usable(path)), "")
     if not folder:
         folder = tempfile.mkdtemp(prefix="tomostream-numba-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _remove_damaged(Path(folder))
     os.environ[VARIABLE] = folder
     config = getattr(sys.modules.get("numba"), "config", None)
     if config is not None:  # somebody imported numba before us: it has read the variable already
@@ -49,11 +57,17 @@ def _candidates() -> Iterator[Path]:
     if os.environ.get(VARIABLE):
         yield Path(os.environ[VARIABLE])
     if os.environ.get("XDG_CACHE_HOME"):
-        yield Path(os.environ["XDG_CACHE_HOME"], "tomostream", "numba")
+        yield Path(os.environ["XDG_CACHE_HOME"], "tomostream", "numba", version())
     home = os.path.expanduser("~")
     if os.path.isdir(home):
-        yield Path(home, ".cache", "tomostream", "numba")
-    yield Path(tempfile.gettempdir(), f"tomostream-{_user()}", "numba")
+        yield Path(home, ".cache", "tomostream", "numba", version())
+    yield Path(tempfile.gettempdir(), f"tomostream-{_user()}", "numba", version())
+
+
+def version() -> str:
+    """A short name for the loops as they are written now."""
+    engine = Path(__file__).parent
+    return hashlib.sha256(b"".join((engine / name).read_bytes() for name in COMPILED)).hexdigest()[:12]
 
 
 def _user() -> str:
@@ -61,16 +75,31 @@ def _user() -> str:
 
 
 def _usable(folder: Path) -> bool:
-    """Whether the folder exists or can be made, is ours alone to write, and takes a file.
+    """Whether the folder exists or can be made, is ours alone to write, and has or takes the compiled code.
 
-    Cached code is run when it is loaded: a folder that another user could have filled is no place for it.
+    Cached code is run when it is loaded: a folder that another user could have filled is no place for it. A home folder
+    that is full or beyond its quota takes an empty file still.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH):
             return False
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        if next(folder.rglob("*.nbi"), None) is not None:
+            return os.access(folder, os.W_OK)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            return file.write(bytes(_ROOM)) == _ROOM
     except OSError:
         return False
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove files that do not end as a pickle ends: their code is compiled again."""
+    for path in folder.rglob("*.nb[ci]"):
+        try:
+            with path.open("rb") as file:
+                whole = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() == b"."
+            if not whole:
+                path.unlink()
+        except OSError:  # another process removed it, or it cannot be read: numba does without it
+            continue

@@ -3,7 +3,8 @@
 
 Everything a program writes goes through one `Outputs`: each file is made under a hidden temporary name in its own
 folder, and only when the ``with`` block ends well are all of them renamed (`os.replace`). An error, Ctrl-C or SIGTERM
-(`tomostream.engine.errors`) removes them, and what was there before stays.
+(`tomostream.engine.errors`) removes them, and what was there before stays. A signal while they are renamed comes too late:
+they all get their names.
 
 >>> with Outputs() as outputs:                                            # doctest: +SKIP
 ...     outputs.mrc("sum.mrc", image, pixel_size=1.35, label="tomostream-motioncor 0.1.0")
@@ -16,15 +17,16 @@ MRC headers hold no date: the same data give the same bytes.
 
 from __future__ import annotations
 
+import atexit
 import os
 import struct
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.engine.errors import EngineError, sentence_of, uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,9 +46,11 @@ class Outputs:
 
     def __init__(self) -> None:
         self._temporary: dict[str, str] = {}
+        self._folders: list[str] = []
         self._maps: list[tuple[str, np.memmap, float, str, bool]] = []
 
     def __enter__(self) -> Outputs:
+        atexit.register(self._discard)  # for a signal between the block's end and __exit__
         return self
 
     def __exit__(
@@ -55,10 +59,14 @@ class Outputs:
         try:
             if kind is None:
                 self._finish_maps()
-                self._rename()
+                with uninterrupted():
+                    self._rename()
+                    self._folders.clear()
         finally:
             self._maps.clear()
-            self._discard()
+            with uninterrupted():
+                self._discard()
+            atexit.unregister(self._discard)
 
     def reserve(self, path: str | os.PathLike[str]) -> str:
         """Return the temporary name under which `path` is to be written, and make that file now.
@@ -68,17 +76,31 @@ class Outputs:
         final = os.path.abspath(path)
         if final not in self._temporary:
             folder, name = os.path.split(final)
-            if not os.path.isdir(folder):
+            if not os.path.exists(folder):
                 raise EngineError(f"{final} cannot be written: the folder {folder} does not exist; make it first")
+            if not os.path.isdir(folder):
+                raise EngineError(f"{final} cannot be written: {folder} is a file, not a folder; choose another one")
             if os.path.isdir(final):
                 raise EngineError(f"{final} cannot be written: it is a folder; give a file name")
-            temporary = os.path.join(folder, f".{name[:200]}.{uuid.uuid4().hex[:12]}.tmp")
+            temporary = os.path.join(folder, f".{_shortened(name)}.{uuid.uuid4().hex[:12]}.tmp")
+            self._temporary[final] = temporary  # before it is there: a signal in between leaves nothing
             try:
                 os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             except OSError as error:
                 raise EngineError(f"{sentence_of(error, final)}; choose another folder for the output") from error
-            self._temporary[final] = temporary
         return self._temporary[final]
+
+    def folder(self, path: str | os.PathLike[str]) -> None:
+        """Make a folder for some of the files, if it is not there; it goes again with them."""
+        final = os.path.abspath(path)
+        if os.path.isdir(final):
+            return
+        self._folders.append(final)
+        try:
+            os.mkdir(final)
+        except OSError as error:
+            self._folders.remove(final)
+            raise EngineError(f"{sentence_of(error, final)}; choose another folder for the output") from error
 
     def mrc(
         self, path: str | os.PathLike[str], data: np.ndarray, pixel_size: float, label: str, volume: bool = False
@@ -162,8 +184,18 @@ class Outputs:
 
     def _discard(self) -> None:
         for temporary in self._temporary.values():
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # not there yet, or its folder is gone: nothing can be done, and the cause is told
+                os.unlink(temporary)
         self._temporary.clear()
+        for folder in reversed(self._folders):
+            with suppress(OSError):  # somebody else put something into it
+                os.rmdir(folder)
+        self._folders.clear()
+
+
+def _shortened(name: str) -> str:
+    """So much of a name that the temporary one is not too long for a file system (255 bytes)."""
+    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:

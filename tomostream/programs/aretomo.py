@@ -281,9 +281,9 @@ def _numbers(line: str, source: str, number: int) -> list[float]:
     try:
         values = [float(word) for word in line.split()]
     except ValueError:
-        raise AlnError(f"{source}, line {number}: {line.strip()!r} is not numbers") from None
+        raise AlnError(f"{source}, line {number}: {line.strip()[:60]!r} is not numbers") from None
     if not all(math.isfinite(v) for v in values):
-        raise AlnError(f"{source}, line {number}: {line.strip()!r} holds a value that is not finite")
+        raise AlnError(f"{source}, line {number}: {line.strip()[:60]!r} holds a value that is not finite")
     return values
 
 

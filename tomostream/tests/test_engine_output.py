@@ -119,8 +119,8 @@ class TestNumbaCache(unittest.TestCase):
                 self.assertEqual(numba_cache.prepare(), folder + "/own")
                 os.environ.pop("NUMBA_CACHE_DIR")
                 os.environ["XDG_CACHE_HOME"] = folder
-                self.assertEqual(numba_cache.prepare(), str(Path(folder, "tomostream", "numba")))
-                self.assertEqual(os.environ["NUMBA_CACHE_DIR"], str(Path(folder, "tomostream", "numba")))
+                self.assertEqual(numba_cache.prepare(), str(Path(folder, "tomostream", "numba", numba_cache.version())))
+                self.assertEqual(os.environ["NUMBA_CACHE_DIR"], str(Path(folder, "tomostream", "numba", numba_cache.version())))
 
     def test_a_folder_that_others_may_write_is_not_trusted(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -35,6 +35,8 @@ from tomostream.engine.align.robust import all_left_out, repair, rescue, without
 
 FINE_A = 10.0
 COARSE_A = 20.0
+LEAST_SIDE = 32  # pixels of the shorter side of the coarse working images
+MOST_PIXEL_A = 500.0
 DEFAULT_THICKNESS_A = 1800.0
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
@@ -154,7 +156,22 @@ def _checked(stack: NDArray[np.generic], angles_deg: NDArray[np.floating], optio
         raise AlignmentError(f"the pixel size must be positive, not {options.pixel_size_A} A")
     if min(stack.shape[1:]) < 32:
         raise AlignmentError(f"images of {stack.shape[2]} x {stack.shape[1]} pixels are too small to be aligned")
+    if options.pixel_size_A > MOST_PIXEL_A:
+        raise AlignmentError(f"a pixel of {options.pixel_size_A:g} A is not that of a tilt series; give it in A")
+    short, long = (side * options.pixel_size_A for side in sorted(stack.shape[1:]))
+    needed = LEAST_SIDE * _coarse_A(stack, options)
+    if short < needed:
+        raise AlignmentError(
+            f"the images show {short:.0f} x {long:.0f} A of the specimen at {options.pixel_size_A:g} A/px, but {needed:.0f} A "
+            "are needed each way; is the pixel size right?"
+        )
     return angles
+
+
+def _coarse_A(stack: NDArray[np.generic], options: AlignOptions) -> float:
+    """Pixel size of the coarse working images."""
+    longest = max(stack.shape[1:]) * options.pixel_size_A
+    return COARSE_A if longest > 4000.0 else max(FINE_A, options.pixel_size_A)
 
 
 def _prepare(
@@ -163,9 +180,7 @@ def _prepare(
 ) -> Progress:
     """Screen the images and make the coarse working images."""
     reasons = {i: reason for i, reason in enumerate(screen(stack, angles, options.dark_tol)) if reason}
-    longest = max(stack.shape[1:]) * options.pixel_size_A
-    coarse_A = COARSE_A if longest > 4000.0 else max(FINE_A, options.pixel_size_A)
-    coarse = work_stack(stack, options.pixel_size_A, coarse_A, threads)
+    coarse = work_stack(stack, options.pixel_size_A, _coarse_A(stack, options), threads)
     usable = np.array([i not in reasons for i in range(len(angles))])
     for first, second in duplicates(coarse, usable):
         later = first if orders is not None and orders[first] > orders[second] else second

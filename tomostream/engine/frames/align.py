@@ -258,7 +258,7 @@ def _cropped(spectrum: NDArray[np.complex64], rows: int, size: tuple[int, int]) 
 def _measure_groups(spectra: _Spectra, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Displacements (binned pixels) and peak heights of all frames, in groups that grow until the peaks stand out."""
     count = len(spectra.values)
-    number = max(1, min(group, count // 2))
+    number = max(1, min(group, count // 3))
     while True:
         grouped = spectra.grouped(number) if number > 1 else spectra
         displacement, peaks = _Alignment(grouped).run()

@@ -20,6 +20,19 @@ numba_cache.prepare()
 import numba as nb  # noqa: E402 - the cache's place must be known before
 
 
+@nb.njit(inline="always")
+def _word(stream, bit):  # type: ignore[no-untyped-def]
+    """The 25 or more bits from `bit` on, lowest first."""
+    byte = bit >> 3
+    word = (
+        np.uint32(stream[byte])
+        | (np.uint32(stream[byte + 1]) << np.uint32(8))
+        | (np.uint32(stream[byte + 2]) << np.uint32(16))
+        | (np.uint32(stream[byte + 3]) << np.uint32(24))
+    )
+    return word >> np.uint32(bit & 7)
+
+
 @nb.njit(nogil=True, cache=True)
 def add_events(
     stream: NDArray[np.uint8],
@@ -57,19 +70,12 @@ def add_events(
         Pixels passed when the stream ended: fewer than the camera has if the frame is damaged.
     """
     skip_mask = (1 << skip_bits) - 1
-    horizontal_mask = (1 << horizontal_bits) - 1
-    vertical_mask = (1 << vertical_bits) - 1
+    horizontal_mask, vertical_mask = (1 << horizontal_bits) - 1, (1 << vertical_bits) - 1
     flip_x, flip_y = 1 << (horizontal_bits - 1), 1 << (vertical_bits - 1)
     pixels = (counts.shape[0] >> upsampling_bits) * width
     bits, bit, pixel = size * 8, 0, 0
     while bit + skip_bits <= bits:
-        byte = bit >> 3
-        word = (
-            np.uint32(stream[byte])
-            | (np.uint32(stream[byte + 1]) << np.uint32(8))
-            | (np.uint32(stream[byte + 2]) << np.uint32(16))
-            | (np.uint32(stream[byte + 3]) << np.uint32(24))
-        ) >> np.uint32(bit & 7)
+        word = _word(stream, bit)
         skip = int(word) & skip_mask
         bit += skip_bits
         pixel += skip

@@ -9,6 +9,8 @@ from dataclasses import astuple, dataclass
 from tomostream.engine.errors import EngineError
 from tomostream.programs.motioncor import OutputNames
 
+DEFAULT_SUM_RANGE = (3.0, 25.0)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -39,7 +41,7 @@ class Job:
     sum_range : (float, float)
         Accumulated dose, e/A2, of the frames in the _DWS sum.
     reference : int
-        -FmRef: 1-based, or negative for the one in the middle.
+        -FmRef: 1-based, counting those thrown away, or negative for the one in the middle.
     align, split, patches : bool
         -Align, -SplitSum; whether -Patch asks for local motion (which only changes the name of the log).
     stack : bool
@@ -77,7 +79,7 @@ class Job:
     initial_dose: float = 0.0
     pixel_size: float = 0.0
     voltage: float = 300.0
-    sum_range: tuple[float, float] = (3.0, 25.0)
+    sum_range: tuple[float, float] = DEFAULT_SUM_RANGE
     reference: int = -1
     align: bool = True
     split: bool = False

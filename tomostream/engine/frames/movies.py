@@ -118,10 +118,14 @@ class TiffMovie:
         first = pages[0]
         if first.compression in _EER_COMPRESSIONS:
             raise EngineError(f"{self.path} is an EER file; give it as -InEer")
+        if first.dtype is None or first.dtype.kind not in "biuf":
+            raise EngineError(f"{self.path} holds pixels of type {first.dtype}; give counts (integers or real numbers)")
         size = os.path.getsize(self.path)
         for index, page in enumerate(pages):
             if page.shape != first.shape or page.dtype != first.dtype:
-                raise EngineError(f"{self.path}: frame {index + 1} is {page.shape} {page.dtype}, not as the first")
+                raise EngineError(
+                    f"{self.path}: frame {index + 1} is {page.shape} {page.dtype}, the first {first.shape} {first.dtype}; "
+                    "give a movie of equal frames")
             check_inside(self.path, page, index, size)
         check_chain_end(self.path, self._file)
         return pages
@@ -132,7 +136,8 @@ class TiffMovie:
 
     def _frame(self, index: int) -> NDArray:
         page = self._pages[index]
-        return guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
+        frame = guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
+        return frame.view(np.uint8) if frame.dtype == bool else frame
 
     def close(self) -> None:
         """Close the file."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import align, plan, references, sums
-from tomostream.engine.frames.job import Job
+from tomostream.engine.frames.job import DEFAULT_SUM_RANGE, Job
 from tomostream.engine.frames.movies import Movie, open_movie
 from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.output import Outputs
@@ -22,6 +22,8 @@ from tomostream.programs.motioncor import format_log
 
 Say = Callable[[str], None]
 _MOST_EER_FRACTIONS = 40
+_SMALLEST = 16
+"""Pixels of the shorter side of a frame."""
 
 
 def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
@@ -47,8 +49,10 @@ def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
             outputs.reserve(path)
         with closing(open_movie(job.movie, job.kind, job.upsampling)) as movie, _threads(job) as executor:
             fractions = fractions_of(job, movie, warn)
-            say(f"{job.stem}: {movie.shape[1]} x {movie.shape[0]} pixels, {len(fractions)} frames")
             window = crop_window(job, movie.shape)
+            _check(job, fractions, window, warn)
+            frames = "1 frame" if len(fractions) == 1 else f"{len(fractions)} frames"
+            say(f"{job.stem}: {movie.shape[1]} x {movie.shape[0]} pixels, {frames}")
             store = FrameStore(movie, fractions, window)
             _prepare(job, movie.shape, window, store, executor, say, warn)
             motion = _measure(job, store, executor, say, warn)
@@ -92,18 +96,56 @@ def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]
         group = -(-movie.count // _MOST_EER_FRACTIONS)
         entries = (plan.IntegrationEntry(movie.count, group, None),)
         warn(f"no -FmIntFile: the {movie.count} frames of the file are summed by {group}")
+    elif entries and sum(entry.raw for entry in entries) != movie.count:
+        warn(f"{job.integration_file} is for {sum(entry.raw for entry in entries)} frames, {job.movie} has {movie.count}: "
+             "its last lines are made to fit")  # fmt: skip
     return plan.plan_fractions(movie.count, job.throw, job.truncate, job.frame_dose, entries)
 
 
 def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3)."""
     asked = (job.crop[1] // 2 * 2, job.crop[0] // 2 * 2)
+    if any(0 < pixels < _SMALLEST for pixels in job.crop):
+        raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is too small; give {_SMALLEST} pixels or more each way, 0 for all")
     if asked[0] > shape[0] or asked[1] > shape[1]:
         raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is larger than the frames, {shape[1]} x {shape[0]}")
     sizes = [own or n for own, n in zip(asked, shape, strict=True)]
     starts = [(n - size) // 2 for n, size in zip(shape, sizes, strict=True)]
     rows, columns = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
     return rows, columns
+
+
+def _check(
+    job: Job, fractions: Sequence[plan.Fraction], window: tuple[slice, slice], warn: Say
+) -> None:
+    """Refuse before any work what cannot be done with so many frames of that size; warn of what will be missing."""
+    rows, columns = (part.stop - part.start for part in window)
+    if min(rows, columns) < _SMALLEST:
+        raise EngineError(
+            f"{job.movie}: {columns} x {rows} pixels are too few to work on; at least {_SMALLEST} each way are needed")
+    sums.output_size((rows, columns), job.binning)
+    if job.split and len(fractions) < 2:
+        raise EngineError(f"-SplitSum 1 needs two frames or more, {job.movie} has 1; give -SplitSum 0")
+    first = job.throw + 1
+    if job.reference > 0 and not first <= job.reference < first + len(fractions):
+        raise EngineError(
+            f"-FmRef {job.reference} is none of the frames, {first} to {first + len(fractions) - 1}; give one of them, or -1")
+    if job.align and job.group > 1 and job.group > len(fractions) // 3:
+        warn(f"-Group {job.group} would leave fewer than three groups of {len(fractions)} frames; smaller ones are aligned")
+    if fractions[-1].dose_after > 0 and not weighting_asked(job):
+        missing = "-Align 0" if not job.align else "-PixSize is not given" if job.pixel_size <= 0 else f"-kV {job.voltage:g}"
+        warn(f"the dose is known, but no dose-weighted sum is made: {missing}")
+    elif doses_known(job, fractions) and job.sum_range != DEFAULT_SUM_RANGE and not in_range(job, fractions):
+        low, high = job.sum_range
+        if high > low:
+            warn(f"-SumRange {low:g} {high:g}: no frames end within it (at {fractions[0].dose_after:g} to "
+                 f"{fractions[-1].dose_after:g} e/A2), no _DWS sum is made")  # fmt: skip
+
+
+def in_range(job: Job, fractions: Sequence[plan.Fraction]) -> list[int]:
+    """The frames of the _DWS sum: those that end within -SumRange, if it is wider than 1 e/A2, as in MotionCor3."""
+    low, high = job.sum_range
+    return [i for i, fraction in enumerate(fractions) if low <= fraction.dose_after <= high and high - low > 1.0]
 
 
 def _prepare(
@@ -180,7 +222,7 @@ def _measure(
     rows, columns = store.counts(0).shape
     factor = align.bin_factor((rows, columns))
     images = list(executor.map(lambda index: align.binned(store.frame(index), factor), range(count)))
-    reference = job.reference - 1 if job.reference >= 0 else None
+    reference = max(0, job.reference - 1 - job.throw) if job.reference >= 0 else None
     motion = align.measure(images, factor, executor, job.group, reference)
     doubtful = np.nonzero(~motion.measured)[0] + 1
     if len(doubtful) > count - 2:
@@ -229,11 +271,8 @@ def _write_weighted(
     names, every = job.names, list(range(len(fractions)))
     doses = [job.initial_dose + fraction.dose_after for fraction in fractions]
     wanted = {names.weighted: every}
-    low, high = job.sum_range
-    if high - low > 1.0:
-        selected = [i for i in every if low <= fractions[i].dose_after <= high]
-        if selected:
-            wanted[names.weighted_range] = selected
+    if selected := in_range(job, fractions):
+        wanted[names.weighted_range] = selected
     if job.split:
         wanted |= {names.odd: every[0::2], names.even: every[1::2]}
     images = summation.weighted(doses, job.pixel_size, job.voltage, list(wanted.values()))

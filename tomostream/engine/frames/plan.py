@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tomostream.engine.errors import EngineError, sentence_of
@@ -51,9 +52,11 @@ def read_integration_file(path: str) -> tuple[IntegrationEntry, ...]:
             continue
         try:
             dose = float(words[2]) if len(words) > 2 else None
+            if dose is not None and not math.isfinite(dose):
+                raise ValueError(dose)
             entry = IntegrationEntry(int(words[0]), int(words[1]), dose)
         except (ValueError, IndexError):
-            reason = f"{line.strip()!r} is not 'frames group dose', such as '1000 20 0.003'"
+            reason = f"{line.strip()[:60]!r} is not 'frames group dose', such as '1000 20 0.003'"
             raise EngineError(f"{path}, line {number}: {reason}") from None
         if entry.raw < 0 or entry.group < 1 or (entry.dose or 0.0) < 0:
             raise EngineError(f"{path}, line {number}: {line.strip()!r} has a negative number or a group below 1")

@@ -38,7 +38,8 @@ def read_image(path: str, what: str) -> NDArray:
         What it is, for the message of an error ("-Gain").
     """
     if not os.path.isfile(path):
-        raise EngineError(f"{what} {path} does not exist; check the path")
+        wrong = "is a folder; give a file" if os.path.isdir(path) else "does not exist; check the path"
+        raise EngineError(f"{what} {path} {wrong}")
     extension = os.path.splitext(path)[1].lower()
     if extension.startswith(_TIFF_EXTENSIONS):
         with open_tiff(path) as file:
@@ -62,12 +63,19 @@ def oriented(image: NDArray, quarters: int, flip: int) -> NDArray:
 
 def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
     """Repeat the pixels of a reference for a movie with a whole number of times as many (super-resolution, EER)."""
-    factor = shape[0] // image.shape[0]
-    if factor < 1 or (image.shape[0] * factor, image.shape[1] * factor) != shape:
+    factor = _times(image.shape, shape)
+    if factor == 0:
+        turn = ", or turn it with -RotGain 1" if _times(image.shape[::-1], shape) else ""
         raise EngineError(
             f"{what} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}; "
-            "give the reference of this camera mode, or turn it with -RotGain 1")
+            f"give the reference of this camera mode{turn}")
     return image if factor == 1 else np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+
+
+def _times(small: tuple[int, ...], large: tuple[int, ...]) -> int:
+    """How many times `small` goes into `large`, alike in both directions; 0 if it does not."""
+    factor = large[0] // small[0]
+    return factor if (small[0] * factor, small[1] * factor) == large else 0
 
 
 @dataclass(frozen=True)
@@ -145,11 +153,21 @@ def load_defects(
         Of the frames.
     upsampling : int
         Pixels of the frames for one of the camera, which the defect file speaks of (EER).
+
+    Raises
+    ------
+    EngineError
+        If a file cannot be read, a line of it makes no sense or lies outside of the frames, or too much is bad.
     """
     bad = np.zeros(shape, bool)
-    for x, y, width, height in _rectangles(file) if file else ():
+    for number, x, y, width, height in _rectangles(file) if file else ():
         left, bottom = max(0, x) * upsampling, max(0, y) * upsampling
-        bad[bottom:max(0, y + height) * upsampling, left:max(0, x + width) * upsampling] = True
+        part = bad[bottom:max(0, y + height) * upsampling, left:max(0, x + width) * upsampling]
+        if part.size == 0:
+            raise EngineError(
+                f"{file}, line {number}: the defect at {x} {y} is outside of the frames, {shape[1]} x {shape[0]} pixels; give "
+                "the defects of this camera mode")
+        part[:] = True
     if defect_map:
         image = read_image(defect_map, "-DefectMap")
         bad |= magnified(image != 0, shape, f"-DefectMap {defect_map}")
@@ -158,7 +176,8 @@ def load_defects(
     return bad
 
 
-def _rectangles(path: str) -> list[tuple[int, int, int, int]]:
+def _rectangles(path: str) -> list[tuple[int, int, int, int, int]]:
+    """Line number, x, y, width, height of the defects."""
     try:
         with open(path, encoding="utf-8", errors="replace") as text:
             lines = [line.split("#")[0].split() for line in text]
@@ -170,9 +189,11 @@ def _rectangles(path: str) -> list[tuple[int, int, int, int]]:
             continue
         try:
             x, y, width, height = (int(float(word)) for word in words)
-        except ValueError:
-            raise EngineError(f"{path}, line {number}: {' '.join(words)!r} is not 'x y width height'") from None
-        rectangles.append((x, y, width, height))
+        except (ValueError, OverflowError):
+            raise EngineError(f"{path}, line {number}: {' '.join(words)[:60]!r} is not 'x y width height'") from None
+        if width < 1 or height < 1:
+            raise EngineError(f"{path}, line {number}: a defect of {width} x {height} pixels; 'x y width height' is needed")
+        rectangles.append((number, x, y, width, height))
     return rectangles
 
 

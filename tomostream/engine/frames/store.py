@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine import limits
 from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import plan
 from tomostream.engine.frames.movies import Movie
@@ -16,6 +17,8 @@ from tomostream.engine.frames.references import References
 _CACHE_SHARE = 0.4
 """Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""
 _ALL = slice(None)
+_LARGEST = 1e15
+"""Counts beyond this are none, and their squares would overflow."""
 
 
 class FrameStore:
@@ -45,7 +48,7 @@ class FrameStore:
         if frame is None:
             frame = self._patched(self._decoded(index))
             if self._keep is None:
-                self._keep = frame.nbytes * len(self) < _CACHE_SHARE * _free_memory()
+                self._keep = frame.nbytes * len(self) < _CACHE_SHARE * limits.free_memory()
             if self._keep:
                 self._kept[index] = frame
         return frame
@@ -61,9 +64,9 @@ class FrameStore:
     def _decoded(self, index: int) -> NDArray:
         fraction = self._fractions[index]
         frame = np.ascontiguousarray(self._movie.read(fraction.first, fraction.number)[self._window])
-        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
-            raise EngineError(
-                f"{self._movie.path}: frame {fraction.first + 1} holds values that are not numbers; make the movie again")
+        if frame.dtype.kind == "f" and not max(float(frame.max()), -float(frame.min())) < _LARGEST:  # nor if it is NaN
+            what = "values that are not numbers" if not np.isfinite(frame).all() else f"values beyond {_LARGEST:g}"
+            raise EngineError(f"{self._movie.path}: frame {fraction.first + 1} holds {what}; make the movie again")
         return frame
 
     def _patched(self, frame: NDArray) -> NDArray:
@@ -80,13 +83,3 @@ class FrameStore:
         self._bad = (bad, source)
         for index, frame in list(self._kept.items()):
             self._kept[index] = self._patched(frame)
-
-
-def _free_memory() -> float:
-    """Bytes that can be used without swapping; 4 GiB where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return float(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 4.0 * 2**30

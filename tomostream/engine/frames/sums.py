@@ -285,6 +285,7 @@ class Summation:
         list of ndarray
             One image for each selection.
         """
+        doses = [dose - min(doses) for dose in doses]  # the same weights, and not all 0 after a large dose
         decay, norm = self._decay(doses, pixel_size, voltage)
         totals: list[NDArray[np.complex64] | None] = [None] * len(selections)
         batch = max(1, self.workers)

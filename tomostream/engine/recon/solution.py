@@ -53,10 +53,10 @@ class Solution:
 def read_aln(path: str) -> files.AlnFile:
     """Read an alignment file. Raises EngineError where it is missing or makes no sense."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
+        with open(path, encoding="utf-8-sig", errors="replace") as handle:
             return files.parse_aln(handle.read(), path)
     except OSError as error:
-        raise EngineError(sentence_of(error, path)) from None
+        raise EngineError(f"{sentence_of(error, path)}; check -AlnFile") from None
     except files.AlnError as error:
         raise EngineError(str(error)) from None
 
@@ -64,10 +64,10 @@ def read_aln(path: str) -> files.AlnFile:
 def read_angles(path: str, sections: int) -> tuple[files.AngleRow, ...]:
     """Read an angle file of `sections` rows. Raises EngineError where it is missing, malformed or of another length."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
+        with open(path, encoding="utf-8-sig", errors="replace") as handle:
             rows = files.parse_angles(handle.read(), path)
     except OSError as error:
-        raise EngineError(sentence_of(error, path)) from None
+        raise EngineError(f"{sentence_of(error, path)}; check -AngFile") from None
     except files.AlnError as error:
         raise EngineError(str(error)) from None
     if len(rows) != sections:

@@ -15,6 +15,8 @@ from tomostream.engine.errors import EngineError, sentence_of
 Floats = NDArray[np.float32]
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADER_BYTES = 1024
+# their squares and sums would overflow
+_LARGEST = 1e15
 # a pixel this many robust standard deviations above the median is a hot pixel or an X-ray, not specimen
 _SPIKE = 12.0
 # of the pixels; more bright ones are an area
@@ -51,8 +53,9 @@ class TiltStack:
             Where it holds values that are not finite.
         """
         image = np.asarray(self._raw(index), dtype=np.float32)
-        if not math.isfinite(float(image.sum(dtype=np.float64))):
-            raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds values that are not finite")
+        if not max(float(image.max()), -float(image.min())) < _LARGEST:  # nor if it is NaN
+            what = "values that are not finite" if not np.isfinite(image).all() else f"values beyond {_LARGEST:g}"
+            raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds {what}; make the image again")
         return image
 
     def _raw(self, index: int) -> NDArray[np.generic]:
@@ -88,7 +91,7 @@ def open_stack(path: str) -> TiltStack:
             header = handle.read(_HEADER_BYTES)
             size = os.fstat(handle.fileno()).st_size
     except OSError as error:
-        raise EngineError(sentence_of(error, path)) from None
+        raise EngineError(f"{sentence_of(error, path)}; check -InMrc") from None
     if len(header) < _HEADER_BYTES:
         raise EngineError(f"{path} is not an MRC file: it has {size} bytes, fewer than the header's {_HEADER_BYTES}")
     order = _byte_order(header, path)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream import __version__
-from tomostream.engine.errors import EngineError
+from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
 from tomostream.engine.recon.slab import MAX_TILT_DEG, Method, Slab
@@ -76,7 +76,9 @@ def dose_weights(
     """(frequency in cycles/px, weight) of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency."""
     frequencies = np.linspace(0.0, 0.75, 769)
     critical = critical_exposure(frequencies / pixel_size_A, voltage_kV)
-    weights = np.exp(-np.asarray(pre_exposures, dtype=np.float64)[:, None] / (2 * critical[None]))
+    doses = np.asarray(pre_exposures, dtype=np.float64)
+    doses -= doses.min()  # the same weights, and not all 0 after a large dose
+    weights = np.exp(-doses[:, None] / (2 * critical[None]))
     weights /= np.sqrt((weights**2).mean(axis=0, keepdims=True))
     return [(frequencies.astype(np.float32), w.astype(np.float32)) for w in weights]
 
@@ -88,7 +90,12 @@ def _room(shape: tuple[int, int, int], folder: str) -> Iterator[Floats]:
         yield np.empty(shape, np.float32)
         return
     with tempfile.TemporaryFile(dir=folder or ".") as handle:
-        os.posix_fallocate(handle.fileno(), 0, 4 * math.prod(shape))
+        size = 4 * math.prod(shape)
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            need = f"{size / 2**30:.2f} GiB are needed for the aligned images"
+            raise EngineError(f"{sentence_of(error, folder or '.')} ({need}); free some space") from None
         yield np.memmap(handle, dtype=np.float32, mode="r+", shape=shape)
 
 
