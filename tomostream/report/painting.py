@@ -71,7 +71,7 @@ def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
         made = pictures.paint_tomogram(shown, folder)
         return Made(replace(facts, version=0), {**made, "pixel_size_A": pictures.voxel_size(volume)})
     except (OSError, ValueError) as error:
-        return Made(facts, {}, str(error))
+        return Made(facts, {}, _words(error))
 
 
 def _tried(what: str, act: Callable[[], None]) -> list[str]:
@@ -81,8 +81,17 @@ def _tried(what: str, act: Callable[[], None]) -> list[str]:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        return [f"{what}: {error}"]
+        return [f"{what}: {_words(error)}"]
     return []
+
+
+def _words(error: Exception) -> str:
+    """What is wrong with a file, for people."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} is not there (any more)"
+    return f"{error.filename} cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
