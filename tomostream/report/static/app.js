@@ -195,7 +195,7 @@
         h("small", {}, known(session.aligned_per_hour) ? " in · " + fixed(session.aligned_per_hour, 0) + " aligned" : "")),
         h("p", { class: "small muted" }, known(session.series_per_hour) ? fixed(session.series_per_hour, 1) + " tomograms per hour" : "")),
       h("section", { class: "card" }, h("h2", {}, "Last event"), h("div", {}, clock(session.last_time)),
-        h("p", { class: "small muted", style: { "overflow-wrap": "anywhere", margin: ".3rem 0 0" } }, session.last_text),
+        h("p", { class: "small muted clamp", title: session.last_text, style: { margin: ".3rem 0 0" } }, session.last_text),
         known(session.disk_free_GB) ? h("p", { class: "small muted", style: { margin: ".3rem 0 0" } }, size(session.disk_free_GB * 1e9) + " free on the disk") : null)];
   }
   function drawLatest() {
