@@ -26,7 +26,7 @@ class Pending:
     def __str__(self) -> str:
         """The end of a sentence; "" when nothing is to be done."""
         parts = [f"without {some([movie for movie, _ in self.out])}"] if self.out else []
-        parts += [f"with {some(self.back)} again"] if self.back else []
+        parts += [f"with {some(self.back)} put back"] if self.back else []
         return f"to be made again {' and '.join(parts)}" if parts else ""
 
 

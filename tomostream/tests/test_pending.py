@@ -58,7 +58,7 @@ class TestPendingChoices(WithProject):
         self.remade(self.first)
         self.assertNotIn("to be made again", self.status())
         self.decide(TS_01={})
-        self.assertIn(f"to be made again with {self.first} again", self.line("TS_01"))
+        self.assertIn(f"to be made again with {self.first} put back", self.line("TS_01"))
 
     def test_json_tells_movies_and_reasons(self):
         self.decide(TS_01={self.first: "grid bar"})
@@ -93,5 +93,5 @@ class TestPendingChoices(WithProject):
     def test_of_many_tilts_some_are_named(self):
         self.assertEqual(some(list("abc")), "a, b, c")
         self.assertEqual(some(list("abcdef")), "a, b and 4 more tilts")
-        self.assertEqual(str(Pending((("a", "ice"),), ("b",))), "to be made again without a and with b again")
+        self.assertEqual(str(Pending((("a", "ice"),), ("b",))), "to be made again without a and with b put back")
         self.assertEqual(str(Pending()), "")
