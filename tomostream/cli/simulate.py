@@ -122,6 +122,8 @@ def _scene(args: argparse.Namespace) -> Scene:
         return SimulatedScene(plan)
     if args.tilts is None:
         raise ValueError("--replay needs the table of the tilts: --tilts CSV.")
+    if args.series != 1:
+        raise ValueError(f"--series {args.series}: --replay makes one series, that of the stack; leave --series out.")
     return ReplayScene(plan, args.replay, args.tilts, args.dose, args.pixel_size)
 
 

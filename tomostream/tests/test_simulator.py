@@ -641,6 +641,7 @@ class CommandTest(FolderTest):
             (["--seed", "-1"], "The seed cannot be below 0"),
             (["--tilt-axis", "nan"], "The tilt axis has to be a number"),
             (["--replay", "nowhere.mrc"], "--tilts CSV"),
+            (["--replay", "nowhere.mrc", "--tilts", "t.csv", "--series", "2"], "one series"),
         ):
             status, _, err = self.call(str(self.out), *arguments)
             self.assertEqual((status, err.count("\n")), (2, 1))
