@@ -160,7 +160,11 @@ def _check(arguments: Arguments) -> None:
 
 
 def _check_names(arguments: Arguments) -> None:
-    """See that no result would replace an input, or another result."""
+    """See that the inputs are there, and that no result would replace one, or another result."""
+    inputs = {tag: arguments.text(tag) for tag in ("-InMrc", "-AngFile", "-AlnFile") if arguments.given(tag)}
+    for tag, path in inputs.items():
+        if not os.path.exists(path):
+            raise EngineError(f"{tag} {path} does not exist; check the path")
     names = files.OutputFiles.of(arguments.text("-InMrc"), arguments.text("-OutMrc"))
     results = [names.volume, names.proj_xy, names.proj_xz]
     if _aligns(arguments):
@@ -169,13 +173,10 @@ def _check_names(arguments: Arguments) -> None:
     twice = next((name for name in results if whole.count(os.path.abspath(name)) > 1), "")
     if twice:
         raise EngineError(f"two results would be called {twice}; give another name as -OutMrc")
-    source, target = arguments.text("-InMrc"), names.volume
-    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
-        raise EngineError(f"-OutMrc is the input itself: {target}; give another name")
-    for tag in ("-InMrc", "-AngFile", "-AlnFile"):
-        source = arguments.text(tag)
-        there = [name for name in results if os.path.exists(name) and os.path.exists(source)]
-        if any(os.path.samefile(source, name) for name in there):
+    if os.path.exists(names.volume) and os.path.samefile(inputs["-InMrc"], names.volume):
+        raise EngineError(f"-OutMrc is the input itself: {names.volume}; give another name")
+    for source in inputs.values():
+        if any(os.path.samefile(source, name) for name in results if os.path.exists(name)):
             raise EngineError(f"-OutMrc {names.volume}: a result would replace {source}, which is read; give another name")
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the commands `tomostream-motioncor` and `tomostream-aretomo` begin.
+"""Where the commands `tomostream-motioncor` and `tomostream-aretomo` begin and end.
 
-Nothing is imported before Ctrl-C is taken care of: until the program itself handles it (`errors.exit_status`), and after
-that, nothing has been made that would have to be removed, and the process ends at once, without a traceback.
+Nothing is imported before Ctrl-C is taken care of: until the program itself handles it (`errors.exit_status`), nothing
+has been made that would have to be removed, and the process ends at once, without a traceback. When the program is
+through, its results are there or gone, and a signal comes too late to say otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ def motioncor() -> int:
     _end_at_once_on_ctrl_c()
     from tomostream.engine.motioncor import main
 
-    return main()
+    status = main()
+    _ignore_signals()
+    return status
 
 
 def aretomo() -> int:
@@ -23,9 +26,17 @@ def aretomo() -> int:
     _end_at_once_on_ctrl_c()
     from tomostream.engine.aretomo import main
 
-    return main()
+    status = main()
+    _ignore_signals()
+    return status
 
 
 def _end_at_once_on_ctrl_c() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: nohup, or the end of a line by &
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _ignore_signals() -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

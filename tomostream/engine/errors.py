@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -51,7 +52,8 @@ def sentence_of(error: OSError, path: str | os.PathLike[str] = "") -> str:
     return f"{name}: {reason}"
 
 
-_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_PATIENCE = 2.0
+_ENDING = tuple(getattr(signal, name) for name in ("SIGALRM", "SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -73,8 +75,41 @@ def _handled(handler: Callable[[int, FrameType | None], None], signals: tuple[in
             signal.signal(signum, signal.SIG_DFL if former is None else former)
 
 
-def _raise(signum: int, frame: FrameType | None) -> None:
-    raise Terminated(signum)
+class _End:
+    """Raises `Terminated` for the first signal, and again every `_PATIENCE` seconds until the program has ended.
+
+    Signals in between do nothing: people press Ctrl-C more than once, and schedulers send more than one signal, and an
+    exception in the middle of what the first one set off would cut that short. Again, because Python drops an exception
+    that is raised while it is called by compiled code (the compiler, at the first use). `signum` is the first, 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._since = 0.0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.signum and now - self._since < 0.9 * _PATIENCE:
+            return
+        if not self.signum:
+            self.signum = signum
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE)
+        self._since = now
+        raise Terminated(self.signum)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Have the signals while the block runs."""
+        complain = sys.unraisablehook
+        sys.unraisablehook = lambda it: None if isinstance(it.exc_value, Terminated) else complain(it)
+        try:
+            with _handled(self):
+                yield
+        finally:
+            sys.unraisablehook = complain
+            if self.signum and hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 @contextmanager
@@ -103,23 +138,30 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
     int
         What `work` returned; 1 for an expected error; 130 after Ctrl-C; 143 after SIGTERM; 129 after SIGHUP.
     """
+    end = _End()
     try:
-        with _handled(_raise):
+        with end.watching():
             return work()
-    except EngineError as error:
+    except BaseException as error:  # noqa: BLE001 - what is not expected is raised again
+        signum = end.signum or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+        if signum:  # whatever came of it: joining a thread, for one, may fail with an error of its own
+            how = "interrupted" if signum == signal.SIGINT else "terminated"
+            return _complain(program, f"{how}; nothing was left behind", 128 + signum)
+        return _status_of(program, error)
+
+
+def _status_of(program: str, error: BaseException) -> int:
+    """Tell an expected error and return the exit status; any other is raised again."""
+    if isinstance(error, EngineError):
         return _complain(program, str(error), 1)
-    except MemoryError as error:
+    if isinstance(error, MemoryError):
         return _complain(program, f"not enough memory ({error}); close other programs or use a machine with more", 1)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         _to_nowhere(sys.stdout)
         return _complain(program, "nobody reads the lines of progress any more; nothing was left behind", 1)
-    except OSError as error:
+    if isinstance(error, OSError):
         return _complain(program, sentence_of(error), 1)
-    except KeyboardInterrupt:
-        return _complain(program, "interrupted; nothing was left behind", 128 + signal.SIGINT)
-    except Terminated as end:
-        how = "interrupted" if end.signum == signal.SIGINT else "terminated"
-        return _complain(program, f"{how}; nothing was left behind", 128 + end.signum)
+    raise error
 
 
 def _to_nowhere(stream: TextIO) -> None:

@@ -489,6 +489,14 @@ class GivenAlignmentTest(InFolder):
         self.assertGreater(np.abs(weighted - plain).max(), 0.02 * np.abs(plain).max())
         np.testing.assert_allclose(ordered, weighted, atol=1e-6 * np.abs(plain).max())
 
+    def test_after_any_dose_the_weights_are_numbers(self) -> None:
+        kind = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 1, "-Wbp", 1, "-PixSize", 3.0, "-ImgDose", 3, "-AngFile"]
+        rows = files.parse_angles(Path(self.angle_file()).read_text())
+        late = [files.AngleRow(r.tilt_deg, r.order, (r.pre_exposure or 0.0) + 20000) for r in rows]
+        weighted = self.volume("w.mrc", *kind, self.angle_file())
+        np.testing.assert_allclose(self.volume("l.mrc", *kind, self.text("late.tlt", files.format_angles(late))), weighted,
+                                   atol=1e-4 * np.abs(weighted).max())  # fmt: skip
+
     def test_dose_weighting_that_cannot_be_done_is_said(self) -> None:
         path = self.path("out", "v.mrc")
         status, out, _ = self.run_it(
@@ -545,8 +553,8 @@ class RefusalTest(InFolder):
         self.refused("tilt angles are missing", *good)
         self.refused("2 tilt angles, but the stack has 19", *good, "-AngFile", short)
         self.refused("line 1: 'zero' is not numbers", *good, "-AngFile", words)
-        self.refused("nowhere.tlt: no such file", *good, "-AngFile", self.path("nowhere.tlt"))
-        self.refused("nowhere.mrc: no such file", "-InMrc", self.path("nowhere.mrc"), *good[2:], *aln)
+        self.refused("-AngFile .*nowhere.tlt does not exist", *good, "-AngFile", self.path("nowhere.tlt"))
+        self.refused("-InMrc .*nowhere.mrc does not exist", "-InMrc", self.path("nowhere.mrc"), *good[2:], *aln)
         self.refused("is for a stack of 160 x 100 px", *good, "-AlnFile", other)
         self.refused("does not exist", "-InMrc", self.source, "-OutMrc", self.path("no", "v.mrc"), *aln)
         self.refused("is the input itself", "-InMrc", self.source, "-OutMrc", self.source, *aln)
@@ -555,6 +563,38 @@ class RefusalTest(InFolder):
         self.refused("-OutBin must be from 1", *good, "-AlnFile", self.aln, "-OutBin", 0)
         self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
         self.refused("no tilt is left", *good, *aln, "-ReconRange", 70, 80)
+        self.refused("-TiltCor must begin with -1, 0 or 1", *good, "-AngFile", self.angle_file(), "-TiltCor", 7)
+        self.refused("--threads must be from 0 to 1024", *good, *aln, "--threads", 10**6)
+
+    def test_angles_of_no_tilt_series_are_refused_before_any_work(self) -> None:
+        good = ["-InMrc", self.source, "-OutMrc", self.target, "-AngFile"]
+        same = self.text("same.tlt", "0\n" * len(ANGLES))
+        radians = self.text("radians.tlt", "".join(f"{math.radians(angle):.4f}\n" for angle in ANGLES))
+        negative = self.text("negative.tlt", "".join(f"{angle} {i + 1} {i - 3}\n" for i, angle in enumerate(ANGLES)))
+        with mock.patch("tomostream.engine.align.align_series", side_effect=AssertionError("it began to work")):
+            self.refused("span 0 degrees only; give them in degrees", *good, same)
+            self.refused("span 1.8.* degrees only; give them in degrees", *good, radians)
+            self.refused("a dose before a tilt is negative", *good, negative)
+            self.refused("-ReconRange 70 80 holds no tilt of .*, which has -54 to 54", *good, self.angle_file(),
+                         "-ReconRange", 70, 80)  # fmt: skip
+
+    def test_an_angle_file_with_the_mark_of_a_windows_editor_is_read(self) -> None:
+        Path(self.path("bom.tlt")).write_text("".join(f"{angle}\n" for angle in ANGLES), encoding="utf-8-sig")
+        status, out, _ = self.run_it("-InMrc", self.source, "-OutMrc", self.target, "-AngFile", self.path("bom.tlt"), "-Align", 0,
+                                     "-VolZ", 40, "-OutBin", 4)  # fmt: skip
+        self.assertEqual(status, 0, out)
+
+    def test_no_result_replaces_what_is_read_or_another_result(self) -> None:
+        angles = self.angle_file()
+        self.refused("would replace .*TS_1.tlt, which is read", "-InMrc", self.source, "-OutMrc", angles, "-AngFile", angles)
+        self.refused("two results would be called .*TS_1.aln", "-InMrc", self.source, "-OutMrc", self.path("out", "TS_1.aln"),
+                     "-AngFile", angles)  # fmt: skip
+        self.assertEqual(len(Path(angles).read_text().splitlines()), len(ANGLES))
+
+    def test_images_of_too_little_specimen_are_refused(self) -> None:
+        good = ["-InMrc", self.source, "-OutMrc", self.target, "-AngFile", self.angle_file(), "-TiltAxis", 84.7]
+        self.refused("show 128 x 160 A of the specimen at 1 A/px, but 320 A are needed", *good, "-PixSize", 1)
+        self.refused("a pixel of 3000 A is not that of a tilt series", *good, "-PixSize", 3000)
 
     def test_broken_stacks_are_refused(self) -> None:
         images, _ = series()
@@ -563,6 +603,8 @@ class RefusalTest(InFolder):
         broken[7, 3, 3] = np.nan
         bad = write_mrc(self.path("nan.mrc"), broken)
         self.refused("section 8 of 19 holds values that are not finite", "-InMrc", bad, "-OutMrc", self.target, *aln)
+        huge = write_mrc(self.path("huge.mrc"), images * 1e30)
+        self.refused("section 1 of 19 holds values beyond", "-InMrc", huge, "-OutMrc", self.target, *aln)
         flat = write_mrc(self.path("flat.mrc"), np.ones_like(images))
         self.refused("no tilt is left .*blank", "-InMrc", flat, "-OutMrc", self.target, *aln)
         cut = write_mrc(self.path("cut.mrc"), images)

@@ -8,13 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
+from pathlib import Path
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tomostream.engine import limits
 from tomostream.engine.commandline import Flag, Use, flags, help_text, parse, thread_count
-from tomostream.engine.errors import EngineError, exit_status, sentence_of
+from tomostream.engine.errors import EngineError, Terminated, exit_status, sentence_of
 
 KNOWN = flags(
     Flag("-InMrc", help="input"),
@@ -98,6 +102,17 @@ class TestParse(unittest.TestCase):
         self.assertEqual(thread_count(parse(["--threads=5"], KNOWN)), 5)
         self.assertGreaterEqual(thread_count(parse([], KNOWN)), 1)
 
+    def test_a_number_of_threads_that_is_asked_for_wins_over_affinity(self):
+        with mock.patch("os.sched_getaffinity", return_value={0}, create=True):
+            self.assertEqual(thread_count(parse(["--threads", "6"], KNOWN)), 6)
+            self.assertEqual(thread_count(parse([], KNOWN)), 1)
+        with self.assertRaisesRegex(EngineError, "--threads must be from 0 to 1024"):
+            parse(["--threads", "100000"], KNOWN)
+
+    def test_a_file_name_that_looks_like_an_option_is_explained(self):
+        with self.assertRaisesRegex(EngineError, "-InMrc needs 1 value, got 0; .* given as ./-name"):
+            parse(["-InMrc", "-a.mrc"], KNOWN)
+
     def test_help_names_every_option_with_unit_and_default(self):
         text = help_text("intro", KNOWN)
         for flag in KNOWN.values():
@@ -109,6 +124,51 @@ class TestParse(unittest.TestCase):
     def test_any_numbers_come_back_as_they_were_written(self, numbers):
         arguments = parse(["-TiltAxis", *map(repr, numbers)], KNOWN)
         self.assertEqual(arguments.numbers("-TiltAxis")[: len(numbers)], tuple(numbers))
+
+
+class TestLimits(unittest.TestCase):
+    """Processors and memory are those of the container, where there is one."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        affinity = mock.patch("os.sched_getaffinity", return_value=set(range(16)), create=True)
+        affinity.start()
+        self.addCleanup(affinity.stop)
+
+    def tree(self, groups, **bounds):
+        """The kernel's files: the groups of the process, and bounds by path below the tree, `__` for a slash."""
+        (self.folder / "groups").write_text(groups)
+        for name, value in bounds.items():
+            path = self.folder / name.replace("__", "/").replace("_DOT_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(value)
+        return str(self.folder / "groups"), str(self.folder)
+
+    def test_without_bounds_the_affinity_counts(self):
+        self.assertEqual(limits.cpus(*self.tree("0::/\n", cpu_DOT_max="max 100000\n")), 16)
+        self.assertEqual(limits.cpus("/nowhere/at/all", "/nowhere"), 16)
+
+    def test_a_quota_of_version_2_counts_wherever_it_is_above_the_process(self):
+        where = self.tree("0::/slurm/job/step\n", slurm__job__cpu_DOT_max="250000 100000\n",
+                          slurm__cpu_DOT_max="800000 100000\n", slurm__job__step__cpu_DOT_max="max 100000\n")  # fmt: skip
+        self.assertEqual(limits.cpus(*where), 3)
+
+    def test_a_quota_of_version_1_counts(self):
+        where = self.tree("4:cpu,cpuacct:/docker/a\n2:memory:/docker/a\n", cpu__docker__a__cpu_DOT_cfs_quota_us="150000\n",
+                          cpu__docker__a__cpu_DOT_cfs_period_us="100000\n", cpu__cpu_DOT_cfs_quota_us="-1\n",
+                          cpu__cpu_DOT_cfs_period_us="100000\n")  # fmt: skip
+        self.assertEqual(limits.cpus(*where), 2)
+
+    def test_free_memory_is_that_of_the_group_where_it_is_less(self):
+        where = self.tree("0::/job\n", job__memory_DOT_max="3000000\n", job__memory_DOT_current="2500000\n",
+                          job__memory_DOT_stat="anon 1500000\ninactive_file 1000000\n")  # fmt: skip
+        self.assertEqual(limits.free_memory(*where), 1500000)
+        where = self.tree("2:memory:/job\n", memory__job__memory_DOT_limit_in_bytes="3000000\n",
+                          memory__job__memory_DOT_usage_in_bytes="2500000\n")  # fmt: skip
+        self.assertEqual(limits.free_memory(*where), 500000)
+        self.assertGreater(limits.free_memory(*self.tree("0::/job\n", job__memory_DOT_max="max\n")), 3000000)
 
 
 class TestErrors(unittest.TestCase):
@@ -140,6 +200,57 @@ class TestErrors(unittest.TestCase):
         self.assertEqual(status_and_line(lambda: work(signal.SIGTERM))[0], 143)
         self.assertEqual(cleaned, [signal.SIGINT, signal.SIGTERM])
 
+    def test_more_signals_do_not_cut_short_what_the_first_one_set_off(self):
+        cleaned = []
+
+        def work():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    os.kill(os.getpid(), number)
+                cleaned.append(True)
+
+        self.assertEqual(status_and_line(work), (143, "prog: error: terminated; nothing was left behind\n"))
+        self.assertEqual(cleaned, [True])
+
+    def test_a_signal_that_was_lost_in_compiled_code_comes_again(self):
+        def work():
+            with contextlib.suppress(Terminated):  # as Python does, after it has printed it, in a callback
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            while True:
+                signal.pause()
+
+        with mock.patch("tomostream.engine.errors._PATIENCE", 0.05):
+            self.assertEqual(status_and_line(work)[0], 143)
+        self.assertEqual(signal.getitimer(signal.ITIMER_REAL), (0.0, 0.0))
+
+    def test_an_error_that_a_signal_led_to_is_not_shown(self):
+        def work():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.pause()
+            finally:
+                raise RuntimeError("release unlocked lock")
+
+        self.assertEqual(status_and_line(work), (130, "prog: error: interrupted; nothing was left behind\n"))
+
+    def test_signals_that_are_ignored_stay_so(self):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        self.assertEqual(status_and_line(lambda: os.kill(os.getpid(), signal.SIGHUP) or 0), (0, ""))
+
+    def test_a_reader_that_went_away_ends_the_program_in_a_sentence(self):
+        def work():
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            status, said = status_and_line(work)
+        self.assertEqual((status, said.count("\n")), (1, 1))
+        self.assertIn("nobody reads", said)
+
     def test_the_handler_of_sigterm_is_put_back(self):
         before = signal.getsignal(signal.SIGTERM)
         status_and_line(lambda: 0)
@@ -152,6 +263,20 @@ class TestErrors(unittest.TestCase):
 
 class TestStartUp(unittest.TestCase):
     """Help does not wait for what the work needs."""
+
+    def test_ctrl_c_before_the_program_is_loaded_and_after_its_end_shows_no_traceback(self):
+        before = "import os, signal; from tomostream.engine import entry; entry._end_at_once_on_ctrl_c(); "
+        late = "import os, sys; sys.argv = ['p', '--version']; from tomostream.engine import entry; status = entry.motioncor(); "
+        kill = "os.kill(os.getpid(), 2); "
+        for code, status in ((f"{before}{kill}", -2), (f"{late}{kill} sys.exit(status)", 0)):
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
+            self.assertEqual((done.returncode, done.stderr), (status, ""))
+
+    def test_where_the_commands_begin_nothing_else_of_ours_is_imported(self):
+        code = "import sys, tomostream.engine.entry; print(*sorted(n for n in sys.modules if n.startswith('tomostream')))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout.split(), ["tomostream", "tomostream.engine", "tomostream.engine.entry"])
 
     def test_help_imports_no_numerical_library(self):
         code = (

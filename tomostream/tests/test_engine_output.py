@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Results are complete under their name, or not there; and the place for compiled code is the user's."""
 
+import contextlib
+import errno
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,6 +92,66 @@ class TestOutputs(unittest.TestCase):
             with self.assertRaisesRegex(EngineError, "a.mrc: permission denied"), Outputs() as outputs:
                 outputs.reserve(self.folder / "a.mrc")
 
+    def test_a_signal_while_the_files_get_their_names_comes_too_late(self):
+        rename = os.replace
+
+        def interrupted(source, target):
+            os.kill(os.getpid(), signal.SIGINT)
+            rename(source, target)
+
+        with mock.patch("os.replace", interrupted), Outputs() as outputs:
+            for name in ("a.txt", "b.txt", "c.txt"):
+                outputs.text(self.folder / name, name)
+        self.assertEqual(self.listing(), ["a.txt", "b.txt", "c.txt"])
+
+    def test_signals_while_files_are_removed_leave_none(self):
+        remove = os.unlink
+
+        def interrupted(path):
+            os.kill(os.getpid(), signal.SIGINT)
+            remove(path)
+
+        with mock.patch("os.unlink", interrupted), self.assertRaises(ValueError), Outputs() as outputs:
+            for name in ("a.txt", "b.txt", "c.txt"):
+                outputs.reserve(self.folder / name)
+            raise ValueError
+        self.assertEqual(self.listing(), [])
+
+    def test_an_interruption_at_the_moment_a_file_is_made_leaves_nothing(self):
+        make = os.open
+
+        def interrupted(*arguments):
+            os.close(make(*arguments))
+            raise KeyboardInterrupt
+
+        with self.assertRaises(KeyboardInterrupt), Outputs() as outputs, mock.patch("os.open", interrupted):
+            outputs.reserve(self.folder / "a.txt")
+        self.assertEqual(self.listing(), [])
+
+    def test_a_folder_for_results_stays_with_them_or_goes_with_them(self):
+        for fails in (True, False):
+            with contextlib.suppress(ValueError), Outputs() as outputs:
+                outputs.folder(self.folder / "made")
+                outputs.text(self.folder / "made" / "a.txt", "a")
+                if fails:
+                    raise ValueError
+            self.assertEqual(self.listing(), [] if fails else ["made"])
+        with self.assertRaises(ValueError), Outputs() as outputs:
+            outputs.folder(self.folder / "made")
+            raise ValueError
+        self.assertEqual(self.listing(), ["made"])
+
+    def test_a_name_as_long_as_a_file_system_takes_can_be_written(self):
+        name = "\N{SNOWMAN}" * 83 + ".txt"
+        with Outputs() as outputs:
+            outputs.text(self.folder / name, "a")
+        self.assertEqual(self.listing(), [name])
+
+    def test_a_file_in_the_place_of_the_folder_is_said(self):
+        (self.folder / "a").write_text("")
+        with self.assertRaisesRegex(EngineError, "a is a file, not a folder"), Outputs() as outputs:
+            outputs.reserve(self.folder / "a" / "b.mrc")
+
     def test_a_full_disk_leaves_nothing_behind(self):
         """A limit on the size of files stands for the end of the disk; it can only be lifted by ending the process."""
         code = f"""
@@ -121,6 +185,33 @@ class TestNumbaCache(unittest.TestCase):
                 os.environ["XDG_CACHE_HOME"] = folder
                 self.assertEqual(numba_cache.prepare(), str(Path(folder, "tomostream", "numba", numba_cache.version())))
                 self.assertEqual(os.environ["NUMBA_CACHE_DIR"], str(Path(folder, "tomostream", "numba", numba_cache.version())))
+
+    def test_every_version_of_the_loops_has_a_folder_of_its_own(self):
+        engine = Path(numba_cache.__file__).parent
+        compiled = {str(path.relative_to(engine)) for path in engine.rglob("*.py") if "import numba" in path.read_text()}
+        self.assertEqual(compiled - {"numba_cache.py"}, set(numba_cache.COMPILED))
+        before = numba_cache.version()
+        read = Path.read_bytes
+        with mock.patch.object(Path, "read_bytes", lambda path: read(path) + b"#"):
+            self.assertNotEqual(numba_cache.version(), before)
+
+    def test_a_home_that_is_full_is_not_used_but_compiled_code_in_it_is(self):
+        def full(size):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        with tempfile.TemporaryDirectory() as folder, mock.patch("tempfile.TemporaryFile") as file:
+            file.return_value.__enter__.return_value.write = full
+            self.assertFalse(numba_cache._usable(Path(folder)))
+            (Path(folder) / "kernels.nbi").write_bytes(b".")
+            self.assertTrue(numba_cache._usable(Path(folder)))
+
+    def test_files_that_a_crash_cut_short_are_removed(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"NUMBA_CACHE_DIR": folder}):
+            for name, data in (("whole.nbi", pickle.dumps(1)), ("empty.nbc", b""), ("cut.nbi", pickle.dumps("x" * 99)[:50])):
+                (Path(folder) / name).write_bytes(data)
+            with mock.patch.dict(sys.modules, {"numba": None}):
+                numba_cache.prepare()
+            self.assertEqual(os.listdir(folder), ["whole.nbi"])
 
     def test_a_folder_that_others_may_write_is_not_trusted(self):
         with tempfile.TemporaryDirectory() as folder:

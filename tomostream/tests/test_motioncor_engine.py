@@ -181,6 +181,19 @@ class TestMotion(EngineTest):
         self.assertEqual(self.shifts()[0].tolist(), [0.0, 0.0])
         self.assert_shifts(DRIFT, 0)
 
+    def test_the_reference_frame_is_counted_in_the_file(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Throw", 1, "-FmRef", 3, log=True)
+        np.testing.assert_array_equal(self.shifts()[1], 0)
+
+    def test_groups_are_never_fewer_than_three(self):
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Group", 100, log=True)
+        self.assertLess(np.abs(self.shifts() + DRIFT - DRIFT[3]).max(), 1.5)
+
+    def test_frames_of_single_bits(self):
+        drift = np.array([(-3.0, 2.0), (0.0, 0.0), (2.0, -1.0)])
+        self.result("-InTiff", self.tiff(drifting(drift) > 8, compression=None), log=True)
+        self.assertLess(np.abs(self.shifts() + drift - drift[1]).max(), 0.3)
+
     def test_a_drift_of_a_hundred_pixels_is_found(self):
         drift = np.stack([np.linspace(0, 90, 7), np.linspace(0, -45, 7)], axis=1)
         self.result("-InTiff", self.tiff(drifting(drift, flux=4.0, size=512)), log=True)
@@ -681,6 +694,14 @@ class TestSums(EngineTest):
             np.testing.assert_allclose(self.image(name), expected, atol=2e-2)
         np.testing.assert_allclose(self.image("out.mrc"), 5.0 * frame, atol=1e-3)
 
+    def test_after_any_dose_the_weights_are_numbers(self):
+        """All weights become 0 in single precision; their ratios, of which the sum is made, do not."""
+        path = self.tiff(drifting([(0, 0)] * 3, flux=50))
+        self.result("-InTiff", path, "-PixSize", 2.0, "-FmDose", 1.0, "-InitDose", 5000)
+        late = self.image("out_DW.mrc")
+        self.result("-InTiff", path, "-PixSize", 2.0, "-FmDose", 1.0)
+        np.testing.assert_allclose(late, self.image("out_DW.mrc"), atol=1e-2)
+
     def test_without_dose_no_weighted_sum_is_written(self):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), "-PixSize", 2.0)
         self.assertFalse((self.folder / "out_DW.mrc").exists())
@@ -846,6 +867,56 @@ class TestBadInput(EngineTest):
     def test_a_broken_integration_file(self):
         Path(self.path("int.txt")).write_text("eight 4 0.1\n")
         self.refused("-InTiff", self.tiff(drifting(DRIFT)), "-FmIntFile", self.path("int.txt"), reason="line 1: 'eight")
+
+    def test_frames_too_small_to_work_on(self):
+        for rows, columns in ((1, 1), (4, 4), (1, 256)):
+            path = self.tiff(drifting(DRIFT)[:, :rows, :columns])
+            self.refused("-InTiff", path, reason=f"{columns} x {rows} pixels are too few")
+        self.refused("-InTiff", self.tiff(drifting(DRIFT)), "-Crop", 1, 1, reason="-Crop 1 1 is too small")
+
+    def test_halves_of_a_single_frame(self):
+        self.refused("-InTiff", self.tiff(drifting(DRIFT[:1])), "-SplitSum", 1, reason="-SplitSum 1 needs two frames or more")
+
+    def test_values_that_no_camera_counts(self):
+        self.refused("-InTiff", self.tiff(drifting(DRIFT).astype("f4") * 1e30), reason="frame 1 holds values beyond 1e")
+        self.refused("-InTiff", self.tiff(drifting(DRIFT).astype("c8"), compression=None), reason="pixels of type complex64")
+
+    def test_binning_below_1_and_a_range_that_ends_before_it_begins(self):
+        path = self.tiff(drifting(DRIFT))
+        self.refused("-InTiff", path, "-FtBin", 0.5, reason="-FtBin must be from 1 to 64, got 0.5")
+        self.refused("-InTiff", path, "-SumRange", 5, 3, reason="-SumRange 5 3 begins after its end")
+
+    def test_a_reference_frame_that_is_not_there(self):
+        path = self.tiff(drifting(DRIFT))
+        self.refused("-InTiff", path, "-FmRef", 7, reason="-FmRef 7 is none of the frames, 1 to 6")
+        self.refused("-InTiff", path, "-Throw", 2, "-FmRef", 2, reason="-FmRef 2 is none of the frames, 3 to 6")
+
+    def test_defects_that_are_none(self):
+        path = self.tiff(drifting(DRIFT))
+        for line, reason in (("inf 1 2 3", "is not 'x y"), ("5 5 -3 2", "a defect of -3 x 2"), ("900 9 3 3", "outside of the")):
+            Path(self.path("defects.txt")).write_text(line)
+            self.refused("-InTiff", path, "-DefectFile", self.path("defects.txt"), reason=f"line 1: .*{reason}")
+
+    def test_a_dose_that_is_not_a_number(self):
+        for dose in ("nan", "inf"):
+            Path(self.path("int.txt")).write_text(f"6 1 {dose}\n")
+            self.refused("-InTiff", self.tiff(drifting(DRIFT)), "-FmIntFile", self.path("int.txt"), reason="line 1: '6 1")
+
+    def test_a_folder_for_a_gain(self):
+        self.refused("-InTiff", self.tiff(drifting(DRIFT)), "-Gain", self.folder, reason="-Gain .* is a folder")
+
+    def test_what_will_be_missing_is_said(self):
+        path = self.tiff(drifting(DRIFT))
+        Path(self.path("int.txt")).write_text("100 1 0.5\n")
+        for words, warning in (
+            (["-FmDose", 1], "no dose-weighted sum is made: -PixSize is not given"),
+            (["-FmDose", 1, "-PixSize", 1, "-kV", 20], "no dose-weighted sum is made: -kV 20"),
+            (["-FmDose", 1, "-PixSize", 1, "-SumRange", 50, 100], "no frames end within it \\(at 1 to 6 e/A2\\)"),
+            (["-FmIntFile", self.path("int.txt"), "-PixSize", 1], "is for 100 frames, .* has 6"),
+            (["-Group", 4], "fewer than three groups of 6 frames"),
+        ):
+            self.result("-InTiff", path, *words)
+            self.assertRegex(self.said, f"^tomostream-motioncor: warning: .*{warning}.*\n$")
 
     def test_interruption_and_termination_leave_nothing(self):
         path = self.tiff(drifting(DRIFT))
