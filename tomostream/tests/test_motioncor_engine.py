@@ -843,6 +843,17 @@ class TestBadInput(EngineTest):
                     self.assertFalse(os.path.exists(self.path("out.mrc")))
                 Path(self.path("out.mrc")).unlink(missing_ok=True)
 
+    def test_a_file_that_becomes_shorter_while_it_is_read(self):
+        path = self.mrc(drifting(DRIFT).astype("i2"), "movie.mrc")
+        measure = align.measure
+
+        def truncated(*arguments):
+            os.truncate(path, 300_000)
+            return measure(*arguments)
+
+        with mock.patch.object(align, "measure", truncated), mock.patch("tomostream.engine.frames.store._CACHE_SHARE", 0.0):
+            self.refused("-InMrc", path, reason="movie.mrc became shorter while it was read")
+
     def test_a_file_of_another_kind(self):
         Path(self.path("text.mrc")).write_text("This is not a movie. " * 100)
         self.refused("-InMrc", self.path("text.mrc"), reason="not an MRC file")

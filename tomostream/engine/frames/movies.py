@@ -94,7 +94,7 @@ class MrcMovie:
         return np.asarray(section, dtype=section.dtype.newbyteorder("="))
 
     def close(self) -> None:
-        """Nothing to close: the file is mapped."""
+        """Nothing to close: the file is opened for each frame."""
 
 
 class TiffMovie:

@@ -19,20 +19,31 @@ _FOUR_BIT = 16
 
 @dataclass(frozen=True)
 class MrcStack:
-    """An MRC file, mapped: its sections are read when they are asked for.
+    """An MRC file; its sections are read when they are asked for.
+
+    Not mapped: where a mapped file becomes shorter, or a network drive fails, the process would be ended without a word.
 
     `shape` is (sections, rows, columns); `packed` says that two pixels of 4 bits share a byte, the left one in the low
-    half. `data` is the mapping, (sections, rows, bytes or pixels of a row).
+    half; `kind` is the type of the pixels (or pairs), `offset` where they begin.
     """
 
     path: str
     shape: tuple[int, int, int]
     packed: bool
-    data: NDArray
+    kind: np.dtype
+    offset: int
 
     def section(self, index: int) -> NDArray:
-        """Section `index` as (rows, columns); read-only unless it had to be unpacked."""
-        raw = self.data[index]
+        """Section `index` as (rows, columns)."""
+        stored = (self.shape[2] + 1) // 2 if self.packed else self.shape[2]
+        count = self.shape[1] * stored
+        try:
+            raw = np.fromfile(self.path, self.kind, count, offset=self.offset + index * count * self.kind.itemsize)
+        except OSError as error:
+            raise EngineError(f"{sentence_of(error, self.path)}; check the path") from error
+        if raw.size < count:
+            raise EngineError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
+        raw = raw.reshape(self.shape[1], stored)
         return _unpacked(raw, self.shape[2]) if self.packed else raw
 
 
@@ -45,7 +56,7 @@ def _unpacked(packed: NDArray, columns: int) -> NDArray[np.uint8]:
 
 
 def open_mrc(path: str) -> MrcStack:
-    """Map an MRC file.
+    """Open an MRC file.
 
     Raises
     ------
@@ -70,8 +81,7 @@ def open_mrc(path: str) -> MrcStack:
     need = offset + sections * rows * stored * dtype.itemsize
     if size < need:
         raise EngineError(f"{path} is truncated: it has {size} bytes of {need}; wait for the copy to finish")
-    data = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(sections, rows, stored))
-    return MrcStack(path, (sections, rows, columns), packed, data)
+    return MrcStack(path, (sections, rows, columns), packed, dtype, offset)
 
 
 def _byte_order(header: bytes, path: str) -> tuple[str, NDArray]:

@@ -72,7 +72,7 @@ class FrameStore:
     def _patched(self, frame: NDArray) -> NDArray:
         if self._bad is None:
             return frame
-        if not frame.flags.writeable or isinstance(frame, np.memmap):
+        if not frame.flags.writeable:
             frame = np.array(frame)
         flat = frame.reshape(-1)
         flat[self._bad[0]] = flat[self._bad[1]]
