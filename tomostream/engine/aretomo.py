@@ -230,8 +230,15 @@ def _check_angles(arguments: Arguments, angles: tuple[files.AngleRow, ...] | Non
             f"-ReconRange {low:g} {high:g} holds no tilt of {source}, which has {min(tilts):g} to {max(tilts):g} degrees")
 
 
+def _result_bytes(arguments: Arguments, data: Input) -> int:
+    """How large the tomogram or the aligned stack will be."""
+    binning, depth = arguments.number("-OutBin"), arguments.integer("-VolZ")
+    ny, nx = (int(side / binning) for side in data.stack.shape)
+    return 4 * ny * nx * (int(depth / binning) if depth else data.stack.sections)
+
+
 def _run(arguments: Arguments, log: Log) -> None:
-    from tomostream.engine.output import Outputs
+    from tomostream.engine.output import Outputs, check_room
 
     data = _read_input(arguments)
     names = files.OutputFiles.of(data.stack.path, arguments.text("-OutMrc"))
@@ -239,6 +246,7 @@ def _run(arguments: Arguments, log: Log) -> None:
     log.say(f"{data.stack.path}: {data.stack.sections} sections of {nx} x {ny} px, {data.pixel_size_A:.4g} A/px")
     with Outputs() as outputs:
         outputs.reserve(names.volume)
+        check_room(names.volume, _result_bytes(arguments, data))
         if _aligns(arguments):
             outputs.reserve(names.aln)
         solution = _solve(arguments, data, log)

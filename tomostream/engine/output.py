@@ -193,6 +193,20 @@ class Outputs:
         self._folders.clear()
 
 
+def check_room(path: str | os.PathLike[str], size: int) -> None:
+    """Raise `EngineError` if the disk of `path` has fewer than `size` bytes free, as far as it tells."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        disk = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return
+    free = disk.f_bavail * disk.f_frsize
+    if free < size:
+        raise EngineError(
+            f"{os.fspath(path)} needs {size / 2**30:.2f} GiB and {folder} has {free / 2**30:.2f} GiB free; free some space, or "
+            "choose another folder or a smaller volume")
+
+
 def _shortened(name: str) -> str:
     """So much of a name that the temporary one is not too long for a file system (255 bytes)."""
     return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")

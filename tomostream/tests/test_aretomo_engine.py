@@ -613,6 +613,13 @@ class RefusalTest(InFolder):
         nameless = write_mrc(self.path("nopix.mrc"), images, 0.0)
         self.refused("give -PixSize", "-InMrc", nameless, "-OutMrc", self.target, "-AngFile", self.angle_file())
 
+    def test_a_volume_that_the_disk_cannot_hold_is_refused_before_the_alignment(self) -> None:
+        disk = mock.Mock(f_bavail=10, f_frsize=4096)
+        with mock.patch("os.statvfs", return_value=disk), mock.patch("tomostream.engine.aretomo._solve") as work:
+            self.refused("v.mrc needs 0.00 GiB and .* has 0.00 GiB free", "-InMrc", self.source, "-OutMrc", self.target,
+                         "-AngFile", self.angle_file(), "-VolZ", 40, "-OutBin", 2)  # fmt: skip
+        work.assert_not_called()
+
     def test_a_full_disk_is_told_before_the_work(self) -> None:
         no_room = OSError(28, "No space left on device")
         with mock.patch("os.posix_fallocate", side_effect=no_room):

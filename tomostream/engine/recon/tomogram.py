@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From a stack and where its tilts go to files: the tomogram with its two projections, or the aligned stack.
 
-Memory: the aligned images at the output's binning (beyond 2 GB they are kept in a temporary file beside the output),
+Memory: the aligned images at the output's binning (beyond 2 GB, or half of what is free, in a temporary file beside it),
 one raw image at a time with its Fourier transforms, and about 250 MB of buffers; never the volume.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream import __version__
+from tomostream.engine import limits
 from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
@@ -29,6 +30,8 @@ Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]
 LABEL = f"tomostream-aretomo {__version__}"
 _IN_MEMORY = 2 << 30
+# of the memory that is free
+_SHARE = 0.5
 # an image whose mean is below this many of its standard deviations has no counts to be relative to
 _LEAST_MEAN = 0.25
 
@@ -86,7 +89,7 @@ def dose_weights(
 @contextmanager
 def _room(shape: tuple[int, int, int], folder: str) -> Iterator[Floats]:
     """Room for the aligned images: in memory, or, where they are many, in an unnamed file in `folder`."""
-    if 4 * math.prod(shape) <= _IN_MEMORY:
+    if 4 * math.prod(shape) <= min(_IN_MEMORY, _SHARE * limits.free_memory()):
         yield np.empty(shape, np.float32)
         return
     with tempfile.TemporaryFile(dir=folder or ".") as handle:
