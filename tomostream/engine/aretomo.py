@@ -6,6 +6,7 @@ This module reads the command line, says what will be done and in which order; `
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from tomostream.engine.errors import EngineError, exit_status
 from tomostream.programs import aretomo as files
 
 if TYPE_CHECKING:
+    from tomostream.engine.align import Alignment, AlignOptions
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
@@ -56,6 +58,8 @@ KNOWN = flags(
          "the offset, where it is known"),
     Flag("-DarkTol", float, default=(0.7,), low=0, high=1, group=ALI,
          help="tilts whose mean is below this share of what is expected are dark and left out"),
+    Flag("-Patch", int, (2, 2), (0, 0), low=0, high=100, group=ALI, help="patches along x and y in which local motion is "
+         "measured after the global alignment; it is applied where it stands out of the noise. 0 0: global alignment only"),
     Flag("-VolZ", int, default=(1200,), low=0, high=30000, group=REC, unit="px of the input",
          help="thickness of the tomogram; 0: write the aligned stack"),
     Flag("-OutBin", float, default=(1.0,), low=1, high=64, group=REC, help="binning by Fourier cropping"),
@@ -75,7 +79,6 @@ KNOWN = flags(
     Flag("-ImgDose", float, default=(0.0,), low=0, group=CTF, unit="e/A2",
          help="dose of a tilt: weights the tilts by the dose before them, of the angle file, else by its order"),
     Flag("-CropVol", int, (2, 2), (0, 0), low=0, group=OUT, help="not supported: anything but 0 0 is refused"),
-    Flag("-Patch", int, (2, 2), (0, 0), use=Use.WARNED, note="only the global alignment is done; it is not made worse"),
     Flag("-RoiFile", str, use=Use.WARNED, note="the alignment uses the whole field"),
     Flag("-Roi", float, (2, 2), use=Use.WARNED, note="the alignment uses the whole field"),
     Flag("-TiltScheme", float, (3, 3), use=Use.WARNED, note="give the order in column 2 of the angle file"),
@@ -138,6 +141,9 @@ def _main(argv: Sequence[str]) -> int:
     for warning in arguments.warnings:
         log.say(f"warning: {warning}")
     _check(arguments)
+    if not _aligns(arguments) and math.prod(arguments.integers("-Patch")) > 1:
+        whose = "those of the alignment file" if arguments.given("-AlnFile") else "not measured without an alignment"
+        log.say("warning: -Patch {} {} is not used: the local shifts are {}".format(*arguments.integers("-Patch"), whose))
     _use_threads(thread_count(arguments))
     _run(arguments, log)
     return 0
@@ -276,7 +282,8 @@ def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
     if arguments.given("-AlnFile"):
         path = arguments.text("-AlnFile")
         solution = solutions.of_aln(path, data.stack)
-        log.say(f"alignment of {len(solution.used)} tilts from {path}")
+        local = ", with local shifts" if any(tilt.placement.local is not None for tilt in solution.used) else ""
+        log.say(f"alignment of {len(solution.used)} tilts from {path}{local}")
         return solution
     if data.angles is None:
         raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last")
@@ -318,7 +325,7 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
         )
     except AlignmentError as error:
         raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
-    solution = solutions.of_alignment(alignment, mode > 0, offset)
+    solution = _locally(arguments, data, alignment, options, solutions.of_alignment(alignment, mode > 0, offset), log)
     if arguments.given("-AlignZ"):
         given_A = arguments.integer("-AlignZ") * data.pixel_size_A
         log.say(f"-AlignZ ({given_A:.0f} A) is not used: the thickness was measured as {alignment.thickness_A:.0f} A")
@@ -328,6 +335,23 @@ def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...]
         f"quality {alignment.quality:.2f} ({alignment.quality_note})"
     )
     return solution
+
+
+def _locally(
+    arguments: Arguments, data: Input, alignment: Alignment, options: AlignOptions, solution: Solution, log: Log
+) -> Solution:
+    """With the local motion in the patches that were asked for, where there is any."""
+    across, down = arguments.integers("-Patch")
+    if across * down < 2:
+        return solution
+    from tomostream.engine.align.local import local_motion
+    from tomostream.engine.recon.solution import with_local
+
+    orders = [row.order for row in data.angles or () if row.order is not None]
+    known = orders if len(orders) == data.stack.sections else None
+    motion = local_motion(data.stack.data, alignment, options, (across, down), log.say, known)
+    log.say(motion.note)
+    return with_local(solution, motion, data.stack.shape)
 
 
 def _in_range(arguments: Arguments, stack: TiltStack, solution: Solution, log: Log) -> Solution:

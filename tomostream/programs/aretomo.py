@@ -603,6 +603,17 @@ class TiltQuality:
 
 
 @dataclass(frozen=True)
+class LocalQuality:
+    """Local motion, where it was asked for: with how many `patches` (along x, y) it was measured, its RMS in raw px, whether it
+    is in the alignment (no: it does not stand out of the noise), and that in words."""
+
+    patches: tuple[int, int]
+    rms_px: float
+    applied: bool
+    note: str
+
+
+@dataclass(frozen=True)
 class Quality:
     """What is known of an alignment beyond AreTomo2's own files. None = not known.
 
@@ -619,11 +630,12 @@ class Quality:
     ctf_note: str = ""
     program: str = ""
     defocus_hand: int | None = None
+    local: LocalQuality | None = None
 
 
 def format_quality(quality: Quality) -> str:
     """`<In>_quality.json`: valid JSON; what is not known (or not finite) is null."""
-    document = {
+    document: dict[str, Any] = {
         "program": quality.program,
         "tilt_axis_deg": _finite(quality.tilt_axis_deg),
         "tilt_offset_deg": _finite(quality.tilt_offset_deg),
@@ -644,6 +656,10 @@ def format_quality(quality: Quality) -> str:
             for t in quality.tilts
         ],
     }
+    if quality.local is not None:
+        local = quality.local
+        document["local"] = {
+            "patches": list(local.patches), "rms_px": _finite(local.rms_px), "applied": local.applied, "note": local.note}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -666,6 +682,10 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
             )
             for t in document.get("tilts", [])
         )
+        local = document.get("local")
+        if local is not None:
+            across, down = local["patches"]
+            local = LocalQuality((int(across), int(down)), float(local["rms_px"]), bool(local["applied"]), str(local["note"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AlnError(f"{source} is not a quality file: {error}") from None
     return Quality(
@@ -678,4 +698,5 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         ctf_note=str(document.get("ctf_note", "")),
         program=str(document.get("program", "")),
         defocus_hand=document.get("defocus_hand"),
+        local=local,
     )

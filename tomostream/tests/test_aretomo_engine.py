@@ -183,11 +183,10 @@ class AlignmentFlagsTest(InFolder):
     def test_a_given_thickness_is_told_beside_the_measured_one(self) -> None:
         self.assertIn("-AlignZ (960 A) is not used: the thickness was measured as 480 A", self.asked("-AlignZ", 80)[2])
 
-    def test_regions_and_patches_are_refused_in_words(self) -> None:
-        out = self.asked("-Roi", 10, 10, "-RoiFile", "points.txt", "-Patch", 4, 4)[2]
+    def test_regions_are_refused_in_words(self) -> None:
+        out = self.asked("-Roi", 10, 10, "-RoiFile", "points.txt")[2]
         self.assertIn("warning: -Roi 10 10 is ignored", out)
         self.assertIn("warning: -RoiFile points.txt is ignored", out)
-        self.assertIn("warning: -Patch 4 4 is ignored", out)
 
 
 class AlignedRunTest(InFolder):
@@ -518,12 +517,12 @@ class GivenAlignmentTest(InFolder):
         self.assertIn("section 4 is not used: blank", out)
         self.assertIn("section 1 is not used: outside -ReconRange", out)
 
-    def test_patches_are_refused_in_words_not_silently(self) -> None:
+    def test_patches_are_not_measured_beside_an_alignment_file_and_it_is_said(self) -> None:
         _, out, _ = self.run_it(
             "-InMrc", self.source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 40,
             "-OutBin", 4, "-Patch", 5, 5,
         )  # fmt: skip
-        self.assertIn("warning: -Patch 5 5 is ignored", out)
+        self.assertIn("warning: -Patch 5 5 is not used: the local shifts are those of the alignment file", out)
 
 
 class RefusalTest(InFolder):

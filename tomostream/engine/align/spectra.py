@@ -112,7 +112,7 @@ def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
     return Cells(kx[keep], ky[keep], weight[keep], row, wide, shape, highest)
 
 
-def _raw_radius(kx: Floats, ky: Floats, tilt_deg: float) -> Floats:
+def raw_radius(kx: Floats, ky: Floats, tilt_deg: float) -> Floats:
     """Frequency in the raw image of stretched-frame frequencies: stretching by 1/cos lowers kx by cos."""
     out: Floats = np.hypot(kx / max(np.cos(np.radians(tilt_deg)), 0.05), ky)
     return out
@@ -129,9 +129,9 @@ def cut_band(
         frame = frame_of(pose, tilt, images.image_shape, shape)
         image, coverage = resample(images.coefficients[tilt], frame)
         transform = scipy.fft.rfft2(image)[cells.row, cells.column]
-        radius = _raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
-        values = _whiten(transform, radius, cells.weight)
-        ring = _raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE
+        radius = raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
+        values = whiten(transform, radius, cells.weight)
+        ring = raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE
         return values, ring.astype(np.int64), coverage
 
     parts = parallel(one, [int(tilt) for tilt in members], threads)
@@ -153,19 +153,19 @@ def cut_quarters(
     def one(tilt: int) -> list[Complexes]:
         frame = frame_of(pose, tilt, images.image_shape, shape)
         image, _ = resample(images.coefficients[tilt], frame)
-        radius = _raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
+        radius = raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
         parts = [image[top : top + rows, left : left + columns] for top, left in places]
         spectra = [scipy.fft.rfft2((part - part.mean()) * window)[cells.row, cells.column] for part in parts]
-        return [_whiten(spectrum, radius, cells.weight) for spectrum in spectra]
+        return [whiten(spectrum, radius, cells.weight) for spectrum in spectra]
 
     parts = parallel(one, [int(tilt) for tilt in members], threads)
-    rings = [_raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE for tilt in members]
+    rings = [raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE for tilt in members]
     ring = np.stack(rings, axis=1).astype(np.int64)
     share = np.full(len(members), float(np.mean(window**2)))
     return [Band(cells, members, np.stack([part[i] for part in parts], axis=1), ring, share) for i in range(len(places))]
 
 
-def _whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
+def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
     """Coefficients divided by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
 
     The ring power is smoothed over neighbours and interpolated linearly, so that there are no steps at ring borders.

@@ -26,6 +26,8 @@ _MOST_FINE = 1 << 26
 _ROLL_OFF = 0.05
 _PAD = 24
 _TAPER = 6.0
+# rounds of sharpening shifts at patches; each leaves half or less of what their weighted mean flattens
+_SHARPENED = 6
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,23 @@ class LocalShifts:
 
     def at(self, x: NDArray[np.float64], y: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
         """Shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes."""
+        if x.ndim > 1:  # row by row, because there may be many patches
+            rows = [self.at(of_x, of_y, width, height) for of_x, of_y in zip(x, y, strict=True)]
+            return np.stack(rows, axis=1)
         distance = ((x[..., None] - self.x) / width) ** 2 + ((y[..., None] - self.y) / height) ** 2
         weight = np.exp(-100.0 * (distance - distance.min(axis=-1, keepdims=True)))
         weight /= weight.sum(axis=-1, keepdims=True)
         return np.stack([(weight * self.dx).sum(-1), (weight * self.dy).sum(-1)])
+
+    @classmethod
+    def through(cls, wanted: LocalShifts, width: int, height: int) -> LocalShifts:
+        """Patches at the same places whose weighted mean (`at`) is there what `wanted` says; the mean of its own shifts would
+        flatten what is curved."""
+        target = np.stack([wanted.dx, wanted.dy])
+        values = target.copy()
+        for _ in range(_SHARPENED):
+            values += target - cls(wanted.x, wanted.y, values[0], values[1]).at(wanted.x, wanted.y, width, height)
+        return cls(wanted.x, wanted.y, values[0], values[1])
 
 
 @dataclass(frozen=True)

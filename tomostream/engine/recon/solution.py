@@ -18,6 +18,7 @@ from tomostream.programs import aretomo as files
 
 if TYPE_CHECKING:
     from tomostream.engine.align import Alignment
+    from tomostream.engine.align.local import LocalMotion
     from tomostream.engine.recon.stack import TiltStack
 
 
@@ -164,6 +165,26 @@ def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float =
     )
 
 
+def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) -> Solution:
+    """The same with local motion, where there is any, and told in the quality; `shape` (ny, nx) of the raw images.
+
+    Its places are in the raw image, from pixel index n / 2; those of `LocalShifts` from (n - 1) / 2, before the global shift.
+    """
+    moved = {tilt.section: tilt for tilt in motion.tilts}
+
+    def placed(tilt: TiltUse) -> TiltUse:
+        if tilt.section not in moved:
+            return tilt
+        found, place = moved[tilt.section], tilt.placement
+        wanted = LocalShifts(found.x + 0.5 - place.tx, found.y + 0.5 - place.ty, found.dx, found.dy)
+        return replace(tilt, placement=replace(place, local=LocalShifts.through(wanted, shape[1], shape[0])))
+
+    quality = solution.quality
+    if quality is not None:
+        quality = replace(quality, local=files.LocalQuality(motion.patches, motion.rms_px, bool(moved), motion.note))
+    return replace(solution, used=tuple(placed(tilt) for tilt in solution.used), quality=quality)
+
+
 def _turned(x: float, y: float, degrees: float) -> tuple[float, float]:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return c * x - s * y, s * x + c * y
@@ -196,7 +217,14 @@ def aln_of(solution: Solution, stack: TiltStack) -> files.AlnFile:
     rows = tuple(
         files.AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used
     )
-    return files.AlnFile(rows, solution.dark, (nx, ny, stack.sections))
+    local = tuple(
+        files.LocalShift(row, patch, float(x), float(y), float(dx), float(dy), 1.0)
+        for row, tilt in enumerate(solution.used)
+        if (of_tilt := tilt.placement.local) is not None
+        for patch, (x, y, dx, dy) in enumerate(zip(of_tilt.x, of_tilt.y, of_tilt.dx, of_tilt.dy, strict=True))
+    )
+    patches = max((shift.patch + 1 for shift in local), default=0)
+    return files.AlnFile(rows, solution.dark, (nx, ny, stack.sections), patches, local)
 
 
 def stem_of(path: str) -> str:
