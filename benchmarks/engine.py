@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All tables of the CPU engine, one after the other: frames, alignment (simulated and real), reconstruction, CTF.
+"""All tables of the CPU engine, one after the other: frames, alignment (simulated, local, real), reconstruction, CTF.
 
     python benchmarks/engine.py [--seeds 10] [--threads 2] [--record FOLDER]
 
-Each part is a command of its own with more options (`engine_frames.py`, `engine_align.py`, `engine_real.py`,
-`engine_recon.py`, `engine_ctf.py`); this prints the command before its tables. The alignment of ten seeds takes hours: with
---record it goes on where it was stopped. The real series is fetched once. Nothing else should run beside it.
+Each part is a command of its own with more options (`engine_frames.py`, `engine_align.py`, `engine_local.py`,
+`engine_real.py`, `engine_recon.py`, `engine_ctf.py`); this prints the command before its tables. The alignment of ten seeds
+takes hours: with --record it goes on where it was stopped. The real series is fetched once. Nothing else should run beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def commands(seeds: int, threads: int, record: Path | None) -> list[list[str]]:
     if record is not None:
         align += ["--record", str(record / "align.jsonl")]
     return [["engine_frames.py", "--movies", "3", "--draws", "5", "--threads", str(threads)], align,
+            ["engine_local.py", "--seeds", str(min(seeds, 3)), "--threads", str(threads)],
             ["engine_real.py", "--threads", str(threads)], ["engine_recon.py", "--threads", str(threads)],
             ["engine_ctf.py", "--seeds", str(min(seeds, 3)), "--threads", str(threads)]]
 
