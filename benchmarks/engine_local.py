@@ -6,18 +6,23 @@
     python benchmarks/engine_local.py --sides 1024               # a larger field
     python benchmarks/engine_local.py --thickness 400            # a thinner specimen
     python benchmarks/engine_local.py --spoiled                  # rigid series that are hard: is motion seen where none is?
+    python benchmarks/engine_local.py --real STACK.mrc TILTS.csv --pixel 10 --axis -5
 
 The series are those of `simulated_local.py`: 41 tilts of 3 e/A2, 10.8 A pixels. "global" and "local": what is left of the true
 image positions after a rigid motion of the specimen, RMS in A over tilts and field and depth. Correlation is that of the
 tomogram (SIRT-15) with one of noise-free images of the specimen at rest, between 1/150 and 1/25 A; "sharp" the same between 1/40
-and 1/25 A. The tomogram from the true shifts without any local correction would be "global"; the last column is the share of
-tilts and places that no image-plane correction can reach in a thick specimen: what is left when the true motion in the middle
-plane is used.
+and 1/25 A, both without and with local alignment. "middle" is what the true motion of the middle plane would leave: no local
+shift of images is right for all depths of a thick specimen at once.
+
+A real series has no truth. Its local motion is measured up to 1/33 A; then each tilt is compared with what its neighbours within
+12 degrees predict for it (as in `engine_real.py`), at those frequencies and at higher ones, which had no part in it. TILTS.csv
+has a header; columns 2 and 4 hold tilt angles in degrees and the order of acquisition.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +34,11 @@ from simulated_local import Deformed, Left, left_over, simulate_local
 from simulated_series import CASES, PIXEL_A, Case, simulate
 
 from tomostream.engine.align import Alignment, AlignOptions, align_series
+from tomostream.engine.align.geometry import Pose
+from tomostream.engine.align.likelihood import coherence
 from tomostream.engine.align.local import LocalMotion, local_motion
+from tomostream.engine.align.preprocess import work_stack
+from tomostream.engine.align.spectra import cut_band
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
 from tomostream.engine.recon.slab import Method, Slab
 
@@ -170,6 +179,48 @@ def spoiled(arguments: argparse.Namespace) -> Iterator[str]:
                    f"{left_over(still, *where, at_places(kept, shape)).rigid_A:5.2f} A local: {found.note}")
 
 
+def prediction(images: np.ndarray, pose: Pose, pixel_A: float, band_A: tuple[float, float], threads: int) -> np.ndarray:
+    """Correlation (n,) of each aligned image with what those within 12 degrees predict for it, between two resolutions."""
+    work = work_stack(images, pixel_A, pixel_A, threads)
+    lowest, highest = (work.pixel_A / length for length in band_A)
+    band = cut_band(work, pose, np.arange(len(images)), lowest, highest, threads)
+    tangents, weight, out = pose.tangents(), band.cells.weight, []
+    for tilt, angle in enumerate(pose.tilts_deg):
+        near = [k for k in np.flatnonzero(np.abs(pose.tilts_deg - angle) <= 12.0) if k != tilt]
+        expected = [coherence(pose.thickness, band.cells.kx, tangents[tilt] - tangents[k]).astype(np.float32) for k in near]
+        mixed = sum(band.values[:, k] * part[:, None] for k, part in zip(near, expected, strict=True))
+        own = band.values[:, tilt]
+        norm = np.sqrt(np.sum(weight * np.abs(own) ** 2) * np.sum(weight * np.abs(mixed) ** 2))
+        out.append(float(np.sum(weight * np.real(own * np.conj(mixed))) / norm))
+    return np.array(out)
+
+
+def real(arguments: argparse.Namespace) -> Iterator[str]:
+    """A real series: what is found, and whether tilts fit their neighbours better with it."""
+    import mrcfile
+
+    stack = np.array(mrcfile.read(arguments.real[0]), np.float32)
+    with open(arguments.real[1]) as lines:
+        rows = list(csv.reader(lines))[1:]
+    angles, order = np.array([float(row[1]) for row in rows]), [int(row[3]) for row in rows]
+    options = AlignOptions(arguments.pixel, arguments.axis, threads=arguments.threads)
+    answer = align_series(stack, angles, options, None, order)
+    found = local_motion(stack, answer, options, tuple(arguments.patches), lambda line: None, order)
+    yield found.note
+    used, shifts = [tilt.section for tilt in answer.tilts if tilt.used], shifts_of(answer)
+    aligner = Aligner(stack.shape[1:], aligned_size(stack.shape[1:], answer.tilt_axis_deg, 1.0), 1.0, arguments.threads)
+    tilts = angles[used] + answer.tilt_offset_deg
+    pose = Pose(tilts, 0.0, np.zeros((len(used), 2)), answer.thickness_A / arguments.pixel)
+    aligned = []
+    for fields in ({}, fields_of(found, shifts, stack.shape[1:])):
+        places = [Placement(answer.tilt_axis_deg, *(shifts[k] + 0.5), fields.get(k)) for k in used]
+        aligned.append(np.stack([aligner.image(stack[k], place) for k, place in zip(used, places, strict=True)]))
+    for band in ((200.0, 33.3), (33.3, 2.2 * arguments.pixel)):
+        before, after = (prediction(images, pose, arguments.pixel, band, arguments.threads) for images in aligned)
+        yield (f"1/{band[0]:.0f} to 1/{band[1]:.0f} A: correlation {before.mean():.4f} global, {after.mean():.4f} local; "
+               f"better at {np.sum(after > before)} of {len(used)} tilts")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--amplitudes", nargs="*", type=float, default=[0.0, 5.0, 10.0, 20.0, 40.0], help="A, RMS")
@@ -179,8 +230,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--spoiled", action="store_true", help="rigid series that are hard")
+    parser.add_argument("--real", nargs=2, metavar=("STACK", "TILTS"))
+    parser.add_argument("--pixel", type=float, default=10.0)
+    parser.add_argument("--axis", type=float, default=0.0)
     arguments = parser.parse_args()
-    for line in spoiled(arguments) if arguments.spoiled else run(arguments):
+    table = real if arguments.real else spoiled if arguments.spoiled else run
+    for line in table(arguments):
         print(line, flush=True)
 
 

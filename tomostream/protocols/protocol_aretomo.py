@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import aretomo
 import mrcfile
 import numpy as np
-from aretomo.constants import ARETOMO_HOME
+from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS
 from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon
 from pwem import ALIGN_2D
 from pwem.objects import CTFModel, Transform
@@ -631,8 +631,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def _warnings(self):
         warnings = []
         program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
-        if not program.gpu and self.sampleType.get() != 0:
-            warnings.append("The CPU engine aligns whole images; the local motion correction is left out.")
+        if not program.gpu and self.sampleType.get() == LOCAL_MOTION_COORDS:
+            warnings.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose "
+                            "\"Well distributed\".")
         if program.gpu and self.doDW.get():
             warnings.append("AreTomo2 reads the dose, but up to version 1.1.3 weights no tilt by it. The CPU engine does.")
         items = self.inputSetOfTiltSeries.get()
