@@ -170,6 +170,9 @@ class PatchesTest(unittest.TestCase):
     def test_there_are_fewer_where_they_would_be_too_small(self) -> None:
         self.assertEqual(patches_of((256, 256), 0.0, (12, 2))[1], (4, 2))
 
+    def test_there_are_not_more_than_a_smooth_field_needs(self) -> None:
+        self.assertEqual(patches_of((2000, 2000), 0.0, (100, 5))[1], (8, 5))
+
 
 class ShiftsBetweenPatchesTest(unittest.TestCase):
     def test_a_curved_field_is_not_flattened_by_the_mean_over_patches(self) -> None:

@@ -29,6 +29,7 @@ from tomostream.engine.align.series import FINE_A, FINE_TOP
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Cells, cells_of, raw_radius, whiten
 
 LEAST_PATCH = 96  # px of the working images: smaller ones hold too little of the specimen
+MOST_PATCHES = 8  # a side: the field is smooth
 LEAST_TILTS = 7
 ROUNDS = ((0.012, 4), (0.02, 4), (FINE_TOP, 4))  # highest frequency (1/A) and rounds at most
 SETTLED = 0.03  # working px RMS
@@ -146,7 +147,7 @@ def local_motion(
     stack : (n, rows, columns), any real type
     alignment : of this stack
     options : those of the alignment
-    patches : along x and y of the raw image; fewer are used where they would be too small
+    patches : along x and y of the raw image; fewer are used where they would be too small, or too many
     progress : called with a line of text at each stage
     orders : (n,) acquisition order, if known
 
@@ -167,7 +168,7 @@ def local_motion(
     )
     grid, used = patches_of(frame_shape(images.image_shape, pose.axis_deg), pose.axis_deg, patches)
     if used != patches:
-        progress(f"local motion: {patches[0]} x {patches[1]} patches would be too small, {used[0]} x {used[1]} are used")
+        progress(f"local motion: instead of {patches[0]} x {patches[1]} patches {used[0]} x {used[1]} are used, which tell more")
     if max(used) < 2:
         return LocalMotion((), used, 0.0, "the field is too small for patches: the global alignment is kept")
     times = pose.tilts_deg[members] / TURN_DEG
@@ -187,7 +188,8 @@ def patches_of(shape: tuple[int, int], axis_deg: float, wanted: tuple[int, int])
     """Half-overlapping patches that fill a frame of `shape`, and how many along x and y of the raw image there are."""
     swapped = abs(np.sin(np.radians(axis_deg))) > np.sqrt(0.5)
     counts = wanted if swapped else wanted[::-1]  # down the frame, over the frame
-    down, over = (max(1, min(n, int(2 * side / LEAST_PATCH) - 1)) for n, side in zip(counts, shape, strict=True))
+    most = [max(1, min(MOST_PATCHES, int(2 * side / LEAST_PATCH) - 1)) for side in shape]
+    down, over = max(1, min(counts[0], most[0])), max(1, min(counts[1], most[1]))
     tall, wide = (fast_even(round(2 * side / (n + 1))) for n, side in zip((down, over), shape, strict=True))
     size = (min(tall, shape[0]), min(wide, shape[1]))
     y = np.linspace(0.5 * size[0], shape[0] - 0.5 * size[0], down) - 0.5 * shape[0] if down > 1 else np.zeros(1)
