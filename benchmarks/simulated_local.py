@@ -21,16 +21,14 @@ from simulated_series import PIXEL_A, Case, Truth, phantom, project
 
 BASE = Case("base")
 RISE_DOSE = 12.0  # e/A2 after which the dome has risen to 1 - 1/e
-DOME = 2.2
-HISTORY = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class Deformed:
     """A simulated series and what its specimen did.
 
-    `order` (n,) from 0; `clean` (n, rows, columns): noise-free images of the specimen at rest, without shifts; `modes` (n, M, 3):
-    how far each mode has moved the specimen in A at each tilt; `centre`, `widths`, `waves` define the modes' shapes.
+    `order` (n,) from 0; `clean` (n, rows, columns): noise-free images of the specimen at rest, without shifts; `scale` (n, 6, 3):
+    how far each of the fields of `spatial` moves the specimen in A at each tilt; `shapes`: centre, waves and phases of these.
     """
 
     truth: Truth
@@ -68,7 +66,7 @@ def histories(order: np.ndarray, dose: float, random: np.random.Generator) -> np
     rise = 1.0 - np.exp(-exposure / RISE_DOSE)
     slow = exposure / exposure.max()
     out = np.zeros((len(order), 6, 3))
-    out[:, 0, 2] = DOME * rise
+    out[:, 0, 2] = 2.2 * rise
     out[:, 1, 0] = out[:, 2, 1] = -0.8 * rise
     for wave in (3, 4, 5):
         target = random.normal(size=(2, 3)) * [0.6, 0.6, 0.3]
