@@ -24,6 +24,7 @@ SPOILED = {
     "mixed": "blank, dark, copy, noise at 0, bar", "axis 40 deg off": "start axis 40 deg off",
 }
 Record = dict[str, object]
+ASTRAY_PX = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Column:
     def median(self, name: str, digits: int) -> str:
         values = self.values(name)
         return f"{np.median(values):.{digits}f}" if len(values) else "\\-"
+
+    @property
+    def trusted(self) -> Column:
+        """Those of which the engine does not say that they are not to be trusted."""
+        return Column([record for record in self.records if not str(record["note"]).startswith("do not")])
+
+    def distrusted(self) -> str:
+        """How many of the series are not to be trusted, as the engine says."""
+        return f"{len(self.records) - len(self.trusted.records)} of {len(self.records)}"
 
     def count(self, name: str) -> int:
         """How many tilts a list names, over all series."""
@@ -82,21 +92,26 @@ def screen(records: Sequence[Record]) -> Iterator[str]:
 
 
 def readme(records: Sequence[Record]) -> Iterator[str]:
-    """The two tables of the README."""
+    """The two tables of the README; errors of the series that are to be trusted."""
     counts = sorted({len(mine.records) for _, mine in columns(records, [*WHOLE, *SPOILED])})
     yield f"seeds a set: {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))}; median (worst)"
     yield ""
     yield from rst(
         ("set", "RMS px", "sigma", "matching", "tiltxcorr", "axis error, deg", "left out"),
-        [(WHOLE[name], mine.pair("rms_px", 2), mine.median("sigma_px", 2), mine.pair("matching_px", 2),
-          mine.median("tiltxcorr_px", 1), mine.pair("axis_error_deg", 2), mine.tilts("good_left_out"))
+        [(WHOLE[name], mine.trusted.pair("rms_px", 2), mine.trusted.median("sigma_px", 2), mine.pair("matching_px", 2),
+          mine.median("tiltxcorr_px", 1), mine.trusted.pair("axis_error_deg", 2), mine.tilts("good_left_out"))
          for name, mine in columns(records, list(WHOLE))])
     yield ""
     yield from rst(
-        ("series", "RMS px", "matching", "tiltxcorr", "bad not found", "good left out"),
-        [(SPOILED[name], mine.pair("rms_px", 2), mine.median("matching_px", 1), mine.median("tiltxcorr_px", 1),
-          str(mine.count("bad_not_found")), mine.tilts("good_left_out"))
+        ("series", "RMS px", "matching", "tiltxcorr", "bad not found", "good left out", "not trusted"),
+        [(SPOILED[name], mine.trusted.pair("rms_px", 2), mine.median("matching_px", 1), mine.median("tiltxcorr_px", 1),
+          str(mine.count("bad_not_found")), mine.tilts("good_left_out"), mine.distrusted())
          for name, mine in columns(records, list(SPOILED))])
+    yield ""
+    for record in records:
+        if record not in Column(records).trusted.records and float(record["rms_px"]) > ASTRAY_PX:
+            yield (f"astray and said not to be trusted: {record['set']}, seed {record['seed']}: {record['rms_px']:.1f} px, axis "
+                   f"{record['axis_error_deg']:+.1f} deg")
 
 
 def rst(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
