@@ -559,9 +559,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             "tilt_offset": quality.tilt_offset_deg if quality else None,
             "thickness_A": quality.thickness_A if quality else None,
             "quality": quality.quality if quality else None, "quality_note": quality.quality_note if quality else "",
+            "local_note": quality.local.note if quality and quality.local else "",
             "bytes": bytes_of([result.folder])}
         words = f"{evidence['tilts_used']} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
+        words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
         self.tell(task.key, ledger.RECONSTRUCTED, words, evidence)
         if self.removeReplaced.get():

@@ -71,6 +71,7 @@ class SeriesFacts:
     thickness_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
+    local_note: str = ""
     ctf_note: str = ""
     programs: tuple[str, ...] = ()
     pixel_size_A: float | None = None
@@ -128,6 +129,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg,
         tilt_offset_deg=number(details.get("tilt_offset")), thickness_A=number(details.get("thickness_A")),
         quality=number(details.get("quality")), quality_note=str(details.get("quality_note") or ""),
+        local_note=str(details.get("local_note") or ""),
         commands=tuple(str(command) for command in details.get("commands") or ()),
         tilt_series=series.tilt_series, tomogram=series.tomogram,
         folder=os.path.join(status.project, str(details["folder"])) if details.get("folder") else None,

@@ -84,6 +84,12 @@ class TestWhatIsWritten(WithProject):
         self.assertEqual(page["facts"]["programs"], ["MotionCor3 1.2.1", "made 1.0"])
         self.assertIn("/mdocs/TS_01.mdoc", [file["path"] for file in page["files"]])
 
+    def test_what_local_alignment_found_is_on_the_page_of_the_series(self):
+        self.project.whole("TS_01", local_note="local motion 0.70 px RMS over 4 x 4 patches")
+        self.writer().finish()
+        self.assertEqual(self.read("series", "TS_01", "data.js")["facts"]["local_note"],
+                         "local motion 0.70 px RMS over 4 x 4 patches")
+
     def test_the_three_tables_say_the_same_and_their_columns_are_documented(self):
         for name in ("TS_01", "TS_02"):
             self.project.whole(name)
