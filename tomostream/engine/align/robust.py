@@ -24,6 +24,8 @@ from tomostream.engine.align.projection import (
 from tomostream.engine.align.spectra import Band, Complexes, phases
 
 TOLERANCE_A = 60.0  # a disagreement below this is left to the likelihood to settle
+AWAY_A = 30.0  # so far from the place that all others want, a tilt of a good series never is
+AWAY_GAIN = 5.0  # gain in the logarithm of the likelihood for which a tilt is put elsewhere
 CERTAIN = 6.5  # standard deviations of the map for a tilt that did not fit before: chance has had its try
 CLEARLY_HIGHER = 2.0  # standard deviations by which another place must fit better
 
@@ -127,6 +129,19 @@ def all_left_out(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float
     product = weighted(model, band.values)
     radius = radius_A / bench.images.pixel_A
     return [leave_one_out(band, model, tilt, product, radius) for tilt in range(len(bench.members))]
+
+
+def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
+    """Positions of tilts that fit better elsewhere, by `all_left_out`: by so much that neither noise nor an uneven specimen
+    explains it.
+
+    The height is in standard deviations of noise, so its square is about twice the logarithm of the likelihood ratio.
+    """
+    return [
+        position for position, match in enumerate(matches)
+        if match.height >= SIGNIFICANT and float(np.hypot(*match.move)) * pixel_A > AWAY_A
+        and match.height * (match.height - match.height_here) > AWAY_GAIN
+    ]
 
 
 def without(bench: Bench, tilts: set[int]) -> Bench:

@@ -27,11 +27,12 @@ from tomostream.engine.align.pipeline import (
     fit_thickness,
     match_outward,
     maximise,
+    spread,
 )
 from tomostream.engine.align.preprocess import duplicates, screen, work_stack
 from tomostream.engine.align.projection import SIGNIFICANT, Match
 from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
-from tomostream.engine.align.robust import all_left_out, repair, rescue, without
+from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
 
 FINE_A = 10.0
 COARSE_A = 20.0
@@ -44,6 +45,8 @@ QUARTERS_TOP = 0.02  # highest frequency where quarters of the field are aligned
 # Scatterers thin out towards the surfaces, and then the even slab that fits best is thinner than the specimen and
 # leaves shifts across the axis loose. See benchmarks/engine_align.py --thicker.
 THICKER = 1.04
+LEFT_OUT_A = 400.0  # how far from its place a tilt is looked for when it is left out
+CALLS = 5  # times that tilts are put where the others want them
 FAR_AXIS_DEG = 3.5  # a given axis from which the common lines lead farther away is not believed
 LINES = (0.01, 0.3)  # frequencies of common lines, cycles per coarse pixel
 
@@ -339,16 +342,48 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
     pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
-    matches = all_left_out(bench, pose, FINE_TOP, 400.0)
+    pose, matches = _called_back(bench, pose, angles, say)
     field = quarters(bench, pose, QUARTERS_TOP)
     sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
     heights = np.array([match.height_here for match in matches])
     typical_A = float(np.sqrt(np.mean(np.sum(sigma**2, axis=1)))) * bench.images.pixel_A
-    checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), tuple(field.misfits()), typical_A)
+    checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
+                    typical_A)
     span = float(np.ptp(angles[bench.members]))
     figure, note = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
     return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note))
+
+
+def _called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:
+    """Tilts that by all others belong elsewhere go there, the likelihood follows; the pose, and how all tilts fit then.
+
+    In thick specimens neighbours have little in common, and a tilt may have come to rest at a wrong place.
+    """
+    matches = all_left_out(bench, pose, FINE_TOP, LEFT_OUT_A)
+    for _ in range(CALLS):
+        away = elsewhere(matches, bench.images.pixel_A)
+        if not away:
+            break
+        say(f"tilts at {_angles(bench, angles, away)} deg fit better elsewhere and were put there")
+        moves = np.zeros((len(bench.members), 2))
+        moves[away] = [matches[tilt].move for tilt in away]
+        pose = pose.moved(spread(moves, bench.members, len(angles)))
+        pose, _ = maximise(bench, pose, SEARCHES[-1].top, 2)
+        pose, _ = maximise(bench, pose, FINE_TOP, 2)
+        matches = all_left_out(bench, pose, FINE_TOP, LEFT_OUT_A)
+    return pose, matches
+
+
+def _still_away(bench: Bench, angles: Floats, matches: Sequence[Match]) -> list[str]:
+    """In words, the tilts that fit better elsewhere and could not be brought to rest there; empty where there are none."""
+    away = elsewhere(matches, bench.images.pixel_A)
+    return [f"tilts at {_angles(bench, angles, away)} degrees fit better elsewhere than where they are"] if away else []
+
+
+def _angles(bench: Bench, angles: Floats, positions: Sequence[int]) -> str:
+    """Nominal angles of members of the bench."""
+    return ", ".join(f"{angles[bench.members[position]]:.0f}" for position in positions)
 
 
 def residuals(bench: Bench, pose: Pose, matches: Sequence[Match]) -> list[float | None]:
