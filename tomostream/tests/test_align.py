@@ -14,9 +14,14 @@ from functools import lru_cache
 import numpy as np
 
 from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, align_series
+from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.offset import decide
-from tomostream.engine.align.preprocess import clear_of_bars, densest
+from tomostream.engine.align.pipeline import Bench
+from tomostream.engine.align.preprocess import clear_of_bars, densest, work_stack
+from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge
+from tomostream.engine.align.robust import elsewhere
+from tomostream.engine.align.series import called_back
 
 PIXEL_A = 16.0
 SIDE = 160
@@ -338,6 +343,32 @@ class TestBadTilts(unittest.TestCase):
             self.stack[tilt] = self.stack[tilt].mean() * (1 - 0.05 * (there - there.mean()) / there.std() + 0.05 * noise)
             self.truth.shifts[tilt] = shift
         self.answer(set())
+
+    def test_a_tilt_that_came_to_rest_at_a_wrong_place_is_called_back_by_the_others(self) -> None:
+        truth = simulate(regular(), 85.0)
+        images = work_stack(truth.stack, PIXEL_A, PIXEL_A, 1)
+        away = truth.shifts.copy()
+        away[2] += [8.0, 0.5]  # across the tilt axis, which images of thick specimens hardly resist
+        bench = Bench(images, np.arange(len(truth.angles)), 1)
+        said: list[str] = []
+        right = Pose(truth.angles, truth.axis, truth.shifts / images.scale, 1200.0 / images.pixel_A)
+        pose, _ = called_back(bench, dataclasses.replace(right, shifts=away / images.scale), truth.angles, said.append)
+        self.assertEqual(said, [f"tilts at {truth.angles[2]:.0f} deg fit better elsewhere and were put there"])
+        self.assertLess(np.abs(pose.shifts * images.scale - truth.shifts).max(), 1.0)
+        self.assertIs(called_back(bench, right, truth.angles, said.append)[0], right)
+
+    def test_only_what_fits_clearly_better_and_far_from_its_place_is_called_back(self) -> None:
+        here, near, faint, chance = (Match((0.0, 0.0), 12.0, 12.0), Match((2.0, 0.0), 12.0, 9.0),
+                                     Match((9.0, 0.0), 12.0, 11.9), Match((9.0, 0.0), 4.0, 1.0))
+        self.assertEqual(elsewhere([here, near, faint, chance, Match((0.0, -9.0), 12.0, 11.0)], 10.0), [4])
+
+    def test_a_tilt_that_stays_at_a_wrong_place_is_not_trusted(self) -> None:
+        good = Checks(np.full(20, 20.0), 5.0)
+        self.assertEqual(judge(good, 20, 20, 120.0, decide(0.0, 0.5))[1], "trust")
+        figure, note = judge(dataclasses.replace(good, misfits=("tilts at 51 degrees fit better elsewhere",)), 20, 20, 120.0,
+                             decide(0.0, 0.5))
+        self.assertIn("do not trust: tilts at 51 degrees fit better elsewhere", note)
+        self.assertLess(figure, 0.6)
 
     def test_only_what_is_opaque_counts_as_a_bar(self) -> None:
         image = self.stack[8].copy()

@@ -342,7 +342,7 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
     pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
-    pose, matches = _called_back(bench, pose, angles, say)
+    pose, matches = called_back(bench, pose, angles, say)
     field = quarters(bench, pose, QUARTERS_TOP)
     sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
     heights = np.array([match.height_here for match in matches])
@@ -355,7 +355,7 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note))
 
 
-def _called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:
+def called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:
     """Tilts that by all others belong elsewhere go there, the likelihood follows; the pose, and how all tilts fit then.
 
     In thick specimens neighbours have little in common, and a tilt may have come to rest at a wrong place.
