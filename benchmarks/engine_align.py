@@ -30,9 +30,10 @@ from dataclasses import replace
 
 import numpy as np
 from align_tables import readme, screen
+from judging import shifts_of
 from simulated_series import CASES, PIXEL_A, Case, Truth, residual, residuals, simulate
 
-from tomostream.engine.align import Alignment, AlignOptions, align_series, series
+from tomostream.engine.align import AlignOptions, align_series, series
 from tomostream.engine.align.commonline import axis_by_common_line
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.likelihood import coherence
@@ -94,11 +95,6 @@ def tiltxcorr(truth: Truth, case: Case) -> tuple[float, np.ndarray] | None:
                 pixel_spacing_angstroms=PIXEL_A, lowpass_angstroms=40)
     shifts = np.asarray(found[0] if isinstance(found, tuple) else found)[:, ::-1]
     return case.start_axis, -shifts
-
-
-def shifts_of(answer: Alignment) -> np.ndarray:
-    """Shifts (n, 2) of an answer."""
-    return np.array([(tilt.tx, tilt.ty) for tilt in answer.tilts])
 
 
 def peak_memory_MiB(reset: bool) -> float | None:

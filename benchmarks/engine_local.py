@@ -30,12 +30,12 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.fft
+from judging import prediction, shifts_of
 from simulated_local import Deformed, Left, left_over, simulate_local
 from simulated_series import CASES, PIXEL_A, Case, simulate
 
 from tomostream.engine.align import Alignment, AlignOptions, align_series
 from tomostream.engine.align.geometry import Pose
-from tomostream.engine.align.likelihood import coherence
 from tomostream.engine.align.local import LocalMotion, local_motion
 from tomostream.engine.align.preprocess import work_stack
 from tomostream.engine.align.spectra import cut_band
@@ -46,11 +46,6 @@ BANDS_A = ((150.0, 25.0), (40.0, 25.0))
 HARD = ("ice", "half blocked", "ice, jumping", "bar sweeps in", "mixed", "wedge", "hard", "4000 A thick", "pre-tilt 9",
         "wide, axis -4", "21 tilts")
 Local = dict[int, LocalShifts]
-
-
-def shifts_of(answer: Alignment) -> np.ndarray:
-    """Shifts (n, 2) of an answer."""
-    return np.array([(tilt.tx, tilt.ty) for tilt in answer.tilts])
 
 
 def fields_of(motion: LocalMotion, shifts: np.ndarray, shape: tuple[int, ...]) -> Local:
@@ -179,20 +174,12 @@ def spoiled(arguments: argparse.Namespace) -> Iterator[str]:
                    f"{left_over(still, *where, at_places(kept, shape)).rigid_A:5.2f} A local: {found.note}")
 
 
-def prediction(images: np.ndarray, pose: Pose, pixel_A: float, band_A: tuple[float, float], threads: int) -> np.ndarray:
-    """Correlation (n,) of each aligned image with what those within 12 degrees predict for it, between two resolutions."""
+def fits(images: np.ndarray, pose: Pose, pixel_A: float, band_A: tuple[float, float], threads: int) -> np.ndarray:
+    """How well (n,) each aligned image fits to what its neighbours predict for it, between two resolutions."""
     work = work_stack(images, pixel_A, pixel_A, threads)
     lowest, highest = (work.pixel_A / length for length in band_A)
     band = cut_band(work, pose, np.arange(len(images)), lowest, highest, threads)
-    tangents, weight, out = pose.tangents(), band.cells.weight, []
-    for tilt, angle in enumerate(pose.tilts_deg):
-        near = [k for k in np.flatnonzero(np.abs(pose.tilts_deg - angle) <= 12.0) if k != tilt]
-        expected = [coherence(pose.thickness, band.cells.kx, tangents[tilt] - tangents[k]).astype(np.float32) for k in near]
-        mixed = sum(band.values[:, k] * part[:, None] for k, part in zip(near, expected, strict=True))
-        own = band.values[:, tilt]
-        norm = np.sqrt(np.sum(weight * np.abs(own) ** 2) * np.sum(weight * np.abs(mixed) ** 2))
-        out.append(float(np.sum(weight * np.real(own * np.conj(mixed))) / norm))
-    return np.array(out)
+    return prediction(band, pose, band.cells.weight, pose.tilts_deg, np.ones(len(images), bool))
 
 
 def real(arguments: argparse.Namespace) -> Iterator[str]:
@@ -216,7 +203,7 @@ def real(arguments: argparse.Namespace) -> Iterator[str]:
         places = [Placement(answer.tilt_axis_deg, *(shifts[k] + 0.5), fields.get(k)) for k in used]
         aligned.append(np.stack([aligner.image(stack[k], place) for k, place in zip(used, places, strict=True)]))
     for band in ((200.0, 33.3), (33.3, 2.2 * arguments.pixel)):
-        before, after = (prediction(images, pose, arguments.pixel, band, arguments.threads) for images in aligned)
+        before, after = (fits(images, pose, arguments.pixel, band, arguments.threads) for images in aligned)
         yield (f"1/{band[0]:.0f} to 1/{band[1]:.0f} A: correlation {before.mean():.4f} global, {after.mean():.4f} local; "
                f"better at {np.sum(after > before)} of {len(used)} tilts")
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import tempfile
 import time
@@ -28,12 +27,12 @@ from dataclasses import dataclass, replace
 
 import mrcfile
 import numpy as np
+from judging import prediction, shifts_of
 from simulated_series import Truth, residuals
 
 from tomostream.cli import realdata
 from tomostream.engine.align import Alignment, AlignOptions, align_series
 from tomostream.engine.align.geometry import Pose
-from tomostream.engine.align.likelihood import coherence
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.preprocess import work_stack
 
@@ -66,11 +65,6 @@ def read_warp(path: str, pixel_A: float) -> Other:
     return Other(float(axis.mean()), np.stack([x, y], axis=1) / pixel_A)
 
 
-def shifts_of(answer: Alignment) -> np.ndarray:
-    """Shifts (n, 2) of an answer."""
-    return np.array([(tilt.tx, tilt.ty) for tilt in answer.tilts])
-
-
 def distances(series: Series, whole: Alignment, which: np.ndarray, axis: float, shifts: np.ndarray,
               tilts: np.ndarray) -> np.ndarray:
     """How far shifts of some tilts are from those of the whole alignment, in px, after a rigid motion of the specimen."""
@@ -91,25 +85,14 @@ def halves(series: Series, whole: Alignment, options: AlignOptions) -> Iterator[
                f"{answer.thickness_A:.0f} A")
 
 
-def consistency(series: Series, answer: Alignment, threads: int) -> list[float]:
+def consistency(series: Series, answer: Alignment, threads: int) -> np.ndarray:
     """Correlation of each tilt with the slab prediction of those within 12 degrees, whitened, 0.02 - 0.2 cycles/px."""
     images = work_stack(series.stack, series.pixel_A, 10.0, threads)
     shifts = shifts_of(answer) / images.scale
     pose = Pose(series.angles + answer.tilt_offset_deg, answer.tilt_axis_deg, shifts, answer.thickness_A / images.pixel_A)
     band = Bench(images, np.arange(len(series.angles)), threads).cut(pose, 0.02)
     weight = band.cells.weight * (np.hypot(band.cells.kx[:, None], band.cells.ky) > 0.02)
-    tangents, out = pose.tangents(), []
-    for tilt, angle in enumerate(series.angles):
-        mixed = np.zeros_like(band.values[:, 0])
-        for other in np.flatnonzero(np.abs(series.angles - angle) <= 12.0):
-            if other != tilt and answer.tilts[other].used:
-                mixed += band.values[:, other] * coherence(
-                    pose.thickness, band.cells.kx, tangents[tilt] - tangents[other])[:, None].astype(np.float32)
-        own = band.values[:, tilt]
-        top = np.sum(weight * np.real(own * np.conj(mixed)))
-        norm = math.sqrt(float(np.sum(weight * np.abs(own) ** 2) * np.sum(weight * np.abs(mixed) ** 2)))
-        out.append(float(top / norm) if norm > 0 else 0.0)
-    return out
+    return prediction(band, pose, weight, series.angles, np.array([tilt.used for tilt in answer.tilts]))
 
 
 def by_tilt(series: Series, whole: Alignment, other: Other | None, threads: int) -> Iterator[str]:
@@ -126,7 +109,7 @@ def by_tilt(series: Series, whole: Alignment, other: Other | None, threads: int)
     yield "tilt angle   apart px   fit ours   fit other"
     for row in zip(series.angles, apart, ours, theirs, strict=True):
         yield "{:10.2f} {:10.2f} {:10.3f} {:11.3f}".format(*row)
-    difference = np.array(ours) - np.array(theirs)
+    difference = ours - theirs
     yield (f"ours fits better by more than 0.002 at {np.sum(difference > 0.002)} tilts (by up to {difference.max():.3f}), the "
            f"other at {np.sum(difference < -0.002)} (by up to {max(0.0, -difference.min()):.3f})")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
-from simulated_series import PIXEL_A, Case, Truth, phantom, project
+from simulated_series import PIXEL_A, Case, Truth, exposure, phantom, project, stage
 
 BASE = Case("base")
 RISE_DOSE = 12.0  # e/A2 after which the dome has risen to 1 - 1/e
@@ -103,10 +103,7 @@ def simulate_local(case: Case, seed: int, amplitude_A: float) -> Deformed:
     chance = np.random.default_rng(9000 + seed)
     angles = np.arange(case.angles[0], case.angles[1] + 0.1, case.angles[2])
     points, weights = phantom(random, case)
-    shifts = np.cumsum(random.normal(size=(len(angles), 2)), axis=0) + 1.5 * random.normal(size=(len(angles), 2))
-    shifts -= shifts[np.argmin(np.abs(angles))]
-    shifts *= 15.0 / np.abs(shifts).max()
-    true_angles = angles + random.normal(scale=case.jitter, size=len(angles))
+    shifts, true_angles = stage(random, angles, case)
     order = dose_symmetric(angles)
     field_A = max(case.shape) * PIXEL_A
     shapes = (chance.uniform(-0.4, 0.4, 2), chance.normal(scale=1.3, size=(3, 2)), chance.uniform(0.0, 6.28, 3))
@@ -119,9 +116,7 @@ def simulate_local(case: Case, seed: int, amplitude_A: float) -> Deformed:
     for k, (tilt, nominal, shift) in enumerate(zip(true_angles, angles, shifts, strict=True)):
         rest.append(project(points, weights, case, tilt, np.zeros(2)).astype(np.float32) / level)
         clean = project(points + moving.displacement(points, k), weights, case, tilt, shift)
-        flux = case.dose * PIXEL_A**2 * 0.6 * math.exp(-case.thickness / 3100.0 / math.cos(math.radians(nominal)))
-        counts = flux * (1.0 - case.contrast * (clean - clean.mean()) / level)
-        stack.append(random.poisson(np.maximum(counts, 0.0)).astype(np.float32))
+        stack.append(exposure(random, clean, level, nominal, case))
     truth = Truth(np.array(stack), angles, true_angles, case.axis, shifts, case.thickness / PIXEL_A)
     return Deformed(truth, order, np.array(rest), field_A, moves, shapes)
 

@@ -158,15 +158,28 @@ def project(points: np.ndarray, weights: np.ndarray, case: Case, tilt: float, sh
     return scipy.fft.irfft2(spectrum, s=(rows, columns))[32:-32, 32:-32]
 
 
+def stage(random: np.random.Generator, angles: np.ndarray, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """What the stage does: shifts (n, 2) that wander by up to 15 px, none at 0 degrees, and the angles it really has."""
+    shifts = np.cumsum(random.normal(size=(len(angles), 2)), axis=0) + 1.5 * random.normal(size=(len(angles), 2))
+    shifts -= shifts[np.argmin(np.abs(angles))]
+    shifts *= 15.0 / np.abs(shifts).max()
+    true_angles = angles + random.normal(scale=case.jitter, size=len(angles))
+    return shifts, true_angles
+
+
+def exposure(random: np.random.Generator, clean: np.ndarray, level: float, nominal: float, case: Case) -> np.ndarray:
+    """Counts of one tilt, float32: the `clean` projection, in units of `level`, on what ice lets through, with shot noise."""
+    flux = case.dose * PIXEL_A**2 * 0.6 * math.exp(-case.thickness / 3100.0 / math.cos(math.radians(nominal)))
+    counts = flux * (1.0 - case.contrast * (clean - clean.mean()) / level)
+    return random.poisson(np.maximum(counts, 0.0)).astype(np.float32)
+
+
 def simulate(case: Case, seed: int) -> Truth:
     """A series of a phantom with wandering shifts of up to 15 pixels."""
     random = np.random.default_rng(1000 + seed)
     angles = np.arange(case.angles[0], case.angles[1] + 0.1, case.angles[2])
     points, weights = phantom(random, case)
-    shifts = np.cumsum(random.normal(size=(len(angles), 2)), axis=0) + 1.5 * random.normal(size=(len(angles), 2))
-    shifts -= shifts[np.argmin(np.abs(angles))]
-    shifts *= 15.0 / np.abs(shifts).max()
-    true_angles = angles + random.normal(scale=case.jitter, size=len(angles))
+    shifts, true_angles = stage(random, angles, case)
     chance = np.random.default_rng(5000 + seed)
     jumped = JUMPS.get(case.spoiled, {})
     for tilt, pixels in jumped.items():
@@ -175,9 +188,7 @@ def simulate(case: Case, seed: int) -> Truth:
     stack = []
     for tilt, nominal, shift in zip(true_angles, angles, shifts, strict=True):
         clean = project(points, weights, case, tilt, shift)
-        flux = case.dose * PIXEL_A**2 * 0.6 * math.exp(-case.thickness / 3100.0 / math.cos(math.radians(nominal)))
-        counts = flux * (1.0 - case.contrast * (clean - clean.mean()) / level)
-        stack.append(random.poisson(np.maximum(counts, 0.0)).astype(np.float32))
+        stack.append(exposure(random, clean, level, nominal, case))
     truth = Truth(np.array(stack), angles, true_angles, case.axis, shifts, case.thickness / PIXEL_A)
     return spoil(truth, case, chance)
 

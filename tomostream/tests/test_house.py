@@ -178,7 +178,7 @@ class TestTheForms(unittest.TestCase):
 
 
 class TestTheCommand(unittest.TestCase):
-    HEAVY = {"numpy", "scipy", "numba", "matplotlib", "pyworkflow", "pwem", "tomo", "watchdog"}
+    HEAVY = frozenset({"numpy", "scipy", "numba", "matplotlib", "pyworkflow", "pwem", "tomo", "watchdog"})
 
     def modules_after(self, code: str) -> set[str]:
         code += "\nimport sys; print('\\n' + ' '.join(sorted(name.split('.')[0] for name in sys.modules)))"
