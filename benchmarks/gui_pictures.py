@@ -22,7 +22,7 @@ import time
 import traceback
 
 from tomostream.cli import project as projects
-from tomostream.status import CLASSES
+from tomostream.journal.status import CLASSES
 
 PACKAGES = "xvfb"
 SCREEN = (1400, 860)

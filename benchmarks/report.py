@@ -18,9 +18,9 @@ import time
 
 import numpy as np
 
+from tomostream.journal.status import ARETOMO, COMPOSE
 from tomostream.report import folders, writer
 from tomostream.report.writer import ReportWriter
-from tomostream.status import ARETOMO, COMPOSE
 from tomostream.tests.browser.driver import Browser
 from tomostream.tests.made_project import MadeProject, write_mrc
 

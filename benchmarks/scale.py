@@ -20,8 +20,8 @@ import sys
 import threading
 import time
 
-from tomostream import ledger
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.support import ORDER, Session, wait_for
 
 TILTS, SIZE, PIXEL_SIZE, AXIS, VOLTAGE = 60, 32, 6.0, 84.7, 300.0

@@ -216,8 +216,8 @@ def session(folder: str, tilts: int, saboteur: Saboteur) -> int:
 
 
 def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts: int) -> int:
-    from tomostream import ledger
-    from tomostream.status import ARETOMO, MOTIONCOR, ProjectStatus
+    from tomostream.journal import ledger
+    from tomostream.journal.status import ARETOMO, MOTIONCOR, ProjectStatus
 
     with open(status_file, encoding="utf-8") as file:
         status = json.load(file)
@@ -243,7 +243,7 @@ def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts:
 
 def waiting_times(project: str, entries: list) -> list[float]:
     """Seconds from the time at which a program wrote its file to the line that says that the item is registered."""
-    from tomostream import ledger
+    from tomostream.journal import ledger
 
     waits = []
     for entry in entries:

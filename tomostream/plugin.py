@@ -9,8 +9,8 @@ import pwem
 from pyworkflow import TOMO
 from pyworkflow.utils import Environ
 
+from tomostream.choices import instruments
 from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
-from tomostream.decisions import instruments
 from tomostream.report import notify
 
 

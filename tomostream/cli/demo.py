@@ -11,7 +11,7 @@ import time
 
 from tomostream.cli import refuse, run
 from tomostream.cli.places import cannot_write
-from tomostream.status import ProjectStatus
+from tomostream.journal.status import ProjectStatus
 
 HELP = "simulate a small acquisition and run the whole way to tomograms on it"
 #: Two series of this are processed on two cores while they are "acquired".

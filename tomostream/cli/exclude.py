@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import argparse
 
+from tomostream.choices import exclusions
 from tomostream.cli import refuse
-from tomostream.decisions import exclusions
-from tomostream.decisions.series import ComposedSeries, NoSeries
-from tomostream.status import COMPOSE, ProjectStatus
+from tomostream.journal.composed import ComposedSeries, NoSeries
+from tomostream.journal.status import COMPOSE, ProjectStatus
 from tomostream.streaming import watch
 
 HELP = "take tilts out of a series or put them back; only that series is composed and reconstructed again"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 
+from tomostream.choices import instruments
 from tomostream.cli import refuse
-from tomostream.decisions import instruments
-from tomostream.decisions.series import NoSeries, read_series
+from tomostream.journal.composed import NoSeries, read_series
 
 HELP = "reconstruct one series with the tilt angles as given and negated, and remember which is right for the instrument"
 
@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from tomostream.choices import handedness
     from tomostream.cli.status import find
-    from tomostream.decisions import handedness, quick
+    from tomostream.engine import quick
 
     path = find(options.project)
     if path is None:
@@ -48,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
 
 def show(found) -> None:
     """What was found, and what to do next."""
-    from tomostream.decisions import handedness
+    from tomostream.choices import handedness
 
     print(f"\n{found.evidence}\n\nWhat to look for:")
     for text in handedness.LOOK_FOR:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from tomostream.cli import refuse
-from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 
 #: Fields of every protocol that are Scipion's own.
 SCIPIONS = frozenset(["runName", "runMode", "hostName"])

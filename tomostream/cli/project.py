@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.streaming import alone, watch
+from tomostream.files import locks
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.streaming import watch
 from tomostream.streaming.values import convert
 
 #: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
@@ -267,14 +268,14 @@ def starting(path: str, say) -> Iterator[None]:
     UserError : another command does so, and does not come to an end.
     """
     try:
-        lock = alone.hold(starting_file(path), 0.0)
+        lock = locks.hold(starting_file(path), 0.0)
         if lock is None:
             say("Another command is starting protocols of this project; waiting for it.")
-            lock = alone.hold(starting_file(path), 4 * START_SECONDS)
+            lock = locks.hold(starting_file(path), 4 * START_SECONDS)
     except OSError as error:
         raise UserError(f"The project {path} cannot be written: {error.strerror}.") from error
     if lock is None:
-        raise UserError(f"Another command (process {alone.holder(starting_file(path))}) has been starting "
+        raise UserError(f"Another command (process {locks.holder(starting_file(path))}) has been starting "
                         f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
     with lock:
         yield

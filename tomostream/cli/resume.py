@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from tomostream.cli import places, refuse
-from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming import watch
 
 HELP = "bring a dead session back: every protocol that was running goes on"

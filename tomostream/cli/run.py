@@ -11,7 +11,7 @@ import sys
 import threading
 
 from tomostream.cli import places, refuse, table
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
 ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}

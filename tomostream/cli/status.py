@@ -7,11 +7,11 @@ import argparse
 import json
 import os
 
+from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse
 from tomostream.cli.table import render
-from tomostream.decisions.pending import Pending, PendingChoices
-from tomostream.space import SessionSpace
-from tomostream.status import COMPOSE, ProjectStatus
+from tomostream.journal.space import SessionSpace
+from tomostream.journal.status import COMPOSE, ProjectStatus
 from tomostream.streaming.watch import RUNNING, run_state
 
 HELP = "say where every movie and every series of a project stands"

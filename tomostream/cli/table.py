@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from tomostream.status import ProjectStatus, SeriesStatus
+from tomostream.journal.status import ProjectStatus, SeriesStatus
 
 COLUMNS = (("series", 22), ("state", 15), ("tilts", 14), ("axis", 8), ("latency", 8))
 #: Most rows of the live table; the newest are shown.

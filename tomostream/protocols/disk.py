@@ -9,10 +9,10 @@ import time
 
 from pyworkflow.protocol import params
 
-from tomostream import ledger
+from tomostream.journal import ledger
+from tomostream.journal.space import PARTS, SessionSpace
+from tomostream.journal.status import ARETOMO
 from tomostream.protocols.stacks import SeriesRecord
-from tomostream.space import PARTS, SessionSpace
-from tomostream.status import ARETOMO
 
 #: Seconds between two looks at the disk; more often until it is known what a whole series takes.
 LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0

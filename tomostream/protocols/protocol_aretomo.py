@@ -34,13 +34,13 @@ from tomo.objects import (
     Tomogram,
 )
 
-from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
+from tomostream.files.writing import sync_tree
+from tomostream.journal import ledger
+from tomostream.journal.space import bytes_of
 from tomostream.programs import aretomo as files
 from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
-from tomostream.space import bytes_of
-from tomostream.streaming.durable import sync_tree
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, know_tables

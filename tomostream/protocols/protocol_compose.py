@@ -15,20 +15,20 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
-from tomostream import ledger
 from tomostream.acquisition import events, preview
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie, pixel_size_doubt
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
-from tomostream.decisions import exclusions
-from tomostream.decisions.exclusions import Exclusions
+from tomostream.choices import exclusions
+from tomostream.choices.exclusions import Exclusions
+from tomostream.files.writing import sync
+from tomostream.journal import ledger
+from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, find_image, stack_images
-from tomostream.space import bytes_of
-from tomostream.streaming.durable import sync
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch

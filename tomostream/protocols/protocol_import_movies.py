@@ -18,12 +18,12 @@ from pwem.protocols.protocol_import.micrographs import ProtImportMicBase
 from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 
-from tomostream import ledger
 from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_size
+from tomostream.files.writing import sync
+from tomostream.journal import ledger
 from tomostream.protocols import forms
-from tomostream.streaming.durable import sync
 from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task, out_of_reach
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import FolderWatch, existing_taken_literally

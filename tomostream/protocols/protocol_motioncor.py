@@ -20,13 +20,13 @@ from pyworkflow.object import CsvList
 from pyworkflow.protocol import params
 from pyworkflow.utils import removeBaseExt
 
-from tomostream import ledger, versions
 from tomostream.acquisition.movies import check_movie
+from tomostream.files.writing import sync
+from tomostream.journal import ledger, versions
+from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
-from tomostream.space import bytes_of
-from tomostream.streaming.durable import sync
 from tomostream.streaming.executor import gpu_lock
 from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task, first_words
 from tomostream.streaming.watch import DEAD, FINISHED, STOPPED

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pyworkflow.protocol import MODE_RESUME, params
 
 from tomostream.acquisition.instrument import instrument_name
-from tomostream.decisions import instruments
+from tomostream.choices import instruments
 
 #: Of a run: decided with its first series, and kept.
 NAME = "angles.json"

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
-from tomostream import versions
+from tomostream.journal import versions
+from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, number
 from tomostream.programs import aretomo as files
-from tomostream.status import MovieStatus, ProjectStatus, SeriesStatus, number
 
 T = TypeVar("T")
 

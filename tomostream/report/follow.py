@@ -11,10 +11,10 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tomostream import ledger
 from tomostream.acquisition.naming import movie_key
+from tomostream.journal import ledger
+from tomostream.journal.status import MovieStatus, ProjectStatus, number
 from tomostream.report.alarms import SessionFacts
-from tomostream.status import MovieStatus, ProjectStatus, number
 
 #: Seconds over which rates are measured.
 WINDOW = 3600.0

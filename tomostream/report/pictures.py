@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
-from tomostream.status import number
 
 Array = NDArray[Any]
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.

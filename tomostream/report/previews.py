@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomostream.engine.preview import NAME, Request, Tilt
+from tomostream.journal.status import SeriesStatus, number
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import Follower
 from tomostream.report.painting import Made, paint_preview
-from tomostream.status import SeriesStatus, number
 
 FOLDER, LOG = ".preview", "preview.log"
 #: A preview is begun while at most so many movies wait to be aligned, and ended when there are more than so many.

@@ -24,7 +24,9 @@ from typing import Any
 
 from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
-from tomostream.decisions.pending import PendingChoices
+from tomostream.choices.pending import PendingChoices
+from tomostream.journal.space import disk_of
+from tomostream.journal.status import SeriesStatus
 from tomostream.report import tables
 from tomostream.report.alarms import KINDS, Alarms, Finding, Thresholds
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
@@ -35,8 +37,6 @@ from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews
 from tomostream.report.tables import CHUNK, Entry
 from tomostream.report.told import Teller
-from tomostream.space import disk_of
-from tomostream.status import SeriesStatus
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")

@@ -37,9 +37,10 @@ from pyworkflow.protocol import (
 )
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
-from tomostream import ledger, versions
-from tomostream.space import disk_of, human
-from tomostream.streaming import alone, watch
+from tomostream.files import locks
+from tomostream.journal import ledger, versions
+from tomostream.journal.space import disk_of, human
+from tomostream.streaming import watch
 from tomostream.streaming.executor import EventLoop, JobEnded
 from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
@@ -228,9 +229,9 @@ class StreamingProtocol(ProtStreamingBase):
         """Two processes at one run would write the same sets: the second one (Continue was pressed twice, a resume beside
         the GUI) ends without a word in the outputs."""
         path = self._getExtraPath(LOCK_FILE)
-        lock = alone.hold(path, LOCK_SECONDS)
+        lock = locks.hold(path, LOCK_SECONDS)
         if lock is None:
-            pid = alone.holder(path)
+            pid = locks.holder(path)
             self.error(f"Another process ({pid or 'number unknown'}) is at work on this run; this one ends and changes nothing.")
             self.setPid(pid or 0)
             self.setStatus(STATUS_RUNNING)

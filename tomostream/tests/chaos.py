@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
-from tomostream.status import ARETOMO, IMPORT, MOTIONCOR
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, IMPORT, MOTIONCOR
 from tomostream.streaming.watch import DEAD
 from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, someone_else, wait_for
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import mrcfile
 import numpy as np
 
-from tomostream import ledger
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs import aretomo as files
-from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 
 FOLDERS = {name: f"{place:06d}_{CLASSES[name]}" for place, name in enumerate((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), start=2)}
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)

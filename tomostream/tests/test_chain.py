@@ -12,10 +12,10 @@ import unittest
 import numpy as np
 import pytest
 
-from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aretomo import row_from_xf
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.streaming.protocol import STOP_FILE
 from tomostream.tests.support import ORDER, Session, wait_for
 

@@ -10,10 +10,10 @@ import os
 import tempfile
 import unittest
 
-from tomostream import ledger
+from tomostream.choices import exclusions
 from tomostream.cli import main
-from tomostream.decisions import exclusions
-from tomostream.decisions.series import NoSeries, composed, read_series
+from tomostream.journal import ledger
+from tomostream.journal.composed import NoSeries, composed, read_series
 
 
 class TestFile(unittest.TestCase):

@@ -42,10 +42,10 @@ from itertools import pairwise
 
 import pytest
 
-from tomostream import ledger
 from tomostream.acquisition.movies import check_movie
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aretomo import row_from_xf
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.standins import shift_of, value_of, values_in
 from tomostream.tests.support import ORDER, Session, end, wait_for
 

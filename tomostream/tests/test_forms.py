@@ -223,7 +223,7 @@ class TestSignOfTheAngles(FormCase):
     def test_the_sign_is_kept_with_the_first_series_whatever_is_remembered_afterwards(self):
         from unittest import mock
 
-        from tomostream.decisions import instruments
+        from tomostream.choices import instruments
         from tomostream.protocols import signs
 
         protocol = self.protocol("ProtTomoStreamComposeTS", instrument="Krios 7")

@@ -16,14 +16,15 @@ import mrcfile
 import numpy as np
 import scipy.fft
 
-from tomostream import ledger
 from tomostream.acquisition import events
 from tomostream.acquisition.facts import Known, Tilt
 from tomostream.acquisition.instrument import instrument_name
+from tomostream.choices import handedness, instruments
 from tomostream.cli import main
-from tomostream.decisions import handedness, instruments, quick
-from tomostream.decisions.series import read_series
+from tomostream.engine import quick
 from tomostream.engine.ctf import Optics, fit_series
+from tomostream.journal import ledger
+from tomostream.journal.composed import read_series
 from tomostream.programs import aretomo as files
 from tomostream.simulator.projector import Optics as Lens
 from tomostream.simulator.projector import projection_spectrum

@@ -194,7 +194,7 @@ class TestTheCommand(unittest.TestCase):
         self.assertEqual(self.modules_after("import tomostream") & (self.HEAVY - {"pyworkflow", "pwem"}) - {"numpy"}, set())
 
     def test_status_needs_no_scipion(self):
-        self.assertEqual(self.modules_after("import tomostream.status, tomostream.cli.status") & SCIPION, set())
+        self.assertEqual(self.modules_after("import tomostream.journal.status, tomostream.cli.status") & SCIPION, set())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import resource
 import tempfile
 import unittest
 
-from tomostream import ledger
+from tomostream.journal import ledger
 
 
 class Case(unittest.TestCase):

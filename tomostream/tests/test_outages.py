@@ -16,7 +16,8 @@ from unittest import mock
 
 from pwem.objects import SetOfMovies
 
-from tomostream.streaming import alone, durable, protocol, sets, watch
+from tomostream.files import locks, writing
+from tomostream.streaming import protocol, sets, watch
 from tomostream.streaming.protocol import StreamingProtocol, out_of_reach
 
 NOT_A_DATABASE = b"not a database!\0"
@@ -163,7 +164,7 @@ class TestWhatIsOutOfReach(InAFolder):
             self.assertIn("stale file handle", out_of_reach(self.path("a")))
 
 
-HOLDS = ("import sys; from tomostream.streaming import alone; file = alone.hold(sys.argv[1], 0); "
+HOLDS = ("import sys; from tomostream.streaming import locks; file = locks.hold(sys.argv[1], 0); "
          "print(file is not None, flush=True); input()")
 
 
@@ -177,14 +178,14 @@ class TestOneAtATime(InAFolder):
 
     def test_whoever_comes_second_is_told_who_holds_it(self):
         child = self.other()
-        self.assertIsNone(alone.hold(self.path("lock"), 0.0))
-        self.assertEqual(alone.holder(self.path("lock")), child.pid)
+        self.assertIsNone(locks.hold(self.path("lock"), 0.0))
+        self.assertEqual(locks.holder(self.path("lock")), child.pid)
 
     def test_one_that_was_killed_gives_it_back(self):
         child = self.other()
         child.kill()
-        with alone.hold(self.path("lock"), 10.0):
-            self.assertEqual(alone.holder(self.path("lock")), os.getpid())
+        with locks.hold(self.path("lock"), 10.0):
+            self.assertEqual(locks.holder(self.path("lock")), os.getpid())
 
     def test_a_second_process_at_a_run_ends_and_leaves_its_status_to_the_first(self):
         child = self.other()
@@ -196,7 +197,7 @@ class TestOneAtATime(InAFolder):
         second.setStatus.assert_called_once_with("running")
 
     def test_nobody_ever_held_it(self):
-        self.assertIsNone(alone.holder(self.path("lock")))
+        self.assertIsNone(locks.holder(self.path("lock")))
 
 
 class TestWhatLiesOnTheDisk(InAFolder):
@@ -204,25 +205,25 @@ class TestWhatLiesOnTheDisk(InAFolder):
 
     def synced(self, function, argument) -> list[str]:
         found = []
-        with mock.patch.object(durable.os, "fsync", side_effect=lambda fd: found.append(os.readlink(f"/proc/self/fd/{fd}"))):
+        with mock.patch.object(writing.os, "fsync", side_effect=lambda fd: found.append(os.readlink(f"/proc/self/fd/{fd}"))):
             function(argument)
         return [os.path.relpath(path, self.folder) for path in found]
 
     def test_a_file_and_then_its_name(self):
-        self.assertEqual(self.synced(durable.sync, [self.write("extra", "a.mrc")]), ["extra/a.mrc", "extra"])
+        self.assertEqual(self.synced(writing.sync, [self.write("extra", "a.mrc")]), ["extra/a.mrc", "extra"])
 
     def test_a_folder_with_all_files_and_its_own_name(self):
         self.write("extra", "TS_1", "a.mrc")
         os.symlink("/nowhere", self.path("extra", "TS_1", "link"))
-        found = self.synced(durable.sync_tree, self.path("extra", "TS_1"))
+        found = self.synced(writing.sync_tree, self.path("extra", "TS_1"))
         self.assertEqual(found, ["extra/TS_1/a.mrc", "extra/TS_1", "extra/TS_1", "extra"])
 
     def test_a_file_system_that_cannot_sync_folders_is_no_reason_to_fail(self):
         path = self.write("a.mrc")
-        with mock.patch.object(durable.os, "fsync", side_effect=OSError(22, "Invalid argument")):
-            durable.sync([path])
-        with mock.patch.object(durable.os, "fsync", side_effect=OSError(5, "Input/output error")), self.assertRaises(OSError):
-            durable.sync([path])
+        with mock.patch.object(writing.os, "fsync", side_effect=OSError(22, "Invalid argument")):
+            writing.sync([path])
+        with mock.patch.object(writing.os, "fsync", side_effect=OSError(5, "Input/output error")), self.assertRaises(OSError):
+            writing.sync([path])
 
 
 class TestADamagedListOfSteps(InAFolder):

@@ -10,10 +10,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from unittest import mock
 
 from tomostream.acquisition.events import TAKEN_OUT
+from tomostream.choices import exclusions
+from tomostream.choices.pending import Pending, some
 from tomostream.cli import main, status
-from tomostream.decisions import exclusions
-from tomostream.decisions.pending import Pending, some
-from tomostream.status import COMPOSE, IMPORT
+from tomostream.journal.status import COMPOSE, IMPORT
 from tomostream.tests.test_report import WithProject
 
 

@@ -16,15 +16,15 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tomostream import ledger
 from tomostream.acquisition.events import MdocRead, MicrographReady, Policy, SeriesState
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.preview import is_due
 from tomostream.acquisition.session import Session
 from tomostream.engine import preview as program
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import painting, writer
 from tomostream.report.previews import FOLDER, Maker, request_of
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import marked_volume, write_mrc
 from tomostream.tests.test_aretomo_engine import ANGLES, AXIS, PIXEL, series
 from tomostream.tests.test_report import WithProject

@@ -15,9 +15,9 @@ from unittest import mock
 
 from pyworkflow.protocol import FloatParam
 
-from tomostream import ledger
 from tomostream.cli import main, project, resume, table
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
 
 

@@ -12,9 +12,9 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream import ledger  # noqa: E402
 from tomostream.acquisition.arrival import Arrivals  # noqa: E402
 from tomostream.acquisition.movies import MovieCheck  # noqa: E402
+from tomostream.journal import ledger  # noqa: E402
 from tomostream.protocols.protocol_import_movies import Optics, ProtTomoStreamImportMovies, find_optics, why_left_over  # noqa: E402
 from tomostream.streaming.watch import Seen  # noqa: E402
 

@@ -21,15 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tomostream import ledger, versions
 from tomostream.cli import main as command
 from tomostream.cli import report
+from tomostream.journal import ledger, versions
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import background, follow, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
 from tomostream.report.folders import safe_name, write_text
 from tomostream.report.follow import Follower
 from tomostream.report.writer import ReportWriter
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import MadeProject, write_mrc
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"

@@ -14,8 +14,8 @@ import mrcfile
 import numpy as np
 import pytest
 
-from tomostream import ledger, space
-from tomostream.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.journal import ledger, space
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.standins import value_of
 from tomostream.tests.support import Session, end, read_rows, wait_for
 

@@ -18,7 +18,7 @@ from unittest import mock
 from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
-from tomostream.space import disk_of
+from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, is_full
 from tomostream.tests.support import read_property, read_rows, wait_for

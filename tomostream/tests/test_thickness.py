@@ -12,7 +12,8 @@ import unittest
 import mrcfile
 import numpy as np
 
-from tomostream.decisions import quick, thickness
+from tomostream.choices import thickness
+from tomostream.engine import quick
 from tomostream.programs import aretomo as files
 from tomostream.programs.aretomo import AngleRow
 from tomostream.tests.test_handedness import ANGLES, AXIS, SHIFTS, SIDE, stack_of_marks

@@ -15,8 +15,8 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream import ledger  # noqa: E402
-from tomostream.decisions.series import ComposedSeries, Tilt  # noqa: E402
+from tomostream.journal import ledger  # noqa: E402
+from tomostream.journal.composed import ComposedSeries, Tilt  # noqa: E402
 from tomostream.programs import aretomo, motioncor  # noqa: E402
 from tomostream.viewers import plots, results  # noqa: E402
 

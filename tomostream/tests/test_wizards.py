@@ -15,7 +15,7 @@ from pyworkflow.viewer import Viewer
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream.decisions import instruments  # noqa: E402
+from tomostream.choices import instruments  # noqa: E402
 from tomostream.wizards import TomoStreamThicknessWizard, readings  # noqa: E402
 from tomostream.wizards.wizard import memory_words, quick_source  # noqa: E402
 

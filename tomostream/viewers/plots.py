@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from tomostream.decisions.series import ComposedSeries
+from tomostream.journal.composed import ComposedSeries
 from tomostream.viewers.results import SeriesAlignment, TiltCtf
 
 X_COLOUR, Y_COLOUR, BAD_COLOUR = "#1f6fb4", "#d9822b", "#c23030"

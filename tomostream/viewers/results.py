@@ -8,7 +8,7 @@ import pathlib
 import urllib.parse
 from dataclasses import dataclass
 
-from tomostream import ledger
+from tomostream.journal import ledger
 from tomostream.programs import aretomo, motioncor
 
 #: Where the live page of a project is.

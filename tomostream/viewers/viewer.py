@@ -13,8 +13,8 @@ from pyworkflow.config import Config
 from pyworkflow.protocol import params
 from pyworkflow.viewer import DESKTOP_TKINTER
 
-from tomostream.decisions.exclusions import read_choice
-from tomostream.decisions.series import NoSeries
+from tomostream.choices.exclusions import read_choice
+from tomostream.journal.composed import NoSeries
 from tomostream.protocols import (
     ProtTomoStreamAreTomo,
     ProtTomoStreamComposeTS,

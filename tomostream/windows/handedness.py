@@ -10,8 +10,8 @@ from tkinter import ttk
 
 from PIL import Image
 
-from tomostream.decisions import handedness, instruments
-from tomostream.decisions.series import composed, read_series
+from tomostream.choices import handedness, instruments
+from tomostream.journal.composed import composed, read_series
 from tomostream.windows.base import PAD, Progress, Window, our_command
 
 VIEW = (910, 520)

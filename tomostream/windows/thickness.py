@@ -9,7 +9,8 @@ import tkinter as tk
 from collections.abc import Callable
 from tkinter import ttk
 
-from tomostream.decisions import quick, thickness
+from tomostream.choices import thickness
+from tomostream.engine import quick
 from tomostream.windows.base import PAD, Progress, Window, grey
 
 #: Longest side in px of a view, and how near to a line a click takes it.

@@ -10,10 +10,10 @@ from tkinter import ttk
 import mrcfile
 import numpy as np
 
-from tomostream.decisions import exclusions
-from tomostream.decisions.quick import averaged
-from tomostream.decisions.series import ComposedSeries, NoSeries, Tilt, composed
-from tomostream.status import ARETOMO, COMPOSE, ProjectStatus
+from tomostream.choices import exclusions
+from tomostream.engine.quick import averaged
+from tomostream.journal.composed import ComposedSeries, NoSeries, Tilt, composed
+from tomostream.journal.status import ARETOMO, COMPOSE, ProjectStatus
 from tomostream.streaming import watch
 from tomostream.windows.base import PAD, Progress, Window, grey, our_command
 

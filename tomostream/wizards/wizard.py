@@ -13,8 +13,9 @@ from pyworkflow.viewer import DESKTOP_TKINTER
 from pyworkflow.wizard import Wizard
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 
-from tomostream.decisions import instruments, quick
-from tomostream.decisions.series import NoSeries
+from tomostream.choices import instruments
+from tomostream.engine import quick
+from tomostream.journal.composed import NoSeries
 from tomostream.programs.aretomo import AngleRow
 from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, signs
 from tomostream.viewers import TomoStreamMotionCorViewer, results

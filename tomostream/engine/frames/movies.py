@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.errors import EngineError, sentence_of
-from tomostream.engine.frames.mrcfiles import MrcStack, open_mrc
+from tomostream.files.mrc import MrcStack, open_mrc
 
 _EER_COMPRESSIONS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
 _SKIP_BITS_TAG, _HORIZONTAL_BITS_TAG, _VERTICAL_BITS_TAG = 65007, 65008, 65009

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.frames.movies import guarded, open_tiff
-from tomostream.engine.frames.mrcfiles import open_mrc
+from tomostream.files.mrc import open_mrc
 
 _TIFF_EXTENSIONS = (".tif", ".tiff", ".gain")
 _BLOCK = 8

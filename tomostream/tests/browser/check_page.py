@@ -15,10 +15,10 @@ import threading
 import unittest
 from urllib.parse import quote
 
-from tomostream import ledger
-from tomostream.decisions import exclusions
+from tomostream.choices import exclusions
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT
 from tomostream.report.writer import ReportWriter
-from tomostream.status import ARETOMO, COMPOSE, IMPORT
 from tomostream.tests.browser.driver import Browser
 from tomostream.tests.made_project import MadeProject
 from tomostream.tests.test_preview import FakePreviews

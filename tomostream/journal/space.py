@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tomostream import ledger
-from tomostream.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.journal import ledger
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 #: A disk with less than this share free is short, and is no longer when `SHARE_AGAIN` is free.
 SHARE, SHARE_AGAIN = 0.05, 0.06

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How thick the specimen is, and how high a tomogram has to be: measured in a quick reconstruction, with pictures to judge by.
 
-As a program: `python -m tomostream.decisions.thickness JOB.json FOLDER` makes the reconstruction of a `quick.Source` in a
+As a program: `python -m tomostream.choices.thickness JOB.json FOLDER` makes the reconstruction of a `quick.Source` in a
 folder of its own and writes what was measured to FOLDER/thickness.json, the side views to FOLDER/views.npz; lines of progress
 on standard output. Scipion's wizard runs it so, because a window must never stand still.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomostream.decisions import quick
+from tomostream.engine import quick
 from tomostream.programs.aretomo import AngleRow
 
 RESULT, VIEWS = "thickness.json", "views.npz"

@@ -14,8 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tomostream import ledger
 from tomostream.acquisition.naming import movie_key
+from tomostream.journal import ledger
 
 IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo"
 Default = TypeVar("Default", int, None)

@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tomostream.acquisition.instrument import instrument_name
-from tomostream.decisions import quick
-from tomostream.decisions.instruments import AS_GIVEN, NEGATED
-from tomostream.decisions.series import ComposedSeries
-from tomostream.decisions.thickness import structure
+from tomostream.choices.instruments import AS_GIVEN, NEGATED
+from tomostream.choices.thickness import structure
+from tomostream.engine import quick
 from tomostream.engine.ctf.series import estimate
 from tomostream.engine.ctf.spectra import Optics, usable_range
 from tomostream.engine.errors import EngineError
 from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
+from tomostream.journal.composed import ComposedSeries
+from tomostream.journal.status import ProjectStatus
 from tomostream.programs import aretomo as files
-from tomostream.status import ProjectStatus
 
 FOLDER, RESULT, PICTURE, PAGE = "handedness", "check.json", "both.png", "index.html"
 LOOK_FOR = (

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tomostream.acquisition.events import TAKEN_OUT
 from tomostream.acquisition.naming import movie_key
-from tomostream.decisions import exclusions
-from tomostream.status import COMPOSE, ProjectStatus, SeriesStatus
+from tomostream.choices import exclusions
+from tomostream.journal.status import COMPOSE, ProjectStatus, SeriesStatus
 
 #: So many tilts are named; more are counted.
 MOST_NAMES = 3

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from tomostream.acquisition.events import TAKEN_OUT
 from tomostream.acquisition.naming import movie_key
-from tomostream.decisions.series import ComposedSeries, Tilt, read_series
+from tomostream.journal.composed import ComposedSeries, Tilt, read_series
 
 NAME = "excluded.json"
 #: Series -> movie key -> why (may be "").

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from tomostream.acquisition.naming import movie_key
-from tomostream.status import COMPOSE, ProjectStatus
+from tomostream.journal.status import COMPOSE, ProjectStatus
 
 
 class NoSeries(Exception):
