@@ -18,8 +18,9 @@ import time
 
 import numpy as np
 
+from tomostream.files import writing
 from tomostream.journal.status import ARETOMO, COMPOSE
-from tomostream.report import folders, writer
+from tomostream.report import writer
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.browser.driver import Browser
 from tomostream.tests.made_project import MadeProject, write_mrc
@@ -69,13 +70,13 @@ def measure(count: int, tilts: int) -> dict[str, object]:
 def updates(page: ReportWriter, project: MadeProject, happen) -> dict[str, float]:
     """Median time (ms) and bytes of an update, without and with the tables for scripts (written every few seconds)."""
     plain, whole, written = [], [], []
-    keep = folders.write_text
+    keep = writing.write_text
 
     def counted(path: str, text: str) -> None:
         written[-1] += len(text)
         keep(path, text)
 
-    writer.write_text = folders.write_text = counted
+    writer.write_text = writing.write_text = counted
     try:
         for number in range(REPEATS):
             for times, due in ((plain, False), (whole, True)):
@@ -92,7 +93,7 @@ def updates(page: ReportWriter, project: MadeProject, happen) -> dict[str, float
                 page.wait(10)
                 page.update()
     finally:
-        writer.write_text = folders.write_text = keep
+        writer.write_text = writing.write_text = keep
     return {"ms": statistics.median(plain), "kB": statistics.median(written[::2]) / 1000,
             "tables_ms": statistics.median(whole), "tables_kB": statistics.median(written[1::2]) / 1000}
 

@@ -32,12 +32,13 @@ from tomostream.choices.thickness import structure
 from tomostream.engine import quick
 from tomostream.engine.ctf.series import estimate
 from tomostream.engine.ctf.spectra import Optics, usable_range
-from tomostream.engine.errors import EngineError
 from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
+from tomostream.files.errors import EngineError
 from tomostream.journal.composed import ComposedSeries
 from tomostream.journal.status import ProjectStatus
-from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnError, AlnFile, AlnRow, AngleRow, format_aln
+from tomostream.programs.quality import Quality, parse_quality
 
 FOLDER, RESULT, PICTURE, PAGE = "handedness", "check.json", "both.png", "index.html"
 LOOK_FOR = (
@@ -124,7 +125,7 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
 def source_of(project: str, series: ComposedSeries) -> quick.Source:
     """The series with its angles as the mdoc gives them, whatever it was composed with."""
     sign = -1.0 if series.negated else 1.0
-    rows = tuple(files.AngleRow(sign * tilt.angle, tilt.order) for tilt in series.used)
+    rows = tuple(AngleRow(sign * tilt.angle, tilt.order) for tilt in series.used)
     try:
         with mrcfile.open(series.stack, header_only=True, permissive=True) as mrc:
             pixel_size = float(mrc.voxel_size.x)
@@ -165,9 +166,9 @@ def defocus_hand(project: str, series: ComposedSeries, source: quick.Source, mad
     if details and os.path.exists(path):
         try:
             with open(path, encoding="utf-8") as file:
-                quality = files.parse_quality(file.read())
-        except (OSError, files.AlnError):
-            quality = files.Quality()
+                quality = parse_quality(file.read())
+        except (OSError, AlnError):
+            quality = Quality()
         if quality.defocus_hand is not None:
             return quality.defocus_hand * (-1 if series.negated else 1), quality.ctf_note
     return _measured_hand(source, made, work, series.voltage or 300.0)
@@ -177,10 +178,10 @@ def _measured_hand(source: quick.Source, made: quick.Quick, work: str, voltage: 
     if not usable_range(source.pixel_size_A):
         return None, f"at {source.pixel_size_A:.3g} A/px the images hold no Thon rings"
     path = os.path.join(work, "raw.aln")
-    rows = tuple(files.AlnRow(row.section, row.rot_deg, row.tx * made.binning, row.ty * made.binning, row.tilt_deg)
+    rows = tuple(AlnRow(row.section, row.rot_deg, row.tx * made.binning, row.ty * made.binning, row.tilt_deg)
                  for row in made.aln.rows)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(files.format_aln(files.AlnFile(rows, made.aln.dark)))
+        file.write(format_aln(AlnFile(rows, made.aln.dark)))
     try:
         stack = open_stack(source.stack)
         used = solutions.of_aln(path, stack).used

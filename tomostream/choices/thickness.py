@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine import quick
-from tomostream.programs.aretomo import AngleRow
+from tomostream.programs.aln import AngleRow
 
 RESULT, VIEWS = "thickness.json", "views.npz"
 #: Room above and below the specimen in the tomogram, as a part of the specimen's thickness.

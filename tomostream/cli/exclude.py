@@ -7,9 +7,9 @@ import argparse
 
 from tomostream.choices import exclusions
 from tomostream.cli import refuse
+from tomostream.journal import runs
 from tomostream.journal.composed import ComposedSeries, NoSeries
 from tomostream.journal.status import COMPOSE, ProjectStatus
-from tomostream.streaming import watch
 
 HELP = "take tilts out of a series or put them back; only that series is composed and reconstructed again"
 
@@ -49,7 +49,7 @@ def composes(path: str) -> bool:
     status = ProjectStatus(path)
     status.find()
     folder = status.folders.get(COMPOSE, "")
-    return bool(folder) and watch.run_state(folder) == watch.RUNNING
+    return bool(folder) and runs.run_state(folder) == runs.RUNNING
 
 
 def show(series: ComposedSeries) -> int:

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tomostream.files import locks
+from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.streaming import watch
 from tomostream.streaming.values import convert
 
 #: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
@@ -112,11 +112,11 @@ class Chain:
 
     def state(self, name: str) -> str:
         """running, finished, stopped, dead or unknown."""
-        return watch.producer_state(self.folder(name), self.protocols[name].getObjId())
+        return runs.producer_state(self.folder(name), self.protocols[name].getObjId())
 
     def ended(self) -> bool:
         """True when none of the four goes on."""
-        return all(self.state(name) in (watch.FINISHED, watch.STOPPED, watch.DEAD) for name in ORDER)
+        return all(self.state(name) in (runs.FINISHED, runs.STOPPED, runs.DEAD) for name in ORDER)
 
 
 def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
@@ -339,7 +339,7 @@ def wait_for_output(chain: Chain, name: str) -> None:
         chain.project._updateProtocol(protocol)
         if getattr(protocol, output, None) is not None:
             return
-        if state in (watch.STOPPED, watch.DEAD):
+        if state in (runs.STOPPED, runs.DEAD):
             break
         pause.wait(0.3)
     raise UserError(f"The protocol {name} did not come up: {last_error(chain.folder(name)) or 'see its log'} "

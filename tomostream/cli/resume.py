@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 
 from tomostream.cli import places, refuse
+from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
-from tomostream.streaming import watch
 
 HELP = "bring a dead session back: every protocol that was running goes on"
 #: How a run ended -> how that is told.
-WORDS = {watch.RUNNING: "is running", watch.FINISHED: "has finished", watch.STOPPED: "was stopped or failed",
-         watch.DEAD: "died", watch.UNKNOWN: "was never started"}
+WORDS = {runs.RUNNING: "is running", runs.FINISHED: "has finished", runs.STOPPED: "was stopped or failed",
+         runs.DEAD: "died", runs.UNKNOWN: "was never started"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,14 +41,14 @@ def main(options: argparse.Namespace) -> int:
         project.quiet_logs()
         with project.starting(project.existing(options.project), run.say):
             chain = project.load(options.project)
-            states = {name: watch.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
+            states = {name: runs.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
                       for name in project.ORDER if name in chain.protocols}
             wanted = to_continue(states, options.again, options.start)
             change(chain, settings, wanted)
             for line in findings(states, wanted, found(chain.path)):
                 run.say(line)
             if not wanted:
-                run.say("Nothing is to be continued." + ("" if options.again or watch.RUNNING in states.values() else
+                run.say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
                                                          " For movies that came later: tomostream resume --again"))
             continue_all(chain, states, wanted)
         if options.no_follow or set(chain.protocols) != set(project.ORDER):
@@ -72,8 +72,8 @@ def to_continue(states: dict[str, str], again: bool = False, start: str | None =
     for name, state in states.items():
         if start is not None and names.index(name) < names.index(start):
             continue
-        ended = state in (watch.DEAD, watch.STOPPED, watch.UNKNOWN)
-        if ended or (state == watch.FINISHED and (again or wanted)):
+        ended = state in (runs.DEAD, runs.STOPPED, runs.UNKNOWN)
+        if ended or (state == runs.FINISHED and (again or wanted)):
             wanted.append(name)
     return wanted
 
@@ -145,7 +145,7 @@ def continue_all(chain, states: dict[str, str], wanted: list[str]) -> None:
         source = project.POINTERS[name][1] if name in project.POINTERS else None
         if source in chain.protocols:
             project.wait_for_output(chain, source)
-        if states[name] == watch.DEAD:
+        if states[name] == runs.DEAD:
             mark_dead(chain, protocol)
         prepare(protocol)
         project.launch(chain, protocol)

@@ -10,9 +10,9 @@ import os
 from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse
 from tomostream.cli.table import render
+from tomostream.journal.runs import RUNNING, run_state
 from tomostream.journal.space import SessionSpace
 from tomostream.journal.status import COMPOSE, ProjectStatus
-from tomostream.streaming.watch import RUNNING, run_state
 
 HELP = "say where every movie and every series of a project stands"
 

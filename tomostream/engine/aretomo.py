@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING
 
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
-from tomostream.engine.errors import EngineError, exit_status
+from tomostream.engine.errors import exit_status
+from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AngleRow, format_aln
+from tomostream.programs.ctf import CtfRow, format_ctf
+from tomostream.programs.quality import format_quality
 
 if TYPE_CHECKING:
     from tomostream.engine.align import Alignment, AlignOptions
@@ -102,7 +106,7 @@ class Input:
     """The stack, its angles (None where the alignment file has them), its pixel size in A (0: not known)."""
 
     stack: TiltStack
-    angles: tuple[files.AngleRow, ...] | None
+    angles: tuple[AngleRow, ...] | None
     pixel_size_A: float
 
 
@@ -207,19 +211,19 @@ def _read_input(arguments: Arguments) -> Input:
     stack = open_stack(arguments.text("-InMrc"))
     if stack.sections < 2:
         raise EngineError(f"{stack.path} has 1 section; a tilt series has several")
-    angles: tuple[files.AngleRow, ...] | None = None
+    angles: tuple[AngleRow, ...] | None = None
     if arguments.given("-AngFile"):
         angles = read_angles(arguments.text("-AngFile"), stack.sections)
     elif arguments.given("-TiltRange"):
         first, last = arguments.numbers("-TiltRange")[:2]
         step = (last - first) / (stack.sections - 1)
-        angles = tuple(files.AngleRow(first + i * step) for i in range(stack.sections))
+        angles = tuple(AngleRow(first + i * step) for i in range(stack.sections))
     _check_angles(arguments, angles)
     pixel = arguments.number("-PixSize") if arguments.given("-PixSize") else stack.pixel_size_A
     return Input(stack, angles, pixel)
 
 
-def _check_angles(arguments: Arguments, angles: tuple[files.AngleRow, ...] | None) -> None:
+def _check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> None:
     """Refuse before any work what no tomogram can come of."""
     if angles is None:
         return
@@ -292,7 +296,7 @@ def _solve(arguments: Arguments, data: Input, log: Log) -> Solution:
     return _align(arguments, data, data.angles, log)
 
 
-def _align(arguments: Arguments, data: Input, angles: tuple[files.AngleRow, ...], log: Log) -> Solution:
+def _align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: Log) -> Solution:
     import numpy as np
 
     from tomostream.engine.align import AlignmentError, AlignOptions, align_series
@@ -410,7 +414,7 @@ def _recon_options(arguments: Arguments, data: Input) -> ReconOptions:
 
 def _with_ctf(
     arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, outputs: Outputs, log: Log
-) -> tuple[Solution, list[files.CtfRow]]:
+) -> tuple[Solution, list[CtfRow]]:
     """Fit and write the CTF where voltage and spherical aberration are given; its worth goes with the quality.
 
     The rows are those of the used tilts, none where no CTF was found.
@@ -426,13 +430,13 @@ def _with_ctf(
     threads = thread_count(arguments)
     found = estimate(data.stack, solution.used, optics, (guess, reach), data.pixel_size_A, threads, log.share)
     log.say(f"CTF: {found.note}")
-    rows: list[files.CtfRow] = []
+    rows: list[CtfRow] = []
     if found.series is not None and found.pictures is not None:
         rows = [
-            files.CtfRow(i, t.defocus_max_A, t.defocus_min_A, t.azimuth_deg, t.phase_rad, t.score, t.resolution_A)
+            CtfRow(i, t.defocus_max_A, t.defocus_min_A, t.azimuth_deg, t.phase_rad, t.score, t.resolution_A)
             for i, t in enumerate(found.series.tilts, start=1)
         ]
-        outputs.text(names.ctf_text, files.format_ctf(rows))
+        outputs.text(names.ctf_text, format_ctf(rows))
         outputs.mrc(names.ctf_spectra, found.pictures, 1.0, LABEL)
     if solution.quality is not None:
         hand = None if found.series is None else found.series.hand
@@ -445,7 +449,7 @@ def _write_alignment(
     data: Input,
     names: files.OutputFiles,
     solution: Solution,
-    ctf: Sequence[files.CtfRow],
+    ctf: Sequence[CtfRow],
     options: ReconOptions,
     outputs: Outputs,
 ) -> None:
@@ -453,10 +457,10 @@ def _write_alignment(
     from tomostream.engine.recon.imod import ImodJob, write_imod
     from tomostream.engine.recon.solution import aln_of
 
-    outputs.text(names.aln, files.format_aln(aln_of(solution, data.stack)))
+    outputs.text(names.aln, format_aln(aln_of(solution, data.stack)))
     if solution.quality is not None:
         quality = replace(solution.quality, program=f"{NAME} {__version__}")
-        outputs.text(names.quality, files.format_quality(quality))
+        outputs.text(names.quality, format_quality(quality))
     if arguments.integer("-OutImod") == 0 or data.angles is None:
         return
     outputs.folder(names.imod_folder)

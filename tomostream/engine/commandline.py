@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tomostream.engine import limits
-from tomostream.engine.errors import EngineError
+from tomostream.files.errors import EngineError
 
 Value = str | int | float
 

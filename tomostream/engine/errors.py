@@ -10,7 +10,6 @@ nobody.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -21,9 +20,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
-
-class EngineError(Exception):
-    """Something that the user can put right. The message is one sentence: what is wrong, where, and what to do."""
+from tomostream.files.errors import EngineError, sentence_of
 
 
 class Terminated(BaseException):
@@ -32,24 +29,6 @@ class Terminated(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-
-
-_NO_ROOM = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
-
-
-def sentence_of(error: OSError, path: str | os.PathLike[str] = "") -> str:
-    """Return an operating-system error as one sentence that names the file.
-
-    Parameters
-    ----------
-    error : OSError
-        As caught.
-    path : str, optional
-        The file that was read or written, used where the error does not name one itself (a failed `write` does not).
-    """
-    name = os.fspath(path) or error.filename or "the file"
-    reason = _NO_ROOM.get(error.errno or 0) or (error.strerror or str(error)).lower()
-    return f"{name}: {reason}"
 
 
 _PATIENCE = 2.0

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
-from tomostream.engine.errors import EngineError, exit_status
+from tomostream.engine.errors import exit_status
+from tomostream.files.errors import EngineError
 
 if TYPE_CHECKING:
     from tomostream.engine.frames.job import Job

@@ -19,7 +19,7 @@ import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AngleRow, format_angles
 
 REQUEST, NAME = "request.json", "preview"
 #: Pixels along the longer side that binning leaves, about: 4k images are binned 11 times, which takes some seconds in all.
@@ -93,7 +93,7 @@ def make(folder: str) -> int:
         mrc.set_data(np.stack(images))
         mrc.voxel_size = pixel_size
     with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
-        file.write(files.format_angles([files.AngleRow(tilt.angle_deg) for tilt in request.tilts]))
+        file.write(format_angles([AngleRow(tilt.angle_deg) for tilt in request.tilts]))
     depth = 2 * round(min(DEPTH_A / pixel_size, DEPTH_PART * min(images[0].shape)) / 2)
     axis = request.tilt_axis_deg
     return aretomo.main(["-InMrc", f"{stem}.mrcs", "-OutMrc", f"{stem}.mrc", "-AngFile", f"{stem}.tlt", "-TiltAxis",

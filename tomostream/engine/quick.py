@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine import aretomo as engine
-from tomostream.engine.errors import EngineError
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.stack import open_stack
-from tomostream.programs import aretomo as files
+from tomostream.files.errors import EngineError
+from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, format_angles, parse_aln, raw_sections
+from tomostream.programs.quality import Quality, parse_quality
 
 #: Pixels of the quick reconstruction: about this size in A, and no more of them along a side.
 PIXEL_A, MOST_PIXELS = 12.0, 512
@@ -40,7 +41,7 @@ class Source:
     series_id: str
     stack: str
     pixel_size_A: float
-    rows: tuple[files.AngleRow, ...]
+    rows: tuple[AngleRow, ...]
     sections: tuple[int, ...]
     tilt_axis: float | None = None
     alignment: str | None = None
@@ -51,8 +52,8 @@ class Quick:
     """What was made. `pixel_size_A` is that of the volume, `binning` how many pixels of the stack are one of its voxels."""
 
     volume: str
-    aln: files.AlnFile
-    quality: files.Quality
+    aln: AlnFile
+    quality: Quality
     pixel_size_A: float
     binning: int
 
@@ -89,7 +90,7 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
         aln = _mirrored(keep.aln) if negated else keep.aln
         path = f"{stem}{'_negated' if negated else '_given'}.aln"
         with open(path, "w", encoding="utf-8") as file:
-            file.write(files.format_aln(aln))
+            file.write(format_aln(aln))
         arguments += ["-AlnFile", path]
     else:
         axis = source.tilt_axis
@@ -116,17 +117,17 @@ def _binned(source: Source, stem: str, say: Say) -> Quick:
     except (EngineError, OSError, ValueError, IndexError) as error:
         raise NotDone(f"The images of {source.series_id} cannot be read: {error}") from error
     with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
-        file.write(files.format_angles(_plain(source.rows)))
+        file.write(format_angles(_plain(source.rows)))
     size = (shape[2], shape[1], shape[0])
-    aln = _scaled(source.alignment, source, binning, size) if source.alignment else files.AlnFile((), raw_size=size)
-    return Quick("", aln, files.Quality(), source.pixel_size_A * binning, binning)
+    aln = _scaled(source.alignment, source, binning, size) if source.alignment else AlnFile((), raw_size=size)
+    return Quick("", aln, Quality(), source.pixel_size_A * binning, binning)
 
 
-def _plain(rows: tuple[files.AngleRow, ...]) -> tuple[files.AngleRow, ...]:
+def _plain(rows: tuple[AngleRow, ...]) -> tuple[AngleRow, ...]:
     """An angle file has the order of every tilt or of none."""
     if all(row.order is not None for row in rows):
         return tuple(replace(row, pre_exposure=None) for row in rows)
-    return tuple(files.AngleRow(row.tilt_deg) for row in rows)
+    return tuple(AngleRow(row.tilt_deg) for row in rows)
 
 
 def averaged(image: NDArray[np.floating], binning: int) -> NDArray[np.float32]:
@@ -137,21 +138,21 @@ def averaged(image: NDArray[np.floating], binning: int) -> NDArray[np.float32]:
     return mean
 
 
-def _scaled(path: str, source: Source, binning: int, size: tuple[int, int, int]) -> files.AlnFile:
+def _scaled(path: str, source: Source, binning: int, size: tuple[int, int, int]) -> AlnFile:
     """An alignment of the whole stack, for the binned images of it; none where it cannot be read or is of other tilts."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            aln = files.parse_aln(file.read(), os.path.basename(path))
-        sections, dark = files.raw_sections(aln, len(source.rows))
-    except (OSError, files.AlnError):
-        return files.AlnFile((), raw_size=size)
+            aln = parse_aln(file.read(), os.path.basename(path))
+        sections, dark = raw_sections(aln, len(source.rows))
+    except (OSError, AlnError):
+        return AlnFile((), raw_size=size)
     rows = tuple(replace(row, section=section, tx=row.tx / binning, ty=row.ty / binning)
                  for row, section in zip(aln.rows, sections, strict=True))
     out = tuple(replace(each, section=section) for each, section in zip(aln.dark, dark, strict=True))
-    return files.AlnFile(rows, out, raw_size=size)
+    return AlnFile(rows, out, raw_size=size)
 
 
-def _mirrored(aln: files.AlnFile) -> files.AlnFile:
+def _mirrored(aln: AlnFile) -> AlnFile:
     """The same alignment for angles of the other sign: the images stay where they are, the volume is mirrored in z."""
     return replace(aln, rows=tuple(replace(row, tilt_deg=-row.tilt_deg) for row in aln.rows),
                    dark=tuple(replace(each, tilt_deg=-each.tilt_deg) for each in aln.dark))
@@ -175,9 +176,9 @@ def _finished(made: Quick, stem: str, target: str) -> Quick:
     aln, quality = made.aln, made.quality
     if not aln.rows:
         with open(f"{stem}.aln", encoding="utf-8") as file:
-            aln = files.parse_aln(file.read())
+            aln = parse_aln(file.read())
         with open(f"{stem}_quality.json", encoding="utf-8") as file:
-            quality = files.parse_quality(file.read())
+            quality = parse_quality(file.read())
     return replace(made, volume=target, aln=aln, quality=quality)
 
 

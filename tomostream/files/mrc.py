@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.files.errors import EngineError, sentence_of
 
 _DTYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _IMOD_STAMP = 1146047817
@@ -116,3 +117,29 @@ def _is_signed(words: NDArray, order: str, flags: int) -> bool:
     if words[38] == _IMOD_STAMP:
         return bool(flags & _SIGNED_BYTES)
     return float(words.view(order + "f4")[19]) < 0
+
+HEADER_BYTES = 1024
+_FLOAT32_MODE = 2
+
+
+def mrc_header(
+    shape: tuple[int, ...], pixel_size: float, stats: tuple[float, float, float, float], label: str, volume: bool
+) -> bytes:
+    """Return the 1024 bytes of an MRC2014 header for float32 data, without a date.
+
+    Parameters as for `Outputs.mrc`; `stats` from `statistics`. The cell of a stack of images is one pixel thick
+    (mz 1), that of a volume as thick as the volume. Source of the layout: Cheng et al., J. Struct. Biol. 192 (2015).
+    """
+    nz, ny, nx = (1,) * (3 - len(shape)) + tuple(shape)
+    mz = nz if volume else 1
+    header = bytearray(HEADER_BYTES)
+    struct.pack_into("<10i", header, 0, nx, ny, nz, _FLOAT32_MODE, 0, 0, 0, nx, ny, mz)
+    struct.pack_into("<6f", header, 40, nx * pixel_size, ny * pixel_size, mz * pixel_size, 90.0, 90.0, 90.0)
+    struct.pack_into("<3i", header, 64, 1, 2, 3)
+    struct.pack_into("<3f", header, 76, *stats[:3])
+    struct.pack_into("<2i", header, 88, 1 if volume else 0, 0)
+    struct.pack_into("<i", header, 108, 20140)
+    header[208:216] = b"MAP \x44\x44\x00\x00"
+    struct.pack_into("<fi", header, 216, stats[3], 1)
+    header[224:304] = label.encode("ascii", "replace")[:80].ljust(80)
+    return bytes(header)

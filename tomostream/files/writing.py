@@ -46,3 +46,11 @@ def _sync(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file, complete or not at all: a reader never sees half of it."""
+    part = f"{path}.part"
+    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    os.replace(part, path)

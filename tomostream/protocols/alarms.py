@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyworkflow.protocol import params
 
 from tomostream.protocols import forms
-from tomostream.report.alarms import Thresholds
+from tomostream.report.judging import Thresholds
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,29 @@ from tomo.objects import (
 from tomostream.acquisition.movies import check_movie
 from tomostream.files.writing import sync_tree
 from tomostream.journal import ledger
+from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import (
+    AlnError,
+    AlnFile,
+    AlnRow,
+    AngleRow,
+    format_aln,
+    format_angles,
+    parse_aln,
+    raw_sections,
+    row_from_xf,
+    xf_of_row,
+)
+from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
+from tomostream.programs.quality import Quality, parse_quality
 from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
-from tomostream.streaming.executor import gpu_lock
-from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task
-from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, know_tables
+from tomostream.streaming.gpus import gpu_lock
+from tomostream.streaming.protocol import StreamingProtocol
+from tomostream.streaming.rows import know_tables
+from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
 CPU_COMMAND = "tomostream-aretomo"
@@ -127,11 +143,11 @@ class Result:
     """What came out for one series. `rows`: input index -> row of the alignment."""
 
     folder: str
-    rows: Mapping[int, files.AlnRow] = field(default_factory=dict)
+    rows: Mapping[int, AlnRow] = field(default_factory=dict)
     reasons: Mapping[int, str] = field(default_factory=dict)
-    ctf: tuple[files.CtfRow, ...] = ()
+    ctf: tuple[CtfRow, ...] = ()
     ctf_order: tuple[int, ...] = ()
-    quality: files.Quality | None = None
+    quality: Quality | None = None
     commands: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -344,13 +360,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 os.symlink(stack, link)
             else:
                 restack(stack, link, sections, source.pixel_size)
-        rows = [files.AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in source.used]
+        rows = [AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in source.used]
         if any(row.order is None for row in rows):
-            rows = [files.AngleRow(row.tilt_deg) for row in rows]
+            rows = [AngleRow(row.tilt_deg) for row in rows]
         elif any(row.pre_exposure is None for row in rows):
-            rows = [files.AngleRow(row.tilt_deg, row.order) for row in rows]
+            rows = [AngleRow(row.tilt_deg, row.order) for row in rows]
         with open(os.path.join(folder, f"{source.series_id}.tlt"), "w", encoding="utf-8") as file:
-            file.write(files.format_angles(rows))
+            file.write(format_angles(rows))
         if self.skipAlign.get():
             self._write_alignment(source, folder)
 
@@ -359,10 +375,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         for section, tilt in enumerate(source.used):
             if tilt.transform is None:
                 raise BadInput("the alignment was to be skipped, but the input series has none")
-            rot, tx, ty = files.row_from_xf(tilt.transform)
-            rows.append(files.AlnRow(section, rot, tx, ty, tilt.angle))
+            rot, tx, ty = row_from_xf(tilt.transform)
+            rows.append(AlnRow(section, rot, tx, ty, tilt.angle))
         with open(os.path.join(folder, f"{source.series_id}.aln"), "w", encoding="utf-8") as file:
-            file.write(files.format_aln(files.AlnFile(tuple(rows), raw_size=(*source.size, len(rows)))))
+            file.write(format_aln(AlnFile(tuple(rows), raw_size=(*source.size, len(rows)))))
 
     def _run_program(self, source: Source, folder: str, command: str, suffix: str) -> str:
         """Run the program for the whole series or one half; return the command line. Its files are checked later."""
@@ -417,15 +433,15 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """The alignment, by section of what was given to the program, back to the images of the input."""
         out = files.OutputFiles.of(os.path.join(folder, f"{source.series_id}.mrcs"),
                                    os.path.join(folder, f"{source.series_id}.mrc"))
-        quality = read_if_there(out.quality, files.parse_quality)
+        quality = read_if_there(out.quality, parse_quality)
         if self.skipAlign.get():
             return Result(folder, quality=quality)
         try:
-            aln = read_if_there(out.aln, files.parse_aln)
+            aln = read_if_there(out.aln, parse_aln)
             if aln is None:
                 raise ProgramFailed(f"{self._program_name()} wrote no alignment file")
-            sections, _ = files.raw_sections(aln, len(source.used))
-        except files.AlnError as error:
+            sections, _ = raw_sections(aln, len(source.used))
+        except AlnError as error:
             raise ProgramFailed(f"the alignment file of {self._program_name()} makes no sense: {error}") from error
         used = source.used
         rows = {used[section].index: row for section, row in zip(sections, aln.rows, strict=True)}
@@ -435,8 +451,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if quality is not None:
             reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts
                         if not tilt.used and tilt.section < len(used)}
-        ctf = (read_if_there(out.ctf_text, files.parse_ctf) if self.doEstimateCtf.get() else None) or ()
-        of_ctf = files.ctf_sections(len(ctf), sections, len(used))
+        ctf = (read_if_there(out.ctf_text, parse_ctf) if self.doEstimateCtf.get() else None) or ()
+        of_ctf = ctf_sections(len(ctf), sections, len(used))
         return Result(folder, rows, reasons, ctf if of_ctf else (), tuple(used[section].index for section in of_ctf), quality)
 
     @staticmethod
@@ -520,7 +536,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             image.setEnabled(False)
             transform.setMatrix(np.identity(3))
         else:
-            a11, a12, a21, a22, dx, dy = files.xf_of_row(row.rot_deg, row.tx, row.ty)
+            a11, a12, a21, a22, dx, dy = xf_of_row(row.rot_deg, row.tx, row.ty)
             transform.setMatrix(np.array([[a11, a12, dx], [a21, a22, dy], [0.0, 0.0, 1.0]]))
             image.setTiltAngle(row.tilt_deg)
             acquisition = original.getAcquisition().clone()
@@ -713,7 +729,7 @@ def read_if_there(path: str, parse):
         return parse(file.read(), os.path.basename(path))
 
 
-def ctf_of_tilt(row: files.CtfRow | None, spectrum: str | None) -> CTFTomo:
+def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
     """CTF of one tilt; disabled, with the wrong-defocus mark of Scipion, where there is none."""
     model = CTFModel()
     if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):

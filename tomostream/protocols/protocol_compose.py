@@ -25,13 +25,15 @@ from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
+from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
 from tomostream.protocols.stacks import EngineError, SeriesRecord, find_image, stack_images
-from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, Task
+from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
-from tomostream.streaming.watch import DEAD, FINISHED, STOPPED, FolderWatch
+from tomostream.streaming.watch import FolderWatch
+from tomostream.streaming.work import ProgramFailed, Task
 
 TILT_SERIES = "tiltSeries"
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"

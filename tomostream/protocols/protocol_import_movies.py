@@ -24,9 +24,11 @@ from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_s
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
 from tomostream.protocols import forms
-from tomostream.streaming.protocol import BadInput, StreamingProtocol, Task, out_of_reach
+from tomostream.streaming.obstacles import out_of_reach
+from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import FolderWatch, existing_taken_literally
+from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
 EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")

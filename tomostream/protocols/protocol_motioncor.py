@@ -21,15 +21,17 @@ from pyworkflow.protocol import params
 from pyworkflow.utils import removeBaseExt
 
 from tomostream.acquisition.movies import check_movie
+from tomostream.files.logs import first_words
 from tomostream.files.writing import sync
 from tomostream.journal import ledger, versions
+from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
-from tomostream.streaming.executor import gpu_lock
-from tomostream.streaming.protocol import BadInput, ProgramFailed, StreamingProtocol, Task, first_words
-from tomostream.streaming.watch import DEAD, FINISHED, STOPPED
+from tomostream.streaming.gpus import gpu_lock
+from tomostream.streaming.protocol import StreamingProtocol
+from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
 #: Output -> what the program appends to the name of the file.

@@ -12,9 +12,9 @@ import mrcfile
 import numpy as np
 
 from tomostream.acquisition.events import Compose
-from tomostream.engine.errors import EngineError
 from tomostream.engine.output import Outputs
-from tomostream.streaming.protocol import BadInput
+from tomostream.files.errors import EngineError
+from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
 

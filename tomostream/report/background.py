@@ -13,8 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tomostream.report.alarms import Thresholds
-from tomostream.report.folders import write_text
+from tomostream.files.writing import write_text
+from tomostream.report.judging import Thresholds
 from tomostream.report.writer import FOLDER
 
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"

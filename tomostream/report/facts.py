@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 from tomostream.journal import versions
 from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, number
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnError, parse_aln, raw_sections
+from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
+from tomostream.programs.quality import parse_quality
 
 T = TypeVar("T")
 
@@ -178,9 +181,9 @@ def _tilt(section: int, tilt: Mapping[str, Any]) -> TiltFacts:
 def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesFacts, list[TiltFacts]]:
     stem = os.path.join(facts.folder or "", facts.series_id)
     out = files.OutputFiles.of(f"{stem}.mrcs", f"{stem}.mrc")
-    quality = parsed(out.quality, files.parse_quality)
-    aln = parsed(out.aln, files.parse_aln)
-    ctf = parsed(out.ctf_text, files.parse_ctf) or ()
+    quality = parsed(out.quality, parse_quality)
+    aln = parsed(out.aln, parse_aln)
+    ctf = parsed(out.ctf_text, parse_ctf) or ()
     if quality is not None:
         facts = replace(facts, ctf_note=quality.ctf_note)
         for each in quality.tilts:
@@ -193,14 +196,14 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
     if aln is None:
         return facts, tilts
     try:
-        sections, dark = files.raw_sections(aln, len(tilts))
-    except files.AlnError:
+        sections, dark = raw_sections(aln, len(tilts))
+    except AlnError:
         return facts, tilts
     for section in dark:
         if 0 <= section < len(tilts):
             reason = tilts[section].reason or "excluded by the program (dark)"
             tilts[section] = replace(tilts[section], used=False, reason=reason)
-    of_ctf = dict(zip(files.ctf_sections(len(ctf), sections, len(tilts)), ctf, strict=False))
+    of_ctf = dict(zip(ctf_sections(len(ctf), sections, len(tilts)), ctf, strict=False))
     for section, row in zip(sections, aln.rows, strict=True):
         if 0 <= section < len(tilts):
             tilts[section] = replace(tilts[section], rot_deg=number(row.rot_deg), tx=number(row.tx), ty=number(row.ty),
@@ -208,7 +211,7 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
     return facts, tilts
 
 
-def _ctf_of(row: files.CtfRow | None) -> dict[str, Any]:
+def _ctf_of(row: CtfRow | None) -> dict[str, Any]:
     if row is None or not math.isfinite(row.defocus_max_A + row.defocus_min_A) or row.defocus_max_A <= 0:
         return {}
     return {"defocus_um": (row.defocus_max_A + row.defocus_min_A) / 2e4,
@@ -220,7 +223,7 @@ def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), os.path.basename(path))
-    except (OSError, files.AlnError):
+    except (OSError, AlnError):
         return None
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from typing import Any
 
+from tomostream.files.writing import write_text
 from tomostream.report import tables
 
 DATA = "data.js"
@@ -70,9 +71,3 @@ def safe_name(series_id: str, taken: set[str]) -> str:
     return f"{plain}-{hashlib.sha256(series_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def write_text(path: str, text: str) -> None:
-    """Write a file, complete or not at all: a reader never sees half of it."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    os.replace(part, path)

@@ -15,8 +15,8 @@ from typing import Any
 
 from tomostream.journal.status import MovieStatus
 from tomostream.report import pictures
-from tomostream.report.alarms import counts_of_expected
 from tomostream.report.facts import SeriesFacts, with_files
+from tomostream.report.judging import counts_of_expected
 
 #: End of a file's name -> what it is.
 MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tomostream.files.grey import Array, grey_range, shrink, to_bytes
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
-Array = NDArray[Any]
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
 SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 420, 320, 900, 96
 #: Most pictures in an atlas.
@@ -59,35 +59,6 @@ class Views:
 
 
 # ---------------------------------------------------------------------------------------------------- arrays
-def shrink(image: Array, edge: int) -> Array:
-    """Average an image down until its longer side is at most `edge` px; never larger than it was."""
-    height, width = image.shape
-    factor = max(height, width) / edge
-    if factor <= 1:
-        return np.asarray(image, dtype=np.float32)
-    whole = int(factor)
-    if whole > 1:       # whole pixels by averaging, the rest by resampling: quick, and nothing aliases
-        h, w = height // whole * whole, width // whole * whole
-        image = np.asarray(image[:h, :w], dtype=np.float32).reshape(h // whole, whole, w // whole, whole).mean(axis=(1, 3))
-    size = max(1, round(width / factor)), max(1, round(height / factor))
-    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32), mode="F")
-    return np.asarray(picture.resize(size, Image.Resampling.BOX), dtype=np.float32)
-
-
-def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
-    """Values for black and white: percentiles of what is finite."""
-    values = image[np.isfinite(image)]
-    if not values.size:
-        return 0.0, 1.0
-    black, white = np.percentile(values, (low, high))
-    return (float(black), float(white)) if white > black else (float(black) - 0.5, float(black) + 0.5)
-
-
-def to_bytes(image: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey values 0 to 255, y upward; what is not finite becomes black."""
-    scaled = (np.nan_to_num(image, nan=limits[0], posinf=limits[1], neginf=limits[0]) - limits[0]) / (limits[1] - limits[0])
-    grey: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)[::-1]
-    return grey
 
 
 def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:

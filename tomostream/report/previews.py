@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomostream.engine.preview import NAME, Request, Tilt
+from tomostream.files.logs import last_line
 from tomostream.journal.status import SeriesStatus, number
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
@@ -268,11 +269,3 @@ class Maker:
         self._say(f"{series_id}: no preview: {' '.join(why.split()) or 'it ended without a word'}")
 
 
-def last_line(path: str) -> str:
-    """The last line of a log that says something."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-    except OSError:
-        return ""
-    return lines[-1][:300] if lines else ""

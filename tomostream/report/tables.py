@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tomostream.report.alarms import Finding
 from tomostream.report.facts import SeriesFacts
+from tomostream.report.judging import Finding
 from tomostream.report.notify import utc
 
 #: Series in one file of rows: what is written again when one of them changes.

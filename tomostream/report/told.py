@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from tomostream.files.writing import write_text
 from tomostream.report.alarms import KINDS, Alarms, Event
-from tomostream.report.folders import write_text
 from tomostream.report.notify import Notifier, utc
 
 LOG = "alarms.log"

@@ -25,13 +25,15 @@ from typing import Any
 from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices.pending import PendingChoices
+from tomostream.files.writing import write_text
 from tomostream.journal.space import disk_of
 from tomostream.journal.status import SeriesStatus
 from tomostream.report import tables
-from tomostream.report.alarms import KINDS, Alarms, Finding, Thresholds
+from tomostream.report.alarms import KINDS, Alarms
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
-from tomostream.report.folders import SeriesFolders, write_text
+from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import BAR, Follower
+from tomostream.report.judging import Finding, Thresholds
 from tomostream.report.notify import Notifier
 from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews

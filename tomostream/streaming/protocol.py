@@ -10,7 +10,6 @@ A subclass fills in `open_outputs`, `watch`, `decide`, `work` and `register`.
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
@@ -21,7 +20,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
@@ -38,82 +36,29 @@ from pyworkflow.protocol import (
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream.files import locks
-from tomostream.journal import ledger, versions
+from tomostream.files.logs import last_words, one_sentence
+from tomostream.journal import ledger, runs, versions
 from tomostream.journal.space import disk_of, human
-from tomostream.streaming import watch
-from tomostream.streaming.executor import EventLoop, JobEnded
+from tomostream.streaming import rows, watch
+from tomostream.streaming.executor import JobEnded, adopt
+from tomostream.streaming.loop import EventLoop
+from tomostream.streaming.obstacles import is_full, is_short, out_of_reach
 from tomostream.streaming.orphans import end_orphans
+from tomostream.streaming.programs import WORK_FOLDER, gpu_command
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
+from tomostream.streaming.steps import _Finished
 from tomostream.streaming.values import convert
+from tomostream.streaming.work import DISK_SECONDS, HELD_A_TURN, MOST_DISK_SECONDS, Attempt, ProgramFailed, Task
 
 STOP_FILE = "STOP_STREAMING.TXT"
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
-#: Programs write here first; what is complete is renamed into extra/.
-WORK_FOLDER = ".work"
 #: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
 GUI_SECONDS = 1.0
 #: Seconds without any event after which a turn is taken all the same.
 IDLE_SECONDS = 2.0
-#: Bytes: with less than this a disk counts as full.
-LEAST_SPACE = 16 << 20
-#: Seconds after which an item that found the disk full is tried again: at first, and at most.
-DISK_SECONDS, MOST_DISK_SECONDS = 5.0, 600.0
-#: How many of the items that are held up are looked at in a turn: the file server may be slow to say no.
-HELD_A_TURN = 20
 #: Seconds for which the outputs may be locked or unreadable at the start.
 OPEN_SECONDS = 600.0
-
-
-class BadInput(Exception):
-    """The input itself is wrong: trying again would not help."""
-
-
-class ProgramFailed(Exception):
-    """A program ended without its output; once more is worth a try."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Work for one item. `arguments` are plain values (names, numbers), never sets or rows.
-
-    `run` False: there is nothing to run, the item is registered at once.
-    """
-
-    key: str
-    arguments: tuple = ()
-    version: int = 1
-    run: bool = True
-    needs_gpu: bool = False
-
-
-@dataclass
-class Attempt:
-    """A task in flight: its step, what it returned, how often it was tried."""
-
-    task: Task
-    tries: int = 1
-    result: object = None
-    error: Exception | None = None
-    started: float = field(default_factory=time.time)
-    disk_full: bool = False
-    obstacle: str = ""
-
-
-class _Finished:
-    """What is left of a step that ended: its status. 60,000 of them would fill the memory with arguments."""
-
-    _prerequisites = ()
-
-    @staticmethod
-    def isFinished() -> bool:
-        return True
-
-    @staticmethod
-    def isNew() -> bool:
-        return False
-
-    isRunning = isWaiting = isFailed = isNew
 
 
 class StreamingProtocol(ProtStreamingBase):
@@ -243,7 +188,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     def setStepsExecutor(self, executor=None):
         if executor is not None and not isinstance(executor, EventLoop):
-            executor = EventLoop.adopt(executor)
+            executor = adopt(executor)
         super().setStepsExecutor(executor)
 
     def _insertAllSteps(self):
@@ -283,14 +228,14 @@ class StreamingProtocol(ProtStreamingBase):
                 self._steps_before()
                 self.trouble("opening", "")
                 return
-            except watch.database_errors() as error:
+            except rows.database_errors() as error:
                 folders = (self._getPath(), self._getExtraPath(), self._getLogsPath())
                 reached = all(os.access(folder, os.W_OK | os.X_OK) for folder in folders)
                 if (isinstance(error, OSError) and reached) or time.monotonic() > end:
                     raise
                 self.outputs.clear()
                 self.done.clear()
-                self.trouble("opening", f"the outputs cannot be opened now ({watch.words_of(error)}); it is tried again")
+                self.trouble("opening", f"the outputs cannot be opened now ({rows.words_of(error)}); it is tried again")
                 self.stop_event.wait(IDLE_SECONDS)
 
     def _start_over_if_stopped(self) -> None:
@@ -338,8 +283,8 @@ class StreamingProtocol(ProtStreamingBase):
             self._record_failures()
             if not self._to_register:
                 self.trouble("reading", "")
-        except watch.database_errors() as error:
-            self.trouble("reading", f"the input cannot be read now ({watch.words_of(error)}); it is tried again")
+        except rows.database_errors() as error:
+            self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); it is tried again")
         self._release()
         self._commit()
         self._complete = (self._watch_ended and not self.undecided() and not self.attempts and not self._to_confirm
@@ -461,9 +406,9 @@ class StreamingProtocol(ProtStreamingBase):
         except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's, and must not end the protocol
             for name, mark in marks.items():
                 self.outputs[name].take_back(mark)
-            if isinstance(error, watch.database_errors()) and not isinstance(error, OSError):
+            if isinstance(error, rows.database_errors()) and not isinstance(error, OSError):
                 self._to_register.append((task, result))
-                self.trouble("reading", f"the input cannot be read now ({watch.words_of(error)}); it is tried again")
+                self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); it is tried again")
             elif not self._is_held_up(task, self._obstacle(task), is_full(error, self._getPath())):
                 self.fail(task, one_sentence(error))
             return
@@ -601,21 +546,21 @@ class StreamingProtocol(ProtStreamingBase):
         return super().isInStreaming() or continuing
 
     # ------------------------------------------------------------------ inputs
-    def row_reader(self, pointer) -> watch.RowReader:
+    def row_reader(self, pointer) -> rows.RowReader:
         """The incremental reader of an input set; its folder and its producer's are watched."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
         self.watcher.add(folder, only=frozenset())
         self.watcher.add(os.path.join(folder, "extra"), only=frozenset([ledger.NAME]))
         self.watcher.add(os.path.join(folder, "logs"), only=frozenset())
-        return watch.RowReader(items, REPLACED)
+        return rows.RowReader(items, REPLACED)
 
     @staticmethod
     def producer_state(pointer) -> str:
-        """State of the run that makes a pointed set; see `watch.producer_state`."""
+        """State of the run that makes a pointed set; see `runs.producer_state`."""
         producer = pointer.getObjValue()
         folder = os.path.dirname(pointer.get().getFileName())
-        return watch.producer_state(folder, producer.getObjId())
+        return runs.producer_state(folder, producer.getObjId())
 
     # ------------------------------------------------------------------ steps.sqlite: append new rows, update changed ones
     def _insertFunctionStep(self, *args, **kwargs):
@@ -743,67 +688,3 @@ def _tell_times() -> None:
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
-def is_short(path: str) -> bool:
-    """Whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
-    disk = disk_of(path)
-    return disk is not None and disk[0] < LEAST_SPACE
-
-
-#: A file server that does not answer, as the kernel says it.
-_NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
-
-
-def out_of_reach(path: str) -> str:
-    """Why a file cannot be read whatever is in it: its folder is not there or may not be entered, its server is silent."""
-    try:
-        with open(path, "rb"):
-            return ""
-    except OSError as error:
-        folder = os.path.dirname(os.path.realpath(path))
-        if error.errno in _NO_ANSWER:
-            return f"{path} cannot be read ({error.strerror.lower()})"
-        if not os.path.isdir(folder):
-            return f"the folder {folder} is not there, or is not to be reached"
-        return "" if os.access(folder, os.X_OK) else f"there is no permission to enter the folder {folder}"
-
-
-def is_full(error: BaseException, path: str) -> bool:
-    """Whether something failed because nothing can be written any more: it says so, or there is no space left."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__
-    return is_short(path)
-
-
-def one_sentence(error: BaseException) -> str:
-    """The words of an exception as one line; its type where it has no words."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
-
-
-def first_words(log: str, limit: int = 4096) -> str:
-    """The beginning of a program's log; empty where it left none."""
-    try:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            return file.read(limit)
-    except OSError:
-        return ""
-
-
-def gpu_command(line: str) -> str:
-    """A command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
-    return line.replace("%", "%%").replace("%%(GPU)s", "%(GPU)s") if "%(GPU)s" in line else line
-
-
-def last_words(log: str, limit: int = 300) -> str:
-    """The last line of a program's log that says something, at most `limit` characters."""
-    try:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
-    except OSError:
-        return ""
-    said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
-    return said[-1][:limit] if said else ""

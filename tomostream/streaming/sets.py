@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from pyworkflow.object import Set
 
-from tomostream.streaming.watch import database_errors, know_tables, words_of
+from tomostream.streaming.rows import database_errors, know_tables, words_of
 
 REPLACED = "TomostreamReplaced"
 _CREATE = (f"CREATE TABLE IF NOT EXISTS {REPLACED} (seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id INTEGER, "

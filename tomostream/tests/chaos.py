@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from tomostream.acquisition.movies import check_movie
 from tomostream.journal import ledger
+from tomostream.journal.runs import DEAD
 from tomostream.journal.status import ARETOMO, IMPORT, MOTIONCOR
-from tomostream.streaming.watch import DEAD
 from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, someone_else, wait_for
 
 SERIES, TILTS, INTERVAL, START_DELAY = 4, 5, 0.8, 3.0

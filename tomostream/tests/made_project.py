@@ -13,6 +13,9 @@ import numpy as np
 from tomostream.journal import ledger
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln
+from tomostream.programs.ctf import CtfRow, format_ctf
+from tomostream.programs.quality import Quality, TiltQuality, format_quality
 
 FOLDERS = {name: f"{place:06d}_{CLASSES[name]}" for place, name in enumerate((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), start=2)}
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
@@ -91,15 +94,15 @@ class MadeProject:
     def _alignment_files(self, series: str, name: str, axis: float, excluded: int) -> None:
         os.makedirs(self.extra(ARETOMO, name), exist_ok=True)
         out = files.OutputFiles.of(self.extra(ARETOMO, name, f"{series}.mrcs"), self.extra(ARETOMO, name, f"{series}.mrc"))
-        rows = [files.AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
-        dark = [files.DarkFrame(place, place, self.angles[place]) for place in range(excluded)]
-        tilts = [files.TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark",
+        rows = [AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
+        dark = [DarkFrame(place, place, self.angles[place]) for place in range(excluded)]
+        tilts = [TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark",
                                    0.1 + abs(angle) / 100, abs(angle) / 200)
                  for place, angle in enumerate(self.angles)]
-        quality = files.Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")
-        texts = {out.aln: files.format_aln(files.AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),
-                 out.quality: files.format_quality(quality),
-                 out.ctf_text: files.format_ctf([files.CtfRow(n + 1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0)
+        quality = Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")
+        texts = {out.aln: format_aln(AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),
+                 out.quality: format_quality(quality),
+                 out.ctf_text: format_ctf([CtfRow(n + 1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0)
                                                  for n in range(len(rows))])}
         for path, text in texts.items():
             with open(path, "w", encoding="utf-8") as file:

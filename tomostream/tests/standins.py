@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 
 from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 
 #: Of the package that these stand-ins belong to: another may be installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -166,11 +167,11 @@ def _aretomo(source: str, flags: Mapping[str, Sequence[str]]) -> None:
         with open(flags["-AngFile"][0], encoding="utf-8") as file:
             angles = [float(line.split()[0]) for line in file if line.strip()]
         own = shift_of(os.path.basename(source))
-        rows = tuple(files.AlnRow(section, axis, own + 0.5 * section, -0.25 * section, angle)
+        rows = tuple(AlnRow(section, axis, own + 0.5 * section, -0.25 * section, angle)
                      for section, angle in enumerate(angles))
         raw = (check.width or 0, check.height or 0, len(rows))
         with open(out.aln, "w", encoding="utf-8") as file:
-            file.write(files.format_aln(files.AlnFile(rows, raw_size=raw)))
+            file.write(format_aln(AlnFile(rows, raw_size=raw)))
     thickness, binning = float(flags.get("-VolZ", ["0"])[0]), float(flags.get("-OutBin", ["1"])[0])
     if thickness > 0:
         x, y, z = (int(length / binning + 0.1) // 2 * 2 for length in (check.width or 64, check.height or 64, thickness))

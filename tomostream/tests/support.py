@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tomostream.journal import ledger
+from tomostream.journal.runs import run_state
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.streaming.watch import run_state
 from tomostream.tests import standins
 
 NOBODY = 65534

@@ -17,8 +17,9 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomostream.report.alarms import Alarms, Event, SessionFacts, Thresholds, counts_of_expected, judge_series
+from tomostream.report.alarms import Alarms, Event, SessionFacts
 from tomostream.report.facts import SeriesFacts, TiltFacts
+from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
 from tomostream.report.notify import Destinations, Notifier, as_mail, utc
 
 ANGLES = [float(angle) for angle in range(-60, 61, 3)]

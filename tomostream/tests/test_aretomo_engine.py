@@ -24,12 +24,24 @@ from tomostream.engine import aretomo
 from tomostream.engine.align import Alignment, AlignOptions, TiltResult
 from tomostream.engine.ctf import CtfSeries, CtfTilt
 from tomostream.engine.ctf.series import CtfResult
-from tomostream.engine.output import HEADER_BYTES, mrc_header
 from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.solution import Solution
 from tomostream.engine.recon.stack import open_stack
 from tomostream.engine.recon.tomogram import TiltUse
-from tomostream.programs import aretomo as files
+from tomostream.files.mrc import HEADER_BYTES, mrc_header
+from tomostream.programs.aln import (
+    AlnFile,
+    AlnRow,
+    AngleRow,
+    DarkFrame,
+    format_aln,
+    format_angles,
+    parse_aln,
+    parse_angles,
+    parse_xf,
+    raw_sections,
+)
+from tomostream.programs.quality import Quality, parse_quality
 
 Array = NDArray[np.float64]
 PIXEL = 12.0
@@ -78,10 +90,10 @@ def series(shape: tuple[int, int] = (128, 160), axis: float = AXIS) -> tuple[Arr
 
 def aln_text(shifts: Array, shape: tuple[int, int], axis: float = AXIS) -> str:
     rows = tuple(
-        files.AlnRow(i, axis, float(s[0]), float(s[1]), float(t))
+        AlnRow(i, axis, float(s[0]), float(s[1]), float(t))
         for i, (s, t) in enumerate(zip(shifts, ANGLES, strict=True))
     )
-    return files.format_aln(files.AlnFile(rows, (), (shape[1], shape[0], len(ANGLES))))
+    return format_aln(AlnFile(rows, (), (shape[1], shape[0], len(ANGLES))))
 
 
 class InFolder(unittest.TestCase):
@@ -103,8 +115,8 @@ class InFolder(unittest.TestCase):
 
     def angle_file(self) -> str:
         order = np.argsort(np.argsort(np.abs(ANGLES) + 1e-3 * (ANGLES < 0))) + 1
-        rows = [files.AngleRow(float(t), int(o), 3.0 * float(o - 1)) for t, o in zip(ANGLES, order, strict=True)]
-        return self.text("TS_1.tlt", files.format_angles(rows))
+        rows = [AngleRow(float(t), int(o), 3.0 * float(o - 1)) for t, o in zip(ANGLES, order, strict=True)]
+        return self.text("TS_1.tlt", format_angles(rows))
 
     def run_it(self, *words: object) -> tuple[int, str, str]:
         """Exit status, standard output, standard error."""
@@ -143,7 +155,7 @@ class AlignmentFlagsTest(InFolder):
 
     def written(self) -> list[float]:
         """Tilt angles in the alignment file."""
-        return [row.tilt_deg for row in files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text()).rows]
+        return [row.tilt_deg for row in parse_aln(Path(self.path("out", "TS_1.aln")).read_text()).rows]
 
     def test_a_tilt_axis_is_refined_unless_its_second_value_is_below_0(self) -> None:
         self.assertEqual(self.what(("-TiltAxis", 84.7, 1)), (84.7, True, False))
@@ -177,7 +189,7 @@ class AlignmentFlagsTest(InFolder):
 
     def test_the_tolerance_for_dark_images_is_handed_on_and_what_is_left_out_is_listed(self) -> None:
         self.assertEqual(self.asked("-DarkTol", 0.2)[0].dark_tol, 0.2)
-        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        aln = parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
         self.assertEqual([dark.section for dark in aln.dark], [3])
 
     def test_a_given_thickness_is_told_beside_the_measured_one(self) -> None:
@@ -203,16 +215,16 @@ class AlignedRunTest(InFolder):
             ["TS_1.aln", "TS_1.mrc", "TS_1_Imod", "TS_1_projXY.mrc", "TS_1_projXZ.mrc", "TS_1_quality.json"],
         )
         self.assertEqual(open_stack(self.path("out", "TS_1.mrc")).data.shape, (40, 80, 64))
-        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        aln = parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
         self.assertEqual(aln.raw_size, (160, 128, len(ANGLES)))
         self.assertEqual(len(aln.rows), len(ANGLES))
         self.check_shifts(aln, shifts)
         self.check_imod()
-        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertEqual(len(quality.tilts), len(ANGLES))
         self.assertTrue(all(t.sigma_px is not None and 0 < t.sigma_px < 3 for t in quality.tilts))
 
-    def check_shifts(self, aln: files.AlnFile, shifts: Array) -> None:
+    def check_shifts(self, aln: AlnFile, shifts: Array) -> None:
         """The shifts are right but for a move of the specimen as a whole, in the area-centred convention."""
         rot = np.array([math.radians(r.rot_deg) for r in aln.rows])
         tilt = np.array([math.radians(r.tilt_deg) for r in aln.rows])
@@ -233,7 +245,7 @@ class AlignedRunTest(InFolder):
         names = ["TS_1_st.tlt", "TS_1_st.xf", "TS_1_st.xtilt", "TS_1_st_order_list.csv", "newst.com", "tilt.com"]
         self.assertEqual(sorted(p.name for p in folder.iterdir()), sorted(names))
         self.assertEqual([float(t) for t in (folder / "TS_1_st.tlt").read_text().split()], ANGLES.tolist())
-        self.assertEqual(len(files.parse_xf((folder / "TS_1_st.xf").read_text())), len(ANGLES))
+        self.assertEqual(len(parse_xf((folder / "TS_1_st.xf").read_text())), len(ANGLES))
         self.assertEqual((folder / "TS_1_st_order_list.csv").read_text().splitlines()[0], "   1,0.00")
 
     def test_a_blank_tilt_is_listed_as_a_dark_frame_and_the_rest_is_used(self) -> None:
@@ -246,24 +258,24 @@ class AlignedRunTest(InFolder):
             "-TiltAxis", AXIS, -1, "-VolZ", 40, "-OutBin", 4, "-Wbp", 1, "-TiltCor", -1,
         )  # fmt: skip
         self.assertEqual(status, 0, out)
-        aln = files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        aln = parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
         self.assertIn((4, 4), [(d.frame, d.section) for d in aln.dark])
-        used, dark = files.raw_sections(aln)
+        used, dark = raw_sections(aln)
         self.assertEqual(sorted(used + dark), list(range(len(ANGLES))))
         self.assertGreaterEqual(len(used), 14)
-        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertIn("blank", quality.tilts[4].reason)
 
 
 class CtfRunTest(InFolder):
     """The CTF's files, for a fit whose result is given: what the fit finds is the affair of test_ctf."""
 
-    def run_with(self, found: CtfResult, *words: object) -> files.AlnFile:
+    def run_with(self, found: CtfResult, *words: object) -> AlnFile:
         images, _ = series()
         source = write_mrc(self.path("TS_1.mrc"), images)
         tilts = tuple(TiltUse(i, float(t), Placement(AXIS, 0.0, 0.0)) for i, t in enumerate(ANGLES) if i != 2)
-        dark = (files.DarkFrame(2, 2, float(ANGLES[2])),)
-        solution = Solution(tilts, dark, ((2, "dark"),), files.Quality())
+        dark = (DarkFrame(2, 2, float(ANGLES[2])),)
+        solution = Solution(tilts, dark, ((2, "dark"),), Quality())
         with (
             mock.patch("tomostream.engine.aretomo._align", return_value=solution),
             mock.patch("tomostream.engine.ctf.series.estimate", return_value=found),
@@ -273,7 +285,7 @@ class CtfRunTest(InFolder):
                 "-OutBin", 4, "-PixSize", 2.7, *words,
             )  # fmt: skip
         self.assertEqual(status, 0, out)
-        return files.parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
+        return parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
 
     def test_the_rows_of_the_ctf_are_those_of_the_alignment(self) -> None:
         tilts = tuple(CtfTilt(30100.0 + i, 29900.0 + i, 35.0, 0.0, 0.8, 9.5, 50.0) for i in range(len(ANGLES) - 1))
@@ -298,7 +310,7 @@ class CtfRunTest(InFolder):
     def test_without_rings_there_is_no_file_but_a_sentence(self) -> None:
         self.run_with(CtfResult(None, None, "no CTF: no Thon rings were found"), "-Kv", 300, "-Cs", 2.7)
         self.assertNotIn("TS_1_ctf.txt", self.left())
-        quality = files.parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertEqual(quality.ctf_note, "no CTF: no Thon rings were found")
 
     def test_without_the_aberration_no_ctf_is_fitted(self) -> None:
@@ -367,7 +379,7 @@ class PlaceTest(InFolder):
                 TiltUse(i, float(t), Placement(axis, float(s[0]), float(s[1])))
                 for i, (t, s) in enumerate(zip(ANGLES, shifts, strict=True))
             ]
-            dark = (files.DarkFrame(5, 5, float(ANGLES[5])),)
+            dark = (DarkFrame(5, 5, float(ANGLES[5])),)
             solution = Solution(tuple(t for t in tilts if t.section != 5), dark, ((5, "dark"),))
             with mock.patch("tomostream.engine.aretomo._align", return_value=solution):
                 status, out, _ = self.run_it(
@@ -446,10 +458,10 @@ class GivenAlignmentTest(InFolder):
         shuffled = write_mrc(self.path("s.mrc"), images[order])
         place = np.argsort(order)
         rows = tuple(
-            files.AlnRow(int(place[i]) + 1, AXIS, float(s[0]), float(s[1]), float(t))
+            AlnRow(int(place[i]) + 1, AXIS, float(s[0]), float(s[1]), float(t))
             for i, (s, t) in enumerate(zip(self.shifts, ANGLES, strict=True))
         )
-        aln = self.text("one.aln", files.format_aln(files.AlnFile(rows, (), (160, 128, len(ANGLES)))))
+        aln = self.text("one.aln", format_aln(AlnFile(rows, (), (160, 128, len(ANGLES)))))
         other = self.volume("b.mrc", "-AlnFile", aln, "-VolZ", 40, "-OutBin", 2, source=shuffled)
         np.testing.assert_allclose(other, straight, atol=2e-3 * np.abs(straight).max())
 
@@ -482,7 +494,7 @@ class GivenAlignmentTest(InFolder):
         weighted = self.volume("w.mrc", *kind, "-ImgDose", 3, "-AngFile", self.angle_file())
         by_order = self.text(
             "order.tlt",
-            "".join(f"{r.tilt_deg} {r.order}\n" for r in files.parse_angles(Path(self.angle_file()).read_text())),
+            "".join(f"{r.tilt_deg} {r.order}\n" for r in parse_angles(Path(self.angle_file()).read_text())),
         )
         ordered = self.volume("o.mrc", *kind, "-ImgDose", 3, "-AngFile", by_order)
         self.assertGreater(np.abs(weighted - plain).max(), 0.02 * np.abs(plain).max())
@@ -490,10 +502,10 @@ class GivenAlignmentTest(InFolder):
 
     def test_after_any_dose_the_weights_are_numbers(self) -> None:
         kind = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 1, "-Wbp", 1, "-PixSize", 3.0, "-ImgDose", 3, "-AngFile"]
-        rows = files.parse_angles(Path(self.angle_file()).read_text())
-        late = [files.AngleRow(r.tilt_deg, r.order, (r.pre_exposure or 0.0) + 20000) for r in rows]
+        rows = parse_angles(Path(self.angle_file()).read_text())
+        late = [AngleRow(r.tilt_deg, r.order, (r.pre_exposure or 0.0) + 20000) for r in rows]
         weighted = self.volume("w.mrc", *kind, self.angle_file())
-        np.testing.assert_allclose(self.volume("l.mrc", *kind, self.text("late.tlt", files.format_angles(late))), weighted,
+        np.testing.assert_allclose(self.volume("l.mrc", *kind, self.text("late.tlt", format_angles(late))), weighted,
                                    atol=1e-4 * np.abs(weighted).max())  # fmt: skip
 
     def test_dose_weighting_that_cannot_be_done_is_said(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tomostream.acquisition.movies import check_movie
 from tomostream.journal import ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.programs.aretomo import row_from_xf
+from tomostream.programs.aln import row_from_xf
 from tomostream.streaming.protocol import STOP_FILE
 from tomostream.tests.support import ORDER, Session, wait_for
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from tomostream.engine import limits
 from tomostream.engine.commandline import Flag, Use, flags, help_text, parse, thread_count
-from tomostream.engine.errors import EngineError, Terminated, exit_status, sentence_of
+from tomostream.engine.errors import Terminated, exit_status
+from tomostream.files.errors import EngineError, sentence_of
 
 KNOWN = flags(
     Flag("-InMrc", help="input"),

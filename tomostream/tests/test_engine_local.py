@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from tomostream.engine import aretomo
 from tomostream.engine.align import Alignment, AlignOptions, TiltResult
 from tomostream.engine.align.local import LocalMotion, local_motion, patches_of
-from tomostream.engine.output import mrc_header
 from tomostream.engine.recon.aligned import LocalShifts
-from tomostream.programs import aretomo as files
+from tomostream.files.mrc import mrc_header
+from tomostream.programs.aln import AlnFile, AngleRow, LocalShift, format_aln, format_angles, parse_aln
+from tomostream.programs.quality import LocalQuality, parse_quality
 
 Array = NDArray[np.float64]
 PIXEL, SIDE, THICK, AXIS = 10.0, 256, 40, 84.7
@@ -193,9 +194,9 @@ class ProgramTest(unittest.TestCase):
         environment = mock.patch.dict(os.environ)
         environment.start()
         self.addCleanup(environment.stop)
-        rows = [files.AngleRow(float(t), int(r) + 1) for t, r in zip(ANGLES, RANK, strict=True)]
+        rows = [AngleRow(float(t), int(r) + 1) for t, r in zip(ANGLES, RANK, strict=True)]
         self.angles = self.path("TS_1.tlt")
-        Path(self.angles).write_text(files.format_angles(rows))
+        Path(self.angles).write_text(format_angles(rows))
 
     def path(self, *names: str) -> str:
         return os.path.join(self.folder, *names)
@@ -228,9 +229,9 @@ class ProgramTest(unittest.TestCase):
         plain, _ = self.aligned("plain")
         local, said = self.aligned("local", "-Patch", 3, 3)
         self.assertIn("px RMS over 3 x 3 patches", said)
-        aln = files.parse_aln(Path(self.path("local", "TS_1.aln")).read_text())
-        turned = tuple(files.LocalShift(s.row, s.patch, s.x, s.y, -s.dx, -s.dy, s.good) for s in aln.local)
-        text = files.format_aln(files.AlnFile(aln.rows, aln.dark, aln.raw_size, aln.patches, turned))
+        aln = parse_aln(Path(self.path("local", "TS_1.aln")).read_text())
+        turned = tuple(LocalShift(s.row, s.patch, s.x, s.y, -s.dx, -s.dy, s.good) for s in aln.local)
+        text = format_aln(AlnFile(aln.rows, aln.dark, aln.raw_size, aln.patches, turned))
         Path(self.path("turned.aln")).write_text(text)
         wrong, _ = self.volume("wrong", "-AlnFile", self.path("turned.aln"))
 
@@ -245,7 +246,7 @@ class ProgramTest(unittest.TestCase):
         self.stack(series(MOVED))
         first, _ = self.aligned("first", "-Patch", 3, 3)
         path = self.path("first", "TS_1.aln")
-        aln = files.parse_aln(Path(path).read_text())
+        aln = parse_aln(Path(path).read_text())
         self.assertEqual((aln.patches, len(aln.local)), (121, 121 * len(ANGLES)))
         again, said = self.volume("again", "-AlnFile", path, "-Patch", 3, 3)
         self.assertIn("with local shifts", said)
@@ -259,8 +260,8 @@ class ProgramTest(unittest.TestCase):
         told = json.loads(text)["local"]
         self.assertEqual((told["patches"], told["applied"]), ([3, 3], True))
         self.assertGreater(told["rms_px"], 0.3)
-        local = files.parse_quality(text).local
-        self.assertEqual(local, files.LocalQuality((3, 3), told["rms_px"], True, told["note"]))
+        local = parse_quality(text).local
+        self.assertEqual(local, LocalQuality((3, 3), told["rms_px"], True, told["note"]))
 
     def test_a_rigid_specimen_gives_the_tomogram_of_the_global_alignment_to_the_byte(self) -> None:
         self.stack(series(0.0))

@@ -17,8 +17,8 @@ import mrcfile
 import numpy as np
 
 from tomostream.engine import numba_cache
-from tomostream.engine.errors import EngineError
 from tomostream.engine.output import Outputs
+from tomostream.files.errors import EngineError
 
 
 class TestOutputs(unittest.TestCase):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 from tomostream.tests.test_motioncor_engine import DRIFT, drifting, eer_frame, write_eer
 
 MOTIONCOR, ARETOMO = "tomostream.engine.motioncor", "tomostream.engine.aretomo"
@@ -71,13 +72,12 @@ class ProgramTest(unittest.TestCase):
     def series(self):
         """Write a tilt series of noise, its angles and its alignment; return the words that reconstruct it."""
         from tomostream.engine.output import Outputs
-        from tomostream.programs import aretomo as files
 
         images = np.random.default_rng(1).normal(100, 10, (5, 64, 64)).astype(np.float32)
         with Outputs() as outputs:
             outputs.mrc(self.path("ts.mrc"), images, 10.0, "test")
-        rows = tuple(files.AlnRow(i, 0.0, 0.0, 0.0, 20.0 * (i - 2)) for i in range(5))
-        Path(self.path("ts.aln")).write_text(files.format_aln(files.AlnFile(rows, (), (64, 64, 5))))
+        rows = tuple(AlnRow(i, 0.0, 0.0, 0.0, 20.0 * (i - 2)) for i in range(5))
+        Path(self.path("ts.aln")).write_text(format_aln(AlnFile(rows, (), (64, 64, 5))))
         return ["-InMrc", "ts.mrc", "-AlnFile", "ts.aln", "-VolZ", 32, "--threads", 1]
 
     def left(self):

@@ -45,7 +45,7 @@ import pytest
 from tomostream.acquisition.movies import check_movie
 from tomostream.journal import ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.programs.aretomo import row_from_xf
+from tomostream.programs.aln import row_from_xf
 from tomostream.tests.standins import shift_of, value_of, values_in
 from tomostream.tests.support import ORDER, Session, end, wait_for
 

@@ -154,13 +154,13 @@ class TestAlarmFields(FormCase):
 
     def thresholds(self, **values):
         from tomostream.protocols import alarms
-        from tomostream.report.alarms import Thresholds
+        from tomostream.report.judging import Thresholds
 
         return Thresholds.parse(alarms.words_of(self.protocol("ProtTomoStreamComposeTS", **values)))
 
     def test_the_form_as_it_comes_gives_the_defaults(self):
         from tomostream.protocols import alarms
-        from tomostream.report.alarms import Thresholds
+        from tomostream.report.judging import Thresholds
 
         self.assertEqual(alarms.words_of(self.protocol("ProtTomoStreamComposeTS")), [])
         self.assertEqual(self.thresholds(), Thresholds())

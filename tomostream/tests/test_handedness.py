@@ -25,7 +25,8 @@ from tomostream.engine import quick
 from tomostream.engine.ctf import Optics, fit_series
 from tomostream.journal import ledger
 from tomostream.journal.composed import read_series
-from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnFile, AlnRow, format_aln
+from tomostream.programs.quality import Quality, format_quality
 from tomostream.simulator.projector import Optics as Lens
 from tomostream.simulator.projector import projection_spectrum
 from tomostream.simulator.specimen import Specimen, _marks
@@ -79,11 +80,11 @@ class ProjectCase(unittest.TestCase):
     def align(self, **quality: object) -> None:
         folder = os.path.join(self.project, "Runs", ARETOMO, "extra", "TS_01")
         os.makedirs(folder)
-        rows = tuple(files.AlnRow(place, AXIS, *SHIFTS[place], angle) for place, angle in enumerate(ANGLES))
+        rows = tuple(AlnRow(place, AXIS, *SHIFTS[place], angle) for place, angle in enumerate(ANGLES))
         with open(os.path.join(folder, "TS_01.aln"), "w", encoding="utf-8") as file:
-            file.write(files.format_aln(files.AlnFile(rows, raw_size=(SIDE, SIDE, len(rows)))))
+            file.write(format_aln(AlnFile(rows, raw_size=(SIDE, SIDE, len(rows)))))
         with open(os.path.join(folder, "TS_01_quality.json"), "w", encoding="utf-8") as file:
-            file.write(files.format_quality(files.Quality(**quality)))  # type: ignore[arg-type]
+            file.write(format_quality(Quality(**quality)))  # type: ignore[arg-type]
         path = os.path.join(self.project, "Runs", ARETOMO, "extra", ledger.NAME)
         ledger.Ledger(path).write("TS_01", ledger.RECONSTRUCTED, "", {
             "version": 1, "folder": f"Runs/{ARETOMO}/extra/TS_01"})

@@ -15,7 +15,7 @@ import unittest
 import tomostream
 
 PACKAGE = os.path.dirname(os.path.abspath(tomostream.__file__))
-PURE = ("acquisition", "programs", "engine", "simulator", "report", "decisions")
+PURE = ("acquisition", "programs", "engine", "simulator", "report", "choices", "files", "journal")
 SCIPION = {"pyworkflow", "pwem", "tomo", "motioncorr", "aretomo", "scipion", "pwchem"}
 #: Room -> rooms of ours that it may not import. Imports go one way: protocols, cli -> streaming -> pure rooms.
 NOT_FROM = {**{room: {"streaming", "protocols", "cli", "viewers", "wizards", "windows"} for room in PURE},

@@ -18,7 +18,9 @@ from pwem.objects import SetOfMovies
 
 from tomostream.files import locks, writing
 from tomostream.streaming import protocol, sets, watch
-from tomostream.streaming.protocol import StreamingProtocol, out_of_reach
+from tomostream.streaming.obstacles import out_of_reach
+from tomostream.streaming.protocol import StreamingProtocol
+from tomostream.streaming.rows import RowReader
 
 NOT_A_DATABASE = b"not a database!\0"
 
@@ -55,7 +57,7 @@ class TestASetThatIsNoDatabaseForAWhile(InAFolder):
             self.output.commit()
         self.output.put("b.tif", movie("b.tif"), version=2)
         self.output.commit()
-        self.reader = watch.RowReader(SetOfMovies(filename=self.path("movies.sqlite")), sets.REPLACED)
+        self.reader = RowReader(SetOfMovies(filename=self.path("movies.sqlite")), sets.REPLACED)
         self.addCleanup(self.reader.items.close)
         self.movie = movie
 
@@ -164,7 +166,7 @@ class TestWhatIsOutOfReach(InAFolder):
             self.assertIn("stale file handle", out_of_reach(self.path("a")))
 
 
-HOLDS = ("import sys; from tomostream.streaming import locks; file = locks.hold(sys.argv[1], 0); "
+HOLDS = ("import sys; from tomostream.files import locks; file = locks.hold(sys.argv[1], 0); "
          "print(file is not None, flush=True); input()")
 
 

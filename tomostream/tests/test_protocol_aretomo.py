@@ -17,7 +17,8 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from pyworkflow.object import Boolean  # noqa: E402
 
-from tomostream.programs import aretomo as files  # noqa: E402
+from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln, parse_aln, parse_angles  # noqa: E402
+from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
 from tomostream.protocols.protocol_aretomo import (  # noqa: E402
     ProtTomoStreamAreTomo,
     Result,
@@ -25,7 +26,7 @@ from tomostream.protocols.protocol_aretomo import (  # noqa: E402
     SourceTilt,
     parse_flags,
 )
-from tomostream.streaming.protocol import BadInput  # noqa: E402
+from tomostream.streaming.work import BadInput  # noqa: E402
 
 #: Sections of a stack in the order of acquisition; the third was taken out by hand.
 ANGLES = (0.0, 3.0, -3.0, -6.0, 6.0)
@@ -75,7 +76,7 @@ class TestInputs(InFolder):
         sections = self.write()
         self.assertEqual(tuple(sections), BY_ANGLE)
         with open(self.path("TS_1.tlt"), encoding="utf-8") as file:
-            rows = files.parse_angles(file.read())
+            rows = parse_angles(file.read())
         self.assertEqual([row.tilt_deg for row in rows], [ANGLES[section] for section in BY_ANGLE])
         self.assertEqual([row.pre_exposure for row in rows], [3.0 * section for section in BY_ANGLE])
         self.assertEqual([row.order for row in rows], [section + 1 for section in BY_ANGLE])
@@ -83,7 +84,7 @@ class TestInputs(InFolder):
     def test_a_given_alignment_names_the_sections_of_the_stack_that_is_given_with_it(self):
         self.write(skipAlign=True)
         with open(self.path("TS_1.aln"), encoding="utf-8") as file:
-            aln = files.parse_aln(file.read())
+            aln = parse_aln(file.read())
         self.assertEqual([row.section for row in aln.rows], [0, 1, 2, 3])
         self.assertEqual([row.tilt_deg for row in aln.rows], [ANGLES[section] for section in BY_ANGLE])
         self.assertEqual([row.tx for row in aln.rows], [-(section + 1.0) for section in BY_ANGLE])
@@ -116,10 +117,10 @@ class TestResults(InFolder):
     """AreTomo2 -OutImod 1 fits the CTF before it takes out dark tilts: the file then has rows of dark tilts, too."""
 
     def read(self, ctf_rows: int) -> Result:
-        rows = tuple(files.AlnRow(section, 85.0, 0.0, 0.0, ANGLES[BY_ANGLE[section]]) for section in (0, 2, 3))
-        aln = files.AlnFile(rows, (files.DarkFrame(1, 1, 0.0),), (8, 8, 4))
-        ctf = [files.CtfRow(n + 1, 30000.0 + n, 29000.0, 0.0, 0.0, 0.5, 8.0) for n in range(ctf_rows)]
-        for name, text in (("TS_1.aln", files.format_aln(aln)), ("TS_1_ctf.txt", files.format_ctf(ctf))):
+        rows = tuple(AlnRow(section, 85.0, 0.0, 0.0, ANGLES[BY_ANGLE[section]]) for section in (0, 2, 3))
+        aln = AlnFile(rows, (DarkFrame(1, 1, 0.0),), (8, 8, 4))
+        ctf = [CtfRow(n + 1, 30000.0 + n, 29000.0, 0.0, 0.0, 0.5, 8.0) for n in range(ctf_rows)]
+        for name, text in (("TS_1.aln", format_aln(aln)), ("TS_1_ctf.txt", format_ctf(ctf))):
             with open(self.path(name), "w", encoding="utf-8") as file:
                 file.write(text)
         return ProtTomoStreamAreTomo._read_results(protocol(), source(), self.folder)
@@ -141,7 +142,7 @@ class TestResults(InFolder):
         made = protocol(**values)
         made.outputs = {"CTFTomoSeries": SimpleNamespace(put=lambda *given, children: put.extend(children))}
         task = SimpleNamespace(key="TS_1", version=1)
-        shifted = tuple(files.CtfRow(**{**row.__dict__, "phase_rad": math.pi / 2}) for row in result.ctf)
+        shifted = tuple(CtfRow(**{**row.__dict__, "phase_rad": math.pi / 2}) for row in result.ctf)
         ProtTomoStreamAreTomo._register_ctf(made, task, source(), Result(**{**result.__dict__, "ctf": shifted}))
         return put
 

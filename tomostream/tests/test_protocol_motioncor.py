@@ -17,7 +17,7 @@ from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor  # noqa: E402
-from tomostream.streaming.protocol import gpu_command  # noqa: E402
+from tomostream.streaming.programs import gpu_command  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
@@ -27,6 +26,7 @@ from tomostream.engine.recon.tomogram import (
     write_aligned_stack,
 )
 from tomostream.engine.recon.tomogram import _Intensity as Intensity
+from tomostream.files.errors import EngineError
 
 Array = NDArray[np.float64]
 

@@ -23,11 +23,13 @@ from PIL import Image
 
 from tomostream.cli import main as command
 from tomostream.cli import report
+from tomostream.files.grey import grey_range, shrink, to_bytes
+from tomostream.files.writing import write_text
 from tomostream.journal import ledger, versions
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import background, follow, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
-from tomostream.report.folders import safe_name, write_text
+from tomostream.report.folders import safe_name
 from tomostream.report.follow import Follower
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.made_project import MadeProject, write_mrc
@@ -263,14 +265,14 @@ class TestPictures(WithProject):
 
     def test_shrinking_keeps_the_mean_and_the_shape(self):
         image = np.random.default_rng(4).normal(5, 1, (1000, 700)).astype(np.float32)
-        small = pictures.shrink(image, 300)
+        small = shrink(image, 300)
         self.assertEqual(small.shape, (300, 210))
         self.assertAlmostEqual(float(small.mean()), float(image.mean()), delta=0.01)
 
     def test_values_that_are_no_numbers_are_drawn_black(self):
         image = np.array([[np.nan, 1.0], [np.inf, 2.0]])
-        self.assertEqual(pictures.to_bytes(image, (1.0, 2.0)).tolist(), [[255, 255], [0, 0]])
-        self.assertEqual(pictures.grey_range(np.full((2, 2), np.nan)), (0.0, 1.0))
+        self.assertEqual(to_bytes(image, (1.0, 2.0)).tolist(), [[255, 255], [0, 0]])
+        self.assertEqual(grey_range(np.full((2, 2), np.nan)), (0.0, 1.0))
 
     def test_a_tomogram_that_is_gone_is_told_on_the_page_and_stops_nothing(self):
         self.project.whole("TS_01")

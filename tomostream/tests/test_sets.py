@@ -26,8 +26,8 @@ from tomo.objects import (  # noqa: E402
     TomoAcquisition,
 )
 
+from tomostream.streaming.rows import RowReader, know_tables  # noqa: E402
 from tomostream.streaming.sets import REPLACED, OutputSet  # noqa: E402
-from tomostream.streaming.watch import RowReader, know_tables  # noqa: E402
 
 
 class SetCase(unittest.TestCase):

@@ -18,9 +18,16 @@ from unittest import mock
 from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
+from tomostream.journal import runs
 from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
-from tomostream.streaming.protocol import ProgramFailed, StreamingProtocol, is_full
+from tomostream.streaming import gpus as gpus_room
+from tomostream.streaming import rows as rows_room
+from tomostream.streaming.gpus import _HELD, PROGRAMS_PER_GPU, gpu_lock
+from tomostream.streaming.obstacles import is_full
+from tomostream.streaming.protocol import StreamingProtocol
+from tomostream.streaming.rows import RowReader
+from tomostream.streaming.work import ProgramFailed
 from tomostream.tests.support import read_property, read_rows, wait_for
 
 
@@ -485,7 +492,7 @@ class TestAReaderOfRows(WithMovies):
         super().setUp()
         items = SetOfMovies(filename=self.file)
         self.addCleanup(items.close)
-        self.reader = watch.RowReader(items, sets.REPLACED)
+        self.reader = RowReader(items, sets.REPLACED)
 
     def read(self) -> list[str]:
         return [row.getMicName() for row in self.reader.read()[0]]
@@ -525,7 +532,7 @@ class TestAReaderOfRows(WithMovies):
         lock = sqlite3.connect(self.file)
         self.addCleanup(lock.close)
         lock.execute("BEGIN EXCLUSIVE")
-        with mock.patch.object(watch, "BUSY_MS", 20):
+        with mock.patch.object(rows_room, "BUSY_MS", 20):
             self.assertEqual(self.read(), [])
         self.assertIn("locked", self.reader.trouble)
         lock.rollback()
@@ -536,7 +543,7 @@ class TestAReaderOfRows(WithMovies):
         file = self.path("upstream.sqlite")
         upstream = SetOfMovies(filename=file)
         self.addCleanup(upstream.close)
-        reader = watch.RowReader(SetOfMovies(filename=file), sets.REPLACED)
+        reader = RowReader(SetOfMovies(filename=file), sets.REPLACED)
         self.addCleanup(reader.items.close)
         found = []
         for row_id in (5, 2, 7):
@@ -560,15 +567,15 @@ class TestTheStateOfAProducer(InAFolder):
         connection.close()
 
     def state(self) -> str:
-        return watch.producer_state(self.folder, 7)
+        return runs.producer_state(self.folder, 7)
 
     def test_of_a_run_that_ended_well_is_finished(self):
         self.run_db(status="finished", _pid="1")
-        self.assertEqual(self.state(), watch.FINISHED)
+        self.assertEqual(self.state(), runs.FINISHED)
 
     def test_of_a_run_that_failed_or_was_stopped_is_stopped(self):
         self.run_db(status="aborted")
-        self.assertEqual(self.state(), watch.STOPPED)
+        self.assertEqual(self.state(), runs.STOPPED)
 
     def process(self, *words: str) -> int:
         child = subprocess.Popen(["sh", "-c", "sleep 60; true", "sh", *words])     # more than one command: sh stays
@@ -579,30 +586,30 @@ class TestTheStateOfAProducer(InAFolder):
     def test_of_a_run_whose_process_is_there_is_running(self):
         pid = self.process(self.folder, f"Runs/{os.path.basename(self.folder)}/logs/run.db", "7")
         self.run_db(status="running", _pid=str(pid), hostFullName=os.uname().nodename)
-        self.assertEqual(self.state(), watch.RUNNING)
+        self.assertEqual(self.state(), runs.RUNNING)
 
     def test_of_a_run_whose_process_number_is_anothers_after_a_reboot_is_dead(self):
         self.run_db(status="running", _pid=str(self.process("something", "else")), hostFullName=os.uname().nodename)
-        self.assertEqual(self.state(), watch.DEAD)
+        self.assertEqual(self.state(), runs.DEAD)
 
     def test_of_a_run_whose_process_is_gone_is_dead(self):
         child = subprocess.Popen(["true"])
         child.wait()
         self.run_db(status="running", _pid=str(child.pid), hostFullName=os.uname().nodename)
-        self.assertEqual(self.state(), watch.DEAD)
+        self.assertEqual(self.state(), runs.DEAD)
 
     def test_of_a_run_whose_process_nobody_collected_is_dead(self):
         child = subprocess.Popen(["true"])
         self.addCleanup(child.wait)
         wait_for(lambda: open(f"/proc/{child.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z", 10, "zombie", 0.01)
         self.run_db(status="running", _pid=str(child.pid), hostFullName=os.uname().nodename)
-        self.assertEqual(self.state(), watch.DEAD)
+        self.assertEqual(self.state(), runs.DEAD)
 
     def test_of_a_run_that_was_launched_and_never_came_up_is_dead(self):
         self.run_db(status="launched")
-        self.assertEqual(self.state(), watch.RUNNING)       # it may be about to
+        self.assertEqual(self.state(), runs.RUNNING)       # it may be about to
         os.utime(self.path("logs", "run.db"), (1, 1))
-        self.assertEqual(self.state(), watch.DEAD)
+        self.assertEqual(self.state(), runs.DEAD)
 
     def test_of_a_run_that_is_coming_up_is_running(self):
         os.makedirs(self.path("Runs", "000007_X", "logs"))
@@ -610,20 +617,20 @@ class TestTheStateOfAProducer(InAFolder):
         os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
         os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
         self.process(self.folder, "Runs/000007_X/logs/run.db", "7")
-        self.assertEqual(watch.producer_state(self.path("Runs", "000007_X"), 7), watch.RUNNING)
+        self.assertEqual(runs.producer_state(self.path("Runs", "000007_X"), 7), runs.RUNNING)
 
     def test_on_another_machine_is_believed(self):
         self.run_db(status="running", _pid="999999999", hostFullName="elsewhere.example.org")
-        self.assertEqual(self.state(), watch.RUNNING)
+        self.assertEqual(self.state(), runs.RUNNING)
 
     def test_without_a_database_is_unknown(self):
-        self.assertEqual(self.state(), watch.UNKNOWN)
+        self.assertEqual(self.state(), runs.UNKNOWN)
 
 
 class TestGpuLocks(InAFolder):
     def setUp(self) -> None:
         super().setUp()
-        patch = mock.patch.object(executor.tempfile, "gettempdir", return_value=self.folder)
+        patch = mock.patch.object(gpus_room.tempfile, "gettempdir", return_value=self.folder)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -637,12 +644,12 @@ class TestGpuLocks(InAFolder):
         return True
 
     def test_hold_a_gpu_while_a_program_runs_and_free_it_then(self):
-        with executor.gpu_lock([1]):
+        with gpu_lock([1]):
             self.assertFalse(self.is_free(1))
         self.assertTrue(self.is_free(1))
 
     def test_free_a_gpu_when_the_program_failed(self):
-        with self.assertRaises(ValueError), executor.gpu_lock([0]):
+        with self.assertRaises(ValueError), gpu_lock([0]):
             raise ValueError
         self.assertTrue(self.is_free(0))
 
@@ -656,7 +663,7 @@ class TestGpuLocks(InAFolder):
         self.assertFalse(self.is_free(0))
         stop = threading.Event()
         stop.set()
-        with self.assertRaises(InterruptedError), executor.gpu_lock([0], stop):
+        with self.assertRaises(InterruptedError), gpu_lock([0], stop):
             self.fail("two hold one GPU")
         child.kill()
         child.stdin.close()
@@ -664,18 +671,18 @@ class TestGpuLocks(InAFolder):
         self.assertTrue(self.is_free(0))
 
     def test_let_as_many_programs_on_a_gpu_as_the_setting_says(self):
-        with mock.patch.dict(os.environ, {executor.PROGRAMS_PER_GPU: "2"}), executor.gpu_lock([0]):
-            with executor.gpu_lock([0]):
+        with mock.patch.dict(os.environ, {PROGRAMS_PER_GPU: "2"}), gpu_lock([0]):
+            with gpu_lock([0]):
                 stop = threading.Event()
                 stop.set()
-                with self.assertRaises(InterruptedError), executor.gpu_lock([0], stop):
+                with self.assertRaises(InterruptedError), gpu_lock([0], stop):
                     self.fail("three hold a GPU for two")
-            with executor.gpu_lock([0]):
+            with gpu_lock([0]):
                 pass
 
     def test_are_held_by_a_program_that_outlives_its_protocol(self):
-        with executor.gpu_lock([0]):
-            child = subprocess.Popen(["sleep", "60"], pass_fds=executor._HELD.descriptors)
+        with gpu_lock([0]):
+            child = subprocess.Popen(["sleep", "60"], pass_fds=_HELD.descriptors)
         try:
             self.assertFalse(self.is_free(0))
         finally:
@@ -875,7 +882,7 @@ class TestAFullDisk(InAFolder):
             self.assertEqual(is_full(error, self.folder), answer, error)
 
     def test_is_told_by_the_space_when_a_program_only_says_that_it_failed(self):
-        with mock.patch("tomostream.streaming.protocol.disk_of", return_value=(1000, 10**9)):
+        with mock.patch("tomostream.streaming.obstacles.disk_of", return_value=(1000, 10**9)):
             self.assertTrue(is_full(ProgramFailed("it said nothing"), self.folder))
 
 
@@ -883,8 +890,8 @@ class TestRunningAProgram(InAFolder):
     def test_gives_it_the_gpu_locks_of_its_thread(self):
         loop = executor.EventStepExecutor(mock.Mock(), 1)
         loop.protocol = mock.Mock(getSubmitDict=lambda: {})
-        with mock.patch.object(executor.tempfile, "gettempdir", return_value=self.folder), executor.gpu_lock([0]):
-            descriptor, = executor._HELD.descriptors
+        with mock.patch.object(gpus_room.tempfile, "gettempdir", return_value=self.folder), gpu_lock([0]):
+            descriptor, = _HELD.descriptors
             loop.runJob(mock.Mock(), "sh", f"-c 'ls -l /proc/self/fd/{descriptor} > {self.path('said')}'")
         with open(self.path("said"), encoding="utf-8") as file:
             self.assertIn("tomostream-gpu", file.read())

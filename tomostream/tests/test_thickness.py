@@ -14,8 +14,7 @@ import numpy as np
 
 from tomostream.choices import thickness
 from tomostream.engine import quick
-from tomostream.programs import aretomo as files
-from tomostream.programs.aretomo import AngleRow
+from tomostream.programs.aln import AlnFile, AlnRow, AngleRow, format_aln
 from tomostream.tests.test_handedness import ANGLES, AXIS, SHIFTS, SIDE, stack_of_marks
 
 PIXEL = 12.0
@@ -105,9 +104,9 @@ class TestProgram(unittest.TestCase):
     def test_it_leaves_what_was_measured_and_the_side_views(self):
         stack_of_marks(self.stack)
         aln = os.path.join(self.folder, "TS_01.aln")
-        rows = tuple(files.AlnRow(place, AXIS, *SHIFTS[place], angle) for place, angle in enumerate(ANGLES))
+        rows = tuple(AlnRow(place, AXIS, *SHIFTS[place], angle) for place, angle in enumerate(ANGLES))
         with open(aln, "w", encoding="utf-8") as file:
-            file.write(files.format_aln(files.AlnFile(rows, raw_size=(SIDE, SIDE, len(rows)))))
+            file.write(format_aln(AlnFile(rows, raw_size=(SIDE, SIDE, len(rows)))))
         status, err = self.run_program(self.source(
             pixel_size_A=18.0, rows=tuple(AngleRow(angle) for angle in ANGLES), sections=tuple(range(len(ANGLES))),
             tilt_axis=AXIS, alignment=aln))

@@ -17,7 +17,8 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from tomostream.journal import ledger  # noqa: E402
 from tomostream.journal.composed import ComposedSeries, Tilt  # noqa: E402
-from tomostream.programs import aretomo, motioncor  # noqa: E402
+from tomostream.programs import aln, ctf, motioncor  # noqa: E402
+from tomostream.programs.quality import Quality, TiltQuality, format_quality  # noqa: E402
 from tomostream.viewers import plots, results  # noqa: E402
 
 RUN = "Runs/000177_ProtTomoStreamAreTomo"
@@ -45,14 +46,14 @@ class RunCase(unittest.TestCase):
             file.write(text)
 
     def aligned_series(self, name: str = "TS_01", folder: str = "TS_01", **evidence) -> None:
-        rows = tuple(aretomo.AlnRow(section, 84.5, *shift, angle)
+        rows = tuple(aln.AlnRow(section, 84.5, *shift, angle)
                      for section, (shift, angle) in enumerate(zip(SHIFTS, ANGLES, strict=True)))
-        self.write(f"{folder}/{name}.aln", aretomo.format_aln(aretomo.AlnFile(rows, raw_size=(64, 64, len(rows)))))
-        tilts = tuple(aretomo.TiltQuality(section, angle, True, "", 0.1 * (section + 1))
+        self.write(f"{folder}/{name}.aln", aln.format_aln(aln.AlnFile(rows, raw_size=(64, 64, len(rows)))))
+        tilts = tuple(TiltQuality(section, angle, True, "", 0.1 * (section + 1))
                       for section, angle in enumerate(ANGLES))
-        quality = aretomo.Quality(tilts, tilt_axis_deg=84.5, tilt_offset_deg=1.5, thickness_A=1800.0, quality=0.9,
+        quality = Quality(tilts, tilt_axis_deg=84.5, tilt_offset_deg=1.5, thickness_A=1800.0, quality=0.9,
                                   ctf_note="no CTF: too few pixels")
-        self.write(f"{folder}/{name}_quality.json", aretomo.format_quality(quality))
+        self.write(f"{folder}/{name}_quality.json", format_quality(quality))
         self.tell(name, ledger.RECONSTRUCTED, folder=f"{RUN}/extra/{folder}", **evidence)
 
 
@@ -106,8 +107,8 @@ class TestResults(RunCase):
 
     def test_defoci_are_in_micrometres_at_their_angles(self):
         self.aligned_series()
-        rows = [aretomo.CtfRow(number + 1, 41000.0, 39000.0, 10.0, 0.0, 0.2, 8.0) for number in range(4)]
-        self.write("TS_01/TS_01_ctf.txt", aretomo.format_ctf(rows))
+        rows = [ctf.CtfRow(number + 1, 41000.0, 39000.0, 10.0, 0.0, 0.2, 8.0) for number in range(4)]
+        self.write("TS_01/TS_01_ctf.txt", ctf.format_ctf(rows))
         found = results.ctf(self.project, self.folder, "TS_01")
         self.assertEqual([tilt.angle for tilt in found], list(ANGLES))
         self.assertAlmostEqual(found[0].defocus_max, 4.1)

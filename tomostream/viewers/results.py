@@ -9,7 +9,10 @@ import urllib.parse
 from dataclasses import dataclass
 
 from tomostream.journal import ledger
-from tomostream.programs import aretomo, motioncor
+from tomostream.programs import motioncor
+from tomostream.programs.aln import AlnError, parse_aln, raw_sections
+from tomostream.programs.ctf import parse_ctf
+from tomostream.programs.quality import Quality, parse_quality
 
 #: Where the live page of a project is.
 REPORT_PAGE = os.path.join("report", "index.html")
@@ -116,11 +119,11 @@ def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
     NoResult : the series is not aligned, or its files are gone.
     """
     folder, entry = _series_folder(project, run_folder, series_id)
-    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), aretomo.parse_aln, aretomo.AlnError)
+    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), parse_aln, AlnError)
     path = os.path.join(folder, f"{series_id}_quality.json")
-    quality = _parsed(path, aretomo.parse_quality, aretomo.AlnError) if os.path.exists(path) else aretomo.Quality()
+    quality = _parsed(path, parse_quality, AlnError) if os.path.exists(path) else Quality()
     sigmas = {tilt.section: tilt.sigma_px for tilt in quality.tilts}
-    sections, _ = aretomo.raw_sections(aln)
+    sections, _ = raw_sections(aln)
     tilts = [TiltAlignment(row.tilt_deg, (row.tx, row.ty), sigmas.get(section))
              for section, row in zip(sections, aln.rows, strict=True)]
     tilts += [TiltAlignment(float(angle), None, None, str(why)) for angle, why in entry.evidence.get("excluded", ())]
@@ -140,11 +143,11 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
     path = os.path.join(folder, f"{series_id}_ctf.txt")
     if not os.path.exists(path):
         quality = os.path.join(folder, f"{series_id}_quality.json")
-        note = _parsed(quality, aretomo.parse_quality, aretomo.AlnError).ctf_note if os.path.exists(quality) else ""
+        note = _parsed(quality, parse_quality, AlnError).ctf_note if os.path.exists(quality) else ""
         note = note.removeprefix("no CTF: ")
         raise NoResult(f"There is no CTF of {series_id}{': ' + note if note else ''}.")
-    rows = _parsed(path, aretomo.parse_ctf, aretomo.AlnError)
-    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), aretomo.parse_aln, aretomo.AlnError)
+    rows = _parsed(path, parse_ctf, AlnError)
+    aln = _parsed(os.path.join(folder, f"{series_id}.aln"), parse_aln, AlnError)
     found = [TiltCtf(tilt.tilt_deg, row.defocus_max_A / 1e4, row.defocus_min_A / 1e4, row.resolution_A)
              for tilt, row in zip(aln.rows, rows, strict=False) if row.defocus_max_A > 0]
     if not found:

@@ -12,9 +12,9 @@ import numpy as np
 
 from tomostream.choices import exclusions
 from tomostream.engine.quick import averaged
+from tomostream.journal import runs
 from tomostream.journal.composed import ComposedSeries, NoSeries, Tilt, composed
 from tomostream.journal.status import ARETOMO, COMPOSE, ProjectStatus
-from tomostream.streaming import watch
 from tomostream.windows.base import PAD, Progress, Window, grey, our_command
 
 EDGE = 380
@@ -210,6 +210,6 @@ def ended_protocols(project: str) -> list[str]:
     ended = []
     for name in (COMPOSE, ARETOMO):
         folder = status.folders.get(name)
-        if folder and watch.run_state(folder) != watch.RUNNING:
+        if folder and runs.run_state(folder) != runs.RUNNING:
             ended.append(name)
     return ended

@@ -16,7 +16,7 @@ from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 from tomostream.choices import instruments
 from tomostream.engine import quick
 from tomostream.journal.composed import NoSeries
-from tomostream.programs.aretomo import AngleRow
+from tomostream.programs.aln import AngleRow
 from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, signs
 from tomostream.viewers import TomoStreamMotionCorViewer, results
 from tomostream.wizards import readings

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import astuple, dataclass
 
-from tomostream.engine.errors import EngineError
+from tomostream.files.errors import EngineError
 from tomostream.programs.motioncor import OutputNames
 
 DEFAULT_SUM_RANGE = (3.0, 25.0)

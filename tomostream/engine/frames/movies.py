@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.files.errors import EngineError, sentence_of
 from tomostream.files.mrc import MrcStack, open_mrc
 
 _EER_COMPRESSIONS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}

@@ -12,12 +12,12 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import align, plan, references, sums
 from tomostream.engine.frames.job import DEFAULT_SUM_RANGE, Job
 from tomostream.engine.frames.movies import Movie, open_movie
 from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.output import Outputs
+from tomostream.files.errors import EngineError
 from tomostream.programs.motioncor import format_log
 
 Say = Callable[[str], None]

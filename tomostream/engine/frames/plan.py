@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.files.errors import EngineError, sentence_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.frames.movies import guarded, open_tiff
+from tomostream.files.errors import EngineError, sentence_of
 from tomostream.files.mrc import open_mrc
 
 _TIFF_EXTENSIONS = (".tif", ".tiff", ".gain")

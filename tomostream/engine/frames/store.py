@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine import limits
-from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import plan
 from tomostream.engine.frames.movies import Movie
 from tomostream.engine.frames.references import References
+from tomostream.files.errors import EngineError
 
 _CACHE_SHARE = 0.4
 """Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""

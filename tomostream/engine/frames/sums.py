@@ -22,9 +22,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError
 from tomostream.engine.frames import interpolation
 from tomostream.engine.frames.adding import MovedFrames, add_moved, sum_type
+from tomostream.files.errors import EngineError
 
 _BAND_ROWS = 256
 """Rows that one call adds: few enough to stay in the processor's cache."""

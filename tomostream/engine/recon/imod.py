@@ -13,6 +13,8 @@ from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import aligned_size
 from tomostream.engine.recon.tomogram import LABEL, ReconOptions, write_aligned_stack
 from tomostream.programs import aretomo as files
+from tomostream.programs.aln import IDENTITY_XF, format_xf, xf_of_row
+from tomostream.programs.ctf import CtfRow, format_imod_defocus
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.solution import Solution
@@ -64,7 +66,7 @@ class ImodJob:
     source: str
     orders: Sequence[int]
     angles: Sequence[float]
-    ctf: Sequence[files.CtfRow] = ()
+    ctf: Sequence[CtfRow] = ()
 
 
 def write_imod(
@@ -72,22 +74,22 @@ def write_imod(
 ) -> None:
     """Write the files of `<In>_Imod/`, whose folder exists."""
     stem = job.names.imod("_st").rsplit("/", 1)[-1][: -len("_st")]
-    rows = {t.section: files.xf_of_row(t.placement.rot_deg, t.placement.tx, t.placement.ty) for t in solution.used}
+    rows = {t.section: xf_of_row(t.placement.rot_deg, t.placement.tx, t.placement.ty) for t in solution.used}
     kept = [t.section for t in solution.used]
     if job.kind == RELION:
-        tilts, transforms = list(job.angles), [rows.get(s, files.IDENTITY_XF) for s in range(stack.sections)]
+        tilts, transforms = list(job.angles), [rows.get(s, IDENTITY_XF) for s in range(stack.sections)]
     else:
         tilts = [t.tilt_deg for t in solution.used]
-        transforms = [rows[s] if job.kind == WARP else files.IDENTITY_XF for s in kept]
+        transforms = [rows[s] if job.kind == WARP else IDENTITY_XF for s in kept]
     outputs.text(job.names.imod("_st.tlt"), "".join(f"{tilt:8.2f}\n" for tilt in tilts))
-    outputs.text(job.names.imod("_st.xf"), files.format_xf(transforms))
+    outputs.text(job.names.imod("_st.xf"), format_xf(transforms))
     outputs.text(job.names.imod("_st.xtilt"), "0\n" * len(tilts))
     outputs.text(job.names.imod("_st_order_list.csv"), _order_list(job, kept))
     outputs.text(job.names.imod("newst.com"), _NEWST.format(source=job.source, stem=stem))
     if job.ctf:
         views = [s + 1 for s in kept] if job.kind == RELION else range(1, len(kept) + 1)
         seen = [t.tilt_deg for t in solution.used]
-        outputs.text(job.names.imod("_ctf.txt"), files.format_imod_defocus(job.ctf, list(views), seen))
+        outputs.text(job.names.imod("_ctf.txt"), format_imod_defocus(job.ctf, list(views), seen))
     ny, nx = aligned_size(stack.shape, solution.tilt_axis_deg, 1.0)
     dark = sorted(set(range(stack.sections)) - set(kept))
     exclude = f"EXCLUDELIST {','.join(str(s + 1) for s in dark)}\n" if dark and job.kind == RELION else ""

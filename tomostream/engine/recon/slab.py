@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError
+from tomostream.files.errors import EngineError
 
 Floats = NDArray[np.float32]
 # beyond this the stretched images have no end (tan) and hold next to nothing

@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.recon.aligned import LocalShifts, Placement
 from tomostream.engine.recon.tomogram import TiltUse
-from tomostream.programs import aretomo as files
+from tomostream.files.errors import EngineError, sentence_of
+from tomostream.programs.aln import (
+    AlnError,
+    AlnFile,
+    AlnRow,
+    AngleRow,
+    DarkFrame,
+    LocalShift,
+    parse_aln,
+    parse_angles,
+    raw_sections,
+)
+from tomostream.programs.quality import LocalQuality, Quality, TiltQuality
 
 if TYPE_CHECKING:
     from tomostream.engine.align import Alignment
@@ -31,9 +42,9 @@ class Solution:
     """
 
     used: tuple[TiltUse, ...]
-    dark: tuple[files.DarkFrame, ...] = ()
+    dark: tuple[DarkFrame, ...] = ()
     reasons: tuple[tuple[int, str], ...] = ()
-    quality: files.Quality | None = None
+    quality: Quality | None = None
 
     @property
     def tilt_axis_deg(self) -> float:
@@ -51,25 +62,25 @@ class Solution:
         return replace(self, used=used, reasons=(*self.reasons, *sorted(reasons.items())))
 
 
-def read_aln(path: str) -> files.AlnFile:
+def read_aln(path: str) -> AlnFile:
     """Read an alignment file. Raises EngineError where it is missing or makes no sense."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            return files.parse_aln(handle.read(), path)
+            return parse_aln(handle.read(), path)
     except OSError as error:
         raise EngineError(f"{sentence_of(error, path)}; check -AlnFile") from None
-    except files.AlnError as error:
+    except AlnError as error:
         raise EngineError(str(error)) from None
 
 
-def read_angles(path: str, sections: int) -> tuple[files.AngleRow, ...]:
+def read_angles(path: str, sections: int) -> tuple[AngleRow, ...]:
     """Read an angle file of `sections` rows. Raises EngineError where it is missing, malformed or of another length."""
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            rows = files.parse_angles(handle.read(), path)
+            rows = parse_angles(handle.read(), path)
     except OSError as error:
         raise EngineError(f"{sentence_of(error, path)}; check -AngFile") from None
-    except files.AlnError as error:
+    except AlnError as error:
         raise EngineError(str(error)) from None
     if len(rows) != sections:
         raise EngineError(f"{path} has {len(rows)} tilt angles, but the stack has {sections} sections: they must match")
@@ -93,8 +104,8 @@ def of_aln(path: str, stack: TiltStack) -> Solution:
             )
         )
     try:
-        sections, dark = files.raw_sections(aln, stack.sections)
-    except files.AlnError as error:
+        sections, dark = raw_sections(aln, stack.sections)
+    except AlnError as error:
         raise EngineError(f"{path}: {error}") from None
     local = _local_shifts(aln)
     used = [
@@ -104,9 +115,9 @@ def of_aln(path: str, stack: TiltStack) -> Solution:
     return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)), tuple(aln.dark), tuple((s, "dark") for s in dark))
 
 
-def _local_shifts(aln: files.AlnFile) -> dict[int, LocalShifts]:
+def _local_shifts(aln: AlnFile) -> dict[int, LocalShifts]:
     """Local shifts by row, of the patches that are marked good."""
-    rows: dict[int, list[files.LocalShift]] = {}
+    rows: dict[int, list[LocalShift]] = {}
     for shift in aln.local:
         if shift.good >= 0.9:
             rows.setdefault(shift.row, []).append(shift)
@@ -155,7 +166,7 @@ def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float =
         used.append(TiltUse(tilt.section, shown[tilt.section], place))
     ordered = sorted(nominal, key=lambda section: nominal[section])
     dark = tuple(
-        files.DarkFrame(ordered.index(t.section), t.section, shown[t.section]) for t in alignment.tilts if not t.used
+        DarkFrame(ordered.index(t.section), t.section, shown[t.section]) for t in alignment.tilts if not t.used
     )
     return Solution(
         used=tuple(sorted(used, key=lambda t: t.tilt_deg)),
@@ -181,7 +192,7 @@ def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) 
 
     quality = solution.quality
     if quality is not None:
-        quality = replace(quality, local=files.LocalQuality(motion.patches, motion.rms_px, bool(moved), motion.note))
+        quality = replace(quality, local=LocalQuality(motion.patches, motion.rms_px, bool(moved), motion.note))
     return replace(solution, used=tuple(placed(tilt) for tilt in solution.used), quality=quality)
 
 
@@ -190,10 +201,10 @@ def _turned(x: float, y: float, degrees: float) -> tuple[float, float]:
     return c * x - s * y, s * x + c * y
 
 
-def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> files.Quality:
-    return files.Quality(
+def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> Quality:
+    return Quality(
         tilts=tuple(
-            files.TiltQuality(
+            TiltQuality(
                 section=t.section,
                 tilt_deg=nominal[t.section],
                 used=t.used,
@@ -211,20 +222,20 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
     )
 
 
-def aln_of(solution: Solution, stack: TiltStack) -> files.AlnFile:
+def aln_of(solution: Solution, stack: TiltStack) -> AlnFile:
     """The `.aln` of a solution."""
     ny, nx = stack.shape
     rows = tuple(
-        files.AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used
+        AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used
     )
     local = tuple(
-        files.LocalShift(row, patch, float(x), float(y), float(dx), float(dy), 1.0)
+        LocalShift(row, patch, float(x), float(y), float(dx), float(dy), 1.0)
         for row, tilt in enumerate(solution.used)
         if (of_tilt := tilt.placement.local) is not None
         for patch, (x, y, dx, dy) in enumerate(zip(of_tilt.x, of_tilt.y, of_tilt.dx, of_tilt.dy, strict=True))
     )
     patches = max((shift.patch + 1 for shift in local), default=0)
-    return files.AlnFile(rows, solution.dark, (nx, ny, stack.sections), patches, local)
+    return AlnFile(rows, solution.dark, (nx, ny, stack.sections), patches, local)
 
 
 def stem_of(path: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError, sentence_of
+from tomostream.files.errors import EngineError, sentence_of
 
 Floats = NDArray[np.float32]
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from tomostream import __version__
 from tomostream.engine import limits
-from tomostream.engine.errors import EngineError, sentence_of
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
 from tomostream.engine.recon.slab import MAX_TILT_DEG, Method, Slab
 from tomostream.engine.recon.stack import TiltStack
 from tomostream.engine.recon.volume import VolumeWriter
+from tomostream.files.errors import EngineError, sentence_of
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]

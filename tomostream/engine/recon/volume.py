@@ -13,8 +13,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.errors import EngineError, sentence_of
-from tomostream.engine.output import HEADER_BYTES, Outputs, mrc_header
+from tomostream.engine.output import Outputs
+from tomostream.files.errors import EngineError, sentence_of
+from tomostream.files.mrc import HEADER_BYTES, mrc_header
 
 Floats = NDArray[np.float32]
 

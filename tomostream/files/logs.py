@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Words out of logs and exceptions."""
+
+from __future__ import annotations
+
+import os
+
+
+def one_sentence(error: BaseException) -> str:
+    """The words of an exception as one line; its type where it has no words."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def first_words(log: str, limit: int = 4096) -> str:
+    """The beginning of a program's log; empty where it left none."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            return file.read(limit)
+    except OSError:
+        return ""
+
+
+def last_words(log: str, limit: int = 300) -> str:
+    """The last line of a program's log that says something, at most `limit` characters."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
+    return said[-1][:limit] if said else ""
+
+
+def last_line(path: str) -> str:
+    """The last line of a log that says something."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What our alignment says of itself: `_quality.json`, written by the CPU program and read by all others."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tomostream.programs.aln import AlnError
+
+
+@dataclass(frozen=True)
+class TiltQuality:
+    """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px),
+    `residual_px` how far from its place it fits best to what the other tilts let expect."""
+
+    section: int
+    tilt_deg: float
+    used: bool
+    reason: str = ""
+    sigma_px: float | None = None
+    residual_px: float | None = None
+
+
+@dataclass(frozen=True)
+class LocalQuality:
+    """Local motion, where it was asked for: with how many `patches` (along x, y) it was measured, its RMS in raw px, whether it
+    is in the alignment (no: it does not stand out of the noise), and that in words."""
+
+    patches: tuple[int, int]
+    rms_px: float
+    applied: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is known of an alignment beyond AreTomo2's own files. None = not known.
+
+    `defocus_hand` 1: at positive tilts the defocus grows towards +x across the tilt axis, so +z of the tomogram points to
+    the electron source; -1: it falls; 0: it could not be told.
+    """
+
+    tilts: tuple[TiltQuality, ...] = ()
+    tilt_axis_deg: float | None = None
+    tilt_offset_deg: float | None = None
+    thickness_A: float | None = None
+    quality: float | None = None
+    quality_note: str = ""
+    ctf_note: str = ""
+    program: str = ""
+    defocus_hand: int | None = None
+    local: LocalQuality | None = None
+
+
+def format_quality(quality: Quality) -> str:
+    """`<In>_quality.json`: valid JSON; what is not known (or not finite) is null."""
+    document: dict[str, Any] = {
+        "program": quality.program,
+        "tilt_axis_deg": _finite(quality.tilt_axis_deg),
+        "tilt_offset_deg": _finite(quality.tilt_offset_deg),
+        "thickness_A": _finite(quality.thickness_A),
+        "quality": _finite(quality.quality),
+        "quality_note": quality.quality_note,
+        "ctf_note": quality.ctf_note,
+        "defocus_hand": quality.defocus_hand,
+        "tilts": [
+            {
+                "section": t.section,
+                "tilt_deg": _finite(t.tilt_deg),
+                "used": t.used,
+                "reason": t.reason,
+                "sigma_px": _finite(t.sigma_px),
+                "residual_px": _finite(t.residual_px),
+            }
+            for t in quality.tilts
+        ],
+    }
+    if quality.local is not None:
+        local = quality.local
+        document["local"] = {
+            "patches": list(local.patches), "rms_px": _finite(local.rms_px), "applied": local.applied, "note": local.note}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: float | None) -> float | None:
+    return round(float(value), 6) if value is not None and math.isfinite(value) else None
+
+
+def parse_quality(text: str, source: str = "quality file") -> Quality:
+    """Read `<In>_quality.json`; unknown keys are left aside. Raises AlnError where it is not such a file."""
+    try:
+        document = json.loads(text)
+        tilts = tuple(
+            TiltQuality(
+                section=int(t["section"]),
+                tilt_deg=float(t["tilt_deg"]),
+                used=bool(t["used"]),
+                reason=str(t.get("reason", "")),
+                sigma_px=t.get("sigma_px"),
+                residual_px=t.get("residual_px"),
+            )
+            for t in document.get("tilts", [])
+        )
+        local = document.get("local")
+        if local is not None:
+            across, down = local["patches"]
+            local = LocalQuality((int(across), int(down)), float(local["rms_px"]), bool(local["applied"]), str(local["note"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AlnError(f"{source} is not a quality file: {error}") from None
+    return Quality(
+        tilts=tilts,
+        tilt_axis_deg=document.get("tilt_axis_deg"),
+        tilt_offset_deg=document.get("tilt_offset_deg"),
+        thickness_A=document.get("thickness_A"),
+        quality=document.get("quality"),
+        quality_note=str(document.get("quality_note", "")),
+        ctf_note=str(document.get("ctf_note", "")),
+        program=str(document.get("program", "")),
+        defocus_hand=document.get("defocus_hand"),
+        local=local,
+    )

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with a series, judged by thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from statistics import median
+
+from tomostream.report.facts import SeriesFacts, TiltFacts
+
+#: How the engine begins its note on an alignment that must not be believed, whatever its quality.
+DOUBT = "do not trust"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When an alarm is raised, and when it is over. None switches the alarm off. Lengths and angles as their names say."""
+
+    #: A tilt drifted more than this (length of the frames' path, px of the movie) ...
+    drift_px: float | None = 60.0
+    #: ... or more than so many times the session's median, and more than `drift_least_px`.
+    drift_factor: float | None = 6.0
+    drift_least_px: float = 8.0
+    #: Fewer tilts in the tomogram than this part of the expected (or acquired) ones.
+    tilts_used_least: float | None = 0.85
+    #: Counts of a tilt, of what its cosine lets expect: a grid bar, thick ice.
+    counts_least: float | None = 0.6
+    #: Target defocus, um, underfocus positive; None: that of the mdoc, else the session's median. Tolerance for a series and
+    #: for a tilt.
+    defocus_target_um: float | None = None
+    defocus_tolerance_um: float | None = 1.5
+    #: Tilt axis away from the session's median, degrees.
+    axis_deg: float | None = 1.5
+    #: Thickness of the specimen, A.
+    thickness_least_A: float | None = 300.0
+    thickness_most_A: float | None = 5000.0
+    #: Residual of a tilt, and the uncertainty (sigma) of its shift, px.
+    residual_px: float | None = 5.0
+    #: Quality of the alignment, 0 to 1; one that is not to be trusted by its own words raises the alarm at any quality.
+    quality_least: float | None = 0.3
+    #: Nothing came for so many times the longest usual gap, and for `silence_least_minutes`.
+    silence_factor: float | None = 3.0
+    silence_least_minutes: float = 10.0
+    #: Work that waits, in minutes of processing.
+    behind_minutes: float | None = 15.0
+    #: Free space, of the disk and in GB: whichever is reached first.
+    disk_free_fraction: float | None = 0.04
+    disk_free_GB: float | None = 5.0
+    #: Tilts or series without it, one after the other, after which an alarm is over.
+    quiet_tilts: int = 20
+    quiet_series: int = 3
+    #: A value has to fall to this part of its threshold (or rise accordingly) before an alarm is over.
+    release: float = 0.7
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all thresholds."""
+        return tuple(item.name for item in fields(cls))
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Thresholds:
+        """From NAME=VALUE words; `off` is None.
+
+        Raises
+        ------
+        ValueError : a name that is none, a value that is no number; says which.
+        """
+        known = {item.name: item for item in fields(cls)}
+        values: dict[str, float | int | None] = {}
+        for word in words:
+            name, equals, text = word.partition("=")
+            if not equals or name not in known:
+                raise ValueError(f"'{word}' is no threshold: write NAME=VALUE with one of {', '.join(known)}")
+            if text == "off" and "None" in str(known[name].type):
+                values[name] = None
+                continue
+            try:
+                values[name] = int(text) if known[name].type == "int" else float(text)
+            except ValueError:
+                raise ValueError(f"threshold {name} cannot be '{text}': write a number, or off") from None
+        return replace(cls(), **values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something is wrong with one series: kind, a sentence, and the tilts (movies) that it is about."""
+
+    kind: str
+    text: str
+    tilts: tuple[str, ...] = ()
+
+
+SERIES_KINDS = ("series-failed", "tilts-lost", "counts", "defocus", "axis", "thickness", "residual", "quality")
+
+
+def judge_series(facts: SeriesFacts, limits: Thresholds, median_axis_deg: float | None = None,
+                 target_defocus_um: float | None = None, drift_limit_px: float | None = None) -> tuple[Finding, ...]:
+    """Everything that is wrong with one series, the gravest first."""
+    if facts.state == "failed":
+        return (Finding("series-failed", facts.reason or "failed"),)
+    found = [_tilts_lost(facts, limits), _low_counts(facts, limits), _axis(facts, limits, median_axis_deg),
+             _residual(facts, limits), *_figures(facts, limits), _defocus(facts, limits, target_defocus_um),
+             _drift(facts, drift_limit_px)]
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _angles(tilts: Sequence[TiltFacts]) -> str:
+    shown = ", ".join(f"{tilt.angle_deg:.0f}" for tilt in tilts[:8])
+    return f"{shown}{' ...' if len(tilts) > 8 else ''} degrees"
+
+
+def _tilts_lost(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
+    wanted = facts.tilts_expected or facts.tilts_seen
+    if limits.tilts_used_least is None or facts.tilts_used is None or not wanted:
+        return None
+    if facts.tilts_used >= limits.tilts_used_least * wanted:
+        return None
+    return Finding("tilts-lost", f"{facts.tilts_used} of {wanted} tilts are in the tomogram")
+
+
+def _low_counts(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
+    if limits.counts_least is None:
+        return None
+    low = [tilt for tilt, part in zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
+           if part is not None and part < limits.counts_least]
+    if not low:
+        return None
+    return Finding("counts", f"less than {100 * limits.counts_least:.0f} % of the counts that the tilt lets expect at "
+                   f"{_angles(low)}: a grid bar or thick ice", tuple(tilt.movie for tilt in low))
+
+
+def counts_of_expected(tilts: Sequence[TiltFacts]) -> list[float | None]:
+    """Mean counts of every tilt as a part of what is expected of it; None where it cannot be told.
+
+    Counts fall as exp(-t / (L cos(tilt))) for a slab of thickness t and mean free path L. So the logarithm of counts per
+    dose is fitted by a line in 1 / cos(tilt) with Theil and Sen's estimator, which up to 29 % of outliers do not move.
+    """
+    points: list[tuple[float, float] | None] = []
+    for tilt in tilts:
+        known = tilt.mean_counts is not None and tilt.mean_counts > 0 and abs(tilt.angle_deg) < 85
+        dose = tilt.dose_e_A2 if tilt.dose_e_A2 is not None and tilt.dose_e_A2 > 0 else 1.0
+        points.append((1 / math.cos(math.radians(tilt.angle_deg)), math.log((tilt.mean_counts or 1.0) / dose))
+                      if known else None)
+    known_points = [point for point in points if point is not None]
+    if len(known_points) < 5:
+        return [None] * len(points)
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(known_points) for b in known_points[i + 1:]
+              if abs(b[0] - a[0]) > 0.02]
+    slope = median(slopes) if slopes else 0.0
+    base = median(y - slope * x for x, y in known_points)
+    return [None if point is None else math.exp(point[1] - base - slope * point[0]) for point in points]
+
+
+def _axis(facts: SeriesFacts, limits: Thresholds, center: float | None) -> Finding | None:
+    if limits.axis_deg is None or facts.tilt_axis_deg is None or center is None:
+        return None
+    away = abs((facts.tilt_axis_deg - center + 90.0) % 180.0 - 90.0)
+    if away <= limits.axis_deg:
+        return None
+    return Finding("axis", f"tilt axis {facts.tilt_axis_deg:.1f} degrees, {away:.1f} from the session's {center:.1f}")
+
+
+def _residual(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
+    limit = limits.residual_px
+    if limit is None:
+        return None
+    away = [tilt for tilt in facts.tilts if tilt.used and tilt.residual_px is not None and tilt.residual_px > limit]
+    loose = [tilt for tilt in facts.tilts if tilt.used and tilt.sigma_px is not None and tilt.sigma_px > limit]
+    words = [f"{max(tilt.residual_px or 0.0 for tilt in away):.1f} px away from where the other tilts let expect it, at "
+             f"{_angles(away)}"] if away else []
+    words += [f"the shift is known to no better than {max(tilt.sigma_px or 0.0 for tilt in loose):.1f} px at "
+              f"{_angles(loose)}"] if loose else []
+    if not words:
+        return None
+    return Finding("residual", "; ".join(words), tuple(dict.fromkeys(tilt.movie for tilt in [*away, *loose])))
+
+
+def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
+    found = []
+    thick = facts.thickness_A
+    if thick is not None and limits.thickness_most_A is not None and thick > limits.thickness_most_A:
+        found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, more than "
+                             f"{limits.thickness_most_A / 10:.0f}"))
+    if thick is not None and limits.thickness_least_A is not None and thick < limits.thickness_least_A:
+        found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, less than "
+                             f"{limits.thickness_least_A / 10:.0f}"))
+    doubtful = facts.quality_note.startswith(DOUBT)
+    if limits.quality_least is not None and (
+            doubtful or (facts.quality is not None and facts.quality < limits.quality_least)):
+        figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
+        found.append(Finding("quality", f"the alignment is not to be trusted{facts.quality_note.removeprefix(DOUBT)}" if doubtful
+                             else f"alignment quality {figure}"))
+    return found
+
+
+def _defocus(facts: SeriesFacts, limits: Thresholds, target: float | None) -> Finding | None:
+    if limits.defocus_tolerance_um is None:
+        return None
+    middle = facts.median_defocus_um
+    if middle is not None and target is not None and abs(middle - target) > limits.defocus_tolerance_um:
+        return Finding("defocus", f"defocus {middle:.1f} um, where {target:.1f} um was expected")
+    bad = [tilt for tilt in facts.tilts if tilt.defocus_um is not None and middle is not None and abs(tilt.angle_deg) <= 45
+           and abs(tilt.defocus_um - middle) > limits.defocus_tolerance_um]
+    if not bad:
+        return None
+    return Finding("defocus", f"defocus far from the series' {middle:.1f} um at {_angles(bad)}",
+                   tuple(tilt.movie for tilt in bad))
+
+
+def _drift(facts: SeriesFacts, limit: float | None) -> Finding | None:
+    bad = [tilt for tilt in facts.tilts if tilt.drift_px is not None and limit is not None and tilt.drift_px > limit]
+    if not bad:
+        return None
+    return Finding("drift", f"more than {limit:.0f} px of drift at {_angles(bad)}", tuple(tilt.movie for tilt in bad))

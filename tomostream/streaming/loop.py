@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One loop in the main thread: collect what ended, start what is ready, let the protocol take its turn, sleep until woken."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable
+
+from pyworkflow.protocol.executor import StepThread
+
+from tomostream.streaming.gpus import GpuSlots
+
+
+class Worker(StepThread):
+    """Runs one step and tells the loop. `thId` and `needsGPU()` of the parent class stay: `runJob` relies on them."""
+
+    def __init__(self, step, lock: threading.Lock, ended: Callable) -> None:
+        super().__init__(step, lock)
+        self.daemon = True
+        self._ended = ended
+
+    def run(self) -> None:
+        super().run()
+        self._ended(self.step)
+
+
+class EventLoop:
+    """Mixin over ThreadStepExecutor and QueueStepExecutor. `steps[0]` is the protocol's own turn; it takes no thread."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots = GpuSlots(self.gpuDict.values())
+        self._use_gpus = bool(self.gpuDict)
+        self._condition = threading.Condition()
+        self._awake = False
+        self._ended: list = []
+        self.newest_first = False
+
+    def wake(self) -> None:
+        """From any thread: take a turn now."""
+        with self._condition:
+            self._awake = True
+            self._condition.notify()
+
+    def getGpuList(self):
+        return self.slots.of(getattr(threading.current_thread(), "step", None))
+
+    def _step_ended(self, step) -> None:
+        with self._condition:
+            self._ended.append(step)
+            self._awake = True
+            self._condition.notify()
+
+    def runSteps(self, steps, stepStartedCallback, stepFinishedCallback, stepsCheckCallback, stepsCheckSecs=1):
+        turn = _Turn(self, steps, stepStartedCallback, stepFinishedCallback)
+        turn.begin()
+        while turn.take():
+            stepsCheckCallback()
+            with self._condition:
+                if not self._awake:
+                    self._condition.wait(self.protocol.seconds_to_next_turn(stepsCheckSecs))
+        turn.end()
+        stepsCheckCallback()
+
+
+class _Turn:
+    """The state of one run of the loop."""
+
+    def __init__(self, loop: EventLoop, steps, started, finished) -> None:
+        self.loop, self.steps, self.started, self.finished = loop, steps, started, finished
+        self.ready: collections.deque = collections.deque()
+        self.running: dict[int, object] = {}        # by id(): a FunctionStep has __eq__ without __hash__
+        self.seen, self.generator, self.go = 1, steps[0], True
+        self.lock = threading.Lock()
+
+    def begin(self) -> None:
+        self.generator.setRunning()
+        self.started(self.generator)
+
+    def take(self) -> bool:
+        """One turn; False when nothing is left to do."""
+        loop = self.loop
+        with loop._condition:
+            ended, loop._ended, loop._awake = loop._ended, [], False
+        for step in ended:
+            loop.slots.give(step)
+            self.running.pop(id(step), None)
+            self.go = self.finished(step) and self.go
+        if self.go:
+            self.start()
+            if self.generator.isRunning():
+                self._generate()
+            new = self.steps[self.seen:]
+            self.seen = len(self.steps)
+            if loop.newest_first:
+                self.ready.extendleft(new)
+            else:
+                self.ready.extend(new)
+            self.start()
+        idle = not self.running and not loop._ended
+        return not (idle and (not self.go or not self.generator.isRunning()))
+
+    def _generate(self) -> None:
+        try:
+            if self.generator._func(*self.generator._args):
+                self.generator.setFinished()
+        except Exception as error:  # noqa: BLE001 - the protocol must end as failed, with the reason, whatever it was
+            self.loop.protocol._log.error("The protocol stops: %s", error, exc_info=error)
+            self.generator.setFailed(str(error) or type(error).__name__)
+
+    def start(self) -> None:
+        """Start what is ready, in order; a step that waits for a GPU does not hold up one that needs none."""
+        skipped = []
+        while self.ready and len(self.running) < self.loop.numberOfProcs:
+            step = self.ready.popleft()
+            if self.loop._use_gpus and step.needsGPU():
+                if not self.loop.slots:
+                    skipped.append(step)
+                    continue
+                self.loop.slots.take(step)
+            step.setRunning()
+            self.started(step)
+            self.running[id(step)] = step
+            Worker(step, self.lock, self.loop._step_ended).start()
+        self.ready.extendleft(reversed(skipped))
+
+    def end(self) -> None:
+        self.finished(self.generator)

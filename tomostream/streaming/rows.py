@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""New and replaced rows of another protocol's output, read from its SQLite file."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+#: Milliseconds that a reader waits for a lock before it lets the rest go on; the rows come the next time.
+BUSY_MS = 1000
+
+
+def know_tables(items):
+    """Have an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
+    database = items._getMapper().db
+
+    def has_table(name: str) -> bool:
+        return database.connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
+
+    database.hasTable = has_table
+    return items
+
+
+class RowReader:
+    """Rows of a Scipion set, each once, in the order in which they were committed, and again when they were replaced.
+
+    Right for a set whose ids grow with every commit (`Set.append` gives the next id). Upstream's producers that copy the
+    ids of their input may add a lower id later: when the count does not fit, all ids are compared.
+    Errors of SQLite (locked, unreadable) are told as `trouble` and nothing is lost: the rows come the next time.
+    """
+
+    def __init__(self, items, replacements: str) -> None:
+        self.items = items
+        self._quick = None
+        self._last_id = 0
+        self._known: set[int] = set()
+        self._replacements_table = replacements
+        self._ids_grow = True
+        self._versions: dict[int, int] = {}
+        self._last_replacement = 0
+        self.trouble = ""
+
+    def read(self) -> tuple[list, bool]:
+        """(rows that are new or were replaced since the last call, closed). Rows are clones, free of the set.
+
+        All or nothing: what cannot be read now comes the next time. The state is read with the rows: closed means that
+        these are the last ones.
+        """
+        try:
+            result = self._read()
+        except database_errors() as error:
+            self.trouble = f"{self.items.getFileName()} cannot be read now ({words_of(error)})"
+            self.items.close()
+            return [], False
+        self.trouble = ""
+        return result
+
+    def _read(self) -> tuple[list, bool]:
+        mapper = self.items._getMapper()
+        if mapper._objTemplate is None:     # opened when the file had no tables yet
+            self.items.close()
+            mapper = self.items._getMapper()
+            if mapper._objTemplate is None:
+                return [], False
+        if mapper is not self._quick:
+            self._quick = know_tables(self.items)._getMapper()
+        connection = mapper.db.connection
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")       # pyworkflow would wait for a lock for 1000 s
+        connection.execute("BEGIN")         # one snapshot: a row and its version belong together
+        try:
+            return self._read_snapshot(mapper, connection)
+        finally:
+            connection.rollback()
+
+    def _read_snapshot(self, mapper, connection) -> tuple[list, bool]:
+        closed = mapper.getProperty("_streamState") == str(self.items.STREAM_CLOSED)
+        replaced = self._replaced(connection)
+        rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
+        new = {row.getObjId() for row in rows}
+        if not self._ids_grow:
+            count = connection.execute("SELECT count(*) FROM Objects").fetchone()[0]
+            if count != len(self._known) + len(new):
+                rows += self._late(new)
+        again = {item_id for _, item_id, _ in replaced} - {row.getObjId() for row in rows}
+        rows += [item.clone() for item in map(self.items.__getitem__, sorted(again)) if item is not None]
+        self._took(rows, replaced)
+        return rows, closed
+
+    def _late(self, new: set[int]) -> list:
+        known = self._known | new
+        return [row.clone() for row in self.items.iterItems() if row.getObjId() not in known]
+
+    def _took(self, rows: list, replaced: list[tuple[int, int, int]]) -> None:
+        """Everything was read: only now it counts as read."""
+        if rows:
+            self._known.update(row.getObjId() for row in rows)
+            self._last_id = max(self._last_id, *(row.getObjId() for row in rows))
+        if replaced:
+            self._last_replacement = replaced[-1][0]
+            self._versions.update((item_id, version) for _, item_id, version in replaced)
+
+    def _replaced(self, connection) -> list[tuple[int, int, int]]:
+        """(running number, id, version) of the rows that were replaced."""
+        try:
+            return [tuple(row) for row in connection.execute(
+                f"SELECT seq, item_id, version FROM {self._replacements_table} WHERE seq>? ORDER BY seq",
+                (self._last_replacement,))]
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):       # an upstream set: nothing is replaced, ids may come late
+                self._ids_grow = False
+                return []
+            raise
+
+    def version_of(self, item_id: int) -> int:
+        """Version of a row: 1, or that of its last replacement."""
+        return self._versions.get(item_id, 1)
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """What is raised when a database cannot be read or written now: by SQLite, by the disk, and as pyworkflow wraps it."""
+    from pyworkflow.mapper.sqlite import SqliteFlatMapperException
+
+    return sqlite3.Error, OSError, SqliteFlatMapperException
+
+
+def words_of(error: BaseException) -> str:
+    """SQLite's own words: pyworkflow puts several lines of its own around them."""
+    inner = re.search(r"(?:\berror:|selectAll command:)\s*([^\n]+)", str(error))
+    return (inner[1] if inner else " ".join(str(error).split())).rstrip(". ")
