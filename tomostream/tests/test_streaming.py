@@ -655,7 +655,7 @@ class TestGpuLocks(InAFolder):
 
     def test_hold_against_another_process(self):
         code = ("import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-                "from tomostream.streaming.executor import gpu_lock\n"
+                "from tomostream.streaming.gpus import gpu_lock\n"
                 "with gpu_lock([0]):\n    print('held', flush=True); sys.stdin.read()\n")
         child = subprocess.Popen([sys.executable, "-c", code, self.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(child.stdout.close)
