@@ -17,8 +17,9 @@ from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.acquisition import events, preview
 from tomostream.acquisition.mdoc import read_mdoc
-from tomostream.acquisition.movies import check_movie, pixel_size_doubt
+from tomostream.acquisition.movies import check_movie
 from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.pixels import pixel_size_doubt
 from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
 from tomostream.choices import exclusions

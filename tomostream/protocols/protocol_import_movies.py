@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pwem.constants import SAMPLING_FROM_IMAGE
 from pwem.objects import Acquisition, Movie, SetOfMovies
@@ -19,8 +19,8 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 
 from tomostream.acquisition.arrival import Arrivals
-from tomostream.acquisition.mdoc import read_mdoc
-from tomostream.acquisition.movies import MovieCheck, check_movie, movie_pixel_size
+from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.acquisition.optics import Optics, find_optics, known_from
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
 from tomostream.protocols import forms
@@ -40,20 +40,6 @@ LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAber
 FACTS_SECONDS = 2.0
 #: Seconds between two looks for movies whose folder is out of reach.
 REACH_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Optics:
-    """What must be known before the first movie is registered: pixel size (A) of a movie pixel, voltage (kV)."""
-
-    pixel_size: float | None
-    voltage: float | None
-    magnification: float | None
-    source: str
-
-    def missing(self) -> str:
-        names = [name for name, value in (("pixel size", self.pixel_size), ("voltage", self.voltage)) if value is None]
-        return " and ".join(names)
 
 
 class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
@@ -482,33 +468,6 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _citations(self):
         return ["Mastronarde2005"]
-
-
-def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics:
-    """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the header of a movie."""
-    found = form
-    for path in mdocs:
-        if not found.missing():
-            break
-        facts = read_mdoc(path)
-        if facts.kind not in ("tilt-series", "frame"):      # a map has another magnification
-            continue
-        pixel = found.pixel_size if found.pixel_size is not None else movie_pixel_size(facts, movie).value
-        voltage = found.voltage if found.voltage is not None else facts.voltage.value
-        magnification = found.magnification if found.magnification is not None else facts.magnification.value
-        more = Optics(pixel, voltage, magnification, "")
-        found = replace(more, source=known_from(found, more, os.path.basename(path)))
-    if found.pixel_size is None and movie.pixel_size is not None:
-        more = replace(found, pixel_size=movie.pixel_size)
-        found = replace(more, source=known_from(found, more, "the header of a movie"))
-    return found
-
-
-def known_from(before: Optics, after: Optics, where: str) -> str:
-    """What the source of `before` says, and what `after` knows more, from where: "voltage from the form; pixel size from X"."""
-    new = [name for name, old, now in (("pixel size", before.pixel_size, after.pixel_size),
-                                       ("voltage", before.voltage, after.voltage)) if old is None and now is not None]
-    return "; ".join(filter(None, (before.source, f"{' and '.join(new)} from {where}" if new else "")))
 
 
 def why_left_over(movie: MovieCheck, missing: str) -> str:

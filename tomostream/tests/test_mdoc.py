@@ -22,7 +22,8 @@ from tomostream.acquisition.doctor import as_json, examine, find_mdocs
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.frames import group_frames
 from tomostream.acquisition.mdoc import read_mdoc
-from tomostream.acquisition.movies import MovieCheck, movie_pixel_size, pixel_size_doubt
+from tomostream.acquisition.movies import MovieCheck
+from tomostream.acquisition.pixels import movie_pixel_size, pixel_size_doubt
 from tomostream.acquisition.times import parse_dates
 from tomostream.cli import main as command
 

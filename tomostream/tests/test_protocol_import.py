@@ -14,8 +14,9 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from tomostream.acquisition.arrival import Arrivals  # noqa: E402
 from tomostream.acquisition.movies import MovieCheck  # noqa: E402
+from tomostream.acquisition.optics import Optics, find_optics  # noqa: E402
 from tomostream.journal import ledger  # noqa: E402
-from tomostream.protocols.protocol_import_movies import Optics, ProtTomoStreamImportMovies, find_optics, why_left_over  # noqa: E402
+from tomostream.protocols.protocol_import_movies import ProtTomoStreamImportMovies, why_left_over  # noqa: E402
 from tomostream.streaming.watch import Seen  # noqa: E402
 
 
