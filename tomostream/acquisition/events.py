@@ -58,11 +58,15 @@ class MicrographReady:
 
 @dataclass(frozen=True)
 class ProducerState:
-    """`alive` False: the run that makes the micrographs died or was stopped, so nothing comes until it is continued."""
+    """`alive` False: the run that makes the micrographs died or was stopped, so nothing comes until it is continued.
+
+    `running` True: its process is known to run, so the session stays open however long nothing new comes.
+    """
 
     alive: bool
     reason: str
     time: float
+    running: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,8 @@ class Policy:
     """What the user asked for. Times in seconds.
 
     `expected_tilts` None: learned. `tilt_axis` None: from the mdoc; 0.0 is a value.
-    `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` ends the session.
+    `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` without anything new ends the
+    session, but not while the producer is known to run.
     """
 
     time_for_next_tilt: float = 180.0
@@ -193,6 +198,14 @@ class Policy:
     tilt_axis: float | None = None
     excluded_words: tuple[str, ...] = ()
     rules_off: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Unassigned:
+    """Why a movie is in no series, as a sentence. `expected`: nothing is wrong, another exposure took its place."""
+
+    reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Production:
     """
 
     alive: bool = True
+    running: bool = False
     why_dead: str = ""
     alive_since: float = -math.inf
     last: float | None = None

@@ -39,6 +39,7 @@ from tomostream.acquisition.events import (
     SeriesState,
     Stop,
     Tick,
+    Unassigned,
 )
 from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
@@ -89,7 +90,7 @@ class Session:
         self._told_of_movies = False
         self._excluded: dict[str, Mapping[str, str]] = {}
         self._frame_parts: dict[tuple[str, str], tuple[str, MdocFacts]] = {}
-        self._unlisted: dict[str, None] = {}
+        self._unlisted: dict[str, float] = {}
         self._evidence.all_listed = lambda: not self._unlisted
         self._nameless: dict[str, set[str]] | None = None
         self._acquiring: dict[int, Series] = {}
@@ -149,14 +150,24 @@ class Session:
             return None
         return verdict.compose(series, self._policy, "")
 
-    def unassigned(self) -> dict[str, str]:
-        """Return the movies that are in no series, and why. Some are normal: repeated exposures, targets, tests."""
-        loose = {key: "No mdoc lists it." for key in self._unlisted}
+    def unassigned(self, still: float = 0.0) -> dict[str, Unassigned]:
+        """Return the movies that are in no series since `still` seconds, and why. Some are normal: repeated exposures."""
+        loose = {key: self._why_unlisted(key) for key, since in self._unlisted.items() if self._now - since >= still}
         for series in self._series.values():
             for old, new in series.replaced.values():
                 if old.key and old.key != new.key:
-                    loose[old.key] = f"It was exposed again: {new.key} is used in its place."
+                    loose[old.key] = _exposed_again(new.key)
         return loose
+
+    def _why_unlisted(self, key: str) -> Unassigned:
+        """Say why no mdoc lists a movie: its name tells whether another exposure is used in its place."""
+        name = parse_movie_name(key)
+        for series in self._by_name.get(name.series, []) if name.angle is not None else []:
+            later = next((each.key for each in series.exposures.values()
+                          if parse_movie_name(each.key).angle == name.angle), None)
+            if later is not None:
+                return _exposed_again(later)
+        return Unassigned("No mdoc lists it.")
 
     # ------------------------------------------------------------------ events
 
@@ -299,8 +310,9 @@ class Session:
         production = self._evidence.production
         if event.alive and not production.alive:
             production.alive_since = self._now
+        if (event.alive, event.running) != (production.alive, production.running):
             self._last_news = self._now
-        production.alive, production.why_dead = event.alive, event.reason
+        production.alive, production.running, production.why_dead = event.alive, event.running, event.reason
         self._touched.update(self._pending)
         if event.alive:
             for series in list(self._pending.values()):
@@ -417,7 +429,7 @@ class Session:
         movie = self._movies.get(key)
         if movie is None:
             movie = self._movies[key] = _Movie()
-            self._unlisted[key] = None
+            self._unlisted[key] = self._now
             if self._nameless is not None:
                 name = parse_movie_name(key).series
                 self._nameless.setdefault(name, set()).add(key)
@@ -658,7 +670,8 @@ class Session:
         """Return when the session is over, if nothing happens until then."""
         if self._last_news is None:
             return None
-        waiting = not self._evidence.production.alive and self._evidence.on("producer")
+        production = self._evidence.production
+        waiting = (production.running or not production.alive) and self._evidence.on("producer")
         times = [math.inf if waiting else self._last_news + self._policy.time_for_next_series]
         if self._closed_at is not None and not self._pending:
             later = self._policy.time_for_next_tilt if self._unlisted else 0.0
@@ -718,6 +731,10 @@ def _is_no_series(facts: MdocFacts) -> bool:
     if facts.kind == "image":
         return not any(tilt.movie is not None for tilt in (*facts.tilts, *facts.tilts_if_ended))
     return facts.kind in _NO_SERIES
+
+
+def _exposed_again(by: str) -> Unassigned:
+    return Unassigned(f"It was exposed again: {by} is used in its place.", expected=True)
 
 
 def _same_folder(restored: Restored, series: Series) -> bool:

@@ -26,7 +26,7 @@ from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
-from tomostream.journal.runs import DEAD, FINISHED, STOPPED
+from tomostream.journal.runs import DEAD, FINISHED, RUNNING, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
@@ -103,8 +103,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                            "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
                            "are minutes and hours.")
         form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
-                      help="The protocol ends when nothing new came for so long. It ends at once when its input is closed "
-                           "and every mdoc is decided.")
+                      help="The protocol never ends while the motioncor protocol before it runs, however long the microscope "
+                           "pauses. It ends as soon as its input is closed and every mdoc is decided. Where its input ended "
+                           "without being closed, it ends when nothing new came for so long.")
         disk.define_params(form)
         page.define_params(form)
         self.define_streaming_params(form, section=False)
@@ -119,6 +120,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._told_at = 0.0
         self._previewed: set[str] = set()
         self._producer_alive = True
+        self._producer_running = False
         self._ended = False
         self._input_closed = False
         self._reader = self.row_reader(self.inputMicrographs)
@@ -211,12 +213,13 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _watch_state(self, closed: bool, now: float) -> None:
         state = self.producer_state(self.inputMicrographs)
         alive = state not in (DEAD, STOPPED)
+        reason = ("the motioncor protocol goes on" if alive else
+                  f"the motioncor protocol is {state}: continue it (or tomostream resume PROJECT)")
         if alive != self._producer_alive:
-            self._producer_alive = alive
-            reason = ("the motioncor protocol goes on" if alive else
-                      f"the motioncor protocol is {state}: continue it (or tomostream resume PROJECT)")
             self.tell("", ledger.WAITING if not alive else ledger.SESSION, reason, warn=not alive)
-            self._feed(events.ProducerState(alive, reason, now))
+        if alive != self._producer_alive or (state == RUNNING) != self._producer_running:
+            self._producer_alive, self._producer_running = alive, state == RUNNING
+            self._feed(events.ProducerState(alive, reason, now, running=state == RUNNING))
         if closed and state == FINISHED and not self._input_closed:
             self._input_closed = True
             self._feed(events.InputClosed(now))

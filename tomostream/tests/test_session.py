@@ -360,7 +360,9 @@ class TestMicrographs(unittest.TestCase):
         player = Player(expected_tilts=COUNT)
         player.feed(MicrographReady("search_map_001", 1.0), MovieSeen("another", 2.0))
         player.acquire("X", tilts("X"))
-        self.assertEqual(set(player.session.unassigned()), {"search_map_001", "another"})
+        loose = player.session.unassigned()
+        self.assertEqual(set(loose), {"search_map_001", "another"})
+        self.assertFalse(any(each.expected for each in loose.values()))
         self.assertEqual(len(player.composed), 1)
 
     def test_too_few_tilts_are_given_up_once_and_revived_by_a_late_one(self) -> None:
@@ -424,7 +426,7 @@ class TestFiles(unittest.TestCase):
         made = {each.movie for each in player.composed[0][1].tilts}
         self.assertIn(again.movie, made)
         self.assertNotIn(which[5].movie, made)
-        self.assertIn(key(which[5]), player.session.unassigned())
+        self.assertTrue(player.session.unassigned()[key(which[5])].expected)
         self.assertTrue(any("exposed again" in text for text in player.composed[0][1].warnings))
 
     def test_a_repeat_of_a_composed_exposure_recomposes(self) -> None:
@@ -725,6 +727,19 @@ class TestSessionEnds(unittest.TestCase):
         last = player.acquire("X", tilts("X"))
         player.wait()
         self.assertEqual(player.of(EndSession)[0][0], last + 10.0 + 600.0)
+
+    def test_a_session_stays_open_while_the_producer_runs_however_long_the_operator_pauses(self) -> None:
+        player = Player(time_for_next_series=600.0)
+        player.feed(ProducerState(True, "", 0.0, running=True))
+        last = player.acquire("X", tilts("X"), begin=1.0)
+        player.wait(last + 40_000.0)
+        self.assertEqual(player.of(EndSession), [])
+        later = player.acquire("Y", tilts("Y", begin=50_000.0), begin=50_000.0)
+        player.feed(Tick(later + 100.0))
+        self.assertEqual([each.series_name for _, each in player.composed], ["X", "Y"])
+        player.feed(ProducerState(True, "it ended", later + 7000.0))
+        player.wait()
+        self.assertEqual(player.of(EndSession)[0][0], later + 7600.0)
 
     def test_a_session_does_not_end_before_anything_happened_nor_while_the_producer_is_dead(self) -> None:
         player = Player()
