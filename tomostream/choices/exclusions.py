@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from tomostream.acquisition.events import TAKEN_OUT
 from tomostream.acquisition.naming import movie_key
+from tomostream.files import locks
+from tomostream.files.writing import write_text
 from tomostream.journal.composed import ComposedSeries, Tilt, read_series
 
 NAME = "excluded.json"
@@ -35,15 +37,12 @@ def read(path: str) -> Choice:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): mend or remove it") from error
+        raise ValueError(f"{path} cannot be read ({error}): fix or remove it") from error
 
 
 def write(path: str, excluded: Mapping[str, Mapping[str, str]]) -> None:
     """Write the file, complete or not at all."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump({series: dict(sorted(movies.items())) for series, movies in sorted(excluded.items())}, file, indent=1)
-    os.replace(part, path)
+    write_text(path, json.dumps({series: dict(sorted(movies.items())) for series, movies in sorted(excluded.items())}, indent=1))
 
 
 def read_choice(project: str, series_id: str) -> ComposedSeries:
@@ -78,7 +77,7 @@ def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
     for word in words:
         movie = by_order.get(word) or (movie_key(word) if movie_key(word) in names else None)
         if movie is None:
-            raise ValueError(f"'{word}' is no tilt of it: write an acquisition order (1 to {len(names)}) or a movie name")
+            raise ValueError(f"'{word}' is not one of its tilts: write an acquisition order (1 to {len(names)}) or a movie name")
         chosen.add(movie)
     return frozenset(chosen)
 
@@ -91,18 +90,24 @@ def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: It
     ValueError : fewer than three would be left (nothing is written), or the file cannot be read or written.
     """
     path = os.path.join(series.folder, NAME)
-    excluded = read(path)
-    mine = {movie: why for movie, why in excluded.get(series.series_id, {}).items() if movie not in set(back)}
-    mine |= {movie: " ".join(why.split()) for movie, why in (out or {}).items()}
-    left = [tilt for tilt in series.tilts if tilt.movie not in mine and (tilt.state != "missing" or _by_person(tilt))]
-    if len(left) < 3:
-        raise ValueError(f"only {len(left)} of the tilts of {series.series_id} would be left, and three are the least that "
-                         "can be aligned")
-    excluded[series.series_id] = mine
     try:
-        write(path, excluded)
+        with locks.writing(path):       # another person's choice for another series may be on its way
+            return _apply(path, series, out or {}, frozenset(back))
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def _apply(path: str, series: ComposedSeries, out: Mapping[str, str], back: frozenset[str]) -> int:
+    """Read, change and write the file; see `apply`."""
+    excluded = read(path)
+    mine = {movie: why for movie, why in excluded.get(series.series_id, {}).items() if movie not in back}
+    mine |= {movie: " ".join(why.split()) for movie, why in out.items()}
+    left = [tilt for tilt in series.tilts if tilt.movie not in mine and (tilt.state != "missing" or _by_person(tilt))]
+    if len(left) < 3:
+        raise ValueError(f"only {len(left)} of the tilts of {series.series_id} would be left: at least three are needed to "
+                         "align a series")
+    excluded[series.series_id] = mine
+    write(path, excluded)
     return len(left)
 
 
@@ -115,7 +120,7 @@ class Exclusions:
         self._known: Choice = {}
 
     def changes(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Series and the movies to leave out now, with why; a file that cannot be read changes nothing."""
+        """Series and the movies to leave out now, with why; a file that cannot be read changes nothing, and is read again."""
         try:
             status = os.stat(self.path)
         except OSError:
@@ -123,11 +128,11 @@ class Exclusions:
         stamp = (status.st_mtime_ns, status.st_size)
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             wanted = read(self.path)
         except ValueError:
             return
+        self._stamp = stamp         # of before the reading: what is written meanwhile has another one
         for series in sorted(wanted.keys() | self._known.keys()):
             movies = wanted.get(series, {})
             if movies.keys() != self._known.get(series, {}).keys():

@@ -12,6 +12,9 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+from tomostream.files import locks
+from tomostream.files.writing import write_text
+
 VARIABLE = "TOMOSTREAM_INSTRUMENTS"
 DESCRIPTION = ("File (JSON) in which the sign of the tilt angles of each instrument is remembered; a facility may give one that "
                "all its users read. Empty: tomostream/instruments.json in the user's own configuration folder.")
@@ -59,7 +62,7 @@ def read() -> dict[str, Entry]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path()} cannot be read ({error}): mend or remove it") from error
+        raise ValueError(f"{path()} cannot be read ({error}): fix or remove it") from error
     wrong = next((name for name, entry in entries.items() if entry.angles not in (AS_GIVEN, NEGATED)), None)
     if wrong is not None:
         raise ValueError(f"{path()}: the angles of {wrong} are '{entries[wrong].angles}'; write {AS_GIVEN} or {NEGATED}")
@@ -85,15 +88,15 @@ def remember(name: str, angles: str, series: str, evidence: str = "") -> str:
     """
     if not name.strip():
         raise ValueError("give the instrument a name: the choice is remembered for it")
-    entries = {known: entry for known, entry in read().items() if key_of(known) != key_of(name)}
-    entries[" ".join(name.split())] = Entry(angles, datetime.now(timezone.utc).strftime("%Y-%m-%d"), _user(), series, evidence)
     target = path()
-    part = f"{target}.{os.getpid()}.part"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump({"instruments": {each: asdict(entry) for each, entry in sorted(entries.items())}}, file, indent=1)
-        os.replace(part, target)
+        with locks.writing(target):         # a facility's users may choose at the same time
+            entries = {known: entry for known, entry in read().items() if key_of(known) != key_of(name)}
+            today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+            entries[" ".join(name.split())] = Entry(angles, today, _user(), series, evidence)
+            write_text(target, json.dumps({"instruments": {each: asdict(entry) for each, entry in sorted(entries.items())}},
+                                          indent=1))
     except OSError as error:
         raise ValueError(f"{target} cannot be written: {error}") from error
     return target

@@ -82,8 +82,7 @@ def _usable(folder: Path) -> bool:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH):
+        if not _ours_alone(folder):
             return False
         if next(folder.rglob("*.nbi"), None) is not None:
             return os.access(folder, os.W_OK)
@@ -91,6 +90,27 @@ def _usable(folder: Path) -> bool:
             return file.write(bytes(_ROOM)) == _ROOM
     except OSError:
         return False
+
+
+def _ours_alone(folder: Path) -> bool:
+    """Whether nobody else can put code there: the folder and what is in it belong to us, neither group nor others may write,
+    and none of the folders above lets others rename it away."""
+    if not hasattr(os, "getuid"):
+        return True
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return False
+    if any(path.lstat().st_uid != os.getuid() or path.is_symlink() for path in folder.rglob("*")):
+        return False
+    return not any(_others_may_rename(above) for above in folder.resolve().parents)
+
+
+def _others_may_rename(folder: Path) -> bool:
+    """Whether others may replace what is in a folder. Those of the sticky kind (/tmp) keep each user's own safe."""
+    status = folder.stat()
+    theirs = status.st_uid not in (0, os.getuid())
+    open_to_all = bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return theirs or open_to_all
 
 
 def _remove_damaged(folder: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a row promises lies on the disk, also after the power went.
+"""Writing files: complete or not at all, and on the disk before a row promises them.
 
 SQLite syncs what it commits; a file that is only written may be empty after a power failure although its row is there. So
 files are synced before their row is committed, in the thread that made them.
@@ -7,9 +7,11 @@ files are synced before their row is committed, in the thread that made them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 
 #: What file systems answer that cannot sync a folder (some network disks).
 _CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -48,9 +50,33 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[str]:
+    """The name under which to write a file that takes its place when the block ends well: complete or not at all.
+
+    The name is of this process and thread alone, hidden, and in the same folder; nothing of it stays when writing fails.
+    """
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name[:200]}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        raise
+
+
 def write_text(path: str, text: str) -> None:
-    """Write a file, complete or not at all: a reader never sees half of it."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    os.replace(part, path)
+    """Write a file, complete or not at all: a reader never sees half of it.
+
+    Raises
+    ------
+    OSError : it cannot be written; names the file that was meant.
+    """
+    try:
+        with whole(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = path
+        raise

@@ -56,7 +56,6 @@ from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
 from tomostream.protocols import actions, engines, forms, page
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
-from tomostream.streaming.gpus import gpu_lock
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import know_tables
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
@@ -399,7 +398,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         arguments = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
         log = f"{stem}{suffix}.log"
         if self._program.gpu:
-            with gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event):
+            with self.hold_gpus():
                 said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
         else:
             said = self.run_program(self._program.command, arguments, log)

@@ -29,7 +29,6 @@ from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import input_tag
 from tomostream.protocols import engines, forms
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
-from tomostream.streaming.gpus import gpu_lock
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
@@ -199,7 +198,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         log = os.path.join(folder, "program.log")
         arguments = self._arguments(movie, check.frames or frames, target, folder)
         if self._program.gpu:
-            with gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event):
+            with self.hold_gpus():
                 said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
         else:
             said = self.run_program(self._program.command, arguments, log)

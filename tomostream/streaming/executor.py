@@ -19,8 +19,9 @@ from pyworkflow.protocol.executor import QueueStepExecutor, ThreadStepExecutor
 from pyworkflow.protocol.launch import UNKNOWN_JOBID, _checkJobStatus, _submit
 from pyworkflow.utils import process
 
-from tomostream.streaming.gpus import _HELD
+from tomostream.streaming.gpus import inherited
 from tomostream.streaming.loop import EventLoop
+from tomostream.streaming.orphans import marked
 
 #: Seconds between two looks at a job in the queue. Upstream's wait grows to 300 s.
 QUEUE_POLL_SECONDS = 3.0
@@ -49,8 +50,9 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
                                           context=self.protocol.getSubmitDict()).strip()
         attempt = getattr(getattr(threading.current_thread(), "step", None), "attempt", None)
         log.info("%sruns %s", "" if attempt is None else f"{attempt.task.key}: ", command)
+        env = marked(env, self.protocol.work_root())
         with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr, env=env,
-                              cwd=cwd, executable=executable, pass_fds=getattr(_HELD, "descriptors", ())) as child:
+                              cwd=cwd, executable=executable, pass_fds=inherited()) as child:
             status = child.wait()
         if status != 0:
             raise subprocess.CalledProcessError(status, programName)
@@ -59,6 +61,8 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
 class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
     """Through Scipion's queue. `runJob` follows upstream's with a constant poll, and hands job ids to the main loop:
     upstream writes run.db from the step's thread."""
+
+    here = False
 
     def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
         """Submit a job and wait until the queue no longer knows it.

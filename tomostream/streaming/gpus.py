@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import collections
-import fcntl
 import os
 import socket
 import tempfile
 import threading
-from collections.abc import Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from tomostream.files.locks import Lock
 
 #: How many programs one GPU may run at the same time, over all protocols of this machine.
 PROGRAMS_PER_GPU = "TOMOSTREAM_PROGRAMS_PER_GPU"
+#: Seconds between two tries for a GPU that another program has.
+TRY_SECONDS = 0.2
+
+
+class Stopped(Exception):
+    """The session was stopped before a program could begin."""
 
 
 class GpuSlots:
@@ -26,67 +33,82 @@ class GpuSlots:
     def __bool__(self) -> bool:
         return bool(self._free)
 
-    def take(self, step) -> None:
+    def take(self, step: object) -> None:
         self._taken[id(step)] = self._free.popleft()
 
-    def of(self, step) -> list[int]:
+    def of(self, step: object) -> list[int]:
         return self._taken.get(id(step), [])
 
-    def give(self, step) -> None:
+    def give(self, step: object) -> None:
         gpus = self._taken.pop(id(step), None)
         if gpus is not None:
             self._free.append(gpus)
 
 
-#: Descriptors of the lock files that this thread's program inherits.
-_HELD = threading.local()
+class _Held(threading.local):
+    """Descriptors of the lock files that this thread's program inherits."""
+
+    descriptors: tuple[int, ...] = ()
+
+
+_HELD = _Held()
+
+
+def inherited() -> tuple[int, ...]:
+    """Descriptors that a program of this thread is to inherit: the locks of its GPUs."""
+    return _HELD.descriptors
 
 
 @contextmanager
-def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None):
+def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None) -> Iterator[None]:
     """Hold the GPUs against every other tomostream protocol of this machine while a program runs.
 
     One lock file a GPU and slot, in the machine's temporary folder; the kernel frees it when its holders are gone. The
     program inherits it: one that outlives a killed protocol keeps its GPU. GPUs are taken in ascending order, so two
     protocols that want the same pair cannot wait for each other.
+
+    Raises
+    ------
+    Stopped : `stop` was set while another program had the GPU.
+    OSError : something that is no lock lies under its name; says what to do.
+    ValueError : the number of programs that share a GPU is not a number.
     """
-    held: list = []
-    try:
-        for gpu in sorted(set(gpus)):
-            held.append(_lock_one(gpu, stop or threading.Event()))
-        _HELD.descriptors = tuple(file.fileno() for file in held)
-        yield
-    finally:
-        _HELD.descriptors = ()
-        for file in held:
-            file.close()
+    stop = stop or threading.Event()
+    slots = programs_per_gpu()
+    with ExitStack() as held:
+        locks = [held.enter_context(_lock_one(gpu, slots, stop)) for gpu in sorted(set(gpus))]
+        _HELD.descriptors = tuple(lock.fileno() for lock in locks)
+        try:
+            yield
+        finally:
+            _HELD.descriptors = ()
 
 
-def _lock_one(gpu: int, stop: threading.Event):
-    slots = max(1, int(os.environ.get(PROGRAMS_PER_GPU, "1")))
+def programs_per_gpu() -> int:
+    """How many programs may share a GPU: one, or what the environment says.
+
+    Raises
+    ------
+    ValueError : it says something else than a number of at least 1.
+    """
+    given = os.environ.get(PROGRAMS_PER_GPU, "").strip()
+    if given and not (given.isdecimal() and int(given) > 0):
+        raise ValueError(f"{PROGRAMS_PER_GPU} is '{given}'; write a whole number of at least 1, or leave it out")
+    return int(given or 1)
+
+
+def _lock_one(gpu: int, slots: int, stop: threading.Event) -> Lock:
+    """Take one of the slots of a GPU, whichever is free first."""
     name = os.path.join(tempfile.gettempdir(), f"tomostream-gpu-{socket.gethostname()}-{gpu}")
-    files = [_open_lock(f"{name}-{slot}.lock") for slot in range(slots)]
-    try:
+    with ExitStack() as opened:
+        locks = [opened.enter_context(Lock(f"{name}-{slot}.lock")) for slot in range(slots)]
         while True:
-            for file in files:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                files.remove(file)
-                return file
-            if stop.wait(0.2):
-                raise InterruptedError("stopped while waiting for a GPU")
-    finally:
-        for file in files:
-            file.close()
-
-
-def _open_lock(path: str):
-    """Open a lock file, also one that another user made: reading is enough to lock, and the kernel forbids more."""
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDONLY, 0o644)
-        os.fchmod(descriptor, 0o644)        # whatever the umask: other users lock it too
-        return os.fdopen(descriptor, "rb")
+            for lock in locks:
+                if lock.take():
+                    opened.pop_all()
+                    for other in locks:
+                        if other is not lock:
+                            other.close()
+                    return lock
+            if stop.wait(TRY_SECONDS):
+                raise Stopped("the session was stopped while it waited for a GPU")

@@ -28,6 +28,9 @@ class Worker(StepThread):
 class EventLoop:
     """Mixin over ThreadStepExecutor and QueueStepExecutor. `steps[0]` is the protocol's own turn; it takes no thread."""
 
+    #: Whether programs run on this machine, and so on its GPUs.
+    here = True
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.slots = GpuSlots(self.gpuDict.values())

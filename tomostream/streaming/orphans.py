@@ -1,50 +1,50 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs that a killed protocol left running: found by the folder in which they work, and ended.
+"""Programs that a killed protocol left running: found by a mark in their environment, and stopped.
 
 SIGKILL of a protocol does not reach its programs. They go on, hold their GPU, and write to a folder that nobody will read.
+What they have in common, with all that they started themselves, is the environment that we gave them. Their numbers may be
+anybody's by now, and their command lines name a folder into which a user may be looking, too (`tail -f`).
 """
 
 from __future__ import annotations
 
 import os
-import signal
+from collections.abc import Iterator, Mapping
+
+import psutil
+
+#: Variable that names the work folder of the run that started a program.
+MARK = "TOMOSTREAM_WORK_FOLDER"
+
+
+def marked(environment: Mapping[str, str] | None, folder: str) -> dict[str, str]:
+    """An environment for a program (None: ours) that says which run started it; `folder` is that run's work folder."""
+    return {**(os.environ if environment is None else environment), MARK: os.path.realpath(folder)}
 
 
 def end_orphans(folder: str) -> int:
-    """End the processes of this machine that name `folder` in their command line; return how many.
+    """End the programs of this machine that carry the mark of a work folder.
 
-    Parameters
-    ----------
-    folder : a work folder of this run alone, absolute or relative to the working directory.
+    Only called by the one process of a run, before it starts a program: whoever carries its mark is a leftover.
 
-    Only called by the one process of a run, before it starts a program: whoever works in its folder is a leftover.
+    Returns
+    -------
+    How many processes were stopped.
     """
-    ended = 0
-    for pid in _processes():
-        if pid != os.getpid() and _works_in(pid, folder):
-            try:
-                os.kill(pid, signal.SIGKILL)
-                ended += 1
-            except (ProcessLookupError, PermissionError):
-                continue
-    return ended
+    stopped = 0
+    for process in list(_marked_with(os.path.realpath(folder))):
+        try:
+            process.kill()          # psutil makes sure by the start time that it is still the same process
+        except psutil.Error:
+            continue
+        stopped += 1
+    return stopped
 
 
-def _processes() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:         # no /proc: nothing can be found
-        return []
-
-
-def _works_in(pid: int, folder: str) -> bool:
-    """Whether a command line names the folder; a relative name counts where the process has our working directory."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            command = os.fsdecode(file.read())
-        if os.path.abspath(folder) + os.sep in command:
-            return True
-        relative = os.path.relpath(folder) + os.sep
-        return relative in command and os.readlink(f"/proc/{pid}/cwd") == os.getcwd()
-    except OSError:         # it has ended meanwhile, or is not ours
-        return False
+def _marked_with(folder: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == folder:
+                yield process
+        except (psutil.Error, OSError):         # it has ended meanwhile, or is another user's
+            continue

@@ -10,6 +10,7 @@ A subclass fills in `open_outputs`, `watch`, `decide`, `work` and `register`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -41,6 +42,7 @@ from tomostream.journal import ledger, runs, versions
 from tomostream.journal.space import disk_of, human
 from tomostream.streaming import rows, watch
 from tomostream.streaming.executor import JobEnded, adopt
+from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.obstacles import is_full, is_short, out_of_reach
 from tomostream.streaming.orphans import end_orphans
@@ -158,7 +160,11 @@ class StreamingProtocol(ProtStreamingBase):
             raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
 
     def threads_problem(self) -> list[str]:
-        """For `_validate`: one thread would leave none for the programs."""
+        """For `_validate`: one thread would leave none for the programs, and how many share a GPU must be a number."""
+        try:
+            programs_per_gpu()
+        except ValueError as error:
+            return [f"{error}."]
         threads = self.numberOfThreads.get()
         if threads is not None and threads < 2:
             return ["Threads must be 2 or more: by Scipion's convention one is the protocol itself, the others run the "
@@ -207,15 +213,15 @@ class StreamingProtocol(ProtStreamingBase):
         self._troubles: dict[str, str] = {}
         self.stop_event = threading.Event()
         self._start_over_if_stopped()
-        orphans = end_orphans(self._getExtraPath(WORK_FOLDER))
-        shutil.rmtree(self._getExtraPath(WORK_FOLDER), ignore_errors=True)
+        orphans = end_orphans(self.work_root())
+        shutil.rmtree(self.work_root(), ignore_errors=True)
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
         self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE]))
         self._open()
         self.say_start()
         if orphans:
-            self.tell("", ledger.SESSION, f"ended {orphans} programs that the run before this one left behind")
+            self.tell("", ledger.SESSION, f"stopped {orphans} programs left over from the previous run")
         self._mend_ledger()
         self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
 
@@ -275,6 +281,8 @@ class StreamingProtocol(ProtStreamingBase):
 
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
+        if self.stop_asked():
+            self.stop_event.set()       # who waits for a GPU in a thread waits no longer
         self._collect()
         try:
             if not self._watch_ended:
@@ -481,9 +489,19 @@ class StreamingProtocol(ProtStreamingBase):
         self._steps[-1].attempt = attempt
         self.attempts[task.key] = attempt
 
+    def work_root(self) -> str:
+        """The folder of all work in progress of this run."""
+        return self._getExtraPath(WORK_FOLDER)
+
+    def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the GPUs of this thread's step while its program runs. A job of the queue has those of its own node."""
+        if not self._stepsExecutor.here:
+            return contextlib.nullcontext()
+        return gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event)
+
     def work_folder(self, name: str) -> str:
         """An empty folder for one run of a program, on the same disk as extra/."""
-        folder = self._getExtraPath(WORK_FOLDER, str(os.getpid()), name)     # no other run's program writes here
+        folder = os.path.join(self.work_root(), str(os.getpid()), name)     # no other run's program writes here
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         return folder

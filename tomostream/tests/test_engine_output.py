@@ -195,6 +195,18 @@ class TestNumbaCache(unittest.TestCase):
         with mock.patch.object(Path, "read_bytes", lambda path: read(path) + b"#"):
             self.assertNotEqual(numba_cache.version(), before)
 
+    def test_a_folder_into_which_others_could_lay_code_is_not_used(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, mode in (("ours", 0o755), ("of a group", 0o775), ("of all", 0o757)):
+                path = Path(folder, name)
+                path.mkdir()
+                path.chmod(mode)
+                self.assertEqual(numba_cache._usable(path), name == "ours", name)
+            Path(folder, "of all", "below").mkdir(mode=0o700)       # its name could be given to another folder
+            self.assertFalse(numba_cache._usable(Path(folder, "of all", "below")))
+            Path(folder, "ours", "link").symlink_to(Path(folder, "of all"))
+            self.assertFalse(numba_cache._usable(Path(folder, "ours")))
+
     def test_a_home_that_is_full_is_not_used_but_compiled_code_in_it_is(self):
         def full(size):
             raise OSError(errno.EDQUOT, "Disk quota exceeded")

@@ -9,6 +9,9 @@ import json
 import os
 import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from unittest import mock
 
 from tomostream.choices import exclusions
 from tomostream.cli import main
@@ -42,6 +45,14 @@ class TestFile(unittest.TestCase):
         self.assertEqual(list(exclusions.Exclusions(self.path).changes()), [])
         with self.assertRaisesRegex(ValueError, exclusions.NAME):
             exclusions.read(self.path)
+
+
+    def test_a_first_read_that_fails_for_a_moment_loses_nothing(self):
+        exclusions.write(self.path, {"TS_01": {"a": "ice"}})
+        follower = exclusions.Exclusions(self.path)
+        with mock.patch.object(exclusions, "read", side_effect=ValueError("stale file handle")):
+            self.assertEqual(list(follower.changes()), [])
+        self.assertEqual(dict(follower.changes()), {"TS_01": {"a": "ice"}})
 
 
 class SeriesCase(unittest.TestCase):
@@ -94,7 +105,7 @@ class TestCommand(SeriesCase):
         self.assertLess(out.index("TS_01_003"), out.index("TS_01_001"))
 
     def test_what_does_not_exist_is_said_in_one_line(self):
-        for words, part in ((("TS_01", "9"), "'9' is no tilt"), (("TS_07", "1"), "no series TS_07; it has TS_01"),
+        for words, part in ((("TS_01", "9"), "'9' is not one of its tilts"), (("TS_07", "1"), "no series TS_07; it has TS_01"),
                             (("TS_01", "1", "2", "3"), "only 2 of the tilts of TS_01 would be left")):
             status, _, err = self.run_command(*words)
             self.assertEqual((status, len(err.splitlines())), (2, 1))
@@ -109,6 +120,13 @@ class TestSeries(SeriesCase):
         self.assertEqual([(tilt.order, tilt.section, tilt.state) for tilt in series.tilts],
                          [(4, 0, "used"), (3, 1, "used"), (1, 2, "used"), (2, 3, "used"), (5, 4, "used"),
                           (None, None, "missing")])
+
+    def test_choices_for_many_series_at_the_same_time_are_all_kept(self):
+        series = exclusions.read_choice(self.folder.name, "TS_01")
+        names = [f"TS_{number:02d}" for number in range(24)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: exclusions.apply(replace(series, series_id=name), {"TS_01_004": "ice"}), names))
+        self.assertEqual(sorted(exclusions.read(os.path.join(self.extra, exclusions.NAME))), names)
 
     def test_what_is_taken_out_stays_in_the_list_after_the_series_was_composed_without_it(self):
         series = exclusions.read_choice(self.folder.name, "TS_01")

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest import mock
 
@@ -223,6 +224,12 @@ class TestInstruments(ProjectCase):
         instruments.remember("KRIOS  1", instruments.AS_GIVEN, "TS_03")
         self.assertEqual({name: entry.angles for name, entry in instruments.read().items()},
                          {"KRIOS 1": "as-given", "Krios 2": "negated"})
+
+    def test_choices_for_many_instruments_at_the_same_time_are_all_remembered(self):
+        names = [f"Krios {number}" for number in range(24)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: instruments.remember(name, instruments.NEGATED, "TS_01"), names))
+        self.assertEqual(sorted(instruments.read()), sorted(names))
 
     def test_a_memory_that_is_no_memory_is_named(self):
         for text in ("{", '{"instruments": {"A": {"angles": "perhaps", "date": "", "user": "", "series": ""}}}', "[]"):

@@ -202,6 +202,31 @@ class TestOneAtATime(InAFolder):
         self.assertIsNone(locks.holder(self.path("lock")))
 
 
+    def test_a_full_disk_keeps_nobody_from_holding_it(self):
+        with mock.patch.object(locks.os, "pwrite", side_effect=OSError(28, "No space left on device")):
+            with locks.hold(self.path("lock"), 0.0):
+                self.assertIsNone(locks.hold(self.path("lock"), 0.0))
+
+
+class TestAFileThatIsWrittenWhole(InAFolder):
+    def test_is_as_before_and_named_when_the_disk_is_full(self):
+        path = self.write("thresholds.json", data=b"before")
+        with (mock.patch.object(writing, "open", side_effect=OSError(28, "No space left on device"), create=True),
+              self.assertRaises(OSError) as caught):
+            writing.write_text(path, "after")
+        self.assertEqual(caught.exception.filename, path)
+        with open(path, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "before")
+        self.assertEqual(os.listdir(self.folder), ["thresholds.json"])
+
+    def test_leaves_nothing_beside_it_when_writing_fails_half_way(self):
+        with self.assertRaises(ValueError), writing.whole(self.path("a.json")) as part:
+            with open(part, "w", encoding="utf-8") as file:
+                file.write("half")
+            raise ValueError
+        self.assertEqual(os.listdir(self.folder), [])
+
+
 class TestWhatLiesOnTheDisk(InAFolder):
     """What was synced, in order; that the kernel does it is its own affair."""
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import threading
 import unittest
 from unittest import mock
 
+import psutil
 from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
@@ -23,7 +25,7 @@ from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming import gpus as gpus_room
 from tomostream.streaming import rows as rows_room
-from tomostream.streaming.gpus import _HELD, PROGRAMS_PER_GPU, gpu_lock
+from tomostream.streaming.gpus import PROGRAMS_PER_GPU, Stopped, gpu_lock, inherited
 from tomostream.streaming.obstacles import is_full
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import RowReader
@@ -663,7 +665,7 @@ class TestGpuLocks(InAFolder):
         self.assertFalse(self.is_free(0))
         stop = threading.Event()
         stop.set()
-        with self.assertRaises(InterruptedError), gpu_lock([0], stop):
+        with self.assertRaises(Stopped), gpu_lock([0], stop):
             self.fail("two hold one GPU")
         child.kill()
         child.stdin.close()
@@ -675,14 +677,48 @@ class TestGpuLocks(InAFolder):
             with gpu_lock([0]):
                 stop = threading.Event()
                 stop.set()
-                with self.assertRaises(InterruptedError), gpu_lock([0], stop):
+                with self.assertRaises(Stopped), gpu_lock([0], stop):
                     self.fail("three hold a GPU for two")
             with gpu_lock([0]):
                 pass
 
+    def test_are_taken_in_ascending_order_so_that_two_protocols_cannot_wait_for_each_other(self):
+        free_while_waiting = []
+
+        class Once:
+            @staticmethod
+            def wait(_seconds: float) -> bool:
+                free_while_waiting.append((self.is_free(0), os.path.exists(self.lock_of(1)) and not self.is_free(1)))
+                return True
+
+        for wanted in ([0, 1], [1, 0]):
+            with gpu_lock([0]), self.assertRaises(Stopped), gpu_lock(wanted, Once()):
+                self.fail("two hold one GPU")
+        self.assertEqual(free_while_waiting, [(False, False)] * 2)
+
+    def lock_of(self, gpu: int) -> str:
+        return self.path(f"tomostream-gpu-{socket.gethostname()}-{gpu}-0.lock")
+
+    def test_pass_over_an_empty_setting_and_refuse_one_that_is_no_number(self):
+        with mock.patch.dict(os.environ, {PROGRAMS_PER_GPU: " "}), gpu_lock([0]):
+            self.assertFalse(self.is_free(0))
+        for wrong in ("two", "0", "-1", "1.5"):
+            with (mock.patch.dict(os.environ, {PROGRAMS_PER_GPU: wrong}),
+                  self.assertRaisesRegex(ValueError, f"{PROGRAMS_PER_GPU} is '{wrong}'"), gpu_lock([0])):
+                self.fail("a wrong number was taken")
+
+    def test_neither_block_at_a_pipe_nor_follow_a_link(self):
+        os.mkfifo(self.lock_of(0))
+        os.symlink(self.path("elsewhere"), self.lock_of(1))
+        os.mkdir(self.lock_of(2))
+        for gpu in (0, 1, 2):
+            with self.assertRaisesRegex(OSError, "remove it|directory"), gpu_lock([gpu]):
+                self.fail("something that is no lock was taken")
+        self.assertFalse(os.path.exists(self.path("elsewhere")))
+
     def test_are_held_by_a_program_that_outlives_its_protocol(self):
         with gpu_lock([0]):
-            child = subprocess.Popen(["sleep", "60"], pass_fds=_HELD.descriptors)
+            child = subprocess.Popen(["sleep", "60"], pass_fds=inherited())
         try:
             self.assertFalse(self.is_free(0))
         finally:
@@ -692,25 +728,34 @@ class TestGpuLocks(InAFolder):
 
 
 class TestOrphans(InAFolder):
-    def test_that_work_in_the_folder_are_ended_and_no_others(self):
-        work, other = self.path("run", ".work"), self.path("other", ".work")
-        children = [subprocess.Popen(["sh", "-c", f"sleep 60; : {folder}/a/b.mrc"]) for folder in (work, other)]
-        self.addCleanup(lambda: [(child.kill(), child.wait()) for child in children])
-        self.assertEqual(orphans.end_orphans(work), 1)
-        self.assertEqual(children[0].wait(timeout=10), -9)
-        self.assertIsNone(children[1].poll())
+    def start(self, folder: str | None, *command: str) -> subprocess.Popen:
+        environment = None if folder is None else orphans.marked(None, folder)
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        self.addCleanup(lambda: (child.kill(), child.wait(), child.stdout.close()))
+        return child
 
-    def test_are_found_by_a_relative_name_only_in_the_same_working_directory(self):
-        os.makedirs(self.path("a"))
-        os.makedirs(self.path("b"))
-        children = [subprocess.Popen(["sh", "-c", "sleep 60; : Runs/1/.work/x.mrc"], cwd=self.path(name)) for name in "ab"]
-        self.addCleanup(lambda: [(child.kill(), child.wait()) for child in children])
-        here = os.getcwd()
-        self.addCleanup(os.chdir, here)
-        os.chdir(self.path("a"))
-        self.assertEqual(orphans.end_orphans("Runs/1/.work"), 1)
-        self.assertEqual(children[0].wait(timeout=10), -9)
-        self.assertIsNone(children[1].poll())
+    def test_of_the_run_are_stopped_with_what_they_started_and_no_others(self):
+        work, other = self.path("run", ".work"), self.path("other", ".work")
+        ours = self.start(work, "sh", "-c", "sleep 60 & echo $!; wait")
+        theirs = self.start(other, "sleep", "60")
+        grandchild = int(ours.stdout.readline())
+        self.assertEqual(orphans.end_orphans(work), 2)
+        self.assertEqual(ours.wait(timeout=10), -9)
+        self.assertFalse(psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE)
+        self.assertIsNone(theirs.poll())
+
+    def test_are_no_programs_of_a_user_who_looks_into_the_same_folder(self):
+        log = self.write("run", ".work", "a", "program.log")
+        looking = self.start(None, "tail", "-f", log)
+        self.assertEqual(orphans.end_orphans(self.path("run", ".work")), 0)
+        self.assertIsNone(looking.poll())
+
+    def test_are_found_whatever_way_leads_to_the_folder(self):
+        os.makedirs(self.path("project"))
+        os.symlink(self.path("project"), self.path("link"))
+        child = self.start(self.path("link", ".work"), "sleep", "60")
+        self.assertEqual(orphans.end_orphans(self.path("project", ".work")), 1)
+        self.assertEqual(child.wait(timeout=10), -9)
 
 
 class Step:
@@ -889,16 +934,16 @@ class TestAFullDisk(InAFolder):
 class TestRunningAProgram(InAFolder):
     def test_gives_it_the_gpu_locks_of_its_thread(self):
         loop = executor.EventStepExecutor(mock.Mock(), 1)
-        loop.protocol = mock.Mock(getSubmitDict=lambda: {})
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, work_root=lambda: self.folder)
         with mock.patch.object(gpus_room.tempfile, "gettempdir", return_value=self.folder), gpu_lock([0]):
-            descriptor, = _HELD.descriptors
+            descriptor, = inherited()
             loop.runJob(mock.Mock(), "sh", f"-c 'ls -l /proc/self/fd/{descriptor} > {self.path('said')}'")
         with open(self.path("said"), encoding="utf-8") as file:
             self.assertIn("tomostream-gpu", file.read())
 
     def test_raises_when_it_ends_with_an_error(self):
         loop = executor.EventStepExecutor(mock.Mock(), 1)
-        loop.protocol = mock.Mock(getSubmitDict=lambda: {})
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, work_root=lambda: self.folder)
         with self.assertRaises(subprocess.CalledProcessError):
             loop.runJob(mock.Mock(), "false", "")
 
