@@ -8,27 +8,21 @@ protocol's next deadline comes. The executors of pyworkflow sleep 3 s after ever
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import subprocess
 import sys
 import threading
+from typing import Any
 
-from pyworkflow.protocol import constants
 from pyworkflow.protocol.executor import QueueStepExecutor, ThreadStepExecutor
-from pyworkflow.protocol.launch import UNKNOWN_JOBID, _checkJobStatus, _submit
+from pyworkflow.protocol.launch import UNKNOWN_JOBID, _submit
 from pyworkflow.utils import process
 
 from tomostream.streaming.gpus import inherited
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
-
-#: Seconds between two looks at a job in the queue. Upstream's wait grows to 300 s.
-QUEUE_POLL_SECONDS = 3.0
-
-
-#: What SLURM, PBS, Grid Engine and LSF write when they end a job: time, memory, or somebody's wish.
-_ENDED_BY_QUEUE = re.compile(r"TIME LIMIT|CANCELLED AT|PREEMPTION|OOM.?KILL|OUT.OF.MEMORY|walltime .*exceeded|TERM_\w+", re.I)
+from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, is_marked, with_mark, words_of_queue
 
 
 class JobEnded(Exception):
@@ -64,28 +58,39 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
 
     here = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.jobs = Jobs(self.hostConfig.getCheckCommand(), self.hostConfig.getJobDoneRegex())
+
+    def trouble(self) -> str:
+        return self.jobs.trouble
+
     def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
-        """Submit a job and wait until the queue no longer knows it.
+        """Submit a job and wait until it left its mark, or the scheduler says that it is over.
 
         Raises
         ------
         JobEnded : the queue says that it ended the job before the program was done.
         RuntimeError : the queue refused the job.
         """
-        job, logs = self._submit_job(programName, params, numberOfMpi, env, cwd)
+        job, logs, mark = self._submit_job(programName, params, numberOfMpi, env, cwd)
+        self.jobs.add(job)
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
         try:
-            while _checkJobStatus(self.hostConfig, job) == constants.STATUS_RUNNING:
-                wait.wait(QUEUE_POLL_SECONDS)
+            while not is_marked(mark) and self.jobs.state(job) is not JobState.OVER:
+                wait.wait(MARK_SECONDS)
         finally:
+            self.jobs.remove(job)
             self.protocol.jobs_changed(ended=job)
+            with contextlib.suppress(OSError):
+                os.remove(mark)
         said = words_of_queue(logs)
         if said:
             raise JobEnded(f"the queue ended job {job}: {said}")
 
     def _submit_job(self, program, params, mpi, env, cwd):
-        """Submit; return the job's number, and the path of its own logs without their endings."""
+        """Submit; return the job's number, the path of its own logs without their endings, and that of its mark."""
         step = threading.current_thread().thId
         submit = dict(self.hostConfig.getQueuesDefault())
         submit.update(self.submitDict)
@@ -93,26 +98,16 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         submit["JOB_NAME"] += tail
         submit["JOB_SCRIPT"] = os.path.abspath(os.path.splitext(submit["JOB_SCRIPT"])[0] + tail + ".job")
         submit["JOB_LOGS"] = os.path.join(os.path.dirname(submit["JOB_SCRIPT"]), submit["JOB_NAME"])
-        submit["JOB_COMMAND"] = process.buildRunCommand(
+        mark = f"{submit['JOB_LOGS']}.ended"
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(mark)
+        submit["JOB_COMMAND"] = with_mark(process.buildRunCommand(
             program, params, mpi, self.hostConfig, env, gpuList=self._getGPUListForCommand(program, params),
-            context=submit)
+            context=submit), mark)
         job, error = _submit(self.hostConfig, submit, cwd, env)
         if job is None or job == UNKNOWN_JOBID:
             raise RuntimeError(f"The queue refused the job. {error or ''}".strip())
-        return job, submit["JOB_LOGS"]
-
-
-def words_of_queue(logs: str) -> str:
-    """What a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
-    for ending in (".err", ".out"):
-        try:
-            with open(f"{logs}{ending}", encoding="utf-8", errors="replace") as file:
-                said = [line.strip() for line in file if _ENDED_BY_QUEUE.search(line)]
-        except OSError:
-            continue
-        if said:
-            return said[-1][:200]
-    return ""
+        return str(job), submit["JOB_LOGS"], mark
 
 
 def adopt(old) -> EventLoop:

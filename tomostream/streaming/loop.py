@@ -40,6 +40,10 @@ class EventLoop:
         self._ended: list = []
         self.newest_first = False
 
+    def trouble(self) -> str:
+        """What keeps programs from being run, or from being followed, now; "" when nothing does."""
+        return ""
+
     def wake(self) -> None:
         """From any thread: take a turn now."""
         with self._condition:

@@ -293,6 +293,8 @@ class StreamingProtocol(ProtStreamingBase):
                 self.trouble("reading", "")
         except rows.database_errors() as error:
             self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); it is tried again")
+        silent = self._stepsExecutor.trouble()
+        self.trouble("queue", silent and f"the queue does not answer ({silent}); its jobs count as running")
         self._release()
         self._commit()
         self._complete = (self._watch_ended and not self.undecided() and not self.attempts and not self._to_confirm

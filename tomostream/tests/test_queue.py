@@ -11,7 +11,8 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream.streaming.executor import words_of_queue  # noqa: E402
+from tomostream.streaming import queue  # noqa: E402
+from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
 
 LIMIT = "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-22T22:35:40 DUE TO TIME LIMIT ***"
 
@@ -46,6 +47,120 @@ class TestTheWordsOfAQueue(unittest.TestCase):
 
     def test_a_queue_that_writes_no_logs_said_nothing(self):
         self.assertEqual(words_of_queue(self.logs), "")
+
+
+class Scheduler:
+    """Answers as it is told to; notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.now, self.asked, self.running = 0.0, [], set()
+        self.status, self.words = 0, None
+
+    def __call__(self, command: str) -> tuple[int, str]:
+        self.asked.append(command)
+        if isinstance(self.words, Exception):
+            raise self.words
+        if self.words is not None:
+            return self.status, self.words
+        wanted = command.split()[-1].split(",")
+        known = [job for job in wanted if job in self.running]
+        if not known and len(wanted) == 1:
+            return 1, "slurm_load_jobs error: Invalid job id specified\n"
+        return 0, "".join(f"  {job}  debug  62-3-1  root  R  0:10  1 node1\n" for job in known)
+
+
+class TestJobs(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scheduler = Scheduler()
+        self.jobs = self.of("squeue -h -j %(JOB_ID)s")
+
+    def of(self, command: str, done: str | None = None) -> Jobs:
+        return Jobs(command, done, self.scheduler, lambda: self.scheduler.now)
+
+    def add(self, *jobs: str) -> None:
+        for job in jobs:
+            self.jobs.add(job)
+            self.scheduler.running.add(job)
+
+    def states(self, *jobs: str, after: float = queue.QUEUE_POLL_SECONDS) -> list[JobState]:
+        self.scheduler.now += after
+        return [self.jobs.state(job) for job in jobs]
+
+    def test_are_asked_for_all_at_once_and_not_more_often_than_needed(self):
+        self.add("12", "13", "123")
+        self.assertEqual(self.states("12", "13", "123"), [JobState.RUNNING] * 3)
+        self.states("12", "13", after=1.0)
+        self.assertEqual(self.scheduler.asked, ["squeue -h -j 12,13,123"])
+
+    def test_that_the_scheduler_does_not_know_when_asked_for_them_alone_are_over(self):
+        self.add("12", "13", "123")
+        self.scheduler.running.remove("12")
+        self.assertEqual(self.states("12", "13", "123"), [JobState.OVER, JobState.RUNNING, JobState.RUNNING])
+
+    def test_of_a_scheduler_that_fails_are_not_known_to_be_over_and_it_is_told(self):
+        self.add("12")
+        self.scheduler.status = 1
+        for words in ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", ""):
+            self.scheduler.words = words
+            self.assertEqual(self.states("12"), [JobState.UNKNOWN])
+            self.assertIn(words or "exit status 1", self.jobs.trouble)
+        self.scheduler.words = None
+        self.assertEqual(self.states("12"), [JobState.RUNNING])
+        self.assertEqual(self.jobs.trouble, "")
+
+    def test_of_a_scheduler_that_hangs_are_not_known_to_be_over(self):
+        self.add("12", "13")
+        self.scheduler.words = NoAnswer("no answer within 30 s")
+        self.assertEqual(self.states("12", "13"), [JobState.UNKNOWN] * 2)
+        self.assertIn("no answer", self.jobs.trouble)
+
+    def test_of_a_scheduler_that_says_nothing_are_not_over_for_long(self):
+        self.add("12")
+        self.scheduler.words = ""
+        self.assertEqual(self.states("12"), [JobState.UNKNOWN])
+        self.assertEqual(self.states("12", after=queue.SILENT_SECONDS - 1), [JobState.UNKNOWN])
+        self.scheduler.words = None
+        self.assertEqual(self.states("12"), [JobState.RUNNING])       # it was a lie
+        self.scheduler.words = ""
+        self.assertEqual(self.states("12"), [JobState.UNKNOWN])
+        self.assertEqual(self.states("12", after=queue.SILENT_SECONDS), [JobState.OVER])
+
+    def test_of_other_schedulers_are_asked_for_one_by_one_and_their_words_are_known(self):
+        for command, words in (("qstat %(JOB_ID)s", "qstat: Unknown Job Id 12.server"),
+                               ("bjobs %(JOB_ID)s", "Job <12> is not found"),
+                               ("qstat -j %(JOB_ID)s", "Following jobs do not exist: 12"),
+                               ("sacct -nj %(JOB_ID)s", "12 debug COMPLETED 0:0")):
+            self.jobs = self.of(command)
+            self.add("12")
+            self.scheduler.words, self.scheduler.asked = words, []
+            self.assertEqual(self.states("12"), [JobState.OVER], command)
+            self.assertEqual(self.scheduler.asked, [command % {"JOB_ID": "12"}])
+
+    def test_are_judged_by_scipions_expression_where_there_is_one(self):
+        self.jobs = self.of("status %(JOB_ID)s", "ENDED")
+        self.add("12")
+        for words, state in (("12 COMPLETED", JobState.RUNNING), ("12 ENDED", JobState.OVER)):
+            self.scheduler.words = words
+            self.assertEqual(self.states("12"), [state])
+
+
+class TestAQuestion(unittest.TestCase):
+    def test_that_hangs_ends_after_a_while_with_all_that_it_started(self):
+        with self.assertRaisesRegex(NoAnswer, "did not answer within 0.2 s"):
+            queue.ask("sleep 60 | sleep 60", seconds=0.2)
+
+    def test_gives_the_exit_status_and_what_was_said_on_both_ways(self):
+        self.assertEqual(queue.ask("echo one; echo two >&2; exit 3"), (3, "one\ntwo\n"))
+
+
+class TestTheMark(unittest.TestCase):
+    def test_is_there_when_the_program_has_ended_whatever_its_status(self):
+        with tempfile.TemporaryDirectory() as folder:
+            mark = os.path.join(folder, "a b.ended")
+            self.assertEqual(queue.ask(with_mark("(exit 3)", mark)), (0, ""))
+            self.assertTrue(queue.is_marked(mark))
+            with open(mark, encoding="utf-8") as file:
+                self.assertEqual(file.read(), "3\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a scheduler says of the jobs of a protocol, and what it does not say.
+
+A job is over when it left its own mark (written after its program), or when the scheduler says so in words. That the
+scheduler cannot be asked, does not answer, or has nothing to say of a job is not known to be the end of that job: the
+controller may be restarting, and the program may go on writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+#: Seconds between two questions to the scheduler (about all jobs at once), and between two looks for a job's own mark.
+QUEUE_POLL_SECONDS, MARK_SECONDS = 10.0, 1.0
+#: Seconds after which a scheduler that does not answer is given up, until the next question.
+ANSWER_SECONDS = 30.0
+#: Seconds for which a scheduler that answers well must have nothing to say of a job before that counts as its end: far
+#: longer than a controller takes to start, and than SLURM remembers a job (MinJobAge, 300 s).
+SILENT_SECONDS = 900.0
+
+#: A job that the scheduler does not know: SLURM, PBS, Grid Engine, LSF.
+_NO_SUCH_JOB = re.compile(r"invalid job id|unknown job|job has finished|jobs? do(?:es)? not exist|job <?\d+\S* is not found|"
+                          r"not a valid job", re.I)
+#: States in which a job has ended, as a whole word.
+_OVER = re.compile(r"\b(?:COMPLETED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|EXIT|DONE)\b")
+#: What SLURM, PBS, Grid Engine and LSF write when they end a job: time, memory, or somebody's wish.
+_ENDED_BY_QUEUE = re.compile(r"TIME LIMIT|CANCELLED AT|PREEMPTION|OOM.?KILL|OUT.OF.MEMORY|walltime .*exceeded|TERM_\w+", re.I)
+
+
+class JobState(str, Enum):
+    """What is known of a job."""
+
+    RUNNING = "running"
+    OVER = "over"
+    UNKNOWN = "not known"
+
+
+class NoAnswer(Exception):
+    """The scheduler could not be asked; the words say why."""
+
+
+def ask(command: str, seconds: float = ANSWER_SECONDS) -> tuple[int, str]:
+    """Run a question to the scheduler; its exit status and all that it said.
+
+    Raises
+    ------
+    NoAnswer : it hangs, or cannot be run.
+    """
+    try:
+        child = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:
+        raise NoAnswer(f"'{command}' cannot be run: {error}") from error
+    with child:
+        try:
+            said, _ = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise NoAnswer(f"'{command}' did not answer within {seconds:g} s") from error
+    return child.returncode, said.decode(errors="replace")
+
+
+class Jobs:
+    """The jobs of one protocol. Threads ask for their own; the scheduler is asked for all of them at once.
+
+    Parameters
+    ----------
+    command : Scipion's CHECK_COMMAND, with `%(JOB_ID)s`.
+    done : Scipion's JOB_DONE_REGEX; "" or None where there is none.
+    asking : gives exit status and words of a command line; see `ask`.
+    clock : steady seconds.
+    """
+
+    def __init__(self, command: str, done: str | None = None, asking: Callable[[str], tuple[int, str]] = ask,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._command, self._asking, self._clock = command, asking, clock
+        self._done = re.compile(done) if done else None
+        self._lock = threading.Lock()
+        self._states: dict[str, JobState] = {}
+        self._silent_since: dict[str, float] = {}
+        self._next = 0.0
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the scheduler cannot be asked now; "" when it can, or nobody needs it."""
+        return self._trouble
+
+    def add(self, job: str) -> None:
+        with self._lock:
+            if not self._states:
+                self._next = self._clock() + QUEUE_POLL_SECONDS     # it was submitted just now: that is answer enough
+            self._states[job] = JobState.UNKNOWN
+
+    def remove(self, job: str) -> None:
+        with self._lock:
+            self._states.pop(job, None)
+            self._silent_since.pop(job, None)
+            if not self._states:
+                self._trouble = ""
+
+    def state(self, job: str) -> JobState:
+        """What is known of a job; whoever asks first when it is time asks the scheduler for all."""
+        with self._lock:
+            if self._clock() >= self._next:
+                self._look()
+                self._next = self._clock() + QUEUE_POLL_SECONDS
+            return self._states.get(job, JobState.UNKNOWN)
+
+    def _look(self) -> None:
+        trouble = ""
+        pending = [job for job, state in self._states.items() if state is not JobState.OVER]
+        for group in self._questions(pending):
+            try:
+                found = self._answer(group)
+            except NoAnswer as error:
+                trouble = str(error)
+                found = dict.fromkeys(group, JobState.UNKNOWN)
+                for job in group:
+                    self._silent_since.pop(job, None)
+            self._states.update(found)
+        self._trouble = trouble
+
+    def _questions(self, jobs: list[str]) -> Iterable[list[str]]:
+        """SLURM takes many jobs in one question; elsewhere one follows the other."""
+        together = bool(re.match(r"\s*(?:\S*/)?squeue\b", self._command))
+        return ([jobs] if jobs else []) if together else [[job] for job in jobs]
+
+    def _answer(self, jobs: list[str]) -> dict[str, JobState]:
+        status, said = self._asking(self._command % {"JOB_ID": ",".join(jobs)})
+        if len(jobs) == 1:
+            return {jobs[0]: self._alone(jobs[0], status, said)}
+        found = {job: self._judge(line) for job in jobs for line in said.splitlines() if _names(line, job)}
+        for job in jobs:        # of which nothing was said: what it says when it is asked for it alone
+            if job not in found:
+                found[job] = self._alone(job, *self._asking(self._command % {"JOB_ID": job}))
+        return found
+
+    def _alone(self, job: str, status: int, said: str) -> JobState:
+        """The answer to a question about one job."""
+        words = said.strip()
+        if _NO_SUCH_JOB.search(words):
+            return JobState.OVER
+        if status != 0:
+            raise NoAnswer(f"the scheduler cannot be asked now: {' '.join(words.split())[-200:] or f'exit status {status}'}")
+        if words:
+            self._silent_since.pop(job, None)
+            return self._judge(words)
+        since = self._silent_since.setdefault(job, self._clock())
+        return JobState.OVER if self._clock() - since >= SILENT_SECONDS else JobState.UNKNOWN
+
+    def _judge(self, words: str) -> JobState:
+        over = _OVER.search(words) if self._done is None else self._done.search(words)
+        return JobState.OVER if over else JobState.RUNNING
+
+
+def _names(line: str, job: str) -> bool:
+    return re.search(rf"(?<!\d){re.escape(job)}(?!\d)", line) is not None
+
+
+def with_mark(command: str, mark: str) -> str:
+    """A job's command that leaves a mark, the exit status of its program, when that has ended."""
+    target, part = shlex.quote(mark), shlex.quote(f"{mark}.part")
+    return f"{command}\necho $? > {part} && mv -f {part} {target}"
+
+
+def is_marked(mark: str) -> bool:
+    """Whether a job left its mark. The folder is opened first: only then a file server is asked anew."""
+    try:
+        os.close(os.open(os.path.dirname(mark) or ".", os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        return False
+    return os.path.exists(mark)
+
+
+def words_of_queue(logs: str) -> str:
+    """What a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
+    for ending in (".err", ".out"):
+        try:
+            with open(f"{logs}{ending}", encoding="utf-8", errors="replace") as file:
+                said = [line.strip() for line in file if _ENDED_BY_QUEUE.search(line)]
+        except OSError:
+            continue
+        if said:
+            return said[-1][:200]
+    return ""
