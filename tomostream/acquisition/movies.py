@@ -15,6 +15,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tomostream.files.errors import EngineError
+from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
+
 COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
 
 
@@ -113,49 +116,25 @@ def _check(file: _File, name: str) -> MovieCheck:
 
 # ---------------------------------------------------------------------------------------------------------------- MRC
 
-#: MRC mode -> (bits a pixel, pixel type).
-_MRC_MODES = {0: (8, "int8"), 1: (16, "int16"), 2: (32, "float32"), 6: (16, "uint16"), 12: (16, "float16"),
-              101: (4, "uint4")}
-_LARGEST_SIDE = 1_000_000
-
-
 def _check_mrc(file: _File) -> MovieCheck:
-    """Compare the size of the file with what the MRC2014 header says."""
-    header = file.read(0, 1024, "the MRC header")
-    order = _mrc_byte_order(header)
-    width, height, frames, mode = struct.unpack_from(f"{order}4i", header)
-    (extended,) = struct.unpack_from(f"{order}i", header, 92)
-    if min(width, height, frames) < 0 or max(width, height, frames) > _LARGEST_SIDE or extended < 0:
-        raise _Never(f"It is no MRC file: {width} x {height} x {frames} pixels in its header.")
+    """Compare the size of the file with what its header says."""
+    data = file.read(0, HEADER_BYTES, "the MRC header")
+    try:
+        header = parse_header(data)
+    except EngineError:
+        raise _Never("It is not an MRC file: its header holds no size and mode.") from None
+    width, height, frames = header.columns, header.rows, header.sections
     if 0 in (width, height, frames):
         raise _NotYet(f"Its MRC header says {width} x {height} x {frames} pixels: it is not written to the end yet.")
-    if mode not in _MRC_MODES:
-        raise _Never(f"Its MRC mode {mode} is not one of a movie ({', '.join(map(str, _MRC_MODES))}).")
-    bits, dtype = _MRC_MODES[mode]
-    frame_bytes = (width * bits + 7) // 8 * height
-    expected = 1024 + extended + frame_bytes * frames
-    if file.size < expected:
-        raise _NotYet(f"The file is {file.size} bytes long, its MRC header says {expected}.")
-    if file.size >= expected + frame_bytes:
+    if not header.pixel_type:
+        raise _Never(f"Its MRC mode {header.mode} is not one of a movie ({', '.join(map(str, MODES))}).")
+    if file.size < header.file_bytes:
+        raise _NotYet(f"The file is {file.size} bytes long, its MRC header says {header.file_bytes}.")
+    if file.size >= header.file_bytes + header.section_bytes:
         raise _NotYet(f"The file holds more frames than the {frames} of its MRC header: the header is not final yet.")
-    return MovieCheck(COMPLETE, "", width, height, frames, dtype, _mrc_pixel_size(header, order))
-
-
-def _mrc_byte_order(header: bytes) -> str:
-    """Return the byte order: by the machine stamp, else by which one gives a mode that exists."""
-    if header[212:213] == b"\x44":
-        return "<"
-    if header[212:213] == b"\x11":
-        return ">"
-    return "<" if struct.unpack_from("<i", header, 12)[0] in _MRC_MODES else ">"
-
-
-def _mrc_pixel_size(header: bytes, order: str) -> float | None:
-    """Return cell length / sampling, A. 1.0 exactly is what programs write that do not know it."""
-    (sampling,) = struct.unpack_from(f"{order}i", header, 28)
-    (length,) = struct.unpack_from(f"{order}f", header, 40)
-    size = length / sampling if sampling > 0 else 0.0
-    return None if size == 1.0 else _plausible(size)
+    # 1.0 exactly is what programs write that do not know the pixel size
+    size = None if header.pixel_size_A == 1.0 else _plausible(header.pixel_size_A)
+    return MovieCheck(COMPLETE, "", width, height, frames, header.pixel_type, size)
 
 
 def _plausible(size: float) -> float | None:
@@ -285,7 +264,7 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
     width, height = (tiff.integer(fields, tag, 0, what) for tag in (_WIDTH, _HEIGHT))
     if tiff.integer(fields, _SUBFILE, 0, what) & 1 or _WIDTH not in fields:
         return None
-    if width <= 0 or height <= 0 or max(width, height) > _LARGEST_SIDE:
+    if width <= 0 or height <= 0 or max(width, height) > MAX_SIDE:
         raise _Never(f"In {what} the image is {width} x {height} pixels.")
     offsets, counts = (fields.get(_TILE_OFFSETS, fields.get(_OFFSETS)), fields.get(_TILE_COUNTS, fields.get(_COUNTS)))
     if offsets is None or counts is None or offsets.count == 0 or offsets.count != counts.count:

@@ -1,54 +1,236 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading MRC files of every mode that movies, gain references and defect maps come in."""
+"""MRC files: the one reader of all that comes in them (movies, tilt series, references, volumes), and the header we write."""
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.files.errors import EngineError, sentence_of
 
-_DTYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+HEADER_BYTES = 1024
+MAX_SIDE = 1_000_000
+"""No camera, and no volume, has more pixels along a side."""
+#: MRC mode -> (bits a pixel, NumPy's name of the pixel type; "uint4" is packed, two pixels in a byte).
+MODES = {0: (8, "int8"), 1: (16, "int16"), 2: (32, "float32"), 6: (16, "uint16"), 12: (16, "float16"), 101: (4, "uint4")}
+_MAX_MODE = 128
 _IMOD_STAMP = 1146047817
 _SIGNED_BYTES = 1
 _FOUR_BIT = 16
+_STAMPED_LITTLE, _STAMPED_BIG = 0x44, 0x11
+_MIN_UPPER_HALF = 0.02
+"""Of the bytes; where fewer are above 127 they are hot pixels of counts, not negative values."""
+
+
+class Bytes(Enum):
+    """What a byte of mode 0 means."""
+
+    UNSIGNED = "0 to 255"
+    SIGNED = "-128 to 127, as MRC2014 has it"
+    SHIFTED = "value - 128, as IMOD and SerialEM write signed bytes"
+    UNKNOWN = "the header does not say"
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header of an MRC file says.
+
+    Attributes
+    ----------
+    columns, rows, sections : int
+        As images: where the header counts bytes that hold two pixels each, twice as many columns. 0 while the header is
+        not written yet.
+    mode : int
+        As in the file.
+    order : {"<", ">"}
+        Byte order of header and data.
+    packed : bool
+        Two pixels of 4 bits share a byte, the left one in the low half.
+    offset : int
+        Where the data begin, bytes.
+    pixel_size_A : float
+        Along x; 0 where the header does not tell.
+    bytes : Bytes
+        What the bytes of mode 0 mean.
+    """
+
+    columns: int
+    rows: int
+    sections: int
+    mode: int
+    order: str
+    packed: bool
+    offset: int
+    pixel_size_A: float
+    bytes: Bytes
+
+    @property
+    def pixel_type(self) -> str:
+        """NumPy's name of the pixel type, or "uint4"; "" for a mode that no real image has."""
+        if self.packed:
+            return "uint4"
+        if self.mode == 0 and self.bytes in (Bytes.UNSIGNED, Bytes.SHIFTED):
+            return "uint8"
+        return MODES.get(self.mode, (0, ""))[1]
+
+    @property
+    def section_bytes(self) -> int:
+        """Bytes of one section; 0 for a mode that no real image has."""
+        bits = 4 if self.packed else MODES.get(self.mode, (0, ""))[0]
+        return (self.columns * bits + 7) // 8 * self.rows
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + self.sections * self.section_bytes
+
+
+def parse_header(header: bytes, name: str = "the file") -> MrcHeader:
+    """Parse the first 1024 bytes of an MRC file.
+
+    The byte order is the one that makes sense of sizes and mode, as machine stamps are often wrong; where both do (sizes
+    that are multiples of 256), the one that gives the smaller image, then the stamp.
+
+    Raises
+    ------
+    EngineError
+        Where they are no header of an MRC file.
+    """
+    if len(header) < HEADER_BYTES:
+        raise EngineError(f"{name} is not an MRC file: it has {len(header)} bytes, fewer than the header's {HEADER_BYTES}")
+    order = _byte_order(header)
+    if not order:
+        raise EngineError(f"{name} is not an MRC file: its header holds no size and mode")
+    columns, rows, sections, mode = struct.unpack_from(f"{order}4i", header)
+    (grid,), (cell,) = struct.unpack_from(f"{order}i", header, 28), struct.unpack_from(f"{order}f", header, 40)
+    (extended,) = struct.unpack_from(f"{order}i", header, 92)
+    stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
+    flags = flags if stamp == _IMOD_STAMP else 0
+    halved = mode == 0 and bool(flags & _FOUR_BIT)
+    pixel = cell / grid if grid > 0 and math.isfinite(cell) and cell > 0 else 0.0
+    return MrcHeader(columns * 2 if halved else columns, rows, sections, mode, order, halved or mode == 101,
+                     HEADER_BYTES + max(0, extended), pixel, _meaning(header, order, stamp == _IMOD_STAMP, flags))
+
+
+def _byte_order(header: bytes) -> str:
+    """"<" or ">"; "" where neither makes sense."""
+    sensible: list[tuple[int, bool, str]] = []
+    stamped = {_STAMPED_LITTLE: "<", _STAMPED_BIG: ">"}.get(header[212], "<")
+    for order in "<>":
+        columns, rows, sections, mode = struct.unpack_from(f"{order}4i", header)
+        if min(columns, rows, sections, mode) >= 0 and max(columns, rows, sections) <= MAX_SIDE and mode < _MAX_MODE:
+            sensible.append((columns * rows * sections, order != stamped, order))
+    return min(sensible)[2] if sensible else ""
+
+
+def _meaning(header: bytes, order: str, stamped: bool, flags: int) -> Bytes:
+    """What bytes of mode 0 mean: as IMOD's stamp says, else as the header's smallest and largest value do.
+
+    MRC2014 has them signed; IMOD and SerialEM had them unsigned before, and MotionCor3 reads them so.
+    """
+    if stamped:
+        return Bytes.SHIFTED if flags & _SIGNED_BYTES else Bytes.UNSIGNED
+    smallest, largest = struct.unpack_from(f"{order}2f", header, 76)
+    if not smallest < largest:      # not known, or not a number
+        return Bytes.UNKNOWN
+    if smallest < 0:
+        return Bytes.SIGNED
+    return Bytes.UNSIGNED if 127 < largest <= 255 else Bytes.UNKNOWN
+
+
+def _meaning_of_data(sample: NDArray[np.uint8]) -> Bytes:
+    """What bytes mean, by the bytes themselves: a wrong reading tears a distribution apart that was in one piece.
+
+    Counts are never negative; so few as 2 % of the bytes above 127 are hot pixels of counts.
+    """
+    if not sample.size or float(np.mean(sample > 127)) < _MIN_UPPER_HALF:
+        return Bytes.UNSIGNED
+    return Bytes.SIGNED if float(sample.view(np.int8).std()) < float(sample.std()) else Bytes.UNSIGNED
 
 
 @dataclass(frozen=True)
 class MrcStack:
     """An MRC file; its sections are read when they are asked for.
 
-    Not mapped: where a mapped file becomes shorter, or a network drive fails, the process would be ended without a word.
-
-    `shape` is (sections, rows, columns); `packed` says that two pixels of 4 bits share a byte, the left one in the low
-    half; `kind` is the type of the pixels (or pairs), `offset` where they begin.
+    Not mapped: where a mapped file becomes shorter, or a network drive fails, the process would exit silently; and pages
+    of a map count as memory of the process. `shape` is (sections, rows, columns), `dtype` the type of the sections.
     """
 
     path: str
+    header: MrcHeader
     shape: tuple[int, int, int]
-    packed: bool
-    kind: np.dtype
-    offset: int
+    dtype: np.dtype[Any]
 
-    def section(self, index: int) -> NDArray:
-        """Section `index` as (rows, columns)."""
-        stored = (self.shape[2] + 1) // 2 if self.packed else self.shape[2]
-        count = self.shape[1] * stored
+    @property
+    def ndim(self) -> int:
+        """3, as of an array of sections."""
+        return 3
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Along x; 0 where the file does not tell."""
+        return self.header.pixel_size_A
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Section `index`, or with anything but a whole number what NumPy makes of it, of all sections."""
+        if isinstance(index, (int, np.integer)):
+            return self.section(int(index))
+        whole: NDArray[Any] = np.asarray(self)[index]
+        return whole
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All sections."""
+        whole = np.stack([self.section(index) for index in range(len(self))])
+        return whole if dtype is None else whole.astype(dtype)
+
+    def section(self, index: int) -> NDArray[Any]:
+        """Section `index`, from 0, as (rows, columns).
+
+        Raises
+        ------
+        EngineError
+            Where the file cannot be read any more.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} sections, none with index {index}")
+        stored = _stored_type(self.header)
+        count = self.header.section_bytes // stored.itemsize
         try:
-            raw = np.fromfile(self.path, self.kind, count, offset=self.offset + index * count * self.kind.itemsize)
+            start = self.header.offset + index % len(self) * self.header.section_bytes
+            raw = np.fromfile(self.path, stored, count, offset=start)
         except OSError as error:
             raise EngineError(f"{sentence_of(error, self.path)}; check the path") from error
         if raw.size < count:
             raise EngineError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
-        raw = raw.reshape(self.shape[1], stored)
-        return _unpacked(raw, self.shape[2]) if self.packed else raw
+        raw = raw.reshape(self.shape[1], -1)
+        if self.header.packed:
+            return _unpacked(raw, self.shape[2])
+        if self.header.bytes is Bytes.SHIFTED and self.header.mode == 0:
+            return np.bitwise_xor(raw, np.uint8(128))
+        return raw.view(self.dtype)
 
 
-def _unpacked(packed: NDArray, columns: int) -> NDArray[np.uint8]:
+Sections = NDArray[Any] | MrcStack
+"""Images by section: an array (n, rows, columns), or a file of them."""
+
+
+def _stored_type(header: MrcHeader) -> np.dtype[Any]:
+    if header.packed or header.mode == 0:
+        return np.dtype("u1")
+    return np.dtype(header.order + np.dtype(MODES[header.mode][1]).str[1:])
+
+
+def _unpacked(packed: NDArray[Any], columns: int) -> NDArray[np.uint8]:
     """Pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
     pixels = np.empty((packed.shape[0], packed.shape[1] * 2), np.uint8)
     np.bitwise_and(packed, 15, out=pixels[:, 0::2])
@@ -56,69 +238,52 @@ def _unpacked(packed: NDArray, columns: int) -> NDArray[np.uint8]:
     return pixels[:, :columns]
 
 
-def open_mrc(path: str) -> MrcStack:
-    """Open an MRC file.
+def read_header(path: str) -> tuple[MrcHeader, int]:
+    """Return the header of an MRC file and the size of the file in bytes.
 
     Raises
     ------
     EngineError
-        If it is missing, too short for its header, or of a mode that cannot hold an image of counts.
+        If it is missing, cannot be read or is not an MRC file.
     """
     try:
-        size = os.path.getsize(path)
         with open(path, "rb") as file:
-            header = file.read(1024)
+            size = os.fstat(file.fileno()).st_size
+            return parse_header(file.read(HEADER_BYTES), path), size
     except OSError as error:
         raise EngineError(f"{sentence_of(error, path)}; check the path") from error
-    if len(header) < 1024:
-        raise EngineError(f"{path} is too short to be an MRC file ({size} bytes); it is truncated or not an MRC file")
-    order, words = _byte_order(header, path)
-    columns, rows, sections, mode = (int(value) for value in words[:4])
-    if min(columns, rows, sections) < 1:
-        raise EngineError(f"{path} is not an MRC file: its header says {columns} x {rows} x {sections} pixels")
-    dtype, packed, columns = _pixel_type(path, words, order, mode, columns)
-    stored = (columns + 1) // 2 if packed else columns
-    offset = 1024 + max(0, int(words[23]))
-    need = offset + sections * rows * stored * dtype.itemsize
-    if size < need:
-        raise EngineError(f"{path} is truncated: it has {size} bytes of {need}; wait for the copy to finish")
-    return MrcStack(path, (sections, rows, columns), packed, dtype, offset)
 
 
-def _byte_order(header: bytes, path: str) -> tuple[str, NDArray]:
-    """Which byte order makes sense of the header: the one that gives a small mode. The stamp is often wrong."""
-    for order in ("<", ">"):
-        words = np.frombuffer(header, order + "i4", 256)
-        if 0 <= words[3] <= 101 and 0 < words[0] < 1 << 17:
-            return order, words
-    raise EngineError(f"{path} is not an MRC file: its header makes no sense")
+def open_mrc(path: str) -> MrcStack:
+    """Open an MRC file for reading, whatever its byte order, and its meaning of bytes.
 
-
-def _pixel_type(path: str, words: NDArray, order: str, mode: int, columns: int) -> tuple[np.dtype, bool, int]:
-    """Data type, whether two pixels share a byte, and the true number of columns."""
-    flags = int(words[39]) if words[38] == _IMOD_STAMP else 0
-    if mode == 101:
-        return np.dtype("u1"), True, columns
-    if mode == 0 and flags & _FOUR_BIT:
-        return np.dtype("u1"), True, columns * 2
-    if mode == 0:
-        return np.dtype("i1" if _is_signed(words, order, flags) else "u1"), False, columns
-    if mode not in _DTYPES:
-        raise EngineError(f"{path} has MRC mode {mode}, which is not an image of counts; modes 0, 1, 2, 6, 12, 101 are")
-    return np.dtype(order + _DTYPES[mode]), False, columns
-
-
-def _is_signed(words: NDArray, order: str, flags: int) -> bool:
-    """Whether bytes are signed: as IMOD's flag says; without its stamp, by the smallest value in the header.
-
-    MRC2014 has them signed, IMOD and SerialEM had them unsigned before, and MotionCor3 reads them so. Counts are never
-    negative, so that a header without a negative minimum means counts.
+    Raises
+    ------
+    EngineError
+        If it is missing, shorter than its header says, or of a mode that no real image has.
     """
-    if words[38] == _IMOD_STAMP:
-        return bool(flags & _SIGNED_BYTES)
-    return float(words.view(order + "f4")[19]) < 0
+    header, size = read_header(path)
+    if not header.pixel_type:
+        modes = ", ".join(map(str, MODES))
+        raise EngineError(f"{path} has MRC mode {header.mode}, which is not one of real images ({modes}); convert it")
+    if min(header.columns, header.rows, header.sections) < 1:
+        raise EngineError(f"{path} is not an MRC file, or not written yet: its header says "
+                          f"{header.columns} x {header.rows} x {header.sections} pixels")
+    if size < header.file_bytes:
+        raise EngineError(f"{path} is truncated: {header.sections} sections of {header.columns} x {header.rows} need "
+                          f"{header.file_bytes} bytes, the file has {size}; wait for the copy to finish, or copy it again")
+    shape = (header.sections, header.rows, header.columns)
+    if header.packed or header.mode != 0:
+        return MrcStack(path, header, shape, np.dtype("u1") if header.packed else _stored_type(header))
+    stack = MrcStack(path, header, shape, np.dtype("u1"))
+    if header.bytes is Bytes.UNKNOWN:
+        sample = [stack.section(index)[::4, ::4].ravel() for index in {0, len(stack) // 2, len(stack) - 1}]
+        signed = _meaning_of_data(np.concatenate(sample)) is Bytes.SIGNED
+    else:
+        signed = header.bytes is Bytes.SIGNED
+    return MrcStack(path, header, shape, np.dtype("i1")) if signed else stack
 
-HEADER_BYTES = 1024
+
 _FLOAT32_MODE = 2
 
 

@@ -388,7 +388,7 @@ class PlaceTest(InFolder):
                 )  # fmt: skip
             self.assertEqual(status, 0, out)
             folder = Path(self.path("out", "TS_1_Imod"))
-            stack = open_stack(source if kind == 1 else str(folder / "TS_1_st.mrc")).data
+            stack = np.asarray(open_stack(source if kind == 1 else str(folder / "TS_1_st.mrc")).data)
             angles = np.loadtxt(folder / "TS_1_st.tlt")
             transforms = np.loadtxt(folder / "TS_1_st.xf")
             com = (folder / "tilt.com").read_text().splitlines()

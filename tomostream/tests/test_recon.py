@@ -264,7 +264,7 @@ class AlignedImageTest(InFolder):
         stack = stack_of(series, (64, 60))
         with Outputs() as outputs:
             write_aligned_stack(stack, uses(series), 84.7, ReconOptions(2.0), outputs, self.path("a.mrc"))
-        data = open_stack(self.path("a.mrc")).data
+        data = np.asarray(open_stack(self.path("a.mrc")).data)
         self.assertEqual(data.shape, (len(series), 30, 32))
         self.assertAlmostEqual(float(data.mean()), LEVEL, delta=3)
 
@@ -412,7 +412,7 @@ class StackFileTest(InFolder):
         path = self.write("t.mrc", np.zeros((2, 30, 40), np.float32))
         with open(path, "r+b") as file:
             file.truncate(5000)
-        with self.assertRaisesRegex(EngineError, r"t\.mrc is cut short: 2 sections"):
+        with self.assertRaisesRegex(EngineError, r"t\.mrc is truncated: 2 sections"):
             open_stack(path)
         with open(self.path("x.mrc"), "wb") as file:
             file.write(b"hello")

@@ -27,6 +27,7 @@ from tomostream.engine.align.model import MAXIMUM_THREADS, Alignment, AlignOptio
 from tomostream.engine.align.preprocess import WorkStack, work_stack
 from tomostream.engine.align.series import FINE_A, FINE_TOP
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Cells, cells_of, raw_radius, whiten
+from tomostream.files.mrc import Sections
 
 LEAST_PATCH = 96  # px of the working images: smaller ones hold too little of the specimen
 MOST_PATCHES = 8  # a side: the field is smooth
@@ -133,7 +134,7 @@ class Terms:
 
 
 def local_motion(
-    stack: NDArray[np.generic],
+    stack: Sections,
     alignment: Alignment,
     options: AlignOptions,
     patches: tuple[int, int],

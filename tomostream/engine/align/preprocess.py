@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine.align.geometry import Floats, parallel
+from tomostream.files.mrc import Sections
 
 CLIP_SIGMA = 4.5
 OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly an electron through, as a grid bar does
@@ -135,7 +136,7 @@ def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
     return out / (deviation if deviation > 0 else np.float32(1.0))
 
 
-def work_stack(stack: NDArray[np.generic], pixel_A: float, target_A: float, threads: int) -> WorkStack:
+def work_stack(stack: Sections, pixel_A: float, target_A: float, threads: int) -> WorkStack:
     """Working images of a stack (n, rows, columns) at about `target_A` per pixel."""
     shape, scale = reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A)
 
@@ -148,7 +149,7 @@ def work_stack(stack: NDArray[np.generic], pixel_A: float, target_A: float, thre
     return WorkStack(np.stack(images), pixel_A * scale, scale)
 
 
-def screen(stack: NDArray[np.generic], tilts_deg: Floats, dark_tol: float) -> list[str]:
+def screen(stack: Sections, tilts_deg: Floats, dark_tol: float) -> list[str]:
     """Why each section cannot be used, "" where it can: blank, dark or a duplicate of another section.
 
     Of an identical pair the section of the larger tilt angle is set aside; `robust` may swap them.

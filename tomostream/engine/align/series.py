@@ -33,6 +33,7 @@ from tomostream.engine.align.preprocess import duplicates, screen, work_stack
 from tomostream.engine.align.projection import SIGNIFICANT, Match
 from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
 from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
+from tomostream.files.mrc import Sections
 
 FINE_A = 10.0
 COARSE_A = 20.0
@@ -94,7 +95,7 @@ class Progress:
 
 
 def align_series(
-    stack: NDArray[np.generic],
+    stack: Sections,
     angles_deg: NDArray[np.floating],
     options: AlignOptions,
     progress: Callable[[str], None] | None = None,
@@ -146,7 +147,7 @@ def _first_reason(reasons: dict[int, str]) -> str:
     return next((f"section {section}: {reason}" for section, reason in sorted(reasons.items())), "")
 
 
-def _checked(stack: NDArray[np.generic], angles_deg: NDArray[np.floating], options: AlignOptions) -> Floats:
+def _checked(stack: Sections, angles_deg: NDArray[np.floating], options: AlignOptions) -> Floats:
     """The angles, after looking whether stack, angles and options make sense together."""
     angles = np.asarray(angles_deg, dtype=float)
     if stack.ndim != 3:
@@ -171,14 +172,14 @@ def _checked(stack: NDArray[np.generic], angles_deg: NDArray[np.floating], optio
     return angles
 
 
-def _coarse_A(stack: NDArray[np.generic], options: AlignOptions) -> float:
+def _coarse_A(stack: Sections, options: AlignOptions) -> float:
     """Pixel size of the coarse working images."""
     longest = max(stack.shape[1:]) * options.pixel_size_A
     return COARSE_A if longest > 4000.0 else max(FINE_A, options.pixel_size_A)
 
 
 def _prepare(
-    stack: NDArray[np.generic], angles: Floats, options: AlignOptions, threads: int,
+    stack: Sections, angles: Floats, options: AlignOptions, threads: int,
     orders: Sequence[int] | None, say: Say,
 ) -> Progress:
     """Screen the images and make the coarse working images."""
