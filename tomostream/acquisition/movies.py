@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
+from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
 COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
 
@@ -152,7 +153,6 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 25
 _OFFSETS, _COUNTS, _SAMPLES, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 277, 324, 325
 _RESOLUTION, _UNIT, _FORMAT, _EER_METADATA = 282, 296, 339, 65001
 _EER_PIXEL = re.compile(rb'"sensorPixelSize\.(?:width|height)"[^>]{0,200}>\s{0,20}([-+.0-9eE]{1,32})')
-_EER_COMPRESSIONS = (65000, 65001, 65002)
 _UNCOMPRESSED = 1
 _MOST_DIRECTORIES = 200_000
 _MOST_ENTRIES = 4096
@@ -231,6 +231,9 @@ class _Frame:
     height: int
     dtype: str
     eer: bool
+    begin: int
+    bytes: int
+    """Where its data begin, and how many they are; 0 where they are compressed."""
 
 
 def _check_tiff(file: _File) -> MovieCheck:
@@ -256,13 +259,27 @@ def _check_tiff(file: _File) -> MovieCheck:
     kept = [frame for frame in frames if frame.eer] or frames
     first = kept[0]
     count = sum((frame.width, frame.height) == (first.width, first.height) for frame in kept)
+    if len(seen) == 1 and first.bytes:
+        count = _imagej_count(tiff, fields, first)
     return MovieCheck(COMPLETE, "", first.width, first.height, count, "eer" if first.eer else first.dtype, pixel_size)
+
+
+def _imagej_count(tiff: _Tiff, fields: dict[int, _Entry], frame: _Frame) -> int:
+    """How many frames lie behind the only directory; all of them must be in the file."""
+    text = fields.get(_DESCRIPTION)
+    if text is None or text.count > _LONGEST_TEXT:
+        return 1
+    count = imagej_frames(tiff.raw(text, text.count, "the description").decode("ascii", "replace"))
+    end = frame.begin + count * frame.bytes
+    if end > tiff.file.size:
+        raise _NotYet(f"Its {count} frames end at byte {end}, the file at byte {tiff.file.size}.")
+    return count
 
 
 def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Frame | None:
     """Check that all the data of one image are in the file; None if it is no full-size image."""
     width, height = (tiff.integer(fields, tag, 0, what) for tag in (_WIDTH, _HEIGHT))
-    if tiff.integer(fields, _SUBFILE, 0, what) & 1 or _WIDTH not in fields:
+    if is_reduced(tiff.integer(fields, _SUBFILE, 0, what)) or _WIDTH not in fields:
         return None
     if width <= 0 or height <= 0 or max(width, height) > MAX_SIDE:
         raise _Never(f"In {what} the image is {width} x {height} pixels.")
@@ -278,7 +295,8 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
     if compression == _UNCOMPRESSED and total < (width * bits * samples + 7) // 8 * height:
         raise _NotYet(f"In {what} there are {total} bytes of data: fewer than {width} x {height} pixels need.")
     kind = {2: "int", 3: "float"}.get(tiff.integer(fields, _FORMAT, 1, what), "uint")
-    return _Frame(width, height, f"{kind}{bits}", compression in _EER_COMPRESSIONS)
+    return _Frame(width, height, f"{kind}{bits}", compression in EER_COMPRESSIONS,
+                  min(tiff.values(offsets, what)), total if compression == _UNCOMPRESSED else 0)
 
 
 def _check_data(tiff: _Tiff, offsets: Sequence[int], counts: Sequence[int], compression: int, what: str) -> int:

@@ -104,7 +104,7 @@ def parse_header(header: bytes, name: str = "the file") -> MrcHeader:
         Where they are no header of an MRC file.
     """
     if len(header) < HEADER_BYTES:
-        raise EngineError(f"{name} is not an MRC file: it has {len(header)} bytes, fewer than the header's {HEADER_BYTES}")
+        raise EngineError(f"{name} is truncated or not an MRC file: it has {len(header)} bytes, the header alone {HEADER_BYTES}")
     order = _byte_order(header)
     if not order:
         raise EngineError(f"{name} is not an MRC file: its header holds no size and mode")

@@ -33,7 +33,7 @@ _SIGNIFICANT = 7.0
 """A peak must stand out by this many standard deviations of its map: the largest of 600 000 noise values has 5.2."""
 _TOLERANCE = 0.004
 """Iterations end when no frame moves by more than this, in pixels of the working size."""
-_MOST_ITERATIONS = 12
+_MAX_ITERATIONS = 12
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,9 @@ def _spread(
     group_of = np.minimum(index // number, len(displacement) - 1)
     if good.sum() < 2:
         return displacement[group_of], peaks[group_of]
-    single = np.stack([_extended(index, middles[good], displacement[good, axis]) for axis in (0, 1)], axis=1)
+    # not beyond the outer groups that were measured: a slope of noise would carry the frames after them far away
+    near = np.clip(index, middles[good][0] - number / 2, middles[good][-1] + number / 2)
+    single = np.stack([_extended(near, middles[good], displacement[good, axis]) for axis in (0, 1)], axis=1)
     return single, peaks[group_of]
 
 
@@ -394,17 +396,23 @@ class _Stage:
         """Move every frame by what `find` says, with the weight of the last iteration, until less than `enough`."""
         position, weight = start - start.mean(axis=0), self._first_weight()
         count, run = len(self._values), self._spectra.executor.map
-        for iteration in range(_MOST_ITERATIONS):
+        for iteration in range(_MAX_ITERATIONS):
             moved = list(run(self._moved_back, range(count), position))
             total = _added(moved)
             found = list(run(self._compare, moved, repeat(total), repeat(weight), repeat(find)))
             step = np.array([one.step for one in found])
             step -= np.median(step, axis=0)
-            position = position + step
+            position = self._nearest(position + step)
             weight = self._coherence_weight(np.mean([one.cross for one in found], axis=0) / (count - 1))
             if iteration > 1 and np.abs(step).max() < enough:
                 break
         return _Solution(position, np.array([one.height for one in found]), float(sum(one.height for one in found)))
+
+    def _nearest(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same places within half a frame of the median: a transform repeats itself, and steps add up without end."""
+        period = np.array(self._spectra.size[::-1], float)
+        middle = np.median(position, axis=0)
+        return middle + (position - middle + period / 2) % period - period / 2
 
     def _compare(
         self, own: NDArray[np.complex64], total: NDArray[np.complex64], weight: NDArray[np.float32], find: _Finder

@@ -54,7 +54,7 @@ def add_events(
     size : int
         Bytes of the frame.
     skip_bits, horizontal_bits, vertical_bits : int
-        Widths of the fields.
+        Widths of the fields: 1 to 16, and 0 to 4 each but no fewer than `upsampling_bits`. They are not checked here.
     always_position : bool
         Whether position bits follow a skip of all ones too.
     upsampling_bits : int
@@ -71,7 +71,7 @@ def add_events(
     """
     skip_mask = (1 << skip_bits) - 1
     horizontal_mask, vertical_mask = (1 << horizontal_bits) - 1, (1 << vertical_bits) - 1
-    flip_x, flip_y = 1 << (horizontal_bits - 1), 1 << (vertical_bits - 1)
+    flip_x, flip_y = (1 << horizontal_bits) >> 1, (1 << vertical_bits) >> 1
     pixels = (counts.shape[0] >> upsampling_bits) * width
     bits, bit, pixel = size * 8, 0, 0
     while bit + skip_bits <= bits:
@@ -86,6 +86,8 @@ def add_events(
                 bit += horizontal_bits + vertical_bits
             continue
         bit += horizontal_bits + vertical_bits
+        if bit > bits:
+            break
         position = int(word) >> skip_bits
         x = ((position & horizontal_mask) ^ flip_x) >> (horizontal_bits - upsampling_bits)
         y = (((position >> horizontal_bits) & vertical_mask) ^ flip_y) >> (vertical_bits - upsampling_bits)

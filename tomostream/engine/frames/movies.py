@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 from tomostream.files.errors import EngineError, sentence_of
 from tomostream.files.mrc import MrcStack, open_mrc
+from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
-_EER_COMPRESSIONS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
+_EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
+_MAX_SKIP_BITS, _MAX_POSITION_BITS = 16, 4
+"""A code must lie within the 25 bits that are read at a time."""
+_MAX_SIDE = 1 << 17
 _SKIP_BITS_TAG, _HORIZONTAL_BITS_TAG, _VERTICAL_BITS_TAG = 65007, 65008, 65009
 _DAMAGED = "it is truncated or damaged; wait for the copy to finish, or copy it again"
 
@@ -108,15 +112,32 @@ class TiffMovie:
         except BaseException:
             self._file.close()
             raise
-        self.count = len(self._pages)
         self.shape: tuple[int, int] = tuple(self._pages[0].shape[-2:])
+        self._behind = self._behind_the_only_page()
+        self.count = self._behind or len(self._pages)
+
+    def _behind_the_only_page(self) -> int:
+        """How many frames lie one behind another where there is one page for all of them; 0 where every one has its own."""
+        page, count = self._pages[0], 0
+        if len(self._file.pages) == 1 and page.compression == 1:
+            count = imagej_frames(str(page.description))
+        if count < 2:
+            return 0
+        starts, sizes = list(page.dataoffsets), list(page.databytecounts)
+        whole = all(start + size == after for start, size, after in zip(starts, sizes, starts[1:], strict=False))
+        if not whole or sum(sizes) != page.dtype.itemsize * page.shape[0] * page.shape[1]:
+            raise EngineError(f"{self.path}: {count} frames in one directory, in pieces; write one directory a frame")
+        if starts[0] + count * sum(sizes) > os.path.getsize(self.path):
+            raise EngineError(f"{self.path}: its {count} frames reach beyond the end of the file; {_DAMAGED}")
+        return count
 
     def _checked_pages(self) -> list[Any]:
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
+        pages = [page for page in pages if not is_reduced(int(page.subfiletype or 0))]
         if not pages or len(pages[0].shape) != 2:
             raise EngineError(f"{self.path} holds no image of one channel; give a movie of grey frames")
         first = pages[0]
-        if first.compression in _EER_COMPRESSIONS:
+        if first.compression in EER_COMPRESSIONS:
             raise EngineError(f"{self.path} is an EER file; give it as -InEer")
         if first.dtype is None or first.dtype.kind not in "biuf":
             raise EngineError(f"{self.path} holds pixels of type {first.dtype}; give counts (integers or real numbers)")
@@ -135,9 +156,22 @@ class TiffMovie:
         return total([self._frame(first + index) for index in range(number)])
 
     def _frame(self, index: int) -> NDArray:
+        if self._behind:
+            return self._frame_behind(index)
         page = self._pages[index]
         frame = guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
         return frame.view(np.uint8) if frame.dtype == bool else frame
+
+    def _frame_behind(self, index: int) -> NDArray:
+        """Frame `index` of those that share a page."""
+        page = self._pages[0]
+        kind = np.dtype(self._file.byteorder + page.dtype.str[1:])
+        count = page.shape[0] * page.shape[1]
+        start = int(page.dataoffsets[0]) + index * count * kind.itemsize
+        raw = np.fromfile(self.path, kind, count, offset=start)
+        if raw.size < count:
+            raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {_DAMAGED}")
+        return raw.reshape(page.shape)[::-1].astype(kind.newbyteorder("="))
 
     def close(self) -> None:
         """Close the file."""
@@ -166,18 +200,23 @@ class EerMovie:
     def _checked_pages(self) -> list[Any]:
         """The pages of events; a file may hold an ordinary image besides."""
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
-        events = [page for page in pages if int(page.compression) in _EER_COMPRESSIONS]
+        events = [page for page in pages if int(page.compression) in EER_COMPRESSIONS]
         if not events:
             raise EngineError(f"{self.path} holds no electron events; if it is an ordinary TIFF, give it as -InTiff")
-        size = os.path.getsize(self.path)
+        size, first = os.path.getsize(self.path), events[0]
+        if len(first.shape) != 2 or not 0 < min(first.shape) <= max(first.shape) <= _MAX_SIDE >> self._upsampling_bits:
+            raise EngineError(f"{self.path} holds frames of {first.shape} pixels, which no camera has; {_DAMAGED}")
         for index, page in enumerate(events):
+            if page.shape != first.shape:
+                raise EngineError(f"{self.path}: frame {index + 1} is {page.shape}, the first {first.shape}; {_DAMAGED}")
             check_inside(self.path, page, index, size)
+            self._bits(page, index)
         check_chain_end(self.path, self._file)
         return events
 
     def read(self, first: int, number: int) -> NDArray:
         """See `Movie.read`. Counts are uint8, or uint16 where more than 255 frames are summed."""
-        counts = np.zeros(self.shape, np.uint8 if number < 256 else np.uint16)
+        counts = np.zeros(self.shape, np.uint8 if number < 256 else np.uint16 if number < 1 << 16 else np.uint32)
         for index in range(first, first + number):
             self._add(index, counts)
         return counts
@@ -185,7 +224,7 @@ class EerMovie:
     def _add(self, index: int, counts: NDArray) -> None:
         page = self._pages[index]
         compression = int(page.compression)
-        bits = self._bits(page, compression)
+        bits = self._bits(page, index)
         stream, size = self._stream(page, index)
         passed = self._add_events(
             stream, size, *bits, compression == 65000, self._upsampling_bits, self._columns, counts)  # fmt: skip
@@ -193,19 +232,31 @@ class EerMovie:
         if passed < rows * self._columns:
             raise EngineError(f"{self.path}: frame {index + 1} ends early ({passed} pixels); {_DAMAGED}")
 
-    @staticmethod
-    def _bits(page: Any, compression: int) -> tuple[int, int, int]:
-        skip, horizontal, vertical = _EER_COMPRESSIONS[compression]
+    def _bits(self, page: Any, index: int) -> tuple[int, int, int]:
+        """Widths of the fields of a code, which compiled code relies on: skip, horizontal and vertical position."""
+        compression = int(page.compression)
+        skip, horizontal, vertical = _EER_BITS[compression]
         if compression == 65002:
-            skip = int(page.tags.valueof(_SKIP_BITS_TAG, skip))
-            horizontal = int(page.tags.valueof(_HORIZONTAL_BITS_TAG, horizontal))
-            vertical = int(page.tags.valueof(_VERTICAL_BITS_TAG, vertical))
+            tags = (_SKIP_BITS_TAG, skip), (_HORIZONTAL_BITS_TAG, horizontal), (_VERTICAL_BITS_TAG, vertical)
+            values = [page.tags.valueof(tag, default) for tag, default in tags]
+            limits = (range(1, _MAX_SKIP_BITS + 1), *[range(_MAX_POSITION_BITS + 1)] * 2)
+            if not all(isinstance(value, int) and value in limit for value, limit in zip(values, limits, strict=True)):
+                raise EngineError(f"{self.path}: frame {index + 1} has codes of {values[0]} + {values[1]} + {values[2]} bits, "
+                                  f"which are not read; {_DAMAGED}")
+            skip, horizontal, vertical = values
+        if min(horizontal, vertical) < self._upsampling_bits:
+            most = min(horizontal, vertical) + 1
+            raise EngineError(f"{self.path} holds {1 << horizontal} x {1 << vertical} places in a pixel, too few for "
+                              f"{1 << self._upsampling_bits} times as many pixels in each direction; "
+                              f"give -EerSampling {most}{' or less' if most > 1 else ''}")
         return skip, horizontal, vertical
 
     def _stream(self, page: Any, index: int) -> tuple[NDArray[np.uint8], int]:
         """The bytes of a frame, followed by a few zeros, and how many they are."""
         counts, offsets = page.databytecounts, page.dataoffsets
         size = int(sum(counts))
+        if size > os.path.getsize(self.path):
+            raise EngineError(f"{self.path}: frame {index + 1} has more data than the file; {_DAMAGED}")
         stream = np.zeros(size + 8, np.uint8)
         start = 0
         for offset, count in zip(offsets, counts, strict=True):
@@ -254,7 +305,10 @@ def open_tiff(path: str) -> Any:
 
 def check_inside(path: str, page: Any, index: int, size: int) -> None:
     """Raise if the data of a page reach beyond the end of the file: decoders would fill up with zeros."""
-    ends = [int(o) + int(c) for o, c in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if len(page.dataoffsets) != len(page.databytecounts):
+        raise EngineError(f"{path}: frame {index + 1} has {len(page.dataoffsets)} pieces of {len(page.databytecounts)} sizes; "
+                          f"{_DAMAGED}")
+    ends = [int(o) + int(c) for o, c in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if not ends or max(ends) > size:
         raise EngineError(f"{path}: frame {index + 1} reaches beyond the end of the file; {_DAMAGED}")
 
