@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -35,6 +34,7 @@ from tomo.objects import (
 )
 
 from tomostream.acquisition.movies import check_movie
+from tomostream.files.clock import steady
 from tomostream.files.writing import sync_tree
 from tomostream.journal import ledger
 from tomostream.journal.runs import DEAD, FINISHED, STOPPED
@@ -321,7 +321,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> Result:
         source: Source = task.arguments[1]
-        began = time.time()
+        began = steady()
         name = source.series_id if task.version == 1 else f"{source.series_id}-v{task.version}"
         folder = self.work_folder(name)
         self._check_input(source, folder)
@@ -333,7 +333,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         target = self._getExtraPath(name)
         self._take_over(folder, target)
         return Result(target, result.rows, result.reasons, result.ctf, result.ctf_order, result.quality, tuple(commands),
-                      time.time() - began)
+                      steady() - began)
 
     def _check_input(self, source: Source, folder: str) -> None:
         check = check_movie(source.stack)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import glob
 import math
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
+from tomostream.files.clock import steady
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
 from tomostream.journal.runs import DEAD, FINISHED, RUNNING, STOPPED
@@ -163,7 +163,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 continue
             self._disk.remove_aligned(record)      # the run before may have been killed before it could
             self._feed(events.Restored(
-                series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, time.time(),
+                series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, steady(),
                 mdocs=record.mdocs, micrograph_versions=tuple(tilt.micrograph_version for tilt in record.tilts)))
 
     def _stem(self, series_id: str, version: int) -> str:
@@ -178,7 +178,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._decisions += self._session.handle(event)
 
     def watch(self) -> bool:
-        now = time.time()
+        now = steady()
         self._watch_producers(now)
         self._watch_micrographs(now)
         self._watch_mdocs(now)
@@ -232,7 +232,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self.trouble("mdocs", f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
 
     def next_deadline(self):
-        deadlines = [time.time() + self._files.seconds_to_next_look()]
+        deadlines = [steady() + self._files.seconds_to_next_look()]
         session = self._session.next_deadline()
         if session is not None:
             deadlines.append(session)
@@ -250,7 +250,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             else:
                 self.tell("", ledger.SESSION, decision.reason)
             del self._decisions[0]
-        if time.time() - self._told_at >= STATES_SECONDS or decided or self._ended:
+        if steady() - self._told_at >= STATES_SECONDS or decided or self._ended:
             self._tell_states()
 
     def undecided(self) -> bool:
@@ -294,7 +294,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _tell_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
-        self._told_at = time.time()
+        self._told_at = steady()
         for state in self._session.changed_states():
             if not state.series_id:
                 continue

@@ -7,7 +7,6 @@ import contextlib
 import glob
 import os
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from pyworkflow.protocol import params
 from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.acquisition.optics import Optics, find_optics, known_from
+from tomostream.files.clock import steady
 from tomostream.files.writing import sync
 from tomostream.journal import ledger
 from tomostream.protocols import forms
@@ -135,7 +135,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
         self._registered: dict[str, tuple[int, float]] = {}
-        self._news_at = time.time()
+        self._news_at = steady()
         self._looked_again = False
         output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
         self.done.update(output.versions)
@@ -190,7 +190,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     # ------------------------------------------------------------------ watch
     def watch(self) -> bool:
-        now = time.time()
+        now = steady()
         for path, seen in self._files.changes():
             if self._wanted(path) and not os.path.basename(path).isprintable():
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
@@ -236,7 +236,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return True
 
     def next_deadline(self):
-        dues = [time.time() + self._files.seconds_to_next_look(),
+        dues = [steady() + self._files.seconds_to_next_look(),
                 self._news_at + seconds_of(self.timeout.get()) + 0.01]
         due = self._arrivals.next_due()
         if due is not None:
@@ -245,7 +245,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        now = time.time()
+        now = steady()
         ending = self._watch_ended or getattr(self, "_ending", False)
         if now < self._reach_at and not ending:
             return
@@ -285,7 +285,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
         if self._optics is not None:
             return True
-        now = time.time()
+        now = steady()
         if now < self._optics_look:
             return False
         self._optics_look = now + FACTS_SECONDS

@@ -37,6 +37,7 @@ from pyworkflow.protocol import (
 from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream.files import locks
+from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
 from tomostream.journal import ledger, runs, versions
 from tomostream.journal.space import disk_of, human
@@ -223,7 +224,7 @@ class StreamingProtocol(ProtStreamingBase):
         if orphans:
             self.tell("", ledger.SESSION, f"stopped {orphans} programs left over from the previous run")
         self._mend_ledger()
-        self._insertFunctionStep(self.turn, repr(time.time()), prerequisites=[], needsGPU=False)
+        self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
         """Open the outputs and the list of steps, however long they are locked or out of reach (within reason)."""
@@ -277,7 +278,7 @@ class StreamingProtocol(ProtStreamingBase):
         deadline = self.next_deadline()
         if deadline is None:
             return default
-        return min(default, max(0.01, deadline - time.time()))
+        return min(default, max(0.01, deadline - steady()))
 
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
@@ -344,7 +345,7 @@ class StreamingProtocol(ProtStreamingBase):
         pause = 0.0
         if disk_full and not self._obstacle(task):
             pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MOST_DISK_SECONDS)
-        self._held[task.key] = (task, time.time() + pause)
+        self._held[task.key] = (task, steady() + pause)
         self.trouble("disk", f"{obstacle or self._full()}; what needs it waits and is tried again")
         return True
 
@@ -365,7 +366,7 @@ class StreamingProtocol(ProtStreamingBase):
         """Try again what was held up; whoever stops the session does not want to wait."""
         if not self._held:
             return
-        now, stopped = time.time(), self.stop_asked()
+        now, stopped = steady(), self.stop_asked()
         for key in list(self._held)[:HELD_A_TURN]:
             task, due = self._held.pop(key)
             obstacle = self._obstacle(task)

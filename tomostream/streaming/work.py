@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MOST_DISK_SECONDS = 5.0, 600.0
@@ -42,6 +41,5 @@ class Attempt:
     tries: int = 1
     result: object = None
     error: Exception | None = None
-    started: float = field(default_factory=time.time)
     disk_full: bool = False
     obstacle: str = ""

@@ -77,6 +77,11 @@ class TestTheSources(unittest.TestCase):
         self.assertEqual([(path, node.lineno) for path in sources() for node in ast.walk(tree(path))
                           if isinstance(node, ast.Attribute) and node.attr == "sleep" and path != "simulator/clock.py"], [])
 
+    def test_take_no_deadline_from_the_clock_on_the_wall(self):
+        self.assertEqual([(path, node.lineno) for path in sources() if path.split(os.sep)[0] in ("streaming", "protocols")
+                          for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute) and node.attr == "time"
+                          and isinstance(node.value, ast.Name) and node.value.id == "time"], [])
+
     def test_have_no_bare_except(self):
         self.assertEqual([(path, node.lineno) for path in sources() for node in ast.walk(tree(path))
                           if isinstance(node, ast.ExceptHandler) and node.type is None], [])

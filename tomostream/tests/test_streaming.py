@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -20,6 +21,7 @@ import psutil
 from pwem.objects import Acquisition, Movie, SetOfMovies
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
+from tomostream.files import clock
 from tomostream.journal import runs
 from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
@@ -613,6 +615,12 @@ class TestTheStateOfAProducer(InAFolder):
         os.utime(self.path("logs", "run.db"), (1, 1))
         self.assertEqual(self.state(), runs.DEAD)
 
+    def test_of_a_run_that_never_came_up_is_dead_although_the_clock_was_set_back(self):
+        self.run_db(status="launched")
+        ahead = time.time() + 3600
+        os.utime(self.path("logs", "run.db"), (ahead, ahead))
+        self.assertEqual(self.state(), runs.DEAD)
+
     def test_of_a_run_that_is_coming_up_is_running(self):
         os.makedirs(self.path("Runs", "000007_X", "logs"))
         self.run_db(status="launched")
@@ -725,6 +733,18 @@ class TestGpuLocks(InAFolder):
             child.kill()
             child.wait()
         self.assertTrue(self.is_free(0))
+
+
+class TestTheClockOfDeadlines(unittest.TestCase):
+    def test_goes_on_when_the_clock_of_the_machine_is_set_back(self):
+        deadline = clock.steady() + 1.0
+        with mock.patch.object(clock.time, "time", return_value=time.time() - 3600):
+            self.assertTrue(0.0 <= deadline - clock.steady() <= 1.0)
+            run = mock.Mock(**{"next_deadline.return_value": deadline})
+            self.assertLessEqual(StreamingProtocol.seconds_to_next_turn(run, 60.0), 1.0)
+
+    def test_says_the_time_of_the_day_to_begin_with(self):
+        self.assertAlmostEqual(clock.steady(), time.time(), delta=60.0)
 
 
 class TestOrphans(InAFolder):
