@@ -10,7 +10,7 @@ from pyworkflow.protocol import params
 from tomostream.protocols import alarms
 from tomostream.report import background
 from tomostream.report.alarms import KINDS
-from tomostream.report.told import read_alarms
+from tomostream.report.announce import read_alarms
 
 
 def define_params(form) -> None:

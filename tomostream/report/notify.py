@@ -2,7 +2,8 @@
 """Alarms by e-mail (SMTP) and by webhook (JSON over HTTP), from a thread of their own.
 
 A mail server that is dead, slow or refuses never disturbs anything: sending has a time-out, nobody waits for it, what does
-not fit into the queue is dropped, and what went wrong is said in `trouble`.
+not fit into the queue is dropped, and what went wrong is said in `trouble`. Mail travels over TLS with a verified certificate
+wherever the server offers TLS, and a password never over an open line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import queue
 import smtplib
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -24,8 +26,12 @@ from http.client import HTTPException
 
 from tomostream.report.alarms import KINDS, Event
 
-#: Seconds that a server may take, messages that may wait, and how often one is tried.
-TIME_OUT, MOST_WAITING, TRIES = 10.0, 100, 2
+#: Seconds that a server may take, messages that may wait, and how often sending one is attempted.
+TIME_OUT, MAX_WAITING, MAX_ATTEMPTS = 10.0, 100, 2
+#: The port that speaks TLS from the first byte.
+TLS_PORT = 465
+#: Names of this machine: its own mail server has a certificate of its own making, and nobody is in between.
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 #: Scipion's variables, see `Destinations.from_environment`.
 EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
                                   "TOMOSTREAM_WEBHOOK")
@@ -34,9 +40,9 @@ USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
     EMAIL: "Who gets the alarms of a running session by e-mail: addresses separated by commas. Empty: nobody.",
     SENDER: "Sender of these e-mails (tomostream@localhost).",
-    SERVER: "Mail server that takes them, HOST or HOST:PORT (localhost:25; 465 speaks TLS).",
+    SERVER: "Mail server that takes them, HOST or HOST:PORT (localhost:25; 465 speaks TLS from the start).",
     USER: "User name at the mail server, if it wants one.",
-    PASSWORD: "Password at the mail server, if it wants one.",
+    PASSWORD: "Password at the mail server, if it wants one. It is sent over verified TLS only.",
     WEBHOOK: "Address (http or https) that gets every alarm as JSON, e.g. of a chat service. Empty: none."}
 
 
@@ -67,12 +73,12 @@ class Destinations:
 
         Raises
         ------
-        ValueError : a webhook that is no http address, a port that is no number, an address without @.
+        ValueError : a webhook that is not an http address, a port that is not a number, an address without @.
         """
         email = tuple(environment.get(EMAIL, "").replace(",", " ").split())
         for address in email:
             if "@" not in address:
-                raise ValueError(f"{EMAIL}: '{address}' is no e-mail address")
+                raise ValueError(f"{EMAIL}: '{address}' is not an e-mail address")
         server = environment.get(SERVER, "") or cls.server
         if ":" in server and not server.rpartition(":")[2].isdigit():
             raise ValueError(f"{SERVER}: write HOST or HOST:PORT, not '{server}'")
@@ -106,8 +112,17 @@ def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Message:
+    """What one person gets by mail (`subject`, `text`) and a chat service by webhook (`body`, JSON)."""
+
+    subject: str
+    text: str
+    body: Mapping[str, object]
+
+
 class Notifier:
-    """Sends events in the background. `trouble` holds the last thing that went wrong, "" when all went well."""
+    """Sends messages in the background. `trouble` holds the last thing that went wrong, "" when all went well."""
 
     def __init__(self, destinations: Destinations, session: str, time_out: float = TIME_OUT) -> None:
         self.destinations = destinations
@@ -115,20 +130,24 @@ class Notifier:
         self.time_out = time_out
         self.trouble = ""
         self.sent = 0
-        self._queue: queue.Queue[Event | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[Message | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
 
     def send(self, event: Event) -> None:
         """Hand over one event; returns at once."""
+        self.post(message_of(event, self.session))
+
+    def post(self, message: Message) -> None:
+        """Hand over one message; returns at once."""
         if not self.destinations:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="tomostream-alarms", daemon=True)
             self._thread.start()
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait(message)
         except queue.Full:
-            self.trouble = f"more than {MOST_WAITING} alarms wait to be sent; '{event.text}' is not sent"
+            self.trouble = f"more than {MAX_WAITING} messages wait to be sent; '{message.subject}' is not sent"
 
     def close(self, wait: float = TIME_OUT) -> None:
         """End the thread after what waits was sent, or after `wait` seconds: what is left then is lost."""
@@ -142,49 +161,108 @@ class Notifier:
 
     def _work(self) -> None:
         while True:
-            event = self._queue.get()
-            if event is None:
+            message = self._queue.get()
+            if message is None:
                 return
-            problems = []
-            if self.destinations.email:
-                problems.append(self._try(self._mail, event, f"the mail server {self.destinations.server}"))
-            if self.destinations.webhook:
-                host = urllib.parse.urlparse(self.destinations.webhook).hostname
-                problems.append(self._try(self._post, event, f"the webhook at {host}"))
-            self.trouble = "; ".join(problem for problem in problems if problem)
+            problems = [problem for _, problem in deliver(message, self.destinations, self.time_out)]
+            self.sent += problems.count("")
+            self.trouble = "; ".join(filter(None, problems))
 
-    def _try(self, send: Callable[[Event], None], event: Event, where: str) -> str:
-        problem = ""
-        for _ in range(TRIES):
-            try:
-                send(event)
-            except (OSError, smtplib.SMTPException, urllib.error.URLError, HTTPException, ValueError) as error:
-                problem = f"{where} did not take the alarm '{event.text}': {error}"
-            else:
-                self.sent += 1
-                return ""
-        return problem
 
-    # ------------------------------------------------------------------ two ways
-    def _mail(self, event: Event) -> None:
-        message = as_mail(event, self.session, self.destinations)
-        host, colon, port = self.destinations.server.rpartition(":")
-        host, number = (host, int(port)) if colon else (self.destinations.server, 25)
-        kind = smtplib.SMTP_SSL if number == 465 else smtplib.SMTP
-        with kind(host, number, timeout=self.time_out) as server:
+# ------------------------------------------------------------------------------------------------ two ways
+def deliver(message: Message, destinations: Destinations, time_out: float = TIME_OUT) -> list[tuple[str, str]]:
+    """Send a message every way that is configured, now. Returns each way with what went wrong, "" where nothing did."""
+    tried: list[tuple[str, str]] = []
+    if destinations.email:
+        tried.append(_attempt(lambda: _mail(message, destinations, time_out), f"the mail server {destinations.server}", message))
+    if destinations.webhook:
+        host = urllib.parse.urlparse(destinations.webhook).hostname
+        tried.append(_attempt(lambda: _post(message, destinations, time_out), f"the webhook at {host}", message))
+    return tried
+
+
+def test_message(destinations: Destinations, session: str = "test", time_out: float = TIME_OUT) -> list[tuple[str, str]]:
+    """Send a test every way that is configured and wait for the answers: for a check before a night.
+
+    Returns
+    -------
+    Each way ("the mail server mail.lab.org:587", "the webhook at chat.lab.org") with what went wrong, "" where it was taken.
+    """
+    text = "This is a test of the alarms of tomostream; nothing is wrong."
+    name = one_line(session)
+    body = {"session": name, "kind": "test", "state": "test", "message": text, "text": f"{name} – {text}"}
+    return deliver(Message(f"[tomostream] {session}: test", text, body), destinations, time_out)
+
+
+def _attempt(send: Callable[[], None], where: str, message: Message) -> tuple[str, str]:
+    problem = ""
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            send()
+        except OpenLineError as error:
+            return where, f"{where}: {error}"
+        except ssl.SSLCertVerificationError as error:
+            return where, f"{where} shows a certificate that cannot be trusted ({error.verify_message}), nothing was sent"
+        except (OSError, smtplib.SMTPException, urllib.error.URLError, HTTPException, ValueError) as error:
+            problem = f"{where} did not take the alarm '{one_line(message.subject)}': {one_line(str(error))}"
+        else:
+            return where, ""
+    return where, problem
+
+
+class OpenLineError(Exception):
+    """A password would travel over a line that anybody can read."""
+
+
+def _mail(message: Message, destinations: Destinations, time_out: float) -> None:
+    host, colon, port = destinations.server.rpartition(":")
+    host, number = (host, int(port)) if colon else (destinations.server, 25)
+    context = tls_context(host, bool(destinations.user))
+    with (smtplib.SMTP_SSL(host, number, timeout=time_out, context=context) if number == TLS_PORT
+          else smtplib.SMTP(host, number, timeout=time_out)) as server:
+        server.ehlo()
+        private = number == TLS_PORT
+        if not private and server.has_extn("starttls"):
+            server.starttls(context=context)
             server.ehlo()
-            if number != 465 and server.has_extn("starttls"):
-                server.starttls()
-            if self.destinations.user:
-                server.login(self.destinations.user, self.destinations.password)
-            server.send_message(message)
+            private = True
+        if destinations.user:
+            if not private:
+                raise OpenLineError("it offers no TLS, and the password is not sent over an open line; use its port for "
+                                    f"submission (HOST:587 or HOST:{TLS_PORT} in {SERVER})")
+            server.login(destinations.user, destinations.password)
+        server.send_message(as_mail(message, destinations))
 
-    def _post(self, event: Event) -> None:
-        request = urllib.request.Request(
-            self.destinations.webhook, json.dumps(as_json(event, self.session)).encode(),
-            {"Content-Type": "application/json", "User-Agent": "tomostream"})
-        with urllib.request.urlopen(request, timeout=self.time_out) as answer:
-            answer.read(1000)
+
+def tls_context(host: str, password: bool) -> ssl.SSLContext:
+    """Verifies the certificate and the name of a server; only this machine's own, without a password, may sign its own."""
+    context = ssl.create_default_context()
+    if host in LOOPBACK and not password:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _post(message: Message, destinations: Destinations, time_out: float) -> None:
+    request = urllib.request.Request(
+        destinations.webhook, json.dumps(message.body, allow_nan=False).encode(),
+        {"Content-Type": "application/json", "User-Agent": "tomostream"})
+    with urllib.request.urlopen(request, timeout=time_out, context=ssl.create_default_context()) as answer:
+        answer.read(1000)
+
+
+# ------------------------------------------------------------------------------------------------ words
+def one_line(text: str) -> str:
+    """Text without line breaks and other control characters: a series may be named anything."""
+    readable = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in readable).split())
+
+
+def message_of(event: Event, session: str) -> Message:
+    """An alarm as people get it."""
+    ended = "" if event.raised else f"\nIt had begun at {utc(event.since)}."
+    return Message(f"[tomostream] {session}: {title(event)}",
+                   f"{one_line(event.text)}\n\nSession {one_line(session)}, {utc(event.time)}.{ended}\n", as_json(event, session))
 
 
 def title(event: Event) -> str:
@@ -194,19 +272,18 @@ def title(event: Event) -> str:
 
 def as_json(event: Event, session: str) -> dict[str, object]:
     """What a webhook gets. `text` alone is what chat services show."""
-    return {"session": session, "kind": event.kind, "state": "raised" if event.raised else "over",
-            "time": utc(event.time), "since": utc(event.since), "message": event.text,
-            "text": f"{session} – {title(event)}: {event.text}"}
+    name, text = one_line(session), one_line(event.text)
+    return {"session": name, "kind": event.kind, "state": "raised" if event.raised else "over",
+            "time": utc(event.time), "since": utc(event.since), "message": text, "text": f"{name} – {title(event)}: {text}"}
 
 
-def as_mail(event: Event, session: str, destinations: Destinations) -> EmailMessage:
-    """The e-mail. Line ends are taken out of the subject: a series may be named anything."""
-    message = EmailMessage()
-    message["Subject"] = " ".join(f"[tomostream] {session}: {title(event)}".split())
-    message["From"], message["To"] = destinations.sender, ", ".join(destinations.email)
-    ended = "" if event.raised else f"\nIt had begun at {utc(event.since)}."
-    message.set_content(f"{event.text}\n\nSession {session}, {utc(event.time)}.{ended}\n")
-    return message
+def as_mail(message: Message, destinations: Destinations) -> EmailMessage:
+    """The e-mail; no name can write a header of it."""
+    mail = EmailMessage()
+    mail["Subject"] = one_line(message.subject)
+    mail["From"], mail["To"] = one_line(destinations.sender), ", ".join(destinations.email)
+    mail.set_content(message.text.encode("utf-8", "replace").decode("utf-8"))
+    return mail
 
 
 def utc(time: float) -> str:

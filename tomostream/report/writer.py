@@ -30,6 +30,7 @@ from tomostream.journal.space import disk_of
 from tomostream.journal.status import SeriesStatus
 from tomostream.report import tables
 from tomostream.report.alarms import KINDS, Alarms
+from tomostream.report.announce import Announcer
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import BAR, Follower
@@ -38,7 +39,6 @@ from tomostream.report.notify import Notifier
 from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews
 from tomostream.report.tables import CHUNK, Entry
-from tomostream.report.told import Teller
 
 FOLDER = "report"
 STATIC = ("index.html", "app.js", "style.css")
@@ -92,7 +92,7 @@ class ReportWriter:
         self._painter = ThreadPoolExecutor(1, thread_name_prefix="tomostream-pictures")
         self._folders = SeriesFolders(self.out)
         self.previews = Previews(self.project, self._folders, self._painter, self._say)
-        self._teller = Teller(self.out, self._say, notifier)
+        self._announcer = Announcer(self.out, self._say, notifier)
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
         self._latest = ""
         self._prepare()
@@ -121,9 +121,9 @@ class ReportWriter:
                 news = True
                 self._show(preview)
         finally:            # a disk that is full is told though nothing can be written to it
-            if self._teller.begun or not self.busy:
+            if self._announcer.begun or not self.busy:
                 self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
-                self._teller.tell(self.alarms, now)
+                self._announcer.announce(self.alarms, now)
         self._write(now, news)
         return news
 

@@ -6,21 +6,26 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import socketserver
+import ssl
+import subprocess
 import tempfile
 import threading
 import time
 import unittest
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tomostream.report import notify
 from tomostream.report.alarms import Alarms, Event, SessionFacts
 from tomostream.report.facts import SeriesFacts, TiltFacts
 from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
-from tomostream.report.notify import Destinations, Notifier, as_mail, utc
+from tomostream.report.notify import Destinations, Notifier, as_mail, message_of, utc
 
 ANGLES = [float(angle) for angle in range(-60, 61, 3)]
 
@@ -313,8 +318,22 @@ class TestSending(unittest.TestCase):
 
     def test_a_name_with_line_ends_cannot_write_headers(self):
         event = Event(1.0, "axis", True, "x\r\nBcc: all@lab.org", 1.0)
-        message = as_mail(event, "night\r\nBcc: all@lab.org", Destinations(("me@lab.org",)))
+        message = as_mail(message_of(event, "night\r\nBcc: all@lab.org"), Destinations(("me@lab.org",)))
         self.assertIsNone(message["Bcc"])
+
+    def test_a_name_that_is_no_text_is_sent_all_the_same(self):
+        server, address = self.serve(HTTPServer, Hook)
+        mails, mail_address = self.serve(socketserver.TCPServer, Mails)
+        event = Event(1.0, "axis", True, "TS_\udcff\n1: tilt axis", 1.0)
+        sent = self.send(Destinations(("me@lab.org",), server=mail_address, webhook=f"http://{address}/"), (event,))
+        self.assertEqual((sent.trouble, server.got[0][1]["message"], len(mails.got)), ("", "TS_? 1: tilt axis", 1))
+
+    def test_a_test_message_says_of_each_way_whether_it_was_taken(self):
+        server, address = self.serve(socketserver.TCPServer, Mails)
+        both = Destinations(("me@lab.org",), server=address, webhook="http://127.0.0.1:1/")
+        mail, hook = notify.test_message(both, "night", 2.0)
+        self.assertEqual((mail, len(server.got)), ((f"the mail server {address}", ""), 1))
+        self.assertRegex(hook[1], "webhook at 127.0.0.1 did not take.*refused")
 
     def test_wrong_destinations_are_refused_in_words(self):
         for name, value in (("TOMOSTREAM_ALARM_EMAIL", "me"), ("TOMOSTREAM_SMTP_SERVER", "host:mail"),
@@ -345,6 +364,89 @@ class TestSending(unittest.TestCase):
     def test_without_destinations_no_thread_is_started(self):
         notifier = self.send(Destinations())
         self.assertIsNone(notifier._thread)
+
+
+class SecureMails(Mails):
+    """A mail server that offers STARTTLS with a certificate of its own making, and then wants a password."""
+
+    def handle(self):
+        self.wfile.write(b"220 here\r\n")
+        private = False
+        while line := self.rfile.readline().decode():
+            word = line[:4].upper()
+            if word == "EHLO":
+                self.wfile.write(b"250-here\r\n" + (b"250 AUTH PLAIN\r\n" if private else b"250 STARTTLS\r\n"))
+            elif word == "STAR":
+                self.wfile.write(b"220 go on\r\n")
+                try:
+                    self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+                except OSError:
+                    return              # they did not trust us
+                self.rfile, self.wfile, private = self.request.makefile("rb"), self.request.makefile("wb", 0), True
+            elif word == "AUTH":
+                self.server.passwords.append((private, line))
+                self.wfile.write(b"235 ok\r\n")
+            elif word == "DATA":
+                self.wfile.write(b"354 go on\r\n")
+                while self.rfile.readline() != b".\r\n":
+                    pass
+                self.server.got.append(private)
+                self.wfile.write(b"250 ok\r\n")
+            elif word == "QUIT":
+                self.wfile.write(b"221 bye\r\n")
+                return
+            else:
+                self.wfile.write(b"250 ok\r\n")
+
+
+@unittest.skipUnless(shutil.which("openssl"), "no openssl to make a certificate")
+class TestPrivateMail(unittest.TestCase):
+    """Mail over TLS with a verified certificate; no password over an open line."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.certificate, key = os.path.join(folder.name, "cert.pem"), os.path.join(folder.name, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", self.certificate,
+                        "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+                       check=True, capture_output=True)
+        self.server = socketserver.TCPServer(("127.0.0.1", 0), SecureMails)
+        self.server.got, self.server.passwords = [], []
+        self.server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.tls.load_cert_chain(self.certificate, key)
+        thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(self.server.shutdown)
+        self.to = Destinations(("me@lab.org",), server=f"127.0.0.1:{self.server.server_address[1]}", user="me", password="secret")
+
+    def test_mail_and_password_travel_over_tls_with_a_certificate_that_is_trusted(self):
+        trusted = ssl.create_default_context(cafile=self.certificate)
+        with mock.patch.object(notify.ssl, "create_default_context", return_value=trusted):
+            (_, problem), = notify.test_message(self.to, time_out=5.0)
+        self.assertEqual((problem, self.server.got), ("", [True]))
+        self.assertEqual([private for private, _ in self.server.passwords], [True])
+
+    def test_a_certificate_that_nobody_vouches_for_gets_neither_mail_nor_password(self):
+        (_, problem), = notify.test_message(self.to, time_out=5.0)
+        self.assertRegex(problem, "certificate that cannot be trusted")
+        self.assertEqual((self.server.got, self.server.passwords), ([], []))
+
+    def test_this_machines_own_mail_server_may_sign_its_own_certificate_where_no_password_is_at_stake(self):
+        (_, problem), = notify.test_message(replace(self.to, user="", password=""), time_out=5.0)
+        self.assertEqual((problem, self.server.got), ("", [True]))
+
+    def test_a_server_elsewhere_is_verified_with_and_without_a_password(self):
+        for password in (False, True):
+            context = notify.tls_context("mail.lab.org", password)
+            self.assertEqual((context.verify_mode, context.check_hostname), (ssl.CERT_REQUIRED, True))
+
+    def test_a_password_is_not_sent_to_a_server_without_tls(self):
+        with mock.patch.object(SecureMails, "handle", Mails.handle):
+            (_, problem), = notify.test_message(self.to, time_out=5.0)
+        self.assertRegex(problem, "offers no TLS.*password is not sent over an open line")
+        self.assertEqual(self.server.got, [])
 
 
 if __name__ == "__main__":

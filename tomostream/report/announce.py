@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alarms are told once: to whoever listens, to the notifier, in alarms.log; and kept for summaries and the next writer."""
+"""Alarms are announced once: to whoever listens, to the notifier, in alarms.log; kept for summaries and the next writer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tomostream.report.alarms import KINDS, Alarms, Event
 from tomostream.report.notify import Notifier, utc
 
 LOG = "alarms.log"
-#: Where the alarms that hold are kept: for summaries, and so that a second writer does not tell them again.
+#: Where the alarms that hold are kept: for summaries, and so that a second writer does not announce them again.
 ALARMS = os.path.join("data", "alarms.json")
 
 
-class Teller:
+class Announcer:
     """Hands on what is new of the alarms of a page.
 
     Parameters
@@ -33,8 +33,8 @@ class Teller:
         self._lines: list[str] = []
         self.begun = False
 
-    def tell(self, alarms: Alarms, now: float) -> None:
-        """Tell what is new. At the start what an earlier writer has told is not told again, nor what is long over.
+    def announce(self, alarms: Alarms, now: float) -> None:
+        """Announce what is new. At the start what an earlier writer has announced is not announced again, nor what is long over.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Teller:
 
 
 def read_alarms(out: str) -> list[dict[str, Any]]:
-    """Alarms that hold, as the page in folder `out` tells them: kind, since (seconds since the epoch), text."""
+    """Alarms that hold, as the page in folder `out` shows them: kind, since (seconds since the epoch), text."""
     try:
         with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
             alarms = json.load(file)
