@@ -159,6 +159,11 @@ class Session:
                     loose[old.key] = _exposed_again(new.key)
         return loose
 
+    def without_movie(self) -> list[str]:
+        """Return the names of the series that have tilts whose movie was never seen."""
+        return [series.name for series in self._series.values()
+                if any((each.state == "missing" and not each.movie_seen) or not each.key for each in series.exposures.values())]
+
     def _why_unlisted(self, key: str) -> Unassigned:
         """Say why no mdoc lists a movie: its name tells whether another exposure is used in its place."""
         name = parse_movie_name(key)

@@ -138,9 +138,9 @@ def write_json(status: ProjectStatus, path: str) -> None:
 
 
 def exit_status(status: ProjectStatus) -> int:
-    """0: every series became a tomogram; 1: some failed, and are reported; 2: no tomogram came out."""
+    """0: every series became a tomogram; 1: some failed, or movies belong to no series (reported); 2: no tomogram came out."""
     done = [series for series in status.series.values() if series.state == "done"]
     if not done:
         return 2
     failed = len(done) != len(status.series) or any(movie.failed for movie in status.movies.values())
-    return 1 if failed else 0
+    return 1 if failed or status.unassigned_count else 0

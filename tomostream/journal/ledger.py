@@ -32,6 +32,8 @@ PREVIEW = "preview"
 MOVIE, OUTPUT = "{movie}", "{output}"
 #: Nothing is wrong: this mdoc is no tilt series (a map, a montage).
 NOT_A_SERIES = "not-a-series"
+#: Which movies no series lists, all of them each time; evidence holds them with their reasons. Item is "".
+UNASSIGNED = "unassigned"
 #: The protocol itself: item is "".
 SESSION = "session"
 

@@ -99,6 +99,9 @@ class ProjectStatus:
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
+        self.unassigned: dict[str, str] = {}
+        self.unassigned_count = 0
+        self.unassigned_reason = ""
         self.shortage = ""
         self.commands: dict[str, str] = {}
         self.programs: dict[str, str] = {}
@@ -120,6 +123,11 @@ class ProjectStatus:
                     getattr(self, f"_{name}")(entry)
                 elif entry.event == ledger.WAITING:
                     self.waiting[name] = entry.reason
+                elif entry.event == ledger.UNASSIGNED:
+                    told = entry.evidence.get("movies")
+                    self.unassigned = {str(key): str(why) for key, why in told.items()} if isinstance(told, dict) else {}
+                    self.unassigned_count = whole(entry.evidence.get("count"), len(self.unassigned))
+                    self.unassigned_reason = entry.reason
                 elif "short" in entry.evidence:
                     self.shortage = entry.reason if entry.evidence["short"] else ""
                 else:
@@ -269,6 +277,7 @@ class ProjectStatus:
             "tomogram": each.tomogram, "times": self.times(each)} for each in self.series.values()]
         states = Counter(each.state for each in self.series.values())
         movies = {"failed": {name: movie.failed for name, movie in self.movies.items() if movie.failed},
-                  "waiting": {name: movie.waiting for name, movie in self.movies.items() if movie.waiting}}
+                  "waiting": {name: movie.waiting for name, movie in self.movies.items() if movie.waiting},
+                  "unassigned": self.unassigned}
         return {"series": series, "movies": movies, "counts": {"movies": self.movie_counts(),
                                              "series": {state: states[state] for state in STATES if states[state]}}}

@@ -6,8 +6,9 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
+from itertools import islice
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
@@ -21,6 +22,7 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.pixels import pixel_size_doubt
 from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
+from tomostream.acquisition.verdict import describe_unassigned
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
 from tomostream.files.clock import steady
@@ -44,6 +46,8 @@ LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minN
 TOLD_STATES = ("acquiring", "aligning", "waiting")
 #: Seconds between two looks at which series changed their state, for the ledger.
 STATES_SECONDS = 1.0
+#: Seconds between two looks at which movies no series lists; and how many of them an entry names.
+UNASSIGNED_SECONDS, MAX_UNASSIGNED = 30.0, 500
 
 
 class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
@@ -119,6 +123,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._told: dict[str, tuple] = {}
         self._told_at = 0.0
         self._previewed: set[str] = set()
+        told = [each for each in ledger.read(self.ledger.path) if each.event == ledger.UNASSIGNED]
+        self._unassigned: Set[str] = frozenset(told[-1].evidence.get("movies", ())) if told else frozenset()
+        self._looked_for_unassigned = steady()
         self._producer_alive = True
         self._producer_running = False
         self._ended = False
@@ -295,6 +302,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _tell_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
         self._told_at = steady()
+        self._tell_unassigned()
         for state in self._session.changed_states():
             if not state.series_id:
                 continue
@@ -311,6 +319,19 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 "version": state.version})
             if self.liveReport.get() and self.previews.get() and preview.is_due(state):
                 self._ask_preview(state)
+
+    def _tell_unassigned(self) -> None:
+        """Name the movies that no series lists: while the session runs those at rest, at its end all. Told when they change."""
+        if not self._ended and self._told_at - self._looked_for_unassigned < UNASSIGNED_SECONDS:
+            return
+        self._looked_for_unassigned = self._told_at
+        still = 0.0 if self._ended else seconds_of(self.time4NextTilt.get())
+        loose = {key: why.reason for key, why in self._session.unassigned(still).items() if not why.expected}
+        if loose.keys() != self._unassigned:
+            self._unassigned = loose.keys()
+            evidence = {"count": len(loose), "movies": dict(islice(loose.items(), MAX_UNASSIGNED))}
+            self.tell("", ledger.UNASSIGNED, describe_unassigned(list(loose), self._session.without_movie()), evidence,
+                      warn=bool(loose) and self._ended)
 
     def _ask_preview(self, state: events.SeriesState) -> None:
         """Tell the page, once, of which tilts it can make a preview. Nothing waits for it."""
@@ -484,8 +505,11 @@ def summarize_series(protocol) -> list[str]:
     output = getattr(protocol, TILT_SERIES, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
     last: dict[str, ledger.Entry] = {}
+    unassigned = None
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        if entry.event != ledger.PREVIEW:
+        if entry.event == ledger.UNASSIGNED:
+            unassigned = entry
+        elif entry.event != ledger.PREVIEW:
             last[entry.item] = entry
     waiting = [(key, entry) for key, entry in last.items()
                if key and entry.event == ledger.SERIES and entry.evidence.get("state") not in ("composed", "failed")]
@@ -498,5 +522,7 @@ def summarize_series(protocol) -> list[str]:
             lines += [f"  {key}: {entry.reason}" for key, entry in entries[-20:]]
     if "" in last and last[""].event == ledger.WAITING:
         lines.append(f"*Waiting*: {last[''].reason}.")
+    if unassigned is not None and unassigned.evidence.get("count"):
+        lines.append(f"*In no series*: {unassigned.reason}.")
     return lines
 

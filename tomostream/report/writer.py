@@ -338,6 +338,7 @@ class ReportWriter:
             "running": self.running, "protocols": self._states, "started": follower.first_event,
             "last_event": follower.last_event, "last_time": follower.last_time or None, "last_text": follower.last_text,
             "waiting": dict(follower.waiting),
+            "unassigned": follower.unassigned_reason if follower.unassigned_count else "",
             "last_movie": follower.imports[-1] if follower.imports else None, "movies": asdict(follower.counts),
             "series": {state: count for state, count in follower.states.items() if count},
             "tilts_per_hour": facts.arrivals_per_hour, "aligned_per_hour": facts.aligned_per_hour,

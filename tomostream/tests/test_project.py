@@ -16,6 +16,7 @@ from unittest import mock
 from pyworkflow.protocol import FloatParam
 
 from tomostream.cli import main, project, resume, table
+from tomostream.cli.run import exit_status
 from tomostream.journal import ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
@@ -133,7 +134,22 @@ class TestStatus(unittest.TestCase):
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder, "--json"]), 0)
         self.assertEqual(json.loads(said.getvalue())["movies"],
-                         {"failed": {"cut": "it is cut short"}, "waiting": {"late": "is not complete"}})
+                         {"failed": {"cut": "it is cut short"}, "waiting": {"late": "is not complete"}, "unassigned": {}})
+
+    def test_names_movies_that_no_series_lists_and_ends_with_1(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(folder)
+            made.whole("TS_01")
+            status = ProjectStatus(folder)
+            status.update()
+            self.assertEqual(exit_status(status), 0)
+            made.tell(COMPOSE, "", ledger.UNASSIGNED, "1 movie in no tilt series", count=1, movies={"m_1": "No mdoc lists it."})
+            status.update()
+            self.assertEqual((exit_status(status), status.as_json()["movies"]["unassigned"]), (1, {"m_1": "No mdoc lists it."}))
+            self.assertIn("1 movie in no tilt series", table.render(status, {}))
+            made.tell(COMPOSE, "", ledger.UNASSIGNED, "every movie belongs to a tilt series", count=0, movies={})
+            status.update()
+            self.assertEqual(exit_status(status), 0)
 
     def test_of_a_project_whose_protocols_are_about_to_start_says_so(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -363,6 +363,7 @@ class TestMicrographs(unittest.TestCase):
         loose = player.session.unassigned()
         self.assertEqual(set(loose), {"search_map_001", "another"})
         self.assertFalse(any(each.expected for each in loose.values()))
+        self.assertEqual(set(player.session.unassigned(still=1e6)), set())
         self.assertEqual(len(player.composed), 1)
 
     def test_too_few_tilts_are_given_up_once_and_revived_by_a_late_one(self) -> None:
