@@ -19,7 +19,7 @@ from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text
 from tomostream.engine.errors import exit_status
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
-from tomostream.programs.aln import AngleRow, format_aln
+from tomostream.programs.aln import AngleRow, SecondColumn, format_aln
 from tomostream.programs.ctf import CtfRow, format_ctf
 from tomostream.programs.quality import format_quality
 
@@ -55,18 +55,19 @@ KNOWN = flags(
     Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), low=-360, high=360, group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
          "as 0.01). Second value: below 0 not refined, else refined"),
-    Flag("-AlignZ", int, default=(600,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
+    Flag("-AlignZ", float, default=(600.0,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
          "beside this one"),
     Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
          "the offset, where it is known"),
-    Flag("-DarkTol", float, default=(0.7,), low=0, high=1, group=ALI,
-         help="tilts whose mean is below this share of what is expected are dark and left out"),
+    Flag("-DarkTol", float, default=(0.7,), group=ALI,
+         help="tilts whose mean is below this share of what their angle lets expect are dark and left out; 0, 1 and "
+         "anything beyond: none is, as in AreTomo2"),
     Flag("-Patch", int, (2, 2), (0, 0), low=0, high=100, group=ALI, help="patches along x and y in which local motion is "
          "measured after the global alignment; it is applied where it stands out of the noise. 0 0: global alignment only"),
     Flag("-VolZ", int, default=(1200,), low=0, high=30000, group=REC, unit="px of the input",
          help="thickness of the tomogram; 0: write the aligned stack"),
-    Flag("-OutBin", float, default=(1.0,), low=1, high=64, group=REC, help="binning by Fourier cropping"),
+    Flag("-OutBin", float, default=(1.0,), low=0, high=64, group=REC, help="binning by Fourier cropping; 0: none"),
     Flag("-Wbp", int, default=(0,), low=0, group=REC, help="1: weighted back-projection"),
     Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
          help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
@@ -79,7 +80,8 @@ KNOWN = flags(
     Flag("-Kv", float, low=0, high=3000, group=CTF, unit="kV", help="acceleration voltage"),
     Flag("-Cs", float, low=0, group=CTF, unit="mm", help="spherical aberration; with -Kv the CTF is fitted"),
     Flag("-AmpContrast", float, default=(0.07,), low=0, high=1, group=CTF, help="amplitude contrast, a share"),
-    Flag("-ExtPhase", float, (1, 2), (0.0, 0.0), group=CTF, unit="degrees", help="phase shift and range to search"),
+    Flag("-ExtPhase", float, (1, 2), (0.0, 0.0), group=CTF, unit="degrees", help="phase shift in the middle of the search, "
+         "and the whole width of the search (90 60: from 60 to 120); 0: no search"),
     Flag("-ImgDose", float, default=(0.0,), low=0, group=CTF, unit="e/A2",
          help="dose of a tilt: weights the tilts by the dose before them, of the angle file, else by its order"),
     Flag("-CropVol", int, (2, 2), (0, 0), low=0, group=OUT, help="not supported: anything but 0 0 is refused"),
@@ -87,6 +89,7 @@ KNOWN = flags(
     Flag("-Roi", float, (2, 2), use=Use.WARNED, note="the alignment uses the whole field"),
     Flag("-TiltScheme", float, (3, 3), use=Use.WARNED, note="give the order in column 2 of the angle file"),
     Flag("-OutXF", int, default=(0,), use=Use.WARNED, note="use -OutImod 1"),
+    Flag("-Serial", int, (0, 1), use=Use.SILENT),
     Flag("-MaskCent", float, (0, 2), use=Use.SILENT),
     Flag("-MaskSize", float, (0, 2), use=Use.SILENT),
     Flag("-Bft", float, (0, 2), use=Use.SILENT),
@@ -145,12 +148,27 @@ def _main(argv: Sequence[str]) -> int:
     for warning in arguments.warnings:
         log.say(f"warning: {warning}")
     _check(arguments)
-    if not _aligns(arguments) and math.prod(arguments.integers("-Patch")) > 1:
-        whose = "those of the alignment file" if arguments.given("-AlnFile") else "not measured without an alignment"
-        log.say("warning: -Patch {} {} is not used: the local shifts are {}".format(*arguments.integers("-Patch"), whose))
+    _warn_of_unused(arguments, log)
     _use_threads(thread_count(arguments))
     _run(arguments, log)
     return 0
+
+
+def _warn_of_unused(arguments: Arguments, log: Log) -> None:
+    """Say which options have no effect without an alignment."""
+    if _aligns(arguments):
+        return
+    from_file = arguments.given("-AlnFile")
+    used_instead = {
+        "-TiltAxis": "the axis is that of the alignment file" if from_file else "the stack is taken as aligned, its axis along y",
+        "-TiltCor": "the angles are those of the alignment file" if from_file else "the angles are used as they are given",
+    }
+    for tag, instead in used_instead.items():
+        if arguments.given(tag) and any(arguments.numbers(tag)):
+            log.say(f"warning: {tag} {' '.join(f'{v:g}' for v in arguments.numbers(tag))} is not used: {instead}")
+    if math.prod(arguments.integers("-Patch")) > 1:
+        whose = "those of the alignment file" if from_file else "not measured without an alignment"
+        log.say("warning: -Patch {} {} is not used: the local shifts are {}".format(*arguments.integers("-Patch"), whose))
 
 
 def _check(arguments: Arguments) -> None:
@@ -162,6 +180,7 @@ def _check(arguments: Arguments) -> None:
         raise EngineError("-CropVol is not supported; reconstruct the whole field and crop it afterwards")
     if arguments.number("-TiltCor") not in (-1, 0, 1):
         raise EngineError(f"-TiltCor must begin with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
+    _binning(arguments)
     _check_names(arguments)
     if not _aligns(arguments) and not arguments.given("-AlnFile") and not _has_angles(arguments):
         raise EngineError("-Align 0 needs the tilt angles: -AlnFile, -AngFile or -TiltRange")
@@ -204,7 +223,7 @@ def _use_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
-def _read_input(arguments: Arguments) -> Input:
+def _read_input(arguments: Arguments, log: Log) -> Input:
     from tomostream.engine.recon.solution import read_angles
     from tomostream.engine.recon.stack import open_stack
 
@@ -213,7 +232,9 @@ def _read_input(arguments: Arguments) -> Input:
         raise EngineError(f"{stack.path} has 1 section; a tilt series has several")
     angles: tuple[AngleRow, ...] | None = None
     if arguments.given("-AngFile"):
-        angles = read_angles(arguments.text("-AngFile"), stack.sections)
+        angles, meaning = read_angles(arguments.text("-AngFile"), stack.sections)
+        if meaning in (SecondColumn.DOSE_BEFORE, SecondColumn.DOSE_AFTER):
+            log.say(f"{arguments.text('-AngFile')}: column 2 is read as {meaning.value}, not as the acquisition order")
     elif arguments.given("-TiltRange"):
         first, last = arguments.numbers("-TiltRange")[:2]
         step = (last - first) / (stack.sections - 1)
@@ -240,9 +261,16 @@ def _check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> 
             f"-ReconRange {low:g} {high:g} holds no tilt of {source}, which has {min(tilts):g} to {max(tilts):g} degrees")
 
 
+def _binning(arguments: Arguments) -> float:
+    binning = arguments.number("-OutBin")
+    if 0 < binning < 1:
+        raise EngineError(f"-OutBin must be 0 (no binning) or at least 1, got {binning:g}")
+    return max(1.0, binning)
+
+
 def _result_bytes(arguments: Arguments, data: Input) -> int:
     """How large the tomogram or the aligned stack will be."""
-    binning, depth = arguments.number("-OutBin"), arguments.integer("-VolZ")
+    binning, depth = _binning(arguments), arguments.integer("-VolZ")
     ny, nx = (int(side / binning) for side in data.stack.shape)
     return 4 * ny * nx * (int(depth / binning) if depth else data.stack.sections)
 
@@ -250,7 +278,7 @@ def _result_bytes(arguments: Arguments, data: Input) -> int:
 def _run(arguments: Arguments, log: Log) -> None:
     from tomostream.engine.output import Outputs, check_room
 
-    data = _read_input(arguments)
+    data = _read_input(arguments, log)
     names = files.OutputFiles.of(data.stack.path, arguments.text("-OutMrc"))
     ny, nx = data.stack.shape
     log.say(f"{data.stack.path}: {data.stack.sections} sections of {nx} x {ny} px, {data.pixel_size_A:.4g} A/px")
@@ -331,7 +359,7 @@ def _align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log:
         raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
     solution = _locally(arguments, data, alignment, options, solutions.of_alignment(alignment, mode > 0, offset), log)
     if arguments.given("-AlignZ"):
-        given_A = arguments.integer("-AlignZ") * data.pixel_size_A
+        given_A = arguments.number("-AlignZ") * data.pixel_size_A
         log.say(f"-AlignZ ({given_A:.0f} A) is not used: the thickness was measured as {alignment.thickness_A:.0f} A")
     log.say(
         f"aligned {len(solution.used)} of {data.stack.sections} tilts: axis {alignment.tilt_axis_deg:.2f} deg, "
@@ -401,7 +429,7 @@ def _recon_options(arguments: Arguments, data: Input) -> ReconOptions:
     from tomostream.engine.recon.tomogram import ReconOptions
 
     return ReconOptions(
-        binning=arguments.number("-OutBin"),
+        binning=_binning(arguments),
         depth_px=arguments.integer("-VolZ"),
         method=Method(0 if arguments.integer("-Wbp") > 0 else arguments.integers("-Sart")[0]),
         upright=arguments.integer("-FlipVol") > 0,
@@ -426,9 +454,9 @@ def _with_ctf(
     from tomostream.engine.recon.tomogram import LABEL
 
     optics = Optics(arguments.number("-Kv"), arguments.number("-Cs"), arguments.number("-AmpContrast"))
-    guess, reach = arguments.numbers("-ExtPhase")[:2]
+    guess, width = arguments.numbers("-ExtPhase")[:2]
     threads = thread_count(arguments)
-    found = estimate(data.stack, solution.used, optics, (guess, reach), data.pixel_size_A, threads, log.share)
+    found = estimate(data.stack, solution.used, optics, (guess, width / 2), data.pixel_size_A, threads, log.share)
     log.say(f"CTF: {found.note}")
     rows: list[CtfRow] = []
     if found.series is not None and found.pictures is not None:

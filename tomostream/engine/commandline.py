@@ -168,6 +168,7 @@ def parse(argv: Sequence[str], known: Mapping[str, Flag]) -> Arguments:
         For a tag nobody knows, a value without a tag, a missing, unreadable or out-of-range value. Not raised for
         anything when ``--help`` or ``--version`` is there: they are always answered.
     """
+    argv = _as_callers_write(argv, known)
     words = [word.lower() for word in argv]
     for tag in ("--help", "--version"):
         if tag in words or (tag == "--help" and "-h" in words):
@@ -189,6 +190,21 @@ def parse(argv: Sequence[str], known: Mapping[str, Flag]) -> Arguments:
         else:
             values[tag.lower()] = _converted(flag, given, warnings)
     return Arguments(known, values, tuple(warnings))
+
+
+def _as_callers_write(argv: Sequence[str], known: Mapping[str, Flag]) -> list[str]:
+    """The words, with ``-v`` as ``--version`` and numbers between commas apart, as other programs send them."""
+    out: list[str] = []
+    flag: Flag | None = None
+    for word in argv:
+        if is_tag(word):
+            flag = known.get(word.lower())
+            out.append("--version" if word.lower() == "-v" and flag is None else word)
+        elif flag is not None and flag.kind is not str:
+            out.extend(part for part in word.split(",") if part)
+        else:
+            out.append(word)
+    return out
 
 
 def is_tag(word: str) -> bool:

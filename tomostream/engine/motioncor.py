@@ -88,7 +88,7 @@ KNOWN = flags(
     Flag("-OutAln", use=Use.WARNED, note="-LogDir has the shifts"),
     Flag("-OutStar", int, default=(0,), use=Use.WARNED, note="no star file is written"),
     Flag("-StackZ", int, default=(0,), use=Use.WARNED, note="it belongs to a former version of the program"),
-    Flag("-Serial", int, default=(0,), low=0, help="only 0: one movie at a time", group=_INPUT),
+    Flag("-Serial", int, default=(0,), low=0, help="1 means 0 where the input is one movie; a folder is refused", group=_INPUT),
     *(Flag(tag, count=(0, 99), use=Use.SILENT) for tag in (
         "-Gpu", "-UseGpus", "-GpuMemUsage", "-Iter", "-Tol", "-Bft", "-PhaseOnly", "-CorrInterp", "-Tilt", "-TiffOrder",
         "-AmpCont", "-ExtPhase", "-TmpFile", "-InSuffix", "-InSkips", "-OutXF")),
@@ -111,7 +111,7 @@ def job_of(arguments: Arguments) -> Job:
         raise EngineError("give one movie, as -InTiff, -InMrc or -InEer; see --help")
     if not arguments.text("-OutMrc"):
         raise EngineError("give the result's name, as -OutMrc sum.mrc; see --help")
-    if arguments.integer("-Serial") != 0:
+    if arguments.integer("-Serial") != 0 and not os.path.isfile(given[0][1]):
         raise EngineError("-Serial 1 (all movies of a folder) is not done here; run the program once for each movie")
     kind, movie = given[0]
     stack, stack_group = arguments.integers("-OutStack")

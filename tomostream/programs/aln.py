@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
 
 Xf = tuple[float, float, float, float, float, float]
 IDENTITY_XF: Xf = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
@@ -14,6 +16,10 @@ _ALN_COLUMNS = "# SEC     ROT         GMAG       TX          TY      SMEAN     S
 
 class AlnError(ValueError):
     """A file of the program, or what it was asked, makes no sense. The message names the line and what is wrong."""
+
+
+MAX_ORDER_SPAN = 2
+"""An acquisition order spans no more than this times the number of tilts that are left of it."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,42 @@ def format_angles(rows: Sequence[AngleRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_angles(text: str, source: str = "angle file") -> tuple[AngleRow, ...]:
-    """Read an angle file; `#` starts a comment.
+class SecondColumn(str, Enum):
+    """What the second column of an angle file is."""
 
-    A second column of whole, distinct numbers is the acquisition order (made 1-based); any other second column is taken
-    for the accumulated dose that Scipion writes there, of which only the ranking is used: it gives the order.
+    NONE = "neither order nor dose"
+    ORDER = "the acquisition order"
+    DOSE_BEFORE = "the dose before each tilt"
+    DOSE_AFTER = "the dose after each tilt"
+
+
+def second_column(values: Sequence[float]) -> SecondColumn:
+    """Tell what the second column of an angle file is, from its spacing and range against the number of tilts.
+
+    An order is whole numbers, each once, that have no common divisor (tilts may be missing between them) and span no more
+    than twice the number of tilts; whole doses are multiples of one dose. A dose that begins with a whole step or
+    more counts the tilt itself, as Scipion writes it. Values that repeat are neither.
+    """
+    ranked = sorted(values)
+    if len(ranked) < 2 or len(set(ranked)) != len(ranked) or ranked[0] < 0:
+        return SecondColumn.ORDER if len(ranked) == 1 and ranked[0] == int(ranked[0]) else SecondColumn.NONE
+    whole = all(value == int(value) for value in ranked)
+    if whole and math.gcd(*(int(value) for value in ranked)) == 1 and ranked[-1] - ranked[0] < MAX_ORDER_SPAN * len(ranked):
+        return SecondColumn.ORDER
+    step = min(after - before for before, after in pairwise(ranked))
+    return SecondColumn.DOSE_AFTER if ranked[0] > 0.9 * step else SecondColumn.DOSE_BEFORE
+
+
+def parse_angles(text: str, source: str = "angle file") -> tuple[AngleRow, ...]:
+    """Read an angle file; `#` starts a comment. See `parse_angle_file`."""
+    return parse_angle_file(text, source)[0]
+
+
+def parse_angle_file(text: str, source: str = "angle file") -> tuple[tuple[AngleRow, ...], SecondColumn]:
+    """Read an angle file, and tell what its second column was taken for; `#` starts a comment.
+
+    An order is made 1-based. A dose gives the order by its ranking, and the dose before each tilt where no third column
+    does: with the smallest step, the dose of one tilt, taken off where the tilt itself is counted.
 
     Raises
     ------
@@ -57,19 +94,34 @@ def parse_angles(text: str, source: str = "angle file") -> tuple[AngleRow, ...]:
         raise AlnError(f"{source}: some lines have {columns} columns and others more; each tilt needs the same columns")
     if any(abs(row[0]) >= 90 for row in table):
         raise AlnError(f"{source}: a tilt angle of 90 degrees or more; column 1 must be the tilt angle in degrees")
-    orders = _orders([row[1] for row in table]) if columns > 1 else [None] * len(table)
-    doses = [row[2] if columns > 2 else None for row in table]
-    return tuple(AngleRow(row[0], order, dose) for row, order, dose in zip(table, orders, doses, strict=True))
+    second = [row[1] for row in table] if columns > 1 else []
+    meaning = second_column(second)
+    orders, doses = _orders(second, meaning, len(table)), _doses(second, meaning, len(table))
+    if columns > 2:
+        doses = [row[2] for row in table]
+    rows = tuple(AngleRow(row[0], order, dose) for row, order, dose in zip(table, orders, doses, strict=True))
+    return rows, meaning
 
 
-def _orders(values: list[float]) -> list[int | None]:
-    if all(v == int(v) for v in values) and len(set(values)) == len(values):
+def _orders(values: list[float], meaning: SecondColumn, count: int) -> list[int | None]:
+    if meaning is SecondColumn.NONE:
+        return [None] * count
+    if meaning is SecondColumn.ORDER:
         first = int(min(values))
         return [int(v) - first + 1 for v in values]
-    if len(set(values)) != len(values):
-        return [None] * len(values)
     rank = {value: place for place, value in enumerate(sorted(values), start=1)}
     return [rank[v] for v in values]
+
+
+def _doses(values: list[float], meaning: SecondColumn, count: int) -> list[float | None]:
+    """Dose before each tilt, e/A2, from a second column of doses."""
+    if meaning is SecondColumn.DOSE_BEFORE:
+        return list(values)
+    if meaning is not SecondColumn.DOSE_AFTER:
+        return [None] * count
+    ranked = sorted(values)
+    step = min(after - before for before, after in pairwise(ranked))
+    return [max(0.0, value - step) for value in values]
 
 
 def _numbers(line: str, source: str, number: int) -> list[float]:

@@ -17,7 +17,7 @@ from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, ali
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.offset import decide
 from tomostream.engine.align.pipeline import Bench
-from tomostream.engine.align.preprocess import clear_of_bars, densest, work_stack
+from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge
 from tomostream.engine.align.robust import elsewhere
@@ -396,6 +396,17 @@ class TestBadTilts(unittest.TestCase):
     def test_normalised_images_are_not_taken_for_dark(self) -> None:
         self.stack -= self.stack.mean(axis=(1, 2), keepdims=True)
         self.answer(set())
+
+
+class TestDarkImages(unittest.TestCase):
+    def test_a_tolerance_of_1_or_beyond_or_of_0_marks_no_image_as_dark(self):
+        rng = np.random.default_rng(1)
+        angles = np.arange(-60.0, 61.0, 10.0)
+        stack = np.stack([rng.normal(100 - abs(angle) / 3, 4, (32, 32)) for angle in angles]).astype(np.float32)
+        stack[3] *= 0.3
+        self.assertEqual([i for i, reason in enumerate(screen(stack, angles, 0.7)) if reason], [3])
+        for tolerance in (0.0, 1.0, 1.5, -1.0):
+            self.assertFalse(any(screen(stack, angles, tolerance)), tolerance)
 
 
 class TestHonesty(unittest.TestCase):

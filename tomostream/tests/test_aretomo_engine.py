@@ -192,6 +192,29 @@ class AlignmentFlagsTest(InFolder):
         aln = parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
         self.assertEqual([dark.section for dark in aln.dark], [3])
 
+    def test_sections_of_the_alignment_file_count_from_0(self) -> None:
+        self.asked()
+        text = Path(self.path("out", "TS_1.aln")).read_text()
+        rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+        self.assertEqual(sorted(int(row[0]) for row in rows), [i for i in range(len(ANGLES)) if i != 3])
+        self.assertRegex(text, r"# DarkFrame = +\d+ +3 ")
+
+    def test_binning_0_is_no_binning(self) -> None:
+        source = write_mrc(self.path("TS_1.mrcs"), series()[0])
+        status, out, err = self.run_it("-InMrc", source, "-OutMrc", self.path("out", "ali.mrc"), "-AngFile",
+                                       self.angle_file(), "-VolZ", 0, "-Align", 0, "-OutBin", 0)  # fmt: skip
+        self.assertEqual(status, 0, out + err)
+        self.assertEqual(open_stack(self.path("out", "ali.mrc")).shape, series()[0].shape[1:])
+
+    def test_an_axis_and_an_offset_without_alignment_are_said_to_be_unused(self) -> None:
+        status, out, _ = self.run_it(
+            "-InMrc", write_mrc(self.path("TS_1.mrcs"), series()[0]), "-OutMrc", self.path("out", "v.mrc"), "-AngFile",
+            self.angle_file(), "-VolZ", 40, "-OutBin", 4, "-Align", 0, "-TiltAxis", 84.7, 1, "-TiltCor", 1, 5,
+        )  # fmt: skip
+        self.assertEqual(status, 0, out)
+        self.assertIn("warning: -TiltAxis 84.7 1 is not used: the stack is taken as aligned", out)
+        self.assertIn("warning: -TiltCor 1 5 is not used", out)
+
     def test_a_given_thickness_is_told_beside_the_measured_one(self) -> None:
         self.assertIn("-AlignZ (960 A) is not used: the thickness was measured as 480 A", self.asked("-AlignZ", 80)[2])
 
@@ -270,7 +293,7 @@ class AlignedRunTest(InFolder):
 class CtfRunTest(InFolder):
     """The CTF's files, for a fit whose result is given: what the fit finds is the affair of test_ctf."""
 
-    def run_with(self, found: CtfResult, *words: object) -> AlnFile:
+    def run_with(self, found: CtfResult | Callable[..., CtfResult], *words: object) -> AlnFile:
         images, _ = series()
         source = write_mrc(self.path("TS_1.mrc"), images)
         tilts = tuple(TiltUse(i, float(t), Placement(AXIS, 0.0, 0.0)) for i, t in enumerate(ANGLES) if i != 2)
@@ -278,7 +301,7 @@ class CtfRunTest(InFolder):
         solution = Solution(tilts, dark, ((2, "dark"),), Quality())
         with (
             mock.patch("tomostream.engine.aretomo._align", return_value=solution),
-            mock.patch("tomostream.engine.ctf.series.estimate", return_value=found),
+            mock.patch("tomostream.engine.ctf.series.estimate", found if callable(found) else lambda *_: found),
         ):
             status, out, _ = self.run_it(
                 "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-VolZ", 40,
@@ -295,6 +318,16 @@ class CtfRunTest(InFolder):
         self.assertEqual(table.shape, (len(aln.rows), 7))
         np.testing.assert_allclose(table[3], [4, 30103, 29903, 35, 0, 0.8, 9.5])
         self.assertEqual(open_stack(self.path("out", "TS_1_ctf.mrc")).data.shape, (len(aln.rows), 512, 512))
+
+    def test_the_phase_shift_is_searched_over_its_whole_width_about_its_middle(self) -> None:
+        asked: list[object] = []
+
+        def answer(stack: object, used: object, optics: object, search: object, *rest: object) -> CtfResult:
+            asked.append(search)
+            return CtfResult(None, None, "none")
+
+        self.run_with(answer, "-Kv", 300, "-Cs", 2.7, "-ExtPhase", 60, 120)
+        self.assertEqual(asked, [(60.0, 60.0)])
 
     def test_the_imod_file_of_the_ctf_counts_views_in_its_own_stack(self) -> None:
         tilts = tuple(CtfTilt(30100.0 + i, 29900.0 + i, 35.0, 0.0, 0.8, 9.5, 50.0) for i in range(len(ANGLES) - 1))
@@ -571,7 +604,7 @@ class RefusalTest(InFolder):
         self.refused("is the input itself", "-InMrc", self.source, "-OutMrc", self.source, *aln)
         self.refused("-CropVol is not supported", *good, *aln, "-CropVol", 50, 50)
         self.refused("unknown option -VolX; did you mean -VolZ", *good, *aln, "-VolX", 50)
-        self.refused("-OutBin must be from 1", *good, "-AlnFile", self.aln, "-OutBin", 0)
+        self.refused("-OutBin must be 0 .* or at least 1", *good, "-AlnFile", self.aln, "-OutBin", 0.5)
         self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
         self.refused("no tilt is left", *good, *aln, "-ReconRange", 70, 80)
         self.refused("-TiltCor must begin with -1, 0 or 1", *good, "-AngFile", self.angle_file(), "-TiltCor", 7)
@@ -620,7 +653,7 @@ class RefusalTest(InFolder):
         self.refused("no tilt is left .*blank", "-InMrc", flat, "-OutMrc", self.target, *aln)
         cut = write_mrc(self.path("cut.mrc"), images)
         os.truncate(cut, 50000)
-        self.refused("cut short", "-InMrc", cut, "-OutMrc", self.target, *aln)
+        self.refused("is truncated", "-InMrc", cut, "-OutMrc", self.target, *aln)
         nameless = write_mrc(self.path("nopix.mrc"), images, 0.0)
         self.refused("give -PixSize", "-InMrc", nameless, "-OutMrc", self.target, "-AngFile", self.angle_file())
 

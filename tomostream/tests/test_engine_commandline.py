@@ -114,6 +114,14 @@ class TestParse(unittest.TestCase):
         with self.assertRaisesRegex(EngineError, "-InMrc needs 1 value, got 0; .* given as ./-name"):
             parse(["-InMrc", "-a.mrc"], KNOWN)
 
+    def test_a_drop_in_takes_what_its_callers_send(self):
+        from tomostream.engine.aretomo import KNOWN
+
+        arguments = parse(["-AlignZ", "333.333", "-OutBin", "0", "-Serial", "1", "-Patch", "5,4", "-DarkTol", "1"], KNOWN)
+        self.assertEqual((arguments.number("-AlignZ"), arguments.integers("-Patch")), (333.333, (5, 4)))
+        self.assertTrue(parse(["-v"], KNOWN).given("--version"))
+        self.assertEqual(parse(["-InMrc", "a,b.mrc"], KNOWN).text("-InMrc"), "a,b.mrc")
+
     def test_help_names_every_option_with_unit_and_default(self):
         text = help_text("intro", KNOWN)
         for flag in KNOWN.values():

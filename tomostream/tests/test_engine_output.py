@@ -78,6 +78,15 @@ class TestOutputs(unittest.TestCase):
         self.assertEqual(self.listing(), ["a.mrc"])
         self.assertEqual((self.folder / "a.mrc").read_bytes(), b"before")
 
+    def test_the_main_result_gets_its_name_last(self):
+        renamed = []
+        with mock.patch("os.replace", lambda source, target: renamed.append(os.path.basename(target))), Outputs() as outputs:
+            outputs.reserve(self.folder / "volume.mrc")
+            outputs.text(self.folder / "a.aln", "1")
+            outputs.text(self.folder / "b.txt", "2")
+        self.assertEqual(renamed[-1], "volume.mrc")
+        self.assertEqual(sorted(renamed), ["a.aln", "b.txt", "volume.mrc"])
+
     def test_a_missing_folder_is_said_before_any_work(self):
         with self.assertRaisesRegex(EngineError, "nowhere does not exist"), Outputs() as outputs:
             outputs.reserve(self.folder / "nowhere" / "a.mrc")

@@ -814,6 +814,7 @@ class TestBadInput(EngineTest):
     def test_a_folder_and_serial_processing(self):
         self.refused("-InTiff", self.folder, reason="is a folder")
         self.refused("-InTiff", self.folder, "-Serial", 1, reason="once for each movie")
+        self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Serial", 1, "-Align", 0)
 
     def test_truncated_files_at_any_length(self):
         self.tiff(drifting(DRIFT))

@@ -20,10 +20,12 @@ from tomostream.programs.aln import (
     AngleRow,
     DarkFrame,
     LocalShift,
+    SecondColumn,
     format_aln,
     format_angles,
     format_xf,
     parse_aln,
+    parse_angle_file,
     parse_angles,
     parse_xf,
     raw_sections,
@@ -171,6 +173,26 @@ class AngleFileTest(unittest.TestCase):
     def test_an_accumulated_dose_in_the_second_column_gives_the_order(self) -> None:
         rows = parse_angles("-3 6.2\n0 3.1\n3 9.3\n")
         self.assertEqual([r.order for r in rows], [2, 1, 3])
+
+    def test_whole_doses_are_told_from_an_order_by_their_spacing_and_range(self) -> None:
+        angles = sorted(range(-54, 55, 3), key=lambda angle: (abs(angle), angle))
+        after = "".join(f"{angle} {3 * place:.4f}\n" for place, angle in enumerate(angles, start=1))
+        before = "".join(f"{angle} {3 * place}\n" for place, angle in enumerate(angles))
+        uneven = "".join(f"{angle} {3 * place + place % 2 + 4}\n" for place, angle in enumerate(angles))
+        for text, meaning, last in ((after, SecondColumn.DOSE_AFTER, 108), (before, SecondColumn.DOSE_BEFORE, 108),
+                                    (uneven, SecondColumn.DOSE_AFTER, None)):
+            rows, found = parse_angle_file(text)
+            self.assertIs(found, meaning)
+            self.assertEqual([row.order for row in rows], list(range(1, 38)))
+            if last is not None:
+                self.assertEqual((rows[0].pre_exposure, rows[-1].pre_exposure), (0.0, last))
+
+    def test_an_order_is_one_with_tilts_missing_or_counted_from_zero(self) -> None:
+        for orders in ([2, 1, 3], [1, 0, 2], [5, 4, 1], [7, 2, 6, 3, 8], [1, 3, 5, 7]):
+            rows, found = parse_angle_file("".join(f"{3 * i} {order}\n" for i, order in enumerate(orders)))
+            self.assertIs(found, SecondColumn.ORDER, orders)
+            self.assertEqual([row.order for row in rows], [order - min(orders) + 1 for order in orders])
+        self.assertIs(parse_angle_file("0 1\n3 1\n")[1], SecondColumn.NONE)
 
     def test_what_is_not_an_angle_is_refused(self) -> None:
         for text, why in (("", "no tilt"), ("a b\n", "line 1"), ("120\n", "90 degrees"), ("1 2\n3\n", "columns")):

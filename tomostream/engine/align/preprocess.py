@@ -175,12 +175,16 @@ def screen(stack: Sections, tilts_deg: Floats, dark_tol: float) -> list[str]:
 
 
 def _mark_dark(reasons: list[str], means: Floats, deviations: Floats, tilts_deg: Floats, dark_tol: float) -> None:
-    """Mark images that are darker than `dark_tol` times what the others let expect, where values are counts.
+    """Mark images that are darker than `dark_tol` times what the others predict, where values are counts.
+
+    A `dark_tol` that is not between 0 and 1 marks none.
 
     Transmission through a slab is log-linear in 1/cos(tilt); the line is fitted to the medians of thirds, so that a few
     dark images do not bend it. Where the mean is not well above 0 (a stack that was normalised) nothing is known.
     """
     good = np.array([reason == "" for reason in reasons])
+    if not 0 < dark_tol < 1:
+        return
     if np.count_nonzero(good) < 3 or not np.all(means[good] > 0.2 * np.median(deviations[good])):
         return
     path = 1.0 / np.maximum(np.cos(np.radians(tilts_deg)), 0.1)

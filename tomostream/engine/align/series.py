@@ -144,7 +144,7 @@ def _silent(line: str) -> None:
 
 def _first_reason(reasons: dict[int, str]) -> str:
     """One reason to quote."""
-    return next((f"section {section}: {reason}" for section, reason in sorted(reasons.items())), "")
+    return next((f"section {section + 1}: {reason}" for section, reason in sorted(reasons.items())), "")
 
 
 def _checked(stack: Sections, angles_deg: NDArray[np.floating], options: AlignOptions) -> Floats:
@@ -189,9 +189,9 @@ def _prepare(
     for first, second in duplicates(coarse, usable):
         later = first if orders is not None and orders[first] > orders[second] else second
         other = first if later == second else second
-        reasons.setdefault(later, f"the same picture as section {other}")
+        reasons.setdefault(later, f"the same picture as section {other + 1}")
     for section, reason in sorted(reasons.items()):
-        say(f"section {section} ({angles[section]:.1f} deg) is set aside: {reason}")
+        say(f"section {section + 1} ({angles[section]:.1f} deg) is set aside: {reason}")
     members = np.array([i for i in range(len(angles)) if i not in reasons], dtype=np.int64)
     thickness = DEFAULT_THICKNESS_A / coarse.pixel_A  # from too thin a slab no way leads back
     pose = Pose(angles, float(options.tilt_axis_deg), np.zeros((len(angles), 2)), thickness)
@@ -313,7 +313,7 @@ def _repaired(state: Progress, say: Say) -> Progress:
     for _ in range(2):
         found = repair(state.bench, state.pose, COARSE_TOP, 0.45 * far)
         for section, reason in found.misfits.items():
-            say(f"section {section} is left out: {reason}")
+            say(f"section {section + 1} is left out: {reason}")
         state = replace(state, pose=found.pose).excluding(found.misfits)
         if not found.slipped:
             break

@@ -21,8 +21,9 @@ from tomostream.programs.aln import (
     AngleRow,
     DarkFrame,
     LocalShift,
+    SecondColumn,
     parse_aln,
-    parse_angles,
+    parse_angle_file,
     raw_sections,
 )
 from tomostream.programs.quality import LocalQuality, Quality, TiltQuality
@@ -73,18 +74,24 @@ def read_aln(path: str) -> AlnFile:
         raise EngineError(str(error)) from None
 
 
-def read_angles(path: str, sections: int) -> tuple[AngleRow, ...]:
-    """Read an angle file of `sections` rows. Raises EngineError where it is missing, malformed or of another length."""
+def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondColumn]:
+    """Read an angle file, and what its second column was taken for.
+
+    Raises
+    ------
+    EngineError
+        Where it is missing, malformed, or has another number of rows than `sections`.
+    """
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            rows = parse_angles(handle.read(), path)
+            rows, meaning = parse_angle_file(handle.read(), path)
     except OSError as error:
         raise EngineError(f"{sentence_of(error, path)}; check -AngFile") from None
     except AlnError as error:
         raise EngineError(str(error)) from None
     if len(rows) != sections:
         raise EngineError(f"{path} has {len(rows)} tilt angles, but the stack has {sections} sections: they must match")
-    return rows
+    return rows, meaning
 
 
 def of_aln(path: str, stack: TiltStack) -> Solution:
