@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-scipion test-faults test-browser test-gui test-slurm lint clean
+.PHONY: help install demo demo-real quick test test-scipion test-faults test-browser test-gui test-slurm lint clean
 
 help:
 	@echo "make demo          simulate a small acquisition and make tomograms of it, on the CPU"
 	@echo "make demo-real     the same with a real acquisition (EMPIAR-10499), fetched once"
 	@echo "make test          all tests, the chain of four Scipion processes included"
+	@echo "make quick         tests without Scipion processes and alignments, for the inner loop: under a minute"
 	@echo "make install       only make $(VENV)"
 	@echo "make lint          ruff and mypy"
 	@echo "PYTHON=python3.12 chooses the interpreter (3.10, 3.11 or 3.12), VENV=folder another environment"
@@ -29,6 +30,9 @@ demo: $(STAMP)
 
 demo-real: $(STAMP)
 	$(BIN)/tomostream demo --real demo-real
+
+quick: $(STAMP)
+	$(PYTEST) -m "not chain and not slow"
 
 test: $(STAMP) lint
 	$(PYTEST)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 from tomostream.cli.project import scipion_environment
@@ -26,3 +28,18 @@ if "SCIPION_HOME" not in os.environ:
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     scipion_environment(HOME)
     os.environ["TOMOSTREAM_INSTRUMENTS"] = os.path.join(HOME, "instruments.json")      # not the user's own
+
+#: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.
+ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf)\b|engine import (?:aretomo|quick)\b"
+                            r"|[\"']tomostream\.engine\.(?:motioncor|aretomo|preview)[\"']")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what has the engine align something, by what its module imports: `make quick` leaves it out."""
+    slow: dict[str, bool] = {}
+    for item in items:
+        path = str(item.path)
+        if path not in slow:
+            slow[path] = ENGINE_AT_WORK.search(item.path.read_text(encoding="utf-8")) is not None
+        if slow[path]:
+            item.add_marker(pytest.mark.slow)
