@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "say where every movie and every series of a project stands",
     "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",
+    "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",
     "exclude": "take tilts out of a series or put them back; only that series is made again",
     "handedness": "check the sign of the tilt angles: one series both ways; remember the choice for the instrument",
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",

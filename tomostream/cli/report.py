@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 
 from tomostream.cli import refuse
@@ -114,7 +115,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
         signal.signal(number, lambda *_: stop.set())
     if not quiet:
         say(os.path.join(writer.out, "index.html"))
-    told, still = "", 0.0
+    reported, still = "", 0.0
     while not stop.is_set() and os.path.isdir(os.path.join(writer.project, "Runs")):
         still = 0.0 if writer.running else still + REFRESH_SECONDS
         ended = over(writer.states) or still > PATIENCE_SECONDS
@@ -124,14 +125,24 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
                 writer.finish()
                 return 0
             writer.update()
-            told = ""
+            reported = ""
         except OSError as error:
-            trouble = cannot_write(writer.out, error)
-            if trouble != told:
-                told = trouble
-                print(f"tomostream report: for now {trouble}.", file=sys.stderr, flush=True)
+            reported = report_once(f"for now {cannot_write(writer.out, error)}", reported)
+        except Exception as error:      # noqa: BLE001 - whatever it is, the session and its alarms are followed on
+            trace = traceback.format_exc()
+            reported = report_once(f"an unexpected error, the page is followed on ({type(error).__name__}: {error}); please "
+                                   f"report it with this:\n{trace}".rstrip(), reported)
+            if ended:
+                return 1
         stop.wait(REFRESH_SECONDS)
     return 130 if stop.is_set() else 1
+
+
+def report_once(trouble: str, before: str) -> str:
+    """Log a trouble that is not the one of before; returns it."""
+    if trouble != before:
+        print(f"tomostream report: {trouble}.", file=sys.stderr, flush=True)
+    return trouble
 
 
 def over(states: Mapping[str, str]) -> bool:

@@ -31,8 +31,8 @@ def summary(protocol) -> list[str]:
     index = os.path.join(os.path.abspath(folder), "index.html")
     if not os.path.exists(index):
         return []
-    return [f"*Live page*: {index}"] + [f"*Alarm* {KINDS.get(alarm['kind'], alarm['kind'])}: {alarm['text']}"
-                                        for alarm in read_alarms(folder)]
+    return [f"*Live page*: {index}"] + [f"*Alarm* {KINDS.get(alarm.kind, alarm.kind)}: {alarm.text}"
+                                        for alarm in read_alarms(folder) if alarm.acknowledged is None]
 
 
 def start(protocol) -> None:

@@ -3,7 +3,8 @@
 
 Pure: facts in, events out; no clock, no disk. Every kind of alarm is a condition of the session. The first tilt or series
 that shows it raises the alarm; the next ones are added to it without a word; it is over after a run of tilts or series
-without it. What is wrong with one series stays marked in its own row whatever becomes of the alarm.
+without it. What is wrong with one series stays marked in its own row whatever becomes of the alarm. Every failed series is an
+alarm of its own, which stays until the series is made or a person acknowledges it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from statistics import median
 
 from tomostream.report.facts import SeriesFacts
@@ -22,14 +25,18 @@ KINDS = {
     "movie-failed": "Movie failed", "drift": "Drift", "series-failed": "Series failed", "tilts-lost": "Tilts lost",
     "counts": "Low counts", "defocus": "Defocus", "axis": "Tilt axis", "thickness": "Thickness", "residual": "Residual",
     "quality": "Alignment quality", "silence": "Nothing arrives", "behind": "Processing is behind",
-    "disk": "Disk nearly full"}
+    "disk": "Disk nearly full", "protocol-died": "Protocol died", "standstill": "Session stands still", "held-up": "Held up"}
 #: Items that an alarm names; the others are counted.
-MOST_ITEMS = 20
+MAX_ITEMS = 20
 
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """The session as a whole. None is unknown. `rhythm_s`: the longest gap between movies that is usual here."""
+    """The session as a whole. None is unknown. `rhythm_s`: the longest gap between movies that is usual here.
+
+    `seconds_since_result`: since the last tilt was aligned or tomogram made, or work for it was there. `series_s`: what a
+    tomogram takes. `dead`: protocols whose process is gone. `held_up`: protocol -> what keeps it from going on.
+    """
 
     running: bool = True
     seconds_since_movie: float | None = None
@@ -42,28 +49,61 @@ class SessionFacts:
     backlog_series_minutes: float | None = None
     disk_free_fraction: float | None = None
     disk_free_GB: float | None = None
+    seconds_since_result: float | None = None
+    series_s: float | None = None
+    dead: tuple[str, ...] = ()
+    held_up: Mapping[str, str] = field(default_factory=dict)
+
+
+class Change(str, Enum):
+    """What became of an alarm. Over: the condition is gone. Acknowledged: a person has seen it."""
+
+    RAISED = "raised"
+    OVER = "over"
+    ACKNOWLEDGED = "acknowledged"
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A condition that holds. `items`: the tilts or series that showed it, the newest last; `count` of them in all."""
+    """A condition that holds. `items`: the tilts or series that showed it, the newest last; `count` of them in all.
+
+    `of`: the series or protocol that has an alarm of its own, "" for one of the whole session. `acknowledged`: when a person
+    said that it is known, None while nobody has.
+    """
 
     kind: str
     since: float
     text: str
     items: tuple[str, ...] = ()
     count: int = 1
+    of: str = ""
+    acknowledged: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Names it among all alarms of a session."""
+        return key_of(self.kind, self.of)
+
+
+def key_of(kind: str, of: str = "") -> str:
+    """The key of an alarm: its kind, and what it is of where each one has its own."""
+    return f"{kind}/{of}" if of else kind
 
 
 @dataclass(frozen=True)
 class Event:
-    """What people are told: an alarm was raised, or is over."""
+    """What people are told: an alarm was raised, is over, or was acknowledged."""
 
     time: float
     kind: str
-    raised: bool
+    change: Change
     text: str
     since: float
+    of: str = ""
+
+    @property
+    def raised(self) -> bool:
+        return self.change is Change.RAISED
 
 
 @dataclass
@@ -85,13 +125,22 @@ class _Memory:
 
 
 class Alarms:
-    """Judges tilts, series and the session; `take_events()` gives what to tell, `active` what holds now."""
+    """Judges tilts, series and the session; `take_events()` gives what to tell, `active` what holds now, by key.
 
-    def __init__(self, thresholds: Thresholds | None = None) -> None:
+    Parameters
+    ----------
+    thresholds : when an alarm is raised and over.
+    since : key -> since when an alarm held that an earlier writer knew: it began then, not when this one looked.
+    """
+
+    def __init__(self, thresholds: Thresholds | None = None, since: Mapping[str, float] | None = None) -> None:
         self.thresholds = thresholds or Thresholds()
+        self._since = dict(since or {})
         self.active: dict[str, Alarm] = {}
         self.history: deque[Event] = deque(maxlen=200)
         self._streaks: dict[str, _Streak] = {}
+        self._held_since: dict[str, float] = {}
+        self._work_since: float | None = None
         self._events: list[Event] = []
         self._memory = _Memory()
 
@@ -99,6 +148,19 @@ class Alarms:
         """Events since this was last asked."""
         events, self._events = self._events, []
         return events
+
+    @property
+    def open(self) -> list[Alarm]:
+        """Alarms that hold and that nobody has acknowledged."""
+        return [alarm for alarm in self.active.values() if alarm.acknowledged is None]
+
+    def acknowledge(self, seen: Mapping[str, float], time: float) -> None:
+        """People have seen alarms: key -> when. What began later is not known to them."""
+        for alarm in self.open:
+            when = seen.get(alarm.key)
+            if when is not None and alarm.since <= when:
+                self.active[alarm.key] = replace(alarm, acknowledged=when)
+                self._say(Event(time, alarm.kind, Change.ACKNOWLEDGED, alarm.text, alarm.since, alarm.of))
 
     # ------------------------------------------------------------------ what is judged
     def tilt(self, time: float, movie: str, drift_px: float | None = None, failed: str = "") -> None:
@@ -131,7 +193,11 @@ class Alarms:
         kinds = {finding.kind: finding for finding in findings}
         before = {finding.kind for finding in self._memory.judged.get(facts.series_id, ())}
         self._memory.judged[facts.series_id] = findings
-        for kind in SERIES_KINDS:
+        failed = kinds.get("series-failed")
+        self._level("series-failed", time, failed is not None, failed is None,
+                    f"{facts.series_id}: {failed.text if failed else 'was made'}", facts.series_id,
+                    f"{facts.series_id} was made")
+        for kind in SERIES_KINDS[1:]:
             if kind in kinds:
                 if kind not in before:
                     self._hit(kind, time, facts.series_id, f"{facts.series_id}: {kinds[kind].text}")
@@ -141,8 +207,14 @@ class Alarms:
                 self._quiet(kind, time, self.thresholds.quiet_series)
         return findings
 
+    def gone(self, series_id: str, time: float) -> None:
+        """What was taken for a series is none: nothing is wrong with it."""
+        self._level("series-failed", time, False, True, "", series_id, f"{series_id} is no tilt series")
+
     def session(self, facts: SessionFacts, time: float) -> None:
         """The session as it stands now."""
+        self._protocols(facts, time)
+        self._standstill(facts, time)
         limits = self.thresholds
         if facts.seconds_since_movie is not None and limits.silence_factor is not None:
             limit = max(limits.silence_factor * (facts.rhythm_s or 0.0), 60.0 * limits.silence_least_minutes)
@@ -156,6 +228,36 @@ class Alarms:
                         f"{facts.backlog_tilts} tilts and {facts.backlog_series} series wait, about {waits:.0f} minutes of "
                         "work")
         self._disk(facts, time)
+
+    def _protocols(self, facts: SessionFacts, time: float) -> None:
+        """Each protocol that died, or is kept from going on, is an alarm of its own."""
+        limit = self.thresholds.held_up_minutes
+        held = {name: text for name, text in facts.held_up.items() if facts.running and name not in facts.dead}
+        self._held_since = {name: self._held_since.get(name, time) for name in held}
+        held = {name: text for name, text in held.items() if limit is not None and time - self._held_since[name] >= 60.0 * limit}
+        for name in facts.dead:
+            self._level("protocol-died", time, True, False, f"the process of {name} is gone; bring it back with: tomostream "
+                        "resume, or continue it in Scipion", name)
+        for name, text in held.items():
+            self._level("held-up", time, True, False, f"{name}: {text}", name)
+        for alarm in list(self.active.values()):
+            if (alarm.kind == "protocol-died" and alarm.of not in facts.dead) or (
+                    alarm.kind == "held-up" and alarm.of not in held):
+                self._level(alarm.kind, time, False, True, "", alarm.of)
+
+    def _standstill(self, facts: SessionFacts, time: float) -> None:
+        """Work is there and nothing comes of it, though every process seems to run."""
+        limit = self.thresholds.standstill_minutes
+        work = facts.running and facts.backlog_tilts + facts.backlog_series > 0
+        if self._work_since is None or not work:
+            self._work_since = time if work else None       # after a pause it has stood still for no longer than work is there
+        if limit is None:
+            return
+        seconds = min(facts.seconds_since_result or 0.0, 0.0 if self._work_since is None else time - self._work_since)
+        stands = seconds > max(60.0 * limit, 4.0 * (facts.series_s or 0.0))
+        self._level("standstill", time, stands, not stands,
+                    f"{facts.backlog_tilts} tilts and {facts.backlog_series} series wait, and nothing was made of them for "
+                    f"{seconds / 60:.0f} minutes")
 
     def _disk(self, facts: SessionFacts, time: float) -> None:
         limits = self.thresholds
@@ -195,14 +297,18 @@ class Alarms:
             memory.defoci.append(defocus)
 
     # ------------------------------------------------------------------ raise once, tell when over
+    def _raise(self, alarm: Alarm) -> None:
+        alarm = replace(alarm, since=min(alarm.since, self._since.pop(alarm.key, alarm.since)))
+        self.active[alarm.key] = alarm
+        self._say(Event(alarm.since, alarm.kind, Change.RAISED, alarm.text, alarm.since, alarm.of))
+
     def _hit(self, kind: str, time: float, item: str, text: str) -> None:
         self._streaks[kind] = _Streak()
         alarm = self.active.get(kind)
-        if alarm is None:
-            self.active[kind] = Alarm(kind, time, text, (item,))
-            self._tell(Event(time, kind, True, text, time))
+        if alarm is None or (alarm.acknowledged is not None and item not in alarm.items):   # one more than people know of
+            self._raise(Alarm(kind, time, text, (item,)))
         elif item not in alarm.items:
-            self.active[kind] = replace(alarm, text=text, items=(*alarm.items, item)[-MOST_ITEMS:], count=alarm.count + 1)
+            self.active[kind] = replace(alarm, text=text, items=(*alarm.items, item)[-MAX_ITEMS:], count=alarm.count + 1)
 
     def _quiet(self, kind: str, time: float, needed: int) -> None:
         if kind not in self.active:
@@ -220,26 +326,24 @@ class Alarms:
         self.active[kind] = replace(alarm, items=tuple(each for each in alarm.items if each != item), count=alarm.count - 1)
         return alarm.count <= 1
 
-    def _level(self, kind: str, time: float, above: bool, below: bool, text: str) -> None:
-        alarm = self.active.get(kind)
+    def _level(self, kind: str, time: float, above: bool, below: bool, text: str, of: str = "",
+               over: str = "back to normal") -> None:
+        key = key_of(kind, of)
+        alarm = self.active.get(key)
         if alarm is None and above:
-            self.active[kind] = Alarm(kind, time, text)
-            self._tell(Event(time, kind, True, text, time))
+            self._raise(Alarm(kind, time, text, (of,) if of else (), of=of))
         elif alarm is not None and below:
-            self._over(kind, time, "back to normal")
+            self._over(key, time, over)
         elif alarm is not None:
-            self.active[kind] = replace(alarm, text=text)
+            self.active[key] = replace(alarm, text=text)
 
-    def _over(self, kind: str, time: float, text: str) -> None:
-        alarm = self.active.pop(kind)
-        self._tell(Event(time, kind, False, text, alarm.since))
+    def _over(self, key: str, time: float, text: str) -> None:
+        alarm = self.active.pop(key)
+        self._say(Event(time, alarm.kind, Change.OVER, text, alarm.since, alarm.of))
 
-    def _tell(self, event: Event) -> None:
+    def _say(self, event: Event) -> None:
         self.history.append(event)
         self._events.append(event)
-
-
-# ---------------------------------------------------------------------------------------------------- one series
 
 
 def _usual(rhythm_s: float | None) -> str:
@@ -247,5 +351,3 @@ def _usual(rhythm_s: float | None) -> str:
     if rhythm_s is None:
         return ""
     return f"; the longest usual gap is {f'{rhythm_s:.0f} s' if rhythm_s < 100 else f'{rhythm_s / 60:.0f} minutes'}"
-
-

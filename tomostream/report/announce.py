@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from tomostream.files.writing import write_text
-from tomostream.report.alarms import KINDS, Alarms, Event
-from tomostream.report.notify import Notifier, utc
+from tomostream.report import acknowledged
+from tomostream.report.alarms import KINDS, Alarm, Alarms, Change, Event
+from tomostream.report.notify import Notifier, one_line, utc
 
 LOG = "alarms.log"
 #: Where the alarms that hold are kept: for summaries, and so that a second writer does not announce them again.
@@ -29,7 +30,7 @@ class Announcer:
 
     def __init__(self, out: str, say: Callable[[str], None], notifier: Notifier | None) -> None:
         self._out, self._say, self._notifier = out, say, notifier
-        self._before = {str(alarm["kind"]): float(alarm["since"]) for alarm in read_alarms(out)}
+        self._before = {alarm.key: alarm for alarm in read_alarms(out)}
         self._lines: list[str] = []
         self.begun = False
 
@@ -41,14 +42,15 @@ class Announcer:
         OSError : it cannot be written now; everybody else knows it, and the next call writes it.
         """
         for event in self._news(alarms, now):
-            line = f"{utc(event.time)} {'ALARM' if event.raised else 'over'} {KINDS.get(event.kind, event.kind)}: {event.text}"
-            self._lines.append(" ".join(line.split()))
+            word = "ALARM" if event.raised else event.change.value
+            self._lines.append(one_line(f"{utc(event.time)} {word} {KINDS.get(event.kind, event.kind)}: {event.text}"))
             self._say(self._lines[-1])
-            if self._notifier is not None:
+            if self._notifier is not None and event.change is not Change.ACKNOWLEDGED:     # who did it knows
                 self._notifier.send(event)
         if self._lines:
-            held = [{"kind": alarm.kind, "since": alarm.since, "text": alarm.text} for alarm in alarms.active.values()]
-            write_text(os.path.join(self._out, ALARMS), json.dumps(held))
+            held = [{"kind": alarm.kind, "of": alarm.of, "since": alarm.since, "text": alarm.text,
+                     "acknowledged": alarm.acknowledged} for alarm in alarms.active.values()]
+            write_text(os.path.join(self._out, ALARMS), json.dumps(held, allow_nan=False))
             with open(os.path.join(self._out, LOG), "a", encoding="utf-8") as file:
                 file.write("".join(f"{line}\n" for line in self._lines))
             self._lines.clear()
@@ -58,17 +60,24 @@ class Announcer:
         if self.begun:
             return events
         self.begun = True
-        return [*(Event(alarm.since, kind, True, alarm.text, alarm.since) for kind, alarm in active.items()
-                  if kind not in self._before),
-                *(Event(now, kind, False, "back to normal", since) for kind, since in self._before.items()
-                  if kind not in active and kind in KINDS)]
+        return [*(Event(alarm.since, alarm.kind, Change.RAISED, alarm.text, alarm.since, alarm.of)
+                  for key, alarm in active.items() if key not in self._before and alarm.acknowledged is None),
+                *(Event(now, alarm.kind, Change.OVER, "back to normal", alarm.since, alarm.of)
+                  for key, alarm in self._before.items() if key not in active and alarm.kind in KINDS)]
+
+    def since(self) -> dict[str, float]:
+        """Key -> since when an alarm held, as an earlier writer left it."""
+        return {key: alarm.since for key, alarm in self._before.items()}
 
 
-def read_alarms(out: str) -> list[dict[str, Any]]:
-    """Alarms that hold, as the page in folder `out` shows them: kind, since (seconds since the epoch), text."""
+def read_alarms(out: str) -> list[Alarm]:
+    """Alarms that hold, as the page in folder `out` shows them; which of them are acknowledged is read from beside it."""
     try:
         with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
-            alarms = json.load(file)
-        return [{"kind": str(alarm["kind"]), "since": float(alarm["since"]), "text": str(alarm["text"])} for alarm in alarms]
-    except (OSError, ValueError, TypeError, KeyError):
+            kept = json.load(file)
+        alarms = [Alarm(str(each["kind"]), float(each["since"]), str(each["text"]), of=str(each.get("of", ""))) for each in kept]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
+    seen = acknowledged.read(out)
+    return [replace(alarm, acknowledged=seen[alarm.key]) if seen.get(alarm.key, -1.0) >= alarm.since else alarm
+            for alarm in alarms]

@@ -8,11 +8,13 @@ that nobody has to go through all movies to count them.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tomostream.acquisition.naming import movie_key
 from tomostream.journal import ledger
+from tomostream.journal.runs import DEAD
 from tomostream.journal.status import MovieStatus, ProjectStatus, number
 from tomostream.report.alarms import SessionFacts
 
@@ -177,8 +179,16 @@ class Follower(ProjectStatus):
         """Series that are being composed or reconstructed, or wait for it."""
         return self.states["composing"] + self.states["reconstructing"]
 
-    def session_facts(self, now: float, running: bool, disk: tuple[float, float] | None) -> SessionFacts:
-        """What the alarms of the session are judged by. `disk`: free fraction and free GB."""
+    def _since_result(self, now: float) -> float | None:
+        """Seconds since a tilt was aligned or a tomogram made; before the first one, since the first movie."""
+        made = [times[-1] for times in (self.aligns, self.finished) if times]
+        if made:
+            return now - max(made)
+        return now - self.imports[0] if self.imports else None
+
+    def session_facts(self, now: float, running: bool, disk: tuple[float, float] | None,
+                      states: Mapping[str, str] | None = None) -> SessionFacts:
+        """What the alarms of the session are judged by. `disk`: free fraction and free GB; `states` of the protocols."""
         backlog = self.backlog
         rate = self.per_hour(self.aligns, now)
         arrivals = self.per_hour(self.imports, now)
@@ -189,7 +199,9 @@ class Follower(ProjectStatus):
             backlog_tilts=backlog, backlog_minutes=60.0 * backlog / rate if rate else None, arrivals_per_hour=arrivals,
             aligned_per_hour=rate, backlog_series=series,
             backlog_series_minutes=None if seconds is None else series * seconds / 60.0,
-            disk_free_fraction=disk[0] if disk else None, disk_free_GB=disk[1] if disk else None)
+            disk_free_fraction=disk[0] if disk else None, disk_free_GB=disk[1] if disk else None,
+            seconds_since_result=self._since_result(now), series_s=seconds,
+            dead=tuple(name for name, state in (states or {}).items() if state == DEAD), held_up=dict(self.waiting))
 
 
 def _lost(movie: MovieStatus) -> bool:

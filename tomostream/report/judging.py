@@ -45,6 +45,10 @@ class Thresholds:
     silence_least_minutes: float = 10.0
     #: Work that waits, in minutes of processing.
     behind_minutes: float | None = 15.0
+    #: Work is there, and nothing was made of it for so long (and four times what a tomogram takes).
+    standstill_minutes: float | None = 20.0
+    #: Something (a queue that does not answer, a missing program) keeps a protocol from going on for so long.
+    held_up_minutes: float | None = 5.0
     #: Free space, of the disk and in GB: whichever is reached first.
     disk_free_fraction: float | None = 0.04
     disk_free_GB: float | None = 5.0
@@ -65,14 +69,14 @@ class Thresholds:
 
         Raises
         ------
-        ValueError : a name that is none, a value that is no number; says which.
+        ValueError : a name that is not one, a value that is not a number; says which.
         """
         known = {item.name: item for item in fields(cls)}
         values: dict[str, float | int | None] = {}
         for word in words:
             name, equals, text = word.partition("=")
             if not equals or name not in known:
-                raise ValueError(f"'{word}' is no threshold: write NAME=VALUE with one of {', '.join(known)}")
+                raise ValueError(f"'{word}' is not a threshold: write NAME=VALUE with one of {', '.join(known)}")
             if text == "off" and "None" in str(known[name].type):
                 values[name] = None
                 continue

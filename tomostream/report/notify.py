@@ -267,13 +267,13 @@ def message_of(event: Event, session: str) -> Message:
 
 def title(event: Event) -> str:
     """One line: what is the matter."""
-    return KINDS.get(event.kind, event.kind) + ("" if event.raised else ": over")
+    return KINDS.get(event.kind, event.kind) + ("" if event.raised else f": {event.change.value}")
 
 
 def as_json(event: Event, session: str) -> dict[str, object]:
     """What a webhook gets. `text` alone is what chat services show."""
     name, text = one_line(session), one_line(event.text)
-    return {"session": name, "kind": event.kind, "state": "raised" if event.raised else "over",
+    return {"session": name, "kind": event.kind, "state": event.change.value, "of": one_line(event.of),
             "time": utc(event.time), "since": utc(event.since), "message": text, "text": f"{name} – {title(event)}: {text}"}
 
 

@@ -28,7 +28,7 @@ from tomostream.choices.pending import PendingChoices
 from tomostream.files.writing import write_text
 from tomostream.journal.space import disk_of
 from tomostream.journal.status import SeriesStatus
-from tomostream.report import tables
+from tomostream.report import acknowledged, tables
 from tomostream.report.alarms import KINDS, Alarms
 from tomostream.report.announce import Announcer
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
@@ -77,7 +77,6 @@ class ReportWriter:
         self.out = os.path.abspath(out) if out else os.path.join(self.project, FOLDER)
         self.follower = Follower(self.project)
         self._choices = PendingChoices(self.follower)
-        self.alarms = Alarms(thresholds)
         self.notifier = notifier
         self._states_of, self._say, self._clock = states, say or (lambda _: None), clock
         self._states: dict[str, str] = {}
@@ -93,6 +92,7 @@ class ReportWriter:
         self._folders = SeriesFolders(self.out)
         self.previews = Previews(self.project, self._folders, self._painter, self._say)
         self._announcer = Announcer(self.out, self._say, notifier)
+        self.alarms = Alarms(thresholds, self._announcer.since())
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
         self._latest = ""
         self._prepare()
@@ -122,7 +122,8 @@ class ReportWriter:
                 self._show(preview)
         finally:            # a disk that is full is told though nothing can be written to it
             if self._announcer.begun or not self.busy:
-                self.alarms.session(self.follower.session_facts(now, self.running, self._disk()), now)
+                self.alarms.session(self.follower.session_facts(now, self.running, self._disk(), self._states), now)
+                self.alarms.acknowledge(acknowledged.read(self.out), now)
                 self._announcer.announce(self.alarms, now)
         self._write(now, news)
         return news
@@ -171,6 +172,7 @@ class ReportWriter:
         series = self.follower.series.get(series_id)
         preview = self.previews.ask(series_id, series)
         if series is None:          # it turned out to be no tilt series
+            self.alarms.gone(series_id, self._clock())
             if series_id in self._index:
                 self._put(series_id, None)
             return
@@ -331,7 +333,7 @@ class ReportWriter:
         """The session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""
         follower = self.follower
         until = now if self.running else follower.last_event or now
-        facts = follower.session_facts(until, self.running, self._disk())
+        facts = follower.session_facts(until, self.running, self._disk(), self._states)
         latest = self._entries.get(self._latest)
         return {
             "project": os.path.basename(self.project), "path": self.project, "version": __version__, "updated": now,
@@ -346,7 +348,9 @@ class ReportWriter:
             "backlog_series": facts.backlog_series, "backlog_minutes": facts.backlog_minutes,
             "backlog_series_minutes": facts.backlog_series_minutes, "keeps_up": "behind" not in self.alarms.active,
             "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
-            "alarms": [asdict(alarm) for alarm in self.alarms.active.values()],
+            "alarms": [{**asdict(alarm), "key": alarm.key} for alarm in self.alarms.open],
+            "acknowledged": [{**asdict(alarm), "key": alarm.key} for alarm in self.alarms.active.values()
+                             if alarm.acknowledged is not None],
             "history": [asdict(event) for event in list(self.alarms.history)[-50:]],
             "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomostream.report import notify
-from tomostream.report.alarms import Alarms, Event, SessionFacts
+from tomostream.report.alarms import Alarms, Change, Event, SessionFacts
 from tomostream.report.facts import SeriesFacts, TiltFacts
 from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
 from tomostream.report.notify import Destinations, Notifier, as_mail, message_of, utc
@@ -217,8 +217,76 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         self.assertEqual(told, [place % 2 == 0 for place in range(len(told))])
         self.assertEqual("tilts-lost" in alarms.active, len(told) % 2 == 1)
 
+    def test_every_failed_series_is_an_alarm_of_its_own_and_stays_whatever_comes_after(self):
+        alarms = Alarms()
+        for n in range(2):
+            alarms.series(SeriesFacts(f"bad{n}", state="failed", reason="no axis"), n)
+        for n in range(10):
+            alarms.series(done(f"good{n}"), 10.0 + n)
+        self.assertEqual(kinds(alarms), [("series-failed", True), ("series-failed", True)])
+        self.assertEqual([alarm.of for alarm in alarms.open], ["bad0", "bad1"])
+
+    def test_a_failed_series_is_over_when_it_is_made_or_turns_out_to_be_none(self):
+        alarms = Alarms()
+        for name in ("a", "b"):
+            alarms.series(SeriesFacts(name, state="failed", reason="no axis"), 1.0)
+        alarms.series(done("a", version=2), 2.0)
+        alarms.gone("b", 3.0)
+        self.assertEqual([(event.of, event.change) for event in alarms.take_events()],
+                         [("a", Change.RAISED), ("b", Change.RAISED), ("a", Change.OVER), ("b", Change.OVER)])
+
+    def test_an_acknowledged_alarm_is_not_over_and_not_raised_again_for_what_was_seen(self):
+        alarms = Alarms()
+        alarms.series(SeriesFacts("a", state="failed", reason="no axis"), 1.0)
+        alarms.acknowledge({"series-failed/a": 5.0}, 5.0)
+        alarms.acknowledge({"series-failed/a": 5.0}, 6.0)
+        alarms.series(SeriesFacts("a", state="failed", reason="no axis"), 7.0)
+        alarms.series(SeriesFacts("b", state="failed", reason="no axis"), 8.0)
+        self.assertEqual([(event.of, event.change) for event in alarms.take_events()],
+                         [("a", Change.RAISED), ("a", Change.ACKNOWLEDGED), ("b", Change.RAISED)])
+        self.assertEqual(([alarm.of for alarm in alarms.open], len(alarms.active)), (["b"], 2))
+
+    def test_an_alarm_that_was_acknowledged_is_raised_again_for_one_more_series(self):
+        alarms = Alarms()
+        alarms.series(done("a", thickness_A=9000.0), 1.0)
+        alarms.acknowledge({"thickness": 2.0}, 2.0)
+        alarms.series(done("b", thickness_A=9000.0), 3.0)
+        alarms.acknowledge({"thickness": 2.0}, 4.0)
+        self.assertEqual([alarm.kind for alarm in alarms.open], ["thickness"])
+
+    def test_a_protocol_that_died_is_an_alarm_until_it_runs_again_though_the_session_no_longer_runs(self):
+        alarms = Alarms()
+        alarms.session(SessionFacts(running=False, dead=("import", "compose")), 1.0)
+        alarms.session(SessionFacts(running=False, dead=("compose",)), 2.0)
+        self.assertEqual([(event.of, event.change) for event in alarms.take_events()],
+                         [("import", Change.RAISED), ("compose", Change.RAISED), ("import", Change.OVER)])
+
+    def test_a_session_stands_still_when_work_is_there_for_long_and_nothing_comes_of_it(self):
+        alarms = Alarms()
+        for minute in range(31):        # the pause before was long: that is no standstill
+            alarms.session(SessionFacts(backlog_tilts=3, seconds_since_result=9000.0 + 60 * minute), 60.0 * minute)
+            self.assertEqual("standstill" in alarms.active, minute > 20, minute)
+        alarms.session(SessionFacts(backlog_tilts=3, seconds_since_result=5.0), 1900.0)
+        self.assertEqual(kinds(alarms), [("standstill", True), ("standstill", False)])
+
+    def test_long_tomograms_are_no_standstill(self):
+        alarms = Alarms()
+        for minute in range(60):
+            alarms.session(SessionFacts(backlog_series=1, seconds_since_result=60.0 * minute, series_s=1200.0), 60.0 * minute)
+        self.assertEqual(kinds(alarms), [])
+
+    def test_a_queue_that_does_not_answer_for_minutes_is_an_alarm_of_its_protocol(self):
+        alarms = Alarms()
+        for minute in (0.0, 4.0, 5.0, 6.0):
+            alarms.session(SessionFacts(held_up={"motioncor": "the queue does not answer"}), 60.0 * minute)
+        alarms.session(SessionFacts(), 420.0)
+        told = alarms.take_events()
+        self.assertEqual([(event.of, event.change, event.time) for event in told],
+                         [("motioncor", Change.RAISED, 300.0), ("motioncor", Change.OVER, 420.0)])
+        self.assertIn("the queue does not answer", told[0].text)
+
     def test_thresholds_are_refused_in_words(self):
-        for word, part in (("axis=2", "no threshold"), ("axis_deg=much", "cannot be 'much'"),
+        for word, part in (("axis=2", "not a threshold"), ("axis_deg=much", "cannot be 'much'"),
                            ("quiet_series=off", "cannot be")):
             with self.assertRaisesRegex(ValueError, part):
                 Thresholds.parse([word])
@@ -257,7 +325,7 @@ class Hook(BaseHTTPRequestHandler):
 
 
 class TestSending(unittest.TestCase):
-    event = Event(1_800_000_000.0, "axis", True, "TS_7: tilt axis 88.0 degrees", 1_800_000_000.0)
+    event = Event(1_800_000_000.0, "axis", Change.RAISED, "TS_7: tilt axis 88.0 degrees", 1_800_000_000.0)
 
     def serve(self, kind, handler, failures=0):
         server = kind(("127.0.0.1", 0), handler)
@@ -278,7 +346,7 @@ class TestSending(unittest.TestCase):
 
     def test_a_mail_server_gets_the_alarm_and_its_end(self):
         server, address = self.serve(socketserver.TCPServer, Mails)
-        over = Event(1_800_000_600.0, "axis", False, "the last 3 were without it", 1_800_000_000.0)
+        over = Event(1_800_000_600.0, "axis", Change.OVER, "the last 3 were without it", 1_800_000_000.0)
         notifier = self.send(Destinations(("me@lab.org", "you@lab.org"), "scope@lab.org", address), (self.event, over))
         self.assertEqual((notifier.trouble, len(server.got)), ("", 2))
         self.assertIn("Subject: [tomostream] night: Tilt axis\r\n", server.got[0])
@@ -293,7 +361,7 @@ class TestSending(unittest.TestCase):
         kind, body = server.got[0]
         self.assertEqual(kind, "application/json")
         self.assertEqual(body, {"session": "night", "kind": "axis", "state": "raised", "time": "2027-01-15T08:00:00Z",
-                                "since": "2027-01-15T08:00:00Z", "message": "TS_7: tilt axis 88.0 degrees",
+                                "of": "", "since": "2027-01-15T08:00:00Z", "message": "TS_7: tilt axis 88.0 degrees",
                                 "text": "night – Tilt axis: TS_7: tilt axis 88.0 degrees"})
 
     def test_a_webhook_that_fails_once_is_tried_again(self):
@@ -317,14 +385,14 @@ class TestSending(unittest.TestCase):
         self.assertRegex(short.trouble, "webhook at 127.0.0.1 did not take the alarm.*refused")
 
     def test_a_name_with_line_ends_cannot_write_headers(self):
-        event = Event(1.0, "axis", True, "x\r\nBcc: all@lab.org", 1.0)
+        event = Event(1.0, "axis", Change.RAISED, "x\r\nBcc: all@lab.org", 1.0)
         message = as_mail(message_of(event, "night\r\nBcc: all@lab.org"), Destinations(("me@lab.org",)))
         self.assertIsNone(message["Bcc"])
 
     def test_a_name_that_is_no_text_is_sent_all_the_same(self):
         server, address = self.serve(HTTPServer, Hook)
         mails, mail_address = self.serve(socketserver.TCPServer, Mails)
-        event = Event(1.0, "axis", True, "TS_\udcff\n1: tilt axis", 1.0)
+        event = Event(1.0, "axis", Change.RAISED, "TS_\udcff\n1: tilt axis", 1.0)
         sent = self.send(Destinations(("me@lab.org",), server=mail_address, webhook=f"http://{address}/"), (event,))
         self.assertEqual((sent.trouble, server.got[0][1]["message"], len(mails.got)), ("", "TS_? 1: tilt axis", 1))
 

@@ -184,7 +184,7 @@ class TestAlarmFields(FormCase):
         for values, words in (({"alarmCounts": 150.0}, "Counts less than (%): 150 cannot be"),
                               ({"alarmDrift": -1.0}, "Drift more than (px): -1 cannot be"),
                               ({"alarmThin": 400.0, "alarmThick": 300.0}, "cannot be thicker than 300 nm and thinner than 400"),
-                              ({"alarmThresholds": "speed=3"}, "'speed=3' is no threshold")):
+                              ({"alarmThresholds": "speed=3"}, "'speed=3' is not a threshold")):
             self.assertIn(words, self.problems("ProtTomoStreamComposeTS", **values))
 
     def test_the_command_line_sets_them_by_name(self):

@@ -495,6 +495,68 @@ class TestUpdates(WithProject):
         self.assertFalse(self.read("data", "session.js")["running"])
 
 
+class TestAlarmsThatStay(WithProject):
+    def fail(self, series: str) -> None:
+        self.project.acquire(series)
+        self.project.compose(series)
+        self.project.tell(ARETOMO, series, ledger.FAILED, "no axis", version=1)
+
+    def acknowledge(self, *words: str) -> tuple[int, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
+            status = command(["acknowledge", self.project.path, *words])
+        return status, out.getvalue() + err.getvalue()
+
+    def test_a_failed_series_is_shown_until_it_is_acknowledged_also_by_the_next_writer(self):
+        for series in ("TS_01", "TS_02"):
+            self.fail(series)
+        page = self.writer()
+        page.finish()
+        self.assertEqual([alarm["of"] for alarm in self.read("data", "session.js")["alarms"]], ["TS_01", "TS_02"])
+        self.assertEqual(self.acknowledge("TS_03")[0], 2)
+        with mock.patch("time.time", return_value=self.project.time + 60):
+            status, text = self.acknowledge("TS_01")
+        self.assertEqual(status, 0)
+        self.assertIn("acknowledged TS_01", text)
+        self.assertIn("ALARM TS_02", text)
+        self.project.time += 120
+        page.finish()
+        page.close()
+        said: list[str] = []
+        other = self.writer(say=said.append)
+        other.finish()
+        session = self.read("data", "session.js")
+        shown = [[alarm["of"] for alarm in session[kind]] for kind in ("alarms", "acknowledged")]
+        self.assertEqual(shown, [["TS_02"], ["TS_01"]])
+        self.assertEqual([line for line in said if "ALARM" in line or " over " in line], [])
+
+    def test_a_dead_protocol_is_an_alarm_on_the_page_of_a_session_that_no_longer_runs(self):
+        self.project.whole("TS_01")
+        self.states = {IMPORT: "finished", COMPOSE: "dead"}
+        self.writer().finish()
+        session = self.read("data", "session.js")
+        self.assertEqual([(alarm["kind"], alarm["of"]) for alarm in session["alarms"]], [("protocol-died", COMPOSE)])
+
+    def test_an_error_that_nobody_expected_is_logged_once_and_the_page_goes_on(self):
+        self.project.whole("TS_01")
+        page, err = self.writer(), io.StringIO()
+        states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "running")
+        self.states = states
+        whole, calls = page.update, []
+
+        def update():
+            calls.append(1)
+            if len(calls) <= 3:
+                raise KeyError("unforeseen")
+            states.update(dict.fromkeys(states, "finished"))
+            return whole()
+
+        with mock.patch.object(page, "update", update), mock.patch.object(report, "REFRESH_SECONDS", 0.02), \
+                mock.patch.object(report.signal, "signal"), mock.patch("sys.stderr", err):
+            self.assertEqual(report.follow(page, quiet=True), 0)
+        self.assertEqual((err.getvalue().count("unexpected error"), self.rows()[0]["state"]), (1, "done"))
+
+
 class TestHostileNames(WithProject):
     def test_a_name_full_of_tags_is_data_and_stays_what_it_was(self):
         self.project.whole("TS_01", image_files=False)

@@ -126,7 +126,7 @@
     const session = state.session, pulse = $("pulse");
     if (!session || !pulse) return;
     const age = Date.now() / 1000 - session.updated;
-    if (!session.running) pulse.replaceChildren(h("span", { class: "dot" }), "session ended " + clock(session.last_event));
+    if (!session.running) pulse.replaceChildren(h("span", { class: deadOnes().length ? "dot dead" : "dot" }), standing() + ", last event " + clock(session.last_event));
     else if (age > STALE_SECONDS) pulse.replaceChildren(h("span", { class: "dot stale" }), "page not written for " + span(age));
     else pulse.replaceChildren(h("span", { class: "dot live" }), "live · " + span(Math.max(0, age)) + " old");
   }
@@ -149,14 +149,16 @@
   }
   function alarmLines() {
     const session = state.session;
-    const lines = Object.entries(session.protocols).filter(([, what]) => what === "dead").map(([name]) => h("div", { class: "alarm", role: "alert" },
-      h("b", {}, name + " is dead"), h("span", {}, "its process is gone; continue it in Scipion, or with: tomostream resume")));
-    lines.push(...session.alarms.map(alarm => h("div", { class: "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
+    const grave = alarm => ["protocol-died", "standstill", "series-failed"].includes(alarm.kind), dead = alarm => alarm.kind === "protocol-died";
+    const alarms = session.alarms.slice().sort((a, b) => dead(b) - dead(a) || grave(b) - grave(a) || b.since - a.since), lines = [];
+    lines.push(...alarms.map(alarm => h("div", { class: grave(alarm) ? "alarm grave" : "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
       h("span", {}, alarm.text), h("span", { class: "muted small" }, (alarm.count > 1 ? alarm.count + " times, " : "") + "since " + clock(alarm.since)),
       alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item)))));
-    for (const [name, reason] of Object.entries(session.waiting))
+    for (const [name, reason] of Object.entries(session.waiting)) if (!session.alarms.some(alarm => alarm.kind === "held-up" && alarm.of === name))
       lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
     if (session.unassigned) lines.push(h("div", { class: "alarm" }, h("b", {}, "Movies in no series"), h("span", {}, session.unassigned)));
+    if (session.acknowledged.length) lines.push(h("div", { class: "alarm note", id: "acknowledged" }, h("b", {}, session.acknowledged.length + " acknowledged"),
+      h("span", {}, [...new Set(session.acknowledged.map(alarm => alarm.of || session.kinds[alarm.kind] || alarm.kind))].slice(0, 8).join(", "))));
     if (session.trouble) lines.push(h("div", { class: "alarm" }, h("b", {}, "Alarms are not sent"), h("span", {}, session.trouble)));
     if (lines.length > MOST_ALARMS) {
       const more = lines.splice(MOST_ALARMS - 1);
@@ -164,17 +166,23 @@
     }
     return lines;
   }
+  const deadOnes = () => Object.entries(state.session.protocols).filter(([, what]) => what === "dead").map(([name]) => name);
+  function standing() {           // ended is only what ended by itself; "" while it runs
+    const session = state.session, dead = deadOnes(), states = Object.values(session.protocols);
+    if (dead.length) return dead.length === states.length ? "Session died" : dead.join(", ") + " died";
+    return session.running ? "" : states.every(what => what === "finished") ? "Session ended" : "Session stopped";
+  }
   function legend(pairs) {
     return h("div", { class: "legend" }, pairs.map(([name, value, kind]) => h("span", {}, name + " ", h("b", { class: kind }, String(value)))));
   }
   function verdict() {            // is it keeping up, is anything wrong: to be read from across the room
-    const session = state.session, wrong = session.alarms.length + Object.values(session.protocols).filter(what => what === "dead").length;
+    const session = state.session, wrong = session.alarms.length, bad = deadOnes().length || session.alarms.some(alarm => alarm.kind === "standstill");
     const keeps = !session.running || session.keeps_up, waits = Math.max(session.backlog_minutes || 0, session.backlog_series_minutes || 0);
     const silent = session.running && known(session.last_movie) ? session.updated - session.last_movie : null;
     const words = [session.backlog_tilts + (session.backlog_tilts === 1 ? " tilt" : " tilts") + " and " + session.backlog_series + " series wait"
       + (waits >= 1 ? ", about " + span(60 * waits) : ""), silent === null ? null : "last movie " + span(Math.max(0, silent)) + " ago"];
-    return [h("div", { class: "big " + (keeps ? "good" : "warn") }, !session.running ? "Session ended" : keeps ? "Keeps up" : "Is behind"),
-      h("div", { class: "big " + (wrong ? "warn" : "good"), id: "wrong" }, wrong ? wrong + (wrong === 1 ? " alarm" : " alarms") : "No alarms"),
+    return [h("div", { class: "big " + (bad ? "bad" : keeps ? "good" : "warn"), id: "state" }, bad && !deadOnes().length ? "Stands still" : standing() || (keeps ? "Keeps up" : "Is behind")),
+      h("div", { class: "big " + (bad ? "bad" : wrong ? "warn" : "good"), id: "wrong" }, wrong ? wrong + (wrong === 1 ? " alarm" : " alarms") : "No alarms"),
       h("p", { class: "small muted" }, words.filter(Boolean).join(" · "))];
   }
   function cards() {
@@ -238,7 +246,8 @@
   function history() {
     const events = state.session.history.slice(-6).reverse();
     return h("ul", { class: "plain small" }, events.map(event => h("li", {}, h("span", { class: "muted" }, clock(event.time) + " "),
-      h("b", { class: event.raised ? "warn" : "good" }, (state.session.kinds[event.kind] || event.kind) + (event.raised ? "" : " over")), " " + event.text)));
+      h("b", { class: event.change === "raised" ? "warn" : event.change === "over" ? "good" : "muted" },
+        (state.session.kinds[event.kind] || event.kind) + (event.change === "raised" ? "" : " " + event.change)), " " + event.text)));
   }
   function activity() {
     const bars = state.session.activity, step = state.session.bar_seconds;

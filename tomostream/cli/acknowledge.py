@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream acknowledge`: say that an alarm is known, so that it is no longer shown, sent or counted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+
+from tomostream.cli import refuse
+from tomostream.cli.places import cannot_write
+from tomostream.report import acknowledged
+from tomostream.report.alarms import KINDS, Alarm
+from tomostream.report.announce import read_alarms
+from tomostream.report.notify import one_line, utc
+from tomostream.report.writer import FOLDER
+
+HELP = "list the alarms of a session, or say that they are known: they are no longer shown and counted"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("names", nargs="*", metavar="SERIES|KIND",
+                        help="a series or a protocol that has an alarm of its own, or a kind of alarm; none: list the alarms")
+    parser.add_argument("--all", action="store_true", help="all alarms that hold now")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.status import find
+
+    path = find(options.project)
+    if path is None:
+        return refuse("acknowledge", f"there is no Scipion project {options.project}")
+    out = os.path.join(path, FOLDER)
+    alarms = read_alarms(out)
+    if not options.names and not options.all:
+        return show(alarms)
+    chosen = alarms if options.all else []
+    for name in options.names:
+        named = [alarm for alarm in alarms if name in (alarm.of, alarm.kind, alarm.key)]
+        if not named:
+            known = ", ".join(sorted({alarm.of or alarm.kind for alarm in alarms})) or "none"
+            return refuse("acknowledge", f"no alarm is called '{name}'; there are: {known}")
+        chosen = [*chosen, *named]
+    try:
+        if chosen:
+            acknowledged.acknowledge(out, {alarm.key for alarm in chosen}, time.time())
+    except OSError as error:
+        return refuse("acknowledge", cannot_write(out, error))
+    return show(read_alarms(out))
+
+
+def show(alarms: Sequence[Alarm]) -> int:
+    """One line an alarm: since when, whether it is known, which, and why."""
+    if not alarms:
+        print("No alarms.")
+    for alarm in sorted(alarms, key=lambda each: (each.acknowledged is not None, each.since)):
+        known = "acknowledged" if alarm.acknowledged is not None else "ALARM"
+        which = f"{alarm.of or alarm.kind} - {KINDS.get(alarm.kind, alarm.kind)}"
+        print(one_line(f"{utc(alarm.since)} {known} {which}: {alarm.text}"))
+    return 0

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alarms that a person has seen: kept beside the page, so that they are not shown, sent or counted again.
+
+Acknowledged is not over: over says that the condition is gone, acknowledged that somebody knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+
+from tomostream.files.locks import hold
+from tomostream.files.writing import write_text
+
+FILE, LOCK = "acknowledged.json", ".acknowledged.lock"
+#: Seconds to wait for another one who acknowledges at the same time.
+LOCK_SECONDS = 10.0
+
+
+def read(out: str) -> dict[str, float]:
+    """Key of an alarm -> when it was acknowledged (seconds since the epoch), for the page in folder `out`."""
+    try:
+        with open(os.path.join(out, FILE), encoding="utf-8") as file:
+            data = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {key: float(when) for key, when in data.items() if isinstance(when, (int, float)) and math.isfinite(when)}
+
+
+def acknowledge(out: str, keys: Collection[str], now: float) -> Mapping[str, float]:
+    """Note that a person has seen the alarms of these keys. Returns all that are acknowledged.
+
+    Raises
+    ------
+    OSError : it cannot be written, or somebody else has held the lock for too long.
+    """
+    lock = hold(os.path.join(out, LOCK), LOCK_SECONDS)
+    if lock is None:
+        raise OSError(f"{os.path.join(out, LOCK)} is locked by another process; try again")
+    with lock:
+        known = {**read(out), **dict.fromkeys(keys, now)}
+        write_text(os.path.join(out, FILE), json.dumps(known, indent=1, allow_nan=False) + "\n")
+    return known
