@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tomostream import __version__
+from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
 
 #: Subcommand -> one line of help. The module of the same name does the work.
 COMMANDS = {
@@ -49,10 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(main=module.main)
     options = parser.parse_args(arguments)
+    status = 0
     try:
-        return options.main(options)
+        status = int(options.main(options))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_TROUBLE:
+            raise
+        mute()
+        if error.errno not in READER_GONE:
+            return refuse(options.command, f"the output cannot be written: {error.strerror}")
+    return status

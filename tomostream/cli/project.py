@@ -10,19 +10,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from tomostream.cli.leaving import Leaving
 from tomostream.files import locks
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.streaming.values import convert
+
+if TYPE_CHECKING:
+    from pyworkflow.project import Project
+    from pyworkflow.protocol import Protocol
 
 #: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
 START_SECONDS = 180.0
@@ -31,12 +38,12 @@ POINTERS = {MOTIONCOR: ("inputMovies", IMPORT, "outputMovies"), COMPOSE: ("input
 ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 
 
-#: Signs in a path that Scipion's own command lines and settings do not survive.
+#: Characters in a path that Scipion's own command lines and settings do not survive.
 UNFIT = frozenset('"$`\\\n')
 
 
 class UserError(Exception):
-    """Something the user can mend, in one sentence."""
+    """Something the user can fix, in one sentence."""
 
 
 def scipion_environment(home: str) -> None:
@@ -104,8 +111,8 @@ class Chain:
     """A project with the four protocols, in order."""
 
     path: str
-    project: object
-    protocols: dict[str, object]
+    project: Project
+    protocols: dict[str, Protocol]
 
     def folder(self, name: str) -> str:
         return os.path.join(self.path, self.protocols[name].getWorkingDir())
@@ -155,7 +162,7 @@ def refuse_place(path: str, project: str) -> None:
     """
     unfit = sorted(set(path) & UNFIT)
     if unfit:
-        raise UserError(f"Scipion cannot work in the folder {path}: its name holds {' '.join(unfit)}. Choose another one.")
+        raise UserError(f"Scipion cannot work in the folder {path}: its name contains {' '.join(unfit)}. Choose another one.")
     name = os.path.basename(path)
     fit = re.sub(r"[^\w-]", "-", name)     # as Scipion's Project.cleanProjectName does, and would put the project there
     if fit != name:
@@ -164,7 +171,7 @@ def refuse_place(path: str, project: str) -> None:
         raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
                         f"tomostream resume {project}")
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f"{path} is there already and is no empty folder. Give the project a folder of its own, e.g. "
+        raise UserError(f"{path} already exists and is not an empty folder. Give the project a folder of its own, e.g. "
                         f"{os.path.join(path if os.path.isdir(path) else os.path.dirname(path), 'project')}.")
 
 
@@ -174,7 +181,7 @@ def remove(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def make_protocols(scipion_project, ours, settings: dict[str, dict[str, object]]) -> dict[str, object]:
+def make_protocols(scipion_project: Project, ours: ModuleType, settings: dict[str, dict[str, object]]) -> dict[str, Protocol]:
     """The four protocols in a new project, saved, chained and with their settings."""
     protocols = {}
     for name in ORDER:
@@ -209,7 +216,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, dict[str, object]]:
     return settings
 
 
-def apply(protocol, name: str, values: dict[str, object]) -> None:
+def apply(protocol: Protocol, name: str, values: dict[str, object]) -> None:
     """Set parameters of a protocol; a name that is none is refused, with the ones that come near."""
     import difflib
 
@@ -260,80 +267,83 @@ def starting_file(path: str) -> str:
 
 
 @contextmanager
-def starting(path: str, say) -> Iterator[None]:
+def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterator[None]:
     """While this holds no other command starts or continues protocols of this project.
 
     Raises
     ------
     UserError : another command does so, and does not come to an end.
+    Interrupted : Ctrl-C while waiting for it.
     """
+    file, deadline = starting_file(path), time.monotonic() + 4 * START_SECONDS
     try:
-        lock = locks.hold(starting_file(path), 0.0)
+        lock = locks.hold(file, 0.0)
         if lock is None:
             say("Another command is starting protocols of this project; waiting for it.")
-            lock = locks.hold(starting_file(path), 4 * START_SECONDS)
+        while lock is None and time.monotonic() < deadline:
+            leaving.pause(0.2)
+            lock = locks.hold(file, 0.0)
     except OSError as error:
         raise UserError(f"The project {path} cannot be written: {error.strerror}.") from error
     if lock is None:
-        raise UserError(f"Another command (process {locks.holder(starting_file(path))}) has been starting "
+        raise UserError(f"Another command (process {locks.holder(file)}) has been starting "
                         f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
     with lock:
         yield
 
 
-def start(chain: Chain, say) -> None:
+def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> None:
     """Start the four, each when the output that it reads is open (empty as it may be).
 
     Raises
     ------
     UserError : a protocol did not come up; says where its log is.
+    Interrupted : Ctrl-C; those that were started go on.
     """
-    with starting(chain.path, say):
+    with starting(chain.path, say, leaving):
         for name in ORDER:
-            protocol = chain.protocols[name]
-            launch(chain, protocol)
+            leaving.pause(0.0)
+            launch(chain, chain.protocols[name])
             say(f"{name} is starting")
             if name != ARETOMO:
-                wait_for_output(chain, name)
+                wait_for_output(chain, name, leaving)
 
 
-def launch(chain: Chain, protocol) -> None:
-    """Start or continue one protocol, in a process group of its own, so that Ctrl-C here does not reach it."""
+def launch(chain: Chain, protocol: Protocol) -> None:
+    """Start or continue one protocol, in a session of its own: Ctrl-C, a closed terminal or pipe here do not reach it."""
     with detached_children():
         chain.project.launchProtocol(protocol, wait=False)
 
 
-class detached_children:
-    """While this holds, processes that are started get a session of their own and nothing of this terminal."""
+@contextmanager
+def detached_children() -> Iterator[None]:
+    """While this holds, processes that pyworkflow starts get a session of their own and nothing of this terminal."""
+    # the package has a function of this name, which hides the module from `from ... import`
+    module = importlib.import_module("pyworkflow.protocol.launch")
+    original = module.Popen
 
-    def __enter__(self):
-        self._popen = subprocess.Popen
-        original = self._popen
+    def detached(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        streams = {stream: subprocess.DEVNULL for stream in ("stdin", "stdout", "stderr") if options.get(stream) is None}
+        return original(*arguments, **{**options, **streams, "start_new_session": True})
 
-        class Detached(original):
-            def __init__(self, *args, **kwargs):
-                kwargs.setdefault("start_new_session", True)
-                for stream in ("stdin", "stdout", "stderr"):
-                    if kwargs.get(stream) is None:
-                        kwargs[stream] = subprocess.DEVNULL
-                super().__init__(*args, **kwargs)
-
-        from pyworkflow.protocol import launch as module
-
-        self._module = module
-        module.Popen = Detached
-        return self
-
-    def __exit__(self, *_):
-        self._module.Popen = self._popen
+    module.Popen = detached
+    try:
+        yield
+    finally:
+        module.Popen = original
 
 
-def wait_for_output(chain: Chain, name: str) -> None:
-    """Wait until a protocol has opened the output that the next one reads, and tell the project of it."""
+def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
+    """Wait until a protocol has opened the output that the next one reads, and tell the project of it.
+
+    Raises
+    ------
+    UserError : it did not come up; says where its log is.
+    Interrupted : Ctrl-C.
+    """
     protocol = chain.protocols[name]
     output = {source: output for _, source, output in POINTERS.values()}[name]
     deadline = time.monotonic() + START_SECONDS
-    pause = threading.Event()
     while time.monotonic() < deadline:
         state = chain.state(name)
         chain.project._updateProtocol(protocol)
@@ -341,9 +351,26 @@ def wait_for_output(chain: Chain, name: str) -> None:
             return
         if state in (runs.STOPPED, runs.DEAD):
             break
-        pause.wait(0.3)
+        leaving.pause(0.3)
     raise UserError(f"The protocol {name} did not come up: {last_error(chain.folder(name)) or 'see its log'} "
                     f"(log: {os.path.join(chain.folder(name), 'logs', 'run.stdout')})")
+
+
+def interrupted(chain: Chain) -> str:
+    """What runs after Ctrl-C fell into the start, in a sentence, and what to do."""
+    states = {name: chain.state(name) for name in ORDER if name in chain.protocols}
+    running = [name for name, state in states.items() if state == runs.RUNNING]
+    rest = [name for name in states if name not in running]
+    quoted = shlex.quote(chain.path)
+    return ("Interrupted while the protocols were being started: "
+            + (f"{joined(running)} {'goes' if len(running) == 1 else 'go'} on" if running else "none of them runs")
+            + (f", {joined(rest)} {'does' if len(rest) == 1 else 'do'} not run. Start the rest with: tomostream resume {quoted}"
+               if running and rest else "." if running else f". Start them with: tomostream resume {quoted}"))
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as people write them: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def last_error(folder: str) -> str:

@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse
+from tomostream.cli.leaving import Interrupted, Leaving, say
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+
+if TYPE_CHECKING:
+    from pyworkflow.protocol import Protocol
+
+    from tomostream.cli.project import Chain
 
 HELP = "bring a dead session back: every protocol that was running goes on"
 #: How a run ended -> how that is told.
@@ -34,32 +41,50 @@ def main(options: argparse.Namespace) -> int:
     from tomostream.cli.status import find
 
     options.project = find(options.project) or options.project
-    try:
-        options.json = run.json_place(options.json)
-        settings = project.settings_of(options.set)
-        project.scipion_environment(project.default_home(options.project))
-        project.quiet_logs()
-        with project.starting(project.existing(options.project), run.say):
-            chain = project.load(options.project)
-            states = {name: runs.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
-                      for name in project.ORDER if name in chain.protocols}
-            wanted = to_continue(states, options.again, options.start)
-            change(chain, settings, wanted)
-            for line in findings(states, wanted, found(chain.path)):
-                run.say(line)
-            if not wanted:
-                run.say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
-                                                         " For movies that came later: tomostream resume --again"))
-            continue_all(chain, states, wanted)
-        if options.no_follow or set(chain.protocols) != set(project.ORDER):
-            return 0
-        return run.follow(chain, options)
-    except project.UserError as error:
-        return refuse("resume", error)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return refuse("resume", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+    chain = None
+    with Leaving() as leaving:
+        try:
+            options.json = run.json_place(options.json)
+            settings = project.settings_of(options.set)
+            project.scipion_environment(project.default_home(options.project))
+            project.quiet_logs()
+            with project.starting(project.existing(options.project), say, leaving):
+                chain = project.load(options.project)
+                bring_back(chain, options, settings, leaving)
+            if options.no_follow or set(chain.protocols) != set(project.ORDER):
+                return 0
+            return run.follow(chain, options, leaving)
+        except Interrupted:
+            say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was continued")
+            return run.INTERRUPTED
+        except project.UserError as error:
+            return refuse("resume", error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            return refuse("resume", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+
+
+def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, dict[str, object]], leaving: Leaving) -> None:
+    """Say how each protocol ended, and continue those that are to be continued.
+
+    Raises
+    ------
+    UserError : a setting is refused, or a protocol does not come up.
+    Interrupted : Ctrl-C meanwhile.
+    """
+    from tomostream.cli import project
+
+    states = {name: runs.producer_state(chain.folder(name), chain.protocols[name].getObjId(), patience=0.5)
+              for name in project.ORDER if name in chain.protocols}
+    wanted = to_continue(states, options.again, options.start)
+    change(chain, settings, wanted)
+    for line in findings(states, wanted, found(chain.path)):
+        say(line)
+    if not wanted:
+        say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
+                                             " For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
+    continue_all(chain, states, wanted, leaving)
 
 
 def to_continue(states: dict[str, str], again: bool = False, start: str | None = None) -> list[str]:
@@ -78,7 +103,7 @@ def to_continue(states: dict[str, str], again: bool = False, start: str | None =
     return wanted
 
 
-def change(chain, settings: dict[str, dict[str, object]], wanted: list[str]) -> None:
+def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[str]) -> None:
     """Give protocols that are about to be continued other parameters.
 
     Raises
@@ -115,7 +140,7 @@ def found(path: str) -> dict[str, str]:
         IMPORT: f"{imported} movies imported"
                 + (f", {waiting} that were not complete are looked at again" if waiting else ""),
         MOTIONCOR: f"{aligned} movies aligned, {max(0, imported - aligned - failed)} to do"
-                   + (f", {failed} that failed are tried again" if failed else ""),
+                   + (f", {failed} that failed will be retried" if failed else ""),
         COMPOSE: f"{composed} series composed" + (f", still open: {some(open_series)}" if open_series else ""),
         ARETOMO: f"{done} series reconstructed" + (f", to be done: {some(to_make)}" if to_make else "")}
 
@@ -131,34 +156,36 @@ def findings(states: dict[str, str], wanted: list[str], done: dict[str, str]) ->
             for name, state in states.items()]
 
 
-def continue_all(chain, states: dict[str, str], wanted: list[str]) -> None:
+def continue_all(chain: Chain, states: dict[str, str], wanted: list[str], leaving: Leaving) -> None:
     """Continue the protocols in order, each when the output that it reads is known to the project.
 
     Raises
     ------
     UserError : a protocol did not come up, or pyworkflow refuses; says why.
+    Interrupted : Ctrl-C; those that were continued go on.
     """
     from tomostream.cli import project
 
     for name in wanted:
+        leaving.pause(0.0)
         protocol = chain.protocols[name]
         source = project.POINTERS[name][1] if name in project.POINTERS else None
         if source in chain.protocols:
-            project.wait_for_output(chain, source)
+            project.wait_for_output(chain, source, leaving)
         if states[name] == runs.DEAD:
             mark_dead(chain, protocol)
         prepare(protocol)
         project.launch(chain, protocol)
 
 
-def mark_dead(chain, protocol) -> None:
+def mark_dead(chain: Chain, protocol: Protocol) -> None:
     """Tell the project what it cannot see: it takes a process that nobody collected (a zombie) for alive."""
     if protocol.isActive():
         protocol.setFailed("Its process was not there any more when the session was resumed.")
         chain.project._storeProtocol(protocol)
 
 
-def prepare(protocol) -> None:
+def prepare(protocol: Protocol) -> None:
     """Continue, never restart: a restart would delete what is registered."""
     from pyworkflow.protocol import MODE_RESUME
 

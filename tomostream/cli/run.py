@@ -6,17 +6,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
+import shlex
 import sys
-import threading
+from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse, table
+from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+
+if TYPE_CHECKING:
+    from tomostream.cli.project import Chain
 
 HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
 ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}
 #: Seconds between two looks at the ledgers for the live table.
 REFRESH_SECONDS = 1.0
+#: Exit status of a command that was asked to leave.
+INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,28 +46,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project
 
-    try:
-        options.json = json_place(options.json)
-        settings = make_settings(options)
-        project.scipion_environment(project.default_home(options.project))
-        project.quiet_logs()
-        chain = project.create(options.project, settings)
-        if options.queue:
-            project.use_queue(chain, options.queue)
-        project.validate(chain)
-        say(f"Project: {chain.path}")
-        project.start(chain, say if not options.quiet else lambda _: None)
-        return follow(chain, options)
-    except project.UserError as error:
-        return refuse("run", error)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+    chain = None
+    with Leaving() as leaving:
+        try:
+            options.json = json_place(options.json)
+            settings = make_settings(options)
+            project.scipion_environment(project.default_home(options.project))
+            project.quiet_logs()
+            chain = project.create(options.project, settings)
+            if options.queue:
+                project.use_queue(chain, options.queue)
+            project.validate(chain)
+            say(f"Project: {chain.path}")
+            project.start(chain, quiet if options.quiet else say, leaving)
+            return follow(chain, options, leaving)
+        except Interrupted:
+            say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was started")
+            return INTERRUPTED
+        except project.UserError as error:
+            return refuse("run", error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+def quiet(text: str) -> None:
+    """What `say` is with --quiet."""
 
 
 def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -86,27 +97,21 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     return settings
 
 
-def follow(chain, options: argparse.Namespace) -> int:
+def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
     """Show where everything stands until the four protocols end. Stopping this stops nothing else."""
     status = ProjectStatus(chain.path)
-    stop = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     screen = table.Screen(sys.stdout, enabled=not options.quiet)
-    try:
-        while not stop.is_set():
-            ended = chain.ended()           # first, then what was written before the end
-            status.update()
-            screen.show(status, {name: chain.state(name) for name in chain.protocols})
-            if ended:
-                break
-            stop.wait(REFRESH_SECONDS)
-    except KeyboardInterrupt:
-        stop.set()
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    if stop.is_set():
-        say(f"\nNo longer following. The four protocols go on; see: tomostream status {options.project}")
-        return 130
+    while not leaving.asked:
+        ended = chain.ended()           # first, then what was written before the end
+        status.update()
+        screen.show(status, {name: chain.state(name) for name in chain.protocols})
+        if ended:
+            break
+        leaving.asked = leaving.asked or (reader_gone() and not options.json)
+        leaving.wait(REFRESH_SECONDS)
+    if leaving.asked:
+        say(f"\nNo longer following. The protocols go on; see: tomostream status {shlex.quote(chain.path)}")
+        return INTERRUPTED
     screen.close(status)
     if options.json:
         try:

@@ -54,15 +54,17 @@ class Screen:
 
     def _draw(self, lines: list[str]) -> None:
         width = shutil.get_terminal_size().columns
-        if self._lines:
-            self.stream.write(f"\x1b[{self._lines}F\x1b[J")
-        self.stream.write("".join(line[:width - 1] + "\n" for line in lines))
-        self.stream.flush()
+        back = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
+        self._print(back + "".join(line[:width - 1] + "\n" for line in lines), end="")
         self._lines = len(lines)
 
-    def _print(self, text: str) -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
+    def _print(self, text: str, end: str = "\n") -> None:
+        """Write; when that is no longer possible, nothing more is, and following goes on or ends as the caller decides."""
+        try:
+            self.stream.write(text + end)
+            self.stream.flush()
+        except OSError:
+            self.enabled = self.live = False
 
 
 def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None) -> list[str]:

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Leaving `run` and `resume`: Ctrl-C, a closed terminal, a closed pipe, `timeout`. What was started goes on.
+
+The terminals are real (pty), the processes that are started are `sleep`, started by pyworkflow as it starts protocols.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import psutil
+import pytest
+
+from tomostream.cli import leaving, main
+from tomostream.journal.status import COMPOSE
+from tomostream.tests.support import LAUNCH, ORDER, Session, wait_for
+
+#: Starts four `sleep`s as protocols and follows them. A protocol has its output some time after its start.
+DRIVER = '''
+import argparse, importlib, os, sys, threading, time
+from tomostream.cli import leaving, project, run
+from tomostream.journal import runs
+launch = importlib.import_module("pyworkflow.protocol.launch")
+folder, seconds, use_json = sys.argv[1], float(sys.argv[2]), sys.argv[3] == "json"
+class Protocol:
+    def __init__(self, name): self.name, self.began = name, None
+    def __getattr__(self, attribute):
+        if attribute.startswith("_") or self.began is None or time.monotonic() < self.began + seconds:
+            raise AttributeError(attribute)
+        return "output"
+class Project:
+    def launchProtocol(self, protocol, wait):
+        pid = launch._run("exec sleep 60", wait)
+        protocol.began = time.monotonic()
+        with open(os.path.join(folder, protocol.name), "w") as file: file.write(str(pid))
+    def _updateProtocol(self, protocol): pass
+class Chain(project.Chain):
+    def folder(self, name): return folder
+    def state(self, name): return runs.RUNNING if self.protocols[name].began else runs.UNKNOWN
+os.makedirs(os.path.join(folder, "Runs"), exist_ok=True)
+chain = Chain(folder, Project(), {name: Protocol(name) for name in project.ORDER})
+options = argparse.Namespace(quiet=False, json=os.path.join(folder, "out.json") if use_json else None)
+with leaving.Leaving() as going:
+    print("ready", flush=True)
+    try:
+        project.start(chain, leaving.say, going)
+        if not going.asked: leaving.say("following")
+        status = run.follow(chain, options, going)
+    except leaving.Interrupted:
+        leaving.say(project.interrupted(chain))
+        status = 130
+if leaving.reader_gone(): leaving.mute()
+sys.exit(status)
+'''
+
+
+class Driven(unittest.TestCase):
+    """A driver in a terminal or behind a pipe."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.said = ""
+        self.addCleanup(self.end_all)
+
+    def command(self, seconds: float, json: bool = False) -> list[str]:
+        return [sys.executable, "-c", DRIVER, self.folder, str(seconds), "json" if json else "-"]
+
+    def in_terminal(self, command: list[str]) -> tuple[int, int]:
+        """Process id, and our end of its terminal."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(command[0], command)
+        return pid, terminal
+
+    def read_until(self, terminal: int, words: str, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while words not in self.said and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.2)[0]:
+                try:
+                    self.said += os.read(terminal, 4096).decode(errors="replace")
+                except OSError:         # the other end is closed
+                    break
+        self.assertIn(words, self.said)
+
+    def status_of(self, pid: int) -> int:
+        found = wait_for(lambda: [each for each in [os.waitpid(pid, os.WNOHANG)] if each[0]], 60, "end of the command")
+        return os.waitstatus_to_exitcode(found[0][1])
+
+    def running(self) -> dict[str, int]:
+        """Protocol -> process id of those that live, each in a session of its own and away from every terminal and pipe."""
+        found = {}
+        for name in ORDER:
+            path = os.path.join(self.folder, name)
+            if os.path.exists(path):
+                with open(path, encoding="utf-8") as file:
+                    pid = int(file.read())
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                        found[name] = pid
+        for pid in found.values():
+            self.assertEqual(os.getsid(pid), pid)
+            self.assertEqual({os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)}, {os.devnull})
+        return found
+
+    def end_all(self) -> None:
+        for pid in self.running().values():
+            os.kill(pid, signal.SIGKILL)
+
+
+class TestCtrlC(Driven):
+    def test_while_protocols_start_ends_in_a_sentence_that_says_which_run(self):
+        for words, running in (("ready", ()), ("motioncor is starting", ORDER[:2])):
+            self.said = ""
+            pid, terminal = self.in_terminal(self.command(3.0))
+            self.addCleanup(os.close, terminal)
+            self.read_until(terminal, words)
+            os.write(terminal, b"\x03")
+            self.read_until(terminal, "tomostream resume")
+            self.assertEqual(self.status_of(pid), 130)
+            alive = tuple(self.running())
+            self.assertIn("Interrupted while the protocols were being started", self.said)
+            self.assertTrue(set(running) <= set(alive), alive)
+            self.assertLess(len(alive), 4)
+            for name in alive:
+                self.assertRegex(self.said, rf"started: [^.]*{name}[^.]* goe?s? on|started: [^.]*{name}[^.]* go on")
+            self.end_all()
+
+    def test_while_following_says_that_the_protocols_go_on_and_they_do(self):
+        pid, terminal = self.in_terminal(self.command(0.0))
+        self.addCleanup(os.close, terminal)
+        self.read_until(terminal, "following")
+        os.write(terminal, b"\x03\x03")
+        self.read_until(terminal, "The protocols go on; see: tomostream status")
+        self.assertEqual(self.status_of(pid), 130)
+        self.assertEqual(tuple(self.running()), ORDER)
+
+
+class TestAClosedTerminal(Driven):
+    def test_while_protocols_start_lets_all_four_start(self):
+        pid, terminal = self.in_terminal(self.command(1.0))
+        self.read_until(terminal, "import is starting")
+        os.close(terminal)
+        self.assertEqual(self.status_of(pid), 130)
+        self.assertEqual(tuple(self.running()), ORDER)
+
+    def test_while_following_ends_nothing_else(self):
+        pid, terminal = self.in_terminal(self.command(0.0))
+        self.read_until(terminal, "following")
+        os.close(terminal)
+        self.assertEqual(self.status_of(pid), 130)
+        self.assertEqual(tuple(self.running()), ORDER)
+
+
+class TestAClosedPipe(Driven):
+    def test_lets_all_four_start_and_ends_the_following(self):
+        with subprocess.Popen(self.command(0.5), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            child.stdout.readline()
+            child.stdout.close()
+            self.assertEqual((child.wait(timeout=60), child.stderr.read()), (130, b""))
+        self.assertEqual(tuple(self.running()), ORDER)
+
+    def test_does_not_keep_json_for_the_end_from_being_written(self):
+        with subprocess.Popen(self.command(0.0, json=True), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            child.stdout.readline()
+            child.stdout.close()
+            with self.assertRaises(subprocess.TimeoutExpired):
+                child.wait(timeout=8)
+            child.terminate()
+            self.assertEqual((child.wait(timeout=60), child.stderr.read()), (130, b""))
+
+    def test_of_a_command_that_only_says_something_is_no_traceback(self):
+        for target, status, words in (("/dev/full", 2, b"the output cannot be written"), (None, 0, b"")):
+            read, write = os.pipe()
+            os.close(read)
+            output = os.open(target, os.O_WRONLY) if target else write
+            child = subprocess.run([sys.executable, "-c", LAUNCH, "mdoc", __file__], stdout=output, stderr=subprocess.PIPE,
+                                   check=False)
+            self.assertEqual((child.returncode, child.stderr.count(b"\n")), (status, bool(target)), child.stderr)
+            self.assertIn(words, child.stderr)
+            os.close(write)
+
+
+class TestTimeout(Driven):
+    def test_lets_all_four_start_and_ends_the_following(self):
+        child = subprocess.run(["timeout", "3", *self.command(1.5)], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(child.returncode, 124)
+        self.assertEqual(tuple(self.running()), ORDER)
+        self.assertIn("aretomo is starting", child.stdout)
+        self.assertIn("The protocols go on", child.stdout)
+        self.assertEqual(child.stderr, "")
+
+
+class TestWaiting(unittest.TestCase):
+    def test_is_ended_by_a_signal_that_came_before(self):
+        with leaving.Leaving() as going:
+            os.kill(os.getpid(), signal.SIGTERM)
+            began = time.monotonic()
+            self.assertTrue(going.wait(30.0))
+            self.assertLess(time.monotonic() - began, 5.0)
+            going.pause(0.0)                # a start goes on
+            os.kill(os.getpid(), signal.SIGINT)
+            with self.assertRaises(leaving.Interrupted):
+                going.pause(0.0)
+
+    def test_leaves_nohup_as_it_is(self):
+        previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGHUP, previous)
+        with leaving.Leaving() as going:
+            os.kill(os.getpid(), signal.SIGHUP)
+            self.assertFalse(going.wait(0.1))
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+
+
+@pytest.mark.chain
+class TestARealSession(unittest.TestCase):
+    def test_goes_on_after_ctrl_c_and_after_a_pipe_that_closes(self):
+        """One start in a terminal that is closed early, then `resume --no-follow | head -1`."""
+        with Session() as session:
+            os.makedirs(session.frames)
+            os.makedirs(session.mdocs)
+            pid, terminal = pty.fork()
+            if pid == 0:
+                os.chdir(session.folder)
+                os.execve(sys.executable, [sys.executable, "-c", LAUNCH, "run", session.project, "--movies", session.frames,
+                                           "--mdocs", session.mdocs, "--engine", "cpu"], session.environment)
+            wait_for(lambda: session.state(COMPOSE) == "running", 240, "compose")
+            os.close(terminal)
+            wait_for(lambda: os.waitpid(pid, os.WNOHANG)[0], 240, "end of the command")
+            for name in ORDER:
+                self.assertEqual((name, session.state(name)), (name, "running"))
+            os.kill(session.pids(COMPOSE)[0], signal.SIGKILL)
+            wait_for(lambda: session.state(COMPOSE) == "dead", 60, "dead protocol")
+            subprocess.run(f"{sys.executable} -c '{LAUNCH}' resume {session.project} --no-follow | head -1", shell=True,
+                           cwd=session.folder, env=session.environment, timeout=240, check=True, stdout=subprocess.DEVNULL)
+            wait_for(lambda: session.state(COMPOSE) == "running", 60, "compose")
+
+
+class TestARefusal(unittest.TestCase):
+    def test_of_a_project_is_one_line(self):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(main(["status", "/nowhere/at/all"]), 2)
+        self.assertEqual(said.getvalue().count("\n"), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
