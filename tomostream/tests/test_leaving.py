@@ -225,8 +225,8 @@ class TestWaiting(unittest.TestCase):
 
 @pytest.mark.chain
 class TestARealSession(unittest.TestCase):
-    def test_goes_on_after_ctrl_c_and_after_a_pipe_that_closes(self):
-        """One start in a terminal that is closed early, then `resume --no-follow | head -1`."""
+    def test_goes_on_when_its_terminal_closes_and_when_a_pipe_does(self):
+        """A terminal that is closed while the third of four starts, then `resume --no-follow | head -1`."""
         with Session() as session:
             os.makedirs(session.frames)
             os.makedirs(session.mdocs)

@@ -42,9 +42,9 @@ class TestANewProject(unittest.TestCase):
             movie = os.path.join(folder, "session", "frames", "TS_01_001")
             os.makedirs(os.path.dirname(movie))
             open(movie, "wb").close()
-            with self.assertRaisesRegex(project.UserError, "is no empty folder"):
+            with self.assertRaisesRegex(project.UserError, "is not an empty folder"):
                 project.create(os.path.join(folder, "session"), {})
-            with self.assertRaisesRegex(project.UserError, "is no empty folder"):
+            with self.assertRaisesRegex(project.UserError, "is not an empty folder"):
                 project.create(movie, {})
             self.assertTrue(os.path.exists(movie))
 
