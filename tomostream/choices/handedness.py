@@ -21,7 +21,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -35,6 +34,7 @@ from tomostream.engine.ctf.spectra import Optics, usable_range
 from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
+from tomostream.files.mrc import read_header
 from tomostream.journal.composed import ComposedSeries
 from tomostream.journal.status import ProjectStatus
 from tomostream.programs.aln import AlnError, AlnFile, AlnRow, AngleRow, format_aln
@@ -127,8 +127,7 @@ def source_of(project: str, series: ComposedSeries) -> quick.Source:
     sign = -1.0 if series.negated else 1.0
     rows = tuple(AngleRow(sign * tilt.angle, tilt.order) for tilt in series.used)
     try:
-        with mrcfile.open(series.stack, header_only=True, permissive=True) as mrc:
-            pixel_size = float(mrc.voxel_size.x)
+        pixel_size = read_header(series.stack)[0].pixel_size_A
     except (OSError, ValueError) as error:
         raise quick.NotDone(f"The images of {series.series_id} cannot be read: {error}") from error
     if not pixel_size > 0:

@@ -332,8 +332,6 @@ def _align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log:
 
     if not data.pixel_size_A > 0:
         raise EngineError(f"{data.stack.path} does not tell its pixel size, which the alignment needs: give -PixSize")
-    for section in range(data.stack.sections):
-        data.stack.section(section)
     axis, refine = arguments.numbers("-TiltAxis")
     mode, given = arguments.numbers("-TiltCor")
     offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
@@ -389,11 +387,14 @@ def _locally(
 def _in_range(arguments: Arguments, stack: TiltStack, solution: Solution, log: Log) -> Solution:
     """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
     from tomostream.engine.recon.slab import MAX_TILT_DEG
+    from tomostream.files.mrc import UNUSABLE_VALUES
 
     low, high = sorted(arguments.numbers("-ReconRange"))
     out: dict[int, str] = {}
     for tilt in solution.used:
-        if stack.blank(tilt.section):
+        if not stack.usable(tilt.section):
+            out[tilt.section] = UNUSABLE_VALUES
+        elif stack.blank(tilt.section):
             out[tilt.section] = "blank: all pixels are equal"
         elif not low <= tilt.tilt_deg <= high:
             out[tilt.section] = "outside -ReconRange"

@@ -15,10 +15,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import mrcfile
 import numpy as np
-from numpy.typing import NDArray
 
+from tomostream.files.errors import EngineError
+from tomostream.files.grey import averaged
+from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AngleRow, format_angles
 
 REQUEST, NAME = "request.json", "preview"
@@ -64,14 +65,6 @@ def binning_of(width: int, height: int) -> int:
     return max(1, min(MOST_BINNING, round(max(width, height) / EDGE)))
 
 
-def binned(image: NDArray[np.float32], binning: int) -> NDArray[np.float32]:
-    """Mean of squares of `binning` pixels; a rim that fills no square is left out."""
-    height, width = (length // binning for length in image.shape)
-    cut = image[:height * binning, :width * binning].reshape(height, binning, width, binning)
-    mean: NDArray[np.float32] = cut.mean(axis=(1, 3), dtype=np.float32)
-    return mean
-
-
 def make(folder: str) -> int:
     """Make the preview that `request.json` asks for. Returns the exit status of the engine.
 
@@ -80,18 +73,17 @@ def make(folder: str) -> int:
     OSError, ValueError : the request or a micrograph cannot be read, the folder cannot be written.
     """
     from tomostream.engine import aretomo
+    from tomostream.engine.output import Outputs
 
     request = Request.read(folder)
     images, binning = [], 0
     for tilt in request.tilts:
-        with mrcfile.mmap(tilt.micrograph, mode="r", permissive=True) as mrc:
-            image = np.asarray(mrc.data, dtype=np.float32).reshape(mrc.data.shape[-2:])
+        image = np.asarray(open_mrc(tilt.micrograph).section(0), dtype=np.float32)
         binning = binning or binning_of(image.shape[1], image.shape[0])
-        images.append(binned(image, binning))
+        images.append(averaged(image, binning))
     stem, pixel_size = os.path.join(folder, NAME), request.pixel_size_A * binning
-    with mrcfile.new(f"{stem}.mrcs", overwrite=True) as mrc:
-        mrc.set_data(np.stack(images))
-        mrc.voxel_size = pixel_size
+    with Outputs() as outputs:
+        outputs.mrc(f"{stem}.mrcs", np.stack(images), pixel_size, "tomostream")
     with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
         file.write(format_angles([AngleRow(tilt.angle_deg) for tilt in request.tilts]))
     depth = 2 * round(min(DEPTH_A / pixel_size, DEPTH_PART * min(images[0].shape)) / 2)
@@ -129,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     step_back()
     try:
         return make(argv[0])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EngineError) as error:
         print(f"no preview: {error}", file=sys.stderr)
         return 1
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,8 @@ from tomostream.engine import aretomo as engine
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
+from tomostream.files.grey import averaged
+from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, format_angles, parse_aln, raw_sections
 from tomostream.programs.quality import Quality, parse_quality
 
@@ -130,14 +131,6 @@ def _plain(rows: tuple[AngleRow, ...]) -> tuple[AngleRow, ...]:
     return tuple(AngleRow(row.tilt_deg) for row in rows)
 
 
-def averaged(image: NDArray[np.floating], binning: int) -> NDArray[np.float32]:
-    """Mean of squares of `binning` pixels; a rim that fills no square is left out."""
-    height, width = (length // binning for length in image.shape)
-    cut = np.asarray(image[:height * binning, :width * binning], dtype=np.float32)
-    mean: NDArray[np.float32] = cut.reshape(height, binning, width, binning).mean(axis=(1, 3), dtype=np.float32)
-    return mean
-
-
 def _scaled(path: str, source: Source, binning: int, size: tuple[int, int, int]) -> AlnFile:
     """An alignment of the whole stack, for the binned images of it; none where it cannot be read or is of other tilts."""
     try:
@@ -184,5 +177,4 @@ def _finished(made: Quick, stem: str, target: str) -> Quick:
 
 def read_volume(path: str) -> NDArray[np.float32]:
     """A quick volume, (z, y, x)."""
-    with mrcfile.open(path, mode="r", permissive=True) as mrc:
-        return np.array(mrc.data, dtype=np.float32)
+    return np.asarray(open_mrc(path), dtype=np.float32)

@@ -11,6 +11,10 @@ class EngineError(Exception):
     """Something that the user can put right. The message is one sentence: what is wrong, where, and what to do."""
 
 
+class BadFileError(EngineError, ValueError):
+    """A file is missing, damaged, or not what it should be."""
+
+
 _NO_ROOM = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 

@@ -27,6 +27,14 @@ def shrink(image: Array, edge: int) -> Array:
     return np.asarray(picture.resize(size, Image.Resampling.BOX), dtype=np.float32)
 
 
+def averaged(image: Array, binning: int) -> NDArray[np.float32]:
+    """Mean of squares of `binning` pixels; a rim that fills no square is left out."""
+    height, width = (length // binning for length in image.shape)
+    cut = np.asarray(image[:height * binning, :width * binning], dtype=np.float32)
+    mean: NDArray[np.float32] = cut.reshape(height, binning, width, binning).mean(axis=(1, 3), dtype=np.float32)
+    return mean
+
+
 def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
     """Values for black and white: percentiles of what is finite."""
     values = image[np.isfinite(image)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.files.errors import EngineError, sentence_of
+from tomostream.files.errors import BadFileError, sentence_of
 
 HEADER_BYTES = 1024
 MAX_SIDE = 1_000_000
@@ -27,6 +27,11 @@ _FOUR_BIT = 16
 _STAMPED_LITTLE, _STAMPED_BIG = 0x44, 0x11
 _MIN_UPPER_HALF = 0.02
 """Of the bytes; where fewer are above 127 they are hot pixels of counts, not negative values."""
+
+
+MAX_VALUE = 1e15
+"""Squares and sums of larger values would overflow."""
+UNUSABLE_VALUES = "holds values that are not finite, or too large for any image"
 
 
 class Bytes(Enum):
@@ -100,14 +105,14 @@ def parse_header(header: bytes, name: str = "the file") -> MrcHeader:
 
     Raises
     ------
-    EngineError
+    BadFileError
         Where they are no header of an MRC file.
     """
     if len(header) < HEADER_BYTES:
-        raise EngineError(f"{name} is truncated or not an MRC file: it has {len(header)} bytes, the header alone {HEADER_BYTES}")
+        raise BadFileError(f"{name} is truncated or not an MRC file: it has {len(header)} bytes, the header alone {HEADER_BYTES}")
     order = _byte_order(header)
     if not order:
-        raise EngineError(f"{name} is not an MRC file: its header holds no size and mode")
+        raise BadFileError(f"{name} is not an MRC file: its header holds no size and mode")
     columns, rows, sections, mode = struct.unpack_from(f"{order}4i", header)
     (grid,), (cell,) = struct.unpack_from(f"{order}i", header, 28), struct.unpack_from(f"{order}f", header, 40)
     (extended,) = struct.unpack_from(f"{order}i", header, 92)
@@ -198,7 +203,7 @@ class MrcStack:
 
         Raises
         ------
-        EngineError
+        BadFileError
             Where the file cannot be read any more.
         """
         if not -len(self) <= index < len(self):
@@ -209,9 +214,9 @@ class MrcStack:
             start = self.header.offset + index % len(self) * self.header.section_bytes
             raw = np.fromfile(self.path, stored, count, offset=start)
         except OSError as error:
-            raise EngineError(f"{sentence_of(error, self.path)}; check the path") from error
+            raise BadFileError(f"{sentence_of(error, self.path)}; check the path") from error
         if raw.size < count:
-            raise EngineError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
+            raise BadFileError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
         raw = raw.reshape(self.shape[1], -1)
         if self.header.packed:
             return _unpacked(raw, self.shape[2])
@@ -243,7 +248,7 @@ def read_header(path: str) -> tuple[MrcHeader, int]:
 
     Raises
     ------
-    EngineError
+    BadFileError
         If it is missing, cannot be read or is not an MRC file.
     """
     try:
@@ -251,7 +256,7 @@ def read_header(path: str) -> tuple[MrcHeader, int]:
             size = os.fstat(file.fileno()).st_size
             return parse_header(file.read(HEADER_BYTES), path), size
     except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check the path") from error
+        raise BadFileError(f"{sentence_of(error, path)}; check the path") from error
 
 
 def open_mrc(path: str) -> MrcStack:
@@ -259,18 +264,18 @@ def open_mrc(path: str) -> MrcStack:
 
     Raises
     ------
-    EngineError
+    BadFileError
         If it is missing, shorter than its header says, or of a mode that no real image has.
     """
     header, size = read_header(path)
     if not header.pixel_type:
         modes = ", ".join(map(str, MODES))
-        raise EngineError(f"{path} has MRC mode {header.mode}, which is not one of real images ({modes}); convert it")
+        raise BadFileError(f"{path} has MRC mode {header.mode}, which is not one of real images ({modes}); convert it")
     if min(header.columns, header.rows, header.sections) < 1:
-        raise EngineError(f"{path} is not an MRC file, or not written yet: its header says "
+        raise BadFileError(f"{path} is not an MRC file, or not written yet: its header says "
                           f"{header.columns} x {header.rows} x {header.sections} pixels")
     if size < header.file_bytes:
-        raise EngineError(f"{path} is truncated: {header.sections} sections of {header.columns} x {header.rows} need "
+        raise BadFileError(f"{path} is truncated: {header.sections} sections of {header.columns} x {header.rows} need "
                           f"{header.file_bytes} bytes, the file has {size}; wait for the copy to finish, or copy it again")
     shape = (header.sections, header.rows, header.columns)
     if header.packed or header.mode != 0:

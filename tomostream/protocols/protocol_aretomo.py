@@ -35,6 +35,7 @@ from tomo.objects import (
 
 from tomostream.acquisition.movies import check_movie
 from tomostream.files.clock import steady
+from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import sync_tree
 from tomostream.journal import ledger
 from tomostream.journal.runs import DEAD, FINISHED, STOPPED
@@ -715,8 +716,9 @@ def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: in
 
 def restack(stack: str, target: str, sections: list[int], pixel_size: float) -> None:
     """Copy some sections (0-based) of a stack into a new one."""
-    with mrcfile.mmap(stack, mode="r", permissive=True) as source, mrcfile.new(target) as out:
-        out.set_data(np.asarray(source.data[sections], dtype=np.float32))
+    source = open_mrc(stack)
+    with mrcfile.new(target) as out:
+        out.set_data(np.stack([source.section(section) for section in sections]).astype(np.float32))
         out.voxel_size = pixel_size
 
 

@@ -8,12 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import mrcfile
 import numpy as np
 
 from tomostream.acquisition.events import Compose
 from tomostream.engine.output import Outputs
 from tomostream.files.errors import EngineError
+from tomostream.files.mrc import open_mrc
 from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
@@ -161,19 +161,12 @@ def read_image(location: str) -> np.ndarray:
     if not (at and section.isdigit()):
         section, path = "", location
     try:
-        if section:
-            with mrcfile.mmap(path, mode="r", permissive=False) as mrc:
-                data = np.array(mrc.data[int(section) - 1], dtype=np.float32)
-        else:
-            with mrcfile.open(path, mode="r", permissive=False) as mrc:
-                data = np.asarray(mrc.data, dtype=np.float32)
+        stack = open_mrc(path)
+        if not section and len(stack) != 1:
+            raise BadInput(f"{os.path.basename(path)} holds {len(stack)} images where one was expected")
+        return stack.section(int(section or 1) - 1).astype(np.float32)
     except (OSError, ValueError, IndexError) as error:
         raise BadInput(f"the micrograph {os.path.basename(path)} cannot be read: {error}") from error
-    if data.ndim == 3 and data.shape[0] == 1:
-        data = data[0]
-    if data.ndim != 2:
-        raise BadInput(f"{os.path.basename(path)} holds {data.shape[0]} images where one was expected")
-    return data
 
 
 __all__ = ["EngineError", "SeriesRecord", "TiltRecord", "find_image", "read_image", "stack_images"]

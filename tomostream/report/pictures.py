@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tomostream.files.grey import Array, grey_range, shrink, to_bytes
+from tomostream.files.mrc import open_mrc, read_header
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
@@ -116,8 +117,7 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
 
 def voxel_size(path: str) -> float | None:
     """Size of a voxel in A, as the file says; None where it says none."""
-    with mrcfile.open(path, mode="r", permissive=True, header_only=True) as mrc:
-        return float(mrc.voxel_size.x) or None
+    return read_header(path)[0].pixel_size_A or None
 
 
 def mean_of(volume: Array, axis: int, slab: int) -> Array:
@@ -192,22 +192,18 @@ def paint_series(facts: SeriesFacts, folder: str) -> tuple[SeriesFacts, dict[str
     OSError, ValueError : the stack cannot be read, the film cannot be written.
     """
     tilts, frames, labels = list(facts.tilts), [], []
-    with mrcfile.mmap(facts.tilt_series or "", mode="r", permissive=True) as mrc:
-        stack = mrc.data
-        if stack is None:
-            raise ValueError(f"{os.path.basename(facts.tilt_series or '')} holds no images")
-        stack = stack[None] if stack.ndim == 2 else stack
-        pixel_size = float(mrc.voxel_size.x) or None
-        shown = set(spread_tilts(tilts))
-        for place in sorted(range(len(tilts)), key=lambda place: tilts[place].angle_deg):
-            section = tilts[place].section
-            if section is None or section >= len(stack):
-                continue
-            image = np.asarray(stack[section], dtype=np.float32)
-            tilts[place] = replace(tilts[place], mean_counts=number(float(image.mean())))
-            if place in shown:
-                frames.append(_frame(image, tilts[place], facts.tilt_axis_deg))
-                labels.append(_label(tilts[place]))
+    stack = open_mrc(facts.tilt_series or "")
+    pixel_size = stack.pixel_size_A or None
+    shown = set(spread_tilts(tilts))
+    for place in sorted(range(len(tilts)), key=lambda place: tilts[place].angle_deg):
+        section = tilts[place].section
+        if section is None or section >= len(stack):
+            continue
+        image = np.asarray(stack.section(section), dtype=np.float32)
+        tilts[place] = replace(tilts[place], mean_counts=number(float(image.mean())))
+        if place in shown:
+            frames.append(_frame(image, tilts[place], facts.tilt_axis_deg))
+            labels.append(_label(tilts[place]))
     facts = replace(facts, tilts=tuple(tilts), pixel_size_A=pixel_size)
     if not frames:
         return facts, {}

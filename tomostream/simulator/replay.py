@@ -13,11 +13,11 @@ import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from tomostream.files.mrc import open_mrc
 from tomostream.simulator import movies
 from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
 from tomostream.simulator.scene import kept_truth
@@ -55,13 +55,10 @@ def read_tilts(path: str | Path) -> list[Section]:
 def read_stack(path: str | Path) -> tuple[NDArray[np.floating], float]:
     """The sections (n, rows, columns) and the pixel size in A. Raise ValueError with a sentence."""
     try:
-        with mrcfile.open(path, permissive=True) as file:
-            stack, pixel_size = np.array(file.data), float(file.voxel_size.x)
+        stack = open_mrc(str(path))
+        return np.asarray(stack), stack.pixel_size_A
     except (OSError, ValueError) as error:
         raise ValueError(f"The stack {path} cannot be read: {error}.") from error
-    if stack.ndim != 3:
-        raise ValueError(f"The stack {path} is no stack of images: its shape is {stack.shape}.")
-    return stack, pixel_size
 
 
 def counts_scale(stack: NDArray[np.floating]) -> float:

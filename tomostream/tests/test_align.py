@@ -408,6 +408,12 @@ class TestDarkImages(unittest.TestCase):
         for tolerance in (0.0, 1.0, 1.5, -1.0):
             self.assertFalse(any(screen(stack, angles, tolerance)), tolerance)
 
+    def test_an_image_with_any_value_that_is_not_finite_is_left_out(self):
+        stack = np.random.default_rng(1).normal(100, 4, (13, 64, 64)).astype(np.float32)
+        stack[2, 5, 5], stack[4, 6, 6], stack[6, 7, 7] = np.nan, np.inf, 1e30
+        self.assertEqual([i for i, reason in enumerate(screen(stack, np.arange(-60.0, 61.0, 10.0), 0.7)) if reason], [2, 4, 6])
+        self.assertTrue(np.isfinite(work_stack(stack, 10.0, 20.0, 1).coefficients).all())
+
 
 class TestHonesty(unittest.TestCase):
     """Uncertainties and the quality figure."""

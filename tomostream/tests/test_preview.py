@@ -21,6 +21,7 @@ from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.preview import is_due
 from tomostream.acquisition.session import Session
 from tomostream.engine import preview as program
+from tomostream.files.grey import averaged
 from tomostream.journal import ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import painting, writer
@@ -112,8 +113,8 @@ class TestTheProgram(InAFolder):
 
     def test_binning_is_a_mean(self):
         image = np.arange(35.0, dtype=np.float32).reshape(5, 7)
-        np.testing.assert_allclose(program.binned(image, 2)[1, 2], image[2:4, 4:6].mean())
-        self.assertEqual(program.binned(image, 2).shape, (2, 3))
+        np.testing.assert_allclose(averaged(image, 2)[1, 2], image[2:4, 4:6].mean())
+        self.assertEqual(averaged(image, 2).shape, (2, 3))
 
     def test_it_ends_when_the_process_that_started_it_is_killed(self):
         self.endless().write(self.folder)

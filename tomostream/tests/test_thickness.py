@@ -14,6 +14,7 @@ import numpy as np
 
 from tomostream.choices import thickness
 from tomostream.engine import quick
+from tomostream.files.grey import averaged
 from tomostream.programs.aln import AlnFile, AlnRow, AngleRow, format_aln
 from tomostream.tests.test_handedness import ANGLES, AXIS, SHIFTS, SIDE, stack_of_marks
 
@@ -143,7 +144,7 @@ class TestProgram(unittest.TestCase):
 
     def test_averaging_keeps_the_mean_of_each_square_and_leaves_a_rim_out(self):
         image = np.arange(35, dtype=np.float32).reshape(5, 7)
-        self.assertEqual(quick.averaged(image, 2).tolist(), [[4.0, 6.0, 8.0], [18.0, 20.0, 22.0]])
+        self.assertEqual(averaged(image, 2).tolist(), [[4.0, 6.0, 8.0], [18.0, 20.0, 22.0]])
 
 
 if __name__ == "__main__":

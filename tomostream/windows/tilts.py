@@ -7,11 +7,11 @@ import os
 import tkinter as tk
 from tkinter import ttk
 
-import mrcfile
 import numpy as np
 
 from tomostream.choices import exclusions
-from tomostream.engine.quick import averaged
+from tomostream.files.grey import averaged
+from tomostream.files.mrc import open_mrc
 from tomostream.journal import runs
 from tomostream.journal.composed import ComposedSeries, NoSeries, Tilt, composed
 from tomostream.journal.status import ARETOMO, COMPOSE, ProjectStatus
@@ -193,11 +193,9 @@ def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> np.nd
     if series is None:
         raise ValueError("the series cannot be read")
     if tilt.section is not None:
-        with mrcfile.mmap(series.stack, mode="r", permissive=True) as mrc:
-            image = np.asarray(mrc.data[tilt.section] if mrc.data.ndim == 3 else mrc.data, dtype=np.float32)
+        image = np.asarray(open_mrc(series.stack).section(tilt.section), dtype=np.float32)
     elif tilt.micrograph:
-        with mrcfile.mmap(os.path.join(project, tilt.micrograph), mode="r", permissive=True) as mrc:
-            image = np.asarray(mrc.data if mrc.data.ndim == 2 else mrc.data[0], dtype=np.float32)
+        image = np.asarray(open_mrc(os.path.join(project, tilt.micrograph)).section(0), dtype=np.float32)
     else:
         raise ValueError("this tilt was never aligned")
     return averaged(image, max(1, max(image.shape) // EDGE))

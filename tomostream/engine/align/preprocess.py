@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine.align.geometry import Floats, parallel
-from tomostream.files.mrc import Sections
+from tomostream.files.mrc import MAX_VALUE, UNUSABLE_VALUES, Sections
 
 CLIP_SIGMA = 4.5
 OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly an electron through, as a grid bar does
@@ -141,7 +141,8 @@ def work_stack(stack: Sections, pixel_A: float, target_A: float, threads: int) -
     shape, scale = reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A)
 
     def one(section: int) -> NDArray[np.float32]:
-        image = np.nan_to_num(np.asarray(stack[section], dtype=np.float32))
+        image = np.nan_to_num(np.asarray(stack[section], dtype=np.float32), posinf=0.0, neginf=0.0)
+        image = np.clip(image, -MAX_VALUE, MAX_VALUE)       # of an image that is left out: squares must not overflow
         cleaned = clean(fourier_crop(image, shape), pixel_A * scale)
         return ndimage.spline_filter(cleaned, order=3, output=np.float32, mode="mirror")
 
@@ -164,8 +165,10 @@ def screen(stack: Sections, tilts_deg: Floats, dark_tol: float) -> list[str]:
             means[section], deviations[section] = np.nan, np.nan
             reasons[section] = "blank: no finite value"
             continue
-        if np.count_nonzero(~finite) > 0.01 * sample.size:
-            reasons[section] = f"{100 * np.mean(~finite):.0f} % of its pixels are not numbers"
+        if not finite.all() or float(np.abs(sample).max()) >= MAX_VALUE:
+            reasons[section] = UNUSABLE_VALUES
+            sample = np.clip(np.nan_to_num(sample, posinf=0.0, neginf=0.0), -MAX_VALUE, MAX_VALUE)
+            finite = np.isfinite(sample)
         means[section] = np.mean(sample[finite], dtype=np.float64)
         deviations[section] = np.std(sample[finite], dtype=np.float64)
         if not deviations[section] > 1e-6 * max(abs(means[section]), 1e-30):

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.files.errors import EngineError
-from tomostream.files.mrc import Sections, open_mrc
+from tomostream.files.mrc import MAX_VALUE, Sections, open_mrc
 
 Floats = NDArray[np.float32]
-# their squares and sums would overflow
-_MAX_VALUE = 1e15
 # a pixel this many robust standard deviations above the median is a hot pixel or an X-ray, not specimen
 _SPIKE = 12.0
 # of the pixels; more bright ones are an area
@@ -49,10 +47,15 @@ class TiltStack:
             Where it holds values that are not finite.
         """
         image = np.asarray(self.data[index], dtype=np.float32)
-        if not max(float(image.max()), -float(image.min())) < _MAX_VALUE:  # nor if it is NaN
-            what = "values that are not finite" if not np.isfinite(image).all() else f"values beyond {_MAX_VALUE:g}"
+        if not max(float(image.max()), -float(image.min())) < MAX_VALUE:  # nor if it is NaN
+            what = "values that are not finite" if not np.isfinite(image).all() else f"values beyond {MAX_VALUE:g}"
             raise EngineError(f"{self.path}: section {index + 1} of {self.sections} holds {what}; make the image again")
         return image
+
+    def usable(self, index: int) -> bool:
+        """Whether all values of a section are finite and within what can be added up."""
+        image = np.asarray(self.data[index], dtype=np.float32)
+        return bool(max(float(image.max()), -float(image.min())) < MAX_VALUE)
 
     def blank(self, index: int) -> bool:
         """Whether all pixels of a section are equal."""
