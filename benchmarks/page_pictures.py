@@ -20,7 +20,7 @@ from tomostream.cli.report import states_of
 from tomostream.report.writer import FOLDER, ReportWriter
 from tomostream.tests.browser.driver import Browser
 
-MOST_BYTES = 200_000
+MAX_BYTES = 200_000
 #: Kind of picture -> width of the screen, and whether it is a dark one. In this order: the last ones change the page.
 KINDS = {"session": (1400, True), "phone": (390, False), "preview": (1200, False), "series": (1400, False)}
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
@@ -82,7 +82,7 @@ def shrink(path: str) -> int:
             data = io.BytesIO()
             small = picture.resize(size, Image.Resampling.LANCZOS)
             small.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
-            if data.tell() <= MOST_BYTES:
+            if data.tell() <= MAX_BYTES:
                 with open(path, "wb") as file:
                     file.write(data.getvalue())
                 return data.tell()

@@ -45,8 +45,8 @@ SETTLE = 20.0
 SETTLE_WHOLE = 10.0
 
 #: Before this many tilts, and this many steps of range, the ends of a series say nothing.
-LEAST_TILTS_FOR_ENDS = 7
-LEAST_STEPS_FOR_ENDS = 6
+MIN_TILTS_FOR_ENDS = 7
+MIN_STEPS_FOR_ENDS = 6
 #: Steps by which angles as they are read back from the stage may miss the range that was asked for.
 READ_BACK = 0.1
 
@@ -54,7 +54,7 @@ READ_BACK = 0.1
 FORGETTING = 0.95
 
 #: Only so many series are looked at for being interleaved: PACEtomo has some 30 targets at once.
-MOST_COMPANIONS = 64
+MAX_COMPANIONS = 64
 
 
 @dataclass
@@ -219,14 +219,14 @@ class Evidence:
 
     def recently(self, series: Series) -> Iterator[Series]:
         """Yield the series that got a tilt after this one, the latest first."""
-        for other in islice(reversed(self.recent.values()), MOST_COMPANIONS):
+        for other in islice(reversed(self.recent.values()), MAX_COMPANIONS):
             if other is series:
                 return
             yield other
 
     def earlier(self, series: Series) -> Iterator[Series]:
         """Yield other series that got a tilt lately, the latest first."""
-        for other in islice(reversed(self.recent.values()), MOST_COMPANIONS):
+        for other in islice(reversed(self.recent.values()), MAX_COMPANIONS):
             if other is not series:
                 yield other
 
@@ -291,10 +291,10 @@ def both_ends_reached(angles: list[float]) -> bool:
     "Side" is seen from the first angle (dose-symmetric and bidirectional schemes, pre-tilted lamellae) or from 0
     (unidirectional ones), to within two steps.
     """
-    if len(angles) < LEAST_TILTS_FOR_ENDS:
+    if len(angles) < MIN_TILTS_FOR_ENDS:
         return False
     ordered = sorted(angles)
     low, high, step = ordered[0], ordered[-1], step_of(ordered)
-    if step is None or high - low < (LEAST_STEPS_FOR_ENDS - READ_BACK) * step:
+    if step is None or high - low < (MIN_STEPS_FOR_ENDS - READ_BACK) * step:
         return False
     return any(abs((high - centre) - (centre - low)) <= 2.1 * step for centre in (angles[0], 0.0))

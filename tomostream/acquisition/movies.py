@@ -154,9 +154,9 @@ _OFFSETS, _COUNTS, _SAMPLES, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 277, 324, 3
 _RESOLUTION, _UNIT, _FORMAT, _EER_METADATA = 282, 296, 339, 65001
 _EER_PIXEL = re.compile(rb'"sensorPixelSize\.(?:width|height)"[^>]{0,200}>\s{0,20}([-+.0-9eE]{1,32})')
 _UNCOMPRESSED = 1
-_MOST_DIRECTORIES = 200_000
-_MOST_ENTRIES = 4096
-_MOST_STRIPS = 2**22
+_MAX_DIRECTORIES = 200_000
+_MAX_ENTRIES = 4096
+_MAX_STRIPS = 2**22
 _LONGEST_TEXT = 2**20
 
 
@@ -192,7 +192,7 @@ class _Tiff:
         (count,) = struct.unpack_from(f"{self.order}{'Q' if self.big else 'H'}", chunk)
         if count == 0:
             raise _NotYet(f"Where {what} begins (byte {offset}) there are still zeros.")
-        if count > _MOST_ENTRIES:
+        if count > _MAX_ENTRIES:
             raise _Never(f"At byte {offset}, where {what} should be, there is none.")
         length = head + count * entry + self.inline
         data = chunk if len(chunk) >= length else self.file.read(offset, length, what)
@@ -218,7 +218,7 @@ class _Tiff:
     def integer(self, fields: dict[int, _Entry], tag: int, default: int, what: str) -> int:
         """Return the first value of an integer field."""
         entry = fields.get(tag)
-        if entry is None or not 0 < entry.count <= _MOST_STRIPS or entry.kind not in _INTEGERS:
+        if entry is None or not 0 < entry.count <= _MAX_STRIPS or entry.kind not in _INTEGERS:
             return default
         return self.values(entry, what)[0]
 
@@ -245,7 +245,7 @@ def _check_tiff(file: _File) -> MovieCheck:
     pixel_size: float | None = None
     offset, seen = tiff.first, set[int]()
     while offset != 0:
-        if offset in seen or offset < 8 or len(seen) >= _MOST_DIRECTORIES:
+        if offset in seen or offset < 8 or len(seen) >= _MAX_DIRECTORIES:
             raise _Never(f"Its chain of TIFF directories is wrong at byte {offset}.")
         seen.add(offset)
         fields, following = tiff.directory(offset, len(seen))
@@ -286,7 +286,7 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
     offsets, counts = (fields.get(_TILE_OFFSETS, fields.get(_OFFSETS)), fields.get(_TILE_COUNTS, fields.get(_COUNTS)))
     if offsets is None or counts is None or offsets.count == 0 or offsets.count != counts.count:
         raise _Never(f"In {what} the offsets or sizes of the image data are missing.")
-    if {offsets.kind, counts.kind} - {*_INTEGERS} or offsets.count > _MOST_STRIPS:
+    if {offsets.kind, counts.kind} - {*_INTEGERS} or offsets.count > _MAX_STRIPS:
         raise _Never(f"In {what} the offsets or sizes of the image data are no integers.")
     compression = tiff.integer(fields, _COMPRESSION, _UNCOMPRESSED, what)
     bits = tiff.integer(fields, _BITS, 1, what)

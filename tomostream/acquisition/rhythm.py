@@ -14,10 +14,10 @@ FACTOR_FEW = 2.5
 FEW_GAPS = 10
 
 #: Fewer gaps than this are no rhythm at all.
-LEAST_GAPS = 3
+MIN_GAPS = 3
 
 #: Seconds. A still file of a fast acquisition must be still for longer than a file server takes to show a change.
-LEAST_STILLNESS = 10.0
+MIN_STILLNESS = 10.0
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Rhythm:
     def stillness(self) -> float | None:
         """Return how long this series must be still to be over, by its own rhythm; None while it has none."""
         largest = self.largest
-        if largest is None or len(self.gaps) < LEAST_GAPS:
+        if largest is None or len(self.gaps) < MIN_GAPS:
             return None
         factor = FACTOR if len(self.gaps) >= FEW_GAPS else FACTOR_FEW
-        return max(factor * largest, LEAST_STILLNESS)
+        return max(factor * largest, MIN_STILLNESS)

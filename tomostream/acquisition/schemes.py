@@ -16,7 +16,7 @@ from itertools import pairwise
 ANGLE_TOLERANCE = 0.4
 
 #: A scheme with fewer tilts is not worth the risk.
-LEAST_TILTS = 5
+MIN_TILTS = 5
 
 
 def step_of(angles: Sequence[float]) -> float | None:
@@ -58,7 +58,7 @@ class Schemes:
 
     def learn(self, series: str, angles: Sequence[float], companions: Iterable[str]) -> None:
         """Remember the angles of a complete series; it confirms a scheme unless a companion of it already did."""
-        if len(angles) < LEAST_TILTS:
+        if len(angles) < MIN_TILTS:
             return
         relative = _relative(angles)
         scheme = next((each for each in self._schemes if each.same(relative)), None)

@@ -12,7 +12,7 @@ from tomostream.acquisition.frames import different_angles
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
-MOST_NAMES = 4
+MAX_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Obstacle:
 
 def names(exposures: Sequence[Exposure]) -> str:
     """Return the names of some tilts, for a sentence."""
-    told = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MOST_NAMES]]
+    told = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MAX_NAMES]]
     more = len(exposures) - len(told)
     return ", ".join(told) + (f" and {more} more" if more else "")
 
@@ -87,7 +87,7 @@ def _why_left_out(series: Series, why_missing: str) -> str:
         if each.state != "aligned":
             reason = left_out_reason(each, why_missing)
             counts[reason] = counts.get(reason, 0) + 1
-    told = sorted(counts.items(), key=lambda item: -item[1])[:MOST_NAMES]
+    told = sorted(counts.items(), key=lambda item: -item[1])[:MAX_NAMES]
     return "; ".join(f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told)
 
 
@@ -105,11 +105,11 @@ def describe_unassigned(movies: Sequence[str], without_movie: Sequence[str]) -> 
     """Return a sentence about the movies that no series lists, and the series whose tilts have none, which may be theirs."""
     if not movies:
         return "every movie belongs to a tilt series"
-    named = ", ".join(movies[:MOST_NAMES]) + (f" and {len(movies) - MOST_NAMES} more" if len(movies) > MOST_NAMES else "")
+    named = ", ".join(movies[:MAX_NAMES]) + (f" and {len(movies) - MAX_NAMES} more" if len(movies) > MAX_NAMES else "")
     them = "it" if len(movies) == 1 else "them"
     text = f"{count(len(movies), 'movie')} in no tilt series, because no mdoc lists {them}: {named}"
     if without_movie:
-        shown = ", ".join(without_movie[:MOST_NAMES])
+        shown = ", ".join(without_movie[:MAX_NAMES])
         text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "
                  "in the mdoc files")
     return text

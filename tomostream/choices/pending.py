@@ -13,7 +13,7 @@ from tomostream.choices import exclusions
 from tomostream.journal.status import COMPOSE, ProjectStatus, SeriesStatus
 
 #: So many tilts are named; more are counted.
-MOST_NAMES = 3
+MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Pending:
 
 def some(movies: Sequence[str]) -> str:
     """Tilts by the names of their movies."""
-    if len(movies) <= MOST_NAMES:
+    if len(movies) <= MAX_NAMES:
         return ", ".join(movies)
-    return f"{', '.join(movies[:MOST_NAMES - 1])} and {len(movies) - MOST_NAMES + 1} more tilts"
+    return f"{', '.join(movies[:MAX_NAMES - 1])} and {len(movies) - MAX_NAMES + 1} more tilts"
 
 
 class PendingChoices:

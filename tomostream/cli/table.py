@@ -12,7 +12,7 @@ from tomostream.journal.status import ProjectStatus, SeriesStatus
 
 COLUMNS = (("series", 22), ("state", 15), ("tilts", 14), ("axis", 8), ("latency", 8))
 #: Most rows of the live table; the newest are shown.
-MOST_ROWS = 25
+MAX_ROWS = 25
 #: Most failed movies that are named; the newest are.
 FAILED_SHOWN = 10
 
@@ -77,7 +77,7 @@ def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[s
     lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()]
     lines += [status.shortage] if status.shortage else []
     lines.append("".join(f"{name:{width}s}" for name, width in COLUMNS) + "reason")
-    shown = list(status.series.values())[-MOST_ROWS:]
+    shown = list(status.series.values())[-MAX_ROWS:]
     if len(shown) < len(status.series):
         lines.append(f"... {len(status.series) - len(shown)} series before")
     lines += [_row(status, series, (notes or {}).get(series.id, "")) for series in shown]

@@ -101,7 +101,7 @@ KNOWN = flags(
 
 
 #: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
-LEAST_SPAN_DEG, LEAST_STEP_DEG = 0.5, 0.15
+MIN_SPAN_DEG, MIN_STEP_DEG = 0.5, 0.15
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> 
     source = arguments.text("-AngFile") or "-TiltRange"
     tilts = [row.tilt_deg for row in angles]
     span = max(tilts) - min(tilts)
-    if span < LEAST_SPAN_DEG or (len(tilts) > 4 and span < LEAST_STEP_DEG * (len(tilts) - 1)):
+    if span < MIN_SPAN_DEG or (len(tilts) > 4 and span < MIN_STEP_DEG * (len(tilts) - 1)):
         raise EngineError(f"{source}: the {len(tilts)} tilt angles span {span:g} degrees only; give them in degrees")
     if any((row.pre_exposure or 0.0) < 0 for row in angles):
         raise EngineError(f"{source}: a dose before a tilt is negative; column 3 must be e/A2, from 0")

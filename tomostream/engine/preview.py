@@ -24,7 +24,7 @@ from tomostream.programs.aln import AngleRow, format_angles
 
 REQUEST, NAME = "request.json", "preview"
 #: Pixels along the longer side that binning leaves, about: 4k images are binned 11 times, which takes some seconds in all.
-EDGE, MOST_BINNING = 384, 16
+EDGE, MAX_BINNING = 384, 16
 #: Depth of the volume, A, and as a part of the images' shorter side: whichever is less.
 DEPTH_A, DEPTH_PART = 4000.0, 0.6
 #: Seconds between two looks whether the process that started this one is still there.
@@ -62,7 +62,7 @@ class Request:
 
 def binning_of(width: int, height: int) -> int:
     """How many pixels along each side become one."""
-    return max(1, min(MOST_BINNING, round(max(width, height) / EDGE)))
+    return max(1, min(MAX_BINNING, round(max(width, height) / EDGE)))
 
 
 def make(folder: str) -> int:

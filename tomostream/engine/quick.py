@@ -22,7 +22,7 @@ from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, for
 from tomostream.programs.quality import Quality, parse_quality
 
 #: Pixels of the quick reconstruction: about this size in A, and no more of them along a side.
-PIXEL_A, MOST_PIXELS = 12.0, 512
+PIXEL_A, MAX_PIXELS = 12.0, 512
 #: Depth of the volume in A: more than any specimen that electrons cross, where the images are wide enough.
 DEPTH_A = 6000.0
 NAME = "quick"
@@ -64,7 +64,7 @@ Say = Callable[[str], None]
 
 def binning_of(pixel_size_A: float, width: int, height: int) -> int:
     """How many pixels are put together: about 12 A, at most 512 pixels a side."""
-    return max(1, round(PIXEL_A / pixel_size_A), -(-max(width, height) // MOST_PIXELS))
+    return max(1, round(PIXEL_A / pixel_size_A), -(-max(width, height) // MAX_PIXELS))
 
 
 def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None, negated: bool = False) -> Quick:
@@ -82,7 +82,7 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
     stem = os.path.join(folder, NAME)
     if keep is None:
         keep = _binned(source, stem, say)
-    width = keep.aln.raw_size[0] if keep.aln.raw_size else MOST_PIXELS
+    width = keep.aln.raw_size[0] if keep.aln.raw_size else MAX_PIXELS
     depth = 2 * round(min(DEPTH_A / keep.pixel_size_A, width) / 2)
     target = f"{stem}{'_negated' if negated else ''}.mrc"
     arguments = ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1", "-PixSize",

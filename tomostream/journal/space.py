@@ -24,7 +24,7 @@ ENOUGH = 1.2
 #: Hours at the present pace for which there must be room, where nobody says how many series will come: a night.
 NIGHT = 12.0
 #: Seconds of tilts that make the pace, and the least for which it is told.
-PACE_SECONDS, LEAST_PACE_SECONDS = 3600.0, 120.0
+PACE_SECONDS, MIN_PACE_SECONDS = 3600.0, 120.0
 #: So many of the latest items say what one takes.
 LATEST = 50
 #: What a series consists of, in the order in which it is told.
@@ -162,7 +162,7 @@ class SessionSpace:
         times = self._imported
         while times and times[-1] - times[0] > PACE_SECONDS:
             times.popleft()
-        if tilts is None or len(times) < 2 or times[-1] - times[0] < LEAST_PACE_SECONDS:
+        if tilts is None or len(times) < 2 or times[-1] - times[0] < MIN_PACE_SECONDS:
             return None
         return 3600.0 * (len(times) - 1) / (times[-1] - times[0]) / tilts
 

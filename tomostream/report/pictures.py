@@ -26,7 +26,7 @@ from tomostream.report.facts import SeriesFacts, TiltFacts
 #: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
 SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 420, 320, 900, 96
 #: Most pictures in an atlas.
-MOST_SLICES, MOST_FRAMES = 35, 121
+MAX_SLICES, MAX_FRAMES = 35, 121
 #: Of a volume that is deeper than this part of its width, the side views show the middle.
 DEEPEST = 0.7
 #: WebP holds no picture longer than this.
@@ -108,7 +108,7 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
         volume = data if z_first(facts, data.shape) else data.swapaxes(0, 1)
         depth, height, width = volume.shape
         slab = max(1, round(min(width, height) / 60))
-        sections = spread(depth, MOST_SLICES)
+        sections = spread(depth, MAX_SLICES)
         half = min(2, depth // (2 * len(sections)))
         return Views(mean_of(volume, 0, slab), mean_of(volume, 1, slab), mean_of(volume, 2, slab).T,
                      [shrink(np.asarray(volume[max(0, z - half):z + half + 1], dtype=np.float32).mean(axis=0), SLICE_EDGE)
@@ -223,5 +223,5 @@ def _label(tilt: TiltFacts) -> str:
 
 def spread_tilts(tilts: Sequence[TiltFacts]) -> list[int]:
     """Which tilts the film shows: all, or evenly chosen ones of a very long series."""
-    return list(range(len(tilts))) if len(tilts) <= MOST_FRAMES else \
-        sorted(set(np.linspace(0, len(tilts) - 1, MOST_FRAMES).round().astype(int).tolist()))
+    return list(range(len(tilts))) if len(tilts) <= MAX_FRAMES else \
+        sorted(set(np.linspace(0, len(tilts) - 1, MAX_FRAMES).round().astype(int).tolist()))

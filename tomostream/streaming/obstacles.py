@@ -9,13 +9,13 @@ import os
 from tomostream.journal.space import disk_of
 
 #: Bytes: with less than this a disk counts as full.
-LEAST_SPACE = 16 << 20
+MIN_SPACE = 16 << 20
 
 
 def is_short(path: str) -> bool:
     """Whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
     disk = disk_of(path)
-    return disk is not None and disk[0] < LEAST_SPACE
+    return disk is not None and disk[0] < MIN_SPACE
 
 
 #: A file server that does not answer, as the kernel says it.

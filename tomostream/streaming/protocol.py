@@ -51,7 +51,7 @@ from tomostream.streaming.programs import WORK_FOLDER, gpu_command
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
 from tomostream.streaming.steps import _Finished
 from tomostream.streaming.values import convert
-from tomostream.streaming.work import DISK_SECONDS, HELD_A_TURN, MOST_DISK_SECONDS, Attempt, ProgramFailed, Task
+from tomostream.streaming.work import DISK_SECONDS, HELD_A_TURN, MAX_DISK_SECONDS, Attempt, ProgramFailed, Task
 
 STOP_FILE = "STOP_STREAMING.TXT"
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
@@ -344,7 +344,7 @@ class StreamingProtocol(ProtStreamingBase):
             return False
         pause = 0.0
         if disk_full and not self._obstacle(task):
-            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MOST_DISK_SECONDS)
+            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MAX_DISK_SECONDS)
         self._held[task.key] = (task, steady() + pause)
         self.trouble("disk", f"{obstacle or self._full()}; what needs it waits and is tried again")
         return True

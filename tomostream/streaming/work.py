@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
-DISK_SECONDS, MOST_DISK_SECONDS = 5.0, 600.0
+DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
 #: How many of the items that are held up are looked at in a turn: the file server may be slow to say no.
 HELD_A_TURN = 20
 

@@ -29,15 +29,15 @@ from tomostream.engine.align.series import FINE_A, FINE_TOP
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Cells, cells_of, raw_radius, whiten
 from tomostream.files.mrc import Sections
 
-LEAST_PATCH = 96  # px of the working images: smaller ones hold too little of the specimen
-MOST_PATCHES = 8  # a side: the field is smooth
-LEAST_TILTS = 7
+MIN_PATCH = 96  # px of the working images: smaller ones hold too little of the specimen
+MAX_PATCHES = 8  # a side: the field is smooth
+MIN_TILTS = 7
 ROUNDS = ((0.012, 4), (0.02, 4), (FINE_TOP, 4))  # highest frequency (1/A) and rounds at most
 SETTLED = 0.03  # working px RMS
 REACH = 0.3  # of the field: distance over which its parts move alike
 HURRY = 4.0  # tilts after which the motion has slowed down to half its speed
 TURN_DEG = 40.0  # tilt angle over which motion is alike where the order of acquisition is not known
-MOST_UNKNOWNS, MOST_MODES, MODES_FOR_STRENGTH = 4000, 25, 6
+MAX_UNKNOWNS, MAX_MODES, MODES_FOR_STRENGTH = 4000, 25, 6
 # a Hann window leaves so many of a patch's coefficients independent: mean(w^2)^2 / mean(w^4), in two dimensions
 INDEPENDENT = (0.375**2 / (35.0 / 128.0)) ** 2
 # Logarithms of the least and the most that the strengths of the prior may be: motion in the plane (working px), in height and of
@@ -47,7 +47,7 @@ USUAL, UNUSUAL = np.log([1.0, 0.05]), np.array([0.5, 1.2])
 TRIALS, FIRST_TRIALS = 20, 50  # of strengths
 # Gain of the logarithm of the evidence, a tilt, for which motion is believed. It must be there before the finest details are
 # used: what an uneven specimen feigns is seen in them first (benchmarks/engine_local.py --spoiled).
-LEAST_GAIN = 0.8
+MIN_GAIN = 0.8
 NODES = 11  # a side of the grid on which the field is told
 
 
@@ -157,7 +157,7 @@ def local_motion(
     LocalMotion, without tilts where none stands out of the noise.
     """
     members = np.array([t.section for t in alignment.tilts if t.used], dtype=np.int64)
-    if len(members) < LEAST_TILTS:
+    if len(members) < MIN_TILTS:
         return LocalMotion((), patches, 0.0, f"{len(members)} tilts are too few for local motion: the global alignment is kept")
     threads = max(1, min(options.threads, MAXIMUM_THREADS))
     images = work_stack(stack, options.pixel_size_A, FINE_A, threads)
@@ -179,7 +179,7 @@ def local_motion(
     job = Job(images, pose, members, smooth_of(grid, len(members)), times, threads)
     amounts, gain = _maximise(job, progress)
     name = f"over {used[0]} x {used[1]} patches"
-    if gain < LEAST_GAIN * len(members):
+    if gain < MIN_GAIN * len(members):
         return LocalMotion((), used, 0.0, f"no local motion beyond the noise {name}: the global alignment is kept")
     tilts, rms = told(job, amounts)
     return LocalMotion(tilts, used, rms, f"local motion {rms:.2f} px RMS {name}")
@@ -189,7 +189,7 @@ def patches_of(shape: tuple[int, int], axis_deg: float, wanted: tuple[int, int])
     """Half-overlapping patches that fill a frame of `shape`, and how many along x and y of the raw image there are."""
     swapped = abs(np.sin(np.radians(axis_deg))) > np.sqrt(0.5)
     counts = wanted if swapped else wanted[::-1]  # down the frame, over the frame
-    most = [max(1, min(MOST_PATCHES, int(2 * side / LEAST_PATCH) - 1)) for side in shape]
+    most = [max(1, min(MAX_PATCHES, int(2 * side / MIN_PATCH) - 1)) for side in shape]
     down, over = max(1, min(counts[0], most[0])), max(1, min(counts[1], most[1]))
     tall, wide = (fast_even(round(2 * side / (n + 1))) for n, side in zip((down, over), shape, strict=True))
     size = (min(tall, shape[0]), min(wide, shape[1]))
@@ -210,7 +210,7 @@ def _alike(places: Floats, patches: Patches) -> Floats:
 def smooth_of(patches: Patches, tilts: int) -> Smooth:
     """The leading shapes of the Gaussian process, as many as `tilts` tilts let the memory hold."""
     values, vectors = np.linalg.eigh(_alike(patches.centres, patches))
-    most = max(1, min(MOST_MODES, MOST_UNKNOWNS // (2 * tilts)))
+    most = max(1, min(MAX_MODES, MAX_UNKNOWNS // (2 * tilts)))
     keep = [i for i in np.argsort(values)[::-1][:most] if values[i] > 1e-4 * values[-1]]
     roots = np.sqrt(values[keep])
     return Smooth(patches, vectors[:, keep] / roots, vectors[:, keep] * roots)
@@ -231,9 +231,9 @@ def _maximise(job: Job, progress: Callable[[str], None]) -> tuple[Floats, float]
             if change < SETTLED:
                 break
         gain = together - evidence.at(evidence.strongest(strength, 0, FIRST_TRIALS), 0)[1]
-        rms = told(job, amounts)[1] if gain >= LEAST_GAIN * len(job.members) else 0.0
+        rms = told(job, amounts)[1] if gain >= MIN_GAIN * len(job.members) else 0.0
         progress(f"local motion {number + 1}/{len(ROUNDS)}: {rms:.2f} px RMS")
-        if number > 0 and gain < LEAST_GAIN * len(job.members):
+        if number > 0 and gain < MIN_GAIN * len(job.members):
             break
     return amounts, gain
 

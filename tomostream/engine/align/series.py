@@ -37,8 +37,8 @@ from tomostream.files.mrc import Sections
 
 FINE_A = 10.0
 COARSE_A = 20.0
-LEAST_SIDE = 32  # pixels of the shorter side of the coarse working images
-MOST_PIXEL_A = 500.0
+MIN_SIDE = 32  # pixels of the shorter side of the coarse working images
+MAX_PIXEL_A = 500.0
 DEFAULT_THICKNESS_A = 1800.0
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
@@ -160,10 +160,10 @@ def _checked(stack: Sections, angles_deg: NDArray[np.floating], options: AlignOp
         raise AlignmentError(f"the pixel size must be positive, not {options.pixel_size_A} A")
     if min(stack.shape[1:]) < 32:
         raise AlignmentError(f"images of {stack.shape[2]} x {stack.shape[1]} pixels are too small to be aligned")
-    if options.pixel_size_A > MOST_PIXEL_A:
+    if options.pixel_size_A > MAX_PIXEL_A:
         raise AlignmentError(f"a pixel of {options.pixel_size_A:g} A is not that of a tilt series; give it in A")
     short, long = (side * options.pixel_size_A for side in sorted(stack.shape[1:]))
-    needed = LEAST_SIDE * _coarse_A(stack, options)
+    needed = MIN_SIDE * _coarse_A(stack, options)
     if short < needed:
         raise AlignmentError(
             f"the images show {short:.0f} x {long:.0f} A of the specimen at {options.pixel_size_A:g} A/px, but {needed:.0f} A "

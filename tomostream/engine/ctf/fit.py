@@ -32,12 +32,12 @@ _LARGEST_ASTIGMATISM = 4000.0
 # (A) microscopes are stigmated: what is much larger is a spectrum that no smooth background fits
 _USUAL_ASTIGMATISM = 500.0
 # log-likelihood over no rings at all that a series needs before a CTF is believed: noise alone reaches 3 a tilt
-_LEAST_GAIN = 30.0
-_LEAST_GAIN_TILT = 4.0
+_MIN_GAIN = 30.0
+_MIN_GAIN_TILT = 4.0
 # (wrong backgrounds reach 0.4, rings at 2 e/A2 and a steep envelope 0.75)
-_LEAST_SCORE = 0.5
-_LEAST_HAND = 12.0
-_LEAST_RINGS = 2.0
+_MIN_SCORE = 0.5
+_MIN_HAND = 12.0
+_MIN_RINGS = 2.0
 # rounds of: defoci for given rings and background, then rings and background for given defoci
 _STAGES = 4
 # the depth of the rings is a spline of so many knots in log k, the correction of the background a polynomial of degree
@@ -338,9 +338,9 @@ def _judged(
     seen = min(float(spectra[0].s[-1]), signal_top**2) - float(spectra[0].s[0])
     rings = optics.wavelength_A * float(np.median(defocus)) * seen
     score = float(np.median([t.score for t in tilts]))
-    if gain < _LEAST_GAIN + _LEAST_GAIN_TILT * len(tilts) or rings < _LEAST_RINGS or score < _LEAST_SCORE:
+    if gain < _MIN_GAIN + _MIN_GAIN_TILT * len(tilts) or rings < _MIN_RINGS or score < _MIN_SCORE:
         return CtfSeries(tuple(tilts), 0, False, "no Thon rings were found", gain)
-    sure = hand if margin > _LEAST_HAND else 0
+    sure = hand if margin > _MIN_HAND else 0
     side = {
         1: "the defocus grows towards +x at positive tilts",
         -1: "the defocus falls towards +x at positive tilts",

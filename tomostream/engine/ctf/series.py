@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # 1/A: two rings of a usual defocus need about this much
-LEAST_TOP = 1.0 / 28.0
+MIN_TOP = 1.0 / 28.0
 # the fit goes this much further than the signal: the noise beyond holds the background in its place, and much more of
 # it would be all that the background follows
 BEYOND = 1.6
@@ -59,7 +59,7 @@ def estimate(
         return CtfResult(None, None, note)
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
     top = highest_signal([_centre(stack.section(tilt.section)) for tilt in middle], pixel_A, threads)
-    if top < LEAST_TOP:
+    if top < MIN_TOP:
         where = f"beyond {1 / top:.0f} A " if top > 0 else ""
         return CtfResult(None, None, f"no CTF: {where}the images hold noise alone")
     factor = binning(pixel_A, top)

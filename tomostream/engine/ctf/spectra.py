@@ -28,7 +28,7 @@ LAST = 0.47
 # 1/A: up to here usual specimens have signal, so that noise alone can only be met beyond
 _NOISE_FROM = 1.0 / 9.0
 # share of the noise's power below which the specimen's does not count
-_LEAST_SIGNAL = 0.003
+_MIN_SIGNAL = 0.003
 # tiles whose heights differ by less share a spectrum (A)
 _HEIGHT_STEP = 250.0
 
@@ -155,7 +155,7 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
     middle = (np.arange(200) + 0.5) / 200 * end
     line = np.polynomial.polynomial.polyfit(middle[first:], radial[first:], 1)
     rest = radial - np.polynomial.polynomial.polyval(middle, line)
-    noise = max(_LEAST_SIGNAL, 4 * float(rest[first:].std()) / math.sqrt(7))
+    noise = max(_MIN_SIGNAL, 4 * float(rest[first:].std()) / math.sqrt(7))
     above = np.convolve(rest, np.ones(7) / 7, mode="same") > noise
     last = 0
     for index in range(3, 180):

@@ -21,7 +21,7 @@ from tomostream.files.errors import EngineError
 from tomostream.programs.motioncor import format_log
 
 Say = Callable[[str], None]
-_MOST_EER_FRACTIONS = 40
+_MAX_EER_FRACTIONS = 40
 _SMALLEST = 16
 """Pixels of the shorter side of a frame."""
 
@@ -92,8 +92,8 @@ def wanted_files(job: Job) -> list[str]:
 def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]:
     """Which frames of the file make which frames of the movie."""
     entries = plan.read_integration_file(job.integration_file) if job.integration_file else ()
-    if not entries and job.kind == "eer" and movie.count > _MOST_EER_FRACTIONS:
-        group = -(-movie.count // _MOST_EER_FRACTIONS)
+    if not entries and job.kind == "eer" and movie.count > _MAX_EER_FRACTIONS:
+        group = -(-movie.count // _MAX_EER_FRACTIONS)
         entries = (plan.IntegrationEntry(movie.count, group, None),)
         warn(f"no -FmIntFile: the {movie.count} frames of the file are summed by {group}")
     elif entries and sum(entry.raw for entry in entries) != movie.count:

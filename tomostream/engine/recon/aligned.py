@@ -21,7 +21,7 @@ from tomostream.engine.recon.stack import without_spikes
 
 Floats = NDArray[np.float32]
 # samples of the finer grid above which it is not made twice as fine as the output (memory: 12 bytes a sample)
-_MOST_FINE = 1 << 26
+_MAX_FINE = 1 << 26
 # the last twentieth below Nyquist is rolled off, so that the cut does not ring
 _ROLL_OFF = 0.05
 _PAD = 24
@@ -92,7 +92,7 @@ def _grids(shape: tuple[int, int], binning: float) -> tuple[tuple[int, int], tup
     from scipy.fft import next_fast_len
 
     spacing = binning / 2
-    if (shape[0] / spacing) * (shape[1] / spacing) > _MOST_FINE:
+    if (shape[0] / spacing) * (shape[1] / spacing) > _MAX_FINE:
         spacing = max(1.0, spacing)
     padded, fine = [], []
     for n in shape:

@@ -33,7 +33,7 @@ _IN_MEMORY = 2 << 30
 # of the memory that is free
 _SHARE = 0.5
 # an image whose mean is below this many of its standard deviations has no counts to be relative to
-_LEAST_MEAN = 0.25
+_MIN_MEAN = 0.25
 
 
 def _silent(what: str, share: float) -> None:
@@ -121,7 +121,7 @@ def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> lis
     the factor is the ratio of the means; images without a positive mean (already normalised ones) are left as they are.
     """
     reference = intensities[least_tilted]
-    if not all(i.mean > _LEAST_MEAN * i.deviation for i in intensities):
+    if not all(i.mean > _MIN_MEAN * i.deviation for i in intensities):
         return [1.0] * len(intensities)
     return [reference.mean / i.mean for i in intensities]
 

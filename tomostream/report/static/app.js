@@ -3,7 +3,7 @@
 // scripts but not fetch files. Whatever comes from the session is put in as text, never as HTML.
 "use strict";
 (() => {
-  const POLL_SECONDS = 5, STALE_SECONDS = 45, FIRST_ROWS = 120, MOST_ALARMS = 6;
+  const POLL_SECONDS = 5, STALE_SECONDS = 45, FIRST_ROWS = 120, MAX_ALARMS = 6;
   const STATES = ["acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed"];
   const state = { session: null, rows: [], revisions: [], byId: new Map(), series: new Map(), sort: ["last", -1], filter: "", only: "",
     shown: FIRST_ROWS, loaded: 0, place: "" };
@@ -160,8 +160,8 @@
     if (session.acknowledged.length) lines.push(h("div", { class: "alarm note", id: "acknowledged" }, h("b", {}, session.acknowledged.length + " acknowledged"),
       h("span", {}, [...new Set(session.acknowledged.map(alarm => alarm.of || session.kinds[alarm.kind] || alarm.kind))].slice(0, 8).join(", "))));
     if (session.trouble) lines.push(h("div", { class: "alarm" }, h("b", {}, "Alarms are not sent"), h("span", {}, session.trouble)));
-    if (lines.length > MOST_ALARMS) {
-      const more = lines.splice(MOST_ALARMS - 1);
+    if (lines.length > MAX_ALARMS) {
+      const more = lines.splice(MAX_ALARMS - 1);
       lines.push(h("div", { class: "alarm more" }, h("span", {}, "and " + more.length + " more: " + more.map(line => line.querySelector("b").textContent).join(", "))));
     }
     return lines;
