@@ -217,6 +217,12 @@ class Evidence:
         self.recent.pop(id(series), None)
         self.recent[id(series)] = series
 
+    def forget(self, series: Series) -> None:
+        """A series turned out to be none."""
+        self.recent.pop(id(series), None)
+        for other in series.companions.values():
+            other.companions.pop(id(series), None)
+
     def recently(self, series: Series) -> Iterator[Series]:
         """Yield the series that got a tilt after this one, the latest first."""
         for other in islice(reversed(self.recent.values()), MAX_COMPANIONS):

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from tomostream.acquisition.doses import running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
-from tomostream.acquisition.naming import movie_key, parse_movie_name
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, target_name
 
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
     """Make one tilt series of the frame mdocs that belong together.
 
     Frame mdocs belong together when they are in one folder and the names of their movies begin alike (NAME_ORDER_ANGLE,
-    or NAME_ORDER). The counter of the instrument may go on through several series of one name: a new series begins
-    where PriorRecordDose falls, or where the navigator item changes.
+    or NAME_ORDER), unless `Targets` tells them apart.
 
     Parameters
     ----------
@@ -43,7 +44,11 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
 
 def _latest(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
     """Keep one of the mdocs of each movie: the last by name of the file, as a re-read replaces a read."""
-    return list({movie_key(one.tilts[0].movie or one.path): one for one in frames}.values())
+    return list({_movie(one): one for one in frames}.values())
+
+
+def _movie(frame: MdocFacts) -> str:
+    return movie_key(frame.tilts[0].movie or frame.path)
 
 
 def _number(frame: MdocFacts) -> int:
@@ -59,25 +64,134 @@ def _in_order(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
 
 
 def _split(prefix: str, frames: Sequence[MdocFacts]) -> list[tuple[str, list[MdocFacts]]]:
-    """Cut frames of one name where another series begins. The first keeps the name, others add their first number."""
-    parts: list[list[MdocFacts]] = []
+    """Tell apart the series of frames of one name, given in order of acquisition. The first keeps the name."""
+    targets = Targets(prefix)
     for frame in frames:
-        if not parts or begins_another_series(parts[-1][-1], frame):
-            parts.append([])
-        parts[-1].append(frame)
-    return [(prefix if place == 0 else f"{prefix}_{_number(part[0])}", part) for place, part in enumerate(parts)]
+        targets.add(frame)
+    parts: dict[str, list[MdocFacts]] = {}
+    for frame in frames:
+        parts.setdefault(targets.name_of(frame), []).append(frame)
+    return list(parts.items())
 
 
-def begins_another_series(before: MdocFacts, frame: MdocFacts) -> bool:
-    """Tell whether `frame`, acquired next after `before` under the same name, belongs to another series.
+@dataclass
+class _Part:
+    """One series among frames of one name: its last frame, and where each angle was exposed."""
 
-    PriorRecordDose is then less than before, or the item of the navigator is another.
+    name: str
+    last: MdocFacts
+    exposed: list[MdocFacts] = field(default_factory=list)
+
+
+#: After so many frames of one name it is settled that its numbers count targets.
+MAX_TO_BE_SURE = 200
+
+
+class Targets:
+    """Which frames of one name belong to which series. Frames are added as they come.
+
+    Several targets exposed in turns can share a name. They are told apart by what the number in the names counts (one
+    "acquisition number" at many angles is the number of a target), by the item of the navigator, by the position of stage and
+    beam. One name can also go on through several series: another begins where PriorRecordDose falls.
     """
-    old, new = before.tilts[0].prior_dose.value, frame.tilts[0].prior_dose.value
-    if old is not None and new is not None and new < old:
-        return True
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.numbered = False
+        self._frames: dict[str, MdocFacts] = {}
+        self._angles: dict[int, set[float]] = {}
+        self._parts: list[_Part] = []
+        self._names: dict[str, str] = {}
+
+    @property
+    def frames(self) -> list[MdocFacts]:
+        """All frames so far, the newest reading of each."""
+        return list(self._frames.values())
+
+    def add(self, frame: MdocFacts) -> bool:
+        """Take in a frame. True: what the numbers in the names count is seen now, and frames before it got other names."""
+        key = _movie(frame)
+        new = key not in self._frames
+        self._frames[key] = frame
+        angles = self._angles.setdefault(_number(frame), set())
+        again = bool(angles) and round(frame.tilts[0].angle, 1) not in angles
+        angles.add(round(frame.tilts[0].angle, 1))
+        if new:
+            self._names[key] = self._place(frame)
+        if not (again or self.numbered) or (self.numbered and len(self._frames) > MAX_TO_BE_SURE):
+            return False
+        before, self.numbered = self.numbered, number_counts_targets(_in_order(self.frames))
+        return before != self.numbered
+
+    def name_of(self, frame: MdocFacts) -> str:
+        """Return the name of the series of a frame that was added."""
+        return target_name(frame.tilts[0].movie or frame.series_name) if self.numbered else self._names[_movie(frame)]
+
+    def _place(self, frame: MdocFacts) -> str:
+        """Find the series of a frame by label, position and dose; begin another where none is its own."""
+        same = [part for part in self._parts if not _other_label(part.last, frame)]
+        distances = {id(part): _distance(part.last, frame) for part in same}
+        known = [part for part in same if distances[id(part)] is not None]
+        part = min(known, key=lambda each: distances[id(each)] or 0.0) if known else (same[-1] if same else None)
+        if part is not None and (_dose_falls(part.last, frame) or _exposed_elsewhere(part, frame)):
+            part = None
+        if part is None:
+            part = _Part(f"{self.prefix}_{_number(frame)}" if self._parts else self.prefix, frame)
+            self._parts.append(part)
+        part.last = frame
+        part.exposed.append(frame)
+        return part.name
+
+
+#: Points further apart are different targets, where both were exposed at one angle; um. Tracking moves a target by less.
+OTHER_TARGET = 1.0
+
+
+def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
+    """Tell whether the number in the names of frames (in order of acquisition) counts targets and not exposures.
+
+    Then one number comes at many angles, and targets are exposed one after another at each angle. A counter that began anew
+    gives one number at several angles too, but from exposure to exposure number and angle change together.
+    """
+    angles: dict[int, set[float]] = {}
+    for frame in frames:
+        angles.setdefault(_number(frame), set()).add(round(frame.tilts[0].angle, 1))
+    if not any(max(each) - min(each) > SAME_ANGLE for each in angles.values()):
+        return False
+    steps = [(a, b) for a, b in pairwise(frames) if _number(a) != _number(b)]
+    same = sum(abs(a.tilts[0].angle - b.tilts[0].angle) <= ANGLE_TOLERANCE for a, b in steps)
+    return 2 * same >= len(steps)
+
+
+def _other_label(before: MdocFacts, frame: MdocFacts) -> bool:
     labels = (before.evidence.get("NavigatorLabel"), frame.evidence.get("NavigatorLabel"))
     return None not in labels and labels[0] != labels[1]
+
+
+def _dose_falls(before: MdocFacts, frame: MdocFacts) -> bool:
+    old, new = before.tilts[0].prior_dose.value, frame.tilts[0].prior_dose.value
+    return old is not None and new is not None and new < old
+
+
+def _exposed_elsewhere(part: _Part, frame: MdocFacts) -> bool:
+    """Tell whether this angle was exposed in this series already, at another place."""
+    return any((_distance(each, frame) or 0.0) > OTHER_TARGET for each in part.exposed
+               if abs(each.tilts[0].angle - frame.tilts[0].angle) <= SAME_ANGLE)
+
+
+def _distance(one: MdocFacts, other: MdocFacts) -> float | None:
+    """Return how far apart two exposures are in um: stage and beam, each where both tell it; None where neither."""
+    total: float | None = None
+    for key in ("StagePosition", "ImageShift"):
+        a, b = (_point(each.evidence.get(key, "")) for each in (one, other))
+        if a is not None and b is not None:
+            total = (total or 0.0) + math.dist(a, b)
+    return total
+
+
+def _point(text: str) -> tuple[float, float] | None:
+    values = numbers(text)
+    return (values[0], values[1]) if len(values) == 2 and values[0] is not None and values[1] is not None else None
 
 
 def different_angles(angles: Sequence[float]) -> int:
@@ -86,10 +200,15 @@ def different_angles(angles: Sequence[float]) -> int:
     return 1 + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
 
 
+def targets_share_a_name(different: int, exposures: int) -> bool:
+    """Tell whether so many exposures at so few different angles are not one tilt series: the angles come again and again."""
+    return exposures > 2 and 3 * different < 2 * exposures
+
+
 def _series(folder: str, name: str, frames: Sequence[MdocFacts]) -> MdocFacts | None:
     """Return the tilt series that these frames make, None if they are single particles: many at one angle."""
     different = different_angles([frame.tilts[0].angle for frame in frames])
-    if different < 2 or different < len(frames) / 2:
+    if different < 2 or targets_share_a_name(different, len(frames)):
         return None
     first = frames[0]
     warnings = list(dict.fromkeys(warning for frame in frames for warning in frame.warnings))

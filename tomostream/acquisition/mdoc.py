@@ -383,7 +383,7 @@ def _evidence(grammar: Grammar) -> dict[str, str]:
     kept = {key: text for key in ("ImageFile", "ImageSize") if (text := grammar.header.text(key))}
     first = next((section for section in grammar.sections if section.finished), None)
     if first is not None:
-        kept.update({key: text for key in ("Binning", "NavigatorLabel", "StagePosition", "UncroppedSize")
+        kept.update({key: text for key in ("Binning", "ImageShift", "NavigatorLabel", "StagePosition", "UncroppedSize")
                      if (text := first.text(key))})
     return {**kept, **found, "sections": str(len(grammar.sections))}
 

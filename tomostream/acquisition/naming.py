@@ -94,6 +94,19 @@ def parse_movie_name(name: str) -> MovieName:
     return MovieName(key, None, None)
 
 
+def target_name(name: str) -> str:
+    """Return what a movie's name says before its angle: where that number counts targets, the name of the series.
+
+    Examples
+    --------
+    >>> target_name("lam_ts_001_-3.0.tif")
+    'lam_ts_001'
+    """
+    key = movie_key(name)
+    found = _ORDER_ANGLE.fullmatch(key)
+    return key if found is None else key[: found.end("order")]
+
+
 def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: str = "") -> tuple[Tilt, ...]:
     """Give tilts without a movie the one movie whose name can only mean them.
 

@@ -43,7 +43,7 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
-from tomostream.acquisition.frames import begins_another_series
+from tomostream.acquisition.frames import Targets
 from tomostream.acquisition.naming import SeriesIds, basename, match_movies, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.series import SERIES_KINDS, Change, Exposure, Series
 
@@ -89,7 +89,7 @@ class Session:
         self._movies: dict[str, _Movie] = {}
         self._told_of_movies = False
         self._excluded: dict[str, Mapping[str, str]] = {}
-        self._frame_parts: dict[tuple[str, str], tuple[str, MdocFacts]] = {}
+        self._targets: dict[tuple[str, str], Targets] = {}
         self._unlisted: dict[str, float] = {}
         self._evidence.all_listed = lambda: not self._unlisted
         self._nameless: dict[str, set[str]] | None = None
@@ -375,11 +375,32 @@ class Session:
 
     def _part_of_frames(self, folder: str, name: str, frame: MdocFacts) -> str:
         """Name of the series of a frame mdoc: one name can go on through several series, told apart by `frames`."""
-        part, before = self._frame_parts.get((folder, name), (name, frame))
-        if begins_another_series(before, frame):
-            part = f"{name}_{parse_movie_name(frame.tilts[0].movie or frame.series_name).order or 0}"
-        self._frame_parts[folder, name] = (part, frame)
-        return part
+        targets = self._targets.setdefault((folder, name), Targets(name))
+        if targets.add(frame):
+            self._regroup(targets, frame)
+        return targets.name_of(frame)
+
+    def _regroup(self, targets: Targets, but: MdocFacts) -> None:
+        """Frames read before belong to other series than it seemed: these are taken back, unless they are composed."""
+        frames = [each for each in targets.frames if each.path != but.path]
+        for series in {id(each): each for each in map(self._by_path.get, (one.path for one in frames)) if each}.values():
+            if series.version == 0:
+                self._take_back(series)
+        for frame in frames:
+            if frame.path not in self._by_path:
+                self._read(self._series_of(frame), frame, [])
+
+    def _take_back(self, series: Series) -> None:
+        """Forget a series of frames that is none: its movies are free."""
+        for exposure in series.exposures.values():
+            movie = self._movie(exposure.key)
+            movie.listed = [(other, each) for other, each in movie.listed if other is not series]
+        self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
+        self._series = {place: each for place, each in self._series.items() if each is not series}
+        self._by_name[series.name].remove(series)
+        self._enter(series, "ignored")
+        self._touched.pop(id(series), None)
+        self._evidence.forget(series)
 
     def _new_series(self, name: str, folder: str, facts: MdocFacts) -> Series:
         restored = self._restored_for(name, facts)

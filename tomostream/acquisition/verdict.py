@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.frames import different_angles
+from tomostream.acquisition.frames import different_angles, targets_share_a_name
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
@@ -53,9 +53,13 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
     if listed == 1 and series.only_frames:
         return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
     different = different_angles([each.tilt.angle for each in series.exposures.values()])
-    if listed > 1 and (different < 2 or (series.only_frames and different < listed / 2)):
+    if listed > 1 and (different < 2 or (series.only_frames and different < listed / 4)):
         at = count(different, "tilt angle")
         return Obstacle("angles", f"its {listed} images are at {at}: single particles, no tilt series", False)
+    if series.only_frames and targets_share_a_name(different, listed):
+        return Obstacle("targets", f"its {listed} exposures are at {different} tilt angles, each exposed again and again: "
+                                   "several targets share this name, and neither names, positions nor navigator items tell "
+                                   "them apart; give each target a name of its own")
     if listed < policy.min_tilts:
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:

@@ -35,6 +35,7 @@ from tomostream.acquisition.events import (
 from tomostream.acquisition.evidence import RULES
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.naming import parse_movie_name
 from tomostream.acquisition.session import Session
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0)
@@ -713,6 +714,42 @@ class TestSessionEnds(unittest.TestCase):
                 at = 200.0 * start + 30.0 * place
                 player.feed(MdocRead(facts, at), MicrographReady(key(each), at + 5.0))
         self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("F", 5), ("F_6", 5)])
+
+    def frames_in_turns(self, name: str, angles: tuple[float, ...] = DOSE_SYMMETRIC[:11], targets: int = 2,
+                        **evidence: tuple[str, ...]) -> Player:
+        """Targets exposed in turns at each angle, a frame mdoc each; `name` of target, number and angle; evidence a target."""
+        player = Player()
+        for number, (angle, target) in enumerate(((a, t) for a in angles for t in range(targets)), start=1):
+            each = tilt("lam", number, angle, GAP * number, f"{name.format(target=target + 1, number=number, angle=angle)}.tif")
+            facts = mdoc("lam", (each,), f"/data/{each.movie}.mdoc", kind="frame",
+                         frame_series=parse_movie_name(str(each.movie)).series,
+                         evidence={what: values[target] for what, values in evidence.items()})
+            player.feed(MdocRead(facts, GAP * number), MicrographReady(key(each), GAP * number + 5.0))
+        player.feed(InputClosed(GAP * number + 10.0))
+        player.wait()
+        return player
+
+    def test_targets_in_turns_whose_number_stands_before_the_angle_are_series_of_their_own(self) -> None:
+        for targets in (1, 2, 3, 7):
+            player = self.frames_in_turns("lam_ts_{target:03d}_{angle:.1f}", targets=targets)
+            self.assertEqual(sorted((each.series_name, len(each.tilts)) for _, each in player.composed),
+                             [(f"lam_ts_{target:03d}", 11) for target in range(1, targets + 1)])
+            for _, each in player.composed:
+                self.assertTrue(all(str(one.movie).startswith(each.series_name) for one in each.tilts))
+
+    def test_targets_in_turns_under_one_name_are_told_apart_by_position_beam_and_navigator_item(self) -> None:
+        for evidence in ({"StagePosition": ("10.0 20.0", "13.0 20.0")}, {"NavigatorLabel": ("4", "5")},
+                         {"StagePosition": ("10.0 20.0",) * 2, "ImageShift": ("0.0 0.0", "2.5 0.0")}):
+            player = self.frames_in_turns("lam_{number:03d}_{angle:.1f}", **evidence)
+            self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("lam", 11), ("lam_2", 11)])
+            numbers = [parse_movie_name(str(each.movie)).order or 0 for each in player.composed[0][1].tilts]
+            self.assertTrue(all(number % 2 == 1 for number in numbers))
+
+    def test_targets_in_turns_that_nothing_tells_apart_are_never_mixed_and_this_is_said(self) -> None:
+        player = self.frames_in_turns("lam_{number:03d}_{angle:.1f}")
+        self.assertEqual(player.composed, [])
+        self.assertTrue(player.given_up[-1].failed)
+        self.assertIn("several targets share this name", player.given_up[-1].reason)
 
     def test_stop_decides_everything_now(self) -> None:
         player = Player()
