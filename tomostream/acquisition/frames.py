@@ -15,6 +15,9 @@ from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
 from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, target_name
 
+#: Between the path of a file and the frame set of it that is meant.
+FRAME_SET = " [FrameSet] "
+
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
     """Make one tilt series of the frame mdocs that belong together.
@@ -30,7 +33,7 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
     -------
     list of MdocFacts of kind "tilt-series", in order of name. Frames at one angle (single particles) make none.
     """
-    every = list(facts)
+    every = [part for one in facts for part in apart(one)]
     listed = {movie_key(tilt.movie) for one in every if one.kind == "tilt-series" for tilt in one.tilts if tilt.movie}
     groups: dict[tuple[str, str], list[MdocFacts]] = {}
     for one in every:
@@ -40,6 +43,23 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
               for (folder, prefix), frames in sorted(groups.items())
               for name, part in _split(prefix, _in_order(_latest(frames)))]
     return [one for one in series if one is not None]
+
+
+def apart(facts: MdocFacts) -> list[MdocFacts]:
+    """Return a file of the frame sets of several series as one frame mdoc a movie; any other file as it is."""
+    series = {parse_movie_name(tilt.movie).series for tilt in facts.tilts if tilt.movie is not None}
+    if not facts.frame_sets or len(series) < 2:
+        return [facts]
+    unknown = Known[float](None, "PriorRecordDose is not in the file")
+    frames = []
+    for tilt in facts.tilts:
+        if tilt.movie is not None:
+            alone = tilt if tilt.prior_dose.source != "running sum" else replace(tilt, prior_dose=unknown)
+            frames.append(replace(
+                facts, path=f"{facts.path}{FRAME_SET}{movie_key(tilt.movie)}", kind="frame", series_name=movie_key(tilt.movie),
+                frame_series=parse_movie_name(tilt.movie).series, tilts=(alone,), tilts_if_ended=(alone,), evidence={},
+                frame_sets=False, last_section_open=False))
+    return frames
 
 
 def _latest(frames: Sequence[MdocFacts]) -> list[MdocFacts]:

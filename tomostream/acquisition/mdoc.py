@@ -117,6 +117,7 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
         movie_pixel_size=_movie_pixel(grammar, sources, dialect, kind),
         voltage=_positive(grammar, sources, "Voltage", warnings),
         magnification=_positive(grammar, sources, "Magnification", warnings),
+        frame_sets=kind == "tilt-series" and not grammar.of_kind("ZValue"),
         last_section_open=bool(described) and not _counts(described[-1], described), evidence=_evidence(grammar))
     if kind == "frame":
         facts = _name_frame(facts)
@@ -181,7 +182,8 @@ def _dialect(grammar: Grammar) -> str:
 def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
     """Return the kind of the file, and why it is not a tilt series ("" when it is)."""
     montage = grammar.header.number("Montage")
-    if (montage is not None and montage != 0) or grammar.of_kind("MontSection"):
+    flagged = montage is not None and montage != 0
+    if grammar.of_kind("MontSection") or (flagged and not _movies_at_angles(exposures)):
         return "montage", "It is a montage, not a tilt series."
     if not exposures:
         return "unreadable", _why_nothing(grammar)
@@ -201,6 +203,14 @@ def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
     if len(exposures) > 1 and max(angles) - min(angles) <= SAME_ANGLE:
         return "image", f"Its {len(exposures)} images are all at one tilt angle."
     return "tilt-series", ""
+
+
+def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:
+    """Tell whether these are tilts whatever else the file says: each has a movie of its own, at another angle."""
+    movies = {exposure.movie for exposure in exposures}
+    angles = sorted(exposure.angle for exposure in exposures if exposure.angle is not None)
+    return (len(exposures) > 1 and None not in movies and len(movies) == len(angles) == len(exposures)
+            and all(after - before > SAME_ANGLE for before, after in pairwise(angles)))
 
 
 def _may_name_no_movie(grammar: Grammar, exposures: Sequence[_Exposure]) -> bool:

@@ -19,6 +19,9 @@ Ident = tuple[str, "datetime | None"]
 #: Kinds of mdoc whose tilts make a series.
 SERIES_KINDS = ("tilt-series", "frame")
 
+#: Seconds by which two files may differ about when one movie was exposed.
+TWO_WRITERS = 5.0
+
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -133,7 +136,7 @@ class Series:
     @property
     def only_frames(self) -> bool:
         """Whether all its files are frame mdocs, one a movie."""
-        return bool(self.files) and all(file.facts.kind == "frame" for file in self.files.values())
+        return bool(self.files) and all(file.facts.kind == "frame" or file.facts.frame_sets for file in self.files.values())
 
     def angles(self) -> list[float]:
         """Return the tilt angles in degrees, in acquisition order."""
@@ -156,7 +159,7 @@ class Series:
         old = self.files.get(facts.path)
         change = Change()
         if old is not None and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
-            idents = [(_ident(tilt), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
+            idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
             old.facts = facts
             self._list(old, idents, change, time)
         else:
@@ -218,8 +221,9 @@ class Series:
     def _began_anew(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool) -> bool:
         """Tell whether a file holds another acquisition under the same name, not more of this one.
 
-        That is when nothing it lists is known, all of it is later than all that is known, and it starts at the angle at
-        which this one started. A single repeated exposure is not: then the others are still listed.
+        That is when nothing it lists is known, all of it is later than all that is known, and no other file lists what is
+        known (at the turn of a bidirectional series another does). A single repeated exposure is not: then the others are
+        still listed.
         """
         if old is None or not idents or len(self.exposures) < 2:
             return False
@@ -232,9 +236,7 @@ class Series:
             return False
         if frame:
             return not any(ident[1] is not None and seconds(ident[1]) == last_known for ident in old.listed)
-        first = min(self.exposures.values(), key=lambda each: each.acquired or 0.0)
-        start = min(idents, key=lambda each: seconds(each[1].time) or 0.0)[1]
-        return abs(start.angle - first.tilt.angle) <= self._tolerance()
+        return not any(ident in file.listed for file in self.files.values() if file is not old for ident in self.exposures)
 
     def _forget_all(self) -> None:
         self.exposures, self.replaced, self.files, self.rhythm = {}, {}, {}, Rhythm()
@@ -246,7 +248,12 @@ class Series:
             return ident
         if ident[1] is None:
             return next((known for known in self.exposures if known[0] == ident[0]), ident)
-        return (ident[0], None) if (ident[0], None) in self.exposures else ident
+        if (ident[0], None) in self.exposures:
+            return ident[0], None
+        if not ident[0].startswith("?"):        # a movie that two files describe, each at the time at which it was written
+            return next((known for known in self.exposures if known[0] == ident[0] and known[1] is not None
+                         and abs((seconds(known[1]) or 0.0) - (seconds(ident[1]) or 0.0)) <= TWO_WRITERS), ident)
+        return ident
 
     def _follow(self, change: Change, time: float) -> None:
         angles = [each.tilt.angle for each in self.exposures.values()]

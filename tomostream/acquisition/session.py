@@ -43,7 +43,7 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
-from tomostream.acquisition.frames import Targets
+from tomostream.acquisition.frames import Targets, apart
 from tomostream.acquisition.naming import SeriesIds, basename, match_movies, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.series import SERIES_KINDS, Change, Exposure, Series
 
@@ -202,10 +202,13 @@ class Session:
         if word is not None:
             self._ignored[facts.path] = f"The name of the mdoc contains the excluded word '{word}'."
             return
-        series = self._series_of(facts)
-        if not series.files and not series.trouble:
-            self._last_news = self._now
-        self._read(series, facts, decisions)
+        for part in apart(facts):
+            if part.path in self._by_path and part.path != facts.path:
+                continue                # a frame set is written once
+            series = self._series_of(part)
+            if not series.files and not series.trouble:
+                self._last_news = self._now
+            self._read(series, part, decisions)
 
     def _read(self, series: Series, facts: MdocFacts, decisions: list[Decision]) -> None:
         """Take a reading into its series, then see what follows from it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.frames import different_angles, targets_share_a_name
+from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
@@ -184,7 +184,7 @@ def give_up_again(series: Series, why: Obstacle) -> GiveUp:
 
 def mdocs(series: Series) -> tuple[str, ...]:
     """Return the paths of the mdoc files of a series."""
-    return tuple(dict.fromkeys([*series.files, *series.trouble]))
+    return tuple(dict.fromkeys(path.partition(FRAME_SET)[0] for path in [*series.files, *series.trouble]))
 
 
 def numbered(series: Series) -> dict[tuple[str, object], Tilt]:

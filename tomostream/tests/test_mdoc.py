@@ -445,6 +445,23 @@ class TestPixelSize(unittest.TestCase):
         other = MovieCheck("complete", width=4096, height=4096, frames=1, dtype="float32")
         self.assertEqual(pixel_size_doubt(9.0, [counting, self.facts(5.4, "4")], other), "")
 
+    def test_tilts_with_a_movie_each_are_a_series_though_the_file_is_flagged_as_a_montage(self):
+        head = "PixelSpacing = 1.7\nVoltage = 200\nMontage = 1\n\n[T = Tilt axis angle = -88.7, binning = 1]\n\n"
+        section = ("[ZValue = {n}]\nTiltAngle = {angle:.4f}\nSubFramePath = X:\\frames\\demo_{n}_{angle:.1f}.tif\n"
+                   "DateTime = 30-May-21  22:{n:02d}:28\n\n")
+        at_angles = head + "".join(section.format(n=n, angle=angle) for n, angle in enumerate((0.0, 3.0, -3.0)))
+        facts = read_mdoc("demo.mrc.mdoc", at_angles.encode())
+        self.assertEqual((facts.kind, [tilt.angle for tilt in facts.tilts]), ("tilt-series", [0.0, 3.0, -3.0]))
+        at_one = head + "".join(section.format(n=n, angle=0.0) for n in range(3))
+        self.assertEqual(read_mdoc("demo.mrc.mdoc", at_one.encode()).kind, "montage")
+
+    def test_frame_sets_alone_are_known_as_such(self):
+        section = ("[FrameSet = 0]\nTiltAngle = {angle}\nSubFramePath = D:\\TS_01_{n:03d}_{angle}.tif\n"
+                   "DateTime = 30-May-21  22:0{n}:28\n\n")
+        data = "".join(section.format(n=n, angle=3.0 * n) for n in range(3)).encode()
+        self.assertTrue(read_mdoc("session.mdoc", data).frame_sets)
+        self.assertFalse(read_mdoc("session.mdoc", data.replace(b"FrameSet", b"ZValue")).frame_sets)
+
     def test_maps_and_montages_say_nothing_of_the_movies(self):
         for name in ("map.st.mdoc", "montage.mrc.mdoc"):
             self.assertIsNone(read(name).movie_pixel_size.value, name)

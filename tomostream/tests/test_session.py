@@ -751,6 +751,36 @@ class TestSessionEnds(unittest.TestCase):
         self.assertTrue(player.given_up[-1].failed)
         self.assertIn("several targets share this name", player.given_up[-1].reason)
 
+    def test_a_file_of_the_frame_sets_of_two_series_makes_two_and_gives_way_to_their_mdocs_whenever_they_come(self) -> None:
+        first, second = tilts("TS_01", 11), tilts("TS_02", 11, begin=1000.0)
+        frames = mdoc("frames", (*first, *second), "/data/frames/session.mdoc", frame_sets=True)
+        moved = tuple(replace(each, time=each.time + timedelta(seconds=2)) for each in first)
+        series = [mdoc("TS_01", moved), mdoc("TS_02", second)]
+        for order in ([frames], [frames, *series], [*series, frames]):
+            player = Player()
+            player.feed(*(MdocRead(each, 2000.0 + place) for place, each in enumerate(order)),
+                        *(MicrographReady(key(each), 2010.0) for each in (*first, *second)), InputClosed(2020.0))
+            player.wait()
+            self.assertEqual(sorted((each.series_name, len(each.tilts)) for _, each in player.composed),
+                             [("TS_01", 11), ("TS_02", 11)])
+            self.assertFalse(any(each.failed for each in player.given_up))
+            self.assertFalse({state.state for state in player.session.states()} & {"acquiring", "aligning", "waiting"})
+            self.assertTrue(all(path in (frames.path, *(one.path for one in series))
+                                for _, each in player.composed for path in each.mdocs))
+
+    def test_a_series_collected_again_under_its_name_from_another_angle_is_not_mixed_with_the_first(self) -> None:
+        player = Player(min_tilts=3)
+        last = player.acquire("TS_01", tilts("TS_01", 5))
+        player.feed(MdocGone("/data/TS_01.mrc.mdoc", last + 30.0))
+        again = tuple(replace(each, angle=each.angle + 9.0, movie=f"TS_01_{each.order:03d}_{each.angle + 9.0:.1f}b.tif")
+                      for each in tilts("TS_01", 11, begin=last + 1200.0))
+        player.acquire("TS_01", again, begin=last + 1200.0)
+        player.feed(InputClosed(last + 3000.0))
+        player.wait()
+        newest = player.composed[-1][1]
+        self.assertEqual({each.movie for each in newest.tilts}, {each.movie for each in again})
+        self.assertTrue(any("begun anew" in text for text in newest.warnings))
+
     def test_stop_decides_everything_now(self) -> None:
         player = Player()
         last = player.acquire("X", tilts("X", 10), lost=[9])
