@@ -260,7 +260,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 task = self._task(*new[0])
             except (sqlite3.Error, SqliteFlatMapperException) as error:
                 self._new = new
-                self.trouble("series", f"a tilt series cannot be read now ({error}); it is tried again")
+                self.trouble("series", f"a tilt series cannot be read now ({error}); retrying")
                 return
             del new[0]
             self.trouble("series", "")

@@ -136,7 +136,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._taken: set[str] = set()
         self._registered: dict[str, tuple[int, float]] = {}
         self._news_at = steady()
-        self._looked_again = False
+        self._looked_again = self._ending = False
+        self._missing_text = "pixel size or voltage"
         output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
         self.done.update(output.versions)
         self._remember_files()
@@ -246,7 +247,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
         now = steady()
-        ending = self._watch_ended or getattr(self, "_ending", False)
+        ending = self._watch_ended or self._ending
         if now < self._reach_at and not ending:
             return
         for candidate in self._arrivals.due(now):
@@ -302,7 +303,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return True
 
     def _missing(self) -> str:
-        return getattr(self, "_missing_text", "pixel size or voltage")
+        return self._missing_text
 
     def _form_optics(self) -> Optics:
         pixel = self.samplingRate.get()

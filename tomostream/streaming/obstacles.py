@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterable
 
-from tomostream.journal.space import disk_of
+from tomostream.journal.space import disk_of, human
+from tomostream.streaming.work import Task
 
 #: Bytes: with less than this a disk counts as full.
 MIN_SPACE = 16 << 20
@@ -38,8 +40,40 @@ def out_of_reach(path: str) -> str:
 
 def is_full(error: BaseException, path: str) -> bool:
     """Whether something failed because nothing can be written any more: it says so, or there is no space left."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        error = error.__cause__
+        cause = cause.__cause__
     return is_short(path)
+
+
+class Obstacles:
+    """The obstacles of one protocol.
+
+    Parameters
+    ----------
+    folder : working folder of the run; `extra`: the folder below it into which programs write.
+    inputs_of : files that the work on a task reads.
+    """
+
+    def __init__(self, folder: str, extra: str, inputs_of: Callable[[Task], Iterable[str]]) -> None:
+        self._folder, self._extra, self._inputs_of = folder, extra, inputs_of
+
+    def of(self, task: Task) -> str:
+        """What keeps any program from working on a task now, in words; "" when nothing does."""
+        if is_short(self._folder):
+            return self.full()
+        if not os.access(self._extra, os.W_OK | os.X_OK):
+            return f"nothing can be written in {self._extra}"
+        return next(filter(None, map(out_of_reach, self._inputs_of(task))), "")
+
+    def is_full(self, error: BaseException) -> bool:
+        """Whether something failed because the disk of the project is full."""
+        return is_full(error, self._folder)
+
+    def full(self) -> str:
+        """That the disk of the project is full, in words."""
+        disk = disk_of(self._folder)
+        free = "" if disk is None else f" ({human(disk[0])} are free)"
+        return f"the disk of the project is full{free}, make room"

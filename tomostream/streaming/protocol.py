@@ -17,10 +17,9 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
@@ -34,24 +33,22 @@ from pyworkflow.protocol import (
     ProtStreamingBase,
     params,
 )
-from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 from tomostream.files import locks
 from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
 from tomostream.journal import ledger, runs, versions
-from tomostream.journal.space import disk_of, human
 from tomostream.streaming import rows, watch
 from tomostream.streaming.executor import JobEnded, adopt
 from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
 from tomostream.streaming.loop import EventLoop
-from tomostream.streaming.obstacles import is_full, is_short, out_of_reach
+from tomostream.streaming.obstacles import Obstacles
 from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.programs import WORK_FOLDER, gpu_command
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
-from tomostream.streaming.steps import _Finished
+from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.values import convert
-from tomostream.streaming.work import DISK_SECONDS, HELD_A_TURN, MAX_DISK_SECONDS, Attempt, ProgramFailed, Task
+from tomostream.streaming.work import Attempt, NotNow, Task, Work
 
 STOP_FILE = "STOP_STREAMING.TXT"
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
@@ -70,6 +67,11 @@ class StreamingProtocol(ProtStreamingBase):
     _stepsCheckSecs = IDLE_SECONDS
     #: The event with which an item ends well in the ledger of this protocol.
     done_event = ledger.ALIGNED
+    #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
+    _complete = False
+    _step_log: StepLog | None = None
+    #: What came and is not handed out yet, in protocols that keep it here.
+    _new: Collection = ()
 
     # ------------------------------------------------------------------ the parts that a protocol fills in
     def open_outputs(self) -> None:
@@ -85,7 +87,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     def undecided(self) -> bool:
         """Whether something that came is not handed out yet."""
-        return bool(getattr(self, "_new", None))
+        return bool(self._new)
 
     def inputs_of(self, task: Task) -> Iterable[str]:
         """Files that the work on a task reads."""
@@ -199,17 +201,13 @@ class StreamingProtocol(ProtStreamingBase):
         super().setStepsExecutor(executor)
 
     def _insertAllSteps(self):
-        self.done: dict[str, int] = {}
+        hindrances = Obstacles(self._getPath(), self._getExtraPath(), self.inputs_of)
+        self.in_flight = Work(self, hindrances)
+        self.done, self.attempts = self.in_flight.done, self.in_flight.attempts
+        self.hindrances = hindrances
         self.outputs: dict[str, OutputSet] = {}
-        self.attempts: dict[str, Attempt] = {}
-        self._ended_steps: list = []
         self._to_confirm: list[tuple[Task, object]] = []
-        self._to_register: list[tuple[Task, object]] = []
-        self._failed: list[tuple[Task, str]] = []
-        self._superseded: dict[str, Task] = {}
-        self._held: dict[str, tuple[Task, float]] = {}
-        self._pauses: dict[str, float] = {}
-        self._watch_ended = self._complete = self._dirty = self._said_end = False
+        self._watch_ended = self._dirty = self._said_end = False
         self._gui_at, self._jobs, self._jobs_lock = 0.0, [], threading.Lock()
         self._troubles: dict[str, str] = {}
         self.stop_event = threading.Event()
@@ -242,7 +240,7 @@ class StreamingProtocol(ProtStreamingBase):
                     raise
                 self.outputs.clear()
                 self.done.clear()
-                self.trouble("opening", f"the outputs cannot be opened now ({rows.words_of(error)}); it is tried again")
+                self.trouble("opening", f"the outputs cannot be opened now ({rows.words_of(error)}); retrying")
                 self.stop_event.wait(IDLE_SECONDS)
 
     def _start_over_if_stopped(self) -> None:
@@ -284,146 +282,43 @@ class StreamingProtocol(ProtStreamingBase):
         """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
         if self.stop_asked():
             self.stop_event.set()       # who waits for a GPU in a thread waits no longer
-        self._collect()
+        self.in_flight.collect()
         try:
             if not self._watch_ended:
                 self._watch_ended = self.watch()
-            self._hand_out(self.decide())
-            self._record_failures()
-            if not self._to_register:
+            self.in_flight.hand_out(self.decide())
+            self.in_flight.record_failures(self.on_failed)
+            if not self.in_flight.waits_for_reading:
                 self.trouble("reading", "")
         except rows.database_errors() as error:
-            self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); it is tried again")
+            self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); retrying")
         silent = self._stepsExecutor.trouble()
         self.trouble("queue", silent and f"the queue does not answer ({silent}); its jobs count as running")
-        self._release()
+        self.in_flight.release()
         self._commit()
-        self._complete = (self._watch_ended and not self.undecided() and not self.attempts and not self._to_confirm
-                          and not self._held and not self._to_register and not self._failed
+        self._complete = (self._watch_ended and not self.undecided() and self.in_flight.idle and not self._to_confirm
                           and not any(output.dirty for output in self.outputs.values()))
         if self._complete and self._close():
             return True
         self._complete = False
         return False
 
-    def _collect(self) -> None:
-        """What the threads have finished since the last turn."""
-        again, self._to_register = self._to_register, []
-        for task, result in again:
-            self._register(task, result)
-        ended, self._ended_steps = self._ended_steps, []
-        for step in ended:
-            attempt = step.attempt
-            if step.isFailed() and attempt.error is None:
-                attempt.error = RuntimeError(step.getErrorMessage())
-            self.attempts.pop(attempt.task.key, None)
-            if attempt.error is None:
-                self._register(attempt.task, attempt.result)
-            else:
-                self._one_failed(attempt)
-            later = self._superseded.pop(attempt.task.key, None)
-            if later is not None:
-                self._hand_out([later])
-
-    def _one_failed(self, attempt: Attempt) -> None:
-        task, reason = attempt.task, one_sentence(attempt.error)
-        if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
-            return
-        if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
-            self.tell(task.key, ledger.RETRIED, f"{reason}; it is tried once more", warn=True)
-            self._submit(task, tries=2)
-            return
-        if attempt.tries > 1:
-            reason += " (twice)"
-        self.fail(task, reason)
-
-    def _is_held_up(self, task: Task, obstacle: str, disk_full: bool) -> bool:
-        """Whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
-        tried again when that is over; where that cannot be seen, each time later."""
-        if not obstacle and not disk_full:
-            return False
-        pause = 0.0
-        if disk_full and not self._obstacle(task):
-            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MAX_DISK_SECONDS)
-        self._held[task.key] = (task, steady() + pause)
-        self.trouble("disk", f"{obstacle or self._full()}; what needs it waits and is tried again")
-        return True
-
-    def _full(self) -> str:
-        disk = disk_of(self._getPath())
-        free = "" if disk is None else f" ({human(disk[0])} are free)"
-        return f"the disk of the project is full{free}, make room"
-
-    def _obstacle(self, task: Task) -> str:
-        """What keeps any program from working on a task now, in words."""
-        if is_short(self._getPath()):
-            return self._full()
-        if not os.access(self._getExtraPath(), os.W_OK | os.X_OK):
-            return f"nothing can be written in {self._getExtraPath()}"
-        return next(filter(None, map(out_of_reach, self.inputs_of(task))), "")
-
-    def _release(self) -> None:
-        """Try again what was held up; whoever stops the session does not want to wait."""
-        if not self._held:
-            return
-        now, stopped = steady(), self.stop_asked()
-        for key in list(self._held)[:HELD_A_TURN]:
-            task, due = self._held.pop(key)
-            obstacle = self._obstacle(task)
-            if stopped:
-                self.fail(task, f"{obstacle or 'it was held up'}, and the session was stopped")
-            elif obstacle or due > now:
-                self._held[key] = (task, due)       # behind the others
-            else:
-                self._hand_out([task])
-        if not self._held:
-            self.trouble("disk", "")
-
     def fail(self, task: Task, reason: str) -> None:
         """This item has failed for good."""
-        self.done[task.key] = task.version
-        self.tell(task.key, ledger.FAILED, reason, {"version": task.version}, warn=True)
-        self._failed.append((task, reason))
+        self.in_flight.fail(task, reason)
         self._dirty = True
 
-    def _record_failures(self) -> None:
-        """What failed goes to the outputs; the input from which it is copied may be locked now."""
-        while self._failed:
-            self.on_failed(*self._failed[0])
-            del self._failed[0]
-
-    def _hand_out(self, tasks: Iterable[Task]) -> None:
-        for task in tasks:
-            if self.done.get(task.key, 0) >= task.version:
-                continue
-            if task.key in self._held:
-                if self._held[task.key][0].version < task.version:
-                    self._held[task.key] = (task, self._held[task.key][1])
-                continue
-            running = self.attempts.get(task.key)
-            if running is not None:
-                if running.task.version < task.version:      # its result is outdated before it is there
-                    self._superseded[task.key] = task
-                continue
-            if task.run:
-                self._submit(task)
-            else:
-                self._register(task, None)
-
-    def _register(self, task: Task, result: object) -> None:
+    def register_task(self, task: Task, result: object) -> None:
+        """Put the rows of a finished task, all or none; see `Host`."""
         marks = {name: output.mark() for name, output in self.outputs.items()}
         try:
             self.register(task, result)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's, and must not end the protocol
+        except Exception as error:
             for name, mark in marks.items():
                 self.outputs[name].take_back(mark)
             if isinstance(error, rows.database_errors()) and not isinstance(error, OSError):
-                self._to_register.append((task, result))
-                self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); it is tried again")
-            elif not self._is_held_up(task, self._obstacle(task), is_full(error, self._getPath())):
-                self.fail(task, one_sentence(error))
-            return
-        self.done[task.key] = task.version
+                raise NotNow(rows.words_of(error)) from error
+            raise
         self._to_confirm.append((task, result))
 
     def _commit(self) -> None:
@@ -434,16 +329,16 @@ class StreamingProtocol(ProtStreamingBase):
             for output in reversed(dirty):
                 output.commit()
         except NotCommitted as error:
-            self.trouble("output", f"the results cannot be written now ({error}); they are kept and tried again")
+            self.trouble("output", f"the results cannot be written now ({error}); they are kept, retrying")
             return
         self.trouble("output", "")
         self.trouble("ledger", f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept"
                      if self.ledger.trouble else "")
         if dirty:
             self._dirty = True
-        confirmed, self._to_confirm = self._to_confirm, []
-        for task, result in confirmed:
-            self.on_registered(task, result)
+        while self._to_confirm:
+            self.on_registered(*self._to_confirm[0])
+            del self._to_confirm[0]
 
     def trouble(self, topic: str, text: str) -> None:
         """Something of this topic keeps the protocol from going on ("": no longer). Told when it begins and when it ends."""
@@ -475,22 +370,16 @@ class StreamingProtocol(ProtStreamingBase):
         return True
 
     # ------------------------------------------------------------------ work in threads
-    def _submit(self, task: Task, tries: int = 1) -> None:
-        attempt = Attempt(task, tries)
-
+    def start_step(self, attempt: Attempt) -> None:
+        """Have an attempt carried out in a thread, as a step of Scipion; see `Host`."""
         @functools.wraps(self.work)
         def run(*_: object) -> None:
             """Errors and results travel beside the step: a Step takes what is returned for file names to check."""
-            try:
-                attempt.result = self.work(task)
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
-                attempt.error = error
-                attempt.disk_full = is_full(error, self._getPath())
-                attempt.obstacle = self._obstacle(task)
+            attempt.carry_out(self.work, self.hindrances)
 
+        task = attempt.task
         self._insertFunctionStep(run, task.key, *task.arguments[:1], prerequisites=[], needsGPU=task.needs_gpu)
         self._steps[-1].attempt = attempt
-        self.attempts[task.key] = attempt
 
     def work_root(self) -> str:
         """The folder of all work in progress of this run."""
@@ -557,7 +446,7 @@ class StreamingProtocol(ProtStreamingBase):
     def _closeOutputSet(self):
         """Called by pyworkflow at the end, but also by another process (a refresh finds this one dead; STOP). Only the
         process that saw the end of the stream closes: else the sets stay open and their readers wait."""
-        if getattr(self, "_complete", False):
+        if self._complete:
             super()._closeOutputSet()
 
     def isInStreaming(self):
@@ -590,42 +479,10 @@ class StreamingProtocol(ProtStreamingBase):
         return index
 
     def _steps_before(self) -> int:
-        """Rows of earlier runs stay: ids go on after them."""
-        if getattr(self, "_stepsSet", None) is None:
-            steps = self._open_steps()
-            mapper = steps._getMapper()
-            columns = FunctionStep(None, "turn").getObjDict(includeClass=True)
-            if mapper.doCreateTables:
-                mapper.db.createTables(columns)
-                mapper.doCreateTables = False
-            else:
-                mapper.db.setupCommands(columns)
-                column = mapper.db._getRealCol("status")
-                mapper.db.executeCommand(f"UPDATE Objects SET {column}='{STATUS_ABORTED}' WHERE {column}='running'")
-                mapper.commit()
-            mapper.db.executeCommand("PRAGMA synchronous=OFF")      # a log for the eye: nothing is decided from it
-            self._stepsSet, self._stored, self._changed_steps = steps, 0, {}
-            self._before = mapper.maxId() or 0
-        return self._before
-
-    def _open_steps(self) -> StepSet:
-        """The steps of the runs before. It is not written safely, so after a power failure it may be no database any more:
-        then it begins anew."""
-        path = self.getStepsFile()
-        try:
-            connection = sqlite3.connect(path, timeout=OPEN_SECONDS)
-            try:
-                connection.execute("PRAGMA quick_check").fetchone()
-            finally:
-                connection.close()
-        except sqlite3.OperationalError:        # locked for so long, or out of reach: pyworkflow says it
-            pass
-        except sqlite3.DatabaseError as error:
-            self.warning(f"The list of steps was damaged ({error}); it begins anew. No result depends on it.")
-            os.replace(path, f"{path}.damaged")
-        steps = StepSet(filename=path)
-        steps.setStore(False)
-        return steps
+        """Rows of earlier processes stay: ids go on after them."""
+        if self._step_log is None:
+            self._step_log = StepLog(self.getStepsFile(), self.warning, OPEN_SECONDS)
+        return self._step_log.before
 
     def loadSteps(self):
         """During the run nobody needs the old steps: what is done is read from the outputs."""
@@ -633,24 +490,16 @@ class StreamingProtocol(ProtStreamingBase):
 
     def _storeSteps(self):
         self._steps_before()
-        mapper = self._stepsSet._getMapper()
-        for step in self._steps[self._stored:]:
-            mapper.insert(step)
-            self._changed_steps.pop(step.getObjId(), None)
-        first, self._stored = self._stored, len(self._steps)
-        for step in self._changed_steps.values():
-            mapper.updateTo(step)
-        self._changed_steps.clear()
-        mapper.commit()
-        if first == 0:
-            self._stepsSet.write()
+        for step in self._step_log.store(self._steps):
+            if step is not self._steps[0] and step.isFinished():
+                self._steps[step.getIndex() - 1] = Finished
 
     def _stepStarted(self, step):
-        self._changed_steps[step.getObjId()] = step
+        self._step_log.note(step)
 
     def _stepFinished(self, step):
         """One bad item never ends the protocol; the end of `turn` does."""
-        self._changed_steps[step.getObjId()] = step
+        self._step_log.note(step)
         self._stepsDone.increment()
         self._dirty = True
         if step is self._steps[0]:
@@ -658,7 +507,9 @@ class StreamingProtocol(ProtStreamingBase):
             if step.isFailed():
                 self.setFailed(f"Protocol failed: {step.getErrorMessage()}")
             return step.isFinished()
-        self._ended_steps.append(step)
+        if step.isFailed() and step.attempt.error is None:
+            step.attempt.error = RuntimeError(step.getErrorMessage())
+        self.in_flight.ended(step.attempt)
         return True
 
     def _stepsCheck(self):
@@ -674,13 +525,9 @@ class StreamingProtocol(ProtStreamingBase):
             self.trouble("databases", f"Scipion's own databases cannot be written now ({one_sentence(error)})")
 
     def _store_for_gui(self) -> None:
-        if self._newSteps or self._changed_steps:
-            changed = list(self._changed_steps.values())
+        if self._newSteps or self._step_log.changed:
             self._storeSteps()
             self._newSteps = False
-            for step in changed:
-                if step is not self._steps[0] and step.isFinished():
-                    self._steps[step.getIndex() - 1] = _Finished
         if self._dirty:
             self._dirty = False
             self._numberOfSteps.set(len(self._steps))

@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work for one item, and the attempts at it."""
+"""Work in flight: which task runs, which waits for what, which is tried again, which is outdated before it is there.
+
+Knows neither Scipion nor threads: it is handed what it needs, and told what ended. Everything here is called from the main
+thread, but for `Attempt.carry_out`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
+
+from tomostream.files.clock import steady
+from tomostream.files.logs import one_sentence
+from tomostream.journal import ledger
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
@@ -17,6 +27,10 @@ class BadInput(Exception):
 
 class ProgramFailed(Exception):
     """A program ended without its output; once more is worth a try."""
+
+
+class NotNow(Exception):
+    """A database cannot be read now; what needs it comes again in the next turn."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +47,22 @@ class Task:
     needs_gpu: bool = False
 
 
+class Hindrances(Protocol):
+    """What keeps work from being done although nothing is wrong with it; see `obstacles`."""
+
+    def of(self, task: Task) -> str:
+        """What keeps any program from working on a task now, in words; "" when nothing does."""
+
+    def is_full(self, error: BaseException) -> bool:
+        """Whether something failed because the disk is full."""
+
+    def full(self) -> str:
+        """That the disk is full, in words."""
+
+
 @dataclass
 class Attempt:
-    """A task in flight: its step, what it returned, how often it was tried."""
+    """A task in flight: what it returned or why it failed, how often it was tried."""
 
     task: Task
     tries: int = 1
@@ -43,3 +70,174 @@ class Attempt:
     error: Exception | None = None
     disk_full: bool = False
     obstacle: str = ""
+
+    def carry_out(self, work: Callable[[Task], object], hindrances: Hindrances) -> None:
+        """In a thread: do the work; its result or its error, with what stood in its way, is kept here."""
+        try:
+            self.result = work(self.task)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
+            self.error = error
+            self.disk_full = hindrances.is_full(error)
+            self.obstacle = hindrances.of(self.task)
+
+
+class Host(Protocol):
+    """What work in flight needs of its protocol."""
+
+    def start_step(self, attempt: Attempt) -> None:
+        """Have an attempt carried out in a thread; `Work.ended` is called then."""
+
+    def register_task(self, task: Task, result: object) -> None:
+        """Put the rows of a finished task, all or none. Raises NotNow when the input cannot be read now."""
+
+    def tell(self, item: str, event: str, reason: str, evidence: dict | None = None, warn: bool = False) -> None:
+        """One line in the log and one in the ledger."""
+
+    def trouble(self, topic: str, text: str) -> None:
+        """Something of this topic keeps the protocol from going on ("": no longer)."""
+
+    def stop_asked(self) -> bool:
+        """Whether the session is to be stopped."""
+
+
+class Work:
+    """The tasks of a protocol that are not done yet, and the versions of those that are.
+
+    Parameters
+    ----------
+    host : starts, registers, tells.
+    hindrances : what keeps tasks from being worked on.
+    clock : steady seconds.
+    """
+
+    def __init__(self, host: Host, hindrances: Hindrances, clock: Callable[[], float] = steady) -> None:
+        self.done: dict[str, int] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self._host, self._hindrances, self._clock = host, hindrances, clock
+        self._ended: list[Attempt] = []
+        self._to_register: list[tuple[Task, object]] = []
+        self._failed: list[tuple[Task, str]] = []
+        self._superseded: dict[str, Task] = {}
+        self._held: dict[str, tuple[Task, float]] = {}
+        self._pauses: dict[str, float] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, waits, or is still to be registered or told."""
+        return not (self.attempts or self._ended or self._held or self._to_register or self._failed)
+
+    @property
+    def waits_for_reading(self) -> bool:
+        """Whether something that is finished cannot be registered because its input cannot be read."""
+        return bool(self._to_register)
+
+    # ------------------------------------------------------------------ handing out
+    def hand_out(self, tasks: Iterable[Task]) -> None:
+        """Start what is not done, in flight or held up; a newer version takes the place of one that waits."""
+        for task in tasks:
+            if self.done.get(task.key, 0) >= task.version:
+                continue
+            running = self.attempts.get(task.key)
+            if task.key in self._held:
+                held, due = self._held[task.key]
+                if held.version < task.version:
+                    self._held[task.key] = (task, due)
+            elif running is not None:
+                if running.task.version < task.version:      # its result is outdated before it is there
+                    self._superseded[task.key] = task
+            elif task.run:
+                self._start(task)
+            else:
+                self._register(task, None)
+
+    def _start(self, task: Task, tries: int = 1) -> None:
+        attempt = Attempt(task, tries)
+        self._host.start_step(attempt)
+        self.attempts[task.key] = attempt
+
+    # ------------------------------------------------------------------ what ended
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt has ended; it is taken up in the next `collect`."""
+        self._ended.append(attempt)
+
+    def collect(self) -> None:
+        """Register, try again, hold or fail what ended since the last turn."""
+        again, self._to_register = self._to_register, []
+        for task, result in again:
+            self._register(task, result)
+        ended, self._ended = self._ended, []
+        for attempt in ended:
+            self.attempts.pop(attempt.task.key, None)
+            if attempt.error is None:
+                self._register(attempt.task, attempt.result)
+            else:
+                self._one_failed(attempt)
+            later = self._superseded.pop(attempt.task.key, None)
+            if later is not None:
+                self.hand_out([later])
+
+    def _register(self, task: Task, result: object) -> None:
+        try:
+            self._host.register_task(task, result)
+        except NotNow as error:
+            self._to_register.append((task, result))
+            self._host.trouble("reading", f"the input cannot be read now ({error}); retrying")
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's, and must not end the protocol
+            if not self._is_held_up(task, self._hindrances.of(task), self._hindrances.is_full(error)):
+                self.fail(task, one_sentence(error))
+        else:
+            self.done[task.key] = task.version
+            self._pauses.pop(task.key, None)
+
+    def _one_failed(self, attempt: Attempt) -> None:
+        task, reason = attempt.task, one_sentence(attempt.error or RuntimeError("it failed without a reason"))
+        if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
+            return
+        if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
+            self._host.tell(task.key, ledger.RETRIED, f"{reason}; retrying once", warn=True)
+            self._start(task, tries=2)
+            return
+        self.fail(task, f"{reason} (failed twice)" if attempt.tries > 1 else reason)
+
+    def fail(self, task: Task, reason: str) -> None:
+        """This item has failed for good."""
+        self.done[task.key] = task.version
+        self._host.tell(task.key, ledger.FAILED, reason, {"version": task.version}, warn=True)
+        self._failed.append((task, reason))
+
+    def record_failures(self, on_failed: Callable[[Task, str], None]) -> None:
+        """What failed goes to the outputs; the input from which it is copied may be locked now, then it comes again."""
+        while self._failed:
+            on_failed(*self._failed[0])
+            del self._failed[0]
+
+    # ------------------------------------------------------------------ what is held up
+    def _is_held_up(self, task: Task, obstacle: str, disk_full: bool) -> bool:
+        """Whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
+        tried again when that is over; where that cannot be seen, each time later."""
+        if not obstacle and not disk_full:
+            return False
+        pause = 0.0
+        if disk_full and not self._hindrances.of(task):
+            pause = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MAX_DISK_SECONDS)
+            self._pauses[task.key] = pause
+        self._held[task.key] = (task, self._clock() + pause)
+        self._host.trouble("disk", f"{obstacle or self._hindrances.full()}; what needs it waits and is retried")
+        return True
+
+    def release(self) -> None:
+        """Try again what was held up; whoever stops the session does not want to wait."""
+        if not self._held:
+            return
+        now, stopped = self._clock(), self._host.stop_asked()
+        for key in list(self._held)[:HELD_A_TURN]:
+            task, due = self._held.pop(key)
+            obstacle = self._hindrances.of(task)
+            if stopped:
+                self.fail(task, f"{obstacle or 'it was held up'}, and the session was stopped")
+            elif obstacle or due > now:
+                self._held[key] = (task, due)       # behind the others
+            else:
+                self.hand_out([task])
+        if not self._held:
+            self._host.trouble("disk", "")

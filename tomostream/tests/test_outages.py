@@ -17,7 +17,7 @@ from unittest import mock
 from pwem.objects import SetOfMovies
 
 from tomostream.files import locks, writing
-from tomostream.streaming import protocol, sets, watch
+from tomostream.streaming import protocol, sets, steps, watch
 from tomostream.streaming.obstacles import out_of_reach
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import RowReader
@@ -255,9 +255,9 @@ class TestWhatLiesOnTheDisk(InAFolder):
 
 class TestADamagedListOfSteps(InAFolder):
     def open(self) -> mock.Mock:
-        run = mock.Mock(**{"getStepsFile.return_value": self.path("steps.sqlite")})
-        steps = StreamingProtocol._open_steps(run)
-        self.addCleanup(steps.close)
+        run = mock.Mock()
+        found = steps.open_steps(self.path("steps.sqlite"), run.warning, 1.0)
+        self.addCleanup(found.close)
         return run
 
     def test_is_put_aside_and_begun_anew(self):
