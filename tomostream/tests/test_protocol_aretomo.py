@@ -15,7 +15,7 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from pyworkflow.object import Boolean  # noqa: E402
+from pyworkflow.object import Boolean, Integer  # noqa: E402
 
 from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln, parse_aln, parse_angles  # noqa: E402
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
@@ -26,7 +26,7 @@ from tomostream.protocols.protocol_aretomo import (  # noqa: E402
     SourceTilt,
     parse_flags,
 )
-from tomostream.streaming.work import BadInput  # noqa: E402
+from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 
 #: Sections of a stack in the order of acquisition; the third was taken out by hand.
 ANGLES = (0.0, 3.0, -3.0, -6.0, 6.0)
@@ -94,6 +94,23 @@ class TestInputs(InFolder):
             stack.set_data(np.ones((5, 8, 8), np.float32))
         with self.assertRaisesRegex(BadInput, "does not tell the dose"):
             ProtTomoStreamAreTomo._check_input(protocol(doDW=True), source(self.path("in.mrcs"), dose=None), self.folder)
+
+
+class TestVolume(InFolder):
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Check a volume of `shape` (z, y, x of the file) of a series of 64 x 96 px, 40 px thick, binned twice."""
+        with mrcfile.new(self.path("v.mrc"), overwrite=True) as volume:
+            volume.set_data(np.ones(shape, np.float32))
+        made = protocol()
+        made.tomoThickness, made.binFactor, made.flipVol = Integer(40), Integer(2), Boolean(True)
+        made._keep_log = lambda log: None
+        ProtTomoStreamAreTomo._check_volume(made, source(size=(64, 96), tilt_axis=2.0), self.path("v.mrc"), "", "")
+
+    def test_a_volume_of_another_size_than_asked_for_is_a_failure_of_the_program(self):
+        self.check((20, 48, 32))
+        for shape in ((20, 48, 48), (20, 24, 32), (40, 48, 32)):
+            with self.assertRaisesRegex(ProgramFailed, "where 32 x 48 x 20 was expected"):
+                self.check(shape)
 
 
 class TestCommands(InFolder):
