@@ -123,6 +123,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
         try:
             if ended:
                 writer.finish()
+                writer.send_summary()
                 return 0
             writer.update()
             reported = ""

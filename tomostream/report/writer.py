@@ -6,7 +6,9 @@
     data/rows-000.js ...             the table, 50 series a file: only files with a changed series are written
     series/NAME/data.js *.webp       one series, written when it changes
     metrics.csv session.json         the table for scripts; COLUMNS.txt says what the columns are
-    alarms.log                       one line for every alarm that was raised or is over
+    alarms.log                       one line for every alarm that was raised, is over or was acknowledged
+    acknowledged.json                alarms that a person has seen
+    summary.json                     what was sent when the session had ended
 
 Every file is written under another name and renamed. Pictures are made in one thread of its own, so that the page goes on
 while a large tomogram is read.
@@ -14,6 +16,7 @@ while a large tomogram is read.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -31,16 +34,19 @@ from tomostream.journal.status import SeriesStatus
 from tomostream.report import acknowledged, tables
 from tomostream.report.alarms import KINDS, Alarms
 from tomostream.report.announce import Announcer
-from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
+from tomostream.report.facts import SeriesFacts, from_json, read_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import BAR, Follower
 from tomostream.report.judging import Finding, Thresholds
 from tomostream.report.notify import Notifier
 from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews
+from tomostream.report.summary import Summary
 from tomostream.report.tables import CHUNK, Entry
 
 FOLDER = "report"
+#: What was sent at the end of the session.
+SUMMARY = "summary.json"
 STATIC = ("index.html", "app.js", "style.css")
 #: Seconds: the page is told that it is alive at least so often.
 HEARTBEAT = 5.0
@@ -159,6 +165,26 @@ class ReportWriter:
             self.update()
         self._tables_at = self._beat_at = 0.0
         self.update()
+
+    def send_summary(self) -> None:
+        """Send what came of a session that has ended, once for each end of it.
+
+        Raises
+        ------
+        OSError : that it was sent cannot be noted.
+        """
+        follower, path = self.follower, os.path.join(self.out, SUMMARY)
+        if self.notifier is None or follower.last_event is None or read_json(path).get("last_event") == follower.last_event:
+            return
+        disk, series = self._disk(), {state: count for state, count in follower.states.items() if count}
+        hours = (follower.last_event - (follower.first_event or follower.last_event)) / 3600.0
+        message = Summary(
+            os.path.basename(self.project), self._states, series, follower.counts.found, follower.counts.aligned,
+            follower.first_event, follower.last_event, list(self.alarms.active.values()), os.path.join(self.out, "index.html"),
+            follower.counts.aligned / hours if hours > 0 else None, series.get("done", 0) / hours if hours > 0 else None,
+            disk[1] if disk else None).message()
+        self.notifier.post(message)
+        write_text(path, json.dumps(message.body, indent=1, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """End the threads. What was not painted is painted by the next one who writes this page."""

@@ -27,7 +27,7 @@ from tomostream.files.grey import grey_range, shrink, to_bytes
 from tomostream.files.writing import write_text
 from tomostream.journal import ledger, versions
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.report import background, follow, pictures, tables, writer
+from tomostream.report import background, follow, notify, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
 from tomostream.report.folders import safe_name
 from tomostream.report.follow import Follower
@@ -536,6 +536,31 @@ class TestAlarmsThatStay(WithProject):
         self.writer().finish()
         session = self.read("data", "session.js")
         self.assertEqual([(alarm["kind"], alarm["of"]) for alarm in session["alarms"]], [("protocol-died", COMPOSE)])
+
+    def test_the_end_of_a_session_is_summed_up_once_by_mail_and_webhook(self):
+        self.project.whole("TS_01")
+        self.fail("TS_02")
+        sent = []
+        notifier = mock.Mock(spec=notify.Notifier, trouble="")
+        notifier.post.side_effect = sent.append
+        self.states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "finished")
+        for _ in range(2):
+            page = self.writer(notifier=notifier)
+            with mock.patch.object(report.signal, "signal"):
+                self.assertEqual(report.follow(page, quiet=True), 0)
+            page.close()
+        message, = sent
+        self.assertEqual(message.subject, "[tomostream] proj: session ended")
+        self.assertEqual(message.body["series"], {"done": 1, "failed": 1})
+        for words in ("1 of 2 series have tomograms; 1 failed.", "10 of 10 movies aligned;", "Series failed: TS_02: no axis",
+                      "index.html"):
+            self.assertIn(words, message.text)
+        self.states = {**self.states, COMPOSE: "dead"}
+        self.fail("TS_03")
+        page = self.writer(notifier=notifier)
+        page.finish()
+        page.send_summary()
+        self.assertEqual(sent[-1].subject, "[tomostream] proj: session died (compose)")
 
     def test_an_error_that_nobody_expected_is_logged_once_and_the_page_goes_on(self):
         self.project.whole("TS_01")

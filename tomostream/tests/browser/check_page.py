@@ -119,8 +119,11 @@ class TestPage(unittest.TestCase):
                                      "document.querySelector(each).getBoundingClientRect().top)")
             self.assertLess(max(place), 0.8 * height, (width, place))
         text = self.browser.run("return document.getElementById('first').textContent")
-        for words in ("Keeps up", "3 alarms", "compose died", "Tilt axis", "TS_05", "of 8 series"):
+        for words in ("compose died", "3 alarms", "Protocol died", "Tilt axis", "TS_05", "of 8 series"):
             self.assertIn(words, text)
+        self.assertNotIn("Keeps up", text)
+        self.assertEqual(self.browser.run("return document.getElementById('state').className"), "big bad")
+        self.picture("a-protocol-died")
         share = self.browser.run("const box = document.querySelector('#latest img').getBoundingClientRect();"
                                  "return Math.max(box.width / innerWidth, box.height / innerHeight)")
         self.assertGreater(share, 0.25)
