@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 
-from tomostream.journal import ledger
+from tomostream.journal import composed as sidecars
+from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.support import ORDER, Session, wait_for
 
@@ -108,9 +109,8 @@ def fill_movies(protocols, frames: str, series: int) -> None:
             movies.put(name, importing._movie(name, path, 2, acquisition, PIXEL_SIZE))
             file = aligning._getExtraPath(f"{name[:-4]}_aligned_mic.mrc")
             micrographs.put(name, aligning._micrograph("micrographs", name, {"micrographs": file}, acquisition, PIXEL_SIZE))
-            books[0].write(name, ledger.IMPORTED, "imported, 2 frames", {
-                "file": path, "size": status.st_size, "mtime": status.st_mtime, "version": 1})
-            books[1].write(name, ledger.ALIGNED, "aligned, drift 0.5 px", {"version": 1, "drift_px": 0.5, "file": file})
+            books[0].write(entries.Imported(name, "imported, 2 frames", file=path, size=status.st_size, mtime=status.st_mtime))
+            books[1].write(entries.Aligned(name, "aligned, drift 0.5 px", drift_px=0.5, file=file))
         movies.commit()
         micrographs.commit()
 
@@ -119,7 +119,7 @@ def fill_series(protocols, mdocs: str, series: int) -> None:
     from pwem.objects import Transform
     from tomo.objects import SetOfTiltSeries, SetOfTomograms, TiltSeries, Tomogram
 
-    from tomostream.protocols.protocol_compose import evidence_of, series_acquisition
+    from tomostream.protocols.protocol_compose import composed_entry, series_acquisition
 
     composing, reconstructing = protocols[COMPOSE], protocols[ARETOMO]
     composed = output(composing, SetOfTiltSeries, "tiltseries.sqlite", composing._template(), "_tsId")
@@ -128,7 +128,7 @@ def fill_series(protocols, mdocs: str, series: int) -> None:
     books = [ledger.Ledger(ledger.path_in(protocol.getWorkingDir())) for protocol in (composing, reconstructing)]
     for number in range(series):
         record = record_of(number, mdocs)
-        record.write(composing._sidecar(record.series_id, 1))
+        sidecars.write_record(record, composing._sidecar(record.series_id, 1))
         acquisition = series_acquisition(record, protocols[IMPORT]._template().getAcquisition())
         for target, with_transform in ((composed, False), (aligned, True)):
             item = TiltSeries(tsId=record.series_id)
@@ -145,19 +145,18 @@ def fill_series(protocols, mdocs: str, series: int) -> None:
         tomogram.setOrigin(Transform())
         tomogram.setAcquisition(acquisition)
         tomograms.put(record.series_id, tomogram)
-        books[0].write(record.series_id, ledger.COMPOSED, "composed of 60 tilts", evidence_of(record))
-        books[1].write(record.series_id, ledger.RECONSTRUCTED, "60 tilts aligned", {"version": 1, "tilts_used": TILTS})
+        books[0].write(composed_entry(record, "composed of 60 tilts"))
+        books[1].write(entries.Reconstructed(record.series_id, "60 tilts aligned", tilts_used=TILTS))
     tomograms.commit()
 
 
-def record_of(number: int, mdocs: str):
-    from tomostream.protocols.stacks import SeriesRecord, TiltRecord
-
-    tilts = [TiltRecord(movie[:-4], "", angle(order), order, 2.0, "mdoc", 2.0 * (order - 1), "mdoc", None, 1)
+def record_of(number: int, mdocs: str) -> sidecars.SeriesRecord:
+    tilts = [sidecars.TiltRecord(movie[:-4], angle(order), "", order, 2.0, "mdoc", 2.0 * (order - 1), "mdoc")
              for order, movie in enumerate(movies_of(number), start=1)]
     name = f"S{number:04d}"
-    return SeriesRecord(name, name, 1, tuple(sorted(tilts, key=lambda tilt: tilt.angle)), (), AXIS, "title", VOLTAGE,
-                        "complete", (), (os.path.join(mdocs, f"{name}.mrc.mdoc"),), ())
+    return sidecars.SeriesRecord(
+        name, tuple(sorted(tilts, key=lambda tilt: tilt.angle)), series_name=name, tilt_axis=AXIS, tilt_axis_source="title",
+        voltage=VOLTAGE, reason="complete", mdocs=(os.path.join(mdocs, f"{name}.mrc.mdoc"),))
 
 
 # ---------------------------------------------------------------------- measuring
@@ -242,7 +241,7 @@ def measure(movies: int) -> dict[str, float]:
 def wait_for_tomogram(session: Session, series: int) -> float:
     """When the tomogram of a series was registered."""
     def found() -> list[float]:
-        return [entry.time for entry in session.events(ARETOMO, ledger.RECONSTRUCTED) if entry.item == f"S{series:04d}"]
+        return [entry.time for entry in session.events(ARETOMO, entries.Reconstructed) if entry.item == f"S{series:04d}"]
 
     wait_for(found, 300, "tomogram", every=0.5)
     return found()[0]

@@ -216,21 +216,21 @@ def session(folder: str, tilts: int, saboteur: Saboteur) -> int:
 
 
 def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts: int) -> int:
-    from tomostream.journal import ledger
+    from tomostream.journal import entries, ledger
     from tomostream.journal.status import ARETOMO, MOTIONCOR, ProjectStatus
 
     with open(status_file, encoding="utf-8") as file:
         status = json.load(file)
     following = ProjectStatus(project)
     following.update()
-    entries = [entry for name in (MOTIONCOR, ARETOMO) for entry in ledger.read(ledger.path_in(following.folders[name]))]
-    retried, failed = ([entry for entry in entries if entry.event == event] for event in (ledger.RETRIED, ledger.FAILED))
+    found = [entry for name in (MOTIONCOR, ARETOMO) for entry in ledger.read(ledger.path_in(following.folders[name]))]
+    retried, failed = ([entry for entry in found if isinstance(entry, kind)] for kind in (entries.Retried, entries.Failed))
     print("\nWhat was done to the jobs:", *saboteur.deeds or ["nothing"], sep="\n  ")
     for title, told in (("What was tried again:", retried), ("What failed:", failed)):
         print(title, *[f"{entry.item}: {entry.reason}" for entry in told] or ["nothing"], sep="\n  ")
     print("Counts:", json.dumps(status["counts"]))
     jobs = sum(name.endswith(".job") for root, _, names in os.walk(os.path.join(project, "Runs")) for name in names)
-    waits = sorted(waiting_times(project, entries))
+    waits = sorted(waiting_times(project, found))
     print(f"From an item's file to its registration: median {waits[len(waits) // 2]:.1f} s, at most {waits[-1]:.1f} s")
     print(f"Jobs submitted: {jobs}; exit status of the session: {code}")
     hung = [entry.item for entry in failed]
@@ -241,15 +241,15 @@ def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts:
     return 0 if good else 1
 
 
-def waiting_times(project: str, entries: list) -> list[float]:
+def waiting_times(project: str, found: list) -> list[float]:
     """Seconds from the time at which a program wrote its file to the line that says that the item is registered."""
-    from tomostream.journal import ledger
+    from tomostream.journal.entries import Aligned, Reconstructed
 
     waits = []
-    for entry in entries:
-        path = entry.evidence.get("file") or entry.evidence.get("tomogram")
-        if entry.event in (ledger.ALIGNED, ledger.RECONSTRUCTED) and path:
-            waits.append(entry.time - os.path.getmtime(os.path.join(project, str(path))))
+    for entry in found:
+        path = entry.file if isinstance(entry, Aligned) else entry.tomogram if isinstance(entry, Reconstructed) else ""
+        if path:
+            waits.append(entry.time - os.path.getmtime(os.path.join(project, path)))
     return waits
 
 

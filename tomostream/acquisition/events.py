@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 
@@ -103,8 +104,14 @@ class Restored:
     micrograph_versions: tuple[int, ...] = ()
 
 
-#: How the reason begins for which a tilt is left out that a person took out.
-TAKEN_OUT = "The user took it out"
+class Why(str, Enum):
+    """Why a series is composed without a tilt."""
+
+    TAKEN_OUT = "taken-out"
+    MOVIE_FAILED = "movie-failed"
+    MISSING = "missing"
+    OTHER_SERIES = "other-series"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,11 @@ Event = (MdocRead | MdocGone | MovieSeen | MovieFailed | MicrographReady | Produ
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A tilt that the series is composed without, and why, in a sentence."""
+    """A tilt that the series is composed without, and why: in a sentence and in a word."""
 
     tilt: Tilt
     reason: str
+    why: Why = Why.UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from itertools import count as counter
 
 from tomostream.acquisition import verdict
 from tomostream.acquisition.events import (
-    TAKEN_OUT,
     Compose,
     Decision,
     EndSession,
@@ -341,7 +340,7 @@ class Session:
     def _exclude(self, series: Series, exposure: Exposure, why: str | None) -> None:
         """Leave an exposure out for the user's reason ("": none was given); None puts it back."""
         if why is not None:
-            self._set(series, exposure, "excluded", _sentence(f"{TAKEN_OUT}{': ' if why else ''}{why}"))
+            self._set(series, exposure, "excluded", _sentence(f"The user took it out{': ' if why else ''}{why}"))
         else:
             self._set(series, exposure, "missing")
             self._match_state(series, exposure, self._movie(exposure.key))

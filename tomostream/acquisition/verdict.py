@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy
+from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
@@ -95,6 +95,10 @@ def _why_left_out(series: Series, why_missing: str) -> str:
     return "; ".join(f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told)
 
 
+#: State of an exposure -> why the series is composed without it.
+WHY = {"excluded": Why.TAKEN_OUT, "failed": Why.MOVIE_FAILED, "missing": Why.MISSING, "taken": Why.OTHER_SERIES}
+
+
 def left_out_reason(exposure: Exposure, why_missing: str) -> str:
     """Return why a tilt is left out, as a sentence."""
     if exposure.state == "missing":
@@ -142,7 +146,7 @@ def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
     """Return the decision to compose this series from what is aligned, as the next version."""
     tilts = numbered(series)
     usable = aligned(series)
-    left = [LeftOut(tilts[each.ident], left_out_reason(each, why_missing))
+    left = [LeftOut(tilts[each.ident], left_out_reason(each, why_missing), WHY.get(each.state, Why.UNKNOWN))
             for each in sorted(series.exposures.values(), key=lambda each: each.tilt.angle) if each.state != "aligned"]
     files = files_of(series)
     warnings = dict.fromkeys([*(text for facts in files for text in facts.warnings), *series.warnings])

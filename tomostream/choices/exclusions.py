@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from tomostream.acquisition.events import TAKEN_OUT
+from tomostream.acquisition.events import Why
 from tomostream.acquisition.naming import movie_key
 from tomostream.files import locks
 from tomostream.files.writing import write_text
@@ -61,7 +61,7 @@ def read_choice(project: str, series_id: str) -> ComposedSeries:
 
 
 def _by_person(tilt: Tilt) -> bool:
-    return tilt.reason.startswith(TAKEN_OUT)
+    return tilt.why is Why.TAKEN_OUT
 
 
 def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:

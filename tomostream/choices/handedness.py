@@ -35,6 +35,7 @@ from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import read_header
+from tomostream.journal import entries
 from tomostream.journal.composed import ComposedSeries
 from tomostream.journal.status import ProjectStatus
 from tomostream.programs.aln import AlnError, AlnFile, AlnRow, AngleRow, format_aln
@@ -132,20 +133,19 @@ def source_of(project: str, series: ComposedSeries) -> quick.Source:
         raise quick.NotDone(f"The images of {series.series_id} cannot be read: {error}") from error
     if not pixel_size > 0:
         raise quick.NotDone(f"{os.path.basename(series.stack)} does not tell its pixel size.")
-    details = _details(project, series)
-    folder = os.path.join(project, str(details.get("folder", "")))
-    aln = os.path.join(folder, f"{series.series_id}.aln") if details and not series.negated else ""
+    made = _reconstruction(project, series)
+    aln = os.path.join(project, made.folder, f"{series.series_id}.aln") if made is not None and not series.negated else ""
     return quick.Source(series.series_id, series.stack, pixel_size, rows, tuple(range(len(rows))), series.tilt_axis,
                         aln if os.path.exists(aln) else None)
 
 
-def _details(project: str, series: ComposedSeries) -> dict:
-    """What the ledger tells of the reconstruction of this version; nothing where there is none."""
+def _reconstruction(project: str, series: ComposedSeries) -> entries.Reconstructed | None:
+    """What the ledger tells of the reconstruction of this version; None where there is none."""
     status = ProjectStatus(project)
     status.update()
     found = status.series.get(series.series_id)
-    details = found.details if found is not None else {}
-    return details if details.get("version") == series.version else {}
+    made = found.result if found is not None else None
+    return made if made is not None and made.version == series.version else None
 
 
 def instrument_of(series: ComposedSeries) -> str:
@@ -160,9 +160,9 @@ def defocus_hand(project: str, series: ComposedSeries, source: quick.Source, mad
 
     From the CTF of the reconstruction where the CPU engine made it, else measured in the raw images.
     """
-    details = _details(project, series)
-    path = os.path.join(project, str(details.get("folder", "")), f"{series.series_id}_quality.json")
-    if details and os.path.exists(path):
+    registered = _reconstruction(project, series)
+    path = os.path.join(project, registered.folder, f"{series.series_id}_quality.json") if registered is not None else ""
+    if os.path.exists(path):
         try:
             with open(path, encoding="utf-8") as file:
                 quality = parse_quality(file.read())

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tomostream.acquisition.events import TAKEN_OUT
+from tomostream.acquisition.events import Why
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices import exclusions
 from tomostream.journal.status import COMPOSE, ProjectStatus, SeriesStatus
@@ -69,6 +69,6 @@ class PendingChoices:
         if series.composed is None or self.trouble:
             return Pending()
         wanted = self._wanted.get(series.id, {})
-        taken_out = [movie_key(str(name)) for name, _, why in series.left_out if name and str(why).startswith(TAKEN_OUT)]
+        taken_out = [movie_key(left.movie) for left in series.left_out if left.movie and left.why is Why.TAKEN_OUT]
         return Pending(tuple((movie, wanted[movie]) for movie in series.movies if movie in wanted),
                        tuple(movie for movie in taken_out if movie not in wanted))

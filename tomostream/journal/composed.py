@@ -1,14 +1,114 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The composed series of a project, read from the sidecars of their stacks: no Scipion, at any time."""
+"""The composed series of a project and the sidecars of their stacks, which are read and written here alone: no Scipion.
+
+A sidecar says of what a stack is made. Keys that are not known pass; a wrong one is an error that names it.
+"""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from tomostream.acquisition.events import Compose, Why
 from tomostream.acquisition.naming import movie_key
+from tomostream.files.writing import write_text
+from tomostream.journal.entries import LeftOut
+from tomostream.journal.layout import stem
 from tomostream.journal.status import COMPOSE, ProjectStatus
+
+#: The version of the format of a sidecar.
+FORMAT = 1
+
+
+class RecordError(ValueError):
+    """A sidecar makes no sense; names the file and the key."""
+
+
+class TiltRecord(msgspec.Struct, frozen=True):
+    """One tilt of a composed series, as it is registered. None is unknown. Doses in e/A2, angle in degrees, target defocus in
+    um, underfocus positive."""
+
+    movie: str
+    angle: float
+    micrograph: str = ""
+    order: int | None = None
+    dose: float | None = None
+    dose_source: str = ""
+    prior_dose: float | None = None
+    prior_dose_source: str = ""
+    time: str | None = None
+    micrograph_version: int = 1
+    even: str = ""
+    odd: str = ""
+    target_defocus: float | None = None
+
+
+class SeriesRecord(msgspec.Struct, frozen=True):
+    """A composed series: the sidecar of its stack. The outputs say that it is done, this says of what it is made.
+
+    `tilts` are in the order of the sections; `negated`: the angles are those of the mdoc with the other sign.
+    """
+
+    series_id: str = ""
+    tilts: tuple[TiltRecord, ...] = ()
+    format: int = FORMAT
+    series_name: str = ""
+    version: int = 1
+    left_out: tuple[LeftOut, ...] = ()
+    tilt_axis: float | None = None
+    tilt_axis_source: str = ""
+    voltage: float | None = None
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    mdocs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    negated: bool = False
+
+
+def record_of(decision: Compose, micrographs: Mapping[str, tuple[str, str, str]], key_of: Callable[[str], str],
+              negated: bool = False) -> SeriesRecord:
+    """From a decision and the files (sum, odd, even) of each movie; `negated` gives all angles the other sign."""
+    sign = -1.0 if negated else 1.0
+    tilts = []
+    versions = decision.micrograph_versions or (1,) * len(decision.tilts)
+    for tilt, version in zip(decision.tilts, versions, strict=True):
+        movie = key_of(tilt.movie or "")
+        whole, odd, even = micrographs[movie]
+        tilts.append(TiltRecord(movie, sign * tilt.angle, whole, tilt.order, tilt.dose.value, tilt.dose.source,
+                                tilt.prior_dose.value, tilt.prior_dose.source,
+                                None if tilt.time is None else tilt.time.isoformat(), version, even, odd,
+                                tilt.target_defocus))
+    if negated:
+        tilts.sort(key=lambda tilt: (tilt.angle, tilt.order or 0))
+    left_out = tuple(LeftOut(each.tilt.movie or "", sign * each.tilt.angle, each.reason, each.why) for each in decision.left_out)
+    return SeriesRecord(
+        decision.series_id, tuple(tilts), FORMAT, decision.series_name, decision.version, left_out, decision.tilt_axis.value,
+        decision.tilt_axis.source, decision.voltage.value, decision.reason, decision.evidence, decision.mdocs,
+        decision.warnings, negated)
+
+
+def write_record(record: SeriesRecord, path: str) -> None:
+    """Write a sidecar, complete or not at all."""
+    write_text(path, msgspec.json.format(msgspec.json.encode(record), indent=1).decode())
+
+
+def read_record(path: str) -> SeriesRecord | None:
+    """Read a sidecar; None where there is none (removed by hand).
+
+    Raises
+    ------
+    RecordError : it makes no sense, or cannot be read now; names the file and what is wrong.
+    """
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=SeriesRecord)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{os.path.basename(path)} cannot be read: {error}") from error
 
 
 class NoSeries(Exception):
@@ -31,6 +131,7 @@ class Tilt:
     state: str = "used"
     reason: str = ""
     micrograph: str = ""
+    why: Why = Why.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -85,44 +186,36 @@ def read_series(project: str, series_id: str) -> ComposedSeries:
         raise NoSeries(f"The project has no series {series_id}{f'; it has {known}' if known else ''}.")
     extra = os.path.join(status.folders[COMPOSE], "extra")
     versions = [record for number in range(1, max(1, series.version) + 1)
-                if (record := _sidecar(extra, series_id, number)) is not None]
+                if (record := _record(os.path.join(extra, f"{stem(series_id, number)}.json"))) is not None]
     if not versions:
         raise NoSeries(f"{series_id} is not composed yet: there is nothing to choose from.")
     newest = versions[-1]
     return ComposedSeries(
-        series_id, int(newest.get("version", series.version or 1)), extra,
-        os.path.join(extra, f"{stem(series_id, int(newest.get('version', series.version or 1)))}.mrcs"),
-        _tilts(versions), newest.get("tilt_axis"), newest.get("voltage"), tuple(newest.get("mdocs", ())),
-        bool(newest.get("negated", False)))
+        series_id, newest.version, extra, os.path.join(extra, f"{stem(series_id, newest.version)}.mrcs"), _tilts(versions),
+        newest.tilt_axis, newest.voltage, newest.mdocs, newest.negated)
 
 
-def stem(series_id: str, version: int) -> str:
-    """Name of the files of one version. A dash is in no tsId, so versions cannot collide with series."""
-    return series_id if version == 1 else f"{series_id}-v{version}"
-
-
-def _sidecar(extra: str, series_id: str, version: int) -> dict | None:
+def _record(path: str) -> SeriesRecord | None:
     try:
-        with open(os.path.join(extra, f"{stem(series_id, version)}.json"), encoding="utf-8") as file:
-            record = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("tilts") else None
+        record = read_record(path)
+    except RecordError as error:
+        raise NoSeries(f"{error}.") from error
+    return record if record is not None and record.tilts else None
 
 
-def _tilts(versions: list[dict]) -> tuple[Tilt, ...]:
+def _tilts(versions: list[SeriesRecord]) -> tuple[Tilt, ...]:
     """All tilts that any version had, as the newest has them; of those that it has not, why."""
     found: dict[str, Tilt] = {}
     for record in versions:
-        for each in record["tilts"]:
-            found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], None, each.get("prior_dose"), "missing",
-                                        "not in this version", each.get("micrograph", ""))
-    for name, angle, reason in versions[-1].get("left_out", ()):
-        if name:
-            movie = movie_key(name)         # the mdoc names it with its extension
-            old = found.get(movie, Tilt(movie, angle))
-            found[movie] = Tilt(movie, angle, old.order, None, old.prior_dose, "missing", reason, old.micrograph)
-    for section, each in enumerate(versions[-1]["tilts"]):
-        found[each["movie"]] = Tilt(each["movie"], each["angle"], each["order"], section, each.get("prior_dose"),
-                                    micrograph=each.get("micrograph", ""))
+        for each in record.tilts:
+            found[each.movie] = Tilt(each.movie, each.angle, each.order, None, each.prior_dose, "missing",
+                                     "not in this version", each.micrograph)
+    for left in versions[-1].left_out:
+        if left.movie and left.angle is not None:
+            movie = movie_key(left.movie)         # the mdoc names it with its extension
+            old = found.get(movie, Tilt(movie, left.angle))
+            found[movie] = Tilt(movie, left.angle, old.order, None, old.prior_dose, "missing", left.reason, old.micrograph,
+                                left.why)
+    for section, each in enumerate(versions[-1].tilts):
+        found[each.movie] = Tilt(each.movie, each.angle, each.order, section, each.prior_dose, micrograph=each.micrograph)
     return tuple(sorted(found.values(), key=lambda tilt: tilt.angle))

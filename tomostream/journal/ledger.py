@@ -1,52 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger of a protocol: one table of what happened to every movie and every series, and why.
+"""The ledger of a protocol: what happened to every movie and every series, and why, one line of JSON an entry.
 
-`extra/ledger.csv` has the columns time (seconds since the epoch), item, event, reason (a sentence) and evidence (JSON).
-It is only ever appended to, by one process; any number of processes read it, each from where it stopped. It tells, it
-does not decide: what is done is read from the output sets. Pure: the report reads it too.
+`extra/ledger.jsonl` is only ever appended to, by one process; any number of processes read it, each from where it stopped.
+It tells, it does not decide: what is done is read from the output sets. The types are in `entries`. Pure: the report reads
+it too.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import time as clock
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
-NAME = "ledger.csv"
-#: Seconds since the epoch that no clock of a session reaches (the year 5138).
-LATEST = 1e11
-COLUMNS = ("time", "item", "event", "reason", "evidence")
+import msgspec
 
-# ---- events. A movie ends as IMPORTED and ALIGNED, or FAILED; a series as COMPOSED and RECONSTRUCTED, or FAILED.
-IMPORTED, ALIGNED, COMPOSED, RECONSTRUCTED = "imported", "aligned", "composed", "reconstructed"
-FAILED, WAITING, STARTED, RETRIED, REPLACED = "failed", "waiting", "started", "retried", "replaced"
-#: A series as the compose protocol sees it; evidence holds state, tilts seen / aligned / expected.
-SERIES = "series"
-#: Of a series that is not complete: of which tilts a preview can be made.
-PREVIEW = "preview"
-#: In a command line that is told once for many movies: the movie's file, and the name of its output without the extension.
-MOVIE, OUTPUT = "{movie}", "{output}"
-#: Nothing is wrong: this mdoc is no tilt series (a map, a montage).
-NOT_A_SERIES = "not-a-series"
-#: Which movies no series lists, all of them each time; evidence holds them with their reasons. Item is "".
-UNASSIGNED = "unassigned"
-#: The protocol itself: item is "".
-SESSION = "session"
+from tomostream import __version__
+from tomostream.journal.entries import FORMAT, AnyEntry, Entry, Header
+
+NAME = "ledger.jsonl"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a ledger."""
-
-    time: float
-    item: str
-    event: str
-    reason: str = ""
-    evidence: Mapping[str, object] = field(default_factory=dict)
+class LedgerError(Exception):
+    """A line is no entry; says what is wrong with which field."""
 
 
 def path_in(protocol_folder: str) -> str:
@@ -59,33 +33,32 @@ class Ledger:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._pending: list[str] = []
+        self._pending: list[bytes] = []
         self.trouble = ""
-        self._mend()
+        self._end_last_line()
 
-    def _mend(self) -> None:
+    def _end_last_line(self) -> None:
         """A killed process may have left half a line: end it, so that the next line is whole."""
         try:
             with open(self.path, "rb+") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell():
+                if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         file.write(b"\n")
+                    return
         except FileNotFoundError:
-            self._pending.append(",".join(COLUMNS) + "\n")
+            pass
         except OSError as error:
             self.trouble = str(error)
+            return
+        self._pending.append(encode(Header(time=float(round(clock.time())), format=FORMAT, tomostream=__version__)))
 
-    def write(self, item: str, event: str, reason: str = "", evidence: Mapping[str, object] | None = None,
-              time: float | None = None) -> Entry:
-        """Append one line. It is on its way to the disk when this returns, or kept for the next try."""
-        entry = Entry(clock.time() if time is None else time, item, event, reason, evidence or {})
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(
-            [f"{entry.time:.3f}", item.replace("\n", " ").replace("\r", " "), event, " ".join(reason.split()),
-             json.dumps(entry.evidence, default=str) if entry.evidence else ""])
-        self._pending.append(text.getvalue())
+    def write(self, entry: Entry) -> Entry:
+        """Append one entry, as of now where it has no time. It is on its way to the disk when this returns, or kept for the
+        next try."""
+        entry = msgspec.structs.replace(entry, time=clock.time() if entry.time < 0 else entry.time,
+                                        reason=" ".join(entry.reason.split()))
+        self._pending.append(encode(entry))
         self.flush()
         return entry
 
@@ -95,7 +68,7 @@ class Ledger:
             return True
         try:
             with open(self.path, "ab", buffering=0) as file:        # a buffer would be written once more at the end
-                size, data = file.tell(), "".join(self._pending).encode(errors="backslashreplace")     # names of files are bytes
+                size, data = file.tell(), b"".join(self._pending)
                 try:
                     while data:
                         data = data[file.write(data):]
@@ -111,13 +84,18 @@ class Ledger:
 
 
 class LedgerReader:
-    """The reading end: `new()` gives the entries written since it was last asked. A half-written last line waits."""
+    """The reading end: `new()` gives the entries written since it was last asked. A half-written last line waits.
+
+    A line that is no entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.wrong = 0
+        self.trouble = ""
         self._offset = 0
 
-    def new(self) -> list[Entry]:
+    def new(self) -> list[AnyEntry]:
         """New entries, oldest first; none when the file does not exist yet or cannot be read now."""
         try:
             with open(self.path, "rb") as file:
@@ -129,23 +107,55 @@ class LedgerReader:
             return []
         whole = data[:data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return list(parse(whole.decode("utf-8", errors="replace")))
+        found: list[AnyEntry] = []
+        for line in whole.splitlines():
+            try:
+                entry = parse(line)
+            except LedgerError as error:
+                self.wrong += 1
+                self.trouble = f"{self.path}: {error}"
+                continue
+            if not isinstance(entry, Header):
+                found.append(entry)
+        return found
 
 
-def parse(text: str) -> Iterator[Entry]:
-    """Entries of ledger text; lines that are not whole (a killed writer), or of no time, are passed over."""
-    for line in text.replace("\0", "").split("\n"):      # each by itself: a quotation that a killed writer left open ends with it
-        row = next(csv.reader([line]), [])
-        if len(row) != len(COLUMNS) or row[0] == COLUMNS[0]:
-            continue
-        try:
-            entry = Entry(float(row[0]), row[1], row[2], row[3], json.loads(row[4]) if row[4] else {})
-        except ValueError:
-            continue
-        if 0 <= entry.time < LATEST and isinstance(entry.evidence, dict):
-            yield entry
+_encoder = msgspec.json.Encoder(enc_hook=lambda value: value.item() if hasattr(value, "item") else str(value))
+_decoder: msgspec.json.Decoder[AnyEntry] = msgspec.json.Decoder(AnyEntry)
 
 
-def read(path: str) -> list[Entry]:
-    """All entries of a ledger."""
+def encode(entry: Entry) -> bytes:
+    """One line. Numbers that are not finite become null; of a file name that is no text, the bytes are spelt out."""
+    try:
+        return _encoder.encode(entry) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_spelt_out(msgspec.to_builtins(entry))) + b"\n"
+
+
+def _spelt_out(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_spelt_out(key): _spelt_out(each) for key, each in value.items()}
+    return [_spelt_out(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def parse(line: bytes | str) -> AnyEntry:
+    """The entry of one line.
+
+    Raises
+    ------
+    LedgerError : it is none; names the field.
+    """
+    try:
+        entry = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LedgerError(f"a line is no entry: {error}") from error
+    if entry.time < 0:
+        raise LedgerError("a line is no entry: it has no time - at `$.time`")
+    return entry
+
+
+def read(path: str) -> list[AnyEntry]:
+    """All entries of a ledger; what is none is passed over."""
     return LedgerReader(path).new()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 #: A disk with less than this share free is short, and is no longer when `SHARE_AGAIN` is free.
@@ -122,22 +122,19 @@ class SessionSpace:
             for entry in reader.new():
                 self._take(name, entry)
 
-    def _take(self, name: str, entry: ledger.Entry) -> None:
-        size = entry.evidence.get("bytes")
-        if entry.event == ledger.IMPORTED:
+    def _take(self, name: str, entry: entries.AnyEntry) -> None:
+        if isinstance(entry, entries.Imported):
             self._imported.append(entry.time)
-        elif entry.event == ledger.SERIES:
-            expected = entry.evidence.get("expected")
-            self._expected_tilts = int(expected) if isinstance(expected, int) else self._expected_tilts
-            self._most_tilts = max(self._most_tilts, int(entry.evidence.get("seen", 0) or 0))
-        elif entry.event == ledger.COMPOSED:
+        elif isinstance(entry, entries.Series):
+            self._expected_tilts = self._expected_tilts if entry.expected is None else entry.expected
+            self._most_tilts = max(self._most_tilts, entry.seen)
+        elif isinstance(entry, entries.Composed):
             self._composed.add(entry.item)
-            self._tilts.append(int(entry.evidence.get("tilts", 0) or 0))
-        elif entry.event == ledger.STARTED and name == ARETOMO and isinstance(size, int):
-            self._tomogram = size
-            return
-        if isinstance(size, int) and entry.event in (ledger.IMPORTED, ledger.ALIGNED, ledger.COMPOSED, ledger.RECONSTRUCTED):
-            self._bytes[name].append(size)
+            self._tilts.append(entry.tilts)
+        elif isinstance(entry, entries.Started) and name == ARETOMO and entry.bytes is not None:
+            self._tomogram = entry.bytes
+        if isinstance(entry, entries.Done) and entry.bytes is not None:
+            self._bytes[name].append(entry.bytes)
 
     def forecast(self, series: int | None = None) -> Forecast:
         """The forecast now. `series`: how many the whole session will have, where that is known."""

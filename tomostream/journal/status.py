@@ -11,14 +11,15 @@ import math
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from tomostream.acquisition.naming import movie_key
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
+from tomostream.journal.layout import stem
 
 IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo"
-Default = TypeVar("Default", int, None)
 #: Protocol of a `tomostream run` -> its class, which is in the name of its folder.
 CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotionCor",
            COMPOSE: "ProtTomoStreamComposeTS", ARETOMO: "ProtTomoStreamAreTomo"}
@@ -45,9 +46,9 @@ class SeriesStatus:
     composed: float | None = None
     composed_first: float | None = None
     reconstructed: float | None = None
-    details: dict = field(default_factory=dict)
-    left_out: tuple = ()
-    preview: dict = field(default_factory=dict)
+    result: entries.Reconstructed | None = None
+    left_out: tuple[entries.LeftOut, ...] = ()
+    preview: entries.Preview | None = None
 
     @property
     def ended(self) -> bool:
@@ -57,7 +58,7 @@ class SeriesStatus:
 @dataclass
 class MovieStatus:
     """One movie. `failed` is the reason, "" when it has not failed. `source` and `output` are its file and the name of its
-    micrograph, `command` the line with which it was aligned (with `ledger.MOVIE` and `ledger.OUTPUT` in place of these two)
+    micrograph, `command` the line with which it was aligned (with `entries.MOVIE` and `entries.OUTPUT` in place of these two)
     and `program` whose line it is."""
 
     imported: float | None = None
@@ -74,7 +75,7 @@ class MovieStatus:
     @property
     def command_line(self) -> str:
         """The exact command line; "" where it is not known."""
-        return self.command.replace(ledger.MOVIE, self.source).replace(ledger.OUTPUT, self.output) if self.source else ""
+        return self.command.replace(entries.MOVIE, self.source).replace(entries.OUTPUT, self.output) if self.source else ""
 
 
 def number(value: object) -> float | None:
@@ -82,12 +83,6 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def whole(value: object, default: Default) -> int | Default:
-    """A whole number; `default` where it is none."""
-    known = number(value)
-    return default if known is None else int(known)
 
 
 class ProjectStatus:
@@ -121,23 +116,25 @@ class ProjectStatus:
                 self.last_event = max(entry.time, self.last_event or 0.0)
                 if entry.item:
                     getattr(self, f"_{name}")(entry)
-                elif entry.event == ledger.WAITING:
-                    self.waiting[name] = entry.reason
-                elif entry.event == ledger.UNASSIGNED:
-                    told = entry.evidence.get("movies")
-                    self.unassigned = {str(key): str(why) for key, why in told.items()} if isinstance(told, dict) else {}
-                    self.unassigned_count = whole(entry.evidence.get("count"), len(self.unassigned))
-                    self.unassigned_reason = entry.reason
-                elif "short" in entry.evidence:
-                    self.shortage = entry.reason if entry.evidence["short"] else ""
                 else:
-                    self.waiting.pop(name, None)
-                    if "command" in entry.evidence:
-                        self.commands[name] = str(entry.evidence["command"])
-                        self.programs[name] = str(entry.evidence.get("program", ""))
-                    if isinstance(entry.evidence.get("versions"), dict):
-                        self.versions = {str(key): str(value) for key, value in entry.evidence["versions"].items()}
+                    self._protocol(name, entry)
         return news
+
+    def _protocol(self, name: str, entry: entries.AnyEntry) -> None:
+        """What a protocol tells of itself."""
+        if isinstance(entry, entries.Waiting):
+            self.waiting[name] = entry.reason
+        elif isinstance(entry, entries.Space):
+            self.shortage = entry.reason if entry.short else ""
+        elif isinstance(entry, entries.Unassigned):
+            self.unassigned, self.unassigned_reason = dict(entry.movies), entry.reason
+            self.unassigned_count = len(entry.movies) if entry.count is None else entry.count
+        else:
+            self.waiting.pop(name, None)
+            if isinstance(entry, entries.Command):
+                self.commands[name], self.programs[name] = entry.command, entry.program
+            elif isinstance(entry, entries.Session) and entry.versions:
+                self.versions = dict(entry.versions)
 
     def find(self) -> None:
         """The newest run of each of the four protocols."""
@@ -155,90 +152,76 @@ class ProjectStatus:
     def _movie(self, name: str) -> MovieStatus:
         return self.movies.setdefault(movie_key(name), MovieStatus())
 
-    def _import(self, entry: ledger.Entry) -> None:
+    def _import(self, entry: entries.AnyEntry) -> None:
         movie = self._movie(entry.item)
-        if entry.event in (ledger.IMPORTED, ledger.REPLACED):
+        if isinstance(entry, (entries.Imported, entries.Replaced)):
             movie.imported, movie.failed, movie.waiting = entry.time, "", ""
-            written = number(entry.evidence.get("mtime"))
             # a microscope whose clock is ahead: no file was written after it was imported
-            movie.written = min(written, entry.time) if written is not None else None
-        elif entry.event == ledger.FAILED:
+            movie.written = min(entry.mtime, entry.time) if entry.mtime is not None else None
+        elif isinstance(entry, entries.Failed):
             movie.failed, movie.waiting = entry.reason, ""
-        elif entry.event == ledger.WAITING:
+        elif isinstance(entry, entries.Waiting):
             movie.waiting = entry.reason
 
-    def _motioncor(self, entry: ledger.Entry) -> None:
+    def _motioncor(self, entry: entries.AnyEntry) -> None:
         movie = self._movie(entry.item)
-        if entry.event == ledger.ALIGNED:
+        if isinstance(entry, entries.Aligned):
             movie.aligned, movie.failed = entry.time, ""
-            movie.drift_px = number(entry.evidence.get("drift_px"))
-            movie.source = str(entry.evidence.get("movie", ""))
-            movie.output = os.path.splitext(os.path.basename(str(entry.evidence.get("file", ""))))[0]
+            movie.drift_px, movie.source = entry.drift_px, entry.movie
+            movie.output = os.path.splitext(os.path.basename(entry.file))[0]
             movie.command, movie.program = self.commands.get(MOTIONCOR, ""), self.programs.get(MOTIONCOR, "")
-        elif entry.event == ledger.FAILED:
+        elif isinstance(entry, entries.Failed):
             movie.failed = entry.reason
 
-    def _series(self, entry: ledger.Entry) -> SeriesStatus:
+    def _series(self, entry: entries.AnyEntry) -> SeriesStatus:
         return self.series.setdefault(entry.item, SeriesStatus(entry.item))
 
-    def _compose(self, entry: ledger.Entry) -> None:
-        if entry.event == ledger.NOT_A_SERIES:
+    def _compose(self, entry: entries.AnyEntry) -> None:
+        if isinstance(entry, entries.NotASeries):
             self.not_series[entry.item] = entry.reason
             self.series.pop(entry.item, None)
             return
-        series, facts = self._series(entry), entry.evidence
+        series = self._series(entry)
         self.not_series.pop(entry.item, None)
-        if entry.event == ledger.SERIES:
+        if isinstance(entry, entries.Series):
             self._counts(series, entry)
-        elif entry.event == ledger.PREVIEW:
-            series.preview = dict(facts)
-        elif entry.event == ledger.COMPOSED:
+        elif isinstance(entry, entries.Preview):
+            series.preview = entry
+        elif isinstance(entry, entries.Composed):
             series.composed = entry.time
             series.composed_first = series.composed_first or entry.time
-            series.version = whole(facts.get("version"), 1)
-            series.movies = tuple(str(movie) for movie in facts.get("movies", ()))
-            series.tilts_used = len(series.movies)
-            series.tilt_axis_deg = number(facts.get("tilt_axis"))
-            series.left_out = tuple(tuple(each) for each in facts.get("left_out", ()))
-            stem = series.id if series.version == 1 else f"{series.id}-v{series.version}"
-            series.tilt_series = os.path.join(self.folders[COMPOSE], "extra", f"{stem}.mrcs")
+            series.version, series.movies, series.tilts_used = entry.version, entry.movies, len(entry.movies)
+            series.tilt_axis_deg, series.left_out = entry.tilt_axis, entry.left_out
+            series.tilt_series = os.path.join(self.folders[COMPOSE], "extra", f"{stem(series.id, series.version)}.mrcs")
             series.state, series.reason = "reconstructing", entry.reason
-        elif entry.event == ledger.FAILED:
+        elif isinstance(entry, entries.Failed):
             series.state, series.reason = "failed", entry.reason
-        elif entry.event == ledger.STARTED:
+        elif isinstance(entry, entries.Started):
             series.state, series.reason = "composing", entry.reason
 
     @staticmethod
-    def _counts(series: SeriesStatus, entry: ledger.Entry) -> None:
-        facts = entry.evidence
-        series.name = str(facts.get("name", ""))
-        series.tilts_seen, series.tilts_aligned = whole(facts.get("seen"), 0), whole(facts.get("aligned"), 0)
-        series.tilts_expected = whole(facts.get("expected"), series.tilts_expected)
-        state = str(facts.get("state", ""))
-        if state in ("acquiring", "aligning", "waiting"):
-            series.state, series.reason = state, entry.reason
-        elif state == "failed" and not series.ended:
-            series.state, series.reason = state, entry.reason
+    def _counts(series: SeriesStatus, entry: entries.Series) -> None:
+        series.name, series.tilts_seen, series.tilts_aligned = entry.name, entry.seen, entry.aligned
+        series.tilts_expected = series.tilts_expected if entry.expected is None else entry.expected
+        if entry.state in ("acquiring", "aligning", "waiting") or (entry.state == "failed" and not series.ended):
+            series.state, series.reason = entry.state, entry.reason
 
-    def _aretomo(self, entry: ledger.Entry) -> None:
-        series, facts = self._series(entry), entry.evidence
-        if whole(facts.get("version"), series.version) < series.version:
+    def _aretomo(self, entry: entries.AnyEntry) -> None:
+        series = self._series(entry)
+        version = getattr(entry, "version", None)
+        if version is not None and version < series.version:
             return                                  # of a version that was replaced meanwhile
-        if entry.event == ledger.RECONSTRUCTED:
+        if isinstance(entry, entries.Reconstructed):
             series.state, series.reason, series.reconstructed = "done", entry.reason, entry.time
-            series.tilts_used = whole(facts.get("tilts_used"), series.tilts_used)
-            axis = number(facts.get("tilt_axis"))
-            series.tilt_axis_deg = series.tilt_axis_deg if axis is None else axis
-            tomogram = facts.get("tomogram")
-            series.tomogram = os.path.join(self.project, str(tomogram)) if tomogram else None
-            series.details = dict(facts)
+            series.tilts_used = series.tilts_used if entry.tilts_used is None else entry.tilts_used
+            series.tilt_axis_deg = series.tilt_axis_deg if entry.tilt_axis is None else entry.tilt_axis
+            series.tomogram = os.path.join(self.project, entry.tomogram) if entry.tomogram else None
+            series.result = entry
             if series.left_out:
-                names = "; ".join(f"{movie or 'a tilt'} at {'?' if number(angle) is None else f'{angle:.1f}'} degrees: {why}"
-                                  for movie, angle, why in series.left_out)
-                series.reason += f"; without {names}"
-        elif entry.event == ledger.FAILED:
+                series.reason += f"; without {'; '.join(map(_named, series.left_out))}"
+        elif isinstance(entry, entries.Failed):
             series.state, series.reason = "failed", entry.reason
-        elif entry.event in (ledger.STARTED, ledger.RETRIED):
+        elif isinstance(entry, (entries.Started, entries.Retried)):
             series.state, series.reason = "reconstructing", entry.reason
 
     # ------------------------------------------------------------------ results
@@ -246,7 +229,7 @@ class ProjectStatus:
         """When the last of its movies was written, imported, aligned; when it was composed and reconstructed."""
         movies = [self.movies[key] for key in series.movies if key in self.movies]
 
-        def last(values):
+        def last(values: Iterable[float | None]) -> float | None:
             known = [value for value in values if value is not None]
             return max(known) if known else None
 
@@ -269,7 +252,7 @@ class ProjectStatus:
                 "aligned": sum(movie.aligned is not None for movie in movies),
                 "failed": sum(bool(movie.failed) for movie in movies)}
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """What `tomostream status --json` prints."""
         series = [{
             "id": each.id, "state": each.state, "reason": each.reason, "tilts_expected": each.tilts_expected,
@@ -281,3 +264,9 @@ class ProjectStatus:
                   "unassigned": self.unassigned}
         return {"series": series, "movies": movies, "counts": {"movies": self.movie_counts(),
                                              "series": {state: states[state] for state in STATES if states[state]}}}
+
+
+def _named(left: entries.LeftOut) -> str:
+    """A tilt that was left out, for people."""
+    angle = "an unknown angle" if left.angle is None else f"{left.angle:.1f} degrees"
+    return f"{left.movie or 'a tilt'} at {angle}: {left.reason}"

@@ -9,14 +9,13 @@ import time
 
 from pyworkflow.protocol import params
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
+from tomostream.journal.composed import SeriesRecord
 from tomostream.journal.space import PARTS, SessionSpace
 from tomostream.journal.status import ARETOMO
-from tomostream.protocols.stacks import SeriesRecord
 
 #: Seconds between two looks at the disk; more often until it is known what a whole series takes.
 LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0
-TOPIC = "space"
 
 
 def define_params(form) -> None:
@@ -60,8 +59,7 @@ class DiskKeeper:
             self._say(shortage or f"the disk is no longer short: {forecast.text()}", warn=self._short)
 
     def _say(self, text: str, warn: bool = False) -> None:
-        evidence = {TOPIC: text, "short": self._short}
-        self._protocol.tell("", ledger.SESSION, f"{'' if warn else 'disk: '}{text}", evidence, warn=warn)
+        self._protocol.tell(entries.Space("", text, short=self._short), warn=warn)
 
     def remove_aligned(self, record: SeriesRecord) -> None:
         """Where the form asks for it, remove the single images of a series that is registered."""
@@ -76,8 +74,8 @@ class DiskKeeper:
 
 def summary(protocol) -> list[str]:
     """The last that was said of the disk."""
-    said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if not entry.item and TOPIC in entry.evidence]
+    said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if isinstance(entry, entries.Space)]
     if not said:
         return []
     at = time.strftime("%H:%M", time.localtime(said[-1].time))
-    return [f"{'*Disk*' if said[-1].evidence.get('short') else 'Disk'} at {at}: {said[-1].evidence[TOPIC]}."]
+    return [f"{'*Disk*' if said[-1].short else 'Disk'} at {at}: {said[-1].reason}."]

@@ -37,7 +37,7 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.files.clock import steady
 from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import sync_tree
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.programs import aretomo as files
@@ -164,7 +164,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     _possibleOutputs = {ALIGNED: SetOfTiltSeries, TOMOGRAMS: SetOfTomograms, CTFS: SetOfCTFTomoSeries,
                         FAILED: SetOfTiltSeries}
 
-    done_event = ledger.RECONSTRUCTED
+    done_event = entries.Reconstructed
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
@@ -212,7 +212,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs)):
             if hasattr(self, name):
                 opener()
-        self.tell("", ledger.SESSION, self._program.reason)
+        self.tell(entries.Session("", self._program.reason))
 
     def _series_template(self) -> TiltSeries:
         series = TiltSeries(tsId="template")
@@ -285,8 +285,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
             self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
             return None
-        self.tell(series_id, ledger.STARTED, f"to be aligned and reconstructed, {series.getSize()} tilts",
-                  {"version": version, "tilts": series.getSize(), "bytes": self._volume_bytes(source)})
+        self.tell(entries.Started(series_id, f"to be aligned and reconstructed, {series.getSize()} tilts", version=version,
+                                  tilts=series.getSize(), bytes=self._volume_bytes(source)))
         return Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
 
     def _source(self, series: TiltSeries, images: Iterable[TiltImage]) -> Source:
@@ -566,22 +566,21 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def on_registered(self, task: Task, result: Result) -> None:
         source: Source = task.arguments[1]
         quality = result.quality
-        excluded = [[tilt.angle, result.reasons[tilt.index]] for tilt in source.tilts if tilt.index in result.reasons]
+        excluded = tuple(entries.Excluded(tilt.angle, result.reasons[tilt.index]) for tilt in source.tilts
+                         if tilt.index in result.reasons)
+        used = len(result.rows) or len(source.used)
         axis = next(iter(result.rows.values())).rot_deg if result.rows else source.tilt_axis
-        evidence = {
-            "version": task.version, "tilts_used": len(result.rows) or len(source.used), "excluded": excluded,
-            "tilt_axis": axis, "folder": result.folder, "seconds": round(result.seconds, 1), "commands": result.commands,
-            "tomogram": os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
-            "tilt_offset": quality.tilt_offset_deg if quality else None,
-            "thickness_A": quality.thickness_A if quality else None,
-            "quality": quality.quality if quality else None, "quality_note": quality.quality_note if quality else "",
-            "local_note": quality.local.note if quality and quality.local else "",
-            "bytes": bytes_of([result.folder])}
-        words = f"{evidence['tilts_used']} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
+        words = f"{used} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
         words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
-        self.tell(task.key, ledger.RECONSTRUCTED, words, evidence)
+        self.tell(entries.Reconstructed(
+            task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
+            seconds=round(result.seconds, 1), commands=result.commands,
+            tomogram=os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
+            tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
+            quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
+            local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._told_ctf:
@@ -594,10 +593,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         for version in range(1, task.version):
             shutil.rmtree(self._getExtraPath(task.key if version == 1 else f"{task.key}-v{version}"), ignore_errors=True)
 
-    def found_evidence(self, key: str, version: int) -> dict:
+    def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         folder = self._getExtraPath(key if version == 1 else f"{key}-v{version}")
         tomogram = os.path.join(folder, f"{key}.mrc")
-        return {"folder": folder, "tomogram": tomogram if os.path.exists(tomogram) else None}
+        return entries.Reconstructed(key, reason, version=version, folder=folder,
+                                     tomogram=tomogram if os.path.exists(tomogram) else None)
 
     def on_failed(self, task: Task, reason: str) -> None:
         """The series goes to FailedTiltSeries as it came."""
@@ -618,7 +618,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def on_end(self):
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
         failed = len(self.outputs[FAILED].ids) if FAILED in self.outputs else 0
-        self.tell("", ledger.SESSION, f"{len(self.outputs[name].ids)} series done, {failed} failed")
+        self.tell(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self):
@@ -747,22 +747,22 @@ def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
 
 def summarize_results(protocol) -> list[str]:
     """Counts, what is in work, what failed and why, what was excluded."""
-    last: dict[str, ledger.Entry] = {}
+    last: dict[str, entries.AnyEntry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         last[entry.item] = entry
-    done = {key: entry for key, entry in last.items() if entry.event == ledger.RECONSTRUCTED}
+    done = {key: entry for key, entry in last.items() if isinstance(entry, entries.Reconstructed)}
     lines = [f"*{len(done)}* series aligned and reconstructed."]
-    for event, title in ((ledger.STARTED, "In work"), (ledger.RETRIED, "Tried again"), (ledger.FAILED, "Failed")):
-        entries = [(key, entry) for key, entry in last.items() if key and entry.event == event]
-        if entries:
-            lines.append(f"*{title}: {len(entries)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in entries[-20:]]
+    for kind, title in ((entries.Started, "In work"), (entries.Retried, "Tried again"), (entries.Failed, "Failed")):
+        found = [(key, entry) for key, entry in last.items() if key and isinstance(entry, kind)]
+        if found:
+            lines.append(f"*{title}: {len(found)}*")
+            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
     for key, entry in list(done.items())[-20:]:
         lines.append(f"  {key}: {entry.reason}")
-        lines += [f"    without {angle:.1f} degrees: {why}" for angle, why in entry.evidence.get("excluded", [])]
-        note = entry.evidence.get("quality_note")
+        lines += [f"    without {tilt.angle:.1f} degrees: {tilt.reason}" for tilt in entry.excluded]
+        note = entry.quality_note
         if note and note != "trust":
             lines.append(f"    {note}")
-    if "" in last and last[""].event == ledger.WAITING:
+    if isinstance(last.get(""), entries.Waiting):
         lines.append(f"*Waiting*: {last[''].reason}.")
     return lines

@@ -26,13 +26,16 @@ from tomostream.acquisition.verdict import describe_unassigned
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
 from tomostream.files.clock import steady
+from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
+from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
+from tomostream.journal.layout import stem
 from tomostream.journal.runs import DEAD, FINISHED, RUNNING, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, page, signs
 from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
-from tomostream.protocols.stacks import EngineError, SeriesRecord, find_image, stack_images
+from tomostream.protocols.stacks import find_image, stack_images
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
 from tomostream.streaming.watch import FolderWatch
@@ -61,7 +64,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     _devStatus = BETA
     _possibleOutputs = {TILT_SERIES: SetOfTiltSeries}
 
-    done_event = ledger.COMPOSED
+    done_event = entries.Composed
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
@@ -123,8 +126,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._told: dict[str, tuple] = {}
         self._told_at = 0.0
         self._previewed: set[str] = set()
-        told = [each for each in ledger.read(self.ledger.path) if each.event == ledger.UNASSIGNED]
-        self._unassigned: Set[str] = frozenset(told[-1].evidence.get("movies", ())) if told else frozenset()
+        told = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
+        self._unassigned: Set[str] = frozenset(told[-1].movies) if told else frozenset()
         self._looked_for_unassigned = steady()
         self._producer_alive = True
         self._producer_running = False
@@ -163,22 +166,28 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _restore(self) -> None:
         """What is registered already, from the output and the sidecars."""
         for series_id, version in self.outputs[TILT_SERIES].versions.items():
-            record = SeriesRecord.read(self._sidecar(series_id, version))
+            record = self._known(series_id, version)
             if record is None:
-                self.warning(f"{series_id}: of which movies it was made is not known any more "
-                             f"({self._sidecar(series_id, version)} is gone); it stays as it is")
                 continue
             self._disk.remove_aligned(record)      # the run before may have been killed before it could
             self._feed(events.Restored(
                 series_id, record.series_name, tuple(tilt.movie for tilt in record.tilts), version, steady(),
                 mdocs=record.mdocs, micrograph_versions=tuple(tilt.micrograph_version for tilt in record.tilts)))
 
-    def _stem(self, series_id: str, version: int) -> str:
-        """Name of the files of one version. A dash is in no tsId, so versions cannot collide with series."""
-        return series_id if version == 1 else f"{series_id}-v{version}"
+    def _known(self, series_id: str, version: int) -> SeriesRecord | None:
+        """Of what a registered series is made; None, and a warning, where its sidecar does not tell any more."""
+        path = self._sidecar(series_id, version)
+        try:
+            record = read_record(path)
+            problem = "" if record is not None else f"{path} is gone"
+        except RecordError as error:
+            record, problem = None, str(error)
+        if record is None:
+            self.warning(f"{series_id}: of which movies it was made is no longer known ({problem}); it stays as it is")
+        return record
 
     def _sidecar(self, series_id: str, version: int) -> str:
-        return self._getExtraPath(f"{self._stem(series_id, version)}.json")
+        return self._getExtraPath(f"{stem(series_id, version)}.json")
 
     # ------------------------------------------------------------------ watch
     def _feed(self, event) -> None:
@@ -201,9 +210,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _watch_producers(self, now: float) -> None:
         for reader in self._ledgers:
             for entry in reader.new():
-                if entry.event == ledger.FAILED and entry.item:
+                if isinstance(entry, entries.Failed) and entry.item:
                     self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now))
-                elif entry.event == ledger.IMPORTED:
+                elif isinstance(entry, entries.Imported):
                     self._feed(events.MovieSeen(movie_key(entry.item), now))
 
     def _watch_micrographs(self, now: float) -> None:
@@ -223,7 +232,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         reason = ("the motioncor protocol goes on" if alive else
                   f"the motioncor protocol is {state}: continue it (or tomostream resume PROJECT)")
         if alive != self._producer_alive:
-            self.tell("", ledger.WAITING if not alive else ledger.SESSION, reason, warn=not alive)
+            self.tell((entries.Session if alive else entries.Waiting)("", reason), warn=not alive)
         if alive != self._producer_alive or (state == RUNNING) != self._producer_running:
             self._producer_alive, self._producer_running = alive, state == RUNNING
             self._feed(events.ProducerState(alive, reason, now, running=state == RUNNING))
@@ -255,7 +264,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             elif isinstance(decision, events.GiveUp):
                 self._give_up(decision)
             else:
-                self.tell("", ledger.SESSION, decision.reason)
+                self.tell(entries.Session("", decision.reason))
             del self._decisions[0]
         if steady() - self._told_at >= STATES_SECONDS or decided or self._ended:
             self._tell_states()
@@ -271,9 +280,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._pixel_size = self._reader.items.getSamplingRate()
         record = self._record(decision)
         text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
-        self.tell(record.series_id, ledger.STARTED, text, {"version": record.version})
-        for movie, angle, reason in record.left_out:
-            self.warning(f"{record.series_id}: composed without {movie or 'a tilt'} at {angle:.1f} degrees: {reason}")
+        self.tell(entries.Started(record.series_id, text, version=record.version))
+        for left in record.left_out:
+            self.warning(f"{record.series_id}: composed without {left.movie or 'a tilt'} at {left.angle:.1f} degrees: "
+                         f"{left.reason}")
         doubt = self._doubt_pixel_size(record)
         if doubt:
             self.warning(f"{record.series_id}: {doubt}")
@@ -290,14 +300,14 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         first = signs.read(self._getExtraPath(signs.NAME)) is None
         sign = signs.of_run(self, decision.mdocs)
         if first:
-            self.tell("", ledger.SESSION, f"tilt angles {sign.words}")
-        return SeriesRecord.of(decision, self._micrographs, movie_key, sign.negated)
+            self.tell(entries.Session("", f"tilt angles {sign.words}"))
+        return record_of(decision, self._micrographs, movie_key, sign.negated)
 
     def _give_up(self, decision: events.GiveUp) -> None:
         item = decision.series_id or decision.series_name
-        event = ledger.FAILED if decision.failed else ledger.NOT_A_SERIES
-        self.tell(item, event, decision.reason, {"name": decision.series_name, "mdocs": decision.mdocs,
-                                                 "because": decision.evidence}, warn=decision.failed)
+        kind = entries.Failed if decision.failed else entries.NotASeries
+        self.tell(kind(item, decision.reason, name=decision.series_name, mdocs=decision.mdocs, because=decision.evidence),
+                  warn=decision.failed)
 
     def _tell_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
@@ -313,10 +323,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._told[state.series_id] = counts
             if state.state in TOLD_STATES and (before is None or before[0] != state.state):
                 self.info(f"{state.series_id}: {state.state}: {state.reason}")
-            self.ledger.write(state.series_id, ledger.SERIES, state.reason, {
-                "name": state.series_name, "state": state.state, "seen": state.tilts_seen,
-                "aligned": state.tilts_aligned, "failed": state.tilts_failed, "expected": state.tilts_expected,
-                "version": state.version})
+            self.ledger.write(entries.Series(
+                state.series_id, state.reason, name=state.series_name, state=state.state, seen=state.tilts_seen,
+                aligned=state.tilts_aligned, failed=state.tilts_failed, expected=state.tilts_expected, version=state.version))
             if self.liveReport.get() and self.previews.get() and preview.is_due(state):
                 self._ask_preview(state)
 
@@ -329,9 +338,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         loose = {key: why.reason for key, why in self._session.unassigned(still).items() if not why.expected}
         if loose.keys() != self._unassigned:
             self._unassigned = loose.keys()
-            evidence = {"count": len(loose), "movies": dict(islice(loose.items(), MAX_UNASSIGNED))}
-            self.tell("", ledger.UNASSIGNED, describe_unassigned(list(loose), self._session.without_movie()), evidence,
-                      warn=bool(loose) and self._ended)
+            self.tell(entries.Unassigned("", describe_unassigned(list(loose), self._session.without_movie()), count=len(loose),
+                                         movies=dict(islice(loose.items(), MAX_UNASSIGNED))), warn=bool(loose) and self._ended)
 
     def _ask_preview(self, state: events.SeriesState) -> None:
         """Tell the page, once, of which tilts it can make a preview. Nothing waits for it."""
@@ -340,30 +348,31 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             return
         self._previewed.add(state.series_id)
         self._reader.items.loadAllProperties()
-        tilts = [(tilt.micrograph, tilt.angle) for tilt in self._record(decision).tilts]
-        self.tell(state.series_id, ledger.PREVIEW, f"{len(tilts)} of {state.tilts_expected} tilts are there: time for a preview",
-                  {"tilts": tilts, "expected": state.tilts_expected, "tilt_axis": decision.tilt_axis.value,
-                   "pixel_size_A": self._reader.items.getSamplingRate()})
+        tilts = tuple((tilt.micrograph, tilt.angle) for tilt in self._record(decision).tilts)
+        self.tell(entries.Preview(
+            state.series_id, f"{len(tilts)} of {state.tilts_expected} tilts are there: time for a preview", tilts=tilts,
+            expected=state.tilts_expected or 0, tilt_axis=decision.tilt_axis.value,
+            pixel_size_A=self._reader.items.getSamplingRate()))
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> tuple[int, int]:
         record: SeriesRecord = task.arguments[0]
-        stem = self._getExtraPath(self._stem(record.series_id, record.version))
+        path = self._getExtraPath(stem(record.series_id, record.version))
         try:
             if self.doEvenOdd.get():
                 for suffix in ("_odd", "_even"):
-                    stack_images(self._images(record, suffix), f"{stem}{suffix}.mrcs", self._pixel_size)
-            size = stack_images(self._images(record), f"{stem}.mrcs", self._pixel_size)
-            record.write(f"{stem}.json")
-            halves = [f"{stem}_odd.mrcs", f"{stem}_even.mrcs"] if self.doEvenOdd.get() else []
-            sync([f"{stem}.mrcs", f"{stem}.json", *halves])
+                    stack_images(self._images(record, suffix), f"{path}{suffix}.mrcs", self._pixel_size)
+            size = stack_images(self._images(record), f"{path}.mrcs", self._pixel_size)
+            write_record(record, f"{path}.json")
+            halves = [f"{path}_odd.mrcs", f"{path}_even.mrcs"] if self.doEvenOdd.get() else []
+            sync([f"{path}.mrcs", f"{path}.json", *halves])
         except (OSError, EngineError) as error:
             raise ProgramFailed(f"the stack cannot be written: {error}") from error
         return size
 
     def _images(self, record: SeriesRecord, suffix: str = "") -> list[str]:
         """The images of a series; those that were removed, from the stack of an earlier version."""
-        earlier = [self._getExtraPath(self._stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
+        earlier = [self._getExtraPath(stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
         return [find_image(tilt, suffix, earlier) for tilt in record.tilts]
 
     def _insertFunctionStep(self, *args, **kwargs):
@@ -396,16 +405,16 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                                       children=self._tilt_images(record, acquisition, micrographs.getSamplingRate()))
 
     def _tilt_images(self, record: SeriesRecord, acquisition: TomoAcquisition, pixel_size: float) -> list[TiltImage]:
-        stem = self._getExtraPath(self._stem(record.series_id, record.version))
+        path = self._getExtraPath(stem(record.series_id, record.version))
         images = []
         for index, tilt in enumerate(record.tilts, start=1):
             image = TiltImage()
             image.setTsId(record.series_id)
-            image.setLocation(index, f"{stem}.mrcs")
+            image.setLocation(index, f"{path}.mrcs")
             image.setTiltAngle(tilt.angle)
             image.setAcquisitionOrder(tilt.order)
             image.setSamplingRate(pixel_size)
-            image.setOddEven([f"{stem}_odd.mrcs", f"{stem}_even.mrcs"] if self.doEvenOdd.get() else [])
+            image.setOddEven([f"{path}_odd.mrcs", f"{path}_even.mrcs"] if self.doEvenOdd.get() else [])
             own = acquisition.clone()
             own.setDoseInitial(tilt.prior_dose)
             own.setAccumDose(None if tilt.prior_dose is None or tilt.dose is None else tilt.prior_dose + tilt.dose)
@@ -417,17 +426,17 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def on_registered(self, task: Task, result: object) -> None:
         record: SeriesRecord = task.arguments[0]
         left = f", without {len(record.left_out)}" if record.left_out else ""
-        stem = self._getExtraPath(self._stem(record.series_id, record.version))
-        evidence = evidence_of(record) | {"bytes": bytes_of(f"{stem}{suffix}.mrcs" for suffix in ("", "_odd", "_even"))}
-        self.tell(record.series_id, ledger.COMPOSED, f"composed of {len(record.tilts)} tilts{left}: {record.reason}", evidence)
+        path = self._getExtraPath(stem(record.series_id, record.version))
+        self.tell(composed_entry(record, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
+                                 bytes_of(f"{path}{suffix}.mrcs" for suffix in ("", "_odd", "_even"))))
         self._disk.remove_aligned(record)
 
-    def found_evidence(self, key: str, version: int) -> dict:
-        record = SeriesRecord.read(self._sidecar(key, version))
-        return {} if record is None else evidence_of(record)
+    def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
+        record = self._known(key, version)
+        return entries.Composed(key, reason, version=version) if record is None else composed_entry(record, reason)
 
     def on_end(self):
-        self.tell("", ledger.SESSION, f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed")
+        self.tell(entries.Session("", f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed"))
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self):
@@ -470,12 +479,13 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return ["Mastronarde2005"]
 
 
-def evidence_of(record: SeriesRecord) -> dict:
+def composed_entry(record: SeriesRecord, reason: str, size: int | None = None) -> entries.Composed:
     """What the ledger tells of a composed series."""
-    return {"version": record.version, "name": record.series_name, "tilts": len(record.tilts),
-            "movies": [tilt.movie for tilt in record.tilts], "tilt_axis": record.tilt_axis,
-            "tilt_axis_source": record.tilt_axis_source, "warnings": record.warnings,
-            "left_out": [list(each) for each in record.left_out], "because": record.evidence}
+    return entries.Composed(
+        record.series_id, reason, version=record.version, name=record.series_name, tilts=len(record.tilts),
+        movies=tuple(tilt.movie for tilt in record.tilts), tilt_axis=record.tilt_axis,
+        tilt_axis_source=record.tilt_axis_source, warnings=record.warnings, left_out=record.left_out,
+        because=record.evidence, bytes=size)
 
 
 def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
@@ -504,25 +514,25 @@ def summarize_series(protocol) -> list[str]:
     """Series by state, those that wait and why, those that failed and why."""
     output = getattr(protocol, TILT_SERIES, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
-    last: dict[str, ledger.Entry] = {}
+    last: dict[str, entries.AnyEntry] = {}
     unassigned = None
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        if entry.event == ledger.UNASSIGNED:
+        if isinstance(entry, entries.Unassigned):
             unassigned = entry
-        elif entry.event != ledger.PREVIEW:
+        elif not isinstance(entry, (entries.Preview, entries.Space)):
             last[entry.item] = entry
     waiting = [(key, entry) for key, entry in last.items()
-               if key and entry.event == ledger.SERIES and entry.evidence.get("state") not in ("composed", "failed")]
+               if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed")]
     failed = [(key, entry) for key, entry in last.items()
-              if key and (entry.event == ledger.FAILED or entry.evidence.get("state") == "failed")]
-    other = [(key, entry) for key, entry in last.items() if key and entry.event == ledger.NOT_A_SERIES]
-    for title, entries in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
-        if entries:
-            lines.append(f"*{title}: {len(entries)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in entries[-20:]]
-    if "" in last and last[""].event == ledger.WAITING:
+              if key and (isinstance(entry, entries.Failed) or (isinstance(entry, entries.Series) and entry.state == "failed"))]
+    other = [(key, entry) for key, entry in last.items() if key and isinstance(entry, entries.NotASeries)]
+    for title, found in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
+        if found:
+            lines.append(f"*{title}: {len(found)}*")
+            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
+    if isinstance(last.get(""), entries.Waiting):
         lines.append(f"*Waiting*: {last[''].reason}.")
-    if unassigned is not None and unassigned.evidence.get("count"):
+    if unassigned is not None and unassigned.count:
         lines.append(f"*In no series*: {unassigned.reason}.")
     return lines
 

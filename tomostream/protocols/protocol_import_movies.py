@@ -22,7 +22,7 @@ from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.acquisition.optics import Optics, find_optics, known_from
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.protocols import forms
 from tomostream.streaming.obstacles import out_of_reach
 from tomostream.streaming.protocol import StreamingProtocol
@@ -54,7 +54,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     _possibleOutputs = {MOVIES: SetOfMovies}
     _outputClassName = "SetOfMovies"
 
-    done_event = ledger.IMPORTED
+    done_event = entries.Imported
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):
@@ -163,13 +163,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         """From the ledger of the run before: which file gave which movie, to notice a file that was written again."""
         versions: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
-            source = entry.evidence.get("file")
-            if source is None:
+            if not isinstance(entry, (entries.Imported, entries.Replaced, entries.Failed)) or not entry.file:
                 continue
-            self._names[str(source)] = entry.item
-            if entry.event in (ledger.IMPORTED, ledger.REPLACED) and entry.item in self.done:
-                self._registered[entry.item] = (int(entry.evidence["size"]), float(entry.evidence["mtime"]))
-                versions[entry.item] = int(entry.evidence.get("version", 1))
+            self._names[entry.file] = entry.item
+            if not isinstance(entry, entries.Failed) and entry.item in self.done and None not in (entry.size, entry.mtime):
+                self._registered[entry.item] = (entry.size, entry.mtime)
+                versions[entry.item] = entry.version
         for name, version in self.done.items():
             if versions.get(name, 0) < version:         # killed before it was told: the link or the copy knows
                 target = self._getExtraPath(name)
@@ -195,8 +194,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for path, seen in self._files.changes():
             if self._wanted(path) and not os.path.basename(path).isprintable():
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
-                self.tell(readable, ledger.FAILED, "its name is no text (UTF-8) of one line, which Scipion cannot store: rename "
-                          "it", {"file": path}, warn=True)
+                self.tell(entries.Failed(readable, "its name is no text (UTF-8) of one line, which Scipion cannot store: rename "
+                                         "it", file=path), warn=True)
             elif self._wanted(path) and not self._known(path, seen.size, seen.mtime):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
@@ -232,7 +231,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 and os.path.realpath(path) not in self._mine and not self.isBlacklisted(path))
 
     def _end(self, reason: str) -> bool:
-        self.tell("", ledger.SESSION, f"the import ends: {reason}")
+        self.tell(entries.Session("", f"the import ends: {reason}"))
         self._ending = True
         return True
 
@@ -268,7 +267,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             elif verdict.state == "failed":
                 self._fail_file(candidate.path, verdict.reason)
             elif candidate.reason != verdict.reason and check.state != "complete":
-                self.ledger.write(self._name(candidate.path), ledger.WAITING, verdict.reason)
+                self.ledger.write(entries.Waiting(self._name(candidate.path), verdict.reason))
         if ending:
             yield from self._last_look()
 
@@ -298,7 +297,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             return False
         self._optics = optics
         self.trouble("optics", "")
-        self.tell("", ledger.SESSION, f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})")
+        self.tell(entries.Session("", f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})"))
         self._describe_set(check)
         return True
 
@@ -363,7 +362,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _fail_file(self, path: str, reason: str) -> None:
         """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
-        self.tell(self._name(path), ledger.FAILED, reason, {"file": path}, warn=True)
+        self.tell(entries.Failed(self._name(path), reason, file=path), warn=True)
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> None:
@@ -413,21 +412,20 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         short = usual is not None and frames is not None and frames < usual
         if short:
             text += f" where the others have {usual}: it was cut off, and is used as it is"
-        evidence = {"file": source, "size": size, "mtime": mtime, "version": task.version}
-        if self.copyFiles.get():
-            evidence["bytes"] = size
         if task.version > 1:
-            self.tell(task.key, ledger.REPLACED,
-                      f"the file was written again: version {task.version} replaces the one before", evidence)
-        self.tell(task.key, ledger.IMPORTED, text, evidence, warn=short)
+            self.tell(entries.Replaced(task.key, f"the file was written again: version {task.version} replaces the one before",
+                                       version=task.version, file=source, size=size, mtime=mtime))
+        self.tell(entries.Imported(task.key, text, version=task.version, file=source, size=size, mtime=mtime,
+                                   bytes=size if self.copyFiles.get() else None), warn=short)
 
-    def found_evidence(self, key: str, version: int) -> dict:
+    def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         size, mtime = self._registered[key]
-        return {"file": self._source_of(self._getExtraPath(key)), "size": size, "mtime": mtime}
+        return entries.Imported(key, reason, version=version, file=self._source_of(self._getExtraPath(key)), size=size,
+                                mtime=mtime)
 
     def on_end(self):
         done = len(self.outputs[MOVIES].ids)
-        self.tell("", ledger.SESSION, f"{done} movies imported")
+        self.tell(entries.Session("", f"{done} movies imported"))
 
     # ------------------------------------------------------------------ what people read
     def _validate(self):
@@ -483,19 +481,19 @@ def summarize_movies(protocol, output_name: str, verb: str) -> list[str]:
     """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
-    last: dict[str, ledger.Entry] = {}
+    last: dict[str, entries.AnyEntry] = {}
     session = None
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         if entry.item:
             last[entry.item] = entry
-        elif entry.event == ledger.WAITING:
+        elif isinstance(entry, entries.Waiting):
             session = entry
         else:
             session = None
     if session is not None:
         lines.append(f"*Waiting*: {session.reason}.")
-    for event, title in ((ledger.FAILED, "Failed"), (ledger.WAITING, "Waiting")):
-        items = [entry for entry in last.values() if entry.event == event]
+    for kind, title in ((entries.Failed, "Failed"), (entries.Waiting, "Waiting")):
+        items = [entry for entry in last.values() if isinstance(entry, kind)]
         if items:
             lines.append(f"*{title}: {len(items)}*")
             lines += [f"  {entry.item}: {entry.reason}" for entry in items[-20:]]

@@ -23,7 +23,7 @@ from pyworkflow.utils import removeBaseExt
 from tomostream.acquisition.movies import check_movie
 from tomostream.files.logs import first_words
 from tomostream.files.writing import sync
-from tomostream.journal import ledger, versions
+from tomostream.journal import entries, versions
 from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import input_tag
@@ -124,7 +124,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         common = [output.versions for output in self.outputs.values()]
         self.done.update({key: version for key, version in common[0].items()
                           if all(other.get(key) == version for other in common)})
-        self.tell("", ledger.SESSION, self._program.reason)
+        self.tell(entries.Session("", self._program.reason))
 
     def _template(self, name: str) -> Micrograph:
         acquisition = Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0)
@@ -288,30 +288,32 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                 output.put(task.key, micrograph, task.version)
 
     def on_registered(self, task: Task, result: Aligned) -> None:
-        evidence = {"version": task.version, "drift_px": round(result.drift, 3), "file": result.files[MICROGRAPHS]}
-        evidence["bytes"] = bytes_of(result.files.values())
+        file = result.files[MICROGRAPHS]
         if task.version > 1:
-            self.tell(task.key, ledger.REPLACED, f"aligned again: version {task.version} replaces the one before", evidence)
-        evidence["movie"] = task.arguments[0]
+            self.tell(entries.Replaced(task.key, f"aligned again: version {task.version} replaces the one before",
+                                       version=task.version, file=file))
         self._tell_command(task, result)
-        self.tell(task.key, ledger.ALIGNED, f"aligned, drift {result.drift:.1f} px", evidence)
+        drift = round(result.drift, 3) if math.isfinite(result.drift) else None
+        words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
+        self.tell(entries.Aligned(task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
+                                  bytes=bytes_of(result.files.values())))
 
     def _tell_command(self, task: Task, result: Aligned) -> None:
         """The command line, once for all movies whose command differs in the names of the files alone."""
         name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
-        command = result.command.replace(task.arguments[0], ledger.MOVIE).replace(name, ledger.OUTPUT)
+        command = result.command.replace(task.arguments[0], entries.MOVIE).replace(name, entries.OUTPUT)
         if command != self._command:
             self._command = command
-            self.tell("", ledger.SESSION, f"{task.key} was aligned by {result.program}: {result.command}",
-                      {"command": command, "program": result.program})
+            self.tell(entries.Command("", f"{task.key} was aligned by {result.program}: {result.command}", command=command,
+                                      program=result.program))
 
-    def found_evidence(self, key: str, version: int) -> dict:
+    def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         stem = f"{removeBaseExt(key)}{'' if version == 1 else f'-v{version}'}_aligned_mic"
-        return {"file": self._getExtraPath(f"{stem}.mrc")}
+        return entries.Aligned(key, reason, version=version, file=self._getExtraPath(f"{stem}.mrc"))
 
     def on_end(self):
         done = len(self.outputs[MICROGRAPHS].ids)
-        self.tell("", ledger.SESSION, f"{done} micrographs, {len(self.done) - done} movies failed")
+        self.tell(entries.Session("", f"{done} micrographs, {len(self.done) - done} movies failed"))
 
     # ------------------------------------------------------------------ what people read
     @classmethod

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
-from tomostream.journal import versions
+from tomostream.journal import entries, versions
+from tomostream.journal.composed import TiltRecord, read_record
 from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, number
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
@@ -126,56 +127,44 @@ class SeriesFacts:
 
 def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
     """What the ledgers tell of a series. Cheap: no file is opened."""
-    details = series.details
+    made = series.result or entries.Reconstructed()
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
-        series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg,
-        tilt_offset_deg=number(details.get("tilt_offset")), thickness_A=number(details.get("thickness_A")),
-        quality=number(details.get("quality")), quality_note=str(details.get("quality_note") or ""),
-        local_note=str(details.get("local_note") or ""),
-        commands=tuple(str(command) for command in details.get("commands") or ()),
-        tilt_series=series.tilt_series, tomogram=series.tomogram,
-        folder=os.path.join(status.project, str(details["folder"])) if details.get("folder") else None,
-        times=status.times(series), latency_s=status.latency_s(series))
+        series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
+        thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, local_note=made.local_note,
+        commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
+        folder=os.path.join(status.project, made.folder) if made.folder else None, times=status.times(series),
+        latency_s=status.latency_s(series))
 
 
-def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...] = ()) -> SeriesFacts:
+def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
+               left_out: tuple[entries.LeftOut, ...] = ()) -> SeriesFacts:
     """Add what the ledgers tell of its movies, the sidecar of the stack, and the files of the alignment.
 
     Raises
     ------
-    ValueError : the sidecar lists something that is no tilt; names the file.
+    ValueError : the sidecar makes no sense; names the file and the key.
     """
-    sidecar = os.path.splitext(facts.tilt_series)[0] + ".json" if facts.tilt_series else ""
-    record = read_json(sidecar) if sidecar else {}
-    try:
-        tilts = [_tilt(section, tilt) for section, tilt in enumerate(record.get("tilts") or ())]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{os.path.basename(sidecar)} lists a tilt without a tilt angle ({error})") from error
+    record = read_record(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else None
+    tilts = [_tilt(section, tilt) for section, tilt in enumerate(record.tilts)] if record else []
     known = [movies.get(tilt.movie, MovieStatus()) for tilt in tilts]
-    tilts = [replace(tilt, drift_px=number(movie.drift_px), command=movie.command_line)
+    tilts = [replace(tilt, drift_px=movie.drift_px, command=movie.command_line)
              for tilt, movie in zip(tilts, known, strict=True)]
-    facts = replace(
-        facts, programs=tuple(dict.fromkeys(movie.program for movie in known if movie.program)),
-        tilt_axis_source=str(record.get("tilt_axis_source") or ""), voltage_kV=number(record.get("voltage")),
-        warnings=tuple(map(str, record.get("warnings") or ())), mdocs=tuple(map(str, record.get("mdocs") or ())))
+    facts = replace(facts, programs=tuple(dict.fromkeys(movie.program for movie in known if movie.program)))
+    if record is not None:
+        facts = replace(facts, tilt_axis_source=record.tilt_axis_source, voltage_kV=record.voltage, warnings=record.warnings,
+                        mdocs=record.mdocs)
     if facts.folder and facts.state == "done":
         facts, tilts = _with_alignment(facts, tilts)
-    tilts += [TiltFacts(str(movie or ""), float(angle), used=False, reason=str(why)) for movie, angle, why in left_out
-              if number(angle) is not None]
-    unknown = tuple(f"{movie or 'a tilt'} at an unknown angle is not used: {why}" for movie, angle, why in left_out
-                    if number(angle) is None)
+    tilts += [TiltFacts(left.movie, left.angle, used=False, reason=left.reason) for left in left_out if left.angle is not None]
+    unknown = tuple(f"{left.movie or 'a tilt'} at an unknown angle is not used: {left.reason}" for left in left_out
+                    if left.angle is None)
     return replace(facts, tilts=tuple(tilts), warnings=facts.warnings + unknown)
 
 
-def _tilt(section: int, tilt: Mapping[str, Any]) -> TiltFacts:
-    """One tilt of a sidecar. Raises ValueError, TypeError or AttributeError where it is none."""
-    angle, order = number(tilt.get("angle")), number(tilt.get("order"))
-    if angle is None:
-        raise ValueError(f"section {section + 1} is at {tilt.get('angle')} degrees")
-    return TiltFacts(
-        str(tilt.get("movie", "")), angle, section, None if order is None else int(order), dose_e_A2=number(tilt.get("dose")),
-        prior_dose_e_A2=number(tilt.get("prior_dose")), target_defocus_um=number(tilt.get("target_defocus")))
+def _tilt(section: int, tilt: TiltRecord) -> TiltFacts:
+    return TiltFacts(tilt.movie, tilt.angle, section, tilt.order, dose_e_A2=tilt.dose, prior_dose_e_A2=tilt.prior_dose,
+                     target_defocus_um=tilt.target_defocus)
 
 
 def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesFacts, list[TiltFacts]]:

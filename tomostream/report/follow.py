@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tomostream.acquisition.naming import movie_key
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.runs import DEAD
-from tomostream.journal.status import MovieStatus, ProjectStatus, number
+from tomostream.journal.status import MovieStatus, ProjectStatus
 from tomostream.report.alarms import SessionFacts
 
 #: Seconds over which rates are measured.
@@ -76,7 +76,7 @@ class Follower(ProjectStatus):
         return tilts
 
     # ------------------------------------------------------------------ the four protocols
-    def _import(self, entry: ledger.Entry) -> None:
+    def _import(self, entry: entries.AnyEntry) -> None:
         before = self._before(entry.item)
         super()._import(entry)
         after = self._count(entry, before)
@@ -84,28 +84,27 @@ class Follower(ProjectStatus):
             self.imports.append(entry.time)
             self._bar(entry.time, 0)
 
-    def _motioncor(self, entry: ledger.Entry) -> None:
+    def _motioncor(self, entry: entries.AnyEntry) -> None:
         before = self._before(entry.item)
         super()._motioncor(entry)
         after = self._count(entry, before)
-        if entry.event == ledger.ALIGNED:
+        if isinstance(entry, entries.Aligned):
             self._tilts.append(TiltNews(entry.time, entry.item, after.drift_px))
             if before.aligned is None:
                 self.aligns.append(entry.time)
                 self._bar(entry.time, 1)
 
-    def _compose(self, entry: ledger.Entry) -> None:
+    def _compose(self, entry: entries.AnyEntry) -> None:
         super()._compose(entry)
         self._note(entry)
 
-    def _aretomo(self, entry: ledger.Entry) -> None:
+    def _aretomo(self, entry: entries.AnyEntry) -> None:
         super()._aretomo(entry)
         self._note(entry)
-        if entry.event == ledger.RECONSTRUCTED:
+        if isinstance(entry, entries.Reconstructed):
             self.finished.append(entry.time)
-            seconds = number(entry.evidence.get("seconds"))
-            if seconds is not None:
-                self.work_seconds.append(seconds)
+            if entry.seconds is not None:
+                self.work_seconds.append(entry.seconds)
             self._bar(entry.time, 2)
 
     # ------------------------------------------------------------------ counting
@@ -113,7 +112,7 @@ class Follower(ProjectStatus):
         movie = self.movies.get(movie_key(item))
         return MovieStatus() if movie is None else replace(movie)
 
-    def _count(self, entry: ledger.Entry, before: MovieStatus) -> MovieStatus:
+    def _count(self, entry: entries.AnyEntry, before: MovieStatus) -> MovieStatus:
         after = self.movies[movie_key(entry.item)]
         known = self.counts
         self.counts = Movies(
@@ -126,7 +125,7 @@ class Follower(ProjectStatus):
             self._tilts.append(TiltNews(entry.time, entry.item, failed=after.failed))
         return after
 
-    def _note(self, entry: ledger.Entry) -> None:
+    def _note(self, entry: entries.AnyEntry) -> None:
         series = self.series.get(entry.item)
         old = self._state_of.pop(entry.item, None)
         if old is not None:
@@ -137,11 +136,11 @@ class Follower(ProjectStatus):
         self._changed[entry.item] = None
         self._say(entry)
 
-    def _say(self, entry: ledger.Entry) -> None:
+    def _say(self, entry: entries.AnyEntry) -> None:
         self.first_event = entry.time if self.first_event is None else min(self.first_event, entry.time)
         if entry.time >= self.last_time:
             self.last_time = entry.time
-            self.last_text = f"{entry.item}: {entry.reason or entry.event}"
+            self.last_text = f"{entry.item}: {entry.reason or entry.kind}"
 
     def _bar(self, time: float, place: int) -> None:
         bar = int(time) // BAR

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tomostream.journal import entries
 from tomostream.journal.status import MovieStatus
 from tomostream.report import pictures
 from tomostream.report.facts import SeriesFacts, with_files
@@ -34,7 +35,7 @@ class Made:
     trouble: str = ""
 
 
-def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[Any, ...], folder: str) -> Made:
+def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[entries.LeftOut, ...], folder: str) -> Made:
     """All figures and pictures of one series.
 
     Raises

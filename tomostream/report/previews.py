@@ -20,7 +20,8 @@ from typing import Any
 
 from tomostream.engine.preview import NAME, Request, Tilt
 from tomostream.files.logs import last_line
-from tomostream.journal.status import SeriesStatus, number
+from tomostream.journal import entries
+from tomostream.journal.status import SeriesStatus
 from tomostream.report.facts import SeriesFacts, from_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import Follower
@@ -49,17 +50,12 @@ class _Work:
     process: subprocess.Popen[bytes]
 
 
-def request_of(series_id: str, project: str, evidence: Mapping[str, object]) -> Request | None:
-    """What the ledger of the compose protocol tells of a preview; None where it makes no sense."""
-    tilts = evidence.get("tilts")
-    axis, pixel_size, expected = (number(evidence.get(name)) for name in ("tilt_axis", "pixel_size_A", "expected"))
-    if not isinstance(tilts, list) or axis is None or pixel_size is None or expected is None:
+def request_of(project: str, told: entries.Preview) -> Request | None:
+    """What the ledger of the compose protocol tells of a preview; None where too little is known."""
+    if not told.tilts or told.tilt_axis is None or told.pixel_size_A is None:
         return None
-    try:
-        made = tuple(Tilt(os.path.join(project, str(path)), float(angle)) for path, angle in tilts)
-    except (TypeError, ValueError):
-        return None
-    return Request(series_id, made, int(expected), axis, pixel_size)
+    made = tuple(Tilt(os.path.join(project, path), angle) for path, angle in told.tilts)
+    return Request(told.item, made, told.expected, told.tilt_axis, told.pixel_size_A)
 
 
 class Previews:
@@ -88,8 +84,8 @@ class Previews:
     def ask(self, series_id: str, series: SeriesStatus | None) -> Preview | None:
         """Take in how a series stands now. Returns the preview that an earlier writer made, once, when one is wanted."""
         request = None
-        if series is not None and series.version == 0 and not series.ended and series.preview:
-            request = request_of(series_id, self._project, series.preview)
+        if series is not None and series.version == 0 and not series.ended and series.preview is not None:
+            request = request_of(self._project, series.preview)
         if request is None:
             self._wanted.pop(series_id, None)
             return None

@@ -37,7 +37,7 @@ from pyworkflow.protocol import (
 from tomostream.files import locks
 from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
-from tomostream.journal import ledger, runs, versions
+from tomostream.journal import entries, ledger, runs, versions
 from tomostream.streaming import rows, watch
 from tomostream.streaming.executor import JobEnded, adopt
 from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
@@ -65,8 +65,8 @@ class StreamingProtocol(ProtStreamingBase):
     """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
 
     _stepsCheckSecs = IDLE_SECONDS
-    #: The event with which an item ends well in the ledger of this protocol.
-    done_event = ledger.ALIGNED
+    #: The entry with which an item ends well in the ledger of this protocol.
+    done_event: type[entries.Done] = entries.Aligned
     #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
     _complete = False
     _step_log: StepLog | None = None
@@ -110,9 +110,9 @@ class StreamingProtocol(ProtStreamingBase):
     def on_registered(self, task: Task, result: object) -> None:
         """The rows of a task are on disk: say so in the ledger."""
 
-    def found_evidence(self, key: str, version: int) -> dict:
+    def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         """For the ledger: what is known of an item that was registered by a run that was killed before it could tell."""
-        return {}
+        raise NotImplementedError
 
     def on_end(self) -> None:
         """Everything is done, the outputs are about to be closed."""
@@ -220,7 +220,7 @@ class StreamingProtocol(ProtStreamingBase):
         self._open()
         self.say_start()
         if orphans:
-            self.tell("", ledger.SESSION, f"stopped {orphans} programs left over from the previous run")
+            self.tell(entries.Session("", f"stopped {orphans} programs left over from the previous run"))
         self._mend_ledger()
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
@@ -252,24 +252,23 @@ class StreamingProtocol(ProtStreamingBase):
         """What was found when the protocol began."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
-        self.tell("", ledger.SESSION, f"{self.getRunName() or self._label} {text}", {"versions": versions.packages()})
+        self.tell(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages()))
 
     def _mend_ledger(self) -> None:
         """A run that was killed between the output and the ledger left items untold: tell them."""
         told: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
-            if entry.event == self.done_event:
-                told[entry.item] = int(entry.evidence.get("version", 1))
+            if isinstance(entry, self.done_event):
+                told[entry.item] = entry.version
         for key, version in self.done.items():
             if told.get(key, 0) < version:
-                self.ledger.write(key, self.done_event, "registered before the protocol was continued",
-                                  {"version": version, **self.found_evidence(key, version)})
+                self.ledger.write(self.found_entry(key, version, "registered before the protocol was continued"))
 
-    def tell(self, item: str, event: str, reason: str, evidence: dict | None = None, warn: bool = False) -> None:
+    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
-        line = f"{item}: {reason}" if item else reason
+        line = f"{entry.item}: {entry.reason}" if entry.item else entry.reason
         (self.warning if warn else self.info)(line)
-        self.ledger.write(item, event, reason, evidence)
+        self.ledger.write(entry)
 
     # ------------------------------------------------------------------ a turn
     def seconds_to_next_turn(self, default: float) -> float:
@@ -347,12 +346,12 @@ class StreamingProtocol(ProtStreamingBase):
             self._troubles[topic] = text
             if not before:
                 self.warning(text[0].upper() + text[1:])
-                self.ledger.write("", ledger.WAITING, text)
+                self.ledger.write(entries.Waiting("", text))
         elif before:
             self.info(f"Over: {before}")
-            self.ledger.write("", ledger.SESSION, f"over: {before}")
+            self.ledger.write(entries.Session("", f"over: {before}"))
             for other in self._troubles.values():
-                self.ledger.write("", ledger.WAITING, other)
+                self.ledger.write(entries.Waiting("", other))
 
     def _close(self) -> bool:
         """Close the outputs; False when they cannot be written now."""

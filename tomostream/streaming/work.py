@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tomostream.files.clock import steady
 from tomostream.files.logs import one_sentence
-from tomostream.journal import ledger
+from tomostream.journal import entries
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
@@ -90,7 +90,7 @@ class Host(Protocol):
     def register_task(self, task: Task, result: object) -> None:
         """Put the rows of a finished task, all or none. Raises NotNow when the input cannot be read now."""
 
-    def tell(self, item: str, event: str, reason: str, evidence: dict | None = None, warn: bool = False) -> None:
+    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
 
     def trouble(self, topic: str, text: str) -> None:
@@ -194,7 +194,7 @@ class Work:
         if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
             return
         if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
-            self._host.tell(task.key, ledger.RETRIED, f"{reason}; retrying once", warn=True)
+            self._host.tell(entries.Retried(task.key, f"{reason}; retrying once", version=task.version), warn=True)
             self._start(task, tries=2)
             return
         self.fail(task, f"{reason} (failed twice)" if attempt.tries > 1 else reason)
@@ -202,7 +202,7 @@ class Work:
     def fail(self, task: Task, reason: str) -> None:
         """This item has failed for good."""
         self.done[task.key] = task.version
-        self._host.tell(task.key, ledger.FAILED, reason, {"version": task.version}, warn=True)
+        self._host.tell(entries.Failed(task.key, reason, version=task.version), warn=True)
         self._failed.append((task, reason))
 
     def record_failures(self, on_failed: Callable[[Task, str], None]) -> None:

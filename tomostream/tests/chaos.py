@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tomostream.acquisition.movies import check_movie
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.runs import DEAD
 from tomostream.journal.status import ARETOMO, IMPORT, MOTIONCOR
 from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, someone_else, wait_for
@@ -275,7 +275,7 @@ def resume(session: Session, moment: float) -> float:
     if session.call("resume", session.project, "--no-follow", seconds=240):
         raise AssertionError(f"resume failed: {session.said('resume')[-500:]}")
     for name in dead:
-        wait_for(lambda name=name: any(entry.time > moment for entry in session.events(name, ledger.SESSION)), 120,
+        wait_for(lambda name=name: any(entry.time > moment for entry in session.events(name, entries.Session)), 120,
                  f"word of {name} after it was resumed", every=0.1)
     return round(time.monotonic() - began, 1)
 

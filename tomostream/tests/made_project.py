@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mrcfile
 import numpy as np
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln
@@ -35,8 +35,8 @@ class MadeProject:
             os.makedirs(os.path.join(path, "Runs", folder, "extra"), exist_ok=True)
             self.ledgers[name] = ledger.Ledger(ledger.path_in(os.path.join(path, "Runs", folder)))
 
-    def tell(self, protocol: str, item: str, event: str, reason: str = "", /, **evidence: object) -> None:
-        self.ledgers[protocol].write(item, event, reason, evidence, self.time)
+    def tell(self, protocol: str, item: str, kind: type[entries.Entry], reason: str = "", /, **fields: object) -> None:
+        self.ledgers[protocol].write(kind(item, reason, self.time, **fields))
 
     def extra(self, name: str, *parts: str) -> str:
         return os.path.join(self.path, "Runs", FOLDERS[name], "extra", *parts)
@@ -50,14 +50,14 @@ class MadeProject:
         names = self.movies(series)[:tilts]
         if not self._told_command:
             self._told_command = True
-            self.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", program="MotionCor3 1.2.1",
-                      command=f'MotionCor3 -InTiff "{ledger.MOVIE}" -OutMrc "{ledger.OUTPUT}.mrc"')
+            self.tell(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.2.1",
+                      command=f'MotionCor3 -InTiff "{entries.MOVIE}" -OutMrc "{entries.OUTPUT}.mrc"')
         for count, movie in enumerate(names, start=1):
             self.time += seconds
-            self.tell(IMPORT, f"{movie}.tif", ledger.IMPORTED, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
-            self.tell(MOTIONCOR, f"{movie}.tif", ledger.ALIGNED, "aligned", version=1, drift_px=drift,
+            self.tell(IMPORT, f"{movie}.tif", entries.Imported, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
+            self.tell(MOTIONCOR, f"{movie}.tif", entries.Aligned, "aligned", version=1, drift_px=drift,
                       movie=f"/movies/{movie}.tif", file=f"{movie}_aligned_mic.mrc")
-            self.tell(COMPOSE, series, ledger.SERIES, f"{count} tilts so far, waiting for the next.", name=series,
+            self.tell(COMPOSE, series, entries.Series, f"{count} tilts so far, waiting for the next.", name=series,
                       state="acquiring", seen=count, aligned=count, failed=0, expected=len(self.angles), version=0)
 
     def compose(self, series: str, version: int = 1, image_files: bool = True, left_out: Sequence[Sequence[object]] = (),
@@ -73,8 +73,9 @@ class MadeProject:
                 json.dump({"series_id": series, "tilts": tilts, "tilt_axis_source": "title", "voltage": 300.0,
                            "warnings": [], "mdocs": [f"/mdocs/{series}.mdoc"]}, file)
             write_mrc(f"{stem}.mrcs", stack_with_dot(self.angles, counts), 4.0)
-        self.tell(COMPOSE, series, ledger.COMPOSED, "composed", version=version, name=series, tilts=len(tilts),
-                  movies=[tilt["movie"] for tilt in tilts], tilt_axis=85.0, left_out=[list(each) for each in left_out])
+        self.tell(COMPOSE, series, entries.Composed, "composed", version=version, name=series, tilts=len(tilts),
+                  movies=tuple(tilt["movie"] for tilt in tilts), tilt_axis=85.0,
+                  left_out=tuple(entries.LeftOut(*each) for each in left_out))
 
     def reconstruct(self, series: str, version: int = 1, image_files: bool = True, axis: float = 85.0, excluded: int = 0,
                     **figures: object) -> None:
@@ -85,11 +86,11 @@ class MadeProject:
             self._alignment_files(series, name, axis, excluded)
         evidence = {"version": version, "tilts_used": len(self.angles) - excluded, "tilt_axis": axis, "seconds": 20.0,
                     "folder": os.path.relpath(self.extra(ARETOMO, name), self.path),
-                    "commands": ["aretomo -FlipVol 1 -OutBin 2"],
-                    "excluded": [[angle, "too dark"] for angle in self.angles[:excluded]],
+                    "commands": ("aretomo -FlipVol 1 -OutBin 2",),
+                    "excluded": tuple(entries.Excluded(angle, "too dark") for angle in self.angles[:excluded]),
                     "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
                     "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", **figures}
-        self.tell(ARETOMO, series, ledger.RECONSTRUCTED, f"{evidence['tilts_used']} tilts aligned", **evidence)
+        self.tell(ARETOMO, series, entries.Reconstructed, f"{evidence['tilts_used']} tilts aligned", **evidence)
 
     def _alignment_files(self, series: str, name: str, axis: float, excluded: int) -> None:
         os.makedirs(self.extra(ARETOMO, name), exist_ok=True)
@@ -118,7 +119,7 @@ class MadeProject:
     def close(self) -> None:
         """The last line of every protocol."""
         for name in self.ledgers:
-            self.tell(name, "", ledger.SESSION, "ended")
+            self.tell(name, "", entries.Session, "ended")
 
 
 def stack_with_dot(angles: Sequence[float], counts: Sequence[float] | None = None) -> np.ndarray:

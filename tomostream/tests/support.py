@@ -19,8 +19,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.runs import run_state
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests import standins
@@ -33,6 +34,7 @@ ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 #: Protocol -> the file of its main output, and the attribute that names an item.
 OUTPUTS = {IMPORT: ("movies.sqlite", "_micName"), MOTIONCOR: ("micrographs.sqlite", "_micName"),
            COMPOSE: ("tiltseries.sqlite", "_tsId"), ARETOMO: ("tomograms.sqlite", "_tsId")}
+Kind = TypeVar("Kind", bound=entries.Entry)
 
 
 def clean_environment(folder: str, **extra: str) -> dict[str, str]:
@@ -158,12 +160,12 @@ class Session:
                     found.append(int(pid))
         return found
 
-    def ledger(self, name: str) -> list[ledger.Entry]:
+    def ledger(self, name: str) -> list[entries.AnyEntry]:
         folder = self.folder_of(name)
         return ledger.read(ledger.path_in(folder)) if folder else []
 
-    def events(self, name: str, event: str) -> list[ledger.Entry]:
-        return [entry for entry in self.ledger(name) if entry.event == event]
+    def events(self, name: str, kind: type[Kind]) -> list[Kind]:
+        return [entry for entry in self.ledger(name) if isinstance(entry, kind)]
 
     def rows(self, name: str, file_name: str | None = None) -> list[dict]:
         """The rows of an output set as dictionaries, by the names of the attributes."""

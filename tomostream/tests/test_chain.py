@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tomostream.acquisition.movies import check_movie
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aln import row_from_xf
 from tomostream.streaming.protocol import STOP_FILE
@@ -197,7 +197,7 @@ class TestASessionWithABadAndAMissingMovie(unittest.TestCase):
         cls.session.simulate("--tilts", "9", "--frames", str(FRAMES), "--size", "128", "--interval", "0.6", "--start-delay",
                              "6", "--max-tilt", "40", "--write", "slow", "--dose", str(DOSE), "--fault", "truncated:1:3",
                              "--fault", "missing:1:5")
-        wait_for(lambda: cls.session.events(COMPOSE, ledger.COMPOSED) or run.poll() is not None, 240, "a composed series")
+        wait_for(lambda: cls.session.events(COMPOSE, entries.Composed) or run.poll() is not None, 240, "a composed series")
         cls.composed_first = run.poll() is None
         with open(os.path.join(cls.session.folder_of(IMPORT), "extra", STOP_FILE), "w", encoding="utf-8"):
             pass
@@ -207,16 +207,16 @@ class TestASessionWithABadAndAMissingMovie(unittest.TestCase):
         self.assertEqual(self.status, 1, self.session.said("run"))
 
     def test_fails_the_truncated_movie_alone_with_its_reason(self):
-        failed = self.session.events(IMPORT, ledger.FAILED)
+        failed = self.session.events(IMPORT, entries.Failed)
         self.assertEqual([entry.item.split("_")[2] for entry in failed], ["003"])
         self.assertIn("not complete", failed[0].reason)
         self.assertEqual(len(self.session.rows(IMPORT)), 7)
         self.assertEqual(len(self.session.rows(MOTIONCOR)), 7)
 
     def test_composes_the_series_without_the_two_and_says_which(self):
-        composed, = self.session.events(COMPOSE, ledger.COMPOSED)
-        self.assertEqual(len(composed.evidence["movies"]), 7)
-        left = {movie.split("_")[2] for movie, _, _ in composed.evidence["left_out"]}
+        composed, = self.session.events(COMPOSE, entries.Composed)
+        self.assertEqual(len(composed.movies), 7)
+        left = {movie.split("_")[2] for movie in [left.movie for left in composed.left_out]}
         self.assertEqual(left, {"003", "005"})
         self.assertEqual([tilt["_acqOrder"] for tilt in self.session.tilts(COMPOSE, "TS_01")
                           if tilt["_acqOrder"] in (3, 5)], [])

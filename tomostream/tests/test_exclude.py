@@ -15,7 +15,7 @@ from unittest import mock
 
 from tomostream.choices import exclusions
 from tomostream.cli import main
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.composed import NoSeries, composed, read_series
 
 
@@ -67,8 +67,8 @@ class SeriesCase(unittest.TestCase):
                  for order, angle in ((1, 0.0), (2, 3.0), (3, -3.0), (4, -6.0), (5, 6.0))]
         with open(os.path.join(self.extra, "TS_01.json"), "w", encoding="utf-8") as file:
             json.dump({"version": 1, "tilts": sorted(tilts, key=lambda tilt: tilt["angle"]),
-                       "left_out": [["TS_01_006.tif", 9.0, "Its movie never came."]]}, file)
-        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write("TS_01", ledger.COMPOSED, "", {"version": 1})
+                       "left_out": [{"movie": "TS_01_006.tif", "angle": 9.0, "reason": "Its movie never came."}]}, file)
+        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=1))
 
 
 class TestCommand(SeriesCase):
@@ -133,10 +133,11 @@ class TestSeries(SeriesCase):
         self.assertEqual(exclusions.apply(series, {"TS_01_004": "ice"}), 4)
         record = {"version": 2, "tilts": [{"movie": tilt.movie, "order": tilt.order, "angle": tilt.angle}
                                           for tilt in series.used if tilt.order != 4],
-                  "left_out": [["TS_01_004.tif", -6.0, "The user took it out: ice."]]}
+                  "left_out": [{"movie": "TS_01_004.tif", "angle": -6.0, "reason": "The user took it out: ice.",
+                                "why": "taken-out"}]}
         with open(os.path.join(self.extra, "TS_01-v2.json"), "w", encoding="utf-8") as file:
             json.dump(record, file)
-        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write("TS_01", ledger.COMPOSED, "", {"version": 2})
+        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=2))
         again = exclusions.read_choice(self.folder.name, "TS_01")
         self.assertEqual([(tilt.state, tilt.reason, tilt.section) for tilt in again.tilts if tilt.angle == -6.0],
                          [("excluded", "ice", None)])

@@ -43,7 +43,7 @@ from itertools import pairwise
 import pytest
 
 from tomostream.acquisition.movies import check_movie
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aln import row_from_xf
 from tomostream.tests.standins import shift_of, value_of, values_in
@@ -81,8 +81,8 @@ class TestBadFiles(unittest.TestCase):
             raise AssertionError(session.said("simulate"))
         for name in ("pl_(1)", "pl_[1]", "AX0"):
             cls.copy_series(name)
-        wait_for(lambda: session.events(ARETOMO, ledger.RECONSTRUCTED), 60, "tomogram")
-        wait_for(lambda: session.events(COMPOSE, ledger.FAILED) and "TS_01" in session.keys(ARETOMO), 60,
+        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 60, "tomogram")
+        wait_for(lambda: session.events(COMPOSE, entries.Failed) and "TS_01" in session.keys(ARETOMO), 60,
                  "word of the bad mdocs")
         cls.write_again("TS_01")
         cls.mend_mdoc("TS_05")
@@ -127,25 +127,25 @@ class TestBadFiles(unittest.TestCase):
 
     @classmethod
     def version(cls, series_id: str) -> int:
-        return max((entry.evidence["version"] for entry in cls.session.events(ARETOMO, ledger.RECONSTRUCTED)
+        return max((entry.version for entry in cls.session.events(ARETOMO, entries.Reconstructed)
                     if entry.item == series_id), default=0)
 
-    def composed(self, series_id: str) -> ledger.Entry:
-        return [entry for entry in self.session.events(COMPOSE, ledger.COMPOSED) if entry.item == series_id][-1]
+    def composed(self, series_id: str) -> entries.Composed:
+        return [entry for entry in self.session.events(COMPOSE, entries.Composed) if entry.item == series_id][-1]
 
     def orders(self, series_id: str) -> list[int]:
         return sorted(tilt["_acqOrder"] for tilt in self.session.tilts(COMPOSE, series_id))
 
     def test_01_a_movie_that_never_comes_is_left_out_after_the_series_own_deadline(self):
         self.assertEqual(self.orders("TS_02"), [1, 2, 4, 5, 6])
-        self.assertEqual([order_of(movie) for movie, _, _ in self.composed("TS_02").evidence["left_out"]], [3])
+        self.assertEqual([order_of(left.movie) for left in self.composed("TS_02").left_out], [3])
         self.assertLess(self.composed("TS_02").time, self.ended(IMPORT))
 
     def ended(self, name: str) -> float:
         return self.session.ledger(name)[-1].time
 
     def test_02_a_truncated_movie_fails_alone_and_gives_the_set_no_wrong_size(self):
-        failed = {entry.item: entry.reason for entry in self.session.events(IMPORT, ledger.FAILED)}
+        failed = {entry.item: entry.reason for entry in self.session.events(IMPORT, entries.Failed)}
         self.assertEqual({name[:9] for name in failed}, {"TS_01_001", "TS_03_002"})
         self.assertTrue(all("not complete" in reason for reason in failed.values()), failed)
         self.assertEqual(self.orders("TS_01"), [2, 3, 4, 5, 6])
@@ -161,7 +161,7 @@ class TestBadFiles(unittest.TestCase):
     def test_04_a_movie_on_which_the_program_fails_is_tried_twice_then_recorded(self):
         tries = Counter(entry["item"][:9] for entry in self.session.standin_runs() if entry["program"] == "MotionCor3")
         self.assertEqual((tries["TS_03_004"], tries["TS_02_005"]), (2, 2))
-        failed = [entry for entry in self.session.events(MOTIONCOR, ledger.FAILED)]
+        failed = [entry for entry in self.session.events(MOTIONCOR, entries.Failed)]
         self.assertEqual([entry.item[:9] for entry in failed], ["TS_03_004"])
         self.assertIn("was told to fail", failed[0].reason)
         self.assertEqual(self.orders("TS_03"), [1, 3, 5, 6])
@@ -169,7 +169,7 @@ class TestBadFiles(unittest.TestCase):
     def test_08_an_axis_of_zero_is_a_value_and_none_fails_that_series_with_the_reason(self):
         self.assertEqual({tilt["_acquisition._tiltAxisAngle"] for tilt in self.session.tilts(COMPOSE, "AX0")}, {0.0})
         self.assertIn("AX0", self.session.keys(ARETOMO))
-        reason, = {entry.reason for entry in self.session.events(COMPOSE, ledger.FAILED) if entry.item == "TS_04"}
+        reason, = {entry.reason for entry in self.session.events(COMPOSE, entries.Failed) if entry.item == "TS_04"}
         self.assertIn("axis", reason)
         self.assertNotIn("TS_04", self.session.keys(COMPOSE))
 
@@ -183,10 +183,10 @@ class TestBadFiles(unittest.TestCase):
             self.assertIn(series_id, self.session.keys(ARETOMO))
 
     def test_11_a_movie_acquired_again_under_its_name_is_noticed_and_the_newest_wins(self):
-        replaced = [entry for entry in self.session.events(IMPORT, ledger.REPLACED)]
+        replaced = [entry for entry in self.session.events(IMPORT, entries.Replaced)]
         self.assertEqual([entry.item[:9] for entry in replaced], ["TS_01_002"])
         self.assertEqual(self.session.keys(IMPORT).count(replaced[0].item), 1)
-        self.assertEqual(self.composed("TS_01").evidence["version"], 2)
+        self.assertEqual(self.composed("TS_01").version, 2)
         self.assertEqual(self.session.keys(ARETOMO).count("TS_01"), 1)
         row, = (row for row in self.session.rows(ARETOMO) if row["_tsId"] == "TS_01")
         self.assertIn("TS_01-v2", row["_filename"])
@@ -266,7 +266,7 @@ class TestKilledProtocols(unittest.TestCase):
         cls.refreshed = subprocess.run([sys.executable, "-c", REFRESH, session.project], env={
             **session.environment, "SCIPION_DOMAIN": "pwem"}, capture_output=True, text=True, check=False)
         cls.closed_after_refresh = session.stream_closed(MOTIONCOR)
-        cls.waited = wait_for(lambda: [entry for entry in session.events(COMPOSE, ledger.WAITING)
+        cls.waited = wait_for(lambda: [entry for entry in session.events(COMPOSE, entries.Waiting)
                                        if "motioncor" in entry.reason], 30, "word of compose")
         cls.composed_meanwhile = len(session.rows(COMPOSE))
         cls.resumed = [session.call("resume", session.project, "--no-follow")]
@@ -303,8 +303,8 @@ class TestKilledProtocols(unittest.TestCase):
 
     def test_07_a_continued_compose_makes_no_series_again(self):
         self.assertEqual(sorted(self.session.keys(COMPOSE)), ["TS_01", "TS_02", "TS_03", "TS_04"])
-        versions = Counter((entry.item, entry.evidence["version"])
-                           for entry in self.session.events(COMPOSE, ledger.COMPOSED))
+        versions = Counter((entry.item, entry.version)
+                           for entry in self.session.events(COMPOSE, entries.Composed))
         self.assertEqual(set(versions.values()), {1})
         self.assertEqual({version for _, version in versions}, {1})
         for series_id in self.session.keys(COMPOSE):
@@ -434,8 +434,8 @@ class TestReplacements(unittest.TestCase):
             self.assertTrue(all(tilt["enabled"] for tilt in tilts))
 
     def test_it_is_said_why_each_was_made_again(self):
-        reasons = {series_id: " ".join(entry.reason for entry in self.session.events(COMPOSE, ledger.COMPOSED)
-                                       if entry.item == series_id and entry.evidence["version"] > 1)
+        reasons = {series_id: " ".join(entry.reason for entry in self.session.events(COMPOSE, entries.Composed)
+                                       if entry.item == series_id and entry.version > 1)
                    for series_id in self.SERIES}
         for series_id, words in (("TS_01", "late|came after"), ("TS_02", "replaced by version 2"), ("TS_03", "late|came after"),
                                  ("TS_04", "exposed again")):

@@ -24,7 +24,7 @@ from tomostream.choices import handedness, instruments
 from tomostream.cli import main
 from tomostream.engine import quick
 from tomostream.engine.ctf import Optics, fit_series
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.composed import read_series
 from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 from tomostream.programs.quality import Quality, format_quality
@@ -76,7 +76,7 @@ class ProjectCase(unittest.TestCase):
             json.dump({"version": 1, "tilts": tilts, "left_out": [], "tilt_axis": AXIS, "voltage": 300.0, "mdocs": [mdoc],
                        "negated": negated}, file)
         stack_of_marks(os.path.join(self.extra, "TS_01.mrcs"))
-        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write("TS_01", ledger.COMPOSED, "", {"version": 1})
+        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=1))
 
     def align(self, **quality: object) -> None:
         folder = os.path.join(self.project, "Runs", ARETOMO, "extra", "TS_01")
@@ -87,8 +87,7 @@ class ProjectCase(unittest.TestCase):
         with open(os.path.join(folder, "TS_01_quality.json"), "w", encoding="utf-8") as file:
             file.write(format_quality(Quality(**quality)))  # type: ignore[arg-type]
         path = os.path.join(self.project, "Runs", ARETOMO, "extra", ledger.NAME)
-        ledger.Ledger(path).write("TS_01", ledger.RECONSTRUCTED, "", {
-            "version": 1, "folder": f"Runs/{ARETOMO}/extra/TS_01"})
+        ledger.Ledger(path).write(entries.Reconstructed("TS_01", folder=f"Runs/{ARETOMO}/extra/TS_01"))
 
 
 class TestGeometry(ProjectCase):
@@ -271,16 +270,16 @@ class TestSign(ProjectCase):
         self.assertTrue(signs.decide(signs.REMEMBERED, "", [mdoc]).negated)
 
     def test_a_negated_series_is_sorted_by_its_new_angles_and_keeps_movies_and_doses_together(self):
-        from tomostream.protocols.stacks import SeriesRecord
+        from tomostream.journal.composed import record_of
 
         tilts = tuple(Tilt(f"m{order}.tif", angle, order, None, Known(3.0, ""), Known(3.0 * (order - 1), ""))
                       for order, angle in ((3, -3.0), (1, 0.0), (2, 3.0)))
         late = events.LeftOut(Tilt("m4.tif", 6.0, 4), "late")
         decision = events.Compose("S", "S", tilts, (late,), Known(85.0, ""), Known(1.0, ""), Known(300.0, ""), 1, "complete")
-        record = SeriesRecord.of(decision, {f"m{order}.tif": ("a", "", "") for order in (1, 2, 3)}, str, negated=True)
+        record = record_of(decision, {f"m{order}.tif": ("a", "", "") for order in (1, 2, 3)}, str, negated=True)
         self.assertEqual([(tilt.angle, tilt.movie, tilt.prior_dose) for tilt in record.tilts],
                          [(-3.0, "m2.tif", 3.0), (0.0, "m1.tif", 0.0), (3.0, "m3.tif", 6.0)])
-        self.assertEqual((record.left_out, record.negated), ((("m4.tif", -6.0, "late"),), True))
+        self.assertEqual((record.left_out, record.negated), ((entries.LeftOut("m4.tif", -6.0, "late"),), True))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger: what is told is read once, whole, whatever was killed or full in between."""
+"""The ledger: what is told is read once, whole and with its type, whatever was killed or full in between."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import tempfile
+import time
 import unittest
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 
 
 class Case(unittest.TestCase):
@@ -21,69 +23,119 @@ class Case(unittest.TestCase):
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
 
+    def items(self) -> list[str]:
+        return [entry.item for entry in ledger.read(self.path)]
+
 
 class TestALedger(Case):
     def test_gives_back_what_was_written(self):
-        ledger.Ledger(self.path).write("a, b", ledger.FAILED, 'it said "no"', {"version": 2}, time=3.5)
-        self.assertEqual(ledger.read(self.path), [ledger.Entry(3.5, "a, b", ledger.FAILED, 'it said "no"', {"version": 2})])
+        told = [entries.Failed("a, b", 'it said "no"', 3.5, version=2),
+                entries.Composed("TS_1", "", 4.0, left_out=(entries.LeftOut("m.tif", 3.0, "no"),), movies=("a", "b"))]
+        book = ledger.Ledger(self.path)
+        for entry in told:
+            book.write(entry)
+        self.assertEqual(ledger.read(self.path), told)
+
+    def test_begins_with_the_version_of_its_format(self):
+        ledger.Ledger(self.path).write(entries.Imported("a"))
+        ledger.Ledger(self.path).write(entries.Imported("b"))
+        with open(self.path, encoding="utf-8") as file:
+            first, *others = [json.loads(line) for line in file]
+        self.assertEqual((first["event"], first.get("format", 1), len(others)), ("header", entries.FORMAT, 2))
 
     def test_keeps_a_reason_of_several_lines_in_one(self):
-        ledger.Ledger(self.path).write("a", ledger.FAILED, "one\ntwo\r\n  three")
+        ledger.Ledger(self.path).write(entries.Failed("a", "one\ntwo\r\n  three"))
         self.assertEqual(ledger.read(self.path)[0].reason, "one two three")
 
+    def test_an_entry_without_a_time_is_of_now(self):
+        before = time.time()
+        ledger.Ledger(self.path).write(entries.Imported("a"))
+        self.assertLessEqual(before, ledger.read(self.path)[0].time)
+
     def test_is_continued_by_the_next_run(self):
-        ledger.Ledger(self.path).write("a", ledger.IMPORTED)
-        ledger.Ledger(self.path).write("b", ledger.IMPORTED)
-        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "b"])
+        ledger.Ledger(self.path).write(entries.Imported("a"))
+        ledger.Ledger(self.path).write(entries.Imported("b"))
+        self.assertEqual(self.items(), ["a", "b"])
 
     def test_loses_only_the_half_line_of_a_killed_writer(self):
-        ledger.Ledger(self.path).write("a", ledger.IMPORTED)
-        self.append("12.5,b,impo")
-        ledger.Ledger(self.path).write("c", ledger.IMPORTED)
-        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "c"])
-
-    def test_a_quotation_that_a_killed_writer_left_open_swallows_nothing(self):
-        half = '1.0,TS_01,series,"half a reas'
-        whole = '2.0,TS_02,composed,"of 41 tilts, all of them","{""version"": 1}"'
-        found = list(ledger.parse(f"{half}\n{whole}\n{half}\n"))
-        self.assertEqual([(entry.item, entry.evidence) for entry in found], [("TS_02", {"version": 1})])
+        ledger.Ledger(self.path).write(entries.Imported("a"))
+        self.append('{"event":"imported","item":"b","ti')
+        ledger.Ledger(self.path).write(entries.Imported("c"))
+        self.assertEqual(self.items(), ["a", "c"])
 
     def test_a_name_that_is_no_text_is_written_all_the_same(self):
         book = ledger.Ledger(self.path)
-        book.write(os.fsdecode(b"caf\xe9.tif"), ledger.FAILED, os.fsdecode(b"caf\xe9.tif is no good"))
-        book.write("b.tif", ledger.FAILED, "neither")
-        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["caf\\udce9.tif", "b.tif"])
+        book.write(entries.Failed(os.fsdecode(b"caf\xe9.tif"), os.fsdecode(b"caf\xe9.tif is no good")))
+        book.write(entries.Failed("b.tif", "neither"))
+        self.assertEqual(self.items(), ["caf\\udce9.tif", "b.tif"])
+
+    def test_a_number_that_is_not_finite_is_not_known(self):
+        ledger.Ledger(self.path).write(entries.Aligned("a", drift_px=float("nan")))
+        entry, = ledger.read(self.path)
+        self.assertIsNone(entry.drift_px)
 
     def test_of_a_run_that_never_wrote_is_empty(self):
         self.assertEqual(ledger.read(self.path), [])
 
-    def test_passes_over_evidence_that_is_no_json(self):
-        self.append("1.0,a,imported,,{\n2.0,b,imported,,\n")
-        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["b"])
+    def test_a_line_of_any_length_is_read(self):
+        mdocs = tuple(f"/data/session/frames/exposure_{number:05d}.tif.mdoc" for number in range(20_000))
+        ledger.Ledger(self.path).write(entries.NotASeries("map", mdocs=mdocs))
+        self.assertEqual(ledger.read(self.path)[0].mdocs, mdocs)
+
+    def test_sixty_thousand_entries_are_read_in_well_under_a_second(self):
+        line = ledger.encode(entries.Aligned("m.tif", "aligned, drift 0.5 px", 1.0, file="a.mrc", movie="/m.tif", drift_px=0.5))
+        with open(self.path, "wb") as file:
+            file.write(line * 60_000)
+        began = time.process_time()
+        self.assertEqual(len(ledger.read(self.path)), 60_000)
+        self.assertLess(time.process_time() - began, 1.0)
+
+
+class TestALine(unittest.TestCase):
+    def test_with_a_field_of_a_later_version_is_read(self):
+        entry = ledger.parse('{"event":"aligned","item":"a","time":1.0,"drift_px":2.0,"colour":"blue"}')
+        self.assertEqual(entry, entries.Aligned("a", "", 1.0, drift_px=2.0))
+
+    def test_with_a_wrong_field_is_an_error_that_names_it(self):
+        with self.assertRaisesRegex(ledger.LedgerError, r"\$\.drift_px"):
+            ledger.parse('{"event":"aligned","item":"a","time":1.0,"drift_px":"far"}')
+
+    def test_of_no_time_or_an_impossible_one_is_an_error(self):
+        for text in ('{"event":"aligned","item":"a"}', '{"event":"aligned","item":"a","time":1e12}'):
+            with self.assertRaisesRegex(ledger.LedgerError, r"\$\.time"):
+                ledger.parse(text)
 
 
 class TestAReader(Case):
     def test_gives_every_entry_once(self):
         writer, reader = ledger.Ledger(self.path), ledger.LedgerReader(self.path)
-        writer.write("a", ledger.IMPORTED)
+        writer.write(entries.Imported("a"))
         self.assertEqual([entry.item for entry in reader.new()], ["a"])
         self.assertEqual(reader.new(), [])
-        writer.write("b", ledger.IMPORTED)
+        writer.write(entries.Imported("b"))
         self.assertEqual([entry.item for entry in reader.new()], ["b"])
 
     def test_waits_for_the_rest_of_a_line(self):
         reader = ledger.LedgerReader(self.path)
-        self.append("1.0,a,impor")
+        self.append('{"event":"imported","item":"a",')
         self.assertEqual(reader.new(), [])
-        self.append("ted,,\n")
+        self.append('"time":1.0}\n')
         self.assertEqual([entry.item for entry in reader.new()], ["a"])
 
-    def test_starts_again_when_the_file_was_made_anew(self):
+    def test_passes_over_what_is_no_entry_and_says_so(self):
         reader = ledger.LedgerReader(self.path)
-        self.append("1.0,a,imported,,\n2.0,b,imported,,\n")
+        self.append('{"event":"imported","item":"a","time":1.0}\nnonsense\n{"event":"imported","item":7,"time":1.0}\n')
+        self.assertEqual([entry.item for entry in reader.new()], ["a"])
+        self.assertEqual(reader.wrong, 2)
+        self.assertIn("$.item", reader.trouble)
+
+    def test_starts_again_when_the_file_was_made_anew(self):
+        writer, reader = ledger.Ledger(self.path), ledger.LedgerReader(self.path)
+        writer.write(entries.Imported("a"))
+        writer.write(entries.Imported("b"))
         reader.new()
         os.remove(self.path)
-        self.append("3.0,c,imported,,\n")
+        ledger.Ledger(self.path).write(entries.Imported("c"))
         self.assertEqual([entry.item for entry in reader.new()], ["c"])
 
 
@@ -93,20 +145,20 @@ class TestAFullDisk(Case):
     def setUp(self) -> None:
         super().setUp()
         self.writer = ledger.Ledger(self.path)
-        self.writer.write("a", ledger.IMPORTED)
+        self.writer.write(entries.Imported("a"))
         self.size = os.path.getsize(self.path)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size + 8, limits[1]))
-            self.writer.write("b", ledger.IMPORTED)
+            self.writer.write(entries.Imported("b"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     def test_keeps_the_lines_and_writes_them_whole_when_there_is_room(self):
         self.assertIn("File too large", self.writer.trouble)
-        self.writer.write("c", ledger.IMPORTED)
+        self.writer.write(entries.Imported("c"))
         self.assertEqual(self.writer.trouble, "")
-        self.assertEqual([entry.item for entry in ledger.read(self.path)], ["a", "b", "c"])
+        self.assertEqual(self.items(), ["a", "b", "c"])
 
     def test_leaves_no_half_line_behind(self):
         self.assertEqual(os.path.getsize(self.path), self.size)

@@ -9,10 +9,11 @@ import os
 from contextlib import redirect_stderr, redirect_stdout
 from unittest import mock
 
-from tomostream.acquisition.events import TAKEN_OUT
+from tomostream.acquisition.events import Why
 from tomostream.choices import exclusions
 from tomostream.choices.pending import Pending, some
 from tomostream.cli import main, status
+from tomostream.journal import entries
 from tomostream.journal.status import COMPOSE, IMPORT
 from tomostream.tests.test_report import WithProject
 
@@ -39,9 +40,9 @@ class TestPendingChoices(WithProject):
 
     def remade(self, *names: str) -> None:
         """The compose protocol has made version 2 of the first series, without these."""
-        gone = [[f"{name}.tif", -40.0, f"{TAKEN_OUT}: grid bar."] for name in names]
+        gone = [entries.LeftOut(f"{name}.tif", -40.0, "The user took it out: grid bar.", Why.TAKEN_OUT) for name in names]
         movies = [name for name in self.project.movies("TS_01") if name not in names]
-        self.project.tell(COMPOSE, "TS_01", "composed", "composed again", version=2, movies=movies, left_out=gone)
+        self.project.tell(COMPOSE, "TS_01", entries.Composed, "composed again", version=2, movies=movies, left_out=tuple(gone))
 
     def test_a_tilt_that_was_taken_out_is_named_in_the_line_of_its_series_alone(self):
         self.assertNotIn("again", self.status())

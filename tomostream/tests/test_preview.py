@@ -22,7 +22,7 @@ from tomostream.acquisition.preview import is_due
 from tomostream.acquisition.session import Session
 from tomostream.engine import preview as program
 from tomostream.files.grey import averaged
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import painting, writer
 from tomostream.report.previews import FOLDER, Maker, request_of
@@ -243,7 +243,7 @@ class TestOnThePage(WithProject):
         self.ask("TS_01")
 
     def ask(self, name: str) -> None:
-        self.project.tell(COMPOSE, name, ledger.PREVIEW, "time for a preview", tilts=[["a.mrc", -3.0], ["b.mrc", 0.0]],
+        self.project.tell(COMPOSE, name, entries.Preview, "time for a preview", tilts=(("a.mrc", -3.0), ("b.mrc", 0.0)),
                           expected=5, tilt_axis=85.0, pixel_size_A=4.0)
 
     def update(self, page: writer.ReportWriter) -> None:
@@ -283,24 +283,24 @@ class TestOnThePage(WithProject):
     def test_it_goes_when_the_series_fails(self):
         page = self.page()
         self.update(page)
-        self.project.tell(COMPOSE, "TS_01", ledger.FAILED, "two tilts only")
+        self.project.tell(COMPOSE, "TS_01", entries.Failed, "two tilts only")
         page.finish()
         self.assertEqual((self.rows()[0]["thumb"], self.pictures()), ("", []))
 
     def test_none_is_begun_while_movies_or_series_wait(self):
         page = self.page()
         for n in range(7):
-            self.project.tell(IMPORT, f"m{n}.tif", ledger.IMPORTED, mtime=self.project.time)
+            self.project.tell(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
         page.update()
         self.assertEqual(page.previews.maker.told[-1], (["TS_01"], False, True))
         for n in range(7):
-            self.project.tell(MOTIONCOR, f"m{n}.tif", ledger.FAILED, "no frames")    # lost movies do not wait
+            self.project.tell(MOTIONCOR, f"m{n}.tif", entries.Failed, "no frames")    # lost movies do not wait
         self.update(page)
         self.assertEqual(page.previews.maker.told[-1], (["TS_01"], True, False))
         page.update()
         self.project.acquire("TS_02")
         self.project.compose("TS_02")
-        self.project.tell(ARETOMO, "TS_02", ledger.STARTED, "to be aligned", version=1)
+        self.project.tell(ARETOMO, "TS_02", entries.Started, "to be aligned", version=1)
         page.update()
         self.assertEqual(page.previews.maker.told[-1][1:], (False, True))
 
@@ -319,9 +319,9 @@ class TestOnThePage(WithProject):
         self.assertIsNone(self.read("data", "session.js")["preview"])
 
     def test_a_request_that_makes_no_sense_is_no_request(self):
-        for wrong in ({}, {"tilts": [["a.mrc"]], "expected": 5, "tilt_axis": 1.0, "pixel_size_A": 4.0},
-                      {"tilts": [], "expected": None, "tilt_axis": 1.0, "pixel_size_A": 4.0}):
-            self.assertIsNone(request_of("TS_01", "/p", wrong))
+        for wrong in (entries.Preview("TS_01"), entries.Preview("TS_01", tilts=(("a.mrc", 0.0),), pixel_size_A=4.0),
+                      entries.Preview("TS_01", tilt_axis=1.0, pixel_size_A=4.0)):
+            self.assertIsNone(request_of("/p", wrong))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pyworkflow.protocol import FloatParam
 
 from tomostream.cli import main, project, resume, table
 from tomostream.cli.run import exit_status
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
 
@@ -113,7 +113,7 @@ class TestTheTable(unittest.TestCase):
             os.makedirs(os.path.join(run, "extra"))
             book = ledger.Ledger(ledger.path_in(run))
             for number in range(13):
-                book.write(f"m{number:02d}.tif", ledger.FAILED, "is not complete")
+                book.write(entries.Failed(f"m{number:02d}.tif", "is not complete"))
             book.flush()
             status = ProjectStatus(folder)
             status.update()
@@ -127,10 +127,10 @@ class TestStatus(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             made = MadeProject(folder)
             made.acquire("TS_01")
-            made.tell(IMPORT, "cut.tif", ledger.FAILED, "it is cut short")
-            made.tell(IMPORT, "late.tif", ledger.WAITING, "is not complete")
-            made.tell(IMPORT, "mended.tif", ledger.FAILED, "it is cut short")
-            made.tell(IMPORT, "mended.tif", ledger.IMPORTED, "imported")
+            made.tell(IMPORT, "cut.tif", entries.Failed, "it is cut short")
+            made.tell(IMPORT, "late.tif", entries.Waiting, "is not complete")
+            made.tell(IMPORT, "mended.tif", entries.Failed, "it is cut short")
+            made.tell(IMPORT, "mended.tif", entries.Imported, "imported")
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder, "--json"]), 0)
         self.assertEqual(json.loads(said.getvalue())["movies"],
@@ -143,11 +143,11 @@ class TestStatus(unittest.TestCase):
             status = ProjectStatus(folder)
             status.update()
             self.assertEqual(exit_status(status), 0)
-            made.tell(COMPOSE, "", ledger.UNASSIGNED, "1 movie in no tilt series", count=1, movies={"m_1": "No mdoc lists it."})
+            made.tell(COMPOSE, "", entries.Unassigned, "1 movie in no tilt series", count=1, movies={"m_1": "No mdoc lists it."})
             status.update()
             self.assertEqual((exit_status(status), status.as_json()["movies"]["unassigned"]), (1, {"m_1": "No mdoc lists it."}))
             self.assertIn("1 movie in no tilt series", table.render(status, {}))
-            made.tell(COMPOSE, "", ledger.UNASSIGNED, "every movie belongs to a tilt series", count=0, movies={})
+            made.tell(COMPOSE, "", entries.Unassigned, "every movie belongs to a tilt series", count=0, movies={})
             status.update()
             self.assertEqual(exit_status(status), 0)
 
@@ -170,7 +170,7 @@ class TestTimes(unittest.TestCase):
             os.makedirs(os.path.join(run, "extra"))
             book = ledger.Ledger(ledger.path_in(run))
             for name, ahead in (("ahead.tif", 3600.0), ("behind.tif", -5.0)):
-                book.write(name, ledger.IMPORTED, "imported", {"file": name, "size": 1, "mtime": time.time() + ahead})
+                book.write(entries.Imported(name, "imported", file=name, size=1, mtime=time.time() + ahead))
             book.flush()
             status = ProjectStatus(folder)
             status.update()

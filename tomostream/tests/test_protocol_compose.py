@@ -11,15 +11,15 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from pwem.objects import Acquisition  # noqa: E402
 
+from tomostream.journal.composed import SeriesRecord, TiltRecord  # noqa: E402
 from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
-from tomostream.protocols.stacks import SeriesRecord, TiltRecord  # noqa: E402
 
 
 def record(angles: list[float], dose: float | None = 3.0) -> SeriesRecord:
     """A series of which the first tilts were acquired last: the prior dose falls with the angle."""
-    tilts = tuple(TiltRecord(f"m{n}", f"m{n}.mrc", angle, len(angles) - n, dose, "", 3.0 * (len(angles) - 1 - n), "", None, 1)
+    tilts = tuple(TiltRecord(f"m{n}", angle, f"m{n}.mrc", len(angles) - n, dose, "", 3.0 * (len(angles) - 1 - n))
                   for n, angle in enumerate(angles))
-    return SeriesRecord("TS_1", "TS_1", 1, tilts, (), 85.0, "title", None, "", (), (), ())
+    return SeriesRecord("TS_1", tilts, series_name="TS_1", tilt_axis=85.0, tilt_axis_source="title")
 
 
 class TestTheAcquisitionOfASeries(unittest.TestCase):

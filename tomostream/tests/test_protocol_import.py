@@ -15,7 +15,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from tomostream.acquisition.arrival import Arrivals  # noqa: E402
 from tomostream.acquisition.movies import MovieCheck  # noqa: E402
 from tomostream.acquisition.optics import Optics, find_optics  # noqa: E402
-from tomostream.journal import ledger  # noqa: E402
+from tomostream.journal import entries  # noqa: E402
 from tomostream.protocols.protocol_import_movies import ProtTomoStreamImportMovies, why_left_over  # noqa: E402
 from tomostream.streaming.watch import Seen  # noqa: E402
 
@@ -24,15 +24,15 @@ class TestWatching(unittest.TestCase):
     def test_a_file_whose_name_cannot_be_stored_fails_alone(self):
         names = [b"a.tif", b"caf\xe9.tif", b"two\nlines.tif", "caf\u00e9 [1].tif".encode()]
         seen = [(os.fsdecode(b"/data/" + name), Seen(1, 0.0)) for name in names]
-        told: list[tuple[str, str]] = []
+        told: list[tuple[str, type]] = []
         protocol = SimpleNamespace(
             _files=SimpleNamespace(changes=lambda: seen, gone=list, trouble=""), _arrivals=Arrivals(), _news_at=0.0,
             watcher=SimpleNamespace(how_written=lambda path: ""), timeout=SimpleNamespace(get=lambda: "1h"), attempts={},
             _wanted=lambda path: True, _known=lambda *seen: False, trouble=lambda *words: None, stop_asked=lambda: False,
-            tell=lambda item, event, reason, evidence, warn: told.append((item, event)))
+            tell=lambda entry, warn: told.append((entry.item, type(entry))))
         self.assertFalse(ProtTomoStreamImportMovies.watch(protocol))
         self.assertEqual(sorted(protocol._arrivals.waiting), ["/data/a.tif", "/data/caf\u00e9 [1].tif"])
-        self.assertEqual(told, [("caf\\udce9.tif", ledger.FAILED), ("two lines.tif", ledger.FAILED)])
+        self.assertEqual(told, [("caf\\udce9.tif", entries.Failed), ("two lines.tif", entries.Failed)])
 
 
 

@@ -25,7 +25,7 @@ from tomostream.cli import main as command
 from tomostream.cli import report
 from tomostream.files.grey import grey_range, shrink, to_bytes
 from tomostream.files.writing import write_text
-from tomostream.journal import ledger, versions
+from tomostream.journal import entries, versions
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import background, follow, notify, pictures, tables, writer
 from tomostream.report.facts import SeriesFacts, from_json, to_json
@@ -108,10 +108,10 @@ class TestWhatIsWritten(WithProject):
             self.assertTrue(column["meaning"])
 
     def test_the_exact_command_of_every_movie_is_on_the_page_and_the_versions_of_that_run(self):
-        self.project.tell(MOTIONCOR, "", ledger.SESSION, "starts", versions={"tomostream": "9.9", "numpy": "1.26"})
+        self.project.tell(MOTIONCOR, "", entries.Session, "starts", versions={"tomostream": "9.9", "numpy": "1.26"})
         self.project.whole("TS_01")
-        self.project.tell(MOTIONCOR, "", ledger.SESSION, "aligned with", program="MotionCor3 1.3.0",
-                          command=f"MotionCor3 -InTiff {ledger.MOVIE} -Trunc 2 -OutMrc {ledger.OUTPUT}.mrc")
+        self.project.tell(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.3.0",
+                          command=f"MotionCor3 -InTiff {entries.MOVIE} -Trunc 2 -OutMrc {entries.OUTPUT}.mrc")
         self.project.whole("TS_02")
         self.writer().finish()
         first, second = (self.read("series", name, "data.js") for name in ("TS_01", "TS_02"))
@@ -134,8 +134,8 @@ class TestWhatIsWritten(WithProject):
     def test_a_session_in_progress_counts_movies_and_series_by_state(self):
         self.project.whole("TS_01")
         self.project.acquire("TS_02", tilts=3)
-        self.project.tell(IMPORT, "bad.tif", ledger.FAILED, "it is cut short")
-        self.project.tell(COMPOSE, "", ledger.UNASSIGNED, "1 movie in no series", count=1, movies={"m": "No mdoc lists it."})
+        self.project.tell(IMPORT, "bad.tif", entries.Failed, "it is cut short")
+        self.project.tell(COMPOSE, "", entries.Unassigned, "1 movie in no series", count=1, movies={"m": "No mdoc lists it."})
         self.writer().finish()
         session = self.read("data", "session.js")
         self.assertEqual(session["unassigned"], "1 movie in no series")
@@ -172,14 +172,14 @@ class TestWhatIsWritten(WithProject):
         page = self.writer()
         page.finish()
         self.assertEqual(len(self.rows()), 1)
-        self.project.tell(COMPOSE, "Map", ledger.NOT_A_SERIES, "a map")
+        self.project.tell(COMPOSE, "Map", entries.NotASeries, "a map")
         page.finish()
         self.assertEqual((self.rows(), self.read("data", "rows-000.js")), ([], [None]))
 
     def test_a_failed_series_has_a_page_with_the_reason_and_no_tomogram(self):
         self.project.acquire("TS_01")
         self.project.compose("TS_01")
-        self.project.tell(ARETOMO, "TS_01", ledger.FAILED, "the program made no tomogram", version=1)
+        self.project.tell(ARETOMO, "TS_01", entries.Failed, "the program made no tomogram", version=1)
         self.writer().finish()
         page = self.read("series", "TS_01", "data.js")
         self.assertEqual((page["facts"]["state"], set(page["pictures"])), ("failed", {"film"}))
@@ -187,7 +187,7 @@ class TestWhatIsWritten(WithProject):
 
     @settings(deadline=None, max_examples=40)
     @given(st.lists(st.tuples(st.sampled_from([IMPORT, MOTIONCOR]), st.integers(0, 4), st.sampled_from(
-        [ledger.IMPORTED, ledger.ALIGNED, ledger.FAILED, ledger.WAITING, ledger.REPLACED])), max_size=40))
+        [entries.Imported, entries.Aligned, entries.Failed, entries.Waiting, entries.Replaced])), max_size=40))
     def test_counts_kept_beside_are_those_of_counting_all(self, events):
         with tempfile.TemporaryDirectory() as folder:
             project = MadeProject(folder)
@@ -209,7 +209,7 @@ class TestLongSessions(WithProject):
             follower = follow.Follower(self.project.path)
         for n in range(120):
             self.project.time += 60.0 if n < 100 else 30.0
-            self.project.tell(IMPORT, f"m{n}.tif", ledger.IMPORTED, mtime=self.project.time)
+            self.project.tell(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
         follower.update()
         facts = follower.session_facts(self.project.time, True, None)
         self.assertEqual(follower.counts.imported, 120)
@@ -499,7 +499,7 @@ class TestAlarmsThatStay(WithProject):
     def fail(self, series: str) -> None:
         self.project.acquire(series)
         self.project.compose(series)
-        self.project.tell(ARETOMO, series, ledger.FAILED, "no axis", version=1)
+        self.project.tell(ARETOMO, series, entries.Failed, "no axis", version=1)
 
     def acknowledge(self, *words: str) -> tuple[int, str]:
         out, err = io.StringIO(), io.StringIO()
@@ -585,7 +585,7 @@ class TestAlarmsThatStay(WithProject):
 class TestHostileNames(WithProject):
     def test_a_name_full_of_tags_is_data_and_stays_what_it_was(self):
         self.project.whole("TS_01", image_files=False)
-        self.project.tell(COMPOSE, HOSTILE, ledger.SERIES, f"because {HOSTILE}", name=HOSTILE, state="acquiring", seen=1)
+        self.project.tell(COMPOSE, HOSTILE, entries.Series, f"because {HOSTILE}", name=HOSTILE, state="acquiring", seen=1)
         self.writer().finish()
         for name in ("rows-000.js", "session.js"):
             with open(self.path("data", name), encoding="utf-8") as file:
@@ -671,11 +671,11 @@ class TestSpoiltInput(WithProject):
     def test_an_angle_that_is_no_number_is_said_on_the_page_and_stops_nothing(self):
         self.project.whole("TS_01")
         self.project.whole("TS_02")
-        self.spoil(self.project.extra(COMPOSE, "TS_01.json"), '"angle": 0.0', '"angle": NaN')
+        self.spoil(self.project.extra(COMPOSE, "TS_01.json"), '"angle": 0.0', '"angle": null')
         self.writer().finish()
         page = self.read("series", "TS_01", "data.js")
-        self.assertEqual(page["trouble"], "no figures of its tilts: TS_01.json lists a tilt without a tilt angle (section 3 is "
-                         "at nan degrees)")
+        self.assertEqual(page["trouble"], "no figures of its tilts: TS_01.json cannot be read: Expected `float`, got `null` - "
+                         "at `$.tilts[2].angle`")
         self.assertIn("xy", page["pictures"])
         self.assertEqual([row["thumb"] for row in self.rows()], ["v1-thumb.webp"] * 2)
 

@@ -14,7 +14,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from tomostream.journal import ledger, space
+from tomostream.journal import entries, ledger, space
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.standins import value_of
 from tomostream.tests.support import Session, end, read_rows, wait_for
@@ -38,13 +38,13 @@ class TestForecast(unittest.TestCase):
     def acquire(self, movies: int = 60, copied: int | None = None) -> None:
         for number in range(movies):
             size = {} if copied is None else {"bytes": copied}
-            self.books[IMPORT].write(f"m{number}", ledger.IMPORTED, "", size, time=60.0 * number)
-            self.books[MOTIONCOR].write(f"m{number}", ledger.ALIGNED, "", {"bytes": 4_000_000}, time=60.0 * number + 5)
+            self.books[IMPORT].write(entries.Imported(f"m{number}", "", **size, time=60.0 * number))
+            self.books[MOTIONCOR].write(entries.Aligned(f"m{number}", "", bytes=4_000_000, time=60.0 * number + 5))
 
     def finish(self, series: int = 3) -> None:
         for number in range(series):
-            self.books[COMPOSE].write(f"TS_{number}", ledger.COMPOSED, "", {"tilts": 20, "bytes": 80_000_000})
-            self.books[ARETOMO].write(f"TS_{number}", ledger.RECONSTRUCTED, "", {"bytes": 30_000_000})
+            self.books[COMPOSE].write(entries.Composed(f"TS_{number}", "", tilts=20, bytes=80_000_000))
+            self.books[ARETOMO].write(entries.Reconstructed(f"TS_{number}", "", bytes=30_000_000))
 
     def forecast(self, free: float, series: int | None = None) -> space.Forecast:
         follower = space.SessionSpace(self.project)
@@ -68,9 +68,9 @@ class TestForecast(unittest.TestCase):
 
     def test_before_the_first_series_is_done_it_is_foreseen_from_its_first_tilts(self):
         self.acquire(movies=2)
-        self.books[COMPOSE].write("TS_0", ledger.SERIES, "", {"seen": 2, "expected": 41})
+        self.books[COMPOSE].write(entries.Series("TS_0", "", seen=2, expected=41))
         self.assertEqual(dict(self.forecast(5 * GB).parts), {"aligned tilts": 164_000_000, "stack": 164_000_000})
-        self.books[ARETOMO].write("TS_0", ledger.STARTED, "", {"bytes": 7_000_000})
+        self.books[ARETOMO].write(entries.Started("TS_0", "", bytes=7_000_000))
         self.assertEqual(dict(self.forecast(5 * GB).parts)["tomogram"], 7_000_000)
 
     def test_nothing_is_foreseen_before_the_first_tilt(self):
@@ -126,23 +126,24 @@ class TestImagesOfAnEarlierStack(unittest.TestCase):
         self.folder = folder.name
 
     def test_a_tilt_is_found_by_its_movie_and_version(self):
-        from tomostream.protocols.stacks import SeriesRecord, TiltRecord, find_image, read_image, stack_images
+        from tomostream.journal.composed import SeriesRecord, TiltRecord, write_record
+        from tomostream.protocols.stacks import find_image, read_image, stack_images
 
         paths = []
         for value in (1.0, 2.0, 3.0):
             paths.append(os.path.join(self.folder, f"{value:.0f}.mrc"))
             with mrcfile.new(paths[-1]) as image:
                 image.set_data(np.full((4, 6), value, np.float32))
-        tilts = tuple(TiltRecord(f"m{n}", path, 3.0 * n, n, None, "", None, "", None, 1) for n, path in enumerate(paths))
+        tilts = tuple(TiltRecord(f"m{n}", 3.0 * n, path, n) for n, path in enumerate(paths))
         stem = os.path.join(self.folder, "TS_01")
         stack_images(paths, f"{stem}.mrcs", 2.0)
-        SeriesRecord("TS_01", "TS_01", 1, tilts, (), 0.0, "", None, "", (), (), ()).write(f"{stem}.json")
+        write_record(SeriesRecord("TS_01", tilts), f"{stem}.json")
         os.remove(paths[1])
         self.assertEqual(find_image(tilts[0], "", [stem]), paths[0])
         found = find_image(tilts[1], "", [stem])
         self.assertEqual(found, f"2@{stem}.mrcs")
         np.testing.assert_array_equal(read_image(found), np.full((4, 6), 2.0, np.float32))
-        newer = TiltRecord("m1", paths[1], 3.0, 1, None, "", None, "", None, 2)
+        newer = TiltRecord("m1", 3.0, paths[1], 1, micrograph_version=2)
         self.assertEqual(find_image(newer, "", [stem]), paths[1])       # another exposure than that of the stack
 
 
@@ -162,7 +163,7 @@ class TestRemoving(unittest.TestCase):
         wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
         options = ("--tilts", "5", "--size", "64", "--interval", "0.1")
         session.simulate("--series", "1", "--frames", "3", *options).wait(timeout=60)
-        wait_for(lambda: session.events(ARETOMO, ledger.RECONSTRUCTED), 60, "tomogram")
+        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 60, "tomogram")
         wait_for(lambda: not cls.micrographs(), 10, "removal")
         for name in (MOTIONCOR, COMPOSE):
             for pid in session.pids(name):
@@ -175,7 +176,7 @@ class TestRemoving(unittest.TestCase):
         again, = glob.glob(os.path.join(session.folder, "more", "frames", "TS_01_002_*"))
         shutil.copyfile(again, os.path.join(session.folder, "part"))
         os.replace(os.path.join(session.folder, "part"), os.path.join(session.frames, os.path.basename(again)))
-        wait_for(lambda: len(session.events(ARETOMO, ledger.RECONSTRUCTED)) == 2, 60, "second tomogram")
+        wait_for(lambda: len(session.events(ARETOMO, entries.Reconstructed)) == 2, 60, "second tomogram")
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
         cls.status = run.wait(timeout=120)

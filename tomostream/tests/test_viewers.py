@@ -15,7 +15,7 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from tomostream.journal import ledger  # noqa: E402
+from tomostream.journal import entries, ledger  # noqa: E402
 from tomostream.journal.composed import ComposedSeries, Tilt  # noqa: E402
 from tomostream.programs import aln, ctf, motioncor  # noqa: E402
 from tomostream.programs.quality import Quality, TiltQuality, format_quality  # noqa: E402
@@ -36,8 +36,8 @@ class RunCase(unittest.TestCase):
         self.folder = os.path.join(self.project, RUN)
         os.makedirs(os.path.join(self.folder, "extra"))
 
-    def tell(self, item: str, event: str, **evidence) -> None:
-        ledger.Ledger(ledger.path_in(self.folder)).write(item, event, "", evidence)
+    def tell(self, item: str, kind: type[entries.Entry], **fields) -> None:
+        ledger.Ledger(ledger.path_in(self.folder)).write(kind(item, **fields))
 
     def write(self, name: str, text: str) -> None:
         path = os.path.join(self.folder, "extra", name)
@@ -54,14 +54,14 @@ class RunCase(unittest.TestCase):
         quality = Quality(tilts, tilt_axis_deg=84.5, tilt_offset_deg=1.5, thickness_A=1800.0, quality=0.9,
                                   ctf_note="no CTF: too few pixels")
         self.write(f"{folder}/{name}_quality.json", format_quality(quality))
-        self.tell(name, ledger.RECONSTRUCTED, folder=f"{RUN}/extra/{folder}", **evidence)
+        self.tell(name, entries.Reconstructed, folder=f"{RUN}/extra/{folder}", **evidence)
 
 
 class TestResults(RunCase):
     """What is read."""
 
     def test_the_frames_of_a_movie_come_from_the_program_s_log(self):
-        self.tell("a_001.tif", ledger.ALIGNED, file="extra/a_001_aligned_mic.mrc")
+        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         self.write("a_001-Full.log", motioncor.format_log([(0.0, 0.0), (1.5, -0.5)]))
         self.assertEqual(results.frame_drift(self.folder, "a_001.tif"), ((0.0, 0.0), (1.5, -0.5)))
 
@@ -70,19 +70,19 @@ class TestResults(RunCase):
             results.frame_drift(self.folder, "b_002.tif")
 
     def test_a_log_that_is_gone_is_said(self):
-        self.tell("a_001.tif", ledger.ALIGNED, file="extra/a_001_aligned_mic.mrc")
+        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         with self.assertRaisesRegex(results.NoResult, "no log of the frames"):
             results.frame_drift(self.folder, "a_001.tif")
 
     def test_a_log_of_garbage_is_said_with_its_name(self):
-        self.tell("a_001.tif", ledger.ALIGNED, file="extra/a_001_aligned_mic.mrc")
+        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         self.write("a_001-Full.log", "nonsense here\n")
         with self.assertRaisesRegex(results.NoResult, r"a_001-Full\.log cannot be shown"):
             results.frame_drift(self.folder, "a_001.tif")
 
     def test_movies_and_series_are_listed_newest_first(self):
         for name in ("a.tif", "b.tif", "a.tif"):
-            self.tell(name, ledger.ALIGNED, drift_px=1.0)
+            self.tell(name, entries.Aligned, drift_px=1.0)
         self.assertEqual(results.movies(self.folder), ["a.tif", "b.tif"])
 
     def test_shifts_and_uncertainties_belong_to_their_angles(self):
@@ -95,7 +95,7 @@ class TestResults(RunCase):
         self.assertEqual((series.tilt_axis, series.tilt_offset, series.thickness), (84.5, 1.5, 1800.0))
 
     def test_tilts_that_were_left_out_stand_at_their_angle_with_why(self):
-        self.aligned_series(excluded=[[6.0, "dark"]])
+        self.aligned_series(excluded=(entries.Excluded(6.0, "dark"),))
         last = results.alignment(self.project, self.folder, "TS_01").tilts[-1]
         self.assertEqual((last.angle, last.shift, last.reason), (6.0, None, "dark"))
 
@@ -252,7 +252,7 @@ class TestViewers(RunCase):
 
     def test_the_drift_of_the_movie_that_is_named_in_part_is_drawn(self):
         for name in ("a_001.tif", "b_001.tif"):
-            self.tell(name, ledger.ALIGNED, file=f"extra/{name[:5]}_aligned_mic.mrc", drift_px=1.0)
+            self.tell(name, entries.Aligned, file=f"extra/{name[:5]}_aligned_mic.mrc", drift_px=1.0)
             self.write(f"{name[:5]}-Full.log", motioncor.format_log([(0.0, 0.0), (1.0, 1.0)]))
         viewer = self.viewer("ProtTomoStreamMotionCor")
         viewer.movie.set("a_")

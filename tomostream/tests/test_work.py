@@ -7,7 +7,7 @@ import subprocess
 import sys
 import unittest
 
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.streaming.work import (
     DISK_SECONDS,
     HELD_A_TURN,
@@ -40,8 +40,8 @@ class Around:
             raise self.refusal
         self.registered.append((task.key, task.version, result))
 
-    def tell(self, item, event, reason, evidence=None, warn=False) -> None:
-        self.told.append((item, event, reason))
+    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
+        self.told.append((entry.item, type(entry), entry.reason))
 
     def trouble(self, topic: str, text: str) -> None:
         self.troubles[topic] = text
@@ -107,15 +107,15 @@ class TestATask(WithWork):
         self.assertEqual([attempt.tries for attempt in self.around.started], [1, 2])
         self.end(error=ProgramFailed("it said nothing"))
         self.turn(self.task)
-        self.assertEqual(self.around.told, [("TS_01", ledger.RETRIED, "it said nothing; retrying once"),
-                                            ("TS_01", ledger.FAILED, "it said nothing (failed twice)")])
+        self.assertEqual(self.around.told, [("TS_01", entries.Retried, "it said nothing; retrying once"),
+                                            ("TS_01", entries.Failed, "it said nothing (failed twice)")])
         self.assertEqual(len(self.around.started), 2)
 
     def test_whose_input_is_wrong_is_not_retried(self):
         self.turn(self.task)
         self.end(error=BadInput("only 2 tilts"))
         self.turn(self.task)
-        self.assertEqual(self.around.told, [("TS_01", ledger.FAILED, "only 2 tilts")])
+        self.assertEqual(self.around.told, [("TS_01", entries.Failed, "only 2 tilts")])
         self.assertEqual(len(self.around.started), 1)
 
     def test_that_failed_is_taken_up_again_as_a_newer_version(self):
@@ -163,7 +163,7 @@ class TestATask(WithWork):
         self.around.refusal = KeyError("no such column")
         self.work.ended(self.around.started[0])
         self.turn()
-        self.assertEqual(self.around.told[-1][:2], ("TS_01", ledger.FAILED))
+        self.assertEqual(self.around.told[-1][:2], ("TS_01", entries.Failed))
         self.assertIn("TS_02", self.work.attempts)
 
     def test_that_failed_is_recorded_until_recording_it_succeeds(self):
@@ -231,7 +231,7 @@ class TestATaskThatIsHeldUp(WithWork):
         self.hold()
         self.around.stopped = True
         self.turn()
-        self.assertEqual(self.around.told, [("TS_01", ledger.FAILED, "the server is silent, and the session was stopped")])
+        self.assertEqual(self.around.told, [("TS_01", entries.Failed, "the server is silent, and the session was stopped")])
 
     def test_is_looked_at_in_turns_when_there_are_many(self):
         tasks = [Task(f"TS_{number:03d}") for number in range(2 * HELD_A_TURN)]

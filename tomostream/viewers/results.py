@@ -7,13 +7,15 @@ import os
 import pathlib
 import urllib.parse
 from dataclasses import dataclass
+from typing import TypeVar
 
-from tomostream.journal import ledger
+from tomostream.journal import entries, ledger
 from tomostream.programs import motioncor
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
 
+T = TypeVar("T", bound=entries.Entry)
 #: Where the live page of a project is.
 REPORT_PAGE = os.path.join("report", "index.html")
 
@@ -59,27 +61,27 @@ class TiltCtf:
 
 def movies(run_folder: str) -> list[str]:
     """Movies that were aligned, newest first."""
-    return list(reversed(_last(run_folder, (ledger.ALIGNED, ledger.REPLACED))))
+    return list(reversed(_last(run_folder, (entries.Aligned, entries.Replaced))))
 
 
 def series(run_folder: str) -> list[str]:
     """Series that were aligned, newest first."""
-    return list(reversed(_last(run_folder, (ledger.RECONSTRUCTED,))))
+    return list(reversed(_last(run_folder, (entries.Reconstructed,))))
 
 
 def composed(run_folder: str) -> list[str]:
     """Series that were composed, newest first."""
-    return list(reversed(_last(run_folder, (ledger.COMPOSED,))))
+    return list(reversed(_last(run_folder, (entries.Composed,))))
 
 
-def _last(run_folder: str, events: tuple[str, ...]) -> dict[str, ledger.Entry]:
-    """The last entry of each item with one of these events, in the order in which they were written."""
-    entries: dict[str, ledger.Entry] = {}
+def _last(run_folder: str, kinds: tuple[type[T], ...]) -> dict[str, T]:
+    """The last entry of each item of these kinds, in the order in which they were written."""
+    found: dict[str, T] = {}
     for entry in ledger.read(ledger.path_in(run_folder)):
-        if entry.item and entry.event in events:
-            entries.pop(entry.item, None)
-            entries[entry.item] = entry
-    return entries
+        if entry.item and isinstance(entry, kinds):
+            found.pop(entry.item, None)
+            found[entry.item] = entry
+    return found
 
 
 def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
@@ -89,10 +91,10 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
     ------
     NoResult : the movie was not aligned, or its log is gone or no log.
     """
-    entry = _last(run_folder, (ledger.ALIGNED, ledger.REPLACED)).get(movie)
+    entry = _last(run_folder, (entries.Aligned, entries.Replaced)).get(movie)
     if entry is None:
         raise NoResult(f"{movie} is not aligned (yet).")
-    stem = os.path.splitext(os.path.basename(str(entry.evidence.get("file", ""))))[0].removesuffix("_aligned_mic")
+    stem = os.path.splitext(os.path.basename(entry.file))[0].removesuffix("_aligned_mic")
     names = {f"{stem}-Full.log", f"{os.path.splitext(movie)[0]}-Full.log"}
     for name in sorted(names):
         path = os.path.join(run_folder, "extra", name)
@@ -104,10 +106,9 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
 def drifts(run_folder: str) -> list[tuple[str, float]]:
     """(movie, length of the path of its frames in px) of all aligned movies, in the order in which they were aligned."""
     found = []
-    for movie, entry in _last(run_folder, (ledger.ALIGNED,)).items():
-        drift = entry.evidence.get("drift_px")
-        if isinstance(drift, (int, float)):
-            found.append((movie, float(drift)))
+    for movie, entry in _last(run_folder, (entries.Aligned,)).items():
+        if entry.drift_px is not None:
+            found.append((movie, entry.drift_px))
     return found
 
 
@@ -126,7 +127,7 @@ def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
     sections, _ = raw_sections(aln)
     tilts = [TiltAlignment(row.tilt_deg, (row.tx, row.ty), sigmas.get(section))
              for section, row in zip(sections, aln.rows, strict=True)]
-    tilts += [TiltAlignment(float(angle), None, None, str(why)) for angle, why in entry.evidence.get("excluded", ())]
+    tilts += [TiltAlignment(tilt.angle, None, None, tilt.reason) for tilt in entry.excluded]
     axis = aln.rows[0].rot_deg if aln.rows else None
     return SeriesAlignment(series_id, tuple(sorted(tilts, key=lambda tilt: tilt.angle)), axis, quality.tilt_offset_deg,
                            quality.thickness_A, quality.quality)
@@ -178,11 +179,11 @@ def series_page(project: str, series_id: str) -> str:
     return f"{report_page(project)}#/series/{urllib.parse.quote(series_id, safe='')}"
 
 
-def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, ledger.Entry]:
-    entry = _last(run_folder, (ledger.RECONSTRUCTED,)).get(series_id)
+def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, entries.Reconstructed]:
+    entry = _last(run_folder, (entries.Reconstructed,)).get(series_id)
     if entry is None:
         raise NoResult(f"{series_id or 'The series'} is not aligned (yet).")
-    folder = os.path.join(project, str(entry.evidence.get("folder", "")))
+    folder = os.path.join(project, entry.folder)
     if not os.path.isdir(folder):
         raise NoResult(f"The folder of {series_id} is gone: {folder}")
     return folder, entry

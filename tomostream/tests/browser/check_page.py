@@ -16,7 +16,7 @@ import unittest
 from urllib.parse import quote
 
 from tomostream.choices import exclusions
-from tomostream.journal import ledger
+from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.browser.driver import Browser
@@ -72,7 +72,7 @@ class TestPage(unittest.TestCase):
         self.project.acquire("TS_06", tilts=5)
         self.project.acquire("TS_07")
         self.project.compose("TS_07")
-        self.project.tell(ARETOMO, "TS_07", ledger.FAILED, "the program made no tomogram: it said nothing", version=1)
+        self.project.tell(ARETOMO, "TS_07", entries.Failed, "the program made no tomogram: it said nothing", version=1)
 
     # ------------------------------------------------------------------ what is checked
     def test_a_session_in_progress_shows_sorts_and_filters(self):
@@ -131,7 +131,7 @@ class TestPage(unittest.TestCase):
     def test_a_preview_is_marked_until_the_tomogram_replaces_it(self):
         self.project.whole("TS_00")
         self.project.acquire("TS_01", tilts=14)
-        self.project.tell(COMPOSE, "TS_01", ledger.PREVIEW, "time for a preview", tilts=[["a.mrc", 0.0]] * 14, expected=21,
+        self.project.tell(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 14, expected=21,
                           tilt_axis=85.0, pixel_size_A=4.0)
         page = self.write()
         page.previews.maker = FakePreviews(os.path.dirname(self.project.path))
@@ -178,7 +178,7 @@ class TestPage(unittest.TestCase):
 
     def test_hostile_names_are_shown_and_do_nothing(self):
         self.project.acquire(HOSTILE, tilts=3)
-        self.project.tell(COMPOSE, HOSTILE, ledger.FAILED, f"because of {HOSTILE}", name=HOSTILE)
+        self.project.tell(COMPOSE, HOSTILE, entries.Failed, f"because of {HOSTILE}", name=HOSTILE)
         self.open(self.write())
         self.browser.until(f"{ROWS} === 1")
         self.assertEqual(self.browser.run(f"return {NAMES}"), [HOSTILE])
@@ -193,7 +193,7 @@ class TestPage(unittest.TestCase):
         names = ["<script>window.hacked=1</script>", '"quoted" \'twice\' `once`', "A" * 200, "100 % & more?#/..", "Zelle 1 ä 试"]
         for name in names:
             self.project.acquire(name, tilts=2)
-            self.project.tell(COMPOSE, name, ledger.FAILED, f"only two tilts of {name}", name=name)
+            self.project.tell(COMPOSE, name, entries.Failed, f"only two tilts of {name}", name=name)
         self.open(self.write())
         self.browser.until(f"{ROWS} === {len(names)}")
         for width in (1600, 380):
@@ -242,13 +242,13 @@ class TestPage(unittest.TestCase):
         with open(self.project.extra(COMPOSE, "TS_00.json"), encoding="utf-8") as file:
             text = file.read()
         with open(self.project.extra(COMPOSE, "TS_00.json"), "w", encoding="utf-8") as file:
-            file.write(text.replace('"angle": 0,', '"angle": NaN,').replace('"angle": 0.0,', '"angle": NaN,'))
+            file.write(text.replace('"angle": 0,', '"angle": null,').replace('"angle": 0.0,', '"angle": null,'))
         path = self.project.ledgers[COMPOSE].path
         with open(path, "r+b") as file:
             file.truncate(os.path.getsize(path) - 70)
         self.open(self.write(), "#/series/TS_00")
         self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
-        self.assertIn("lists a tilt without a tilt angle", self.browser.run("return document.body.textContent"))
+        self.assertIn("TS_00.json cannot be read", self.browser.run("return document.body.textContent"))
         self.picture("spoilt")
 
     def test_a_page_of_one_series_has_its_pictures_plots_and_words(self):

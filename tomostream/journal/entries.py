@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a ledger tells: one frozen type an event, one line of JSON an entry.
+
+The field `event` of a line says which type it is; what has its default is not written. A later version may add fields and
+events: fields that are not known pass. A movie ends as `Imported` and `Aligned`, or `Failed`; a series as `Composed` and
+`Reconstructed`, or `Failed`. Entries whose item is "" are about the protocol itself. Sentences (`reason`) are for people:
+nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from tomostream.acquisition.events import Why
+
+#: The version of the format that `Header` names.
+FORMAT = 1
+#: Seconds since the epoch that no clock of a session reaches (the year 5138).
+LATEST = 1e11
+#: In a command line that is told once for many movies: the movie's file, and the name of its output without the extension.
+MOVIE, OUTPUT = "{movie}", "{output}"
+
+Time = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
+
+
+class Entry(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):
+    """What all entries have: the item (a movie, a series, "" the protocol), a sentence, seconds since the epoch."""
+
+    item: str = ""
+    reason: str = ""
+    #: Below zero until it is written: then it is the time of writing.
+    time: Time = -1.0
+
+    @property
+    def kind(self) -> str:
+        """The name of the event, as the file has it."""
+        return str(self.__struct_config__.tag)
+
+
+class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tilt that a series was composed without: its movie ("" unknown), angle in degrees, why in a word and in a sentence."""
+
+    movie: str = ""
+    angle: float | None = None
+    reason: str = ""
+    why: Why = Why.UNKNOWN
+
+
+class Excluded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tilt that the alignment left out: angle in degrees, and why."""
+
+    angle: float
+    reason: str = ""
+
+
+class Header(Entry, frozen=True, tag="header"):
+    """The first line of a ledger: the version of its format, and of the package that began it."""
+
+    format: int = FORMAT
+    tomostream: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------- of a movie
+class Imported(Entry, frozen=True, tag="imported"):
+    """A movie was imported from `file`, of `size` bytes, last written at `mtime`; `bytes` were copied."""
+
+    version: int = 1
+    file: str = ""
+    size: int | None = None
+    mtime: float | None = None
+    bytes: int | None = None
+
+
+class Aligned(Entry, frozen=True, tag="aligned"):
+    """The frames of the file `movie` were aligned: the micrograph, the length of the frames' path in px of the movie."""
+
+    version: int = 1
+    file: str = ""
+    movie: str = ""
+    drift_px: float | None = None
+    bytes: int | None = None
+
+
+class Replaced(Entry, frozen=True, tag="replaced"):
+    """A movie that was imported or aligned came again: this version takes the place of the one before."""
+
+    version: int = 1
+    file: str = ""
+    size: int | None = None
+    mtime: float | None = None
+
+
+# ---------------------------------------------------------------------------------------------------- of a series
+class Series(Entry, frozen=True, tag="series"):
+    """Where a series stands: acquiring, aligning, waiting, composed or failed, and its numbers of tilts."""
+
+    name: str = ""
+    state: str = ""
+    seen: int = 0
+    aligned: int = 0
+    failed: int = 0
+    expected: int | None = None
+    version: int = 0
+
+
+class Preview(Entry, frozen=True, tag="preview"):
+    """Of which tilts (micrograph, angle in degrees) of an incomplete series a preview can be made."""
+
+    tilts: tuple[tuple[str, float], ...] = ()
+    expected: int = 0
+    tilt_axis: float | None = None
+    pixel_size_A: float | None = None
+
+
+class Composed(Entry, frozen=True, tag="composed"):
+    """A series was composed of `movies`, in the order of its sections. Tilt axis in degrees."""
+
+    version: int = 1
+    name: str = ""
+    tilts: int = 0
+    movies: tuple[str, ...] = ()
+    tilt_axis: float | None = None
+    tilt_axis_source: str = ""
+    warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    because: tuple[str, ...] = ()
+    bytes: int | None = None
+
+
+class Unassigned(Entry, frozen=True, tag="unassigned"):
+    """Which movies no series lists, all of them each time, with why; `count` may be more than are named."""
+
+    count: int | None = None
+    movies: dict[str, str] = {}
+
+
+class NotASeries(Entry, frozen=True, tag="not-a-series"):
+    """Nothing is wrong: this mdoc is no tilt series (a map, a montage)."""
+
+    name: str = ""
+    mdocs: tuple[str, ...] = ()
+    because: tuple[str, ...] = ()
+
+
+class Reconstructed(Entry, frozen=True, tag="reconstructed"):
+    """A series was aligned and reconstructed. Angles in degrees; folder and tomogram below the project; None unknown."""
+
+    version: int = 1
+    tilts_used: int | None = None
+    excluded: tuple[Excluded, ...] = ()
+    tilt_axis: float | None = None
+    folder: str = ""
+    seconds: float | None = None
+    commands: tuple[str, ...] = ()
+    tomogram: str | None = None
+    tilt_offset: float | None = None
+    thickness_A: float | None = None
+    quality: float | None = None
+    quality_note: str = ""
+    local_note: str = ""
+    bytes: int | None = None
+
+
+# ---------------------------------------------------------------------------------------------------- of both, or of the run
+class Started(Entry, frozen=True, tag="started"):
+    """Work on a series began; `bytes`: what its result will take on the disk."""
+
+    version: int = 1
+    tilts: int | None = None
+    bytes: int | None = None
+
+
+class Retried(Entry, frozen=True, tag="retried"):
+    """The program failed once and is run again."""
+
+    version: int = 1
+
+
+class Failed(Entry, frozen=True, tag="failed"):
+    """An item failed for good; of a series of which there was an mdoc alone, `name` and what spoke for giving it up."""
+
+    version: int | None = None
+    file: str = ""
+    name: str = ""
+    mdocs: tuple[str, ...] = ()
+    because: tuple[str, ...] = ()
+
+
+class Waiting(Entry, frozen=True, tag="waiting"):
+    """A movie, or the protocol, waits for something that `reason` names."""
+
+
+class Session(Entry, frozen=True, tag="session"):
+    """News of the protocol itself; `versions` of the packages that do the work, told when it starts."""
+
+    versions: dict[str, str] = {}
+
+
+class Command(Entry, frozen=True, tag="command"):
+    """The command line (with `MOVIE` and `OUTPUT`) of all movies from here on, and the program whose line it is."""
+
+    command: str = ""
+    program: str = ""
+
+
+class Space(Entry, frozen=True, tag="space"):
+    """What the session needs of the disk; `short`: that is more than there is."""
+
+    short: bool = False
+
+
+AnyEntry = (Header | Imported | Aligned | Replaced | Series | Preview | Composed | NotASeries | Reconstructed | Started | Retried
+            | Failed | Waiting | Session | Command | Space | Unassigned)
+#: An item that ended well, in the ledger of its protocol.
+Done = Imported | Aligned | Composed | Reconstructed
