@@ -95,6 +95,10 @@ class Arrivals:
         frames, times = self._frames.most_common(1)[0]
         return frames if times >= 3 else None
 
+    def movies_have_frames(self) -> bool:
+        """Whether a movie of several frames is in use."""
+        return any(frames > 1 for frames in self._frames)
+
     def note_frames(self, frames: int | None) -> None:
         """A movie of so many frames is in use."""
         if frames is not None:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tomostream.acquisition.naming import parse_movie_name
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
@@ -40,6 +41,27 @@ class MovieCheck:
     frames: int | None = None
     dtype: str | None = None
     pixel_size: float | None = None
+
+
+def why_no_movie(path: str, check: MovieCheck, movies_have_frames: bool) -> str:
+    """Say why a complete file is no movie although its format can hold one; "" where it may be one.
+
+    A gain reference, a map or an average is one image where movies have frames. A file of one image is a movie only where no
+    other has frames, and its name tells a tilt angle.
+
+    Parameters
+    ----------
+    path : of the file.
+    check : what its structure says.
+    movies_have_frames : whether a movie of several frames is in use in this session.
+    """
+    if check.state != COMPLETE or check.frames != 1:
+        return ""
+    if movies_have_frames:
+        return "it holds one image where the movies have frames: an average, a reference or a map"
+    if parse_movie_name(path).angle is None:
+        return "it holds one image, and its name tells no tilt angle: a reference, an average or a map"
+    return ""
 
 
 class _NotYet(Exception):

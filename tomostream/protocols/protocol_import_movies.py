@@ -18,7 +18,7 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 
 from tomostream.acquisition.arrival import Arrivals
-from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.acquisition.movies import MovieCheck, check_movie, why_no_movie
 from tomostream.acquisition.optics import Optics, find_optics, known_from
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
@@ -259,6 +259,11 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._reach_at = now + REACH_SECONDS
                 break
             self.trouble("reach", "")
+            foreign = why_no_movie(candidate.path, check, self._arrivals.movies_have_frames())
+            if foreign:                     # it speaks for nothing: neither for the pixel size nor for the size of the images
+                if self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now).state == "ready":
+                    self._ignore_file(candidate.path, foreign)
+                continue
             if check.state in ("complete", "unknown") and not self._optics_known(candidate.path, check):
                 break
             verdict = self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now)
@@ -276,7 +281,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for candidate in list(self._arrivals.leftovers()):
             self._arrivals.forget(candidate.path)
             check = check_movie(candidate.path)
-            if check.state == "complete" and self._optics_known(candidate.path, check):
+            if foreign := why_no_movie(candidate.path, check, self._arrivals.movies_have_frames()):
+                self._ignore_file(candidate.path, foreign)
+            elif check.state == "complete" and self._optics_known(candidate.path, check):
                 yield self._task(candidate.path, check)
             else:
                 self._fail_file(candidate.path, why_left_over(check, self._missing()))
@@ -359,6 +366,10 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         version = self.done.get(name, 0) + 1
         return Task(name, (path, size, mtime, check.width, check.height, check.frames), version,
                     run=self.copyFiles.get())
+
+    def _ignore_file(self, path: str, reason: str) -> None:
+        """A file that is no movie. When it changes it is looked at again."""
+        self.tell("", ledger.SESSION, f"{os.path.basename(path)} is left aside: {reason}")
 
     def _fail_file(self, path: str, reason: str) -> None:
         """A file that is no good now. When it changes it is looked at again, so it does not count as done."""

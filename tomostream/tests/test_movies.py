@@ -16,7 +16,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomostream.acquisition.movies import BROKEN, COMPLETE, GROWING, UNKNOWN, MovieCheck, check_movie
+from tomostream.acquisition.movies import BROKEN, COMPLETE, GROWING, UNKNOWN, MovieCheck, check_movie, why_no_movie
 
 SHAPE = (5, 12, 20)
 
@@ -250,6 +250,16 @@ class TestAnyFile(MovieTest):
             path = Path(folder, name)
             path.write_bytes(magic + data)
             self.assertIn(check_movie(path).state, (COMPLETE, GROWING, BROKEN, UNKNOWN))
+
+
+class TestWhatIsNoMovie(unittest.TestCase):
+    def test_one_image_is_an_average_or_a_reference_where_movies_have_frames(self) -> None:
+        one, several = MovieCheck("complete", frames=1), MovieCheck("complete", frames=8)
+        self.assertIn("average", why_no_movie("/data/TS_01_001_0.0.mrc", one, True))
+        self.assertIn("reference", why_no_movie("/data/SuperRef_20260301_1234.mrc", one, False))
+        self.assertEqual(why_no_movie("/data/TS_01_001_0.0.mrc", one, False), "")
+        self.assertEqual(why_no_movie("/data/SuperRef_20260301_1234.mrc", several, True), "")
+        self.assertEqual(why_no_movie("/data/TS_01_001_0.0.tif", MovieCheck("growing", "It ends early."), True), "")
 
 
 if __name__ == "__main__":
