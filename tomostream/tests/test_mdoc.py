@@ -62,6 +62,11 @@ class TestDialects(unittest.TestCase):
         self.assertEqual((facts.tilt_axis.value, facts.tilt_axis.source), (84.3, "title"))
         self.assertEqual((facts.voltage.value, facts.pixel_size.value, facts.warnings), (300.0, 2.66, ()))
 
+    def test_frame_doses_below_zero_are_no_doses(self):
+        data = b"[ZValue = 0]\nTiltAngle = 0.0\nFrameDosesAndNumber = 1.0 4 -0.5 2\nDateTime = 01-Feb-24  10:00:00\n\n"
+        data += data.replace(b"ZValue = 0", b"ZValue = 1").replace(b"TiltAngle = 0.0", b"TiltAngle = 3.0")
+        self.assertIsNone(read_mdoc("x.mdoc", data).tilts[0].dose.value)
+
     def test_exposure_dose_wins_over_frame_doses_of_another_scale(self):
         doses = [tilt.dose for tilt in read("serialem_dosym.mrc.mdoc").tilts]
         self.assertEqual({(dose.value, dose.source) for dose in doses}, {(3.1, "field ExposureDose")})

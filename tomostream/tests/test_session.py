@@ -32,10 +32,12 @@ from tomostream.acquisition.events import (
     Stop,
     Tick,
 )
-from tomostream.acquisition.evidence import RULES
+from tomostream.acquisition.evidence import RULES, Evidence, Production
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import parse_movie_name
+from tomostream.acquisition.rhythm import Rhythm
+from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0)
@@ -617,6 +619,30 @@ class TestFiles(unittest.TestCase):
         self.assertIn("tilt axis is unknown", player.given_up[0].reason)
         player.feed(MdocRead(mdoc("X", tilts("X")), 3.0))
         self.assertEqual(len(player.composed), 1)
+
+
+class TestFigures(unittest.TestCase):
+    """What the figures of the rules are worth: another figure is another decision."""
+
+    def test_a_series_is_still_for_longer_than_its_largest_gap_before_its_rhythm_ends_it(self) -> None:
+        rhythm = Rhythm()
+        for gap in (20.0,) * 11 + (30.0,):
+            rhythm.add(gap)
+        self.assertAlmostEqual(rhythm.stillness() or 0.0, 42.0)
+
+    def test_half_of_the_companions_going_on_is_no_majority(self) -> None:
+        evidence = Evidence(Policy())
+        still, twice, once = (Series(name, "/data", name, 0.0) for name in ("still", "twice", "once"))
+        still.last_new, twice.last_but_one, twice.last_new, once.last_but_one, once.last_new = 10.0, 20.0, 30.0, 5.0, 30.0
+        still.companions = {1: twice, 2: once}
+        self.assertFalse(evidence._left_behind(still))
+        once.last_but_one = 20.0
+        self.assertTrue(evidence._left_behind(still))
+
+    def test_lateness_is_remembered_and_fades_with_every_micrograph_that_comes_in_time(self) -> None:
+        production = Production(lateness=100.0)
+        production.deliver(Exposure(("a", None), "a", tilt("X", 0), 0.0, 1.0), 10.0)
+        self.assertAlmostEqual(production.lateness, 95.0)
 
 
 class TestSessionEnds(unittest.TestCase):
