@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomostream.engine.frames import adding, align, interpolation, sums
+from tomostream.engine.frames.plan import IntegrationEntry, plan_fractions
 from tomostream.engine.motioncor import main
 from tomostream.programs.motioncor import parse_log
 
@@ -717,6 +718,13 @@ class TestSums(EngineTest):
         total, frame = np.zeros((4, 5), np.float32), np.arange(20).reshape(4, 5)
         adding.add_moved(total, frame, (2, -1))
         np.testing.assert_array_equal(total, np.pad(frame, ((0, 1), (2, 0)), mode="symmetric")[1:, :5])
+
+
+class TestFractions(unittest.TestCase):
+    def test_raw_frames_left_over_are_added_to_the_last_fractions(self):
+        fractions = plan_fractions(23, entries=(IntegrationEntry(23, 5, 0.1),))
+        self.assertEqual([each.number for each in fractions], [5, 6, 6, 6])
+        self.assertAlmostEqual(sum(each.dose for each in fractions), 2.3)
 
 
 class TestInterpolation(unittest.TestCase):
