@@ -59,6 +59,8 @@ GUI_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 #: Seconds for which the outputs may be locked or unreadable at the start.
 OPEN_SECONDS = 600.0
+#: Seconds for which an error that nobody foresaw may come again in every turn before the protocol ends with it.
+FAILING_SECONDS = 600.0
 
 
 class StreamingProtocol(ProtStreamingBase):
@@ -70,6 +72,7 @@ class StreamingProtocol(ProtStreamingBase):
     #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
     _complete = False
     _step_log: StepLog | None = None
+    _failing_since: float | None = None
     #: What came and is not handed out yet, in protocols that keep it here.
     _new: Collection = ()
 
@@ -236,7 +239,8 @@ class StreamingProtocol(ProtStreamingBase):
             except rows.database_errors() as error:
                 folders = (self._getPath(), self._getExtraPath(), self._getLogsPath())
                 reached = all(os.access(folder, os.W_OK | os.X_OK) for folder in folders)
-                if (isinstance(error, OSError) and reached) or time.monotonic() > end:
+                full = self.hindrances.is_full(error)       # somebody will make room, whenever that is
+                if not full and ((isinstance(error, OSError) and reached) or time.monotonic() > end):
                     raise
                 self.outputs.clear()
                 self.done.clear()
@@ -272,13 +276,36 @@ class StreamingProtocol(ProtStreamingBase):
 
     # ------------------------------------------------------------------ a turn
     def seconds_to_next_turn(self, default: float) -> float:
-        deadline = self.next_deadline()
+        deadline = None if self._failing_since is not None else self.next_deadline()
         if deadline is None:
             return default
         return min(default, max(0.01, deadline - steady()))
 
     def turn(self, stamp: str) -> bool:
-        """Register, watch, decide, hand out. True when there is nothing left to come or to do."""
+        """Register, watch, decide, hand out. True when there is nothing left to come or to do.
+
+        Whatever goes wrong is told and tried again: a session is left alone for a night. What the disk or a database says
+        is waited for; anything else ends the protocol when it does not go away.
+        """
+        try:
+            ended = self._take_turn()
+        except Exception as error:  # noqa: BLE001 - the next turn begins anew with what this one did not end
+            self._turn_failed(error)
+            return False
+        self._failing_since = None
+        self.trouble("turn", "")
+        return ended
+
+    def _turn_failed(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            self._log.error("A turn failed: %s", one_sentence(error), exc_info=error)
+        if not isinstance(error, rows.database_errors()) and now - self._failing_since > FAILING_SECONDS:
+            raise error
+        self.trouble("turn", f"the work is interrupted ({one_sentence(error)}); retrying")
+
+    def _take_turn(self) -> bool:
         if self.stop_asked():
             self.stop_event.set()       # who waits for a GPU in a thread waits no longer
         self.in_flight.collect()

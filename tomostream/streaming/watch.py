@@ -24,6 +24,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
     "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs fhgfs ceph glusterfs afs 9p pvfs2 orangefs wekafs panfs ncpfs".split())
 #: Names that Scipion's sets give away when something was committed: the journal goes, or the -wal grows.
 JOURNAL, WAL = "-journal", "-wal"
+#: Of how many files it is remembered that they were closed or moved in before somebody asks.
+MAX_CLOSED = 10_000
 
 
 def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
@@ -116,6 +118,8 @@ class Watcher(FileSystemEventHandler):
 
     def _collect(self, path: str, event) -> None:
         self._changed.add(path)
+        if len(self._closed) >= MAX_CLOSED:         # of files for which nobody asks: they are no movies
+            self._closed.pop(next(iter(self._closed)))
         if event.event_type == "closed" or (event.event_type == "moved" and event.dest_path):
             self._closed[path] = event.event_type
         elif event.event_type in ("modified", "deleted"):

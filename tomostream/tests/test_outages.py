@@ -253,6 +253,29 @@ class TestWhatLiesOnTheDisk(InAFolder):
             writing.sync([path])
 
 
+class TestATurnThatGoesWrong(unittest.TestCase):
+    def setUp(self) -> None:
+        self.run_ = mock.Mock(_failing_since=None)
+        self.run_._turn_failed = lambda error: StreamingProtocol._turn_failed(self.run_, error)
+
+    def turn(self, error: Exception | None = None) -> bool:
+        self.run_._take_turn.side_effect = error
+        self.run_._take_turn.return_value = True
+        return StreamingProtocol.turn(self.run_, "")
+
+    def test_is_told_and_followed_by_the_next_one(self):
+        self.assertFalse(self.turn(OSError(28, "No space left on device")))
+        self.assertIn("No space left on device", self.run_.trouble.call_args[0][1])
+        self.assertTrue(self.turn())
+        self.run_.trouble.assert_called_with("turn", "")
+
+    def test_ends_the_protocol_when_nobody_foresaw_it_and_it_does_not_go_away(self):
+        self.assertFalse(self.turn(KeyError("x")))
+        self.run_._failing_since -= protocol.FAILING_SECONDS + 1
+        self.assertFalse(self.turn(OSError(28, "No space left on device")))
+        self.assertRaises(KeyError, self.turn, KeyError("x"))
+
+
 class TestADamagedListOfSteps(InAFolder):
     def open(self) -> mock.Mock:
         run = mock.Mock()

@@ -242,6 +242,13 @@ class TestAWatcher(InAFolder):
             os.replace(source, self.path("a.tif"))
         wait_for(lambda: self.watcher.how_written(self.path("a.tif")) == "moved", 10, "word of the moved file", every=0.01)
 
+    def test_remembers_no_more_files_that_nobody_asks_for_than_it_must(self):
+        watcher = watch.Watcher(lambda: None)
+        with mock.patch.object(watch, "MAX_CLOSED", 3):
+            for number in range(9):
+                watcher._collect(f"/frames/{number}.txt", mock.Mock(event_type="closed", src_path=b""))
+        self.assertEqual(list(watcher._closed), [f"/frames/{number}.txt" for number in (6, 7, 8)])
+
     def test_wakes_for_the_named_files_alone_where_only_some_matter(self):
         self.hears(only=frozenset(["STOP"]))
         self.write("other.mrc")
@@ -740,7 +747,7 @@ class TestTheClockOfDeadlines(unittest.TestCase):
         deadline = clock.steady() + 1.0
         with mock.patch.object(clock.time, "time", return_value=time.time() - 3600):
             self.assertTrue(0.0 <= deadline - clock.steady() <= 1.0)
-            run = mock.Mock(**{"next_deadline.return_value": deadline})
+            run = mock.Mock(_failing_since=None, **{"next_deadline.return_value": deadline})
             self.assertLessEqual(StreamingProtocol.seconds_to_next_turn(run, 60.0), 1.0)
 
     def test_says_the_time_of_the_day_to_begin_with(self):
