@@ -119,12 +119,14 @@ def fill_series(protocols, mdocs: str, series: int) -> None:
     from pwem.objects import Transform
     from tomo.objects import SetOfTiltSeries, SetOfTomograms, TiltSeries, Tomogram
 
-    from tomostream.protocols.protocol_compose import composed_entry, series_acquisition
+    from tomostream.protocols import objects
+    from tomostream.protocols.objects import series_acquisition
+    from tomostream.protocols.protocol_compose import composed_entry
 
     composing, reconstructing = protocols[COMPOSE], protocols[ARETOMO]
-    composed = output(composing, SetOfTiltSeries, "tiltseries.sqlite", composing._template(), "_tsId")
-    aligned = output(reconstructing, SetOfTiltSeries, "tiltseries.sqlite", reconstructing._series_template(), "_tsId")
-    tomograms = output(reconstructing, SetOfTomograms, "tomograms.sqlite", reconstructing._tomogram_template(), "_tsId")
+    composed = output(composing, SetOfTiltSeries, "tiltseries.sqlite", objects.series_template(), "_tsId")
+    aligned = output(reconstructing, SetOfTiltSeries, "tiltseries.sqlite", objects.series_template(), "_tsId")
+    tomograms = output(reconstructing, SetOfTomograms, "tomograms.sqlite", objects.tomogram_template(False), "_tsId")
     books = [ledger.Ledger(ledger.path_in(protocol.getWorkingDir())) for protocol in (composing, reconstructing)]
     for number in range(series):
         record = record_of(number, mdocs)

@@ -292,6 +292,8 @@ def _run(arguments: Arguments, log: Log) -> None:
         if _aligns(arguments):
             solution, ctf = _with_ctf(arguments, data, names, solution, outputs, log)
             _write_alignment(arguments, data, names, solution, ctf, options, outputs)
+        elif arguments.given("-AlnFile"):
+            _write_imod(arguments, data, names, solution, (), options, outputs)
         used = _dosed(arguments, data, _in_range(arguments, data.stack, solution, log), log)
         _write_result(data, names, used, options, outputs, log)
     log.say(f"done: {names.volume}{_peak_memory()}")
@@ -483,19 +485,34 @@ def _write_alignment(
     outputs: Outputs,
 ) -> None:
     """The files that tell the alignment."""
-    from tomostream.engine.recon.imod import ImodJob, write_imod
     from tomostream.engine.recon.solution import aln_of
 
     outputs.text(names.aln, format_aln(aln_of(solution, data.stack)))
     if solution.quality is not None:
         quality = replace(solution.quality, program=f"{NAME} {__version__}")
         outputs.text(names.quality, format_quality(quality))
-    if arguments.integer("-OutImod") == 0 or data.angles is None:
+    _write_imod(arguments, data, names, solution, ctf, options, outputs)
+
+
+def _write_imod(
+    arguments: Arguments,
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    ctf: Sequence[CtfRow],
+    options: ReconOptions,
+    outputs: Outputs,
+) -> None:
+    """The files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known."""
+    from tomostream.engine.recon.imod import ImodJob, write_imod
+
+    if arguments.integer("-OutImod") == 0:
         return
     outputs.folder(names.imod_folder)
-    orders = [row.order if row.order is not None else i + 1 for i, row in enumerate(data.angles)]
     shown = {t.section: t.tilt_deg for t in solution.used} | {d.section: d.tilt_deg for d in solution.dark}
-    angles = [shown.get(i, row.tilt_deg) for i, row in enumerate(data.angles)]
+    given = data.angles or tuple(AngleRow(shown.get(i, 0.0)) for i in range(data.stack.sections))
+    orders = [row.order if row.order is not None else i + 1 for i, row in enumerate(given)]
+    angles = [shown.get(i, row.tilt_deg) for i, row in enumerate(given)]
     job = ImodJob(arguments.integer("-OutImod"), names, os.path.abspath(data.stack.path), orders, angles, ctf)
     write_imod(outputs, job, data.stack, solution, options)
 

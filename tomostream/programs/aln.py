@@ -303,7 +303,9 @@ def raw_sections(aln: AlnFile, sections: int | None = None) -> tuple[tuple[int, 
     rows = [r.section for r in aln.rows]
     if len(set(rows)) != len(rows):
         raise AlnError("the alignment names a section twice")
-    dark = _dark_numbers(aln)
+    if _column_is_zero(aln, rows, total):
+        return _by_frames(rows, [d.frame for d in aln.dark], total)
+    dark = [d.section for d in aln.dark]
     if set(rows) & set(dark):
         return _renumbered(rows, dark, total)
     base = _base(rows, dark, total)
@@ -313,10 +315,25 @@ def raw_sections(aln: AlnFile, sections: int | None = None) -> tuple[tuple[int, 
     return tuple(found), tuple(n - base for n in dark)
 
 
-def _dark_numbers(aln: AlnFile) -> list[int]:
-    # some AreTomo3 versions leave 0 in the section column: then only the frame column tells the dark tilts apart
-    numbers = [d.section for d in aln.dark]
-    return numbers if len(set(numbers)) == len(numbers) else [d.frame for d in aln.dark]
+def _column_is_zero(aln: AlnFile, rows: list[int], total: int) -> bool:
+    """Whether the file has 0 as the section of every dark frame, as some versions of AreTomo3 write it: nothing is told then.
+
+    A single dark frame of section 0 may be meant: it is not where its place in the sorted stack is another, or where the rows
+    count from 1.
+    """
+    if not aln.dark or any(d.section != 0 for d in aln.dark):
+        return False
+    return len(aln.dark) > 1 or aln.dark[0].frame != 0 or total in rows
+
+
+def _by_frames(rows: list[int], frames: list[int], total: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and dark frames where only the frame column tells which tilts are dark; both columns may count from 0 or 1."""
+    for base in (1, 0):
+        missing = set(range(total)) - {n - base for n in rows}
+        for frame_base in (0, 1):
+            if missing == {n - frame_base for n in frames}:
+                return tuple(n - base for n in rows), tuple(n - frame_base for n in frames)
+    return _renumbered(rows, frames, total)
 
 
 def _base(rows: list[int], dark: list[int], total: int) -> int:

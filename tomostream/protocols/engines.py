@@ -50,15 +50,15 @@ def choose(choice: int, plugin, cpu_command: str) -> Program:
     cpu_command : name of our own console script.
     """
     if choice == ENGINE_CPU:
-        return _cpu(cpu_command, "the CPU engine was chosen")
+        return cpu(cpu_command)
     program = plugin.getProgram()
     if choice == ENGINE_GPU:
         return Program(shlex.quote(program), plugin.getEnviron(), True, f"{os.path.basename(program)} was chosen")
     name = os.path.basename(program)
     if not os.path.exists(program):
-        return _cpu(cpu_command, f"{name} is not installed ({program}), so the CPU engine does the work")
+        return cpu(cpu_command, f"{name} is not installed ({program}), so the CPU engine does the work")
     if not gpu_present():
-        return _cpu(cpu_command, f"this machine shows no GPU for {name}, so the CPU engine does the work")
+        return cpu(cpu_command, f"this machine shows no GPU for {name}, so the CPU engine does the work")
     return Program(shlex.quote(program), plugin.getEnviron(), True, f"{name} is installed and there is a GPU")
 
 
@@ -73,7 +73,8 @@ def problem(choice: int, plugin, variable: str) -> list[str]:
             "of the program, or choose the engine automatic or CPU."]
 
 
-def _cpu(command: str, reason: str) -> Program:
+def cpu(command: str, reason: str = "the CPU engine was chosen") -> Program:
+    """Our own program."""
     beside = os.path.join(os.path.dirname(sys.executable), command)
     found = beside if os.path.exists(beside) else shutil.which(command)
     return Program(shlex.quote(found) if found else command, None, False, reason)

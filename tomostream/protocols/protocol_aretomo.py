@@ -5,67 +5,50 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import replace
 
 import aretomo
-import mrcfile
-import numpy as np
 from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS
 from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon
 from pwem import ALIGN_2D
-from pwem.objects import CTFModel, Transform
 from pyworkflow.constants import BETA
 from pyworkflow.mapper.sqlite import SqliteFlatMapperException
 from pyworkflow.protocol import params
 from tomo.objects import (
-    CTFTomo,
     CTFTomoSeries,
     SetOfCTFTomoSeries,
     SetOfTiltSeries,
     SetOfTomograms,
     TiltImage,
     TiltSeries,
-    TomoAcquisition,
-    Tomogram,
 )
 
 from tomostream.acquisition.movies import check_movie
 from tomostream.files.clock import steady
-from tomostream.files.mrc import open_mrc
-from tomostream.files.writing import sync_tree
-from tomostream.journal import entries, ledger
-from tomostream.journal.runs import DEAD, FINISHED, STOPPED
+from tomostream.journal import entries
 from tomostream.journal.space import bytes_of
-from tomostream.programs import aretomo as files
-from tomostream.programs.aln import (
-    AlnError,
-    AlnFile,
-    AlnRow,
-    AngleRow,
-    format_aln,
-    format_angles,
-    parse_aln,
-    raw_sections,
-    row_from_xf,
-    xf_of_row,
+from tomostream.protocols import actions, engines, forms, objects, page, programs, summaries
+from tomostream.protocols.aretomo_run import (
+    EVEN,
+    ODD,
+    AretomoRun,
+    Result,
+    Settings,
+    Source,
+    SourceTilt,
+    expected_sizes,
+    take_over,
 )
-from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
-from tomostream.programs.quality import Quality, parse_quality
-from tomostream.protocols import actions, engines, forms, page
-from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
+from tomostream.protocols.objects import Original
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import know_tables
-from tomostream.streaming.work import BadInput, ProgramFailed, Task
+from tomostream.streaming.work import Task
 
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
 CPU_COMMAND = "tomostream-aretomo"
-EVEN, ODD = "_even", "_odd"
-#: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
-SIZE_TOLERANCE = 2
 LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
           "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
@@ -91,65 +74,6 @@ HELPS = {
     "patchX": "Patches along x for the local alignment.",
     "patchY": "Patches along y for the local alignment.",
 }
-
-
-@dataclass(frozen=True)
-class SourceTilt:
-    """One tilt image of the input: what the program and the output need of it. Doses in e/A2, None unknown."""
-
-    index: int
-    angle: float
-    order: int | None
-    prior_dose: float | None
-    enabled: bool
-    transform: tuple[float, float, float, float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2, None unknown."""
-
-    series_id: str
-    stack: str
-    even: str
-    odd: str
-    size: tuple[int, int]
-    pixel_size: float
-    tilt_axis: float | None
-    tilts: tuple[SourceTilt, ...]
-    dose: float | None = None
-    command: str = ""
-    half_command: str = ""
-
-    @property
-    def used(self) -> tuple[SourceTilt, ...]:
-        """The tilts that are given to the program, in the order of its sections: by angle.
-
-        AreTomo2 takes an alignment file (-AlnFile: halves, aligned input) as being in the order of the stack, and sorts it not.
-        """
-        return tuple(sorted((tilt for tilt in self.tilts if tilt.enabled), key=lambda tilt: tilt.angle))
-
-
-@dataclass(frozen=True)
-class Original:
-    """A series and its images as they were in the input when the series was handed out: a row may be replaced meanwhile."""
-
-    series: TiltSeries
-    images: list[TiltImage]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out for one series. `rows`: input index -> row of the alignment."""
-
-    folder: str
-    rows: Mapping[int, AlnRow] = field(default_factory=dict)
-    reasons: Mapping[int, str] = field(default_factory=dict)
-    ctf: tuple[CtfRow, ...] = ()
-    ctf_order: tuple[int, ...] = ()
-    quality: Quality | None = None
-    commands: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
@@ -193,7 +117,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ open
     def open_outputs(self):
         page.go_on(self)
-        self._program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
+        self._runner = programs.Runner(self, engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND))
+        self._cpu = programs.Runner(self, engines.cpu(CPU_COMMAND))
+        self._settings = settings_of(self)
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
         self._new: list[tuple[int, int]] = []
@@ -201,33 +127,20 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self._told_ctf = False
         self.perTsAlignZ = self.readThicknessFile(self.alignZfile.get()) if self.alignZfile.get() else {}
         if self.makeTomo.get():
-            self.open_output(TOMOGRAMS, SetOfTomograms, self._tomogram_template(), "_tsId", "tomograms.sqlite",
-                             source="inputSetOfTiltSeries")
+            self.open_output(TOMOGRAMS, SetOfTomograms, objects.tomogram_template(self.doEvenOdd.get()), "_tsId",
+                             "tomograms.sqlite", source="inputSetOfTiltSeries")
         if not self.skipAlign.get():
-            self.open_output(ALIGNED, SetOfTiltSeries, self._series_template(), "_tsId", "tiltseries.sqlite",
+            self.open_output(ALIGNED, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries.sqlite",
                              source="inputSetOfTiltSeries")
-        common = [output.versions for output in self.outputs.values()]
-        self.done.update({key: version for key, version in common[0].items()
-                          if all(other.get(key) == version for other in common)})
+        self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
         for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs)):
             if hasattr(self, name):
                 opener()
-        self.tell(entries.Session("", self._program.reason))
+        self.tell(entries.Session("", self._runner.reason))
 
-    def _series_template(self) -> TiltSeries:
-        series = TiltSeries(tsId="template")
-        series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
-        return series
-
-    def _tomogram_template(self) -> Tomogram:
-        tomogram = Tomogram(tsId="template")
-        tomogram.setOrigin(Transform())
-        tomogram.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
-        tomogram.setHalfMaps(["", ""] if self.doEvenOdd.get() else [])
-        return tomogram
 
     def _open_failed(self):
-        return self.open_output(FAILED, SetOfTiltSeries, self._series_template(), "_tsId", "tiltseries_failed.sqlite",
+        return self.open_output(FAILED, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries_failed.sqlite",
                                 self._describe, source="inputSetOfTiltSeries")
 
     def _open_ctfs(self):
@@ -241,15 +154,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     # ------------------------------------------------------------------ watch
     def watch(self) -> bool:
-        rows, closed = self._reader.read()
+        rows, ended = programs.read_rows(self, self.inputSetOfTiltSeries, "tilt series", "the compose protocol")
         self._new += [(row.getObjId(), self._reader.version_of(row.getObjId())) for row in rows]
-        self.trouble("input", f"the tilt series cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
-        if self.stop_asked():
-            return True
-        state = self.producer_state(self.inputSetOfTiltSeries)
-        self.trouble("producer", f"the compose protocol is {state}: it must be continued before more series come"
-                     if state in (DEAD, STOPPED) else "")
-        return closed and state == FINISHED
+        return ended
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
@@ -287,7 +194,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             return None
         self.tell(entries.Started(series_id, f"to be aligned and reconstructed, {series.getSize()} tilts", version=version,
                                   tilts=series.getSize(), bytes=self._volume_bytes(source)))
-        return Task(series_id, (series_id, source), version, needs_gpu=self._program.gpu)
+        return Task(series_id, (series_id, source), version, needs_gpu=self._runner.gpu)
 
     def _source(self, series: TiltSeries, images: Iterable[TiltImage]) -> Source:
         """Read all that is needed of a series; steps never see the set."""
@@ -325,146 +232,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         began = steady()
         name = source.series_id if task.version == 1 else f"{source.series_id}-v{task.version}"
         folder = self.work_folder(name)
-        self._check_input(source, folder)
-        self._write_inputs(source, folder)
-        commands = [self._run_program(source, folder, source.command, "")]
-        result = self._read_results(source, folder)
-        if self.doEvenOdd.get() and self.makeTomo.get():
-            commands += [self._run_program(source, folder, source.half_command, suffix) for suffix in (EVEN, ODD)]
+        result = AretomoRun(source, self._settings, folder, self._runner, self._cpu).run()
         target = self._getExtraPath(name)
-        self._take_over(folder, target)
-        return Result(target, result.rows, result.reasons, result.ctf, result.ctf_order, result.quality, tuple(commands),
-                      steady() - began)
-
-    def _check_input(self, source: Source, folder: str) -> None:
-        check = check_movie(source.stack)
-        if check.state != "complete":
-            words = f"the stack {os.path.basename(source.stack)} is not complete: {check.reason}"
-            raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
-        if len(source.used) < 3:
-            raise BadInput(f"only {len(source.used)} of its tilts are enabled; three are the least that can be aligned")
-        problem = files.name_problem(os.path.join(folder, f"{source.series_id}.mrcs"),
-                                     os.path.join(folder, f"{source.series_id}.mrc"))
-        if problem:
-            raise BadInput(problem)
-        if self.doDW.get() and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
-            raise BadInput("dose weighting is asked for, but the mdoc does not tell the dose of every tilt")
-
-    def _write_inputs(self, source: Source, folder: str) -> None:
-        for suffix, stack in (("", source.stack), (EVEN, source.even), (ODD, source.odd)):
-            if not stack or (suffix and not self.doEvenOdd.get()):
-                continue
-            link = os.path.join(folder, f"{source.series_id}{suffix}.mrcs")
-            sections = [tilt.index - 1 for tilt in source.used]
-            if sections == list(range(len(source.tilts))):
-                os.symlink(stack, link)
-            else:
-                restack(stack, link, sections, source.pixel_size)
-        rows = [AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in source.used]
-        if any(row.order is None for row in rows):
-            rows = [AngleRow(row.tilt_deg) for row in rows]
-        elif any(row.pre_exposure is None for row in rows):
-            rows = [AngleRow(row.tilt_deg, row.order) for row in rows]
-        with open(os.path.join(folder, f"{source.series_id}.tlt"), "w", encoding="utf-8") as file:
-            file.write(format_angles(rows))
-        if self.skipAlign.get():
-            self._write_alignment(source, folder)
-
-    def _write_alignment(self, source: Source, folder: str) -> None:
-        rows = []
-        for section, tilt in enumerate(source.used):
-            if tilt.transform is None:
-                raise BadInput("the alignment was to be skipped, but the input series has none")
-            rot, tx, ty = row_from_xf(tilt.transform)
-            rows.append(AlnRow(section, rot, tx, ty, tilt.angle))
-        with open(os.path.join(folder, f"{source.series_id}.aln"), "w", encoding="utf-8") as file:
-            file.write(format_aln(AlnFile(tuple(rows), raw_size=(*source.size, len(rows)))))
-
-    def _run_program(self, source: Source, folder: str, command: str, suffix: str) -> str:
-        """Run the program for the whole series or one half; return the command line. Its files are checked later."""
-        stem = os.path.join(folder, source.series_id)
-        flags = parse_flags(command)
-        flags["-InMrc"], flags["-OutMrc"] = [f"{stem}{suffix}.mrcs"], [f"{stem}{suffix}.mrc"]
-        if "-AngFile" in flags:
-            flags["-AngFile"] = [f"{stem}.tlt"]
-            flags["-TiltAxis"] = [tilt_axis_word(source.tilt_axis), flags["-TiltAxis"][1]]
-        if "-AlnFile" in flags:
-            flags["-AlnFile"] = [f"{stem}.aln"]
-            flags.pop("-TiltAxis", None)
-            if "-ImgDose" in flags:     # the doses before the tilts are in the angle file: without it halves are not weighted
-                flags["-AngFile"] = [f"{stem}.tlt"]
-        if not self._program.gpu:
-            flags.pop("-Gpu", None)
-            flags["--threads"] = [str(engines.threads_per_program(self._stepsExecutor.numberOfProcs))]
-        arguments = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
-        log = f"{stem}{suffix}.log"
-        if self._program.gpu:
-            with self.hold_gpus():
-                said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
-        else:
-            said = self.run_program(self._program.command, arguments, log)
-        if self.makeTomo.get():
-            self._check_volume(source, f"{stem}{suffix}.mrc", said, log)
-        return f"{self._program.command} {arguments}"
-
-    def _check_volume(self, source: Source, path: str, said: str, log: str) -> None:
-        check = check_movie(path)
-        if check.state != "complete":
-            self._keep_log(log)
-            missing = "made no tomogram" if not os.path.exists(path) else f"left an incomplete tomogram ({check.reason})"
-            raise ProgramFailed(f"{self._program_name()} {missing}: {said or 'it said nothing'}")
-        found = (check.width, check.height, check.frames)
-        wanted = expected_sizes(source.size, source.tilt_axis, self.tomoThickness.get(), self.binFactor.get(),
-                                self.flipVol.get())
-        if not any(all(abs(a - b) <= SIZE_TOLERANCE for a, b in zip(found, size, strict=True)) for size in wanted):
-            self._keep_log(log)
-            raise ProgramFailed(f"{self._program_name()} made a volume of {found[0]} x {found[1]} x {found[2]} voxels where "
-                                f"{' x '.join(map(str, wanted[0]))} was expected")
-
-    def _program_name(self) -> str:
-        return os.path.basename(shlex.split(self._program.command)[0])
-
-    def _keep_log(self, log: str) -> None:
-        os.makedirs(self._getExtraPath("failed"), exist_ok=True)
-        if os.path.exists(log):
-            shutil.copyfile(log, self._getExtraPath("failed", os.path.basename(log)))
-
-    def _read_results(self, source: Source, folder: str) -> Result:
-        """The alignment, by section of what was given to the program, back to the images of the input."""
-        out = files.OutputFiles.of(os.path.join(folder, f"{source.series_id}.mrcs"),
-                                   os.path.join(folder, f"{source.series_id}.mrc"))
-        quality = read_if_there(out.quality, parse_quality)
-        if self.skipAlign.get():
-            return Result(folder, quality=quality)
-        try:
-            aln = read_if_there(out.aln, parse_aln)
-            if aln is None:
-                raise ProgramFailed(f"{self._program_name()} wrote no alignment file")
-            sections, _ = raw_sections(aln, len(source.used))
-        except AlnError as error:
-            raise ProgramFailed(f"the alignment file of {self._program_name()} makes no sense: {error}") from error
-        used = source.used
-        rows = {used[section].index: row for section, row in zip(sections, aln.rows, strict=True)}
-        if not all(math.isfinite(value) for row in rows.values() for value in (row.rot_deg, row.tx, row.ty, row.tilt_deg)):
-            raise ProgramFailed("the alignment holds values that are no numbers")
-        reasons = {tilt.index: "excluded by the program (dark)" for tilt in used if tilt.index not in rows}
-        if quality is not None:
-            reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts
-                        if not tilt.used and tilt.section < len(used)}
-        ctf = (read_if_there(out.ctf_text, parse_ctf) if self.doEstimateCtf.get() else None) or ()
-        of_ctf = ctf_sections(len(ctf), sections, len(used))
-        return Result(folder, rows, reasons, ctf if of_ctf else (), tuple(used[section].index for section in of_ctf), quality)
-
-    @staticmethod
-    def _take_over(folder: str, target: str) -> None:
-        """Rename the finished folder into extra/; what lies there under this name was never registered."""
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if name.endswith(".mrcs") or name.endswith("~"):
-                os.remove(path)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(folder, target)
-        sync_tree(target)
+        take_over(folder, target)
+        return replace(result, folder=target, seconds=steady() - began)
 
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: Result) -> None:
@@ -480,13 +251,6 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             self.outputs[FAILED].remove(task.key)
         del self._originals[task.key, task.version]
 
-    @staticmethod
-    def _acquisition(original: Original, result: Result) -> TomoAcquisition:
-        acquisition = original.series.getAcquisition().clone()
-        if result.rows:
-            acquisition.setTiltAxisAngle(next(iter(result.rows.values())).rot_deg)
-        return acquisition
-
     def _register_tomogram(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[TOMOGRAMS].items
         path = os.path.join(result.folder, f"{task.key}.mrc")
@@ -496,15 +260,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if items._samplingRate.get() is None:
             items.copyInfo(self._reader.items)
             items.setSamplingRate(pixel_size)
-        tomogram = Tomogram(tsId=task.key)
-        tomogram.setLocation(path)
-        tomogram.setSamplingRate(pixel_size)
-        origin = Transform()
-        origin.setShifts(*(-0.5 * length * pixel_size for length in size))
-        tomogram.setOrigin(origin)
-        tomogram.setAcquisition(self._acquisition(original, result))
         halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)]
-        tomogram.setHalfMaps(halves if self.doEvenOdd.get() else [])
+        tomogram = objects.tomogram(task.key, path, size, pixel_size,
+                                    objects.aligned_acquisition(original.series, result.rows),
+                                    halves if self.doEvenOdd.get() else [])
         items.setDim(size)
         items._hasOddEven.set(self.doEvenOdd.get())
         self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
@@ -518,32 +277,12 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         items.setAnglesCount(len(source.tilts))
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original.series)
-        series.setAcquisition(self._acquisition(original, result))
+        series.setAcquisition(objects.aligned_acquisition(original.series, result.rows))
         series.setAlignment2D()
         series.setDim((*source.size, 1))
         series.setAnglesCount(len(source.tilts))
-        images = [self._aligned_image(image, result) for image in original.images]
+        images = [objects.aligned_image(image, result.rows.get(image.getIndex())) for image in original.images]
         self.outputs[ALIGNED].put(task.key, series, task.version, children=images)
-
-    @staticmethod
-    def _aligned_image(original: TiltImage, result: Result) -> TiltImage:
-        """The raw image with its alignment as a transform; disabled where it could not be aligned."""
-        image = original.clone()
-        image.copyInfo(original, copyTM=False)
-        transform = Transform()
-        row = result.rows.get(original.getIndex())
-        if row is None:
-            image.setEnabled(False)
-            transform.setMatrix(np.identity(3))
-        else:
-            a11, a12, a21, a22, dx, dy = xf_of_row(row.rot_deg, row.tx, row.ty)
-            transform.setMatrix(np.array([[a11, a12, dx], [a21, a22, dy], [0.0, 0.0, 1.0]]))
-            image.setTiltAngle(row.tilt_deg)
-            acquisition = original.getAcquisition().clone()
-            acquisition.setTiltAxisAngle(row.rot_deg)
-            image.setAcquisition(acquisition)
-        image.setTransform(transform)
-        return image
 
     def _register_ctf(self, task: Task, source: Source, result: Result) -> None:
         if CTFS not in self.outputs:
@@ -555,7 +294,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         children = []
         for tilt in source.tilts:
             place, row = rows.get(tilt.index, (None, None)) if tilt.index in result.rows else (None, None)
-            ctf = ctf_of_tilt(row, f"{place + 1}@{spectra}" if row and os.path.exists(spectra) else None)
+            ctf = objects.ctf_of_tilt(row, f"{place + 1}@{spectra}" if row and os.path.exists(spectra) else None)
             if self.doPhaseShiftSearch.get():       # of all tilts or of none: the first one makes the columns of the table
                 ctf.setPhaseShift(math.degrees(row.phase_rad) if row else 0.0)
             ctf.setIndex(tilt.index)
@@ -573,6 +312,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         words = f"{used} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
         words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
+        words += "".join(f", {note}" for note in result.notes)
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
         self.tell(entries.Reconstructed(
             task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
@@ -608,12 +348,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original.series)
         series.setObjComment(reason)
-        images = []
-        for image in original.images:
-            copy = image.clone()
-            copy.copyInfo(image)
-            images.append(copy)
-        self.outputs[FAILED].put(task.key, series, task.version, children=images)
+        self.outputs[FAILED].put(task.key, series, task.version, children=objects.copied_images(original.images))
 
     def on_end(self):
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
@@ -660,7 +395,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return warnings
 
     def _summary(self):
-        return summarize_results(self)
+        return summaries.of_results(self)
 
     def _methods(self):
         output = getattr(self, TOMOGRAMS, None) or getattr(self, ALIGNED, None)
@@ -675,94 +410,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return ["Zheng2022"]
 
 
-def quote_word(word: str) -> str:
-    """A word of a command line for the shell; Scipion's GPU placeholder stays as it is."""
-    return word if word == "%(GPU)s" else shlex.quote(word)
-
-
-def parse_flags(command: str) -> dict[str, list[str]]:
-    """Flags of a command line with their values; a flag given again replaces the one before. Negative numbers are values."""
-    flags: dict[str, list[str]] = {}
-    flag = ""
-    for word in shlex.split(command):
-        if word.startswith("-") and word.lstrip("-")[:1].isalpha():
-            flag = word
-            flags[flag] = []
-        else:
-            flags.setdefault(flag, []).append(word)
-    return flags
-
-
-def tilt_axis_word(tilt_axis: float | None) -> str:
-    """The tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
-    if tilt_axis is None:
-        return "0"
-    return "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
-
-
-def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: int, binning: float,
-                   flip_vol: bool) -> list[tuple[int, int, int]]:
-    """Sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
-
-    x and y are swapped where the axis is nearer to x than to y; the refined axis decides, so near 45 degrees both may be.
-    """
-    x, y = (int(length / binning + 0.1) // 2 * 2 for length in size)
-    z = int(thickness / binning + 0.1) // 2 * 2
-    swapped = tilt_axis is not None and abs(math.sin(math.radians(tilt_axis))) > 0.707
-    pairs = [(y, x), (x, y)] if swapped else [(x, y), (y, x)]
-    sure = tilt_axis is not None and abs(abs(math.sin(math.radians(tilt_axis))) - 0.707) > 0.1
-    return [(a, b, z) if flip_vol else (a, z, b) for a, b in (pairs[:1] if sure else pairs)]
-
-
-def restack(stack: str, target: str, sections: list[int], pixel_size: float) -> None:
-    """Copy some sections (0-based) of a stack into a new one."""
-    source = open_mrc(stack)
-    with mrcfile.new(target) as out:
-        out.set_data(np.stack([source.section(section) for section in sections]).astype(np.float32))
-        out.voxel_size = pixel_size
-
-
-def read_if_there(path: str, parse):
-    """Parse a text file of the program; None when it is not there."""
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return parse(file.read(), os.path.basename(path))
-
-
-def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
-    """CTF of one tilt; disabled, with the wrong-defocus mark of Scipion, where there is none."""
-    model = CTFModel()
-    if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):
-        model.setWrongDefocus()
-        ctf = CTFTomo.ctfModelToCtfTomo(model)
-        ctf.setEnabled(False)
-        return ctf
-    model.setStandardDefocus(row.defocus_max_A, row.defocus_min_A, row.azimuth_deg)
-    model.setFitQuality(row.score)
-    model.setResolution(row.resolution_A)
-    model.setPsdFile(spectrum or "")
-    return CTFTomo.ctfModelToCtfTomo(model)
-
-
-def summarize_results(protocol) -> list[str]:
-    """Counts, what is in work, what failed and why, what was excluded."""
-    last: dict[str, entries.AnyEntry] = {}
-    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        last[entry.item] = entry
-    done = {key: entry for key, entry in last.items() if isinstance(entry, entries.Reconstructed)}
-    lines = [f"*{len(done)}* series aligned and reconstructed."]
-    for kind, title in ((entries.Started, "In work"), (entries.Retried, "Tried again"), (entries.Failed, "Failed")):
-        found = [(key, entry) for key, entry in last.items() if key and isinstance(entry, kind)]
-        if found:
-            lines.append(f"*{title}: {len(found)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
-    for key, entry in list(done.items())[-20:]:
-        lines.append(f"  {key}: {entry.reason}")
-        lines += [f"    without {tilt.angle:.1f} degrees: {tilt.reason}" for tilt in entry.excluded]
-        note = entry.quality_note
-        if note and note != "trust":
-            lines.append(f"    {note}")
-    if isinstance(last.get(""), entries.Waiting):
-        lines.append(f"*Waiting*: {last[''].reason}.")
-    return lines
+def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
+    """What the form asks of every series."""
+    align = not protocol.skipAlign.get()
+    return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
+                    weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),
+                    binning=protocol.binFactor.get(), flip=protocol.flipVol.get(), imod=protocol.outImod.get() if align else 0)

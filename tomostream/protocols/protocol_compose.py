@@ -20,7 +20,6 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.pixels import pixel_size_doubt
-from tomostream.acquisition.schemes import step_of
 from tomostream.acquisition.session import Session
 from tomostream.acquisition.verdict import describe_unassigned
 from tomostream.choices import exclusions
@@ -33,8 +32,8 @@ from tomostream.journal.composed import RecordError, SeriesRecord, read_record, 
 from tomostream.journal.layout import stem
 from tomostream.journal.runs import DEAD, FINISHED, RUNNING, STOPPED
 from tomostream.journal.space import bytes_of
-from tomostream.protocols import actions, alarms, disk, forms, page, signs
-from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION
+from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
+from tomostream.protocols.objects import series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
@@ -137,7 +136,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
         self._files = FolderWatch(os.path.join(self.filesPath.get(), self.mdocPattern.get()), self.watcher,
                                   poll=self.pollSeconds.get(), full_every=60.0)
-        output = self.open_output(TILT_SERIES, SetOfTiltSeries, self._template(), "_tsId", "tiltseries.sqlite",
+        output = self.open_output(TILT_SERIES, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries.sqlite",
                                   source="inputMicrographs")
         self.done.update(output.versions)
         self._session = Session(self._policy())
@@ -380,11 +379,6 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return super()._insertFunctionStep(*[arg for arg in args if not isinstance(arg, SeriesRecord)], **kwargs)
 
     # ------------------------------------------------------------------ register
-    def _template(self) -> TiltSeries:
-        series = TiltSeries(tsId="template")
-        series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
-        return series
-
     def register(self, task: Task, result: tuple[int, int]) -> None:
         record: SeriesRecord = task.arguments[0]
         items = self.outputs[TILT_SERIES].items
@@ -466,7 +460,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return warnings
 
     def _summary(self):
-        return summarize_series(self) + disk.summary(self) + signs.summary(self) + page.summary(self)
+        return summaries.of_series(self, TILT_SERIES) + disk.summary(self) + signs.summary(self) + page.summary(self)
 
     def _methods(self):
         output = getattr(self, TILT_SERIES, None)
@@ -486,53 +480,3 @@ def composed_entry(record: SeriesRecord, reason: str, size: int | None = None) -
         movies=tuple(tilt.movie for tilt in record.tilts), tilt_axis=record.tilt_axis,
         tilt_axis_source=record.tilt_axis_source, warnings=record.warnings, left_out=record.left_out,
         because=record.evidence, bytes=size)
-
-
-def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
-    """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
-    angles = [tilt.angle for tilt in record.tilts]
-    acquisition = TomoAcquisition()
-    acquisition.setVoltage(micrographs.getVoltage() if record.voltage is None else record.voltage)
-    acquisition.setMagnification(micrographs.getMagnification() or NOMINAL_MAGNIFICATION)
-    acquisition.setSphericalAberration(micrographs.getSphericalAberration())
-    acquisition.setAmplitudeContrast(micrographs.getAmplitudeContrast())
-    acquisition.setTiltAxisAngle(record.tilt_axis)
-    acquisition.setAngleMin(min(angles))
-    acquisition.setAngleMax(max(angles))
-    acquisition.setStep(round(step_of(sorted(angles)) or 0.0, 2))       # the usual one, whatever tilts are missing
-    doses = [tilt.dose for tilt in record.tilts]
-    priors = [tilt.prior_dose for tilt in record.tilts]
-    known = None not in doses
-    acquisition.setDosePerFrame(sum(doses) / len(doses) if known else None)
-    acquisition.setDoseInitial(min(priors) if None not in priors else None)
-    total = max(prior + dose for prior, dose in zip(priors, doses, strict=True)) if known and None not in priors else None
-    acquisition.setAccumDose(total)
-    return acquisition
-
-
-def summarize_series(protocol) -> list[str]:
-    """Series by state, those that wait and why, those that failed and why."""
-    output = getattr(protocol, TILT_SERIES, None)
-    lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
-    last: dict[str, entries.AnyEntry] = {}
-    unassigned = None
-    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        if isinstance(entry, entries.Unassigned):
-            unassigned = entry
-        elif not isinstance(entry, (entries.Preview, entries.Space)):
-            last[entry.item] = entry
-    waiting = [(key, entry) for key, entry in last.items()
-               if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed")]
-    failed = [(key, entry) for key, entry in last.items()
-              if key and (isinstance(entry, entries.Failed) or (isinstance(entry, entries.Series) and entry.state == "failed"))]
-    other = [(key, entry) for key, entry in last.items() if key and isinstance(entry, entries.NotASeries)]
-    for title, found in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
-        if found:
-            lines.append(f"*{title}: {len(found)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
-    if isinstance(last.get(""), entries.Waiting):
-        lines.append(f"*Waiting*: {last[''].reason}.")
-    if unassigned is not None and unassigned.count:
-        lines.append(f"*In no series*: {unassigned.reason}.")
-    return lines
-

@@ -23,7 +23,8 @@ from tomostream.acquisition.optics import Optics, find_optics, known_from
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger
-from tomostream.protocols import forms
+from tomostream.protocols import forms, summaries
+from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming.obstacles import out_of_reach
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
@@ -32,8 +33,6 @@ from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
 EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
-#: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
-NOMINAL_MAGNIFICATION = 50000
 LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
           "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
 #: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
@@ -467,7 +466,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return warnings
 
     def _summary(self):
-        return summarize_movies(self, MOVIES, "imported")
+        return summaries.of_movies(self, MOVIES, "imported")
 
     def _methods(self):
         movies = getattr(self, MOVIES, None)
@@ -486,28 +485,3 @@ def why_left_over(movie: MovieCheck, missing: str) -> str:
         return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
     return (f"is complete, but the import ended and nothing told the {missing}: give it in the import form, or put a mdoc file "
             "where the form says, and continue the import")
-
-
-def summarize_movies(protocol, output_name: str, verb: str) -> list[str]:
-    """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
-    output = getattr(protocol, output_name, None)
-    lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
-    last: dict[str, entries.AnyEntry] = {}
-    session = None
-    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
-        if entry.item:
-            last[entry.item] = entry
-        elif isinstance(entry, entries.Waiting):
-            session = entry
-        else:
-            session = None
-    if session is not None:
-        lines.append(f"*Waiting*: {session.reason}.")
-    for kind, title in ((entries.Failed, "Failed"), (entries.Waiting, "Waiting")):
-        items = [entry for entry in last.values() if isinstance(entry, kind)]
-        if items:
-            lines.append(f"*{title}: {len(items)}*")
-            lines += [f"  {entry.item}: {entry.reason}" for entry in items[-20:]]
-            if len(items) > 20:
-                lines.append(f"  ... and {len(items) - 20} more, see extra/{ledger.NAME}")
-    return lines

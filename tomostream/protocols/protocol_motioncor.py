@@ -24,11 +24,10 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.files.logs import first_words
 from tomostream.files.writing import sync
 from tomostream.journal import entries, versions
-from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import input_tag
-from tomostream.protocols import engines, forms
-from tomostream.protocols.protocol_import_movies import NOMINAL_MAGNIFICATION, summarize_movies
+from tomostream.protocols import engines, forms, programs, summaries
+from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
@@ -110,7 +109,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     # ------------------------------------------------------------------ open
     def open_outputs(self):
-        self._program = engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND)
+        self._runner = programs.Runner(self, engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND))
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._template_args: dict[str, str] | None = None
         self._command = ""
@@ -121,10 +120,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for name in names:
             self.open_output(name, SetOfMicrographs, self._template(name), "_micName", f"{name}.sqlite",
                              source="inputMovies")
-        common = [output.versions for output in self.outputs.values()]
-        self.done.update({key: version for key, version in common[0].items()
-                          if all(other.get(key) == version for other in common)})
-        self.tell(entries.Session("", self._program.reason))
+        self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
+        self.tell(entries.Session("", self._runner.reason))
 
     def _template(self, name: str) -> Micrograph:
         acquisition = Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0)
@@ -145,15 +142,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     # ------------------------------------------------------------------ watch and decide
     def watch(self) -> bool:
-        rows, closed = self._reader.read()
+        rows, ended = programs.read_rows(self, self.inputMovies, "movies", "the import")
         self._new += rows
-        self.trouble("input", f"the movies cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
-        if self.stop_asked():
-            return True
-        state = self.producer_state(self.inputMovies)
-        self.trouble("producer", f"the import is {state}: it must be continued before more movies come"
-                     if state in (DEAD, STOPPED) else "")
-        return closed and state == FINISHED
+        return ended
 
     def inputs_of(self, task: Task) -> Iterable[str]:
         return task.arguments[:1]
@@ -168,7 +159,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for movie in new:
             version = self._reader.version_of(movie.getObjId())
             yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames()),
-                       version, needs_gpu=self._program.gpu)
+                       version, needs_gpu=self._runner.gpu)
 
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
@@ -197,13 +188,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         target = os.path.join(folder, f"{stem}.mrc")
         log = os.path.join(folder, "program.log")
         arguments = self._arguments(movie, check.frames or frames, target, folder)
-        if self._program.gpu:
-            with self.hold_gpus():
-                said = self.run_program(self._program.command, arguments, log, env=self._program.environment)
-        else:
-            said = self.run_program(self._program.command, arguments, log)
-        program = versions.of_program(self._program.command, first_words(log))
-        return replace(self._collect_files(target, folder, said), command=f"{self._program.command} {arguments}",
+        said = self._runner.run(arguments, log)
+        program = versions.of_program(self._runner.command, first_words(log))
+        return replace(self._collect_files(target, folder, said), command=f"{self._runner.command} {arguments}",
                        program=program)
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
@@ -216,9 +203,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             args["-PixSize"] = self._reader.items.getSamplingRate() / self._eer_pixels()
         args |= {tag: shlex.quote(args[tag].strip('"')) for tag in ("-Gain", "-Dark") if tag in args}
         args["-OutMrc"], args["-LogDir"] = shlex.quote(target), shlex.quote(folder)
-        if not self._program.gpu:
+        if not self._runner.gpu:
             args.pop("-Gpu", None)
-            args["--threads"] = engines.threads_per_program(self._stepsExecutor.numberOfProcs)
+            args["--threads"] = self._runner.threads
         text = " ".join(f"{key} {value}" for key, value in args.items())
         return f"{input_tag(movie)} {shlex.quote(movie)} {text} {self.extraParams2.get() or ''}".strip()
 
@@ -244,9 +231,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for name, path in made.items():
             check = check_movie(path)
             if check.state != "complete":
-                self._keep_log(folder, os.path.basename(base))
+                self._runner.keep_log(os.path.join(folder, "program.log"), f"{os.path.basename(base)}.log")
                 missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"
-                raise ProgramFailed(f"{self._program_name()} {missing} {name}: {said or 'it said nothing'}")
+                raise ProgramFailed(f"{self._runner.name} {missing} {name}: {said or 'it said nothing'}")
         drift = self._drift(folder)
         kept = {}
         for name, path in sorted(made.items(), key=lambda item: item[0] == MICROGRAPHS):
@@ -257,15 +244,6 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             os.replace(path, self._getExtraPath(os.path.basename(path)))
         self.discard(folder)
         return Aligned(kept, drift)
-
-    def _program_name(self) -> str:
-        return os.path.basename(shlex.split(self._program.command)[0])
-
-    def _keep_log(self, folder: str, name: str) -> None:
-        os.makedirs(self._getExtraPath("failed"), exist_ok=True)
-        log = os.path.join(folder, "program.log")
-        if os.path.exists(log):
-            os.replace(log, self._getExtraPath("failed", f"{name}.log"))
 
     @staticmethod
     def _drift(folder: str) -> float:
@@ -349,7 +327,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return warnings
 
     def _summary(self):
-        return summarize_movies(self, MICROGRAPHS, "aligned")
+        return summaries.of_movies(self, MICROGRAPHS, "aligned")
 
     def _methods(self):
         micrographs = getattr(self, MICROGRAPHS, None)

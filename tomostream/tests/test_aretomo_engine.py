@@ -404,6 +404,18 @@ class PlaceTest(InFolder):
 
             self.check(value, float(volume.std()))
 
+    def check_again(self, source: str, kind: int, folder: Path) -> None:
+        """From the alignment file alone the same files come."""
+        os.makedirs(self.path("again"), exist_ok=True)
+        status, out, _ = self.run_it("-InMrc", source, "-OutMrc", self.path("again", "v.mrc"), "-AlnFile",
+                                     self.path("out", "TS_1.aln"), "-AngFile", self.angle_file(), "-VolZ", 0, "-OutImod", kind)
+        self.assertEqual(status, 0, out)
+        for name in ("TS_1_st.tlt", "TS_1_st_order_list.csv"):
+            again = Path(self.path("again", "TS_1_Imod", name))
+            self.assertEqual(again.read_text(), (folder / name).read_text(), name)
+        found = np.loadtxt(self.path("again", "TS_1_Imod", "TS_1_st.xf"))
+        self.assertLess(np.abs(found - np.loadtxt(folder / "TS_1_st.xf")).max(), 2e-3)
+
     def test_the_imod_files_lead_to_the_same_places(self) -> None:
         for axis, kind in ((85.0, 1), (85.0, 2), (-4.0, 3), (-95.0, 1)):
             images, shifts = marked(axis)
@@ -424,6 +436,7 @@ class PlaceTest(InFolder):
             stack = np.asarray(open_stack(source if kind == 1 else str(folder / "TS_1_st.mrc")).data)
             angles = np.loadtxt(folder / "TS_1_st.tlt")
             transforms = np.loadtxt(folder / "TS_1_st.xf")
+            self.check_again(source, kind, folder)
             com = (folder / "tilt.com").read_text().splitlines()
             left_out = [int(v) - 1 for line in com if line.startswith("EXCLUDELIST") for v in line.split()[1].split(",")]
             self.assertEqual(left_out, [5] if kind == 1 else [])

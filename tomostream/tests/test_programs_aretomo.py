@@ -86,6 +86,17 @@ class AlnTest(unittest.TestCase):
         text = HEADER.format(n=5) + "# DarkFrame = 0 0 -60\n# DarkFrame = 2 2 0\n" + row(0) + row(1) + row(2)
         self.assertEqual(raw_sections(parse_aln(text)), ((1, 3, 4), (0, 2)))
 
+    def test_where_the_section_column_is_zero_the_frame_column_tells_which_tilts_are_dark(self) -> None:
+        """As AreTomo3 writes it: rows from 1, dark frames from 0 by their place in the stack, and no section."""
+        for dark in (0, 2, 4):
+            rows = [n for n in range(5) if n != dark]
+            text = HEADER.format(n=5) + f"# DarkFrame = {dark} 0 0.0\n" + "".join(row(n + 1) for n in rows)
+            self.assertEqual(raw_sections(parse_aln(text)), (tuple(rows), (dark,)), dark)
+        text = HEADER.format(n=5) + "# DarkFrame = 0 0 -6\n# DarkFrame = 3 0 3\n" + row(2) + row(3) + row(5)
+        self.assertEqual(raw_sections(parse_aln(text)), ((1, 2, 4), (0, 3)))
+        renumbered = HEADER.format(n=5) + "# DarkFrame = 3 0 3\n" + row(0) + row(1) + row(2) + row(3)
+        self.assertEqual(raw_sections(parse_aln(renumbered)), ((0, 1, 2, 4), (3,)))
+
     def test_a_section_that_the_stack_does_not_have_is_refused(self) -> None:
         with self.assertRaisesRegex(AlnError, "section 9, but the stack has 3"):
             raw_sections(parse_aln(HEADER.format(n=3) + row(0) + row(9)))

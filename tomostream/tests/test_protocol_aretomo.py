@@ -15,17 +15,27 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from pyworkflow.object import Boolean, Integer  # noqa: E402
+from pyworkflow.object import Boolean  # noqa: E402
 
-from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln, parse_aln, parse_angles  # noqa: E402
+from tomostream.programs.aln import (  # noqa: E402
+    AlnFile,
+    AlnRow,
+    DarkFrame,
+    LocalShift,
+    format_aln,
+    parse_aln,
+    parse_angles,
+)
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
-from tomostream.protocols.protocol_aretomo import (  # noqa: E402
-    ProtTomoStreamAreTomo,
+from tomostream.protocols.aretomo_run import (  # noqa: E402
+    AretomoRun,
     Result,
+    Settings,
     Source,
     SourceTilt,
     parse_flags,
 )
+from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 
 #: Sections of a stack in the order of acquisition; the third was taken out by hand.
@@ -41,15 +51,24 @@ def source(stack: str = "", **values) -> Source:
                      "tilt_axis": 85.0, "tilts": tilts, "dose": 3.0, **values})
 
 
-def protocol(**values) -> SimpleNamespace:
-    """What the methods under test ask of the protocol."""
-    switches = {name: Boolean(value) for name, value in {"doEvenOdd": False, "skipAlign": False, "makeTomo": False,
-                                                         "doDW": False, "doEstimateCtf": True, **values}.items()}
-    made = SimpleNamespace(**switches, said=[], _program=SimpleNamespace(gpu=False, command="aretomo", environment=None),
-                           _stepsExecutor=SimpleNamespace(numberOfProcs=1), _program_name=lambda: "aretomo")
-    made.run_program = lambda command, arguments, log, env=None: made.said.append(parse_flags(arguments))
-    made._write_alignment = lambda *given: ProtTomoStreamAreTomo._write_alignment(made, *given)
-    return made
+class Program:
+    """A program that is not run: what it was told is kept, and `writes(flags)` makes its files."""
+
+    def __init__(self, name: str = "AreTomo2", gpu: bool = True, writes=lambda flags: None) -> None:
+        self.name, self.command, self.gpu, self.threads, self.said, self.writes = name, name, gpu, 1, [], writes
+
+    def run(self, arguments: str, log: str) -> str:
+        self.said.append(parse_flags(arguments))
+        self.writes(self.said[-1])
+        return ""
+
+    def keep_log(self, log: str, name: str) -> None:
+        """Nothing was logged."""
+
+
+def run_of(series: Source, folder: str, program: Program | None = None, cpu: Program | None = None, **settings) -> AretomoRun:
+    made = Settings(**{"tomogram": False, **settings})
+    return AretomoRun(series, made, folder, program or Program(), cpu or Program("tomostream-aretomo", gpu=False))
 
 
 class InFolder(unittest.TestCase):
@@ -68,7 +87,7 @@ class TestInputs(InFolder):
     def write(self, **values) -> np.ndarray:
         with mrcfile.new(self.path("in.mrcs")) as stack:
             stack.set_data(np.arange(5, dtype=np.float32)[:, None, None] * np.ones((5, 8, 8), np.float32))
-        ProtTomoStreamAreTomo._write_inputs(protocol(**values), source(self.path("in.mrcs")), self.folder)
+        run_of(source(self.path("in.mrcs")), self.folder, **values).write_inputs()
         with mrcfile.open(self.path("TS_1.mrcs"), permissive=True) as given:
             return given.data[:, 0, 0].astype(int)
 
@@ -82,7 +101,7 @@ class TestInputs(InFolder):
         self.assertEqual([row.order for row in rows], [section + 1 for section in BY_ANGLE])
 
     def test_a_given_alignment_names_the_sections_of_the_stack_that_is_given_with_it(self):
-        self.write(skipAlign=True)
+        self.write(skip_align=True)
         with open(self.path("TS_1.aln"), encoding="utf-8") as file:
             aln = parse_aln(file.read())
         self.assertEqual([row.section for row in aln.rows], [0, 1, 2, 3])
@@ -93,7 +112,7 @@ class TestInputs(InFolder):
         with mrcfile.new(self.path("in.mrcs")) as stack:
             stack.set_data(np.ones((5, 8, 8), np.float32))
         with self.assertRaisesRegex(BadInput, "does not tell the dose"):
-            ProtTomoStreamAreTomo._check_input(protocol(doDW=True), source(self.path("in.mrcs"), dose=None), self.folder)
+            run_of(source(self.path("in.mrcs"), dose=None), self.folder, weight_by_dose=True).check_input()
 
 
 class TestVolume(InFolder):
@@ -101,10 +120,9 @@ class TestVolume(InFolder):
         """Check a volume of `shape` (z, y, x of the file) of a series of 64 x 96 px, 40 px thick, binned twice."""
         with mrcfile.new(self.path("v.mrc"), overwrite=True) as volume:
             volume.set_data(np.ones(shape, np.float32))
-        made = protocol()
-        made.tomoThickness, made.binFactor, made.flipVol = Integer(40), Integer(2), Boolean(True)
-        made._keep_log = lambda log: None
-        ProtTomoStreamAreTomo._check_volume(made, source(size=(64, 96), tilt_axis=2.0), self.path("v.mrc"), "", "")
+        series = source(size=(64, 96), tilt_axis=2.0)
+        program = Program()
+        run_of(series, self.folder, program, thickness=40, binning=2, flip=True).check_volume(self.path("v.mrc"), "", "", program)
 
     def test_a_volume_of_another_size_than_asked_for_is_a_failure_of_the_program(self):
         self.check((20, 48, 32))
@@ -114,10 +132,11 @@ class TestVolume(InFolder):
 
 
 class TestCommands(InFolder):
-    def flags(self, command: str, suffix: str = "") -> dict[str, list[str]]:
-        made = protocol()
-        ProtTomoStreamAreTomo._run_program(made, source(), self.folder, command, suffix)
-        return made.said[0]
+    def flags(self, command: str, suffix: str = "", program: Program | None = None, **settings) -> dict[str, list[str]]:
+        program = program or Program()
+        series = source(**{name: settings.pop(name) for name in ("tilt_axis",) if name in settings})
+        run_of(series, self.folder, program, **settings).run_program(program, command, suffix)
+        return program.said[0]
 
     def test_halves_are_weighted_by_dose_as_the_whole_is(self):
         half = self.flags("-InMrc x -OutMrc y -Align 0 -AlnFile z -ImgDose 3.0 -TiltAxis 85 0", "_even")
@@ -130,6 +149,74 @@ class TestCommands(InFolder):
         self.assertNotIn("-AngFile", self.flags("-InMrc x -OutMrc y -Align 0 -AlnFile z", "_odd"))
 
 
+    def test_an_axis_of_zero_is_given_as_nearly_zero_because_zero_asks_for_a_search(self):
+        command = "-InMrc x -OutMrc y -AngFile z -TiltAxis 0.0 0"
+        self.assertEqual(self.flags(command, tilt_axis=0.0)["-TiltAxis"], ["0.01", "0"])
+        self.assertEqual(self.flags(command, tilt_axis=None)["-TiltAxis"], ["0", "0"])
+        self.assertEqual(self.flags(command, tilt_axis=84.7)["-TiltAxis"], ["84.7", "0"])
+
+    def test_the_range_of_phase_shifts_is_given_as_its_middle_and_its_whole_width(self):
+        found = self.flags("-InMrc x -OutMrc y -AngFile z -TiltAxis 85 0 -ExtPhase 60 120")
+        self.assertEqual(found["-ExtPhase"], ["90", "60"])
+
+    def test_aretomo2_is_never_asked_for_imod_files_and_the_cpu_program_is_for_the_whole_series(self):
+        command = "-InMrc x -OutMrc y -AngFile z -TiltAxis 85 0 -OutImod 2"
+        self.assertNotIn("-OutImod", self.flags(command, imod=2))
+        cpu = Program("tomostream-aretomo", gpu=False)
+        self.assertEqual(self.flags(command, program=cpu, imod=1)["-OutImod"], ["1"])
+        half = Program("tomostream-aretomo", gpu=False)
+        self.assertNotIn("-OutImod", self.flags(command, "_even", half, imod=1))
+
+
+class TestWhatAretomo2CannotDo(InFolder):
+    """The CPU program does it, from AreTomo2's alignment file."""
+
+    def run_series(self, local: bool, **settings) -> tuple[Result, Program, Program]:
+        for name in ("in", "even", "odd"):
+            with mrcfile.new(self.path(f"{name}.mrcs")) as stack:
+                stack.set_data(np.ones((5, 8, 8), np.float32))
+
+        def gpu(flags):
+            if "-AngFile" in flags and "-AlnFile" not in flags:
+                rows = tuple(AlnRow(section, 85.0, 0.0, 0.0, ANGLES[BY_ANGLE[section]]) for section in range(4))
+                shifts = tuple(LocalShift(row, 0, 0.0, 0.0, 1.0, 1.0, 1.0) for row in range(4))
+                with open(self.path("TS_1.aln"), "w", encoding="utf-8") as file:
+                    file.write(format_aln(AlnFile(rows, raw_size=(8, 8, 4), patches=1, local=shifts if local else ())))
+            volume(flags)
+
+        def volume(flags):
+            with mrcfile.new(flags["-OutMrc"][0], overwrite=True) as out:
+                out.set_data(np.zeros((8, 8, 8), np.float32))
+            if "-OutImod" in flags:
+                os.makedirs(self.path("TS_1_Imod"))
+                with open(self.path("TS_1_Imod/TS_1_st.xf"), "w", encoding="utf-8"):
+                    pass
+
+        aretomo2, cpu = Program(writes=gpu), Program("tomostream-aretomo", gpu=False, writes=volume)
+        series = source(self.path("in.mrcs"), even=self.path("even.mrcs"), odd=self.path("odd.mrcs"),
+                        command="-InMrc x -OutMrc y -AngFile z -TiltAxis 85 0 -VolZ 8",
+                        half_command="-InMrc x -OutMrc y -AlnFile z -VolZ 8 -TiltAxis 85 0")
+        settings = {"tomogram": True, "halves": True, "thickness": 8, **settings}
+        return run_of(series, self.folder, aretomo2, cpu, **settings).run(), aretomo2, cpu
+
+    def test_halves_of_a_locally_aligned_series_are_made_by_the_cpu_program_and_that_is_said(self):
+        result, aretomo2, cpu = self.run_series(local=True)
+        self.assertEqual(len(aretomo2.said), 1)
+        self.assertEqual([flags["-InMrc"] for flags in cpu.said], [[self.path("TS_1_even.mrcs")], [self.path("TS_1_odd.mrcs")]])
+        self.assertEqual([flags["-AlnFile"] for flags in cpu.said], [[self.path("TS_1.aln")]] * 2)
+        self.assertIn("halves by tomostream-aretomo", result.notes[0])
+
+    def test_halves_without_local_shifts_are_made_by_aretomo2(self):
+        result, aretomo2, cpu = self.run_series(local=False)
+        self.assertEqual((len(aretomo2.said), len(cpu.said), result.notes), (3, 0, ()))
+
+    def test_imod_files_come_from_the_alignment_file(self):
+        result, _, cpu = self.run_series(local=False, halves=False, imod=3)
+        self.assertEqual((cpu.said[0]["-AlnFile"], cpu.said[0]["-OutImod"]), ([self.path("TS_1.aln")], ["3"]))
+        self.assertIn("-OutImod 3", result.commands[-1])
+        self.assertFalse(os.path.exists(self.path("TS_1_imod_stack.mrc")))
+
+
 class TestResults(InFolder):
     """AreTomo2 -OutImod 1 fits the CTF before it takes out dark tilts: the file then has rows of dark tilts, too."""
 
@@ -140,7 +227,7 @@ class TestResults(InFolder):
         for name, text in (("TS_1.aln", format_aln(aln)), ("TS_1_ctf.txt", format_ctf(ctf))):
             with open(self.path(name), "w", encoding="utf-8") as file:
                 file.write(text)
-        return ProtTomoStreamAreTomo._read_results(protocol(), source(), self.folder)
+        return run_of(source(), self.folder).read_results()
 
     def test_alignment_and_reasons_are_of_the_images_of_the_input(self):
         result = self.read(3)
@@ -156,7 +243,7 @@ class TestResults(InFolder):
 
     def registered_ctf(self, **values) -> list:
         result, put = self.read(4), []
-        made = protocol(**values)
+        made = SimpleNamespace(**{name: Boolean(value) for name, value in values.items()})
         made.outputs = {"CTFTomoSeries": SimpleNamespace(put=lambda *given, children: put.extend(children))}
         task = SimpleNamespace(key="TS_1", version=1)
         shifted = tuple(CtfRow(**{**row.__dict__, "phase_rad": math.pi / 2}) for row in result.ctf)

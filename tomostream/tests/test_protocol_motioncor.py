@@ -53,7 +53,7 @@ class TestCommandLine(unittest.TestCase):
         movies.write()
         protocol.inputMovies.set(movies)
         protocol._reader, protocol.outputs = SimpleNamespace(items=movies), {}
-        protocol._program, protocol._stepsExecutor = SimpleNamespace(gpu=True), SimpleNamespace(numberOfProcs=1)
+        protocol._runner = SimpleNamespace(gpu=True, name="MotionCor3", threads=1)
         protocol._prepare()
         self.pixel_size = protocol._pixel_size
         return shlex.split(protocol._arguments(movie, FRAMES, "work/out.mrc", "extra"))

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One tilt series through AreTomo2 or the CPU program: what is given to it, its command, and what comes out of its files."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import mrcfile
+import numpy as np
+
+from tomostream.acquisition.movies import check_movie
+from tomostream.files.mrc import open_mrc
+from tomostream.files.writing import sync_tree
+from tomostream.programs import aretomo as files
+from tomostream.programs.aln import (
+    AlnError,
+    AlnFile,
+    AlnRow,
+    AngleRow,
+    format_aln,
+    format_angles,
+    parse_aln,
+    raw_sections,
+    row_from_xf,
+)
+from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
+from tomostream.programs.quality import Quality, parse_quality
+from tomostream.protocols.programs import Runner
+from tomostream.streaming.work import BadInput, ProgramFailed
+
+EVEN, ODD = "_even", "_odd"
+#: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
+SIZE_TOLERANCE = 2
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True)
+class SourceTilt:
+    """One tilt image of the input: what the program and the output need of it. Doses in e/A2, None unknown."""
+
+    index: int
+    angle: float
+    order: int | None
+    prior_dose: float | None
+    enabled: bool
+    transform: tuple[float, float, float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2, None unknown."""
+
+    series_id: str
+    stack: str
+    even: str
+    odd: str
+    size: tuple[int, int]
+    pixel_size: float
+    tilt_axis: float | None
+    tilts: tuple[SourceTilt, ...]
+    dose: float | None = None
+    command: str = ""
+    half_command: str = ""
+
+    @property
+    def used(self) -> tuple[SourceTilt, ...]:
+        """The tilts that are given to the program, in the order of its sections: by angle.
+
+        AreTomo2 takes an alignment file (-AlnFile: halves, aligned input) as being in the order of the stack, and sorts it not.
+        """
+        return tuple(sorted((tilt for tilt in self.tilts if tilt.enabled), key=lambda tilt: tilt.angle))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out for one series. `rows`: input index -> row of the alignment."""
+
+    folder: str
+    rows: Mapping[int, AlnRow] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    ctf: tuple[CtfRow, ...] = ()
+    ctf_order: tuple[int, ...] = ()
+    quality: Quality | None = None
+    commands: tuple[str, ...] = ()
+    seconds: float = 0.0
+    #: What people have to know of how it was made.
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the form asks of every series. `thickness` in unbinned px; `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images."""
+
+    skip_align: bool = False
+    tomogram: bool = True
+    halves: bool = False
+    weight_by_dose: bool = False
+    ctf: bool = True
+    thickness: int = 1200
+    binning: float = 1.0
+    flip: bool = True
+    imod: int = 0
+
+
+class AretomoRun:
+    """A series through AreTomo2 or the CPU program, in a folder of its own.
+
+    Parameters
+    ----------
+    runner : the program that was chosen.
+    cpu : the CPU program, for what AreTomo2 cannot do; the same where it was chosen.
+    """
+
+    def __init__(self, source: Source, settings: Settings, folder: str, runner: Runner, cpu: Runner) -> None:
+        self.source, self.settings, self.folder = source, settings, folder
+        self.runner, self.cpu = runner, cpu
+
+    @property
+    def stem(self) -> str:
+        return os.path.join(self.folder, self.source.series_id)
+
+    def run(self) -> Result:
+        """Align and reconstruct; the files are in the folder.
+
+        Raises
+        ------
+        BadInput : the series cannot be processed, with the reason.
+        ProgramFailed : the program did not do it.
+        """
+        self.check_input()
+        self.write_inputs()
+        commands = [self.run_program(self.runner, self.source.command, "")]
+        result = self.read_results()
+        notes: list[str] = []
+        if self.settings.halves and self.settings.tomogram:
+            runner = self.runner
+            if self.runner.gpu and self._has_local_shifts():
+                runner = self.cpu
+                notes.append(f"halves by {runner.name}: {self.runner.name} does not read local shifts from an alignment file")
+            commands += [self.run_program(runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
+        if self.settings.imod and self.runner.gpu:
+            commands.append(self.write_imod())
+        return replace(result, commands=tuple(commands), notes=tuple(notes))
+
+    # ------------------------------------------------------------------ what is given to the program
+    def check_input(self) -> None:
+        """Refuse what no program could do."""
+        source = self.source
+        check = check_movie(source.stack)
+        if check.state != "complete":
+            words = f"the stack {os.path.basename(source.stack)} is not complete: {check.reason}"
+            raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
+        if len(source.used) < self.min_tilts:
+            raise BadInput(f"only {len(source.used)} of its tilts are enabled; at least {self.min_tilts} are needed")
+        problem = self.name_problem()
+        if problem:
+            raise BadInput(problem)
+        if self.settings.weight_by_dose and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
+            raise BadInput("dose weighting is asked for, but the mdoc does not tell the dose of every tilt")
+
+    min_tilts = 3
+
+    def name_problem(self) -> str:
+        """Why the program would misplace its files; "" where it would not."""
+        return files.name_problem(f"{self.stem}.mrcs", f"{self.stem}.mrc") if self.runner.gpu else ""
+
+    def write_inputs(self) -> None:
+        """The stack as the program takes it, its angles, and its alignment where there is one."""
+        self.write_stacks({"": f"{self.stem}.mrcs", EVEN: f"{self.stem}{EVEN}.mrcs", ODD: f"{self.stem}{ODD}.mrcs"})
+        rows = [AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in self.source.used]
+        if any(row.order is None for row in rows):
+            rows = [AngleRow(row.tilt_deg) for row in rows]
+        elif any(row.pre_exposure is None for row in rows):
+            rows = [AngleRow(row.tilt_deg, row.order) for row in rows]
+        with open(f"{self.stem}.tlt", "w", encoding="utf-8") as file:
+            file.write(format_angles(rows))
+        if self.settings.skip_align:
+            self._write_alignment()
+
+    def write_stacks(self, names: Mapping[str, str]) -> None:
+        """The enabled images by angle, under these names: "", EVEN, ODD -> path."""
+        source = self.source
+        for suffix, stack in (("", source.stack), (EVEN, source.even), (ODD, source.odd)):
+            if not stack or (suffix and not self.settings.halves):
+                continue
+            sections = [tilt.index - 1 for tilt in source.used]
+            if sections == list(range(len(source.tilts))):
+                os.symlink(stack, names[suffix])
+            else:
+                restack(stack, names[suffix], sections, source.pixel_size)
+
+    def _write_alignment(self) -> None:
+        rows = []
+        for section, tilt in enumerate(self.source.used):
+            if tilt.transform is None:
+                raise BadInput("the alignment was to be skipped, but the input series has none")
+            rot, tx, ty = row_from_xf(tilt.transform)
+            rows.append(AlnRow(section, rot, tx, ty, tilt.angle))
+        with open(f"{self.stem}.aln", "w", encoding="utf-8") as file:
+            file.write(format_aln(AlnFile(tuple(rows), raw_size=(*self.source.size, len(rows)))))
+
+    # ------------------------------------------------------------------ the program
+    def run_program(self, runner: Runner, command: str, suffix: str) -> str:
+        """Run the program for the whole series or one half; return the command line."""
+        flags = self.flags(runner, command, suffix)
+        line = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
+        log = f"{self.stem}{suffix}.log"
+        said = runner.run(line, log)
+        if self.settings.tomogram:
+            self.check_volume(f"{self.stem}{suffix}.mrc", said, log, runner)
+        return f"{runner.command} {line}"
+
+    def flags(self, runner: Runner, command: str, suffix: str) -> dict[str, list[str]]:
+        """Upstream's command with our files, and what this program takes otherwise than upstream writes it."""
+        flags = parse_flags(command)
+        flags["-InMrc"], flags["-OutMrc"] = [f"{self.stem}{suffix}.mrcs"], [f"{self.stem}{suffix}.mrc"]
+        flags.pop("-OutImod", None)     # AreTomo2 writes them under wrong names, or crashes: see `write_imod`
+        if self.settings.imod and not runner.gpu and not suffix:
+            flags["-OutImod"] = [str(self.settings.imod)]
+        if "-ExtPhase" in flags:
+            flags["-ExtPhase"] = phase_search(*map(float, flags["-ExtPhase"]))
+        if "-AngFile" in flags:
+            flags["-AngFile"] = [f"{self.stem}.tlt"]
+            flags["-TiltAxis"] = [tilt_axis_word(self.source.tilt_axis), flags["-TiltAxis"][1]]
+        if "-AlnFile" in flags:
+            flags["-AlnFile"] = [f"{self.stem}.aln"]
+            flags.pop("-TiltAxis", None)
+            if "-ImgDose" in flags:     # the doses before the tilts are in the angle file: without it halves are not weighted
+                flags["-AngFile"] = [f"{self.stem}.tlt"]
+        return self._for(runner, flags)
+
+    @staticmethod
+    def _for(runner: Runner, flags: dict[str, list[str]]) -> dict[str, list[str]]:
+        if not runner.gpu:
+            flags.pop("-Gpu", None)
+            flags["--threads"] = [str(runner.threads)]
+        return flags
+
+    def _has_local_shifts(self) -> bool:
+        aln = read_if_there(f"{self.stem}.aln", parse_aln)
+        return aln is not None and bool(aln.local)
+
+    def write_imod(self) -> str:
+        """The IMOD files, by the CPU program from the alignment file: AreTomo2 cannot be asked for them."""
+        out = f"{self.stem}_imod_stack.mrc"     # the program always writes a result; this one is not needed
+        flags = {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [out], "-AlnFile": [f"{self.stem}.aln"],
+                 "-AngFile": [f"{self.stem}.tlt"], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
+                 "-PixSize": [f"{self.source.pixel_size:g}"], "--threads": [str(self.cpu.threads)]}
+        line = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
+        log = f"{self.stem}_imod.log"
+        said = self.cpu.run(line, log)
+        made = files.OutputFiles.of(f"{self.stem}.mrcs", out).imod("_st.xf")
+        if not os.path.exists(made):
+            self.cpu.keep_log(log, os.path.basename(log))
+            raise ProgramFailed(f"{self.cpu.name} made no IMOD files: {said or 'it said nothing'}")
+        if os.path.exists(out):
+            os.remove(out)
+        return f"{self.cpu.command} {line}"
+
+    def check_volume(self, path: str, said: str, log: str, runner: Runner) -> None:
+        """See that the tomogram is there, whole and of the expected size."""
+        check = check_movie(path)
+        if check.state != "complete":
+            runner.keep_log(log, os.path.basename(log))
+            missing = "made no tomogram" if not os.path.exists(path) else f"left an incomplete tomogram ({check.reason})"
+            raise ProgramFailed(f"{runner.name} {missing}: {said or 'it said nothing'}")
+        found = (check.width, check.height, check.frames)
+        wanted = self.volume_sizes()
+        if not any(all(abs((a or 0) - b) <= SIZE_TOLERANCE for a, b in zip(found, size, strict=True)) for size in wanted):
+            runner.keep_log(log, os.path.basename(log))
+            raise ProgramFailed(f"{runner.name} made a volume of {found[0]} x {found[1]} x {found[2]} voxels where "
+                                f"{' x '.join(map(str, wanted[0]))} was expected")
+
+    def volume_sizes(self) -> list[tuple[int, int, int]]:
+        """Sizes that the tomogram may have, the likeliest first."""
+        return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness, self.settings.binning,
+                              self.settings.flip)
+
+    # ------------------------------------------------------------------ what came out
+    def read_results(self) -> Result:
+        """The alignment, by section of what was given to the program, back to the images of the input."""
+        out = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
+        quality = self.read_quality(out)
+        if self.settings.skip_align:
+            return Result(self.folder, quality=quality)
+        used = self.source.used
+        try:
+            aln = read_if_there(out.aln, parse_aln)
+            if aln is None:
+                raise ProgramFailed(f"{self.runner.name} wrote no alignment file")
+            sections, _ = raw_sections(aln, len(used))
+        except AlnError as error:
+            raise ProgramFailed(f"the alignment file of {self.runner.name} makes no sense: {error}") from error
+        rows = {used[section].index: row for section, row in zip(sections, aln.rows, strict=True)}
+        if not all(math.isfinite(value) for row in rows.values() for value in (row.rot_deg, row.tx, row.ty, row.tilt_deg)):
+            raise ProgramFailed("the alignment holds values that are no numbers")
+        reasons = {tilt.index: "excluded by the program (dark)" for tilt in used if tilt.index not in rows}
+        if quality is not None:
+            reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts
+                        if not tilt.used and tilt.section < len(used)}
+        ctf = (read_if_there(out.ctf_text, parse_ctf) if self.settings.ctf else None) or ()
+        of_ctf = ctf_sections(len(ctf), sections, len(used))
+        indices = tuple(used[section].index for section in of_ctf)
+        return Result(self.folder, rows, reasons, ctf if of_ctf else (), indices, quality)
+
+    def read_quality(self, out: files.OutputFiles) -> Quality | None:
+        """What the program says of its own work beyond the alignment."""
+        return read_if_there(out.quality, parse_quality)
+
+
+def take_over(folder: str, target: str) -> None:
+    """Rename the finished folder into extra/; what lies there under this name was never registered."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name.endswith(".mrcs") or name.endswith("~"):
+            os.remove(path)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(folder, target)
+    sync_tree(target)
+
+
+def phase_search(lowest: float, highest: float) -> list[str]:
+    """Values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
+    return [f"{(lowest + highest) / 2:g}", f"{highest - lowest:g}"]
+
+
+def quote_word(word: str) -> str:
+    """A word of a command line for the shell; Scipion's GPU placeholder stays as it is."""
+    return word if word == "%(GPU)s" else shlex.quote(word)
+
+
+def parse_flags(command: str) -> dict[str, list[str]]:
+    """Flags of a command line with their values; a flag given again replaces the one before. Negative numbers are values."""
+    flags: dict[str, list[str]] = {}
+    flag = ""
+    for word in shlex.split(command):
+        if word.startswith("-") and word.lstrip("-")[:1].isalpha():
+            flag = word
+            flags[flag] = []
+        else:
+            flags.setdefault(flag, []).append(word)
+    return flags
+
+
+def tilt_axis_word(tilt_axis: float | None) -> str:
+    """The tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
+    if tilt_axis is None:
+        return "0"
+    return "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
+
+
+def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: int, binning: float,
+                   flip_vol: bool) -> list[tuple[int, int, int]]:
+    """Sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
+
+    x and y are swapped where the axis is nearer to x than to y; the refined axis decides, so near 45 degrees both may be.
+    """
+    x, y = (int(length / binning + 0.1) // 2 * 2 for length in size)
+    z = int(thickness / binning + 0.1) // 2 * 2
+    swapped = tilt_axis is not None and abs(math.sin(math.radians(tilt_axis))) > 0.707
+    pairs = [(y, x), (x, y)] if swapped else [(x, y), (y, x)]
+    sure = tilt_axis is not None and abs(abs(math.sin(math.radians(tilt_axis))) - 0.707) > 0.1
+    return [(a, b, z) if flip_vol else (a, z, b) for a, b in (pairs[:1] if sure else pairs)]
+
+
+def restack(stack: str, target: str, sections: list[int], pixel_size: float) -> None:
+    """Copy some sections (0-based) of a stack into a new one."""
+    source = open_mrc(stack)
+    with mrcfile.new(target) as out:
+        out.set_data(np.stack([source.section(section) for section in sections]).astype(np.float32))
+        out.voxel_size = pixel_size
+
+
+def read_if_there(path: str, parse: Callable[[str, str], Parsed]) -> Parsed | None:
+    """Parse a text file of the program; None when it is not there."""
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return parse(file.read(), os.path.basename(path))
+
+

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Scipion's objects as the protocols fill them in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pwem.objects import CTFModel, Transform
+from tomo.objects import CTFTomo, TiltImage, TiltSeries, TomoAcquisition, Tomogram
+
+from tomostream.acquisition.schemes import step_of
+from tomostream.journal.composed import SeriesRecord
+from tomostream.programs.aln import AlnRow, xf_of_row
+from tomostream.programs.ctf import CtfRow
+
+#: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
+NOMINAL_MAGNIFICATION = 50000
+
+
+@dataclass(frozen=True)
+class Original:
+    """A series and its images as they were in the input when the series was handed out: a row may be replaced meanwhile."""
+
+    series: TiltSeries
+    images: list[TiltImage]
+
+
+def series_template() -> TiltSeries:
+    """The first row of a set of tilt series: makes the columns."""
+    series = TiltSeries(tsId="template")
+    series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
+    return series
+
+
+def tomogram_template(halves: bool) -> Tomogram:
+    """The first row of a set of tomograms: makes the columns."""
+    tomogram = Tomogram(tsId="template")
+    tomogram.setOrigin(Transform())
+    tomogram.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
+    tomogram.setHalfMaps(["", ""] if halves else [])
+    return tomogram
+
+
+def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
+    """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
+    angles = [tilt.angle for tilt in record.tilts]
+    acquisition = TomoAcquisition()
+    acquisition.setVoltage(micrographs.getVoltage() if record.voltage is None else record.voltage)
+    acquisition.setMagnification(micrographs.getMagnification() or NOMINAL_MAGNIFICATION)
+    acquisition.setSphericalAberration(micrographs.getSphericalAberration())
+    acquisition.setAmplitudeContrast(micrographs.getAmplitudeContrast())
+    acquisition.setTiltAxisAngle(record.tilt_axis)
+    acquisition.setAngleMin(min(angles))
+    acquisition.setAngleMax(max(angles))
+    acquisition.setStep(round(step_of(sorted(angles)) or 0.0, 2))       # the usual one, whatever tilts are missing
+    doses = [tilt.dose for tilt in record.tilts]
+    priors = [tilt.prior_dose for tilt in record.tilts]
+    known = None not in doses
+    acquisition.setDosePerFrame(sum(doses) / len(doses) if known else None)
+    acquisition.setDoseInitial(min(priors) if None not in priors else None)
+    total = max(prior + dose for prior, dose in zip(priors, doses, strict=True)) if known and None not in priors else None
+    acquisition.setAccumDose(total)
+    return acquisition
+
+
+def aligned_acquisition(series: TiltSeries, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
+    """The acquisition of a series with the tilt axis that was found; `rows`: by index of the image."""
+    acquisition = series.getAcquisition().clone()
+    if rows:
+        acquisition.setTiltAxisAngle(next(iter(rows.values())).rot_deg)
+    return acquisition
+
+
+def aligned_image(original: TiltImage, row: AlnRow | None) -> TiltImage:
+    """The raw image with its alignment as a transform; disabled where it could not be aligned (None)."""
+    image = original.clone()
+    image.copyInfo(original, copyTM=False)
+    transform = Transform()
+    if row is None:
+        image.setEnabled(False)
+        transform.setMatrix(np.identity(3))
+    else:
+        a11, a12, a21, a22, dx, dy = xf_of_row(row.rot_deg, row.tx, row.ty)
+        transform.setMatrix(np.array([[a11, a12, dx], [a21, a22, dy], [0.0, 0.0, 1.0]]))
+        image.setTiltAngle(row.tilt_deg)
+        acquisition = original.getAcquisition().clone()
+        acquisition.setTiltAxisAngle(row.rot_deg)
+        image.setAcquisition(acquisition)
+    image.setTransform(transform)
+    return image
+
+
+def copied_images(images: Iterable[TiltImage]) -> list[TiltImage]:
+    """The images as they are, as rows of another set."""
+    copies = []
+    for image in images:
+        copy = image.clone()
+        copy.copyInfo(image)
+        copies.append(copy)
+    return copies
+
+
+def tomogram(series_id: str, path: str, size: tuple[int, int, int], pixel_size: float, acquisition: TomoAcquisition,
+             halves: list[str]) -> Tomogram:
+    """A tomogram with its origin in the middle; `halves`: odd and even, or none."""
+    made = Tomogram(tsId=series_id)
+    made.setLocation(path)
+    made.setSamplingRate(pixel_size)
+    origin = Transform()
+    origin.setShifts(*(-0.5 * length * pixel_size for length in size))
+    made.setOrigin(origin)
+    made.setAcquisition(acquisition)
+    made.setHalfMaps(halves)
+    return made
+
+
+def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
+    """CTF of one tilt; disabled, with the wrong-defocus mark of Scipion, where there is none."""
+    model = CTFModel()
+    if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):
+        model.setWrongDefocus()
+        ctf = CTFTomo.ctfModelToCtfTomo(model)
+        ctf.setEnabled(False)
+        return ctf
+    model.setStandardDefocus(row.defocus_max_A, row.defocus_min_A, row.azimuth_deg)
+    model.setFitQuality(row.score)
+    model.setResolution(row.resolution_A)
+    model.setPsdFile(spectrum or "")
+    return CTFTomo.ctfModelToCtfTomo(model)

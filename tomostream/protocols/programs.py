@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the two protocols that run a program share: reading the rows of their input, the program itself, its log."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tomostream.journal.runs import DEAD, FINISHED, STOPPED
+from tomostream.protocols import engines
+
+if TYPE_CHECKING:
+    from tomostream.streaming.protocol import StreamingProtocol
+
+#: Logs of programs that failed, in extra/.
+FAILED_LOGS = "failed"
+
+
+class Runner:
+    """A program as a protocol runs it: under the lock of a GPU, or on its share of the cores."""
+
+    def __init__(self, protocol: StreamingProtocol, program: engines.Program) -> None:
+        self._protocol = protocol
+        self._program = program
+
+    @property
+    def gpu(self) -> bool:
+        return self._program.gpu
+
+    @property
+    def command(self) -> str:
+        return self._program.command
+
+    @property
+    def reason(self) -> str:
+        """Why it was chosen."""
+        return self._program.reason
+
+    @property
+    def name(self) -> str:
+        """The program in messages."""
+        return os.path.basename(shlex.split(self._program.command)[0])
+
+    @property
+    def threads(self) -> int:
+        """Cores of a CPU program, with as many programs at a time as the protocol has workers."""
+        return engines.threads_per_program(self._protocol._stepsExecutor.numberOfProcs)
+
+    def run(self, arguments: str, log: str) -> str:
+        """Run the program; return the end of its log."""
+        if not self.gpu:
+            return self._protocol.run_program(self.command, arguments, log)
+        with self._protocol.hold_gpus():
+            return self._protocol.run_program(self.command, arguments, log, env=self._program.environment)
+
+    def keep_log(self, log: str, name: str) -> None:
+        """Keep the log of a program that failed, for people."""
+        if os.path.exists(log):
+            folder = self._protocol._getExtraPath(FAILED_LOGS)
+            os.makedirs(folder, exist_ok=True)
+            shutil.copyfile(log, os.path.join(folder, name))
+
+
+def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: str) -> tuple[list[Any], bool]:
+    """(new rows of the input, whether these were the last ones); says what is in the way.
+
+    `what` comes, and `producer` makes it: "movies", "the import".
+    """
+    rows, closed = protocol._reader.read()
+    trouble = protocol._reader.trouble
+    protocol.trouble("input", f"the {what} cannot be read now: {trouble}" if trouble else "")
+    if protocol.stop_asked():
+        return rows, True
+    state = protocol.producer_state(pointer)
+    protocol.trouble("producer", f"{producer} is {state}: it must be continued before more {what} come"
+                     if state in (DEAD, STOPPED) else "")
+    return rows, closed and state == FINISHED
+
+
+def in_all(versions: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The items that every output holds in the same version: only these are done."""
+    first, *others = versions
+    return {key: version for key, version in first.items() if all(other.get(key) == version for other in others)}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the summaries of the protocols say, from their journals."""
+
+from __future__ import annotations
+
+from tomostream.journal import entries, ledger
+
+
+def of_results(protocol) -> list[str]:
+    """Counts, what is in work, what failed and why, what was excluded."""
+    last: dict[str, entries.AnyEntry] = {}
+    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
+        last[entry.item] = entry
+    done = {key: entry for key, entry in last.items() if isinstance(entry, entries.Reconstructed)}
+    lines = [f"*{len(done)}* series aligned and reconstructed."]
+    for kind, title in ((entries.Started, "In work"), (entries.Retried, "Tried again"), (entries.Failed, "Failed")):
+        found = [(key, entry) for key, entry in last.items() if key and isinstance(entry, kind)]
+        if found:
+            lines.append(f"*{title}: {len(found)}*")
+            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
+    for key, entry in list(done.items())[-20:]:
+        lines.append(f"  {key}: {entry.reason}")
+        lines += [f"    without {tilt.angle:.1f} degrees: {tilt.reason}" for tilt in entry.excluded]
+        note = entry.quality_note
+        if note and note != "trust":
+            lines.append(f"    {note}")
+    if isinstance(last.get(""), entries.Waiting):
+        lines.append(f"*Waiting*: {last[''].reason}.")
+    return lines
+
+
+def of_movies(protocol, output_name: str, verb: str) -> list[str]:
+    """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
+    output = getattr(protocol, output_name, None)
+    lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
+    last: dict[str, entries.AnyEntry] = {}
+    session = None
+    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
+        if entry.item:
+            last[entry.item] = entry
+        elif isinstance(entry, entries.Waiting):
+            session = entry
+        else:
+            session = None
+    if session is not None:
+        lines.append(f"*Waiting*: {session.reason}.")
+    for kind, title in ((entries.Failed, "Failed"), (entries.Waiting, "Waiting")):
+        items = [entry for entry in last.values() if isinstance(entry, kind)]
+        if items:
+            lines.append(f"*{title}: {len(items)}*")
+            lines += [f"  {entry.item}: {entry.reason}" for entry in items[-20:]]
+            if len(items) > 20:
+                lines.append(f"  ... and {len(items) - 20} more, see extra/{ledger.NAME}")
+    return lines
+
+
+def of_series(protocol, output_name: str) -> list[str]:
+    """Series by state, those that wait and why, those that failed and why."""
+    output = getattr(protocol, output_name, None)
+    lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
+    last: dict[str, entries.AnyEntry] = {}
+    unassigned = None
+    for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
+        if isinstance(entry, entries.Unassigned):
+            unassigned = entry
+        elif not isinstance(entry, (entries.Preview, entries.Space)):
+            last[entry.item] = entry
+    waiting = [(key, entry) for key, entry in last.items()
+               if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed")]
+    failed = [(key, entry) for key, entry in last.items()
+              if key and (isinstance(entry, entries.Failed) or (isinstance(entry, entries.Series) and entry.state == "failed"))]
+    other = [(key, entry) for key, entry in last.items() if key and isinstance(entry, entries.NotASeries)]
+    for title, found in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
+        if found:
+            lines.append(f"*{title}: {len(found)}*")
+            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
+    if isinstance(last.get(""), entries.Waiting):
+        lines.append(f"*Waiting*: {last[''].reason}.")
+    if unassigned is not None and unassigned.count:
+        lines.append(f"*In no series*: {unassigned.reason}.")
+    return lines
