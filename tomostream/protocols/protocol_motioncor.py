@@ -114,6 +114,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._template_args: dict[str, str] | None = None
         self._command = ""
         self._new: list = []
+        self._names = UniqueNames()
         self._reader = self.row_reader(self.inputMovies)
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
                  *([EVEN, ODD] if self.splitEvenOdd.get() else [])]
@@ -158,7 +159,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         new, self._new = self._new, []
         for movie in new:
             version = self._reader.version_of(movie.getObjId())
-            yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames()),
+            name = self._names.of(movie.getMicName())
+            yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames(), name),
                        version, needs_gpu=self._runner.gpu)
 
     def _prepare(self) -> None:
@@ -178,12 +180,12 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> Aligned:
-        movie, frames = task.arguments
+        movie, frames, name = task.arguments
         check = check_movie(movie)
         if check.state not in ("complete", "unknown"):
             words = f"{os.path.basename(movie)} is not complete: {check.reason}"
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
-        stem = f"{removeBaseExt(task.key)}{'' if task.version == 1 else f'-v{task.version}'}_aligned_mic"
+        stem = output_stem(name, task.version)
         folder = self.work_folder(stem)
         target = os.path.join(folder, f"{stem}.mrc")
         log = os.path.join(folder, "program.log")
@@ -241,7 +243,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             os.replace(path, kept[name])
         sync(kept.values())
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
-            os.replace(path, self._getExtraPath(os.path.basename(path)))
+            patches = "-Patch" if path.endswith("-Patch-Full.log") else ""
+            name = os.path.basename(base).removesuffix("_aligned_mic")      # MotionCor3 cuts its own at the first .mrc or .tif
+            os.replace(path, self._getExtraPath(f"{name}{patches}-Full.log"))
         self.discard(folder)
         return Aligned(kept, drift)
 
@@ -286,7 +290,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                                       program=result.program))
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        stem = f"{removeBaseExt(key)}{'' if version == 1 else f'-v{version}'}_aligned_mic"
+        stem = output_stem(self._names.of(key), version)
         return entries.Aligned(key, reason, version=version, file=self._getExtraPath(f"{stem}.mrc"))
 
     def on_end(self):
@@ -343,3 +347,24 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _citations(self):
         return ["Zheng2017"]
 
+
+class UniqueNames:
+    """Names of the output files of movies: without the extension, but for movies that would share it (x.mrc and x.tif)."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+
+    def of(self, movie: str) -> str:
+        """The name of a movie: the same whenever it is asked for, and no other movie's."""
+        if movie not in self._names:
+            name = removeBaseExt(movie)
+            while self._owners.setdefault(name, movie) != movie:
+                name = f"{name}_{os.path.splitext(movie)[1].lstrip('.') or 'movie'}"
+            self._names[movie] = name
+        return self._names[movie]
+
+
+def output_stem(name: str, version: int) -> str:
+    """The files of a version of a micrograph, without their extension."""
+    return f"{name}{'' if version == 1 else f'-v{version}'}_aligned_mic"

@@ -16,7 +16,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
-from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor  # noqa: E402
+from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.streaming.programs import gpu_command  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
@@ -90,6 +90,13 @@ class TestCommandLine(unittest.TestCase):
         made = buildRunCommand("MotionCor3", line, 1, gpuList=[0, 2])
         self.assertEqual(shlex.split(made), ["MotionCor3", "-InTiff", "/data/100%s done/TS%d.tif", "-Gpu", "0", "2"])
         self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
+
+
+class TestNames(unittest.TestCase):
+    def test_movies_that_differ_in_their_extension_alone_have_micrographs_of_their_own(self):
+        names = UniqueNames()
+        self.assertEqual([names.of(movie) for movie in ("x.mrc", "x.tif", "x_tif.mrc", "x.mrc")],
+                         ["x", "x_tif", "x_tif_mrc", "x"])
 
 
 if __name__ == "__main__":
