@@ -368,7 +368,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _ignore_file(self, path: str, reason: str) -> None:
         """A file that is no movie. When it changes it is looked at again."""
-        self.tell("", ledger.SESSION, f"{os.path.basename(path)} is left aside: {reason}")
+        self.tell(entries.Session("", f"{os.path.basename(path)} is left aside: {reason}"))
 
     def _fail_file(self, path: str, reason: str) -> None:
         """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
