@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "say where every movie and every series of a project stands",
     "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",
+    "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
     "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",
     "exclude": "take tilts out of a series or put them back; only that series is made again",
     "handedness": "check the sign of the tilt angles: one series both ways; remember the choice for the instrument",
@@ -43,13 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tomostream {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    subcommand: argparse.ArgumentParser | None = None
     for name, text in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == wanted:
             module = importlib.import_module(f"tomostream.cli.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(main=module.main)
-    options = parser.parse_args(arguments)
+            subcommand = subparser
+    if subcommand is not None and arguments[0] == wanted:
+        options = subcommand.parse_intermixed_args(arguments[1:])       # names may stand after options: exclude P TS_01 --back 7
+        options.command = wanted
+    else:
+        options = parser.parse_args(arguments)
     status = 0
     try:
         status = int(options.main(options))

@@ -3,6 +3,16 @@
 
 from __future__ import annotations
 
+import os
+
+#: In `extra` of a run: the protocol is asked to end as soon as what is in flight has finished.
+STOP_FILE = "STOP_STREAMING.TXT"
+
+
+def stop_file(run: str) -> str:
+    """The file that asks the protocol of a run to stop."""
+    return os.path.join(run, "extra", STOP_FILE)
+
 
 def stem(series_id: str, version: int) -> str:
     """Name of the files of one version of a series, without extension."""

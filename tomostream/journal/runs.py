@@ -7,6 +7,8 @@ import os
 import sqlite3
 import time
 
+from tomostream.journal.layout import stop_file
+
 #: Seconds that a run may take from its launch until its process is seen.
 LAUNCH_SECONDS = 5.0
 #: What `producer_state` gives.
@@ -21,33 +23,60 @@ def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECON
     after its launch a run is believed to be coming up although no process of it is seen.
     """
     database = os.path.join(folder, "logs", "run.db")
-    names = {name: f"{protocol_id}.{name}" for name in ("status", "_pid", "hostFullName", "_jobId")}
-    try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)
-        try:
-            rows = dict(connection.execute(
-                f"SELECT name, value FROM Objects WHERE name IN ({','.join('?' * len(names))})", tuple(names.values())))
-        finally:
-            connection.close()
-    except sqlite3.Error:
-        return UNKNOWN
-    status = rows.get(names["status"])
+    rows = _facts(database, protocol_id)
+    status = rows.get("status")
     if status == "finished":
         return FINISHED
     if status in ("failed", "aborted"):
         return STOPPED
     if status is None:
         return UNKNOWN
-    if rows.get(names["_pid"]) in (None, "", "0") and not rows.get(names["_jobId"]):
+    if rows.get("_pid") in (None, "", "0") and not rows.get("_jobId"):
         return DEAD if _never_came_up(database, protocol_id, patience) else RUNNING
-    gone = _process_gone(rows.get(names["_pid"]), rows.get(names["hostFullName"]), os.path.basename(folder.rstrip(os.sep)))
+    gone = _process_gone(rows.get("_pid"), rows.get("hostFullName"), os.path.basename(folder.rstrip(os.sep)))
     return DEAD if gone else RUNNING
 
 
 def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> str:
     """`producer_state` of the run in a folder as Scipion names it: "000123_ProtTomoStreamComposeTS"."""
-    number = os.path.basename(folder.rstrip(os.sep)).partition("_")[0]
-    return producer_state(folder, int(number), patience)
+    return producer_state(folder, _number(folder), patience)
+
+
+def process_of(folder: str) -> int | None:
+    """The process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
+    pid = _facts(os.path.join(folder, "logs", "run.db"), _number(folder)).get("_pid")
+    run = os.path.basename(folder.rstrip(os.sep))
+    seen = pid is not None and pid.isdigit() and any(f"{os.sep}{run}{os.sep}" in word for word in _words_of(pid))
+    return int(pid) if pid is not None and seen else None
+
+
+def ask_to_stop(folder: str, by: str) -> None:
+    """Ask the protocol of a run to finish what is in flight, register what is decided, and close its outputs.
+
+    Raises
+    ------
+    OSError : the request cannot be written.
+    """
+    with open(stop_file(folder), "w", encoding="utf-8") as file:
+        file.write(f"Written by {by}: the protocol finishes what is in flight and ends.\n")
+
+
+def _number(folder: str) -> int:
+    return int(os.path.basename(folder.rstrip(os.sep)).partition("_")[0])
+
+
+def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
+    """What a run says of itself, by the names of Scipion; empty where it cannot be read."""
+    names = {f"{protocol_id}.{name}": name for name in ("status", "_pid", "hostFullName", "_jobId")}
+    try:
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)
+        try:
+            return {names[name]: value for name, value in connection.execute(
+                f"SELECT name, value FROM Objects WHERE name IN ({','.join('?' * len(names))})", tuple(names))}
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return {}
 
 
 def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:

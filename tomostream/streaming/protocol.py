@@ -38,6 +38,7 @@ from tomostream.files import locks
 from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
 from tomostream.journal import entries, ledger, runs, versions
+from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import rows, watch
 from tomostream.streaming.executor import JobEnded, adopt
 from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
@@ -50,7 +51,6 @@ from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.values import convert
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
 
-STOP_FILE = "STOP_STREAMING.TXT"
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
 #: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
@@ -143,11 +143,10 @@ class StreamingProtocol(ProtStreamingBase):
         ----------
         event : what Scipion's canvas hands to an action; its tree view hands nothing.
         """
-        with open(self._getExtraPath(STOP_FILE), "w", encoding="utf-8") as file:
-            file.write("Written by STOP STREAMING: the protocol finishes what is in flight and ends.\n")
+        runs.ask_to_stop(self._getPath(), "STOP STREAMING")
 
     def stop_asked(self) -> bool:
-        return os.path.exists(self._getExtraPath(STOP_FILE))
+        return os.path.exists(stop_file(self._getPath()))
 
     def processImportDict(self, importDict, importDir):
         """A workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
@@ -250,7 +249,7 @@ class StreamingProtocol(ProtStreamingBase):
     def _start_over_if_stopped(self) -> None:
         """Continuing after STOP means going on."""
         if self.stop_asked():
-            os.remove(self._getExtraPath(STOP_FILE))
+            os.remove(stop_file(self._getPath()))
 
     def say_start(self) -> None:
         """What was found when the protocol began."""

@@ -14,9 +14,9 @@ import pytest
 
 from tomostream.acquisition.movies import check_movie
 from tomostream.journal import entries
+from tomostream.journal.layout import STOP_FILE
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aln import row_from_xf
-from tomostream.streaming.protocol import STOP_FILE
 from tomostream.tests.support import ORDER, Session, wait_for
 
 pytestmark = pytest.mark.chain

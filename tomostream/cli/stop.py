@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream stop`: end protocols of a session, or all, in order or at once; `tomostream resume` takes them up again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+from collections.abc import Iterable
+
+from tomostream.cli import refuse
+from tomostream.cli.places import cannot_write
+from tomostream.journal import runs
+from tomostream.journal.layout import stop_file
+from tomostream.journal.status import CLASSES, ProjectStatus
+
+HELP = "end protocols in order, or at once; `tomostream resume` takes them up again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("protocols", nargs="*", metavar="PROTOCOL", help=f"{', '.join(CLASSES)}; none: all that run")
+    parser.add_argument("--now", action="store_true",
+                        help="end the processes too; what is in flight is made again when the session is resumed")
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.status import find
+
+    path = find(options.project)
+    if path is None:
+        return refuse("stop", f"there is no Scipion project {options.project}")
+    unknown = next((name for name in options.protocols if name not in CLASSES), None)
+    if unknown is not None:
+        return refuse("stop", f"there is no protocol '{unknown}'; there are: {', '.join(CLASSES)}")
+    status = ProjectStatus(path)
+    status.find()
+    absent = [name for name in options.protocols if name not in status.folders]
+    if absent or not status.folders:
+        return refuse("stop", f"the project {path} has no {' and no '.join(absent) or 'tomostream'} protocol")
+    chosen = {name: folder for name, folder in status.folders.items() if not options.protocols or name in options.protocols}
+    running = [name for name, folder in chosen.items() if runs.run_state(folder) == runs.RUNNING]
+    for name in running:
+        try:
+            runs.ask_to_stop(chosen[name], "tomostream stop")
+        except OSError as error:
+            return refuse("stop", cannot_write(stop_file(chosen[name]), error))
+    for name, folder in chosen.items():
+        print(f"{name} {ending(folder, options.now) if name in running else 'does not run: nothing is to be stopped'}.")
+    if running:
+        print(f"To go on: tomostream resume {shlex.quote(options.project)} --again")
+    return 0
+
+
+def ending(folder: str, now: bool) -> str:
+    """End the run where that is asked for; what becomes of it, in words."""
+    in_order = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
+    if not now:
+        return in_order
+    pid = runs.process_of(folder)
+    if pid is None:
+        return f"{in_order}; its process is not on this machine and was not ended"
+    try:
+        end([pid, *descendants(pid)])
+    except PermissionError:
+        return f"{in_order}; its process {pid} belongs to somebody else and was not ended"
+    return f"was ended (process {pid}): what was in flight is made again when it goes on"
+
+
+def end(pids: Iterable[int]) -> None:
+    """SIGTERM to each; one that has ended meanwhile needs none.
+
+    Raises
+    ------
+    PermissionError : one is another user's.
+    """
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+
+
+def descendants(pid: int) -> list[int]:
+    """The programs that a process has started, and theirs. Not its process group: that may be Scipion's window."""
+    parents: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                parents.setdefault(int(file.read().rsplit(")", 1)[-1].split()[1]), []).append(int(name))
+        except OSError:
+            continue
+    found, new = [], [pid]
+    while new:
+        new = [child for each in new for child in parents.get(each, ())]
+        found += new
+    return found

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream stop` on made projects whose runs are processes that sleep; and arguments that stand after options."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import psutil
+
+from tomostream.cli import main
+from tomostream.journal import runs
+from tomostream.journal.layout import stop_file
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.tests.made_project import FOLDERS, MadeProject
+from tomostream.tests.support import wait_for
+
+#: A run: it starts a program in a session of its own, as queue commands are, and both sleep.
+RUN = "import subprocess, sys; subprocess.Popen(['sleep', '60'], start_new_session=True); print(flush=True); " \
+      "import time; time.sleep(60)"
+
+
+class TestStop(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.made = MadeProject(os.path.join(folder.name, "night 1"))
+
+    def folder(self, name: str) -> str:
+        return os.path.join(self.made.path, "Runs", FOLDERS[name])
+
+    def run_db(self, name: str, **values: str) -> None:
+        os.makedirs(os.path.join(self.folder(name), "logs"))
+        number = int(FOLDERS[name].split("_")[0])
+        with contextlib.closing(sqlite3.connect(os.path.join(self.folder(name), "logs", "run.db"))) as connection, connection:
+            connection.execute("CREATE TABLE Objects (name TEXT, value TEXT)")
+            connection.executemany("INSERT INTO Objects VALUES (?, ?)",
+                                   [(f"{number}.{key}", value) for key, value in values.items()])
+
+    def runs_here(self, name: str) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", RUN, os.path.join(self.folder(name), "logs", "run.db")],
+                                   stdout=subprocess.PIPE)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(self.end, process, psutil.Process(process.pid))
+        process.stdout.readline()
+        self.run_db(name, status="running", _pid=str(process.pid), hostFullName=os.uname().nodename)
+        return process
+
+    @staticmethod
+    def end(process: subprocess.Popen, seen: psutil.Process) -> None:
+        if process.poll() is None:
+            for child in seen.children(recursive=True):
+                child.kill()
+            process.kill()
+        process.wait()
+
+    def stop(self, *words: str, expected: int = 0) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            self.assertEqual(main(["stop", self.made.path, *words]), expected)
+        return out.getvalue()
+
+    def asked(self) -> list[str]:
+        return [name for name in FOLDERS if os.path.exists(stop_file(self.folder(name)))]
+
+    def test_every_protocol_that_runs_is_asked_and_goes_on_running(self):
+        self.run_db(IMPORT, status="finished", _pid="1")
+        process = self.runs_here(COMPOSE)
+        said = self.stop()
+        self.assertEqual(self.asked(), [COMPOSE])
+        self.assertIsNone(process.poll())
+        self.assertEqual(runs.process_of(self.folder(COMPOSE)), process.pid)
+        self.assertIn("import does not run: nothing is to be stopped.", said)
+        self.assertIn("compose was asked to stop: it finishes what is in flight", said)
+        self.assertIn(f"tomostream resume '{self.made.path}' --again", said)
+
+    def test_only_the_protocols_that_are_named_are_asked(self):
+        for name in (IMPORT, MOTIONCOR, ARETOMO):
+            self.run_db(name, status="running", _pid="7", hostFullName="elsewhere.example.org")
+        self.stop(ARETOMO, IMPORT)
+        self.assertEqual(self.asked(), [IMPORT, ARETOMO])
+
+    def test_now_ends_the_process_and_its_programs_and_leaves_the_request(self):
+        process = self.runs_here(MOTIONCOR)
+        children = psutil.Process(process.pid).children(recursive=True)
+        self.assertEqual(len(children), 1)
+        said = self.stop("--now", MOTIONCOR)
+        self.assertEqual(process.wait(timeout=10), -15)
+        wait_for(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, 10, "end of the program")
+        self.assertEqual(self.asked(), [MOTIONCOR])
+        self.assertIn(f"motioncor was ended (process {process.pid})", said)
+
+    def test_a_process_that_is_not_the_run_is_never_ended(self):
+        other = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        self.run_db(COMPOSE, status="running", _pid=str(other.pid), hostFullName="elsewhere.example.org")
+        said = self.stop("--now")
+        self.assertIsNone(other.poll())
+        self.assertEqual(self.asked(), [COMPOSE])
+        self.assertIn("its process is not on this machine and was not ended", said)
+
+    def test_an_unknown_name_is_refused_before_anything_is_asked(self):
+        self.run_db(IMPORT, status="running", _pid="7", hostFullName="elsewhere.example.org")
+        said = self.stop(IMPORT, "ctf", expected=2)
+        self.assertEqual(said, "tomostream stop: there is no protocol 'ctf'; there are: import, motioncor, compose, aretomo.\n")
+        self.assertEqual(self.asked(), [])
+
+    def test_an_unknown_project_is_refused_in_one_sentence(self):
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            self.assertEqual(main(["stop", "no-such-project"]), 2)
+        self.assertEqual(said.getvalue(), "tomostream stop: there is no Scipion project no-such-project.\n")
+
+    def test_a_request_that_cannot_be_written_is_refused_with_its_file(self):
+        self.run_db(IMPORT, status="running", _pid="7", hostFullName="elsewhere.example.org")
+        os.mkdir(stop_file(self.folder(IMPORT)))
+        self.assertIn(stop_file(self.folder(IMPORT)), self.stop(expected=2))
+
+
+class TestArgumentsAfterOptions(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.made = MadeProject(folder.name)
+        self.made.acquire("TS_01")
+        self.made.compose("TS_01")
+
+    def exclude(self, *words: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(main(["exclude", self.made.path, *words]), 0)
+        return out.getvalue()
+
+    def test_tilts_may_stand_after_back_and_after_the_reason(self):
+        self.assertIn("TS_01: 3 of 5 tilts", self.exclude("TS_01", "--reason", "grid bar", "2", "4"))
+        self.assertIn("TS_01: 4 of 5 tilts", self.exclude("TS_01", "--back", "4"))
+        self.assertIn("TS_01: 5 of 5 tilts", self.exclude("--back", "TS_01"))
+
+
+if __name__ == "__main__":
+    unittest.main()
