@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tomostream.cli.leaving import Leaving
 from tomostream.files import locks
 from tomostream.journal import runs
-from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming.values import convert
 
 if TYPE_CHECKING:
@@ -415,10 +415,12 @@ def load(project: str) -> Chain:
     scipion_project = Manager().loadProject(path)
     os.chdir(path)
     names = {value: key for key, value in CLASSES.items()}
+    status = ProjectStatus(path)
+    status.find()
     protocols = {}
     for run in scipion_project.getRuns():
         name = names.get(run.getClassName())
-        if name:
+        if name and os.path.basename(status.folders.get(name, run.getWorkingDir())) == os.path.basename(run.getWorkingDir()):
             protocols[name] = run
     if not protocols:
         raise UserError(f"The project {path} has no tomostream protocols.")

@@ -193,9 +193,11 @@ class Waiting(Entry, frozen=True, tag="waiting"):
 
 
 class Session(Entry, frozen=True, tag="session"):
-    """News of the protocol itself; `versions` of the packages that do the work, told when it starts."""
+    """News of the protocol itself; when it starts, `versions` of the packages that do the work and the name of the folder of the
+    run whose output it reads (`input_run`)."""
 
     versions: dict[str, str] = {}
+    input_run: str = ""
 
 
 class Command(Entry, frozen=True, tag="command"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time as clock
+from contextlib import suppress
 
 import msgspec
 
@@ -86,21 +87,27 @@ class Ledger:
 class LedgerReader:
     """The reading end: `new()` gives the entries written since it was last asked. A half-written last line waits.
 
-    A line that is no entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one.
+    A line that is no entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted` tells
+    that the file was made anew since it was asked before: the entries are those of another run.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.wrong = 0
         self.trouble = ""
+        self.restarted = False
         self._offset = 0
+        self._head = b""
 
     def new(self) -> list[AnyEntry]:
         """New entries, oldest first; none when the file does not exist yet or cannot be read now."""
         try:
             with open(self.path, "rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:     # made anew: the run was restarted
+                head = file.readline()      # holds the time at which the file was made
+                self.restarted = self._offset > 0 and (head != self._head or file.seek(0, os.SEEK_END) < self._offset)
+                if self.restarted:
                     self._offset = 0
+                self._head = head
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
@@ -159,3 +166,17 @@ def parse(line: bytes | str) -> AnyEntry:
 def read(path: str) -> list[AnyEntry]:
     """All entries of a ledger; what is none is passed over."""
     return LedgerReader(path).new()
+
+
+def head(path: str, size: int) -> list[AnyEntry]:
+    """The entries within the first `size` bytes of a ledger; what is none is passed over."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(size).split(b"\n")[:-1]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(LedgerError):
+            found.append(parse(line))
+    return found

@@ -23,6 +23,10 @@ IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo
 #: Protocol of a `tomostream run` -> its class, which is in the name of its folder.
 CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotionCor",
            COMPOSE: "ProtTomoStreamComposeTS", ARETOMO: "ProtTomoStreamAreTomo"}
+#: Protocol -> the one whose output it reads.
+SOURCES = {MOTIONCOR: IMPORT, COMPOSE: MOTIONCOR, ARETOMO: COMPOSE}
+#: Bytes at the start of a ledger in which a run says what it reads.
+_HEAD = 1 << 16
 STATES = ("acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed")
 
 
@@ -86,10 +90,19 @@ def number(value: object) -> float | None:
 
 
 class ProjectStatus:
-    """Follows a project. `update()` takes in what is new; `movies` and `series` hold the result."""
+    """Follows the newest chain of a project. `update()` takes in what is new; `movies` and `series` hold the result.
+
+    A protocol that is run anew, or a newer chain beside an older one, makes all that was known of the older run forgotten.
+    """
 
     def __init__(self, project: str) -> None:
         self.project = project
+        self.folders: dict[str, str] = {}
+        self._inputs: dict[str, str] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of any item: what follows is read from the start of every ledger."""
         self.movies: dict[str, MovieStatus] = {}
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
@@ -102,16 +115,18 @@ class ProjectStatus:
         self.programs: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self.last_event: float | None = None
-        self.folders: dict[str, str] = {}
-        self._readers: dict[str, ledger.LedgerReader] = {}
+        self._readers = {name: ledger.LedgerReader(ledger.path_in(folder)) for name, folder in self.folders.items()}
 
     def update(self) -> bool:
         """Read what is new; True when there was anything."""
         self.find()
+        found = {name: reader.new() for name, reader in self._readers.items()}
+        if any(reader.restarted for reader in self._readers.values()):
+            self.forget()
+            found = {name: reader.new() for name, reader in self._readers.items()}
         news = False
-        for name in (IMPORT, MOTIONCOR, COMPOSE, ARETOMO):
-            reader = self._readers.get(name)
-            for entry in reader.new() if reader else ():
+        for name in CLASSES:
+            for entry in found.get(name, ()):
                 news = True
                 self.last_event = max(entry.time, self.last_event or 0.0)
                 if entry.item:
@@ -137,16 +152,35 @@ class ProjectStatus:
                 self.versions = dict(entry.versions)
 
     def find(self) -> None:
-        """The newest run of each of the four protocols."""
+        """The newest import, and of each protocol behind it the newest run that reads the output of the one found before it."""
         try:
-            names = sorted(os.listdir(os.path.join(self.project, "Runs")))
+            names = sorted(os.listdir(os.path.join(self.project, "Runs")), reverse=True)
         except OSError:
             return
+        found: dict[str, str] = {}
         for key, class_name in CLASSES.items():
-            runs = [name for name in names if re.fullmatch(rf"\d+_{class_name}", name)]
-            if runs and self.folders.get(key) != os.path.join(self.project, "Runs", runs[-1]):
-                self.folders[key] = os.path.join(self.project, "Runs", runs[-1])
-                self._readers[key] = ledger.LedgerReader(ledger.path_in(self.folders[key]))
+            source = os.path.basename(found.get(SOURCES.get(key, ""), ""))
+            for name in names:
+                folder = os.path.join(self.project, "Runs", name)
+                if re.fullmatch(rf"\d+_{class_name}", name) and (not source or self._reads(folder) in (source, "")):
+                    found[key] = folder
+                    break
+        if found != self.folders:
+            known, self.folders = self.folders, found
+            if known and not known.items() <= found.items():
+                self.forget()
+            for key in found.keys() - known.keys():
+                self._readers[key] = ledger.LedgerReader(ledger.path_in(found[key]))
+
+    def _reads(self, folder: str) -> str:
+        """Name of the run whose output a run reads; "" while it has not said so."""
+        if folder not in self._inputs:
+            said = next((entry.input_run for entry in ledger.head(ledger.path_in(folder), _HEAD)
+                         if isinstance(entry, entries.Session) and entry.input_run), "")
+            if not said:
+                return ""
+            self._inputs[folder] = said
+        return self._inputs[folder]
 
     # ------------------------------------------------------------------ one method a protocol
     def _movie(self, name: str) -> MovieStatus:

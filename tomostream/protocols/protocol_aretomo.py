@@ -89,6 +89,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                         FAILED: SetOfTiltSeries}
 
     done_event = entries.Reconstructed
+    input_field = "inputSetOfTiltSeries"
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):

@@ -64,6 +64,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     _possibleOutputs = {TILT_SERIES: SetOfTiltSeries}
 
     done_event = entries.Composed
+    input_field = "inputMicrographs"
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form):

@@ -76,6 +76,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     """
 
     _label = "motioncor"
+    input_field = "inputMovies"
     _devStatus = BETA
     _possibleOutputs = {name: SetOfMicrographs for name in SUFFIXES}
 

@@ -49,8 +49,8 @@ class TiltNews:
 class Follower(ProjectStatus):
     """Follows a project; `take_changed()` and `take_tilts()` give what is new since they were last asked."""
 
-    def __init__(self, project: str) -> None:
-        super().__init__(project)
+    def forget(self) -> None:
+        super().forget()
         self.counts = Movies()
         self.lost = 0
         self.last_text, self.last_time = "", 0.0

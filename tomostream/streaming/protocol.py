@@ -255,7 +255,13 @@ class StreamingProtocol(ProtStreamingBase):
         """What was found when the protocol began."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
-        self.tell(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages()))
+        self.tell(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages(),
+                                   input_run=self._input_run()))
+
+    def _input_run(self) -> str:
+        """Name of the folder of the run whose output is read; "" for the first of a chain."""
+        items = getattr(self, self.input_field).get() if self.input_field else None
+        return "" if items is None else os.path.basename(os.path.dirname(items.getFileName()))
 
     def _mend_ledger(self) -> None:
         """A run that was killed between the output and the ledger left items untold: tell them."""

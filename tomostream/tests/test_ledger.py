@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import tempfile
 import time
 import unittest
 
 from tomostream.journal import entries, ledger
+from tomostream.journal.status import CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 
 class Case(unittest.TestCase):
@@ -162,6 +164,58 @@ class TestAFullDisk(Case):
 
     def test_leaves_no_half_line_behind(self):
         self.assertEqual(os.path.getsize(self.path), self.size)
+
+
+class TestARunMadeAnew(unittest.TestCase):
+    """Runs of one project that are not of one chain, or not of one time."""
+
+    def setUp(self) -> None:
+        self.path = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.path)
+
+    def tell(self, number: int, protocol: str, *told: entries.Entry) -> str:
+        folder = os.path.join(self.path, "Runs", f"{number:06d}_{CLASSES[protocol]}")
+        os.makedirs(os.path.join(folder, "extra"), exist_ok=True)
+        writer = ledger.Ledger(ledger.path_in(folder))
+        for entry in told:
+            writer.write(entry)
+        return folder
+
+    def chain(self, first: int, movie: str, series: str) -> list[str]:
+        """An import with one movie, a motioncor and a compose with one series, each reading the one before."""
+        imported = self.tell(first, IMPORT, entries.Session("", "starts"), entries.Imported(movie))
+        aligned = self.tell(first + 1, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)),
+                            entries.Aligned(movie))
+        composed = self.tell(first + 2, COMPOSE, entries.Session("", "starts", input_run=os.path.basename(aligned)),
+                             entries.Failed(series, "made up"))
+        return [imported, aligned, composed]
+
+    def test_two_chains_of_one_project_are_not_mixed(self):
+        self.chain(2, "old.tif", "OLD")
+        status = ProjectStatus(self.path)
+        status.update()
+        imported = self.tell(12, IMPORT, entries.Session("", "starts"), entries.Imported("new.tif"))
+        status.update()
+        self.assertEqual((list(status.movies), list(status.series), status.folders), (["new.tif"], [], {IMPORT: imported}))
+
+    def test_a_protocol_behind_the_same_input_takes_the_place_of_the_older_one(self):
+        imported, _, _ = self.chain(2, "a.tif", "OLD")
+        status = ProjectStatus(self.path)
+        status.update()
+        newer = self.tell(9, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)))
+        status.update()
+        self.assertEqual(status.folders, {IMPORT: imported, MOTIONCOR: newer})
+        self.assertEqual((status.movie_counts()["aligned"], list(status.series)), (0, []))
+
+    def test_a_run_that_was_restarted_makes_its_former_items_forgotten(self):
+        folder = self.chain(2, "a.tif", "OLD")[2]
+        status = ProjectStatus(self.path)
+        status.update()
+        shutil.rmtree(folder)
+        self.tell(4, COMPOSE, entries.Session("", "starts", input_run=f"{3:06d}_{CLASSES[MOTIONCOR]}"),
+                  *(entries.Failed(f"NEW_{number}", "made up") for number in range(20)))
+        status.update()
+        self.assertEqual([len(status.series), "OLD" in status.series, status.movie_counts()["aligned"]], [20, False, 1])
 
 
 if __name__ == "__main__":
