@@ -159,6 +159,8 @@ class ProjectStatus:
             return
         found: dict[str, str] = {}
         for key, class_name in CLASSES.items():
+            if found and SOURCES[key] not in found:
+                break                   # those further on belong to an older chain
             source = os.path.basename(found.get(SOURCES.get(key, ""), ""))
             for name in names:
                 folder = os.path.join(self.project, "Runs", name)

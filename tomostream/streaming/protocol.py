@@ -69,6 +69,8 @@ class StreamingProtocol(ProtStreamingBase):
     _stepsCheckSecs = IDLE_SECONDS
     #: The entry with which an item ends well in the ledger of this protocol.
     done_event: type[entries.Done] = entries.Aligned
+    #: The pointer to the output of another protocol that is read; "" for the first of a chain.
+    input_field = ""
     #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
     _complete = False
     _step_log: StepLog | None = None
