@@ -179,7 +179,7 @@ def forms(window, camera: Camera, runs: dict[str, object], expert: bool) -> None
             form.root.destroy()
 
 
-def wands(window, camera: Camera, runs: dict[str, object]) -> None:
+def wizards(window, camera: Camera, runs: dict[str, object]) -> None:
     """The wizards of ours: what they fill in and say."""
     from pyworkflow.gui.form import FormWindow
 
@@ -313,7 +313,7 @@ def tour(path: str, camera: Camera, expert: bool) -> None:
     summaries(window, camera, runs)
     camera.take(window.root, "project")
     forms(window, camera, runs, expert)
-    wands(window, camera, runs)
+    wizards(window, camera, runs)
     menu(window, camera, runs)
     viewers(window, camera, runs)
     import matplotlib.pyplot

@@ -10,7 +10,7 @@ from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.likelihood import coherence
 from tomostream.engine.align.spectra import Band
 
-NEAR_DEG = 12.0  # tilts within this of another let expect something of it
+NEAR_DEG = 12.0  # tilts within this of another can be predicted from it
 
 
 def shifts_of(answer: Alignment) -> np.ndarray:

@@ -220,7 +220,7 @@ class Unassigned:
 class SeriesState:
     """Where a series stands, for people: `state` is acquiring, aligning, waiting, composed, failed or ignored.
 
-    Acquiring: tilts are still to come. Aligning: micrographs are. Waiting: for something that has to be seen to (an mdoc
+    Acquiring: tilts are still to come. Aligning: micrographs are. Waiting: for something that needs attention (an mdoc
     that cannot be read yet, a producer that is not running). Ignored: it is no tilt series. `reason` is a sentence.
     """
 

@@ -214,7 +214,7 @@ def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:
 
 
 def _may_name_no_movie(grammar: Grammar, exposures: Sequence[_Exposure]) -> bool:
-    """Tell whether this is the begin of a series that leaves SubFramePath empty, as Tomo5 does."""
+    """Tell whether this is the start of a series that leaves SubFramePath empty, as Tomo5 does."""
     return exposures[0].section.values.get("SubFramePath") == ("",) or _dialect(grammar) == "Tomo5"
 
 

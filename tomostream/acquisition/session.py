@@ -46,7 +46,7 @@ from tomostream.acquisition.frames import Targets, apart
 from tomostream.acquisition.naming import SeriesIds, basename, match_movies, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.series import SERIES_KINDS, Change, Exposure, Series
 
-#: Kinds of mdoc that will hardly become a tilt series: said at once. (An image can be a series' first tilt.)
+#: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt")
 
 #: Seconds. No series is looked at twice at one time.

@@ -136,7 +136,7 @@ class Outputs:
     ) -> np.memmap:
         """Return a memory map of float32 zeros that becomes an MRC file; parameters as for `mrc`.
 
-        The space is taken now: a memory map on a full disk would kill the process later, without a word.
+        The space is taken now: a memory map on a full disk would kill the process later, silently.
         """
         import numpy as np
 

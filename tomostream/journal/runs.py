@@ -16,7 +16,7 @@ RUNNING, FINISHED, STOPPED, DEAD, UNKNOWN = "running", "finished", "stopped", "d
 
 
 def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> str:
-    """Whether the run that makes a set goes on, ended well, was stopped or failed, or died without a word.
+    """Whether the run that makes a set goes on, ended well, was stopped or failed, or died silently.
 
     Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
     says it is running and whose process is gone (same machine, not in a queue) is dead; `patience` is for how many seconds

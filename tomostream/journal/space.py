@@ -84,10 +84,10 @@ class Forecast:
         if self.needed is not None and self.free < factor * self.needed:
             what = (f"{NIGHT:.0f} h at the present pace" if self.expected is None
                     else f"the {self.expected} series that are expected")
-            return f"the disk gets short: {human(self.free)} are free, {what} need {human(self.needed)}. Make room in time"
+            return f"disk space is running low: {human(self.free)} are free, {what} need {human(self.needed)}. Make room in time"
         if self.expected is None and self.free < share * self.total:
             part = 100 * self.free / self.total
-            return f"the disk gets short: {human(self.free)} are free, {part:.0f} % of it. Make room in time"
+            return f"disk space is running low: {human(self.free)} are free, {part:.0f} % of it. Make room in time"
         return ""
 
 

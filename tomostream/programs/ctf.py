@@ -18,7 +18,10 @@ CTF_HEADER = (
 
 @dataclass(frozen=True)
 class CtfRow:
-    """CTF of one tilt, in the order of the `.aln` rows: defoci in A (underfocus positive), azimuth in degrees."""
+    """CTF of one tilt, in the order of the `.aln` rows: defoci in A (underfocus positive), azimuth in degrees.
+
+    `resolution_A` is None where the program does not measure it.
+    """
 
     number: int
     defocus_max_A: float
@@ -26,7 +29,11 @@ class CtfRow:
     azimuth_deg: float
     phase_rad: float
     score: float
-    resolution_A: float
+    resolution_A: float | None
+
+
+#: AreTomo2 measures no resolution and writes this into every row.
+_NOT_MEASURED_A = 10.0
 
 
 def format_ctf(rows: Sequence[CtfRow]) -> str:
@@ -34,7 +41,7 @@ def format_ctf(rows: Sequence[CtfRow]) -> str:
     lines = [CTF_HEADER]
     lines += [
         f"{r.number:4d}   {r.defocus_max_A:8.2f}  {r.defocus_min_A:8.2f}  {r.azimuth_deg:8.2f}  {r.phase_rad:8.2f}"
-        f"  {r.score:8.4f}  {r.resolution_A:8.4f}"
+        f"  {r.score:8.4f}  {_NOT_MEASURED_A if r.resolution_A is None else r.resolution_A:8.4f}"
         for r in rows
     ]
     return "\n".join(lines) + "\n"
@@ -56,13 +63,17 @@ def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg:
 
 
 def parse_ctf(text: str, source: str = "CTF file") -> tuple[CtfRow, ...]:
-    """Read AreTomo's `_ctf.txt`: seven columns, newer versions add more, which are left aside."""
+    """Read AreTomo's `_ctf.txt`: seven columns, newer versions add more, which are left aside.
+
+    A resolution of exactly 10 in every row is AreTomo2's, which measures none: it is unknown, not 10 A.
+    """
     table = [_numbers(line.split("#")[0], source, number) for number, line in enumerate(text.splitlines(), start=1)]
     rows = [row for row in table if row]
     for row in rows:
         if len(row) < 7:
             raise AlnError(f"{source}: a line has {len(row)} columns where seven are needed")
-    return tuple(CtfRow(int(r[0]), r[1], r[2], r[3], r[4], r[5], r[6]) for r in rows)
+    measured = any(row[6] != _NOT_MEASURED_A for row in rows)
+    return tuple(CtfRow(int(r[0]), r[1], r[2], r[3], r[4], r[5], r[6] if measured else None) for r in rows)
 
 
 def ctf_sections(rows: int, aligned: Sequence[int], total: int) -> tuple[int, ...]:

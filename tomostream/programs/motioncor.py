@@ -12,19 +12,31 @@ applied to a frame so that it fits the reference frame, which is minus how far i
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
+
+from tifffile import TiffFile, TiffFileError, TiffPage
+
+from tomostream.files.tiff import EER_COMPRESSIONS
 
 __all__ = [
     "LogError",
     "MotioncorRequest",
     "OutputNames",
+    "eer_problem",
     "format_log",
+    "gain_not_applied",
+    "gain_problem",
     "input_tag",
     "log_stem",
     "motioncor_arguments",
     "parse_log",
+    "safe_name",
+    "sum_size",
 ]
 
 _INPUT_TAGS = {".mrc": "-InMrc", ".mrcs": "-InMrc", ".tif": "-InTiff", ".tiff": "-InTiff", ".eer": "-InEer"}
@@ -92,6 +104,97 @@ def input_tag(movie: str) -> str:
     if extension not in _INPUT_TAGS:
         raise ValueError(f"{movie}: a movie ends with one of {', '.join(_INPUT_TAGS)}")
     return _INPUT_TAGS[extension]
+
+
+#: MotionCor3 cuts the paths of outputs and logs at the first of these, in any folder or name.
+_CUTS = (".mrc", ".st", ".tif", ".eer")
+
+
+def safe_name(name: str) -> str:
+    """A name for MotionCor3's outputs in which it finds nothing to cut: the name itself where it has nothing of the kind.
+
+    >>> safe_name("TS_01_003_aligned_mic"), safe_name("a.mrc_2").startswith("a_mrc_2-")
+    ('TS_01_003_aligned_mic', True)
+    """
+    if not any(cut in name.lower() for cut in _CUTS):
+        return name
+    return f"{name.replace('.', '_')}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
+
+
+def sum_size(size: tuple[int, int], binning: float) -> tuple[int, int]:
+    """Size of a sum (x, y) in px of a movie of this size: halves are rounded up, then both sides are made even."""
+    x, y = (int(length / binning + 0.5) // 2 * 2 for length in size)
+    return x, y
+
+
+# --------------------------------------------------------------------------- what MotionCor3 does wrong without a word
+_FLOAT_MODE, _LARGEST_SIDE, _HIGHEST_MODE = 2, 1 << 20, 101
+_GAIN_NOT_APPLIED = ("gain size does not match frame size", "unable to apply gain reference")
+
+
+def gain_problem(path: str) -> str:
+    """Why MotionCor3 would leave an MRC gain reference out and exit with 0; "" where it takes it."""
+    if os.path.splitext(path)[1].lower() not in (".mrc", ".mrcs"):
+        return ""
+    mode = _mrc_mode(path)
+    if mode == _FLOAT_MODE:
+        return ""
+    return (f"the gain reference {path} is {'no MRC file' if mode is None else f'of MRC mode {mode}'}: MotionCor3 takes 32-bit "
+            "floats (mode 2) alone and would align without it; convert it, or choose the CPU engine")
+
+
+def _mrc_mode(path: str) -> int | None:
+    with open(path, "rb") as file:
+        header = file.read(1024)
+    if len(header) < 1024:
+        return None
+    for order in ("<", ">"):
+        x, y, z, mode = struct.unpack(f"{order}4i", header[:16])
+        if all(0 < side < _LARGEST_SIDE for side in (x, y, z)) and 0 <= mode <= _HIGHEST_MODE:
+            return int(mode)
+    return None
+
+
+def gain_not_applied(log: str) -> str:
+    """What MotionCor3's log says of a gain reference that was asked for and not applied; "" where nothing."""
+    if not os.path.exists(log):
+        return ""
+    with open(log, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if any(words in line.lower() for words in _GAIN_NOT_APPLIED):
+                return f"did not apply the gain reference ({line.strip()[:200]})"
+    return ""
+
+
+_EER_OF_8_BITS, _EER_OF_ANY_BITS, _POSITION_BITS_TAGS = 65000, 65002, (65008, 65009)
+
+
+def eer_problem(path: str, pixels: int) -> str:
+    """Why MotionCor3 renders an EER movie wrongly at `pixels` (1, 2, 4) along one of the camera; "" where it does not."""
+    if pixels == 1:
+        return ""
+    compression, bits = _eer_coding(path)
+    name = os.path.basename(path)
+    if compression == _EER_OF_8_BITS:
+        return (f"{name} is EER of 8 bits (compression {compression}), which MotionCor3 scrambles at {pixels}x; choose EER "
+                "upsampling 1x, or the CPU engine")
+    if compression == _EER_OF_ANY_BITS and 2 ** bits < pixels:
+        return (f"{name} places electrons to 1/{2 ** bits} of a pixel, from which MotionCor3 makes no image of {pixels}x; choose "
+                f"EER upsampling {2 ** bits}x, or the CPU engine")
+    return ""
+
+
+def _eer_coding(path: str) -> tuple[int | None, int]:
+    """Compression of an EER movie (None: not known), and the bits of the place of an electron inside its pixel."""
+    try:
+        with TiffFile(path) as tiff:
+            for page in islice(tiff.pages, 4):
+                if isinstance(page, TiffPage) and int(page.compression) in EER_COMPRESSIONS:
+                    tags = [page.tags.get(tag) for tag in _POSITION_BITS_TAGS]
+                    return int(page.compression), min(2 if tag is None else int(tag.value) for tag in tags)
+    except (OSError, ValueError, TypeError, TiffFileError):
+        return None, 2      # what is wrong with the file itself is found by its own check
+    return None, 2
 
 
 # -------------------------------------------------------------------------------------------------------- arguments

@@ -14,7 +14,7 @@ from tomostream.programs.aln import AlnError
 @dataclass(frozen=True)
 class TiltQuality:
     """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px),
-    `residual_px` how far from its place it fits best to what the other tilts let expect."""
+    `residual_px` how far from its place it best matches what the other tilts predict."""
 
     section: int
     tilt_deg: float

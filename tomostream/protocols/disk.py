@@ -33,7 +33,7 @@ def define_params(form) -> None:
 
 
 class DiskKeeper:
-    """Says what the session needs when it becomes known, and when the disk gets short; removes what is not needed."""
+    """Says what the session needs when it becomes known, and when disk space is running low; removes what is not needed."""
 
     def __init__(self, protocol) -> None:
         self._protocol = protocol

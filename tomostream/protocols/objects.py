@@ -127,6 +127,7 @@ def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
         return ctf
     model.setStandardDefocus(row.defocus_max_A, row.defocus_min_A, row.azimuth_deg)
     model.setFitQuality(row.score)
-    model.setResolution(row.resolution_A)
+    if row.resolution_A is not None:
+        model.setResolution(row.resolution_A)
     model.setPsdFile(spectrum or "")
     return CTFTomo.ctfModelToCtfTomo(model)

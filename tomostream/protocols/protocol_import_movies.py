@@ -96,7 +96,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
                       help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
                            "that are left empty below: they are then read from the first mdoc that tells them.\n"
-                           "The wand reads them now, when there is an mdoc already, and writes them into the fields.")
+                           "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
 
     def _defineAcquisitionParams(self, form):
         ProtImportMovies._defineAcquisitionParams(self, form)

@@ -20,12 +20,12 @@ from pyworkflow.object import CsvList
 from pyworkflow.protocol import params
 from pyworkflow.utils import removeBaseExt
 
-from tomostream.acquisition.movies import check_movie
+from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.files.logs import first_words
 from tomostream.files.writing import sync
 from tomostream.journal import entries, versions
 from tomostream.journal.space import bytes_of
-from tomostream.programs.motioncor import input_tag
+from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
 from tomostream.protocols import engines, forms, programs, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming.protocol import StreamingProtocol
@@ -186,15 +186,40 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if check.state not in ("complete", "unknown"):
             words = f"{os.path.basename(movie)} is not complete: {check.reason}"
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
+        self._refuse_what_comes_out_wrong(movie)
         stem = output_stem(name, task.version)
-        folder = self.work_folder(stem)
-        target = os.path.join(folder, f"{stem}.mrc")
+        folder = self.work_folder(safe_name(stem))
+        target = os.path.join(folder, f"{safe_name(stem)}.mrc")
         log = os.path.join(folder, "program.log")
         arguments = self._arguments(movie, check.frames or frames, target, folder)
         said = self._runner.run(arguments, log)
         program = versions.of_program(self._runner.command, first_words(log))
-        return replace(self._collect_files(target, folder, said), command=f"{self._runner.command} {arguments}",
+        self._check_sums(target, stem, said, self._expected_size(check))
+        return replace(self._collect_files(target, folder, stem), command=f"{self._runner.command} {arguments}",
                        program=program)
+
+    def _gain(self) -> str:
+        """The gain reference that the program is given; "" where it gets none."""
+        return str((self._template_args or {}).get("-Gain", "")).strip('"')
+
+    def _refuse_what_comes_out_wrong(self, movie: str) -> None:
+        """MotionCor3 exits with 0 where it leaves the gain out or renders EER wrongly: that is found before it runs."""
+        if not self._runner.gpu:
+            return
+        gain = self._gain()
+        if gain and not os.path.exists(gain):
+            raise ProgramFailed(f"there is no gain reference {gain}: MotionCor3 would align without it")
+        problem = (gain_problem(gain) if gain else "") or (eer_problem(movie, self._eer_pixels()) if self.isEER else "")
+        if problem:
+            raise BadInput(problem)
+
+    def _expected_size(self, check: MovieCheck) -> tuple[int, int] | None:
+        """Size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
+        cropped = max(self.cropDimX.get() or 0, self.cropDimY.get() or 0) > 0
+        if not check.width or not check.height or cropped or (self.extraParams2.get() or "").strip():
+            return None
+        pixels = self._eer_pixels() if self.isEER else 1
+        return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
         args = dict(self._template_args)
@@ -227,25 +252,34 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             file.write(f"{frames} {self.eerGroup.get()} {self._fraction_dose}\n")
         return path
 
-    def _collect_files(self, target: str, folder: str, said: str) -> Aligned:
-        """Look at what the program wrote, then move it into extra/: what is there is complete."""
+    def _made(self, target: str) -> dict[str, str]:
+        """Output -> the file that the program writes for it."""
         base, extension = os.path.splitext(target)
-        made = {name: f"{base}{SUFFIXES[name]}{extension}" for name in self.outputs}
-        for name, path in made.items():
-            check = check_movie(path)
-            if check.state != "complete":
-                self._runner.keep_log(os.path.join(folder, "program.log"), f"{os.path.basename(base)}.log")
-                missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"
-                raise ProgramFailed(f"{self._runner.name} {missing} {name}: {said or 'it said nothing'}")
+        return {name: f"{base}{SUFFIXES[name]}{extension}" for name in self.outputs}
+
+    def _check_sums(self, target: str, stem: str, said: str, size: tuple[int, int] | None) -> None:
+        """Look at what the program wrote: all sums are there, whole, of the expected size, and with the gain applied."""
+        log = os.path.join(os.path.dirname(target), "program.log")
+        problems = [_problem_of_sum(name, path, said, size) for name, path in self._made(target).items()]
+        if self._gain():
+            problems.append(gain_not_applied(log))
+        problem = next(filter(None, problems), "")
+        if problem:
+            self._runner.keep_log(log, f"{stem}.log")
+            raise ProgramFailed(f"{self._runner.name} {problem}")
+
+    def _collect_files(self, target: str, folder: str, stem: str) -> Aligned:
+        """Move what the program wrote into extra/, under the micrograph's own name: what is there is complete."""
+        made = self._made(target)
         drift = self._drift(folder)
         kept = {}
         for name, path in sorted(made.items(), key=lambda item: item[0] == MICROGRAPHS):
-            kept[name] = self._getExtraPath(os.path.basename(path))
+            kept[name] = self._getExtraPath(f"{stem}{SUFFIXES[name]}.mrc")
             os.replace(path, kept[name])
         sync(kept.values())
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
             patches = "-Patch" if path.endswith("-Patch-Full.log") else ""
-            name = os.path.basename(base).removesuffix("_aligned_mic")      # MotionCor3 cuts its own at the first .mrc or .tif
+            name = stem.removesuffix("_aligned_mic")      # MotionCor3 cuts its own at the first .mrc or .tif
             os.replace(path, self._getExtraPath(f"{name}{patches}-Full.log"))
         self.discard(folder)
         return Aligned(kept, drift)
@@ -284,7 +318,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _tell_command(self, task: Task, result: Aligned) -> None:
         """The command line, once for all movies whose command differs in the names of the files alone."""
         name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
-        command = result.command.replace(task.arguments[0], entries.MOVIE).replace(name, entries.OUTPUT)
+        command = result.command.replace(task.arguments[0], entries.MOVIE).replace(safe_name(name), entries.OUTPUT)
         if command != self._command:
             self._command = command
             self.tell(entries.Command("", f"{task.key} was aligned by {result.program}: {result.command}", command=command,
@@ -364,6 +398,18 @@ class UniqueNames:
                 name = f"{name}_{os.path.splitext(movie)[1].lstrip('.') or 'movie'}"
             self._names[movie] = name
         return self._names[movie]
+
+
+def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | None) -> str:
+    """What is wrong with a sum that a program was to write; "" where it is right."""
+    check = check_movie(path)
+    if check.state != "complete":
+        missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"
+        return f"{missing} {name}: {said or 'it said nothing'}"
+    if size is not None and (check.width, check.height) != size:
+        return (f"made {name} of {check.width} x {check.height} px where {size[0]} x {size[1]} were expected: their pixel size "
+                "would be wrong")
+    return ""
 
 
 def output_stem(name: str, version: int) -> str:

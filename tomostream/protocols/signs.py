@@ -31,7 +31,7 @@ def define_params(group) -> None:
     """The two fields of the compose form."""
     group.addParam("angleSign", params.EnumParam, choices=list(CHOICES), default=REMEMBERED, label="Sign of the tilt angles",
                    help="A wrong sign mirrors every tomogram. As remembered: what was chosen for this instrument with the "
-                        "check of the handedness (the wand, or `tomostream handedness PROJECT SERIES`); as given in the mdoc "
+                        "check of the handedness (the wizard, or `tomostream handedness PROJECT SERIES`); as given in the mdoc "
                         "where nothing is remembered. The summary says which sign is used and why. One run has one sign.")
     group.addParam("instrument", params.StringParam, default="", condition=f"angleSign=={REMEMBERED}", label="Instrument",
                    help="Name for which the sign is remembered. Empty: the name that the mdoc files tell.")

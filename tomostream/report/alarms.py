@@ -2,7 +2,7 @@
 """Alarms: what a person has to be told about a running session, once, and once more when it is over.
 
 Pure: facts in, events out; no clock, no disk. Every kind of alarm is a condition of the session. The first tilt or series
-that shows it raises the alarm; the next ones are added to it without a word; it is over after a run of tilts or series
+that shows it raises the alarm; the next ones are added to it silently; it is over after a run of tilts or series
 without it. What is wrong with one series stays marked in its own row whatever becomes of the alarm. Every failed series is an
 alarm of its own, which stays until the series is made or a person acknowledges it.
 """

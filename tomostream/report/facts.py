@@ -28,7 +28,7 @@ class TiltFacts:
 
     `section`: 0-based in the stack, None for a tilt that was left out of it. `defocus_um`: mean of both axes, underfocus
     positive; `target_defocus_um`: what the microscope was set to. `residual_px`: how far from its place it fits best to what
-    the other tilts let expect, `sigma_px` how well its place is known. `counts_part`: mean counts as a part of what the
+    the other tilts predict, `sigma_px` how well its place is known. `counts_part`: mean counts as a part of what the
     tilt's cosine lets expect. `command`: with which its movie was aligned.
     """
 
@@ -204,7 +204,8 @@ def _ctf_of(row: CtfRow | None) -> dict[str, Any]:
     if row is None or not math.isfinite(row.defocus_max_A + row.defocus_min_A) or row.defocus_max_A <= 0:
         return {}
     return {"defocus_um": (row.defocus_max_A + row.defocus_min_A) / 2e4,
-            "astigmatism_um": (row.defocus_max_A - row.defocus_min_A) / 1e4, "ctf_resolution_A": number(row.resolution_A)}
+            "astigmatism_um": (row.defocus_max_A - row.defocus_min_A) / 1e4,
+            "ctf_resolution_A": None if row.resolution_A is None else number(row.resolution_A)}
 
 
 def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:

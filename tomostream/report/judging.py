@@ -172,7 +172,7 @@ def _residual(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
         return None
     away = [tilt for tilt in facts.tilts if tilt.used and tilt.residual_px is not None and tilt.residual_px > limit]
     loose = [tilt for tilt in facts.tilts if tilt.used and tilt.sigma_px is not None and tilt.sigma_px > limit]
-    words = [f"{max(tilt.residual_px or 0.0 for tilt in away):.1f} px away from where the other tilts let expect it, at "
+    words = [f"{max(tilt.residual_px or 0.0 for tilt in away):.1f} px away from where the other tilts predict it, at "
              f"{_angles(away)}"] if away else []
     words += [f"the shift is known to no better than {max(tilt.sigma_px or 0.0 for tilt in loose):.1f} px at "
               f"{_angles(loose)}"] if loose else []

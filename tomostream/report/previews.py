@@ -43,7 +43,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Work:
-    """A preview in the making."""
+    """A preview in progress."""
 
     request: Request
     folder: str
@@ -135,7 +135,7 @@ class Previews:
         wait([] if self._painting is None else [self._painting[2]], seconds)
 
     def close(self) -> None:
-        """End what is in the making; what is on the page stays."""
+        """End what is in progress; what is on the page stays."""
         if self.maker is not None:
             self.maker.close()
 
@@ -193,7 +193,7 @@ class Maker:
 
     @property
     def series(self) -> str:
-        """The series of which a preview is in the making; "" for none."""
+        """The series of which a preview is in progress; "" for none."""
         return self._work.request.series_id if self._work else ""
 
     def has(self, series_id: str) -> None:
@@ -218,7 +218,7 @@ class Maker:
         return made
 
     def stop(self) -> None:
-        """End what is in the making; it may be begun again."""
+        """End what is in progress; it may be begun again."""
         if self._work is None:
             return
         try:
@@ -230,7 +230,7 @@ class Maker:
         self._work = None
 
     def close(self) -> None:
-        """End what is in the making for good; nothing is left."""
+        """End what is in progress for good; nothing is left."""
         self.stop()
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -262,6 +262,6 @@ class Maker:
 
     def _failed(self, series_id: str, why: str) -> None:
         self._over.add(series_id)
-        self._say(f"{series_id}: no preview: {' '.join(why.split()) or 'it ended without a word'}")
+        self._say(f"{series_id}: no preview: {' '.join(why.split()) or 'it ended silently'}")
 
 

@@ -90,7 +90,7 @@ COLUMNS = (
            lambda entry: _worst(entry, "angle_deg", 2)),
     Column("worst_sigma_px", "px", "standard deviation of its shift, raw pixels",
            lambda entry: _worst(entry, "sigma_px", 3)),
-    Column("max_residual_px", "px", "largest distance of a tilt from where the other tilts let expect it, raw pixels",
+    Column("max_residual_px", "px", "largest distance of a tilt from where the other tilts predict it, raw pixels",
            lambda entry: _most(entry, "residual_px", 3)),
     Column("target_defocus_um", "um", "what the microscope was set to (TargetDefocus of the mdoc)",
            _fact("target_defocus_um", 3)),

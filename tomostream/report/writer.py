@@ -53,7 +53,7 @@ HEARTBEAT = 5.0
 #: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times
 #: what the last one took, and so many bytes a second at most.
 TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
-#: Series whose pictures may be in the making at the same time, the one that is made included.
+#: Series whose pictures may be in progress at the same time, the one that is made included.
 IN_FLIGHT = 2
 #: Protocol states after which nothing more comes.
 ENDED = ("finished", "stopped", "dead")

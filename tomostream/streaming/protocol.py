@@ -184,8 +184,8 @@ class StreamingProtocol(ProtStreamingBase):
 
     # ------------------------------------------------------------------ start
     def run(self):
-        """Two processes at one run would write the same sets: the second one (Continue was pressed twice, a resume beside
-        the GUI) ends without a word in the outputs."""
+        """Two processes on the same run would write the same sets: the second one (Continue was pressed twice, a resume beside
+        the GUI) exits without touching the outputs."""
         path = self._getExtraPath(LOCK_FILE)
         lock = locks.hold(path, LOCK_SECONDS)
         if lock is None:
@@ -196,7 +196,7 @@ class StreamingProtocol(ProtStreamingBase):
             self._store(self.status, self._pid)     # whoever launched us wrote ours over those of the other
             return
         with lock:
-            _tell_times()
+            _log_with_times()
             super().run()
 
     def setStepsExecutor(self, executor=None):
@@ -580,7 +580,7 @@ class StreamingProtocol(ProtStreamingBase):
         self._stepsExecutor.wake()
 
 
-def _tell_times() -> None:
+def _log_with_times() -> None:
     """Put the time before every line of the logs of this run; Scipion's own format, if somebody set one, stays. A line that
     finds the disk full is lost: Python would write where in the code that was."""
     logging.raiseExceptions = False

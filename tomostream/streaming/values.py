@@ -16,7 +16,7 @@ def seconds_of(text: object) -> float:
 
     Raises
     ------
-    ValueError : it is no time, or not more than 0.
+    ValueError : it is not a time, or not more than 0.
     """
     rest = str("" if text is None else text).strip().lower()
     total, found = 0.0, bool(rest)
@@ -29,7 +29,7 @@ def seconds_of(text: object) -> float:
         total += float(number) * UNITS[unit]
         rest = rest[part.end():].lstrip()
     if not found or total <= 0:
-        raise ValueError(f"'{'' if text is None else text}' is no time; write seconds, or 30m, 12h, 1d 6h")
+        raise ValueError(f"'{'' if text is None else text}' is not a time; write seconds, or 30m, 12h, 1d 6h")
     return total
 
 

@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from tomostream.acquisition.movies import MovieCheck, check_movie
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnFile, AlnRow, format_aln
+from tomostream.programs.motioncor import sum_size
 
 #: Of the package that these stand-ins belong to: another may be installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -144,7 +145,8 @@ def values_in(stack: str, check: MovieCheck) -> list[float]:
 def _motioncor(source: str, flags: Mapping[str, Sequence[str]]) -> None:
     check = check_movie(source)
     target, pixel_size = flags["-OutMrc"][0], float(flags.get("-PixSize", ["1"])[0])
-    size = (check.width or 64, check.height or 64, 1)
+    pixels = 2 ** (int(flags.get("-EerSampling", ["1"])[0]) - 1) if source.lower().endswith(".eer") else 1
+    size = (*sum_size(((check.width or 64) * pixels, (check.height or 64) * pixels), float(flags.get("-FtBin", ["1"])[0])), 1)
     stem = os.path.splitext(target)[0]
     suffixes = [""]
     if float(flags.get("-FmDose", ["0"])[0]) > 0:

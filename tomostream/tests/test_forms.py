@@ -126,7 +126,7 @@ class TestValidation(FormCase):
                             ("ProtTomoStreamComposeTS", "time4NextTilt"), ("ProtTomoStreamComposeTS", "time4NextTS")):
             for text in ("soon", "", "0", "-5", "__import__('os')"):
                 found = self.problems(name, **{field: text})
-                self.assertIn("is no time; write seconds, or 30m", found)
+                self.assertIn("is not a time; write seconds, or 30m", found)
                 self.assert_in_words(found)
 
     def test_a_tilt_axis_of_zero_is_accepted_and_one_of_four_thousand_is_not(self):
@@ -276,7 +276,7 @@ class TestTimes(unittest.TestCase):
             self.assertEqual(seconds_of(text), seconds, text)
 
     def test_what_is_no_time_is_quoted(self):
-        with self.assertRaisesRegex(ValueError, "'3 weeks' is no time"):
+        with self.assertRaisesRegex(ValueError, "'3 weeks' is not a time"):
             seconds_of("3 weeks")
 
 

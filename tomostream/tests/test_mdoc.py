@@ -516,7 +516,7 @@ class TestPrefixes(unittest.TestCase):
                 self.assertGreaterEqual(len(tilts), finished - 1, f"{name} cut at {cut}")
 
     def cuts(self, data: bytes) -> list[int]:
-        """Every byte about the begin of a section, line ends and their neighbours, and a sample of the rest.
+        """Every byte around the start of a section, line ends and their neighbours, and a sample of the rest.
 
         `benchmarks/fuzz_mdoc.py --prefixes` takes every byte of every file.
         """

@@ -68,7 +68,7 @@ class TestASetThatIsNoDatabaseForAWhile(InAFolder):
             file.write(NOT_A_DATABASE)
         return header
 
-    def mend(self, header: bytes) -> None:
+    def repair(self, header: bytes) -> None:
         with open(self.path("movies.sqlite"), "r+b") as file:
             file.write(header)
 
@@ -79,7 +79,7 @@ class TestASetThatIsNoDatabaseForAWhile(InAFolder):
             self.assertEqual(self.reader.read(), ([], False))
             self.assertIn("file is not a database", self.reader.trouble)
             self.assertNotIn("SqliteFlatMapper", self.reader.trouble)
-        self.mend(header)
+        self.repair(header)
         rows, _ = self.reader.read()
         self.assertEqual([row.getMicName() for row in rows], ["a.tif", "b.tif"])
         self.assertEqual([self.reader.version_of(row.getObjId()) for row in rows], [1, 2])
@@ -91,7 +91,7 @@ class TestASetThatIsNoDatabaseForAWhile(InAFolder):
         self.output.put("c.tif", self.movie("c.tif"))
         for _ in range(2):
             self.assertRaises(sets.NotCommitted, self.output.commit)
-        self.mend(header)
+        self.repair(header)
         self.output.commit()
         self.assertEqual(sorted(self.output.ids.values()), [1, 2, 3])
 

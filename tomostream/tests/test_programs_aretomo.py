@@ -216,6 +216,12 @@ class OtherFilesTest(unittest.TestCase):
         rows = (CtfRow(1, 25951.41, 24469.37, 88.08, 0.0, 0.1234, 11.5),)
         self.assertEqual(parse_ctf(format_ctf(rows)), rows)
 
+    def test_a_resolution_of_10_in_every_row_is_unknown(self):
+        rows = tuple(CtfRow(n, 30000.0, 29000.0, 10.0, 0.0, 0.1, 10.0) for n in (1, 2))
+        self.assertEqual([row.resolution_A for row in parse_ctf(format_ctf(rows))], [None, None])
+        mixed = (rows[0], CtfRow(2, 30000.0, 29000.0, 10.0, 0.0, 0.1, 8.5))
+        self.assertEqual([row.resolution_A for row in parse_ctf(format_ctf(mixed))], [10.0, 8.5])
+
     @needs_real
     def test_a_real_ctf_file_is_read(self) -> None:
         rows = parse_ctf((REAL / "aretomo" / "test_CTF.txt").read_text())

@@ -129,8 +129,8 @@ class TestStatus(unittest.TestCase):
             made.acquire("TS_01")
             made.tell(IMPORT, "cut.tif", entries.Failed, "it is cut short")
             made.tell(IMPORT, "late.tif", entries.Waiting, "is not complete")
-            made.tell(IMPORT, "mended.tif", entries.Failed, "it is cut short")
-            made.tell(IMPORT, "mended.tif", entries.Imported, "imported")
+            made.tell(IMPORT, "repaired.tif", entries.Failed, "it is cut short")
+            made.tell(IMPORT, "repaired.tif", entries.Imported, "imported")
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder, "--json"]), 0)
         self.assertEqual(json.loads(said.getvalue())["movies"],

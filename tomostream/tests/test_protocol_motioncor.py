@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import shlex
+import struct
 import tempfile
 import unittest
 from types import SimpleNamespace
@@ -18,8 +20,36 @@ from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.streaming.programs import gpu_command  # noqa: E402
+from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
+from tomostream.tests.test_movie_formats import eer_file, eer_frame  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
+
+
+def write_mrc(path: str, x: int, y: int, z: int, mode: int = 2) -> str:
+    header = struct.pack("<10i6f3i", x, y, z, mode, 0, 0, 0, x, y, z, x, y, z, 90.0, 90.0, 90.0, 1, 2, 3).ljust(208, b"\0")
+    data = bytes(x * y * z * {1: 2, 2: 4}[mode])
+    pathlib.Path(path).write_bytes((header + b"MAP DD\0\0").ljust(1024, b"\0") + data)
+    return os.path.abspath(path)
+
+
+class StandIn:
+    """MotionCor3, as far as the protocol sees it: writes a sum of a size that is given, and these words."""
+
+    gpu, name, threads, command = True, "MotionCor3", 1, "MotionCor3"
+
+    def __init__(self, size: tuple[int, int], words: str = "") -> None:
+        self.size, self.words, self.targets = size, words, []
+
+    def run(self, arguments: str, log: str) -> str:
+        words = shlex.split(arguments)
+        self.targets.append(words[words.index("-OutMrc") + 1])
+        write_mrc(self.targets[-1], *self.size, 1)
+        pathlib.Path(log).write_text(self.words, encoding="utf-8")
+        return self.words
+
+    def keep_log(self, log: str, name: str) -> None:
+        """Not looked at here."""
 
 
 class TestCommandLine(unittest.TestCase):
@@ -55,6 +85,7 @@ class TestCommandLine(unittest.TestCase):
         protocol._reader, protocol.outputs = SimpleNamespace(items=movies), {}
         protocol._runner = SimpleNamespace(gpu=True, name="MotionCor3", threads=1)
         protocol._prepare()
+        self.protocol = protocol
         self.pixel_size = protocol._pixel_size
         return shlex.split(protocol._arguments(movie, FRAMES, "work/out.mrc", "extra"))
 
@@ -90,6 +121,53 @@ class TestCommandLine(unittest.TestCase):
         made = buildRunCommand("MotionCor3", line, 1, gpuList=[0, 2])
         self.assertEqual(shlex.split(made), ["MotionCor3", "-InTiff", "/data/100%s done/TS%d.tif", "-Gpu", "0", "2"])
         self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
+
+
+class TestWrongResults(TestCommandLine):
+    """What MotionCor3 does wrong and exits with 0."""
+
+    def align(self, movie: str, runner: StandIn, gain: str = "", name: str = "m", **form):
+        self.words(movie, gain, **form)
+        self.protocol._runner, self.protocol.outputs = runner, {"micrographs": None}
+        return self.protocol.work(Task("m", (movie, FRAMES, name), 1))
+
+    def test_a_gain_that_is_not_float32_is_refused_before_the_run(self):
+        runner = StandIn((32, 24))
+        with self.assertRaisesRegex(BadInput, "gain.mrc is of MRC mode 1: MotionCor3 takes 32-bit floats"):
+            self.align(write_mrc("m.mrc", 32, 24, 3), runner, write_mrc("gain.mrc", 32, 24, 1, mode=1))
+        self.assertEqual(runner.targets, [])
+
+    def test_a_gain_that_is_gone_stops_the_run(self):
+        movie, gain = write_mrc("m.mrc", 32, 24, 3), write_mrc("gain.mrc", 32, 24, 1)
+        self.align(movie, StandIn((32, 24)), gain)
+        os.remove(self.protocol._gain())
+        with self.assertRaisesRegex(ProgramFailed, "there is no gain reference"):
+            self.protocol.work(Task("m", (movie, FRAMES, "m"), 1))
+
+    def test_a_gain_that_the_program_says_it_did_not_apply_fails_the_movie(self):
+        words = "Error: gain size does not match frame size.\n        Unable to apply gain reference.\n"
+        with self.assertRaisesRegex(ProgramFailed, "MotionCor3 did not apply the gain reference"):
+            self.align(write_mrc("m.mrc", 32, 24, 3), StandIn((32, 24), words), write_mrc("gain.mrc", 20, 24, 1))
+
+    def test_a_sum_of_another_size_than_the_form_asks_for_fails_the_movie(self):
+        movie = write_mrc("m.mrc", 50, 24, 3)
+        self.assertEqual(list(self.align(movie, StandIn((24, 12)), binFactor=2.0).files), ["micrographs"])
+        with self.assertRaisesRegex(ProgramFailed, "micrographs of 50 x 24 px where 24 x 12 were expected"):
+            self.align(movie, StandIn((50, 24)), binFactor=2.0)
+
+    def test_eer_that_the_program_cannot_render_is_refused_in_words(self):
+        cases = (65000, (8, 2, 2), 1, "scrambles at 2x"), (65002, (7, 1, 1), 2, "1/2 of a pixel")
+        for compression, bits, choice, words in cases:
+            movie = os.path.abspath(f"m{compression}.eer")
+            pathlib.Path(movie).write_bytes(eer_file([eer_frame([(5, 1, 1)], bits)] * 2, compression, bits))
+            with self.assertRaisesRegex(BadInput, words):
+                self.align(movie, StandIn((16, 16)), eerSampling=choice)
+
+    def test_names_in_which_the_program_would_cut_are_run_under_safe_ones(self):
+        runner = StandIn((32, 24))
+        result = self.align(write_mrc("a.st_1.mrc", 32, 24, 3), runner, name="a.st_1")
+        self.assertNotIn(".st", runner.targets[0])
+        self.assertEqual(os.path.basename(result.files["micrographs"]), "a.st_1_aligned_mic.mrc")
 
 
 class TestNames(unittest.TestCase):

@@ -48,7 +48,7 @@ COUNT = len(DOSE_SYMMETRIC)
 
 
 def tilt(series: str, index: int, angle: float | None = None, at: float | None = None, movie: str | None = None) -> Tilt:
-    """Return the `index`-th tilt of a series; `at` in seconds after the begin of the day."""
+    """Return the `index`-th tilt of a series; `at` in seconds after the start of the day."""
     angle = DOSE_SYMMETRIC[index] if angle is None else angle
     time = BEGIN + timedelta(seconds=GAP * index if at is None else at)
     return Tilt(movie or f"{series}_{index:03d}_{angle:.1f}.tif", angle, index + 1, time, Known(3.0, "field ExposureDose"))
@@ -1124,7 +1124,7 @@ class SessionAtRandom(RuleBasedStateMachine):
                 assert made, f"{name} is lost"
                 assert usable <= {(each.movie, each.time) for each in made[-1].tilts}, f"{name} is truncated"
             elif which and not made:
-                assert self.lost.get(name), f"{name} ended without a word"
+                assert self.lost.get(name), f"{name} ended silently"
 
     @precondition(lambda self: self.stopped)
     @rule()

@@ -51,12 +51,12 @@ class SeriesAlignment:
 
 @dataclass(frozen=True)
 class TiltCtf:
-    """CTF of one tilt: angle in degrees, defoci in um (underfocus positive), resolution of the fit in A."""
+    """CTF of one tilt: angle in degrees, defoci in um (underfocus positive), resolution of the fit in A (None: not measured)."""
 
     angle: float
     defocus_max: float
     defocus_min: float
-    resolution: float
+    resolution: float | None
 
 
 def movies(run_folder: str) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The wands beside the fields of the forms."""
+"""The wizards beside the fields of the forms."""
 
 from __future__ import annotations
 

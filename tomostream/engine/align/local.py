@@ -126,7 +126,7 @@ class Job:
 @dataclass(frozen=True)
 class Terms:
     """Of all patches: gradients (P, 2K) and Fisher matrices (P, 2K, 2K) of the moves (dX0, dY0, dX1, ...), and `excess`:
-    by what factor the gradients' power is above the noise that the Fisher matrices let expect, 1 or more."""
+    by what factor the gradients' power is above the noise that the Fisher matrices predict, 1 or more."""
 
     gradients: Floats
     fishers: Floats

@@ -48,7 +48,7 @@ class TiltResult:
     not used ("" when it is). `sigma_px` is the standard deviation of (x, y) in the aligned frame, in pixels of the
     input stack, from quarters of the field and the Fisher matrix (`quality.standard_deviations`), relative to the other
     tilts: what a shift of the specimen in X, Y and Z does is taken out; None for a tilt that is not used. `residual_px`
-    is how far from its place the tilt fits best to what all others let expect of it, in pixels of the input stack; None
+    is how far from its place the tilt best matches what all others predict, in pixels of the input stack; None
     where it does not stand out of the noise.
     """
 

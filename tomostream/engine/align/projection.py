@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Projection matching: each tilt against what the tilts already placed let expect of it.
+"""Projection matching: each tilt against what the tilts already placed predict.
 
 The expectation is the conditional mean of the Gaussian slab model (`likelihood`), that is, the best linear mixture of
 the neighbours' images; the map over all shifts of its likelihood ratio is one inverse Fourier transform. A peak that
@@ -43,7 +43,7 @@ def default_share(count: int, pixel_A: float) -> Floats:
 def expectation(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes
 ) -> tuple[Complexes, Floats]:
-    """What `others` (positions in the band) let expect of `tilt`: mean (cells, places) and gain in precision (cells,).
+    """What `others` (positions in the band) predict for `tilt`: mean (cells, places) and gain in precision (cells,).
 
     The gain is 1/v with v the variance of the residual; a likelihood ratio weighs the mean by it.
     """
@@ -105,7 +105,7 @@ def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Ma
 def match_tilt(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes, radius: float
 ) -> Match:
-    """Find the move of `tilt` that fits best to what `others` let expect (all positions in the band)."""
+    """Find the move of `tilt` that best matches what `others` predict (all positions in the band)."""
     mean, precision = expectation(band, pose, share, tilt, others, values)
     product = values[:, tilt] * np.conj(mean) * precision[:, None].astype(np.float32)
     grid, spacing = shift_map(band, product)

@@ -190,7 +190,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     if clear < 0.5:
         reasons.append("most tilts hardly stand out of the noise when they are left out and predicted")
     if checks.sigma_A > TRUSTED_SIGMA_A:
-        reasons.append(f"quarters of the field aligned apart let expect errors of {checks.sigma_A:.0f} A")
+        reasons.append(f"quarters of the field aligned separately suggest errors of {checks.sigma_A:.0f} A")
     reasons += checks.misfits
     figure /= 1.0 + len(checks.misfits)
     if offset.refused():

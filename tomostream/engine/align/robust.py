@@ -40,7 +40,7 @@ class Repair:
 
 
 def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> Repair:
-    """Check every tilt against what its inner neighbours let expect of it, outward from the untilted one.
+    """Check every tilt against what its inner neighbours predict, outward from the untilted one.
 
     Where another place fits clearly better, the tilt goes there and its outer neighbours follow; where no place stands
     out, the tilt is a misfit and takes no part in the checks that follow.
@@ -57,7 +57,7 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
         match = match_tilt(band, pose, share, tilt, others, values, radius_A / bench.images.pixel_A)
         distance_A = float(np.hypot(*match.move)) * bench.images.pixel_A
         if match.height < SIGNIFICANT:
-            misfits[int(band.members[tilt])] = f"does not fit to its neighbours (peak of {match.height:.1f} sigma)"
+            misfits[int(band.members[tilt])] = f"does not match its neighbours (peak of {match.height:.1f} sigma)"
             continue
         placed.append(tilt)
         if distance_A > TOLERANCE_A and match.height > match.height_here + CLEARLY_HIGHER:
@@ -111,7 +111,7 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
 
 
 def leave_one_out(band: Band, model: Model, position: int, product: Complexes, radius: float) -> Match:
-    """How well one tilt fits to what all others let expect of it; `product` is the model's inverse @ values.
+    """How well one tilt matches what all others predict; `product` is the model's inverse @ values.
 
     The expectation of tilt i given all others is q_i - (M q)_i / M_ii, with precision M_ii.
     """

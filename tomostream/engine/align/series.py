@@ -219,7 +219,7 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
     pose, result = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
     misfits = {
-        int(bench.members[i]): f"does not fit to its neighbours (peak of {result.heights[i]:.1f} sigma)"
+        int(bench.members[i]): f"does not match its neighbours (peak of {result.heights[i]:.1f} sigma)"
         for i in np.flatnonzero(~result.placed)
     }
     return replace(state, pose=pose).excluding(misfits)
