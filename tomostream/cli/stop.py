@@ -59,6 +59,8 @@ def ending(folder: str, now: bool) -> str:
     if not now:
         return in_order
     pid = runs.process_of(folder)
+    if pid is None and runs.run_state(folder) != runs.RUNNING:
+        return "has stopped"
     if pid is None:
         return f"{in_order}; its process is not on this machine and was not ended"
     try:

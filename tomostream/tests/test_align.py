@@ -287,7 +287,7 @@ class TestBadTilts(unittest.TestCase):
         level = self.stack[12].mean()
         noise = self.random.normal(size=other.shape)
         self.stack[12] = level * (1 - 0.05 * (other - other.mean()) / other.std() + 0.05 * noise)
-        self.assertIn("does not fit", self.answer({12}).tilts[12].reason)
+        self.assertIn("does not match", self.answer({12}).tilts[12].reason)
 
     def test_an_image_of_noise_at_the_end_does_not_fit(self) -> None:
         self.stack[16] = self.stack[16].mean() * (1 + 0.08 * self.random.normal(size=self.stack[16].shape))

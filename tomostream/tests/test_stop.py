@@ -14,7 +14,7 @@ import unittest
 
 import psutil
 
-from tomostream.cli import main
+from tomostream.cli import main, stop
 from tomostream.journal import runs
 from tomostream.journal.layout import stop_file
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
@@ -105,6 +105,10 @@ class TestStop(unittest.TestCase):
         self.assertIsNone(other.poll())
         self.assertEqual(self.asked(), [COMPOSE])
         self.assertIn("its process is not on this machine and was not ended", said)
+
+    def test_one_that_took_the_request_before_it_was_looked_for_has_stopped(self):
+        self.run_db(COMPOSE, status="finished", _pid="999999999")
+        self.assertEqual(stop.ending(self.folder(COMPOSE), now=True), "has stopped")
 
     def test_an_unknown_name_is_refused_before_anything_is_asked(self):
         self.run_db(IMPORT, status="running", _pid="7", hostFullName="elsewhere.example.org")
