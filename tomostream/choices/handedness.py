@@ -35,6 +35,7 @@ from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import read_header
+from tomostream.files.writing import whole, write_text
 from tomostream.journal import entries
 from tomostream.journal.composed import ComposedSeries
 from tomostream.journal.status import ProjectStatus
@@ -255,13 +256,10 @@ def picture(image: Grey) -> Image.Image:
 def _write(found: Check, both: Image.Image) -> None:
     """Picture, page and result, each complete or not at all."""
     target = os.path.join(found.folder, PICTURE)
-    both.save(f"{target}.part", "PNG", optimize=True)
-    os.replace(f"{target}.part", target)
+    with whole(target) as part:
+        both.save(part, "PNG", optimize=True)
     for name, text in ((PAGE, _page(found)), (RESULT, json.dumps(asdict(found), indent=1))):
-        part = os.path.join(found.folder, f"{name}.part")
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(part, os.path.join(found.folder, name))
+        write_text(os.path.join(found.folder, name), text)
 
 
 def _page(found: Check) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
+from tomostream.files.writing import write_text
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
 if TYPE_CHECKING:
@@ -136,10 +137,7 @@ def json_place(path: str | None) -> str | None:
 
 def write_json(status: ProjectStatus, path: str) -> None:
     """Write the status, complete or not at all."""
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(status.as_json(), file, indent=1)
-    os.replace(part, path)
+    write_text(path, json.dumps(status.as_json(), indent=1))
 
 
 def exit_status(status: ProjectStatus) -> int:

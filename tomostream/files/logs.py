@@ -23,22 +23,23 @@ def first_words(log: str, limit: int = 4096) -> str:
 
 def last_words(log: str, limit: int = 300) -> str:
     """The last line of a program's log that says something, at most `limit` characters."""
-    try:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
-    except OSError:
-        return ""
+    lines = _at_the_end(log)
     said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
     return said[-1][:limit] if said else ""
 
 
 def last_line(path: str) -> str:
     """The last line of a log that says something."""
+    lines = _at_the_end(path)
+    return lines[-1][:300] if lines else ""
+
+
+def _at_the_end(path: str) -> list[str]:
+    """The lines that say something in the last 4 kB of a log, without blanks around them; none where there is no log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            return [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
     except OSError:
-        return ""
-    return lines[-1][:300] if lines else ""
+        return []

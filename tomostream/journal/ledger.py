@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time as clock
-from contextlib import suppress
 
 import msgspec
 
@@ -99,8 +98,9 @@ class LedgerReader:
         self._offset = 0
         self._head = b""
 
-    def new(self) -> list[AnyEntry]:
-        """New entries, oldest first; none when the file does not exist yet or cannot be read now."""
+    def new(self, limit: int = -1) -> list[AnyEntry]:
+        """New entries, oldest first, of the next `limit` bytes (-1: of all); none when the file does not exist yet or cannot be
+        read now."""
         try:
             with open(self.path, "rb") as file:
                 head = file.readline()      # holds the time at which the file was made
@@ -109,7 +109,7 @@ class LedgerReader:
                     self._offset = 0
                 self._head = head
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(limit)
         except OSError:
             return []
         whole = data[:data.rfind(b"\n") + 1]
@@ -163,20 +163,6 @@ def parse(line: bytes | str) -> AnyEntry:
     return entry
 
 
-def read(path: str) -> list[AnyEntry]:
-    """All entries of a ledger; what is none is passed over."""
-    return LedgerReader(path).new()
-
-
-def head(path: str, size: int) -> list[AnyEntry]:
-    """The entries within the first `size` bytes of a ledger; what is none is passed over."""
-    try:
-        with open(path, "rb") as file:
-            lines = file.read(size).split(b"\n")[:-1]
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        with suppress(LedgerError):
-            found.append(parse(line))
-    return found
+def read(path: str, limit: int = -1) -> list[AnyEntry]:
+    """The entries of a ledger within its first `limit` bytes (-1: all); what is none is passed over."""
+    return LedgerReader(path).new(limit)

@@ -169,15 +169,15 @@ class ProjectStatus:
                     break
         if found != self.folders:
             known, self.folders = self.folders, found
-            if known and not known.items() <= found.items():
+            if not known.items() <= found.items():
                 self.forget()
-            for key in found.keys() - known.keys():
+            for key in found.keys() - self._readers.keys():
                 self._readers[key] = ledger.LedgerReader(ledger.path_in(found[key]))
 
     def _reads(self, folder: str) -> str:
         """Name of the run whose output a run reads; "" while it has not said so."""
         if folder not in self._inputs:
-            said = next((entry.input_run for entry in ledger.head(ledger.path_in(folder), _HEAD)
+            said = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
                          if isinstance(entry, entries.Session) and entry.input_run), "")
             if not said:
                 return ""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -12,6 +11,7 @@ from pyworkflow.protocol import MODE_RESUME, params
 
 from tomostream.acquisition.instrument import instrument_name
 from tomostream.choices import instruments
+from tomostream.files.writing import write_text
 
 #: Of a run: decided with its first series, and kept.
 NAME = "angles.json"
@@ -59,10 +59,7 @@ def of_run(protocol, mdocs: Iterable[str]) -> Sign:
     if kept is not None:
         return kept
     sign = decide(protocol.angleSign.get(), protocol.instrument.get() or "", mdocs)
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(asdict(sign), file)
-    os.replace(part, path)
+    write_text(path, json.dumps(asdict(sign)))
     return sign
 
 

@@ -11,12 +11,10 @@ import math
 import os
 from collections.abc import Collection, Mapping
 
-from tomostream.files.locks import hold
+from tomostream.files.locks import writing
 from tomostream.files.writing import write_text
 
-FILE, LOCK = "acknowledged.json", ".acknowledged.lock"
-#: Seconds to wait for another one who acknowledges at the same time.
-LOCK_SECONDS = 10.0
+FILE = "acknowledged.json"
 
 
 def read(out: str) -> dict[str, float]:
@@ -38,10 +36,8 @@ def acknowledge(out: str, keys: Collection[str], now: float) -> Mapping[str, flo
     ------
     OSError : it cannot be written, or somebody else has held the lock for too long.
     """
-    lock = hold(os.path.join(out, LOCK), LOCK_SECONDS)
-    if lock is None:
-        raise OSError(f"{os.path.join(out, LOCK)} is locked by another process; try again")
-    with lock:
+    path = os.path.join(out, FILE)
+    with writing(path):
         known = {**read(out), **dict.fromkeys(keys, now)}
-        write_text(os.path.join(out, FILE), json.dumps(known, indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(known, indent=1, allow_nan=False) + "\n")
     return known

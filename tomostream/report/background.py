@@ -6,13 +6,13 @@ It outlives the protocol that starts it, ends when the session has ended, and th
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
+from tomostream.files.locks import Lock
 from tomostream.files.writing import write_text
 from tomostream.report.judging import Thresholds
 from tomostream.report.writer import FOLDER
@@ -78,21 +78,13 @@ class OnlyOne:
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, LOCK)
-        self._file: int | None = None
+        self._lock: Lock | None = None
 
     def taken(self) -> bool:
         """Try to be the one; False when another is. A disk that knows no locks lets everybody."""
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            return False
-        except OSError:         # ENOLCK and the like
-            return True
-        return True
+        self._lock = Lock(self._path)
+        return self._lock.take()
 
     def release(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._lock is not None:
+            self._lock.close()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, TypeVar
 
+from tomostream.files.logs import first_words
 from tomostream.journal import entries, versions
 from tomostream.journal.composed import TiltRecord, read_record
 from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, number
@@ -180,7 +181,7 @@ def _with_alignment(facts: SeriesFacts, tilts: list[TiltFacts]) -> tuple[SeriesF
                 tilts[each.section] = replace(tilts[each.section], used=each.used, reason=each.reason,
                                               sigma_px=number(each.sigma_px), residual_px=number(each.residual_px))
     program = quality.program if quality is not None and quality.program else \
-        versions.of_program(facts.commands[0], read_text(f"{stem}.log")) if facts.commands else ""
+        versions.of_program(facts.commands[0], first_words(f"{stem}.log")) if facts.commands else ""
     facts = replace(facts, programs=tuple(dict.fromkeys([*facts.programs, *([program] if program else [])])))
     if aln is None:
         return facts, tilts
@@ -215,15 +216,6 @@ def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
             return parse(file.read(), os.path.basename(path))
     except (OSError, AlnError):
         return None
-
-
-def read_text(path: str, limit: int = 4096) -> str:
-    """The beginning of a text file; empty when there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(limit)
-    except OSError:
-        return ""
 
 
 def read_json(path: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tomostream.files.grey import Array, grey_range, shrink, to_bytes
 from tomostream.files.mrc import open_mrc, read_header
+from tomostream.files.writing import whole
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
@@ -64,9 +65,8 @@ class Views:
 
 def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:
     """Write a WebP picture under another name, then rename it."""
-    part = f"{path}.part"
-    Image.fromarray(np.ascontiguousarray(pixels)).save(part, "WEBP", quality=quality, method=2)
-    os.replace(part, path)
+    with whole(path) as part:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(part, "WEBP", quality=quality, method=2)
 
 
 def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int = QUALITY) -> Atlas:

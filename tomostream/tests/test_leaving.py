@@ -99,7 +99,15 @@ class Driven(unittest.TestCase):
         return os.waitstatus_to_exitcode(found[0][1])
 
     def running(self) -> dict[str, int]:
-        """Protocol -> process id of those that live, each in a session of its own and away from every terminal and pipe."""
+        """`alive`, and each is in a session of its own and away from every terminal and pipe."""
+        found = self.alive()
+        for pid in found.values():
+            self.assertEqual(os.getsid(pid), pid)
+            self.assertEqual({os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)}, {os.devnull})
+        return found
+
+    def alive(self) -> dict[str, int]:
+        """Protocol -> process id of those that live."""
         found = {}
         for name in ORDER:
             path = os.path.join(self.folder, name)
@@ -109,14 +117,12 @@ class Driven(unittest.TestCase):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                         found[name] = pid
-        for pid in found.values():
-            self.assertEqual(os.getsid(pid), pid)
-            self.assertEqual({os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)}, {os.devnull})
         return found
 
     def end_all(self) -> None:
-        for pid in self.running().values():
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.alive().values():
+            with contextlib.suppress(ProcessLookupError):       # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
 
 
 class TestCtrlC(Driven):

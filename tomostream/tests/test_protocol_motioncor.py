@@ -52,7 +52,7 @@ class StandIn:
         """Not looked at here."""
 
 
-class TestCommandLine(unittest.TestCase):
+class OfAMovie(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -92,6 +92,8 @@ class TestCommandLine(unittest.TestCase):
     def value(self, words: list[str], flag: str, count: int = 1) -> list[str]:
         return words[words.index(flag) + 1:][:count]
 
+
+class TestCommandLine(OfAMovie):
     def test_the_pixel_size_is_that_of_the_up_sampled_eer_image_and_the_sums_keep_the_field_of_view(self):
         for choice, pixels in enumerate((1, 2, 4)):
             words = self.words("m.eer", eerSampling=choice, binFactor=2.0)
@@ -123,7 +125,7 @@ class TestCommandLine(unittest.TestCase):
         self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
 
 
-class TestWrongResults(TestCommandLine):
+class TestWrongResults(OfAMovie):
     """What MotionCor3 does wrong and exits with 0."""
 
     def align(self, movie: str, runner: StandIn, gain: str = "", name: str = "m", **form):
