@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The live page: a folder of static files that is written while the session runs.
 
-    index.html app.js style.css      the page, the same for every session
+    index.html style.css *.js         the page, the same for every session
     data/session.js                  the session: small, written at every update
     data/rows-000.js ...             the table, 50 series a file: only files with a changed series are written
     series/NAME/data.js *.webp       one series, written when it changes
@@ -47,7 +47,7 @@ from tomostream.report.tables import CHUNK, Entry
 FOLDER = "report"
 #: What was sent at the end of the session.
 SUMMARY = "summary.json"
-STATIC = ("index.html", "app.js", "style.css")
+STATIC = ("index.html", "style.css", "base.js", "overview.js", "table.js", "series.js", "plots.js", "app.js")
 #: Seconds: the page is told that it is alive at least so often.
 HEARTBEAT = 5.0
 #: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times

@@ -262,7 +262,7 @@ class TestPage(unittest.TestCase):
         self.assertEqual(self.browser.run("return document.querySelectorAll('.plots svg').length"), 5)
         text = self.browser.run("return document.body.textContent")
         for words in ("too dark", "its movie failed", "aretomo -FlipVol 1 -OutBin 2", "made 1.0", "/mdocs/TS_00.mdoc",
-                      "session ended"):
+                      "Session ended"):
             self.assertIn(words, text)
         self.assertEqual(self.browser.run("return document.querySelectorAll('#commands details pre').length"), 21)
         self.assertIn("MotionCor3 1.2.1", text)

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// The table of all series.
+"use strict";
+
+const tilts = row => known(row.tilts_used) ? row.tilts_used : row.tilts_aligned;
+const COLUMNS = [
+  ["", "", null, row => row.thumb ? h("img", { src: `series/${row.page}/${row.thumb}`, alt: "", loading: "lazy", class: row.thumb.startsWith("v0-") ? "early" : null }) : h("div", { class: "none" })],
+  ["Series", "id", row => row.series_id, row => h("a", { href: address(row.series_id) }, row.series_id)],
+  ["State", "", row => STATES.indexOf(row.state), row => h("span", { class: "state", style: { "--c": color(row.state) } }, row.state)],
+  ["Tilts", "n", tilts, row => tilts(row) + " / " + (row.tilts_expected || row.tilts_seen || "?")],
+  ["Quality", "n", row => row.quality, row => fixed(row.quality, 2)],
+  ["Dose e/Å²", "n wide", row => row.dose_e_A2, row => fixed(row.dose_e_A2, 0)],
+  ["Axis °", "n middle", row => row.tilt_axis_deg, row => fixed(row.tilt_axis_deg, 1)],
+  ["Offset °", "n wide", row => row.tilt_offset_deg, row => fixed(row.tilt_offset_deg, 1)],
+  ["Thickness nm", "n middle", row => row.thickness_A, row => fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0)],
+  ["Worst tilt", "n wide", row => row.worst_sigma_px, row => known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " · " + fixed(row.worst_sigma_px, 2, "px") : "–"],
+  ["Defocus µm", "n middle", row => row.defocus_min_um, row => known(row.defocus_min_um) ? row.defocus_min_um.toFixed(1) + "–" + row.defocus_max_um.toFixed(1) : "–"],
+  ["Drift px", "n wide", row => row.max_drift_px, row => fixed(row.max_drift_px, 1)],
+  ["Latency", "n middle", row => row.latency_s, row => span(row.latency_s)],
+  ["Last", "n middle", row => row.reconstructed || row.composed || row.last_movie, row => clock(row.reconstructed || row.composed || row.last_movie)],
+  ["Why", "why", row => row.reason, row => h("div", { title: why(row) }, flags(row.alarms), why(row))]];
+// what people decided and the newest version does not show yet is done by the compose protocol, if it runs
+const decided = row => row.pending + (["finished", "stopped", "dead"].includes(state.session.protocols.compose)
+  ? ", when the session is continued: tomostream resume --again --from compose" : "");
+const why = row => row.pending ? row.reason.replace(/\.$/, "") + "; " + decided(row) : row.reason;
+const flags = text => text ? text.split(" ").map(kind => h("span", { class: "flag" }, state.session.kinds[kind] || kind)) : [];
+function tableCard() {
+  const search = h("input", { type: "search", id: "search", placeholder: "Filter by name, reason, alarm", "aria-label": "filter",
+    oninput: event => { state.filter = event.target.value.toLowerCase(); state.shown = FIRST_ROWS; drawTable(); } });
+  search.value = state.filter;
+  return h("section", { class: "card" }, h("div", { class: "tools" }, search, h("span", { id: "chips", class: "tools", style: { margin: 0 } }),
+    h("span", { id: "count", class: "muted small" })), h("div", { class: "scroll" }, h("table", {}, h("thead", { id: "head" }), h("tbody", { id: "body" }))),
+    h("div", { id: "more" }));
+}
+function chips() {
+  const counts = new Map();
+  for (const row of state.byId.values()) {
+    counts.set(row.state, (counts.get(row.state) || 0) + 1);
+    if (row.alarms) counts.set("alarms", (counts.get("alarms") || 0) + 1);
+  }
+  return ["", ...STATES, "alarms"].filter(name => name === "" || counts.has(name)).map(name => h("button", {
+    "aria-pressed": String(state.only === name), "data-state": name || "all",
+    onclick: () => { state.only = name; state.shown = FIRST_ROWS; drawTable(); } }, name === "" ? "all" : name + " " + counts.get(name)));
+}
+function visible() {
+  const place = state.rows.flat();
+  let rows = place.filter(row => row && (!state.only || row.state === state.only || (state.only === "alarms" && row.alarms)));
+  if (state.filter) rows = rows.filter(row => `${row.series_id} ${row.name} ${row.state} ${row.reason} ${row.pending} ${row.alarms}`.toLowerCase().includes(state.filter));
+  const [name, direction] = state.sort;
+  if (name === "last") return direction < 0 ? rows.reverse() : rows;
+  const value = COLUMNS[name][2];
+  const text = new Intl.Collator(undefined, { numeric: true });
+  return rows.sort((a, b) => {
+    const left = value(a), right = value(b);
+    if (!known(left) || !known(right)) return known(left) ? -1 : known(right) ? 1 : 0;
+    return direction * (typeof left === "string" ? text.compare(left, right) : left - right);
+  });
+}
+function drawTable() {
+  const rows = visible();
+  $("chips").replaceChildren(...chips());
+  $("count").textContent = rows.length === state.byId.size ? rows.length + " series" : rows.length + " of " + state.byId.size + " series";
+  $("head").replaceChildren(h("tr", {}, COLUMNS.map(([title, kind, value], place) => h("th", { class: kind || null, scope: "col", tabindex: value ? 0 : null,
+    "aria-sort": state.sort[0] === place ? (state.sort[1] > 0 ? "ascending" : "descending") : null,
+    onclick: value ? () => sortBy(place) : null, onkeydown: value ? event => { if (event.key === "Enter") sortBy(place); } : null }, title))));
+  $("body").replaceChildren(...rows.slice(0, state.shown).map(tableRow));
+  $("more").replaceChildren(rows.length > state.shown ? h("p", { class: "empty", id: "sentinel" }, rows.length - state.shown + " more")
+    : rows.length ? "" : h("p", { class: "empty" }, state.byId.size ? "No series fits the filter." : "No tilt series yet."));
+  if ($("sentinel")) seen.observe($("sentinel"));
+}
+const seen = new IntersectionObserver(entries => {
+  if (entries.some(entry => entry.isIntersecting)) { state.shown += 4 * FIRST_ROWS; drawTable(); }
+}, { rootMargin: "600px" });
+function tableRow(row) {
+  return h("tr", { onclick: event => { if (!event.target.closest("a")) location.hash = address(row.series_id); } },
+    COLUMNS.map(([, kind, , cell]) => h("td", { class: kind || null }, cell(row))));
+}
+function sortBy(place) {
+  state.sort = state.sort[0] === place ? [place, -state.sort[1]] : [place, 1];
+  drawTable();
+}
