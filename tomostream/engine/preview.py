@@ -20,13 +20,9 @@ import numpy as np
 from tomostream.files.errors import EngineError
 from tomostream.files.grey import averaged
 from tomostream.files.mrc import open_mrc
-from tomostream.programs.aln import AngleRow, format_angles
+from tomostream.programs.aln import AngleRow
 
 REQUEST, NAME = "request.json", "preview"
-#: Pixels along the longer side that binning leaves, about: 4k images are binned 11 times, which takes some seconds in all.
-EDGE, MAX_BINNING = 384, 16
-#: Depth of the volume, A, and as a part of the images' shorter side: whichever is less.
-DEPTH_A, DEPTH_PART = 4000.0, 0.6
 #: Seconds between two looks whether the process that started this one is still there.
 WATCH_SECONDS = 1.0
 
@@ -60,11 +56,6 @@ class Request:
         return cls(**{**data, "tilts": tuple(Tilt(**tilt) for tilt in data["tilts"])})
 
 
-def binning_of(width: int, height: int) -> int:
-    """How many pixels along each side become one."""
-    return max(1, min(MAX_BINNING, round(max(width, height) / EDGE)))
-
-
 def make(folder: str) -> int:
     """Make the preview that `request.json` asks for. Returns the exit status of the engine.
 
@@ -72,25 +63,19 @@ def make(folder: str) -> int:
     ------
     OSError, ValueError : the request or a micrograph cannot be read, the folder cannot be written.
     """
-    from tomostream.engine import aretomo
-    from tomostream.engine.output import Outputs
+    from tomostream.engine import aretomo, quick
 
     request = Request.read(folder)
-    images, binning = [], 0
-    for tilt in request.tilts:
-        image = np.asarray(open_mrc(tilt.micrograph).section(0), dtype=np.float32)
-        binning = binning or binning_of(image.shape[1], image.shape[0])
-        images.append(averaged(image, binning))
-    stem, pixel_size = os.path.join(folder, NAME), request.pixel_size_A * binning
-    with Outputs() as outputs:
-        outputs.mrc(f"{stem}.mrcs", np.stack(images), pixel_size, "tomostream")
-    with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
-        file.write(format_angles([AngleRow(tilt.angle_deg) for tilt in request.tilts]))
-    depth = 2 * round(min(DEPTH_A / pixel_size, DEPTH_PART * min(images[0].shape)) / 2)
-    axis = request.tilt_axis_deg
-    return aretomo.main(["-InMrc", f"{stem}.mrcs", "-OutMrc", f"{stem}.mrc", "-AngFile", f"{stem}.tlt", "-TiltAxis",
-                         f"{axis:g}" if axis != 0 else "0.01", "1", "-VolZ", str(depth), "-OutBin", "1", "-FlipVol", "1",
-                         "-PixSize", f"{pixel_size:g}", "--threads", "1"])
+    first = np.asarray(open_mrc(request.tilts[0].micrograph).section(0))
+    height, width = first.shape
+    binning = quick.PREVIEW.binning(request.pixel_size_A, width, height)
+    shape, pixel_size = (height // binning, width // binning), request.pixel_size_A * binning
+    stem = os.path.join(folder, NAME)
+    images = (averaged(open_mrc(tilt.micrograph).section(0), binning) for tilt in request.tilts)
+    quick.write_images(stem, images, [AngleRow(tilt.angle_deg) for tilt in request.tilts], shape, pixel_size)
+    depth = quick.PREVIEW.depth(pixel_size, shape[1], shape[0])
+    return aretomo.main([*quick.arguments_of(stem, f"{stem}.mrc", depth, pixel_size),
+                         *quick.angles_of(stem, request.tilt_axis_deg), "--threads", "1"])
 
 
 def step_back() -> None:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A quick reconstruction of one series to judge by: binned, aligned and reconstructed by the CPU engine."""
+"""A quick reconstruction of one series to judge by: binned, aligned and reconstructed by the CPU engine.
+
+`reconstruct` makes one of a tilt series on disk, by the engine as a program. The previews of series that are still being
+acquired (`engine.preview`) are the same thing, smaller, made of the micrographs that are there.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +25,32 @@ from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, format_angles, parse_aln, raw_sections
 from tomostream.programs.quality import Quality, parse_quality
 
-#: Pixels of the quick reconstruction: about this size in A, and no more of them along a side.
-PIXEL_A, MAX_PIXELS = 12.0, 512
-#: Depth of the volume in A: more than any specimen that electrons cross, where the images are wide enough.
-DEPTH_A = 6000.0
 NAME = "quick"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a quick volume becomes: pixels of at least about `pixel_A` A, about `edge` of them along the longer side;
+    `depth_A` A deep, or `depth_part` of the images' shorter side, whichever is less."""
+
+    pixel_A: float
+    edge: int
+    depth_A: float
+    depth_part: float
+
+    def binning(self, pixel_size_A: float, width: int, height: int) -> int:
+        """How many pixels along each side become one."""
+        return max(1, round(self.pixel_A / pixel_size_A), round(max(width, height) / self.edge))
+
+    def depth(self, pixel_size_A: float, width: int, height: int) -> int:
+        """Depth in binned pixels, even."""
+        return 2 * round(min(self.depth_A / pixel_size_A, self.depth_part * min(width, height)) / 2)
+
+
+#: Deeper than any specimen that electrons cross, where the images are wide enough.
+TO_JUDGE = Size(12.0, 512, 6000.0, 1.0)
+#: Images of 4k are binned 11 times, which takes some seconds in all.
+PREVIEW = Size(0.0, 384, 4000.0, 0.6)
 
 
 class NotDone(Exception):
@@ -62,11 +87,6 @@ class Quick:
 Say = Callable[[str], None]
 
 
-def binning_of(pixel_size_A: float, width: int, height: int) -> int:
-    """How many pixels are put together: about 12 A, at most 512 pixels a side."""
-    return max(1, round(PIXEL_A / pixel_size_A), -(-max(width, height) // MAX_PIXELS))
-
-
 def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None, negated: bool = False) -> Quick:
     """Make the volume of a series, (z, y, x), y along the tilt axis.
 
@@ -82,11 +102,9 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
     stem = os.path.join(folder, NAME)
     if keep is None:
         keep = _binned(source, stem, say)
-    width = keep.aln.raw_size[0] if keep.aln.raw_size else MAX_PIXELS
-    depth = 2 * round(min(DEPTH_A / keep.pixel_size_A, width) / 2)
+    width, height, _ = keep.aln.raw_size or (TO_JUDGE.edge, TO_JUDGE.edge, 0)
     target = f"{stem}{'_negated' if negated else ''}.mrc"
-    arguments = ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1", "-PixSize",
-                 f"{keep.pixel_size_A:g}"]
+    arguments = arguments_of(stem, target, TO_JUDGE.depth(keep.pixel_size_A, width, height), keep.pixel_size_A)
     if negated or keep.aln.rows:
         aln = _mirrored(keep.aln) if negated else keep.aln
         path = f"{stem}{'_negated' if negated else '_given'}.aln"
@@ -94,11 +112,30 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
             file.write(format_aln(aln))
         arguments += ["-AlnFile", path]
     else:
-        axis = source.tilt_axis
-        word = "0" if axis is None else "0.01" if axis == 0 else f"{axis:g}"
-        arguments += ["-AngFile", f"{stem}.tlt", "-TiltAxis", word, "1", "-TiltCor", "0"]
+        arguments += angles_of(stem, source.tilt_axis)
     _run(arguments, say)
     return keep if negated else _finished(keep, stem, target)
+
+
+def arguments_of(stem: str, target: str, depth: int, pixel_size_A: float) -> list[str]:
+    """The engine's arguments for the volume `target` of the binned images `stem`.mrcs."""
+    return ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1", "-PixSize", f"{pixel_size_A:g}"]
+
+
+def angles_of(stem: str, tilt_axis: float | None) -> list[str]:
+    """Its arguments for an alignment of its own, by the angles in `stem`.tlt; without a tilt axis it looks everywhere."""
+    word = "0" if tilt_axis is None else "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
+    return ["-AngFile", f"{stem}.tlt", "-TiltAxis", word, "1", "-TiltCor", "0"]
+
+
+def write_images(stem: str, images: Iterable[NDArray[np.float32]], rows: Sequence[AngleRow], shape: tuple[int, int],
+                 pixel_size_A: float) -> None:
+    """Write binned images of one `shape` (ny, nx) to `stem`.mrcs, and their angles to `stem`.tlt."""
+    with Outputs() as outputs:
+        stack = outputs.mapped_mrc(f"{stem}.mrcs", (len(rows), *shape), pixel_size_A, "tomostream", volume=False)
+        for section, image in zip(stack, images, strict=True):
+            section[...] = image
+        outputs.text(f"{stem}.tlt", format_angles(rows))
 
 
 def _binned(source: Source, stem: str, say: Say) -> Quick:
@@ -106,20 +143,20 @@ def _binned(source: Source, stem: str, say: Say) -> Quick:
     try:
         stack = open_stack(source.stack)
         height, width = stack.shape
-        binning = binning_of(source.pixel_size_A, width, height)
-        shape = (len(source.rows), height // binning, width // binning)
-        with Outputs() as outputs:
-            images = outputs.mapped_mrc(f"{stem}.mrcs", shape, source.pixel_size_A * binning, "tomostream", volume=False)
+        binning = TO_JUDGE.binning(source.pixel_size_A, width, height)
+
+        def images() -> Iterator[NDArray[np.float32]]:
             for place, section in enumerate(source.sections):
                 say(f"reading tilt {place + 1} of {len(source.rows)}")
-                images[place] = averaged(stack.section(section), binning)
+                yield averaged(stack.section(section), binning)
+
+        shape = (height // binning, width // binning)
+        write_images(stem, images(), _plain(source.rows), shape, source.pixel_size_A * binning)
     except BrokenPipeError:         # of whoever reads the progress
         raise
     except (EngineError, OSError, ValueError, IndexError) as error:
         raise NotDone(f"The images of {source.series_id} cannot be read: {error}") from error
-    with open(f"{stem}.tlt", "w", encoding="utf-8") as file:
-        file.write(format_angles(_plain(source.rows)))
-    size = (shape[2], shape[1], shape[0])
+    size = (shape[1], shape[0], len(source.rows))
     aln = _scaled(source.alignment, source, binning, size) if source.alignment else AlnFile((), raw_size=size)
     return Quick("", aln, Quality(), source.pixel_size_A * binning, binning)
 

@@ -21,6 +21,7 @@ from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.preview import is_due
 from tomostream.acquisition.session import Session
 from tomostream.engine import preview as program
+from tomostream.engine import quick
 from tomostream.files.grey import averaged
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
@@ -106,10 +107,9 @@ class TestTheProgram(InAFolder):
     @given(st.integers(1, 12000), st.integers(1, 12000))
     @example(1, 576)
     def test_large_images_become_small_ones_and_small_ones_are_left_as_they_are(self, width, height):
-        binning = program.binning_of(width, height)
-        edge, size = max(width, height), program.EDGE
-        self.assertTrue((binning == 1 and edge <= 1.5 * size) or binning == 16
-                        or 0.75 * size <= edge / binning <= 1.25 * size, binning)
+        binning = quick.PREVIEW.binning(1.0, width, height)
+        edge, size = max(width, height), quick.PREVIEW.edge
+        self.assertTrue((binning == 1 and edge <= 1.5 * size) or 0.75 * size <= edge / binning <= 1.25 * size, binning)
 
     def test_binning_is_a_mean(self):
         image = np.arange(35.0, dtype=np.float32).reshape(5, 7)
