@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which mdoc belongs to which series: by its name and folder, by its frames, and by what is registered already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from tomostream.acquisition.agenda import Agenda
+from tomostream.acquisition.events import Restored
+from tomostream.acquisition.evidence import Evidence
+from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.frames import Targets
+from tomostream.acquisition.naming import SeriesIds, movie_key, series_name
+from tomostream.acquisition.roster import Roster
+from tomostream.acquisition.series import SERIES_KINDS, Series
+
+
+class Directory:
+    """The series of a session, by the path of an mdoc, by name and folder, by identifier."""
+
+    def __init__(self, agenda: Agenda, evidence: Evidence) -> None:
+        self.roster = Roster(agenda, evidence, self.named)
+        self._agenda = agenda
+        self._evidence = evidence
+        self._ids = SeriesIds()
+        self._series: dict[tuple[str, str], Series] = {}
+        self._by_path: dict[str, Series] = {}
+        self._by_name: dict[str, list[Series]] = {}
+        self._restored: dict[str, list[Restored]] = {}
+        self._targets: dict[tuple[str, str], Targets] = {}
+
+    @property
+    def series(self) -> Iterable[Series]:
+        """All series, in the order in which they came."""
+        return self._series.values()
+
+    def named(self, name: str) -> Sequence[Series]:
+        """Return the series of a name, in any folder."""
+        return self._by_name.get(name, [])
+
+    def with_id(self, series_id: str) -> Series | None:
+        """Return the series of an identifier."""
+        return next((each for each in self._series.values() if each.series_id == series_id), None)
+
+    def knows_file(self, path: str) -> bool:
+        """Tell whether a file, or a frame set of one, was taken into a series before."""
+        return path in self._by_path
+
+    def restore(self, event: Restored) -> None:
+        """This series is registered already."""
+        same = self._restored.setdefault(event.series_name, [])
+        older = next((each for each in same if each.series_id == event.series_id), None)
+        if older is not None:
+            if older.version >= event.version:
+                return
+            same.remove(older)
+        same.append(event)
+        self.roster.restore(event)
+        try:
+            self._ids.restore(event.series_name, event.series_id)
+        except ValueError:
+            # One name in two folders: the identifier is kept from being given again.
+            self._ids.restore(event.series_name, event.series_id, folder=event.series_id)
+
+    def series_of(self, facts: MdocFacts) -> Series:
+        """Return the series to which an mdoc belongs. Names are told apart by their folder. `regroup` comes before."""
+        name, folder = _name_and_folder(facts)
+        known = self._placed(facts)
+        if known is not None:
+            return known
+        targets = self._targets.get((folder, name)) if facts.kind == "frame" and facts.tilts else None
+        if targets is not None:
+            name = targets.name_of(facts)
+        series = self._series.get((folder, name))
+        if series is None:
+            series = self._new_series(name, folder, facts)
+        self._by_path[facts.path] = series
+        return series
+
+    def regroup(self, facts: MdocFacts) -> list[MdocFacts]:
+        """Note a frame mdoc; return those read before that belong to other series than it seemed, to be read again.
+
+        One name of frames can go on through several series, told apart by `frames`. Those that were wrong are taken back,
+        unless they are composed.
+        """
+        if facts.kind != "frame" or not facts.tilts or self._placed(facts) is not None:
+            return []
+        name, folder = _name_and_folder(facts)
+        targets = self._targets.setdefault((folder, name), Targets(name))
+        if not targets.add(facts):
+            return []
+        frames = [each for each in targets.frames if each.path != facts.path]
+        for series in {id(each): each for each in map(self._by_path.get, (one.path for one in frames)) if each}.values():
+            if series.version == 0:
+                self._take_back(series)
+        return [frame for frame in frames if frame.path not in self._by_path]
+
+    def _placed(self, facts: MdocFacts) -> Series | None:
+        """Return the series that a file is known to belong to, None where it has to be found (again)."""
+        known = self._by_path.get(facts.path)
+        name, _ = _name_and_folder(facts)
+        if known is not None and (known.name == name or facts.kind not in SERIES_KINDS
+                                  or (facts.kind == "frame" and known.name.startswith(f"{name}_"))):
+            return known
+        return None
+
+    def _take_back(self, series: Series) -> None:
+        """Forget a series of frames that is none: its movies are free."""
+        self.roster.release(series)
+        self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
+        self._series = {place: each for place, each in self._series.items() if each is not series}
+        self._by_name[series.name].remove(series)
+        self._agenda.enter(series, "ignored")
+        self._agenda.forget(series)
+        self._evidence.forget(series)
+
+    def _new_series(self, name: str, folder: str, facts: MdocFacts) -> Series:
+        restored = self._restored_for(name, facts)
+        if restored is not None:
+            series_id = restored.series_id
+        else:
+            first = not self._by_name.get(name) and name not in self._restored
+            series_id = self._ids.id_for(name, "" if first else folder)
+        now = self._agenda.now
+        series = Series(name, folder, series_id, now, changed=now, last_new=now,
+                        replace_rule=self._evidence.on("replaced"), reacquire_rule=self._evidence.on("reacquired"))
+        self._series[folder, name] = series
+        self._by_name.setdefault(name, []).append(series)
+        self._agenda.enter(series, "acquiring")
+        if restored is not None:
+            self._adopt(series, restored)
+        return series
+
+    def _restored_for(self, name: str, facts: MdocFacts) -> Restored | None:
+        """Find what was registered before the restart under the name of an mdoc: by its path, else its movies.
+
+        The name alone is enough where nothing contradicts it: nothing was composed, or nothing is listed yet.
+        """
+        same_name = self._restored.get(name, [])
+        keys = {movie_key(tilt.movie) for tilt in facts.tilts if tilt.movie is not None}
+        tests: tuple[Callable[[Restored], bool], ...] = (
+            lambda each: facts.path in each.mdocs,
+            lambda each: any(movie_key(movie) in keys for movie in each.movies),
+            lambda each: not each.mdocs and (not each.movies or not keys))
+        found = next((each for test in tests for each in same_name if test(each)), None)
+        if found is not None:
+            same_name.remove(found)
+            self.roster.adopted(found)
+        return found
+
+    def _adopt(self, series: Series, restored: Restored) -> None:
+        """Let a series go on from what is registered of it."""
+        versions = restored.micrograph_versions or (0,) * len(restored.movies)
+        series.registered = {movie_key(movie): version for movie, version
+                             in zip(restored.movies, versions, strict=False)}
+        series.version = restored.version
+        series.reason = series.composed_reason = restored.reason or "Decided before the restart."
+        if restored.movies:
+            self._agenda.enter(series, "composed")
+        else:
+            series.given_up = "restored"
+            self._agenda.enter(series, "failed" if restored.failed else "ignored")
+
+
+def _name_and_folder(facts: MdocFacts) -> tuple[str, str]:
+    """Return the name of the series that an mdoc tells, and its folder."""
+    name = (facts.frame_series if facts.kind == "frame" else "") or facts.series_name or series_name(facts.path)
+    return name, os.path.dirname(facts.path)
