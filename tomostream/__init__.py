@@ -10,7 +10,7 @@ _logo = "logo.png"
 _references = ["Zheng2017", "Zheng2022"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name == "Plugin":
         from tomostream.plugin import Plugin
 

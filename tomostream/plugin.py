@@ -22,7 +22,7 @@ class Plugin(pwem.Plugin):
     _processingField = [TOMO]
 
     @classmethod
-    def _defineVariables(cls):
+    def _defineVariables(cls) -> None:
         cls._defineVar(TOMOSTREAM_PROGRAMS_PER_GPU, "1",
                        description="How many programs one GPU may run at the same time, over all tomostream protocols "
                                    "of this machine.")
@@ -31,13 +31,13 @@ class Plugin(pwem.Plugin):
         cls._defineVar(instruments.VARIABLE, "", description=instruments.DESCRIPTION)
 
     @classmethod
-    def getEnviron(cls):
+    def getEnviron(cls) -> Environ:
         return Environ(os.environ)
 
     @classmethod
-    def validateInstallation(cls):
+    def validateInstallation(cls) -> list[str]:
         """Nothing must be installed: without a GPU program the CPU engine does the work."""
         return []
 
-    def getPluginTemplateDir(self):
+    def getPluginTemplateDir(self) -> str:
         return os.path.join(self.getPath(), "workflows")

@@ -26,6 +26,9 @@ class Optics:
         return " and ".join(names)
 
 
+UNKNOWN = Optics(None, None, None, "")
+
+
 def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics:
     """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the header of a movie."""
     found = form

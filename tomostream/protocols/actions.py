@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pyworkflow.config import Config
 from pyworkflow.viewer import DESKTOP_TKINTER
@@ -11,7 +12,7 @@ from pyworkflow.viewer import DESKTOP_TKINTER
 TILTS = "TILTS: TAKE OUT OR PUT BACK"
 
 
-def of_series(protocol, output: str) -> list[tuple[str, Callable]]:
+def of_series(protocol: Any, output: str) -> list[tuple[str, Callable[..., None]]]:
     """The action, once the run has its output."""
     def choose(event: object = None) -> None:
         """Scipion's canvas hands an event to an action, its tree view nothing."""

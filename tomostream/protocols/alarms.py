@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pyworkflow.protocol import params
 
@@ -67,7 +68,7 @@ FIELDS = tuple(field for _, group in GROUPS for field in group)
 LIMITS = {field.name: (0.0, field.highest) for field in FIELDS}
 
 
-def define_params(form) -> None:
+def define_params(form: Any) -> None:
     """The tab, shown with the live page, which judges."""
     form.addSection(label="Alarms")
     for title, fields in GROUPS:
@@ -85,7 +86,7 @@ def define_params(form) -> None:
                        f"fields. E.g. quiet_series=5 drift_factor=off. Names: {', '.join(Thresholds.names())}.")
 
 
-def words_of(protocol) -> list[str]:
+def words_of(protocol: Any) -> list[str]:
     """What differs from the defaults, as NAME=VALUE words; those that were written as such come last and win."""
     words = []
     for field in FIELDS:
@@ -102,7 +103,7 @@ def words_of(protocol) -> list[str]:
     return words + (protocol.alarmThresholds.get() or "").split()
 
 
-def problems(protocol) -> list[str]:
+def problems(protocol: Any) -> list[str]:
     """For `_validate`."""
     found = forms.number_problems(protocol, {**LIMITS, "alarmTarget": (-20.0, 20.0)})
     thin, thick = protocol.alarmThin.get(), protocol.alarmThick.get()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from typing import Any
 
 from pyworkflow.protocol import params
 
@@ -18,7 +19,7 @@ from tomostream.journal.status import ARETOMO
 LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0
 
 
-def define_params(form) -> None:
+def define_params(form: Any) -> None:
     """Fields of the compose form, in its Streaming section."""
     form.addParam("expectedSeries", params.IntParam, allowsNull=True, default=None, expertLevel=params.LEVEL_ADVANCED,
                   label="Series in this session",
@@ -35,7 +36,7 @@ def define_params(form) -> None:
 class DiskKeeper:
     """Says what the session needs when it becomes known, and when disk space is running low; removes what is not needed."""
 
-    def __init__(self, protocol) -> None:
+    def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
         self._space = SessionSpace(os.path.dirname(os.path.dirname(os.path.abspath(protocol.getWorkingDir()))))
         self._told: tuple[str, ...] | None = None
@@ -72,7 +73,7 @@ class DiskKeeper:
                     os.remove(path)
 
 
-def summary(protocol) -> list[str]:
+def summary(protocol: Any) -> list[str]:
     """The last that was said of the disk."""
     said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if isinstance(entry, entries.Space)]
     if not said:

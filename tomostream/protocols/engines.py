@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyworkflow.protocol import params
 
@@ -26,7 +27,7 @@ class Program:
     reason: str
 
 
-def add_engine_param(form, gpu_program: str) -> None:
+def add_engine_param(form: Any, gpu_program: str) -> None:
     """The engine field of a form."""
     form.addParam("engine", params.EnumParam, choices=list(ENGINES), default=ENGINE_AUTO,
                   display=params.EnumParam.DISPLAY_HLIST, label="Engine",
@@ -40,7 +41,7 @@ def gpu_present() -> bool:
     return bool(glob.glob("/proc/driver/nvidia/gpus/*") or glob.glob("/dev/nvidia[0-9]*"))
 
 
-def choose(choice: int, plugin, cpu_command: str) -> Program:
+def choose(choice: int, plugin: Any, cpu_command: str) -> Program:
     """The program for an engine choice.
 
     Parameters
@@ -62,7 +63,7 @@ def choose(choice: int, plugin, cpu_command: str) -> Program:
     return Program(shlex.quote(program), plugin.getEnviron(), True, f"{name} is installed and there is a GPU")
 
 
-def problem(choice: int, plugin, variable: str) -> list[str]:
+def problem(choice: int, plugin: Any, variable: str) -> list[str]:
     """For `_validate`: a GPU program that was asked for and is not there."""
     if choice != ENGINE_GPU:
         return []

@@ -4,43 +4,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tomostream.streaming.values import seconds_of
 
 
-def put_after(group, name: str, after: str) -> None:
+def put_after(group: Any, name: str, after: str) -> None:
     """Show a field of a section or group right after another one of it."""
     order = group._paramList
     order.remove(name)
     order.insert(order.index(after) + 1, name)
 
 
-def put_first(group, names: Sequence[str]) -> None:
+def put_first(group: Any, names: Sequence[str]) -> None:
     """Show these fields of a section or group first, in this order."""
     rest = [name for name in group._paramList if name not in names]
     group._paramList[:] = [*names, *rest]
 
 
-def set_helps(form, helps: Mapping[str, str]) -> None:
+def set_helps(form: Any, helps: Mapping[str, str]) -> None:
     """Help texts by name of the field."""
     for name, text in helps.items():
         form.getParam(name).help.set(text)
 
 
-def set_labels(form, labels: Mapping[str, str]) -> None:
+def set_labels(form: Any, labels: Mapping[str, str]) -> None:
     """Labels by name of the field."""
     for name, text in labels.items():
         form.getParam(name).label.set(text)
 
 
-def hide(form, names: Sequence[str]) -> None:
+def hide(form: Any, names: Sequence[str]) -> None:
     """Fields of upstream's protocol that have no effect in ours; they keep their defaults."""
     for name in names:
         form.getParam(name).condition.set("False")
 
 
-def number_problems(protocol, limits: Mapping[str, tuple[float, float]]) -> list[str]:
+def number_problems(protocol: Any, limits: Mapping[str, tuple[float, float]]) -> list[str]:
     """For `_validate`: numbers outside (lowest, highest), in words. Empty ones are Scipion's to refuse, or allowed."""
     problems = []
     for name, (lowest, highest) in limits.items():
@@ -52,7 +53,7 @@ def number_problems(protocol, limits: Mapping[str, tuple[float, float]]) -> list
     return problems
 
 
-def time_problems(protocol, names: Sequence[str]) -> list[str]:
+def time_problems(protocol: Any, names: Sequence[str]) -> list[str]:
     """For `_validate`: texts that are no times, in words."""
     problems = []
     for name in names:
@@ -63,7 +64,7 @@ def time_problems(protocol, names: Sequence[str]) -> list[str]:
     return problems
 
 
-def label_of(protocol, name: str) -> str:
+def label_of(protocol: Any, name: str) -> str:
     """What stands beside a field; with the line in front of it where it is one of several in a line."""
     param = protocol.getParam(name)
     for section in protocol._definition.iterSections():
@@ -73,7 +74,7 @@ def label_of(protocol, name: str) -> str:
     return str(param.label.get())
 
 
-def _elements(group):
+def _elements(group: Any) -> Iterator[tuple[str, Any]]:
     """Everything of a section or group, and of the groups and lines in it."""
     for name, element in group.iterParams():
         yield name, element

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pwem.objects import CTFModel, Transform
@@ -44,7 +45,7 @@ def tomogram_template(halves: bool) -> Tomogram:
     return tomogram
 
 
-def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
+def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisition:
     """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
     angles = [tilt.angle for tilt in record.tilts]
     acquisition = TomoAcquisition()
@@ -58,11 +59,12 @@ def series_acquisition(record: SeriesRecord, micrographs) -> TomoAcquisition:
     acquisition.setStep(round(step_of(sorted(angles)) or 0.0, 2))       # the usual one, whatever tilts are missing
     doses = [tilt.dose for tilt in record.tilts]
     priors = [tilt.prior_dose for tilt in record.tilts]
-    known = None not in doses
-    acquisition.setDosePerFrame(sum(doses) / len(doses) if known else None)
-    acquisition.setDoseInitial(min(priors) if None not in priors else None)
-    total = max(prior + dose for prior, dose in zip(priors, doses, strict=True)) if known and None not in priors else None
-    acquisition.setAccumDose(total)
+    known = [dose for dose in doses if dose is not None]
+    before = [prior for prior in priors if prior is not None]
+    all_doses, all_priors = len(known) == len(doses), len(before) == len(priors)
+    acquisition.setDosePerFrame(sum(known) / len(known) if all_doses else None)
+    acquisition.setDoseInitial(min(before) if all_priors else None)
+    acquisition.setAccumDose(max(map(sum, zip(before, known, strict=True))) if all_doses and all_priors else None)
     return acquisition
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pyworkflow.protocol import params
 
@@ -11,9 +12,10 @@ from tomostream.protocols import alarms
 from tomostream.report import background
 from tomostream.report.alarms import KINDS
 from tomostream.report.announce import read_alarms
+from tomostream.report.writer import FOLDER
 
 
-def define_params(form) -> None:
+def define_params(form: Any) -> None:
     """The fields of the compose protocol: the page and its previews. The alarms have a tab of their own, see `alarms`."""
     form.addParam("liveReport", params.BooleanParam, default=True, label="Write the live page?",
                   help="A page of the whole session, written while it runs into the folder report of the project, by a "
@@ -25,9 +27,9 @@ def define_params(form) -> None:
                        "on the page only, made by the CPU engine in time that nothing else needs.")
 
 
-def summary(protocol) -> list[str]:
+def summary(protocol: Any) -> list[str]:
     """For `_summary`: where the page is, and the alarms that hold."""
-    folder = os.path.join(protocol.getProject().getPath() if protocol.getProject() else os.getcwd(), background.FOLDER)
+    folder = os.path.join(protocol.getProject().getPath() if protocol.getProject() else os.getcwd(), FOLDER)
     index = os.path.join(os.path.abspath(folder), "index.html")
     if not os.path.exists(index):
         return []
@@ -35,20 +37,20 @@ def summary(protocol) -> list[str]:
                                         for alarm in read_alarms(folder) if alarm.acknowledged is None]
 
 
-def start(protocol) -> None:
+def start(protocol: Any) -> None:
     """Start writing the page. It must never be a reason for the session to stop."""
     if protocol.liveReport.get():
         _start(protocol, alarms.words_of(protocol))
 
 
-def go_on(protocol) -> None:
+def go_on(protocol: Any) -> None:
     """A protocol that is continued: the page goes on where there is one, with the thresholds that it had. A second writer
     ends by itself."""
-    if os.path.isdir(os.path.join(os.getcwd(), background.FOLDER)):
+    if os.path.isdir(os.path.join(os.getcwd(), FOLDER)):
         _start(protocol, None)
 
 
-def _start(protocol, thresholds) -> None:
+def _start(protocol: Any, thresholds: list[str] | None) -> None:
     try:
         background.start(os.getcwd(), thresholds)
     except OSError as error:

@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import aretomo
 from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS
@@ -45,6 +46,7 @@ from tomostream.protocols.aretomo_run import (
 from tomostream.protocols.objects import Original
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import know_tables
+from tomostream.streaming.sets import OutputSet
 from tomostream.streaming.work import Task
 
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
@@ -92,7 +94,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     input_field = "inputSetOfTiltSeries"
 
     # ------------------------------------------------------------------ form
-    def _defineParams(self, form):
+    def _defineParams(self, form: Any) -> None:
         ProtAreTomoAlignRecon._defineParams(self, form)
         section = form.getSection("Input")
         engines.add_engine_param(section, "AreTomo2")
@@ -116,7 +118,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
-    def open_outputs(self):
+    def open_outputs(self) -> None:
         page.go_on(self)
         self._runner = programs.Runner(self, engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND))
         self._cpu = programs.Runner(self, engines.cpu(CPU_COMMAND))
@@ -140,17 +142,17 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self.tell(entries.Session("", self._runner.reason))
 
 
-    def _open_failed(self):
+    def _open_failed(self) -> OutputSet:
         return self.open_output(FAILED, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries_failed.sqlite",
                                 self._describe, source="inputSetOfTiltSeries")
 
-    def _open_ctfs(self):
+    def _open_ctfs(self) -> OutputSet:
         template = CTFTomoSeries(tsId="template")
         return self.open_output(CTFS, SetOfCTFTomoSeries, template, "_tsId", "ctftomoseries.sqlite",
                                 lambda items: items.setSetOfTiltSeries(self.inputSetOfTiltSeries),
                                 source="inputSetOfTiltSeries")
 
-    def _describe(self, items) -> None:
+    def _describe(self, items: Any) -> None:
         items.copyInfo(self._reader.items)
 
     # ------------------------------------------------------------------ watch
@@ -256,7 +258,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         items = self.outputs[TOMOGRAMS].items
         path = os.path.join(result.folder, f"{task.key}.mrc")
         check = check_movie(path)
-        size = (check.width, check.height, check.frames)
+        size = (check.width or 0, check.height or 0, check.frames or 0)        # the program's run has checked them
         pixel_size = source.pixel_size * self.binFactor.get()
         if items._samplingRate.get() is None:
             items.copyInfo(self._reader.items)
@@ -294,7 +296,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         rows = {index: (place, row) for place, (index, row) in enumerate(zip(result.ctf_order, result.ctf, strict=True))}
         children = []
         for tilt in source.tilts:
-            place, row = rows.get(tilt.index, (None, None)) if tilt.index in result.rows else (None, None)
+            place, row = rows.get(tilt.index, (0, None)) if tilt.index in result.rows else (0, None)
             ctf = objects.ctf_of_tilt(row, f"{place + 1}@{spectra}" if row and os.path.exists(spectra) else None)
             if self.doPhaseShiftSearch.get():       # of all tilts or of none: the first one makes the columns of the table
                 ctf.setPhaseShift(math.degrees(row.phase_rad) if row else 0.0)
@@ -351,20 +353,20 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series.setObjComment(reason)
         self.outputs[FAILED].put(task.key, series, task.version, children=objects.copied_images(original.images))
 
-    def on_end(self):
+    def on_end(self) -> None:
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
         failed = len(self.outputs[FAILED].ids) if FAILED in self.outputs else 0
         self.tell(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
 
     # ------------------------------------------------------------------ what people do and read
-    def getActions(self):
+    def getActions(self) -> list[tuple[str, Callable[..., None]]]:
         return super().getActions() + actions.of_series(self, TOMOGRAMS if self.makeTomo.get() else ALIGNED)
 
     @classmethod
-    def validateInstallation(cls):
+    def validateInstallation(cls) -> list[str]:
         return []
 
-    def _validate(self):
+    def _validate(self) -> list[str]:
         errors = self.threads_problem() + engines.problem(self.engine.get(), aretomo.Plugin, ARETOMO_HOME)
         errors += forms.number_problems(self, LIMITS)
         if self.inputSetOfTiltSeries.get() is None:
@@ -382,7 +384,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                           "Rename it.")
         return errors
 
-    def _warnings(self):
+    def _warnings(self) -> list[str]:
         warnings = []
         program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
         if not program.gpu and self.sampleType.get() == LOCAL_MOTION_COORDS:
@@ -395,10 +397,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             warnings.append("The input is aligned already; it will be aligned anew from the raw images.")
         return warnings
 
-    def _summary(self):
+    def _summary(self) -> list[str]:
         return summaries.of_results(self)
 
-    def _methods(self):
+    def _methods(self) -> list[str]:
         output = getattr(self, TOMOGRAMS, None) or getattr(self, ALIGNED, None)
         if output is None or output.isEmpty():
             return ["No tilt series was processed yet."]
@@ -407,7 +409,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, binning {self.binFactor.get()}) "
                 f"with {'AreTomo2' if gpu else 'the CPU engine of tomostream'}."]
 
-    def _citations(self):
+    def _citations(self) -> list[str]:
         return ["Zheng2022"]
 
 

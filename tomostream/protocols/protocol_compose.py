@@ -6,9 +6,10 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
@@ -67,7 +68,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     input_field = "inputMicrographs"
 
     # ------------------------------------------------------------------ form
-    def _defineParams(self, form):
+    def _defineParams(self, form: Any) -> None:
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
                       label="Input micrographs",
@@ -86,7 +87,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         form.addParallelSection(threads=3, mpi=0)
 
     @staticmethod
-    def _define_geometry(form) -> None:
+    def _define_geometry(form: Any) -> None:
         group = form.addGroup("Geometry and completeness")
         group.addParam("manualTiltAxisAngle", params.FloatParam, allowsNull=True, default=None,
                        label="Tilt axis angle (deg)",
@@ -102,7 +103,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                        label="Minimum of aligned tilts (%)",
                        help="A series of which fewer of the acquired tilts could be aligned is not composed, and reported.")
 
-    def _define_streaming(self, form) -> None:
+    def _define_streaming(self, form: Any) -> None:
         form.addSection(label="Streaming")
         form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt (s, m, h)",
                       help="Upper bound: a series of which nothing new came for so long is taken as it is. Most series are "
@@ -119,11 +120,11 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         alarms.define_params(form)
 
     # ------------------------------------------------------------------ open
-    def open_outputs(self):
+    def open_outputs(self) -> None:
         page.start(self)
         self._micrographs: dict[str, tuple[str, str, str]] = {}
-        self._decisions: list = []
-        self._told: dict[str, tuple] = {}
+        self._decisions: list[events.Decision] = []
+        self._told: dict[str, tuple[Any, ...]] = {}
         self._told_at = 0.0
         self._previewed: set[str] = set()
         told = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
@@ -190,7 +191,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return self._getExtraPath(f"{stem(series_id, version)}.json")
 
     # ------------------------------------------------------------------ watch
-    def _feed(self, event) -> None:
+    def _feed(self, event: events.Event) -> None:
         self._decisions += self._session.handle(event)
 
     def watch(self) -> bool:
@@ -247,7 +248,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._feed(events.MdocGone(path, now))
         self.trouble("mdocs", f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
 
-    def next_deadline(self):
+    def next_deadline(self) -> float | None:
         deadlines = [steady() + self._files.seconds_to_next_look()]
         session = self._session.next_deadline()
         if session is not None:
@@ -375,7 +376,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         earlier = [self._getExtraPath(stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
         return [find_image(tilt, suffix, earlier) for tilt in record.tilts]
 
-    def _insertFunctionStep(self, *args, **kwargs):
+    def _insertFunctionStep(self, *args: Any, **kwargs: Any) -> int:
         """Steps are stored with their arguments for the eye: a series' name is enough there."""
         return super()._insertFunctionStep(*[arg for arg in args if not isinstance(arg, SeriesRecord)], **kwargs)
 
@@ -430,14 +431,14 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         record = self._known(key, version)
         return entries.Composed(key, reason, version=version) if record is None else composed_entry(record, reason)
 
-    def on_end(self):
+    def on_end(self) -> None:
         self.tell(entries.Session("", f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed"))
 
     # ------------------------------------------------------------------ what people do and read
-    def getActions(self):
+    def getActions(self) -> list[tuple[str, Callable[..., None]]]:
         return super().getActions() + actions.of_series(self, TILT_SERIES)
 
-    def _validate(self):
+    def _validate(self) -> list[str]:
         errors = self.threads_problem()
         if self.inputMicrographs.get() is None:
             errors.append("Input micrographs: choose the output of the motioncor protocol. It may still be empty.")
@@ -448,7 +449,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         errors += signs.problems(self) + alarms.problems(self)
         return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
 
-    def _warnings(self):
+    def _warnings(self) -> list[str]:
         warnings = []
         if not forms.time_problems(self, ["time4NextTilt"]) and seconds_of(self.time4NextTilt.get()) < 20:
             warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed "
@@ -460,17 +461,17 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             warnings.append(f"The folder {folder} does not exist yet. The protocol will wait for it.")
         return warnings
 
-    def _summary(self):
+    def _summary(self) -> list[str]:
         return summaries.of_series(self, TILT_SERIES) + disk.summary(self) + signs.summary(self) + page.summary(self)
 
-    def _methods(self):
+    def _methods(self) -> list[str]:
         output = getattr(self, TILT_SERIES, None)
         if output is None or output.isEmpty():
             return ["No tilt series was composed yet."]
         return [f"{output.getSize()} tilt series were composed from the aligned tilts and the mdoc files while they were "
                 "acquired, sorted by tilt angle, with the dose of each tilt before its exposure."]
 
-    def _citations(self):
+    def _citations(self) -> list[str]:
         return ["Mastronarde2005"]
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from pwem.constants import SAMPLING_FROM_IMAGE
 from pwem.objects import Acquisition, Movie, SetOfMovies
@@ -19,7 +20,7 @@ from pyworkflow.protocol import params
 
 from tomostream.acquisition.arrival import Arrivals
 from tomostream.acquisition.movies import MovieCheck, check_movie, why_no_movie
-from tomostream.acquisition.optics import Optics, find_optics, known_from
+from tomostream.acquisition.optics import UNKNOWN, Optics, find_optics, known_from
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger
@@ -56,7 +57,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     done_event = entries.Imported
 
     # ------------------------------------------------------------------ form
-    def _defineParams(self, form):
+    def _defineParams(self, form: Any) -> None:
         ProtImportMicBase._defineParams(self, form)
         form.getParam("filesPath").help.set(
             "Folder into which the microscope writes the movies. It may still be empty, or appear later.\n"
@@ -92,13 +93,13 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
                       "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
 
-    def _defineImportParams(self, form):
+    def _defineImportParams(self, form: Any) -> None:
         form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
                       help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
                            "that are left empty below: they are then read from the first mdoc that tells them.\n"
                            "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
 
-    def _defineAcquisitionParams(self, form):
+    def _defineAcquisitionParams(self, form: Any) -> Any:
         ProtImportMovies._defineAcquisitionParams(self, form)
         for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
                            ("magnification", "Nominal magnification")):
@@ -125,8 +126,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return group
 
     # ------------------------------------------------------------------ open
-    def open_outputs(self):
-        self._optics = None
+    def open_outputs(self) -> None:
+        self._optics = UNKNOWN
         self._optics_look = self._reach_at = 0.0
         self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
         self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
@@ -145,7 +146,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return self._movie("", "", 1, Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0), 1.0)
 
     @staticmethod
-    def _movie(name: str, path: str, frames: int, acquisition: Acquisition, pixel_size: float) -> Movie:
+    def _movie(name: str, path: str, frames: int, acquisition: Acquisition, pixel_size: float | None) -> Movie:
         movie = Movie()
         movie.setLocation(path)
         movie.setMicName(name)
@@ -165,7 +166,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             if not isinstance(entry, (entries.Imported, entries.Replaced, entries.Failed)) or not entry.file:
                 continue
             self._names[entry.file] = entry.item
-            if not isinstance(entry, entries.Failed) and entry.item in self.done and None not in (entry.size, entry.mtime):
+            if isinstance(entry, entries.Failed) or entry.size is None or entry.mtime is None:
+                continue
+            if entry.item in self.done:
                 self._registered[entry.item] = (entry.size, entry.mtime)
                 versions[entry.item] = entry.version
         for name, version in self.done.items():
@@ -234,12 +237,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._ending = True
         return True
 
-    def next_deadline(self):
+    def next_deadline(self) -> float | None:
         dues = [steady() + self._files.seconds_to_next_look(),
                 self._news_at + seconds_of(self.timeout.get()) + 0.01]
         due = self._arrivals.next_due()
         if due is not None:
-            dues.append(max(due, self._reach_at, self._optics_look if self._optics is None else 0.0))
+            dues.append(max(due, self._reach_at, self._optics_look if self._optics.missing() else 0.0))
         return min(dues)
 
     # ------------------------------------------------------------------ decide
@@ -289,7 +292,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _optics_known(self, path: str, check: MovieCheck) -> bool:
         """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
-        if self._optics is not None:
+        if not self._optics.missing():
             return True
         now = steady()
         if now < self._optics_look:
@@ -315,7 +318,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if self.samplingRateMode.get() != SAMPLING_FROM_IMAGE and self.magnification.get():
             pixel = 1e4 * self.scannedPixelSize.get() / self.magnification.get()
         form = Optics(pixel, self.voltage.get(), self.magnification.get(), "")
-        given = known_from(Optics(None, None, None, ""), form, "the form")
+        given = known_from(UNKNOWN, form, "the form")
         return replace(form, source=given)
 
     def _mdoc_files(self) -> list[str]:
@@ -433,12 +436,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return entries.Imported(key, reason, version=version, file=self._source_of(self._getExtraPath(key)), size=size,
                                 mtime=mtime)
 
-    def on_end(self):
+    def on_end(self) -> None:
         done = len(self.outputs[MOVIES].ids)
         self.tell(entries.Session("", f"{done} movies imported"))
 
     # ------------------------------------------------------------------ what people read
-    def _validate(self):
+    def _validate(self) -> list[str]:
         errors = []
         if not (self.filesPath.get() or "").strip():
             errors.append("Folder of the movies is empty: say where the microscope writes its movies.")
@@ -454,7 +457,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         errors += forms.number_problems(self, LIMITS)
         return errors + self._validateBlacklist()
 
-    def _warnings(self):
+    def _warnings(self) -> list[str]:
         warnings = []
         pattern = self.getPattern()
         folder = os.path.dirname(pattern) if self.filesPattern.get() else pattern
@@ -465,17 +468,17 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                             "would wait for it.")
         return warnings
 
-    def _summary(self):
+    def _summary(self) -> list[str]:
         return summaries.of_movies(self, MOVIES, "imported")
 
-    def _methods(self):
+    def _methods(self) -> list[str]:
         movies = getattr(self, MOVIES, None)
         if movies is None or movies.isEmpty():
             return ["No movie was imported yet."]
         return [f"{movies.getSize()} movies, one a tilt, were imported while they were acquired "
                 f"(pixel size {movies.getSamplingRate():g} A, {movies.getAcquisition().getVoltage():g} kV)."]
 
-    def _citations(self):
+    def _citations(self) -> list[str]:
         return ["Mastronarde2005"]
 
 

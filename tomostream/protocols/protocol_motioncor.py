@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import motioncorr
 from motioncorr.constants import MOTIONCOR_HOME
@@ -81,7 +82,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     _possibleOutputs = {name: SetOfMicrographs for name in SUFFIXES}
 
     # ------------------------------------------------------------------ form
-    def _defineParams(self, form):
+    def _defineParams(self, form: Any) -> None:
         ProtMotionCorrNewStreaming._defineParams(self, form)
         section = form.getSection("Input")
         engines.add_engine_param(section, "MotionCor3")
@@ -109,12 +110,12 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
-    def open_outputs(self):
+    def open_outputs(self) -> None:
         self._runner = programs.Runner(self, engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND))
         self._stepsExecutor.newest_first = self.newestFirst.get()
-        self._template_args: dict[str, str] | None = None
+        self._template_args: dict[str, Any] | None = None
         self._command = ""
-        self._new: list = []
+        self._new: list[Any] = []
         self._names = UniqueNames()
         self._reader = self.row_reader(self.inputMovies)
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
@@ -222,7 +223,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
-        args = dict(self._template_args)
+        args: dict[str, Any] = dict(self._template_args or {})
         last = self.alignFrameN.get()
         if not self.isEER and last > 0:
             args["-Trunc"] = max(0, frames - last)
@@ -328,16 +329,16 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         stem = output_stem(self._names.of(key), version)
         return entries.Aligned(key, reason, version=version, file=self._getExtraPath(f"{stem}.mrc"))
 
-    def on_end(self):
+    def on_end(self) -> None:
         done = len(self.outputs[MICROGRAPHS].ids)
         self.tell(entries.Session("", f"{done} micrographs, {len(self.done) - done} movies failed"))
 
     # ------------------------------------------------------------------ what people read
     @classmethod
-    def validateInstallation(cls):
+    def validateInstallation(cls) -> list[str]:
         return []
 
-    def _validate(self):
+    def _validate(self) -> list[str]:
         errors = self.threads_problem() + engines.problem(self.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
         errors += forms.number_problems(self, LIMITS)
         first, last = self.alignFrame0.get(), self.alignFrameN.get()
@@ -356,7 +357,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         given = getattr(self.inputMovies.getObjValue(), "dosePerFrame", None)
         return dose if dose is not None or given is None else given.get()
 
-    def _warnings(self):
+    def _warnings(self) -> list[str]:
         warnings = []
         if max(self.patchX.get() or 0, self.patchY.get() or 0) > 1:
             warnings.append(f"Patches are {self.patchX.get()} x {self.patchY.get()}: local correction deforms a tilt image, "
@@ -365,10 +366,10 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             warnings.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
         return warnings
 
-    def _summary(self):
+    def _summary(self) -> list[str]:
         return summaries.of_movies(self, MICROGRAPHS, "aligned")
 
-    def _methods(self):
+    def _methods(self) -> list[str]:
         micrographs = getattr(self, MICROGRAPHS, None)
         if micrographs is None or micrographs.isEmpty():
             return ["No movie was aligned yet."]
@@ -379,7 +380,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _used_gpu(self) -> bool:
         return engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND).gpu
 
-    def _citations(self):
+    def _citations(self) -> list[str]:
         return ["Zheng2017"]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pyworkflow.protocol import MODE_RESUME, params
 
@@ -27,7 +28,7 @@ class Sign:
     words: str
 
 
-def define_params(group) -> None:
+def define_params(group: Any) -> None:
     """The two fields of the compose form."""
     group.addParam("angleSign", params.EnumParam, choices=list(CHOICES), default=REMEMBERED, label="Sign of the tilt angles",
                    help="A wrong sign mirrors every tomogram. As remembered: what was chosen for this instrument with the "
@@ -52,7 +53,7 @@ def decide(choice: int, name: str, mdocs: Iterable[str]) -> Sign:
     return Sign(entry.negated, f"{word}, as remembered for {name} ({entry.date}, {entry.user}, from {entry.series})")
 
 
-def of_run(protocol, mdocs: Iterable[str]) -> Sign:
+def of_run(protocol: Any, mdocs: Iterable[str]) -> Sign:
     """The sign of a run: the one with which its first series was composed, else decided now and kept."""
     path = protocol._getExtraPath(NAME)
     kept = read(path)
@@ -72,7 +73,7 @@ def read(path: str) -> Sign | None:
         return None
 
 
-def problems(protocol) -> list[str]:
+def problems(protocol: Any) -> list[str]:
     """For `_validate`: a memory that cannot be read; a run that is continued with the other sign."""
     if protocol.angleSign.get() == REMEMBERED:
         try:
@@ -87,7 +88,7 @@ def problems(protocol) -> list[str]:
             "A set must not mix both: restart it, or make a new run."]
 
 
-def summary(protocol) -> list[str]:
+def summary(protocol: Any) -> list[str]:
     """For `_summary`: the sign that is used, and why."""
     kept = read(protocol._getExtraPath(NAME))
     return [] if kept is None else [f"*Sign of the tilt angles*: {kept.words}."]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomostream.engine.output import Outputs
 from tomostream.files.mrc import open_mrc
@@ -74,7 +75,7 @@ def _record(path: str) -> SeriesRecord | None:
         return None
 
 
-def read_image(location: str) -> np.ndarray:
+def read_image(location: str) -> NDArray[np.float32]:
     """One image as float32, shape (height, width). `location`: a path, or "section@path" with sections from 1.
 
     Raises

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tomostream.journal import entries, ledger
 
 
-def of_results(protocol) -> list[str]:
+def of_results(protocol: Any) -> list[str]:
     """Counts, what is in work, what failed and why, what was excluded."""
     last: dict[str, entries.AnyEntry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
@@ -29,7 +31,7 @@ def of_results(protocol) -> list[str]:
     return lines
 
 
-def of_movies(protocol, output_name: str, verb: str) -> list[str]:
+def of_movies(protocol: Any, output_name: str, verb: str) -> list[str]:
     """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
@@ -54,7 +56,7 @@ def of_movies(protocol, output_name: str, verb: str) -> list[str]:
     return lines
 
 
-def of_series(protocol, output_name: str) -> list[str]:
+def of_series(protocol: Any, output_name: str) -> list[str]:
     """Series by state, those that wait and why, those that failed and why."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]

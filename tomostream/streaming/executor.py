@@ -32,7 +32,8 @@ class JobEnded(Exception):
 class EventStepExecutor(EventLoop, ThreadStepExecutor):
     """On this machine."""
 
-    def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
+    def runJob(self, log: Any, programName: str, params: str, numberOfMpi: int = 1, numberOfThreads: int = 1,
+               env: Any = None, cwd: str | None = None, executable: str | None = None) -> None:
         """As upstream's, but the program inherits the GPU locks of its thread, and the log gets one line without colours.
 
         Raises
@@ -65,7 +66,8 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
     def trouble(self) -> str:
         return self.jobs.trouble
 
-    def runJob(self, log, programName, params, numberOfMpi=1, numberOfThreads=1, env=None, cwd=None, executable=None):
+    def runJob(self, log: Any, programName: str, params: str, numberOfMpi: int = 1, numberOfThreads: int = 1,
+               env: Any = None, cwd: str | None = None, executable: str | None = None) -> None:
         """Submit a job and wait until it left its mark, or the scheduler says that it is over.
 
         Raises
@@ -89,9 +91,9 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         if said:
             raise JobEnded(f"the queue ended job {job}: {said}")
 
-    def _submit_job(self, program, params, mpi, env, cwd):
+    def _submit_job(self, program: str, params: str, mpi: int, env: Any, cwd: str | None) -> tuple[str, str, str]:
         """Submit; return the job's number, the path of its own logs without their endings, and that of its mark."""
-        step = threading.current_thread().thId
+        step = threading.current_thread().thId  # type: ignore[attr-defined]      # a thread of pyworkflow's
         submit = dict(self.hostConfig.getQueuesDefault())
         submit.update(self.submitDict)
         tail = f"-{step}-{self.getThreadJobId(step)}"
@@ -110,7 +112,7 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         return str(job), submit["JOB_LOGS"], mark
 
 
-def adopt(old) -> EventLoop:
+def adopt(old: Any) -> EventLoop:
     """An event-driven executor with the settings of the one that pyworkflow chose."""
     workers = getattr(old, "numberOfProcs", 1)
     if isinstance(old, QueueStepExecutor):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from pyworkflow.protocol.executor import StepThread
 
@@ -15,7 +16,7 @@ from tomostream.streaming.gpus import GpuSlots
 class Worker(StepThread):
     """Runs one step and tells the loop. `thId` and `needsGPU()` of the parent class stay: `runJob` relies on them."""
 
-    def __init__(self, step, lock: threading.Lock, ended: Callable) -> None:
+    def __init__(self, step: Any, lock: threading.Lock, ended: Callable[[Any], None]) -> None:
         super().__init__(step, lock)
         self.daemon = True
         self._ended = ended
@@ -30,14 +31,18 @@ class EventLoop:
 
     #: Whether programs run on this machine, and so on its GPUs.
     here = True
+    #: Of the executor that this is mixed into.
+    gpuDict: dict[Any, list[int]]
+    protocol: Any
+    numberOfProcs: int
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slots = GpuSlots(self.gpuDict.values())
         self._use_gpus = bool(self.gpuDict)
         self._condition = threading.Condition()
         self._awake = False
-        self._ended: list = []
+        self._ended: list[Any] = []
         self.newest_first = False
 
     def trouble(self) -> str:
@@ -50,16 +55,18 @@ class EventLoop:
             self._awake = True
             self._condition.notify()
 
-    def getGpuList(self):
+    def getGpuList(self) -> list[int]:
         return self.slots.of(getattr(threading.current_thread(), "step", None))
 
-    def _step_ended(self, step) -> None:
+    def _step_ended(self, step: Any) -> None:
         with self._condition:
             self._ended.append(step)
             self._awake = True
             self._condition.notify()
 
-    def runSteps(self, steps, stepStartedCallback, stepFinishedCallback, stepsCheckCallback, stepsCheckSecs=1):
+    def runSteps(self, steps: list[Any], stepStartedCallback: Callable[[Any], object],
+                 stepFinishedCallback: Callable[[Any], bool], stepsCheckCallback: Callable[[], object],
+                 stepsCheckSecs: float = 1) -> None:
         turn = _Turn(self, steps, stepStartedCallback, stepFinishedCallback)
         turn.begin()
         while turn.take():
@@ -74,9 +81,10 @@ class EventLoop:
 class _Turn:
     """The state of one run of the loop."""
 
-    def __init__(self, loop: EventLoop, steps, started, finished) -> None:
+    def __init__(self, loop: EventLoop, steps: list[Any], started: Callable[[Any], object],
+                 finished: Callable[[Any], bool]) -> None:
         self.loop, self.steps, self.started, self.finished = loop, steps, started, finished
-        self.ready: collections.deque = collections.deque()
+        self.ready: collections.deque[Any] = collections.deque()
         self.running: dict[int, object] = {}        # by id(): a FunctionStep has __eq__ without __hash__
         self.seen, self.generator, self.go = 1, steps[0], True
         self.lock = threading.Lock()

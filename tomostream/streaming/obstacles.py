@@ -32,7 +32,7 @@ def out_of_reach(path: str) -> str:
     except OSError as error:
         folder = os.path.dirname(os.path.realpath(path))
         if error.errno in _NO_ANSWER:
-            return f"{path} cannot be read ({error.strerror.lower()})"
+            return f"{path} cannot be read ({(error.strerror or str(error)).lower()})"
         if not os.path.isdir(folder):
             return f"the folder {folder} is not there, or is not to be reached"
         return "" if os.access(folder, os.X_OK) else f"there is no permission to enter the folder {folder}"

@@ -19,7 +19,8 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
@@ -74,9 +75,10 @@ class StreamingProtocol(ProtStreamingBase):
     #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
     _complete = False
     _step_log: StepLog | None = None
+    _newSteps = False
     _failing_since: float | None = None
     #: What came and is not handed out yet, in protocols that keep it here.
-    _new: Collection = ()
+    _new: Collection[Any] = ()
 
     # ------------------------------------------------------------------ the parts that a protocol fills in
     def open_outputs(self) -> None:
@@ -98,10 +100,10 @@ class StreamingProtocol(ProtStreamingBase):
         """Files that the work on a task reads."""
         return ()
 
-    def work(self, task: Task) -> object:
+    def work(self, task: Task) -> Any:
         """In a thread: the program and its files. Returns plain values for `register`."""
 
-    def register(self, task: Task, result: object) -> None:
+    def register(self, task: Task, result: Any) -> None:
         """Main thread: put the rows of a finished task with `self.outputs[name].put(...)`."""
         raise NotImplementedError
 
@@ -112,7 +114,7 @@ class StreamingProtocol(ProtStreamingBase):
     def on_failed(self, task: Task, reason: str) -> None:
         """An item failed for good; its line is in the ledger already."""
 
-    def on_registered(self, task: Task, result: object) -> None:
+    def on_registered(self, task: Task, result: Any) -> None:
         """The rows of a task are on disk: say so in the ledger."""
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
@@ -124,7 +126,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     # ------------------------------------------------------------------ form
     @staticmethod
-    def define_streaming_params(form, section: bool = True) -> None:
+    def define_streaming_params(form: Any, section: bool = True) -> None:
         """The fields that every protocol has in its Streaming section."""
         if section:
             form.addSection(label="Streaming")
@@ -134,7 +136,7 @@ class StreamingProtocol(ProtStreamingBase):
                            "GPFS, CIFS...) another machine writes and this one hears nothing: there the folder is "
                            "looked at every so many seconds. 1 to 10 s are reasonable.")
 
-    def getActions(self):
+    def getActions(self) -> list[tuple[str, Callable[..., None]]]:
         """STOP STREAMING, where pwem's own import protocols have it: right click on the box."""
         return [("STOP STREAMING", self.stop_streaming)] if self.isRunning() else []
 
@@ -150,7 +152,7 @@ class StreamingProtocol(ProtStreamingBase):
     def stop_asked(self) -> bool:
         return os.path.exists(stop_file(self._getPath()))
 
-    def processImportDict(self, importDict, importDir):
+    def processImportDict(self, importDict: dict[str, Any], importDir: str) -> dict[str, Any]:
         """A workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
         an empty number is none, and folders stay as they are: pwem looks for relative ones beside the file, and fails on
         a folder without a slash that is not there yet."""
@@ -178,12 +180,12 @@ class StreamingProtocol(ProtStreamingBase):
                     "programs, so with 1 nothing would be processed."]
         return []
 
-    def getBinThreads(self):
+    def getBinThreads(self) -> int:
         """pyworkflow prints it at the start; the programs get their threads by item, see `engines`."""
         return 1
 
     # ------------------------------------------------------------------ start
-    def run(self):
+    def run(self) -> None:
         """Two processes on the same run would write the same sets: the second one (Continue was pressed twice, a resume beside
         the GUI) exits without touching the outputs."""
         path = self._getExtraPath(LOCK_FILE)
@@ -199,12 +201,12 @@ class StreamingProtocol(ProtStreamingBase):
             _log_with_times()
             super().run()
 
-    def setStepsExecutor(self, executor=None):
+    def setStepsExecutor(self, executor: Any = None) -> None:
         if executor is not None and not isinstance(executor, EventLoop):
             executor = adopt(executor)
         super().setStepsExecutor(executor)
 
-    def _insertAllSteps(self):
+    def _insertAllSteps(self) -> None:
         hindrances = Obstacles(self._getPath(), self._getExtraPath(), self.inputs_of)
         self.in_flight = Work(self, hindrances)
         self.done, self.attempts = self.in_flight.done, self.in_flight.attempts
@@ -212,7 +214,8 @@ class StreamingProtocol(ProtStreamingBase):
         self.outputs: dict[str, OutputSet] = {}
         self._to_confirm: list[tuple[Task, object]] = []
         self._watch_ended = self._dirty = self._said_end = False
-        self._gui_at, self._jobs, self._jobs_lock = 0.0, [], threading.Lock()
+        self._gui_at, self._jobs_lock = 0.0, threading.Lock()
+        self._jobs: list[str] = []
         self._troubles: dict[str, str] = {}
         self.stop_event = threading.Event()
         self._start_over_if_stopped()
@@ -234,7 +237,7 @@ class StreamingProtocol(ProtStreamingBase):
         while True:
             try:
                 self.open_outputs()
-                self._steps_before()
+                self._log_of_steps()
                 self.trouble("opening", "")
                 return
             except rows.database_errors() as error:
@@ -436,7 +439,7 @@ class StreamingProtocol(ProtStreamingBase):
         """Remove a work folder."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def run_program(self, program: str, arguments: str, log: str, env=None) -> str:
+    def run_program(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
         """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
 
         An exit status proves nothing in either direction, so it is told but not judged: the caller looks at the files.
@@ -451,12 +454,12 @@ class StreamingProtocol(ProtStreamingBase):
         return last_words(log) or status
 
     # ------------------------------------------------------------------ outputs
-    def open_output(self, name: str, cls, template, key_attribute: str, file_name: str, setup=None,
-                    source: str | None = None) -> OutputSet:
+    def open_output(self, name: str, cls: Any, template: Any, key_attribute: str, file_name: str,
+                    setup: Callable[[Any], None] | None = None, source: str | None = None) -> OutputSet:
         """Open an output: the one of the run before when there is one, else an empty one with its tables, so that its
         stream state is on disk from the first moment. `setup(set)` gives what is known of the whole set."""
         path = self._getPath(file_name)
-        items = getattr(self, name, None)
+        items: Any = getattr(self, name, None)
         known = items is not None
         if not known:
             # The file may be there although the project never heard of it: killed before any refresh.
@@ -476,20 +479,20 @@ class StreamingProtocol(ProtStreamingBase):
         self.outputs[name] = output
         return output
 
-    def _closeOutputSet(self):
+    def _closeOutputSet(self) -> None:
         """Called by pyworkflow at the end, but also by another process (a refresh finds this one dead; STOP). Only the
         process that saw the end of the stream closes: else the sets stay open and their readers wait."""
         if self._complete:
             super()._closeOutputSet()
 
-    def isInStreaming(self):
+    def isInStreaming(self) -> bool:
         """pyworkflow asks this only to allow a relaunch while other protocols depend on this one."""
         continuing = (self.getRunMode() != MODE_RESTART
                       and self.getStatus() in (STATUS_FAILED, STATUS_ABORTED, STATUS_FINISHED))
         return super().isInStreaming() or continuing
 
     # ------------------------------------------------------------------ inputs
-    def row_reader(self, pointer) -> rows.RowReader:
+    def row_reader(self, pointer: Any) -> rows.RowReader:
         """The incremental reader of an input set; its folder and its producer's are watched."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
@@ -499,40 +502,39 @@ class StreamingProtocol(ProtStreamingBase):
         return rows.RowReader(items, REPLACED)
 
     @staticmethod
-    def producer_state(pointer) -> str:
+    def producer_state(pointer: Any) -> str:
         """State of the run that makes a pointed set; see `runs.producer_state`."""
         producer = pointer.getObjValue()
         folder = os.path.dirname(pointer.get().getFileName())
         return runs.producer_state(folder, producer.getObjId())
 
     # ------------------------------------------------------------------ steps.sqlite: append new rows, update changed ones
-    def _insertFunctionStep(self, *args, **kwargs):
-        index = super()._insertFunctionStep(*args, **kwargs)
-        self._steps[-1].setObjId(index + self._steps_before())      # an id from the start, and for good
+    def _insertFunctionStep(self, *args: Any, **kwargs: Any) -> int:
+        index: int = super()._insertFunctionStep(*args, **kwargs)
+        self._steps[-1].setObjId(index + self._log_of_steps().before)       # an id from the start, and for good
         return index
 
-    def _steps_before(self) -> int:
-        """Rows of earlier processes stay: ids go on after them."""
+    def _log_of_steps(self) -> StepLog:
+        """The list of steps, opened when it is first asked for. Rows of earlier processes stay."""
         if self._step_log is None:
             self._step_log = StepLog(self.getStepsFile(), self.warning, OPEN_SECONDS)
-        return self._step_log.before
+        return self._step_log
 
-    def loadSteps(self):
+    def loadSteps(self) -> list[Any]:
         """During the run nobody needs the old steps: what is done is read from the outputs."""
         return [] if self._stepsExecutor is not None else super().loadSteps()
 
-    def _storeSteps(self):
-        self._steps_before()
-        for step in self._step_log.store(self._steps):
+    def _storeSteps(self) -> None:
+        for step in self._log_of_steps().store(self._steps):
             if step is not self._steps[0] and step.isFinished():
                 self._steps[step.getIndex() - 1] = Finished
 
-    def _stepStarted(self, step):
-        self._step_log.note(step)
+    def _stepStarted(self, step: Any) -> None:
+        self._log_of_steps().note(step)
 
-    def _stepFinished(self, step):
+    def _stepFinished(self, step: Any) -> bool:
         """One bad item never ends the protocol; the end of `turn` does."""
-        self._step_log.note(step)
+        self._log_of_steps().note(step)
         self._stepsDone.increment()
         self._dirty = True
         if step is self._steps[0]:
@@ -545,7 +547,7 @@ class StreamingProtocol(ProtStreamingBase):
         self.in_flight.ended(step.attempt)
         return True
 
-    def _stepsCheck(self):
+    def _stepsCheck(self) -> None:
         """End of a turn: what the GUI reads follows at most once a second. (Having this is `worksInStreaming`.)"""
         now = time.monotonic()
         if now - self._gui_at < GUI_SECONDS and not self._complete:
@@ -558,7 +560,7 @@ class StreamingProtocol(ProtStreamingBase):
             self.trouble("databases", f"Scipion's own databases cannot be written now ({one_sentence(error)})")
 
     def _store_for_gui(self) -> None:
-        if self._newSteps or self._step_log.changed:
+        if self._newSteps or self._log_of_steps().changed:
             self._storeSteps()
             self._newSteps = False
         if self._dirty:
@@ -569,13 +571,13 @@ class StreamingProtocol(ProtStreamingBase):
             self._store(self._numberOfSteps, self._stepsDone, self._jobId,
                         *(output.items for output in self.outputs.values()))
 
-    def jobs_changed(self, started=None, ended=None) -> None:
+    def jobs_changed(self, started: str | None = None, ended: str | None = None) -> None:
         """From a step's thread: a queue job began or ended."""
         with self._jobs_lock:
             if started is not None:
-                self._jobs.append(str(started))
-            if ended is not None and str(ended) in self._jobs:
-                self._jobs.remove(str(ended))
+                self._jobs.append(started)
+            if ended is not None and ended in self._jobs:
+                self._jobs.remove(ended)
         self._dirty = True
         self._stepsExecutor.wake()
 

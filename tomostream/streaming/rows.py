@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from typing import Any
 
 #: Milliseconds that a reader waits for a lock before it lets the rest go on; the rows come the next time.
 BUSY_MS = 1000
 
 
-def know_tables(items):
+def know_tables(items: Any) -> Any:
     """Have an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
     database = items._getMapper().db
 
@@ -29,7 +30,7 @@ class RowReader:
     Errors of SQLite (locked, unreadable) are told as `trouble` and nothing is lost: the rows come the next time.
     """
 
-    def __init__(self, items, replacements: str) -> None:
+    def __init__(self, items: Any, replacements: str) -> None:
         self.items = items
         self._quick = None
         self._last_id = 0
@@ -40,7 +41,7 @@ class RowReader:
         self._last_replacement = 0
         self.trouble = ""
 
-    def read(self) -> tuple[list, bool]:
+    def read(self) -> tuple[list[Any], bool]:
         """(rows that are new or were replaced since the last call, closed). Rows are clones, free of the set.
 
         All or nothing: what cannot be read now comes the next time. The state is read with the rows: closed means that
@@ -55,7 +56,7 @@ class RowReader:
         self.trouble = ""
         return result
 
-    def _read(self) -> tuple[list, bool]:
+    def _read(self) -> tuple[list[Any], bool]:
         mapper = self.items._getMapper()
         if mapper._objTemplate is None:     # opened when the file had no tables yet
             self.items.close()
@@ -72,7 +73,7 @@ class RowReader:
         finally:
             connection.rollback()
 
-    def _read_snapshot(self, mapper, connection) -> tuple[list, bool]:
+    def _read_snapshot(self, mapper: Any, connection: Any) -> tuple[list[Any], bool]:
         closed = mapper.getProperty("_streamState") == str(self.items.STREAM_CLOSED)
         replaced = self._replaced(connection)
         rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
@@ -86,11 +87,11 @@ class RowReader:
         self._took(rows, replaced)
         return rows, closed
 
-    def _late(self, new: set[int]) -> list:
+    def _late(self, new: set[int]) -> list[Any]:
         known = self._known | new
         return [row.clone() for row in self.items.iterItems() if row.getObjId() not in known]
 
-    def _took(self, rows: list, replaced: list[tuple[int, int, int]]) -> None:
+    def _took(self, rows: list[Any], replaced: list[tuple[int, int, int]]) -> None:
         """Everything was read: only now it counts as read."""
         if rows:
             self._known.update(row.getObjId() for row in rows)
@@ -99,7 +100,7 @@ class RowReader:
             self._last_replacement = replaced[-1][0]
             self._versions.update((item_id, version) for _, item_id, version in replaced)
 
-    def _replaced(self, connection) -> list[tuple[int, int, int]]:
+    def _replaced(self, connection: Any) -> list[tuple[int, int, int]]:
         """(running number, id, version) of the rows that were replaced."""
         try:
             return [tuple(row) for row in connection.execute(

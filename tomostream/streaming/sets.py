@@ -20,6 +20,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyworkflow.object import Set
 
@@ -50,7 +51,7 @@ class _Change:
     apply: Callable[[], None]
 
 
-def create_tables(database, columns: Mapping[str, Sequence]) -> None:
+def create_tables(database: Any, columns: Mapping[str, Sequence[Any]]) -> None:
     """The tables of a set inside a set (a tilt series), without a commit of their own.
 
     As pyworkflow's `createTables` makes them, for any reader: names, columns, types, the row id. Left out are UNIQUE and
@@ -78,7 +79,7 @@ class OutputSet:
     key_attribute : the attribute that names an item for good, e.g. "_micName" or "_tsId".
     """
 
-    def __init__(self, items: Set, template, key_attribute: str) -> None:
+    def __init__(self, items: Set, template: Any, key_attribute: str) -> None:
         self.items = items
         self.key_attribute = key_attribute
         self._template = template
@@ -92,7 +93,7 @@ class OutputSet:
 
     # ------------------------------------------------------------------ opening
     @property
-    def mapper(self):
+    def mapper(self) -> Any:
         return self.items._getMapper()
 
     @property
@@ -129,7 +130,7 @@ class OutputSet:
         return key in self.ids
 
     # ------------------------------------------------------------------ changing
-    def put(self, key: str, item, version: int = 1, children: Iterable | None = None) -> None:
+    def put(self, key: str, item: Any, version: int = 1, children: Iterable[Any] | None = None) -> None:
         """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
         self._waiting.append(_Change(key, lambda: self._put(key, item, version, children)))
 
@@ -146,7 +147,7 @@ class OutputSet:
         if key in self.ids:
             self._waiting.append(_Change(key, lambda: self._remove(key)))
 
-    def _put(self, key: str, item, version: int, children: Iterable | None) -> None:
+    def _put(self, key: str, item: Any, version: int, children: Iterable[Any] | None) -> None:
         old = self.ids.get(key)
         item.setObjId(self.items._idCount + 1 if old is None else old)
         if children is not None:
@@ -163,7 +164,7 @@ class OutputSet:
             self.connection.execute(_ADD, (self.ids[key], key, version))
         self.versions[key] = version
 
-    def _write_children(self, item, children: Iterable) -> None:
+    def _write_children(self, item: Any, children: Iterable[Any]) -> None:
         """Fill the tables of a tilt series (or CTF series): its own, in the same file and the same transaction."""
         self.items._setItemMapperPath(item)     # tables are named by tsId in tilt series, by id in CTF series
         mapper = item._getMapper()
@@ -228,12 +229,12 @@ class OutputSet:
             self._roll_back(undo)
             raise NotCommitted(words_of(error)) from error
 
-    def _remember(self, batch: list[_Change]):
+    def _remember(self, batch: list[_Change]) -> tuple[Any, ...]:
         keys = {change.key for change in batch}
         return ({key: self.ids.get(key) for key in keys}, {key: self.versions.get(key) for key in keys},
                 self.items.getSize(), self.items._idCount)
 
-    def _roll_back(self, undo) -> None:
+    def _roll_back(self, undo: tuple[Any, ...]) -> None:
         ids, versions, size, count = undo
         self._properties.clear()
         try:

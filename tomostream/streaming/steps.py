@@ -73,7 +73,7 @@ class StepLog:
         """A step began or ended."""
         self._changed[step.getObjId()] = step
 
-    def store(self, steps: list) -> list:
+    def store(self, steps: list[Any]) -> list[Any]:
         """Append what is new and update what changed; the steps that changed."""
         changed = list(self._changed.values())
         first = self._stored == 0

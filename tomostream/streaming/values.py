@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([dhms]?)(?:\s+|$)|(\d+(?:\.\d*)?)([dhms])")
@@ -33,7 +34,7 @@ def seconds_of(text: object) -> float:
     return total
 
 
-def convert(param, value: object) -> object:
+def convert(param: Any, value: object) -> object:
     """A value given as text, as the parameter wants it: choices by name or number, yes and no for switches, nothing for an
     empty number.
 
@@ -68,7 +69,7 @@ def _choice(choices: list[str], value: str) -> int:
     return int(word)
 
 
-def _number(kind, text: str) -> int | float | None:
+def _number(kind: type[int] | type[float], text: str) -> int | float | None:
     """A number, None for empty text."""
     if not text:
         return None

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from watchdog.events import FileSystemEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 #: File systems on which another machine may write without this kernel hearing of it.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -57,7 +58,7 @@ class Watcher(FileSystemEventHandler):
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._observer = None
+        self._observer: BaseObserver | None = None
         self._watched: dict[str, bool] = {}
         self._only: dict[str, frozenset[str] | None] = {}
         self._changed: set[str] = set()
@@ -82,7 +83,8 @@ class Watcher(FileSystemEventHandler):
     def _schedule(self, folder: str, recursive: bool) -> bool:
         try:
             if self._observer is None:
-                self._observer = Observer(generate_full_events=True)     # else a file moved in looks like one just made
+                # without full events a file that is moved in looks like one just made
+                self._observer = Observer(generate_full_events=True)  # type: ignore[call-arg]
                 self._observer.daemon = True
                 logging.getLogger("watchdog").setLevel(logging.ERROR)       # it warns of events that come while it stops
                 self._observer.start()
@@ -96,7 +98,7 @@ class Watcher(FileSystemEventHandler):
         changed, self._changed = self._changed, set()
         return changed
 
-    def on_any_event(self, event) -> None:
+    def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in ("opened", "closed_no_write"):
             return
         path = os.fsdecode(event.dest_path or event.src_path)
@@ -116,7 +118,7 @@ class Watcher(FileSystemEventHandler):
             return
         self._wake()
 
-    def _collect(self, path: str, event) -> None:
+    def _collect(self, path: str, event: FileSystemEvent) -> None:
         self._changed.add(path)
         if len(self._closed) >= MAX_CLOSED:         # of files for which nobody asks: they are no movies
             self._closed.pop(next(iter(self._closed)))

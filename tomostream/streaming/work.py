@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tomostream.files.clock import steady
 from tomostream.files.logs import one_sentence
@@ -41,7 +41,7 @@ class Task:
     """
 
     key: str
-    arguments: tuple = ()
+    arguments: tuple[Any, ...] = ()
     version: int = 1
     run: bool = True
     needs_gpu: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from tomostream.journal.composed import ComposedSeries
 from tomostream.viewers.results import SeriesAlignment, TiltCtf
@@ -13,7 +14,7 @@ X_COLOUR, Y_COLOUR, BAD_COLOUR = "#1f6fb4", "#d9822b", "#c23030"
 GRID = {"color": "0.85", "linewidth": 0.7}
 
 
-def draw_frame_drift(figure, movie: str, shifts: Sequence[tuple[float, float]]) -> None:
+def draw_frame_drift(figure: Any, movie: str, shifts: Sequence[tuple[float, float]]) -> None:
     """Where the specimen was in every frame: the path in the image plane, and both components over the frames."""
     x, y = [shift[0] for shift in shifts], [shift[1] for shift in shifts]
     frames = range(1, len(shifts) + 1)
@@ -30,7 +31,7 @@ def draw_frame_drift(figure, movie: str, shifts: Sequence[tuple[float, float]]) 
     _finish(figure, f"Frame drift of {movie}", path, over)
 
 
-def draw_drifts(figure, drifts: Sequence[tuple[str, float]]) -> None:
+def draw_drifts(figure: Any, drifts: Sequence[tuple[str, float]]) -> None:
     """Length of the drift of every movie, in the order in which they were aligned."""
     axes = figure.subplots()
     values = [drift for _, drift in drifts]
@@ -43,7 +44,7 @@ def draw_drifts(figure, drifts: Sequence[tuple[str, float]]) -> None:
     _finish(figure, "Drift of all movies", axes)
 
 
-def draw_alignment(figure, series: SeriesAlignment) -> None:
+def draw_alignment(figure: Any, series: SeriesAlignment) -> None:
     """Shift of every tilt, the standard deviation of that shift, and the tilts that were left out, with why."""
     shifts, sigmas = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     used = [(tilt.angle, tilt.shift, tilt.sigma) for tilt in series.tilts if tilt.shift is not None]
@@ -77,7 +78,7 @@ def alignment_words(series: SeriesAlignment) -> str:
     return f"\n{', '.join(words)}" if words else ""
 
 
-def draw_acquisition(figure, series: ComposedSeries) -> None:
+def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
     """Tilt angle and dose before each tilt, over the order of acquisition; what is missing or was taken out, with why."""
     angles, doses = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     known = sorted((tilt for tilt in series.tilts if tilt.order is not None), key=lambda tilt: tilt.order or 0)
@@ -109,7 +110,7 @@ def draw_acquisition(figure, series: ComposedSeries) -> None:
     _finish(figure, f"Acquisition of {series.series_id}{note}", angles, doses)
 
 
-def draw_ctf(figure, series_id: str, tilts: Sequence[TiltCtf]) -> None:
+def draw_ctf(figure: Any, series_id: str, tilts: Sequence[TiltCtf]) -> None:
     """Defocus of every tilt in um (underfocus positive), and how far the fit reaches in A."""
     defocus, resolution = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     angles = [tilt.angle for tilt in tilts]
@@ -130,7 +131,7 @@ def _bar_width(angles: Sequence[float]) -> float:
     return 0.7 * min(steps, default=1.0)
 
 
-def _finish(figure, title: str, *axes) -> None:
+def _finish(figure: Any, title: str, *axes: Any) -> None:
     for each in axes:
         each.grid(**GRID)
         each.set_axisbelow(True)

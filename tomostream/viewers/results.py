@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,10 +15,12 @@ from tomostream.programs import motioncor
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
+from tomostream.report.writer import FOLDER
 
 T = TypeVar("T", bound=entries.Entry)
+P = TypeVar("P")
 #: Where the live page of a project is.
-REPORT_PAGE = os.path.join("report", "index.html")
+REPORT_PAGE = os.path.join(FOLDER, "index.html")
 
 
 class NoResult(Exception):
@@ -91,7 +94,8 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
     ------
     NoResult : the movie was not aligned, or its log is gone or no log.
     """
-    entry = _last(run_folder, (entries.Aligned, entries.Replaced)).get(movie)
+    made: dict[str, entries.Aligned | entries.Replaced] = _last(run_folder, (entries.Aligned, entries.Replaced))
+    entry = made.get(movie)
     if entry is None:
         raise NoResult(f"{movie} is not aligned (yet).")
     stem = os.path.splitext(os.path.basename(entry.file))[0].removesuffix("_aligned_mic")
@@ -189,7 +193,7 @@ def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, 
     return folder, entry
 
 
-def _parsed(path: str, parse, error_class):
+def _parsed(path: str, parse: Callable[[str, str], P], error_class: type[Exception]) -> P:
     """A text file of a program, parsed; what is wrong with it becomes a sentence."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

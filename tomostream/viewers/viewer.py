@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from pwem.viewers import EmPlotter, EmProtocolViewer
 from pyworkflow.config import Config
@@ -33,11 +34,11 @@ class StreamViewer(EmProtocolViewer):
 
     _environments = [DESKTOP_TKINTER]
     _label = "tomostream results"
-    _targets: list = []
+    _targets: list[Any] = []
     #: Output -> what the button says.
     outputs: Mapping[str, str] = MappingProxyType({})
 
-    def _defineParams(self, form):
+    def _defineParams(self, form: Any) -> None:
         form.addSection(label="Results")
         form.addParam(REPORT, params.LabelParam, label="Live report in the browser",
                       help="The page of the whole session: every series with its state, its pictures and its numbers.")
@@ -47,19 +48,19 @@ class StreamViewer(EmProtocolViewer):
                               help="Opens the set in the viewer that its plugin offers, with what is there now.")
         self.define_plots(form)
 
-    def define_plots(self, form) -> None:
+    def define_plots(self, form: Any) -> None:
         """Fields of one kind of protocol."""
 
-    def plot_handlers(self) -> dict:
+    def plot_handlers(self) -> dict[str, Callable[..., Any]]:
         """Field -> method, for one kind of protocol."""
         return {}
 
-    def _getVisualizeDict(self):
+    def _getVisualizeDict(self) -> dict[str, Callable[..., Any]]:
         handlers = {SHOW + name: self._open_output for name in self.outputs if self._output(name) is not None}
         return {REPORT: self._open_report, **handlers, **{name: self._told(call) for name, call in
                                                           self.plot_handlers().items()}}
 
-    def _output(self, name: str):
+    def _output(self, name: str) -> Any:
         return getattr(self.protocol, name, None)
 
     @property
@@ -71,25 +72,25 @@ class StreamViewer(EmProtocolViewer):
     def project_path(self) -> str:
         return os.path.abspath(self.getProject().path)
 
-    def _told(self, call):
+    def _told(self, call: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
         """A plot of something that is not there becomes a message."""
-        def shown(param=None):
+        def shown(param: Any = None) -> list[Any]:
             try:
                 return call()
             except (results.NoResult, NoSeries, ValueError) as problem:
                 return [self.infoMessage(str(problem), title="Nothing to show yet")]
         return shown
 
-    def _open_report(self, param=None):
+    def _open_report(self, param: Any = None) -> list[Any]:
         return self._told(lambda: self._browse(results.report_page(self.project_path)))()
 
-    def _browse(self, address: str) -> list:
+    def _browse(self, address: str) -> list[Any]:
         """Open an address in the browser of this desktop; where there is none, say the address."""
         if webbrowser.open(address):
             return []
         return [self.infoMessage(f"No browser could be started here. The page is {address}", title="Live report")]
 
-    def _open_output(self, param: str):
+    def _open_output(self, param: str) -> list[Any]:
         """The first of the viewers that Scipion knows for this set, as a double click on the output does."""
         output = self._output(param[len(SHOW):])
         if output.isEmpty():
@@ -102,7 +103,7 @@ class StreamViewer(EmProtocolViewer):
         return []
 
     # ------------------------------------------------------------------ one series
-    def offer_series(self, form, found: list[str]):
+    def offer_series(self, form: Any, found: list[str]) -> Any:
         """The group of what is shown of one series, with the field that chooses it; None where there is none yet."""
         self._series = found[:SERIES_OFFERED]
         if not self._series:
@@ -119,7 +120,7 @@ class StreamViewer(EmProtocolViewer):
         return self._series[chosen.get()] if chosen is not None else ""
 
     # ------------------------------------------------------------------ decisions
-    def define_decisions(self, form) -> None:
+    def define_decisions(self, form: Any) -> None:
         """Two buttons of the protocols that have series."""
         group = form.addGroup("Decisions")
         group.addParam(TILTS, params.LabelParam, label="Take tilts out or put them back",
@@ -128,26 +129,26 @@ class StreamViewer(EmProtocolViewer):
                        help="Reconstructs one series with the angles as given and negated, says what to look for, and remembers "
                             "the choice for the instrument.")
 
-    def decision_handlers(self) -> dict:
+    def decision_handlers(self) -> dict[str, Callable[..., Any]]:
         return {TILTS: self._choose_tilts, HAND: self._check_hand}
 
-    def decide_on_tilts(self) -> list:
+    def decide_on_tilts(self) -> list[Any]:
         """As the button does it; for the action in the menu of the box."""
         return self._told(self._choose_tilts)()
 
-    def _choose_tilts(self) -> list:
+    def _choose_tilts(self) -> list[Any]:
         from tomostream.windows.tilts import TiltsWindow
 
         TiltsWindow(self._root(), self.project_path, self.chosen_series)
         return []
 
-    def _check_hand(self) -> list:
+    def _check_hand(self) -> list[Any]:
         from tomostream.windows.handedness import HandednessWindow
 
         HandednessWindow(self._root(), self.project_path)
         return []
 
-    def _root(self):
+    def _root(self) -> Any:
         """The Tk window to which ours belong; None: Scipion's first one."""
         return self.formWindow.root if self.formWindow is not None else None
 
@@ -174,7 +175,7 @@ class TomoStreamMotionCorViewer(StreamViewer):
         "micrographs": "Aligned tilts", "micrographsDW": "Aligned tilts, dose-weighted",
         "micrographsEven": "Sums of even frames", "micrographsOdd": "Sums of odd frames"})
 
-    def define_plots(self, form):
+    def define_plots(self, form: Any) -> None:
         form.addParam("showDrifts", params.LabelParam, label="Drift of all movies",
                       help="Length of the path that the frames of each movie make, in px of the movie.")
         group = form.addGroup("One movie")
@@ -183,10 +184,10 @@ class TomoStreamMotionCorViewer(StreamViewer):
         group.addParam("showDrift", params.LabelParam, label="Drift of its frames",
                        help="Shift of every frame in px of the movie, as the program aligned it.")
 
-    def plot_handlers(self):
+    def plot_handlers(self) -> dict[str, Callable[..., Any]]:
         return {"showDrifts": self._plot_drifts, "showDrift": self._plot_drift}
 
-    def _plot_drifts(self):
+    def _plot_drifts(self) -> list[Any]:
         drifts = results.drifts(self.folder)
         if not drifts:
             raise results.NoResult("No movie is aligned yet.")
@@ -194,7 +195,7 @@ class TomoStreamMotionCorViewer(StreamViewer):
         plots.draw_drifts(plotter.figure, drifts)
         return [plotter]
 
-    def _plot_drift(self):
+    def _plot_drift(self) -> list[Any]:
         movie = self._chosen_movie()
         shifts = results.frame_drift(self.folder, movie)
         plotter = self.plotter(f"Frame drift of {movie}", (9.0, 4.5))
@@ -216,7 +217,7 @@ class TomoStreamComposeViewer(StreamViewer):
     _targets = [ProtTomoStreamComposeTS]
     outputs = MappingProxyType({"tiltSeries": "Tilt series"})
 
-    def define_plots(self, form):
+    def define_plots(self, form: Any) -> None:
         group = self.offer_series(form, results.composed(self.folder))
         if group is None:
             return
@@ -224,10 +225,10 @@ class TomoStreamComposeViewer(StreamViewer):
                        help="Tilt angle and dose over the order of acquisition; what is missing or was taken out.")
         self.define_decisions(form)
 
-    def plot_handlers(self):
+    def plot_handlers(self) -> dict[str, Callable[..., Any]]:
         return {"showTilts": self._plot_tilts, **self.decision_handlers()} if self._series else {}
 
-    def _plot_tilts(self):
+    def _plot_tilts(self) -> list[Any]:
         series = read_choice(self.project_path, self.chosen_series)
         plotter = self.plotter(f"Acquisition of {series.series_id}", (8.0, 6.0))
         plots.draw_acquisition(plotter.figure, series)
@@ -243,7 +244,7 @@ class TomoStreamAreTomoViewer(StreamViewer):
         "Tomograms": "Tomograms", "TiltSeries": "Aligned tilt series", "CTFTomoSeries": "CTF of the tilt series",
         "FailedTiltSeries": "Tilt series that failed"})
 
-    def define_plots(self, form):
+    def define_plots(self, form: Any) -> None:
         group = self.offer_series(form, results.series(self.folder))
         if group is None:
             return
@@ -255,22 +256,22 @@ class TomoStreamAreTomoViewer(StreamViewer):
                        help="Defocus of every tilt in um, and how far the fit reaches in A.")
         self.define_decisions(form)
 
-    def plot_handlers(self):
+    def plot_handlers(self) -> dict[str, Callable[..., Any]]:
         if not self._series:
             return {}
         return {"showPage": self._open_page, "showAlignment": self._plot_alignment, "showCtf": self._plot_ctf,
                 **self.decision_handlers()}
 
-    def _open_page(self):
+    def _open_page(self) -> list[Any]:
         return self._browse(results.series_page(self.project_path, self.chosen_series))
 
-    def _plot_alignment(self):
+    def _plot_alignment(self) -> list[Any]:
         series = results.alignment(self.project_path, self.folder, self.chosen_series)
         plotter = self.plotter(f"Alignment of {series.series_id}", (8.0, 6.0))
         plots.draw_alignment(plotter.figure, series)
         return [plotter]
 
-    def _plot_ctf(self):
+    def _plot_ctf(self) -> list[Any]:
         series_id = self.chosen_series
         tilts = results.ctf(self.project_path, self.folder, series_id)
         plotter = self.plotter(f"CTF of {series_id}", (8.0, 6.0))

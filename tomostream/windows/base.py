@@ -12,8 +12,10 @@ import tempfile
 import tkinter as tk
 from collections.abc import Callable, Sequence
 from tkinter import messagebox, ttk
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageTk
 
 #: Milliseconds between two looks at a program that runs.
@@ -119,7 +121,7 @@ def our_command(*words: str) -> list[str]:
     return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
 
 
-def grey(image: np.ndarray, size: tuple[int, int] | None = None) -> Image.Image:
+def grey(image: NDArray[Any], size: tuple[int, int] | None = None) -> Image.Image:
     """A picture of an array whose row 0 is at the bottom; darkest and brightest half per cent are cut off.
 
     Parameters

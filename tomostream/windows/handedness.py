@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tkinter as tk
 from collections.abc import Callable
+from functools import partial
 from tkinter import ttk
 
 from PIL import Image
@@ -49,7 +50,10 @@ class HandednessWindow(Window):
         self.canvas.pack(side="left", fill="both", expand=True)
         bar.pack(side="left", fill="y")
         for event, step in (("<Button-4>", -2), ("<Button-5>", 2)):
-            self.canvas.bind(event, lambda _, step=step: self.canvas.yview_scroll(step, "units"))
+            self.canvas.bind(event, partial(self._scroll, step))
+
+    def _scroll(self, step: int, _: object) -> None:
+        self.canvas.yview_scroll(step, "units")
 
     def _decision(self) -> None:
         row = ttk.Frame(self.main)

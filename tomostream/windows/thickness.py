@@ -58,7 +58,7 @@ class ThicknessWindow(Window):
         self.button.pack(side="right", padx=PAD)
         self.redraw()
 
-    def _view(self, parent: ttk.Frame, title: str, image) -> tk.Canvas:
+    def _view(self, parent: ttk.Frame, title: str, image: thickness.Image) -> tk.Canvas:
         frame = ttk.Frame(parent)
         frame.pack(side="left", padx=(0, PAD))
         ttk.Label(frame, text=title).pack(anchor="w")
@@ -86,7 +86,7 @@ class ThicknessWindow(Window):
         ttk.Button(row, text="As measured", command=self.as_measured).pack(side="left", padx=PAD)
 
     # ------------------------------------------------------------------ lines
-    def _height(self, canvas: tk.Canvas, z_A: float) -> float:
+    def _height(self, canvas: tk.Misc, z_A: float) -> float:
         """Row of a view where a height is."""
         return (0.5 - z_A / self.depth) * int(canvas.cget("height"))
 

@@ -8,6 +8,7 @@ import tkinter as tk
 from tkinter import ttk
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomostream.choices import exclusions
 from tomostream.files.grey import averaged
@@ -183,7 +184,7 @@ class TiltsWindow(Window):
                      lambda _: None)
 
 
-def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> np.ndarray:
+def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> NDArray[np.float32]:
     """A small picture of a tilt, from the stack, or where it is not in it from its micrograph.
 
     Raises

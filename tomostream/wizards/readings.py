@@ -112,19 +112,18 @@ def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
 
     Where the files differ by more than `SAME_AXIS` there is no one axis: none is proposed.
     """
-    known = [each for each in facts if each.tilt_axis.value is not None]
+    known = [(axis, each) for each in facts if (axis := each.tilt_axis.value) is not None]
     if not known:
         return Readings({}, (f"The tilt axis is not known: {facts[0].tilt_axis.source}.",))
-    first = known[0]
-    name = os.path.basename(first.path)
-    words = [f"Tilt axis: {first.tilt_axis.value:g} degrees, from {name} ({first.tilt_axis.source})."]
-    others = sorted({round(each.tilt_axis.value, 1) for each in known if each.tilt_axis.value is not None})
+    axis, first = known[0]
+    words = [f"Tilt axis: {axis:g} degrees, from {os.path.basename(first.path)} ({first.tilt_axis.source})."]
+    others = sorted({round(other, 1) for other, _ in known})
     if len(others) > 1:
         words.append(f"The mdoc files do not agree: {', '.join(f'{axis:g}' for axis in others)} degrees. Left empty, each "
                      "series gets its own.")
         if others[-1] - others[0] > SAME_AXIS:
             return Readings({}, (*words, "Nothing was written into the field."))
-    return Readings({"manualTiltAxisAngle": first.tilt_axis.value}, tuple(words))
+    return Readings({"manualTiltAxisAngle": axis}, tuple(words))
 
 
 def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:

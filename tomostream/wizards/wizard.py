@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from pyworkflow.gui.dialog import ListDialog
 from pyworkflow.gui.tree import ListTreeProviderString
@@ -13,7 +14,9 @@ from pyworkflow.viewer import DESKTOP_TKINTER
 from pyworkflow.wizard import Wizard
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 
+from tomostream.acquisition.facts import MdocFacts
 from tomostream.choices import instruments
+from tomostream.choices.thickness import Heights
 from tomostream.engine import quick
 from tomostream.journal.composed import NoSeries
 from tomostream.programs.aln import AngleRow
@@ -29,13 +32,13 @@ class MdocWizard(Wizard):
     """Reads mdoc files, fills fields, and says where each value comes from."""
 
     _environments = [DESKTOP_TKINTER]
-    _targets: list = []
+    _targets: list[Any] = []
 
-    def read(self, protocol) -> readings.Readings:
+    def read(self, protocol: Any) -> readings.Readings:
         """Values and words for the form of a protocol."""
         raise NotImplementedError
 
-    def show(self, form, *params):
+    def show(self, form: Any, *params: Any) -> None:
         try:
             found = self.read(form.protocol)
         except readings.NothingFound as problem:
@@ -51,7 +54,7 @@ class TomoStreamImportWizard(MdocWizard):
 
     _targets = [(ProtTomoStreamImportMovies, ["mdocsPath"])]
 
-    def read(self, protocol) -> readings.Readings:
+    def read(self, protocol: Any) -> readings.Readings:
         facts = readings.series_facts(readings.mdoc_files(protocol.mdocsPath.get()))
         return readings.acquisition(facts, protocol.filesPath.get())
 
@@ -59,9 +62,9 @@ class TomoStreamImportWizard(MdocWizard):
 class ComposeWizard(MdocWizard):
     """A value for the compose form from all mdoc files that are there."""
 
-    reading: Callable
+    reading: Callable[[list[MdocFacts]], readings.Readings]
 
-    def read(self, protocol) -> readings.Readings:
+    def read(self, protocol: Any) -> readings.Readings:
         files = readings.mdoc_files(protocol.filesPath.get(), protocol.mdocPattern.get() or "*.mdoc")
         return type(self).reading(readings.series_facts(files))
 
@@ -86,7 +89,7 @@ class TomoStreamThicknessWizard(Wizard):
     _environments = [DESKTOP_TKINTER]
     _targets = [(ProtTomoStreamAreTomo, ["tomoThickness", "alignZ"])]
 
-    def show(self, form, *params):
+    def show(self, form: Any, *params: Any) -> None:
         from tomostream.windows import thickness
 
         try:
@@ -95,7 +98,7 @@ class TomoStreamThicknessWizard(Wizard):
             form.showInfo(str(problem))
             return
 
-        def use(found: thickness.Heights) -> None:
+        def use(found: Heights) -> None:
             form.setVar("tomoThickness", found.tomogram)
             form.setVar("alignZ", found.alignment)
 
@@ -132,7 +135,7 @@ class TomoStreamSignWizard(Wizard):
     _environments = [DESKTOP_TKINTER]
     _targets = [(ProtTomoStreamComposeTS, ["angleSign"])]
 
-    def show(self, form, *params):
+    def show(self, form: Any, *params: Any) -> None:
         from tomostream.windows.handedness import HandednessWindow
 
         def chosen(instrument: str, angles: str) -> None:
@@ -161,7 +164,7 @@ class TomoStreamMovieWizard(Wizard):
     _environments = [DESKTOP_TKINTER]
     _targets = [(TomoStreamMotionCorViewer, ["movie"])]
 
-    def show(self, form, *params):
+    def show(self, form: Any, *params: Any) -> None:
         movies = results.movies(form.protocol.folder)
         if not movies:
             form.showInfo("No movie is aligned yet.")
