@@ -3,9 +3,9 @@
 
 A movie is used as soon as its structure is complete and it has stopped growing. A file that was moved into place has; one
 that was closed has, unless it is a TIFF or EER file of a session that writes frame by frame: such a file is structurally
-complete, and may be closed, after every frame. So a movie with fewer frames than the session's others waits for the file
-time-out, and until the usual number is known a movie must be still for longer than its frames are apart. One on a network
-disk is still when two looks saw the same.
+complete, and may be closed, after every frame. So a movie with fewer frames than usual waits for the file time-out unless it
+was moved into place, and until the usual number is known a movie must be still for longer than its frames are apart. One on a
+network disk is still when two looks saw the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
 BY_FRAMES = (".tif", ".tiff", ".eer")
 #: How many times the time between its frames a movie must be still, while nobody knows how many frames it will have.
 STILL_GAPS = 3.0
+#: An EER file holds the frames that fell into its exposure: by so much the numbers of whole ones differ.
+EER_SPREAD = 0.05
 #: Seconds between two looks at a file that is being written to all the time.
 LOOK_SECONDS = 0.2
 
@@ -89,11 +91,19 @@ class Arrivals:
         return min((c.due for c in self.waiting.values()), default=None)
 
     def usual_frames(self) -> int | None:
-        """The number of frames that most movies of this session have; None before three movies agree."""
+        """The number of frames that most movies of this session have; None before three movies, and half of all, agree."""
         if not self._frames:
             return None
-        frames, times = self._frames.most_common(1)[0]
-        return frames if times >= 3 else None
+        frames = self._frames.most_common(1)[0][0]
+        alike = sum(times for number, times in self._frames.items() if abs(number - frames) <= EER_SPREAD * frames)
+        return frames if alike >= 3 and 2 * alike >= self._frames.total() else None
+
+    def fewer_than_usual(self, path: str, frames: int | None) -> bool:
+        """Whether a movie has fewer frames than it should: those of whole EER movies differ by a few."""
+        usual = self.usual_frames()
+        if usual is None or frames is None:
+            return False
+        return frames < (usual * (1 - EER_SPREAD) if path.lower().endswith(".eer") else usual)
 
     def movies_have_frames(self) -> bool:
         """Whether a movie of several frames is in use."""
@@ -113,8 +123,8 @@ class Arrivals:
             self._note_growth(candidate, frames)
             candidate = replace(candidate, frames=frames)
             usual = self.usual_frames()
-            short = usual is not None and frames is not None and frames < usual
-            quiet = self._quiet_time(candidate, usual)
+            short = self.fewer_than_usual(path, frames) and not candidate.moved
+            quiet = self._quiet_time(candidate, None if usual is not None and frames is not None and frames < usual else usual)
             if expired or (not short and still >= quiet):
                 return self._decide(path, "ready", frames=frames)
             if short:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count as counter
 
 from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.events import Restored
@@ -24,6 +25,7 @@ class Directory:
         self._agenda = agenda
         self._evidence = evidence
         self._ids = SeriesIds()
+        self._numbers = counter()
         self._series: dict[tuple[str, str], Series] = {}
         self._by_path: dict[str, Series] = {}
         self._by_name: dict[str, list[Series]] = {}
@@ -73,6 +75,9 @@ class Directory:
         if targets is not None:
             name = targets.name_of(facts)
         series = self._series.get((folder, name))
+        if series is not None and facts.copy and facts.path not in self._by_path and not series.shares_with(facts):
+            name = series_name(facts.path)          # what it is a copy of is not what has this name here
+            series = self._series.get((folder, name))
         if series is None:
             series = self._new_series(name, folder, facts)
         self._by_path[facts.path] = series
@@ -124,7 +129,8 @@ class Directory:
             series_id = self._ids.id_for(name, "" if first else folder)
         now = self._agenda.now
         series = Series(name, folder, series_id, now, changed=now, last_new=now,
-                        replace_rule=self._evidence.on("replaced"), reacquire_rule=self._evidence.on("reacquired"))
+                        replace_rule=self._evidence.on("replaced"), reacquire_rule=self._evidence.on("reacquired"),
+                        number=next(self._numbers))
         self._series[folder, name] = series
         self._by_name.setdefault(name, []).append(series)
         self._agenda.enter(series, "acquiring")

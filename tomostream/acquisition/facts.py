@@ -52,6 +52,7 @@ class MdocFacts:
     (at their binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.
     `frame_series` is, for a frame mdoc, the name of the series to which it belongs.
     `frame_sets`: it describes movies only (SerialEM's "open .mdoc for frames"), maybe those of a whole session.
+    `copy`: its name is that of a copy, and its content says of which series: `series_name` is that one.
     `tilts_if_ended` are the tilts if nothing more is ever written to the file: `tilts`, and that of a last section that
     lacks only its end (`last_section_open`). They are for when the file has stopped growing beyond doubt, never before.
     A kind can change while the file grows: image and frame to tilt-series or fast-tilt, unreadable to any.
@@ -71,6 +72,7 @@ class MdocFacts:
     warnings: tuple[str, ...] = ()
     frame_series: str = ""
     frame_sets: bool = False
+    copy: bool = False
     last_section_open: bool = False
     tilts_if_ended: tuple[Tilt, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict, compare=False)

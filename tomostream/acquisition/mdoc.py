@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
+from tomostream.acquisition.copies import own_name
 from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse
@@ -108,8 +109,9 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
     kind, reason = _kind(grammar, if_ended)
     sources = (*grammar.of_kind("ZValue"), *grammar.of_kind("FrameSet"))
     holds_tilts = kind in ("tilt-series", "frame", "image")
+    name, copy = own_name(path, grammar.header.text("ImageFile"), [one.movie for one in if_ended if one.movie is not None])
     facts = MdocFacts(
-        path=path, kind=kind, reason=reason, dialect=dialect, series_name=series_name(path),
+        path=path, kind=kind, reason=reason, dialect=dialect, series_name=name, copy=copy,
         tilts=_tilts(exposures, warnings) if holds_tilts else (),
         tilts_if_ended=_tilts(if_ended, []) if holds_tilts else (),
         tilt_axis=tilt_axis(grammar, sources, dialect, warnings),

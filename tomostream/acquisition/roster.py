@@ -11,7 +11,8 @@ from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.naming import match_movies, movie_key, parse_movie_name
-from tomostream.acquisition.series import Exposure, Series
+from tomostream.acquisition.series import Exposure, Series, goes_before
+from tomostream.acquisition.verdict import called
 
 
 @dataclass
@@ -136,8 +137,7 @@ class Roster:
     def _share(self, series: Series, exposure: Exposure, other: Series, each: Exposure, movie: Movie) -> None:
         """Two exposures name one movie. The same exposure belongs to the first series; a later one takes the name over.
 
-        The images of a later exposure are in a later version of the movie than that of the earlier one. Frame mdocs give way to
-        a tilt-series mdoc: theirs is the name of a movie, not of a series.
+        The images of a later exposure are in a later version of the movie than that of the earlier one.
         """
         if exposure.acquired is not None and each.acquired is not None and exposure.acquired != each.acquired:
             old_series, old = (other, each) if each.acquired < exposure.acquired else (series, exposure)
@@ -146,10 +146,29 @@ class Roster:
             if old.ident in old_series.exposures and old.ident not in old_series.composed:
                 self.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
-            winner, loser = (other, series), (series, exposure)
-            if other.only_frames and not series.only_frames:
-                winner, loser = (series, other), (other, each)
-            self.set(loser[0], loser[1], "taken", f"It belongs to the series {winner[0].name}, which lists it too.")
+            if goes_before(series, other):
+                self._take(series, other, each)
+            else:
+                self._take(other, series, exposure)
+
+    def _take(self, owner: Series, series: Series, exposure: Exposure) -> None:
+        """An exposure that two series list belongs to the other one."""
+        exposure.owner = owner
+        self.set(series, exposure, "taken", f"It belongs to the series {called(owner, series)}, which lists it too.")
+        if series.is_copy:
+            self._agenda.schedule(series, self._agenda.now)
+
+    def take_over(self, series: Series) -> None:
+        """A file that lists more than the one of which it was a copy is the original."""
+        for exposure in [each for each in series.exposures.values() if each.owner is not None]:
+            owner = exposure.owner
+            if owner is not None and goes_before(series, owner):
+                exposure.owner, movie = None, self.movie(exposure.key)
+                for other, each in movie.listed:
+                    if other is owner and each.ident in owner.exposures:
+                        self._take(series, owner, each)
+                self._match_state(series, exposure, movie)
+                series.given_up = ""
 
     def align(self, series: Series, exposure: Exposure, movie: Movie) -> None:
         """The micrograph of an exposure is there."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from tomostream.acquisition.copies import names_itself
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
@@ -35,7 +36,7 @@ class Exposure:
     """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
 
     `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it belongs to another
-    series); `reason` says why for the last three. `movie_seen` False: the import told of movies, but not of this one. A
+    series, `owner`); `reason` says why for the last three. `movie_seen` False: the import told of movies, but not of this one. A
     micrograph counts from version `least_version` on: a movie's name can be used again.
     """
 
@@ -49,6 +50,7 @@ class Exposure:
     reason: str = ""
     least_version: int = 1
     movie_seen: bool = True
+    owner: Series | None = None
 
 
 @dataclass
@@ -75,7 +77,8 @@ class Series:
     """A tilt series. The session changes its phases; `read` takes in mdocs.
 
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt
-    series). `composed` maps the idents composed last to the version of their micrograph.
+    series). `composed` maps the idents composed last to the version of their micrograph. `number` counts the series of a
+    session as they came.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Series:
     deadline: float | None = None
     replace_rule: bool = True
     reacquire_rule: bool = True
+    number: int = 0
     _low: float = 0.0
     _high: float = 0.0
 
@@ -129,14 +133,34 @@ class Series:
         for path, file in self.files.items():
             if path in self.trouble:
                 return path
-            if file.facts.last_section_open:
+            if file.facts.last_section_open and not self._is_overtaken(path, file):
                 return path
         return None
+
+    def _is_overtaken(self, path: str, file: _File) -> bool:
+        """Whether another file lists more than this one, and all of it: a copy that was made in mid-acquisition."""
+        return any(other != path and len(each.listed) > len(file.listed) and file.listed.keys() <= each.listed.keys()
+                   for other, each in self.files.items())
 
     @property
     def only_frames(self) -> bool:
         """Whether all its files are frame mdocs, one a movie."""
         return bool(self.files) and all(file.facts.kind == "frame" or file.facts.frame_sets for file in self.files.values())
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether all that it lists belongs to another series."""
+        return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
+
+    def shares_with(self, facts: MdocFacts) -> bool:
+        """Whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
+        idents = [self._known_ident(_ident(tilt)) for tilt in facts.tilts]
+        return not idents or not self.exposures or any(ident in self.exposures or ident in self.replaced for ident in idents)
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether what one of its files holds agrees with the name of the series: copies under other names do not."""
+        return any(names_itself(file.facts) for file in self.files.values())
 
     def angles(self) -> list[float]:
         """Return the tilt angles in degrees, in acquisition order."""
@@ -286,6 +310,21 @@ class Series:
                 self.rhythm.add(each - self.last_acquired)
             self.last_acquired = each
         self.first_acquired = late[0] if self.first_acquired is None else min(self.first_acquired, late[0])
+
+
+def goes_before(series: Series, other: Series) -> bool:
+    """Tell which of two series that list the same exposures keeps them: the first one; the other is a copy.
+
+    But what is composed stays so, frame mdocs give way to a series' mdoc (theirs is the name of a movie), a file whose
+    content disagrees with its name to one that bears its own, and of two files of one name the one that lists less.
+    """
+    for mine, its in ((bool(series.version), bool(other.version)), (not series.only_frames, not other.only_frames),
+                      (series.names_itself, other.names_itself)):
+        if mine != its:
+            return mine
+    if series.name == other.name:
+        return len(series.exposures) > len(other.exposures)
+    return series.number < other.number
 
 
 def _ident(tilt: Tilt) -> Ident:

@@ -25,6 +25,7 @@ from tomostream.acquisition.events import (
     EndSession,
     Event,
     Excluded,
+    GiveUp,
     InputClosed,
     MdocGone,
     MdocRead,
@@ -73,6 +74,7 @@ class Session:
         self._roster = self._directory.roster
         self._evidence.all_listed = self._roster.all_listed
         self._ignored: dict[str, str] = {}
+        self._copies_told: set[str] = set()
         self._closed_at: float | None = None
         self._stopped = False
         self._forcing = False
@@ -158,6 +160,7 @@ class Session:
             if not series.files and not series.trouble:
                 self._last_news = self._agenda.now
             self._read(series, part, decisions)
+            self._tell_copies(series, decisions)
 
     def _read(self, series: Series, facts: MdocFacts, decisions: list[Decision]) -> None:
         """Take a reading into its series, then see what follows from it."""
@@ -172,6 +175,8 @@ class Session:
             self._roster.enlist(series, exposure)
         if series.missing:
             self._roster.match_nameless(series)
+        if change.new:
+            self._roster.take_over(series)
         if change.new or change.restored:
             self._news_of(series, change, before, decisions)
         elif _is_no_series(facts) and not series.exposures:
@@ -198,6 +203,15 @@ class Session:
         self._evidence.active(series)
         self._successors(series, before)
         self._evaluate(series, decisions)
+
+    def _tell_copies(self, series: Series, decisions: list[Decision]) -> None:
+        """Name, once, each file of a series that is a copy of another file of it."""
+        originals = [path for path, file in series.files.items() if not file.facts.copy]
+        for path, file in series.files.items() if originals else ():
+            if file.facts.copy and path not in self._copies_told:
+                self._copies_told.add(path)
+                reason = f"It is a copy of {basename(originals[0])}, and lists the same tilts."
+                decisions.append(GiveUp("", basename(path), reason, False, (), (path,)))
 
     def _successors(self, series: Series, before: int) -> None:
         """See whether the start of this series says that others are over, or this one is by one that was read first."""
@@ -313,6 +327,10 @@ class Session:
 
     def _evaluate(self, series: Series, decisions: list[Decision]) -> None:
         """Decide about a series if it can be decided now, else note when to look again."""
+        if series.is_copy:
+            self._decide(series, decisions, "")
+            self._evidence.forget(series)
+            return
         if series.phase == "acquiring":
             evidence, again = self._evidence.acquisition_over(series, self._agenda.now)
             if not evidence:

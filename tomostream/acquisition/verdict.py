@@ -49,7 +49,9 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return _no_tilts(series)
     taken = [each for each in series.exposures.values() if each.state == "taken"]
     if len(taken) == listed:
-        return Obstacle("taken", f"none of its {count(listed, 'tilt')} is its own: {taken[0].reason}", False)
+        owner = taken[0].owner
+        return Obstacle("taken", taken[0].reason if owner is None else
+                        f"it is a copy: what it lists belongs to the series {called(owner, series)}", False)
     if listed == 1 and series.only_frames:
         return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
     different = different_angles([each.tilt.angle for each in series.exposures.values()])
@@ -97,6 +99,11 @@ def _why_left_out(series: Series, why_missing: str) -> str:
 
 #: State of an exposure -> why the series is composed without it.
 WHY = {"excluded": Why.TAKEN_OUT, "failed": Why.MOVIE_FAILED, "missing": Why.MISSING, "taken": Why.OTHER_SERIES}
+
+
+def called(other: Series, series: Series) -> str:
+    """Return what another series is called beside this one: with its folder where both have one name."""
+    return other.name if other.name != series.name else f"{other.name} in {other.folder}"
 
 
 def left_out_reason(exposure: Exposure, why_missing: str) -> str:

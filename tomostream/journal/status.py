@@ -217,6 +217,10 @@ class ProjectStatus:
             self.not_series[entry.item] = entry.reason
             self.series.pop(entry.item, None)
             return
+        if isinstance(entry, entries.Series) and entry.state == "ignored":
+            self.not_series.setdefault(entry.item, entry.reason)
+            self.series.pop(entry.item, None)
+            return
         series = self._series(entry)
         self.not_series.pop(entry.item, None)
         if isinstance(entry, entries.Series):

@@ -421,10 +421,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         source, size, mtime, *_, frames = task.arguments
         self._registered[task.key] = (size, mtime)
         text = f"imported, {frames} frames" if frames else "imported"
-        usual = self._arrivals.usual_frames()
-        short = usual is not None and frames is not None and frames < usual
+        short = self._arrivals.fewer_than_usual(source, frames)
         if short:
-            text += f" where the others have {usual}: it was cut off, and is used as it is"
+            text += f", fewer than usual: most have {self._arrivals.usual_frames()}; it is used as it is"
         if task.version > 1:
             self.tell(entries.Replaced(task.key, f"the file was written again: version {task.version} replaces the one before",
                                        version=task.version, file=source, size=size, mtime=mtime))

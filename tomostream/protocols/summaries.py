@@ -68,10 +68,11 @@ def of_series(protocol: Any, output_name: str) -> list[str]:
         elif not isinstance(entry, (entries.Preview, entries.Space)):
             last[entry.item] = entry
     waiting = [(key, entry) for key, entry in last.items()
-               if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed")]
+               if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed", "ignored")]
     failed = [(key, entry) for key, entry in last.items()
               if key and (isinstance(entry, entries.Failed) or (isinstance(entry, entries.Series) and entry.state == "failed"))]
-    other = [(key, entry) for key, entry in last.items() if key and isinstance(entry, entries.NotASeries)]
+    other = [(key, entry) for key, entry in last.items() if key and (isinstance(entry, entries.NotASeries) or (
+        isinstance(entry, entries.Series) and entry.state == "ignored"))]
     for title, found in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
         if found:
             lines.append(f"*{title}: {len(found)}*")

@@ -85,6 +85,25 @@ class TestAMovieThatIsCompleteAfterEveryFrame(Case):
         self.assertIn("4 frames", verdict.reason)
         self.assertEqual(self.judge(30.0, frames=4, path="a.tif").state, "ready")
 
+    def test_with_too_few_frames_is_used_at_once_when_it_was_moved_into_place(self):
+        self.know_frames(8)
+        self.see(0.0, path="a.tif", moved=True)
+        self.assertEqual(self.judge(0.0, frames=4, path="a.tif").state, "ready")
+
+    def test_of_eer_frames_a_few_less_are_normal(self):
+        for frames in (64, 63, 64):
+            self.arrivals.note_frames(frames)
+        for frames, state, few in ((62, "ready", False), (61, "ready", False), (40, "wait", True)):
+            self.see(0.0, path=f"{frames}.eer")
+            self.assertEqual(self.judge(2.0, frames=frames, path=f"{frames}.eer").state, state)
+            self.assertEqual(self.arrivals.fewer_than_usual(f"{frames}.eer", frames), few)
+            self.assertTrue(self.arrivals.fewer_than_usual(f"{frames}.tif", frames))
+
+    def test_where_the_exposure_grows_with_the_tilt_no_number_is_usual(self):
+        for frames in (8, 8, 8, 10, 12, 14, 16):
+            self.arrivals.note_frames(frames)
+        self.assertIsNone(self.arrivals.usual_frames())
+
     def test_the_usual_number_needs_three_movies_that_agree(self):
         self.arrivals.note_frames(8)
         self.arrivals.note_frames(8)
