@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,10 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import SeriesIds
 
 #: What is no use although somebody may have meant it to be. A montage or a map is none of that: it is only no series.
-UNUSABLE = ("unreadable", "fast-tilt")
+UNUSABLE = ("unreadable", "fast-tilt", "overwritten")
+
+#: Seconds without a change after which nothing more is written to a file.
+AT_REST = 60.0
 
 
 def find_mdocs(paths: Iterable[str]) -> list[str]:
@@ -33,9 +37,17 @@ def find_mdocs(paths: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def is_at_rest(path: str) -> bool:
+    """Tell whether a file has not been written to for so long that nothing more is to be expected."""
+    try:
+        return time.time() - os.stat(path).st_mtime > AT_REST
+    except OSError:
+        return False
+
+
 def examine(paths: Sequence[str]) -> list[MdocFacts]:
     """Read mdoc files; the series that frame mdocs among them make are appended."""
-    facts = [read_mdoc(path) for path in paths]
+    facts = [read_mdoc(path, at_rest=is_at_rest(path)) for path in paths]
     return [*facts, *group_frames(facts)]
 
 

@@ -12,11 +12,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 
 from tomostream.acquisition.events import Policy
 from tomostream.acquisition.schemes import Schemes, step_of
-from tomostream.acquisition.series import Exposure, Series
+from tomostream.acquisition.series import Exposure, Series, seconds
 
 #: The rules by the names that `Policy.rules_off` takes.
 RULES = {
@@ -107,6 +108,11 @@ class Evidence:
         self.started = math.inf
         self.closed_at: float | None = None
         self.all_listed: Callable[[], bool] = lambda: False
+
+    @property
+    def began(self) -> float | None:
+        """When the session began, as a microscope beside this machine writes it into an mdoc; None before it did."""
+        return seconds(datetime.fromtimestamp(self.started)) if math.isfinite(self.started) and self.started > 0 else None
 
     def on(self, rule: str) -> bool:
         """Tell whether a rule is switched on."""

@@ -46,7 +46,7 @@ class Tilt:
 class MdocFacts:
     """One mdoc file, read. `tilts` are in acquisition order and hold finished sections only.
 
-    `kind` is one of tilt-series, frame, fast-tilt, montage, image, unreadable; `reason` says why it is not a tilt
+    `kind` is one of tilt-series, frame, fast-tilt, overwritten, montage, image, unreadable; `reason` says why it is not a tilt
     series ("" when it is); `dialect` is SerialEM, PACEtomo, Tomo5 or unknown. `tilt_axis` in degrees, IMOD's
     convention: rotation of the tilt axis from the y axis. `pixel_size` in A is that of the images the mdoc describes
     (at their binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.

@@ -173,6 +173,8 @@ def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
     Then one number comes at many angles, and targets are exposed one after another at each angle. A counter that began anew
     gives one number at several angles too, but from exposure to exposure number and angle change together.
     """
+    if any(parse_movie_name(frame.tilts[0].movie or frame.series_name).order is None for frame in frames):
+        return False
     angles: dict[int, set[float]] = {}
     for frame in frames:
         angles.setdefault(_number(frame), set()).add(round(frame.tilts[0].angle, 1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _WORD = re.compile(r"\[\s*(\w*)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -48,12 +48,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Grammar:
-    """An mdoc file as sections. `sections` hold neither titles nor globals; the last may be unfinished."""
+    """An mdoc file as sections. `sections` hold neither titles nor globals; the last may be unfinished.
+
+    `rest` is a last line without a line end; it is in no section.
+    """
 
     header: Section
     titles: tuple[str, ...]
     sections: tuple[Section, ...]
     warnings: tuple[str, ...] = ()
+    rest: str = ""
 
     def of_kind(self, kind: str) -> tuple[Section, ...]:
         """Return the sections of one kind, in file order, finished or not."""
@@ -82,14 +86,14 @@ def _decode(line: bytes) -> str:
         return line.decode("latin-1").strip()
 
 
-def ended_lines(data: bytes) -> tuple[list[str], bool, bool]:
-    """Return the lines whose end was written, whether a section begins in the rest, and whether zero bytes follow.
+def ended_lines(data: bytes) -> tuple[list[str], str, bool]:
+    """Return the lines whose end was written, the rest, and whether zero bytes follow.
 
     Zero bytes are what a file server shows of data that it has not got yet: nothing from there on is read.
     """
     body, zero, _ = data.removeprefix(b"\xef\xbb\xbf").partition(b"\0")
     *ended, rest = body.split(b"\n")
-    return [_decode(line) for line in ended], rest.lstrip().startswith(b"["), bool(zero)
+    return [_decode(line) for line in ended], _decode(rest), bool(zero)
 
 
 class _Builder:
@@ -162,7 +166,7 @@ def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
 
 def parse(data: bytes) -> Grammar:
     """Read the bytes of an mdoc file, whatever they are, into sections. Never raises."""
-    lines, next_has_begun, zeros = ended_lines(data)
+    lines, rest, zeros = ended_lines(data)
     builder = _Builder()
     index = 0
     while index < len(lines):
@@ -173,14 +177,69 @@ def parse(data: bytes) -> Grammar:
         else:
             builder.line(lines[index])
         index += taken
-    builder.close(next_has_begun or builder.last_is_finished())
+    builder.close(rest.startswith("[") or builder.last_is_finished())
     warnings = builder.warnings
     if zeros:
         warnings.append("The file holds zero bytes; it was read up to the first.")
     if builder.junk > 0:
         warnings.append(f"{builder.junk} line(s) are neither 'key = value' nor '[section]' and were not read.")
     header = Section(GLOBAL, "", _frozen(builder.header))
-    return Grammar(header, tuple(builder.titles), tuple(builder.sections), tuple(warnings))
+    return _with_points(Grammar(header, tuple(builder.titles), tuple(builder.sections), tuple(warnings), "" if zeros else rest))
+
+
+def parse_at_rest(data: bytes, grammar: Grammar) -> Grammar:
+    """Read a file to which nothing is written any more: its last line counts without a line end, where it can be whole.
+
+    A tool that rewrote the file left the line end out; or the file was cut there. A value that is cut off looks unlike those of
+    the sections before, or is one of which nothing depends. `grammar` is what `parse` read.
+    """
+    return parse(data + b"\n") if grammar.rest and _can_be_whole(grammar) else grammar
+
+
+#: Keys whose values are used: half a value of these would be a wrong one.
+_USED = frozenset(("TiltAngle", "SubFramePath", "DateTime", "TimeStamp", "ExposureDose", "PriorRecordDose", "FrameDosesAndNumber",
+                   "PixelSpacing", "Voltage", "Magnification", "Binning", "RotationAngle", "TargetDefocus"))
+
+
+def _can_be_whole(grammar: Grammar) -> bool:
+    key, equals, value = (part.strip() for part in grammar.rest.partition("="))
+    if not equals or not grammar.sections:
+        return False
+    if key not in _USED:
+        return True
+    last = grammar.sections[-1]
+    sisters = {text for section in grammar.of_kind(last.kind)[:-1] for text in section.values.get(key, ())}
+    return _shape(value) in {_shape(text) for text in sisters} or (key == "SubFramePath" and any(
+        value[-4:] == text[-4:] for text in sisters))
+
+
+def _shape(text: str) -> str:
+    """Return a value with every digit and every letter made alike."""
+    return re.sub(r"[A-Za-z]", "a", re.sub(r"[0-9]", "9", text))
+
+
+_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
+#: Values that are text, or in which a comma is one.
+_NO_NUMBERS = ("SubFramePath", "DateTime", "NavigatorLabel", "ImageFile")
+
+
+def _with_points(grammar: Grammar) -> Grammar:
+    """Read decimal commas as points where the whole file has them: computers of some countries write numbers so."""
+    angles = [text for section in grammar.sections for text in section.values.get("TiltAngle", ())]
+    commas = [text for text in angles if _COMMA.fullmatch(text)]
+    if not commas or any("." in text for text in angles):
+        return grammar
+    told = f"Its numbers have decimal commas: TiltAngle = {commas[0]} is read as {commas[0].replace(',', '.')}, and so on."
+    titles = tuple(re.sub(r"(?<=[0-9]),(?=[0-9])", ".", title) for title in grammar.titles)
+    return replace(grammar, header=_section_with_points(grammar.header), titles=titles, warnings=(*grammar.warnings, told),
+                   sections=tuple(map(_section_with_points, grammar.sections)))
+
+
+def _section_with_points(section: Section) -> Section:
+    return replace(section, values={
+        key: given if key in _NO_NUMBERS else tuple(
+            " ".join(word.replace(",", ".") if _COMMA.fullmatch(word) else word for word in text.split()) for text in given)
+        for key, given in section.values.items()})
 
 
 def _begin(builder: _Builder, text: str) -> None:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from tomostream.acquisition.copies import own_name
 from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.grammar import Grammar, Section, parse
+from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
 from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
@@ -28,6 +28,9 @@ LARGEST_MDOC = 64 * 2**20
 
 #: Tilts are at different angles when they differ by more than the stage's noise, degrees.
 SAME_ANGLE = 0.1
+
+#: s; a stage that stops at a tilt and exposes there takes longer from tilt to tilt.
+LEAST_BETWEEN_TILTS = 4.0
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
@@ -44,13 +47,14 @@ _TITLE_DATE = re.compile(r"[0-9]{1,4}-[A-Za-z]{3}-[0-9]{1,4}\s+[0-9:]{7,8}", re.
 _PACETOMO_KEYS = ("EucentricOffset", "SpecimenShift", "PixelShiftFromCenter")
 
 
-def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None) -> MdocFacts:
+def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None, at_rest: bool = False) -> MdocFacts:
     """Read an mdoc file as far as it is written.
 
     Parameters
     ----------
     path : of the file; the series is named by it.
     data : its bytes, when they were read already.
+    at_rest : nothing is written to it any more, so that a last section without its end counts if it can be whole.
 
     Returns
     -------
@@ -64,7 +68,8 @@ def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None) -> MdocFa
         data = content
     if not data.strip():
         return MdocFacts(path=name, kind="unreadable", reason="The file is empty.", series_name=series_name(name))
-    return _facts(name, parse(data))
+    grammar = parse(data)
+    return _facts(name, grammar, parse_at_rest(data, grammar), at_rest)
 
 
 def _read_bytes(path: str) -> bytes | str:
@@ -99,13 +104,17 @@ class _Exposure:
     dose: Known[float]
 
 
-def _facts(path: str, grammar: Grammar) -> MdocFacts:
-    """Say what the file is, then read what belongs to that kind of file."""
+def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFacts:
+    """Say what the file is, then read what belongs to that kind of file. `ended`: as read if nothing more is written."""
+    if at_rest:
+        grammar = ended
     dialect = _dialect(grammar)
-    described = grammar.of_kind("ZValue") or grammar.of_kind("FrameSet")
+    described, described_if_ended = (each.of_kind("ZValue") or each.of_kind("FrameSet") for each in (grammar, ended))
     warnings: list[str] = []
-    exposures = _exposures([section for section in described if _counts(section, described)], grammar, dialect, warnings)
-    if_ended = _exposures([section for section in described if _would_count(section, described)], grammar, dialect, [])
+    counts = _would_count if at_rest else _counts
+    exposures = _exposures([section for section in described if counts(section, described)], grammar, dialect, warnings)
+    if_ended = _exposures([section for section in described_if_ended if _would_count(section, described_if_ended)],
+                          ended, dialect, [])
     kind, reason = _kind(grammar, if_ended)
     sources = (*grammar.of_kind("ZValue"), *grammar.of_kind("FrameSet"))
     holds_tilts = kind in ("tilt-series", "frame", "image")
@@ -120,7 +129,7 @@ def _facts(path: str, grammar: Grammar) -> MdocFacts:
         voltage=_positive(grammar, sources, "Voltage", warnings),
         magnification=_positive(grammar, sources, "Magnification", warnings),
         frame_sets=kind == "tilt-series" and not grammar.of_kind("ZValue"),
-        last_section_open=bool(described) and not _counts(described[-1], described), evidence=_evidence(grammar))
+        last_section_open=bool(described) and not counts(described[-1], described), evidence=_evidence(grammar))
     if kind == "frame":
         facts = _name_frame(facts)
     kept = [*grammar.warnings, *([] if kind in ("unreadable", "montage") else warnings), *_what_is_missing(facts)]
@@ -185,6 +194,10 @@ def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
     """Return the kind of the file, and why it is not a tilt series ("" when it is)."""
     montage = grammar.header.number("Montage")
     flagged = montage is not None and montage != 0
+    if _overwritten(exposures):
+        movie = exposures[0].movie
+        return "overwritten", (f"Its {len(exposures)} tilts name one file ({movie}): each exposure overwrote the frames of "
+                               "the one before. Let the names of the frames hold a number, the tilt angle or the time.")
     if grammar.of_kind("MontSection") or (flagged and not _movies_at_angles(exposures)):
         return "montage", "It is a montage, not a tilt series."
     if not exposures:
@@ -205,6 +218,16 @@ def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
     if len(exposures) > 1 and max(angles) - min(angles) <= SAME_ANGLE:
         return "image", f"Its {len(exposures)} images are all at one tilt angle."
     return "tilt-series", ""
+
+
+def _overwritten(exposures: Sequence[_Exposure]) -> bool:
+    """Tell whether tilts exposed one after another have all written into one file. A movie of fast tilting is one exposure."""
+    movies = {exposure.movie for exposure in exposures}
+    times = [exposure.time for exposure in exposures if exposure.time is not None]
+    if len(exposures) < 2 or len(movies) != 1 or None in movies or len(times) < len(exposures):
+        return False
+    angles = {exposure.angle for exposure in exposures}
+    return len(angles) > 1 and (max(times) - min(times)).total_seconds() >= LEAST_BETWEEN_TILTS * (len(times) - 1)
 
 
 def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:
@@ -352,7 +375,8 @@ def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
     last = {exposure.movie: place for place, (exposure, _) in enumerate(pairs) if exposure.movie is not None}
     kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].movie] == place]
     if len(kept) < len(pairs):
-        warnings.append(f"{len(pairs) - len(kept)} section(s) name a movie that a later section names too: left out.")
+        warnings.append(f"{len(pairs) - len(kept)} section(s) name a movie that a later section names too: the later exposure "
+                        "overwrote their frames, and they are left out.")
     return kept
 
 
@@ -407,9 +431,9 @@ def _name_frame(facts: MdocFacts) -> MdocFacts:
                     tilts_if_ended=_without_sums(facts.tilts_if_ended, unknown))
     name = (facts.tilts[0].movie if facts.tilts else None) or facts.series_name
     said = parse_movie_name(name)
-    if said.order is None:
+    if said.order is None and said.angle is None:
         return facts
-    tilts = tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
+    tilts = facts.tilts if said.order is None else tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
     return replace(facts, frame_series=said.series, tilts=tilts, series_name=movie_key(name))
 
 

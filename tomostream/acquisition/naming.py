@@ -23,11 +23,15 @@ _STACK_EXTENSIONS = (*MOVIE_EXTENSIONS, ".st", ".idoc", ".mdoc")
 _SERIES_SUFFIXES = ("-half1", "-unsorted", "_unsorted", "_override")
 
 #: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none.
-_ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[+-]?[0-9]{1,2}\.[0-9]+)(?:_.*)?",
+_ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
                           re.ASCII | re.DOTALL)
 #: Newer PACEtomo: NAME_tilt_ORDER_angle_ANGLE.
-_PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}\.[0-9]+)(?:_.*)?",
+_PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
                        re.ASCII | re.DOTALL)
+#: SerialEM can put the date and time of the exposure into a name, in front as a rule: nothing of it names the series.
+_DATE = re.compile(r"(?:\A|_)(?:[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}|[A-Z][a-z]{2}[0-9]{2})[_-]"
+                   r"(?:[0-9]{6}|[0-9]{2}[.-][0-9]{2}[.-][0-9]{2})(?=_|\Z)", re.ASCII)
+_ANGLE_ONLY = re.compile(r"(?P<series>.*[^_])_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)", re.ASCII | re.DOTALL)
 _ORDER_ONLY = re.compile(r"(?P<series>.*[^_-])[_-](?P<order>[0-9]{1,6})", re.ASCII | re.DOTALL)
 
 _VALID_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -87,11 +91,21 @@ def parse_movie_name(name: str) -> MovieName:
     key = movie_key(name)
     found = _PACETOMO.fullmatch(key) or _ORDER_ANGLE.fullmatch(key)
     if found is not None:
-        return MovieName(found["series"], int(found["order"]), float(found["angle"]))
+        return MovieName(found["series"], int(found["order"]), _angle(found["angle"]))
+    undated = _DATE.sub("", key).lstrip("_")
+    if undated and undated != key:
+        found = _ANGLE_ONLY.fullmatch(undated)
+        said = parse_movie_name(undated)
+        return said if found is None or said.angle is not None else MovieName(found["series"], None, _angle(found["angle"]))
     found = _ORDER_ONLY.fullmatch(key)
     if found is not None:
         return MovieName(found["series"], int(found["order"]), None)
     return MovieName(key, None, None)
+
+
+def _angle(text: str) -> float:
+    """Read an angle in a name, whose decimal point can be a comma."""
+    return float(text.replace(",", "."))
 
 
 def target_name(name: str) -> str:

@@ -71,6 +71,12 @@ class Roster:
         for _, exposure in movie.listed:
             exposure.movie_seen = True
 
+    def none_came(self, series: Series) -> bool:
+        """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
+        known = (self._movies[each.key] for each in series.exposures.values() if each.key)
+        came = any(movie.seen or movie.version or movie.failed for movie in known)
+        return not came and 2 * len(self._unlisted) < len(series.exposures)
+
     def all_listed(self) -> bool:
         """Tell whether every movie is in a series."""
         return not self._unlisted

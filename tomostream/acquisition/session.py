@@ -49,7 +49,10 @@ from tomostream.acquisition.series import Change, Exposure, Series
 from tomostream.acquisition.states import ignored, state_of
 
 #: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
-_NO_SERIES = ("montage", "fast-tilt")
+_NO_SERIES = ("montage", "fast-tilt", "overwritten")
+
+#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong.
+OLD = 3600.0
 
 #: Seconds. No series is looked at twice at one time.
 _SOON = 0.01
@@ -342,7 +345,7 @@ class Session:
             self._agenda.enter(series, "aligning")
         if series.phase != "aligning":
             return
-        if not series.missing and not self._waits_for_versions(series):
+        if (not series.missing and not self._waits_for_versions(series)) or self._is_old(series):
             self._decide(series, decisions, "")
             return
         why, again = self._evidence.micrographs_over(series, self._agenda.now, self._closed_at is not None)
@@ -350,6 +353,13 @@ class Session:
             self._decide(series, decisions, why)
         else:
             self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
+
+    def _is_old(self, series: Series) -> bool:
+        """Tell whether a series that was found at the start is of an earlier session, and its movies are gone."""
+        began = self._evidence.began
+        return (began is not None and not series.version and not self._evidence.written_at_once(series)
+                and series.last_acquired is not None and all(each.acquired is not None for each in series.exposures.values())
+                and series.last_acquired < began - OLD and self._roster.none_came(series))
 
     def _waits_for_versions(self, series: Series) -> bool:
         """Tell whether more micrographs of a composed series are being replaced: it is composed once, after all."""
@@ -370,7 +380,8 @@ class Session:
 
     def _decide(self, series: Series, decisions: list[Decision], why_missing: str) -> None:
         """Compose the series or give it up, unless that was said before."""
-        against = verdict.obstacle(series, self._policy, why_missing)
+        against = (verdict.of_earlier_session(series) if self._is_old(series)
+                   else verdict.obstacle(series, self._policy, why_missing))
         if against is not None:
             self._give_up(series, against, decisions)
             return

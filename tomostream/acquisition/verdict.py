@@ -45,6 +45,9 @@ def aligned(series: Series) -> list[Exposure]:
 def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | None:
     """Return why this series cannot be composed now, None if it can."""
     listed, usable = len(series.exposures), len(aligned(series))
+    overwritten = next((each for each in series.trouble.values() if each.kind == "overwritten"), None)
+    if overwritten is not None and listed < policy.min_tilts:
+        return Obstacle("overwritten", overwritten.reason)
     if listed == 0:
         return _no_tilts(series)
     taken = [each for each in series.exposures.values() if each.state == "taken"]
@@ -75,6 +78,13 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
         return Obstacle("few", f"{usable} of its {count(listed, 'tilt')} can be used, and {wanted}: "
                                f"{_why_left_out(series, why_missing)}")
     return None
+
+
+def of_earlier_session(series: Series) -> Obstacle:
+    """Return why a series is left aside that was acquired before this session began, and whose movies are gone."""
+    last = max(each.tilt.time for each in series.exposures.values() if each.tilt.time is not None)
+    return Obstacle("old", f"it is of an earlier session: its last tilt is of {last:%Y-%m-%d %H:%M}, before this session began, "
+                           "and none of its movies is here", False)
 
 
 def _no_tilts(series: Series) -> Obstacle:

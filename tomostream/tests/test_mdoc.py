@@ -274,6 +274,24 @@ class TestTraps(unittest.TestCase):
             self.assertEqual(len(facts.tilts), 2, angle)
             self.assertTrue(any("ZValue = 2" in warning for warning in facts.warnings), angle)
 
+    def test_decimal_commas_are_read_as_points_where_the_whole_file_has_them(self):
+        text = series_text([section(angle, "ExposureDose = 2.5", f"DateTime = 01-Jan-2024  10:0{place}:00")
+                            for place, angle in enumerate((0.0, 3.0, -12.04))]) + "\n"
+        names = [line for line in text.splitlines() if line.startswith("SubFramePath")]
+        commas = text.replace(".", ",")
+        for line in names:
+            commas = commas.replace(line.replace(".", ","), line.replace(".0.tif", ",0.tif"))
+        facts = read_text(commas)
+        self.assertEqual([(tilt.angle, tilt.dose.value) for tilt in facts.tilts], [(0.0, 2.5), (3.0, 2.5), (-12.04, 2.5)])
+        self.assertEqual(facts.tilt_axis.value, 85.0)
+        self.assertEqual(sum("decimal commas: TiltAngle = 0,0 is read as 0.0" in warning for warning in facts.warnings), 1)
+
+    def test_frames_that_overwrite_each_other_have_a_sentence_of_their_own(self):
+        facts = read_text(series_text([section(3.0 * place, "SubFramePath = frames.tif", f"DateTime = 01-Jan-24  10:0{place}:00")
+                                       for place in range(5)]) + "\n")
+        self.assertEqual(facts.kind, "overwritten")
+        self.assertIn("5 tilts name one file (frames.tif)", facts.reason)
+
     def test_a_section_that_contradicts_itself_is_left_out(self):
         twice = section(6.0) + "TiltAngle = 9.0\n"
         facts = read_text(series_text([section(0.0), section(3.0), twice, section(12.0)]) + "\n")
@@ -351,6 +369,43 @@ class TestTraps(unittest.TestCase):
     def test_a_byte_order_mark_is_no_part_of_the_first_key(self):
         facts = read_mdoc("x.mdoc", b"\xef\xbb\xbfVoltage = 300\n" + series_text([section(0.0), section(3.0)]).encode())
         self.assertEqual(facts.voltage.value, 300.0)
+
+
+class TestALastLineWithoutAnEnd(unittest.TestCase):
+    """A tool rewrote the file and left the last line end out."""
+
+    LAST = ("TimeStamp = 12345%d", "FilterSlitAndLoss = 20 0", "DateTime = 01-Jan-2024  10:0%d:00", "SubFramePath = D:\\m_%d.tif")
+
+    def text(self, last: str, cut: int = 0) -> str:
+        lines = [*(line for line in (self.LAST[3], self.LAST[2], "ExposureDose = 3") if line != last), last]
+        sections = ["\n".join([f"TiltAngle = {3.0 * place}", *(line.replace("%d", str(place)) for line in lines)]) + "\n"
+                    for place in range(4)]
+        text = series_text(sections).rstrip("\n")
+        return text[:len(text) - cut]
+
+    def test_its_tilt_counts_at_rest_and_only_then(self):
+        for last in self.LAST:
+            data = self.text(last).encode()
+            growing, still = read_mdoc("TS_1.mdoc", data), read_mdoc("TS_1.mdoc", data, at_rest=True)
+            self.assertEqual((len(growing.tilts), len(growing.tilts_if_ended), growing.last_section_open), (3, 4, True), last)
+            self.assertEqual((len(still.tilts), still.last_section_open), (4, False), last)
+            self.assertFalse(any("does not count" in warning for warning in still.warnings), last)
+
+    def test_half_a_value_never_counts(self):
+        for last, cut in ((self.LAST[0], 3), (self.LAST[2], 4), (self.LAST[3], 4)):
+            still = read_mdoc("TS_1.mdoc", self.text(last, cut).encode(), at_rest=True)
+            self.assertTrue(all("m_3" != tilt.movie for tilt in still.tilts), last)
+            self.assertEqual([tilt.movie for tilt in still.tilts][:3], [f"m_{place}.tif" for place in range(3)])
+            if last == self.LAST[2]:
+                self.assertEqual(len(still.tilts), 3)
+
+    def test_the_doctor_counts_it_in_a_file_that_is_at_rest(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "TS_1.mdoc")
+            Path(path).write_text(self.text(self.LAST[0]), encoding="utf-8")
+            self.assertEqual(len(examine([path])[0].tilts), 3)
+            os.utime(path, (1.0, 1.0))
+            self.assertEqual(len(examine([path])[0].tilts), 4)
 
 
 class TestDates(unittest.TestCase):

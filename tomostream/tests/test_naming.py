@@ -80,6 +80,18 @@ def tilts_of(*angles: float) -> list[Tilt]:
     return [Tilt(None, angle, order) for order, angle in enumerate(angles, start=1)]
 
 
+class TestDatesInNames(unittest.TestCase):
+    def test_a_date_in_a_name_is_no_part_of_the_series(self) -> None:
+        for name, said in (("20240105_123045_lamella_-3.0.tif", ("lamella", None, -3.0)),
+                           ("2023-09-25_14.13.07_lamella_-3.0.tif", ("lamella", None, -3.0)),
+                           ("lamella_Sep25_14.13.07_12.0.tif", ("lamella", None, 12.0)),
+                           ("2023-09-25_14.13.07_Grid9_0035.tif", ("Grid9", 35, None)),
+                           ("TS_01_20240105_123045_-3.0.tif", ("TS_01_20240105", 123045, -3.0)),
+                           ("TS_01_003_-6,0.tif", ("TS_01", 3, -6.0))):
+            found = parse_movie_name(name)
+            self.assertEqual((found.series, found.order, found.angle), said, name)
+
+
 class TestMatchMovies(unittest.TestCase):
     NAMES = ("Position_1_001_0.00_x.eer", "Position_1_002_2.00_x.eer", "Position_1_003_-2.00_x.eer",
              "Position_1_2_001_0.00_x.eer", "Position_1_2_002_2.00_x.eer", "Position_1_2_003_-2.00_x.eer")

@@ -523,6 +523,51 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(len({each.series_id for _, each in player.composed}), 2)
         self.assertEqual([each.series_name for _, each in player.composed], ["X", "X"])
 
+    def test_a_last_line_without_an_end_counts_when_the_file_is_still(self) -> None:
+        player = Player()
+        ended = tilts("X")
+        player.feed(*(MicrographReady(key(each), 1.0) for each in ended),
+                    MdocRead(mdoc("X", ended[:-1], last_section_open=True, tilts_if_ended=ended), 2.0))
+        player.wait()
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+
+    def test_frames_that_overwrite_each_other_fail_with_their_sentence(self) -> None:
+        player = Player()
+        one = tilts("X", 1)
+        player.feed(MdocRead(mdoc("X", one), 1.0),
+                    MdocRead(MdocFacts("/data/X.mrc.mdoc", "overwritten", "Its 2 tilts name one file.", series_name="X"), 30.0))
+        player.wait()
+        self.assertEqual([(each.reason, each.failed) for each in player.given_up], [("Its 2 tilts name one file.", True)])
+
+    def test_frame_mdocs_whose_names_begin_with_the_date_make_one_series(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(tilts("X")):
+            movie = f"{each.time:%Y-%m-%d_%H.%M.%S}_X_{each.angle:.1f}.tif"
+            text = (f"T = SerialEM: x\nVoltage = 300\n\n[FrameSet = 0]\nTiltAngle = {each.angle}\nRotationAngle = 174.2\n"
+                    f"SubFramePath = D:\\{movie}\nDateTime = {each.time:%d-%b-%Y  %H:%M:%S}\n")
+            player.feed(MdocRead(read_mdoc(f"/data/{movie}.mdoc", text.encode()), GAP * k),
+                        MicrographReady(movie.removesuffix(".tif"), GAP * k + 5.0))
+        self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
+
+    def test_an_mdoc_of_an_earlier_session_is_left_aside_once_and_revived_by_its_movies(self) -> None:
+        noon = BEGIN.timestamp() + 86400.0
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(mdoc("old", tilts("old")), noon), MdocRead(mdoc("old", tilts("old")), noon + 60.0))
+        player.acquire("X", tilts("X", begin=86400.0), noon + 10.0)
+        self.assertEqual([(each.series_name, each.failed) for each in player.given_up], [("old", False)])
+        self.assertIn("of an earlier session: its last tilt is of 2026-03-01", player.given_up[0].reason)
+        self.assertEqual([each.series_name for _, each in player.composed], ["X"])
+        player.feed(*(MicrographReady(key(each), noon + 2000.0) for each in tilts("old")))
+        self.assertEqual([each.series_name for _, each in player.composed], ["X", "old"])
+
+    def test_an_mdoc_whose_movies_may_be_here_under_other_names_is_not_called_old(self) -> None:
+        noon = BEGIN.timestamp() + 86400.0
+        player = Player(expected_tilts=COUNT)
+        player.feed(*(MovieSeen(f"renamed_{k}", noon) for k in range(COUNT)), MdocRead(mdoc("old", tilts("old")), noon + 1.0),
+                    InputClosed(noon + 2.0))
+        player.wait()
+        self.assertEqual([each.failed for each in player.given_up], [True])
+
     def test_any_name_gives_a_valid_identifier(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.acquire("pl_(1)", tilts("pl_(1)"))
