@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from itertools import count as counter
 
+from tomostream.acquisition.events import Phase
 from tomostream.acquisition.series import Series
 
 
@@ -23,7 +24,7 @@ class Agenda:
         self._heap: list[tuple[float, int, Series]] = []
         self._tiebreak = counter()
 
-    def enter(self, series: Series, phase: str) -> None:
+    def enter(self, series: Series, phase: Phase) -> None:
         """A series enters a phase. One that is open again opens the session again."""
         series.phase = phase
         self.touch(series)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tomostream.acquisition.facts import Known
+from tomostream.acquisition.facts import Known, Origin
 from tomostream.acquisition.grammar import Section, numbers
 
 #: A larger dose of one exposure is none, e/A2.
@@ -23,7 +23,7 @@ def exposure_dose(section: Section) -> Known[float]:
         return Known(dose, "field ExposureDose")
     total = _sum_of_pairs(section.text("FrameDosesAndNumber") or "")
     if total is not None:
-        return Known(total, "field FrameDosesAndNumber")
+        return Known(total, "field FrameDosesAndNumber", Origin.FRAME_DOSES)
     given = section.text("ExposureDose")
     if given is None:
         return Known(None, "ExposureDose is not in the file")
@@ -60,6 +60,6 @@ def running_sums(doses: Sequence[Known[float]]) -> list[Known[float]]:
         elif not sums and dose.value is None:
             sums.append(Known(None, dose.source))
         else:
-            sums.append(Known(total, "running sum"))
+            sums.append(Known(total, "running sum", Origin.SUMMED))
         total = None if total is None or dose.value is None else total + dose.value
     return sums

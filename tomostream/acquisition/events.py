@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 
@@ -216,6 +217,10 @@ class Unassigned:
     expected: bool = False
 
 
+#: Where a series stands; see `SeriesState`.
+Phase = Literal["acquiring", "aligning", "waiting", "composed", "failed", "ignored"]
+
+
 @dataclass(frozen=True)
 class SeriesState:
     """Where a series stands, for people: `state` is acquiring, aligning, waiting, composed, failed or ignored.
@@ -226,7 +231,7 @@ class SeriesState:
 
     series_id: str
     series_name: str
-    state: str
+    state: Phase
     reason: str
     tilts_seen: int
     tilts_aligned: int

@@ -118,6 +118,12 @@ class Evidence:
         """Tell whether a rule is switched on."""
         return rule not in self.policy.rules_off
 
+    def expected_tilts(self, series: Series) -> int | None:
+        """Return how many tilts a series should have: as the user said, else as learned; None where it is not known."""
+        if self.policy.expected_tilts is not None or not self.on("learned") or not series.exposures:
+            return self.policy.expected_tilts
+        return self.schemes.expected(series.angles())
+
     # ------------------------------------------------------------------ is the acquisition over?
 
     def acquisition_over(self, series: Series, now: float) -> tuple[list[str], float]:

@@ -5,9 +5,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from enum import Enum
+from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
+#: What an mdoc file describes; see `MdocFacts`.
+Kind = Literal["tilt-series", "frame", "fast-tilt", "montage", "image", "unreadable"]
+
+
+class Origin(str, Enum):
+    """Where a value came from, as far as anything is decided by it."""
+
+    READ = "read"
+    FRAME_DOSES = "frame-doses"         # the sum of FrameDosesAndNumber, which can be on another scale
+    PRIOR_DOSE = "prior-dose"           # PriorRecordDose, which holds whatever else is known
+    SUMMED = "summed"                   # the doses of the tilts before, to be summed again where one comes between
 
 
 @dataclass(frozen=True)
@@ -15,11 +27,12 @@ class Known(Generic[T]):
     """A value and where it came from.
 
     `value` is None when it is not known; `source` then says why, in words ("ExposureDose is 0 in the file").
-    Else it says from where ("field ExposureDose", "title", "running sum", "given by the user").
+    Else it says from where ("field ExposureDose", "title", "running sum", "given by the user"); `origin` decides.
     """
 
     value: T | None
     source: str
+    origin: Origin = field(default=Origin.READ, compare=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class MdocFacts:
     """
 
     path: str
-    kind: str
+    kind: Kind
     reason: str = ""
     dialect: str = "unknown"
     series_name: str = ""

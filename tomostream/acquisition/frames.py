@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from tomostream.acquisition.doses import running_sums
-from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
 from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, target_name
@@ -54,7 +54,7 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
     frames = []
     for tilt in facts.tilts:
         if tilt.movie is not None:
-            alone = tilt if tilt.prior_dose.source != "running sum" else replace(tilt, prior_dose=unknown)
+            alone = tilt if tilt.prior_dose.origin is not Origin.SUMMED else replace(tilt, prior_dose=unknown)
             frames.append(replace(
                 facts, path=f"{facts.path}{FRAME_SET}{movie_key(tilt.movie)}", kind="frame", series_name=movie_key(tilt.movie),
                 frame_series=parse_movie_name(tilt.movie).series, tilts=(alone,), tilts_if_ended=(alone,), evidence={},
@@ -246,7 +246,7 @@ def _tilts(frames: Sequence[MdocFacts]) -> tuple[Tilt, ...]:
     """Number the tilts from 1 and give each its prior dose: PriorRecordDose where all have it, else the running sum."""
     tilts = [frame.tilts[0] for frame in frames]
     priors: Sequence[Known[float]] = [tilt.prior_dose for tilt in tilts]
-    if any(prior.source != "field PriorRecordDose" for prior in priors):
+    if any(prior.origin is not Origin.PRIOR_DOSE for prior in priors):
         priors = running_sums([tilt.dose for tilt in tilts])
     return tuple(replace(tilt, order=place, prior_dose=prior)
                  for place, (tilt, prior) in enumerate(zip(tilts, priors, strict=True), start=1))

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from tomostream.acquisition.copies import own_name
 from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
-from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.facts import Kind, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
 from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
@@ -150,7 +150,7 @@ def _what_is_missing(facts: MdocFacts) -> list[str]:
     doses = [tilt.dose for tilt in facts.tilts if tilt.dose.value is None]
     if doses:
         missing.append(f"The dose of {len(doses)} of {len(facts.tilts)} tilts is unknown: {doses[0].source}.")
-    if any(tilt.dose.source == "field FrameDosesAndNumber" for tilt in facts.tilts):
+    if any(tilt.dose.origin is Origin.FRAME_DOSES for tilt in facts.tilts):
         missing.append("ExposureDose is unknown: the dose is the sum of FrameDosesAndNumber, which can be on another scale.")
     if facts.voltage.value is None:
         missing.append(f"The voltage is unknown: {facts.voltage.source}.")
@@ -190,7 +190,7 @@ def _dialect(grammar: Grammar) -> str:
     return "unknown"
 
 
-def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[str, str]:
+def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[Kind, str]:
     """Return the kind of the file, and why it is not a tilt series ("" when it is)."""
     montage = grammar.header.number("Montage")
     flagged = montage is not None and montage != 0
@@ -274,7 +274,7 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
     if not frame_doses_are_on_another_scale(kept):
         return exposures
     unknown = Known[float](None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
-    return [replace(exposure, dose=unknown) if exposure.dose.source == "field FrameDosesAndNumber" else exposure
+    return [replace(exposure, dose=unknown) if exposure.dose.origin is Origin.FRAME_DOSES else exposure
             for exposure in exposures]
 
 
@@ -360,7 +360,7 @@ def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Know
     grows = all(a < b for a, b in pairwise(known)) and all(prior >= 0 for prior in known)
     uncalibrated = not any(known) and (len(known) > 1 or any(exposure.dose.value is None for exposure in ordered))
     if known and len(known) == len(priors) and grows and not uncalibrated:
-        return [Known(prior, "field PriorRecordDose") for prior in known]
+        return [Known(prior, "field PriorRecordDose", Origin.PRIOR_DOSE) for prior in known]
     if known and not uncalibrated:
         problem = "does not grow from tilt to tilt" if not grows else "is not in every section"
         warnings.append(f"PriorRecordDose {problem}: the running sum of the doses is taken.")
@@ -439,4 +439,4 @@ def _name_frame(facts: MdocFacts) -> MdocFacts:
 
 def _without_sums(tilts: Sequence[Tilt], unknown: Known[float]) -> tuple[Tilt, ...]:
     """Take back running sums: one exposure alone does not know what came before it."""
-    return tuple(replace(tilt, prior_dose=unknown) if tilt.prior_dose.source == "running sum" else tilt for tilt in tilts)
+    return tuple(replace(tilt, prior_dose=unknown) if tilt.prior_dose.origin is Origin.SUMMED else tilt for tilt in tilts)

@@ -14,13 +14,18 @@ import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from tomostream.acquisition.naming import parse_movie_name
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
-COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
+State = Literal["complete", "growing", "broken", "unknown"]
+COMPLETE: Final = "complete"
+GROWING: Final = "growing"
+BROKEN: Final = "broken"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class MovieCheck:
     one that can be meant.
     """
 
-    state: str
+    state: State
     reason: str = ""
     width: int | None = None
     height: int | None = None

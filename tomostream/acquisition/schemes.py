@@ -98,6 +98,11 @@ class Schemes:
         relative = _relative(angles)
         return min((each for each in longer if each.holds(relative)), key=lambda each: len(each.angles), default=None)
 
+    def expected(self, angles: Sequence[float]) -> int | None:
+        """Return the number of tilts of the shortest known scheme that holds all these angles, None where there is none."""
+        relative = _relative(angles)
+        return min((len(each.angles) for each in self._known() if each.holds(relative)), default=None)
+
     def _known(self) -> list[Scheme]:
         return [each for each in self._schemes if len(each.seen) >= 2 and not each.wrong]
 

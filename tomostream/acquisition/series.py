@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tomostream.acquisition.copies import names_itself
+from tomostream.acquisition.events import Phase
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
@@ -91,7 +92,7 @@ class Series:
     replaced: dict[Ident, tuple[Exposure, Exposure]] = field(default_factory=dict)
     missing: dict[Ident, Exposure] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
-    phase: str = "acquiring"
+    phase: Phase = "acquiring"
     version: int = 0
     composed: dict[Ident, int] = field(default_factory=dict)
     registered: dict[str, int] = field(default_factory=dict)

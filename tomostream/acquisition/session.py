@@ -32,6 +32,7 @@ from tomostream.acquisition.events import (
     MicrographReady,
     MovieFailed,
     MovieSeen,
+    Phase,
     Policy,
     ProducerState,
     Restored,
@@ -430,7 +431,7 @@ class Session:
         return any(each.state == "aligned" and done.get(each.ident, -1) < each.version
                    for each in series.exposures.values())
 
-    def _reopen(self, series: Series, why: str, phase: str = "acquiring") -> None:
+    def _reopen(self, series: Series, why: str, phase: Phase = "acquiring") -> None:
         if why:
             series.why_again.append(why)
         self._agenda.enter(series, phase)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
-from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
@@ -222,8 +222,8 @@ def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
     for each in everything:
         if each.ident in series.exposures:
             tilt = replace(each.tilt, order=orders[each.ident])
-            if "running sum" in each.tilt.prior_dose.source:
-                prior = Known(total, "running sum") if total is not None else Known[float](
+            if each.tilt.prior_dose.origin is Origin.SUMMED:
+                prior = Known(total, "running sum", Origin.SUMMED) if total is not None else Known[float](
                     None, "the dose of an earlier tilt is unknown")
                 tilt = replace(tilt, prior_dose=prior)
             tilts[each.ident] = tilt

@@ -194,7 +194,7 @@ def _measured_hand(source: quick.Source, made: quick.Quick, work: str, voltage: 
 def judge(hand: int | None, words: str) -> tuple[str, str]:
     """(advice, evidence in sentences) from how the defocus changes with the angles as given."""
     if hand not in (1, -1):
-        why = words.removeprefix("no CTF: ") or "no CTF was fitted"
+        why = words or "no CTF was fitted"
         if hand == 0:
             why = "the CTF was fitted, but how the defocus changes across the tilt axis could not be seen"
         return "", f"The data do not tell: {why}. A structure of known hand, or what lies on which side, must decide."

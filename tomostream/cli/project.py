@@ -253,9 +253,7 @@ def validate(chain: Chain) -> None:
     """
     problems = []
     for name in ORDER:
-        for problem in chain.protocols[name]._validate():
-            if not problem.startswith("Input "):
-                problems.append(f"{name}: {problem}")
+        problems += [f"{name}: {problem}" for problem in chain.protocols[name].form_problems()]
     if problems:
         remove(chain.path)
         raise UserError(" ".join(problems))

@@ -460,7 +460,7 @@ def _with_ctf(
     guess, width = arguments.numbers("-ExtPhase")[:2]
     threads = thread_count(arguments)
     found = estimate(data.stack, solution.used, optics, (guess, width / 2), data.pixel_size_A, threads, log.share)
-    log.say(f"CTF: {found.note}")
+    log.say(f"{'no CTF' if found.series is None else 'CTF'}: {found.note}")
     rows: list[CtfRow] = []
     if found.series is not None and found.pictures is not None:
         rows = [

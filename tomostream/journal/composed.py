@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -128,7 +129,7 @@ class Tilt:
     order: int | None = None
     section: int | None = None
     prior_dose: float | None = None
-    state: str = "used"
+    state: Literal["used", "missing", "excluded"] = "used"
     reason: str = ""
     micrograph: str = ""
     why: Why = Why.UNKNOWN

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from tomostream.acquisition.events import Why
+from tomostream.acquisition.events import Phase, Why
 
 #: The version of the format that `Header` names.
 FORMAT = 1
@@ -94,10 +94,10 @@ class Replaced(Entry, frozen=True, tag="replaced"):
 
 # ---------------------------------------------------------------------------------------------------- of a series
 class Series(Entry, frozen=True, tag="series"):
-    """Where a series stands: acquiring, aligning, waiting, composed or failed, and its numbers of tilts."""
+    """Where a series stands, and its numbers of tilts."""
 
     name: str = ""
-    state: str = ""
+    state: Phase = "acquiring"
     seen: int = 0
     aligned: int = 0
     failed: int = 0
@@ -145,7 +145,10 @@ class NotASeries(Entry, frozen=True, tag="not-a-series"):
 
 
 class Reconstructed(Entry, frozen=True, tag="reconstructed"):
-    """A series was aligned and reconstructed. Angles in degrees; folder and tomogram below the project; None unknown."""
+    """A series was aligned and reconstructed. Angles in degrees; folder and tomogram below the project; None unknown.
+
+    `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y.
+    """
 
     version: int = 1
     tilts_used: int | None = None
@@ -155,6 +158,7 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     seconds: float | None = None
     commands: tuple[str, ...] = ()
     tomogram: str | None = None
+    z_first: bool | None = None
     tilt_offset: float | None = None
     thickness_A: float | None = None
     quality: float | None = None

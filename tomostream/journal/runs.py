@@ -6,16 +6,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from typing import Final, Literal
 
 from tomostream.journal.layout import stop_file
 
 #: Seconds that a run may take from its launch until its process is seen.
 LAUNCH_SECONDS = 5.0
-#: What `producer_state` gives.
-RUNNING, FINISHED, STOPPED, DEAD, UNKNOWN = "running", "finished", "stopped", "dead", "unknown"
+RunState = Literal["running", "finished", "stopped", "dead", "unknown"]
+RUNNING: Final = "running"
+FINISHED: Final = "finished"
+STOPPED: Final = "stopped"
+DEAD: Final = "dead"
+UNKNOWN: Final = "unknown"
 
 
-def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> str:
+def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> RunState:
     """Whether the run that makes a set goes on, ended well, was stopped or failed, or died silently.
 
     Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
@@ -37,7 +42,7 @@ def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECON
     return DEAD if gone else RUNNING
 
 
-def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> str:
+def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
     """`producer_state` of the run in a folder as Scipion names it: "000123_ProtTomoStreamComposeTS"."""
     return producer_state(folder, _number(folder), patience)
 

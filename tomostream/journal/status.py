@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tomostream.acquisition.naming import movie_key
 from tomostream.journal import entries, ledger
@@ -27,7 +27,8 @@ CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotio
 SOURCES = {MOTIONCOR: IMPORT, COMPOSE: MOTIONCOR, ARETOMO: COMPOSE}
 #: Bytes at the start of a ledger in which a run says what it reads.
 _HEAD = 1 << 16
-STATES = ("acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed")
+State = Literal["acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass
@@ -36,7 +37,7 @@ class SeriesStatus:
 
     id: str
     name: str = ""
-    state: str = "acquiring"
+    state: State = "acquiring"
     reason: str = ""
     tilts_expected: int | None = None
     tilts_seen: int = 0

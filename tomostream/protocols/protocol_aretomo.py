@@ -321,6 +321,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
             seconds=round(result.seconds, 1), commands=result.commands,
             tomogram=os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
+            z_first=self.flipVol.get() if self.makeTomo.get() else None,
             tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
             quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
@@ -366,11 +367,14 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def validateInstallation(cls) -> list[str]:
         return []
 
-    def _validate(self) -> list[str]:
+    def input_problems(self) -> list[str]:
+        if self.inputSetOfTiltSeries.get() is None:
+            return ["Input tilt series: choose the output of the compose protocol. It may still be empty."]
+        return []
+
+    def form_problems(self) -> list[str]:
         errors = self.threads_problem() + engines.problem(self.engine.get(), aretomo.Plugin, ARETOMO_HOME)
         errors += forms.number_problems(self, LIMITS)
-        if self.inputSetOfTiltSeries.get() is None:
-            errors.append("Input tilt series: choose the output of the compose protocol. It may still be empty.")
         if self.skipAlign.get() and not self.makeTomo.get():
             errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
         inner, outer = self.alignZ.get(), self.tomoThickness.get()

@@ -317,7 +317,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         for state in self._session.changed_states():
             if not state.series_id:
                 continue
-            counts = (state.state, state.tilts_seen, state.tilts_aligned, state.tilts_failed, state.version)
+            counts = (state.state, state.tilts_seen, state.tilts_aligned, state.tilts_failed, state.tilts_expected, state.version)
             before = self._told.get(state.series_id)
             if before == counts:
                 continue
@@ -438,10 +438,13 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:
         return super().getActions() + actions.of_series(self, TILT_SERIES)
 
-    def _validate(self) -> list[str]:
-        errors = self.threads_problem()
+    def input_problems(self) -> list[str]:
         if self.inputMicrographs.get() is None:
-            errors.append("Input micrographs: choose the output of the motioncor protocol. It may still be empty.")
+            return ["Input micrographs: choose the output of the motioncor protocol. It may still be empty."]
+        return []
+
+    def form_problems(self) -> list[str]:
+        errors = self.threads_problem()
         if not self.filesPath.get():
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
         if not (self.mdocPattern.get() or "").strip():

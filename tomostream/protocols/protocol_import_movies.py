@@ -440,7 +440,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self.tell(entries.Session("", f"{done} movies imported"))
 
     # ------------------------------------------------------------------ what people read
-    def _validate(self) -> list[str]:
+    def form_problems(self) -> list[str]:
         errors = []
         if not (self.filesPath.get() or "").strip():
             errors.append("Folder of the movies is empty: say where the microscope writes its movies.")

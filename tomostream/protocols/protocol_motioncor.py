@@ -338,17 +338,20 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def validateInstallation(cls) -> list[str]:
         return []
 
-    def _validate(self) -> list[str]:
+    def input_problems(self) -> list[str]:
+        if self.inputMovies.get() is None:
+            return ["Input movies: choose the output of the import protocol. It may still be empty."]
+        if self.doApplyDoseFilter.get() and not (self._dose_per_frame() or 0) > 0:
+            return ["Dose weighting needs the dose per frame, which the import form asks for."]
+        return []
+
+    def form_problems(self) -> list[str]:
         errors = self.threads_problem() + engines.problem(self.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
         errors += forms.number_problems(self, LIMITS)
         first, last = self.alignFrame0.get(), self.alignFrameN.get()
         if None not in (first, last) and (first < 1 or (last != 0 and last <= first)):
             errors.append(f"Frames to align: from {first} to {last} is no range; the first frame is 1, and 0 as the last "
                           "means all.")
-        if self.inputMovies.get() is None:
-            errors.append("Input movies: choose the output of the import protocol. It may still be empty.")
-        elif self.doApplyDoseFilter.get() and not (self._dose_per_frame() or 0) > 0:
-            errors.append("Dose weighting needs the dose per frame, which the import form asks for.")
         return errors
 
     def _dose_per_frame(self) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tomostream.files.logs import first_words
 from tomostream.journal import entries, versions
 from tomostream.journal.composed import TiltRecord, read_record
-from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, number
+from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, State, number
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
@@ -63,7 +63,7 @@ class SeriesFacts:
 
     series_id: str
     name: str = ""
-    state: str = "acquiring"
+    state: State = "acquiring"
     reason: str = ""
     version: int = 0
     tilts_expected: int | None = None
@@ -87,6 +87,7 @@ class SeriesFacts:
     mdocs: tuple[str, ...] = ()
     tilt_series: str | None = None
     tomogram: str | None = None
+    z_first: bool | None = None
     folder: str | None = None
     times: Mapping[str, float | None] | None = None
     latency_s: float | None = None
@@ -134,6 +135,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
         thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, local_note=made.local_note,
         commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
+        z_first=made.z_first,
         folder=os.path.join(status.project, made.folder) if made.folder else None, times=status.times(series),
         latency_s=status.latency_s(series))
 

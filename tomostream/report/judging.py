@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import median
+from typing import get_args, get_type_hints
 
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
@@ -71,17 +72,17 @@ class Thresholds:
         ------
         ValueError : a name that is not one, a value that is not a number; says which.
         """
-        known = {item.name: item for item in fields(cls)}
+        known = get_type_hints(cls)
         values: dict[str, float | int | None] = {}
         for word in words:
             name, equals, text = word.partition("=")
             if not equals or name not in known:
                 raise ValueError(f"'{word}' is not a threshold: write NAME=VALUE with one of {', '.join(known)}")
-            if text == "off" and "None" in str(known[name].type):
+            if text == "off" and type(None) in get_args(known[name]):
                 values[name] = None
                 continue
             try:
-                values[name] = int(text) if known[name].type == "int" else float(text)
+                values[name] = int(text) if known[name] is int else float(text)
             except ValueError:
                 raise ValueError(f"threshold {name} cannot be '{text}': write a number, or off") from None
         return replace(cls(), **values)  # type: ignore[arg-type]

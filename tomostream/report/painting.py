@@ -66,7 +66,7 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
 
 def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
     """The pictures of a preview, as those of version 0."""
-    shown = replace(facts, version=0, tomogram=volume, commands=("preview -FlipVol 1",))
+    shown = replace(facts, version=0, tomogram=volume, z_first=True)
     try:
         os.makedirs(folder, exist_ok=True)
         made = pictures.paint_tomogram(shown, folder)

@@ -84,11 +84,8 @@ def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[
 
 # ---------------------------------------------------------------------------------------------------- tomogram
 def z_first(facts: SeriesFacts, shape: tuple[int, ...]) -> bool:
-    """Whether the sections of a volume are slices in z: AreTomo2 writes them so with -FlipVol 1, else y comes first."""
-    words = " ".join(facts.commands[:1]).split()
-    if "-FlipVol" in words[:-1]:
-        return words[words.index("-FlipVol") + 1] != "0"
-    return shape[0] <= shape[1]
+    """Whether the sections of a volume are slices in z, where y can come first; judged by the shape where nobody told."""
+    return shape[0] <= shape[1] if facts.z_first is None else facts.z_first
 
 
 def read_views(path: str, facts: SeriesFacts) -> Views:

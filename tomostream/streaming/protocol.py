@@ -168,6 +168,17 @@ class StreamingProtocol(ProtStreamingBase):
         except ValueError as error:
             raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
 
+    def input_problems(self) -> list[str]:
+        """What is wrong with the input sets, for `_validate`; whoever starts a whole chain gives them later."""
+        return []
+
+    def form_problems(self) -> list[str]:
+        """What is wrong with the other fields, for `_validate`."""
+        return []
+
+    def _validate(self) -> list[str]:
+        return self.input_problems() + self.form_problems()
+
     def threads_problem(self) -> list[str]:
         """For `_validate`: one thread would leave none for the programs, and how many share a GPU must be a number."""
         try:
@@ -502,7 +513,7 @@ class StreamingProtocol(ProtStreamingBase):
         return rows.RowReader(items, REPLACED)
 
     @staticmethod
-    def producer_state(pointer: Any) -> str:
+    def producer_state(pointer: Any) -> runs.RunState:
         """State of the run that makes a pointed set; see `runs.producer_state`."""
         producer = pointer.getObjValue()
         folder = os.path.dirname(pointer.get().getFileName())

@@ -14,12 +14,13 @@ BUSY_MS = 1000
 def know_tables(items: Any) -> Any:
     """Have an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
     database = items._getMapper().db
-
-    def has_table(name: str) -> bool:
-        return database.connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
-
-    database.hasTable = has_table
+    database.hasTable = lambda name: has_table(database.connection, name)
     return items
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table of this name in a database."""
+    return connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
 
 
 class RowReader:
@@ -102,15 +103,12 @@ class RowReader:
 
     def _replaced(self, connection: Any) -> list[tuple[int, int, int]]:
         """(running number, id, version) of the rows that were replaced."""
-        try:
-            return [tuple(row) for row in connection.execute(
-                f"SELECT seq, item_id, version FROM {self._replacements_table} WHERE seq>? ORDER BY seq",
-                (self._last_replacement,))]
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):       # an upstream set: nothing is replaced, ids may come late
-                self._ids_grow = False
-                return []
-            raise
+        self._ids_grow = has_table(connection, self._replacements_table)
+        if not self._ids_grow:          # an upstream set: nothing is replaced, ids may come late
+            return []
+        return [tuple(row) for row in connection.execute(
+            f"SELECT seq, item_id, version FROM {self._replacements_table} WHERE seq>? ORDER BY seq",
+            (self._last_replacement,))]
 
     def version_of(self, item_id: int) -> int:
         """Version of a row: 1, or that of its last replacement."""

@@ -86,7 +86,7 @@ class MadeProject:
             self._alignment_files(series, name, axis, excluded)
         evidence = {"version": version, "tilts_used": len(self.angles) - excluded, "tilt_axis": axis, "seconds": 20.0,
                     "folder": os.path.relpath(self.extra(ARETOMO, name), self.path),
-                    "commands": ("aretomo -FlipVol 1 -OutBin 2",),
+                    "commands": ("aretomo -FlipVol 1 -OutBin 2",), "z_first": True,
                     "excluded": tuple(entries.Excluded(angle, "too dark") for angle in self.angles[:excluded]),
                     "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
                     "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", **figures}

@@ -197,7 +197,7 @@ class TestEvidence(unittest.TestCase):
 
     def test_where_the_data_tell_nothing_nothing_is_advised_and_why_is_said(self):
         for hand, why in ((None, "no Thon rings were found"), (0, "the CTF was fitted, but how the defocus changes")):
-            advice, words = handedness.judge(hand, "no CTF: no Thon rings were found")
+            advice, words = handedness.judge(hand, "no Thon rings were found")
             self.assertEqual(advice, "")
             self.assertIn(f"The data do not tell: {why}", words)
 

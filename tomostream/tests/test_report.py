@@ -234,7 +234,7 @@ class TestPictures(WithProject):
         for flip, data in (("1", volume), ("0", volume.swapaxes(0, 1))):
             path = os.path.join(self.folder, f"v{flip}.mrc")
             write_mrc(path, np.ascontiguousarray(data), 8.0)
-            views.append(pictures.read_views(path, SeriesFacts("a", commands=(f"aretomo -FlipVol {flip} -OutBin 2",))))
+            views.append(pictures.read_views(path, SeriesFacts("a", z_first=flip == "1")))
         for name in ("xy", "xz", "yz"):
             np.testing.assert_allclose(getattr(views[0], name), getattr(views[1], name))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import unittest
 from collections.abc import Iterable
 from dataclasses import replace
@@ -33,9 +34,10 @@ from tomostream.acquisition.events import (
     Tick,
 )
 from tomostream.acquisition.evidence import RULES, Evidence, Production
-from tomostream.acquisition.facts import Known, MdocFacts, Tilt
+from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import parse_movie_name
+from tomostream.acquisition.preview import SHARE, is_due
 from tomostream.acquisition.rhythm import Rhythm
 from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
@@ -183,6 +185,21 @@ class TestCompleteness(unittest.TestCase):
         player.wait(5000.0)
         last = player.acquire("D", tilts("D", COUNT - 6, begin=5000.0), begin=5000.0)
         self.assertEqual([each.series_name for time, each in player.composed if time <= last + 10.0], ["A", "B", "C"])
+
+    def test_a_learned_number_of_tilts_is_told_and_makes_a_preview_due(self) -> None:
+        player = Player()
+        for begin, series in enumerate(("A", "B")):
+            player.acquire(series, tilts(series, begin=5000.0 * begin), 5000.0 * begin)
+            player.wait(5000.0 * (begin + 1))
+        due = math.ceil(SHARE * COUNT)
+        player.acquire("C", tilts("C", due - 1, begin=10_000.0), 10_000.0)
+        self.assertEqual((player.state("C").tilts_expected, is_due(player.state("C"))), (COUNT, False))
+        last = tilt("C", due - 1, at=10_000.0 + GAP * (due - 1))
+        player.feed(MdocRead(mdoc("C", (*tilts("C", due - 1, begin=10_000.0), last)), 10_000.0 + GAP * (due - 1)),
+                    MicrographReady(key(last), 10_000.0 + GAP * (due - 1) + 10.0))
+        self.assertTrue(is_due(player.state("C")))
+        player = Player(rules_off=frozenset({"learned"}))
+        self.assertEqual([player.acquire("A", tilts("A")) and player.state("A").tilts_expected], [None])
 
     def test_what_was_learned_never_cuts_a_series_that_has_more(self) -> None:
         player = Player()
@@ -450,10 +467,13 @@ class TestFiles(unittest.TestCase):
 
     def test_the_dose_of_a_repeated_exposure_is_in_what_the_specimen_received(self) -> None:
         player = Player(expected_tilts=3)
-        summed = [replace(each, prior_dose=Known(3.0 * k, "running sum")) for k, each in enumerate(tilts("X", 3))]
-        again = replace(tilt("X", 99, summed[1].angle, GAP + 10.0), prior_dose=Known(3.0, "running sum"))
+        def after(dose: float) -> Known[float]:
+            return Known(dose, "running sum", Origin.SUMMED)
+
+        summed = [replace(each, prior_dose=after(3.0 * k)) for k, each in enumerate(tilts("X", 3))]
+        again = replace(tilt("X", 99, summed[1].angle, GAP + 10.0), prior_dose=after(3.0))
         player.feed(MdocRead(mdoc("X", tuple(summed[:2])), 1.0), MdocRead(mdoc("X", (summed[0], again)), 2.0),
-                    MdocRead(mdoc("X", (summed[0], again, replace(summed[2], prior_dose=Known(6.0, "running sum")))), 3.0),
+                    MdocRead(mdoc("X", (summed[0], again, replace(summed[2], prior_dose=after(6.0)))), 3.0),
                     *(MicrographReady(key(each), 4.0) for each in (*summed, again)))
         doses = {each.movie: each.prior_dose.value for each in player.composed[0][1].tilts}
         self.assertEqual(doses, {summed[0].movie: 0.0, again.movie: 6.0, summed[2].movie: 9.0})

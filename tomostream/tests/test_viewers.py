@@ -52,7 +52,7 @@ class RunCase(unittest.TestCase):
         tilts = tuple(TiltQuality(section, angle, True, "", 0.1 * (section + 1))
                       for section, angle in enumerate(ANGLES))
         quality = Quality(tilts, tilt_axis_deg=84.5, tilt_offset_deg=1.5, thickness_A=1800.0, quality=0.9,
-                                  ctf_note="no CTF: too few pixels")
+                                  ctf_note="too few pixels")
         self.write(f"{folder}/{name}_quality.json", format_quality(quality))
         self.tell(name, entries.Reconstructed, folder=f"{RUN}/extra/{folder}", **evidence)
 

@@ -131,7 +131,7 @@ class TestStreamingTemplate(unittest.TestCase):
                 param = protocol.getParam(name)
                 if param is not None and not name.startswith("input"):
                     getattr(protocol, name).set(convert(param, value))
-            self.assertEqual([each for each in protocol._validate() if not each.startswith("Input ")], [])
+            self.assertEqual(protocol.form_problems(), [])
 
 
 class TestConvert(unittest.TestCase):

@@ -149,7 +149,6 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
     if not os.path.exists(path):
         quality = os.path.join(folder, f"{series_id}_quality.json")
         note = _parsed(quality, parse_quality, AlnError).ctf_note if os.path.exists(quality) else ""
-        note = note.removeprefix("no CTF: ")
         raise NoResult(f"There is no CTF of {series_id}{': ' + note if note else ''}.")
     rows = _parsed(path, parse_ctf, AlnError)
     aln = _parsed(os.path.join(folder, f"{series_id}.aln"), parse_aln, AlnError)

@@ -55,13 +55,13 @@ def estimate(
         Phase shift to expect and half the range to search about it (0: as it is).
     """
     if not usable_range(pixel_A):
-        note = f"no CTF: at {pixel_A:.3g} A/px the images hold no Thon rings"
+        note = f"at {pixel_A:.3g} A/px the images hold no Thon rings"
         return CtfResult(None, None, note)
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
     top = highest_signal([_centre(stack.section(tilt.section)) for tilt in middle], pixel_A, threads)
     if top < MIN_TOP:
         where = f"beyond {1 / top:.0f} A " if top > 0 else ""
-        return CtfResult(None, None, f"no CTF: {where}the images hold noise alone")
+        return CtfResult(None, None, f"{where}the images hold noise alone")
     factor = binning(pixel_A, top)
     spectra = []
     for index, tilt in enumerate(tilts):
@@ -71,7 +71,7 @@ def estimate(
         spectra.append(tilt_spectra(raw, tilt.tilt_deg, axis, pixel_A * factor, threads, BEYOND * top))
     series, phase = _best_phase(spectra, optics, phase_search_deg, top)
     if not series.found:
-        return CtfResult(None, None, f"no CTF: {series.note}")
+        return CtfResult(None, None, series.note)
     used = replace(optics, phase_rad=float(np.radians(phase)))
     pictures = [spectrum_picture(s, t, used) for s, t in zip(spectra, series.tilts, strict=True)]
     return CtfResult(series, np.stack(pictures), series.note)
