@@ -10,7 +10,7 @@ from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
 #: What an mdoc file describes; see `MdocFacts`.
-Kind = Literal["tilt-series", "frame", "fast-tilt", "montage", "image", "unreadable"]
+Kind = Literal["tilt-series", "frame", "fast-tilt", "montage", "image", "overwritten", "unreadable"]
 
 
 class Origin(str, Enum):
