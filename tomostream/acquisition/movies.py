@@ -21,6 +21,8 @@ from tomostream.files.errors import EngineError
 from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
+#: What the file of a movie ends in, in small letters.
+EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 State = Literal["complete", "growing", "broken", "unknown"]
 COMPLETE: Final = "complete"
 GROWING: Final = "growing"

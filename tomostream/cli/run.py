@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse, table
@@ -58,6 +59,8 @@ def main(options: argparse.Namespace) -> int:
             if options.queue:
                 project.use_queue(chain, options.queue)
             project.validate(chain)
+            for sentence in found_instead(settings):
+                say(f"Note: {sentence}.")
             say(f"Project: {chain.path}")
             project.start(chain, quiet if options.quiet else say, leaving)
             return follow(chain, options, leaving)
@@ -96,6 +99,16 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     for name, values in settings_of(options.set).items():
         settings[name] |= values
     return settings
+
+
+def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """What lies in the folders in which no movie, or no mdoc, has the name that was given."""
+    from tomostream.acquisition.movies import EXTENSIONS
+    from tomostream.files.patterns import what_lies
+
+    movies = os.path.join(str(settings[IMPORT]["filesPath"]), str(settings[IMPORT]["filesPattern"]))
+    mdocs = os.path.join(str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"]))
+    return [text[0].upper() + text[1:] for text in (what_lies(movies, EXTENSIONS), what_lies(mdocs, (".mdoc",))) if text]
 
 
 def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:

@@ -36,9 +36,9 @@ from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
 from tomostream.protocols.objects import series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
+from tomostream.streaming.lookout import Lookout
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
-from tomostream.streaming.watch import FolderWatch
 from tomostream.streaming.work import ProgramFailed, Task
 
 TILT_SERIES = "tiltSeries"
@@ -74,7 +74,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                       label="Input micrographs",
                       help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
         form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files",
-                      help="Where the microscope writes its *.mdoc files. Wildcards select several folders.")
+                      help="Where the microscope writes its *.mdoc files. Wildcards select several folders. Where the folder "
+                           "itself holds none, its subfolders are looked into.")
         form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
                       help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
                            "understood; maps, montages and targets are told apart by themselves.")
@@ -136,8 +137,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._input_closed = False
         self._reader = self.row_reader(self.inputMicrographs)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
-        self._files = FolderWatch(os.path.join(self.filesPath.get(), self.mdocPattern.get()), self.watcher,
-                                  poll=self.pollSeconds.get(), full_every=60.0)
+        pattern = self.mdocPattern.get()
+        self._files = Lookout(os.path.join(self.filesPath.get(), pattern), self.watcher, (".mdoc",), descend=pattern == "*.mdoc",
+                              poll=self.pollSeconds.get(), full_every=60.0)
         output = self.open_output(TILT_SERIES, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries.sqlite",
                                   source="inputMicrographs")
         self.done.update(output.versions)
@@ -246,7 +248,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._feed(events.MdocRead(read_mdoc(path), now))
         for path in self._files.gone():
             self._feed(events.MdocGone(path, now))
-        self.trouble("mdocs", f"mdoc files: {self._files.trouble}" if self._files.trouble else "")
+        trouble = self._files.trouble or self._files.lies
+        self.trouble("mdocs", f"mdoc files: {trouble}" if trouble else "")
 
     def next_deadline(self) -> float | None:
         deadlines = [steady() + self._files.seconds_to_next_look()]

@@ -19,21 +19,21 @@ from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 
 from tomostream.acquisition.arrival import Arrivals
-from tomostream.acquisition.movies import MovieCheck, check_movie, why_no_movie
+from tomostream.acquisition.movies import EXTENSIONS, MovieCheck, check_movie, why_no_movie
 from tomostream.acquisition.optics import UNKNOWN, Optics, find_optics, known_from
+from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger
 from tomostream.protocols import forms, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
+from tomostream.streaming.lookout import Lookout
 from tomostream.streaming.obstacles import out_of_reach
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
-from tomostream.streaming.watch import FolderWatch, existing_taken_literally
 from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
-EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
           "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
 #: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
@@ -130,7 +130,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics = UNKNOWN
         self._optics_look = self._reach_at = 0.0
         self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
-        self._files = FolderWatch(self.getPattern(), self.watcher, poll=self.pollSeconds.get())
+        self._files = Lookout(self.getPattern(), self.watcher, EXTENSIONS, poll=self.pollSeconds.get())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
@@ -205,7 +205,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._looked_again = False
         for path in self._files.gone():
             self._arrivals.forget(path)
-        self.trouble("folder", f"no movies can be found: {self._files.trouble}" if self._files.trouble else "")
+        trouble = self._files.trouble or self._files.lies
+        self.trouble("folder", f"no movies can be found: {trouble}" if trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
         if self._files.trouble and self._names:
@@ -326,7 +327,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if not given:
             return []
         pattern = os.path.join(given, "*.mdoc") if os.path.isdir(given) else given
-        return sorted(glob.glob(existing_taken_literally(pattern), recursive=True))
+        return patterns.files_of(pattern) or patterns.files_of(pattern, patterns.depth_of(pattern, (".mdoc",)))
 
     def _acquisition(self) -> Acquisition:
         optics = self._optics

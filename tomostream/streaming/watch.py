@@ -7,8 +7,6 @@ nothing: there the folder is listed at an interval. Which of the two is decided 
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import logging
 import os
 import stat
@@ -19,6 +17,8 @@ from dataclasses import dataclass, field
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+
+from tomostream.files.patterns import above_wildcards, folders_of, matches
 
 #: File systems on which another machine may write without this kernel hearing of it.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -162,19 +162,6 @@ class _Folder:
     mtimes: tuple[int, int] = (-1, -2)
 
 
-def above_wildcards(pattern: str) -> str:
-    """The part of a glob above its first wildcard. A folder that exists under just this name is none: `/data/run [2]`."""
-    while glob.has_magic(pattern) and not os.path.isdir(pattern):
-        pattern = os.path.dirname(pattern)
-    return pattern
-
-
-def existing_taken_literally(pattern: str) -> str:
-    """A glob in which signs in the names of folders that exist are no wildcards."""
-    head = above_wildcards(pattern)
-    return glob.escape(head) + pattern[len(head):]
-
-
 class FolderWatch:
     """Files of some patterns in a folder, told when they are new or changed.
 
@@ -200,6 +187,7 @@ class FolderWatch:
     def __init__(self, pattern: str, watcher: Watcher, poll: float = 5.0, full_every: float = 600.0) -> None:
         self.pattern, self.watcher, self.poll, self.full_every = pattern, watcher, poll, full_every
         self.heard = False
+        self.deeper = 0             # so many levels of subfolders belong to the folders of the pattern
         self.trouble = ""
         self._base = os.path.basename(pattern)
         self._above = os.path.dirname(pattern)
@@ -287,7 +275,7 @@ class FolderWatch:
 
     def _wild(self) -> bool:
         """True where wildcards choose the folders."""
-        return above_wildcards(self._above) != self._above
+        return self.deeper > 0 or above_wildcards(self._above) != self._above
 
     def _list_folders(self) -> list[str]:
         root = self.root()
@@ -296,8 +284,7 @@ class FolderWatch:
             return []
         folders = [self._above or "."]
         if self._wild():
-            found = glob.glob(existing_taken_literally(self._above) + os.sep, recursive=True)
-            folders = sorted({path.rstrip(os.sep) or os.sep for path in found})
+            folders = folders_of(self._above, self.deeper)
         elif not os.path.isdir(self._above or "."):
             self.trouble = f"the folder {self._above} does not exist"
             self.watcher.add(root)
@@ -337,8 +324,7 @@ class FolderWatch:
         return {os.path.join(folder, name) for name in new | missing}
 
     def _matches(self, name: str) -> bool:
-        hidden = name.startswith(".") and not self._base.startswith(".")
-        return not hidden and fnmatch.fnmatchcase(name, self._base)
+        return matches(name, self._base)
 
     def _some_known(self, now: float) -> set[str]:
         """What changed lately, and a slice of the rest."""

@@ -26,7 +26,7 @@ class TestWatching(unittest.TestCase):
         seen = [(os.fsdecode(b"/data/" + name), Seen(1, 0.0)) for name in names]
         told: list[tuple[str, type]] = []
         protocol = SimpleNamespace(
-            _files=SimpleNamespace(changes=lambda: seen, gone=list, trouble=""), _arrivals=Arrivals(), _news_at=0.0,
+            _files=SimpleNamespace(changes=lambda: seen, gone=list, trouble="", lies=""), _arrivals=Arrivals(), _news_at=0.0,
             watcher=SimpleNamespace(how_written=lambda path: ""), timeout=SimpleNamespace(get=lambda: "1h"), attempts={},
             _wanted=lambda path: True, _known=lambda *seen: False, trouble=lambda *words: None, stop_asked=lambda: False,
             tell=lambda entry, warn: told.append((entry.item, type(entry))))

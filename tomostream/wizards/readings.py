@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from tomostream.acquisition.facts import Known, MdocFacts
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
-from tomostream.streaming.watch import existing_taken_literally
+from tomostream.files import patterns
 
 #: A session may have thousands of mdoc files; the first ones tell enough.
 FILES_READ = 60
@@ -42,9 +41,10 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
     if not folder:
         raise NothingFound("Give the folder of the mdoc files first.")
     wanted = os.path.join(folder, pattern) if os.path.isdir(folder) or not folder.endswith(".mdoc") else folder
-    found = sorted(path for path in glob.glob(existing_taken_literally(wanted), recursive=True) if os.path.isfile(path))
+    found = patterns.files_of(wanted) or patterns.files_of(wanted, patterns.depth_of(wanted, (".mdoc",)))
     if not found:
-        raise NothingFound(f"There is no mdoc file {wanted} (yet).")
+        lies = patterns.what_lies(wanted, (".mdoc",))
+        raise NothingFound(f"There is no mdoc file {wanted} (yet){': ' if lies else '.'}{lies}")
     return found[:FILES_READ]
 
 

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Patterns of files: what they find, and what lies there where they find nothing.
+
+Capitals and small letters are one: cameras and file servers write `.TIF`, `.EER` and `.MDOC`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+#: How many levels of subfolders are looked into where a folder holds nothing, and how many names at most.
+MAX_DEPTH, MAX_LOOKED_AT = 3, 20_000
+#: What a microscope writes side by side: where one of these lies, the others may come.
+ACQUIRED = (".mdoc", ".eer", ".tif", ".tiff", ".mrc", ".mrcs")
+#: Names in a sentence.
+MAX_NAMED = 3
+
+
+def above_wildcards(pattern: str) -> str:
+    """Return the part of a glob above its first wildcard. A folder that exists under just this name is none: `/data/run [2]`."""
+    while glob.has_magic(pattern) and not os.path.isdir(pattern):
+        pattern = os.path.dirname(pattern)
+    return pattern
+
+
+def existing_taken_literally(pattern: str) -> str:
+    """Return a glob in which signs in the names of folders that exist are no wildcards."""
+    head = above_wildcards(pattern)
+    return glob.escape(head) + pattern[len(head):]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether the name of a file is one of a pattern, whatever its case. Hidden files are none of `*`."""
+    hidden = name.startswith(".") and not pattern.startswith(".")
+    return not hidden and fnmatch.fnmatchcase(name.lower(), pattern.lower())
+
+
+def folders_of(above: str, deeper: int = 0) -> list[str]:
+    """Return the folders that a glob of folders finds, and `deeper` levels below them, sorted."""
+    start, found = existing_taken_literally(above or "."), set[str]()
+    for level in range(deeper + 1):
+        found.update(path.rstrip(os.sep) or os.sep for path in glob.glob(start + "/*" * level + os.sep, recursive=True))
+    return sorted(found)
+
+
+def files_of(pattern: str, deeper: int = 0) -> list[str]:
+    """Return the files that a pattern finds, sorted."""
+    above, base = os.path.split(pattern)
+    above, base = (pattern, "*") if base == "**" else (above, base)
+    return sorted(os.path.join(folder, name) for folder in folders_of(above, deeper)
+                  for name in _listed(folder)[0] if matches(name, base))
+
+
+def depth_of(pattern: str, endings: Sequence[str]) -> int:
+    """Return how many levels below its folder the first files of a pattern with such endings lie; 0 where none are found."""
+    above, base = os.path.split(pattern)
+    return next((depth for depth, _, name in _below(above, endings) if depth and matches(name, base)), 0)
+
+
+def what_lies(pattern: str, endings: Sequence[str]) -> str:
+    """Say what lies where a pattern finds no file of such endings; "" where it finds one, or nothing lies there.
+
+    Parameters
+    ----------
+    pattern : a glob.
+    endings : of the files that are meant, in small letters: (".mdoc",).
+    """
+    above, base = os.path.split(pattern)
+    found = list(_below(above, endings))
+    here = [name for depth, _, name in found if depth == 0]
+    if any(matches(name, base) for name in here):
+        return ""
+    if here:
+        lie = "lies" if len(here) == 1 else "lie"
+        return f"no file in {above} is named {base}, but {_endings(here)} {lie} there, {_some(here)}"
+    if found:
+        folders = list(dict.fromkeys(os.path.relpath(folder, above) for _, folder, _ in found))
+        levels = "/*" * found[0][0]
+        return f"no {_of(base, endings)} in {above}, but {len(found)} in its subfolders, {_some(folders)}: {above}{levels}/{base}"
+    others = [name for folder in folders_of(above) for name in _listed(folder)[0] if not name.lower().endswith(ACQUIRED)]
+    return f"no {_of(base, endings)} in {above}, but {_endings(others)}, {_some(others)}" if others else ""
+
+
+def _of(base: str, endings: Sequence[str]) -> str:
+    return base if base != "*" else f"file named {', '.join(f'*{ending}' for ending in endings)}"
+
+
+def _below(above: str, endings: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield (level, folder, name) of files of such endings in and below a folder, level by level, as far as that is quick."""
+    return islice(((depth, folder, name) for depth, folder, names in _levels(above) for name in names
+                   if name.lower().endswith(tuple(endings))), MAX_LOOKED_AT)
+
+
+def _levels(above: str) -> Iterator[tuple[int, str, list[str]]]:
+    folders: Iterable[str] = folders_of(above)
+    for depth in range(MAX_DEPTH + 1):
+        deeper: list[str] = []
+        for folder in folders:
+            names, inside = _listed(folder)
+            yield depth, folder, names
+            deeper += [os.path.join(folder, name) for name in inside]
+        folders = deeper
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """Return the files of a folder and the folders in it, by name; hidden ones and links to folders are left out."""
+    try:
+        with os.scandir(folder) as entries:
+            every = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in entries]
+    except OSError:
+        return [], []
+    seen = sorted(each for each in every if not each[0].startswith("."))
+    return [name for name, _, is_file in seen if is_file], [name for name, is_folder, _ in seen if is_folder]
+
+
+def _endings(names: Sequence[str]) -> str:
+    """Say how many files of which endings there are: "12 *.eer and 3 *.mrc"."""
+    counts = Counter(os.path.splitext(name)[1] for name in names).most_common(MAX_NAMED)
+    return " and ".join(f"{number} *{ending}" if ending else f"{number} without an ending" for ending, number in counts)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
