@@ -87,6 +87,7 @@ def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[s
     if len(failed) > FAILED_SHOWN:
         lines.append(f"... {len(failed) - FAILED_SHOWN} failed movies before")
     lines += [f"failed movie {name}: {reason}" for name, reason in failed[-FAILED_SHOWN:]]
+    lines += [f"{name}: {text}" for name, text in status.unreadable.items()]
     lines += [status.unassigned_reason] if status.unassigned_count else []
     return lines
 

@@ -9,11 +9,13 @@ nothing is decided by them.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import msgspec
 
 from tomostream.acquisition.events import Phase, Why
+from tomostream.programs.quality import Trust
 
 #: The version of the format that `Header` names.
 FORMAT = 1
@@ -37,6 +39,32 @@ class Entry(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):
     def kind(self) -> str:
         """The name of the event, as the file has it."""
         return str(self.__struct_config__.tag)
+
+
+class Topic(str, Enum):
+    """What keeps a protocol from going on."""
+
+    OPENING = "opening"
+    TURN = "turn"
+    READING = "reading"
+    QUEUE = "queue"
+    OUTPUT = "output"
+    LEDGER = "ledger"
+    DATABASES = "databases"
+    DISK = "disk"
+    INPUT = "input"
+    PRODUCER = "producer"
+    SERIES = "series"
+    MDOCS = "mdocs"
+    FOLDER = "folder"
+    REACH = "reach"
+    OPTICS = "optics"
+    OTHER = "other"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Topic:
+        """A later version may know more of them."""
+        return cls.OTHER
 
 
 class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -163,6 +191,7 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     thickness_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
+    trust: Trust = Trust.UNKNOWN
     local_note: str = ""
     bytes: int | None = None
 
@@ -193,15 +222,18 @@ class Failed(Entry, frozen=True, tag="failed"):
 
 
 class Waiting(Entry, frozen=True, tag="waiting"):
-    """A movie, or the protocol, waits for something that `reason` names."""
+    """A movie, or the protocol, waits for something that `reason` names; of the protocol, what that is about (`topic`)."""
+
+    topic: Topic = Topic.OTHER
 
 
 class Session(Entry, frozen=True, tag="session"):
     """News of the protocol itself; when it starts, `versions` of the packages that do the work and the name of the folder of the
-    run whose output it reads (`input_run`)."""
+    run whose output it reads (`input_run`). `over`: that for which it waited no longer keeps it."""
 
     versions: dict[str, str] = {}
     input_run: str = ""
+    over: Topic | None = None
 
 
 class Command(Entry, frozen=True, tag="command"):

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
-#: A disk with less than this share free is short, and is no longer when `SHARE_AGAIN` is free.
-SHARE, SHARE_AGAIN = 0.05, 0.06
 #: A shortage is over when this much more is free than is needed.
 ENOUGH = 1.2
+#: The limit in bytes is at most this share of a disk: a small one is not always short.
+MAX_SHARE = 0.1
 #: Hours at the present pace for which there must be room, where nobody says how many series will come: a night.
 NIGHT = 12.0
 #: Seconds of tilts that make the pace, and the least for which it is told.
@@ -29,6 +29,40 @@ PACE_SECONDS, MIN_PACE_SECONDS = 3600.0, 120.0
 LATEST = 50
 #: What a series consists of, in the order in which it is told.
 PARTS = {IMPORT: "copied movies", MOTIONCOR: "aligned tilts", COMPOSE: "stack", ARETOMO: "tomogram"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A disk of which a smaller share is free, or fewer bytes, is short whatever is known of the session."""
+
+    share: float = 0.05
+    bytes: int = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is free on a disk, and what is needed (None: not known) for what (in words). The one place that says what is short.
+
+    `expected`: the user said how much will come, so that a small share of a disk may be enough.
+    """
+
+    free: int
+    total: int
+    needed: int | None = None
+    what: str = ""
+    expected: bool = False
+
+    def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
+        """Why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
+        limits, factor = limits or Limits(), ENOUGH if was_short else 1.0
+        if self.needed is not None and self.free < factor * self.needed:
+            return (f"disk space is running low: {human(self.free)} are free, {self.what} need {human(self.needed)}. "
+                    "Make room in time")
+        least = max(limits.share * self.total, min(limits.bytes, MAX_SHARE * self.total))
+        if not self.expected and self.free < factor * least:
+            part = 100 * self.free / max(self.total, 1)
+            return f"disk space is running low: {human(self.free)} are free, {part:.0f} % of it. Make room in time"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -76,19 +110,17 @@ class Forecast:
         hours = f", {self.free / self.per_series / self.pace:.0f} h at the present pace" if self.pace else ""
         return f": room for {self.free // self.per_series} series{hours}"
 
-    def shortage(self, was_short: bool = False) -> str:
-        """Why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
+    @property
+    def room(self) -> Room | None:
+        """What is free and needed; None where that cannot be told."""
         if self.free is None or self.total is None:
-            return ""
-        factor, share = (ENOUGH, SHARE_AGAIN) if was_short else (1.0, SHARE)
-        if self.needed is not None and self.free < factor * self.needed:
-            what = (f"{NIGHT:.0f} h at the present pace" if self.expected is None
-                    else f"the {self.expected} series that are expected")
-            return f"disk space is running low: {human(self.free)} are free, {what} need {human(self.needed)}. Make room in time"
-        if self.expected is None and self.free < share * self.total:
-            part = 100 * self.free / self.total
-            return f"disk space is running low: {human(self.free)} are free, {part:.0f} % of it. Make room in time"
-        return ""
+            return None
+        what = f"{NIGHT:.0f} h at the present pace" if self.expected is None else f"the {self.expected} series that are expected"
+        return Room(self.free, self.total, self.needed, what, self.expected is not None)
+
+    def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
+        """Why the disk is short, "" when it is not or nobody can tell; see `Room`."""
+        return self.room.shortage(limits, was_short) if self.room is not None else ""
 
 
 class SessionSpace:

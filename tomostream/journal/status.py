@@ -107,7 +107,7 @@ class ProjectStatus:
         self.movies: dict[str, MovieStatus] = {}
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
-        self.waiting: dict[str, str] = {}
+        self.troubles: dict[str, dict[entries.Topic, str]] = {}
         self.unassigned: dict[str, str] = {}
         self.unassigned_count = 0
         self.unassigned_reason = ""
@@ -139,18 +139,31 @@ class ProjectStatus:
     def _protocol(self, name: str, entry: entries.AnyEntry) -> None:
         """What a protocol tells of itself."""
         if isinstance(entry, entries.Waiting):
-            self.waiting[name] = entry.reason
+            self.troubles.setdefault(name, {})[entry.topic] = entry.reason
         elif isinstance(entry, entries.Space):
             self.shortage = entry.reason if entry.short else ""
         elif isinstance(entry, entries.Unassigned):
             self.unassigned, self.unassigned_reason = dict(entry.movies), entry.reason
             self.unassigned_count = len(entry.movies) if entry.count is None else entry.count
-        else:
-            self.waiting.pop(name, None)
-            if isinstance(entry, entries.Command):
-                self.commands[name], self.programs[name] = entry.command, entry.program
-            elif isinstance(entry, entries.Session) and entry.versions:
-                self.versions = dict(entry.versions)
+        elif isinstance(entry, entries.Command):
+            self.commands[name], self.programs[name] = entry.command, entry.program
+        elif isinstance(entry, entries.Session) and entry.over is not None:
+            self.troubles.get(name, {}).pop(entry.over, None)
+        elif isinstance(entry, entries.Session) and entry.versions:       # it starts, or goes on after it was killed
+            self.versions = dict(entry.versions)
+            self.troubles.pop(name, None)
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """Protocol -> the newest of what keeps it from going on."""
+        return {name: list(troubles.values())[-1] for name, troubles in self.troubles.items() if troubles}
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Protocol -> how many lines of its ledger are no entries, and what is wrong with the last one."""
+        return {name: f"{reader.wrong} {'entry' if reader.wrong == 1 else 'entries'} cannot be read and "
+                      f"{'is' if reader.wrong == 1 else 'are'} left out ({reader.trouble})"
+                for name, reader in self._readers.items() if reader.wrong}
 
     def find(self) -> None:
         """The newest import, and of each protocol behind it the newest run that reads the output of the one found before it."""

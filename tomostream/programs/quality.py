@@ -6,9 +6,23 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from tomostream.programs.aln import AlnError
+
+
+class Trust(str, Enum):
+    """Whether an alignment is to be trusted, by its own checks."""
+
+    TRUSTED = "trusted"
+    DOUBTFUL = "doubtful"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Trust:
+        """A later version may know more of them."""
+        return cls.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Quality:
     thickness_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
+    trust: Trust = Trust.UNKNOWN
     ctf_note: str = ""
     program: str = ""
     defocus_hand: int | None = None
@@ -64,6 +79,7 @@ def format_quality(quality: Quality) -> str:
         "thickness_A": _finite(quality.thickness_A),
         "quality": _finite(quality.quality),
         "quality_note": quality.quality_note,
+        "trust": quality.trust.value,
         "ctf_note": quality.ctf_note,
         "defocus_hand": quality.defocus_hand,
         "tilts": [
@@ -117,6 +133,7 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         thickness_A=document.get("thickness_A"),
         quality=document.get("quality"),
         quality_note=str(document.get("quality_note", "")),
+        trust=Trust(document.get("trust")),
         ctf_note=str(document.get("ctf_note", "")),
         program=str(document.get("program", "")),
         defocus_hand=document.get("defocus_hand"),

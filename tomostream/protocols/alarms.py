@@ -61,7 +61,7 @@ GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
         Field("alarmBehind", "behind_minutes", "Work that waits more than (min)",
               "Minutes of processing that wait: the microscope is faster than the machine."),
         Field("alarmDisk", "disk_free_GB", "Disk with less than (GB)",
-              "Free space of the project's disk. Less than 4 % raises it too."),
+              "Free space of the project's disk. Less than 5 % raises it too, and less than the session needs."),
     )),
 )
 FIELDS = tuple(field for _, group in GROUPS for field in group)
@@ -101,6 +101,14 @@ def words_of(protocol: Any) -> list[str]:
     if target is not None:
         words.append(f"defocus_target_um={target:g}")
     return words + (protocol.alarmThresholds.get() or "").split()
+
+
+def thresholds_of(protocol: Any) -> Thresholds:
+    """The thresholds that the form gives; the defaults where they make no sense (`problems` says so)."""
+    try:
+        return Thresholds.parse(words_of(protocol: Any))
+    except ValueError:
+        return Thresholds()
 
 
 def problems(protocol: Any) -> list[str]:

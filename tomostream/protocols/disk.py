@@ -14,6 +14,7 @@ from tomostream.journal import entries, ledger
 from tomostream.journal.composed import SeriesRecord
 from tomostream.journal.space import PARTS, SessionSpace
 from tomostream.journal.status import ARETOMO
+from tomostream.protocols import alarms
 
 #: Seconds between two looks at the disk; more often until it is known what a whole series takes.
 LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0
@@ -39,6 +40,7 @@ class DiskKeeper:
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
         self._space = SessionSpace(os.path.dirname(os.path.dirname(os.path.abspath(protocol.getWorkingDir()))))
+        self._limits = alarms.thresholds_of(protocol).room
         self._told: tuple[str, ...] | None = None
         self._short = False
         self._next = 0.0
@@ -54,7 +56,7 @@ class DiskKeeper:
         if known != self._told:
             self._told = known
             self._say(forecast.text())
-        shortage = forecast.shortage(self._short)
+        shortage = forecast.shortage(self._limits, self._short)
         if bool(shortage) != self._short:
             self._short = bool(shortage)
             self._say(shortage or f"the disk is no longer short: {forecast.text()}", warn=self._short)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tomostream.journal import entries
 from tomostream.journal.runs import DEAD, FINISHED, STOPPED
 from tomostream.protocols import engines
 
@@ -71,11 +72,11 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
     """
     rows, closed = protocol._reader.read()
     trouble = protocol._reader.trouble
-    protocol.trouble("input", f"the {what} cannot be read now: {trouble}" if trouble else "")
+    protocol.trouble(entries.Topic.INPUT, f"the {what} cannot be read now: {trouble}" if trouble else "")
     if protocol.stop_asked():
         return rows, True
     state = protocol.producer_state(pointer)
-    protocol.trouble("producer", f"{producer} is {state}: it must be continued before more {what} come"
+    protocol.trouble(entries.Topic.PRODUCER, f"{producer} is {state}: it must be continued before more {what} come"
                      if state in (DEAD, STOPPED) else "")
     return rows, closed and state == FINISHED
 

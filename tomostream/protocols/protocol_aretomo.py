@@ -31,6 +31,7 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.files.clock import steady
 from tomostream.journal import entries
 from tomostream.journal.space import bytes_of
+from tomostream.programs.quality import Trust
 from tomostream.protocols import actions, engines, forms, objects, page, programs, summaries
 from tomostream.protocols.aretomo_run import (
     EVEN,
@@ -170,10 +171,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 task = self._task(*new[0])
             except (sqlite3.Error, SqliteFlatMapperException) as error:
                 self._new = new
-                self.trouble("series", f"a tilt series cannot be read now ({error}); retrying")
+                self.trouble(entries.Topic.SERIES, f"a tilt series cannot be read now ({error}); retrying")
                 return
             del new[0]
-            self.trouble("series", "")
+            self.trouble(entries.Topic.SERIES, "")
             if task is not None:
                 yield task
 
@@ -324,6 +325,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             z_first=self.flipVol.get() if self.makeTomo.get() else None,
             tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
             quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
+            trust=quality.trust if quality else Trust.UNKNOWN,
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)

@@ -226,7 +226,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             odd, even = (pair[0], pair[1]) if pair is not None and len(pair) == 2 else ("", "")
             self._micrographs[key] = (row.getFileName(), odd, even)
             self._feed(events.MicrographReady(key, now, self._reader.version_of(row.getObjId())))
-        self.trouble("input", f"the micrographs cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
+        self.trouble(entries.Topic.INPUT,
+                     f"the micrographs cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         self._watch_state(closed, now)
 
     def _watch_state(self, closed: bool, now: float) -> None:
@@ -249,7 +250,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         for path in self._files.gone():
             self._feed(events.MdocGone(path, now))
         trouble = self._files.trouble or self._files.lies
-        self.trouble("mdocs", f"mdoc files: {trouble}" if trouble else "")
+        self.trouble(entries.Topic.MDOCS, f"mdoc files: {trouble}" if trouble else "")
 
     def next_deadline(self) -> float | None:
         deadlines = [steady() + self._files.seconds_to_next_look()]

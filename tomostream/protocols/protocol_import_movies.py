@@ -206,7 +206,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for path in self._files.gone():
             self._arrivals.forget(path)
         trouble = self._files.trouble or self._files.lies
-        self.trouble("folder", f"no movies can be found: {trouble}" if trouble else "")
+        self.trouble(entries.Topic.FOLDER, f"no movies can be found: {trouble}" if trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
         if self._files.trouble and self._names:
@@ -258,10 +258,10 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._arrivals.see(candidate.path, size, mtime, now)
             check = check_movie(candidate.path)
             if check.state == "growing" and (why := out_of_reach(candidate.path)):
-                self.trouble("reach", f"the movies cannot be read now: {why}")
+                self.trouble(entries.Topic.REACH, f"the movies cannot be read now: {why}")
                 self._reach_at = now + REACH_SECONDS
                 break
-            self.trouble("reach", "")
+            self.trouble(entries.Topic.REACH, "")
             foreign = why_no_movie(candidate.path, check, self._arrivals.movies_have_frames())
             if foreign:                     # it speaks for nothing: neither for the pixel size nor for the size of the images
                 if self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now).state == "ready":
@@ -301,12 +301,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics_look = now + FACTS_SECONDS
         optics = find_optics(self._form_optics(), self._mdoc_files(), check)
         if optics.missing():
-            self.trouble("optics", f"the {optics.missing()} is not given in the form, and no mdoc file tells "
+            self.trouble(entries.Topic.OPTICS, f"the {optics.missing()} is not given in the form, and no mdoc file tells "
                                    "it yet")
             self._missing_text = optics.missing()
             return False
         self._optics = optics
-        self.trouble("optics", "")
+        self.trouble(entries.Topic.OPTICS, "")
         self.tell(entries.Session("", f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})"))
         self._describe_set(check)
         return True

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from tomostream.journal import entries, ledger
+from tomostream.programs.quality import Trust
 
 
 def of_results(protocol: Any) -> list[str]:
@@ -23,9 +24,8 @@ def of_results(protocol: Any) -> list[str]:
     for key, entry in list(done.items())[-20:]:
         lines.append(f"  {key}: {entry.reason}")
         lines += [f"    without {tilt.angle:.1f} degrees: {tilt.reason}" for tilt in entry.excluded]
-        note = entry.quality_note
-        if note and note != "trust":
-            lines.append(f"    {note}")
+        if entry.quality_note and entry.trust is not Trust.TRUSTED:
+            lines.append(f"    {entry.quality_note}")
     if isinstance(last.get(""), entries.Waiting):
         lines.append(f"*Waiting*: {last[''].reason}.")
     return lines

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from statistics import median
 
+from tomostream.journal.space import Room
 from tomostream.report.facts import SeriesFacts
 from tomostream.report.judging import SERIES_KINDS, Finding, Thresholds, judge_series
 
@@ -25,7 +26,8 @@ KINDS = {
     "movie-failed": "Movie failed", "drift": "Drift", "series-failed": "Series failed", "tilts-lost": "Tilts lost",
     "counts": "Low counts", "defocus": "Defocus", "axis": "Tilt axis", "thickness": "Thickness", "residual": "Residual",
     "quality": "Alignment quality", "silence": "Nothing arrives", "behind": "Processing is behind",
-    "disk": "Disk nearly full", "protocol-died": "Protocol died", "standstill": "Session stands still", "held-up": "Held up"}
+    "disk": "Disk nearly full", "protocol-died": "Protocol died", "standstill": "Session stands still", "held-up": "Held up",
+    "queue": "Queue does not answer", "unreadable": "Entries cannot be read"}
 #: Items that an alarm names; the others are counted.
 MAX_ITEMS = 20
 
@@ -35,7 +37,9 @@ class SessionFacts:
     """The session as a whole. None is unknown. `rhythm_s`: the longest gap between movies that is usual here.
 
     `seconds_since_result`: since the last tilt was aligned or tomogram made, or work for it was there. `series_s`: what a
-    tomogram takes. `dead`: protocols whose process is gone. `held_up`: protocol -> what keeps it from going on.
+    tomogram takes. `dead`: protocols whose process is gone. `held_up`: protocol -> what keeps it from going on; `queues`:
+    protocol -> why its queue does not answer; `unreadable`: protocol -> what of its ledger cannot be read. `disk`:
+    what is free on the disk of the project; `shortage`: why the compose protocol says that it is too little for the session.
     """
 
     running: bool = True
@@ -47,12 +51,14 @@ class SessionFacts:
     aligned_per_hour: float | None = None
     backlog_series: int = 0
     backlog_series_minutes: float | None = None
-    disk_free_fraction: float | None = None
-    disk_free_GB: float | None = None
     seconds_since_result: float | None = None
     series_s: float | None = None
     dead: tuple[str, ...] = ()
     held_up: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    disk: Room | None = None
+    shortage: str = ""
 
 
 class Change(str, Enum):
@@ -139,7 +145,7 @@ class Alarms:
         self.active: dict[str, Alarm] = {}
         self.history: deque[Event] = deque(maxlen=200)
         self._streaks: dict[str, _Streak] = {}
-        self._held_since: dict[str, float] = {}
+        self._held_since: dict[tuple[str, str], float] = {}
         self._work_since: float | None = None
         self._events: list[Event] = []
         self._memory = _Memory()
@@ -231,19 +237,26 @@ class Alarms:
 
     def _protocols(self, facts: SessionFacts, time: float) -> None:
         """Each protocol that died, or is kept from going on, is an alarm of its own."""
+        self._each("protocol-died", time, {
+            name: f"the process of {name} is gone; bring it back with: tomostream resume, or continue it in Scipion"
+            for name in facts.dead})
+        alive = {kind: {name: f"{name}: {text}" for name, text in held.items() if facts.running and name not in facts.dead}
+                 for kind, held in (("held-up", facts.held_up), ("queue", facts.queues))}
+        self._held_since = {(kind, name): self._held_since.get((kind, name), time)
+                            for kind, held in alive.items() for name in held}
         limit = self.thresholds.held_up_minutes
-        held = {name: text for name, text in facts.held_up.items() if facts.running and name not in facts.dead}
-        self._held_since = {name: self._held_since.get(name, time) for name in held}
-        held = {name: text for name, text in held.items() if limit is not None and time - self._held_since[name] >= 60.0 * limit}
-        for name in facts.dead:
-            self._level("protocol-died", time, True, False, f"the process of {name} is gone; bring it back with: tomostream "
-                        "resume, or continue it in Scipion", name)
-        for name, text in held.items():
-            self._level("held-up", time, True, False, f"{name}: {text}", name)
+        for kind, held in alive.items():
+            self._each(kind, time, {name: text for name, text in held.items()
+                                    if limit is not None and time - self._held_since[kind, name] >= 60.0 * limit})
+        self._each("unreadable", time, {name: f"{name}: {text}" for name, text in facts.unreadable.items()})
+
+    def _each(self, kind: str, time: float, texts: Mapping[str, str]) -> None:
+        """An alarm of this kind of each of these protocols, and of no other."""
+        for name, text in texts.items():
+            self._level(kind, time, True, False, text, name)
         for alarm in list(self.active.values()):
-            if (alarm.kind == "protocol-died" and alarm.of not in facts.dead) or (
-                    alarm.kind == "held-up" and alarm.of not in held):
-                self._level(alarm.kind, time, False, True, "", alarm.of)
+            if alarm.kind == kind and alarm.of not in texts:
+                self._level(kind, time, False, True, "", alarm.of)
 
     def _standstill(self, facts: SessionFacts, time: float) -> None:
         """Work is there and nothing comes of it, though every process seems to run."""
@@ -260,16 +273,10 @@ class Alarms:
                     f"{seconds / 60:.0f} minutes")
 
     def _disk(self, facts: SessionFacts, time: float) -> None:
-        limits = self.thresholds
-        pairs = [(value, limit) for value, limit in ((facts.disk_free_fraction, limits.disk_free_fraction),
-                                                     (facts.disk_free_GB, limits.disk_free_GB))
-                 if value is not None and limit is not None]
-        if not pairs:
-            return
-        free = f"{facts.disk_free_GB:.0f} GB" if facts.disk_free_GB is not None else f"{100 * pairs[0][0]:.0f} %"
-        self._level("disk", time, any(value < limit for value, limit in pairs),
-                    all(value >= limit / limits.release for value, limit in pairs),
-                    f"only {free} free on the project's disk")
+        was_short = "disk" in self.active
+        short = facts.shortage or (facts.disk.shortage(self.thresholds.room, was_short) if facts.disk is not None else "")
+        if short or facts.disk is not None:
+            self._level("disk", time, bool(short), not short, short)
 
     # ------------------------------------------------------------------ the session so far
     def _median_axis(self) -> float | None:

@@ -18,7 +18,7 @@ from tomostream.journal.status import MovieStatus, ProjectStatus, SeriesStatus, 
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
-from tomostream.programs.quality import parse_quality
+from tomostream.programs.quality import Trust, parse_quality
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class SeriesFacts:
     thickness_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
+    trust: Trust = Trust.UNKNOWN
     local_note: str = ""
     ctf_note: str = ""
     programs: tuple[str, ...] = ()
@@ -133,9 +134,8 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
-        thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, local_note=made.local_note,
-        commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
-        z_first=made.z_first,
+        thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, trust=made.trust,
+        local_note=made.local_note, commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram, z_first=made.z_first,
         folder=os.path.join(status.project, made.folder) if made.folder else None, times=status.times(series),
         latency_s=status.latency_s(series))
 
@@ -239,6 +239,7 @@ def from_json(data: Mapping[str, Any]) -> SeriesFacts:
     """The inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
     values = dict(data)
     values["tilts"] = tuple(TiltFacts(**tilt) for tilt in values["tilts"])
+    values["trust"] = Trust(values["trust"])
     for name in ("warnings", "commands", "mdocs", "programs"):
         values[name] = tuple(values[name])
     return SeriesFacts(**values)

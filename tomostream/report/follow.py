@@ -14,8 +14,10 @@ from itertools import pairwise
 
 from tomostream.acquisition.naming import movie_key
 from tomostream.journal import entries
-from tomostream.journal.runs import DEAD
-from tomostream.journal.status import MovieStatus, ProjectStatus
+from tomostream.journal.entries import Topic
+from tomostream.journal.runs import DEAD, RUNNING
+from tomostream.journal.space import Room
+from tomostream.journal.status import COMPOSE, MovieStatus, ProjectStatus
 from tomostream.report.alarms import SessionFacts
 
 #: Seconds over which rates are measured.
@@ -185,9 +187,9 @@ class Follower(ProjectStatus):
             return now - max(made)
         return now - self.imports[0] if self.imports else None
 
-    def session_facts(self, now: float, running: bool, disk: tuple[float, float] | None,
+    def session_facts(self, now: float, running: bool, disk: Room | None,
                       states: Mapping[str, str] | None = None) -> SessionFacts:
-        """What the alarms of the session are judged by. `disk`: free fraction and free GB; `states` of the protocols."""
+        """What the alarms of the session are judged by. `disk`: what is free on it; `states` of the protocols."""
         backlog = self.backlog
         rate = self.per_hour(self.aligns, now)
         arrivals = self.per_hour(self.imports, now)
@@ -198,9 +200,12 @@ class Follower(ProjectStatus):
             backlog_tilts=backlog, backlog_minutes=60.0 * backlog / rate if rate else None, arrivals_per_hour=arrivals,
             aligned_per_hour=rate, backlog_series=series,
             backlog_series_minutes=None if seconds is None else series * seconds / 60.0,
-            disk_free_fraction=disk[0] if disk else None, disk_free_GB=disk[1] if disk else None,
+            disk=disk, shortage=self.shortage if (states or {}).get(COMPOSE, RUNNING) == RUNNING else "",
             seconds_since_result=self._since_result(now), series_s=seconds,
-            dead=tuple(name for name, state in (states or {}).items() if state == DEAD), held_up=dict(self.waiting))
+            dead=tuple(name for name, state in (states or {}).items() if state == DEAD), unreadable=self.unreadable,
+            held_up={name: list(others.values())[-1] for name, troubles in self.troubles.items()
+                     if (others := {topic: text for topic, text in troubles.items() if topic is not Topic.QUEUE})},
+            queues={name: troubles[Topic.QUEUE] for name, troubles in self.troubles.items() if Topic.QUEUE in troubles})
 
 
 def _lost(movie: MovieStatus) -> bool:

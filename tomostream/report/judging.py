@@ -9,10 +9,9 @@ from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import get_args, get_type_hints
 
+from tomostream.journal.space import Limits
+from tomostream.programs.quality import Trust
 from tomostream.report.facts import SeriesFacts, TiltFacts
-
-#: How the engine begins its note on an alignment that must not be believed, whatever its quality.
-DOUBT = "do not trust"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Thresholds:
     thickness_most_A: float | None = 5000.0
     #: Residual of a tilt, and the uncertainty (sigma) of its shift, px.
     residual_px: float | None = 5.0
-    #: Quality of the alignment, 0 to 1; one that is not to be trusted by its own words raises the alarm at any quality.
+    #: Quality of the alignment, 0 to 1; one that says of itself that it is not to be trusted raises the alarm at any quality.
     quality_least: float | None = 0.3
     #: Nothing came for so many times the longest usual gap, and for `silence_least_minutes`.
     silence_factor: float | None = 3.0
@@ -50,14 +49,19 @@ class Thresholds:
     standstill_minutes: float | None = 20.0
     #: Something (a queue that does not answer, a missing program) keeps a protocol from going on for so long.
     held_up_minutes: float | None = 5.0
-    #: Free space, of the disk and in GB: whichever is reached first.
-    disk_free_fraction: float | None = 0.04
-    disk_free_GB: float | None = 5.0
+    #: Free space, of the disk and in GB: whichever is reached first. What the session needs is judged besides.
+    disk_free_fraction: float | None = Limits.share
+    disk_free_GB: float | None = Limits.bytes / 1e9
     #: Tilts or series without it, one after the other, after which an alarm is over.
     quiet_tilts: int = 20
     quiet_series: int = 3
     #: A value has to fall to this part of its threshold (or rise accordingly) before an alarm is over.
     release: float = 0.7
+
+    @property
+    def room(self) -> Limits:
+        """When disk space is running low."""
+        return Limits(self.disk_free_fraction or 0.0, round(1e9 * (self.disk_free_GB or 0.0)))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -191,11 +195,11 @@ def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
     if thick is not None and limits.thickness_least_A is not None and thick < limits.thickness_least_A:
         found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, less than "
                              f"{limits.thickness_least_A / 10:.0f}"))
-    doubtful = facts.quality_note.startswith(DOUBT)
+    doubtful = facts.trust is Trust.DOUBTFUL
     if limits.quality_least is not None and (
             doubtful or (facts.quality is not None and facts.quality < limits.quality_least)):
         figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
-        found.append(Finding("quality", f"the alignment is not to be trusted{facts.quality_note.removeprefix(DOUBT)}" if doubtful
+        found.append(Finding("quality", (facts.quality_note or "the alignment is not to be trusted") if doubtful
                              else f"alignment quality {figure}"))
     return found
 

@@ -29,7 +29,7 @@ from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices.pending import PendingChoices
 from tomostream.files.writing import write_text
-from tomostream.journal.space import disk_of
+from tomostream.journal.space import Room, disk_of
 from tomostream.journal.status import SeriesStatus
 from tomostream.report import acknowledged, tables
 from tomostream.report.alarms import KINDS, Alarms
@@ -182,7 +182,7 @@ class ReportWriter:
             os.path.basename(self.project), self._states, series, follower.counts.found, follower.counts.aligned,
             follower.first_event, follower.last_event, list(self.alarms.active.values()), os.path.join(self.out, "index.html"),
             follower.counts.aligned / hours if hours > 0 else None, series.get("done", 0) / hours if hours > 0 else None,
-            disk[1] if disk else None).message()
+            disk.free / 1e9 if disk else None).message()
         self.notifier.post(message)
         write_text(path, json.dumps(message.body, indent=1, allow_nan=False) + "\n")
 
@@ -315,10 +315,10 @@ class ReportWriter:
         return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_least,
                 "defocus_um": limits.defocus_tolerance_um}
 
-    def _disk(self) -> tuple[float, float] | None:
-        """Which part of the project's disk is free, and how many GB; None where that cannot be told."""
+    def _disk(self) -> Room | None:
+        """What is free on the project's disk; None where that cannot be told."""
         disk = disk_of(self.project)
-        return None if disk is None else (disk[0] / max(disk[1], 1), disk[0] / 1e9)
+        return None if disk is None else Room(*disk)
 
     # ------------------------------------------------------------------ files
     def _prepare(self) -> None:
@@ -373,7 +373,8 @@ class ReportWriter:
             "series_per_hour": follower.per_hour(follower.finished, until), "backlog_tilts": facts.backlog_tilts,
             "backlog_series": facts.backlog_series, "backlog_minutes": facts.backlog_minutes,
             "backlog_series_minutes": facts.backlog_series_minutes, "keeps_up": "behind" not in self.alarms.active,
-            "disk_free_GB": facts.disk_free_GB, "pictures_waiting": len(self._waiting) + len(self._jobs),
+            "disk_free_GB": facts.disk.free / 1e9 if facts.disk else None,
+            "pictures_waiting": len(self._waiting) + len(self._jobs),
             "alarms": [{**asdict(alarm), "key": alarm.key} for alarm in self.alarms.open],
             "acknowledged": [{**asdict(alarm), "key": alarm.key} for alarm in self.alarms.active.values()
                              if alarm.acknowledged is not None],

@@ -227,9 +227,8 @@ class StreamingProtocol(ProtStreamingBase):
         self._watch_ended = self._dirty = self._said_end = False
         self._gui_at, self._jobs_lock = 0.0, threading.Lock()
         self._jobs: list[str] = []
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[entries.Topic, str] = {}
         self.stop_event = threading.Event()
-        self._start_over_if_stopped()
         orphans = end_orphans(self.work_root())
         shutil.rmtree(self.work_root(), ignore_errors=True)
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
@@ -249,7 +248,7 @@ class StreamingProtocol(ProtStreamingBase):
             try:
                 self.open_outputs()
                 self._log_of_steps()
-                self.trouble("opening", "")
+                self.trouble(entries.Topic.OPENING, "")
                 return
             except rows.database_errors() as error:
                 folders = (self._getPath(), self._getExtraPath(), self._getLogsPath())
@@ -259,13 +258,18 @@ class StreamingProtocol(ProtStreamingBase):
                     raise
                 self.outputs.clear()
                 self.done.clear()
-                self.trouble("opening", f"the outputs cannot be opened now ({rows.words_of(error)}); retrying")
+                self.trouble(entries.Topic.OPENING, f"the outputs cannot be opened now ({rows.words_of(error)}); retrying")
                 self.stop_event.wait(IDLE_SECONDS)
 
-    def _start_over_if_stopped(self) -> None:
-        """Continuing after STOP means going on."""
+    def makePathsAndClean(self) -> None:
+        """Called by whoever launches: continuing after STOP means going on. A STOP that comes later, while the process of the
+        run is still coming up, is meant for it, and stays; so does one for a process that is at work."""
+        super().makePathsAndClean()
         if self.stop_asked():
-            os.remove(stop_file(self._getPath()))
+            lock = locks.hold(self._getExtraPath(LOCK_FILE), 0.0)
+            if lock is not None:
+                with lock, contextlib.suppress(FileNotFoundError):
+                    os.remove(stop_file(self._getPath()))
 
     def say_start(self) -> None:
         """What was found when the protocol began."""
@@ -314,7 +318,7 @@ class StreamingProtocol(ProtStreamingBase):
             self._turn_failed(error)
             return False
         self._failing_since = None
-        self.trouble("turn", "")
+        self.trouble(entries.Topic.TURN, "")
         return ended
 
     def _turn_failed(self, error: Exception) -> None:
@@ -324,7 +328,7 @@ class StreamingProtocol(ProtStreamingBase):
             self._log.error("A turn failed: %s", one_sentence(error), exc_info=error)
         if not isinstance(error, rows.database_errors()) and now - self._failing_since > FAILING_SECONDS:
             raise error
-        self.trouble("turn", f"the work is interrupted ({one_sentence(error)}); retrying")
+        self.trouble(entries.Topic.TURN, f"the work is interrupted ({one_sentence(error)}); retrying")
 
     def _take_turn(self) -> bool:
         if self.stop_asked():
@@ -336,11 +340,11 @@ class StreamingProtocol(ProtStreamingBase):
             self.in_flight.hand_out(self.decide())
             self.in_flight.record_failures(self.on_failed)
             if not self.in_flight.waits_for_reading:
-                self.trouble("reading", "")
+                self.trouble(entries.Topic.READING, "")
         except rows.database_errors() as error:
-            self.trouble("reading", f"the input cannot be read now ({rows.words_of(error)}); retrying")
+            self.trouble(entries.Topic.READING, f"the input cannot be read now ({rows.words_of(error)}); retrying")
         silent = self._stepsExecutor.trouble()
-        self.trouble("queue", silent and f"the queue does not answer ({silent}); its jobs count as running")
+        self.trouble(entries.Topic.QUEUE, silent and f"the queue does not answer ({silent}); its jobs count as running")
         self.in_flight.release()
         self._commit()
         self._complete = (self._watch_ended and not self.undecided() and self.in_flight.idle and not self._to_confirm
@@ -376,10 +380,10 @@ class StreamingProtocol(ProtStreamingBase):
             for output in reversed(dirty):
                 output.commit()
         except NotCommitted as error:
-            self.trouble("output", f"the results cannot be written now ({error}); they are kept, retrying")
+            self.trouble(entries.Topic.OUTPUT, f"the results cannot be written now ({error}); they are kept, retrying")
             return
-        self.trouble("output", "")
-        self.trouble("ledger", f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept"
+        self.trouble(entries.Topic.OUTPUT, "")
+        self.trouble(entries.Topic.LEDGER, f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept"
                      if self.ledger.trouble else "")
         if dirty:
             self._dirty = True
@@ -387,19 +391,17 @@ class StreamingProtocol(ProtStreamingBase):
             self.on_registered(*self._to_confirm[0])
             del self._to_confirm[0]
 
-    def trouble(self, topic: str, text: str) -> None:
+    def trouble(self, topic: entries.Topic, text: str) -> None:
         """Something of this topic keeps the protocol from going on ("": no longer). Told when it begins and when it ends."""
         before = self._troubles.pop(topic, "")
         if text:
             self._troubles[topic] = text
             if not before:
                 self.warning(text[0].upper() + text[1:])
-                self.ledger.write(entries.Waiting("", text))
+                self.ledger.write(entries.Waiting("", text, topic=topic))
         elif before:
             self.info(f"Over: {before}")
-            self.ledger.write(entries.Session("", f"over: {before}"))
-            for other in self._troubles.values():
-                self.ledger.write(entries.Waiting("", other))
+            self.ledger.write(entries.Session("", f"over: {before}", over=topic))
 
     def _close(self) -> bool:
         """Close the outputs; False when they cannot be written now."""
@@ -410,7 +412,7 @@ class StreamingProtocol(ProtStreamingBase):
             for output in self.outputs.values():
                 output.set_stream_state(Set.STREAM_CLOSED)
         except NotCommitted as error:
-            self.trouble("output", f"the outputs cannot be closed now ({error})")
+            self.trouble(entries.Topic.OUTPUT, f"the outputs cannot be closed now ({error})")
             return False
         self._dirty = True
         self.watcher.stop()
@@ -566,9 +568,9 @@ class StreamingProtocol(ProtStreamingBase):
         self._gui_at = now
         try:
             self._store_for_gui()
-            self.trouble("databases", "")
+            self.trouble(entries.Topic.DATABASES, "")
         except Exception as error:  # noqa: BLE001 - sqlite3's errors come wrapped in several ways; all mean "not now"
-            self.trouble("databases", f"Scipion's own databases cannot be written now ({one_sentence(error)})")
+            self.trouble(entries.Topic.DATABASES, f"Scipion's own databases cannot be written now ({one_sentence(error)})")
 
     def _store_for_gui(self) -> None:
         if self._newSteps or self._log_of_steps().changed:

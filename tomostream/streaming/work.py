@@ -93,7 +93,7 @@ class Host(Protocol):
     def tell(self, entry: entries.Entry, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
 
-    def trouble(self, topic: str, text: str) -> None:
+    def trouble(self, topic: entries.Topic, text: str) -> None:
         """Something of this topic keeps the protocol from going on ("": no longer)."""
 
     def stop_asked(self) -> bool:
@@ -181,7 +181,7 @@ class Work:
             self._host.register_task(task, result)
         except NotNow as error:
             self._to_register.append((task, result))
-            self._host.trouble("reading", f"the input cannot be read now ({error}); retrying")
+            self._host.trouble(entries.Topic.READING, f"the input cannot be read now ({error}); retrying")
         except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's, and must not end the protocol
             if not self._is_held_up(task, self._hindrances.of(task), self._hindrances.is_full(error)):
                 self.fail(task, one_sentence(error))
@@ -222,7 +222,7 @@ class Work:
             pause = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MAX_DISK_SECONDS)
             self._pauses[task.key] = pause
         self._held[task.key] = (task, self._clock() + pause)
-        self._host.trouble("disk", f"{obstacle or self._hindrances.full()}; what needs it waits and is retried")
+        self._host.trouble(entries.Topic.DISK, f"{obstacle or self._hindrances.full()}; what needs it waits and is retried")
         return True
 
     def release(self) -> None:
@@ -240,4 +240,4 @@ class Work:
             else:
                 self.hand_out([task])
         if not self._held:
-            self._host.trouble("disk", "")
+            self._host.trouble(entries.Topic.DISK, "")

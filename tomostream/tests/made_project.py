@@ -15,7 +15,7 @@ from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONC
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln
 from tomostream.programs.ctf import CtfRow, format_ctf
-from tomostream.programs.quality import Quality, TiltQuality, format_quality
+from tomostream.programs.quality import Quality, TiltQuality, Trust, format_quality
 
 FOLDERS = {name: f"{place:06d}_{CLASSES[name]}" for place, name in enumerate((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), start=2)}
 ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
@@ -89,7 +89,7 @@ class MadeProject:
                     "commands": ("aretomo -FlipVol 1 -OutBin 2",), "z_first": True,
                     "excluded": tuple(entries.Excluded(angle, "too dark") for angle in self.angles[:excluded]),
                     "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
-                    "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", **figures}
+                    "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", "trust": Trust.TRUSTED, **figures}
         self.tell(ARETOMO, series, entries.Reconstructed, f"{evidence['tilts_used']} tilts aligned", **evidence)
 
     def _alignment_files(self, series: str, name: str, axis: float, excluded: int) -> None:
@@ -100,7 +100,7 @@ class MadeProject:
         tilts = [TiltQuality(place, angle, place >= excluded, "" if place >= excluded else "too dark",
                                    0.1 + abs(angle) / 100, abs(angle) / 200)
                  for place, angle in enumerate(self.angles)]
-        quality = Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", "", "made 1.0")
+        quality = Quality(tuple(tilts), axis, 1.5, 1500.0, 0.9, "trust", Trust.TRUSTED, "", "made 1.0")
         texts = {out.aln: format_aln(AlnFile(tuple(rows), tuple(dark), (32, 24, len(self.angles)))),
                  out.quality: format_quality(quality),
                  out.ctf_text: format_ctf([CtfRow(n + 1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0)

@@ -21,6 +21,8 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tomostream.journal.space import Room
+from tomostream.programs.quality import Trust
 from tomostream.report import notify
 from tomostream.report.alarms import Alarms, Change, Event, SessionFacts
 from tomostream.report.facts import SeriesFacts, TiltFacts
@@ -107,9 +109,14 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
         self.assertEqual(session.series(series("as it was set", 6.0, 6.0), 5.0), ())
 
     def test_an_alignment_that_is_not_to_be_trusted_is_told_at_any_quality(self):
-        finding, = judge_series(done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used"), Thresholds())
-        self.assertEqual((finding.kind, finding.text), ("quality", "the alignment is not to be trusted: only 8 tilts are used"))
-        self.assertEqual(self.found(done("a", quality=0.9, quality_note="trust")), set())
+        facts = done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used", trust=Trust.DOUBTFUL)
+        finding, = judge_series(facts, Thresholds())
+        self.assertEqual((finding.kind, finding.text), ("quality", "do not trust: only 8 tilts are used"))
+        self.assertEqual(self.found(done("a", quality=0.9, quality_note="trust", trust=Trust.TRUSTED)), set())
+
+    def test_whether_to_trust_is_not_read_from_the_words(self):
+        self.assertEqual(self.found(done("a", quality=0.9, quality_note="do not trust", trust=Trust.TRUSTED)), set())
+        self.assertEqual(self.found(done("a", quality=0.9, quality_note="", trust=Trust.DOUBTFUL)), {"quality"})
 
     def test_a_failed_series_says_why(self):
         finding, = judge_series(SeriesFacts("a", state="failed", reason="two tilts only"), Thresholds())
@@ -204,8 +211,30 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
     def test_the_disk_must_have_more_than_the_threshold_again(self):
         alarms = Alarms()
         for n, free in enumerate((100.0, 4.0, 5.5, 4.5, 9.0)):
-            alarms.session(SessionFacts(disk_free_fraction=0.5, disk_free_GB=free), n)
+            alarms.session(SessionFacts(disk=Room(round(free * 1e9), round(100e9))), n)
         self.assertEqual(kinds(alarms), [("disk", True), ("disk", False)])
+
+    def test_a_disk_that_is_too_small_for_the_session_is_the_same_alarm_as_one_that_is_nearly_full(self):
+        alarms, roomy = Alarms(), Room(round(50e9), round(100e9))
+        alarms.session(SessionFacts(disk=roomy, shortage="12 h at the present pace need 60 GB"), 1.0)
+        alarms.session(SessionFacts(disk=Room(round(1e9), round(100e9))), 2.0)
+        alarms.session(SessionFacts(disk=roomy), 3.0)
+        self.assertEqual(kinds(alarms), [("disk", True), ("disk", False)])
+
+    def test_a_full_disk_is_told_by_the_threshold_of_the_form_alone_where_it_has_one(self):
+        alarms = Alarms(Thresholds.parse(["disk_free_GB=20", "disk_free_fraction=off"]))
+        alarms.session(SessionFacts(disk=Room(round(19e9), round(1000e9))), 1.0)
+        self.assertEqual(kinds(alarms), [("disk", True)])
+        off = Alarms(Thresholds.parse(["disk_free_GB=off", "disk_free_fraction=off"]))
+        off.session(SessionFacts(disk=Room(1, round(1000e9))), 1.0)
+        self.assertEqual(kinds(off), [])
+
+    def test_entries_that_cannot_be_read_are_an_alarm_of_their_protocol(self):
+        alarms = Alarms()
+        alarms.session(SessionFacts(unreadable={"compose": "1 entry cannot be read and is left out (ledger.jsonl: ...)"}), 1.0)
+        alarm, = alarms.open
+        self.assertEqual((alarm.key, alarm.text), (
+            "unreadable/compose", "compose: 1 entry cannot be read and is left out (ledger.jsonl: ...)"))
 
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60))
@@ -278,11 +307,11 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
     def test_a_queue_that_does_not_answer_for_minutes_is_an_alarm_of_its_protocol(self):
         alarms = Alarms()
         for minute in (0.0, 4.0, 5.0, 6.0):
-            alarms.session(SessionFacts(held_up={"motioncor": "the queue does not answer"}), 60.0 * minute)
+            alarms.session(SessionFacts(queues={"motioncor": "the queue does not answer"}), 60.0 * minute)
         alarms.session(SessionFacts(), 420.0)
         told = alarms.take_events()
-        self.assertEqual([(event.of, event.change, event.time) for event in told],
-                         [("motioncor", Change.RAISED, 300.0), ("motioncor", Change.OVER, 420.0)])
+        self.assertEqual([(event.kind, event.of, event.change, event.time) for event in told],
+                         [("queue", "motioncor", Change.RAISED, 300.0), ("queue", "motioncor", Change.OVER, 420.0)])
         self.assertIn("the queue does not answer", told[0].text)
 
     def test_thresholds_are_refused_in_words(self):

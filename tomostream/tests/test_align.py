@@ -365,7 +365,7 @@ class TestBadTilts(unittest.TestCase):
     def test_a_tilt_that_stays_at_a_wrong_place_is_not_trusted(self) -> None:
         good = Checks(np.full(20, 20.0), 5.0)
         self.assertEqual(judge(good, 20, 20, 120.0, decide(0.0, 0.5))[1], "trust")
-        figure, note = judge(dataclasses.replace(good, misfits=("tilts at 51 degrees fit better elsewhere",)), 20, 20, 120.0,
+        figure, note, _ = judge(dataclasses.replace(good, misfits=("tilts at 51 degrees fit better elsewhere",)), 20, 20, 120.0,
                              decide(0.0, 0.5))
         self.assertIn("do not trust: tilts at 51 degrees fit better elsewhere", note)
         self.assertLess(figure, 0.6)

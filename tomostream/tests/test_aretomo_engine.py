@@ -41,7 +41,7 @@ from tomostream.programs.aln import (
     parse_xf,
     raw_sections,
 )
-from tomostream.programs.quality import Quality, parse_quality
+from tomostream.programs.quality import Quality, Trust, parse_quality
 
 Array = NDArray[np.float64]
 PIXEL = 12.0
@@ -142,7 +142,7 @@ class AlignmentFlagsTest(InFolder):
                 TiltResult(i, float(a), i != 3, "" if i != 3 else "dark: 9 %", 0.0, 0.0, AXIS, (0.1, 0.1) if i != 3 else None)
                 for i, a in enumerate(angles)
             )
-            return Alignment(tilts, AXIS, 1.5, 480.0, 1.0, "trust")
+            return Alignment(tilts, AXIS, 1.5, 480.0, 1.0, "trust", Trust.TRUSTED)
 
         source = write_mrc(self.path("TS_1.mrcs"), series()[0])
         with mock.patch("tomostream.engine.align.align_series", answer):

@@ -27,7 +27,7 @@ from tomostream.engine.align.local import LocalMotion, local_motion, patches_of
 from tomostream.engine.recon.aligned import LocalShifts
 from tomostream.files.mrc import mrc_header
 from tomostream.programs.aln import AlnFile, AngleRow, LocalShift, format_aln, format_angles, parse_aln
-from tomostream.programs.quality import LocalQuality, parse_quality
+from tomostream.programs.quality import LocalQuality, Trust, parse_quality
 
 Array = NDArray[np.float64]
 PIXEL, SIDE, THICK, AXIS = 10.0, 256, 40, 84.7
@@ -80,7 +80,7 @@ def global_answer(used: Callable[[int], bool] = lambda tilt: True) -> Alignment:
         TiltResult(i, float(t), used(i), "" if used(i) else "dark", float(s[0]), float(s[1]), AXIS, (0.1, 0.1))
         for i, (t, s) in enumerate(zip(ANGLES, shifts(), strict=True))
     )
-    return Alignment(rows, AXIS, 0.0, THICK * PIXEL, 1.0, "trust")
+    return Alignment(rows, AXIS, 0.0, THICK * PIXEL, 1.0, "trust", Trust.TRUSTED)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 import unittest
+from unittest import mock
 
 from pyworkflow.config import Config
 from pyworkflow.protocol import params
@@ -265,6 +266,30 @@ class TestStopStreaming(FormCase):
             protocol.setStatus("running")
             protocol.getActions()[0][1](*arguments)
             self.assertTrue(protocol.stop_asked())
+
+    def test_continuing_takes_the_request_back_and_one_that_comes_while_the_process_starts_stays(self):
+        from pyworkflow.protocol import MODE_RESUME
+
+        from tomostream.files import locks
+        from tomostream.streaming.protocol import LOCK_FILE
+
+        protocol = self.protocol("ProtTomoStreamImportMovies")
+        self.project.saveProtocol(protocol)
+        protocol.runMode.set(MODE_RESUME)
+        protocol.makePathsAndClean()
+        protocol.stop_streaming()
+        with locks.hold(protocol._getExtraPath(LOCK_FILE), 0.0):
+            protocol.makePathsAndClean()
+            self.assertTrue(protocol.stop_asked(), "one that is at work must still hear it")
+        protocol.makePathsAndClean()        # as whoever launches it does
+        self.assertFalse(protocol.stop_asked())
+        protocol.stop_streaming()           # before the process of the run is there
+        executor = mock.Mock()
+        with mock.patch.object(protocol, "_open", side_effect=InterruptedError):
+            protocol.setStepsExecutor(executor)
+            with self.assertRaises(InterruptedError):
+                protocol._insertAllSteps()
+        self.assertTrue(protocol.stop_asked())
 
 
 class TestTimes(unittest.TestCase):

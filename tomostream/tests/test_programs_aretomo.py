@@ -33,7 +33,7 @@ from tomostream.programs.aln import (
     xf_of_row,
 )
 from tomostream.programs.ctf import CtfRow, format_ctf, parse_ctf
-from tomostream.programs.quality import Quality, TiltQuality, format_quality, parse_quality
+from tomostream.programs.quality import Quality, TiltQuality, Trust, format_quality, parse_quality
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "programs"
 needs_real = unittest.skipUnless(REAL.is_dir(), "the real program outputs are not beside this checkout")
@@ -235,12 +235,15 @@ class OtherFilesTest(unittest.TestCase):
             tilt_offset_deg=float("nan"),
             quality=0.9,
             quality_note="trust",
+            trust=Trust.TRUSTED,
         )
         text = format_quality(quality)
         self.assertIsNone(json.loads(text)["tilt_offset_deg"])
         back = parse_quality(text)
         self.assertEqual(back.tilts, quality.tilts)
-        self.assertEqual((back.tilt_axis_deg, back.tilt_offset_deg, back.quality_note), (84.7, None, "trust"))
+        self.assertEqual((back.tilt_axis_deg, back.tilt_offset_deg, back.quality_note, back.trust),
+                         (84.7, None, "trust", Trust.TRUSTED))
+        self.assertEqual(json.loads(text)["trust"], "trusted")
         with self.assertRaisesRegex(AlnError, r"q\.json is not a quality file"):
             parse_quality("{", "q.json")
 

@@ -217,6 +217,43 @@ class TestLongSessions(WithProject):
         self.assertEqual((facts.rhythm_s, facts.seconds_since_movie, facts.backlog_tilts), (60.0, 0.0, 120))
 
 
+class TestWhatKeepsAProtocol(WithProject):
+    def facts(self, states=None):
+        follower = Follower(self.project.path)
+        follower.update()
+        return follower.session_facts(self.project.time, True, None, states)
+
+    def test_a_queue_is_apart_from_all_else_and_each_is_over_alone(self):
+        tell = self.project.tell
+        tell(MOTIONCOR, "", entries.Waiting, "the queue does not answer", topic=entries.Topic.QUEUE)
+        tell(MOTIONCOR, "", entries.Waiting, "the disk is full", topic=entries.Topic.DISK)
+        tell(MOTIONCOR, "", entries.Command, command="MotionCor3", program="MotionCor3 1.0")
+        facts = self.facts()
+        self.assertEqual((facts.queues, facts.held_up), (
+            {MOTIONCOR: "the queue does not answer"}, {MOTIONCOR: "the disk is full"}))
+        tell(MOTIONCOR, "", entries.Session, "over: the disk is full", over=entries.Topic.DISK)
+        facts = self.facts()
+        self.assertEqual((facts.queues, facts.held_up), ({MOTIONCOR: "the queue does not answer"}, {}))
+        tell(MOTIONCOR, "", entries.Session, "motioncor starts", versions={"tomostream": "1"})
+        self.assertEqual(self.facts().queues, {})
+
+    def test_a_shortage_counts_while_the_protocol_that_tells_of_it_runs(self):
+        self.project.tell(COMPOSE, "", entries.Space, "12 h need 60 GB", short=True)
+        self.assertEqual(self.facts().shortage, "12 h need 60 GB")
+        self.assertEqual(self.facts({COMPOSE: "dead"}).shortage, "")
+
+    def test_lines_that_are_no_entries_are_told(self):
+        with open(self.project.extra(COMPOSE, "ledger.jsonl"), "ab") as file:
+            file.write(b'{"event": "composed", "item": 7}\n')
+        told = self.facts().unreadable[COMPOSE]
+        self.assertIn("1 entry cannot be read and is left out", told)
+        self.assertIn("$.item", told)
+        out = io.StringIO()
+        with redirect_stdout(out):
+            command(["status", self.project.path])
+        self.assertIn("compose: 1 entry cannot be read", out.getvalue())
+
+
 class TestPictures(WithProject):
     def test_the_central_slice_shows_y_upward_and_side_views_z(self):
         self.project.whole("TS_01")

@@ -99,9 +99,17 @@ class TestForecast(unittest.TestCase):
         self.assertEqual(self.forecast(8.3 * GB).shortage(was_short=True), "")
 
     def test_a_twentieth_of_the_disk_is_short_while_nothing_else_is_known(self):
-        self.assertIn("490 MB are free, 5 % of it", self.forecast(0.49 * GB).shortage())
-        self.assertTrue(self.forecast(0.55 * GB).shortage(was_short=True))
-        self.assertEqual(self.forecast(0.55 * GB).shortage(), "")
+        limits = space.Limits(bytes=0)
+        self.assertIn("490 MB are free, 5 % of it", self.forecast(0.49 * GB).shortage(limits))
+        self.assertTrue(self.forecast(0.55 * GB).shortage(limits, was_short=True))
+        self.assertEqual(self.forecast(0.55 * GB).shortage(limits), "")
+
+    def test_fewer_bytes_than_the_limit_are_short_but_no_more_than_a_tenth_of_a_small_disk(self):
+        self.assertTrue(space.Room(4_900_000_000, 60 * GB).shortage())
+        self.assertEqual(space.Room(5_100_000_000, 60 * GB).shortage(), "")
+        self.assertTrue(space.Room(5_900_000_000, 60 * GB).shortage(was_short=True))
+        self.assertEqual(space.Room(int(1.1 * GB), 10 * GB).shortage(), "")
+        self.assertTrue(space.Room(int(0.9 * GB), 10 * GB).shortage())
 
     def test_a_disk_that_does_not_answer_is_said_to_be_unknown_and_never_short(self):
         self.acquire()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tomostream.programs.quality import Trust
+
 MAXIMUM_THREADS = 64
 
 
@@ -78,3 +80,4 @@ class Alignment:
     thickness_A: float
     quality: float
     quality_note: str
+    trust: Trust

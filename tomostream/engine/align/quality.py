@@ -13,6 +13,7 @@ from tomostream.engine.align.likelihood import ascend, fisher, model_of, signal_
 from tomostream.engine.align.offset import LARGEST_DEG, Offset
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.spectra import Band
+from tomostream.programs.quality import Trust
 
 ENOUGH_TILTS = 9
 TRUSTED_SPLIT_A = 20.0
@@ -168,8 +169,8 @@ def split_difference_A(bench: Bench, pose: Pose, highest_per_A: float) -> float 
     return float(np.sqrt(np.mean(np.sum(every**2, axis=1))) * bench.images.pixel_A)
 
 
-def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str]:
-    """A figure between 0 and 1 and what it is worth in words.
+def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str, Trust]:
+    """A figure between 0 and 1, what it is worth in words, and whether the alignment is to be trusted.
 
     The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree. A tilt
     offset that is not well known does not make the shifts wrong; it is said, after "trust".
@@ -197,4 +198,5 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
         reasons.append(f"the tilts fit best with an offset of {offset.found:.0f} degrees, more than {LARGEST_DEG:.0f}")
     figure = float(np.clip(figure, 0.0, 1.0))
     remark = f"; {offset.remark()}" if offset.remark() else ""
-    return figure, ("trust" if not reasons else "do not trust: " + "; ".join(reasons)) + remark
+    trust = Trust.DOUBTFUL if reasons else Trust.TRUSTED
+    return figure, ("trust" if not reasons else "do not trust: " + "; ".join(reasons)) + remark, trust

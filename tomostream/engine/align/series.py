@@ -34,6 +34,7 @@ from tomostream.engine.align.projection import SIGNIFICANT, Match
 from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
 from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
 from tomostream.files.mrc import Sections
+from tomostream.programs.quality import Trust
 
 FINE_A = 10.0
 COARSE_A = 20.0
@@ -351,9 +352,9 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
                     typical_A)
     span = float(np.ptp(angles[bench.members]))
-    figure, note = judge(checks, len(bench.members), len(angles), span, state.offset)
+    figure, note, trust = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
-    return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note))
+    return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note, trust))
 
 
 def called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:
@@ -406,7 +407,7 @@ def _answer(
     angles: Floats,
     sigma: Floats,
     left_out: Sequence[float | None],
-    verdict: tuple[float, str],
+    verdict: tuple[float, str, Trust],
 ) -> Alignment:
     """The result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre."""
     members = [int(i) for i in bench.members]

@@ -226,6 +226,7 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
         thickness_A=alignment.thickness_A,
         quality=alignment.quality,
         quality_note=alignment.quality_note,
+        trust=alignment.trust,
     )
 
 

@@ -19,12 +19,12 @@ function drawSession() {
 }
 function alarmLines() {
   const session = state.session;
-  const grave = alarm => ["protocol-died", "standstill", "series-failed"].includes(alarm.kind), dead = alarm => alarm.kind === "protocol-died";
+  const grave = alarm => ["protocol-died", "standstill", "series-failed", "queue"].includes(alarm.kind), dead = alarm => alarm.kind === "protocol-died";
   const alarms = session.alarms.slice().sort((a, b) => dead(b) - dead(a) || grave(b) - grave(a) || b.since - a.since), lines = [];
   lines.push(...alarms.map(alarm => h("div", { class: grave(alarm) ? "alarm grave" : "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
     h("span", {}, alarm.text), h("span", { class: "muted small" }, (alarm.count > 1 ? alarm.count + " times, " : "") + "since " + clock(alarm.since)),
     alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item)))));
-  for (const [name, reason] of Object.entries(session.waiting)) if (!session.alarms.some(alarm => alarm.kind === "held-up" && alarm.of === name))
+  for (const [name, reason] of Object.entries(session.waiting)) if (!session.alarms.some(alarm => ["held-up", "queue"].includes(alarm.kind) && alarm.of === name))
     lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
   if (session.unassigned) lines.push(h("div", { class: "alarm" }, h("b", {}, "Movies in no series"), h("span", {}, session.unassigned)));
   if (session.acknowledged.length) lines.push(h("div", { class: "alarm note", id: "acknowledged" }, h("b", {}, session.acknowledged.length + " acknowledged"),

@@ -109,7 +109,7 @@ function player(data, atlas, title, film) {
 function leftOut(data) {
   const out = data.facts.tilts.filter(tilt => !tilt.used);
   const facts = data.facts;
-  const notes = [...facts.warnings, facts.ctf_note ? "CTF: " + facts.ctf_note : "", facts.quality_note && facts.quality_note !== "trust" ? "Alignment: " + facts.quality_note : "",
+  const notes = [...facts.warnings, facts.ctf_note ? "CTF: " + facts.ctf_note : "", facts.quality_note ? "Alignment: " + facts.quality_note : "",
     facts.local_note ? "Local alignment: " + facts.local_note : ""].filter(Boolean);
   return h("section", { class: "card" }, h("h2", {}, "Tilts that are not used"), out.length
     ? h("ul", { class: "plain" }, out.map(tilt => h("li", {}, h("b", {}, tilt.angle_deg.toFixed(1) + "° "), tilt.reason || "not in the alignment",
