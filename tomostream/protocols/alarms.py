@@ -106,7 +106,7 @@ def words_of(protocol: Any) -> list[str]:
 def thresholds_of(protocol: Any) -> Thresholds:
     """The thresholds that the form gives; the defaults where they make no sense (`problems` says so)."""
     try:
-        return Thresholds.parse(words_of(protocol: Any))
+        return Thresholds.parse(words_of(protocol))
     except ValueError:
         return Thresholds()
 

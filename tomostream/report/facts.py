@@ -135,7 +135,8 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
         thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, trust=made.trust,
-        local_note=made.local_note, commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram, z_first=made.z_first,
+        local_note=made.local_note, commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
+        z_first=made.z_first,
         folder=os.path.join(status.project, made.folder) if made.folder else None, times=status.times(series),
         latency_s=status.latency_s(series))
 

@@ -284,7 +284,7 @@ class TestStopStreaming(FormCase):
         protocol.makePathsAndClean()        # as whoever launches it does
         self.assertFalse(protocol.stop_asked())
         protocol.stop_streaming()           # before the process of the run is there
-        executor = mock.Mock()
+        executor = mock.Mock(numberOfProcs=2, gpuList=[], hostConfig=None)
         with mock.patch.object(protocol, "_open", side_effect=InterruptedError):
             protocol.setStepsExecutor(executor)
             with self.assertRaises(InterruptedError):
