@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The `tomostream` command. Each subcommand is a module of this room with `HELP`, `add_arguments` and `main`.
+"""The `tomostream` command. Each subcommand is a module of this room with `add_arguments` and `main`.
 
 A module is imported only when its subcommand is called, so that `--help` needs neither numpy nor Scipion.
 """
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from tomostream import __version__
 from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
 
-#: Subcommand -> one line of help. The module of the same name does the work.
+#: Subcommand -> one line of help. The module of the same name does the work, or the one in `MODULES`.
 COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
     "parameters": "list the parameters of the four protocols, for --set",
-    "status": "say where every movie and every series of a project stands",
+    "status": "say what needs attention, and where every protocol, movie and series of a project stands",
+    "list": "list the sessions of this machine, or of a folder, and how they stand",
     "report": "write the live page of a project: open report/index.html in a browser",
     "resume": "bring a dead session back: every protocol that was running goes on",
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
@@ -29,6 +30,10 @@ COMMANDS = {
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
     "demo": "simulate a small acquisition and run the whole way to tomograms on it",
 }
+
+
+#: A module `list` would hide Python's own.
+MODULES = {"list": "sessions"}
 
 
 def refuse(command: str, why: object) -> int:
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == wanted:
-            module = importlib.import_module(f"tomostream.cli.{name}")
+            module = importlib.import_module(f"tomostream.cli.{MODULES.get(name, name)}")
             module.add_arguments(subparser)
             subparser.set_defaults(main=module.main)
             subcommand = subparser

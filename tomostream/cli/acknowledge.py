@@ -10,13 +10,11 @@ from collections.abc import Sequence
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.journal.layout import REPORT as FOLDER
 from tomostream.report import acknowledged
 from tomostream.report.alarms import KINDS, Alarm
 from tomostream.report.announce import read_alarms
 from tomostream.report.notify import one_line, utc
-from tomostream.report.writer import FOLDER
-
-HELP = "list the alarms of a session, or say that they are known: they are no longer shown and counted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

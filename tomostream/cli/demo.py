@@ -13,7 +13,6 @@ from tomostream.cli import refuse, run
 from tomostream.cli.places import cannot_write
 from tomostream.journal.status import ProjectStatus
 
-HELP = "simulate a small acquisition and run the whole way to tomograms on it"
 #: Two series of this are processed on two cores while they are "acquired".
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]

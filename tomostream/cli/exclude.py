@@ -11,8 +11,6 @@ from tomostream.journal import runs
 from tomostream.journal.composed import ComposedSeries, NoSeries
 from tomostream.journal.status import COMPOSE, ProjectStatus
 
-HELP = "take tilts out of a series or put them back; only that series is composed and reconstructed again"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")

@@ -10,8 +10,6 @@ from tomostream.choices import instruments
 from tomostream.cli import refuse
 from tomostream.journal.composed import NoSeries, read_series
 
-HELP = "reconstruct one series with the tilt angles as given and negated, and remember which is right for the instrument"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")

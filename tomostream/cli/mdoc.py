@@ -9,8 +9,6 @@ import sys
 
 from tomostream.acquisition.doctor import UNUSABLE, as_json, as_text, examine, find_mdocs
 
-HELP = "the mdoc doctor: what a file is, and what tomostream reads from it"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""

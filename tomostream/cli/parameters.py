@@ -11,8 +11,6 @@ from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONC
 #: Fields of every protocol that are Scipion's own.
 SCIPIONS = frozenset(["runName", "runMode", "hostName"])
 
-HELP = "list the parameters of the four protocols, for --set"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("protocol", nargs="?", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",

@@ -6,6 +6,9 @@ from __future__ import annotations
 import errno
 import os
 
+from tomostream.journal.layout import page_of
+from tomostream.journal.status import ARETOMO, ProjectStatus
+
 
 def cannot_write(path: str, error: OSError) -> str:
     """Why a file or folder cannot be written, and what to do; for `refuse`.
@@ -39,6 +42,14 @@ def nearest(path: str) -> str:
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path
+
+
+def where(status: ProjectStatus) -> list[str]:
+    """Where the page and the tomograms of a project are, a line each, as far as they are there."""
+    page = page_of(status.project)
+    made = [series.tomogram for series in status.series.values() if series.tomogram]
+    return [*([f"page: {page}"] if os.path.exists(page) else []),
+            *([f"tomograms: {os.path.join(status.folders[ARETOMO], 'extra', '*', '*.mrc')}"] if made else [])]
 
 
 def check_file(path: str) -> None:

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from tomostream.cli.leaving import Leaving
 from tomostream.files import locks
-from tomostream.journal import runs
+from tomostream.files.logs import last_error
+from tomostream.journal import runs, sessions
+from tomostream.journal.layout import starting_file
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming.values import convert
 
@@ -118,12 +120,12 @@ class Chain:
         return os.path.join(self.path, self.protocols[name].getWorkingDir())
 
     def state(self, name: str) -> str:
-        """running, finished, stopped, dead or unknown."""
+        """running, finished, stopped, failed, dead or unknown."""
         return runs.producer_state(self.folder(name), self.protocols[name].getObjId())
 
     def ended(self) -> bool:
         """True when none of the four goes on."""
-        return all(self.state(name) in (runs.FINISHED, runs.STOPPED, runs.DEAD) for name in ORDER)
+        return all(self.state(name) in runs.ENDED for name in ORDER)
 
 
 def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
@@ -259,11 +261,6 @@ def validate(chain: Chain) -> None:
         raise UserError(" ".join(problems))
 
 
-def starting_file(path: str) -> str:
-    """What a command holds while it starts protocols of a project."""
-    return os.path.join(path, "Runs", ".starting")
-
-
 @contextmanager
 def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterator[None]:
     """While this holds no other command starts or continues protocols of this project.
@@ -287,6 +284,7 @@ def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterato
         raise UserError(f"Another command (process {locks.holder(file)}) has been starting "
                         f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
     with lock:
+        sessions.remember(path)
         yield
 
 
@@ -347,11 +345,12 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
         chain.project._updateProtocol(protocol)
         if getattr(protocol, output, None) is not None:
             return
-        if state in (runs.STOPPED, runs.DEAD):
+        if state in runs.BROKEN_OFF:
             break
         leaving.pause(0.3)
-    raise UserError(f"The protocol {name} did not come up: {last_error(chain.folder(name)) or 'see its log'} "
-                    f"(log: {os.path.join(chain.folder(name), 'logs', 'run.stdout')})")
+    logs = os.path.join(chain.folder(name), "logs")
+    raise UserError(f"The protocol {name} did not come up: {last_error(logs) or 'see its log'} "
+                    f"(log: {os.path.join(logs, 'run.stdout')})")
 
 
 def interrupted(chain: Chain) -> str:
@@ -369,20 +368,6 @@ def interrupted(chain: Chain) -> str:
 def joined(names: Sequence[str]) -> str:
     """Names as people write them: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def last_error(folder: str) -> str:
-    """The words with which a run ended, from its log."""
-    for log in ("run.stderr", "run.stdout"):
-        try:
-            with open(os.path.join(folder, "logs", log), encoding="utf-8", errors="replace") as file:
-                lines = [line.strip() for line in file.read()[-8000:].splitlines() if line.strip()]
-        except OSError:
-            continue
-        errors = [line for line in lines if "ERROR" in line or "Error" in line or "rror:" in line]
-        if errors:
-            return errors[-1][:300]
-    return ""
 
 
 def existing(project: str) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.journal.layout import REPORT as FOLDER
 from tomostream.journal.status import ProjectStatus
 from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
-from tomostream.report.writer import FOLDER, ReportWriter
+from tomostream.report.writer import ReportWriter
 
-HELP = "write the live page of a project: open report/index.html in a browser"
 #: In the background: far behind the programs, and yet not so far that on a full machine the page falls behind too.
 NICE = 10
 #: Seconds between two looks at the project.

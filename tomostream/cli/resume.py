@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from pyworkflow.protocol import Protocol
 
     from tomostream.cli.project import Chain
-
-HELP = "bring a dead session back: every protocol that was running goes on"
-#: How a run ended -> how that is told.
-WORDS = {runs.RUNNING: "is running", runs.FINISHED: "has finished", runs.STOPPED: "was stopped or failed",
-         runs.DEAD: "died", runs.UNKNOWN: "was never started"}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
@@ -83,7 +78,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
         say(line)
     if not wanted:
         say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
-                                             " For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
+                                             f" For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
     continue_all(chain, states, wanted, leaving)
 
 
@@ -97,8 +92,7 @@ def to_continue(states: dict[str, str], again: bool = False, start: str | None =
     for name, state in states.items():
         if start is not None and names.index(name) < names.index(start):
             continue
-        ended = state in (runs.DEAD, runs.STOPPED, runs.UNKNOWN)
-        if ended or (state == runs.FINISHED and (again or wanted)):
+        if state in runs.BROKEN_OFF or state == runs.UNKNOWN or (state == runs.FINISHED and (again or wanted)):
             wanted.append(name)
     return wanted
 
@@ -152,7 +146,7 @@ def some(names: list[str], most: int = 8) -> str:
 
 def findings(states: dict[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
     """A line for each protocol: how its run ended, what is done, what happens now."""
-    return [f"{name} {WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
+    return [f"{name} {runs.WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
             for name, state in states.items()]
 
 
@@ -172,7 +166,7 @@ def continue_all(chain: Chain, states: dict[str, str], wanted: list[str], leavin
         source = project.POINTERS[name][1] if name in project.POINTERS else None
         if source in chain.protocols:
             project.wait_for_output(chain, source, leaving)
-        if states[name] == runs.DEAD:
+        if states[name] in runs.BROKEN_OFF:
             mark_dead(chain, protocol)
         prepare(protocol)
         project.launch(chain, protocol)

@@ -19,7 +19,6 @@ from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, Proje
 if TYPE_CHECKING:
     from tomostream.cli.project import Chain
 
-HELP = "make a project, run the four protocols on a folder that is being written, and follow them"
 ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}
 #: Seconds between two looks at the ledgers for the live table.
 REFRESH_SECONDS = 1.0
@@ -127,6 +126,8 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
         say(f"\nNo longer following. The protocols go on; see: tomostream status {shlex.quote(chain.path)}")
         return INTERRUPTED
     screen.close(status)
+    for line in places.where(status):
+        say(line)
     if options.json:
         try:
             write_json(status, options.json)

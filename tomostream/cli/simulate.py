@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     _Group = argparse._ArgumentGroup
 
-HELP = "write an acquisition over time, as a microscope does, with known truth"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""

@@ -1,73 +1,105 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream status`: where every movie and every series of a project stands."""
+"""`tomostream status`: what needs a person, how the protocols stand, and where every movie and every series is."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
+from collections.abc import Sequence
 
 from tomostream.choices.pending import Pending, PendingChoices
-from tomostream.cli import refuse
-from tomostream.cli.table import render
+from tomostream.cli import refuse, table
+from tomostream.cli.places import where
+from tomostream.journal.layout import REPORT
 from tomostream.journal.runs import RUNNING, run_state
-from tomostream.journal.space import SessionSpace
+from tomostream.journal.space import Forecast, SessionSpace
 from tomostream.journal.status import COMPOSE, ProjectStatus
+from tomostream.report import attention
+from tomostream.report.announce import read_alarms
 
-HELP = "say where every movie and every series of a project stands"
+#: Exit status where something needs a person.
+NEEDS_ATTENTION = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--all", action="store_true", help=f"show every series (default: {table.MAX_ROWS}, failed ones first)")
+    parser.epilog = ("Exit status: 0 nothing needs a person; 3 something does: a dead protocol, a failed series, an alarm that "
+                     "is on and not acknowledged; 2 there is no such project.")
 
 
-def find(project: str) -> str | None:
-    """Folder of a project, by path or by name in the places where Scipion keeps projects."""
+def project_folders(project: str) -> list[str]:
+    """Where Scipion may keep projects of a name, the nearest first."""
     from tomostream.cli.project import default_home
 
     homes = [os.environ.get("SCIPION_USER_DATA"), os.path.join(os.environ.get("SCIPION_HOME", ""), "ScipionUserData"),
              os.path.join(default_home(project), "ScipionUserData"), os.path.expanduser("~/ScipionUserData")]
-    candidates = [project, *(os.path.join(home, "projects", project) for home in homes if home)]
+    return [os.path.join(home, "projects") for home in homes if home]
+
+
+def find(project: str) -> str | None:
+    """Folder of a project, by path or by name in the places where Scipion keeps projects."""
+    candidates = [project, *(os.path.join(folder, project) for folder in project_folders(project))]
     return next((os.path.abspath(path) for path in candidates if os.path.isdir(os.path.join(path, "Runs"))), None)
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.project import starting_file
-
     path = find(options.project)
     if path is None:
         return refuse("status", f"there is no Scipion project {options.project}")
     status = ProjectStatus(path)
     status.update()
-    starting = not status.folders and os.path.exists(starting_file(path))
+    starting = not status.folders and attention.is_starting(path)
     if starting and not options.json:
         print(f"The protocols of {path} are starting.")
         return 0
     if not status.folders and not starting:
         return refuse("status", f"the project {path} has no tomostream protocols")
+    found = attention.processes(status)
+    needs = attention.needs_attention(status, found, read_alarms(os.path.join(path, REPORT)))
     space = SessionSpace(path)
     space.update()
-    forecast = space.forecast()
     choices = PendingChoices(status)
     choices.update()
     if options.json:
-        disk = {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
-                "series_an_hour": forecast.pace, "short": forecast.shortage()}
-        told = status.as_json()
-        for each in told["series"]:
-            pending = choices.of(status.series[each["id"]])
-            each["pending"] = {"out": dict(pending.out), "back": list(pending.back)}
-        print(json.dumps({**told, "disk": disk, "trouble": choices.trouble}, indent=1))
-        return 0
-    trouble = [f"which tilts were taken out is not known: {choices.trouble}"] if choices.trouble else []
-    print("\n".join([*render(status, {}, notes(status, choices, options.project)), *trouble, f"disk: {forecast.text()}"]))
-    return 0
+        told = {"project": path, "protocols": attention.as_json(found), "needs_attention": needs,
+                **as_json(status, choices), "disk": disk(space.forecast()), "trouble": choices.trouble}
+        print(json.dumps(told, indent=1))
+    else:
+        protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
+        lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
+        trouble = [f"which tilts were taken out is not known: {choices.trouble}"] if choices.trouble else []
+        print("\n".join([*attention_lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
+    return NEEDS_ATTENTION if needs else 0
+
+
+def attention_lines(needs: Sequence[str]) -> list[str]:
+    """What needs a person, before everything else."""
+    return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
+
+
+def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]:
+    """The status, with what people decided of each series that its newest version does not show."""
+    told = status.as_json()
+    for each in told["series"]:
+        pending = choices.of(status.series[each["id"]])
+        each["pending"] = {"out": dict(pending.out), "back": list(pending.back)}
+    return told
+
+
+def disk(forecast: Forecast) -> dict[str, object]:
+    """The disk of the project, in bytes."""
+    return {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
+            "series_an_hour": forecast.pace, "short": forecast.shortage()}
 
 
 def notes(status: ProjectStatus, choices: PendingChoices, project: str) -> dict[str, str]:
     """What people decided of which series that its newest version does not show: series -> words, and what to do."""
     found = {series.id: str(pending) for series in status.series.values() if (pending := choices.of(series)) != Pending()}
     if found and run_state(status.folders[COMPOSE]) != RUNNING:
-        found = {name: f"{text}, by: tomostream resume {project} --again --from compose" for name, text in found.items()}
+        found = {name: f"{text}, by: tomostream resume {shlex.quote(project)} --again --from compose"
+                 for name, text in found.items()}
     return found

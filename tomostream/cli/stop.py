@@ -15,8 +15,6 @@ from tomostream.journal import runs
 from tomostream.journal.layout import stop_file
 from tomostream.journal.status import CLASSES, ProjectStatus
 
-HELP = "end protocols in order, or at once; `tomostream resume` takes them up again"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
-from collections.abc import Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
-from tomostream.journal.status import ProjectStatus, SeriesStatus
+from tomostream.journal.status import STATES, ProjectStatus, SeriesStatus
 
 COLUMNS = (("series", 22), ("state", 15), ("tilts", 14), ("axis", 8), ("latency", 8))
-#: Most rows of the live table; the newest are shown.
+#: Most rows of a table.
 MAX_ROWS = 25
 #: Most failed movies that are named; the newest are.
 FAILED_SHOWN = 10
+#: Columns and rows of a terminal that does not tell them.
+USUAL_SIZE = (80, 24)
+#: Rows in which nothing but the table is worth to be shown.
+MIN_HEIGHT = 3
 
 
 class Screen:
@@ -25,13 +31,14 @@ class Screen:
         self.enabled = enabled
         self.live = enabled and stream.isatty()
         self._lines = 0
+        self._size = self._terminal_size() if self.live else USUAL_SIZE
         self._told: dict[str, str] = {}
 
     def show(self, status: ProjectStatus, protocols: Mapping[str, str]) -> None:
         if not self.enabled:
             return
         if self.live:
-            self._draw(render(status, protocols))
+            self._draw(status, protocols)
             return
         for series in status.series.values():
             if self._told.get(series.id) != series.state:
@@ -46,17 +53,28 @@ class Screen:
             self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'the disk is no longer short'}")
 
     def close(self, status: ProjectStatus) -> None:
-        """The table once more, to stay."""
-        if self.live:
-            self._draw(render(status, {}))
-        else:
-            self._print("\n".join(render(status, {})))
+        """The whole table once more, to stay."""
+        self._print(self._erase() + "\n".join(map(printable, render(status, {}))))
+        self._lines = 0
 
-    def _draw(self, lines: list[str]) -> None:
-        width = shutil.get_terminal_size().columns
-        back = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
-        self._print(back + "".join(line[:width - 1] + "\n" for line in lines), end="")
+    def _draw(self, status: ProjectStatus, protocols: Mapping[str, str]) -> None:
+        size = self._terminal_size()
+        back, self._size = "\x1b[2J\x1b[H" if size != self._size else self._erase(), size     # what a new width did is not known
+        columns, rows = size
+        lines = fit(status, protocols, rows - 1)        # the cursor stands in the last one
+        self._print(back + "".join(cut(line, columns - 1) + "\n" for line in lines), end="")
         self._lines = len(lines)
+
+    def _erase(self) -> str:
+        """What takes the table from the terminal again."""
+        return f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
+
+    def _terminal_size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self.stream.fileno())
+        except OSError:
+            return USUAL_SIZE
+        return size.columns or USUAL_SIZE[0], size.lines or USUAL_SIZE[1]
 
     def _print(self, text: str, end: str = "\n") -> None:
         """Write; when that is no longer possible, nothing more is, and following goes on or ends as the caller decides."""
@@ -67,29 +85,64 @@ class Screen:
             self.enabled = self.live = False
 
 
-def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None) -> list[str]:
-    """The table as lines. `notes`: series -> what is added to its reason."""
-    movies = status.movie_counts()
-    lines = [f"movies: {movies['found']} found, {movies['imported']} imported, {movies['aligned']} aligned, "
-             f"{movies['failed']} failed"]
-    if protocols:
-        lines.append("protocols: " + ", ".join(f"{name} {state}" for name, state in protocols.items()))
-    lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()]
-    lines += [status.shortage] if status.shortage else []
-    lines.append("".join(f"{name:{width}s}" for name, width in COLUMNS) + "reason")
-    shown = list(status.series.values())[-MAX_ROWS:]
+def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None,
+           limit: int | None = MAX_ROWS) -> list[str]:
+    """The table as lines, failed series first. `notes`: series -> what is added to its reason. `limit`: None shows all series."""
+    shown = chosen(status.series.values(), limit, ("failed", "", "done"))
+    lines = [*_head(status, protocols), *_rows(status, shown, notes or {})]
     if len(shown) < len(status.series):
-        lines.append(f"... {len(status.series) - len(shown)} series before")
-    lines += [_row(status, series, (notes or {}).get(series.id, "")) for series in shown]
-    if not shown:
-        lines.append("no tilt series yet")
+        lines.append(f"... and {len(status.series) - len(shown)} more series; --all shows them")
     failed = [(name, movie.failed) for name, movie in status.movies.items() if movie.failed]
     if len(failed) > FAILED_SHOWN:
         lines.append(f"... {len(failed) - FAILED_SHOWN} failed movies before")
     lines += [f"failed movie {name}: {reason}" for name, reason in failed[-FAILED_SHOWN:]]
     lines += [f"{name}: {text}" for name, text in status.unreadable.items()]
     lines += [status.unassigned_reason] if status.unassigned_count else []
+    lines += [f"{len(status.not_series)} mdoc files are no tilt series (maps, montages): {', '.join(list(status.not_series)[:5])}"
+              + (", ..." if len(status.not_series) > 5 else "")] if status.not_series else []
     return lines
+
+
+def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int) -> list[str]:
+    """What of the table is worth most in so many lines: the counts, then the series that are in progress, then the newest."""
+    head = _head(status, protocols)[:max(0, height - MIN_HEIGHT)]
+    room = min(height - len(head) - 2, MAX_ROWS)        # a line of titles, and one that says how many are not shown
+    shown = chosen(status.series.values(), max(0, room), ("", "failed", "done"))
+    lines = [*head, *_rows(status, shown, {})]
+    if len(shown) < len(status.series):
+        lines.append(f"... and {len(status.series) - len(shown)} more series")
+    return lines[:max(0, height)]
+
+
+def chosen(series: Iterable[SeriesStatus], limit: int | None, order: Sequence[str]) -> list[SeriesStatus]:
+    """The series that are shown, group by group ("" is all that has not ended); of a group the newest, in their order."""
+    groups: dict[str, list[SeriesStatus]] = {name: [] for name in order}
+    for each in series:
+        groups[each.state if each.ended else ""].append(each)
+    found: list[SeriesStatus] = []
+    for group in groups.values():
+        room = len(group) if limit is None else max(0, limit - len(found))
+        found += group[max(0, len(group) - room):]
+    return found
+
+
+def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
+    """Counts, how the protocols stand, what they wait for."""
+    movies, states = status.movie_counts(), Counter(series.state for series in status.series.values())
+    lines = [f"protocols: {', '.join(f'{name} {state}' for name, state in protocols.items())}"] if protocols else []
+    lines.append(f"movies: {movies['found']} found, {movies['imported']} imported, {movies['aligned']} aligned, "
+                 f"{movies['failed']} failed")
+    if states:
+        lines.append("series: " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state]))
+    lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()]
+    return lines + ([status.shortage] if status.shortage else [])
+
+
+def _rows(status: ProjectStatus, shown: Sequence[SeriesStatus], notes: Mapping[str, str]) -> list[str]:
+    if not status.series:
+        return ["no tilt series yet"]
+    titles = "".join(f"{name:{width}s}" for name, width in COLUMNS) + "reason"
+    return [titles, *(_row(status, series, notes.get(series.id, "")) for series in shown)]
 
 
 def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
@@ -101,3 +154,19 @@ def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
     values = (series.id, series.state, tilts, axis, latency)
     row = "".join(f"{value[:width - 1]:{width}s}" for value, (_, width) in zip(values, COLUMNS, strict=True))
     return row + "; ".join(text for text in (series.reason.rstrip(".") if note else series.reason, note) if text)
+
+
+def printable(line: str) -> str:
+    """A line that moves no cursor: names of files may hold anything."""
+    return "".join(sign if sign.isprintable() else " " for sign in line)
+
+
+def cut(line: str, columns: int) -> str:
+    """As much of a line as fits into so many columns of a terminal."""
+    width, kept = 0, []
+    for sign in printable(line):
+        width += 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+        if width > columns:
+            break
+        kept.append(sign)
+    return "".join(kept)

@@ -102,6 +102,21 @@ def _not_a_lock(path: str) -> OSError:
     return OSError(errno.EINVAL, "is not a regular file, so it cannot be a lock: remove it", path)
 
 
+def is_held(path: str) -> bool:
+    """Whether a process holds the lock of a file now; it is not made for that."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def hold(path: str, seconds: float) -> Lock | None:
     """Take the lock of a file and write our process id into it.
 

@@ -34,12 +34,22 @@ def last_line(path: str) -> str:
     return lines[-1][:300] if lines else ""
 
 
-def _at_the_end(path: str) -> list[str]:
-    """The lines that say something in the last 4 kB of a log, without blanks around them; none where there is no log."""
+def last_error(logs: str) -> str:
+    """The words with which a run ended, from its logs in a folder; empty where they tell of no error."""
+    for name in ("run.stderr", "run.stdout"):
+        errors = [line for line in _at_the_end(os.path.join(logs, name), 8192) if "ERROR" in line or "rror:" in line
+                  or "Error" in line]
+        if errors:
+            return errors[-1][:300]
+    return ""
+
+
+def _at_the_end(path: str, size: int = 4096) -> list[str]:
+    """The lines that say something in the last `size` bytes of a log, without blanks around them; none where there is no log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
+            file.seek(max(0, file.tell() - size))
             return [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
     except OSError:
         return []

@@ -4,42 +4,64 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
+import psutil
+
+from tomostream.files.logs import last_error
 from tomostream.journal.layout import stop_file
 
 #: Seconds that a run may take from its launch until its process is seen.
 LAUNCH_SECONDS = 5.0
-RunState = Literal["running", "finished", "stopped", "dead", "unknown"]
+RunState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
+#: What `producer_state` gives. Stopped: a person asked for it. Failed: it ended with an error. Dead: its process is gone.
 RUNNING: Final = "running"
 FINISHED: Final = "finished"
 STOPPED: Final = "stopped"
+FAILED: Final = "failed"
 DEAD: Final = "dead"
 UNKNOWN: Final = "unknown"
+#: States in which a run ended before its work was done, and all in which it has ended.
+BROKEN_OFF = frozenset[str]({STOPPED, FAILED, DEAD})
+ENDED = BROKEN_OFF | {FINISHED}
+#: State -> how a protocol is told to be, behind its name.
+WORDS: Mapping[str, str] = {RUNNING: "is running", FINISHED: "has finished", STOPPED: "was stopped",
+                            FAILED: "ended with an error", DEAD: "died", UNKNOWN: "was never started"}
 
 
 def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> RunState:
-    """Whether the run that makes a set goes on, ended well, was stopped or failed, or died silently.
+    """Whether the run that makes a set goes on, ended well, was stopped, ended with an error, or died silently.
 
     Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
-    says it is running and whose process is gone (same machine, not in a queue) is dead; `patience` is for how many seconds
-    after its launch a run is believed to be coming up although no process of it is seen.
+    says it is running and whose process is gone (same machine, not in a queue) is dead, or stopped where a person had asked for
+    its end; `patience` is for how many seconds after its launch a run is believed to be coming up although no process of it
+    is seen.
     """
-    database = os.path.join(folder, "logs", "run.db")
-    rows = _facts(database, protocol_id)
-    status = rows.get("status")
-    if status == "finished":
-        return FINISHED
-    if status in ("failed", "aborted"):
-        return STOPPED
-    if status is None:
-        return UNKNOWN
-    if rows.get("_pid") in (None, "", "0") and not rows.get("_jobId"):
-        return DEAD if _never_came_up(database, protocol_id, patience) else RUNNING
-    gone = _process_gone(rows.get("_pid"), rows.get("hostFullName"), os.path.basename(folder.rstrip(os.sep)))
-    return DEAD if gone else RUNNING
+    return _state(folder, protocol_id, _facts(_database(folder), protocol_id), patience)
+
+
+def _state(folder: str, protocol_id: int, facts: Mapping[str, str | None], patience: float) -> RunState:
+    status = facts.get("status")
+    known: dict[str | None, RunState] = {"finished": FINISHED, "failed": FAILED, "aborted": STOPPED, None: UNKNOWN}
+    if status in known:
+        return known[status]
+    if facts.get("_pid") in (None, "", "0") and not facts.get("_jobId"):
+        gone = _never_came_up(_database(folder), protocol_id, patience)
+    else:
+        gone = _process_gone(facts.get("_pid"), facts.get("hostFullName"), os.path.basename(folder.rstrip(os.sep)))
+    if not gone:
+        return RUNNING
+    return STOPPED if os.path.exists(stop_file(folder)) else DEAD
+
+
+def _database(folder: str) -> str:
+    return os.path.join(folder, "logs", "run.db")
 
 
 def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
@@ -49,12 +71,95 @@ def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
 
 def process_of(folder: str) -> int | None:
     """The process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
-    pid = _facts(os.path.join(folder, "logs", "run.db"), _number(folder)).get("_pid")
-    run = os.path.basename(folder.rstrip(os.sep))
+    return _process(folder, _facts(_database(folder), _number(folder)))
+
+
+def _process(folder: str, facts: Mapping[str, str | None]) -> int | None:
+    pid, run = facts.get("_pid"), os.path.basename(folder.rstrip(os.sep))
     seen = pid is not None and pid.isdigit() and any(f"{os.sep}{run}{os.sep}" in word for word in _words_of(pid))
     return int(pid) if pid is not None and seen else None
 
 
+# ---------------------------------------------------------------------------------------------------- for people
+ProcessState = Literal["never-started", "starting", "running", "stopped", "dead", "finished"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """Where a protocol stands, as `tomostream status` tells it.
+
+    `since`: seconds since the epoch at which that began, 0 where nobody knows. `reason`: why, and what to do; "" where there is
+    nothing to say. One that ended with an error is dead: it needs a person just as well.
+    """
+
+    state: ProcessState
+    since: float = 0.0
+    reason: str = ""
+
+
+NEVER_STARTED = Process("never-started")
+
+
+def process(folder: str, waits: str = "") -> Process:
+    """Where the run in a folder stands. `waits`: what it waits for, where it said so."""
+    facts, number = _facts(_database(folder), _number(folder)), _number(folder)
+    state = _state(folder, number, facts, LAUNCH_SECONDS)
+    resume = f"tomostream resume {shlex.quote(os.path.dirname(os.path.dirname(os.path.abspath(folder))))}"
+    if state == UNKNOWN:
+        return NEVER_STARTED
+    if state == RUNNING:
+        pid = _process(folder, facts)
+        since = _begin_of(pid) or _time_of(facts.get("initTime")) or _last_sign(folder)
+        return Process("running" if facts.get("status") == "running" else "starting", since, f"waits: {waits}" if waits else "")
+    since = _last_sign(folder) if state == DEAD else _time_of(facts.get("endTime")) or _last_sign(folder)
+    if state == FINISHED:
+        return Process("finished", since)
+    if state == STOPPED:
+        return Process("stopped", since, f"It was stopped; to go on: {resume}")
+    if state == DEAD:
+        return Process("dead", since, f"Its process is gone; bring it back with: {resume}")
+    why = " ".join((facts.get("_error") or last_error(os.path.join(folder, "logs"))).split())[:300]
+    return Process("dead", since, f"It ended with an error ({why or 'see its log'}); log: "
+                                  f"{os.path.join(folder, 'logs', 'run.stdout')}; to go on: {resume}")
+
+
+def _begin_of(pid: int | None) -> float:
+    """When a process began; 0 where it is not seen."""
+    try:
+        return 0.0 if pid is None else psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _time_of(text: str | None) -> float:
+    """A time as pyworkflow writes it (local, without a zone), in seconds since the epoch; 0 where there is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _last_sign(folder: str) -> float:
+    """When a run last wrote anything; 0 where it never did."""
+    files = [_database(folder), *(os.path.join(folder, "logs", name) for name in ("run.stdout", "run.stderr")),
+             os.path.join(folder, "extra", "ledger.jsonl")]
+    return max((os.path.getmtime(path) for path in files if os.path.exists(path)), default=0.0)
+
+
+def made_classes(project: str, names: Iterable[str]) -> set[str]:
+    """Which of these protocol classes a project has, started or not; none where its database cannot be read."""
+    wanted = set(names)
+    try:
+        connection = sqlite3.connect(f"file:{os.path.join(project, 'project.sqlite')}?mode=ro", uri=True, timeout=1)
+        try:
+            return {name for name, in connection.execute("SELECT DISTINCT classname FROM Objects")} & wanted
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return set()
+
+
+# ---------------------------------------------------------------------------------------------------- asking, and its facts
 def ask_to_stop(folder: str, by: str) -> None:
     """Ask the protocol of a run to finish what is in flight, register what is decided, and close its outputs.
 
@@ -72,7 +177,8 @@ def _number(folder: str) -> int:
 
 def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
     """What a run says of itself, by the names of Scipion; empty where it cannot be read."""
-    names = {f"{protocol_id}.{name}": name for name in ("status", "_pid", "hostFullName", "_jobId")}
+    names = {f"{protocol_id}.{name}": name for name in (
+        "status", "_pid", "hostFullName", "_jobId", "initTime", "endTime", "_error")}
     try:
         connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)
         try:

@@ -54,6 +54,8 @@ class SeriesStatus:
     result: entries.Reconstructed | None = None
     left_out: tuple[entries.LeftOut, ...] = ()
     preview: entries.Preview | None = None
+    #: What is said of it when it is done; a compose protocol that goes on tells of earlier stages again.
+    done_reason: str = ""
 
     @property
     def ended(self) -> bool:
@@ -244,6 +246,7 @@ class ProjectStatus:
         elif isinstance(entry, entries.Composed):
             series.composed = entry.time
             series.composed_first = series.composed_first or entry.time
+            series.done_reason = ""
             series.version, series.movies, series.tilts_used = entry.version, entry.movies, len(entry.movies)
             series.tilt_axis_deg, series.left_out = entry.tilt_axis, entry.left_out
             series.tilt_series = os.path.join(self.folders[COMPOSE], "extra", f"{stem(series.id, series.version)}.mrcs")
@@ -255,6 +258,10 @@ class ProjectStatus:
 
     @staticmethod
     def _counts(series: SeriesStatus, entry: entries.Series) -> None:
+        if series.state == "done" and entry.seen <= series.tilts_seen and entry.version <= series.version:
+            return                  # a compose protocol that goes on takes in again what is done
+        if entry.state == "composed" and series.state in ("acquiring", "aligning", "waiting") and series.done_reason:
+            series.state, series.reason = "done", series.done_reason        # what came later changed nothing
         series.name, series.tilts_seen, series.tilts_aligned = entry.name, entry.seen, entry.aligned
         series.tilts_expected = series.tilts_expected if entry.expected is None else entry.expected
         if entry.state in ("acquiring", "aligning", "waiting") or (entry.state == "failed" and not series.ended):
@@ -273,6 +280,7 @@ class ProjectStatus:
             series.result = entry
             if series.left_out:
                 series.reason += f"; without {'; '.join(map(_named, series.left_out))}"
+            series.done_reason = series.reason
         elif isinstance(entry, entries.Failed):
             series.state, series.reason = "failed", entry.reason
         elif isinstance(entry, (entries.Started, entries.Retried)):
@@ -316,7 +324,7 @@ class ProjectStatus:
         movies = {"failed": {name: movie.failed for name, movie in self.movies.items() if movie.failed},
                   "waiting": {name: movie.waiting for name, movie in self.movies.items() if movie.waiting},
                   "unassigned": self.unassigned}
-        return {"series": series, "movies": movies, "counts": {"movies": self.movie_counts(),
+        return {"series": series, "ignored": self.not_series, "movies": movies, "counts": {"movies": self.movie_counts(),
                                              "series": {state: states[state] for state in STATES if states[state]}}}
 
 

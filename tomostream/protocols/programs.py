@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tomostream.journal import entries
-from tomostream.journal.runs import DEAD, FINISHED, STOPPED
+from tomostream.journal.runs import BROKEN_OFF, FINISHED, WORDS
 from tomostream.protocols import engines
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
     if protocol.stop_asked():
         return rows, True
     state = protocol.producer_state(pointer)
-    protocol.trouble(entries.Topic.PRODUCER, f"{producer} is {state}: it must be continued before more {what} come"
-                     if state in (DEAD, STOPPED) else "")
+    protocol.trouble(entries.Topic.PRODUCER, f"{producer} {WORDS[state]}: it must be continued before more {what} come "
+                                             f"(tomostream resume {shlex.quote(os.getcwd())})" if state in BROKEN_OFF else "")
     return rows, closed and state == FINISHED
 
 

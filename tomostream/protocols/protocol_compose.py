@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from itertools import islice
@@ -31,7 +32,7 @@ from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger
 from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
 from tomostream.journal.layout import stem
-from tomostream.journal.runs import DEAD, FINISHED, RUNNING, STOPPED
+from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
 from tomostream.protocols.objects import series_acquisition
@@ -232,9 +233,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _watch_state(self, closed: bool, now: float) -> None:
         state = self.producer_state(self.inputMicrographs)
-        alive = state not in (DEAD, STOPPED)
+        alive = state not in BROKEN_OFF
         reason = ("the motioncor protocol goes on" if alive else
-                  f"the motioncor protocol is {state}: continue it (or tomostream resume PROJECT)")
+                  f"the motioncor protocol {WORDS[state]}: continue it (or: tomostream resume {shlex.quote(os.getcwd())})")
         if alive != self._producer_alive:
             self.tell((entries.Session if alive else entries.Waiting)("", reason), warn=not alive)
         if alive != self._producer_alive or (state == RUNNING) != self._producer_running:

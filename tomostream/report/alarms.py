@@ -238,7 +238,7 @@ class Alarms:
     def _protocols(self, facts: SessionFacts, time: float) -> None:
         """Each protocol that died, or is kept from going on, is an alarm of its own."""
         self._each("protocol-died", time, {
-            name: f"the process of {name} is gone; bring it back with: tomostream resume, or continue it in Scipion"
+            name: f"{name} died or ended with an error; bring it back with: tomostream resume, or continue it in Scipion"
             for name in facts.dead})
         alive = {kind: {name: f"{name}: {text}" for name, text in held.items() if facts.running and name not in facts.dead}
                  for kind, held in (("held-up", facts.held_up), ("queue", facts.queues))}

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from tomostream.files.locks import Lock
 from tomostream.files.writing import write_text
+from tomostream.journal.layout import REPORT as FOLDER
 from tomostream.report.judging import Thresholds
-from tomostream.report.writer import FOLDER
 
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
 

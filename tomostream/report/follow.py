@@ -15,7 +15,7 @@ from itertools import pairwise
 from tomostream.acquisition.naming import movie_key
 from tomostream.journal import entries
 from tomostream.journal.entries import Topic
-from tomostream.journal.runs import DEAD, RUNNING
+from tomostream.journal.runs import DEAD, FAILED, RUNNING
 from tomostream.journal.space import Room
 from tomostream.journal.status import COMPOSE, MovieStatus, ProjectStatus
 from tomostream.report.alarms import SessionFacts
@@ -202,7 +202,7 @@ class Follower(ProjectStatus):
             backlog_series_minutes=None if seconds is None else series * seconds / 60.0,
             disk=disk, shortage=self.shortage if (states or {}).get(COMPOSE, RUNNING) == RUNNING else "",
             seconds_since_result=self._since_result(now), series_s=seconds,
-            dead=tuple(name for name, state in (states or {}).items() if state == DEAD), unreadable=self.unreadable,
+            dead=tuple(name for name, state in (states or {}).items() if state in (DEAD, FAILED)), unreadable=self.unreadable,
             held_up={name: list(others.values())[-1] for name, troubles in self.troubles.items()
                      if (others := {topic: text for topic, text in troubles.items() if topic is not Topic.QUEUE})},
             queues={name: troubles[Topic.QUEUE] for name, troubles in self.troubles.items() if Topic.QUEUE in troubles})

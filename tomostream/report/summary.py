@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tomostream.journal.runs import DEAD, FINISHED
+from tomostream.journal.runs import DEAD, FAILED, FINISHED
 from tomostream.report.alarms import KINDS, Alarm
 from tomostream.report.notify import Message, one_line, utc
 
@@ -34,7 +34,7 @@ class Summary:
     @property
     def title(self) -> str:
         """How it ended: by itself only where all four protocols finished."""
-        dead = [name for name, state in self.protocols.items() if state == DEAD]
+        dead = [name for name, state in self.protocols.items() if state in (DEAD, FAILED)]
         if dead:
             return f"session died ({', '.join(dead)})"
         if self.protocols and all(state == FINISHED for state in self.protocols.values()):

@@ -29,6 +29,8 @@ from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices.pending import PendingChoices
 from tomostream.files.writing import write_text
+from tomostream.journal.layout import REPORT as FOLDER
+from tomostream.journal.runs import ENDED
 from tomostream.journal.space import Room, disk_of
 from tomostream.journal.status import SeriesStatus
 from tomostream.report import acknowledged, tables
@@ -44,7 +46,6 @@ from tomostream.report.previews import Preview, Previews
 from tomostream.report.summary import Summary
 from tomostream.report.tables import CHUNK, Entry
 
-FOLDER = "report"
 #: What was sent at the end of the session.
 SUMMARY = "summary.json"
 STATIC = ("index.html", "style.css", "base.js", "overview.js", "table.js", "series.js", "plots.js", "app.js")
@@ -55,8 +56,6 @@ HEARTBEAT = 5.0
 TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
 #: Series whose pictures may be in progress at the same time, the one that is made included.
 IN_FLIGHT = 2
-#: Protocol states after which nothing more comes.
-ENDED = ("finished", "stopped", "dead")
 #: What of a series comes from its files, not from the ledgers.
 FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "programs", "ctf_note")
 StatesOf = Callable[[Mapping[str, str]], Mapping[str, str]]

@@ -27,6 +27,7 @@ if "SCIPION_HOME" not in os.environ:
     HOME = tempfile.mkdtemp(prefix="tomostream-tests-")
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     scipion_environment(HOME)
+    os.environ["XDG_DATA_HOME"] = os.path.join(HOME, "data")        # where sessions are noted
     os.environ["TOMOSTREAM_INSTRUMENTS"] = os.path.join(HOME, "instruments.json")      # not the user's own
 
 #: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.

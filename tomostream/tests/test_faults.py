@@ -290,7 +290,7 @@ class TestKilledProtocols(unittest.TestCase):
     def test_05_the_outputs_of_a_killed_protocol_stay_open_and_its_consumer_waits_and_says_so(self):
         self.assertEqual(self.refreshed.returncode, 0, self.refreshed.stderr)
         self.assertFalse(self.closed_after_refresh)
-        self.assertIn("dead", self.waited[0].reason)
+        self.assertIn("died", self.waited[0].reason)
         self.assertEqual(self.composed_meanwhile, 0)
 
     def test_06_a_continued_protocol_recomputes_only_what_was_in_flight(self):

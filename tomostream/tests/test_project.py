@@ -17,6 +17,7 @@ from pyworkflow.protocol import FloatParam
 
 from tomostream.cli import main, project, resume, table
 from tomostream.cli.run import exit_status
+from tomostream.files import locks
 from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, ProjectStatus
 from tomostream.tests.made_project import MadeProject
@@ -157,8 +158,7 @@ class TestStatus(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder]), 2)
             self.assertIn("no tomostream protocols", said.getvalue())
-            open(os.path.join(folder, "Runs", ".starting"), "wb").close()
-            with contextlib.redirect_stdout(io.StringIO()) as said:
+            with locks.hold(os.path.join(folder, "Runs", ".starting"), 0.0), contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder]), 0)
             self.assertIn("are starting", said.getvalue())
 

@@ -23,6 +23,7 @@ from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.files import clock
 from tomostream.journal import runs
+from tomostream.journal.layout import stop_file
 from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming import gpus as gpus_room
@@ -584,8 +585,18 @@ class TestTheStateOfAProducer(InAFolder):
         self.run_db(status="finished", _pid="1")
         self.assertEqual(self.state(), runs.FINISHED)
 
-    def test_of_a_run_that_failed_or_was_stopped_is_stopped(self):
+    def test_of_a_run_that_was_stopped_is_not_that_of_one_that_failed(self):
         self.run_db(status="aborted")
+        self.assertEqual(self.state(), runs.STOPPED)
+        os.remove(self.path("logs", "run.db"))
+        self.run_db(status="failed")
+        self.assertEqual(self.state(), runs.FAILED)
+
+    def test_of_a_run_whose_end_a_person_asked_for_is_stopped_though_its_process_was_ended(self):
+        self.run_db(status="running", _pid="999999999", hostFullName=os.uname().nodename)
+        self.assertEqual(self.state(), runs.DEAD)
+        os.makedirs(self.path("extra"))
+        open(stop_file(self.folder), "wb").close()
         self.assertEqual(self.state(), runs.STOPPED)
 
     def process(self, *words: str) -> int:

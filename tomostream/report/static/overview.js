@@ -36,7 +36,7 @@ function alarmLines() {
   }
   return lines;
 }
-const deadOnes = () => Object.entries(state.session.protocols).filter(([, what]) => what === "dead").map(([name]) => name);
+const deadOnes = () => Object.entries(state.session.protocols).filter(([, what]) => what === "dead" || what === "failed").map(([name]) => name);
 function standing() {           // ended is only what ended by itself; "" while it runs
   const session = state.session, dead = deadOnes(), states = Object.values(session.protocols);
   if (dead.length) return dead.length === states.length ? "Session died" : dead.join(", ") + " died";

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a session needs a person for, and where it stands as a whole: for `tomostream status` and `list`, and for any index."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tomostream.files import locks
+from tomostream.journal import runs
+from tomostream.journal.layout import REPORT, page_of, starting_file
+from tomostream.journal.runs import NEVER_STARTED, Process
+from tomostream.journal.status import CLASSES, ProjectStatus
+from tomostream.report.alarms import KINDS, Alarm, key_of
+from tomostream.report.announce import read_alarms
+from tomostream.report.notify import one_line
+
+SessionState = Literal["never-started", "starting", "running", "stopped", "dead", "finished"]
+#: Alarms of what is read here from its source, so that they are not told twice.
+_OF_THEIR_OWN = ("series-failed", "protocol-died")
+
+
+def processes(status: ProjectStatus) -> dict[str, Process]:
+    """Where each of the four protocols stands, in the order of the chain.
+
+    Parameters
+    ----------
+    status : of the project, updated.
+    """
+    found = {name: runs.process(status.folders[name], status.waiting.get(name, "")) if name in status.folders else NEVER_STARTED
+             for name in CLASSES}
+    if all(each.state == "never-started" for each in found.values()) or is_starting(status.project):
+        return found
+    made = runs.made_classes(status.project, CLASSES.values())
+    resume = f"It was never started; start it with: tomostream resume {shlex.quote(status.project)}"
+    return {name: replace(each, reason=resume) if each.state == "never-started" and CLASSES[name] in made else each
+            for name, each in found.items()}
+
+
+def is_starting(project: str) -> bool:
+    """Whether a command starts protocols of a project now."""
+    return locks.is_held(starting_file(project))
+
+
+def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms: Sequence[Alarm]) -> list[str]:
+    """What needs a person, a sentence each, the gravest first. What a person has acknowledged does not.
+
+    Parameters
+    ----------
+    status : of the project, updated.
+    found : its protocols, see `processes`.
+    alarms : that hold, see `announce.read_alarms`.
+    """
+    known = {alarm.key for alarm in alarms if alarm.acknowledged is not None}
+    told = [f"{name} is dead (since {local(each.since)}): {each.reason}" for name, each in found.items()
+            if each.state == "dead" and key_of("protocol-died", name) not in known]
+    told += [f"{name}: {each.reason}" for name, each in found.items() if each.state == "never-started" and each.reason]
+    told += [f"{series.id} failed: {series.reason}" for series in status.series.values()
+             if series.state == "failed" and key_of("series-failed", series.id) not in known]
+    if status.shortage and any(each.state in ("starting", "running") for each in found.values()):
+        told.append(status.shortage)
+    told += [f"{KINDS.get(alarm.kind, alarm.kind)}: {alarm.text}" for alarm in alarms
+             if alarm.acknowledged is None and alarm.kind not in _OF_THEIR_OWN]
+    return [one_line(text[:1].upper() + text[1:] if text == status.shortage else text) for text in told]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A session in a line. `series`: state -> how many; `last_event` in seconds since the epoch, None before there was any;
+    `page`: the file to open, "" where there is none."""
+
+    project: str
+    state: SessionState
+    processes: Mapping[str, Process]
+    attention: Sequence[str]
+    movies: Mapping[str, int]
+    series: Mapping[str, int]
+    last_event: float | None
+    page: str
+
+    def as_json(self) -> dict[str, Any]:
+        """What `tomostream list --json` tells of a session."""
+        return {"project": self.project, "state": self.state, "protocols": as_json(self.processes),
+                "needs_attention": list(self.attention), "counts": {"movies": dict(self.movies), "series": dict(self.series)},
+                "last_event": self.last_event, "page": self.page}
+
+
+def overview(project: str) -> Overview | None:
+    """The session of a project; None where it has none of our protocols.
+
+    Parameters
+    ----------
+    project : its folder.
+    """
+    status = ProjectStatus(project)
+    status.update()
+    if not status.folders and not is_starting(project):
+        return None
+    found = processes(status)
+    attention = needs_attention(status, found, read_alarms(os.path.join(project, REPORT)))
+    page = page_of(project)
+    return Overview(project, session_state(found), found, attention, status.movie_counts(),
+                    Counter(series.state for series in status.series.values()), status.last_event,
+                    page if os.path.exists(page) else "")
+
+
+def session_state(found: Mapping[str, Process]) -> SessionState:
+    """The session in a word: the gravest of its protocols, and it runs as long as one does."""
+    states = {each.state for each in found.values()}
+    order: tuple[SessionState, ...] = ("dead", "running", "starting", "stopped")
+    return next((state for state in order if state in states),
+                "finished" if "finished" in states else "never-started")
+
+
+def as_json(found: Mapping[str, Process]) -> dict[str, dict[str, object]]:
+    """The protocols as scripts get them."""
+    return {name: {"state": each.state, "since": each.since, "reason": each.reason} for name, each in found.items()}
+
+
+def local(seconds: float) -> str:
+    """A time as people at this machine read it; "?" where it is not known."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds > 0 else "?"
