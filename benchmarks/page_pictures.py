@@ -17,7 +17,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from tomostream.cli.report import states_of
-from tomostream.report.writer import FOLDER, ReportWriter
+from tomostream.journal.layout import REPORT
+from tomostream.report.writer import ReportWriter
 from tomostream.tests.browser.driver import Browser
 
 MAX_BYTES = 200_000
@@ -39,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Browser() as browser:
         name = options.series
         if options.as_it_is:
-            folder = os.path.join(os.path.abspath(options.project), FOLDER)
+            folder = os.path.join(os.path.abspath(options.project), REPORT)
         else:
             page = ReportWriter(options.project, folder, states=states_of())
             page.finish()

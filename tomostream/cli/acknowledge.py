@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
-from tomostream.journal.layout import REPORT as FOLDER
+from tomostream.journal.layout import REPORT
 from tomostream.report import acknowledged
 from tomostream.report.alarms import KINDS, Alarm
 from tomostream.report.announce import read_alarms
@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
     path = find(options.project)
     if path is None:
         return refuse("acknowledge", f"there is no Scipion project {options.project}")
-    out = os.path.join(path, FOLDER)
+    out = os.path.join(path, REPORT)
     alarms = read_alarms(out)
     if not options.names and not options.all:
         return show(alarms)

@@ -10,6 +10,7 @@ import sys
 import time
 
 from tomostream.cli import refuse, run
+from tomostream.cli.leaving import say
 from tomostream.cli.places import cannot_write
 from tomostream.journal.status import ProjectStatus
 
@@ -39,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
         if options.real:
             from tomostream.cli.realdata import real_stack, tilts_table
 
-            arguments = [*REAL, "--replay", real_stack(run.say), "--tilts", tilts_table()]
+            arguments = [*REAL, "--replay", real_stack(say), "--tilts", tilts_table()]
         else:
             arguments, settings = SIMULATED, SIMULATED_SETTINGS
     except UserError as error:
@@ -64,7 +65,7 @@ def empty_folder(path: str) -> str:
 def process(out: str, simulate: list[str], settings: list[str], engine: str) -> int:
     """Start the microscope, run the four protocols on what it writes, and wait for both."""
     acquisition = os.path.join(out, "acquisition")
-    run.say(f"A microscope starts to write into {acquisition}")
+    say(f"A microscope starts to write into {acquisition}")
     microscope = subprocess.Popen([sys.executable, "-m", "tomostream.cli", "simulate", acquisition, "--quiet", *simulate])
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
@@ -86,14 +87,14 @@ def tell(out: str, status: int, seconds: float) -> int:
     results = ProjectStatus(project)
     results.update()
     tomograms = [series.tomogram for series in results.series.values() if series.tomogram and os.path.exists(series.tomogram)]
-    run.say("")
+    say("")
     if not tomograms:
-        run.say(f"No tomogram came out; the logs are in {project}/Runs/*/logs.")
+        say(f"No tomogram came out; the logs are in {project}/Runs/*/logs.")
         return status or 2
     for path in tomograms:
-        run.say(f"tomogram: {path}")
-    run.say(f"picture:  {picture(tomograms[:4], os.path.join(out, 'slices.png'))}")
-    run.say(f"project:  SCIPION_HOME={os.environ['SCIPION_HOME']} SCIPION_USER_DATA={os.environ['SCIPION_USER_DATA']} "
+        say(f"tomogram: {path}")
+    say(f"picture:  {picture(tomograms[:4], os.path.join(out, 'slices.png'))}")
+    say(f"project:  SCIPION_HOME={os.environ['SCIPION_HOME']} SCIPION_USER_DATA={os.environ['SCIPION_USER_DATA']} "
             f"{sys.executable} -m scipion project {project}")
-    run.say(f"The demo took {seconds:.0f} s.")
+    say(f"The demo took {seconds:.0f} s.")
     return status

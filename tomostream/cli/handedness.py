@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+from typing import TYPE_CHECKING
 
 from tomostream.choices import instruments
 from tomostream.cli import refuse
 from tomostream.journal.composed import NoSeries, read_series
+
+if TYPE_CHECKING:
+    from tomostream.choices.handedness import Check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +37,7 @@ def main(options: argparse.Namespace) -> int:
         found = handedness.read_check(path, options.series) if options.choose else None
         if options.choose is None:
             found = handedness.check(path, series, lambda line: print(line, flush=True))
-            show(found)
+            show(found, path)
             return 0
         name = options.instrument or (found.instrument if found else handedness.instrument_of(series))
         if not name:
@@ -45,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def show(found) -> None:
+def show(found: Check, project: str) -> None:
     """What was found, and what to do next."""
     from tomostream.choices import handedness
 
@@ -53,4 +58,5 @@ def show(found) -> None:
     for text in handedness.LOOK_FOR:
         print(f"- {text}")
     print(f"\nBoth reconstructions: {os.path.join(found.folder, found.page)}\nInstrument: {found.instrument or 'not known'}\n"
-          f"Then: tomostream handedness PROJECT {found.series} --choose as-given|negated [--instrument NAME]")
+          f"Then: tomostream handedness {shlex.quote(project)} {shlex.quote(found.series)} --choose as-given|negated "
+          "[--instrument NAME]")

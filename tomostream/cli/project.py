@@ -185,7 +185,7 @@ def remove(path: str) -> None:
 
 def make_protocols(scipion_project: Project, ours: ModuleType, settings: dict[str, dict[str, object]]) -> dict[str, Protocol]:
     """The four protocols in a new project, saved, chained and with their settings."""
-    protocols = {}
+    protocols: dict[str, Protocol] = {}
     for name in ORDER:
         protocol = scipion_project.newProtocol(getattr(ours, CLASSES[name]))
         protocol.setObjLabel(f"tomostream - {protocol._label}")
@@ -315,8 +315,8 @@ def launch(chain: Chain, protocol: Protocol) -> None:
 def detached_children() -> Iterator[None]:
     """While this holds, processes that pyworkflow starts get a session of their own and nothing of this terminal."""
     # the package has a function of this name, which hides the module from `from ... import`
-    module = importlib.import_module("pyworkflow.protocol.launch")
-    original = module.Popen
+    module: Any = importlib.import_module("pyworkflow.protocol.launch")
+    original: type[subprocess.Popen[bytes]] = module.Popen
 
     def detached(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
         streams = {stream: subprocess.DEVNULL for stream in ("stdin", "stdout", "stderr") if options.get(stream) is None}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 
 from tomostream.cli.project import UserError
 
@@ -30,7 +31,7 @@ def tilts_table() -> str:
     return os.path.join(os.path.dirname(tomostream.simulator.__file__), TILTS)
 
 
-def real_stack(say) -> str:
+def real_stack(say: Callable[[str], None]) -> str:
     """Path of the stack in the user's cache, fetched if it is not there.
 
     Raises

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
-from tomostream.journal.layout import REPORT as FOLDER
+from tomostream.journal.layout import REPORT
 from tomostream.journal.status import ProjectStatus
 from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 300.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("--follow", action="store_true", help="go on until the session has ended")
-    parser.add_argument("--out", metavar="FOLDER", help="where to write the page (default: report in the project)")
+    parser.add_argument("--out", metavar="REPORT", help="where to write the page (default: report in the project)")
     parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE",
                         help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be given again")
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     if not options.follow and not tomostream_runs(path):
         return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they tell. "
                       "Use --follow to wait for them")
-    out = os.path.abspath(options.out or os.path.join(path, FOLDER))
+    out = os.path.abspath(options.out or os.path.join(path, REPORT))
     only = OnlyOne(out)
     try:
         os.makedirs(out, exist_ok=True)

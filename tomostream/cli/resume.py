@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tomostream.cli import places, refuse
@@ -82,7 +83,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
     continue_all(chain, states, wanted, leaving)
 
 
-def to_continue(states: dict[str, str], again: bool = False, start: str | None = None) -> list[str]:
+def to_continue(states: Mapping[str, str], again: bool = False, start: str | None = None) -> list[str]:
     """Which protocols are to be continued, in the order of the chain, from `start` on.
 
     All that did not finish and do not run; and what had finished after one of these, because more will come to it.
@@ -144,13 +145,13 @@ def some(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def findings(states: dict[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
+def findings(states: Mapping[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
     """A line for each protocol: how its run ended, what is done, what happens now."""
     return [f"{name} {runs.WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
             for name, state in states.items()]
 
 
-def continue_all(chain: Chain, states: dict[str, str], wanted: list[str], leaving: Leaving) -> None:
+def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], leaving: Leaving) -> None:
     """Continue the protocols in order, each when the output that it reads is known to the project.
 
     Raises

@@ -160,5 +160,6 @@ def _tilts(args: argparse.Namespace) -> int:
         except ValueError:
             raise ValueError(f"--tilts {args.tilts}: without --replay this is the number of tilts.") from None
     if args.max_tilt is not None:
-        return 2 * round(args.max_tilt / (args.tilt_step if args.tilt_step is not None else 3.0)) + 1
+        step: float = args.tilt_step if args.tilt_step is not None else 3.0
+        return 2 * round(float(args.max_tilt) / step) + 1
     return 41

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: A slice is the mean of so much of the specimen: single slices of one tomogram are noise to the eye.
 SLICE_A = 100.0
 
 
-def central_slice(path: str):
+def central_slice(path: str) -> NDArray[np.uint8]:
     """The central XY slice of a tomogram (file order z, y, x), the mean of about 100 A, as uint8, density dark."""
     import mrcfile
     import numpy as np
@@ -24,7 +29,8 @@ def central_slice(path: str):
     inner = image[margin[0]:-margin[0], margin[1]:-margin[1]]
     low, high = np.percentile(inner, (0.5, 99.5))
     scaled = (image - low) / max(float(high - low), 1e-12)
-    return np.clip(scaled * 255, 0, 255).astype(np.uint8)[::-1]
+    grey: NDArray[np.uint8] = np.clip(scaled * 255, 0, 255).astype(np.uint8)
+    return grey[::-1]
 
 
 def picture(tomograms: Sequence[str], target: str, side: int = 700) -> str:

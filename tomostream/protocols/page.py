@@ -8,11 +8,11 @@ from typing import Any
 
 from pyworkflow.protocol import params
 
+from tomostream.journal.layout import REPORT
 from tomostream.protocols import alarms
 from tomostream.report import background
 from tomostream.report.alarms import KINDS
 from tomostream.report.announce import read_alarms
-from tomostream.report.writer import FOLDER
 
 
 def define_params(form: Any) -> None:
@@ -29,7 +29,7 @@ def define_params(form: Any) -> None:
 
 def summary(protocol: Any) -> list[str]:
     """For `_summary`: where the page is, and the alarms that hold."""
-    folder = os.path.join(protocol.getProject().getPath() if protocol.getProject() else os.getcwd(), FOLDER)
+    folder = os.path.join(protocol.getProject().getPath() if protocol.getProject() else os.getcwd(), REPORT)
     index = os.path.join(os.path.abspath(folder), "index.html")
     if not os.path.exists(index):
         return []
@@ -46,7 +46,7 @@ def start(protocol: Any) -> None:
 def go_on(protocol: Any) -> None:
     """A protocol that is continued: the page goes on where there is one, with the thresholds that it had. A second writer
     ends by itself."""
-    if os.path.isdir(os.path.join(os.getcwd(), FOLDER)):
+    if os.path.isdir(os.path.join(os.getcwd(), REPORT)):
         _start(protocol, None)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tomostream.files.locks import Lock
 from tomostream.files.writing import write_text
-from tomostream.journal.layout import REPORT as FOLDER
+from tomostream.journal.layout import REPORT
 from tomostream.report.judging import Thresholds
 
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
@@ -29,7 +29,7 @@ def start(project: str, thresholds: Sequence[str] | None = None) -> subprocess.P
     ------
     OSError : the folder of the page cannot be made, or the process not be started.
     """
-    folder = os.path.join(os.path.abspath(project), FOLDER)
+    folder = os.path.join(os.path.abspath(project), REPORT)
     os.makedirs(folder, exist_ok=True)
     if thresholds is not None:
         write_text(os.path.join(folder, THRESHOLDS), json.dumps(list(thresholds)) + "\n")
@@ -44,7 +44,7 @@ class SessionThresholds:
     """The thresholds of a session, as its form gave them, with those of a command line on top; follows the file."""
 
     def __init__(self, project: str, words: Sequence[str] = ()) -> None:
-        self._path = os.path.join(os.path.abspath(project), FOLDER, THRESHOLDS)
+        self._path = os.path.join(os.path.abspath(project), REPORT, THRESHOLDS)
         self._words = list(words)
         self._stamp: int | None = None
 

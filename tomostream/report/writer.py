@@ -29,7 +29,7 @@ from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices.pending import PendingChoices
 from tomostream.files.writing import write_text
-from tomostream.journal.layout import REPORT as FOLDER
+from tomostream.journal.layout import REPORT
 from tomostream.journal.runs import ENDED
 from tomostream.journal.space import Room, disk_of
 from tomostream.journal.status import SeriesStatus
@@ -79,7 +79,7 @@ class ReportWriter:
                  notifier: Notifier | None = None, states: StatesOf | None = None,
                  say: Callable[[str], None] | None = None, clock: Callable[[], float] = time.time) -> None:
         self.project = os.path.abspath(project)
-        self.out = os.path.abspath(out) if out else os.path.join(self.project, FOLDER)
+        self.out = os.path.abspath(out) if out else os.path.join(self.project, REPORT)
         self.follower = Follower(self.project)
         self._choices = PendingChoices(self.follower)
         self.notifier = notifier

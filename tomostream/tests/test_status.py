@@ -343,7 +343,7 @@ class TestTheLiveTable(WithRuns):
         for number in range(20):
             self.made.whole(f"TS_{number:02d}", image_files=False)
         terminal = self.show([(60, 10)] * 3, close=True)
-        self.assertEqual((self.count(terminal, "movies:"), self.count(terminal, "TS_00"), self.count(terminal, "new_3")), (1, 1, 1))
+        self.assertEqual([self.count(terminal, words) for words in ("movies:", "TS_00", "new_3")], [1, 1, 1])
 
 
 class TestResume(unittest.TestCase):

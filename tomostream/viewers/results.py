@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tomostream.journal import entries, ledger
+from tomostream.journal.layout import REPORT
 from tomostream.programs import motioncor
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
-from tomostream.report.writer import FOLDER
 
 T = TypeVar("T", bound=entries.Entry)
 P = TypeVar("P")
 #: Where the live page of a project is.
-REPORT_PAGE = os.path.join(FOLDER, "index.html")
+REPORT_PAGE = os.path.join(REPORT, "index.html")
 
 
 class NoResult(Exception):
