@@ -35,6 +35,9 @@ class OutputFiles:
     proj_xz: str
     imod_folder: str
     quality: str
+    even: str
+    odd: str
+    wiener: str
 
     @classmethod
     def of(cls, in_mrc: str, out_mrc: str) -> OutputFiles:
@@ -51,6 +54,9 @@ class OutputFiles:
             proj_xz=out_stem + "_projXZ.mrc",
             imod_folder=stem + "_Imod",
             quality=stem + "_quality.json",
+            even=out_stem + "_even.mrc",
+            odd=out_stem + "_odd.mrc",
+            wiener=out_stem + "_wiener.mrc",
         )
 
     def imod(self, suffix: str) -> str:

@@ -54,7 +54,9 @@ class Quality:
     """What is known of an alignment beyond AreTomo2's own files. None = not known.
 
     `defocus_hand` 1: at positive tilts the defocus grows towards +x across the tilt axis, so +z of the tomogram points to
-    the electron source; -1: it falls; 0: it could not be told.
+    the electron source; -1: it falls; 0: it could not be told. `tilt_offset_sigma_deg` is the standard deviation of the offset.
+    `resolution_xy_A` and `resolution_z_A`: where the correlation of the even and the odd tomogram falls below 0.143, in the
+    plane and along z; None where there are no halves, or they have nothing in common.
     """
 
     tilts: tuple[TiltQuality, ...] = ()
@@ -68,6 +70,9 @@ class Quality:
     program: str = ""
     defocus_hand: int | None = None
     local: LocalQuality | None = None
+    tilt_offset_sigma_deg: float | None = None
+    resolution_xy_A: float | None = None
+    resolution_z_A: float | None = None
 
 
 def format_quality(quality: Quality) -> str:
@@ -76,7 +81,10 @@ def format_quality(quality: Quality) -> str:
         "program": quality.program,
         "tilt_axis_deg": _finite(quality.tilt_axis_deg),
         "tilt_offset_deg": _finite(quality.tilt_offset_deg),
+        "tilt_offset_sigma_deg": _finite(quality.tilt_offset_sigma_deg),
         "thickness_A": _finite(quality.thickness_A),
+        "resolution_xy_A": _finite(quality.resolution_xy_A),
+        "resolution_z_A": _finite(quality.resolution_z_A),
         "quality": _finite(quality.quality),
         "quality_note": quality.quality_note,
         "trust": quality.trust.value,
@@ -138,4 +146,7 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         program=str(document.get("program", "")),
         defocus_hand=document.get("defocus_hand"),
         local=local,
+        tilt_offset_sigma_deg=document.get("tilt_offset_sigma_deg"),
+        resolution_xy_A=document.get("resolution_xy_A"),
+        resolution_z_A=document.get("resolution_z_A"),
     )

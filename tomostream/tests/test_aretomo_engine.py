@@ -41,7 +41,7 @@ from tomostream.programs.aln import (
     parse_xf,
     raw_sections,
 )
-from tomostream.programs.quality import Quality, Trust, parse_quality
+from tomostream.programs.quality import Quality, Trust, format_quality, parse_quality
 
 Array = NDArray[np.float64]
 PIXEL = 12.0
@@ -300,7 +300,7 @@ class CtfRunTest(InFolder):
         dark = (DarkFrame(2, 2, float(ANGLES[2])),)
         solution = Solution(tilts, dark, ((2, "dark"),), Quality())
         with (
-            mock.patch("tomostream.engine.aretomo._align", return_value=solution),
+            mock.patch("tomostream.engine.steps.align", return_value=solution),
             mock.patch("tomostream.engine.ctf.series.estimate", found if callable(found) else lambda *_: found),
         ):
             status, out, _ = self.run_it(
@@ -426,7 +426,7 @@ class PlaceTest(InFolder):
             ]
             dark = (DarkFrame(5, 5, float(ANGLES[5])),)
             solution = Solution(tuple(t for t in tilts if t.section != 5), dark, ((5, "dark"),))
-            with mock.patch("tomostream.engine.aretomo._align", return_value=solution):
+            with mock.patch("tomostream.engine.steps.align", return_value=solution):
                 status, out, _ = self.run_it(
                     "-InMrc", source, "-OutMrc", self.path("out", "v.mrc"), "-AngFile", self.angle_file(), "-VolZ", 40,
                     "-OutBin", 2, "-OutImod", kind,
@@ -480,22 +480,45 @@ class GivenAlignmentTest(InFolder):
         self.assertEqual(volume.shape, (60, 160, 128))
         self.assertEqual(self.left(), ["v.mrc", "v_projXY.mrc", "v_projXZ.mrc"])
 
-    def test_even_and_odd_volumes_come_from_the_same_alignment(self) -> None:
-        rng = np.random.default_rng(1)
+    def halves(self) -> list[object]:
+        """Arguments for the even and the odd half of the counts."""
         images, _ = series()
-        even = rng.binomial(images.astype(int), 0.5).astype(float)
-        halves = {"even": even, "odd": images - even}
-        kind = ["-AlnFile", self.aln, "-VolZ", 48, "-OutBin", 2, "-FlipVol", 1]
-        volumes = {
-            name: self.volume(f"TS_1_{name}.mrc", *kind, source=write_mrc(self.path(f"TS_1_{name}.mrcs"), data))
-            for name, data in halves.items()
-        }
-        whole = self.volume("TS_1.mrc", *kind)
+        even = np.random.default_rng(1).binomial(images.astype(int), 0.5).astype(float)
+        write_mrc(self.path("e.mrcs"), even)
+        write_mrc(self.path("o.mrcs"), images - even)
+        return ["-InEven", self.path("e.mrcs"), "-InOdd", self.path("o.mrcs")]
+
+    def test_even_and_odd_volumes_come_from_one_run_and_add_up_to_the_whole(self) -> None:
+        kind = ["-AlnFile", self.aln, "-VolZ", 48, "-OutBin", 2, "-FlipVol", 1, "-PixSize", 5]
+        whole = self.volume("v.mrc", *kind, *self.halves())
+        even, odd = (np.array(open_stack(self.path("out", f"v_{name}.mrc")).data, float) for name in ("even", "odd"))
         inner = (slice(6, -6), slice(8, -8), slice(8, -8))
-        both = np.corrcoef(volumes["even"][inner].ravel(), volumes["odd"][inner].ravel())[0, 1]
-        self.assertGreater(both, 0.7)
-        mean = (volumes["even"] + volumes["odd"]) / 2
-        self.assertGreater(np.corrcoef(mean[inner].ravel(), 0.5 * whole[inner].ravel())[0, 1], 0.98)
+        self.assertGreater(np.corrcoef(even[inner].ravel(), odd[inner].ravel())[0, 1], 0.7)
+        np.testing.assert_allclose(even + odd, whole, atol=1e-4 * whole.std())
+        np.testing.assert_allclose(whole, self.volume("w.mrc", *kind), atol=0)
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertLess(quality.resolution_xy_A, 40)
+        self.assertGreater(quality.resolution_xy_A, 19)
+        self.assertLess(quality.resolution_z_A, 80)
+
+    def test_the_resolution_joins_what_was_known_of_a_given_alignment(self) -> None:
+        known = Quality(thickness_A=200.0, quality=0.7, quality_note="trust", program="an earlier run")
+        Path(self.path("out", "TS_1_quality.json")).write_text(format_quality(known))
+        self.volume("v.mrc", "-AlnFile", self.aln, "-VolZ", 48, "-OutBin", 2, "-PixSize", 5, *self.halves())
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertEqual((quality.thickness_A, quality.quality_note, quality.program), (200.0, "trust", "an earlier run"))
+        self.assertIsNotNone(quality.resolution_xy_A)
+
+    def test_halves_of_an_aligned_run_come_with_the_alignment(self) -> None:
+        status, out, err = self.run_it(
+            "-InMrc", self.source, "-OutMrc", self.path("out", "TS_1.mrc"), "-AngFile", self.angle_file(), "-TiltAxis", 83, 1,
+            "-VolZ", 48, "-OutBin", 2, "-PixSize", 10, *self.halves())  # fmt: skip
+        self.assertEqual((status, err), (0, ""), out)
+        self.assertEqual(self.left(), ["TS_1.aln", "TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc", "TS_1_projXY.mrc",
+                                       "TS_1_projXZ.mrc", "TS_1_quality.json"])
+        quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
+        self.assertEqual((len(quality.tilts), quality.resolution_xy_A is not None), (len(ANGLES), True))
+        self.assertRegex(out, r"resolution by the halves .*: \d+ A in the plane, \d+ A along z")
 
     def test_sections_in_any_order_and_from_one_give_the_same_volume(self) -> None:
         straight = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)
@@ -616,6 +639,9 @@ class RefusalTest(InFolder):
         self.refused("does not exist", "-InMrc", self.source, "-OutMrc", self.path("no", "v.mrc"), *aln)
         self.refused("is the input itself", "-InMrc", self.source, "-OutMrc", self.source, *aln)
         self.refused("-CropVol is not supported", *good, *aln, "-CropVol", 50, 50)
+        self.refused("-InEven and -InOdd go together", *good, *aln, "-InOdd", self.source)
+        self.refused("give halves of the same tilts", *good, *aln, "-InEven", write_mrc(self.path("s.mrc"), np.ones((5, 32, 32))),
+                     "-InOdd", self.source)  # fmt: skip
         self.refused("unknown option -VolX; did you mean -VolZ", *good, *aln, "-VolX", 50)
         self.refused("-OutBin must be 0 .* or at least 1", *good, "-AlnFile", self.aln, "-OutBin", 0.5)
         self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
@@ -678,7 +704,7 @@ class RefusalTest(InFolder):
 
     def test_a_volume_that_the_disk_cannot_hold_is_refused_before_the_alignment(self) -> None:
         disk = mock.Mock(f_bavail=10, f_frsize=4096)
-        with mock.patch("os.statvfs", return_value=disk), mock.patch("tomostream.engine.aretomo._solve") as work:
+        with mock.patch("os.statvfs", return_value=disk), mock.patch("tomostream.engine.steps.solve") as work:
             self.refused("v.mrc needs 0.00 GiB and .* has 0.00 GiB free", "-InMrc", self.source, "-OutMrc", self.target,
                          "-AngFile", self.angle_file(), "-VolZ", 40, "-OutBin", 2)  # fmt: skip
         work.assert_not_called()

@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 import unittest
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
+from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
 from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
 from tomostream.engine.recon.stack import TiltStack, open_stack, without_spikes
@@ -27,6 +29,7 @@ from tomostream.engine.recon.tomogram import (
 )
 from tomostream.engine.recon.tomogram import _Intensity as Intensity
 from tomostream.files.errors import EngineError
+from tomostream.files.mrc import open_mrc
 
 Array = NDArray[np.float64]
 
@@ -428,6 +431,40 @@ class StackFileTest(InFolder):
         data[1, 3, 3] = np.nan
         with self.assertRaisesRegex(EngineError, "section 2 of 2"):
             open_stack(self.write("n.mrc", data)).section(1)
+
+
+class ResolutionTest(InFolder):
+    """Halves of a known spectrum: the same signal, noise of their own that exceeds it beyond a known frequency."""
+
+    SHAPE = (48, 200, 200)
+
+    def halves(self, signal_of: Callable[[Array, Array, Array], Array], upright: bool = True) -> Resolution:
+        rng = np.random.default_rng(2)
+        nz, ny, nx = self.SHAPE
+        kz, ky, kx = np.fft.fftfreq(nz)[:, None, None], np.fft.fftfreq(ny)[None, :, None], np.fft.rfftfreq(nx)[None, None]
+        spectrum = np.fft.rfftn(rng.standard_normal(self.SHAPE)) * np.sqrt(signal_of(kz, ky, kx))
+        signal, paths = np.fft.irfftn(spectrum, s=self.SHAPE), []
+        for name in ("even.mrc", "odd.mrc"):
+            volume = (signal + rng.standard_normal(self.SHAPE)).astype(np.float32)
+            with Outputs() as outputs:
+                outputs.mrc(self.path(name), volume if upright else volume.transpose(1, 0, 2), 4.0, "test", volume=True)
+            paths.append(self.path(name))
+        return resolution(open_mrc(paths[0]), open_mrc(paths[1]), 4.0, upright)
+
+    def test_it_is_where_the_signal_falls_to_a_sixth_of_the_noise_in_either_orientation(self) -> None:
+        # FSC = S / (S + 1) = 0.143 where S = 1 / 6: S = exp(-k^2 / 2 s^2) / 6 exp(k0^2 / 2 s^2) crosses at k0
+        def falls(kz: Array, ky: Array, kx: Array) -> Array:
+            flat, along = np.hypot(kx, ky) / 0.2, np.abs(kz) / 0.1
+            return np.minimum(20.0, np.exp(-6 * (np.maximum(flat, along) - 1)) / 6)
+
+        for upright in (True, False):
+            found = self.halves(falls, upright)
+            self.assertAlmostEqual(found.xy_A, 4.0 / 0.2, delta=1.5)
+            self.assertAlmostEqual(found.z_A, 4.0 / 0.1, delta=5.0)
+
+    def test_noise_alone_has_none(self) -> None:
+        found = self.halves(lambda kz, ky, kx: 0 * (kz + ky + kx))
+        self.assertEqual((found.xy_A, found.z_A), (None, None))
 
 
 if __name__ == "__main__":

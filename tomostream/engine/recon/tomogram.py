@@ -64,6 +64,14 @@ class ReconOptions:
     threads: int = 1
 
 
+@dataclass(frozen=True)
+class Reconstructed:
+    """A tomogram that was written: columns, rows and sections of the file, and the factors of the tilts' contrast."""
+
+    size: tuple[int, int, int]
+    scales: tuple[float, ...]
+
+
 def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.float64]:
     """Dose (e/A2) after which the signal at `k` (1/A) has fallen to 1/e (Grant and Grigorieff 2015), k > 0.
 
@@ -182,15 +190,14 @@ def reconstruct(
     options: ReconOptions,
     outputs: Outputs,
     path: str,
-    projections: tuple[str, str],
+    projections: tuple[str, str] | None,
     progress: Progress = _silent,
-) -> tuple[int, int, int]:
-    """Write the tomogram to `path` and its sums over z and over y to `projections` (XY, XZ).
+    scales: Sequence[float] | None = None,
+) -> Reconstructed:
+    """Write the tomogram to `path` and its sums over z and over y to `projections` (XY, XZ), where they are wanted.
 
-    Returns
-    -------
-    (int, int, int)
-        Size of the file: columns, rows, sections.
+    `scales` are the factors of the tilts' contrast, those of the whole series for a half of it: measured where they are not
+    given.
 
     Raises
     ------
@@ -211,13 +218,14 @@ def reconstruct(
         slab = Slab(np.array([t.tilt_deg for t in tilts]), nx, depth, options.method, options.threads)
         intensities = align_images(stack, tilts, options, images, progress)
         least = int(np.argmin([abs(t.tilt_deg) for t in tilts]))
+        scales = contrast_scales(intensities, least) if scales is None else scales
         # a binned pixel is `binning` raw px of path: densities stay per raw px
-        scales = [s / options.binning for s in contrast_scales(intensities, least)]
-        _scale(images, scales, options.flip_contrast)
+        _scale(images, [scale / options.binning for scale in scales], options.flip_contrast)
         xy, xz = _write_blocks(slab, images, options.upright, writer, progress)
-        outputs.mrc(projections[0], xy, pixel, LABEL)
-        outputs.mrc(projections[1], xz, pixel, LABEL)
-    return shape[2], shape[1], shape[0]
+        if projections is not None:
+            outputs.mrc(projections[0], xy, pixel, LABEL)
+            outputs.mrc(projections[1], xz, pixel, LABEL)
+    return Reconstructed((shape[2], shape[1], shape[0]), tuple(scales))
 
 
 def _scale(images: Floats, scales: Sequence[float], flip: bool) -> None:

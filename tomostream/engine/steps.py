@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `tomostream-aretomo` does, step by step: read, align, fit the CTF, reconstruct, write. `aretomo` puts them in order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tomostream import __version__
+from tomostream.engine.commandline import Arguments, thread_count
+from tomostream.files.errors import EngineError
+from tomostream.programs import aretomo as files
+from tomostream.programs.aln import AlnError, AngleRow, SecondColumn, format_aln
+from tomostream.programs.ctf import CtfRow, format_ctf
+from tomostream.programs.quality import Quality, format_quality, parse_quality
+
+if TYPE_CHECKING:
+    from tomostream.engine.align import Alignment, AlignOptions
+    from tomostream.engine.output import Outputs
+    from tomostream.engine.recon.resolution import Resolution
+    from tomostream.engine.recon.solution import Solution
+    from tomostream.engine.recon.stack import TiltStack
+    from tomostream.engine.recon.tomogram import ReconOptions
+
+NAME = "tomostream-aretomo"
+#: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
+MIN_SPAN_DEG, MIN_STEP_DEG = 0.5, 0.15
+#: The stacks of even and of odd frames.
+HALVES = ("-InEven", "-InOdd")
+
+
+@dataclass(frozen=True)
+class Input:
+    """The stack, its angles (None where the alignment file has them), its pixel size in A (0: not known); its stacks of even
+    and odd frames, or none."""
+
+    stack: TiltStack
+    angles: tuple[AngleRow, ...] | None
+    pixel_size_A: float
+    halves: tuple[TiltStack, ...] = ()
+
+
+class Log:
+    """Lines of progress on standard output, with the seconds since the start; at most one a second for one stage."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def say(self, line: str) -> None:
+        print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
+
+    def share(self, what: str, share: float) -> None:
+        """Progress within a stage, 0 to 1."""
+        now = time.perf_counter()
+        if what != self._last[0] or now - self._last[1] >= 1.0:
+            self._last = (what, now)
+            self.say(f"{what}: {round(100 * share)} %")
+
+
+def aligns(arguments: Arguments) -> bool:
+    return arguments.integer("-Align") == 1 and not arguments.given("-AlnFile")
+
+
+def read_input(arguments: Arguments, log: Log) -> Input:
+    from tomostream.engine.recon.solution import read_angles
+    from tomostream.engine.recon.stack import open_stack
+
+    stack = open_stack(arguments.text("-InMrc"))
+    if stack.sections < 2:
+        raise EngineError(f"{stack.path} has 1 section; a tilt series has several")
+    angles: tuple[AngleRow, ...] | None = None
+    if arguments.given("-AngFile"):
+        angles, meaning = read_angles(arguments.text("-AngFile"), stack.sections)
+        if meaning in (SecondColumn.DOSE_BEFORE, SecondColumn.DOSE_AFTER):
+            log.say(f"{arguments.text('-AngFile')}: column 2 is read as {meaning.value}, not as the acquisition order")
+    elif arguments.given("-TiltRange"):
+        first, last = arguments.numbers("-TiltRange")[:2]
+        step = (last - first) / (stack.sections - 1)
+        angles = tuple(AngleRow(first + i * step) for i in range(stack.sections))
+    check_angles(arguments, angles)
+    pixel = arguments.number("-PixSize") if arguments.given("-PixSize") else stack.pixel_size_A
+    halves = tuple(open_stack(arguments.text(tag)) for tag in HALVES if arguments.given(tag))
+    for half in halves:
+        if (half.sections, half.shape) != (stack.sections, stack.shape):
+            raise EngineError("{} has {} sections of {} x {} px, but {} has {} of {} x {}; give halves of the same tilts".format(
+                half.path, half.sections, *half.shape[::-1], stack.path, stack.sections, *stack.shape[::-1]))
+    return Input(stack, angles, pixel, halves)
+
+
+def check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> None:
+    """Refuse before any work what no tomogram can come of."""
+    if angles is None:
+        return
+    source = arguments.text("-AngFile") or "-TiltRange"
+    tilts = [row.tilt_deg for row in angles]
+    span = max(tilts) - min(tilts)
+    if span < MIN_SPAN_DEG or (len(tilts) > 4 and span < MIN_STEP_DEG * (len(tilts) - 1)):
+        raise EngineError(f"{source}: the {len(tilts)} tilt angles span {span:g} degrees only; give them in degrees")
+    if any((row.pre_exposure or 0.0) < 0 for row in angles):
+        raise EngineError(f"{source}: a dose before a tilt is negative; column 3 must be e/A2, from 0")
+    low, high = sorted(arguments.numbers("-ReconRange"))
+    if not any(low <= tilt <= high for tilt in tilts):
+        raise EngineError(
+            f"-ReconRange {low:g} {high:g} holds no tilt of {source}, which has {min(tilts):g} to {max(tilts):g} degrees")
+
+
+def binning(arguments: Arguments) -> float:
+    binning = arguments.number("-OutBin")
+    if 0 < binning < 1:
+        raise EngineError(f"-OutBin must be 0 (no binning) or at least 1, got {binning:g}")
+    return max(1.0, binning)
+
+
+def result_bytes(arguments: Arguments, data: Input) -> int:
+    """How large the tomogram or the aligned stack will be, with its halves."""
+    factor, depth = binning(arguments), arguments.integer("-VolZ")
+    ny, nx = (int(side / factor) for side in data.stack.shape)
+    volumes = 1 + len(HALVES) * arguments.given(HALVES[0])
+    return 4 * ny * nx * (int(depth / factor) if depth else data.stack.sections) * volumes
+
+
+def peak_memory() -> str:
+    """The most memory that this process held, in words, where the system tells it."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB"
+
+
+def solve(arguments: Arguments, data: Input, log: Log) -> Solution:
+    """Where every tilt goes: read, or aligned."""
+    from tomostream.engine.recon import solution as solutions
+
+    if arguments.given("-AlnFile"):
+        path = arguments.text("-AlnFile")
+        solution = solutions.of_aln(path, data.stack)
+        local = ", with local shifts" if any(tilt.placement.local is not None for tilt in solution.used) else ""
+        log.say(f"alignment of {len(solution.used)} tilts from {path}{local}")
+        return solution
+    if data.angles is None:
+        raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last")
+    if not aligns(arguments):
+        return solutions.of_identity([row.tilt_deg for row in data.angles])
+    return align(arguments, data, data.angles, log)
+
+
+def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: Log) -> Solution:
+    import numpy as np
+
+    from tomostream.engine.align import AlignmentError, AlignOptions, align_series
+    from tomostream.engine.recon import solution as solutions
+
+    if not data.pixel_size_A > 0:
+        raise EngineError(f"{data.stack.path} does not tell its pixel size, which the alignment needs: give -PixSize")
+    axis, refine = arguments.numbers("-TiltAxis")
+    mode, given = arguments.numbers("-TiltCor")
+    offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
+    options = AlignOptions(
+        pixel_size_A=data.pixel_size_A,
+        tilt_axis_deg=axis,
+        refine_axis=refine >= 0,
+        full_axis_search=axis == 0,
+        tilt_cor=-1 if offset or mode < 0 else round(mode),
+        dark_tol=arguments.number("-DarkTol"),
+        threads=thread_count(arguments),
+    )
+    orders = [row.order for row in angles if row.order is not None]
+    try:
+        alignment = align_series(
+            data.stack.data,
+            np.array([row.tilt_deg + offset for row in angles]),
+            options,
+            log.say,
+            orders if len(orders) == len(angles) else None,
+        )
+    except AlignmentError as error:
+        raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
+    solution = locally(arguments, data, alignment, options, solutions.of_alignment(alignment, mode > 0, offset), log)
+    if arguments.given("-AlignZ"):
+        given_A = arguments.number("-AlignZ") * data.pixel_size_A
+        log.say(f"-AlignZ ({given_A:.0f} A) is not used: the thickness was measured as {alignment.thickness_A:.0f} A")
+    log.say(
+        f"aligned {len(solution.used)} of {data.stack.sections} tilts: axis {alignment.tilt_axis_deg:.2f} deg, "
+        f"tilt offset {alignment.tilt_offset_deg + offset:.2f} deg, thickness {alignment.thickness_A:.0f} A, "
+        f"quality {alignment.quality:.2f} ({alignment.quality_note})"
+    )
+    return solution
+
+
+def locally(
+    arguments: Arguments, data: Input, alignment: Alignment, options: AlignOptions, solution: Solution, log: Log
+) -> Solution:
+    """With the local motion in the patches that were asked for, where there is any."""
+    across, down = arguments.integers("-Patch")
+    if across * down < 2:
+        return solution
+    from tomostream.engine.align.local import local_motion
+    from tomostream.engine.recon.solution import with_local
+
+    orders = [row.order for row in data.angles or () if row.order is not None]
+    known = orders if len(orders) == data.stack.sections else None
+    motion = local_motion(data.stack.data, alignment, options, (across, down), log.say, known)
+    log.say(motion.note)
+    return with_local(solution, motion, data.stack.shape)
+
+
+def in_range(arguments: Arguments, stack: TiltStack, solution: Solution, log: Log) -> Solution:
+    """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
+    from tomostream.engine.recon.slab import MAX_TILT_DEG
+    from tomostream.files.mrc import UNUSABLE_VALUES
+
+    low, high = sorted(arguments.numbers("-ReconRange"))
+    out: dict[int, str] = {}
+    for tilt in solution.used:
+        if not stack.usable(tilt.section):
+            out[tilt.section] = UNUSABLE_VALUES
+        elif stack.blank(tilt.section):
+            out[tilt.section] = "blank: all pixels are equal"
+        elif not low <= tilt.tilt_deg <= high:
+            out[tilt.section] = "outside -ReconRange"
+        elif abs(tilt.tilt_deg) > MAX_TILT_DEG:
+            out[tilt.section] = f"tilted beyond {MAX_TILT_DEG:g} degrees"
+    for section, reason in out.items():
+        log.say(f"section {section + 1} is not used: {reason}")
+    return solution.without(out) if out else solution
+
+
+def dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
+    """With the dose before every tilt, where dose weighting was asked for and can be done."""
+    dose = arguments.number("-ImgDose")
+    if dose <= 0:
+        return solution
+    if data.angles is None or data.pixel_size_A <= 0:
+        what = "the angle file (-AngFile)" if data.angles is None else "the pixel size (-PixSize)"
+        log.say(f"warning: -ImgDose without {what}: the tilts are not dose weighted")
+        return solution
+    doses = [row.pre_exposure for row in data.angles]
+    if any(value is None for value in doses):
+        doses = [None if row.order is None else (row.order - 1) * dose for row in data.angles]
+    if any(value is None for value in doses):
+        log.say("warning: the angle file has neither order nor dose: the tilts are not dose weighted")
+        return solution
+    known = {section: float(value or 0.0) for section, value in enumerate(doses)}
+    log.say(f"dose weighting: {min(known.values()):g} to {max(known.values()):g} e/A2 before the tilts")
+    return solution.with_doses(known)
+
+
+def recon_options(arguments: Arguments, data: Input) -> ReconOptions:
+    from tomostream.engine.recon.slab import Method
+    from tomostream.engine.recon.tomogram import ReconOptions
+
+    return ReconOptions(
+        binning=binning(arguments),
+        depth_px=arguments.integer("-VolZ"),
+        method=Method(0 if arguments.integer("-Wbp") > 0 else arguments.integers("-Sart")[0]),
+        upright=arguments.integer("-FlipVol") > 0,
+        flip_contrast=arguments.integer("-FlipInt") > 0,
+        pixel_size_A=data.pixel_size_A,
+        voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") and arguments.number("-Kv") > 0 else 300.0,
+        threads=thread_count(arguments),
+    )
+
+
+def with_ctf(
+    arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, outputs: Outputs, log: Log
+) -> tuple[Solution, list[CtfRow]]:
+    """Fit and write the CTF where voltage and spherical aberration are given; its worth goes with the quality.
+
+    The rows are those of the used tilts, none where no CTF was found.
+    """
+    if not all(arguments.given(tag) and arguments.number(tag) > 0 for tag in ("-Kv", "-Cs")):
+        return solution, []
+    from tomostream.engine.ctf.series import estimate
+    from tomostream.engine.ctf.spectra import Optics
+    from tomostream.engine.recon.tomogram import LABEL
+
+    optics = Optics(arguments.number("-Kv"), arguments.number("-Cs"), arguments.number("-AmpContrast"))
+    guess, width = arguments.numbers("-ExtPhase")[:2]
+    threads = thread_count(arguments)
+    found = estimate(data.stack, solution.used, optics, (guess, width / 2), data.pixel_size_A, threads, log.share)
+    log.say(f"{'no CTF' if found.series is None else 'CTF'}: {found.note}")
+    rows: list[CtfRow] = []
+    if found.series is not None and found.pictures is not None:
+        rows = [
+            CtfRow(i, t.defocus_max_A, t.defocus_min_A, t.azimuth_deg, t.phase_rad, t.score, t.resolution_A)
+            for i, t in enumerate(found.series.tilts, start=1)
+        ]
+        outputs.text(names.ctf_text, format_ctf(rows))
+        outputs.mrc(names.ctf_spectra, found.pictures, 1.0, LABEL)
+    if solution.quality is not None:
+        hand = None if found.series is None else found.series.hand
+        solution = replace(solution, quality=replace(solution.quality, ctf_note=found.note, defocus_hand=hand))
+    return solution, rows
+
+
+def write_alignment(
+    arguments: Arguments,
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    ctf: Sequence[CtfRow],
+    options: ReconOptions,
+    outputs: Outputs,
+) -> None:
+    """The files that tell the alignment."""
+    from tomostream.engine.recon.solution import aln_of
+
+    outputs.text(names.aln, format_aln(aln_of(solution, data.stack)))
+    write_imod(arguments, data, names, solution, ctf, options, outputs)
+
+
+def write_imod(
+    arguments: Arguments,
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    ctf: Sequence[CtfRow],
+    options: ReconOptions,
+    outputs: Outputs,
+) -> None:
+    """The files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known."""
+    from tomostream.engine.recon.imod import ImodJob, write_imod
+
+    if arguments.integer("-OutImod") == 0:
+        return
+    outputs.folder(names.imod_folder)
+    shown = {t.section: t.tilt_deg for t in solution.used} | {d.section: d.tilt_deg for d in solution.dark}
+    given = data.angles or tuple(AngleRow(shown.get(i, 0.0)) for i in range(data.stack.sections))
+    orders = [row.order if row.order is not None else i + 1 for i, row in enumerate(given)]
+    angles = [shown.get(i, row.tilt_deg) for i, row in enumerate(given)]
+    job = ImodJob(arguments.integer("-OutImod"), names, os.path.abspath(data.stack.path), orders, angles, ctf)
+    write_imod(outputs, job, data.stack, solution, options)
+
+
+def write_result(
+    data: Input,
+    names: files.OutputFiles,
+    solution: Solution,
+    options: ReconOptions,
+    outputs: Outputs,
+    log: Log,
+) -> Resolution | None:
+    """The tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show."""
+    from tomostream.engine.recon.tomogram import reconstruct, write_aligned_stack
+
+    axis = solution.tilt_axis_deg
+    halves = list(zip(data.halves, (names.even, names.odd), strict=False))
+    if options.depth_px == 0:
+        for stack, path in [(data.stack, names.volume), *halves]:
+            write_aligned_stack(stack, solution.used, axis, options, outputs, path, log.share)
+        return None
+    log.say(f"reconstruction: {options.method.name}")
+    projections = (names.proj_xy, names.proj_xz)
+    made = reconstruct(data.stack, solution.used, axis, options, outputs, names.volume, projections, log.share)
+    log.say("tomogram of {} x {} x {}".format(*made.size))
+    for stack, path in halves:
+        log.say(f"tomogram of {stack.path}")
+        reconstruct(stack, solution.used, axis, options, outputs, path, None, log.share, made.scales)
+    return _compared(names, solution, options, outputs, log) if halves else None
+
+
+def _compared(
+    names: files.OutputFiles, solution: Solution, options: ReconOptions, outputs: Outputs, log: Log
+) -> Resolution | None:
+    """The resolution that the two halves show, in words too; None where the pixel size is not known."""
+    from tomostream.engine.recon.resolution import resolution
+    from tomostream.files.mrc import open_mrc
+
+    if not options.pixel_size_A > 0:
+        return None
+    even, odd = (open_mrc(outputs.reserve(path)) for path in (names.even, names.odd))
+    widest = max(abs(tilt.tilt_deg) for tilt in solution.used)
+    thickness = solution.quality.thickness_A if solution.quality is not None else None
+    found = resolution(even, odd, options.pixel_size_A * options.binning, options.upright, thickness, widest)
+    xy, z = ("none" if figure is None else f"{figure:.0f} A" for figure in (found.xy_A, found.z_A))
+    log.say(f"resolution by the halves (correlation of 0.143): {xy} in the plane, {z} along z")
+    return found
+
+
+def write_quality(
+    names: files.OutputFiles, solution: Solution, found: Resolution | None, outputs: Outputs
+) -> None:
+    """What is known of the alignment and, from its halves, of the tomogram.
+
+    Of an alignment that was given, the file beside the tomogram is taken up and the resolution put into it.
+    """
+    quality = solution.quality
+    if quality is None and found is None:
+        return
+    if quality is None:
+        quality = _quality_beside(names.quality)
+    if found is not None:
+        quality = replace(quality, resolution_xy_A=found.xy_A, resolution_z_A=found.z_A)
+    outputs.text(names.quality, format_quality(replace(quality, program=quality.program or f"{NAME} {__version__}")))
+
+
+def _quality_beside(path: str) -> Quality:
+    """The quality that an earlier run left there; an empty one where there is none that makes sense."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_quality(file.read(), path)
+    except (OSError, AlnError, UnicodeDecodeError):
+        return Quality()
