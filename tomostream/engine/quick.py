@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine import aretomo as engine
+from tomostream.engine import steps
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
@@ -199,7 +200,7 @@ def _run(arguments: list[str], say: Say) -> None:
                 last = line.strip().partition("] ")[2] or line.strip()
                 say(last)
     if process.returncode != 0:
-        raise NotDone(last.removeprefix(f"{engine.NAME}: ") or f"the engine ended with status {process.returncode}")
+        raise NotDone(last.removeprefix(f"{steps.NAME}: ") or f"the engine ended with status {process.returncode}")
 
 
 def _finished(made: Quick, stem: str, target: str) -> Quick:
