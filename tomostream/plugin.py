@@ -12,6 +12,7 @@ from pyworkflow.utils import Environ
 from tomostream.choices import instruments
 from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
 from tomostream.report import notify
+from tomostream.streaming import cores
 
 
 class Plugin(pwem.Plugin):
@@ -26,6 +27,7 @@ class Plugin(pwem.Plugin):
         cls._defineVar(TOMOSTREAM_PROGRAMS_PER_GPU, "1",
                        description="How many programs one GPU may run at the same time, over all tomostream protocols "
                                    "of this machine.")
+        cls._defineVar(cores.CORES, "", description=cores.DESCRIPTION)
         for name, text in notify.VARIABLES.items():
             cls._defineVar(name, "", description=text)
         cls._defineVar(instruments.VARIABLE, "", description=instruments.DESCRIPTION)

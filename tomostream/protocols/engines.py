@@ -15,6 +15,7 @@ from typing import Any
 from pyworkflow.protocol import params
 
 from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU, ENGINES
+from tomostream.streaming.cores import cores
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,4 @@ def cpu(command: str, reason: str = "the CPU engine was chosen") -> Program:
 
 def threads_per_program(workers: int) -> int:
     """CPU threads for each of `workers` programs that run at the same time."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, workers))
+    return max(1, cores() // max(1, workers))

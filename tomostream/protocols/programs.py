@@ -53,7 +53,8 @@ class Runner:
     def run(self, arguments: str, log: str) -> str:
         """Run the program; return the end of its log."""
         if not self.gpu:
-            return self._protocol.run_program(self.command, arguments, log)
+            with self._protocol.hold_cores(self.threads):
+                return self._protocol.run_program(self.command, arguments, log)
         with self._protocol.hold_gpus():
             return self._protocol.run_program(self.command, arguments, log, env=self._program.environment)
 

@@ -13,16 +13,18 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from pyworkflow.protocol.executor import QueueStepExecutor, ThreadStepExecutor
-from pyworkflow.protocol.launch import UNKNOWN_JOBID, _submit
+from pyworkflow.protocol.launch import analyzeFormattingTypeError
 from pyworkflow.utils import process
 
+from tomostream.files.logs import one_sentence
 from tomostream.streaming.gpus import inherited
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
-from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, is_marked, with_mark, words_of_queue
+from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, NotTaken, is_marked, submit_job, with_mark, words_of_queue
 
 
 class JobEnded(Exception):
@@ -73,9 +75,14 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         Raises
         ------
         JobEnded : the queue says that it ended the job before the program was done.
-        RuntimeError : the queue refused the job.
+        NotTaken : the queue takes no jobs now; nothing is wrong with the item.
         """
-        job, logs, mark = self._submit_job(programName, params, numberOfMpi, env, cwd)
+        try:
+            job, logs, mark = self._submit_job(programName, params, numberOfMpi, env, cwd)
+        except NotTaken as error:
+            self.jobs.refusal = str(error)
+            raise
+        self.jobs.refusal = ""
         self.jobs.add(job)
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
@@ -106,10 +113,24 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         submit["JOB_COMMAND"] = with_mark(process.buildRunCommand(
             program, params, mpi, self.hostConfig, env, gpuList=self._getGPUListForCommand(program, params),
             context=submit), mark)
-        job, error = _submit(self.hostConfig, submit, cwd, env)
-        if job is None or job == UNKNOWN_JOBID:
-            raise RuntimeError(f"The queue refused the job. {error or ''}".strip())
-        return str(job), submit["JOB_LOGS"], mark
+        self._write_script(submit)
+        return submit_job(self.hostConfig.getSubmitCommand() % submit, cwd, env), submit["JOB_LOGS"], mark
+
+    def _write_script(self, submit: Mapping[str, Any]) -> None:
+        """Write the script of a job by Scipion's template.
+
+        Raises
+        ------
+        NotTaken : the template asks for what is not given.
+        """
+        template = self.hostConfig.getSubmitTemplate()
+        try:
+            script = template % submit
+        except (KeyError, TypeError, ValueError) as error:
+            why = analyzeFormattingTypeError(template, submit) or error
+            raise NotTaken(f"the template of the job in hosts.conf cannot be filled in: {one_sentence(why)}") from error
+        with open(submit["JOB_SCRIPT"], "w", encoding="utf-8") as file:
+            file.write(f"{script}\n\n")
 
 
 def adopt(old: Any) -> EventLoop:

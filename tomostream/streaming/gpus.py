@@ -55,8 +55,18 @@ _HELD = _Held()
 
 
 def inherited() -> tuple[int, ...]:
-    """Descriptors that a program of this thread is to inherit: the locks of its GPUs."""
+    """Descriptors that a program of this thread is to inherit: the locks of its GPUs or cores."""
     return _HELD.descriptors
+
+
+@contextmanager
+def inheriting(*descriptors: int) -> Iterator[None]:
+    """While this holds, programs of this thread inherit these locks: one that outlives its protocol keeps them."""
+    before, _HELD.descriptors = _HELD.descriptors, (*_HELD.descriptors, *descriptors)
+    try:
+        yield
+    finally:
+        _HELD.descriptors = before
 
 
 @contextmanager
@@ -77,11 +87,8 @@ def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None) -> Iterat
     slots = programs_per_gpu()
     with ExitStack() as held:
         locks = [held.enter_context(_lock_one(gpu, slots, stop)) for gpu in sorted(set(gpus))]
-        _HELD.descriptors = tuple(lock.fileno() for lock in locks)
-        try:
+        with inheriting(*(lock.fileno() for lock in locks)):
             yield
-        finally:
-            _HELD.descriptors = ()
 
 
 def programs_per_gpu() -> int:

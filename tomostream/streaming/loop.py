@@ -46,7 +46,7 @@ class EventLoop:
         self.newest_first = False
 
     def trouble(self) -> str:
-        """What keeps programs from being run, or from being followed, now; "" when nothing does."""
+        """What keeps programs from being run, or from being followed, now, in a sentence; "" when nothing does."""
         return ""
 
     def wake(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import re
@@ -41,6 +42,7 @@ from tomostream.files.logs import last_words, one_sentence
 from tomostream.journal import entries, ledger, runs, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import rows, watch
+from tomostream.streaming.cores import hold_cores
 from tomostream.streaming.executor import JobEnded, adopt
 from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
 from tomostream.streaming.loop import EventLoop
@@ -50,7 +52,7 @@ from tomostream.streaming.programs import WORK_FOLDER, gpu_command
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
 from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.values import convert
-from tomostream.streaming.work import Attempt, NotNow, Task, Work
+from tomostream.streaming.work import Attempt, NotNow, Postponed, Task, Work
 
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
@@ -62,6 +64,8 @@ IDLE_SECONDS = 2.0
 OPEN_SECONDS = 600.0
 #: Seconds for which an error that nobody foresaw may come again in every turn before the protocol ends with it.
 FAILING_SECONDS = 600.0
+#: Numbers the work folders of this process.
+_WORK_NUMBERS = itertools.count(1)
 
 
 class StreamingProtocol(ProtStreamingBase):
@@ -343,8 +347,7 @@ class StreamingProtocol(ProtStreamingBase):
                 self.trouble(entries.Topic.READING, "")
         except rows.database_errors() as error:
             self.trouble(entries.Topic.READING, f"the input cannot be read now ({rows.words_of(error)}); retrying")
-        silent = self._stepsExecutor.trouble()
-        self.trouble(entries.Topic.QUEUE, silent and f"the queue does not answer ({silent}); its jobs count as running")
+        self.trouble(entries.Topic.QUEUE, self._stepsExecutor.trouble())
         self.in_flight.release()
         self._commit()
         self._complete = (self._watch_ended and not self.undecided() and self.in_flight.idle and not self._to_confirm
@@ -440,28 +443,38 @@ class StreamingProtocol(ProtStreamingBase):
             return contextlib.nullcontext()
         return gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event)
 
+    def hold_cores(self, wanted: int) -> contextlib.AbstractContextManager[None]:
+        """Hold cores of this machine while a CPU program runs. A job of the queue has those that the queue gives it."""
+        return hold_cores(wanted, self.stop_event) if self._stepsExecutor.here else contextlib.nullcontext()
+
     def work_folder(self, name: str) -> str:
-        """An empty folder for one run of a program, on the same disk as extra/."""
-        folder = os.path.join(self.work_root(), str(os.getpid()), name)     # no other run's program writes here
-        shutil.rmtree(folder, ignore_errors=True)
+        """An empty folder for one run of a program, on the same disk as extra/. No other program ever writes there: a job
+        whose submission seemed to fail may run all the same."""
+        folder = os.path.join(self.work_root(), str(os.getpid()), str(next(_WORK_NUMBERS)), name)
         os.makedirs(folder)
         return folder
 
     @staticmethod
     def discard(folder: str) -> None:
         """Remove a work folder."""
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
 
     def run_program(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
         """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
 
         An exit status proves nothing in either direction, so it is told but not judged: the caller looks at the files.
+
+        Raises
+        ------
+        Postponed : the queue takes no jobs now.
         """
         status = ""
         try:
             self.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
         except JobEnded as error:
             return str(error)
+        except Postponed:
+            raise
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"
         return last_words(log) or status

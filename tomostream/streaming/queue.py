@@ -16,8 +16,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+
+from tomostream.streaming.work import Postponed
 
 #: Seconds between two questions to the scheduler (about all jobs at once), and between two looks for a job's own mark.
 QUEUE_POLL_SECONDS, MARK_SECONDS = 10.0, 1.0
@@ -27,6 +29,8 @@ ANSWER_SECONDS = 30.0
 #: longer than a controller takes to start, and than SLURM remembers a job (MinJobAge, 300 s).
 SILENT_SECONDS = 900.0
 
+#: Seconds after which a submission that does not end is given up.
+SUBMIT_SECONDS = 120.0
 #: A job that the scheduler does not know: SLURM, PBS, Grid Engine, LSF.
 _NO_SUCH_JOB = re.compile(r"invalid job id|unknown job|job has finished|jobs? do(?:es)? not exist|job <?\d+\S* is not found|"
                           r"not a valid job", re.I)
@@ -44,12 +48,40 @@ class JobState(str, Enum):
     UNKNOWN = "not known"
 
 
+class NotTaken(Postponed):
+    """The queue takes no jobs now; the words say why. Nothing is wrong with what was to be done."""
+
+
 class NoAnswer(Exception):
     """The scheduler could not be asked; the words say why."""
 
 
-def ask(command: str, seconds: float = ANSWER_SECONDS) -> tuple[int, str]:
-    """Run a question to the scheduler; its exit status and all that it said.
+def submit_job(command: str, cwd: str | None = None, env: Mapping[str, str] | None = None,
+               seconds: float = SUBMIT_SECONDS) -> str:
+    """Hand a job to the scheduler; its number.
+
+    Whatever keeps it from being taken (no such command, a controller that does not answer, a limit, a queue that is not
+    there) is about the queue and not about the job: it is the same for all of them, and is over when somebody has seen to it.
+
+    Raises
+    ------
+    NotTaken : the scheduler did not take it, or gave no number; says what it said.
+    """
+    try:
+        status, said = ask(command, seconds, cwd, env)
+    except NoAnswer as error:
+        raise NotTaken(str(error)) from error
+    number = re.search(r"\d+", said)
+    if status == 0 and number:
+        return number.group()
+    words = " ".join(said.split())[-200:]
+    raise NotTaken(f"'{command.split()[0]}' says: {words}" if words else
+                   f"'{command.split()[0]}' ended with status {status} and gave no number of a job")
+
+
+def ask(command: str, seconds: float = ANSWER_SECONDS, cwd: str | None = None,
+        env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a command of the scheduler; its exit status and all that it said.
 
     Raises
     ------
@@ -57,7 +89,7 @@ def ask(command: str, seconds: float = ANSWER_SECONDS) -> tuple[int, str]:
     """
     try:
         child = subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, start_new_session=True)
+                                 stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd, env=env)
     except OSError as error:
         raise NoAnswer(f"'{command}' cannot be run: {error}") from error
     with child:
@@ -88,13 +120,18 @@ class Jobs:
         self._lock = threading.Lock()
         self._states: dict[str, JobState] = {}
         self._silent_since: dict[str, float] = {}
+        self._said_over: set[str] = set()
         self._next = 0.0
         self._trouble = ""
+        #: Why the queue took no job when one was handed to it last; "" when it did.
+        self.refusal = ""
 
     @property
     def trouble(self) -> str:
-        """Why the scheduler cannot be asked now; "" when it can, or nobody needs it."""
-        return self._trouble
+        """What is wrong with the scheduler, in a sentence; "" when nothing is, or nobody needs it."""
+        if self.refusal:
+            return f"the queue takes no jobs ({self.refusal}); they wait and are retried"
+        return self._trouble and f"the queue does not answer ({self._trouble}); its jobs count as running"
 
     def add(self, job: str) -> None:
         with self._lock:
@@ -106,6 +143,7 @@ class Jobs:
         with self._lock:
             self._states.pop(job, None)
             self._silent_since.pop(job, None)
+            self._said_over.discard(job)
             if not self._states:
                 self._trouble = ""
 
@@ -128,8 +166,18 @@ class Jobs:
                 found = dict.fromkeys(group, JobState.UNKNOWN)
                 for job in group:
                     self._silent_since.pop(job, None)
-            self._states.update(found)
+            self._states.update({job: self._confirmed(job, state) for job, state in found.items()})
         self._trouble = trouble
+
+    def _confirmed(self, job: str, state: JobState) -> JobState:
+        """A controller that has just come up may not know its jobs yet: that one is over counts when it is said twice."""
+        if state is not JobState.OVER:
+            self._said_over.discard(job)
+            return state
+        if job in self._said_over:
+            return state
+        self._said_over.add(job)
+        return JobState.UNKNOWN
 
     def _questions(self, jobs: list[str]) -> Iterable[list[str]]:
         """SLURM takes many jobs in one question; elsewhere one follows the other."""

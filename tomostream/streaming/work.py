@@ -8,7 +8,7 @@ thread, but for `Attempt.carry_out`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tomostream.files.clock import steady
@@ -17,6 +17,8 @@ from tomostream.journal import entries
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
+#: The same for one that was postponed: at most.
+MAX_POSTPONED_SECONDS = 60.0
 #: How many of the items that are held up are looked at in a turn: the file server may be slow to say no.
 HELD_A_TURN = 20
 
@@ -27,6 +29,10 @@ class BadInput(Exception):
 
 class ProgramFailed(Exception):
     """A program ended without its output; once more is worth a try."""
+
+
+class Postponed(Exception):
+    """Nothing is wrong with the item, and no program was run for it: what runs programs takes none now. It is retried."""
 
 
 class NotNow(Exception):
@@ -70,6 +76,7 @@ class Attempt:
     error: Exception | None = None
     disk_full: bool = False
     obstacle: str = ""
+    postponed: bool = False
 
     def carry_out(self, work: Callable[[Task], object], hindrances: Hindrances) -> None:
         """In a thread: do the work; its result or its error, with what stood in its way, is kept here."""
@@ -77,8 +84,18 @@ class Attempt:
             self.result = work(self.task)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
             self.error = error
+            self.postponed = isinstance(error, Postponed)
             self.disk_full = hindrances.is_full(error)
             self.obstacle = hindrances.of(self.task)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task that waits, at least until `due` (steady seconds), and why."""
+
+    task: Task
+    due: float
+    why: str
 
 
 class Host(Protocol):
@@ -118,7 +135,7 @@ class Work:
         self._to_register: list[tuple[Task, object]] = []
         self._failed: list[tuple[Task, str]] = []
         self._superseded: dict[str, Task] = {}
-        self._held: dict[str, tuple[Task, float]] = {}
+        self._held: dict[str, Held] = {}
         self._pauses: dict[str, float] = {}
 
     @property
@@ -139,9 +156,9 @@ class Work:
                 continue
             running = self.attempts.get(task.key)
             if task.key in self._held:
-                held, due = self._held[task.key]
-                if held.version < task.version:
-                    self._held[task.key] = (task, due)
+                held = self._held[task.key]
+                if held.task.version < task.version:
+                    self._held[task.key] = replace(held, task=task)
             elif running is not None:
                 if running.task.version < task.version:      # its result is outdated before it is there
                     self._superseded[task.key] = task
@@ -191,6 +208,9 @@ class Work:
 
     def _one_failed(self, attempt: Attempt) -> None:
         task, reason = attempt.task, one_sentence(attempt.error or RuntimeError("it failed without a reason"))
+        if attempt.postponed:
+            self._hold(task, reason, MAX_POSTPONED_SECONDS)
+            return
         if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
             return
         if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
@@ -217,13 +237,17 @@ class Work:
         tried again when that is over; where that cannot be seen, each time later."""
         if not obstacle and not disk_full:
             return False
-        pause = 0.0
-        if disk_full and not self._hindrances.of(task):
-            pause = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), MAX_DISK_SECONDS)
-            self._pauses[task.key] = pause
-        self._held[task.key] = (task, self._clock() + pause)
-        self._host.trouble(entries.Topic.DISK, f"{obstacle or self._hindrances.full()}; what needs it waits and is retried")
+        text = obstacle or self._hindrances.full()
+        self._hold(task, text, MAX_DISK_SECONDS if disk_full and not self._hindrances.of(task) else 0.0)
+        self._host.trouble(entries.Topic.DISK, f"{text}; what needs it waits and is retried")
         return True
+
+    def _hold(self, task: Task, why: str, longest: float) -> None:
+        """Keep a task for later: each time a longer pause, at most `longest` seconds; 0: until nothing is in its way."""
+        pause = 0.0
+        if longest:
+            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), longest)
+        self._held[task.key] = Held(task, self._clock() + pause, why)
 
     def release(self) -> None:
         """Try again what was held up; whoever stops the session does not want to wait."""
@@ -231,13 +255,13 @@ class Work:
             return
         now, stopped = self._clock(), self._host.stop_asked()
         for key in list(self._held)[:HELD_A_TURN]:
-            task, due = self._held.pop(key)
-            obstacle = self._hindrances.of(task)
+            held = self._held.pop(key)
+            obstacle = self._hindrances.of(held.task)
             if stopped:
-                self.fail(task, f"{obstacle or 'it was held up'}, and the session was stopped")
-            elif obstacle or due > now:
-                self._held[key] = (task, due)       # behind the others
+                self.fail(held.task, f"{obstacle or held.why}, and the session was stopped")
+            elif obstacle or held.due > now:
+                self._held[key] = held              # behind the others
             else:
-                self.hand_out([task])
+                self.hand_out([held.task])
         if not self._held:
             self._host.trouble(entries.Topic.DISK, "")

@@ -95,7 +95,18 @@ class TestJobs(unittest.TestCase):
     def test_that_the_scheduler_does_not_know_when_asked_for_them_alone_are_over(self):
         self.add("12", "13", "123")
         self.scheduler.running.remove("12")
+        self.assertEqual(self.states("12", "13", "123"), [JobState.UNKNOWN, JobState.RUNNING, JobState.RUNNING])
         self.assertEqual(self.states("12", "13", "123"), [JobState.OVER, JobState.RUNNING, JobState.RUNNING])
+
+    def test_that_a_scheduler_forgot_for_a_moment_are_not_over(self):
+        self.add("12")
+        self.scheduler.running.clear()
+        self.assertEqual(self.states("12"), [JobState.UNKNOWN])
+        self.scheduler.running.add("12")
+        self.assertEqual(self.states("12"), [JobState.RUNNING])
+        self.scheduler.running.clear()
+        self.assertEqual(self.states("12"), [JobState.UNKNOWN])
+        self.assertEqual(self.states("12"), [JobState.OVER])
 
     def test_of_a_scheduler_that_fails_are_not_known_to_be_over_and_it_is_told(self):
         self.add("12")
@@ -123,7 +134,8 @@ class TestJobs(unittest.TestCase):
         self.assertEqual(self.states("12"), [JobState.RUNNING])       # it was a lie
         self.scheduler.words = ""
         self.assertEqual(self.states("12"), [JobState.UNKNOWN])
-        self.assertEqual(self.states("12", after=queue.SILENT_SECONDS), [JobState.OVER])
+        self.assertEqual(self.states("12", after=queue.SILENT_SECONDS), [JobState.UNKNOWN])
+        self.assertEqual(self.states("12"), [JobState.OVER])
 
     def test_of_other_schedulers_are_asked_for_one_by_one_and_their_words_are_known(self):
         for command, words in (("qstat %(JOB_ID)s", "qstat: Unknown Job Id 12.server"),
@@ -133,15 +145,39 @@ class TestJobs(unittest.TestCase):
             self.jobs = self.of(command)
             self.add("12")
             self.scheduler.words, self.scheduler.asked = words, []
-            self.assertEqual(self.states("12"), [JobState.OVER], command)
-            self.assertEqual(self.scheduler.asked, [command % {"JOB_ID": "12"}])
+            self.assertEqual([*self.states("12"), *self.states("12")], [JobState.UNKNOWN, JobState.OVER], command)
+            self.assertEqual(self.scheduler.asked, [command % {"JOB_ID": "12"}] * 2)
 
     def test_are_judged_by_scipions_expression_where_there_is_one(self):
         self.jobs = self.of("status %(JOB_ID)s", "ENDED")
         self.add("12")
-        for words, state in (("12 COMPLETED", JobState.RUNNING), ("12 ENDED", JobState.OVER)):
+        for words, state in (("12 COMPLETED", JobState.RUNNING), ("12 ENDED", JobState.UNKNOWN), ("12 ENDED", JobState.OVER)):
             self.scheduler.words = words
             self.assertEqual(self.states("12"), [state])
+
+    def test_that_a_queue_does_not_take_are_told_until_it_takes_one(self):
+        self.jobs.refusal = "'sbatch' says: sbatch: command not found"
+        self.assertIn("the queue takes no jobs ('sbatch' says: sbatch: command not found)", self.jobs.trouble)
+        self.jobs.refusal = ""
+        self.assertEqual(self.jobs.trouble, "")
+
+
+class TestASubmission(unittest.TestCase):
+    def test_gives_the_number_of_the_job(self):
+        self.assertEqual(queue.submit_job("echo Submitted batch job 4711"), "4711")
+
+    def test_that_is_not_taken_says_why(self):
+        for command, words in (("no-such-sbatch job.sh", "no-such-sbatch.* not found"),
+                               ("echo 'sbatch: error: invalid partition specified: tomo2' >&2; exit 1", "invalid partition"),
+                               ("echo 'Submitted batch job 12'; exit 1", "Submitted batch job 12"),
+                               ("echo Submitted", "says: Submitted"), ("true", "status 0 and gave no number"),
+                               ("false", "status 1 and gave no number")):
+            with self.assertRaisesRegex(queue.NotTaken, words):
+                queue.submit_job(command)
+
+    def test_that_hangs_is_given_up(self):
+        with self.assertRaisesRegex(queue.NotTaken, "did not answer within 0.2 s"):
+            queue.submit_job("sleep 60", seconds=0.2)
 
 
 class TestAQuestion(unittest.TestCase):

@@ -12,9 +12,11 @@ from tomostream.streaming.work import (
     DISK_SECONDS,
     HELD_A_TURN,
     MAX_DISK_SECONDS,
+    MAX_POSTPONED_SECONDS,
     Attempt,
     BadInput,
     NotNow,
+    Postponed,
     ProgramFailed,
     Task,
     Work,
@@ -232,6 +234,24 @@ class TestATaskThatIsHeldUp(WithWork):
         self.around.stopped = True
         self.turn()
         self.assertEqual(self.around.told, [("TS_01", entries.Failed, "the server is silent, and the session was stopped")])
+
+    def test_by_a_queue_that_takes_no_jobs_never_fails_and_is_retried_later_and_later(self):
+        self.turn(self.task)
+        pause = DISK_SECONDS
+        for tries in range(1, 12):
+            self.end(error=Postponed("'sbatch' says: command not found"))
+            self.turn()
+            self.around.now += pause - 0.1
+            self.turn()
+            self.assertEqual(len(self.around.started), tries)
+            self.around.now += 0.2
+            self.turn()
+            self.assertEqual([attempt.tries for attempt in self.around.started], [1] * (tries + 1))
+            pause = min(2 * pause, MAX_POSTPONED_SECONDS)
+        self.assertEqual(self.around.told, [])
+        self.end()
+        self.turn()
+        self.assertEqual(self.around.registered, [("TS_01", 1, "made")])
 
     def test_is_looked_at_in_turns_when_there_are_many(self):
         tasks = [Task(f"TS_{number:03d}") for number in range(2 * HELD_A_TURN)]
