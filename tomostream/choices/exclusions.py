@@ -19,6 +19,8 @@ from tomostream.files.writing import write_text
 from tomostream.journal.composed import ComposedSeries, Tilt, read_series
 
 NAME = "excluded.json"
+#: The version of the format.
+FORMAT = 1
 #: Series -> movie key -> why (may be "").
 Choice = dict[str, dict[str, str]]
 
@@ -33,16 +35,17 @@ def read(path: str) -> Choice:
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
-        return {str(series): {str(movie): str(why) for movie, why in movies.items()} for series, movies in data.items()}
+        return {str(series): {str(movie): str(why) for movie, why in movies.items()} for series, movies in data["series"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): fix or remove it") from error
 
 
 def write(path: str, excluded: Mapping[str, Mapping[str, str]]) -> None:
     """Write the file, complete or not at all."""
-    write_text(path, json.dumps({series: dict(sorted(movies.items())) for series, movies in sorted(excluded.items())}, indent=1))
+    chosen = {series: dict(sorted(movies.items())) for series, movies in sorted(excluded.items())}
+    write_text(path, json.dumps({"format": FORMAT, "series": chosen}, indent=1))
 
 
 def read_choice(project: str, series_id: str) -> ComposedSeries:

@@ -19,6 +19,8 @@ VARIABLE = "TOMOSTREAM_INSTRUMENTS"
 DESCRIPTION = ("File (JSON) in which the sign of the tilt angles of each instrument is remembered; a facility may give one that "
                "all its users read. Empty: tomostream/instruments.json in the user's own configuration folder.")
 AS_GIVEN, NEGATED = "as-given", "negated"
+#: The version of the format.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def remember(name: str, angles: str, series: str, evidence: str = "") -> str:
             entries = {known: entry for known, entry in read().items() if key_of(known) != key_of(name)}
             today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
             entries[" ".join(name.split())] = Entry(angles, today, _user(), series, evidence)
-            write_text(target, json.dumps({"instruments": {each: asdict(entry) for each, entry in sorted(entries.items())}},
-                                          indent=1))
+            kept = {each: asdict(entry) for each, entry in sorted(entries.items())}
+            write_text(target, json.dumps({"format": FORMAT, "instruments": kept}, indent=1))
     except OSError as error:
         raise ValueError(f"{target} cannot be written: {error}") from error
     return target

@@ -19,6 +19,8 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.journal import entries, ledger
 from tomostream.journal.layout import stem
 
+#: The version of the format of `as_json`.
+FORMAT = 1
 IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo"
 #: Protocol of a `tomostream run` -> its class, which is in the name of its folder.
 CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotionCor",
@@ -324,8 +326,9 @@ class ProjectStatus:
         movies = {"failed": {name: movie.failed for name, movie in self.movies.items() if movie.failed},
                   "waiting": {name: movie.waiting for name, movie in self.movies.items() if movie.waiting},
                   "unassigned": self.unassigned}
-        return {"series": series, "ignored": self.not_series, "movies": movies, "counts": {"movies": self.movie_counts(),
-                                             "series": {state: states[state] for state in STATES if states[state]}}}
+        return {"format": FORMAT, "series": series, "ignored": self.not_series, "movies": movies,
+                "counts": {"movies": self.movie_counts(),
+                           "series": {state: states[state] for state in STATES if states[state]}}}
 
 
 def _named(left: entries.LeftOut) -> str:

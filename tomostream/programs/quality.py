@@ -11,6 +11,9 @@ from typing import Any
 
 from tomostream.programs.aln import AlnError
 
+#: The version of the format.
+FORMAT = 1
+
 
 class Trust(str, Enum):
     """Whether an alignment is to be trusted, by its own checks."""
@@ -78,6 +81,7 @@ class Quality:
 def format_quality(quality: Quality) -> str:
     """`<In>_quality.json`: valid JSON; what is not known (or not finite) is null."""
     document: dict[str, Any] = {
+        "format": FORMAT,
         "program": quality.program,
         "tilt_axis_deg": _finite(quality.tilt_axis_deg),
         "tilt_offset_deg": _finite(quality.tilt_offset_deg),

@@ -30,6 +30,8 @@ from tomostream.report.alarms import KINDS, Event
 TIME_OUT, MAX_WAITING, MAX_ATTEMPTS = 10.0, 100, 2
 #: The port that speaks TLS from the first byte.
 TLS_PORT = 465
+#: The version of the format of what a webhook gets.
+FORMAT = 1
 #: Names of this machine: its own mail server has a certificate of its own making, and nobody is in between.
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 #: Scipion's variables, see `Destinations.from_environment`.
@@ -190,7 +192,7 @@ def test_message(destinations: Destinations, session: str = "test", time_out: fl
     """
     text = "This is a test of the alarms of tomostream; nothing is wrong."
     name = one_line(session)
-    body = {"session": name, "kind": "test", "state": "test", "message": text, "text": f"{name} – {text}"}
+    body = {"format": FORMAT, "session": name, "kind": "test", "state": "test", "message": text, "text": f"{name} – {text}"}
     return deliver(Message(f"[tomostream] {session}: test", text, body), destinations, time_out)
 
 
@@ -273,7 +275,7 @@ def title(event: Event) -> str:
 def as_json(event: Event, session: str) -> dict[str, object]:
     """What a webhook gets. `text` alone is what chat services show."""
     name, text = one_line(session), one_line(event.text)
-    return {"session": name, "kind": event.kind, "state": event.change.value, "of": one_line(event.of),
+    return {"format": FORMAT, "session": name, "kind": event.kind, "state": event.change.value, "of": one_line(event.of),
             "time": utc(event.time), "since": utc(event.since), "message": text, "text": f"{name} – {title(event)}: {text}"}
 
 

@@ -16,6 +16,8 @@ from tomostream.report.notify import utc
 
 #: Series in one file of rows: what is written again when one of them changes.
 CHUNK = 50
+#: The version of the format of session.json and of the columns.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Tables:
     def json(self, session: dict[str, Any]) -> str:
         """The table with `session`, what is told of the session as a whole."""
         series = ",\n ".join(text for _, text in self._joined() if text)
-        return (f'{{"session": {json.dumps(session, allow_nan=False)},\n"columns": {json.dumps(describe())},\n'
+        return (f'{{"format": {FORMAT},\n"session": {json.dumps(session, allow_nan=False)},\n"columns": {json.dumps(describe())},\n'
                 f'"series": [{series}]}}\n')
 
     def _joined(self) -> list[tuple[str, str]]:
