@@ -67,8 +67,9 @@ class Summary:
         name, lines = one_line(self.session), self.lines()
         when = f", {utc(self.began)} to {utc(self.ended)}" if self.began is not None and self.ended is not None else ""
         body: dict[str, object] = {
-            "format": FORMAT, "session": name, "kind": "summary", "state": self.title, "series": dict(self.series), "movies": self.movies,
-            "aligned": self.aligned, "alarms": [one_line(alarm.text) for alarm in self.alarms if alarm.acknowledged is None],
+            "format": FORMAT, "session": name, "kind": "summary", "state": self.title, "series": dict(self.series),
+            "movies": self.movies, "aligned": self.aligned,
+            "alarms": [one_line(alarm.text) for alarm in self.alarms if alarm.acknowledged is None],
             "tilts_per_hour": self.tilts_per_hour, "tomograms_per_hour": self.tomograms_per_hour,
             "disk_free_GB": self.disk_free_GB, "page": self.page, "last_event": self.ended, "message": " ".join(lines),
             "text": f"{name} – {self.title}: {lines[0]} {self.page}"}

@@ -162,7 +162,8 @@ class Tables:
     def json(self, session: dict[str, Any]) -> str:
         """The table with `session`, what is told of the session as a whole."""
         series = ",\n ".join(text for _, text in self._joined() if text)
-        return (f'{{"format": {FORMAT},\n"session": {json.dumps(session, allow_nan=False)},\n"columns": {json.dumps(describe())},\n'
+        return (f'{{"format": {FORMAT},\n"session": {json.dumps(session, allow_nan=False)},\n'
+                f'"columns": {json.dumps(describe())},\n'
                 f'"series": [{series}]}}\n')
 
     def _joined(self) -> list[tuple[str, str]]:

@@ -389,8 +389,9 @@ class TestSending(unittest.TestCase):
         self.send(Destinations(webhook=f"http://{address}/alarm"))
         kind, body = server.got[0]
         self.assertEqual(kind, "application/json")
-        self.assertEqual(body, {"session": "night", "kind": "axis", "state": "raised", "time": "2027-01-15T08:00:00Z",
-                                "of": "", "since": "2027-01-15T08:00:00Z", "message": "TS_7: tilt axis 88.0 degrees",
+        self.assertEqual(body, {"format": 1, "session": "night", "kind": "axis", "state": "raised",
+                                "time": "2027-01-15T08:00:00Z", "of": "", "since": "2027-01-15T08:00:00Z",
+                                "message": "TS_7: tilt axis 88.0 degrees",
                                 "text": "night – Tilt axis: TS_7: tilt axis 88.0 degrees"})
 
     def test_a_webhook_that_fails_once_is_tried_again(self):

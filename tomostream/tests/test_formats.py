@@ -13,6 +13,7 @@ import unittest
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
@@ -44,15 +45,19 @@ COMMON = frozenset(msgspec.structs.fields(entries.Entry)[place].name for place i
 def documented() -> dict[str, dict[str, str]]:
     """Mark -> field -> what is said of it."""
     found: dict[str, dict[str, str]] = {}
-    mark = ""
+    mark = field = ""
     with open(DOCUMENT, encoding="utf-8") as file:
         for line in file:
             if matched := MARK.match(line.strip()):
                 mark = matched[1]
                 found[mark] = {}
             elif matched := FIELD.match(line):
-                if mark:
-                    found[mark][matched[1]] = matched[2]
+                field = matched[1]
+                found[mark][field] = matched[2]
+            elif field and line.startswith("   "):
+                found[mark][field] += line.rstrip()
+            else:
+                field = ""
     return found
 
 
@@ -94,8 +99,10 @@ class TestTheFormats(unittest.TestCase):
                 for word in words_of(hint):
                     seen += 1
                     self.assertIn(f"``{word}``", self.documented[mark][name], f"{mark}: {name}")
-        for mark, name, kind in (("mdoc", "kind", facts.Kind), ("status series", "state", status.State),
-                                 ("session.json columns", "state", status.State), ("webhook alarm", "state", alarms.Change)):
+        for mark, name, kind in (
+                ("mdoc", "kind", facts.Kind), ("status series", "state", status.State),
+                ("session.json columns", "state", status.State), ("webhook alarm", "state", alarms.Change),
+                ("quality.Quality", "trust", quality.Trust), ("session.json columns", "trust", quality.Trust)):
             for word in words_of(kind):
                 seen += 1
                 self.assertIn(f"``{word}``", self.documented[mark][name], f"{mark}: {name}")
@@ -110,7 +117,7 @@ class TestTheFormats(unittest.TestCase):
     def test_the_events_are_titles(self):
         with open(DOCUMENT, encoding="utf-8") as file:
             lines = file.read().splitlines()
-        titles = {line.strip("`") for line, under in zip(lines, lines[1:], strict=False) if under and set(under) == {"-"}}
+        titles = {line.strip("`") for line, under in pairwise(lines) if under and set(under) == {"-"}}
         self.assertEqual({kind.__struct_config__.tag for kind in get_args(entries.AnyEntry)} - titles, set())
 
     def test_the_quality_of_an_alignment(self):
