@@ -25,9 +25,9 @@ from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.choices import exclusions, instruments
 from tomostream.cli import COMMANDS
 from tomostream.cli import main as command
-from tomostream.journal import composed, entries, status
+from tomostream.journal import composed, entries, runs, status
 from tomostream.programs import quality
-from tomostream.report import alarms, notify, tables
+from tomostream.report import alarms, attention, notify, tables
 from tomostream.report.summary import Summary
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.made_project import MadeProject
@@ -102,7 +102,9 @@ class TestTheFormats(unittest.TestCase):
         for mark, name, kind in (
                 ("mdoc", "kind", facts.Kind), ("status series", "state", status.State),
                 ("session.json columns", "state", status.State), ("webhook alarm", "state", alarms.Change),
-                ("quality.Quality", "trust", quality.Trust), ("session.json columns", "trust", quality.Trust)):
+                ("quality.Quality", "trust", quality.Trust), ("session.json columns", "trust", quality.Trust),
+                ("status protocol", "state", runs.ProcessState), ("list", "state", attention.SessionState),
+                ("session.json session", "protocols", runs.RunState)):
             for word in words_of(kind):
                 seen += 1
                 self.assertIn(f"``{word}``", self.documented[mark][name], f"{mark}: {name}")
@@ -111,7 +113,7 @@ class TestTheFormats(unittest.TestCase):
     def test_nothing_is_documented_that_is_not_written(self):
         others = {"entries.Entry", "quality.Quality", "quality.TiltQuality", "quality.LocalQuality", "excluded", "instruments",
                   "session.json", "session.json columns", "session.json session", "webhook alarm", "webhook summary",
-                  "webhook test", "status", "status series", "mdoc", "mdoc tilt"}
+                  "webhook test", "status", "status series", "status protocol", "list", "mdoc", "mdoc tilt"}
         self.assertEqual(self.documented.keys() - TYPES.keys() - others, set())
 
     def test_the_events_are_titles(self):
@@ -164,10 +166,12 @@ class TestTheFormats(unittest.TestCase):
             project.whole("TS_01", image_files=False)
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
-                self.assertEqual(command(["status", project.path, "--json"]), 0)
+                command(["status", project.path, "--json"])
+            self.same("list", attention.overview(project.path).as_json())
         written = json.loads(out.getvalue())
         self.same("status", written)
         self.same("status series", written["series"][0])
+        self.same("status protocol", written["protocols"]["import"])
 
     def test_the_mdoc_doctor(self):
         written = doctor.as_json([MdocFacts("a.mdoc", "tilt-series", tilts=(Tilt("a.tif", 3.0, 1),))])[0]
