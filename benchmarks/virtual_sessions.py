@@ -98,10 +98,11 @@ class _Plan:
     burst: float
     jobs: int
     serial: int = 0
+    most_targets: int = 30
 
 
-def virtual_session(seed: int) -> VirtualSession:
-    """Make one session from a seed."""
+def virtual_session(seed: int, small: bool = False) -> VirtualSession:
+    """Make one session from a seed. A small one has few targets of few tilts, and names are used again more often."""
     rng = Random(seed)
     scheme = SCHEMES[seed % len(SCHEMES)]
     faults = frozenset(fault for fault in FAULTS if rng.random() < 0.15)
@@ -113,6 +114,10 @@ def virtual_session(seed: int) -> VirtualSession:
                  rng.randint(1, 2) if scheme in INTERLEAVED else rng.randint(2, 5))
     plan.steps = int(rng.uniform(30, 62) / plan.step)
     plan.start = rng.choice((0.0, 0.0, 0.0, 8.0, -12.0))
+    if small:
+        plan.steps, plan.most_targets = rng.randint(4, 6), 5
+        if rng.random() < 0.1:
+            plan.faults = faults = faults | {"aborted", "name used again"}
     series = _acquire(plan)
     writer = _Writer(plan)
     writer.write_all(series)
@@ -170,7 +175,7 @@ def _names(plan: _Plan, job: int, again: TrueSeries | None) -> list[TrueSeries]:
         folder = again.folder if rng.random() < 0.5 else "/data/second"
         again.superseded = folder == again.folder
         return [TrueSeries(again.name, folder)]
-    targets = int(math.exp(rng.uniform(math.log(2), math.log(31)))) if plan.scheme in INTERLEAVED else 1
+    targets = int(math.exp(rng.uniform(math.log(2), math.log(plan.most_targets + 1)))) if plan.scheme in INTERLEAVED else 1
     if plan.scheme.startswith("Tomo5"):
         return [TrueSeries(f"Position_{job + 1}" + (f"_{k}" if k > 1 else ""), "/data") for k in range(1, targets + 1)]
     return [TrueSeries(f"TS_{job + 1:02d}" + (f"_{k:02d}" if targets > 1 else ""), "/data") for k in range(targets)]

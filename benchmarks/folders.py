@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which movie is whose, in folders and under names as people have them? Thousands of sessions, with known truth.
+
+    python benchmarks/folders.py                        10,000 sessions, beside the rule of upstream
+    python benchmarks/folders.py --old CHECKOUT         another version of tomostream too
+    python benchmarks/folders.py --show 4711            one session, event by event
+
+The sessions come from `virtual_folders.py`, which knows nothing of tomostream: text of mdoc files, paths of movies. They go
+through `read_mdoc` and the session's state machine, with the names that the import gives. Columns, each with "said" (somebody is
+told: a failed series, a tilt named as left out, movies named as belonging to nobody) + "in silence":
+
+right       the last composition has all images that could be used, and no other
+mixed       it has an image of another series, or one that the operator took again
+lost        nothing was composed although it could be
+truncated   images that could be used are left out
+duplicated  the same images are in two series
+unfinished  the session ended, or never does, without a decision
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+
+from virtual_folders import EXTRAS, LAYOUTS, NAMES, TRANSFERS, FolderSession, Text, folder_session
+from virtual_sessions import SCHEMES, Shot, TrueSeries
+
+from tomostream.acquisition.events import (
+    Compose,
+    EndSession,
+    Event,
+    GiveUp,
+    InputClosed,
+    MdocGone,
+    MdocRead,
+    MicrographReady,
+    MovieFailed,
+    MovieSeen,
+    Policy,
+    ProducerState,
+    Restored,
+    Stop,
+    Tick,
+)
+from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.mdoc import read_mdoc
+from tomostream.acquisition.naming import basename, movie_key
+from tomostream.acquisition.session import Session
+
+MIN_TILTS = 3
+OUTCOMES = ("right", "mixed", "lost", "truncated", "duplicated", "unfinished")
+PENDING = ("acquiring", "aligning", "waiting")
+
+
+@dataclass
+class Run:
+    """What a rule made of a session. Compositions: time, series, paths of the images, paths that are named as left out."""
+
+    made: list[tuple[float, str, tuple[str, ...], frozenset[str]]] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
+    loose: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)
+    end: float = math.inf
+
+
+# ---------------------------------------------------------------------- tomostream
+
+class Player:
+    """Plays a session to the state machine of whichever tomostream is installed."""
+
+    def __init__(self, world: FolderSession, show: bool = False) -> None:
+        self.world, self.show = world, show
+        self.policy = Policy(min_tilts=MIN_TILTS, expected_tilts=world.base.tilts if world.base.known else None)
+        self.session = Session(self.policy)
+        self.run = Run()
+        self.taken: dict[str, str] = {}                 # name in the project -> path
+        self.names: dict[str, str] = {}                 # path -> name in the project
+        self.ledger: dict[str, Compose | GiveUp] = {}
+        self.files: dict[str, Text] = {}
+        self.seen: dict[str, float | None] = {}
+        self.micrographs: dict[str, int] = {}
+        self.failures: set[str] = set()
+        self.alive, self.closed, self.down, self.over = True, False, False, False
+        self.written = {path: world.written.get(shot) for shot, path in world.paths.items()}
+        self.knows_paths = "path" in {each.name for each in fields(MovieSeen)}
+
+    def play(self) -> Run:
+        for when, what, data in self.world.events:
+            if not self.down:
+                self._ticks(when)
+            self._event(when, what, data)
+        if not self.down:
+            self._ticks(math.inf)
+        unassigned = getattr(self.session, "unassigned", dict)()
+        self.run.loose = {self._path(key) for key in unassigned}
+        self.run.pending = {state.series_name for state in self.session.states() if state.state in PENDING}
+        return self.run
+
+    def _ticks(self, until: float) -> None:
+        for _ in range(100_000):
+            due = self.session.next_deadline()
+            if self.over or due is None or due >= until:
+                return
+            self._feed(Tick(due))
+        raise RuntimeError("The machine asks to be woken for ever.")
+
+    def _feed(self, event: Event) -> None:
+        decisions = self.session.handle(event)
+        if self.show and (decisions or not isinstance(event, Tick)):
+            print(f"{event.time - self.world.events[0][0]:10.1f} {_short(event)}")
+        for decision in decisions:
+            if self.show:
+                print(f"{'':12}-> {type(decision).__name__} {getattr(decision, 'series_id', '')} {decision.reason}")
+            if isinstance(decision, EndSession):
+                self.over, self.run.end = True, event.time
+            elif isinstance(decision, GiveUp):
+                (self.run.failed if decision.failed else self.run.ignored).update(decision.mdocs)
+                if decision.series_id:
+                    self.ledger.setdefault(decision.series_id, decision)
+            else:
+                self.ledger[decision.series_id] = decision
+                self.run.made.append((event.time, decision.series_id,
+                                      tuple(self._path(str(tilt.movie)) for tilt in decision.tilts),
+                                      frozenset(self._path(str(left.tilt.movie)) for left in decision.left_out)))
+
+    def _path(self, movie: str) -> str:
+        """The file that the protocol would take for a movie that the machine names."""
+        key = movie_key(movie)
+        return self.taken.get(key, f"?{key}")
+
+    def _event(self, when: float, what: str, data: object) -> None:
+        if what == "killed":
+            self.down = True
+        elif what == "continued":
+            self.down, self.over = False, False
+            self._continue(when, bool(data))
+        elif (event := self._world(when, what, data)) is not None and not self.down and not self.over:
+            self._feed(event)
+
+    def _world(self, when: float, what: str, data: object) -> Event | None:
+        if isinstance(data, Text):
+            self.files[data.path] = data
+            return MdocRead(read_mdoc(data.path, data.data()), when)
+        if what == "gone":
+            self.files.pop(str(data), None)
+            return MdocGone(str(data), when)
+        if what == "movie" and isinstance(data, Shot):
+            return self._movie_seen(self.world.path_of(data), when)
+        if what == "micrograph" and isinstance(data, tuple):
+            key = self._key(self.world.path_of(data[0]))
+            self.micrographs[key] = data[1]
+            return MicrographReady(key, when, data[1])
+        if what == "failed" and isinstance(data, Shot):
+            key = self._key(self.world.path_of(data))
+            self.failures.add(key)
+            return MovieFailed(key, "MotionCor failed twice", when)
+        if what == "producer":
+            self.alive = bool(data)
+            return ProducerState(self.alive, "the run was killed", when)
+        self.closed = self.closed or what == "closed"
+        return Stop(when) if what == "stop" else InputClosed(when)
+
+    def _movie_seen(self, path: str, when: float) -> Event:
+        written = self.written.get(path)
+        self.seen[path] = written
+        key = self._key(path)
+        return MovieSeen(key, when, path=path, written=written) if self.knows_paths else MovieSeen(key, when)
+
+    def _key(self, path: str) -> str:
+        """The name that the import gives: that of the file, with its folder in front where another folder has it too."""
+        if path not in self.names:
+            name = basename(path).replace(" ", "_")
+            if movie_key(name) in self.taken:
+                name = f"{basename(os.path.dirname(path))}_{name}"
+            while movie_key(name) in self.taken:
+                name = f"_{name}"
+            self.names[path] = movie_key(name)
+            self.taken[movie_key(name)] = path
+        return self.names[path]
+
+    def _continue(self, when: float, full: bool) -> None:
+        """Start again: all that is known is what was registered and what lies on disk."""
+        self.session = Session(self.policy)
+        for series_id, decision in self.ledger.items():
+            if isinstance(decision, Compose):
+                self._feed(Restored(series_id, decision.series_name, tuple(str(tilt.movie) for tilt in decision.tilts),
+                                    decision.version, when, mdocs=decision.mdocs if full else (),
+                                    micrograph_versions=decision.micrograph_versions if full else ()))
+        for path in self.seen:
+            self._feed(self._movie_seen(path, when + 0.05))
+        for text in list(self.files.values()):
+            self._feed(MdocRead(read_mdoc(text.path, text.data()), when + 0.1))
+        for movie, version in self.micrographs.items():
+            self._feed(MicrographReady(movie, when + 0.2, version))
+        for movie in self.failures:
+            self._feed(MovieFailed(movie, "MotionCor failed twice", when + 0.3))
+        self._feed(ProducerState(self.alive, "the run was killed", when + 0.4))
+        if self.closed:
+            self._feed(InputClosed(when + 0.5))
+
+
+def _short(event: Event) -> str:
+    if isinstance(event, MdocRead):
+        facts = event.facts
+        return f"mdoc {facts.path} {facts.kind} {len(facts.tilts)}{' open' if facts.last_section_open else ''}"
+    return str(event)[:150]
+
+
+# ---------------------------------------------------------------------- the rule in use elsewhere
+
+class Untouched:
+    """The rule of scipion-em-tomo: each mdoc that was not written to for 3 min is read; its movies are those micrographs that
+    have the basename in SubFramePath; it is composed when all are there, or with those that are once the input is closed."""
+
+    POLL, QUIET = 10.0, 180.0
+
+    def __init__(self, world: FolderSession) -> None:
+        self.world = world
+        self.run = Run()
+        self.files: dict[str, tuple[float, Text]] = {}
+        self.done: set[str] = set()
+        self.there: dict[str, str] = {}
+        self.used: set[str] = set()
+        self.closed = False
+        self.read: dict[str, tuple[Text, MdocFacts]] = {}
+
+    def play(self) -> Run:
+        poll = self.world.events[0][0] + self.POLL
+        for when, what, data in self.world.events:
+            while poll <= when:
+                self._poll(poll)
+                poll += self.POLL
+            if isinstance(data, Text):
+                self.files[data.path] = (when, data)
+            elif what == "gone":
+                self.files.pop(str(data), None)
+            elif what == "micrograph" and isinstance(data, tuple):
+                path = self.world.path_of(data[0])
+                self.there.setdefault(movie_key(path), path)
+            elif what == "stop":
+                break
+            self.closed = self.closed or what == "closed"
+        for _ in range(200):
+            self._poll(poll)
+            poll += self.POLL
+        self.closed = True
+        self._poll(poll)
+        self.run.pending = self.files.keys() - self.done
+        return self.run
+
+    def _poll(self, now: float) -> None:
+        for path, (changed, text) in list(self.files.items()):
+            if path in self.done or (now - changed < self.QUIET and not self.closed) or not path.endswith(".mdoc"):
+                continue
+            if path not in self.read or self.read[path][0] is not text:
+                self.read[path] = (text, read_mdoc(path, text.data()))
+            facts = self.read[path][1]
+            if facts.kind != "tilt-series" or len(facts.tilts) < MIN_TILTS:
+                self.done.add(path)
+                self.run.failed.add(path)
+                continue
+            keys = [movie_key(tilt.movie) for tilt in facts.tilts if tilt.movie]
+            found = [self.there[key] for key in keys if key in self.there and self.there[key] not in self.used]
+            if len(found) < len(facts.tilts) and not self.closed:
+                continue
+            self.done.add(path)
+            if found:
+                self.used.update(found)
+                self.run.made.append((now, path, tuple(found), frozenset()))
+            else:
+                self.run.failed.add(path)
+
+
+# ---------------------------------------------------------------------- judging
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one series came out, whether that was said, and what there is to see."""
+
+    outcome: str
+    said: bool
+    note: str = ""
+
+
+def judge(world: FolderSession, run: Run) -> Iterator[tuple[TrueSeries, Verdict]]:
+    """Hold what was composed against what was acquired, image by image."""
+    owner = {world.path_of(shot): series for series in world.series for shot in series.shots}
+    finals: dict[str, tuple[float, tuple[str, ...], frozenset[str]]] = {}
+    for when, series_id, images, named in run.made:
+        finals[series_id] = (when, images, named)
+    mine: dict[int, list[str]] = defaultdict(list)
+    for series_id, (_, images, _) in finals.items():
+        majority = Counter(id(owner[image]) if image in owner else 0 for image in images).most_common(1)[0][0]
+        mine[majority].append(series_id)
+    for series in world.series:
+        if series.shots:
+            yield series, _judge_one(world, run, series, [finals[each] for each in mine[id(series)]], mine[id(series)])
+
+
+def _judge_one(world: FolderSession, run: Run, series: TrueSeries, made: list[tuple[float, tuple[str, ...], frozenset[str]]],
+               ids: list[str]) -> Verdict:
+    until = min(world.base.stop_time + world.events[0][0], run.end)
+    listed, aligned = _when(world)
+    usable = {world.path_of(shot) for shot in series.kept
+              if aligned.get(id(shot), math.inf) < until and listed.get(id(shot), math.inf) < until}
+    all_mine = {world.path_of(shot) for shot in series.shots}
+    allowed = all_mine if until < math.inf else {world.path_of(shot) for shot in series.kept}
+    if not made:
+        said = bool(run.failed & set(world.mdocs.get(id(series), ()))) or bool(run.loose & all_mine)
+        if series.superseded or len(usable) < MIN_TILTS:
+            return Verdict("right", True)
+        if series.name in run.pending or run.pending & set(world.mdocs.get(id(series), ())):
+            return Verdict("unfinished", said)
+        return Verdict("lost", said, f"{len(usable)} usable")
+    for _, images, _ in made:
+        foreign = [image for image in images if image not in all_mine]
+        if foreign:
+            return Verdict("mixed", False, f"{len(foreign)} of {len(images)}: {foreign[0]}")
+        again = [image for image in images if image not in allowed]
+        if again and not series.superseded:
+            return Verdict("mixed", False, f"exposed again: {again[0]}")
+    if len(made) > 1:
+        both = set(made[0][1]) & set(made[1][1])
+        return Verdict("duplicated" if both else "truncated", False, ", ".join(ids))
+    _, images, named = made[0]
+    lacking = usable - set(images)
+    if lacking and not series.superseded:
+        return Verdict("truncated", lacking <= named | run.loose, f"{len(images)} of {len(usable)}")
+    return Verdict("right", True)
+
+
+def _when(world: FolderSession) -> tuple[dict[int, float], dict[int, float]]:
+    """Return when each shot was listed first, and when its micrograph came."""
+    listed: dict[int, float] = {}
+    aligned: dict[int, float] = {}
+    for when, what, data in world.events:
+        if isinstance(data, Text) and data.path not in world.others:
+            for shot in data.shots:
+                listed.setdefault(id(shot), when)
+        elif what == "micrograph" and isinstance(data, tuple):
+            aligned.setdefault(id(data[0]), when)
+    return listed, aligned
+
+
+# ---------------------------------------------------------------------- tables
+
+Tallies = dict[str, Counter[tuple[str, bool]]]
+
+
+def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
+    """Play one session by every rule; return counts by rule and row."""
+    seed, upstream = job
+    world = folder_session(seed)
+    runs = {"tomostream": Player(world).play()}
+    if upstream:
+        runs["upstream"] = Untouched(world).play()
+    tallies: dict[str, Tallies] = {rule: defaultdict(Counter) for rule in runs}
+    notes = []
+    for rule, run in runs.items():
+        for series, verdict in judge(world, run):
+            for row in ("all", world.layout, world.names, world.transfer, world.base.scheme, *world.extras):
+                tallies[rule][row][verdict.outcome, verdict.said] += 1
+            if rule == "tomostream" and verdict.outcome != "right" and not (verdict.said and verdict.outcome == "truncated"):
+                notes.append(f"seed {seed} {series.folder}/{series.name}: {verdict.outcome} "
+                             f"{'said' if verdict.said else 'IN SILENCE'} {verdict.note} [{world.layout}; {world.names}; "
+                             f"{world.transfer}; {world.base.scheme}; {', '.join(sorted(world.extras))}; "
+                             f"{', '.join(sorted(world.base.faults))}; {world.base.end}]")
+        if rule == "tomostream":
+            notes += [f"seed {seed} {path}: no series, and composed or failed" for path in world.others if path in run.failed]
+    return {rule: dict(rows) for rule, rows in tallies.items()}, notes
+
+
+def play(seeds: Iterable[int], upstream: bool, workers: int) -> tuple[dict[str, Tallies], list[str]]:
+    """Play many sessions on some processes."""
+    total: dict[str, Tallies] = defaultdict(lambda: defaultdict(Counter))
+    notes: list[str] = []
+    with multiprocessing.Pool(workers) as pool:
+        for tallies, some in pool.imap_unordered(_one, [(seed, upstream) for seed in seeds], chunksize=10):
+            notes += some
+            for rule, rows in tallies.items():
+                for row, counts in rows.items():
+                    total[rule][row].update(counts)
+    return {rule: dict(rows) for rule, rows in total.items()}, notes
+
+
+def table(total: dict[str, Tallies]) -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield f"{'sessions':34} {'rule':12} {'series':>7} {'right':>7} " + " ".join(f"{outcome:>13}" for outcome in OUTCOMES[1:])
+    for row in ("all", *LAYOUTS, *NAMES, *TRANSFERS, *SCHEMES, *EXTRAS):
+        for rule, rows in total.items():
+            counts = rows.get(row)
+            if counts:
+                cells = " ".join(f"{f'{counts[outcome, True]} + {counts[outcome, False]}':>13}" for outcome in OUTCOMES[1:])
+                right = counts["right", True] + counts["right", False]
+                yield f"{row:34} {rule:12} {sum(counts.values()):7d} {right:7d} {cells}"
+
+
+def other_version(checkout: str, options: argparse.Namespace) -> Tallies:
+    """Let another checkout of tomostream play the same sessions, in processes of its own."""
+    command = [sys.executable, os.path.abspath(__file__), "-n", str(options.sessions), "--seed", str(options.seed), "--workers",
+               str(options.workers), "--pickle"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.path.abspath(checkout)}, capture_output=True, check=True)
+    rows: Tallies = pickle.loads(done.stdout)
+    return rows
+
+
+def show(seed: int) -> None:
+    """Print one session, event by event."""
+    world = folder_session(seed)
+    print(world.layout, "|", world.names, "|", world.transfer, "|", world.base.scheme, "|", sorted(world.extras),
+          sorted(world.base.faults), world.base.end)
+    run = Player(world, show=True).play()
+    for series, verdict in judge(world, run):
+        print(series.folder, series.name, len(series.kept), "superseded" if series.superseded else "", verdict)
+
+
+def main() -> int:
+    """Run the benchmark; exit status 1 if anything is mixed, or lost or unfinished in silence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", "--sessions", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first session")
+    parser.add_argument("--old", metavar="CHECKOUT", help="another version of tomostream to compare with")
+    parser.add_argument("--show", type=int, metavar="SEED", help="print one session, event by event")
+    parser.add_argument("--notes", type=int, default=30, help="how many series that are not right to name")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pickle", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.show is not None:
+        show(options.show)
+        return 0
+    started, seeds = time.perf_counter(), range(options.seed, options.seed + options.sessions)
+    total, notes = play(seeds, not options.pickle, options.workers)
+    if options.pickle:
+        sys.stdout.buffer.write(pickle.dumps(total["tomostream"]))
+        return 0
+    if options.old:
+        total["old"] = other_version(options.old, options)
+    for line in table(total):
+        print(line)
+    for note in notes[: options.notes]:
+        print(note)
+    counts = total["tomostream"]["all"]
+    bad = counts["mixed", True] + sum(counts[outcome, False] for outcome in OUTCOMES[1:])
+    print(f"{options.sessions} sessions from seed {options.seed} in {time.perf_counter() - started:.0f} s; "
+          f"mixed, or wrong in silence: {bad}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
