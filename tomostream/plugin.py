@@ -10,7 +10,7 @@ from pyworkflow import TOMO
 from pyworkflow.utils import Environ
 
 from tomostream.choices import instruments
-from tomostream.constants import TOMOSTREAM_PROGRAMS_PER_GPU
+from tomostream.constants import ARETOMO3_HOME, TOMOSTREAM_PROGRAMS_PER_GPU
 from tomostream.report import notify
 from tomostream.streaming import cores
 
@@ -28,6 +28,8 @@ class Plugin(pwem.Plugin):
                        description="How many programs one GPU may run at the same time, over all tomostream protocols "
                                    "of this machine.")
         cls._defineVar(cores.CORES, "", description=cores.DESCRIPTION)
+        cls._defineVar(ARETOMO3_HOME, "", description="Folder of the program AreTomo3 (or of its bin). Empty: it is looked for "
+                                                      "on the path.")
         for name, text in notify.VARIABLES.items():
             cls._defineVar(name, "", description=text)
         cls._defineVar(instruments.VARIABLE, "", description=instruments.DESCRIPTION)

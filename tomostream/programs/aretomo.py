@@ -20,6 +20,13 @@ from tomostream.programs.aln import AlnError
 
 # longest path that AreTomo2's fixed buffers hold
 _MAX_PATH = 255
+#: AreTomo2 makes no volume of so many binned slices or fewer, and says nothing.
+MAX_SLICES_WITHOUT_VOLUME = 16
+
+
+def slices(thickness: int, binning: float) -> int:
+    """Slices of a volume of `thickness` unbinned px."""
+    return int(thickness / binning) // 2 * 2
 
 
 # ---------------------------------------------------------------------------------------------------- names of files
@@ -180,20 +187,3 @@ def aretomo_arguments(request: AretomoRequest) -> list[str]:
     out += ["-FlipVol", str(int(request.flip_vol)), "-FlipInt", str(int(request.flip_int))]
     out += ["-OutImod", str(request.out_imod)]
     return [*out, *_optional_arguments(request), *request.extra]
-
-
-# ------------------------------------------------------------------------------------------------------ angle files
-
-
-# --------------------------------------------------------------------------------------------------------- .aln file
-
-
-# ---------------------------------------------------------------------------------------------------------- .xf file
-
-
-# --------------------------------------------------------------------------------------------------------------- CTF
-
-
-# ----------------------------------------------------------------------------------------------------------- quality
-
-

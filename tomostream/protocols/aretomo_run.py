@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -37,6 +37,8 @@ from tomostream.streaming.work import BadInput, ProgramFailed
 EVEN, ODD = "_even", "_odd"
 #: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
 SIZE_TOLERANCE = 2
+#: MRC modes that AreTomo2 and AreTomo3 read.
+GPU_MODES = (1, 2, 6)
 Parsed = TypeVar("Parsed")
 
 
@@ -91,11 +93,14 @@ class Result:
     seconds: float = 0.0
     #: What people have to know of how it was made.
     notes: tuple[str, ...] = ()
+    #: Whether the tomograms are corrected for the CTF.
+    ctf_corrected: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the form asks of every series. `thickness` in unbinned px; `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images."""
+    """What the form asks of every series. `thickness` in unbinned px; `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
+    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can."""
 
     skip_align: bool = False
     tomogram: bool = True
@@ -106,6 +111,7 @@ class Settings:
     binning: float = 1.0
     flip: bool = True
     imod: int = 0
+    correct_ctf: bool = False
 
 
 class AretomoRun:
@@ -139,14 +145,22 @@ class AretomoRun:
         result = self.read_results()
         notes: list[str] = []
         if self.settings.halves and self.settings.tomogram:
-            runner = self.runner
-            if self.runner.gpu and self._has_local_shifts():
-                runner = self.cpu
-                notes.append(f"halves by {runner.name}: {self.runner.name} does not read local shifts from an alignment file")
-            commands += [self.run_program(runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
+            self.make_halves(commands, notes)
         if self.settings.imod and self.runner.gpu:
             commands.append(self.write_imod())
-        return replace(result, commands=tuple(commands), notes=tuple(notes))
+        return self.finish(replace(result, commands=tuple(commands), notes=tuple(notes)))
+
+    def make_halves(self, commands: list[str], notes: list[str]) -> None:
+        """Reconstruct both halves with the alignment of the whole series; add the command lines, and what has to be known."""
+        runner = self.runner
+        if self.runner.gpu and self._has_local_shifts():
+            runner = self.cpu
+            notes.append(f"halves by {runner.name}: {self.runner.name} does not read local shifts from an alignment file")
+        commands += [self.run_program(runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
+
+    def finish(self, result: Result) -> Result:
+        """The result with what else is known when everything has run."""
+        return result
 
     # ------------------------------------------------------------------ what is given to the program
     def check_input(self) -> None:
@@ -157,14 +171,18 @@ class AretomoRun:
             words = f"the stack {os.path.basename(source.stack)} is not complete: {check.reason}"
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         if len(source.used) < self.min_tilts:
-            raise BadInput(f"only {len(source.used)} of its tilts are enabled; at least {self.min_tilts} are needed")
+            raise BadInput(f"only {len(source.used)} of its tilts are enabled; {self.runner.name} needs at least "
+                           f"{self.min_tilts}")
         problem = self.name_problem()
         if problem:
             raise BadInput(problem)
         if self.settings.weight_by_dose and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
             raise BadInput("dose weighting is asked for, but the mdoc does not tell the dose of every tilt")
 
-    min_tilts = 3
+    @property
+    def min_tilts(self) -> int:
+        """Fewer tilts make no series for the program."""
+        return 3
 
     def name_problem(self) -> str:
         """Why the program would misplace its files; "" where it would not."""
@@ -190,10 +208,14 @@ class AretomoRun:
             if not stack or (suffix and not self.settings.halves):
                 continue
             sections = [tilt.index - 1 for tilt in source.used]
-            if sections == list(range(len(source.tilts))):
+            if sections == list(range(len(source.tilts))) and self.takes(stack):
                 os.symlink(stack, names[suffix])
             else:
                 restack(stack, names[suffix], sections, source.pixel_size)
+
+    def takes(self, stack: str) -> bool:
+        """Whether the program reads a stack as it is; else it is given a copy in 32-bit floats."""
+        return not self.runner.gpu or open_mrc(stack).header.mode in GPU_MODES
 
     def _write_alignment(self) -> None:
         rows = []
@@ -209,7 +231,7 @@ class AretomoRun:
     def run_program(self, runner: Runner, command: str, suffix: str) -> str:
         """Run the program for the whole series or one half; return the command line."""
         flags = self.flags(runner, command, suffix)
-        line = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
+        line = words_of_flags(flags)
         log = f"{self.stem}{suffix}.log"
         said = runner.run(line, log)
         if self.settings.tomogram:
@@ -252,7 +274,7 @@ class AretomoRun:
         flags = {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [out], "-AlnFile": [f"{self.stem}.aln"],
                  "-AngFile": [f"{self.stem}.tlt"], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
                  "-PixSize": [f"{self.source.pixel_size:g}"], "--threads": [str(self.cpu.threads)]}
-        line = " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
+        line = words_of_flags(flags)
         log = f"{self.stem}_imod.log"
         said = self.cpu.run(line, log)
         made = files.OutputFiles.of(f"{self.stem}.mrcs", out).imod("_st.xf")
@@ -328,6 +350,11 @@ def take_over(folder: str, target: str) -> None:
 def phase_search(lowest: float, highest: float) -> list[str]:
     """Values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
     return [f"{(lowest + highest) / 2:g}", f"{highest - lowest:g}"]
+
+
+def words_of_flags(flags: Mapping[str, Sequence[str]]) -> str:
+    """Flags with their values as a command line."""
+    return " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
 
 
 def quote_word(word: str) -> str:

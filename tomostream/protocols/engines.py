@@ -14,7 +14,7 @@ from typing import Any
 
 from pyworkflow.protocol import params
 
-from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU, ENGINES
+from tomostream.constants import ARETOMO3_HOME, ARETOMO_ENGINES, ENGINE_ARETOMO3, ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU, ENGINES
 from tomostream.streaming.cores import cores
 
 
@@ -28,13 +28,16 @@ class Program:
     reason: str
 
 
-def add_engine_param(form: Any, gpu_program: str) -> None:
-    """The engine field of a form."""
-    form.addParam("engine", params.EnumParam, choices=list(ENGINES), default=ENGINE_AUTO,
+def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> None:
+    """The engine field of a form; `aretomo3`: whether AreTomo3 is one of the choices."""
+    text = ("\nGPU (AreTomo3): that program, in the folder of the variable ARETOMO3_HOME or on the path. It is never chosen "
+            "automatically: its tomograms are corrected for the CTF and have at least 100 slices.")
+    form.addParam("engine", params.EnumParam, choices=list(ARETOMO_ENGINES if aretomo3 else ENGINES), default=ENGINE_AUTO,
                   display=params.EnumParam.DISPLAY_HLIST, label="Engine",
                   help=f"Which program does the work.\nautomatic: {gpu_program} if it is installed and this machine has a "
                        f"GPU, else the CPU engine.\nGPU: {gpu_program} as configured for its Scipion plugin.\nCPU: "
-                       "tomostream's own program, with the same command line and the same output files.")
+                       "tomostream's own program, with the same command line and the same output files."
+                       + (text if aretomo3 else ""))
 
 
 def gpu_present() -> bool:
@@ -47,12 +50,14 @@ def choose(choice: int, plugin: Any, cpu_command: str) -> Program:
 
     Parameters
     ----------
-    choice : ENGINE_AUTO, ENGINE_GPU or ENGINE_CPU.
+    choice : ENGINE_AUTO, ENGINE_GPU, ENGINE_CPU or ENGINE_ARETOMO3.
     plugin : the upstream plugin class of the GPU program (`getProgram`, `getEnviron`).
     cpu_command : name of our own console script.
     """
     if choice == ENGINE_CPU:
         return cpu(cpu_command)
+    if choice == ENGINE_ARETOMO3:
+        return Program(shlex.quote(aretomo3() or "AreTomo3"), plugin.getEnviron(), True, "AreTomo3 was chosen")
     program = plugin.getProgram()
     if choice == ENGINE_GPU:
         return Program(shlex.quote(program), plugin.getEnviron(), True, f"{os.path.basename(program)} was chosen")
@@ -66,6 +71,10 @@ def choose(choice: int, plugin: Any, cpu_command: str) -> Program:
 
 def problem(choice: int, plugin: Any, variable: str) -> list[str]:
     """For `_validate`: a GPU program that was asked for and is not there."""
+    if choice == ENGINE_ARETOMO3 and aretomo3() is None:
+        return [f"Engine GPU (AreTomo3) was chosen, but there is no AreTomo3, neither in {ARETOMO3_HOME} "
+                f"({_aretomo3_home() or 'not set'}) nor on the path. Set {ARETOMO3_HOME} in Scipion's configuration to the "
+                "folder of the program, or choose another engine."]
     if choice != ENGINE_GPU:
         return []
     program = plugin.getProgram()
@@ -73,6 +82,19 @@ def problem(choice: int, plugin: Any, variable: str) -> list[str]:
         return []
     return [f"Engine GPU was chosen, but {program} does not exist. Set {variable} in Scipion's configuration to the folder "
             "of the program, or choose the engine automatic or CPU."]
+
+
+def _aretomo3_home() -> str:
+    from tomostream.plugin import Plugin
+
+    return os.environ.get(ARETOMO3_HOME) or Plugin.getVar(ARETOMO3_HOME) or ""
+
+
+def aretomo3() -> str | None:
+    """The path of AreTomo3: below the folder that is set, else on the path; None where there is none."""
+    home = _aretomo3_home()
+    places = [os.path.join(home, "AreTomo3"), os.path.join(home, "bin", "AreTomo3")] if home else []
+    return next(filter(os.path.isfile, places), None) if home else shutil.which("AreTomo3")
 
 
 def cpu(command: str, reason: str = "the CPU engine was chosen") -> Program:

@@ -35,6 +35,13 @@ def set_labels(form: Any, labels: Mapping[str, str]) -> None:
         form.getParam(name).label.set(text)
 
 
+def show_if(form: Any, name: str, condition: str) -> None:
+    """Show a field of upstream's only under this condition; names in it are those of other fields."""
+    param = form.getParam(name)
+    param.condition.set(condition)
+    form._analizeCondition(name, param)     # pyworkflow does it only when a field is added
+
+
 def hide(form: Any, names: Sequence[str]) -> None:
     """Fields of upstream's protocol that have no effect in ours; they keep their defaults."""
     for name in names:

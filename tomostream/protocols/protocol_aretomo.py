@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import aretomo
-from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS
 from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon
 from pwem import ALIGN_2D
 from pyworkflow.constants import BETA
 from pyworkflow.mapper.sqlite import SqliteFlatMapperException
-from pyworkflow.protocol import params
 from tomo.objects import (
     CTFTomoSeries,
     SetOfCTFTomoSeries,
@@ -28,11 +25,13 @@ from tomo.objects import (
 )
 
 from tomostream.acquisition.movies import check_movie
+from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
 from tomostream.journal import entries
 from tomostream.journal.space import bytes_of
 from tomostream.programs.quality import Trust
-from tomostream.protocols import actions, engines, forms, objects, page, programs, summaries
+from tomostream.protocols import actions, aretomo_form, engines, objects, page, programs, summaries
+from tomostream.protocols.aretomo3_run import Aretomo3Run
 from tomostream.protocols.aretomo_run import (
     EVEN,
     ODD,
@@ -50,33 +49,9 @@ from tomostream.streaming.rows import know_tables
 from tomostream.streaming.sets import OutputSet
 from tomostream.streaming.work import Task
 
+#: Unbinned px: for the forecast of disk space where the program chooses the height of the volume.
+LIKELY_THICKNESS = 1500
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
-CPU_COMMAND = "tomostream-aretomo"
-LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
-          "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
-          "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
-#: Upstream's choices, short enough for the box.
-AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
-HELPS = {
-    "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
-                            "alignment they must be aligned already.",
-    "makeTomo": "No: the series are aligned only.",
-    "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
-                 "must have made them.",
-    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected.",
-    "tomoThickness": "Height of the volume, in unbinned voxels (pixels of the tilt series): the specimen and some room "
-                     "above and below. Thickness in A divided by the pixel size in A.",
-    "doEstimateCtf": "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the "
-                     "import form asks for.",
-    "doPhaseShiftSearch": "Only with a phase plate: searches the phase shift in the range below.",
-    "minPhaseShift": "Smallest phase shift that is searched, in degrees.",
-    "maxPhaseShift": "Largest phase shift that is searched, in degrees.",
-    "doDW": "Weights the spatial frequencies of each tilt by the dose (e/A2) that the specimen had received before it.",
-    "SARTiter": "Iterations of the iterative reconstruction.",
-    "SARTproj": "Projections that are used together in one update.",
-    "patchX": "Patches along x for the local alignment.",
-    "patchY": "Patches along y for the local alignment.",
-}
 
 
 class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
@@ -97,32 +72,14 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
         ProtAreTomoAlignRecon._defineParams(self, form)
-        section = form.getSection("Input")
-        engines.add_engine_param(section, "AreTomo2")
-        forms.put_after(section, "engine", "inputSetOfTiltSeries")
-        forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
-                                "tomoThickness": "Tomogram thickness (unbinned voxels)",
-                                "alignZ": "Thickness for alignment (unbinned voxels)"})
-        forms.set_helps(form, HELPS)
-        form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
-        form.getParam("extraParams").default.set("")
-        form.getParam("numberOfThreads").default.set(3)
-        form.addSection(label="Streaming")
-        form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
-                      help="When series come faster than they are processed: Yes takes the newest first, so that you see "
-                           "what the microscope does now; No takes them in order.")
-        form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
-                      label="Remove tomograms that were replaced?",
-                      help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
-                           "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
-                           "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
+        aretomo_form.define(form)
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
         page.go_on(self)
-        self._runner = programs.Runner(self, engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND))
-        self._cpu = programs.Runner(self, engines.cpu(CPU_COMMAND))
+        self._runner = programs.Runner(self, aretomo_form.chosen(self))
+        self._cpu = programs.Runner(self, engines.cpu(aretomo_form.CPU_COMMAND))
         self._settings = settings_of(self)
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
@@ -227,7 +184,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """Bytes of the tomogram of a series, or of three with its halves."""
         if not self.makeTomo.get():
             return 0
-        size = expected_sizes(source.size, source.tilt_axis, self.tomoThickness.get(), self.binFactor.get(), self.flipVol.get())
+        thickness = max(self.tomoThickness.get(), LIKELY_THICKNESS if self.tomoThickness.get() < 0 else 0)
+        size = expected_sizes(source.size, source.tilt_axis, thickness, self.binFactor.get(), self.flipVol.get())
         return math.prod(size[0]) * 4 * (3 if self.doEvenOdd.get() else 1)
 
     # ------------------------------------------------------------------ run
@@ -236,7 +194,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         began = steady()
         name = source.series_id if task.version == 1 else f"{source.series_id}-v{task.version}"
         folder = self.work_folder(name)
-        result = AretomoRun(source, self._settings, folder, self._runner, self._cpu).run()
+        kind = Aretomo3Run if self.engine.get() == ENGINE_ARETOMO3 else AretomoRun
+        result = kind(source, self._settings, folder, self._runner, self._cpu).run()
         target = self._getExtraPath(name)
         take_over(folder, target)
         return replace(result, folder=target, seconds=steady() - began)
@@ -268,6 +227,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         tomogram = objects.tomogram(task.key, path, size, pixel_size,
                                     objects.aligned_acquisition(original.series, result.rows),
                                     halves if self.doEvenOdd.get() else [])
+        tomogram.setCtfCorrected(result.ctf_corrected)
+        items.setCtfCorrected(result.ctf_corrected)
         items.setDim(size)
         items._hasOddEven.set(self.doEvenOdd.get())
         self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
@@ -375,33 +336,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return []
 
     def form_problems(self) -> list[str]:
-        errors = self.threads_problem() + engines.problem(self.engine.get(), aretomo.Plugin, ARETOMO_HOME)
-        errors += forms.number_problems(self, LIMITS)
-        if self.skipAlign.get() and not self.makeTomo.get():
-            errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
-        inner, outer = self.alignZ.get(), self.tomoThickness.get()
-        if not self.skipAlign.get() and self.makeTomo.get() and None not in (inner, outer) and inner > outer:
-            errors.append(f"Thickness for alignment ({inner}) is more than the tomogram thickness ({outer}): it should be "
-                          "about the thickness of the specimen.")
-        if self.alignZfile.get() and not os.path.exists(self.alignZfile.get()):
-            errors.append(f"There is no file {self.alignZfile.get()} with volume heights.")
-        if ".mrc" in os.path.abspath(self._getPath()):
-            errors.append("The folder of the project has .mrc in its name: AreTomo2 would write its files elsewhere. "
-                          "Rename it.")
-        return errors
+        return self.threads_problem() + aretomo_form.problems(self)
 
     def _warnings(self) -> list[str]:
-        warnings = []
-        program = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND)
-        if not program.gpu and self.sampleType.get() == LOCAL_MOTION_COORDS:
-            warnings.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose "
-                            "\"Well distributed\".")
-        if program.gpu and self.doDW.get():
-            warnings.append("AreTomo2 reads the dose, but up to version 1.1.3 weights no tilt by it. The CPU engine does.")
-        items = self.inputSetOfTiltSeries.get()
-        if items is not None and items.hasAlignment() and not self.skipAlign.get():
-            warnings.append("The input is aligned already; it will be aligned anew from the raw images.")
-        return warnings
+        return aretomo_form.warnings(self)
 
     def _summary(self) -> list[str]:
         return summaries.of_results(self)
@@ -410,10 +348,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         output = getattr(self, TOMOGRAMS, None) or getattr(self, ALIGNED, None)
         if output is None or output.isEmpty():
             return ["No tilt series was processed yet."]
-        gpu = engines.choose(self.engine.get(), aretomo.Plugin, CPU_COMMAND).gpu
         method = "SART" if self.reconMethod.get() == 0 else "weighted back-projection"
         return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, binning {self.binFactor.get()}) "
-                f"with {'AreTomo2' if gpu else 'the CPU engine of tomostream'}."]
+                f"with {aretomo_form.program_of(self).value}."]
 
     def _citations(self) -> list[str]:
         return ["Zheng2022"]
@@ -424,4 +361,5 @@ def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
     align = not protocol.skipAlign.get()
     return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),
-                    binning=protocol.binFactor.get(), flip=protocol.flipVol.get(), imod=protocol.outImod.get() if align else 0)
+                    binning=protocol.binFactor.get(), flip=protocol.flipVol.get(), imod=protocol.outImod.get() if align else 0,
+                    correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get())

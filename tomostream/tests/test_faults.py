@@ -70,7 +70,7 @@ class TestBadFiles(unittest.TestCase):
         run = session.run("--timeout", "90", engine="gpu", settings={
             "import.fileTimeout": 4, "compose.time4NextTilt": 6, "motioncor.numberOfThreads": 5, "motioncor.gpuList": "0 1",
             "aretomo.gpuList": "2 3", "aretomo.numberOfThreads": 5, "aretomo.binFactor": 2,
-            "aretomo.tomoThickness": 2 * TILTS, "aretomo.alignZ": TILTS})
+            "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
         wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
         cls.started_on_nothing = not os.path.exists(session.frames)
         simulator = session.simulate(
@@ -220,10 +220,10 @@ class TestBadFiles(unittest.TestCase):
             for before, after in pairwise(runs):
                 self.assertLessEqual(before[1], after[0] + 0.01, (before, after))
 
-    def test_17_a_tomogram_as_thick_as_it_has_tilts_is_kept(self):
+    def test_17_tomograms_have_the_size_that_was_asked_for(self):
         for row in self.session.rows(ARETOMO):
             check = check_movie(os.path.join(self.session.project, row["_filename"]))
-            self.assertEqual((check.width, check.height, check.frames), (SIZE // 2, SIZE // 2, TILTS))
+            self.assertEqual((check.width, check.height, check.frames), (SIZE // 2, SIZE // 2, 40 // 2))
 
     def test_the_counts_of_every_stage_add_up(self):
         movies = self.session.outcome()["counts"]["movies"]

@@ -167,7 +167,7 @@ class TestRemoving(unittest.TestCase):
         run = session.run("--timeout", "60", engine="gpu", settings={
             "import.fileTimeout": 4, "compose.time4NextTilt": 6, "compose.expectedTilts": 5, "motioncor.gpuList": "60 61",
             "aretomo.gpuList": "62", "compose.removeAligned": True, "aretomo.removeReplaced": True, "aretomo.binFactor": 2,
-            "aretomo.tomoThickness": 12, "aretomo.alignZ": 6})
+            "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
         wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
         options = ("--tilts", "5", "--size", "64", "--interval", "0.1")
         session.simulate("--series", "1", "--frames", "3", *options).wait(timeout=60)

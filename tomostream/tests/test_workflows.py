@@ -113,7 +113,7 @@ class TestStreamingTemplate(unittest.TestCase):
         self.assertIs(self.imported("ProtTomoStreamAreTomo")["doDW"], False)
 
     def test_a_wrong_word_is_refused_with_the_choices(self):
-        with self.assertRaisesRegex(ValueError, r"Engine.*turbo.*automatic, GPU, CPU"):
+        with self.assertRaisesRegex(ValueError, r"Engine.*turbo.*automatic, GPU, CPU, GPU \(AreTomo3\)"):
             self.protocols["ProtTomoStreamAreTomo"].processImportDict({"engine": "turbo"}, "/tmp")
 
     def test_the_protocols_are_chained_output_to_input(self):

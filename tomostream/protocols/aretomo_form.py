@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The form of the aretomo protocol: its fields, what is wrong in them, and what has no effect with the chosen program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import aretomo
+from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS, LOCAL_MOTION_PATCHES
+from pyworkflow.protocol import params
+
+from tomostream.constants import ENGINE_ARETOMO3
+from tomostream.programs import aretomo3
+from tomostream.programs.aretomo import MAX_SLICES_WITHOUT_VOLUME, slices
+from tomostream.protocols import engines, forms
+
+CPU_COMMAND = "tomostream-aretomo"
+LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
+          "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
+          "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
+#: Upstream's choices, short enough for the box.
+AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
+#: Numbers of those choices, and of those of the tilt angles.
+AXIS_FOR_EACH_TILT, CORRECT_ANGLES = 2, 2
+HELPS = {
+    "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
+                            "alignment they must be aligned already.",
+    "makeTomo": "No: the series are aligned only.",
+    "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
+                 "must have made them.",
+    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected.",
+    "alignZ": "Thickness of the specimen in unbinned voxels (pixels of the tilt series). AreTomo aligns with a volume of this "
+              "height. The CPU engine measures the thickness itself.",
+    "alignZfile": "A text file with two columns, the name of a series and its thickness for alignment in unbinned voxels; other "
+                  "series have that of the form. Not used by the CPU engine.",
+    "tomoThickness": "Height of the volume, in unbinned voxels (pixels of the tilt series): the specimen and some room "
+                     "above and below. Thickness in A divided by the pixel size in A. AreTomo3 makes at least 100 binned "
+                     "slices, and with -1 it takes the thickness that it measures and 300 voxels.",
+    "refineTiltAngles": "The tilt of the specimen against the stage. No: it is not measured. Measure only: it is used in the "
+                        "alignment, and the tomogram stays as the stage was. Measure and correct: the tomogram is levelled, too; "
+                        "the missing wedge then has another direction in each tomogram. AreTomo3 measures it from the CTF and "
+                        "either levels the tomogram or does not use it.",
+    "refineTiltAxis": "No: the axis of the mdoc file is used as it is. The CPU engine and AreTomo3 refine one axis for the "
+                      "series in both other cases. AreTomo3 also turns it around (by 180 degrees) where the defocus says so, "
+                      "which exchanges front and back of the tomogram; with No it does not.",
+    "doEstimateCtf": "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the "
+                     "import form asks for.",
+    "doPhaseShiftSearch": "Only with a phase plate: searches the phase shift in the range below.",
+    "minPhaseShift": "Smallest phase shift that is searched, in degrees.",
+    "maxPhaseShift": "Largest phase shift that is searched, in degrees.",
+    "doDW": "Weights the spatial frequencies of each tilt by the dose (e/A2) that the specimen had received before it. The CPU "
+            "engine does it; AreTomo2 1.1.3 and AreTomo3 2.3.1 do not.",
+    "SARTiter": "Iterations of the iterative reconstruction.",
+    "SARTproj": "Projections that are used together in one update. Not used by the CPU engine, which uses all.",
+    "sampleType": "Local motion is measured in patches of the image (Well distributed), or by AreTomo2 at places that a file "
+                  "names (Isolated).",
+    "patchX": "Patches along x for the local alignment; AreTomo3 wants at least 4 in all.",
+    "patchY": "Patches along y for the local alignment.",
+    "darkTol": "Tilts that are dark, because a bar or ice is in the way, are left out. Between 0 and 1: the higher, the more "
+               "tilts go. 0 and 1 leave none out.",
+}
+
+
+class AretomoProgram(str, Enum):
+    """Which program a form stands for, as texts name it."""
+
+    ARETOMO2 = "AreTomo2"
+    ARETOMO3 = "AreTomo3"
+    CPU = "the CPU engine of tomostream"
+
+
+def chosen(protocol: Any) -> engines.Program:
+    """The program that does the work of a protocol."""
+    return engines.choose(protocol.engine.get(), aretomo.Plugin, CPU_COMMAND)
+
+
+def program_of(protocol: Any) -> AretomoProgram:
+    """Which of the programs that is."""
+    if protocol.engine.get() == ENGINE_ARETOMO3:
+        return AretomoProgram.ARETOMO3
+    return AretomoProgram.ARETOMO2 if chosen(protocol).gpu else AretomoProgram.CPU
+
+
+def define(form: Any) -> None:
+    """Put our fields into upstream's form, in our order, with our words."""
+    section = form.getSection("Input")
+    engines.add_engine_param(section, "AreTomo2", aretomo3=True)
+    forms.put_after(section, "engine", "inputSetOfTiltSeries")
+    forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
+                            "tomoThickness": "Tomogram thickness (unbinned voxels)",
+                            "alignZ": "Thickness for alignment (unbinned voxels)"})
+    forms.set_helps(form, HELPS)
+    form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
+    form.getParam("extraParams").default.set("")
+    form.getParam("numberOfThreads").default.set(3)
+    forms.show_if(form, "doDW", f"engine!={ENGINE_ARETOMO3}")
+    forms.hide(form, ["roiArea"])       # no program knows -Roi
+    section.addParam("correctCtf", params.BooleanParam, default=True, label="Correct the tomograms for the CTF?",
+                     condition=f"engine=={ENGINE_ARETOMO3} and doEstimateCtf and not skipAlign",
+                     help="AreTomo3 corrects every tilt image for the CTF that it finds, by the height of each place. "
+                          "Tomograms are marked as corrected, so that nothing corrects them again.")
+    form.addSection(label="Streaming")
+    form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
+                  help="When series come faster than they are processed: Yes takes the newest first, so that you see "
+                       "what the microscope does now; No takes them in order.")
+    form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
+                  label="Remove tomograms that were replaced?",
+                  help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
+                       "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
+                       "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
+
+
+# ------------------------------------------------------------------------------------------------------ what is wrong
+def problems(protocol: Any) -> list[str]:
+    """What of the form cannot be done, in words; of its input nothing is said."""
+    program = program_of(protocol)
+    errors = engines.problem(protocol.engine.get(), aretomo.Plugin, ARETOMO_HOME)
+    limits: Mapping[str, tuple[float, float]] = LIMITS
+    if program is AretomoProgram.ARETOMO3 and protocol.tomoThickness.get() == aretomo3.MEASURED_THICKNESS:
+        limits = {name: bounds for name, bounds in LIMITS.items() if name != "tomoThickness"}
+    errors += forms.number_problems(protocol, limits)
+    if protocol.skipAlign.get() and not protocol.makeTomo.get():
+        errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
+    if protocol.alignZfile.get() and not os.path.exists(protocol.alignZfile.get()):
+        errors.append(f"There is no file {protocol.alignZfile.get()} with volume heights.")
+    return errors + _thickness_problems(protocol, program)
+
+
+def _thickness_problems(protocol: Any, program: AretomoProgram) -> list[str]:
+    inner, outer, binning = protocol.alignZ.get(), protocol.tomoThickness.get(), protocol.binFactor.get()
+    if not protocol.makeTomo.get() or None in (inner, outer, binning):
+        return []
+    if outer < 0:
+        if program is AretomoProgram.ARETOMO3 and protocol.skipAlign.get():
+            return ["Without the alignment AreTomo3 measures no thickness: give the thickness of the tomograms."]
+        return []
+    errors = []
+    if not protocol.skipAlign.get() and inner > outer and program is not AretomoProgram.CPU:
+        errors.append(f"Thickness for alignment ({inner}) is more than the tomogram thickness ({outer}): it should be "
+                      "about the thickness of the specimen.")
+    binned = slices(outer, max(1, binning))
+    if program is AretomoProgram.ARETOMO2 and binned <= MAX_SLICES_WITHOUT_VOLUME:
+        errors.append(f"Tomogram thickness {outer} at binning {binning} is {binned} slices: AreTomo2 makes no volume of "
+                      f"{MAX_SLICES_WITHOUT_VOLUME} slices or fewer. Give a larger thickness, less binning, or the CPU engine.")
+    return errors
+
+
+def warnings(protocol: Any) -> list[str]:
+    """For `_warnings`: fields that have no effect, or another one than their name says, with this program."""
+    found = _OF_PROGRAM[program_of(protocol)](protocol)
+    if (protocol.roiArea.get() or "").strip():
+        found.append("ROI for focused alignment has no effect: AreTomo2, AreTomo3 and the CPU engine align with the whole field.")
+    items = protocol.inputSetOfTiltSeries.get()
+    if items is not None and items.hasAlignment() and not protocol.skipAlign.get():
+        found.append("The input is aligned already; it will be aligned anew from the raw images.")
+    return found
+
+
+def _warnings_of_cpu(protocol: Any) -> list[str]:
+    found = []
+    if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
+        found.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose "
+                     "\"Well distributed\".")
+    if protocol.alignZfile.get():
+        found.append("The file with volume heights has no effect: the CPU engine measures the thickness of each series.")
+    return found
+
+
+def _warnings_of_aretomo2(protocol: Any) -> list[str]:
+    if protocol.doDW.get():
+        return ["AreTomo2 reads the dose, but up to version 1.1.3 weights no tilt by it. The CPU engine does."]
+    return []
+
+
+def _warnings_of_aretomo3(protocol: Any) -> list[str]:
+    found = []
+    if protocol.doDW.get():
+        found.append("AreTomo3 weights no tilt by dose up to version 2.3.1. The CPU engine does.")
+    if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
+        found.append("AreTomo3 measures local motion in patches, not at given places: it is left out. Choose "
+                     "\"Well distributed\".")
+    patches = protocol.patchX.get(), protocol.patchY.get()
+    if protocol.sampleType.get() == LOCAL_MOTION_PATCHES and None not in patches \
+            and patches[0] * patches[1] < aretomo3.MIN_PATCHES:
+        found.append(f"{patches[0]} x {patches[1]} patches are too few: AreTomo3 measures local motion in at least "
+                     f"{aretomo3.MIN_PATCHES}, so it is left out.")
+    if protocol.refineTiltAngles.get() == CORRECT_ANGLES and not protocol.doEstimateCtf.get():
+        found.append("AreTomo3 measures the tilt of the specimen from the CTF, which is not estimated: it is not corrected.")
+    thickness, binning = protocol.tomoThickness.get(), protocol.binFactor.get()
+    if protocol.makeTomo.get() and thickness is not None and binning and 0 < thickness / binning < aretomo3.MIN_SLICES:
+        found.append(f"AreTomo3 makes at least {aretomo3.MIN_SLICES} slices: the tomograms will be "
+                     f"{aretomo3.MIN_SLICES * binning} unbinned voxels thick, not {thickness}.")
+    return found
+
+
+_OF_PROGRAM = {AretomoProgram.CPU: _warnings_of_cpu, AretomoProgram.ARETOMO2: _warnings_of_aretomo2,
+               AretomoProgram.ARETOMO3: _warnings_of_aretomo3}
