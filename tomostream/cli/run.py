@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -114,10 +115,19 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
     """Show where everything stands until the four protocols end. Stopping this stops nothing else."""
     status = ProjectStatus(chain.path)
     screen = table.Screen(sys.stdout, enabled=not options.quiet)
+    trouble = ""
     while not leaving.asked:
-        ended = chain.ended()           # first, then what was written before the end
-        status.update()
-        screen.show(status, {name: chain.state(name) for name in chain.protocols})
+        try:
+            ended = chain.ended()       # first, then what was written before the end
+            status.update()
+            screen.show(status, {name: chain.state(name) for name in chain.protocols})
+        except OSError:
+            raise
+        except Exception as error:      # noqa: BLE001 - whatever it was, the session goes on, and so does the following
+            ended, before, trouble = False, trouble, f"{type(error).__name__}: {error}"
+            if trouble != before:
+                say(f"An unexpected error; the session goes on and is followed on. Please report it with this:\n"
+                    f"{traceback.format_exc()}".rstrip())
         if ended:
             break
         leaving.asked = leaving.asked or (reader_gone() and not options.json)

@@ -65,7 +65,7 @@ class Aligned:
     """What came out for one movie: files by output name, the total drift in px of the movie, and what was run."""
 
     files: dict[str, str]
-    drift: float
+    drift: float | None
     command: str = ""
     program: str = ""
 
@@ -286,13 +286,14 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return Aligned(kept, drift)
 
     @staticmethod
-    def _drift(folder: str) -> float:
-        """Length of the path of the frames, px of the movie; NaN when the program left no log of it."""
+    def _drift(folder: str) -> float | None:
+        """Length of the path of the frames, px of the movie; None when the program left no log of it, or one without numbers."""
         logs = glob.glob(os.path.join(glob.escape(folder), "*-Full.log"))
         if not logs:
-            return float("nan")
+            return None
         xs, ys = parseMovieAlignment2(logs[0])
-        return sum(((xs[i] - xs[i - 1]) ** 2 + (ys[i] - ys[i - 1]) ** 2) ** 0.5 for i in range(1, len(xs)))
+        length = sum(((xs[i] - xs[i - 1]) ** 2 + (ys[i] - ys[i - 1]) ** 2) ** 0.5 for i in range(1, len(xs)))
+        return length if math.isfinite(length) else None
 
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: Aligned) -> None:
@@ -311,7 +312,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             self.tell(entries.Replaced(task.key, f"aligned again: version {task.version} replaces the one before",
                                        version=task.version, file=file))
         self._tell_command(task, result)
-        drift = round(result.drift, 3) if math.isfinite(result.drift) else None
+        drift = None if result.drift is None else round(result.drift, 3)
         words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
         self.tell(entries.Aligned(task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
                                   bytes=bytes_of(result.files.values())))

@@ -166,7 +166,11 @@ class Notifier:
             message = self._queue.get()
             if message is None:
                 return
-            problems = [problem for _, problem in deliver(message, self.destinations, self.time_out)]
+            try:
+                problems = [problem for _, problem in deliver(message, self.destinations, self.time_out)]
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next alarm is sent
+                problems = [f"the alarm '{one_line(message.subject)}' was not sent: an unexpected error "
+                            f"({type(error).__name__}: {one_line(str(error))})"]
             self.sent += problems.count("")
             self.trouble = "; ".join(filter(None, problems))
 

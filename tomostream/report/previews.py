@@ -145,7 +145,8 @@ class Previews:
             return None
         request, volume, job = self._painting
         shutil.rmtree(os.path.dirname(volume), ignore_errors=True)
-        made, preview = job.result(), None
+        self._painting, preview = None, None
+        made = job.result()
         if made.trouble:
             self._say(f"{request.series_id}: no preview: {made.trouble}")
         elif request.series_id in self._wanted:
@@ -154,7 +155,6 @@ class Previews:
                 "facts": to_json(preview.facts), "pictures": preview.pictures, "trouble": "", "findings": [], "versions": {},
                 "files": [], "signature": signature(request)})
             self._show(preview)
-        self._painting = None
         return preview
 
     def _show(self, preview: Preview) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
@@ -233,7 +234,7 @@ class ReportWriter:
         done = [series_id for series_id, job in self._jobs.items() if job.done()]
         for series_id in done:
             try:
-                made = self._jobs.pop(series_id).result()
+                made = self._made(series_id, self._jobs.pop(series_id))
                 if made.trouble:
                     self._say(f"{series_id}: {made.trouble}")
                 self._take(series_id, made.facts, made.pictures, made.trouble)
@@ -242,6 +243,18 @@ class ReportWriter:
                 raise
         self._submit()
         return bool(done)
+
+    def _made(self, series_id: str, job: Future[Made]) -> Made:
+        """What the pictures' thread gave back; an error that nobody foresaw costs one series its pictures, and nothing else."""
+        try:
+            return job.result()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the session and its alarms are followed on
+            self._say("".join(traceback.format_exception(error)).rstrip())
+            os.makedirs(self._folders.path(series_id), exist_ok=True)
+            return Made(self._facts(self.follower.series[series_id]), {},
+                        f"no pictures: an unexpected error ({type(error).__name__}: {error})")
 
     def _take(self, series_id: str, facts: SeriesFacts, made: dict[str, Any], trouble: str = "", write: bool = True) -> None:
         findings: tuple[Finding, ...] = ()

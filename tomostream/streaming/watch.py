@@ -99,6 +99,14 @@ class Watcher(FileSystemEventHandler):
         return changed
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        """In watchdog's thread, which an error would end: then nothing would be heard any more."""
+        try:
+            self._hear(event)
+        except Exception as error:      # whatever it was, the folder is looked at, and the next event is heard
+            logging.getLogger(__name__).error("A change in a folder was not understood (%s): %s", event, error, exc_info=error)
+            self._wake()
+
+    def _hear(self, event: FileSystemEvent) -> None:
         if event.event_type in ("opened", "closed_no_write"):
             return
         path = os.fsdecode(event.dest_path or event.src_path)

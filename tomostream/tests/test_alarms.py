@@ -28,6 +28,7 @@ from tomostream.report.alarms import Alarms, Change, Event, SessionFacts
 from tomostream.report.facts import SeriesFacts, TiltFacts
 from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
 from tomostream.report.notify import Destinations, Notifier, as_mail, message_of, utc
+from tomostream.tests.support import wait_for
 
 ANGLES = [float(angle) for angle in range(-60, 61, 3)]
 
@@ -383,6 +384,15 @@ class TestSending(unittest.TestCase):
         self.assertIn("TS_7: tilt axis 88.0 degrees", server.got[0])
         self.assertIn("Tilt axis: over", server.got[1])
         self.assertIn(f"It had begun at {utc(1_800_000_000.0)}", server.got[1])
+
+    def test_an_error_that_nobody_foresaw_is_said_and_the_next_alarm_is_sent(self):
+        notifier = Notifier(Destinations(webhook="http://chat"), "night")
+        with mock.patch.object(notify, "deliver", side_effect=[RuntimeError("unforeseen"), [("the webhook", "")]]):
+            notifier.send(self.event)
+            wait_for(lambda: "unexpected error (RuntimeError: unforeseen)" in notifier.trouble, 10, "word of it", every=0.01)
+            notifier.send(self.event)
+            notifier.close(10.0)
+        self.assertEqual((notifier.sent, notifier.trouble), (1, ""))
 
     def test_a_webhook_gets_json(self):
         server, address = self.serve(HTTPServer, Hook)

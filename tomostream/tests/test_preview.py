@@ -25,7 +25,7 @@ from tomostream.engine import quick
 from tomostream.files.grey import averaged
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
-from tomostream.report import painting, writer
+from tomostream.report import painting, previews, writer
 from tomostream.report.previews import FOLDER, Maker, request_of
 from tomostream.tests.made_project import marked_volume, write_mrc
 from tomostream.tests.test_aretomo_engine import ANGLES, AXIS, PIXEL, series
@@ -266,6 +266,17 @@ class TestOnThePage(WithProject):
         row, = self.rows()
         self.assertEqual((row["thumb"], row["tomogram"], row["state"]), ("v0-thumb.webp", "", "acquiring"))
         self.assertEqual(os.listdir(self.folder), ["proj"])        # the volume is gone
+
+    def test_one_that_ends_in_an_error_nobody_foresaw_stands_in_the_way_of_nothing(self):
+        page = self.page()
+        with mock.patch.object(previews, "paint_preview", side_effect=IndexError("unforeseen")):
+            page.update()
+            page.previews.wait(60)
+            self.assertRaises(IndexError, page.update)      # whoever follows logs it, and goes on
+        self.project.acquire("TS_02", tilts=3)
+        self.ask("TS_02")
+        self.update(page)
+        self.assertEqual(self.read("data", "session.js")["preview"]["series_id"], "TS_02")
 
     def test_it_stays_until_the_tomogram_replaces_it(self):
         page = self.page()

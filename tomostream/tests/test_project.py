@@ -15,7 +15,7 @@ from unittest import mock
 
 from pyworkflow.protocol import FloatParam
 
-from tomostream.cli import main, project, resume, table
+from tomostream.cli import main, project, resume, run, table
 from tomostream.cli.run import exit_status
 from tomostream.files import locks
 from tomostream.journal import entries, ledger
@@ -70,6 +70,19 @@ class TestRunOnTheCommandLine(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertIn("file/.scipion", said.getvalue())
         self.assertEqual(said.getvalue().count("\n"), 1)
+
+
+    def test_follows_on_after_an_error_that_nobody_foresaw_and_says_it_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(os.path.join(folder, "night"))
+            made.whole("TS_01", image_files=False)
+            chain = SimpleNamespace(path=made.path, protocols={}, ended=mock.Mock(
+                side_effect=[KeyError("unforeseen"), KeyError("unforeseen"), True]))
+            leaving = SimpleNamespace(asked=False, wait=lambda seconds: None)
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                status = run.follow(chain, SimpleNamespace(quiet=True, json=os.path.join(folder, "told.json")), leaving)
+        self.assertEqual((status, said.getvalue().count("unexpected error"), said.getvalue().count("KeyError: 'unforeseen'")),
+                         (0, 1, 1))
 
 
 class TestSettings(unittest.TestCase):

@@ -396,6 +396,22 @@ class TestUpdates(WithProject):
         self.assertLess(max(behind_page) + report.REFRESH_SECONDS + browser, 15.0)
         self.assertLess(max(behind_tables) + report.REFRESH_SECONDS, 15.0)
 
+    def test_an_error_that_nobody_foresaw_costs_one_series_its_pictures_and_is_logged(self):
+        for name in ("TS_01", "TS_02"):
+            self.project.whole(name)
+        said, paint = [], writer.paint
+
+        def broken(facts, *others):
+            if facts.series_id == "TS_01":
+                raise IndexError("unforeseen")
+            return paint(facts, *others)
+
+        with mock.patch.object(writer, "paint", broken):
+            self.writer(say=said.append).finish()
+        self.assertEqual([(row["state"], row["thumb"]) for row in self.rows()], [("done", ""), ("done", "v1-thumb.webp")])
+        self.assertIn("unexpected error (IndexError: unforeseen)", self.read("series", "TS_01", "data.js")["trouble"])
+        self.assertTrue(any("Traceback" in text for text in said))
+
     def test_a_tomogram_whose_pictures_take_long_holds_up_nothing_else(self):
         go_on, painting = threading.Event(), threading.Event()
         self.addCleanup(go_on.set)

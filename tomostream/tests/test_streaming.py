@@ -266,6 +266,18 @@ class TestAWatcher(InAFolder):
         self.assertTrue(self.woken.wait(10))
 
 
+    def test_goes_on_hearing_after_an_error_of_its_own(self):
+        woken = threading.Event()
+        watcher = watch.Watcher(woken.set)
+        self.addCleanup(watcher.stop)
+        self.assertTrue(watcher.add(self.folder))
+        with mock.patch.object(watch, "is_database", side_effect=RuntimeError("unforeseen")), self.assertLogs(watch.__name__):
+            self.write("a.tif")
+            self.assertTrue(woken.wait(10))
+        self.write("b.tif")
+        wait_for(lambda: os.path.realpath(self.path("b.tif")) in watcher.take(), 10, "word of the next file", every=0.01)
+
+
 class TestTheFileSystem(InAFolder):
     def mounts(self, text: str) -> str:
         return self.write("mounts", text=text)

@@ -65,6 +65,14 @@ class TestResults(RunCase):
         self.write("a_001-Full.log", motioncor.format_log([(0.0, 0.0), (1.5, -0.5)]))
         self.assertEqual(results.frame_drift(self.folder, "a_001.tif"), ((0.0, 0.0), (1.5, -0.5)))
 
+    def test_the_log_is_that_of_the_movie_whatever_its_name(self):
+        for movie, stem, shift in (("a.mrc.tif", "a.mrc", 1.0), ("x.mrc", "x", 2.0), ("x.tif", "x_tif", 3.0),
+                                   ("y.tif", "y-v2", 4.0)):
+            self.tell(movie, entries.Aligned, file=f"extra/{stem}_aligned_mic.mrc")
+            self.write(f"{stem}-Full.log", motioncor.format_log([(0.0, 0.0), (shift, 0.0)]))
+        for movie, shift in (("a.mrc.tif", 1.0), ("x.mrc", 2.0), ("x.tif", 3.0), ("y.tif", 4.0)):
+            self.assertEqual(results.frame_drift(self.folder, movie)[1], (shift, 0.0))
+
     def test_a_movie_that_is_not_aligned_is_named(self):
         with self.assertRaisesRegex(results.NoResult, r"b_002\.tif is not aligned"):
             results.frame_drift(self.folder, "b_002.tif")

@@ -99,12 +99,10 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
     if entry is None:
         raise NoResult(f"{movie} is not aligned (yet).")
     stem = os.path.splitext(os.path.basename(entry.file))[0].removesuffix("_aligned_mic")
-    names = {f"{stem}-Full.log", f"{os.path.splitext(movie)[0]}-Full.log"}
-    for name in sorted(names):
-        path = os.path.join(run_folder, "extra", name)
-        if os.path.exists(path):
-            return _parsed(path, motioncor.parse_log, motioncor.LogError)
-    raise NoResult(f"There is no log of the frames of {movie} in {os.path.join(run_folder, 'extra')}.")
+    path = os.path.join(run_folder, "extra", f"{stem}-Full.log")
+    if not os.path.exists(path):
+        raise NoResult(f"There is no log of the frames of {movie} in {os.path.join(run_folder, 'extra')}.")
+    return _parsed(path, motioncor.parse_log, motioncor.LogError)
 
 
 def drifts(run_folder: str) -> list[tuple[str, float]]:
