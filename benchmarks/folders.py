@@ -361,7 +361,10 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
     """Play one session by every rule; return counts by rule and row."""
     seed, upstream = job
     world = folder_session(seed)
-    runs = {"tomostream": Player(world).play()}
+    try:
+        runs = {"tomostream": Player(world).play()}
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        return {}, [f"seed {seed}: raised {type(error).__name__}: {error}"]
     if upstream:
         runs["upstream"] = Untouched(world).play()
     tallies: dict[str, Tallies] = {rule: defaultdict(Counter) for rule in runs}

@@ -131,13 +131,11 @@ class _Dresser:
         plain = self.session.layout == "a folder a series" and not self.frames and self.rng.random() < 0.6
         blanks = self.session.names == "blanks and brackets replaced"
         taken: set[str] = set()
-        serial = 0
         for series in self.base.series:
             stem = "frames" if plain else f"lam [a] {series.name}" if blanks else series.name
             if self.session.names == "accents decomposed":
                 stem = f"Zellkörper_{stem}"
             for shot in series.shots:
-                serial += 1
                 nominal = round(shot.angle)
                 name = f"{stem}_{shot.order:03d}_{nominal:.1f}{self.extension}"
                 if self.tomo5:
@@ -146,9 +144,10 @@ class _Dresser:
                     name = f"{stem}_{shot.order:03d}[{shot.angle:.2f}]_{day:%Y%m%d_%H%M%S}{kind}{self.extension}"
                     if self.session.names != "angle rounded otherwise":
                         name = name.replace("[", "_").replace("]", "")
-                folder = self.place[id(series)][1]
+                folder, number = self.place[id(series)][1], shot.order
                 while f"{folder}/{name}" in taken:      # the number in a name goes on where there is such a file already
-                    name = name.replace(f"_{shot.order:03d}", f"_{shot.order:03d}b", 1) if serial % 2 else f"again{serial}_{name}"
+                    name = name.replace(f"_{number:03d}", f"_{number + 50:03d}", 1)
+                    number += 50
                 taken.add(f"{folder}/{name}")
                 self.named[id(shot)] = name
                 self.session.paths[id(shot)] = f"{folder}/{self._moved(name, shot)}"

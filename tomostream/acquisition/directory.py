@@ -71,6 +71,7 @@ class Directory:
         known = self._placed(facts)
         if known is not None:
             return known
+        self._leave(facts.path)
         targets = self._targets.get((folder, name)) if facts.kind == "frame" and facts.tilts else None
         if targets is not None:
             name = targets.name_of(facts)
@@ -106,9 +107,17 @@ class Directory:
         known = self._by_path.get(facts.path)
         name, _ = _name_and_folder(facts)
         if known is not None and (known.name == name or facts.kind not in SERIES_KINDS
-                                  or (facts.kind == "frame" and known.name.startswith(f"{name}_"))):
+                                  or (facts.kind == "frame" and known.files and known.name.startswith(f"{name}_"))):
             return known
         return None
+
+    def _leave(self, path: str) -> None:
+        """What a file was taken for while it could not be read was wrong: a series that has nothing else is none."""
+        known = self._by_path.get(path)
+        if known is not None:
+            known.trouble.pop(path, None)
+            if not known.files and not known.trouble and known.version == 0:
+                self._take_back(known)
 
     def _take_back(self, series: Series) -> None:
         """Forget a series of frames that is none: its movies are free."""

@@ -46,9 +46,12 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
 
 
 def apart(facts: MdocFacts) -> list[MdocFacts]:
-    """Return a file of the frame sets of several series as one frame mdoc a movie; any other file as it is."""
-    series = {parse_movie_name(tilt.movie).series for tilt in facts.tilts if tilt.movie is not None}
-    if not facts.frame_sets or len(series) < 2:
+    """Return a file of frame sets whose movies' names tell of which series they are as one frame mdoc a movie; else as it is.
+
+    Such a file tells of movies, not of a series: the mdocs of the series, where there are any, say what belongs together.
+    """
+    told = [parse_movie_name(tilt.movie) for tilt in facts.tilts if tilt.movie is not None]
+    if not facts.frame_sets or not told or any(name.order is None and name.angle is None for name in told):
         return [facts]
     unknown = Known[float](None, "PriorRecordDose is not in the file")
     frames = []
@@ -73,6 +76,11 @@ def _movie(frame: MdocFacts) -> str:
 
 def _number(frame: MdocFacts) -> int:
     return parse_movie_name(frame.tilts[0].movie or frame.series_name).order or 0
+
+
+def _place_in_time(frame: MdocFacts) -> tuple[str, int]:
+    """Return what frames are sorted by as they come: the time where there is one, then the number in the name."""
+    return str(frame.tilts[0].time or ""), _number(frame)
 
 
 def _in_order(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
@@ -122,6 +130,7 @@ class Targets:
         self._angles: dict[int, set[float]] = {}
         self._parts: list[_Part] = []
         self._names: dict[str, str] = {}
+        self._last = ("", -1)
 
     @property
     def frames(self) -> list[MdocFacts]:
@@ -129,19 +138,32 @@ class Targets:
         return list(self._frames.values())
 
     def add(self, frame: MdocFacts) -> bool:
-        """Take in a frame. True: what the numbers in the names count is seen now, and frames before it got other names."""
+        """Take in a frame. True: frames before it got other names.
+
+        That is when it is seen now what the numbers in the names count, or when a frame comes after one that was exposed later.
+        """
         key = _movie(frame)
         new = key not in self._frames
         self._frames[key] = frame
         angles = self._angles.setdefault(_number(frame), set())
         again = bool(angles) and round(frame.tilts[0].angle, 1) not in angles
         angles.add(round(frame.tilts[0].angle, 1))
-        if new:
-            self._names[key] = self._place(frame)
+        moved = False
+        if new and _place_in_time(frame) < self._last:
+            moved = self._place_all_anew(key)
+        elif new:
+            self._names[key], self._last = self._place(frame), _place_in_time(frame)
         if not (again or self.numbered) or (self.numbered and len(self._frames) > MAX_TO_BE_SURE):
-            return False
+            return moved and not self.numbered
         before, self.numbered = self.numbered, number_counts_targets(_in_order(self.frames))
-        return before != self.numbered
+        return before != self.numbered or (moved and not self.numbered)
+
+    def _place_all_anew(self, but: str) -> bool:
+        """Place all frames in order of acquisition. True: one that was there before (not `but`) got another name."""
+        before, self._parts, self._names = self._names, [], {}
+        for frame in _in_order(self.frames):
+            self._names[_movie(frame)] = self._place(frame)
+        return any(self._names[key] != name for key, name in before.items() if key != but)
 
     def name_of(self, frame: MdocFacts) -> str:
         """Return the name of the series of a frame that was added."""

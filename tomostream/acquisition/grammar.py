@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from tomostream.acquisition.times import is_date
+
 _WORD = re.compile(r"\[\s*(\w*)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -205,7 +207,7 @@ def _can_be_whole(grammar: Grammar) -> bool:
     key, equals, value = (part.strip() for part in grammar.rest.partition("="))
     if not equals or not grammar.sections:
         return False
-    if key not in _USED:
+    if key not in _USED or (key == "DateTime" and is_date(value)):
         return True
     last = grammar.sections[-1]
     sisters = {text for section in grammar.of_kind(last.kind)[:-1] for text in section.values.get(key, ())}

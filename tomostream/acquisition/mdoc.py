@@ -106,7 +106,7 @@ class _Exposure:
 
 def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFacts:
     """Say what the file is, then read what belongs to that kind of file. `ended`: as read if nothing more is written."""
-    if at_rest:
+    if at_rest or _is_whole_frame(ended):
         grammar = ended
     dialect = _dialect(grammar)
     described, described_if_ended = (each.of_kind("ZValue") or each.of_kind("FrameSet") for each in (grammar, ended))
@@ -136,6 +136,12 @@ def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFa
     if facts.last_section_open and kind == "tilt-series":
         kept.append(f"The last section ({_label(described[-1])}) is not finished: it does not count yet.")
     return replace(facts, warnings=tuple(dict.fromkeys(kept)))
+
+
+def _is_whole_frame(ended: Grammar) -> bool:
+    """Tell whether this is a frame mdoc that has its time, with or without a line end: nothing that is used comes after it."""
+    described = [section for section in ended.sections if section.kind in ("ZValue", "FrameSet")]
+    return [section.kind for section in described] == ["FrameSet"] and described[0].text("DateTime") is not None
 
 
 def _what_is_missing(facts: MdocFacts) -> list[str]:

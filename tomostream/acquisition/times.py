@@ -43,6 +43,11 @@ def parse_date(text: str, order: str) -> datetime | None:
         return None
 
 
+def is_date(text: str) -> bool:
+    """Tell whether this is a whole date and time. Half of one never is: it ends with the two digits of the seconds."""
+    return parse_date(text, DAY_FIRST) is not None or parse_date(text, YEAR_FIRST) is not None
+
+
 def parse_dates(texts: Sequence[str | None], year_first: bool) -> tuple[datetime | None, ...]:
     """Read the dates of one file under the one order of day and year that fits them all.
 

@@ -543,6 +543,42 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(len({each.series_id for _, each in player.composed}), 2)
         self.assertEqual([each.series_name for _, each in player.composed], ["X", "X"])
 
+    def frame(self, each: Tilt, ending: str = "\n") -> MdocFacts:
+        """The frame mdoc of a tilt of X, as SerialEM writes it."""
+        text = (f"T = SerialEM: x\nVoltage = 300\n\n[FrameSet = 0]\nTiltAngle = {each.angle}\nRotationAngle = 174.2\n"
+                f"PriorRecordDose = {3.0 * each.order}\nSubFramePath = D:\\{each.movie}\n"
+                f"DateTime = {each.time:%d-%b-%Y  %H:%M:%S}{ending}")
+        return read_mdoc(f"/data/{each.movie}.mdoc", text.encode())
+
+    def test_a_frame_mdoc_that_was_caught_half_written_belongs_to_its_series(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(tilts("X")):
+            half = replace(self.frame(each), kind="unreadable", reason="It is not finished.", tilts=(), frame_series="")
+            player.feed(MdocRead(half, GAP * k), MdocRead(self.frame(each, "" if k % 2 else "\n"), GAP * k + 5.0),
+                        MicrographReady(key(each), GAP * k + 9.0))
+        player.wait()
+        self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
+        self.assertEqual(player.given_up, [])
+
+    def test_frame_mdocs_found_in_any_order_make_one_series(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        for k, each in enumerate(sorted(tilts("X"), key=lambda each: str(each.movie)[::-1])):
+            player.feed(MdocRead(self.frame(each), 0.01 * k), MicrographReady(key(each), 1.0))
+        player.wait()
+        self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
+        self.assertEqual(player.given_up, [])
+
+    def test_a_file_of_all_frame_sets_makes_no_series_of_its_own(self) -> None:
+        for late in (False, True):
+            player = Player(expected_tilts=COUNT)
+            sets = MdocFacts("/data/all frames.mdoc", "tilt-series", series_name="all frames", tilts=tilts("X"), tilt_axis=AXIS,
+                             frame_sets=True)
+            player.feed(MdocRead(mdoc("X", tilts("X")) if late else sets, 1.0),
+                        MdocRead(sets if late else mdoc("X", tilts("X")), 2.0),
+                        *(MicrographReady(key(each), 3.0) for each in tilts("X")))
+            player.wait()
+            self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
+
     def test_a_last_line_without_an_end_counts_when_the_file_is_still(self) -> None:
         player = Player()
         ended = tilts("X")
