@@ -220,12 +220,14 @@ class ProjectStatus:
     def _motioncor(self, entry: entries.AnyEntry) -> None:
         movie = self._movie(entry.item)
         if isinstance(entry, entries.Aligned):
-            movie.aligned, movie.failed = entry.time, ""
+            movie.aligned, movie.failed, movie.waiting = entry.time, "", ""
             movie.drift_px, movie.source = entry.drift_px, entry.movie
             movie.output = os.path.splitext(os.path.basename(entry.file))[0]
             movie.command, movie.program = self.commands.get(MOTIONCOR, ""), self.programs.get(MOTIONCOR, "")
         elif isinstance(entry, entries.Failed):
-            movie.failed = entry.reason
+            movie.failed, movie.waiting = entry.reason, ""
+        elif isinstance(entry, entries.Waiting):
+            movie.waiting = entry.reason
 
     def _series(self, entry: entries.AnyEntry) -> SeriesStatus:
         return self.series.setdefault(entry.item, SeriesStatus(entry.item))
@@ -257,6 +259,8 @@ class ProjectStatus:
             series.state, series.reason = "failed", entry.reason
         elif isinstance(entry, entries.Started):
             series.state, series.reason = "composing", entry.reason
+        elif isinstance(entry, entries.Waiting):
+            series.state, series.reason = "waiting", entry.reason
 
     @staticmethod
     def _counts(series: SeriesStatus, entry: entries.Series) -> None:
@@ -287,6 +291,8 @@ class ProjectStatus:
             series.state, series.reason = "failed", entry.reason
         elif isinstance(entry, (entries.Started, entries.Retried)):
             series.state, series.reason = "reconstructing", entry.reason
+        elif isinstance(entry, entries.Waiting):
+            series.state, series.reason = "waiting", entry.reason
 
     # ------------------------------------------------------------------ results
     def times(self, series: SeriesStatus) -> dict[str, float | None]:

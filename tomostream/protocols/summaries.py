@@ -16,7 +16,8 @@ def of_results(protocol: Any) -> list[str]:
         last[entry.item] = entry
     done = {key: entry for key, entry in last.items() if isinstance(entry, entries.Reconstructed)}
     lines = [f"*{len(done)}* series aligned and reconstructed."]
-    for kind, title in ((entries.Started, "In work"), (entries.Retried, "Tried again"), (entries.Failed, "Failed")):
+    for kind, title in ((entries.Started, "In progress"), (entries.Retried, "Retrying"), (entries.Waiting, "Waiting"),
+                        (entries.Failed, "Failed")):
         found = [(key, entry) for key, entry in last.items() if key and isinstance(entry, kind)]
         if found:
             lines.append(f"*{title}: {len(found)}*")

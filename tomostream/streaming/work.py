@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tomostream.files.clock import steady
 from tomostream.files.logs import one_sentence
 from tomostream.journal import entries
+from tomostream.streaming.gpus import Stopped
 
 #: Seconds after which an item that found the disk full is tried again: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
@@ -208,6 +209,9 @@ class Work:
 
     def _one_failed(self, attempt: Attempt) -> None:
         task, reason = attempt.task, one_sentence(attempt.error or RuntimeError("it failed without a reason"))
+        if isinstance(attempt.error, Stopped):
+            self._leave(task, reason)
+            return
         if attempt.postponed:
             self._hold(task, reason, MAX_POSTPONED_SECONDS)
             return
@@ -249,6 +253,10 @@ class Work:
             pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), longest)
         self._held[task.key] = Held(task, self._clock() + pause, why)
 
+    def _leave(self, task: Task, why: str) -> None:
+        """Leave a task undone: nothing is wrong with it, but the session was stopped before its program could run."""
+        self._host.tell(entries.Waiting(task.key, f"{why}; it is done when the protocol is continued"), warn=True)
+
     def release(self) -> None:
         """Try again what was held up; whoever stops the session does not want to wait."""
         if not self._held:
@@ -258,7 +266,7 @@ class Work:
             held = self._held.pop(key)
             obstacle = self._hindrances.of(held.task)
             if stopped:
-                self.fail(held.task, f"{obstacle or held.why}, and the session was stopped")
+                self._leave(held.task, f"{obstacle or held.why}, and the session was stopped")
             elif obstacle or held.due > now:
                 self._held[key] = held              # behind the others
             else:

@@ -33,6 +33,7 @@ import glob
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ from itertools import pairwise
 import pytest
 
 from tomostream.acquisition.movies import check_movie
+from tomostream.files.locks import Lock
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.programs.aln import row_from_xf
@@ -451,6 +453,41 @@ class TestRefusals(unittest.TestCase):
             status = session.run(settings={"motioncor.numberOfThreads": 1}).wait(timeout=120)
             self.assertEqual(status, 2)
             self.assertIn("Threads must be 2 or more", session.said("run"))
+
+
+class TestStopWhileAnotherHasTheGpu(unittest.TestCase):
+    """Somebody else's program holds the only GPU; the session is stopped, the GPU becomes free, the session goes on."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = session = Session()
+        cls.addClassCleanup(session.__exit__)
+        session.use_standins("0.1,0.1")
+        with Lock(os.path.join(session.environment["TMPDIR"], f"tomostream-gpu-{socket.gethostname()}-77-0.lock")) as other:
+            if not other.take():
+                raise AssertionError("the lock of a new session is taken")
+            run = session.run("--timeout", "300", engine="gpu", settings={
+                "motioncor.gpuList": "77", "aretomo.gpuList": "77", "compose.expectedTilts": 6, "compose.time4NextTilt": 60,
+                "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
+            session.simulate("--series", "1", "--tilts", "6", "--frames", "2", "--size", "64", "--interval", "0.1",
+                             "--start-delay", "1").wait(timeout=60)
+            wait_for(lambda: len(session.rows(IMPORT)) == 6, 90, "imported movie")
+            session.call("stop", session.project)
+            run.wait(timeout=120)
+            cls.when_stopped = {"rows": session.rows(MOTIONCOR), "waiting": session.events(MOTIONCOR, entries.Waiting),
+                                "failed": session.events(MOTIONCOR, entries.Failed),
+                                "runs": session.standin_runs()}
+        again = session.start("resume", session.project, "--again", "--set", "import.timeout=5")
+        cls.status = again.wait(timeout=240)
+
+    def test_nothing_fails_and_nothing_is_run(self):
+        self.assertEqual([self.when_stopped[name] for name in ("rows", "failed", "runs")], [[], [], []])
+        self.assertEqual({entry.reason for entry in self.when_stopped["waiting"] if entry.item},
+                         {"the session was stopped while it waited for a GPU; it is done when the protocol is continued"})
+
+    def test_all_of_it_is_done_when_the_session_goes_on(self):
+        self.assertEqual(self.status, 0, self.session.said("resume"))
+        self.assertEqual((len(self.session.rows(MOTIONCOR)), self.session.keys(ARETOMO)), (6, ["TS_01"]))
 
 
 if __name__ == "__main__":

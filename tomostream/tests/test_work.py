@@ -8,6 +8,7 @@ import sys
 import unittest
 
 from tomostream.journal import entries
+from tomostream.streaming.gpus import Stopped
 from tomostream.streaming.work import (
     DISK_SECONDS,
     HELD_A_TURN,
@@ -112,6 +113,15 @@ class TestATask(WithWork):
         self.assertEqual(self.around.told, [("TS_01", entries.Retried, "it said nothing; retrying once"),
                                             ("TS_01", entries.Failed, "it said nothing (failed twice)")])
         self.assertEqual(len(self.around.started), 2)
+
+    def test_whose_session_is_stopped_while_it_waits_for_a_gpu_stays_undone_and_is_no_failure(self):
+        self.turn(self.task)
+        self.around.stopped = True
+        self.end(error=Stopped("the session was stopped while it waited for a GPU"))
+        self.turn()
+        self.assertEqual(self.around.told, [("TS_01", entries.Waiting, "the session was stopped while it waited for a GPU; it is "
+                                                                       "done when the protocol is continued")])
+        self.assertEqual((self.work.done, self.work.idle, len(self.around.started)), ({}, True, 1))
 
     def test_whose_input_is_wrong_is_not_retried(self):
         self.turn(self.task)
@@ -229,11 +239,13 @@ class TestATaskThatIsHeldUp(WithWork):
         self.assertEqual(self.around.told, [])
         self.assertIn("full", self.around.troubles["disk"])
 
-    def test_fails_with_the_reason_when_the_session_is_stopped(self):
+    def test_stays_undone_and_is_no_failure_when_the_session_is_stopped(self):
         self.hold()
         self.around.stopped = True
         self.turn()
-        self.assertEqual(self.around.told, [("TS_01", entries.Failed, "the server is silent, and the session was stopped")])
+        self.assertEqual(self.around.told, [("TS_01", entries.Waiting, "the server is silent, and the session was stopped; it is "
+                                                                       "done when the protocol is continued")])
+        self.assertEqual((self.work.done, self.work.idle), ({}, True))
 
     def test_by_a_queue_that_takes_no_jobs_never_fails_and_is_retried_later_and_later(self):
         self.turn(self.task)
