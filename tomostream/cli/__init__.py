@@ -19,6 +19,7 @@ COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
     "parameters": "list the parameters of the four protocols, for --set",
+    "watch": "start a project for each new session of the microscopes of a facility, and write a page above all of them",
     "status": "say what needs attention, and where every protocol, movie and series of a project stands",
     "list": "list the sessions of this machine, or of a folder, and how they stand",
     "report": "write the live page of a project: open report/index.html in a browser",

@@ -74,7 +74,7 @@ def write(path: str, out: str, options: argparse.Namespace) -> int:
     OSError : the page cannot be written.
     """
     thresholds = SessionThresholds(path, options.threshold)
-    notifier = Notifier(Destinations.configured(), os.path.basename(path)) if options.follow else None
+    notifier = Notifier(Destinations.configured(path), os.path.basename(path)) if options.follow else None
     writer = ReportWriter(path, out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
     try:
         if options.background:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from tomostream.cli import places, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.files.writing import write_text
+from tomostream.journal.layout import REPORT
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.report import notify
 
 if TYPE_CHECKING:
     from tomostream.cli.project import Chain
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
     parser.add_argument("--no-report", action="store_true",
                         help="do not write the live page (report/index.html in the project)")
+    parser.add_argument("--page", metavar="FOLDER", help="write the live page into this folder, which a web server may show")
+    parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -52,6 +56,7 @@ def main(options: argparse.Namespace) -> int:
     with Leaving() as leaving:
         try:
             options.json = json_place(options.json)
+            options.page = os.path.abspath(options.page) if options.page else None
             settings = make_settings(options)
             project.scipion_environment(project.default_home(options.project))
             project.quiet_logs()
@@ -62,7 +67,11 @@ def main(options: argparse.Namespace) -> int:
             for sentence in found_instead(settings):
                 say(f"Note: {sentence}.")
             say(f"Project: {chain.path}")
+            publish(chain.path, options.page)
+            notify.keep(chain.path, os.environ)
             project.start(chain, quiet if options.quiet else say, leaving)
+            if options.no_follow:
+                return 0
             return follow(chain, options, leaving)
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was started")
@@ -73,6 +82,18 @@ def main(options: argparse.Namespace) -> int:
             if error.filename is None:
                 raise
             return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+
+
+def publish(path: str, page: str | None) -> None:
+    """Have the page of a new project written into another folder: the one inside the project becomes a link to it.
+
+    Raises
+    ------
+    OSError : the folder cannot be made.
+    """
+    if page:
+        os.makedirs(page, exist_ok=True)
+        os.symlink(os.path.abspath(page), os.path.join(path, REPORT))
 
 
 def quiet(text: str) -> None:

@@ -37,6 +37,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 #: Scipion's variables, see `Destinations.from_environment`.
 EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
                                   "TOMOSTREAM_WEBHOOK")
+#: In a project: where its alarms go.
+KEPT = ".alarms.json"
 HOME, LOCAL = "SCIPION_HOME", "SCIPION_LOCAL_CONFIG"
 USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
@@ -60,14 +62,15 @@ class Destinations:
     webhook: str = ""
 
     @classmethod
-    def configured(cls) -> Destinations:
-        """From the variables as Scipion sees them: those of the environment, else those of its scipion.conf.
+    def configured(cls, project: str = "") -> Destinations:
+        """From the variables as Scipion sees them: those of the environment, else those with which the project was started (see
+        `keep`), else those of its scipion.conf.
 
         Raises
         ------
         ValueError : as `from_environment`.
         """
-        return cls.from_environment({**scipion_variables(os.environ), **os.environ})
+        return cls.from_environment({**scipion_variables(os.environ), **(kept(project) if project else {}), **os.environ})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Destinations:
@@ -92,6 +95,31 @@ class Destinations:
 
     def __bool__(self) -> bool:
         return bool(self.email or self.webhook)
+
+
+def keep(project: str, environment: Mapping[str, str]) -> None:
+    """Keep in a project where its alarms go, where the environment says so: whoever continues it may have another one. The
+    password is not kept. Nobody else may read it: the address of a webhook is a secret.
+
+    Raises
+    ------
+    OSError : it cannot be written.
+    """
+    given = {name: environment[name] for name in VARIABLES if name != PASSWORD and environment.get(name)}
+    if given:
+        path = os.path.join(project, KEPT)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(given, file, indent=1)
+
+
+def kept(project: str) -> dict[str, str]:
+    """What `keep` has kept; empty where there is nothing."""
+    try:
+        with open(os.path.join(project, KEPT), encoding="utf-8") as file:
+            data = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return {name: str(data[name]) for name in VARIABLES if name in data} if isinstance(data, dict) else {}
 
 
 def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
