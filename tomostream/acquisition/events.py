@@ -2,8 +2,8 @@
 """What happens in a session, and what is decided. The state machine (`session.py`) turns the first into the second.
 
 Times are seconds since the epoch by the clock of the machine that runs tomostream, given by the caller: the machine has
-no clock. Movies are named by their basename without the extension (`movie_key`), because a movie, its micrograph and
-the mdoc's SubFramePath share that and nothing else.
+no clock. Movies are named by their name in the project without the extension (`movie_key`): that of the file, made unique by
+the import. Its micrograph has the same name. Whose movie it is, the path of its file tells (`MovieSeen`).
 """
 
 from __future__ import annotations
@@ -34,19 +34,25 @@ class MdocGone:
 
 @dataclass(frozen=True)
 class MovieSeen:
-    """A movie was imported (it is in the producer's input), its micrograph is still to come."""
+    """A movie was imported (it is in the producer's input), its micrograph is still to come.
+
+    `path` of its file, and when that was last `written`, in seconds of any clock.
+    """
 
     movie: str
     time: float
+    path: str = ""
+    written: float | None = None
 
 
 @dataclass(frozen=True)
 class MovieFailed:
-    """A movie could not be imported or aligned; `reason` as it stands in the producer's ledger."""
+    """A movie could not be imported or aligned; `reason` as it stands in the producer's ledger, `path` of its file if told."""
 
     movie: str
     reason: str
     time: float
+    path: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Tilt:
 
     Angle in degrees as read back from the stage; doses in e/A2 on the specimen, `prior_dose` being what the specimen
     had received before this exposure; `order` is the acquisition order, 1 for the first. `movie` is the basename of the
-    movie file, None when the mdoc does not name it. The identity of a tilt is (movie, time), never its ZValue.
+    movie file, None when the mdoc does not name it, and `movie_folder` its folder as the instrument wrote it. The identity of a
+    tilt is (movie, time), never its ZValue.
     `target_defocus` is what the microscope was set to, in um, underfocus positive.
     """
 
@@ -53,6 +54,7 @@ class Tilt:
     prior_dose: Known[float] = Known(None, "not in the file")
     section: str = ""
     target_defocus: float | None = None
+    movie_folder: str = ""
 
 
 @dataclass(frozen=True)

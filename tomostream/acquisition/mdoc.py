@@ -19,7 +19,7 @@ from tomostream.acquisition.copies import own_name
 from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
 from tomostream.acquisition.facts import Kind, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
-from tomostream.acquisition.naming import basename, movie_key, parse_movie_name, series_name
+from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, series_name
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
@@ -102,6 +102,7 @@ class _Exposure:
     stamp: float | None
     prior: float | None
     dose: Known[float]
+    folder: str = ""
 
 
 def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFacts:
@@ -295,7 +296,8 @@ def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
     angle = section.number("TiltAngle")
     return _Exposure(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
-                     prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section))
+                     prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section),
+                     folder=folder_of(path) if movie else "")
 
 
 def _target_defocus(section: Section) -> float | None:
@@ -310,7 +312,8 @@ def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, .
     priors = _prior_doses(ordered, warnings)
     pairs = _without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
     tilts = [Tilt(movie=exposure.movie, angle=exposure.angle, order=0, time=exposure.time, dose=exposure.dose,
-                  prior_dose=prior, section=_label(exposure.section), target_defocus=_target_defocus(exposure.section))
+                  prior_dose=prior, section=_label(exposure.section), target_defocus=_target_defocus(exposure.section),
+                  movie_folder=exposure.folder)
              for exposure, prior in pairs if exposure.angle is not None]
     missing = [_label(exposure.section) for exposure in exposures if exposure.angle is None]
     if missing:

@@ -49,6 +49,12 @@ def basename(path: str) -> str:
     return last.strip()
 
 
+def folder_of(path: str) -> str:
+    """Return the folder of a path written by any instrument, as it was written; "" where there is none."""
+    name = basename(path)
+    return path.rstrip()[: -len(name)].rstrip("\\/") if name else path
+
+
 def _cut(name: str, endings: Sequence[str]) -> str:
     """Cut known endings off `name` until none is left, whatever their case, but never the whole name."""
     shorter = name

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who owns which movie: movies as they come, exposures as mdocs list them, and what each exposure got. No clock, no disk."""
+"""Who owns which movie: movies as they come, exposures as mdocs list them, and what each exposure got. No clock, no disk.
+
+A movie is its file. Where several folders hold files of one name, `matching` tells which is whose, and tells it anew when another
+file or another exposure of that name comes: what was given to the wrong one is taken back.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,22 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tomostream.acquisition import matching
 from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
-from tomostream.acquisition.naming import match_movies, movie_key, parse_movie_name
+from tomostream.acquisition.loose import Loose, Movie
+from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step, Wanted, said_by
+from tomostream.acquisition.naming import basename, match_movies, movie_key
 from tomostream.acquisition.series import Exposure, Series, goes_before
 from tomostream.acquisition.verdict import called
 
 
 @dataclass
-class Movie:
-    """What is known of a movie: version of its micrograph (0: none), or why it failed; and who lists it."""
+class _Group:
+    """Files and exposures of one name."""
 
-    version: int = 0
-    failed: str = ""
-    seen: bool = False
+    movies: list[Movie] = field(default_factory=list)
     listed: list[tuple[Series, Exposure]] = field(default_factory=list)
 
 
@@ -39,61 +44,87 @@ class Roster:
         self._evidence = evidence
         self._named = named
         self._movies: dict[str, Movie] = {}
-        self._unlisted: dict[str, float] = {}
+        self._groups: dict[str, _Group] = {}
+        self._loose = Loose()
+        self._wanting: dict[Signature, dict[int, Series]] = {}
+        self._changed: dict[int, Series] = {}
         self._told_of_movies = False
         self._restored: dict[str, Restored] = {}
         self._excluded: dict[str, Mapping[str, str]] = {}
-        self._nameless: dict[str, set[str]] | None = None
 
     # ------------------------------------------------------------------ movies
 
     def knows(self, key: str) -> bool:
         """Tell whether a movie is known, by its file or by an mdoc."""
-        return key in self._movies
+        return key in self._movies or bool(self._group(key).listed)
 
-    def movie(self, key: str) -> Movie:
-        """Return what is known of a movie."""
+    def movie(self, key: str, path: str = "", written: float | None = None) -> Movie:
+        """Return what is known of a movie. One that is new, or whose file is, looks for its exposure."""
         movie = self._movies.get(key)
         if movie is None:
-            movie = self._movies[key] = Movie()
-            self._unlisted[key] = self._agenda.now
-            if self._nameless is not None:
-                name = parse_movie_name(key).series
-                self._nameless.setdefault(name, set()).add(key)
-                for series in self._named(name):
-                    self.match_nameless(series)
+            movie = self._movies[key] = Movie(key, movie_key(path or key), path, written, self._agenda.now)
+            self._join(movie)
+        elif path and (path != movie.path or written not in (None, movie.written)):
+            self._loose.remove(movie)
+            self._group(movie.name).movies.remove(movie)
+            movie.name, movie.path, movie.written = movie_key(path), path, written
+            self._join(movie)
         return movie
 
-    def see(self, key: str) -> None:
+    def _join(self, movie: Movie) -> None:
+        """A file takes its place among those of its name."""
+        group = self._group(movie.name)
+        group.movies.append(movie)
+        self._assign(group)
+        if not movie.listed:
+            self._loose.add(movie)
+            for series in self._who_wants(movie):
+                self.search(series)
+
+    def _who_wants(self, movie: Movie) -> list[Series]:
+        """Return the series that lack a movie and may mean this one."""
+        found: dict[int, Series] = {}
+        for signature in movie.signatures:
+            found.update(self._wanting.get(signature, {}))
+        return list(found.values())
+
+    def see(self, key: str, path: str = "", written: float | None = None) -> None:
         """The import told of a movie."""
-        movie = self.movie(key)
-        movie.seen = self._told_of_movies = True
+        self._told_of_movies = True
+        movie = self.movie(key, path, written)
+        movie.seen = True
         for _, exposure in movie.listed:
             exposure.movie_seen = True
 
     def none_came(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
-        known = (self._movies[each.key] for each in series.exposures.values() if each.key)
-        came = any(movie.seen or movie.version or movie.failed for movie in known)
-        return not came and 2 * len(self._unlisted) < len(series.exposures)
+        return (not any(each.bound for each in series.exposures.values())
+                and 2 * len(self._loose) < len(series.exposures))
 
     def all_listed(self) -> bool:
         """Tell whether every movie is in a series."""
-        return not self._unlisted
+        return not self._loose
 
     def unlisted(self, still: float) -> dict[str, Unassigned]:
         """Return the movies that no file lists since `still` seconds, and why."""
-        return {key: self._why_unlisted(key) for key, since in self._unlisted.items() if self._agenda.now - since >= still}
+        return {each.key: self._why_unlisted(each) for each in self._loose.all() if self._agenda.now - each.since >= still}
 
-    def _why_unlisted(self, key: str) -> Unassigned:
-        """Say why no mdoc lists a movie: its name tells whether another exposure is used in its place."""
-        name = parse_movie_name(key)
+    def _why_unlisted(self, movie: Movie) -> Unassigned:
+        """Say why no mdoc lists a movie: its name tells whether another exposure in its folder is used in its place."""
+        name = said_by(movie.name)
         for series in self._named(name.series) if name.angle is not None else []:
-            later = next((each.key for each in series.exposures.values()
-                          if parse_movie_name(each.key).angle == name.angle), None)
-            if later is not None:
-                return exposed_again(later)
+            for each in series.exposures.values():
+                if said_by(each.name or each.key).angle == name.angle and (
+                        not each.bound or self._movies[each.key].folder == movie.folder) and each.name != movie.name:
+                    return exposed_again(each.key)
+        if len(self._group(movie.name).movies) > 1:
+            return Unassigned("No mdoc lists it: another folder has a movie of this name, which is used.")
         return Unassigned("No mdoc lists it.")
+
+    def take_changed(self) -> list[Series]:
+        """Return the series that got other movies, or lost some, without having been read."""
+        changed, self._changed = self._changed, {}
+        return list(changed.values())
 
     # ------------------------------------------------------------------ what was registered before a restart
 
@@ -111,12 +142,87 @@ class Roster:
 
     def enlist(self, series: Series, exposure: Exposure) -> None:
         """An exposure is listed for the first time (or again): connect it with its movie."""
-        if not exposure.key:
+        if exposure.bound:
+            self._claim(series, exposure, self._movies[exposure.key])
+        elif not exposure.name:
             self.set(series, exposure, "missing")
+        else:
+            group = self._group(exposure.name)
+            if not any(each is exposure for _, each in group.listed):
+                group.listed.append((series, exposure))
+            self._wait(series, exposure)
+            self._assign(group)
+        if not exposure.bound:
+            self._want(series, exposure)
+        self._changed.pop(id(series), None)
+
+    def _want(self, series: Series, exposure: Exposure) -> None:
+        """A tilt lacks its movie: it is looked for among those that come."""
+        for signature in matching.wanted_signatures(wanted(series, exposure)):
+            self._wanting.setdefault(signature, {})[id(series)] = series
+
+    def _group(self, name: str) -> _Group:
+        return self._groups.setdefault(name, _Group())
+
+    def _assign(self, group: _Group) -> None:
+        """Give the exposures of one name their movies."""
+        if not group.movies:
             return
-        movie = self.movie(exposure.key)
+        live = [(series, each) for series, each in group.listed if each.ident in series.exposures]
+        if any(each.bound and each.step in CHANGED_NAMES for _, each in live):
+            live = [(series, each) for series, each in live if not (each.bound and each.step in CHANGED_NAMES)]
+        kept = [next((place for place, movie in enumerate(group.movies) if each.bound and movie.key == each.key), None)
+                for _, each in live]
+        given = matching.assign([wanted(series, each) for series, each in live], [each.found for each in group.movies], kept)
+        for (series, exposure), choice in zip(live, given, strict=True):
+            if choice is None and exposure.bound:
+                self._unbind(series, exposure)
+        for (series, exposure), choice in zip(live, given, strict=True):
+            if choice is not None:
+                self._bind(series, exposure, group.movies[choice[0]], choice[1])
+
+    def _bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
+        exposure.step = step
+        if exposure.bound and exposure.key == movie.key:
+            return
+        if exposure.bound:
+            self._unbind(series, exposure)
+        if step not in CHANGED_NAMES:
+            for other, each in list(movie.listed):
+                if each.step in CHANGED_NAMES:      # the name alone was not enough: here is whose it is
+                    self._unbind(other, each)
+        exposure.key, exposure.bound, exposure.step = movie.key, True, step
+        self._changed[id(series)] = series
+        self._claim(series, exposure, movie)
+
+    def _unbind(self, series: Series, exposure: Exposure) -> None:
+        """A movie is not that of this exposure after all."""
+        movie = self._movies[exposure.key]
+        movie.listed = [(other, each) for other, each in movie.listed if each is not exposure]
+        exposure.key, exposure.bound, exposure.step = exposure.name, False, Step.EXACT
+        exposure.version, exposure.least_version, exposure.owner = 0, 1, None
+        if series.composed.pop(exposure.ident, None) is not None:
+            series.why_again.append(f"{movie.key} belongs to another tilt")
+            series.wrong_movies = True
+        self._changed[id(series)] = series
+        self._want(series, exposure)
+        if exposure.state != "excluded":
+            self._wait(series, exposure)
+        if not movie.listed:
+            self._loose.add(movie)
+        for other, each in movie.listed:
+            if each.state == "taken" and each.ident in other.exposures:
+                self._match_state(other, each, movie)
+                self._changed[id(other)] = other
+
+    def _wait(self, series: Series, exposure: Exposure) -> None:
+        exposure.movie_seen = not self._told_of_movies
+        self.set(series, exposure, "missing")
+
+    def _claim(self, series: Series, exposure: Exposure, movie: Movie) -> None:
+        """An exposure has its movie: see whether another has it too, and what has become of it."""
         exposure.movie_seen = movie.seen or movie.version > 0 or not self._told_of_movies
-        self._unlisted.pop(exposure.key, None)
+        self._loose.remove(movie)
         if exposure.key in series.registered:       # after a restart: a registered movie is composed already
             series.composed[exposure.ident] = series.registered.pop(exposure.key)
         others = [(other, each) for other, each in movie.listed if each is not exposure]
@@ -166,10 +272,10 @@ class Roster:
 
     def take_over(self, series: Series) -> None:
         """A file that lists more than the one of which it was a copy is the original."""
-        for exposure in [each for each in series.exposures.values() if each.owner is not None]:
+        for exposure in [each for each in series.exposures.values() if each.owner is not None and each.bound]:
             owner = exposure.owner
             if owner is not None and goes_before(series, owner):
-                exposure.owner, movie = None, self.movie(exposure.key)
+                exposure.owner, movie = None, self._movies[exposure.key]
                 for other, each in movie.listed:
                     if other is owner and each.ident in owner.exposures:
                         self._take(series, owner, each)
@@ -199,8 +305,13 @@ class Roster:
     def release(self, series: Series) -> None:
         """A series turned out to be none: its movies are free."""
         for exposure in series.exposures.values():
-            movie = self.movie(exposure.key)
-            movie.listed = [(other, each) for other, each in movie.listed if other is not series]
+            group = self._group(exposure.name)
+            group.listed = [(other, each) for other, each in group.listed if other is not series]
+            if exposure.bound:
+                self._unbind(series, exposure)
+        for each in self._wanting.values():
+            each.pop(id(series), None)
+        self._changed.pop(id(series), None)
 
     # ------------------------------------------------------------------ tilts that people take out
 
@@ -220,28 +331,91 @@ class Roster:
         """Leave an exposure out for the user's reason ("": none was given); None puts it back."""
         if why is not None:
             self.set(series, exposure, "excluded", sentence(f"The user took it out{': ' if why else ''}{why}"))
-        else:
+        elif exposure.bound:
             self.set(series, exposure, "missing")
-            self._match_state(series, exposure, self.movie(exposure.key))
+            self._match_state(series, exposure, self._movies[exposure.key])
+        else:
+            self._wait(series, exposure)
 
-    # ------------------------------------------------------------------ tilts whose mdoc names no movie
+    # ------------------------------------------------------------------ tilts of which no movie has the name
 
-    def match_nameless(self, series: Series) -> None:
-        """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
-        nameless = [each for each in series.missing.values() if not each.key]
-        if not nameless:
+    def search(self, series: Series) -> None:
+        """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
+        lacking = [each for each in series.missing.values() if not each.bound] if self._loose else []
+        if any(not each.name for each in lacking):
+            self._match_nameless(series)
+        named = [each for each in lacking if each.name]
+        like = self._loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
+        if like:
+            self._match_changed(series, named, like)
+
+    def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
+        """Try the names that a transfer may have changed, for all tilts of a series at once."""
+        got = [each.step for each in series.exposures.values() if each.bound]
+        exact = any(step not in CHANGED_NAMES for step in got)
+        result = matching.search([wanted(series, each) for each in lacking], [each.found for each in like],
+                                 matching.FOR_SINGLE_TILTS if exact else CHANGED_NAMES, len(got))
+        series.unsure = tuple(like[place].key for place in result.ambiguous)
+        step, pairs = result.step, result.pairs or {}
+        if step is None or any(self._wanted_elsewhere(series, lacking[tilt], like[movie], step) for tilt, movie in pairs.items()):
             return
-        if self._nameless is None:
-            self._nameless = {}
-            for key in self._unlisted:
-                self._nameless.setdefault(parse_movie_name(key).series, set()).add(key)
+        for tilt, movie in pairs.items():
+            self._bind(series, lacking[tilt], like[movie], step)
+
+    def _wanted_elsewhere(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> bool:
+        """Tell whether a movie can be that of a tilt of another series too, by the same step and in as good a folder."""
+        mine = matching.agreement(wanted(series, exposure), movie.folder)
+        for other in self._who_wants(movie):
+            for each in other.missing.values() if other is not series else ():
+                what = wanted(other, each)
+                if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
+                        and matching.agreement(what, movie.folder) >= mine):
+                    return True
+        return False
+
+    def _match_nameless(self, series: Series) -> None:
+        """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
         ordered = series.in_order()
+        movies = self._nearest_folder(series)
+        files = {basename(movie.found.path): movie for movie in movies}
         tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
-        matched = match_movies(tilts, self._nameless.get(series.name.replace(" ", "_"), ()), series.name)
+        matched = match_movies(tilts, files, series.name)
         for exposure, tilt in zip(ordered, matched, strict=True):
-            if not exposure.key and tilt.movie is not None:
-                exposure.tilt, exposure.key = replace(exposure.tilt, movie=tilt.movie), movie_key(tilt.movie)
-                self.enlist(series, exposure)
+            if not exposure.bound and not exposure.name and tilt.movie is not None:
+                exposure.tilt = replace(exposure.tilt, movie=tilt.movie)
+                self._bind(series, exposure, files[tilt.movie], Step.PLACE)
+
+    def _nearest_folder(self, series: Series) -> list[Movie]:
+        """Return the movies of nobody that bear the name of a series: those of the folder that is its own."""
+        folders = self._loose.of_series(series.name)
+        if len(folders) < 2:
+            return next(iter(folders.values()), [])
+        mine = {self._movies[each.key].folder for each in series.exposures.values() if each.bound}
+        if len(mine) == 1:
+            return folders.get(next(iter(mine)), [])
+        want = Wanted("", "", series.folder, series.name, 0.0)
+        fits = {folder: matching.agreement(want, folder) for folder in folders}
+        best = [folder for folder in folders if fits[folder] == max(fits.values())]
+        if len(best) == 1:
+            return folders[best[0]]
+        return folders[by_time] if (by_time := self._by_time(series, {each: folders[each] for each in best})) else []
+
+    def _by_time(self, series: Series, folders: Mapping[str, Sequence[Movie]]) -> str | None:
+        """Pair series of one name with folders in order of time, where there is one folder for each."""
+        same = [each for each in self._named(series.name) if each.first_acquired is not None
+                and any(not one.bound and not one.name for one in each.missing.values())]
+        if len(same) != len(folders) or any(movie.written is None for each in folders.values() for movie in each):
+            return None
+        same.sort(key=lambda each: each.first_acquired or 0.0)
+        ordered = sorted(folders, key=lambda folder: min(movie.written or 0.0 for movie in folders[folder]))
+        return ordered[same.index(series)] if series in same else None
+
+
+def wanted(series: Series, exposure: Exposure) -> Wanted:
+    """Return what is known of the movie of an exposure."""
+    tilt = exposure.tilt
+    return Wanted(tilt.movie or "" if exposure.name else "", tilt.movie_folder, series.folder, series.name, tilt.angle,
+                  exposure.acquired)
 
 
 def without_movie(every: Iterable[Series]) -> list[str]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from tomostream.acquisition.copies import names_itself
 from tomostream.acquisition.events import Phase
 from tomostream.acquisition.facts import MdocFacts, Tilt
+from tomostream.acquisition.matching import Step
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
 from tomostream.acquisition.schemes import ANGLE_TOLERANCE, step_of
@@ -36,9 +37,10 @@ def seconds(time: datetime | None) -> float | None:
 class Exposure:
     """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
 
-    `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it belongs to another
-    series, `owner`); `reason` says why for the last three. `movie_seen` False: the import told of movies, but not of this one. A
-    micrograph counts from version `least_version` on: a movie's name can be used again.
+    `name` is the movie's name in the mdoc (`movie_key`), `key` that of the movie it was found to be (`bound`, by which `step`),
+    or `name` until then. `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it
+    belongs to another series, `owner`); `reason` says why for the last three. `movie_seen` False: the import told of movies, but
+    not of this one. A micrograph counts from version `least_version` on: a movie's name can be used again.
     """
 
     ident: Ident
@@ -52,6 +54,9 @@ class Exposure:
     least_version: int = 1
     movie_seen: bool = True
     owner: Series | None = None
+    name: str = ""
+    bound: bool = False
+    step: Step = Step.EXACT
 
 
 @dataclass
@@ -78,7 +83,8 @@ class Series:
     """A tilt series. The session changes its phases; `read` takes in mdocs.
 
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt
-    series). `composed` maps the idents composed last to the version of their micrograph. `number` counts the series of a
+    series). `composed` maps the idents composed last to the version of their micrograph; `wrong_movies`: one of these turned out
+    to be another tilt's. `unsure`: movies of nobody among which nothing tells which are its own. `number` counts the series of a
     session as they came.
     """
 
@@ -115,6 +121,8 @@ class Series:
     last_acquired: float | None = None
     came_whole: bool = False
     began_anew: bool = False
+    wrong_movies: bool = False
+    unsure: tuple[str, ...] = ()
     wake: float | None = None
     deadline: float | None = None
     replace_rule: bool = True
@@ -224,7 +232,7 @@ class Series:
                 change.restored.append(exposure)
             else:
                 key = movie_key(tilt.movie) if tilt.movie is not None else ""
-                self.exposures[ident] = exposure = Exposure(ident, key, tilt, time, seconds(tilt.time))
+                self.exposures[ident] = exposure = Exposure(ident, key, tilt, time, seconds(tilt.time), name=key)
                 change.new.append(exposure)
 
     def _replace(self, file: _File, change: Change) -> None:

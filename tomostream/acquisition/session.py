@@ -96,6 +96,7 @@ class Session:
             self._last_news = self._evidence.started = self._agenda.now
         decisions: list[Decision] = []
         _HANDLERS[type(event)](self, event, decisions)
+        self._see_to_changed(decisions)
         self._run_deadlines(decisions)
         self._maybe_end(decisions)
         return decisions
@@ -178,7 +179,7 @@ class Session:
         for exposure in [*change.new, *change.restored]:
             self._roster.enlist(series, exposure)
         if series.missing:
-            self._roster.match_nameless(series)
+            self._roster.search(series)
         if change.new:
             self._roster.take_over(series)
         if change.new or change.restored:
@@ -236,10 +237,10 @@ class Session:
     def _on_seen(self, event: MovieSeen, decisions: list[Decision]) -> None:
         if not self._roster.knows(event.movie):
             self._last_news = self._agenda.now
-        self._roster.see(event.movie)
+        self._roster.see(event.movie, event.path, event.written)
 
     def _on_failed(self, event: MovieFailed, decisions: list[Decision]) -> None:
-        movie = self._roster.movie(event.movie)
+        movie = self._roster.movie(event.movie, event.path)
         if movie.failed or movie.version:
             return
         movie.failed = event.reason or "its movie could not be aligned"
@@ -391,7 +392,7 @@ class Session:
             series.version = decision.version
             series.reason = series.composed_reason = decision.reason
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up, series.began_anew = {}, "", False
+            series.registered, series.given_up, series.began_anew, series.wrong_movies = {}, "", False, False
             decisions.append(decision)
             self._learn(series)
         series.why_again = []
@@ -424,7 +425,7 @@ class Session:
         if not self._evidence.on("late") and series.version:
             return False
         done = series.composed
-        if any(ident in series.replaced for ident in done):
+        if series.wrong_movies or any(ident in series.replaced for ident in done):
             return True
         if any(each.state == "excluded" and each.ident in done for each in series.exposures.values()):
             return True
@@ -435,6 +436,14 @@ class Session:
         if why:
             series.why_again.append(why)
         self._agenda.enter(series, phase)
+
+    def _see_to_changed(self, decisions: list[Decision]) -> None:
+        """Series got other movies although nothing new was read of them: they are decided (again)."""
+        for series in self._roster.take_changed():
+            if not series.pending and (series.wrong_movies or self._has_news(series)):
+                self._reopen(series, "" if series.why_again else "movies of it were found", phase="aligning")
+            if series.pending:
+                self._evaluate(series, decisions)
 
     # ------------------------------------------------------------------ time
 

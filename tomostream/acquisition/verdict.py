@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
 from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
+from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
 #: Names in a sentence before "and N more".
@@ -208,6 +209,12 @@ def mdocs(series: Series) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path.partition(FRAME_SET)[0] for path in [*series.files, *series.trouble]))
 
 
+def movie_of(exposure: Exposure) -> str | None:
+    """Return the name of an exposure's movie: as the mdoc has it, or that in the project where the two differ."""
+    name = exposure.tilt.movie
+    return exposure.key if exposure.bound and movie_key(name or "") != exposure.key else name
+
+
 def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
     """Return the tilts by ident, numbered in acquisition order over all files of the series.
 
@@ -221,7 +228,7 @@ def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
     total: float | None = 0.0
     for each in everything:
         if each.ident in series.exposures:
-            tilt = replace(each.tilt, order=orders[each.ident])
+            tilt = replace(each.tilt, order=orders[each.ident], movie=movie_of(each))
             if each.tilt.prior_dose.origin is Origin.SUMMED:
                 prior = Known(total, "running sum", Origin.SUMMED) if total is not None else Known[float](
                     None, "the dose of an earlier tilt is unknown")

@@ -215,9 +215,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         for reader in self._ledgers:
             for entry in reader.new():
                 if isinstance(entry, entries.Failed) and entry.item:
-                    self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now))
+                    self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now, entry.file))
                 elif isinstance(entry, entries.Imported):
-                    self._feed(events.MovieSeen(movie_key(entry.item), now))
+                    self._feed(events.MovieSeen(movie_key(entry.item), now, entry.file, entry.mtime))
 
     def _watch_micrographs(self, now: float) -> None:
         rows, closed = self._reader.read()

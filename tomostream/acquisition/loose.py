@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The movies that belong to nobody, found by what their names tell, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tomostream.acquisition.matching import Found, Signature, folded, signatures
+from tomostream.acquisition.naming import basename, folder_of
+from tomostream.acquisition.series import Exposure, Series
+
+
+@dataclass(eq=False)
+class Movie:
+    """What is known of a movie: its file, version of its micrograph (0: none), or why it failed; and who lists it.
+
+    `key` is its name in the project, which no other movie has; `name` is that of its file (`movie_key`), which another folder can
+    have too; `written` when the file was last written, in seconds.
+    """
+
+    key: str
+    name: str
+    path: str = ""
+    written: float | None = None
+    since: float = 0.0
+    version: int = 0
+    failed: str = ""
+    seen: bool = False
+    listed: list[tuple[Series, Exposure]] = field(default_factory=list)
+
+    @property
+    def found(self) -> Found:
+        """The movie as `matching` takes it."""
+        return Found(self.path or self.key, self.written)
+
+    @property
+    def signatures(self) -> frozenset[Signature]:
+        """By what a search finds it."""
+        return signatures(basename(self.path or self.key))
+
+    @property
+    def folder(self) -> str:
+        """Its folder; "" where it is not known."""
+        return folder_of(self.path)
+
+
+class Loose:
+    """Movies without a series."""
+
+    def __init__(self) -> None:
+        self._movies: dict[str, Movie] = {}
+        self._by_signature: dict[Signature, dict[str, Movie]] = {}
+
+    def __len__(self) -> int:
+        return len(self._movies)
+
+    def __contains__(self, movie: Movie) -> bool:
+        return movie.key in self._movies
+
+    def all(self) -> Iterable[Movie]:
+        """All of them, in the order in which they came."""
+        return list(self._movies.values())
+
+    def add(self, movie: Movie) -> None:
+        """A movie belongs to nobody."""
+        self._movies[movie.key] = movie
+        for signature in movie.signatures:
+            self._by_signature.setdefault(signature, {})[movie.key] = movie
+
+    def remove(self, movie: Movie) -> None:
+        """A movie belongs to somebody."""
+        if self._movies.pop(movie.key, None) is not None:
+            for signature in movie.signatures:
+                self._by_signature[signature].pop(movie.key)
+
+    def like(self, signatures: Iterable[Signature]) -> list[Movie]:
+        """Return the movies that have one of these signatures."""
+        found: dict[str, Movie] = {}
+        for signature in signatures:
+            found.update(self._by_signature.get(signature, {}))
+        return list(found.values())
+
+    def of_series(self, name: str) -> dict[str, list[Movie]]:
+        """Return the movies whose names begin with that of a series, by their folder."""
+        folders: dict[str, list[Movie]] = {}
+        for movie in self._by_signature.get(("series", folded(name), 0, 0), {}).values():
+            folders.setdefault(movie.folder, []).append(movie)
+        return folders

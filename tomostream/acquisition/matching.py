@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which of the movies that are there is the one that an mdoc means. Pure: names, folders and times in, pairs out.
+
+A movie is its path: two folders can hold the same names. Where a name alone does not tell, the folder of SubFramePath decides,
+then the mdoc's own folder, then times. Where no movie has the name, names that a transfer changed are tried in steps, each only
+where it is unambiguous for the whole series.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from tomostream.acquisition.naming import (
+    ANGLE_TOLERANCE,
+    MovieName,
+    basename,
+    folder_of,
+    movie_key,
+    parse_movie_name,
+    target_name,
+)
+
+
+class Step(str, Enum):
+    """How a movie was found, from the surest to the least sure."""
+
+    EXACT = "exact"
+    FOLDER = "folder"
+    TIME = "time"
+    EXTENSION = "extension"
+    FOLDED = "folded"
+    ANGLE = "angle"
+    PREFIX = "prefix"
+    PLACE = "place"
+
+
+#: What is said of movies that were found by a step; "" where nothing needs to be said.
+WORDS = {
+    Step.EXACT: "",
+    Step.FOLDER: "several folders hold movies of these names; the folder in SubFramePath and that of the mdoc decided",
+    Step.TIME: "several movies have these names; the times decided",
+    Step.EXTENSION: "the extension differs from that in SubFramePath",
+    Step.FOLDED: "the names differ from SubFramePath in case, accents, blanks or brackets",
+    Step.ANGLE: "the names differ from SubFramePath in how the angle is rounded",
+    Step.PREFIX: "the names have something before what SubFramePath says",
+    Step.PLACE: "the names tell series, order and angle",
+}
+
+#: The steps for names that a transfer changed, in order.
+CHANGED_NAMES = (Step.FOLDED, Step.ANGLE, Step.PREFIX, Step.PLACE)
+#: Steps that can be right for one tilt of a series whose other tilts were found by their exact names.
+FOR_SINGLE_TILTS = (Step.FOLDED, Step.ANGLE)
+#: By how many degrees an angle in the name of a movie may differ from the tilt's.
+MAX_ANGLE_DIFFERENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an mdoc says of the movie of a tilt.
+
+    `name` is the basename in SubFramePath ("" where there is none), `folder` its folder as it was written there, `mdoc_folder`
+    and `series` those of the mdoc; `angle` in degrees, `time` of the exposure in seconds.
+    """
+
+    name: str
+    folder: str
+    mdoc_folder: str
+    series: str
+    angle: float
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A movie that is there: its path, or its name where the path is not known; when it was written, in seconds."""
+
+    path: str
+    written: float | None = None
+
+
+@lru_cache(maxsize=65536)
+def parts(folder: str) -> tuple[str, ...]:
+    """Return the parts of a folder in any notation, folded, without the drive.
+
+    Examples
+    --------
+    >>> parts("X:\\\\Session\\\\Grid1/frames")
+    ('session', 'grid1', 'frames')
+    """
+    words = (unicodedata.normalize("NFC", word).casefold() for word in re.split(r"[\\/]+", folder))
+    return tuple(word for word in words if word and word != "." and not word.endswith(":"))
+
+
+def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int]:
+    """Tell how well a folder fits what an mdoc says: the more, the better, the first number before the others.
+
+    How many of its last parts are those of SubFramePath's folder; how many parts it shares with SubFramePath, the mdoc's folder
+    and the name of the series; how many of its first parts are those of the mdoc's folder.
+    """
+    there, written, own = parts(folder), parts(wanted.folder), parts(wanted.mdoc_folder)
+    known = {*written, *own, wanted.series.casefold()}
+    return (_common(there[::-1], written[::-1]), len(known.intersection(there)), _common(there, own))
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int]:
+    """Tell how well a movie of the right name fits: by its folder, then by being of the very same name."""
+    return (*agreement(wanted, folder_of(found.path)), int(basename(found.path) == wanted.name))
+
+
+def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int | None]) -> list[tuple[int, Step] | None]:
+    """Give tilts that name one basename the movies that have it.
+
+    Parameters
+    ----------
+    wanted : tilts of any series, of one basename.
+    found : movies of this basename.
+    kept : for each tilt, the movie that it has now.
+
+    Returns
+    -------
+    For each tilt, its movie and how it was told; None where it has none, or where nothing tells which. Two tilts get one movie
+    only where it is the only one and fits both alike: then the name was used again, or two files list one exposure.
+    """
+    if not found:
+        return [None] * len(wanted)
+    chosen = [_best(one, found, mine) for one, mine in zip(wanted, kept, strict=True)]
+    for movie in range(len(found)):
+        claims = [place for place, each in enumerate(chosen) if each is not None and each[0] == movie]
+        fits = {place: agreement(wanted[place], folder_of(found[movie].path))[:2] for place in claims}
+        for place in claims:
+            if fits[place] != max(fits.values()) and not _same_time(wanted, claims):
+                chosen[place] = None
+    return _by_time(wanted, found, chosen) if len(found) > 1 else chosen
+
+
+def _best(wanted: Wanted, found: Sequence[Found], kept: int | None) -> tuple[int, Step] | None:
+    if len(found) == 1:
+        return 0, _how(wanted, found[0])
+    fits = [fit(wanted, each) for each in found]
+    best = [place for place, each in enumerate(fits) if each == max(fits)]
+    if len(best) == 1:
+        same_folder = {folder_of(each.path) for each in found}
+        return best[0], Step.FOLDER if len(same_folder) > 1 else _how(wanted, found[best[0]])
+    return (kept, Step.TIME) if kept in best else None
+
+
+def _same_time(wanted: Sequence[Wanted], places: Sequence[int]) -> bool:
+    return len({wanted[place].time for place in places}) == 1
+
+
+def _by_time(wanted: Sequence[Wanted], found: Sequence[Found],
+             chosen: list[tuple[int, Step] | None]) -> list[tuple[int, Step] | None]:
+    """Pair what folders leave open in order of time, where as many movies are left as tilts."""
+    sure = {each[0] for each in chosen if each is not None and each[1] is not Step.TIME}
+    tilts = [place for place, each in enumerate(chosen) if each is None or each[1] is Step.TIME]
+    movies = [place for place in range(len(found)) if place not in sure]
+    times = [wanted[place].time for place in tilts]
+    if len(tilts) != len(movies) or None in times or len(set(times)) < len(times) or any(
+            found[place].written is None for place in movies):
+        return chosen
+    tilts.sort(key=lambda place: wanted[place].time or 0.0)
+    movies.sort(key=lambda place: found[place].written or 0.0)
+    if any(agreement(wanted[tilt], folder_of(found[movie].path)) < max(
+            agreement(wanted[tilt], folder_of(found[other].path)) for other in movies)
+            for tilt, movie in zip(tilts, movies, strict=True)):
+        return chosen           # folders say something else
+    for tilt, movie in zip(tilts, movies, strict=True):
+        chosen[tilt] = (movie, Step.TIME)
+    return chosen
+
+
+def _how(wanted: Wanted, found: Found) -> Step:
+    """Tell how the only movie of a name fits it: with its extension, or without."""
+    mine, its = basename(wanted.name).rsplit(".", 1)[-1].lower(), basename(found.path).rsplit(".", 1)[-1].lower()
+    known = movie_key(wanted.name) != wanted.name.replace(" ", "_") and movie_key(found.path) != basename(
+        found.path).replace(" ", "_")
+    return Step.EXTENSION if known and mine != its else Step.EXACT
+
+
+# ---------------------------------------------------------------------------------------------- names that were changed
+_ANGLE = re.compile(r"(?<![0-9.])[+-]?[0-9]{1,2}\.[0-9]+(?![0-9.])")
+
+
+@lru_cache(maxsize=65536)
+def folded(name: str) -> str:
+    """Return a name without what a transfer changes: case, accents composed or not or in a code page, blanks, brackets.
+
+    Examples
+    --------
+    >>> folded("Café 1[-12.00]_Fractions.tiff"), folded("Cafe\\u0301_1_-12.00__fractions")
+    ('caf_1_-12.00_fractions', 'caf_1_-12.00_fractions')
+    """
+    text = unicodedata.normalize("NFC", movie_key(name)).casefold()
+    return re.sub(r"[^a-z0-9.+-]+", "_", text).strip("_")
+
+
+@lru_cache(maxsize=65536)
+def without_angle(name: str) -> tuple[str, float | None]:
+    """Return a folded name with a mark in the place of its angle, and the angle in degrees."""
+    text = folded(name)
+    found = list(_ANGLE.finditer(text))
+    if not found:
+        return text, None
+    last = found[-1]
+    return f"{text[: last.start()]}@{text[last.end():]}", float(last[0])
+
+
+@lru_cache(maxsize=65536)
+def said_by(name: str) -> MovieName:
+    """Return what a name says of series, order and angle."""
+    return parse_movie_name(name)
+
+
+def change(step: Step, wanted: Wanted, path: str) -> str | None:
+    """Return what this step says was changed in the name of a movie; None where the movie is not the one by this step.
+
+    For all tilts of a series it must be the same.
+    """
+    name = basename(path)
+    said = said_by(name)
+    if said.angle is not None and abs(said.angle - wanted.angle) > MAX_ANGLE_DIFFERENCE:
+        return None
+    if step is Step.FOLDED:
+        return "" if wanted.name and folded(name) == folded(wanted.name) else None
+    if step is Step.ANGLE:
+        (mine, angle), (its, other) = without_angle(wanted.name), without_angle(name)
+        same = angle is not None and other is not None and abs(angle - other) <= ANGLE_TOLERANCE
+        return "" if same and mine == its else None
+    if step is Step.PREFIX:
+        mine, text = folded(wanted.name), folded(name)
+        before = text.removesuffix(mine) if mine and text.endswith(mine) else ""
+        return before if before.endswith(("_", "-", ".")) else None
+    return _place(wanted, name)
+
+
+def _place(wanted: Wanted, name: str) -> str | None:
+    """Series, order and angle: the order must be that in SubFramePath's name."""
+    mine, its = said_by(wanted.name), said_by(name)
+    if None in (mine.order, its.order, its.angle) or mine.order != its.order:
+        return None
+    if abs((its.angle or 0.0) - wanted.angle) > ANGLE_TOLERANCE:
+        return None
+    series = folded(wanted.series)
+    return folded(its.series) if series in (folded(its.series), folded(target_name(name))) else None
+
+
+#: What a search looks movies up by, so that its cost does not grow with their number.
+Signature = tuple[str, str, int, int]
+
+
+@lru_cache(maxsize=65536)
+def signatures(file: str) -> frozenset[Signature]:
+    """Return by what the movie of this name can be found: each ending of its name, the name without its angle, its place."""
+    text, said = folded(file), said_by(file)
+    begins = (0, *(found.end() for found in re.finditer("[_.-]+", text)))
+    found: set[Signature] = {("ending", text[begin:], 0, 0) for begin in begins}
+    found.add(("angle", without_angle(file)[0], 0, 0))
+    for series in (folded(said.series), folded(target_name(file))):
+        found.add(("series", series, 0, 0))
+        if said.order is not None and said.angle is not None:
+            found.add(("place", series, said.order, round(said.angle)))
+    return frozenset(found)
+
+
+def wanted_signatures(wanted: Wanted) -> frozenset[Signature]:
+    """Return what movies that can be meant have in `signatures`."""
+    if not wanted.name:
+        return frozenset([("series", folded(wanted.series), 0, 0)])
+    found: set[Signature] = {("ending", folded(wanted.name), 0, 0), ("angle", without_angle(wanted.name)[0], 0, 0)}
+    order = said_by(wanted.name).order
+    if order is not None:
+        found.update(("place", folded(wanted.series), order, round(wanted.angle) + step) for step in (-1, 0, 1))
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What came of a search: the pairs (tilt, movie) and the step; or `ambiguous`, the movies among which nothing decides."""
+
+    step: Step | None = None
+    pairs: Mapping[int, int] | None = None
+    ambiguous: tuple[int, ...] = ()
+
+
+def search(wanted: Sequence[Wanted], found: Sequence[Found], steps: Iterable[Step] = CHANGED_NAMES, before: int = 0) -> Search:
+    """Find the movies of tilts of one series of which none has the exact name.
+
+    Parameters
+    ----------
+    wanted : tilts of one series, without a movie.
+    found : movies that belong to nobody.
+    steps : to be tried, in order.
+    before : how many tilts of the series were found by the same steps already.
+
+    Returns
+    -------
+    Search. A step counts only where each tilt has one movie by it, or none; each movie is that of one tilt; and the same was
+    changed in all names.
+    """
+    unsure: tuple[int, ...] = ()
+    for step in steps:
+        found_by = {tilt: _candidates(step, one, found) for tilt, one in enumerate(wanted)}
+        found_by = {tilt: each for tilt, each in found_by.items() if each}
+        if not found_by:
+            continue
+        movies = [movie for each in found_by.values() for movie, _ in each]
+        changes = {what for each in found_by.values() for _, what in each}
+        alone = all(len(each) == 1 for each in found_by.values()) and len(set(movies)) == len(movies) and len(changes) == 1
+        if not alone:
+            unsure = unsure or tuple(sorted(set(movies)))
+            continue
+        if step in (Step.PREFIX, Step.PLACE) and len(movies) + before < 2:
+            continue
+        return Search(step, {tilt: each[0][0] for tilt, each in found_by.items()})
+    return Search(ambiguous=unsure)
+
+
+def _candidates(step: Step, wanted: Wanted, found: Sequence[Found]) -> list[tuple[int, str]]:
+    """Return the movies that can be meant by a step, with what was changed: of several, those whose folder fits best."""
+    all_of_them = [(movie, what) for movie, each in enumerate(found) if (what := change(step, wanted, each.path)) is not None]
+    if len(all_of_them) < 2:
+        return all_of_them
+    best = max(agreement(wanted, folder_of(found[movie].path)) for movie, _ in all_of_them)
+    return [(movie, what) for movie, what in all_of_them if agreement(wanted, folder_of(found[movie].path)) == best]

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which movie is whose: folders, names and times as people have them."""
+
+from __future__ import annotations
+
+import doctest
+import random
+import unicodedata
+import unittest
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tomostream.acquisition import matching
+from tomostream.acquisition.events import Compose, Event, MdocRead, MicrographReady, MovieSeen, Policy
+from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.matching import Found, Step, Wanted, assign, search
+from tomostream.acquisition.naming import basename, folder_of, movie_key
+from tomostream.acquisition.session import Session
+from tomostream.tests.test_session import GAP, mdoc, tilts
+
+COUNT = 9
+
+
+class Microscope:
+    """Series with their movies: what the mdocs list, and where the movies lie here."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.truth: dict[str, dict[str, float]] = {}
+        self.names: dict[str, str] = {}
+
+    def unique(self, path: str) -> str:
+        """The name of a movie in the project: unique, as the import makes it."""
+        if path not in self.names:
+            name = movie_key(path)
+            while name in self.names.values():
+                name = f"other_{name}"
+            self.names[path] = name
+        return self.names[path]
+
+    def series(self, path: str, movies: str, begin: float = 0.0, rename: dict[str, str] | None = None, name: str = "TS_01",
+               folder: str = "", nameless: bool = False, written: bool = True) -> MdocFacts:
+        """A series whose mdoc is at `path` and whose movies are in the folder `movies`; `folder` is that of SubFramePath."""
+        which = tuple(replace(each, movie_folder=folder) for each in tilts(name, COUNT, begin))
+        facts = mdoc(name, which, path)
+        true = self.truth.setdefault(path, {})
+        for k, each in enumerate(which):
+            file = (rename or {}).get(str(each.movie), str(each.movie))
+            key = self.unique(f"{movies}/{file}")
+            true[key] = each.angle
+            at = begin + GAP * k
+            self.events += [MovieSeen(key, at + 2, f"{movies}/{file}", at + 1 if written else None),
+                            MicrographReady(key, at + 5)]
+        if nameless:
+            facts = replace(facts, tilts=tuple(replace(each, movie=None) for each in which))
+        self.events += [MdocRead(replace(facts, tilts=facts.tilts[:k]), begin + GAP * (k - 1)) for k in range(1, COUNT + 1)]
+        return facts
+
+    def run(self, events: list[Event] | None = None) -> dict[str, list[dict[str, float]]]:
+        """What was composed of each mdoc, in all versions: movie -> angle."""
+        self.session = Session(Policy(expected_tilts=COUNT))
+        made: dict[str, list[dict[str, float]]] = {}
+        self.decisions = []
+        for event in events if events is not None else sorted(self.events, key=lambda each: each.time):
+            self.decisions += self.session.handle(event)
+        for each in self.decisions:
+            if isinstance(each, Compose):
+                made.setdefault(each.mdocs[0], []).append({movie_key(tilt.movie or ""): tilt.angle for tilt in each.tilts})
+        return made
+
+
+class TestFolders(unittest.TestCase):
+    def test_two_grids_with_the_same_names_keep_their_movies_whatever_comes_first(self):
+        for told in ("", "X:\\session\\{}\\frames"):
+            scope = Microscope()
+            for grid in ("grid1", "grid2"):
+                scope.series(f"/d/{grid}/TS_01.mrc.mdoc", f"/d/{grid}/frames", folder=told.format(grid))
+            mdocs = [each for each in scope.events if isinstance(each, MdocRead)]
+            movies = [each for each in scope.events if not isinstance(each, MdocRead)]
+            for seed in range(20):
+                random.Random(seed).shuffle(movies)
+                random.Random(seed).shuffle(mdocs)
+                order = [replace(each, time=float(k)) for k, each in enumerate([*movies, *mdocs] if seed % 2 else
+                                                                              [*mdocs, *movies])]
+                made = scope.run(order)
+                self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+    def test_a_folder_a_series_with_the_same_names_in_each(self):
+        scope = Microscope()
+        rename = {each.movie: f"frames_{k:03d}_{each.angle:.1f}.tif" for k, each in enumerate(tilts("TS_01", COUNT))}
+        for name in ("TS_01", "TS_02", "TS_03"):
+            names = {str(each.movie): f"frames_{k:03d}_{each.angle:.1f}.tif" for k, each in enumerate(tilts(name, COUNT))}
+            facts = scope.series(f"/d/{name}.mrc.mdoc", f"/d/{name}", 1000.0 * int(name[-1]), names, name, f"D:\\raw\\{name}")
+            listed = tuple(replace(each, movie=names[str(each.movie)]) for each in facts.tilts)
+            scope.events = [replace(each, facts=replace(each.facts, tilts=listed[: len(each.facts.tilts)]))
+                            if isinstance(each, MdocRead) and each.facts.series_name == name else each for each in scope.events]
+        self.assertEqual(len(rename), COUNT)
+        made = scope.run()
+        self.assertEqual(made, {path: [movies] for path, movies in scope.truth.items()})
+
+    def test_a_movie_that_only_one_folder_has_is_not_taken_for_that_of_the_other_grid(self):
+        scope = Microscope()
+        for grid in ("grid1", "grid2"):
+            scope.series(f"/d/{grid}/TS_01.mrc.mdoc", f"/d/{grid}/frames", 2000.0 * int(grid[-1]))
+        lost = scope.unique("/d/grid2/frames/TS_01_004_-6.0.tif")
+        events = [each for each in sorted(scope.events, key=lambda each: each.time) if getattr(each, "movie", "") != lost]
+        made = scope.run(events)
+        self.assertNotIn("/d/grid2/TS_01.mrc.mdoc", made)
+        self.assertEqual(made["/d/grid1/TS_01.mrc.mdoc"], [scope.truth["/d/grid1/TS_01.mrc.mdoc"]])
+
+    def test_times_decide_where_no_folder_does(self):
+        want = [Wanted("a.tif", "", "/d", "A", 0.0, time) for time in (100.0, 5000.0)]
+        movies = [Found("/e/2/a.tif", 9000.0), Found("/e/1/a.tif", 4000.0)]
+        self.assertEqual(assign(want, movies, [None, None]), [(1, Step.TIME), (0, Step.TIME)])
+
+    def test_nothing_is_guessed_where_nothing_tells(self):
+        want = [Wanted("a.tif", "", "/d", "A", 0.0, 100.0)]
+        self.assertEqual(assign(want, [Found("/e/2/a.tif", 9000.0), Found("/e/1/a.tif", 4000.0)], [None]), [None])
+
+    def test_of_movies_that_differ_in_their_extension_the_one_that_is_listed_is_taken(self):
+        want = [Wanted("a.eer", "X:\\frames", "/d", "A", 0.0)]
+        self.assertEqual(assign(want, [Found("/d/a.mrc"), Found("/d/a.eer")], [None]), [(1, Step.EXACT)])
+        self.assertEqual(assign(want, [Found("/d/a.tif")], [None]), [(0, Step.EXTENSION)])
+
+    def test_a_movie_says_that_another_folder_s_is_used(self):
+        scope = Microscope()
+        scope.series("/d/grid1/TS_01.mrc.mdoc", "/d/grid1/frames")
+        scope.events += [MovieSeen("old", 0.0, "/d/older/frames/TS_01_004_-6.0.tif")]
+        scope.run()
+        self.assertEqual([*scope.session.unassigned()], ["old"])
+        self.assertFalse(scope.session.unassigned()["old"].expected)
+        self.assertIn("another folder", scope.session.unassigned()["old"].reason)
+
+
+class TestNoMovieInTwoSeries(unittest.TestCase):
+    @settings(max_examples=120, deadline=None)
+    @given(st.data())
+    def test_same_names_in_any_folders_never_mix(self, data):
+        """Several samples, in turns or one after the other; SubFramePath tells the folder, or the mdoc lies beside it."""
+        scope = Microscope()
+        samples = data.draw(st.integers(2, 3))
+        told = data.draw(st.booleans())
+        at_once = data.draw(st.booleans())
+        for sample in range(samples):
+            scope.series(f"/d/s{sample}/TS_01.mrc.mdoc" if not told else f"/m{sample}/TS_01.mdoc", f"/d/s{sample}/raw",
+                         0.0 if at_once else 1000.0 * sample, folder=f"X:\\y\\s{sample}\\raw" if told else "")
+        events = sorted(scope.events, key=lambda each: each.time)
+        movies = [each for each in events if not isinstance(each, MdocRead)]
+        if data.draw(st.booleans()):        # all movies are there before the first mdoc
+            events = [*movies, *(each for each in events if isinstance(each, MdocRead))]
+            events = [replace(each, time=float(k)) for k, each in enumerate(events)]
+        made = scope.run(events)
+        self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+        for versions in made.values():
+            for one in versions:
+                self.assertEqual(len({folder_of(path) for path, key in scope.names.items() if key in one}), 1)
+
+
+def code_page(text: str) -> str:
+    return text.encode("utf-8").decode("cp1252")
+
+
+class TestNamesThatATransferChanged(unittest.TestCase):
+    CHANGES = {
+        Step.FOLDED: (str.upper, str.swapcase, lambda name: name.replace("_", " "), lambda name: name.replace("_", "(")),
+        Step.PREFIX: (lambda name: f"grid7_{name}", lambda name: f"20260301-{name}"),
+    }
+
+    def matched(self, change, name="TS_01", count=COUNT):
+        scope = Microscope()
+        rename = {str(each.movie): change(str(each.movie)) for each in tilts(name, COUNT)}
+        scope.series(f"/d/{name}.mrc.mdoc", "/d/frames", rename=rename, name=name)
+        return scope, scope.run()
+
+    def test_each_change_is_undone_for_the_whole_series_and_said(self):
+        for step, changes in self.CHANGES.items():
+            for change in changes:
+                scope, made = self.matched(change)
+                self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth, change("TS_01_x.tif"))
+                series = next(iter(scope.session._directory.series))
+                said = {each.step for each in series.exposures.values()}
+                self.assertLessEqual(said, {step, Step.EXACT, Step.EXTENSION})
+
+    def test_accents_composed_decomposed_and_in_a_code_page(self):
+        for change in (lambda name: unicodedata.normalize("NFD", name), code_page, lambda name: name.replace("\u00e9", "\ufffd")):
+            scope, made = self.matched(change, "Caf\u00e9")
+            self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+    def test_angles_that_are_rounded_differently(self):
+        want = [Wanted(f"A_{k:03d}[{angle - 0.01:.2f}].tif", "", "/d", "A", angle) for k, angle in enumerate((0.0, 3.0, -3.0))]
+        movies = [Found(f"/d/A_{k:03d}[{angle:.2f}].tif") for k, angle in enumerate((0.0, 3.0, -3.0))]
+        result = search(want, movies)
+        self.assertEqual((result.step, result.pairs), (Step.ANGLE, {0: 0, 1: 1, 2: 2}))
+
+    def test_the_movie_of_a_repeated_exposure_is_not_that_of_the_one_in_its_place(self):
+        want = [Wanted("A_005_12.0.tif", "", "/d", "A", 12.0)]
+        self.assertEqual(search(want, [Found("/d/A_004_12.0.tif")]).pairs, None)
+
+    def test_series_order_and_angle_in_other_names(self):
+        want = [Wanted(f"lam7_{k:03d}_{angle:.1f}.tif", "", "/d", "TS_07", angle) for k, angle in enumerate((0.0, 3.0, -3.0))]
+        movies = [Found(f"/d/TS_07_{k:04d}_{angle:.2f}_20260301_120000.eer") for k, angle in enumerate((0.0, 3.0, -3.0))]
+        self.assertEqual(search(want, movies).step, Step.PLACE)
+
+    def test_two_prefixes_are_ambiguous_and_the_movies_are_named(self):
+        want = [Wanted(f"A_{k:03d}_{angle:.1f}.tif", "", "/d", "A", angle) for k, angle in enumerate((0.0, 3.0))]
+        movies = [Found(f"/d/{grid}_{one.name}") for one in want for grid in ("g1", "g2")]
+        result = search(want, movies)
+        self.assertEqual((result.step, result.ambiguous), (None, (0, 1, 2, 3)))
+
+    def test_the_exact_name_goes_before_a_likeness(self):
+        """`X_TS_01` has no mdoc yet: its movies look like those of TS_01 with a prefix, until its own mdoc comes."""
+        scope = Microscope()
+        prefixed = {str(each.movie): f"X_{each.movie}" for each in tilts("TS_01", COUNT)}
+        scope.series("/d/TS_01.mrc.mdoc", "/d/frames", 0.0, prefixed)
+        truth = scope.truth.pop("/d/TS_01.mrc.mdoc")
+        late = [replace(each, movie=f"X_{each.movie}") for each in tilts("TS_01", COUNT)]
+        scope.events += [MdocRead(mdoc("X_TS_01", tuple(late), "/d/X_TS_01.mrc.mdoc"), 2000.0)]
+        made = scope.run()
+        self.assertEqual(made["/d/X_TS_01.mrc.mdoc"][-1], truth)
+        self.assertIn("TS_01", scope.session.without_movie())
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.text("abAB _-[]()\u00e9.", min_size=0, max_size=12))
+    def test_folding_twice_is_folding_once(self, text):
+        self.assertEqual(matching.folded(matching.folded(text)), matching.folded(text))
+
+    def test_the_examples_in_the_docstrings(self):
+        self.assertEqual(doctest.testmod(matching).failed, 0)
+
+
+class TestNameless(unittest.TestCase):
+    def test_two_samples_with_one_name_and_no_subframepath(self):
+        for at_once in (False, True):
+            scope = Microscope()
+            for sample in (1, 2):
+                scope.series(f"/d/sample{sample}/Position_1.mdoc", f"/d/sample{sample}/frames", 3000.0 * sample,
+                             name="Position_1", nameless=True)
+            events = sorted(scope.events, key=lambda each: each.time)
+            if at_once:
+                events = [replace(each, time=float(k)) for k, each in enumerate(sorted(
+                    events, key=lambda each: isinstance(each, MdocRead)))]
+            made = scope.run(events)
+            self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+    def test_two_samples_of_which_only_the_times_tell(self):
+        scope = Microscope()
+        for sample in (2, 1):
+            scope.series(f"/m/{'ab'[sample - 1]}/Position_1.mdoc", f"/d/{'yx'[sample - 1]}", 3000.0 * sample, name="Position_1",
+                         nameless=True)
+        made = scope.run(sorted(scope.events, key=lambda each: each.time))
+        self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+
+class TestBasenames(unittest.TestCase):
+    def test_a_path_is_its_folder_and_its_name(self):
+        for path, folder in (("X:\\a\\b.tif", "X:\\a"), ("/a/b.tif", "/a"), ("b.tif", ""), ("\\\\srv\\s\\b.tif", "\\\\srv\\s")):
+            self.assertEqual((folder_of(path), basename(path)), (folder, "b.tif"))
+
+
+if __name__ == "__main__":
+    unittest.main()
