@@ -16,7 +16,7 @@ from tomostream.cli.newcomers import NOTES, Newcomers, Note, Stage
 from tomostream.files.locks import hold, holder
 from tomostream.journal.layout import REPORT
 from tomostream.report.index import Index, Listed
-from tomostream.report.notify import Destinations, Message, deliver, one_line, scipion_variables
+from tomostream.report.notify import FORMAT, Destinations, Message, deliver, one_line, scipion_variables
 
 #: Held by the one that watches; another `--once` meanwhile has nothing to do.
 LOCK = os.path.join(NOTES, ".lock")
@@ -205,7 +205,8 @@ def destinations(newcomers: Newcomers) -> Destinations:
 def message(note: Note) -> Message:
     """That a session could not be started."""
     name, text = f"{note.microscope} {one_line(note.session)}", f"it could not be started: {one_line(note.reason)}"
-    body = {"session": name, "kind": "not-started", "state": "raised", "message": text, "text": f"{name} – {text}"}
+    body: dict[str, object] = {
+        "format": FORMAT, "session": name, "kind": "not-started", "state": "raised", "message": text, "text": f"{name} – {text}"}
     return Message(f"[tomostream] {name}: not started", f"The session {name}: {text}.\n", body)
 
 
