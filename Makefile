@@ -48,6 +48,7 @@ test-faults: $(STAMP)
 # The live page in headless Chromium, Debian's (installing it needs root); its pictures are to be looked at.
 test-browser: $(STAMP)
 	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check axe-core-python
 	$(BIN)/python -m tomostream.tests.browser.check_page build/browser
 
 # Scipion's own windows under a virtual display: pictures of the forms, summaries and plots of a project that ran.

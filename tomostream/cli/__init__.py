@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "say what needs attention, and where every protocol, movie and series of a project stands",
     "list": "list the sessions of this machine, or of a folder, and how they stand",
     "report": "write the live page of a project: open report/index.html in a browser",
+    "page": "say where the page of a project is; serve it with its buttons; write the summary to hand over",
     "resume": "bring a dead session back: every protocol that was running goes on",
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
     "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",

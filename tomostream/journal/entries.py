@@ -102,12 +102,14 @@ class Imported(Entry, frozen=True, tag="imported"):
 
 
 class Aligned(Entry, frozen=True, tag="aligned"):
-    """The frames of the file `movie` were aligned: the micrograph, the length of the frames' path in px of the movie."""
+    """The frames of the file `movie` were aligned: the micrograph, the length of the frames' path in px of the movie, which are
+    `pixel_size_A` wide."""
 
     version: int = 1
     file: str = ""
     movie: str = ""
     drift_px: float | None = None
+    pixel_size_A: float | None = None
     bytes: int | None = None
 
 

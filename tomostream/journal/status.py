@@ -66,7 +66,9 @@ class SeriesStatus:
 
 @dataclass
 class MovieStatus:
-    """One movie. `failed` is the reason, "" when it has not failed. `source` and `output` are its file and the name of its
+    """One movie; `pixel_size_A` is that of its frames, in which the drift is told.
+
+    `failed` is the reason, "" when it has not failed. `source` and `output` are its file and the name of its
     micrograph, `command` the line with which it was aligned (with `entries.MOVIE` and `entries.OUTPUT` in place of these two)
     and `program` whose line it is."""
 
@@ -76,6 +78,7 @@ class MovieStatus:
     failed: str = ""
     waiting: str = ""
     drift_px: float | None = None
+    pixel_size_A: float | None = None
     source: str = ""
     output: str = ""
     command: str = ""
@@ -221,7 +224,7 @@ class ProjectStatus:
         movie = self._movie(entry.item)
         if isinstance(entry, entries.Aligned):
             movie.aligned, movie.failed, movie.waiting = entry.time, "", ""
-            movie.drift_px, movie.source = entry.drift_px, entry.movie
+            movie.drift_px, movie.pixel_size_A, movie.source = entry.drift_px, entry.pixel_size_A, entry.movie
             movie.output = os.path.splitext(os.path.basename(entry.file))[0]
             movie.command, movie.program = self.commands.get(MOTIONCOR, ""), self.programs.get(MOTIONCOR, "")
         elif isinstance(entry, entries.Failed):

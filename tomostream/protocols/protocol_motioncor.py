@@ -315,7 +315,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         drift = None if result.drift is None else round(result.drift, 3)
         words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
         self.tell(entries.Aligned(task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
-                                  bytes=bytes_of(result.files.values())))
+                                  pixel_size_A=self._reader.items.getSamplingRate(), bytes=bytes_of(result.files.values())))
 
     def _tell_command(self, task: Task, result: Aligned) -> None:
         """The command line, once for all movies whose command differs in the names of the files alone."""

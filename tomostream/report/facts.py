@@ -46,6 +46,7 @@ class TiltFacts:
     tx: float | None = None
     ty: float | None = None
     drift_px: float | None = None
+    drift_A: float | None = None
     defocus_um: float | None = None
     target_defocus_um: float | None = None
     residual_px: float | None = None
@@ -118,6 +119,11 @@ class SeriesFacts:
         return median(values) if values else None
 
     @property
+    def least_tilt(self) -> TiltFacts | None:
+        """The used tilt nearest to 0 degrees."""
+        return min((tilt for tilt in self.tilts if tilt.used), key=lambda tilt: abs(tilt.angle_deg), default=None)
+
+    @property
     def worst_tilt(self) -> TiltFacts | None:
         """The used tilt whose shift is known least well."""
         known = [tilt for tilt in self.tilts if tilt.used and tilt.sigma_px is not None]
@@ -152,7 +158,7 @@ def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
     record = read_record(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else None
     tilts = [_tilt(section, tilt) for section, tilt in enumerate(record.tilts)] if record else []
     known = [movies.get(tilt.movie, MovieStatus()) for tilt in tilts]
-    tilts = [replace(tilt, drift_px=movie.drift_px, command=movie.command_line)
+    tilts = [replace(tilt, drift_px=movie.drift_px, drift_A=drift_A(movie), command=movie.command_line)
              for tilt, movie in zip(tilts, known, strict=True)]
     facts = replace(facts, programs=tuple(dict.fromkeys(movie.program for movie in known if movie.program)))
     if record is not None:
@@ -164,6 +170,12 @@ def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
     unknown = tuple(f"{left.movie or 'a tilt'} at an unknown angle is not used: {left.reason}" for left in left_out
                     if left.angle is None)
     return replace(facts, tilts=tuple(tilts), warnings=facts.warnings + unknown)
+
+
+def drift_A(movie: MovieStatus) -> float | None:
+    """Length of the path of the frames in A; None where it or the pixel is not known."""
+    drift, pixel = number(movie.drift_px), number(movie.pixel_size_A)
+    return None if drift is None or pixel is None else drift * pixel
 
 
 def _tilt(section: int, tilt: TiltRecord) -> TiltFacts:

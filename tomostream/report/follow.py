@@ -19,6 +19,8 @@ from tomostream.journal.runs import DEAD, FAILED, RUNNING
 from tomostream.journal.space import Room
 from tomostream.journal.status import COMPOSE, MovieStatus, ProjectStatus
 from tomostream.report.alarms import SessionFacts
+from tomostream.report.facts import drift_A
+from tomostream.report.latest import LatestTilt
 
 #: Seconds over which rates are measured.
 WINDOW = 3600.0
@@ -55,6 +57,7 @@ class Follower(ProjectStatus):
         super().forget()
         self.counts = Movies()
         self.lost = 0
+        self.latest_tilt: LatestTilt | None = None
         self.last_text, self.last_time = "", 0.0
         self.first_event: float | None = None
         self.imports: deque[float] = deque(maxlen=KEPT)
@@ -92,6 +95,7 @@ class Follower(ProjectStatus):
         after = self._count(entry, before)
         if isinstance(entry, entries.Aligned):
             self._tilts.append(TiltNews(entry.time, entry.item, after.drift_px))
+            self.latest_tilt = LatestTilt(entry.item, entry.file, entry.time, after.drift_px, drift_A(after))
             if before.aligned is None:
                 self.aligns.append(entry.time)
                 self._bar(entry.time, 1)
@@ -140,7 +144,7 @@ class Follower(ProjectStatus):
 
     def _say(self, entry: entries.AnyEntry) -> None:
         self.first_event = entry.time if self.first_event is None else min(self.first_event, entry.time)
-        if entry.time >= self.last_time:
+        if entry.time >= self.last_time and not isinstance(entry, entries.Waiting):     # a file that grows is no event
             self.last_time = entry.time
             self.last_text = f"{entry.item}: {entry.reason or entry.kind}"
 

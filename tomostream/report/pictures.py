@@ -24,8 +24,8 @@ from tomostream.files.writing import whole
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
-#: Longest edge of a picture in the atlas of slices, of the film, of the central slices, of the small one in the table.
-SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, THUMB_EDGE = 420, 320, 900, 96
+#: Longest edge of a picture in the atlas of slices, of the film, of the central slices, in the gallery, in the table.
+SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, CARD_EDGE, THUMB_EDGE = 420, 320, 900, 360, 96
 #: Most pictures in an atlas.
 MAX_SLICES, MAX_FRAMES = 35, 121
 #: Of a volume that is deeper than this part of its width, the side views show the middle.
@@ -151,7 +151,8 @@ def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
         small = shrink(image, max(1, round(max(image.shape) * scale)))
         save(to_bytes(small, limits if name == "xy" else grey_range(small)), f"{stem}-{name}.webp", 80)
         made[name] = {"file": f"v{facts.version}-{name}.webp", "width": small.shape[1], "height": small.shape[0]}
-    save(to_bytes(shrink(views.xy, THUMB_EDGE), limits), f"{stem}-thumb.webp")
+    for name, edge in (("card", CARD_EDGE), ("thumb", THUMB_EDGE)):
+        save(to_bytes(shrink(views.xy, edge), limits), f"{stem}-{name}.webp")
     made["thumb"] = f"v{facts.version}-thumb.webp"
     middle = views.slices[len(views.slices) // 2]
     limits = grey_range(middle)

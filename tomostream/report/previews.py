@@ -74,7 +74,7 @@ class Previews:
         self._project, self._folders, self._painter, self._say = project, folders, painter, say
         self._wanted: dict[str, Request] = {}
         self._shown: dict[str, Preview] = {}
-        self._latest = ""
+        self._latest = self.trouble = ""
         self._painting: tuple[Request, str, Future[Made]] | None = None
 
     def begin(self, out: str) -> None:

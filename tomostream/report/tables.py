@@ -61,6 +61,11 @@ def _worst(entry: Entry, name: str, digits: int) -> float | None:
     return None if tilt is None else round(getattr(tilt, name), digits)
 
 
+def _counts(entry: Entry) -> float | None:
+    tilt = entry.facts.least_tilt
+    return None if tilt is None or tilt.mean_counts is None else round(tilt.mean_counts, 3)
+
+
 def _most(entry: Entry, name: str, digits: int) -> float | None:
     """The largest value of all tilts."""
     values = [value for tilt in entry.facts.tilts if (value := getattr(tilt, name)) is not None]
@@ -98,12 +103,16 @@ COLUMNS = (
            lambda entry: _most(entry, "residual_px", 3)),
     Column("target_defocus_um", "um", "what the microscope was set to (TargetDefocus of the mdoc)",
            _fact("target_defocus_um", 3)),
+    Column("defocus_um", "um", "median defocus of its tilts up to 45 degrees, underfocus positive",
+           _fact("median_defocus_um", 3)),
     Column("defocus_min_um", "um", "least defocus of its tilts, underfocus positive",
            lambda entry: round(min(_defoci(entry)), 3) if _defoci(entry) else None),
     Column("defocus_max_um", "um", "largest defocus of its tilts",
            lambda entry: round(max(_defoci(entry)), 3) if _defoci(entry) else None),
     Column("max_drift_px", "px", "largest drift of its movies: length of the frames' path, pixels of the movie",
            lambda entry: _most(entry, "drift_px", 2)),
+    Column("max_drift_A", "A", "the same in A", lambda entry: _most(entry, "drift_A", 2)),
+    Column("mean_counts", "per pixel", "mean counts of its tilt nearest to 0 degrees", _counts),
     Column("last_movie", "time", "when its last movie was on disk (UTC; in session.json seconds since the epoch)",
            _time("last_movie")),
     Column("composed", "time", "when its tilt series was ready", _time("composed")),

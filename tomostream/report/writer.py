@@ -8,6 +8,8 @@
     metrics.csv session.json         the table for scripts; COLUMNS.txt says what the columns are
     alarms.log                       one line for every alarm that was raised, is over or was acknowledged
     acknowledged.json                alarms that a person has seen
+    marks.json data/marks.js         what people think of the series, where the page is served
+    handover.html                    the summary to print, when the session has ended
     summary.json                     what was sent when the session had ended
 
 Every file is written under another name and renamed. Pictures are made in one thread of its own, so that the page goes on
@@ -34,13 +36,14 @@ from tomostream.journal.layout import REPORT
 from tomostream.journal.runs import ENDED
 from tomostream.journal.space import Room, disk_of
 from tomostream.journal.status import SeriesStatus
-from tomostream.report import acknowledged, tables
+from tomostream.report import acknowledged, handover, marks, tables
 from tomostream.report.alarms import KINDS, Alarms
 from tomostream.report.announce import Announcer
 from tomostream.report.facts import SeriesFacts, from_json, read_json, series_facts, to_json
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import BAR, Follower
 from tomostream.report.judging import Finding, Thresholds
+from tomostream.report.latest import EVERY, paint_tilt
 from tomostream.report.notify import Notifier
 from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews
@@ -49,7 +52,8 @@ from tomostream.report.tables import CHUNK, Entry
 
 #: What was sent at the end of the session.
 SUMMARY = "summary.json"
-STATIC = ("index.html", "style.css", "base.js", "overview.js", "table.js", "series.js", "plots.js", "app.js")
+STATIC = ("index.html", "style.css", *(f"{name}.js" for name in (
+    "base", "filter", "marks", "served", "overview", "table", "gallery", "viewer", "series", "plots", "trends", "app")))
 #: Seconds: the page is told that it is alive at least so often.
 HEARTBEAT = 5.0
 #: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times
@@ -101,6 +105,9 @@ class ReportWriter:
         self.alarms = Alarms(thresholds, self._announcer.since())
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
         self._latest = ""
+        self._tilt_at = 0.0
+        self._tilt_job: Future[dict[str, Any]] | None = None
+        self._tilt: dict[str, Any] = {}
         self._prepare()
 
     # ------------------------------------------------------------------ what callers use
@@ -122,6 +129,7 @@ class ReportWriter:
             self._changed(series_id)
         try:
             news = self._collect() or news
+            news = self._follow_tilt(now) or news
             preview = self.previews.update(self.follower, self.running)
             if preview is not None:
                 news = True
@@ -163,8 +171,11 @@ class ReportWriter:
         while self.busy:
             self.wait(60.0)
             self.update()
+        if self._tilt_job is not None:
+            wait([self._tilt_job], 60.0)
         self._tables_at = self._beat_at = 0.0
         self.update()
+        write_text(os.path.join(self.out, handover.FILE), handover.page(self.out))
 
     def send_summary(self) -> None:
         """Send what came of a session that has ended, once for each end of it.
@@ -256,6 +267,23 @@ class ReportWriter:
             return Made(self._facts(self.follower.series[series_id]), {},
                         f"no pictures: an unexpected error ({type(error).__name__}: {error})")
 
+    def _follow_tilt(self, now: float) -> bool:
+        """Have the newest aligned tilt painted while nothing else is; True when there is another picture."""
+        tilt, job = self.follower.latest_tilt, self._tilt_job
+        if job is not None and job.done():
+            self._tilt_job = None
+            try:
+                self._tilt = job.result()
+            except Exception as error:  # noqa: BLE001 - one picture less; the next tilt is painted
+                self._say(f"no picture of {tilt.movie if tilt else 'a tilt'}: {error}")
+                return False
+            return True
+        new = tilt is not None and tilt.time != self._tilt.get("time")
+        if tilt is not None and new and job is None and not self.busy and now - self._tilt_at >= EVERY:
+            self._tilt_at = now
+            self._tilt_job = self._painter.submit(paint_tilt, tilt, self.project, self.out)
+        return False
+
     def _take(self, series_id: str, facts: SeriesFacts, made: dict[str, Any], trouble: str = "", write: bool = True) -> None:
         findings: tuple[Finding, ...] = ()
         if facts.ended:
@@ -339,6 +367,9 @@ class ReportWriter:
         for name in STATIC:
             text = resources.files("tomostream.report").joinpath("static").joinpath(name).read_text(encoding="utf-8")
             write_text(os.path.join(self.out, name), text)
+        write_text(os.path.join(self.out, "data", "columns.js"), tables.script("columns", tables.describe()))
+        if not os.path.exists(os.path.join(self.out, marks.SCRIPT)):
+            marks.write(self.out, {})
         lines = [f"{column.name:16s} {column.unit:8s} {column.meaning}" for column in tables.COLUMNS]
         write_text(os.path.join(self.out, "COLUMNS.txt"),
                    "Columns of metrics.csv and session.json. Unknown values are empty (null).\n\n" + "\n".join(lines) + "\n")
@@ -394,7 +425,8 @@ class ReportWriter:
             "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
-            "preview": self.previews.newest(),
+            "preview": self.previews.newest(), "tilt": self._tilt, "marks": marks.revision(self.out),
+            "root": os.path.relpath(self.project, self.out), "handover": handover.FILE if not self.running else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}
 

@@ -163,7 +163,8 @@ class TestWhatIsWritten(WithProject):
         self.project.reconstruct("TS_01", version=2, quality=0.5)
         page.finish()
         names = sorted(os.listdir(self.path("series", "TS_01")))
-        self.assertEqual(names, ["data.js", *(f"v2-{name}.webp" for name in ("film", "slices", "thumb", "xy", "xz", "yz"))])
+        self.assertEqual(names, ["data.js", *(f"v2-{name}.webp" for name in (
+            "card", "film", "slices", "thumb", "xy", "xz", "yz"))])
         row, = self.rows()
         self.assertEqual((row["version"], row["quality"], row["thumb"]), ("2", "0.5", "v2-thumb.webp"))
 
@@ -683,7 +684,7 @@ class TestHostileNames(WithProject):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 text = file.read()
             for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://", "@import",
-                         "fetch("):
+                         *(() if name == "served.js" else ("fetch(",))):
                 self.assertNotIn(word, text, name)
 
 

@@ -7,7 +7,8 @@
 const POLL_SECONDS = 5, STALE_SECONDS = 45, FIRST_ROWS = 120, MAX_ALARMS = 6;
 const STATES = ["acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed"];
 const state = { session: null, rows: [], revisions: [], byId: new Map(), series: new Map(), sort: ["last", -1], filter: "", only: "",
-  shown: FIRST_ROWS, loaded: 0, place: "" };
+  shown: FIRST_ROWS, loaded: 0, place: "", about: new Map(),
+  marks: new Map(), marksRead: false, marksLost: false, marksRevision: 0, served: false, tile: 220, trend: { across: "time", up: "all" } };
 const $ = id => document.getElementById(id);
 
 function h(tag, attributes, ...children) {
@@ -57,11 +58,18 @@ function load(source, failed) {
 window.tomostream = (kind, ...values) => {
   if (kind === "session") takeSession(values[0]);
   else if (kind === "rows") takeRows(...values);
+  else if (kind === "columns") { for (const each of values[0]) state.about.set(each.name, each); draw(); }
+  else if (kind === "marks") { mergeMarks(values[0]); draw(); }
   else if (kind === "series") { state.series.set(values[0], values[1]); draw(); }
 };
 function takeSession(session) {
   const before = state.session;
   state.session = session;
+  readMarks();
+  if (session.marks !== state.marksRevision) {
+    state.marksRevision = session.marks;
+    load("data/marks.js?r=" + session.marks);
+  }
   session.chunks.forEach((revision, chunk) => {
     if (state.revisions[chunk] !== revision) {
       state.revisions[chunk] = revision;

@@ -6,7 +6,7 @@ function drawSession() {
   let page = $("session-page");
   if (!page) {
     page = h("div", { id: "session-page" }, h("div", { class: "first", id: "first" }, h("section", { id: "verdict", class: "card" }),
-      h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("div", { id: "cards", class: "grid cards" }),
+      h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("section", { id: "tilt", class: "card" }), h("div", { id: "cards", class: "grid cards" }),
       h("section", { id: "activity", class: "card" })), h("section", { id: "history", class: "card" }), tableCard());
     $("main").replaceChildren(page);
   }
@@ -14,6 +14,7 @@ function drawSession() {
   $("alarms").replaceChildren(...alarmLines());
   $("cards").replaceChildren(...cards());
   drawLatest();
+  drawTilt();
   drawActivity();
   drawTable();
 }
@@ -23,7 +24,7 @@ function alarmLines() {
   const alarms = session.alarms.slice().sort((a, b) => dead(b) - dead(a) || grave(b) - grave(a) || b.since - a.since), lines = [];
   lines.push(...alarms.map(alarm => h("div", { class: grave(alarm) ? "alarm grave" : "alarm", role: "alert" }, h("b", {}, session.kinds[alarm.kind] || alarm.kind),
     h("span", {}, alarm.text), h("span", { class: "muted small" }, (alarm.count > 1 ? alarm.count + " times, " : "") + "since " + clock(alarm.since)),
-    alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item)))));
+    acknowledgeButton(alarm), alarm.items.filter(item => state.byId.has(item)).slice(-6).map(item => h("a", { href: address(item), class: "small" }, item)))));
   for (const [name, reason] of Object.entries(session.waiting)) if (!session.alarms.some(alarm => ["held-up", "queue"].includes(alarm.kind) && alarm.of === name))
     lines.push(h("div", { class: "alarm" }, h("b", {}, name + " waits"), h("span", {}, reason)));
   if (session.unassigned) lines.push(h("div", { class: "alarm" }, h("b", {}, "Movies in no series"), h("span", {}, session.unassigned)));
@@ -96,6 +97,18 @@ function drawLatest() {
   else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
   else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, "The first tomogram appears here."));
 }
+function drawTilt() {          // the newest aligned tilt: from the first minute on, there is something to look at
+  const session = state.session, tilt = session.tilt || {}, box = $("tilt"), key = JSON.stringify([tilt, $("first").className]);
+  box.hidden = !tilt.movie;
+  $("first").classList.toggle("tilt-there", Boolean(tilt.movie));
+  if (!tilt.movie || box.dataset.key === key) return;
+  box.dataset.key = key;
+  const picture = (name, text) => h("img", { src: `data/${name}.webp?r=${tilt.time}`, alt: text });
+  box.replaceChildren(h("h2", {}, "Latest aligned tilt" + ($("first").classList.contains("empty-yet") ? " – the first tomogram takes this place" : "")), h("div", { class: "tilt" }, picture("tilt", "the sum of its frames"), tilt.spectrum ? picture("spectrum", "its power spectrum") : null,
+    h("div", {}, h("b", {}, tilt.movie), h("dl", {}, [["Aligned", clock(tilt.time)], ["Drift", fixed(tilt.drift_px, 1, "px") + (known(tilt.drift_A) ? " (" + fixed(tilt.drift_A, 1, "Å") + ")" : "")],
+      ["Mean counts", known(tilt.mean_counts) ? String(Number(tilt.mean_counts.toPrecision(4))) : "–"], ["Size", tilt.shape.join(" × ") + "\u202fpx"]].map(([name, value]) =>
+      h("div", {}, h("dt", {}, name), h("dd", {}, value)))))));
+}
 function drawActivity() {
   const session = state.session, box = $("activity"), key = JSON.stringify([session.activity, session.history.length, innerWidth > 700]);
   if (box.dataset.key === key) return;
@@ -110,24 +123,32 @@ function figures(row, kind) {
   const pairs = [[ready ? "Tilts used" : "Tilts so far", used], ["Dose", fixed(row.dose_e_A2, 0, "e/Å²")], ["Tilt axis", fixed(row.tilt_axis_deg, 1, "°")],
     ["Tilt offset", fixed(row.tilt_offset_deg, 1, "°")], ["Thickness", fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0, "nm")],
     ["Quality", fixed(row.quality, 2)], ["Least certain tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
-    ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px")], ["Latency", span(row.latency_s)]];
+    ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px") + (known(row.max_drift_A) ? " (" + fixed(row.max_drift_A, 1, "Å") + ")" : "")], ["Latency", span(row.latency_s)]];
   return h("dl", { class: kind || null }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 function alarmHistory() {
   const events = state.session.history.slice(-6).reverse();
   return h("ul", { class: "plain small" }, events.map(event => h("li", {}, h("span", { class: "muted" }, clock(event.time) + " "),
     h("b", { class: event.change === "raised" ? "warn" : event.change === "over" ? "good" : "muted" },
-      (state.session.kinds[event.kind] || event.kind) + (event.change === "raised" ? "" : " " + event.change)), " " + event.text)));
+      state.session.kinds[event.kind] || event.kind), " " + event.text, event.change === "raised" ? null : h("span", { class: "muted" }, event.change === "over" ? " – resolved" : " – " + event.change))));
+}
+function coarser(bars, step) {     // so few bars that each is wide enough to be seen
+  const whole = [1, 3, 6, 12].find(each => (bars.length ? bars[bars.length - 1][0] - bars[0][0] : 0) / step / each <= 48) || 24, sums = new Map();
+  for (const [time, ...counts] of bars) {
+    const start = Math.floor(time / (whole * step)) * whole * step, sum = sums.get(start) || counts.map(() => 0);
+    sums.set(start, sum.map((value, place) => value + counts[place]));
+  }
+  return [[...sums].map(([time, counts]) => [time, ...counts]), whole * step];
 }
 function activity() {
-  const bars = state.session.activity, step = state.session.bar_seconds;
+  const [bars, step] = coarser(state.session.activity, state.session.bar_seconds);
   if (!bars.length) return h("p", { class: "muted small" }, "nothing yet");
   const first = bars[0][0], last = bars[bars.length - 1][0], count = Math.max(12, (last - first) / step + 1);
   const width = innerWidth > 700 ? 460 : 340, height = 130, left = 34, bottom = 20, top = 8;
   const most = Math.max(4, ...bars.map(bar => Math.max(bar[1], bar[2])));
   const x = time => left + (time - first) / step / count * (width - left), y = value => height - bottom - value / most * (height - bottom - top);
   const wide = (width - left) / count;
-  const chart = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "movies in ten minutes", style: "width:100%;height:auto;max-height:13rem" });
+  const chart = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "movies in " + span(step), style: "width:100%;height:auto;max-height:13rem" });
   for (const part of [0, .5, 1]) chart.append(s("line", { class: "gridline", x1: left, x2: width, y1: y(part * most), y2: y(part * most) }),
     s("text", { x: left - 6, y: y(part * most) + 4, "text-anchor": "end" }, String(Math.round(part * most))));
   for (const [time, came, aligned, done] of bars) {
@@ -142,5 +163,5 @@ function activity() {
     s("text", { x: width, y: height - 4, "text-anchor": "end" }, short(first + count * step)));
   return h("div", {}, chart, h("div", { class: "legend small", style: { margin: ".2rem 0 .9rem" } },
     [["movies came", "acquiring"], ["aligned", "done"]].map(([text, name]) => h("span", { class: "state", style: { "--c": color(name) } }, text)),
-    h("span", { class: "state", style: { "--c": "var(--accent)" } }, "tomograms made"), h("span", {}, "in ten minutes")));
+    h("span", { class: "state", style: { "--c": "var(--accent)" } }, "tomograms made"), h("span", {}, "in " + span(step))));
 }

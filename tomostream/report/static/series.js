@@ -10,7 +10,7 @@ function drawSeries(id) {
     return;
   }
   if (!data && row.page && state.place !== id) { state.place = id; load(`series/${row.page}/data.js?r=${Date.now()}`); }
-  const key = JSON.stringify([row, data ? data.signature : null, data ? data.trouble : null]);
+  const key = JSON.stringify([row, data ? data.signature : null, data ? data.trouble : null, state.marks.get(id), state.served]);
   if ($("series-page") && drawn === key) return;
   drawn = key;
   $("main").replaceChildren(seriesPage(row, data));
@@ -30,23 +30,23 @@ function seriesPage(row, data) {
         h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
       data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
         h("span", {}, `made of the first ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick; the tomogram takes its place when the series is complete.`)) : null,
-      figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
+      markTools(row), figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
   if (!data) {
     page.append(h("p", { class: "empty" }, "Pictures and plots come when the series is composed and reconstructed."));
     return page;
   }
   const pictures = data.pictures, film = pictures.film ? player(data, pictures.film, "Aligned tilt series", true) : null;
   page.append(h("div", { class: "grid pictures" + (pictures.xy ? "" : " few") }, pictures.xy ? orthoCard(data) : null,
-    pictures.slices ? player(data, pictures.slices, "Slices", false) : null, film));
+    pictures.slices ? viewerCard(data) : null, film));
   page.append(h("div", { class: "grid plots" }, plots(data)));
   page.append(h("div", { class: "grid two" }, leftOut(data), fileCard(data)), commandCard(data));
   return page;
 }
 document.addEventListener("keydown", event => {
-  if (event.target instanceof Element && event.target.closest("input, button")) return;
+  if (event.target instanceof Element && event.target.closest("input, button, select") || route().view === "gallery") return;
   const link = [...document.querySelectorAll("a[data-key]")].find(each => each.dataset.key === event.key);
   if (link) location.hash = link.getAttribute("href");
-  else if (event.key === "Escape" && openSeries() !== null) location.hash = "";
+  else if (event.key === "Escape" && route().view !== "session") location.hash = "";
 });
 
 function orthoCard(data) {
@@ -71,7 +71,7 @@ function tomogramPixel(data) {
 }
 
 function player(data, atlas, title, film) {
-  const canvas = h("canvas", { width: atlas.width, height: atlas.height, style: { width: "100%" } });
+  const canvas = h("canvas", { role: "img", "aria-label": title, width: atlas.width, height: atlas.height, style: { width: "100%" } });
   const where = h("span", { class: "where" }), image = new Image();
   let place = Math.floor(atlas.count / 2), timer = 0;
   const slider = h("input", { type: "range", min: 0, max: atlas.count - 1, "aria-label": title, oninput: () => show(Number(slider.value)) });
@@ -80,6 +80,7 @@ function player(data, atlas, title, film) {
     place = (next + atlas.count) % atlas.count;
     slider.value = place;
     where.textContent = atlas.labels[place] || "";
+    slider.setAttribute("aria-valuetext", where.textContent);
     if (!image.complete || !image.naturalWidth) return;
     canvas.getContext("2d").drawImage(image, place % atlas.columns * atlas.width, Math.floor(place / atlas.columns) * atlas.height,
       atlas.width, atlas.height, 0, 0, atlas.width, atlas.height);
@@ -109,16 +110,20 @@ function player(data, atlas, title, film) {
 function leftOut(data) {
   const out = data.facts.tilts.filter(tilt => !tilt.used);
   const facts = data.facts;
-  const notes = [...facts.warnings, facts.ctf_note ? "CTF: " + facts.ctf_note : "", facts.quality_note ? "Alignment: " + facts.quality_note : "",
+  const notes = [...facts.warnings, facts.ctf_note ? (/^(no )?CTF\b/i.test(facts.ctf_note) ? facts.ctf_note[0].toUpperCase() + facts.ctf_note.slice(1) : "CTF: " + facts.ctf_note) : "", facts.quality_note ? "Alignment: " + facts.quality_note : "",
     facts.local_note ? "Local alignment: " + facts.local_note : ""].filter(Boolean);
   return h("section", { class: "card" }, h("h2", {}, "Tilts that are not used"), out.length
     ? h("ul", { class: "plain" }, out.map(tilt => h("li", {}, h("b", {}, tilt.angle_deg.toFixed(1) + "° "), tilt.reason || "not in the alignment",
-      h("span", { class: "muted small" }, " " + tilt.movie)))) : h("p", { class: "muted", style: { margin: 0 } }, facts.tilts.length ? "All tilts are used." : "Not known before it is composed."),
-    notes.length ? [h("h2", { style: { margin: ".9rem 0 .3rem" } }, "Notes"), h("ul", { class: "plain" }, notes.map(note => h("li", {}, note)))] : null);
+      h("span", { class: "muted small" }, " " + tilt.movie + " "), tilt.section === null ? excludeButton(facts.series_id, tilt) : null))) : h("p", { class: "muted", style: { margin: 0 } }, facts.tilts.length ? "All tilts are used." : "Not known before it is composed."),
+    state.served ? tiltList(facts) : null, notes.length ? [h("h2", { style: { margin: ".9rem 0 .3rem" } }, "Notes"), h("ul", { class: "plain" }, notes.map(note => h("li", {}, note)))] : null);
+}
+function tiltList(facts) {      // where tilts can be taken out from the page
+  return h("details", { id: "tilt-list" }, h("summary", {}, "Take tilts out"), h("ul", { class: "plain small" }, facts.tilts.filter(tilt => known(tilt.section)).map(tilt =>
+    h("li", {}, tilt.angle_deg.toFixed(1) + "° " + tilt.movie + " ", excludeButton(facts.series_id, tilt)))));
 }
 function fileCard(data) {
-  return h("section", { class: "card" }, h("h2", {}, "Files"), data.files.length ? null : h("p", { class: "muted", style: { margin: 0 } }, "None yet."), h("ul", { class: "plain small" }, data.files.map(file => h("li", {},
-    h("span", { class: "muted" }, file.what + " "), file.path, h("span", { class: "muted" }, " " + size(file.bytes))))));
+  return h("section", { class: "card" }, h("h2", {}, "Files"), data.files.length ? null : h("p", { class: "muted", style: { margin: 0 } }, "None yet."), h("ul", { class: "plain small" }, data.files.map((file, place) => h("li", {},
+    h("span", { class: "muted" }, file.what + " "), fileAddress(data, place) ? h("a", { href: fileAddress(data, place), download: true }, file.path) : file.path, h("span", { class: "muted" }, " " + size(file.bytes))))));
 }
 function commandCard(data) {
   const facts = data.facts;

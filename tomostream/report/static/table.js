@@ -5,7 +5,8 @@
 const tilts = row => known(row.tilts_used) ? row.tilts_used : row.tilts_aligned;
 const COLUMNS = [
   ["", "", null, row => row.thumb ? h("img", { src: `series/${row.page}/${row.thumb}`, alt: "", loading: "lazy", class: row.thumb.startsWith("v0-") ? "early" : null }) : h("div", { class: "none" })],
-  ["Series", "id", row => row.series_id, row => h("a", { href: address(row.series_id) }, row.series_id)],
+  ["Series", "id", row => row.series_id, row => [h("a", { href: address(row.series_id) }, row.series_id), valueOf(row, "mark") ? [" ", markBadge(valueOf(row, "mark"))] : null,
+    h("div", { class: "why-below" }, flags(row.alarms), row.state === "done" && !row.pending ? "" : why(row))]],
   ["State", "", row => STATES.indexOf(row.state), row => h("span", { class: "state", style: { "--c": color(row.state) } }, row.state)],
   ["Tilts", "n", tilts, row => tilts(row) + " / " + (row.tilts_expected || row.tilts_seen || "?")],
   ["Quality", "n", row => row.quality, row => fixed(row.quality, 2)],
@@ -25,41 +26,12 @@ const decided = row => row.pending + (["finished", "stopped", "failed", "dead"].
 const why = row => row.pending ? row.reason.replace(/\.$/, "") + "; " + decided(row) : row.reason;
 const flags = text => text ? text.split(" ").map(kind => h("span", { class: "flag" }, state.session.kinds[kind] || kind)) : [];
 function tableCard() {
-  const search = h("input", { type: "search", id: "search", placeholder: "Filter by name, reason, alarm", "aria-label": "filter",
-    oninput: event => { state.filter = event.target.value.toLowerCase(); state.shown = FIRST_ROWS; drawTable(); } });
-  search.value = state.filter;
-  return h("section", { class: "card" }, h("div", { class: "tools" }, search, h("span", { id: "chips", class: "tools", style: { margin: 0 } }),
-    h("span", { id: "count", class: "muted small" })), h("div", { class: "scroll" }, h("table", {}, h("thead", { id: "head" }), h("tbody", { id: "body" }))),
-    h("div", { id: "more" }));
-}
-function chips() {
-  const counts = new Map();
-  for (const row of state.byId.values()) {
-    counts.set(row.state, (counts.get(row.state) || 0) + 1);
-    if (row.alarms) counts.set("alarms", (counts.get("alarms") || 0) + 1);
-  }
-  return ["", ...STATES, "alarms"].filter(name => name === "" || counts.has(name)).map(name => h("button", {
-    "aria-pressed": String(state.only === name), "data-state": name || "all",
-    onclick: () => { state.only = name; state.shown = FIRST_ROWS; drawTable(); } }, name === "" ? "all" : name + " " + counts.get(name)));
-}
-function visible() {
-  const place = state.rows.flat();
-  let rows = place.filter(row => row && (!state.only || row.state === state.only || (state.only === "alarms" && row.alarms)));
-  if (state.filter) rows = rows.filter(row => `${row.series_id} ${row.name} ${row.state} ${row.reason} ${row.pending} ${row.alarms}`.toLowerCase().includes(state.filter));
-  const [name, direction] = state.sort;
-  if (name === "last") return direction < 0 ? rows.reverse() : rows;
-  const value = COLUMNS[name][2];
-  const text = new Intl.Collator(undefined, { numeric: true });
-  return rows.sort((a, b) => {
-    const left = value(a), right = value(b);
-    if (!known(left) || !known(right)) return known(left) ? -1 : known(right) ? 1 : 0;
-    return direction * (typeof left === "string" ? text.compare(left, right) : left - right);
-  });
+  return h("section", { class: "card" }, filterTools(h("button", { onclick: saveMarks, title: "the series shown here, with their marks and notes" }, "Save list")),
+    h("div", { class: "scroll" }, h("table", {}, h("thead", { id: "head" }), h("tbody", { id: "body" }))), h("div", { id: "more" }));
 }
 function drawTable() {
   const rows = visible();
-  $("chips").replaceChildren(...chips());
-  $("count").textContent = rows.length === state.byId.size ? rows.length + " series" : rows.length + " of " + state.byId.size + " series";
+  drawTools(rows);
   $("head").replaceChildren(h("tr", {}, COLUMNS.map(([title, kind, value], place) => h("th", { class: kind || null, scope: "col", tabindex: value ? 0 : null,
     "aria-sort": state.sort[0] === place ? (state.sort[1] > 0 ? "ascending" : "descending") : null,
     onclick: value ? () => sortBy(place) : null, onkeydown: value ? event => { if (event.key === "Enter") sortBy(place); } : null }, title))));
@@ -73,7 +45,7 @@ const seen = new IntersectionObserver(entries => {
 }, { rootMargin: "600px" });
 function tableRow(row) {
   return h("tr", { onclick: event => { if (!event.target.closest("a")) location.hash = address(row.series_id); } },
-    COLUMNS.map(([, kind, , cell]) => h("td", { class: kind || null }, cell(row))));
+    COLUMNS.map(([, kind, , cell]) => h("td", { class: kind || null }, [cell(row)].flat(2))));
 }
 function sortBy(place) {
   state.sort = state.sort[0] === place ? [place, -state.sort[1]] : [place, 1];

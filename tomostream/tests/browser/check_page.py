@@ -13,20 +13,28 @@ import sys
 import tempfile
 import threading
 import unittest
+from importlib import resources
 from urllib.parse import quote
+
+import numpy as np
 
 from tomostream.choices import exclusions
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT
+from tomostream.report import marks
+from tomostream.report.actions import Session
+from tomostream.report.server import PageServer
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.browser.driver import Browser
-from tomostream.tests.made_project import MadeProject
+from tomostream.tests.made_project import MadeProject, write_mrc
 from tomostream.tests.test_preview import FakePreviews
 
 PICTURES = "browser-pictures"
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\"'&/../\u202eTS"
+#: The checker of accessibility, of the Python package that carries it (`make test-browser` installs it).
+AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 ROWS = "document.querySelectorAll('#body tr').length"
-NAMES = "[...document.querySelectorAll('#body td.id')].map(cell => cell.textContent)"
+NAMES = "[...document.querySelectorAll('#body td.id > a')].map(cell => cell.textContent)"
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth)"
 
 
@@ -62,6 +70,15 @@ class TestPage(unittest.TestCase):
 
     def open(self, page: ReportWriter, place: str = "") -> None:
         self.browser.open(f"file://{quote(page.out)}/index.html{place}")
+
+    def serve(self, page: ReportWriter, place: str = "") -> None:
+        """Open the page through a web server that knows nothing of us."""
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietFiles, directory=page.out))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        for act in (thread.join, server.server_close, server.shutdown, lambda: self.browser.open("about:blank")):
+            self.addCleanup(act)
+        self.browser.open(f"http://127.0.0.1:{server.server_address[1]}/{place}")
 
     def picture(self, name: str) -> None:
         self.browser.picture(os.path.join(PICTURES, f"{name}.png"))
@@ -274,7 +291,7 @@ class TestPage(unittest.TestCase):
         where = "document.querySelectorAll('.player .where')[1].textContent"
         self.browser.run("document.querySelectorAll('.plots svg circle')[0].dispatchEvent(new Event('click'))")
         self.assertEqual(self.browser.run(f"return {where}"), "-60.0° – not used")
-        self.browser.run("document.querySelectorAll('.player button')[1].click()")
+        self.browser.run("document.querySelector('.player button').click()")
         self.browser.until(f"{where} !== '-60.0° – not used'")
         self.picture("series-finished")
         self.browser.run("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true}))")
@@ -283,17 +300,153 @@ class TestPage(unittest.TestCase):
     def test_any_static_web_server_will_do(self):
         self.project.whole("TS_00")
         page = self.write()
-        handler = functools.partial(QuietFiles, directory=page.out)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        self.serve(page, "#/series/TS_00")
+        self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
+        wanted = self.browser.run("return performance.getEntriesByType('resource').map(each => new URL(each.name).hostname)")
+        self.assertEqual(set(wanted), {"127.0.0.1"})
+
+    def search(self, text: str) -> None:
+        self.enter("#search", text, "input")
+
+    def key(self, key: str, where: str = "document.activeElement") -> None:
+        event = "new KeyboardEvent('keydown', {key: arguments[0], bubbles: true})"
+        self.browser.run(f"({where} || document.body).dispatchEvent({event})", key)
+
+    def enter(self, where: str, value: object, event: str = "change") -> None:
+        """Put a value into a field."""
+        self.browser.run(f"const box = document.querySelector('{where}'); box.value = arguments[0];"
+                         f"box.dispatchEvent(new Event('{event}'))", value)
+
+    def test_the_gallery_shows_all_tomograms_sorted_filtered_and_walked_through_by_keys(self):
+        self.session()
+        self.open(self.write(), "#/gallery")
+        tiles = "[...document.querySelectorAll('.tile')].map(each => each.dataset.series)"
+        self.browser.until(f"{tiles}.length === 6 && {LOADED}")
+        self.assertEqual(self.browser.run(f"return {tiles}"), [f"TS_{n:02d}" for n in reversed(range(6))])
+        self.picture("gallery")
+        self.enter("#order", "quality 1")
+        self.assertEqual(self.browser.run(f"return {tiles}")[:2], ["TS_05", "TS_04"])
+        self.search("quality>0.65 axis<86")
+        self.assertEqual(self.browser.run(f"return {tiles}"), ["TS_02", "TS_01", "TS_00"])
+        self.search("splendour=3")
+        self.assertIn("no column is called splendour", self.browser.run("return document.getElementById('count').textContent"))
+        self.search("")
+        self.browser.run("document.querySelector('.tile').focus()")
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "g"):
+            self.key(key)
+        self.assertEqual(self.browser.run("return document.activeElement.dataset.series"), "TS_04")
+        self.assertEqual(self.browser.run("return document.querySelector('.tile .mark').textContent"), "Good")
+        self.enter("#tile-size", 400, "input")
+        self.assertGreater(self.browser.run("return document.querySelector('.tile').getBoundingClientRect().width"), 390)
+        self.browser.screen(380, 800, mobile=True)
+        self.assertLessEqual(self.browser.run("return document.documentElement.scrollWidth - innerWidth"), 0)
+
+    def test_the_plots_show_every_figure_and_mark_what_is_unlike_the_others(self):
+        for n in range(12):
+            self.project.whole(f"TS_{n:02d}", axis=85.0 + 0.01 * n if n != 7 else 91.0, thickness_A=1500.0 + 10 * n)
+        self.open(self.write(), "#/plots")
+        self.browser.until("document.querySelectorAll('#trends svg').length > 6")
+        unusual = "[...document.querySelectorAll('.point.unusual title')].map(each => each.textContent.split(':')[0])"
+        self.assertEqual(self.browser.run(f"return {unusual}"), ["TS_07"])
+        self.picture("plots")
+        self.enter("#across", "thickness_A")
+        self.enter("#up", "quality")
+        self.assertEqual(self.browser.run("return document.querySelectorAll('#one-trend .point').length"), 12)
+        self.assertEqual(self.browser.run("return document.querySelectorAll('#trends svg').length"), 0)
+        self.browser.run("document.querySelectorAll('#one-trend .point')[3].dispatchEvent(new Event('click'))")
+        self.browser.until("document.querySelector('#series-page')")
+
+    def test_a_mark_and_a_note_are_kept_by_the_browser_filtered_and_saved_as_a_list(self):
+        self.session()
+        page = self.write()
+        self.open(page, "#/series/TS_01")
+        self.browser.until(f"document.querySelector('#marks') && {LOADED}")
+        self.key("b", "document.body")
+        self.enter(".note-text", 'ice, "thick"')
+        self.assertEqual(self.browser.run("return document.querySelector('#marks [aria-pressed=true]').dataset.mark"), "bad")
+        self.open(page)
+        self.browser.until(f"{ROWS} === 8")
+        self.search("mark=bad")
+        self.assertEqual(self.browser.run("return [...state.marks.keys()]"), ["TS_01"])
+        self.assertEqual(self.browser.run(f"return {NAMES}"), ["TS_01"])
+        self.assertEqual(self.browser.run("return marksText()"), 'series_id,mark,note\nTS_01,bad,"ice, ""thick"""\n')
+        self.browser.run("localStorage.clear()")
+
+    def test_the_tomogram_is_walked_through_by_keys_and_cut_through_the_chosen_point(self):
+        self.project.whole("TS_00")
+        self.serve(self.write(), "#/series/TS_00")          # of a page on the disk a script may not read the pixels
+        self.browser.until(f"document.querySelector('.viewer') && {LOADED}")
+        where = "document.querySelector('.player .where').textContent"
+        first = self.browser.run(f"return {where}")
+        self.key("ArrowUp", "document.querySelector('.viewer')")
+        self.assertNotEqual(self.browser.run(f"return {where}"), first)
+        self.assertEqual(self.browser.run("return document.querySelector('.player input').getAttribute('aria-valuetext')"),
+                         self.browser.run(f"return {where}"))
+        # the block of the made volume is at high y, low x and high z: seen in the cuts through it, not through the other corner
+        grey = """
+            const [xy, yz, xz] = [...document.querySelectorAll('.viewer canvas')];
+            const at = (canvas, x, y) => canvas.getContext('2d')
+              .getImageData(Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data[0];
+            const click = (x, y) => { const area = xy.getBoundingClientRect(); xy.dispatchEvent(new PointerEvent('pointerdown',
+              { clientX: area.left + x * area.width, clientY: area.top + y * area.height })); };
+            click(.25, .1); const through = [at(xz, .1, .15), at(xz, .9, .15), at(yz, .8, .2), at(yz, .1, .2)];
+            click(.9, .9); return [through, [at(xz, .1, .15), at(yz, .8, .2)]];"""
+        through, beside = self.browser.run(grey)
+        self.assertGreater(through[0] - through[1], 100)
+        self.assertGreater(through[2] - through[3], 100)
+        self.assertLess(max(beside), through[0] - 100)
+        self.browser.console()          # Chromium's advice on reading pixels
+
+    def test_a_served_page_marks_acknowledges_takes_out_and_stops(self):
+        self.session()
+        page = self.write()
+        with PageServer(Session(self.project.path, page.out), "a-token-that-nobody-guesses") as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
-            self.browser.open(f"http://127.0.0.1:{server.server_address[1]}/#/series/TS_00")
-            self.browser.until(f"document.querySelector('#ortho') && {LOADED}")
-            wanted = self.browser.run("return performance.getEntriesByType('resource').map(each => new URL(each.name).hostname)")
-            self.assertEqual(set(wanted), {"127.0.0.1"})
+            self.addCleanup(thread.join)
+            self.addCleanup(server.shutdown)
+            self.browser.open(server.address("127.0.0.1"))
+            self.browser.until(f"state.served && document.querySelector('#stop') && {LOADED}")
+            self.assertNotIn("token", self.browser.run("return location.href"))
+            self.browser.run("document.querySelector('.alarm button').click()")
+            self.browser.until("(document.getElementById('said') || {textContent: ''}).textContent.includes('acknowledged')")
+            self.picture("served")
+            self.browser.run("location.hash = '#/series/TS_02'")
+            self.browser.until("document.querySelector('#tilt-list')")
+            self.key("l", "document.body")
+            self.browser.until("document.getElementById('said').textContent === 'TS_02: look again'")
+            self.assertEqual(marks.read(page.out)["TS_02"].mark, "look-again")
+            self.browser.run("window.prompt = () => 'ice'; document.querySelector('#tilt-list button').click()")
+            self.browser.until("document.getElementById('said').textContent.includes('20 of 21 tilts')")
+            self.assertEqual(self.browser.run("return [...document.querySelectorAll('a[download]')].length"), 5)
+            self.browser.run("sessionStorage.clear(); localStorage.clear()")
             self.browser.open("about:blank")
-            server.shutdown()
-            thread.join()
+
+    def test_the_newest_aligned_tilt_is_seen_before_there_is_any_tomogram(self):
+        self.project.acquire("TS_00", tilts=2)
+        image = np.random.default_rng(1).normal(10.0, 1.0, (1, 1100, 1300)).astype(np.float32)
+        write_mrc(os.path.join(self.project.path, self.project.movies("TS_00")[1] + "_aligned_mic.mrc"), image, 2.0)
+        self.open(self.write())
+        self.browser.until(f"document.querySelectorAll('#tilt img').length === 2 && {LOADED}")
+        self.assertIn("1300 × 1100", self.browser.run("return document.querySelector('#tilt').textContent"))
+        self.picture("first-minute")
+
+    def test_no_view_has_a_fault_that_axe_finds(self):
+        self.session()
+        self.states = {IMPORT: "running", COMPOSE: "dead"}
+        page = self.write()
+        views = {"": f"{ROWS} === 8", "#/gallery": "document.querySelector('.tile')",
+                 "#/plots": "document.querySelector('#trends svg')", "#/series/TS_01": "document.querySelector('#ortho')"}
+        for place, ready in views.items():
+            for dark in (False, True):
+                self.browser.screen(1280, 900, dark)
+                self.open(page, place)
+                self.browser.until(f"{ready} && {LOADED}")
+                self.browser.run(AXE)
+                self.browser.run("""axe.run(document, { resultTypes: ['violations'] }).then(found => { window.found = { list:
+                    found.violations.map(each => each.id + ': ' + each.nodes.slice(0, 4).map(node => node.target + ' '
+                    + (node.any[0] || {}).message).join('; ')) }; })""")
+                self.assertEqual(self.browser.until("window.found", 60)["list"], [], (place, dark))
 
     def test_a_page_that_is_no_longer_written_says_so(self):
         self.project.whole("TS_00")

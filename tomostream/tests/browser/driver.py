@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -58,8 +59,11 @@ class Browser:
     def _call(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(self._url + path, None if body is None else json.dumps(body).encode(),
                                          {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)["value"]
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:         # what the script did wrong is in the body
+            raise OSError(json.load(error)["value"]["message"]) from error
 
     def open(self, address: str) -> None:
         self._call("POST", "/url", {"url": address})

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person may change from a page that is served: typed requests, each with one function that does it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from tomostream.choices import exclusions
+from tomostream.journal import runs
+from tomostream.journal.composed import NoSeries
+from tomostream.journal.status import ProjectStatus
+from tomostream.report import acknowledged, marks
+from tomostream.report.announce import read_alarms
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class MarkSeries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Mark a series; `time` in seconds since the epoch."""
+
+    series: Name
+    mark: marks.MarkName
+    note: marks.Note = ""
+    time: float = 0.0
+
+
+class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say that an alarm is known, by its key."""
+
+    key: Name
+
+
+class Exclude(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Take tilts out of a series, or put them `back`: the names of their movies."""
+
+    series: Name
+    movies: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=1000)]
+    back: bool = False
+    reason: marks.Note = ""
+
+
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Stop the session in order."""
+
+
+Request = MarkSeries | Acknowledge | Exclude | Stop
+#: Name in the address -> the request that its body holds.
+REQUESTS: dict[str, type[Request]] = {"marks": MarkSeries, "acknowledge": Acknowledge, "exclude": Exclude, "stop": Stop}
+
+
+class Refused(ValueError):
+    """What is asked for cannot be done; in one sentence why."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The project and the folder of its page, on which the requests act."""
+
+    project: str
+    out: str
+
+    def act(self, request: Request) -> str:
+        """Do what is asked for; returns what was done, in words.
+
+        Raises
+        ------
+        Refused : it makes no sense for this session.
+        OSError : a file cannot be written.
+        """
+        if isinstance(request, MarkSeries):
+            return self._mark(request)
+        if isinstance(request, Acknowledge):
+            return self._acknowledge(request)
+        return self._exclude(request) if isinstance(request, Exclude) else self._stop()
+
+    def _mark(self, request: MarkSeries) -> str:
+        status = ProjectStatus(self.project)
+        status.update()
+        if request.series not in status.series:
+            raise Refused(f"the session has no series {request.series}")
+        # the clock of a browser may be wrong: a mark of the future would stand for good
+        mark = marks.Mark(request.mark, request.note, min(request.time, time.time()))
+        try:
+            marks.put(self.out, request.series, mark)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        return f"{request.series}: {request.mark.replace('-', ' ') or 'no mark'}"
+
+    def _acknowledge(self, request: Acknowledge) -> str:
+        alarm = next((alarm for alarm in read_alarms(self.out) if alarm.key == request.key), None)
+        if alarm is None:
+            raise Refused("this alarm no longer holds")
+        acknowledged.acknowledge(self.out, {alarm.key}, time.time())
+        return f"acknowledged: {alarm.text}"
+
+    def _exclude(self, request: Exclude) -> str:
+        try:
+            series = exclusions.read_choice(self.project, request.series)
+            chosen = exclusions.choose(request.movies, series)
+            left = exclusions.apply(
+                series, {} if request.back else dict.fromkeys(chosen, request.reason), chosen if request.back else ()
+            )
+        except (NoSeries, ValueError) as error:
+            raise Refused(str(error)) from error
+        return f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used; the session makes it again, if it runs"
+
+    def _stop(self) -> str:
+        status = ProjectStatus(self.project)
+        status.find()
+        running = {name: folder for name, folder in status.folders.items() if runs.run_state(folder) == runs.RUNNING}
+        if not running:
+            raise Refused("no protocol of this session runs")
+        for folder in running.values():
+            runs.ask_to_stop(folder, "the page")
+        return f"asked to stop: {', '.join(running)}"

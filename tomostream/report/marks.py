@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people think of each series: good, bad, to look at again, and a note. Kept beside the page, for whoever opens it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from tomostream.files.locks import writing
+from tomostream.files.writing import write_text
+from tomostream.report import tables
+
+FILE, SCRIPT = "marks.json", os.path.join("data", "marks.js")
+MarkName = Literal["", "good", "bad", "look-again"]
+Note = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a person thinks of a series; `time` in seconds since the epoch: the newer one of two counts."""
+
+    mark: MarkName = ""
+    note: Note = ""
+    time: float = 0.0
+
+
+def read(out: str) -> dict[str, Mark]:
+    """Series -> its mark, for the page in folder `out`; empty where there are none.
+
+    Raises
+    ------
+    ValueError : the file was edited by hand into something else; names it.
+    """
+    path = os.path.join(out, FILE)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=dict[str, Mark])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): fix or remove it") from error
+
+
+def put(out: str, series_id: str, mark: Mark) -> None:
+    """Keep the mark of a series, unless a newer one is known.
+
+    Raises
+    ------
+    OSError : it cannot be written.
+    ValueError : the file of the marks cannot be read.
+    """
+    path = os.path.join(out, FILE)
+    with writing(path):
+        known = read(out)
+        if series_id in known and known[series_id].time > mark.time:
+            return
+        write(out, {**known, series_id: mark})
+
+
+def write(out: str, marks: Mapping[str, Mark]) -> None:
+    """Write all marks, for programs and for the page."""
+    os.makedirs(os.path.join(out, "data"), exist_ok=True)
+    write_text(os.path.join(out, FILE), msgspec.json.format(msgspec.json.encode(dict(marks)), indent=1).decode() + "\n")
+    write_text(os.path.join(out, SCRIPT), tables.script("marks", msgspec.to_builtins(dict(marks))))
+
+
+def revision(out: str) -> int:
+    """Another number whenever the marks have changed; 0 without any."""
+    try:
+        return os.stat(os.path.join(out, FILE)).st_mtime_ns // 1_000_000
+    except OSError:
+        return 0
+
+
+def series_in(path: str) -> list[str]:
+    """The series that a list names: the first column of a CSV as the page saves it, or one name a line.
+
+    Raises
+    ------
+    OSError : it cannot be read.
+    ValueError : it names no series.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    names = names[1:] if names[:1] == ["series_id"] else names
+    if not names:
+        raise ValueError(f"{path} names no series: write one a line, or save the list of the page")
+    return list(dict.fromkeys(names))
+
+
+def marked(marks: Mapping[str, Mark], wanted: Iterable[MarkName]) -> list[str]:
+    """The series that bear one of these marks, by name."""
+    chosen = frozenset(wanted)
+    return sorted(series_id for series_id, mark in marks.items() if mark.mark in chosen)
+
+
+def now(mark: MarkName, note: str = "") -> Mark:
+    """A mark of this moment."""
+    return Mark(mark, note, time.time())

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Serves the page of one session, and takes marks, acknowledgements, exclusions and STOP from those who have the token.
+
+Whoever can reach the port can read the page on the machine itself; from elsewhere only with the reading key, which the token
+gives and which gives no token back. Nothing is changed without the token in a header, which no other site's page can set: a
+form or a link of somebody else changes nothing, whatever cookies the browser holds. Only the files of the page are served,
+and those files of the project that the page of a series lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.server
+import ipaddress
+import json
+import mimetypes
+import os
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import msgspec
+
+from tomostream.report import tables
+from tomostream.report.actions import REQUESTS, Refused, Session
+from tomostream.report.folders import DATA
+
+#: Bytes that the body of a request may have.
+MAX_BODY = 1 << 18
+#: Seconds after which a silent connection is closed.
+SILENCE_SECONDS = 30.0
+HEADER, COOKIE = "X-Tomostream-Token", "tomostream-reader"
+#: Names under which a browser reaches a server of its own machine.
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+#: What every answer says: no other site frames it, reads it, or learns its address.
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'",
+}
+
+
+class PageServer(http.server.ThreadingHTTPServer):
+    """Serves the page of a session until `shutdown()`.
+
+    Parameters
+    ----------
+    session : the project and the folder of its page.
+    token : what changes need; at least 16 characters.
+    host : address to bind to; an address of the loopback is readable without a key.
+    port : 0 takes any free one.
+
+    Raises
+    ------
+    OSError : the address cannot be had.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, session: Session, token: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        if len(token) < 16:
+            raise ValueError("a token of fewer than 16 characters can be guessed")
+        self.session, self.token = session, token
+        self.local = is_local(host)
+        self.key = hmac.new(token.encode(), b"reader", hashlib.sha256).hexdigest()
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), PageHandler)
+
+    def address(self, name: str) -> str:
+        """What to open in a browser, for a machine that reaches us by this name; holds the token."""
+        host = f"[{name}]" if ":" in name else name
+        reading = "" if self.local else f"?key={self.key}"
+        return f"http://{host}:{self.server_address[1]}/{reading}#token={self.token}"
+
+
+class PageHandler(http.server.BaseHTTPRequestHandler):
+    """One request."""
+
+    server: PageServer
+    timeout = SILENCE_SECONDS
+    server_version, sys_version = "tomostream", ""
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._read(True)
+
+    def do_HEAD(self) -> None:
+        self._read(False)
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # a body that is not read must not become the next request
+        where = urlsplit(self.path).path
+        if not self._host_is_ours() or not self._origin_is_ours():
+            return self._tell(HTTPStatus.FORBIDDEN, error="this request comes from another site")
+        if not self._has_token(self.headers.get(HEADER, "")):
+            return self._tell(HTTPStatus.FORBIDDEN, error="only with the token: open the address that tomostream page printed")
+        kind = REQUESTS.get(where.removeprefix("/api/")) if where.startswith("/api/") else None
+        if kind is None:
+            return self._tell(HTTPStatus.NOT_FOUND, error="there is nothing of this name")
+        if self.headers.get_content_type() != "application/json":
+            return self._tell(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error="a request is JSON")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            return self._tell(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"a request has at most {MAX_BODY} bytes")
+        try:
+            return self._tell(
+                HTTPStatus.OK, text=self.server.session.act(msgspec.json.decode(self.rfile.read(int(length)), type=kind))
+            )
+        except (msgspec.DecodeError, RecursionError) as error:
+            return self._tell(HTTPStatus.BAD_REQUEST, error=f"the request makes no sense: {error}")
+        except Refused as error:
+            return self._tell(HTTPStatus.CONFLICT, error=str(error))
+        except OSError as error:
+            return self._tell(HTTPStatus.INSUFFICIENT_STORAGE, error=f"it cannot be written: {error.strerror or error}")
+
+    # ------------------------------------------------------------------ who asks
+    def _has_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self.server.token.encode())
+
+    def _host_is_ours(self) -> bool:
+        """A name of another site that was made to point to this machine is refused."""
+        if not self.server.local:
+            return True  # they need the key
+        try:
+            return urlsplit(f"//{self.headers.get('Host', '')}").hostname in LOCAL_NAMES
+        except ValueError:
+            return False
+
+    def _origin_is_ours(self) -> bool:
+        origin = self.headers.get("Origin")
+        return origin is None or urlsplit(origin).netloc == self.headers.get("Host")
+
+    def _may_read(self, query: Mapping[str, list[str]]) -> bool:
+        if self.server.local or self._has_token(self.headers.get(HEADER, "")):
+            return True
+        try:
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+        except CookieError:
+            cookie = None
+        given = cookie.value if cookie else query.get("key", [""])[0]
+        return hmac.compare_digest(given.encode(), self.server.key.encode())
+
+    # ------------------------------------------------------------------ what is read
+    def _read(self, body: bool) -> None:
+        parts = urlsplit(self.path)
+        try:
+            where, query = unquote(parts.path, errors="strict"), parse_qs(parts.query)
+        except ValueError:
+            return self._tell(HTTPStatus.BAD_REQUEST, error="the address is no text")
+        if not self._host_is_ours():
+            return self._tell(HTTPStatus.FORBIDDEN, error="this request comes from another site")
+        if not self._may_read(query):
+            return self._tell(HTTPStatus.FORBIDDEN, error="only with the key: open the address that tomostream page printed")
+        if "key" in query:  # out of the address, so that it is not in a history or a picture of the screen
+            return self._redirect(parts.path)
+        if where == "/api/hello":
+            known = self._has_token(self.headers.get(HEADER, ""))
+            return self._tell(
+                HTTPStatus.OK if known else HTTPStatus.FORBIDDEN,
+                text="welcome" if known else "",
+                error="" if known else "only with the token",
+            )
+        path, name = self._file(where)
+        if path is None:
+            return self._tell(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
+        return self._send(path, name, body)
+
+    def _redirect(self, path: str) -> None:
+        self.send_response(HTTPStatus.FOUND)
+        self.send_header("Location", path if path.startswith("/") and not path.startswith("//") else "/")
+        self.send_header("Set-Cookie", f"{COOKIE}={self.server.key}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _file(self, where: str) -> tuple[str | None, str]:
+        """The file that an address names, and the name to save it under ("": it is shown); None where there is none."""
+        parts = [part for part in where.split("/") if part]
+        if any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+            return None, ""
+        if parts[:1] == ["download"]:
+            return self._download(parts[1:])
+        return inside(self.server.session.out, os.path.join(*parts) if parts else "index.html"), ""
+
+    def _download(self, parts: list[str]) -> tuple[str | None, str]:
+        """A file of the project, by its place in the list of a series: `download/SERIES/2`."""
+        if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 4:
+            return None, ""
+        listed = listed_files(os.path.join(self.server.session.out, "series", parts[0], DATA))
+        if int(parts[1]) >= len(listed):
+            return None, ""
+        name = listed[int(parts[1])]
+        return (None, "") if os.path.isabs(name) else (inside(self.server.session.project, name), os.path.basename(name))
+
+    # ------------------------------------------------------------------ answers
+    def _send(self, path: str, name: str, body: bool) -> None:
+        try:
+            file = open(path, "rb")
+        except OSError:
+            return self._tell(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
+        with file:
+            kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+            self.send_response(HTTPStatus.OK)
+            self.send_header(
+                "Content-Type",
+                kind + ("; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""),
+            )
+            length = os.fstat(file.fileno()).st_size
+            self.send_header("Content-Length", str(length))
+            if name:
+                self.send_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}")
+            self.end_headers()
+            if body:
+                while length > 0 and (part := file.read(min(length, 1 << 20))):    # one that grows is sent as long as was said
+                    self.wfile.write(part)
+                    length -= len(part)
+
+    def _tell(self, status: HTTPStatus, text: str = "", error: str = "") -> None:
+        body = json.dumps({"error": error} if error else {"text": text}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        for name, value in SAFE_HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *_: Any) -> None:
+        """Nothing: an address may hold the key."""
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True  # whoever asked is gone
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from the machine itself alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def inside(folder: str, name: str) -> str | None:
+    """The regular file `name` below `folder`, wherever links lead; None where it is elsewhere, or none."""
+    root, path = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
+    return path if path.startswith(root + os.sep) and os.path.isfile(path) else None
+
+
+def listed_files(path: str) -> list[str]:
+    """The files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            payload = tables.unscript(file.read())[-1]
+        return [str(each["path"]) for each in payload["files"]]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return []
