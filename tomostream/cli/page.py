@@ -10,10 +10,10 @@ import socket
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.journal.layout import REPORT
 from tomostream.report import handover
 from tomostream.report.actions import Session
 from tomostream.report.server import PageServer, is_local
-from tomostream.report.writer import FOLDER
 
 PORT = 8737
 
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
     path = find(options.project)
     if path is None:
         return refuse("page", f"there is no Scipion project {options.project}")
-    out = os.path.join(path, FOLDER)
+    out = os.path.join(path, REPORT)
     index = os.path.join(out, "index.html")
     if not os.path.exists(index):
         return refuse("page", f"the project {path} has no page yet: tomostream report {options.project} writes it")

@@ -27,7 +27,7 @@ from tomostream.cli import COMMANDS
 from tomostream.cli import main as command
 from tomostream.journal import composed, entries, runs, status
 from tomostream.programs import quality
-from tomostream.report import alarms, attention, notify, tables
+from tomostream.report import alarms, attention, marks, notify, tables
 from tomostream.report.summary import Summary
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.made_project import MadeProject
@@ -38,7 +38,7 @@ FIELD = re.compile(r"^:(\w+): (.+)$")
 #: The types that are written as they are.
 TYPES = {f"entries.{kind.__name__}": kind for kind in (*get_args(entries.AnyEntry), entries.LeftOut, entries.Excluded)} | {
     "composed.SeriesRecord": composed.SeriesRecord, "composed.TiltRecord": composed.TiltRecord,
-    "instruments.Entry": instruments.Entry}
+    "instruments.Entry": instruments.Entry, "marks.Mark": marks.Mark}
 COMMON = frozenset(msgspec.structs.fields(entries.Entry)[place].name for place in range(3))
 
 
@@ -72,7 +72,7 @@ def words_of(kind: object) -> Iterable[str]:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return [each.value for each in kind]
     if get_origin(kind) is Literal:
-        return get_args(kind)
+        return [word for word in get_args(kind) if word]
     return []
 
 

@@ -2,7 +2,7 @@
 // The figures of all series against time and against each other: what is unlike the others is seen at once.
 "use strict";
 
-const TRENDS = ["tilt_axis_deg", "tilt_offset_deg", "thickness_A", "defocus_um", "tilts_used", "quality", "fsc_A", "max_residual_px", "max_drift_A", "max_drift_px",
+const TRENDS = ["tilt_axis_deg", "tilt_offset_deg", "thickness_A", "defocus_um", "tilts_used", "quality", "resolution_xy_A", "max_residual_px", "max_drift_A", "max_drift_px",
   "dose_e_A2", "mean_counts", "latency_s"];
 // beyond so many standard deviations (by the median) a value is marked
 const UNUSUAL = 4;
