@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "write the live page of a project: open report/index.html in a browser",
     "page": "say where the page of a project is; serve it with its buttons; write the summary to hand over",
     "resume": "bring a dead session back: every protocol that was running goes on",
+    "until": "say when the import of a session that runs is to end",
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
     "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",
     "exclude": "take tilts out of a series or put them back; only that series is made again",

@@ -17,9 +17,9 @@ from tomostream.journal.status import ProjectStatus
 #: Two series of this are processed on two cores while they are "acquired".
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]
-SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160", "aretomo.binFactor=1"]
+SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160"]
 REAL = ["--frames", "6", "--interval", "1", "--start-delay", "15"]
-REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180", "aretomo.binFactor=1"]
+REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

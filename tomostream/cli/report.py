@@ -126,6 +126,8 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
                 writer.send_summary()
                 return 0
             writer.update()
+            if writer.summary_due():
+                writer.send_summary()
             reported = ""
         except OSError as error:
             reported = report_once(f"for now {cannot_write(writer.out, error)}", reported)

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from tomostream.cli import places, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.files.writing import write_text
+from tomostream.journal import until
 from tomostream.journal.layout import REPORT
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.report import notify
@@ -40,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
     parser.add_argument("--timeout", default="12h", metavar="TIME",
                         help="no new movie for so long ends the import; seconds, or 30m, 12h (default 12h)")
+    parser.add_argument("--until", metavar="TIME", help="the import ends then although movies still come: 08:00, or "
+                        "'2026-11-30 08:00'; tomostream until changes it")
     parser.add_argument("--queue", metavar="NAME", help="run the programs through this queue of Scipion's hosts.conf, a job each")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
@@ -115,6 +119,8 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
                  "mdocsPath": os.path.join(mdoc_folder, mdoc_pattern)},
         MOTIONCOR: {"engine": engine}, COMPOSE: {"filesPath": mdoc_folder, "mdocPattern": mdoc_pattern},
         ARETOMO: {"engine": engine}}
+    if options.until:
+        settings[IMPORT]["until"] = until_time(options.until)
     if options.no_report:
         settings[COMPOSE]["liveReport"] = False
     for name, values in settings_of(options.set).items():
@@ -130,6 +136,22 @@ def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
     movies = os.path.join(str(settings[IMPORT]["filesPath"]), str(settings[IMPORT]["filesPattern"]))
     mdocs = os.path.join(str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"]))
     return [text[0].upper() + text[1:] for text in (what_lies(movies, EXTENSIONS), what_lies(mdocs, (".mdoc",))) if text]
+
+
+def until_time(text: str) -> str:
+    """The time of `--until`, as the form takes it.
+
+    Raises
+    ------
+    UserError : it is not a time, or has passed.
+    """
+    from tomostream.cli.project import UserError
+
+    try:
+        at = until.parse(text, time.time())
+    except ValueError as error:
+        raise UserError(f"--until: {error}") from error
+    return "" if at is None else until.words(at)
 
 
 def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:

@@ -28,6 +28,11 @@ def slices(thickness: int, binning: float) -> int:
     """Slices of a volume of `thickness` unbinned px."""
     return int(thickness / binning) // 2 * 2
 
+#: Where nobody chooses a binning, the voxels of a tomogram are about so large, A.
+VOXEL_A = 10.0
+#: No volume is binned more.
+MAX_BINNING = 64
+
 
 # ---------------------------------------------------------------------------------------------------- names of files
 @dataclass(frozen=True)
@@ -187,3 +192,14 @@ def aretomo_arguments(request: AretomoRequest) -> list[str]:
     out += ["-FlipVol", str(int(request.flip_vol)), "-FlipInt", str(int(request.flip_int))]
     out += ["-OutImod", str(request.out_imod)]
     return [*out, *_optional_arguments(request), *request.extra]
+
+
+def binning_of(asked: int | None, pixel_size_A: float) -> int:
+    """The binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large.
+
+    Parameters
+    ----------
+    asked : pixels of the tilt series that make a voxel; 0 and None leave it to the pixel size.
+    pixel_size_A : of the tilt series.
+    """
+    return asked or min(MAX_BINNING, max(1, round(VOXEL_A / pixel_size_A)))

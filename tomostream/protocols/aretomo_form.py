@@ -14,11 +14,11 @@ from pyworkflow.protocol import params
 
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.programs import aretomo3
-from tomostream.programs.aretomo import MAX_SLICES_WITHOUT_VOLUME, slices
+from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, slices
 from tomostream.protocols import engines, forms
 
 CPU_COMMAND = "tomostream-aretomo"
-LIMITS = {"binFactor": (1, 64), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
+LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
           "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
 #: Upstream's choices, short enough for the box.
@@ -31,7 +31,8 @@ HELPS = {
     "makeTomo": "No: the series are aligned only.",
     "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
                  "must have made them.",
-    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected.",
+    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected. 0: "
+                 f"chosen from the pixel size, so that the voxels are about {VOXEL_A:g} A.",
     "alignZ": "Thickness of the specimen in unbinned voxels (pixels of the tilt series). AreTomo aligns with a volume of this "
               "height. The CPU engine measures the thickness itself.",
     "alignZfile": "A text file with two columns, the name of a series and its thickness for alignment in unbinned voxels; other "
@@ -90,11 +91,13 @@ def define(form: Any) -> None:
     engines.add_engine_param(section, "AreTomo2", aretomo3=True)
     forms.put_after(section, "engine", "inputSetOfTiltSeries")
     forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
+                            "binFactor": f"Binning (0: voxels of about {VOXEL_A:g} A)",
                             "tomoThickness": "Tomogram thickness (unbinned voxels)",
                             "alignZ": "Thickness for alignment (unbinned voxels)"})
     forms.set_helps(form, HELPS)
     form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
     form.getParam("extraParams").default.set("")
+    form.getParam("binFactor").default.set(0)
     form.getParam("numberOfThreads").default.set(3)
     forms.show_if(form, "doDW", f"engine!={ENGINE_ARETOMO3}")
     forms.hide(form, ["roiArea"])       # no program knows -Roi

@@ -29,6 +29,7 @@ from tomostream.programs.aln import (
     raw_sections,
     row_from_xf,
 )
+from tomostream.programs.aretomo import binning_of
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
 from tomostream.protocols.programs import Runner
@@ -99,7 +100,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the form asks of every series. `thickness` in unbinned px; `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
+    """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size;
+    `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
     `correct_ctf`: whether the program corrects tomograms for the CTF, if it can."""
 
     skip_align: bool = False
@@ -108,7 +110,7 @@ class Settings:
     weight_by_dose: bool = False
     ctf: bool = True
     thickness: int = 1200
-    binning: float = 1.0
+    binning: int = 1
     flip: bool = True
     imod: int = 0
     correct_ctf: bool = False
@@ -301,8 +303,8 @@ class AretomoRun:
 
     def volume_sizes(self) -> list[tuple[int, int, int]]:
         """Sizes that the tomogram may have, the likeliest first."""
-        return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness, self.settings.binning,
-                              self.settings.flip)
+        return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness,
+                              binning_of(self.settings.binning, self.source.pixel_size), self.settings.flip)
 
     # ------------------------------------------------------------------ what came out
     def read_results(self) -> Result:

@@ -29,6 +29,7 @@ from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
 from tomostream.journal import entries
 from tomostream.journal.space import bytes_of
+from tomostream.programs.aretomo import VOXEL_A, binning_of
 from tomostream.programs.quality import Trust
 from tomostream.protocols import actions, aretomo_form, engines, objects, page, programs, summaries
 from tomostream.protocols.aretomo3_run import Aretomo3Run
@@ -68,6 +69,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
+    _told_binning = False
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
@@ -180,12 +182,29 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                     "half_command": self._genAretomoCmd(series, "IN", series.getTsId(), even=True)}
         return Source(**{**source.__dict__, **commands})
 
+    def _binning(self, pixel_size: float) -> int:
+        return binning_of(self.binFactor.get(), pixel_size)
+
+    def _genAretomoCmd(self, ts: TiltSeries, *arguments: Any, **options: Any) -> str:
+        """As upstream's, which takes the binning from the form, with the one that is chosen where that says 0."""
+        asked, pixel_size = self.binFactor.get(), ts.getSamplingRate()
+        binning = self._binning(pixel_size)
+        if not asked and not self._told_binning:
+            self._told_binning = True
+            voxel = f"{binning * pixel_size:.3g} A"
+            self.tell(entries.Session("", f"binning {binning}, chosen from the pixel size: voxels of {voxel}"))
+        self.binFactor.set(binning)
+        try:
+            return str(super()._genAretomoCmd(ts, *arguments, **options))
+        finally:
+            self.binFactor.set(asked)
+
     def _volume_bytes(self, source: Source) -> int:
         """Bytes of the tomogram of a series, or of three with its halves."""
         if not self.makeTomo.get():
             return 0
         thickness = max(self.tomoThickness.get(), LIKELY_THICKNESS if self.tomoThickness.get() < 0 else 0)
-        size = expected_sizes(source.size, source.tilt_axis, thickness, self.binFactor.get(), self.flipVol.get())
+        size = expected_sizes(source.size, source.tilt_axis, thickness, self._binning(source.pixel_size), self.flipVol.get())
         return math.prod(size[0]) * 4 * (3 if self.doEvenOdd.get() else 1)
 
     # ------------------------------------------------------------------ run
@@ -219,7 +238,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         path = os.path.join(result.folder, f"{task.key}.mrc")
         check = check_movie(path)
         size = (check.width or 0, check.height or 0, check.frames or 0)        # the program's run has checked them
-        pixel_size = source.pixel_size * self.binFactor.get()
+        pixel_size = source.pixel_size * self._binning(source.pixel_size)
         if items._samplingRate.get() is None:
             items.copyInfo(self._reader.items)
             items.setSamplingRate(pixel_size)
@@ -349,8 +368,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if output is None or output.isEmpty():
             return ["No tilt series was processed yet."]
         method = "SART" if self.reconMethod.get() == 0 else "weighted back-projection"
-        return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, binning {self.binFactor.get()}) "
+        return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, {self._binning_words()}) "
                 f"with {aretomo_form.program_of(self).value}."]
+
+    def _binning_words(self) -> str:
+        return f"binning {self.binFactor.get()}" if self.binFactor.get() else f"voxels of about {VOXEL_A:g} A"
 
     def _citations(self) -> list[str]:
         return ["Zheng2022"]
@@ -361,5 +383,6 @@ def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
     align = not protocol.skipAlign.get()
     return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),
-                    binning=protocol.binFactor.get(), flip=protocol.flipVol.get(), imod=protocol.outImod.get() if align else 0,
+                    binning=protocol.binFactor.get() or 0, flip=protocol.flipVol.get(),
+                    imod=protocol.outImod.get() if align else 0,
                     correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get())

@@ -24,7 +24,7 @@ from tomostream.acquisition.optics import UNKNOWN, Optics, find_optics, known_fr
 from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.files.writing import sync
-from tomostream.journal import entries, ledger
+from tomostream.journal import entries, ledger, until
 from tomostream.protocols import forms, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming.lookout import Lookout
@@ -79,6 +79,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             "Upper bound for files whose structure cannot be checked, or that look cut off: so long without a change, and "
             "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
         section = form.getSection("Streaming")
+        section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
+                         help="Time at which the import ends although movies still come: 08:00 is the next time that it is so "
+                              "late, 2026-11-30 08:00 is that time on that day, as this machine counts it. What was imported is "
+                              "processed to its end. Empty: no such time. While it runs it can be changed: tomostream until "
+                              "PROJECT 09:30.")
+        forms.put_after(section, "until", "timeout")
         section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
                          label="Quiet time of a complete file (s)",
                          help="A file whose structure is complete and that was neither closed nor moved into place before "
@@ -141,6 +147,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
         self.done.update(output.versions)
         self._remember_files()
+        at = until.begin(self._getPath(), (self.until.get() or "").strip())
+        if at is not None:
+            self.tell(entries.Session("", f"the import will end at {until.words(at)}"))
 
     def _template(self) -> Movie:
         return self._movie("", "", 1, Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0), 1.0)
@@ -209,6 +218,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self.trouble(entries.Topic.FOLDER, f"no movies can be found: {trouble}" if trouble else "")
         if self.stop_asked():
             return self._end("STOP STREAMING was asked for")
+        left = until.seconds_left(self._getPath())
+        if left is not None and left <= 0:
+            return self._end("it was to end at this time")
         if self._files.trouble and self._names:
             self._news_at = now                 # whether movies come cannot be seen now
         if now - self._news_at > seconds_of(self.timeout.get()) and not self.attempts:
@@ -241,6 +253,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def next_deadline(self) -> float | None:
         dues = [steady() + self._files.seconds_to_next_look(),
                 self._news_at + seconds_of(self.timeout.get()) + 0.01]
+        left = until.seconds_left(self._getPath())
+        if left is not None:
+            dues.append(steady() + left + 0.01)
         due = self._arrivals.next_due()
         if due is not None:
             dues.append(max(due, self._reach_at, self._optics_look if self._optics.missing() else 0.0))
@@ -454,6 +469,10 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             if value is not None and value <= 0:
                 errors.append(f"{label} must be more than 0, or empty to be read from the first mdoc.")
         errors += forms.time_problems(self, ["timeout", "fileTimeout"])
+        try:
+            until.parse(self.until.get() or "", 0.0)
+        except ValueError as error:
+            errors.append(f"End at: {error}.")
         errors += forms.number_problems(self, LIMITS)
         return errors + self._validateBlacklist()
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tomostream.journal.runs import DEAD, FAILED, FINISHED
+from tomostream.journal.runs import DEAD, FAILED, FINISHED, RUNNING
+from tomostream.journal.until import words
 from tomostream.report.alarms import KINDS, Alarm
 from tomostream.report.notify import FORMAT, Message, one_line, utc
 
@@ -30,10 +31,14 @@ class Summary:
     tilts_per_hour: float | None = None
     tomograms_per_hour: float | None = None
     disk_free_GB: float | None = None
+    #: When the import was to end.
+    until: float | None = None
 
     @property
     def title(self) -> str:
         """How it ended: by itself only where all four protocols finished."""
+        if any(state == RUNNING for state in self.protocols.values()):
+            return "session" if self.until is None else f"session at {words(self.until)}"
         dead = [name for name, state in self.protocols.items() if state in (DEAD, FAILED)]
         if dead:
             return f"session died ({', '.join(dead)})"
@@ -71,6 +76,7 @@ class Summary:
             "movies": self.movies, "aligned": self.aligned,
             "alarms": [one_line(alarm.text) for alarm in self.alarms if alarm.acknowledged is None],
             "tilts_per_hour": self.tilts_per_hour, "tomograms_per_hour": self.tomograms_per_hour,
-            "disk_free_GB": self.disk_free_GB, "page": self.page, "last_event": self.ended, "message": " ".join(lines),
+            "disk_free_GB": self.disk_free_GB, "page": self.page, "last_event": self.ended, "until": self.until,
+            "message": " ".join(lines),
             "text": f"{name} – {self.title}: {lines[0]} {self.page}"}
         return Message(f"[tomostream] {name}: {self.title}", "\n".join([f"Session {name}{when}.", "", *lines, ""]), body)

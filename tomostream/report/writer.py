@@ -32,10 +32,11 @@ from tomostream import __version__
 from tomostream.acquisition.naming import movie_key
 from tomostream.choices.pending import PendingChoices
 from tomostream.files.writing import write_text
+from tomostream.journal import until
 from tomostream.journal.layout import REPORT
 from tomostream.journal.runs import ENDED
 from tomostream.journal.space import Room, disk_of
-from tomostream.journal.status import SeriesStatus
+from tomostream.journal.status import IMPORT, SeriesStatus
 from tomostream.report import acknowledged, handover, marks, tables
 from tomostream.report.alarms import KINDS, Alarms
 from tomostream.report.announce import Announcer
@@ -177,15 +178,28 @@ class ReportWriter:
         self.update()
         write_text(os.path.join(self.out, handover.FILE), handover.page(self.out))
 
+    @property
+    def until(self) -> float | None:
+        """When the import is to end; None where nobody said so."""
+        folder = self.follower.folders.get(IMPORT)
+        return None if folder is None else until.read(folder)
+
+    def summary_due(self) -> bool:
+        """Whether the time at which the import was to end has come, and nobody was told yet how the session stands."""
+        at = self.until
+        return (self.notifier is not None and at is not None and at <= self._clock() and self.running
+                and read_json(os.path.join(self.out, SUMMARY)).get("until") != at)
+
     def send_summary(self) -> None:
-        """Send what came of a session that has ended, once for each end of it.
+        """Send what came of a session that has ended, once for each end of it, or of one whose time has come.
 
         Raises
         ------
         OSError : that it was sent cannot be noted.
         """
         follower, path = self.follower, os.path.join(self.out, SUMMARY)
-        if self.notifier is None or follower.last_event is None or read_json(path).get("last_event") == follower.last_event:
+        if self.notifier is None or follower.last_event is None or (
+                read_json(path).get("last_event") == follower.last_event and not self.summary_due()):
             return
         disk, series = self._disk(), {state: count for state, count in follower.states.items() if count}
         hours = (follower.last_event - (follower.first_event or follower.last_event)) / 3600.0
@@ -193,7 +207,7 @@ class ReportWriter:
             os.path.basename(self.project), self._states, series, follower.counts.found, follower.counts.aligned,
             follower.first_event, follower.last_event, list(self.alarms.active.values()), os.path.join(self.out, "index.html"),
             follower.counts.aligned / hours if hours > 0 else None, series.get("done", 0) / hours if hours > 0 else None,
-            disk.free / 1e9 if disk else None).message()
+            disk.free / 1e9 if disk else None, self.until).message()
         self.notifier.post(message)
         write_text(path, json.dumps(message.body, indent=1, allow_nan=False) + "\n")
 
@@ -408,7 +422,7 @@ class ReportWriter:
             "project": os.path.basename(self.project), "path": self.project, "version": __version__, "updated": now,
             "running": self.running, "protocols": self._states, "started": follower.first_event,
             "last_event": follower.last_event, "last_time": follower.last_time or None, "last_text": follower.last_text,
-            "waiting": dict(follower.waiting),
+            "waiting": dict(follower.waiting), "until": self.until,
             "unassigned": follower.unassigned_reason if follower.unassigned_count else "",
             "last_movie": follower.imports[-1] if follower.imports else None, "movies": asdict(follower.counts),
             "series": {state: count for state, count in follower.states.items() if count},

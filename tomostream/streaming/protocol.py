@@ -39,7 +39,7 @@ from pyworkflow.protocol import (
 from tomostream.files import locks
 from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
-from tomostream.journal import entries, ledger, runs, versions
+from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import rows, watch
 from tomostream.streaming.cores import hold_cores
@@ -237,7 +237,7 @@ class StreamingProtocol(ProtStreamingBase):
         shutil.rmtree(self.work_root(), ignore_errors=True)
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
-        self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE]))
+        self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE, until.NAME]))
         self._open()
         self.say_start()
         if orphans:

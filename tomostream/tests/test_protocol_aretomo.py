@@ -16,6 +16,7 @@ from pyworkflow.config import Config
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
 from pyworkflow.object import Boolean  # noqa: E402
+from tomo.objects import TiltSeries, TomoAcquisition  # noqa: E402
 
 from tomostream.programs.aln import (  # noqa: E402
     AlnFile,
@@ -129,6 +130,34 @@ class TestVolume(InFolder):
         for shape in ((20, 48, 48), (20, 24, 32), (40, 48, 32)):
             with self.assertRaisesRegex(ProgramFailed, "where 32 x 48 x 20 was expected"):
                 self.check(shape)
+
+
+class TestBinning(InFolder):
+    """Where nobody chooses one, voxels are about 10 A: a camera of 4096 x 5760 px at 1.35 A makes 0.4 GB, not 18."""
+
+    def command(self, pixel_size: float, **values: int) -> tuple[list[str], list[str]]:
+        protocol, said = ProtTomoStreamAreTomo(), []
+        protocol.setWorkingDir(self.folder)
+        protocol.tell = lambda entry: said.append(entry.reason)
+        for name, value in values.items():
+            getattr(protocol, name).set(value)
+        series = TiltSeries(tsId="TS_1")
+        series.setSamplingRate(pixel_size)
+        series.setAcquisition(TomoAcquisition(voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1, tiltAxisAngle=85.0))
+        for even in (None, True):
+            flags = parse_flags(protocol._genAretomoCmd(series, "IN", "TS_1", even=even))
+        self.assertEqual(protocol.binFactor.get(), values.get("binFactor", 0))      # the form stays as it is
+        return flags["-OutBin"], said
+
+    def test_is_chosen_from_the_pixel_size_and_said_once(self):
+        self.assertEqual(self.command(2.6), (["4"], ["binning 4, chosen from the pixel size: voxels of 10.4 A"]))
+        self.assertEqual([self.command(pixel)[0] for pixel in (1.35, 3.4, 5.4, 8.0, 15.0)], [["7"], ["3"], ["2"], ["1"], ["1"]])
+        self.assertEqual(self.command(2.6, binFactor=2), (["2"], []))
+
+    def test_is_that_of_the_volume_that_is_expected(self):
+        sizes = [run_of(source(pixel_size=2.6, size=(64, 96)), self.folder, thickness=40, binning=binning).volume_sizes()
+                 for binning in (0, 4)]
+        self.assertEqual(sizes[0], sizes[1])
 
 
 class TestCommands(InFolder):

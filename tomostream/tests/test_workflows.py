@@ -116,6 +116,18 @@ class TestStreamingTemplate(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, r"Engine.*turbo.*automatic, GPU, CPU, GPU \(AreTomo3\)"):
             self.protocols["ProtTomoStreamAreTomo"].processImportDict({"engine": "turbo"}, "/tmp")
 
+    def test_its_defaults_are_those_of_the_forms(self):
+        """Whoever starts from the template, from a form or from the command line gets the same."""
+        wrong = []
+        for entry in filled(self.path, {}):
+            protocol = protocol_of(entry)
+            for key in entry.keys() - COMMON - {"inputMovies", "inputMicrographs", "inputSetOfTiltSeries"}:
+                param = protocol.getParam(key)
+                form = convert(param, str("" if param.default.get() is None else param.default.get()))
+                if (protocol.imported[key] or None) != (form or None):
+                    wrong.append((entry["object.className"], key, protocol.imported[key], form))
+        self.assertEqual(wrong, [])
+
     def test_the_protocols_are_chained_output_to_input(self):
         names = {entry["object.id"]: entry["object.className"] for entry in self.entries}
         for name, key in (("ProtTomoStreamMotionCor", "inputMovies"), ("ProtTomoStreamComposeTS", "inputMicrographs"),

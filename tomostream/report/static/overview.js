@@ -51,7 +51,8 @@ function verdict() {            // is it keeping up, is anything wrong: to be re
   const keeps = !session.running || session.keeps_up, waits = Math.max(session.backlog_minutes || 0, session.backlog_series_minutes || 0);
   const silent = session.running && known(session.last_movie) ? session.updated - session.last_movie : null;
   const words = [session.backlog_tilts + (session.backlog_tilts === 1 ? " tilt" : " tilts") + " and " + session.backlog_series + " series wait"
-    + (waits >= 1 ? ", about " + span(60 * waits) : ""), silent === null ? null : "last movie " + span(Math.max(0, silent)) + " ago"];
+    + (waits >= 1 ? ", about " + span(60 * waits) : ""), silent === null ? null : "last movie " + span(Math.max(0, silent)) + " ago",
+    session.running && session.protocols.import === "running" && known(session.until) ? "import ends " + clock(session.until) : null];
   return [h("div", { class: "big " + (bad ? "bad" : keeps ? "good" : "warn"), id: "state" }, bad && !deadOnes().length ? "Stands still" : standing() || (keeps ? "Keeps up" : "Is behind")),
     h("div", { class: "big " + (bad ? "bad" : wrong ? "warn" : "good"), id: "wrong" }, wrong ? wrong + (wrong === 1 ? " alarm" : " alarms") : "No alarms"),
     h("p", { class: "small muted" }, words.filter(Boolean).join(" · "))];

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When an import is to end by the clock on the wall: kept beside its ledger, so that it can be changed while it runs.
+
+`extra/until.json` of the import holds `at` (seconds since the epoch, null for never) and `form`, what its form said when that was
+decided: a form that says something else later decides anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from datetime import datetime, timedelta
+
+from tomostream.files.writing import write_text
+
+NAME = "until.json"
+NEVER = "never"
+_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
+
+def parse(text: str, now: float) -> float | None:
+    """A time as people give it, in seconds since the epoch; None for "never" and for nothing.
+
+    Parameters
+    ----------
+    text : time of day (08:00: the next time that it is so late), or a date and a time (2026-11-30 08:00), as this machine
+        counts them.
+    now : seconds since the epoch.
+
+    Raises
+    ------
+    ValueError : it is neither, or has passed; says what to write.
+    """
+    word = text.strip()
+    if word in ("", NEVER):
+        return None
+    day = _TIME_OF_DAY.fullmatch(word)
+    if day is not None:
+        today = datetime.fromtimestamp(now)
+        at = today.replace(hour=int(day[1]), minute=int(day[2]), second=0, microsecond=0)
+        return (at if at > today else at + timedelta(days=1)).timestamp()
+    try:
+        if ":" not in word:
+            raise ValueError
+        then = datetime.fromisoformat(word).timestamp()
+    except ValueError:
+        raise ValueError(f"'{text}' is not a time; write 08:00, 2026-11-30 08:00, or {NEVER}") from None
+    if then <= now:
+        raise ValueError(f"{text} has passed; it is {words(now)} on this machine")
+    return then
+
+
+def words(at: float) -> str:
+    """A time for people at this machine."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def read(run: str) -> float | None:
+    """When the import in a folder is to end; None where nobody said so."""
+    return _read(run)[0]
+
+
+def write(run: str, at: float | None, form: str | None = None) -> None:
+    """Decide when the import in a folder is to end. `form`: what its form says, None: as it was.
+
+    Raises
+    ------
+    OSError : it cannot be written.
+    """
+    kept = {"at": at, "form": _read(run)[1] if form is None else form}
+    write_text(os.path.join(run, "extra", NAME), json.dumps(kept) + "\n")
+
+
+def begin(run: str, form: str, now: float | None = None) -> float | None:
+    """An import starts or goes on: when it is to end. A time that has passed no longer counts: whoever continues wants more.
+
+    Raises
+    ------
+    OSError : it cannot be written.
+    ValueError : the form makes no sense.
+    """
+    now = time.time() if now is None else now
+    at, before = _read(run)
+    if form != before:
+        at = parse(form, now)
+        write(run, at, form)
+    elif at is not None and at <= now:
+        at = None
+        write(run, at)
+    return at
+
+
+def _read(run: str) -> tuple[float | None, str]:
+    """When, and what the form said."""
+    try:
+        with open(os.path.join(run, "extra", NAME), encoding="utf-8") as file:
+            kept = json.load(file)
+        return None if kept["at"] is None else float(kept["at"]), str(kept["form"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None, ""
+
+
+def seconds_left(run: str) -> float | None:
+    """Seconds until the import in a folder is to end, 0 or less when it is so late; None where nobody said so."""
+    at = read(run)
+    return None if at is None else at - time.time()
