@@ -137,7 +137,7 @@ class Machine:
             self.ledger.setdefault(decision.series_id, decision)
         else:
             self.ledger[decision.series_id] = decision
-            told = any("begun anew" in text or "exposed again" in text for text in decision.warnings)
+            told = any("started over" in text or "exposed again" in text for text in decision.warnings)
             self.run.compositions.append(Composition(
                 when, decision.series_id, tuple(self._movie(tilt) for tilt in decision.tilts),
                 frozenset(self._movie(left.tilt) for left in decision.left_out if left.reason),

@@ -6,7 +6,7 @@
 Simulated movies, 8 frames of uint8, LZW in strips of 16 rows, 0.375 e/A2 a frame at 1.35 A/px: membranes and particles
 behind a CTF of 4.5 um, counted electrons, drift that is fast at first. Errors are the RMS of x and y over the frames
 after their mean is taken out, in px of the movie; one movie has 14 such numbers, so that its own RMS is uncertain by a
-fifth. Therefore the noise of each is drawn anew --draws times, at the resolution that the alignment works at (sums of
+fifth. Therefore the noise of each is drawn afresh --draws times, at the resolution that the alignment works at (sums of
 counts are counts), and aligned as the program does it. The floor is what any program has to do that sums shifted frames in
 Fourier space: decode, transform each frame, add; the program interpolates instead, and can be faster. Times are the least
 of several runs in one process; the last but one is a whole run of the program, with the start of Python.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A session through a real SLURM on this one machine: every program run is a job; jobs that die are tried again.
+"""A session through a real SLURM on this one machine: every program run is a job; jobs that die are retried.
 
     make test-slurm         (as root on Debian: installs slurm-wlm and munge, then runs this)
 
@@ -226,7 +226,7 @@ def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts:
     found = [entry for name in (MOTIONCOR, ARETOMO) for entry in ledger.read(ledger.path_in(following.folders[name]))]
     retried, failed = ([entry for entry in found if isinstance(entry, kind)] for kind in (entries.Retried, entries.Failed))
     print("\nWhat was done to the jobs:", *saboteur.deeds or ["nothing"], sep="\n  ")
-    for title, told in (("What was tried again:", retried), ("What failed:", failed)):
+    for title, told in (("What was retried:", retried), ("What failed:", failed)):
         print(title, *[f"{entry.item}: {entry.reason}" for entry in told] or ["nothing"], sep="\n  ")
     print("Counts:", json.dumps(status["counts"]))
     jobs = sum(name.endswith(".job") for root, _, names in os.walk(os.path.join(project, "Runs")) for name in names)

@@ -23,7 +23,7 @@ AT_REST = 60.0
 def find_mdocs(paths: Iterable[str]) -> list[str]:
     """Return the mdoc files among `paths` and below those of them that are folders, sorted, each once.
 
-    A path that is no folder is returned whatever its name.
+    A path that is not a folder is returned whatever its name.
     """
     found: dict[str, None] = {}
     for path in paths:

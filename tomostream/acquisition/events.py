@@ -174,7 +174,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """This series (or this mdoc, when it is no series) will not be composed, and why. `failed` False: nothing is wrong,
+    """This series (or this mdoc, when it is not a series) will not be composed, and why. `failed` False: nothing is wrong,
     it is only no tilt series (a montage, a map). If it was composed before, it was acquired again, and the second
     acquisition is given up: what is registered stays."""
 
@@ -232,7 +232,7 @@ class SeriesState:
     """Where a series stands, for people: `state` is acquiring, aligning, waiting, composed, failed or ignored.
 
     Acquiring: tilts are still to come. Aligning: micrographs are. Waiting: for something that needs attention (an mdoc
-    that cannot be read yet, a producer that is not running). Ignored: it is no tilt series. `reason` is a sentence.
+    that cannot be read yet, a producer that is not running). Ignored: it is not a tilt series. `reason` is a sentence.
     """
 
     series_id: str

@@ -35,7 +35,7 @@ RULES = {
     "queue": "a micrograph is late only when later ones overtook it, or when the producer fell still",
     "producer": "nothing is decided about missing micrographs while the producer is dead",
     "replaced": "of two exposures at one angle, the one that no file lists any more is not used",
-    "reacquired": "a file that begins anew under an old name is another acquisition",
+    "reacquired": "a file that starts over under an old name is another acquisition",
     "taken": "an exposure that two series list belongs to the first",
     "late": "a late tilt or micrograph recomposes the series",
 }

@@ -192,7 +192,7 @@ OTHER_TARGET = 1.0
 def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
     """Tell whether the number in the names of frames (in order of acquisition) counts targets and not exposures.
 
-    Then one number comes at many angles, and targets are exposed one after another at each angle. A counter that began anew
+    Then one number comes at many angles, and targets are exposed one after another at each angle. A counter that started over
     gives one number at several angles too, but from exposure to exposure number and angle change together.
     """
     if any(parse_movie_name(frame.tilts[0].movie or frame.series_name).order is None for frame in frames):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The name of the instrument, as the title of an mdoc file tells it."""
+"""The name of the instrument, as the title of an mdoc file gives it."""
 
 from __future__ import annotations
 

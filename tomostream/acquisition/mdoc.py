@@ -30,7 +30,7 @@ LARGEST_MDOC = 64 * 2**20
 SAME_ANGLE = 0.1
 
 #: s; a stage that stops at a tilt and exposes there takes longer from tilt to tilt.
-LEAST_BETWEEN_TILTS = 4.0
+MIN_BETWEEN_TILTS = 4.0
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
@@ -234,7 +234,7 @@ def _overwritten(exposures: Sequence[_Exposure]) -> bool:
     if len(exposures) < 2 or len(movies) != 1 or None in movies or len(times) < len(exposures):
         return False
     angles = {exposure.angle for exposure in exposures}
-    return len(angles) > 1 and (max(times) - min(times)).total_seconds() >= LEAST_BETWEEN_TILTS * (len(times) - 1)
+    return len(angles) > 1 and (max(times) - min(times)).total_seconds() >= MIN_BETWEEN_TILTS * (len(times) - 1)
 
 
 def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:

@@ -51,7 +51,7 @@ class MovieCheck:
 
 
 def why_no_movie(path: str, check: MovieCheck, movies_have_frames: bool) -> str:
-    """Say why a complete file is no movie although its format can hold one; "" where it may be one.
+    """Say why a complete file is not a movie although its format can hold one; "" where it may be one.
 
     A gain reference, a map or an average is one image where movies have frames. A file of one image is a movie only where no
     other has frames, and its name tells a tilt angle.
@@ -67,7 +67,7 @@ def why_no_movie(path: str, check: MovieCheck, movies_have_frames: bool) -> str:
     if movies_have_frames:
         return "it holds one image where the movies have frames: an average, a reference or a map"
     if parse_movie_name(path).angle is None:
-        return "it holds one image, and its name tells no tilt angle: a reference, an average or a map"
+        return "it holds one image, and its name gives no tilt angle: a reference, an average or a map"
     return ""
 
 

@@ -46,7 +46,7 @@ def pixel_size_doubt(pixel_size: float, mdocs: Iterable[MdocFacts], image: Movie
         told = spacing * ratio
         if abs(pixel_size - told) <= _SAME_PIXEL_SIZE * told:
             return ""
-        return (f"the pixel size is {pixel_size:.4g} A, but {os.path.basename(facts.path)} tells {told:.4g} A for images of "
+        return (f"the pixel size is {pixel_size:.4g} A, but {os.path.basename(facts.path)} gives {told:.4g} A for images of "
                 f"{image.width} x {image.height} px: all lengths, defoci and dose weights depend on it")
     return ""
 

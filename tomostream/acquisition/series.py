@@ -61,7 +61,7 @@ class Exposure:
 
 @dataclass
 class Change:
-    """What a reading of an mdoc brought: exposures never seen before, replaced ones, and whether all began anew."""
+    """What a reading of an mdoc brought: exposures never seen before, replaced ones, and whether all started over."""
 
     new: list[Exposure] = field(default_factory=list)
     replaced: list[Exposure] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Series:
     first_acquired: float | None = None
     last_acquired: float | None = None
     came_whole: bool = False
-    began_anew: bool = False
+    started_over: bool = False
     wrong_movies: bool = False
     unsure: tuple[str, ...] = ()
     wake: float | None = None
@@ -207,7 +207,7 @@ class Series:
     def _reread(self, facts: MdocFacts, old: _File | None, change: Change, time: float) -> None:
         """Take in a file that is new or was rewritten."""
         idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts]
-        if self.reacquire_rule and self._began_anew(idents, old, facts.kind == "frame"):
+        if self.reacquire_rule and self._started_over(idents, old, facts.kind == "frame"):
             change.retired.extend(self.exposures.values())
             self._forget_all()
             old = None
@@ -251,7 +251,7 @@ class Series:
         step = step_of(sorted(each.tilt.angle for each in self.exposures.values()))
         return ANGLE_TOLERANCE if step is None else min(ANGLE_TOLERANCE, 0.4 * step)
 
-    def _began_anew(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool) -> bool:
+    def _started_over(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool) -> bool:
         """Tell whether a file holds another acquisition under the same name, not more of this one.
 
         That is when nothing it lists is known, all of it is later than all that is known, and no other file lists what is

@@ -165,7 +165,7 @@ class Session:
             if not series.files and not series.trouble:
                 self._last_news = self._agenda.now
             self._read(series, part, decisions)
-            self._tell_copies(series, decisions)
+            self._report_copies(series, decisions)
 
     def _read(self, series: Series, facts: MdocFacts, decisions: list[Decision]) -> None:
         """Take a reading into its series, then see what follows from it."""
@@ -209,7 +209,7 @@ class Session:
         self._successors(series, before)
         self._evaluate(series, decisions)
 
-    def _tell_copies(self, series: Series, decisions: list[Decision]) -> None:
+    def _report_copies(self, series: Series, decisions: list[Decision]) -> None:
         """Name, once, each file of a series that is a copy of another file of it."""
         originals = [path for path, file in series.files.items() if not file.facts.copy]
         for path, file in series.files.items() if originals else ():
@@ -322,9 +322,9 @@ class Session:
     def _retire(self, series: Series, change: Change, facts: MdocFacts) -> None:
         """The series was acquired again under the same name: the newest wins, and this is told."""
         old = verdict.count(len(change.retired), "tilt")
-        series.warnings.append(f"{facts.path} was begun anew: the {old} of the first acquisition are not used.")
+        series.warnings.append(f"{facts.path} was started over: the {old} of the first acquisition are not used.")
         series.missing = {}
-        series.began_anew = True
+        series.started_over = True
         if series.version:
             series.why_again.append("it was acquired again under the same name")
 
@@ -392,7 +392,7 @@ class Session:
             series.version = decision.version
             series.reason = series.composed_reason = decision.reason
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up, series.began_anew, series.wrong_movies = {}, "", False, False
+            series.registered, series.given_up, series.started_over, series.wrong_movies = {}, "", False, False
             decisions.append(decision)
             self._learn(series)
         series.why_again = []
@@ -409,7 +409,7 @@ class Session:
         if series.version:
             series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
             self._agenda.enter(series, "composed")
-            if series.began_anew and against.failed and series.given_up != against.category:
+            if series.started_over and against.failed and series.given_up != against.category:
                 series.given_up = against.category
                 decisions.append(verdict.give_up_again(series, against))
             return
@@ -487,7 +487,7 @@ class Session:
 
 
 def _is_no_series(facts: MdocFacts) -> bool:
-    """Tell whether this is no tilt series, for sure: an image with a movie can be the first tilt of one."""
+    """Tell whether this is not a tilt series, for sure: an image with a movie can be the first tilt of one."""
     if facts.kind == "image":
         return not any(tilt.movie is not None for tilt in (*facts.tilts, *facts.tilts_if_ended))
     return facts.kind in _NO_SERIES

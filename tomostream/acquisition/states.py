@@ -21,7 +21,7 @@ def state_of(series: Series, evidence: Evidence) -> SeriesState:
 
 
 def ignored(name: str, reason: str) -> SeriesState:
-    """Return the state of a file that is left aside."""
+    """Return the state of a file that is ignored."""
     return SeriesState("", name, "ignored", reason, 0, 0, 0, None, 0)
 
 

@@ -23,7 +23,7 @@ DAY_FIRST, YEAR_FIRST = "dd-Mon-yy", "yy-Mon-dd"
 
 
 def parse_date(text: str, order: str) -> datetime | None:
-    """Read one `DateTime` under one order of day and year; None if it is no date then.
+    """Read one `DateTime` under one order of day and year; None if it is not a date then.
 
     A year of four digits says the order by itself. Years of two digits are of this century: digital cameras are.
     """

@@ -82,7 +82,7 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
 
 
 def of_earlier_session(series: Series) -> Obstacle:
-    """Return why a series is left aside that was acquired before this session began, and whose movies are gone."""
+    """Return why a series is ignored that was acquired before this session began, and whose movies are gone."""
     last = max(each.tilt.time for each in series.exposures.values() if each.tilt.time is not None)
     return Obstacle("old", f"it is of an earlier session: its last tilt is of {last:%Y-%m-%d %H:%M}, before this session began, "
                            "and none of its movies is here", False)
@@ -92,7 +92,7 @@ def _no_tilts(series: Series) -> Obstacle:
     files = list(series.trouble.values())
     bad = [each for each in files if each.kind in ("unreadable", *SERIES_KINDS)]
     if files and not bad:
-        return Obstacle(f"kind {files[-1].kind}", files[-1].reason or f"it is no tilt series ({files[-1].kind})", False)
+        return Obstacle(f"kind {files[-1].kind}", files[-1].reason or f"it is not a tilt series ({files[-1].kind})", False)
     if bad:
         return Obstacle("unreadable", bad[-1].reason or "its mdoc cannot be read")
     return Obstacle("empty", "its mdoc lists no tilt")

@@ -133,7 +133,7 @@ def source_of(project: str, series: ComposedSeries) -> quick.Source:
     except (OSError, ValueError) as error:
         raise quick.NotDone(f"The images of {series.series_id} cannot be read: {error}") from error
     if not pixel_size > 0:
-        raise quick.NotDone(f"{os.path.basename(series.stack)} does not tell its pixel size.")
+        raise quick.NotDone(f"{os.path.basename(series.stack)} does not give its pixel size.")
     made = _reconstruction(project, series)
     aln = os.path.join(project, made.folder, f"{series.series_id}.aln") if made is not None and not series.negated else ""
     return quick.Source(series.series_id, series.stack, pixel_size, rows, tuple(range(len(rows))), series.tilt_axis,
@@ -197,7 +197,7 @@ def judge(hand: int | None, words: str) -> tuple[str, str]:
         why = words or "no CTF was fitted"
         if hand == 0:
             why = "the CTF was fitted, but how the defocus changes across the tilt axis could not be seen"
-        return "", f"The data do not tell: {why}. A structure of known hand, or what lies on which side, must decide."
+        return "", f"The data do not say: {why}. A structure of known hand, or what lies on which side, must decide."
     advice = AS_GIVEN if hand == 1 else NEGATED
     way = "grows" if hand == 1 else "falls"
     side = "to the electron source" if hand == 1 else "away from the electron source"

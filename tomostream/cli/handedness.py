@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("series", metavar="SERIES", help="a composed series, as `tomostream status` names it")
     parser.add_argument("--choose", choices=(instruments.AS_GIVEN, instruments.NEGATED),
                         help="remember this for the instrument; sessions that are started afterwards use it")
-    parser.add_argument("--instrument", metavar="NAME", help="name of the instrument (default: the one that the mdoc tells)")
+    parser.add_argument("--instrument", metavar="NAME", help="name of the instrument (default: the one that the mdoc gives)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> int:
             return 0
         name = options.instrument or (found.instrument if found else handedness.instrument_of(series))
         if not name:
-            return refuse("handedness", "the mdoc does not tell the name of the instrument: give --instrument NAME")
+            return refuse("handedness", "the mdoc does not give the name of the instrument: give --instrument NAME")
         file = instruments.remember(name, options.choose, options.series, found.evidence if found else "")
     except (NoSeries, quick.NotDone, ValueError) as error:
         return refuse("handedness", str(error))

@@ -33,7 +33,7 @@ from tomostream.streaming.gpus import PROGRAMS_PER_GPU
 
 #: In the folder of the projects: what the watch notes.
 NOTES = ".watch"
-#: Seconds after which a session that could not be started is tried again: at first, and at most.
+#: Seconds after which a session that could not be started is retried: at first, and at most.
 RETRY_SECONDS, MAX_RETRY_SECONDS = 60.0, 600.0
 LAUNCH = "import sys; from tomostream.cli import main; sys.exit(main())"
 
@@ -142,7 +142,7 @@ def has_movies(microscope: Microscope, session: str) -> bool:
 
 @dataclass
 class Start:
-    """A session that is being started by a process of its own; `again` seconds after which a refused one is tried again."""
+    """A session that is being started by a process of its own; `again` seconds after which a refused one is retried."""
 
     microscope: Microscope
     session: str

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "given again")
     parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
     parser.add_argument("--timeout", default="12h", metavar="TIME",
-                        help="no new movie for so long ends the import; seconds, or 30m, 12h (default 12h)")
+                        help="the import ends when no new movie came for this long; seconds, or 30m, 12h (default 12h)")
     parser.add_argument("--until", metavar="TIME", help="the import ends then although movies still come: 08:00, or "
                         "'2026-11-30 08:00'; tomostream until changes it")
     parser.add_argument("--queue", metavar="NAME", help="run the programs through this queue of Scipion's hosts.conf, a job each")

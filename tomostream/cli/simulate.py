@@ -77,7 +77,7 @@ def _add_writing(group: _Group) -> None:
     add("--write", default=WRITES[0], choices=WRITES,
         help="movies appear whole (atomic), grow in place (slow), or grow by whole frames, each time a valid, shorter "
              f"movie (frames); but for atomic the mdocs are seen half-written, too (default: {WRITES[0]})")
-    add("--rewrite", action="store_true", help="write the whole mdoc anew at every exposure, as some scripts do")
+    add("--rewrite", action="store_true", help="rewrite the whole mdoc at every exposure, as some scripts do")
     add("--half1", action="store_true",
         help="with --scheme bidirectional: at the turn the mdoc is renamed to -half1 and a new one begins, its "
              "sections reversed, as SerialEM does")

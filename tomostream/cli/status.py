@@ -71,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
     else:
         protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
         lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
-        trouble = [f"which tilts were taken out is not known: {choices.trouble}"] if choices.trouble else []
+        trouble = [f"which tilts were taken out is unknown: {choices.trouble}"] if choices.trouble else []
         print("\n".join([*attention_lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
     return NEEDS_ATTENTION if needs else 0
 

@@ -50,7 +50,7 @@ class Screen:
                 self._print(f"{time.strftime('%H:%M:%S')}  {name} waits: {reason}")
         if self._told.get("\0disk", "") != status.shortage:
             self._told["\0disk"] = status.shortage
-            self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'the disk is no longer short'}")
+            self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'disk space is sufficient again'}")
 
     def close(self, status: ProjectStatus) -> None:
         """The whole table once more, to stay."""

@@ -52,7 +52,7 @@ KNOWN = flags(
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
          "the offset, where it is known"),
     Flag("-DarkTol", float, default=(0.7,), group=ALI,
-         help="tilts whose mean is below this share of what their angle lets expect are dark and left out; 0, 1 and "
+         help="tilts whose mean is below this share of what their angle predicts are dark and left out; 0, 1 and "
          "anything beyond: none is, as in AreTomo2"),
     Flag("-Patch", int, (2, 2), (0, 0), low=0, high=100, group=ALI, help="patches along x and y in which local motion is "
          "measured after the global alignment; it is applied where it stands out of the noise. 0 0: global alignment only"),

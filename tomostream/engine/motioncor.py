@@ -56,12 +56,12 @@ KNOWN = flags(
     Flag("-EerSampling", int, default=(1,), low=1, high=3, group=_MOTION,
          help="EER: 1, 2 or 3 for 1, 2 or 4 pixels for one of the camera in each direction"),
     Flag("-Group", int, (1, 2), (1, 4), low=1, unit="frames", group=_MOTION,
-         help="sum so many for the alignment; the second number is not used"),
+         help="sum this many for the alignment; the second number is not used"),
     Flag("-FmRef", int, default=(-1,), low=-1, group=_MOTION,
          help="frame that stays in place, from 1, those of -Throw counted; -1: the middle one"),
     Flag("-Align", int, default=(1,), low=0, high=1, group=_MOTION, help="0: sum the frames as they are"),
     Flag("-Patch", int, (1, 3), (0, 0, 0), group=_MOTION, help="accepted; local motion is not corrected"),
-    Flag("-Crop", int, (2, 2), (0, 0), low=0, unit="px", group=_MOTION, help="use so many columns and rows about the "
+    Flag("-Crop", int, (2, 2), (0, 0), low=0, unit="px", group=_MOTION, help="use this many columns and rows around the "
          "centre; 0 0: all"),
     Flag("-FtBin", float, default=(1.0,), low=1, high=64, group=_SUMS, help="binning by cropping in Fourier space"),
     Flag("-SplitSum", int, default=(0,), low=0, high=1, group=_SUMS,
@@ -73,7 +73,7 @@ KNOWN = flags(
     Flag("-SumRange", float, (2, 2), (3.0, 25.0), unit="e/A2", group=_SUMS,
          help="dose-weighted sum of the frames that end within this dose of the exposure (_DWS); 0 0: none"),
     Flag("-OutStack", int, (1, 2), (0, 1), low=0, group=_SUMS,
-         help="1: the aligned frames too (_Stk), summed by so many as the second number says"),
+         help="1: the aligned frames too (_Stk), summed in groups of the second number"),
     Flag("--whole-pixels", count=(0, 0), group=_SUMS,
          help="quicker sums: shifts in whole pixels, which costs up to a third of the finest detail if -FtBin is 1"),
     Flag("-Cs", float, default=(0.0,), use=Use.WARNED, note=_CTF),

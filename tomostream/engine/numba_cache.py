@@ -2,7 +2,7 @@
 """Where the machine code that numba compiles is kept.
 
 Beside an installed package is often no place to write (a shared Scipion installation, a container), and then numba
-refuses to cache or compiles anew at every start. `prepare` names a folder that belongs to the user, before numba is
+refuses to cache or recompiles at every start. `prepare` names a folder that belongs to the user, before numba is
 imported. numba itself makes it safe for several processes: it writes an entry under a temporary name and renames it,
 and its key holds the processor, so that a home folder shared by unlike machines does no harm. What numba does not do: it
 replaces the code of a former version in two steps, so each version of the loops gets a folder of its own here; and it

@@ -158,7 +158,7 @@ def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: 
     from tomostream.engine.recon import solution as solutions
 
     if not data.pixel_size_A > 0:
-        raise EngineError(f"{data.stack.path} does not tell its pixel size, which the alignment needs: give -PixSize")
+        raise EngineError(f"{data.stack.path} does not give its pixel size, which the alignment needs: give -PixSize")
     axis, refine = arguments.numbers("-TiltAxis")
     mode, given = arguments.numbers("-TiltCor")
     offset = given if mode >= 0 and abs(given) > 0.1 else 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors that a user can put right, each in one sentence."""
+"""Errors that a user can correct, each in one sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 
 
 class EngineError(Exception):
-    """Something that the user can put right. The message is one sentence: what is wrong, where, and what to do."""
+    """Something that the user can correct. The message is one sentence: what is wrong, where, and what to do."""
 
 
 class BadFileError(EngineError, ValueError):

@@ -167,7 +167,7 @@ class Unassigned(Entry, frozen=True, tag="unassigned"):
 
 
 class NotASeries(Entry, frozen=True, tag="not-a-series"):
-    """Nothing is wrong: this mdoc is no tilt series (a map, a montage)."""
+    """Nothing is wrong: this mdoc is not a tilt series (a map, a montage)."""
 
     name: str = ""
     mdocs: tuple[str, ...] = ()

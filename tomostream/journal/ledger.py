@@ -20,7 +20,7 @@ NAME = "ledger.jsonl"
 
 
 class LedgerError(Exception):
-    """A line is no entry; says what is wrong with which field."""
+    """A line is not an entry; says what is wrong with which field."""
 
 
 def path_in(protocol_folder: str) -> str:
@@ -86,8 +86,8 @@ class Ledger:
 class LedgerReader:
     """The reading end: `new()` gives the entries written since it was last asked. A half-written last line waits.
 
-    A line that is no entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted` tells
-    that the file was made anew since it was asked before: the entries are those of another run.
+    A line that is not an entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted`:
+    the file was made again since the last call, so the entries are those of another run.
     """
 
     def __init__(self, path: str) -> None:
@@ -157,9 +157,9 @@ def parse(line: bytes | str) -> AnyEntry:
     try:
         entry = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise LedgerError(f"a line is no entry: {error}") from error
+        raise LedgerError(f"a line is not an entry: {error}") from error
     if entry.time < 0:
-        raise LedgerError("a line is no entry: it has no time - at `$.time`")
+        raise LedgerError("a line is not an entry: it has no time - at `$.time`")
     return entry
 
 

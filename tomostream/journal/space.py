@@ -95,8 +95,8 @@ class Forecast:
 
     def text(self) -> str:
         """One line for people."""
-        free = ("how much is free on the disk of the project cannot be told" if self.free is None else
-                f"{human(self.free)} are free on the disk of the project")
+        free = ("how much is free on the project's disk is unknown" if self.free is None else
+                f"{human(self.free)} are free on the project's disk")
         if self.per_series is None:
             return f"{free}; what a series needs is said when its first tilt is aligned"
         parts = ", ".join(f"{name} {human(size)}" for name, size in self.parts)
@@ -138,7 +138,7 @@ class SessionSpace:
         self._bytes: dict[str, deque[int]] = {name: deque(maxlen=LATEST) for name in PARTS}
         self._tilts: deque[int] = deque(maxlen=LATEST)
         self._expected_tilts: int | None = None
-        self._most_tilts = 0
+        self._max_tilts = 0
         self._tomogram: int | None = None
         self._imported: deque[float] = deque()
         self._composed: set[str] = set()
@@ -159,7 +159,7 @@ class SessionSpace:
             self._imported.append(entry.time)
         elif isinstance(entry, entries.Series):
             self._expected_tilts = self._expected_tilts if entry.expected is None else entry.expected
-            self._most_tilts = max(self._most_tilts, entry.seen)
+            self._max_tilts = max(self._max_tilts, entry.seen)
         elif isinstance(entry, entries.Composed):
             self._composed.add(entry.item)
             self._tilts.append(entry.tilts)
@@ -171,7 +171,7 @@ class SessionSpace:
     def forecast(self, series: int | None = None) -> Forecast:
         """The forecast now. `series`: how many the whole session will have, where that is known."""
         free, total = disk_of(self.project) or (None, None)
-        tilts = self._expected_tilts or (round(statistics.median(self._tilts)) if self._tilts else self._most_tilts) or None
+        tilts = self._expected_tilts or (round(statistics.median(self._tilts)) if self._tilts else self._max_tilts) or None
         expected = None if series is None else max(0, series - len(self._composed))
         return Forecast(free, total, tilts, self._parts(tilts), self._pace(tilts), expected)
 

@@ -100,7 +100,7 @@ def number(value: object) -> float | None:
 class ProjectStatus:
     """Follows the newest chain of a project. `update()` takes in what is new; `movies` and `series` hold the result.
 
-    A protocol that is run anew, or a newer chain beside an older one, makes all that was known of the older run forgotten.
+    A protocol that is rerun, or a newer chain beside an older one, makes all that was known of the older run forgotten.
     """
 
     def __init__(self, project: str) -> None:

@@ -349,7 +349,7 @@ def _renumbered(rows: list[int], dark: list[int], total: int) -> tuple[tuple[int
     if len(rows) + len(dark) != total:
         raise AlnError(
             "rows and dark frames of the alignment name the same section, and together they are "
-            f"{len(rows) + len(dark)} where the stack has {total}: which tilt is which cannot be told"
+            f"{len(rows) + len(dark)} where the stack has {total}: which tilt is which is unknown"
         )
     dark_base = 1 if total in dark and 0 not in dark else 0
     kept = [n for n in range(total) if n + dark_base not in set(dark)]

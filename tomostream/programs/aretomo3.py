@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tomostream.programs.aln import AngleRow
 
-#: A series of fewer images is left aside without a word; with a CTF, fewer crash it.
+#: A series of fewer images is silently ignored; with a CTF, fewer crash it.
 MIN_TILTS, MIN_TILTS_WITH_CTF = 6, 7
 #: It makes no thinner volume, in binned slices.
 MIN_SLICES = 100

@@ -63,7 +63,7 @@ def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg:
 
 
 def parse_ctf(text: str, source: str = "CTF file") -> tuple[CtfRow, ...]:
-    """Read AreTomo's `_ctf.txt`: seven columns, newer versions add more, which are left aside.
+    """Read AreTomo's `_ctf.txt`: seven columns, newer versions add more, which are ignored.
 
     A resolution of exactly 10 in every row is AreTomo2's, which measures none: it is unknown, not 10 A.
     """

@@ -118,7 +118,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def parse_quality(text: str, source: str = "quality file") -> Quality:
-    """Read `<In>_quality.json`; unknown keys are left aside. Raises AlnError where it is not such a file."""
+    """Read `<In>_quality.json`; unknown keys are ignored. Raises AlnError where it is not such a file."""
     try:
         document = json.loads(text)
         tilts = tuple(

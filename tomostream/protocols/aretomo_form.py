@@ -31,7 +31,7 @@ HELPS = {
     "makeTomo": "No: the series are aligned only.",
     "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
                  "must have made them.",
-    "binFactor": "The tomogram's voxels are so many times the pixels of the tilt series. The alignment is not affected. 0: "
+    "binFactor": "Pixels of the tilt series to a voxel of the tomogram, in each axis. The alignment is not affected. 0: "
                  f"chosen from the pixel size, so that the voxels are about {VOXEL_A:g} A.",
     "alignZ": "Thickness of the specimen in unbinned voxels (pixels of the tilt series). AreTomo aligns with a volume of this "
               "height. The CPU engine measures the thickness itself.",
@@ -158,7 +158,7 @@ def warnings(protocol: Any) -> list[str]:
         found.append("ROI for focused alignment has no effect: AreTomo2, AreTomo3 and the CPU engine align with the whole field.")
     items = protocol.inputSetOfTiltSeries.get()
     if items is not None and items.hasAlignment() and not protocol.skipAlign.get():
-        found.append("The input is aligned already; it will be aligned anew from the raw images.")
+        found.append("The input is aligned already; it will be aligned again, from the raw images.")
     return found
 
 

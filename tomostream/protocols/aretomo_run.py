@@ -179,7 +179,7 @@ class AretomoRun:
         if problem:
             raise BadInput(problem)
         if self.settings.weight_by_dose and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
-            raise BadInput("dose weighting is asked for, but the mdoc does not tell the dose of every tilt")
+            raise BadInput("dose weighting is asked for, but the mdoc does not give the dose of every tilt")
 
     @property
     def min_tilts(self) -> int:

@@ -59,7 +59,7 @@ class DiskKeeper:
         shortage = forecast.shortage(self._limits, self._short)
         if bool(shortage) != self._short:
             self._short = bool(shortage)
-            self._say(shortage or f"the disk is no longer short: {forecast.text()}", warn=self._short)
+            self._say(shortage or f"disk space is sufficient again: {forecast.text()}", warn=self._short)
 
     def _say(self, text: str, warn: bool = False) -> None:
         self._protocol.tell(entries.Space("", text, short=self._short), warn=warn)

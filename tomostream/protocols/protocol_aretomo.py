@@ -141,7 +141,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return [task.arguments[1].stack] if len(task.arguments) > 1 else []
 
     def _task(self, row_id: int, version: int) -> Task | None:
-        """The task of one row of the input; None where it is done, in work, or cannot be done."""
+        """The task of one row of the input; None where it is done, in progress, or cannot be done."""
         self._reader.items.loadAllProperties()      # known since the first series, not since this run began
         series = know_tables(self._reader.items[row_id])
         series_id = series.getTsId()

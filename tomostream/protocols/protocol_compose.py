@@ -79,9 +79,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                            "itself holds none, its subfolders are looked into.")
         form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
                       help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
-                           "understood; maps, montages and targets are told apart by themselves.")
+                           "understood; maps, montages and targets are recognised automatically.")
         form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
-                      help="Words separated by blanks. An mdoc file whose name holds one of them is left aside.")
+                      help="Words separated by blanks. An mdoc file whose name holds one of them is ignored.")
         self._define_geometry(form)
         form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
                       help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
@@ -108,14 +108,14 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _define_streaming(self, form: Any) -> None:
         form.addSection(label="Streaming")
         form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt (s, m, h)",
-                      help="Upper bound: a series of which nothing new came for so long is taken as it is. Most series are "
+                      help="Upper bound: a series for which nothing new came for this long is taken as it is. Most series are "
                            "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
                            "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
                            "are minutes and hours.")
         form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
                       help="The protocol never ends while the motioncor protocol before it runs, however long the microscope "
                            "pauses. It ends as soon as its input is closed and every mdoc is decided. Where its input ended "
-                           "without being closed, it ends when nothing new came for so long.")
+                           "without being closed, it ends when nothing new came for this long.")
         disk.define_params(form)
         page.define_params(form)
         self.define_streaming_params(form, section=False)
@@ -273,7 +273,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 self.tell(entries.Session("", decision.reason))
             del self._decisions[0]
         if steady() - self._told_at >= STATES_SECONDS or decided or self._ended:
-            self._tell_states()
+            self._report_states()
 
     def undecided(self) -> bool:
         return bool(self._decisions)
@@ -297,7 +297,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return Task(record.series_id, (record,), record.version)
 
     def _doubt_pixel_size(self, record: SeriesRecord) -> str:
-        """Why the pixel size cannot be right, in words; "" where the mdoc does not tell, or agrees."""
+        """Why the pixel size cannot be right, in words; "" where the mdoc does not give, or agrees."""
         image = check_movie(record.tilts[0].micrograph)
         return pixel_size_doubt(self._pixel_size, (read_mdoc(path) for path in record.mdocs), image)
 
@@ -315,10 +315,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self.tell(kind(item, decision.reason, name=decision.series_name, mdocs=decision.mdocs, because=decision.evidence),
                   warn=decision.failed)
 
-    def _tell_states(self) -> None:
+    def _report_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
         self._told_at = steady()
-        self._tell_unassigned()
+        self._report_unassigned()
         for state in self._session.changed_states():
             if not state.series_id:
                 continue
@@ -335,7 +335,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             if self.liveReport.get() and self.previews.get() and preview.is_due(state):
                 self._ask_preview(state)
 
-    def _tell_unassigned(self) -> None:
+    def _report_unassigned(self) -> None:
         """Name the movies that no series lists: while the session runs those at rest, at its end all. Told when they change."""
         if not self._ended and self._told_at - self._looked_for_unassigned < UNASSIGNED_SECONDS:
             return

@@ -76,7 +76,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             "Time without any new movie after which the import ends and closes its output. A number is seconds; "
             "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
         form.getParam("fileTimeout").help.set(
-            "Upper bound for files whose structure cannot be checked, or that look cut off: so long without a change, and "
+            "Upper bound for files whose structure cannot be checked, or that look cut off: unchanged for this long, and "
             "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
         section = form.getSection("Streaming")
         section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
@@ -87,12 +87,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         forms.put_after(section, "until", "timeout")
         section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
                          label="Quiet time of a complete file (s)",
-                         help="A file whose structure is complete and that was neither closed nor moved into place before "
-                              "our eyes is used after so many seconds without a change.")
+                         help="A file whose structure is complete and that was neither closed nor moved into place while "
+                              "we watched is used after this many seconds without a change.")
         section.addParam("pollSeconds", params.FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
                          label="Interval on network disks (s)",
                          help="On a local disk new movies are noticed at once; on a network disk the folder is listed "
-                              "every so many seconds. 1 to 10 s are reasonable.")
+                              "at this interval. 1 to 10 s are reasonable.")
         copy = form.getParam("copyFiles")
         copy.label.set("Copy movies into the project?")
         copy.expertLevel.set(params.LEVEL_NORMAL)
@@ -102,7 +102,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def _defineImportParams(self, form: Any) -> None:
         form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
                       help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
-                           "that are left empty below: they are then read from the first mdoc that tells them.\n"
+                           "that are left empty below: they are then read from the first mdoc that gives them.\n"
                            "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
 
     def _defineAcquisitionParams(self, form: Any) -> Any:
@@ -316,7 +316,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics_look = now + FACTS_SECONDS
         optics = find_optics(self._form_optics(), self._mdoc_files(), check)
         if optics.missing():
-            self.trouble(entries.Topic.OPTICS, f"the {optics.missing()} is not given in the form, and no mdoc file tells "
+            self.trouble(entries.Topic.OPTICS, f"the {optics.missing()} is not given in the form, and no mdoc file gives "
                                    "it yet")
             self._missing_text = optics.missing()
             return False
@@ -386,8 +386,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                     run=self.copyFiles.get())
 
     def _ignore_file(self, path: str, reason: str) -> None:
-        """A file that is no movie. When it changes it is looked at again."""
-        self.tell(entries.Session("", f"{os.path.basename(path)} is left aside: {reason}"))
+        """A file that is not a movie. When it changes it is looked at again."""
+        self.tell(entries.Session("", f"{os.path.basename(path)} is ignored: {reason}"))
 
     def _fail_file(self, path: str, reason: str) -> None:
         """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
@@ -505,5 +505,5 @@ def why_left_over(movie: MovieCheck, missing: str) -> str:
     """Why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
     if movie.state != "complete":
         return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
-    return (f"is complete, but the import ended and nothing told the {missing}: give it in the import form, or put a mdoc file "
+    return (f"is complete, but the import ended and nothing gave the {missing}: give it in the import form, or put a mdoc file "
             "where the form says, and continue the import")

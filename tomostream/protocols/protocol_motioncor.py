@@ -311,13 +311,13 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if task.version > 1:
             self.tell(entries.Replaced(task.key, f"aligned again: version {task.version} replaces the one before",
                                        version=task.version, file=file))
-        self._tell_command(task, result)
+        self._report_command(task, result)
         drift = None if result.drift is None else round(result.drift, 3)
         words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
         self.tell(entries.Aligned(task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
                                   pixel_size_A=self._reader.items.getSamplingRate(), bytes=bytes_of(result.files.values())))
 
-    def _tell_command(self, task: Task, result: Aligned) -> None:
+    def _report_command(self, task: Task, result: Aligned) -> None:
         """The command line, once for all movies whose command differs in the names of the files alone."""
         name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
         command = result.command.replace(task.arguments[0], entries.MOVIE).replace(safe_name(name), entries.OUTPUT)
@@ -351,7 +351,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         errors += forms.number_problems(self, LIMITS)
         first, last = self.alignFrame0.get(), self.alignFrameN.get()
         if None not in (first, last) and (first < 1 or (last != 0 and last <= first)):
-            errors.append(f"Frames to align: from {first} to {last} is no range; the first frame is 1, and 0 as the last "
+            errors.append(f"Frames to align: from {first} to {last} is not a range; the first frame is 1, and 0 as the last "
                           "means all.")
         return errors
 

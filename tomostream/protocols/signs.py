@@ -35,11 +35,11 @@ def define_params(group: Any) -> None:
                         "check of the handedness (the wizard, or `tomostream handedness PROJECT SERIES`); as given in the mdoc "
                         "where nothing is remembered. The summary says which sign is used and why. One run has one sign.")
     group.addParam("instrument", params.StringParam, default="", condition=f"angleSign=={REMEMBERED}", label="Instrument",
-                   help="Name for which the sign is remembered. Empty: the name that the mdoc files tell.")
+                   help="Name for which the sign is remembered. Empty: the name that the mdoc files give.")
 
 
 def decide(choice: int, name: str, mdocs: Iterable[str]) -> Sign:
-    """The sign from the form's choice; `name` "" takes what the mdoc files tell."""
+    """The sign from the form's choice; `name` "" takes what the mdoc files give."""
     if choice != REMEMBERED:
         return Sign(choice == NEGATED, f"{CHOICES[choice]}, chosen in the form")
     name = name.strip() or next((found for path in mdocs if (found := instrument_name(path))), "")

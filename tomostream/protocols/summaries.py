@@ -10,7 +10,7 @@ from tomostream.programs.quality import Trust
 
 
 def of_results(protocol: Any) -> list[str]:
-    """Counts, what is in work, what failed and why, what was excluded."""
+    """Counts, what is in progress, what failed and why, what was excluded."""
     last: dict[str, entries.AnyEntry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         last[entry.item] = entry

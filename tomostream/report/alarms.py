@@ -188,7 +188,7 @@ class Alarms:
         """Drift (px) above which a tilt is remarkable: the absolute one, or that of this session once 20 tilts are known."""
         limits = [] if self.thresholds.drift_px is None else [self.thresholds.drift_px]
         if self.thresholds.drift_factor is not None and len(self._memory.drifts) >= 20:
-            limits.append(max(self.thresholds.drift_factor * median(self._memory.drifts), self.thresholds.drift_least_px))
+            limits.append(max(self.thresholds.drift_factor * median(self._memory.drifts), self.thresholds.drift_min_px))
         return min(limits) if limits else None
 
     def series(self, facts: SeriesFacts, time: float) -> tuple[Finding, ...]:
@@ -215,7 +215,7 @@ class Alarms:
 
     def gone(self, series_id: str, time: float) -> None:
         """What was taken for a series is none: nothing is wrong with it."""
-        self._level("series-failed", time, False, True, "", series_id, f"{series_id} is no tilt series")
+        self._level("series-failed", time, False, True, "", series_id, f"{series_id} is not a tilt series")
 
     def session(self, facts: SessionFacts, time: float) -> None:
         """The session as it stands now."""
@@ -223,7 +223,7 @@ class Alarms:
         self._standstill(facts, time)
         limits = self.thresholds
         if facts.seconds_since_movie is not None and limits.silence_factor is not None:
-            limit = max(limits.silence_factor * (facts.rhythm_s or 0.0), 60.0 * limits.silence_least_minutes)
+            limit = max(limits.silence_factor * (facts.rhythm_s or 0.0), 60.0 * limits.silence_min_minutes)
             self._level("silence", time, facts.running and facts.seconds_since_movie > limit,
                         not facts.running or facts.seconds_since_movie <= limit,
                         f"no movie came for {facts.seconds_since_movie / 60:.0f} minutes{_usual(facts.rhythm_s)}")

@@ -30,7 +30,7 @@ class TiltFacts:
     `section`: 0-based in the stack, None for a tilt that was left out of it. `defocus_um`: mean of both axes, underfocus
     positive; `target_defocus_um`: what the microscope was set to. `residual_px`: how far from its place it fits best to what
     the other tilts predict, `sigma_px` how well its place is known. `counts_part`: mean counts as a part of what the
-    tilt's cosine lets expect. `command`: with which its movie was aligned.
+    tilt's cosine predicts. `command`: with which its movie was aligned.
     """
 
     movie: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page above the pages of many sessions: a table, written anew when something changed. Plain HTML, all text escaped."""
+"""The page above the pages of many sessions: a table, rewritten when something changed. Plain HTML, all text escaped."""
 
 from __future__ import annotations
 

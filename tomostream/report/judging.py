@@ -20,13 +20,13 @@ class Thresholds:
 
     #: A tilt drifted more than this (length of the frames' path, px of the movie) ...
     drift_px: float | None = 60.0
-    #: ... or more than so many times the session's median, and more than `drift_least_px`.
+    #: ... or more than so many times the session's median, and more than `drift_min_px`.
     drift_factor: float | None = 6.0
-    drift_least_px: float = 8.0
+    drift_min_px: float = 8.0
     #: Fewer tilts in the tomogram than this part of the expected (or acquired) ones.
-    tilts_used_least: float | None = 0.85
-    #: Counts of a tilt, of what its cosine lets expect: a grid bar, thick ice.
-    counts_least: float | None = 0.6
+    tilts_used_min: float | None = 0.85
+    #: Counts of a tilt, of what its cosine predicts: a grid bar, thick ice.
+    counts_min: float | None = 0.6
     #: Target defocus, um, underfocus positive; None: that of the mdoc, else the session's median. Tolerance for a series and
     #: for a tilt.
     defocus_target_um: float | None = None
@@ -34,15 +34,15 @@ class Thresholds:
     #: Tilt axis away from the session's median, degrees.
     axis_deg: float | None = 1.5
     #: Thickness of the specimen, A.
-    thickness_least_A: float | None = 300.0
-    thickness_most_A: float | None = 5000.0
+    thickness_min_A: float | None = 300.0
+    thickness_max_A: float | None = 5000.0
     #: Residual of a tilt, and the uncertainty (sigma) of its shift, px.
     residual_px: float | None = 5.0
     #: Quality of the alignment, 0 to 1; one that says of itself that it is not to be trusted raises the alarm at any quality.
-    quality_least: float | None = 0.3
-    #: Nothing came for so many times the longest usual gap, and for `silence_least_minutes`.
+    quality_min: float | None = 0.3
+    #: Nothing came for so many times the longest usual gap, and for `silence_min_minutes`.
     silence_factor: float | None = 3.0
-    silence_least_minutes: float = 10.0
+    silence_min_minutes: float = 10.0
     #: Work that waits, in minutes of processing.
     behind_minutes: float | None = 15.0
     #: Work is there, and nothing was made of it for so long (and four times what a tomogram takes).
@@ -122,21 +122,21 @@ def _angles(tilts: Sequence[TiltFacts]) -> str:
 
 def _tilts_lost(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
     wanted = facts.tilts_expected or facts.tilts_seen
-    if limits.tilts_used_least is None or facts.tilts_used is None or not wanted:
+    if limits.tilts_used_min is None or facts.tilts_used is None or not wanted:
         return None
-    if facts.tilts_used >= limits.tilts_used_least * wanted:
+    if facts.tilts_used >= limits.tilts_used_min * wanted:
         return None
     return Finding("tilts-lost", f"{facts.tilts_used} of {wanted} tilts are in the tomogram")
 
 
 def _low_counts(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
-    if limits.counts_least is None:
+    if limits.counts_min is None:
         return None
     low = [tilt for tilt, part in zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
-           if part is not None and part < limits.counts_least]
+           if part is not None and part < limits.counts_min]
     if not low:
         return None
-    return Finding("counts", f"less than {100 * limits.counts_least:.0f} % of the counts that the tilt lets expect at "
+    return Finding("counts", f"less than {100 * limits.counts_min:.0f} % of the counts that the tilt predicts at "
                    f"{_angles(low)}: a grid bar or thick ice", tuple(tilt.movie for tilt in low))
 
 
@@ -189,15 +189,15 @@ def _residual(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
 def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
     found = []
     thick = facts.thickness_A
-    if thick is not None and limits.thickness_most_A is not None and thick > limits.thickness_most_A:
+    if thick is not None and limits.thickness_max_A is not None and thick > limits.thickness_max_A:
         found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, more than "
-                             f"{limits.thickness_most_A / 10:.0f}"))
-    if thick is not None and limits.thickness_least_A is not None and thick < limits.thickness_least_A:
+                             f"{limits.thickness_max_A / 10:.0f}"))
+    if thick is not None and limits.thickness_min_A is not None and thick < limits.thickness_min_A:
         found.append(Finding("thickness", f"the specimen is {thick / 10:.0f} nm thick, less than "
-                             f"{limits.thickness_least_A / 10:.0f}"))
+                             f"{limits.thickness_min_A / 10:.0f}"))
     doubtful = facts.trust is Trust.DOUBTFUL
-    if limits.quality_least is not None and (
-            doubtful or (facts.quality is not None and facts.quality < limits.quality_least)):
+    if limits.quality_min is not None and (
+            doubtful or (facts.quality is not None and facts.quality < limits.quality_min)):
         figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
         found.append(Finding("quality", (facts.quality_note or "the alignment is not to be trusted") if doubtful
                              else f"alignment quality {figure}"))

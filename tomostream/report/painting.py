@@ -2,7 +2,7 @@
 """All that the page shows of one series, made from its files: figures, pictures, the list of its files.
 
 This runs in the pictures' thread. What a file of the series has wrong is told, not raised; only where nothing can be written
-any more an error goes out, so that the series is tried again.
+any more an error goes out, so that the series is retried.
 """
 
 from __future__ import annotations

@@ -96,12 +96,12 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
 
     Raises
     ------
-    OSError, ValueError : the file cannot be read or is no volume.
+    OSError, ValueError : the file cannot be read or is not a volume.
     """
     with mrcfile.mmap(path, mode="r", permissive=True) as mrc:
         data = mrc.data
         if data is None or data.ndim != 3:
-            raise ValueError(f"{os.path.basename(path)} is no volume")
+            raise ValueError(f"{os.path.basename(path)} is not a volume")
         volume = data if z_first(facts, data.shape) else data.swapaxes(0, 1)
         depth, height, width = volume.shape
         slab = max(1, round(min(width, height) / 60))

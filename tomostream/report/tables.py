@@ -79,9 +79,9 @@ COLUMNS = (
     Column("reason", "", "why it is in this state, in words", _fact("reason")),
     Column("pending", "", "what a person decided of its tilts that the newest version does not show yet, in words",
            _fact("pending")),
-    Column("version", "", "1, and one more whenever a late or repeated tilt made it anew", _fact("version")),
+    Column("version", "", "1, one more each time a late or repeated tilt had it made again", _fact("version")),
     Column("tilts_expected", "", "tilts of a complete series", _fact("tilts_expected")),
-    Column("tilts_seen", "", "tilts that the mdoc tells of", _fact("tilts_seen")),
+    Column("tilts_seen", "", "tilts that the mdoc lists", _fact("tilts_seen")),
     Column("tilts_aligned", "", "tilts of which the movie was aligned", _fact("tilts_aligned")),
     Column("tilts_used", "", "tilts in the tomogram (before it is made: in the tilt series)", _fact("tilts_used")),
     Column("dose_e_A2", "e/A2", "dose of the whole series", lambda entry: None if entry.facts.dose_e_A2 is None

@@ -159,7 +159,7 @@ class ReportWriter:
         return not self._states or any(state not in ENDED for state in self._states.values())
 
     def wait(self, seconds: float) -> None:
-        """Wait until the picture in work is made, at most so long."""
+        """Wait until the picture in progress is made, at most so long."""
         wait(list(self._jobs.values())[:1], seconds)
 
     def make_previews(self) -> None:
@@ -366,7 +366,7 @@ class ReportWriter:
     def _limits(self) -> dict[str, float | None]:
         """What the plots mark, and the judgement of the backlog: the thresholds as they are now."""
         limits = self.alarms.thresholds
-        return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_least,
+        return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_min,
                 "defocus_um": limits.defocus_tolerance_um}
 
     def _disk(self) -> Room | None:

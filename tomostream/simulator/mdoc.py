@@ -100,7 +100,7 @@ def montage_mdoc(style: MdocStyle) -> str:
 
 
 def _still(style: MdocStyle, zvalue: int, pixel_size: float, *more: str) -> str:
-    """A section of an image that is no movie."""
+    """A section of an image that is not a movie."""
     return _lines(f"[ZValue = {zvalue}]", *more, "TiltAngle = -0.00654056", "StagePosition = 919.141 849.945",
                   "StageZ = 54.986", "Magnification = 135", "Intensity = 2.98776", "ExposureDose = 0",
                   f"PixelSpacing = {pixel_size:g}", "SpotSize = 7", "RotationAngle = 3.34915", "ExposureTime = 1",

@@ -18,7 +18,7 @@ GARBAGE = 400
 
 
 class MdocFiles:
-    """The mdocs of the series `ids` in `folder`; files that are written anew are made in the folder `incoming`."""
+    """The mdocs of the series `ids` in `folder`; files that are rewritten are made in the folder `incoming`."""
 
     def __init__(self, plan: Plan, ids: list[str], folder: Path, incoming: Path, start: datetime) -> None:
         self._plan, self._ids, self._folder, self._incoming = plan, ids, folder, incoming
@@ -38,7 +38,7 @@ class MdocFiles:
         return self._folder / f"{self._ids[series]}.mrc.mdoc"
 
     def add(self, exposure: Exposure) -> Path:
-        """Append the section of an exposure, or write the file anew where it replaces one."""
+        """Append the section of an exposure, or rewrite the file where it replaces one."""
         path = self.path(exposure.series)
         if self._list(exposure) or self._plan.rewrite:
             put_whole(path, self._text(exposure.series), self._incoming)
@@ -47,7 +47,7 @@ class MdocFiles:
         return path
 
     def add_half(self, exposure: Exposure) -> Path | None:
-        """Append a part of a section: an mdoc that is caught while it is written. None where it is written anew."""
+        """Append a part of a section: an mdoc that is caught while it is written. None where it is rewritten."""
         path, listed = self.path(exposure.series), self._sections[exposure.series]
         if self._plan.rewrite or (listed and listed[-1].replaced):
             return None

@@ -59,22 +59,22 @@ class Plan:
         self._check_choices()
         for name in ("series", "tilts", "frames"):
             if getattr(self, name) < 1:
-                raise ValueError(f"The number of {name} has to be at least 1; it is {getattr(self, name)}.")
+                raise ValueError(f"The number of {name} must be at least 1; it is {getattr(self, name)}.")
         for name in ("pixel_size", "dose", "tilt_step", "voltage", "thickness"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"The {name.replace('_', ' ')} has to be above 0; it is {getattr(self, name):g}.")
+                raise ValueError(f"The {name.replace('_', ' ')} must be above 0; it is {getattr(self, name):g}.")
         for name in ("interval", "start_delay", "max_shift", "drift"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"The {name.replace('_', ' ')} cannot be below 0; it is {getattr(self, name):g}.")
         for name in ("tilt_axis", "axis_error", "pre_tilt"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"The {name.replace('_', ' ')} has to be a number; it is {getattr(self, name):g}.")
+                raise ValueError(f"The {name.replace('_', ' ')} must be a number; it is {getattr(self, name):g}.")
         if self.defocus is not None and not math.isfinite(self.defocus):
-            raise ValueError(f"The defocus has to be a number; it is {self.defocus:g}.")
+            raise ValueError(f"The defocus must be a number; it is {self.defocus:g}.")
         if self.seed < 0:
             raise ValueError(f"The seed cannot be below 0; it is {self.seed}.")
         if min(self.size) < 32:
-            raise ValueError(f"The images have to be at least 32 px wide and high; the size is {self.size}.")
+            raise ValueError(f"The images must be at least 32 px wide and high; the size is {self.size}.")
         if self.max_angle > 80:
             raise ValueError(
                 f"{self.tilts} tilts every {self.tilt_step:g} degrees reach {self.max_angle:g} degrees; "

@@ -138,7 +138,7 @@ class StreamingProtocol(ProtStreamingBase):
                       label="Interval on network disks (s)",
                       help="On a local disk new files and rows are noticed at once. On a network disk (NFS, Lustre, "
                            "GPFS, CIFS...) another machine writes and this one hears nothing: there the folder is "
-                           "looked at every so many seconds. 1 to 10 s are reasonable.")
+                           "polled at this interval. 1 to 10 s are reasonable.")
 
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:
         """STOP STREAMING, where pwem's own import protocols have it: right click on the box."""
@@ -313,12 +313,12 @@ class StreamingProtocol(ProtStreamingBase):
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do.
 
-        Whatever goes wrong is told and tried again: a session is left alone for a night. What the disk or a database says
+        Whatever goes wrong is told and retried: a session is left alone for a night. What the disk or a database says
         is waited for; anything else ends the protocol when it does not go away.
         """
         try:
             ended = self._take_turn()
-        except Exception as error:  # noqa: BLE001 - the next turn begins anew with what this one did not end
+        except Exception as error:  # noqa: BLE001 - the next turn starts over with what this one did not end
             self._turn_failed(error)
             return False
         self._failing_since = None

@@ -223,7 +223,7 @@ def with_mark(command: str, mark: str) -> str:
 
 
 def is_marked(mark: str) -> bool:
-    """Whether a job left its mark. The folder is opened first: only then a file server is asked anew."""
+    """Whether a job left its mark. The folder is opened first: only then a file server is asked again."""
     try:
         os.close(os.open(os.path.dirname(mark) or ".", os.O_RDONLY | os.O_DIRECTORY))
     except OSError:

@@ -3,11 +3,11 @@
 
 Only the main thread of a protocol touches these. A set is opened empty, with its tables, so that the next protocol can be
 launched before the first item exists. A commit is all or nothing, the tables of a tilt series included: when the disk is
-full or the file is locked, it is rolled back and tried again, with the items kept in memory.
+full or the file is locked, it is rolled back and retried, with the items kept in memory.
 
 What an item costs must not grow with the set. pyworkflow asks whether a table exists by listing all tables, and a file with
 a thousand tilt series has thousands: `know_tables` has SQLite asked for the one. And every reader parses the whole schema
-anew after each new tilt series: the tables of a series are written with the same names, columns and types as pyworkflow's,
+again after each new tilt series: the tables of a series are written with the same names, columns and types as pyworkflow's,
 but without what makes parsing slow (`create_tables`).
 
 A table of its own, `TomostreamReplaced`, tells readers which rows were replaced by a higher version: it is written in the

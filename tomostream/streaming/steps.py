@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The list of steps that Scipion shows (steps.sqlite): new rows are appended, changed ones updated, none is kept in memory.
 
-pyworkflow writes the whole list anew each time. It is a log for the eye: nothing is decided from it.
+pyworkflow rewrites the whole list each time. It is a log for the eye: nothing is decided from it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class StepLog:
 
 def open_steps(path: str, warn: Callable[[str], None], seconds: float) -> StepSet:
     """The steps of the processes before. The list is not written safely, so after a power failure it may be no database any
-    more: then it begins anew."""
+    more: then a new one is started."""
     try:
         connection = sqlite3.connect(path, timeout=seconds)
         try:
@@ -102,7 +102,7 @@ def open_steps(path: str, warn: Callable[[str], None], seconds: float) -> StepSe
     except sqlite3.OperationalError:        # locked for so long, or out of reach: pyworkflow says it
         pass
     except sqlite3.DatabaseError as error:
-        warn(f"The list of steps was damaged ({error}); it begins anew. No result depends on it.")
+        warn(f"The list of steps was damaged ({error}); a new one is started. No result depends on it.")
         os.replace(path, f"{path}.damaged")
     steps = StepSet(filename=path)
     steps.setStore(False)

@@ -113,7 +113,7 @@ class Watcher(FileSystemEventHandler):
         if event.is_directory and event.event_type == "modified":
             return
         if path in self._watched and event.event_type == "deleted":
-            self._watched.pop(path)         # whoever makes it again will be watched anew
+            self._watched.pop(path)         # whoever makes it again will be watched again
         if is_database(path):
             deleted = event.event_type == "deleted" and path.endswith(JOURNAL)
             if deleted or (event.event_type == "modified" and path.endswith(WAL)):
@@ -138,7 +138,7 @@ class Watcher(FileSystemEventHandler):
             self._changed.add(os.fsdecode(event.src_path))
 
     def how_written(self, path: str) -> str:
-        """"closed" or "moved", told once, when the file was closed by its writer, or moved into place, before our eyes;
+        """"closed" or "moved", told once, when the file was closed by its writer, or moved into place, while we watched;
         "" when it was not."""
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         return self._closed.pop(real, "")
@@ -316,7 +316,7 @@ class FolderWatch:
         """New names of a folder; what is gone is noted. Nothing is read where its time has not changed twice running."""
         state = self._folders.setdefault(folder, _Folder())
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)      # opening asks a file server anew, stat may not
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)      # opening asks a file server again, stat may not
             try:
                 mtime = os.fstat(descriptor).st_mtime_ns
                 if not always and state.mtimes == (mtime, mtime):

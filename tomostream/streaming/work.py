@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work in flight: which task runs, which waits for what, which is tried again, which is outdated before it is there.
+"""Work in flight: which task runs, which waits for what, which is retried, which is outdated before it is there.
 
 Knows neither Scipion nor threads: it is handed what it needs, and told what ended. Everything here is called from the main
 thread, but for `Attempt.carry_out`.
@@ -16,7 +16,7 @@ from tomostream.files.logs import one_sentence
 from tomostream.journal import entries
 from tomostream.streaming.gpus import Stopped
 
-#: Seconds after which an item that found the disk full is tried again: at first, and at most.
+#: Seconds after which an item that found the disk full is retried: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
 #: The same for one that was postponed: at most.
 MAX_POSTPONED_SECONDS = 60.0

@@ -46,7 +46,7 @@ class MadeProject:
 
     # ------------------------------------------------------------------ the session, step by step
     def acquire(self, series: str, tilts: int | None = None, drift: float = 2.0, seconds: float = 60.0) -> None:
-        """Movies come, are imported and aligned; the mdoc tells of them."""
+        """Movies come, are imported and aligned; the mdoc lists them."""
         names = self.movies(series)[:tilts]
         if not self._told_command:
             self._told_command = True

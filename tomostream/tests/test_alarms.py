@@ -124,7 +124,7 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
         self.assertEqual((finding.kind, finding.text), ("series-failed", "two tilts only"))
 
     def test_a_threshold_that_is_off_finds_nothing(self):
-        limits = Thresholds.parse(["thickness_most_A=off", "quality_least=off"])
+        limits = Thresholds.parse(["thickness_max_A=off", "quality_min=off"])
         self.assertEqual(judge_series(done("a", thickness_A=9999.0, quality=0.0), limits), ())
 
 

@@ -38,7 +38,7 @@ class TestACompleteFile(Case):
         self.assertEqual(self.arrivals.next_due(), 1.0)
         self.assertEqual(self.judge(1.0).state, "ready")
 
-    def test_that_changes_again_starts_to_settle_anew(self):
+    def test_that_changes_again_starts_to_settle_again(self):
         self.see(0.0)
         self.judge(0.5)
         self.see(0.9, size=20)

@@ -87,7 +87,7 @@ class TestBadFiles(unittest.TestCase):
         wait_for(lambda: session.events(COMPOSE, entries.Failed) and "TS_01" in session.keys(ARETOMO), 60,
                  "word of the bad mdocs")
         cls.write_again("TS_01")
-        cls.mend_mdoc("TS_05")
+        cls.repair_mdoc("TS_05")
         wanted = {"TS_01", "TS_02", "TS_03", "TS_05", "AX0"}
         wait_for(lambda: wanted <= set(session.keys(ARETOMO)) and len(session.rows(ARETOMO)) == 7
                  and cls.version("TS_01") == 2, 90, "last tomogram")
@@ -123,7 +123,7 @@ class TestBadFiles(unittest.TestCase):
         os.replace(f"{path}.part", path)
 
     @classmethod
-    def mend_mdoc(cls, name: str) -> None:
+    def repair_mdoc(cls, name: str) -> None:
         with open(os.path.join(cls.session.mdocs, "TS_02.mrc.mdoc"), encoding="utf-8") as file:
             cls.write_mdoc(name, file.read().replace("TS_02", name))
 

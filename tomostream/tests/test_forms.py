@@ -168,7 +168,7 @@ class TestAlarmFields(FormCase):
 
     def test_per_cent_and_nanometres_become_shares_and_angstroms(self):
         found = self.thresholds(alarmCounts=50.0, alarmTiltsUsed=90.0, alarmThin=40.0, alarmThick=250.0, alarmTarget=3.0)
-        self.assertEqual((found.counts_least, found.tilts_used_least, found.thickness_least_A, found.thickness_most_A,
+        self.assertEqual((found.counts_min, found.tilts_used_min, found.thickness_min_A, found.thickness_max_A,
                           found.defocus_target_um), (0.5, 0.9, 400.0, 2500.0, 3.0))
 
     def test_zero_switches_every_alarm_off(self):

@@ -132,7 +132,7 @@ class TestAReader(Case):
         self.assertEqual(reader.wrong, 2)
         self.assertIn("$.item", reader.trouble)
 
-    def test_starts_again_when_the_file_was_made_anew(self):
+    def test_starts_again_when_the_file_was_made_again(self):
         writer, reader = ledger.Ledger(self.path), ledger.LedgerReader(self.path)
         writer.write(entries.Imported("a"))
         writer.write(entries.Imported("b"))

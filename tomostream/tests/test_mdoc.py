@@ -501,7 +501,7 @@ class TestPixelSize(unittest.TestCase):
             for factor in (1.0, 0.95, 1.05):
                 self.assertEqual(pixel_size_doubt(factor * right, [counting], image), "")
             for factor in (0.5, 0.75, 2.0):
-                self.assertIn(f"tells {right:.4g} A", pixel_size_doubt(factor * right, [counting], image))
+                self.assertIn(f"gives {right:.4g} A", pixel_size_doubt(factor * right, [counting], image))
         other = MovieCheck("complete", width=4096, height=4096, frames=1, dtype="float32")
         self.assertEqual(pixel_size_doubt(9.0, [counting, self.facts(5.4, "4")], other), "")
 

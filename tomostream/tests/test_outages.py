@@ -43,7 +43,7 @@ class InAFolder(unittest.TestCase):
 
 
 class TestASetThatIsNoDatabaseForAWhile(InAFolder):
-    """Several reads in a row find it unreadable: pyworkflow fails in another way when it opens it anew."""
+    """Several reads in a row find it unreadable: pyworkflow fails in another way when it reopens it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -285,7 +285,7 @@ class TestADamagedListOfSteps(InAFolder):
         self.addCleanup(found.close)
         return run
 
-    def test_is_put_aside_and_begun_anew(self):
+    def test_is_put_aside_and_started_over(self):
         self.write("steps.sqlite", data=b"SQLite format 3\0" + os.urandom(5000))
         run = self.open()
         self.assertIn("damaged", run.warning.call_args[0][0])

@@ -854,7 +854,7 @@ class TestCommand(WithProject):
     def test_who_goes_on_with_the_page_takes_the_thresholds_of_the_session(self):
         self.project.whole("TS_01", thickness_A=1500.0)
         with mock.patch.object(background.subprocess, "Popen") as started:
-            background.start(self.project.path, ["thickness_most_A=1000"])
+            background.start(self.project.path, ["thickness_max_A=1000"])
             background.start(self.project.path)                     # AreTomo is continued alone
         self.assertEqual(started.call_count, 2)
         self.assertEqual(self.run_command(self.project.path)[0], 0)
@@ -862,19 +862,19 @@ class TestCommand(WithProject):
 
     def test_thresholds_that_change_while_the_page_is_written_are_taken_and_the_command_line_has_the_last_word(self):
         with mock.patch.object(background.subprocess, "Popen"):
-            background.start(self.project.path, ["thickness_most_A=1000", "axis_deg=3"])
+            background.start(self.project.path, ["thickness_max_A=1000", "axis_deg=3"])
             limits = background.SessionThresholds(self.project.path, ["axis_deg=2"])
             read = limits.read()
-            self.assertEqual((read.thickness_most_A, read.axis_deg, limits.changed()), (1000.0, 2.0, None))
-            background.start(self.project.path, ["thickness_most_A=2000"])
+            self.assertEqual((read.thickness_max_A, read.axis_deg, limits.changed()), (1000.0, 2.0, None))
+            background.start(self.project.path, ["thickness_max_A=2000"])
         path = self.path(background.THRESHOLDS)
         os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 10**9))
-        self.assertEqual(limits.changed().thickness_most_A, 2000.0)
+        self.assertEqual(limits.changed().thickness_max_A, 2000.0)
         self.assertIsNone(limits.changed())
 
     def test_the_page_is_written_in_the_background_by_a_process_of_low_priority(self):
         self.project.whole("TS_01")
-        process = background.start(self.project.path, ["quality_least=0.95"])
+        process = background.start(self.project.path, ["quality_min=0.95"])
         try:
             for _ in range(600):
                 if os.path.exists(self.path("series", "TS_01", "data.js")):

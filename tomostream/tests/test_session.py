@@ -505,7 +505,7 @@ class TestFiles(unittest.TestCase):
         player.wait()
         self.assertEqual([each.version for _, each in player.composed], [1, 2])
         self.assertEqual({each.movie for each in player.composed[1][1].tilts}, {each.movie for each in new})
-        self.assertTrue(any("begun anew" in text for text in player.composed[1][1].warnings))
+        self.assertTrue(any("started over" in text for text in player.composed[1][1].warnings))
 
     def test_movies_overwritten_under_the_same_names_wait_for_their_own_micrographs(self) -> None:
         player = Player(expected_tilts=COUNT)
@@ -906,7 +906,7 @@ class TestSessionEnds(unittest.TestCase):
         player.wait()
         newest = player.composed[-1][1]
         self.assertEqual({each.movie for each in newest.tilts}, {each.movie for each in again})
-        self.assertTrue(any("begun anew" in text for text in newest.warnings))
+        self.assertTrue(any("started over" in text for text in newest.warnings))
 
     def test_stop_decides_everything_now(self) -> None:
         player = Player()

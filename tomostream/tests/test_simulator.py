@@ -635,11 +635,11 @@ class CommandTest(FolderTest):
             (["--fault", "bla"], "There is no fault 'bla'"),
             (["--tilts", "many"], "this is the number of tilts"),
             (["--tilts", "101"], "reach 150 degrees"),
-            (["--dose", "0"], "The dose has to be above 0"),
+            (["--dose", "0"], "The dose must be above 0"),
             (["--size", "1", "2", "3"], "--size takes one number or two"),
             (["--half1"], "bidirectional"),
             (["--seed", "-1"], "The seed cannot be below 0"),
-            (["--tilt-axis", "nan"], "The tilt axis has to be a number"),
+            (["--tilt-axis", "nan"], "The tilt axis must be a number"),
             (["--replay", "nowhere.mrc"], "--tilts CSV"),
             (["--replay", "nowhere.mrc", "--tilts", "t.csv", "--series", "2"], "one series"),
         ):

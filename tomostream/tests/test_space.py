@@ -120,7 +120,7 @@ class TestForecast(unittest.TestCase):
         with patch.object(space, "disk_of", return_value=None):
             forecast = follower.forecast(10)
         self.assertEqual((forecast.shortage(), forecast.free), ("", None))
-        self.assertIn("cannot be told; a series of 20 tilts needs 190 MB", forecast.text())
+        self.assertIn("is unknown; a series of 20 tilts needs 190 MB", forecast.text())
 
     def test_sizes_are_said_as_people_say_them(self):
         self.assertEqual([space.human(size) for size in (0, 999, 1000, 61_234_567_890, 2.5e12)],

@@ -210,7 +210,7 @@ class TestPlots(unittest.TestCase):
     def test_a_series_without_doses_says_so(self):
         figure = self.figure()
         plots.draw_acquisition(figure, ComposedSeries("TS_01", 1, "", "", (Tilt("m1", 0.0, 1, 0),)))
-        self.assertIn("does not tell the doses", figure.axes[1].texts[0].get_text())
+        self.assertIn("does not give the doses", figure.axes[1].texts[0].get_text())
 
 
 class TestViewers(RunCase):

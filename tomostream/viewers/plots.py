@@ -101,7 +101,7 @@ def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
     if with_dose:
         doses.plot([tilt.order for tilt in with_dose], [tilt.prior_dose for tilt in with_dose], ".-", color=Y_COLOUR)
     else:
-        doses.text(0.5, 0.5, "the mdoc does not tell the doses", transform=doses.transAxes, ha="center", color="0.4")
+        doses.text(0.5, 0.5, "the mdoc does not give the doses", transform=doses.transAxes, ha="center", color="0.4")
     doses.set(xlabel="order of acquisition", ylabel="dose before\nthe tilt (e/A$^2$)")
     doses.xaxis.get_major_locator().set_params(integer=True)
     angles.margins(y=0.12)

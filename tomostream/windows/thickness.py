@@ -115,7 +115,7 @@ class ThicknessWindow(Window):
         except ValueError:
             thick = 0.0
         if not 0 < thick <= 20 * self.depth:
-            self.words.configure(text=f"'{self.entry.get()}' is no thickness: write nanometres, e.g. 150.")
+            self.words.configure(text=f"'{self.entry.get()}' is not a thickness: write nanometres, e.g. 150.")
             return
         middle = (self.lines[TOP] + self.lines[BOTTOM]) / 2
         self.lines = {TOP: middle + thick / 2, BOTTOM: middle - thick / 2}

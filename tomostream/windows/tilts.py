@@ -91,7 +91,7 @@ class TiltsWindow(Window):
 
     # ------------------------------------------------------------------ what is shown
     def load(self) -> None:
-        """Read the series anew; marks are forgotten."""
+        """Reread the series; marks are forgotten."""
         self.marks = {}
         try:
             self.series = exclusions.read_choice(self.project, self.choice.get())

@@ -49,7 +49,7 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
 
 
 def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
-    """Facts of the mdoc files that are tilt series or single frames of one; maps and montages are left aside.
+    """Facts of the mdoc files that are tilt series or single frames of one; maps and montages are ignored.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:
     """How many tilts a complete series has: the number that most of the tilt series have, the largest of several."""
     counts = Counter(len(each.tilts) for each in facts if each.kind != "frame" and each.tilts)
     if not counts:
-        return Readings({}, ("No tilt series tells the number of its tilts yet.",))
+        return Readings({}, ("No tilt series gives the number of its tilts yet.",))
     most = max(counts.values())
     tilts = max(number for number, times in counts.items() if times == most)
     table = ", ".join(f"{times} with {number}" for number, times in sorted(counts.items()))

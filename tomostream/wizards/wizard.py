@@ -50,7 +50,7 @@ class MdocWizard(Wizard):
 
 
 class TomoStreamImportWizard(MdocWizard):
-    """Pixel size, voltage, magnification and dose per frame from the first mdoc that tells them."""
+    """Pixel size, voltage, magnification and dose per frame from the first mdoc that gives them."""
 
     _targets = [(ProtTomoStreamImportMovies, ["mdocsPath"])]
 
@@ -70,7 +70,7 @@ class ComposeWizard(MdocWizard):
 
 
 class TomoStreamAxisWizard(ComposeWizard):
-    """The tilt axis that the mdoc files tell."""
+    """The tilt axis that the mdoc files give."""
 
     _targets = [(ProtTomoStreamComposeTS, ["manualTiltAxisAngle"])]
     reading = staticmethod(readings.tilt_axis)

@@ -39,7 +39,7 @@ class Model:
 def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
     """Share of signal in the power of every tilt on every ring of raw-image frequency, (tilts, RINGS).
 
-    From the cross spectra with the `reach` nearest tilts on either side, where the slab lets expect coherence. Smoothed
+    From the cross spectra with the `reach` nearest tilts on either side, where the slab predicts coherence. Smoothed
     over rings; over tilts by the median of three, so that a tilt that does not fit neither gains nor spoils a share.
     """
     order = np.argsort(pose.tilts_deg[band.members], kind="stable")
@@ -133,11 +133,11 @@ def weighted(model: Model, values: Complexes) -> Complexes:
 
 
 def steadied(band: Band, model: Model) -> Band:
-    """The band with coefficients that are far stronger over the series than the model lets expect scaled down.
+    """The band with coefficients that are far stronger over the series than the model predicts scaled down.
 
     Membranes, ice and gold make few coefficients much stronger than a random field's. The scale is that of a complex
     multivariate Student distribution with as many degrees of freedom as there are tilts:
-    sqrt(2 K / (K + q* M q)), where the model lets expect q* M q = K.
+    sqrt(2 K / (K + q* M q)), where the model predicts q* M q = K.
     """
     count = band.values.shape[1]
     strength = np.real(np.conj(band.values) * weighted(model, band.values)).sum(axis=1)

@@ -30,7 +30,7 @@ class AlignOptions:
     `full_axis_search` it is ignored and searched in [-90, 90). `tilt_cor` is AreTomo's -TiltCor: -1 leaves the tilt
     angles as they are, 0 and 1 measure a tilt offset (the specimen's own tilt) and use it in the alignment; whether the
     reconstruction uses it is the caller's affair. The thickness is always measured. `dark_tol`: an image whose mean is
-    below this fraction of what its tilt angle lets expect is dark.
+    below this fraction of what its tilt angle predicts is dark.
     """
 
     pixel_size_A: float

@@ -60,7 +60,7 @@ def match_outward(
 ) -> tuple[Pose, Sweep]:
     """One sweep of projection matching; with `measured` the signal share is that of the present pose.
 
-    It starts from the tilt nearest to 0 degrees unless most others do not fit to that one.
+    It starts from the tilt nearest to 0 degrees unless most others do not match it.
     """
     band = bench.cut(pose, highest_per_A)
     share = signal_share(band, pose) if measured else default_share(len(bench.members), bench.images.pixel_A)

@@ -68,7 +68,7 @@ class Checks:
 def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Floats:
     """Standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, free of shifts of the specimen.
 
-    The larger of two: what the Fisher matrix lets expect of noise (`fisher_deviations`), and what quarters of the field,
+    The larger of two: what the Fisher matrix predicts for noise (`fisher_deviations`), and what quarters of the field,
     aligned apart, show. The Fisher matrix alone is 1.5 to 8 times too small: it does not know that the specimen is no even
     slab of random density, that ice lies on it, or that angles are not exact. How the larger of the two compares with the
     truth is measured by `python benchmarks/engine_align.py`, column "error/sigma".

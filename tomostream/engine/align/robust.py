@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tilts that do not fit: found, tried again from their neighbours, put right or left out with a reason."""
+"""Tilts that do not match: found, retried from their neighbours, corrected or left out with a reason."""
 
 from __future__ import annotations
 

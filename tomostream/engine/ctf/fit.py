@@ -344,7 +344,7 @@ def _judged(
     side = {
         1: "the defocus grows towards +x at positive tilts",
         -1: "the defocus falls towards +x at positive tilts",
-        0: "how the defocus changes could not be told" if hand else "the defocus does not change",
+        0: "how the defocus changes could not be determined" if hand else "the defocus does not change",
     }[sure]
     note = (
         f"median defocus {np.median(defocus):.0f} A, astigmatism {2 * size:.0f} A, median score "

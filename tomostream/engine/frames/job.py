@@ -46,7 +46,7 @@ class Job:
         -Align, -SplitSum; whether -Patch asks for local motion (which only changes the name of the log).
     stack : bool
     stack_group : int
-        -OutStack: write the aligned frames, summed by so many.
+        -OutStack: write the aligned frames, summed in groups of this many.
     crop : (int, int)
         Columns and rows about the centre to use; 0 for all.
     integration_file : str
