@@ -74,7 +74,7 @@ class Watcher(FileSystemEventHandler):
         if only is None or folder not in self._only:
             self._only[folder] = only
         if folder in self._watched:
-            return self._watched[folder]
+            return self._watched[folder] and self.hears
         if not os.path.isdir(folder):
             return False
         self._watched[folder] = hears_changes(folder) and self._schedule(folder, recursive)
@@ -92,6 +92,13 @@ class Watcher(FileSystemEventHandler):
         except OSError:         # the kernel's inotify limit is reached: polling remains
             return False
         return True
+
+    @property
+    def hears(self) -> bool:
+        """Whether the threads that hear of changes still live; where they do not, folders are to be looked at instead."""
+        if self._observer is None:
+            return True
+        return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def take(self) -> set[str]:
         """The real paths of data files that changed since it was last asked."""
@@ -222,6 +229,8 @@ class FolderWatch:
         `now` is the monotonic clock, in seconds.
         """
         now = time.monotonic() if now is None else now
+        if self.heard and not self.watcher.hears:
+            self.heard, self._next_look = False, 0.0
         paths = self._heard_of()
         if paths is None or now >= self._next_look:
             later, self._later = self._later, set()

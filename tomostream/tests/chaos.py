@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
-import signal
-import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -23,75 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tomostream.acquisition.movies import check_movie
 from tomostream.journal import entries
 from tomostream.journal.runs import DEAD
 from tomostream.journal.status import ARETOMO, IMPORT, MOTIONCOR
-from tomostream.tests.support import ORDER, OUTPUTS, Session, end, read_property, read_rows, someone_else, wait_for
+from tomostream.tests import disturbances
+from tomostream.tests.chaos_round import KINDS, Disturbance, Round, Skipped
+from tomostream.tests.schedulers import Scheduler
+from tomostream.tests.support import ORDER, OUTPUTS, Session, read_property, read_rows, someone_else, wait_for
 
 SERIES, TILTS, INTERVAL, START_DELAY = 4, 5, 0.8, 3.0
-#: Kind -> how often it is drawn.
-KINDS = {"kill": 12, "kill-two": 4, "kill-all": 4, "unreadable": 3, "permission": 3, "stalled": 2, "paused-writer": 2,
-         "full": 2, "locked": 1}
-#: Kinds of which a session has one at most: they take long, or need a place of their own.
-ONCE = ("locked", "full")
-#: Seconds from the end of one disturbance to the next; the first may come before the first movie.
-WAITS, FIRST_WAIT = (0.3, 5.0), (-2.0, 5.0)
-#: Of the databases that are locked: the set that others read, and what Scipion keeps of a run and of the project.
-DATABASES = ("set", "set", "set", "run", "steps", "project")
-#: Folders whose permission is removed: the microscope's, a run's, and the one that holds a run's files.
-FOLDERS = ("frames", "mdocs", "run", "extra")
 #: Attributes that tell when or in which order something was done, and not what.
 NOT_COMPARED = ("id",)
-
-
-class Skipped(Exception):
-    """This machine cannot make that disturbance; says why."""
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """One thing that is done to a session: to which protocols (and to what of them), how long after the one before, and
-    for how many seconds."""
-
-    kind: str
-    targets: tuple[str, ...]
-    what: str
-    wait: float
-    seconds: float
-
-    @classmethod
-    def drawn(cls, draw: random.Random, kind: str, first: bool, lock_seconds: float) -> Disturbance:
-        targets = tuple(draw.sample(ORDER, {"kill-two": 2, "kill-all": 4, "full": 4}.get(kind, 1)))
-        wait = draw.uniform(*(FIRST_WAIT if first else WAITS))
-        what = {"locked": draw.choice(DATABASES), "permission": draw.choice(FOLDERS)}.get(kind, "")
-        if kind in ("locked", "unreadable", "full", "paused-writer", "permission"):
-            wait = max(wait, 0.5)           # there is nothing to lock before
-        return cls(kind, targets, what, wait, lock_seconds if kind == "locked" else draw.uniform(1.0, 6.0))
-
-    def __str__(self) -> str:
-        return f"{self.kind}{f' {self.what}' if self.what else ''} {'+'.join(self.targets)} after {self.wait:.1f} s"
-
-
-@dataclass(frozen=True)
-class Round:
-    """The disturbances of one session."""
-
-    seed: int
-    disturbances: tuple[Disturbance, ...]
-
-    @classmethod
-    def of(cls, seed: int, kinds: dict[str, int] | None = None, many: int = 3, lock_seconds: float = 30.0) -> Round:
-        draw, left, found = random.Random(seed), dict(kinds or KINDS), []
-        for place in range(many):
-            kind, = draw.choices(list(left), list(left.values()))
-            if kind in ONCE and len(left) > 1:
-                del left[kind]
-            found.append(Disturbance.drawn(draw, kind, place == 0, lock_seconds))
-        return cls(seed, tuple(found))
-
-    def has(self, kind: str) -> bool:
-        return any(each.kind == kind for each in self.disturbances)
 
 
 @dataclass(frozen=True)
@@ -109,10 +48,10 @@ def settings() -> dict[str, object]:
             "motioncor.gpuList": "0 1", "aretomo.gpuList": "2 3"}
 
 
-def start(session: Session) -> subprocess.Popen:
+def start(session: Session, *words: str) -> subprocess.Popen:
     """The chain with stand-ins, and the acquisition as soon as the import is there. Movies grow in place."""
     session.use_standins("0.3,0.6")
-    run = session.run("--timeout", "300", "--quiet", "--no-report", engine="gpu", settings=settings())
+    run = session.run("--timeout", "300", "--quiet", "--no-report", *words, engine="gpu", settings=settings())
     wait_for(lambda: session.ledger(IMPORT) or run.poll() is not None, 180, "start of the import")
     if run.poll() is not None:
         raise AssertionError(f"the session did not start: {session.said('run')[-500:]}")
@@ -197,13 +136,13 @@ def differences(found: dict, expected: dict) -> list[str]:
     return words
 
 
-def done_again(session: Session, before: dict[str, set[str]], moment: float) -> list[str]:
-    """Items that were registered before the moment and whose program was started after it."""
+def done_again(session: Session, before: dict[str, set[str]], started: int) -> list[str]:
+    """Items that were registered before so many programs had been started, and whose program was started after that."""
     again = []
-    for entry in session.standin_runs():
+    for entry in session.standin_runs()[started:]:
         name = MOTIONCOR if entry["program"] == "MotionCor3" else ARETOMO
         item = entry["item"] if name == MOTIONCOR else os.path.splitext(entry["item"])[0]
-        if entry["time"] > moment and item in before[name]:
+        if item in before[name]:
             again.append(f"done again: {name} {item}")
     return again
 
@@ -231,53 +170,98 @@ def play(round_: Round, expected: dict, keep: str | None = None) -> Outcome:
         someone = someone_else()
         if someone is None:
             raise Skipped("the session cannot be run by somebody who feels permissions (needs root and setpriv)")
-    with place_for(round_) as project, Session(project=project, someone=someone) as session:
-        outcome = _play(session, round_, expected)
+    with (place_for(round_) as project, Session(project=project, someone=someone) as session,
+          neighbour_for(session, round_) as other):
+        if round_.has("clock"):
+            environment = disturbances.clock_environment(session)
+            if environment is None:
+                raise Skipped("there is no C compiler here")
+            session.environment.update(environment)
+        outcome = _play(session, round_, expected, other)
         if keep and outcome.wrong:
             for path in (session.folder, *([session.project] if project else [])):
                 shutil.copytree(path, os.path.join(keep, str(round_.seed), os.path.basename(path)), symlinks=True)
         return outcome
 
 
-def _play(session: Session, round_: Round, expected: dict) -> Outcome:
+def _play(session: Session, round_: Round, expected: dict, other: Session | None = None) -> Outcome:
     resumed: list[float] = []
+    words = ("--queue", "tomo") if round_.has("scheduler") else ()
+    if words:
+        session.environment.update(Scheduler(os.path.join(session.folder, "scheduler")).environment)
     try:
-        run = start(session)
-        before = [do(session, each, run, resumed) for each in round_.disturbances]
+        run = start(session, *words)
+        before = [do(session, each, run, resumed, other) for each in round_.disturbances]
         finish(session)
         wrong = differences(outputs_of(session), expected)
+        if other is not None:
+            finish(other)
+            wrong += [f"the neighbour: {words}" for words in differences(outputs_of(other), expected)]
+            wrong += [] if round_.has("clock") else shared_gpus(session, other)
     except AssertionError as error:
         states = {name: session.state(name) for name in ORDER}
         return Outcome((f"{error} {states} {session.last_words()}", *tracebacks(session)), tuple(resumed))
-    wrong += [item for registered, moment in before for item in done_again(session, registered, moment)]
+    wrong += [item for registered, started in before for item in done_again(session, registered, started)]
     wrong += [f"{name} is not closed" for name in ORDER if not session.stream_closed(name)]
     return Outcome((*wrong, *tracebacks(session)), tuple(resumed))
 
 
-def do(session: Session, disturbance: Disturbance, run: subprocess.Popen, resumed: list[float]) -> tuple[dict, float]:
-    """Wait, disturb, and resume where that is needed; what was registered before, and when that was."""
+def do(session: Session, disturbance: Disturbance, run: subprocess.Popen, resumed: list[float],
+       other: Session | None) -> tuple[dict, int]:
+    """Wait, disturb, and resume where that is needed; what was registered before, and how many programs had been started."""
     wait_until(session, disturbance.wait)
     before = {name: set(session.keys(name)) for name in ORDER}
-    moment = time.time()
+    started = len(session.standin_runs())
     if disturbance.kind.startswith("kill"):
-        kill(session, disturbance, run)
-        resumed.append(resume(session, moment))
+        said = {name: len(session.events(name, entries.Session)) for name in ORDER}
+        disturbances.kill(session, disturbance, run)
+        resumed.append(resume(session, said))
+    elif disturbance.kind == "hang-up":
+        disturbances.hang_up(session, disturbance, run)
+        if set(ORDER) - {name for name in ORDER if session.pids(name)}:     # Ctrl-C fell into the start
+            resume(session, {})
+    elif disturbance.kind == "neighbour" and other is not None:
+        start(other)
     else:
-        {"locked": lock, "full": fill, "unreadable": make_unreadable, "stalled": stall, "permission": forbid,
-         "paused-writer": pause_writer}[disturbance.kind](session, disturbance)
-    return before, moment
+        {"locked": disturbances.lock, "full": disturbances.fill, "unreadable": disturbances.make_unreadable,
+         "stalled": disturbances.stall, "permission": disturbances.forbid, "paused-writer": disturbances.pause_writer,
+         "scheduler": disturbances.disturb_scheduler, "clock": disturbances.step_clock}[disturbance.kind](session, disturbance)
+    return before, started
 
 
-def resume(session: Session, moment: float) -> float:
-    """Resume; return the seconds until each protocol that was dead has said that it goes on."""
+def resume(session: Session, said: dict[str, int]) -> float:
+    """Resume; return the seconds until each protocol that was dead has said that it goes on (`said`: how often it had before)."""
     dead = [name for name in ORDER if session.state(name) in (DEAD, "unknown") or not session.pids(name)]
     began = time.monotonic()
     if session.call("resume", session.project, "--no-follow", seconds=240):
         raise AssertionError(f"resume failed: {session.said('resume')[-500:]}")
     for name in dead:
-        wait_for(lambda name=name: any(entry.time > moment for entry in session.events(name, entries.Session)), 120,
+        wait_for(lambda name=name: len(session.events(name, entries.Session)) > said.get(name, 0), 120,
                  f"word of {name} after it was resumed", every=0.1)
     return round(time.monotonic() - began, 1)
+
+
+@contextmanager
+def neighbour_for(session: Session, round_: Round) -> Iterator[Session | None]:
+    """Another session on the same machine, with the same GPUs, where the round has one."""
+    if not round_.has("neighbour"):
+        yield None
+        return
+    with Session(TMPDIR=session.environment["TMPDIR"]) as other:
+        yield other
+
+
+def shared_gpus(*sessions: Session) -> list[str]:
+    """Programs of different sessions that had the same GPU at the same time."""
+    runs = sorted((entry["began"], entry["time"], entry["item"], gpu) for session in sessions
+                  for entry in session.standin_runs("end") for gpu in entry.get("gpu") or ())
+    last: dict[str, tuple[float, str]] = {}
+    wrong = []
+    for began, ended, item, gpu in runs:
+        if gpu in last and began < last[gpu][0]:
+            wrong.append(f"{item} and {last[gpu][1]} had GPU {gpu} at the same time")
+        last[gpu] = max(last.get(gpu, (0.0, "")), (ended, item))
+    return wrong
 
 
 @contextmanager
@@ -306,109 +290,6 @@ def wait_until(session: Session, moment: float) -> None:
         return
     wait_for(lambda: os.path.isdir(session.frames) and os.listdir(session.frames), 60, "first movie", every=0.05)
     pause.wait(moment)
-
-
-# ---------------------------------------------------------------------- the disturbances
-def kill(session: Session, disturbance: Disturbance, run: subprocess.Popen) -> None:
-    """SIGKILL of one, two or all protocols; with all, of the driver too."""
-    if disturbance.kind == "kill-all":
-        run.kill()
-        run.wait()
-    for pid in (session.pids() if disturbance.kind == "kill-all" else
-                [pid for name in disturbance.targets for pid in session.pids(name)]):
-        end(pid)
-    threading.Event().wait(disturbance.seconds / 6)
-
-
-def main_set(session: Session, disturbance: Disturbance) -> str:
-    """Path of the output of the protocol that is meant, as soon as it is there."""
-    name = disturbance.targets[0]
-
-    def path() -> str:
-        folder = session.folder_of(name)
-        return os.path.join(folder, OUTPUTS[name][0]) if folder else ""
-
-    wait_for(lambda: os.path.exists(path()), 60, f"output of {name}")
-    return path()
-
-
-def lock(session: Session, disturbance: Disturbance) -> None:
-    """Nobody can read or write a database for a while."""
-    path = main_set(session, disturbance)
-    logs = os.path.join(os.path.dirname(path), "logs")
-    path = {"set": path, "run": os.path.join(logs, "run.db"), "steps": os.path.join(logs, "steps.sqlite"),
-            "project": os.path.join(session.project, "project.sqlite")}[disturbance.what]
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-        threading.Event().wait(disturbance.seconds)
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()
-
-
-def make_unreadable(session: Session, disturbance: Disturbance) -> None:
-    """SQLite finds another file's bytes in the place of a set, as on a file server that answers wrongly for a while."""
-    path = main_set(session, disturbance)
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-    connection.execute("BEGIN EXCLUSIVE")           # so that nobody is in the middle of writing
-    with open(path, "r+b") as file:
-        header = file.read(16)
-        file.seek(0)
-        file.write(b"not a database!\0")
-        file.flush()
-        connection.close()
-        threading.Event().wait(disturbance.seconds)
-        file.seek(0)
-        file.write(header)
-
-
-def fill(session: Session, disturbance: Disturbance) -> None:
-    """Nothing can be written in the project for a while."""
-    wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
-    filler = os.path.join(os.path.dirname(session.project), "filler")
-    with open(filler, "wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            pass
-        threading.Event().wait(disturbance.seconds)
-    os.remove(filler)
-
-
-def stall(session: Session, disturbance: Disturbance) -> None:
-    """A protocol stands still, as when its file system does."""
-    pids = [pid for name in disturbance.targets for pid in session.pids(name)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    threading.Event().wait(disturbance.seconds)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
-
-
-def pause_writer(session: Session, disturbance: Disturbance) -> None:
-    """The microscope stands still in the middle of a movie."""
-    def half_written() -> bool:
-        return session.acquired or any(check_movie(entry.path).state != "complete" for entry in os.scandir(session.frames))
-
-    wait_for(half_written, 30, "half-written movie", every=0.01)
-    if not session.acquired:
-        session.writer.send_signal(signal.SIGSTOP)
-        threading.Event().wait(disturbance.seconds)
-        session.writer.send_signal(signal.SIGCONT)
-
-
-def forbid(session: Session, disturbance: Disturbance) -> None:
-    """The protocols may no longer enter a folder; the microscope (root) still can."""
-    run = os.path.dirname(main_set(session, disturbance))
-    folder = {"frames": session.frames, "mdocs": session.mdocs, "run": run,
-              "extra": os.path.join(run, "extra")}[disturbance.what]
-    mode = os.stat(folder).st_mode
-    os.chmod(folder, 0o000)
-    threading.Event().wait(disturbance.seconds)
-    os.chmod(folder, mode)
 
 
 __all__ = ["KINDS", "Disturbance", "Outcome", "Round", "Skipped", "differences", "outputs_of", "play", "undisturbed"]

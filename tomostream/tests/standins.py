@@ -62,13 +62,13 @@ def install(folder: str) -> dict[str, str]:
 
 def main(program: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
     """Run a stand-in."""
-    began = time.time()
+    began, steady = time.time(), time.monotonic()
     flags = flags_of(arguments)
     source = next(flags[flag][0] for flag in ("-InTiff", "-InMrc", "-InEer", "-InPrefix") if flag in flags)
     item = os.path.basename(source)
     seconds = environment.get("STANDIN_SECONDS", "0").split(",")
     _log(environment, program=program, item=item, event="start", time=began, gpu=flags.get("-Gpu"), pid=os.getpid())
-    time.sleep(max(0.0, began + float(seconds[0 if program == "MotionCor3" else -1]) - time.time()))
+    time.sleep(max(0.0, steady + float(seconds[0 if program == "MotionCor3" else -1]) - time.monotonic()))
     if _fails(environment, program, item):
         print(f"Error: {item} was told to fail")
         return 0
@@ -80,7 +80,8 @@ def main(program: str, arguments: Sequence[str], environment: Mapping[str, str] 
     except OSError as error:
         print(f"Error: {error}")
         return 1
-    _log(environment, program=program, item=item, event="end", time=time.time(), began=began, pid=os.getpid())
+    _log(environment, program=program, item=item, event="end", time=time.time(), began=began, gpu=flags.get("-Gpu"),
+         pid=os.getpid())
     return 0
 
 

@@ -72,7 +72,7 @@ class Session:
         self.standin_log = os.path.join(self.folder, "standins.jsonl")
         temporary = os.path.join(self.folder, "tmp")        # locks of GPUs are there: sessions do not wait for each other
         os.makedirs(temporary, exist_ok=True)
-        self.environment = clean_environment(self.folder, STANDIN_LOG=self.standin_log, TMPDIR=temporary, **environment)
+        self.environment = clean_environment(self.folder, **{"STANDIN_LOG": self.standin_log, "TMPDIR": temporary, **environment})
         self.writer: subprocess.Popen | None = None
         self._children: list[subprocess.Popen] = []
         self._prefix = someone.prefix if someone else ()
@@ -104,8 +104,11 @@ class Session:
         """Start a `tomostream` command; its words go to a file named after it."""
         with open(os.path.join(self.folder, f"{arguments[0]}.log"), "ab") as log:
             prefix = () if arguments[0] == "simulate" else self._prefix
+            environment = dict(self.environment)
+            if arguments[0] == "simulate":
+                environment.pop("LD_PRELOAD", None)         # the microscope has a clock of its own
             child = subprocess.Popen([*prefix, sys.executable, "-c", LAUNCH, *arguments], cwd=self.folder, stdout=log,
-                                     stderr=subprocess.STDOUT, env=self.environment, start_new_session=True)
+                                     stderr=subprocess.STDOUT, env=environment, start_new_session=True)
         self._children.append(child)
         return child
 

@@ -47,6 +47,13 @@ class TestChaos(unittest.TestCase):
         self.play(33, "permission", "permission")
 
 
+    def test_a_closed_terminal_clocks_that_are_set_and_a_neighbour_change_nothing(self):
+        self.play(34, "hang-up", "clock", "neighbour", "kill")
+
+    def test_a_scheduler_that_fails_hangs_and_forgets_changes_nothing(self):
+        self.play(35, "scheduler", "scheduler", "scheduler")
+
+
 class TestComparing(unittest.TestCase):
     """That a round can fail: what is lost, too much or other is named."""
 

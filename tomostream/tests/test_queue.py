@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import unittest
+from collections import Counter
 
+import pytest
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
+from tomostream.journal import entries  # noqa: E402
+from tomostream.journal.status import ARETOMO, MOTIONCOR  # noqa: E402
 from tomostream.streaming import queue  # noqa: E402
 from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
+from tomostream.tests.schedulers import Scheduler  # noqa: E402
+from tomostream.tests.support import ORDER, Session, wait_for  # noqa: E402
 
 LIMIT = "slurmstepd: error: *** JOB 12 ON node1 CANCELLED AT 2026-11-22T22:35:40 DUE TO TIME LIMIT ***"
 
@@ -49,7 +56,7 @@ class TestTheWordsOfAQueue(unittest.TestCase):
         self.assertEqual(words_of_queue(self.logs), "")
 
 
-class Scheduler:
+class Answers:
     """Answers as it is told to; notes what it was asked."""
 
     def __init__(self) -> None:
@@ -71,7 +78,7 @@ class Scheduler:
 
 class TestJobs(unittest.TestCase):
     def setUp(self) -> None:
-        self.scheduler = Scheduler()
+        self.scheduler = Answers()
         self.jobs = self.of("squeue -h -j %(JOB_ID)s")
 
     def of(self, command: str, done: str | None = None) -> Jobs:
@@ -187,6 +194,38 @@ class TestAQuestion(unittest.TestCase):
 
     def test_gives_the_exit_status_and_what_was_said_on_both_ways(self):
         self.assertEqual(queue.ask("echo one; echo two >&2; exit 3"), (3, "one\ntwo\n"))
+
+
+@pytest.mark.chain
+class TestASessionThroughAQueue(unittest.TestCase):
+    """The scheduler is not there at first, then fails, hangs, says nothing and lies: nothing fails, nothing runs twice."""
+
+    def test_waits_and_is_whole_in_the_end(self):
+        with Session() as session:
+            session.use_standins("3,3")
+            scheduler = Scheduler(os.path.join(session.folder, "scheduler"))
+            session.environment.update(scheduler.environment)
+            scheduler.behave("absent")
+            run = session.run("--queue", "tomo", "--timeout", "300", "--quiet", engine="gpu", settings={
+                "compose.expectedTilts": 4, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 4})
+            session.simulate("--series", "2", "--tilts", "4", "--frames", "2", "--size", "48")
+            waits = wait_for(lambda: [entry for entry in session.events(MOTIONCOR, entries.Waiting)
+                                      if entry.topic is entries.Topic.QUEUE], 180, "word of the queue")
+            self.assertIn("the queue takes no jobs (", waits[0].reason)
+            self.assertIn("command not found", waits[0].reason)
+            self.assertIsNone(run.poll())
+            scheduler.behave("down")
+            threading.Event().wait(6.0)
+            for mode in ("", "forgets", "", "hangs", "silent", ""):
+                scheduler.behave(mode)
+                threading.Event().wait(3.0)
+            wait_for(lambda: len(session.rows(ARETOMO)) == 2, 240, "two tomograms")
+            failed = [entry for name in ORDER for entry in session.events(name, (entries.Failed, entries.Retried))]
+            self.assertEqual(failed, [])
+            programs = Counter(entry["program"] for entry in session.standin_runs("end"))
+            self.assertEqual(programs, {"MotionCor3": 8, "AreTomo2": 2})
+            over = [entry.over for entry in session.events(MOTIONCOR, entries.Session)]
+            self.assertIn(entries.Topic.QUEUE, over)
 
 
 class TestTheMark(unittest.TestCase):

@@ -55,6 +55,8 @@ class InAFolder(unittest.TestCase):
 class Silent:
     """A watcher that hears nothing, as on a network disk."""
 
+    hears = True
+
     def add(self, folder: str, recursive: bool = False, only=None) -> bool:
         return False
 
@@ -74,6 +76,23 @@ class Told(Silent):
     def take(self) -> set[str]:
         taken, self.paths = self.paths, set()
         return taken
+
+
+class TestAWatcherWhoseThreadEnded(InAFolder):
+    def test_is_noticed_and_the_folder_is_looked_at(self):
+        watcher = watch.Watcher(lambda: None)
+        self.addCleanup(watcher.stop)
+        files = watch.FolderWatch(self.path("*.tif"), watcher, poll=5.0)
+        files.changes(0.0)
+        self.assertTrue(files.heard)
+        emitter, = watcher._observer.emitters
+        emitter.stop()
+        emitter.join()
+        self.write("a.tif")
+        self.assertEqual([os.path.basename(path) for path, _ in files.changes(1.0)], ["a.tif"])
+        self.assertFalse(files.heard)
+        self.write("b.tif")
+        self.assertEqual([os.path.basename(path) for path, _ in files.changes(6.1)], ["b.tif"])
 
 
 class TestAFolderThatIsPolled(InAFolder):
