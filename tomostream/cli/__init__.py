@@ -29,6 +29,7 @@ COMMANDS = {
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
     "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",
     "exclude": "take tilts out of a series or put them back; only that series is made again",
+    "export": "hand finished series to IMOD, RELION 5 and Warp: their files, and a README with the next commands",
     "handedness": "check the sign of the tilt angles: one series both ways; remember the choice for the instrument",
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
     "demo": "simulate a small acquisition and run the whole way to tomograms on it",

@@ -330,7 +330,7 @@ def detached_children() -> Iterator[None]:
 
 
 def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
-    """Wait until a protocol has opened the output that the next one reads, and tell the project of it.
+    """Wait until a protocol has opened the output that the next one reads, seen by the project or not (`streaming/inputs.py`).
 
     Raises
     ------
@@ -343,7 +343,7 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
     while time.monotonic() < deadline:
         state = chain.state(name)
         chain.project._updateProtocol(protocol)
-        if getattr(protocol, output, None) is not None:
+        if os.path.exists(os.path.join(chain.folder(name), protocol.output_files[output])):
             return
         if state in runs.BROKEN_OFF:
             break

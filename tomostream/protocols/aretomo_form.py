@@ -16,6 +16,7 @@ from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.programs import aretomo3
 from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, slices
 from tomostream.protocols import engines, forms
+from tomostream.streaming import inputs
 
 CPU_COMMAND = "tomostream-aretomo"
 LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
@@ -90,6 +91,7 @@ def define(form: Any) -> None:
     section = form.getSection("Input")
     engines.add_engine_param(section, "AreTomo2", aretomo3=True)
     forms.put_after(section, "engine", "inputSetOfTiltSeries")
+    form.getParam("inputSetOfTiltSeries").allowsNull.set(True)      # what is missing is said by `_validate`
     forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
                             "binFactor": f"Binning (0: voxels of about {VOXEL_A:g} A)",
                             "tomoThickness": "Tomogram thickness (unbinned voxels)",
@@ -109,6 +111,10 @@ def define(form: Any) -> None:
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
                   help="When series come faster than they are processed: Yes takes the newest first, so that you see "
                        "what the microscope does now; No takes them in order.")
+    form.addParam("leaveOutDoubtful", params.BooleanParam, default=False, label="Leave out series not to be trusted?",
+                  help="Every series of the outputs tells whether its alignment is to be trusted (the attribute "
+                       "_tomostreamTrusted) and why not. Yes: such a series goes to FailedTiltSeries instead, and no "
+                       "protocol behind this one builds on it. Only the CPU engine judges its alignments.")
     form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                   label="Remove tomograms that were replaced?",
                   help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
@@ -156,7 +162,9 @@ def warnings(protocol: Any) -> list[str]:
     found = _OF_PROGRAM[program_of(protocol)](protocol)
     if (protocol.roiArea.get() or "").strip():
         found.append("ROI for focused alignment has no effect: AreTomo2, AreTomo3 and the CPU engine align with the whole field.")
-    items = protocol.inputSetOfTiltSeries.get()
+    if protocol.doEstimateCtf.get() and protocol.skipAlign.get():
+        found.append("The alignment is taken from the input, so no CTF is estimated: there will be no output of CTFs.")
+    items = inputs.set_of(protocol.inputSetOfTiltSeries)
     if items is not None and items.hasAlignment() and not protocol.skipAlign.get():
         found.append("The input is aligned already; it will be aligned again, from the raw images.")
     return found

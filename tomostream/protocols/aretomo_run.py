@@ -36,6 +36,8 @@ from tomostream.protocols.programs import Runner
 from tomostream.streaming.work import BadInput, ProgramFailed
 
 EVEN, ODD = "_even", "_odd"
+#: End of the name of the angle file (angle, acquisition order, dose before the tilt).
+ANGLES = "_angles.txt"
 #: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
 SIZE_TOLERANCE = 2
 #: MRC modes that AreTomo2 and AreTomo3 read.
@@ -133,6 +135,11 @@ class AretomoRun:
     def stem(self) -> str:
         return os.path.join(self.folder, self.source.series_id)
 
+    @property
+    def angles(self) -> str:
+        """The angle file of the program: three columns, so no `.tlt`, of which others expect one."""
+        return f"{self.stem}{ANGLES}"
+
     def run(self) -> Result:
         """Align and reconstruct; the files are in the folder.
 
@@ -198,7 +205,7 @@ class AretomoRun:
             rows = [AngleRow(row.tilt_deg) for row in rows]
         elif any(row.pre_exposure is None for row in rows):
             rows = [AngleRow(row.tilt_deg, row.order) for row in rows]
-        with open(f"{self.stem}.tlt", "w", encoding="utf-8") as file:
+        with open(self.angles, "w", encoding="utf-8") as file:
             file.write(format_angles(rows))
         if self.settings.skip_align:
             self._write_alignment()
@@ -250,13 +257,13 @@ class AretomoRun:
         if "-ExtPhase" in flags:
             flags["-ExtPhase"] = phase_search(*map(float, flags["-ExtPhase"]))
         if "-AngFile" in flags:
-            flags["-AngFile"] = [f"{self.stem}.tlt"]
+            flags["-AngFile"] = [self.angles]
             flags["-TiltAxis"] = [tilt_axis_word(self.source.tilt_axis), flags["-TiltAxis"][1]]
         if "-AlnFile" in flags:
             flags["-AlnFile"] = [f"{self.stem}.aln"]
             flags.pop("-TiltAxis", None)
             if "-ImgDose" in flags:     # the doses before the tilts are in the angle file: without it halves are not weighted
-                flags["-AngFile"] = [f"{self.stem}.tlt"]
+                flags["-AngFile"] = [self.angles]
         return self._for(runner, flags)
 
     @staticmethod
@@ -274,7 +281,7 @@ class AretomoRun:
         """The IMOD files, by the CPU program from the alignment file: AreTomo2 cannot be asked for them."""
         out = f"{self.stem}_imod_stack.mrc"     # the program always writes a result; this one is not needed
         flags = {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [out], "-AlnFile": [f"{self.stem}.aln"],
-                 "-AngFile": [f"{self.stem}.tlt"], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
+                 "-AngFile": [self.angles], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
                  "-PixSize": [f"{self.source.pixel_size:g}"], "--threads": [str(self.cpu.threads)]}
         line = words_of_flags(flags)
         log = f"{self.stem}_imod.log"

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 from pwem.objects import CTFModel, Transform
+from pyworkflow.object import Boolean, Float, Integer, String
 from tomo.objects import CTFTomo, TiltImage, TiltSeries, TomoAcquisition, Tomogram
 
 from tomostream.acquisition.schemes import step_of
+from tomostream.handoff.conventions import relion_hand
 from tomostream.journal.composed import SeriesRecord
 from tomostream.programs.aln import AlnRow, xf_of_row
 from tomostream.programs.ctf import CtfRow
+from tomostream.programs.quality import Quality, Trust
 
 #: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
 NOMINAL_MAGNIFICATION = 50000
@@ -36,12 +40,66 @@ def series_template() -> TiltSeries:
     return series
 
 
+def aligned_template() -> TiltSeries:
+    """The first row of a set of aligned tilt series: makes the columns."""
+    series = series_template()
+    add_verdict(series, Verdict())
+    return series
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an alignment is worth, as attributes of the items of a set: other protocols can select by it. None is unknown.
+
+    `hand` is RELION's (1 or -1), `sigma_A` the typical standard deviation of a tilt's shift in A.
+    """
+
+    trust: Trust = Trust.UNKNOWN
+    note: str = ""
+    hand: int | None = None
+    sigma_A: float | None = None
+
+    @classmethod
+    def of(cls, quality: Quality | None, pixel_size: float) -> Verdict:
+        """The verdict of a program that gives one; `pixel_size` of the tilt series in A."""
+        if quality is None:
+            return cls()
+        sigmas = [tilt.sigma_px for tilt in quality.tilts if tilt.used and tilt.sigma_px is not None]
+        return cls(quality.trust, quality.quality_note, relion_hand(quality.defocus_hand),
+                   median(sigmas) * pixel_size if sigmas else None)
+
+
+def add_verdict(item: TiltSeries | Tomogram, verdict: Verdict) -> None:
+    """Give a tilt series or tomogram the attributes of its verdict: the same ones for all items of a set."""
+    item._tomostreamTrusted = Boolean(None if verdict.trust is Trust.UNKNOWN else verdict.trust is Trust.TRUSTED)
+    item._tomostreamNote = String(verdict.note)
+    item._relionHand = Integer(verdict.hand)
+    item._alignmentSigma = Float(verdict.sigma_A)
+
+
+def sigmas_of(quality: Quality | None, sections: Sequence[int], pixel_size: float) -> dict[int, float]:
+    """Standard deviation of the shift of every tilt that has one, in A, by the index of its image.
+
+    `sections` : index of the image of every section that the program was given.
+    """
+    tilts = quality.tilts if quality is not None else ()
+    return {sections[tilt.section]: tilt.sigma_px * pixel_size for tilt in tilts
+            if tilt.sigma_px is not None and tilt.section < len(sections)}
+
+
+def tilt_offset(images: Iterable[TiltImage], rows: Mapping[int, AlnRow]) -> float:
+    """By how much the alignment moved the tilt angles, in degrees: the same for all tilts, those that take no part too."""
+    moved = [rows[image.getIndex()].tilt_deg - image.getTiltAngle() for image in images if image.getIndex() in rows]
+    return median(moved) if moved else 0.0
+
+
 def tomogram_template(halves: bool) -> Tomogram:
     """The first row of a set of tomograms: makes the columns."""
     tomogram = Tomogram(tsId="template")
     tomogram.setOrigin(Transform())
     tomogram.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
     tomogram.setHalfMaps(["", ""] if halves else [])
+    add_verdict(tomogram, Verdict())
     return tomogram
 
 
@@ -68,22 +126,40 @@ def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisitio
     return acquisition
 
 
-def aligned_acquisition(series: TiltSeries, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
-    """The acquisition of a series with the tilt axis that was found; `rows`: by index of the image."""
-    acquisition = series.getAcquisition().clone()
+def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
+    """The acquisition of a series with the tilt axis and offset that were found; `rows`: by index of the image."""
+    acquisition = original.series.getAcquisition().clone()
     if rows:
+        offset = tilt_offset(original.images, rows)
+        angles = [image.getTiltAngle() + offset for image in original.images]
         acquisition.setTiltAxisAngle(next(iter(rows.values())).rot_deg)
+        acquisition.setAngleMin(min(angles))
+        acquisition.setAngleMax(max(angles))
     return acquisition
 
 
-def aligned_image(original: TiltImage, row: AlnRow | None) -> TiltImage:
-    """The raw image with its alignment as a transform; disabled where it could not be aligned (None)."""
+def aligned_series(original: Original, rows: Mapping[int, AlnRow],
+                   sigmas: Mapping[int, float]) -> list[TiltImage]:
+    """The images of a series with their alignment, all with the same tilt offset; `rows` and `sigmas`: by index of the image."""
+    offset = tilt_offset(original.images, rows)
+    images = []
+    for image in original.images:
+        aligned = aligned_image(image, rows.get(image.getIndex()), offset)
+        aligned._alignmentSigma = Float(sigmas.get(image.getIndex()))
+        images.append(aligned)
+    return images
+
+
+def aligned_image(original: TiltImage, row: AlnRow | None, offset: float = 0.0) -> TiltImage:
+    """The raw image with its alignment as a transform; where it could not be aligned (None) it is disabled, and has the tilt
+    `offset` of the others in degrees."""
     image = original.clone()
     image.copyInfo(original, copyTM=False)
     transform = Transform()
     if row is None:
         image.setEnabled(False)
         transform.setMatrix(np.identity(3))
+        image.setTiltAngle(original.getTiltAngle() + offset)
     else:
         a11, a12, a21, a22, dx, dy = xf_of_row(row.rot_deg, row.tx, row.ty)
         transform.setMatrix(np.array([[a11, a12, dx], [a21, a22, dy], [0.0, 0.0, 1.0]]))
@@ -106,7 +182,7 @@ def copied_images(images: Iterable[TiltImage]) -> list[TiltImage]:
 
 
 def tomogram(series_id: str, path: str, size: tuple[int, int, int], pixel_size: float, acquisition: TomoAcquisition,
-             halves: list[str]) -> Tomogram:
+             halves: list[str], verdict: Verdict) -> Tomogram:
     """A tomogram with its origin in the middle; `halves`: odd and even, or none."""
     made = Tomogram(tsId=series_id)
     made.setLocation(path)
@@ -116,6 +192,7 @@ def tomogram(series_id: str, path: str, size: tuple[int, int, int], pixel_size: 
     made.setOrigin(origin)
     made.setAcquisition(acquisition)
     made.setHalfMaps(halves)
+    add_verdict(made, verdict)
     return made
 
 

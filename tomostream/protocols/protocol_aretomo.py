@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon
@@ -45,10 +46,11 @@ from tomostream.protocols.aretomo_run import (
     take_over,
 )
 from tomostream.protocols.objects import Original
+from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import know_tables
 from tomostream.streaming.sets import OutputSet
-from tomostream.streaming.work import Task
+from tomostream.streaming.work import BadInput, Task
 
 #: Unbinned px: for the forecast of disk space where the program chooses the height of the volume.
 LIKELY_THICKNESS = 1500
@@ -66,6 +68,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     _devStatus = BETA
     _possibleOutputs = {ALIGNED: SetOfTiltSeries, TOMOGRAMS: SetOfTomograms, CTFS: SetOfCTFTomoSeries,
                         FAILED: SetOfTiltSeries}
+    output_files = MappingProxyType({ALIGNED: "tiltseries.sqlite", TOMOGRAMS: "tomograms.sqlite", CTFS: "ctftomoseries.sqlite",
+                                     FAILED: "tiltseries_failed.sqlite"})
 
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
@@ -90,27 +94,32 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self._told_ctf = False
         self.perTsAlignZ = self.readThicknessFile(self.alignZfile.get()) if self.alignZfile.get() else {}
         if self.makeTomo.get():
-            self.open_output(TOMOGRAMS, SetOfTomograms, objects.tomogram_template(self.doEvenOdd.get()), "_tsId",
-                             "tomograms.sqlite", source="inputSetOfTiltSeries")
+            self.open_output(TOMOGRAMS, objects.tomogram_template(self.doEvenOdd.get()), "_tsId", self._describe_tomograms)
         if not self.skipAlign.get():
-            self.open_output(ALIGNED, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries.sqlite",
-                             source="inputSetOfTiltSeries")
+            self.open_output(ALIGNED, objects.aligned_template(), "_tsId", self._describe_aligned)
         self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
         for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs)):
-            if hasattr(self, name):
+            if os.path.exists(self._getPath(self.output_files[name])):
                 opener()
         self.tell(entries.Session("", self._runner.reason))
 
 
     def _open_failed(self) -> OutputSet:
-        return self.open_output(FAILED, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries_failed.sqlite",
-                                self._describe, source="inputSetOfTiltSeries")
+        return self.open_output(FAILED, objects.series_template(), "_tsId", self._describe)
 
     def _open_ctfs(self) -> OutputSet:
         template = CTFTomoSeries(tsId="template")
-        return self.open_output(CTFS, SetOfCTFTomoSeries, template, "_tsId", "ctftomoseries.sqlite",
-                                lambda items: items.setSetOfTiltSeries(self.inputSetOfTiltSeries),
-                                source="inputSetOfTiltSeries")
+        return self.open_output(CTFS, template, "_tsId", lambda items: items.setSetOfTiltSeries(self.inputSetOfTiltSeries))
+
+    @staticmethod
+    def _describe_aligned(items: Any) -> None:
+        """What is known of the aligned series before there is one."""
+        items.setAlignment(ALIGN_2D)
+        items._hasAlignment.set(True)
+
+    def _describe_tomograms(self, items: Any) -> None:
+        """What is known of the tomograms before there is one."""
+        items._hasOddEven.set(self.doEvenOdd.get())
 
     def _describe(self, items: Any) -> None:
         items.copyInfo(self._reader.items)
@@ -217,6 +226,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         result = kind(source, self._settings, folder, self._runner, self._cpu).run()
         target = self._getExtraPath(name)
         take_over(folder, target)
+        if self.leaveOutDoubtful.get() and result.quality is not None and result.quality.trust is Trust.DOUBTFUL:
+            raise BadInput(f"left out of the outputs, as the form asks, because its alignment is doubtful "
+                           f"({result.quality.quality_note}); its files are in {target}")
         return replace(result, folder=target, seconds=steady() - began)
 
     # ------------------------------------------------------------------ register
@@ -244,8 +256,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             items.setSamplingRate(pixel_size)
         halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)]
         tomogram = objects.tomogram(task.key, path, size, pixel_size,
-                                    objects.aligned_acquisition(original.series, result.rows),
-                                    halves if self.doEvenOdd.get() else [])
+                                    objects.aligned_acquisition(original, result.rows), halves if self.doEvenOdd.get() else [],
+                                    objects.Verdict.of(result.quality, source.pixel_size))
         tomogram.setCtfCorrected(result.ctf_corrected)
         items.setCtfCorrected(result.ctf_corrected)
         items.setDim(size)
@@ -255,17 +267,18 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def _register_aligned(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[ALIGNED].items
         items.copyInfo(self._reader.items)
-        items.setAlignment(ALIGN_2D)
-        items._hasAlignment.set(True)
+        self._describe_aligned(items)
         items.setDim((*source.size, 1))
         items.setAnglesCount(len(source.tilts))
         series = TiltSeries(tsId=task.key)
         series.copyInfo(original.series)
-        series.setAcquisition(objects.aligned_acquisition(original.series, result.rows))
+        series.setAcquisition(objects.aligned_acquisition(original, result.rows))
         series.setAlignment2D()
         series.setDim((*source.size, 1))
         series.setAnglesCount(len(source.tilts))
-        images = [objects.aligned_image(image, result.rows.get(image.getIndex())) for image in original.images]
+        objects.add_verdict(series, objects.Verdict.of(result.quality, source.pixel_size))
+        sigmas = objects.sigmas_of(result.quality, [tilt.index for tilt in source.used], source.pixel_size)
+        images = objects.aligned_series(original, result.rows, sigmas)
         self.outputs[ALIGNED].put(task.key, series, task.version, children=images)
 
     def _register_ctf(self, task: Task, source: Source, result: Result) -> None:
@@ -312,7 +325,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._told_ctf:
             self._told_ctf = True
             note = (quality.ctf_note if quality else "") or "the program wrote none"
-            self.warning(f"No CTF for {task.key}: {note}. Tilt series and tomograms come without it.")
+            self.tell(entries.Session("", f"no CTF for {task.key}: {note}. Tilt series and tomograms come without it"), warn=True)
 
     def _remove_before(self, task: Task) -> None:
         """Remove the files of the versions before this one."""
@@ -340,6 +353,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
         failed = len(self.outputs[FAILED].ids) if FAILED in self.outputs else 0
         self.tell(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
+        if self.doEstimateCtf.get() and CTFS not in self.outputs:
+            why = "the alignment is skipped" if self.skipAlign.get() else "no series gave one"
+            self.tell(entries.Session("", f"there is no output {CTFS}, and none will come: {why}. Protocols that wait for it "
+                                      "can be stopped"), warn=True)
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:
@@ -350,9 +367,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return []
 
     def input_problems(self) -> list[str]:
-        if self.inputSetOfTiltSeries.get() is None:
-            return ["Input tilt series: choose the output of the compose protocol. It may still be empty."]
-        return []
+        return inputs.problem(self.inputSetOfTiltSeries, "Input tilt series", "the compose protocol")
 
     def form_problems(self) -> list[str]:
         return self.threads_problem() + aretomo_form.problems(self)

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from pwem.protocols import EMProtocol
@@ -37,6 +38,7 @@ from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
 from tomostream.protocols.objects import series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
+from tomostream.streaming import inputs
 from tomostream.streaming.lookout import Lookout
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
@@ -64,6 +66,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     _label = "compose series"
     _devStatus = BETA
     _possibleOutputs = {TILT_SERIES: SetOfTiltSeries}
+    output_files = MappingProxyType({TILT_SERIES: "tiltseries.sqlite"})
 
     done_event = entries.Composed
     input_field = "inputMicrographs"
@@ -72,6 +75,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _defineParams(self, form: Any) -> None:
         form.addSection(label="Input")
         form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
+                      allowsNull=True,      # what is missing is said by `_validate`
                       label="Input micrographs",
                       help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
         form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files",
@@ -141,8 +145,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         pattern = self.mdocPattern.get()
         self._files = Lookout(os.path.join(self.filesPath.get(), pattern), self.watcher, (".mdoc",), descend=pattern == "*.mdoc",
                               poll=self.pollSeconds.get(), full_every=60.0)
-        output = self.open_output(TILT_SERIES, SetOfTiltSeries, objects.series_template(), "_tsId", "tiltseries.sqlite",
-                                  source="inputMicrographs")
+        output = self.open_output(TILT_SERIES, objects.series_template(), "_tsId")
         self.done.update(output.versions)
         self._session = Session(self._policy())
         self._exclusions = Exclusions(self._getExtraPath(exclusions.NAME))
@@ -151,10 +154,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _producer_folders(self) -> list[str]:
         """Working folders of the runs before this one, whose ledgers tell which movies failed: motioncor's, import's."""
-        folders = [os.path.dirname(self.inputMicrographs.get().getFileName())]
-        movies = getattr(self.inputMicrographs.getObjValue(), "inputMovies", None)
-        if movies is not None and movies.get() is not None:
-            folders.append(os.path.dirname(movies.get().getFileName()))
+        pointers = [self.inputMicrographs, getattr(self.inputMicrographs.getObjValue(), "inputMovies", None)]
+        files = [inputs.file_of(pointer) for pointer in pointers if pointer is not None]
+        folders = [os.path.dirname(file) for file in files if file]
         for folder in folders:
             self.watcher.add(os.path.join(folder, "extra"), only=frozenset([ledger.NAME]))
         return folders
@@ -444,9 +446,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return super().getActions() + actions.of_series(self, TILT_SERIES)
 
     def input_problems(self) -> list[str]:
-        if self.inputMicrographs.get() is None:
-            return ["Input micrographs: choose the output of the motioncor protocol. It may still be empty."]
-        return []
+        return inputs.problem(self.inputMicrographs, "Input micrographs", "the motioncor protocol")
 
     def form_problems(self) -> list[str]:
         errors = self.threads_problem()

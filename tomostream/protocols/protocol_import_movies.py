@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from pwem.constants import SAMPLING_FROM_IMAGE
@@ -53,6 +54,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     _devStatus = BETA
     _possibleOutputs = {MOVIES: SetOfMovies}
     _outputClassName = "SetOfMovies"
+    output_files = MappingProxyType({MOVIES: "movies.sqlite"})
 
     done_event = entries.Imported
 
@@ -144,7 +146,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._news_at = steady()
         self._looked_again = self._ending = False
         self._missing_text = "pixel size or voltage"
-        output = self.open_output(MOVIES, SetOfMovies, self._template(), "_micName", "movies.sqlite", self._set_facts)
+        output = self.open_output(MOVIES, self._template(), "_micName", self._set_facts)
         self.done.update(output.versions)
         self._remember_files()
         at = until.begin(self._getPath(), (self.until.get() or "").strip())

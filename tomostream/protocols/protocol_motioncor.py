@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import motioncorr
@@ -29,6 +30,7 @@ from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
 from tomostream.protocols import engines, forms, programs, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
+from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
@@ -80,6 +82,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     input_field = "inputMovies"
     _devStatus = BETA
     _possibleOutputs = {name: SetOfMicrographs for name in SUFFIXES}
+    output_files = MappingProxyType({name: f"{name}.sqlite" for name in SUFFIXES})
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
@@ -87,6 +90,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         section = form.getSection("Input")
         engines.add_engine_param(section, "MotionCor3")
         forms.put_after(section, "engine", "inputMovies")
+        form.getParam("inputMovies").allowsNull.set(True)      # what is missing is said by `_validate`
         forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic"])
         forms.set_helps(form, HELPS)
         for name in ("patchX", "patchY"):
@@ -121,8 +125,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
                  *([EVEN, ODD] if self.splitEvenOdd.get() else [])]
         for name in names:
-            self.open_output(name, SetOfMicrographs, self._template(name), "_micName", f"{name}.sqlite",
-                             source="inputMovies")
+            self.open_output(name, self._template(name), "_micName")
         self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
         self.tell(entries.Session("", self._runner.reason))
 
@@ -340,8 +343,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return []
 
     def input_problems(self) -> list[str]:
-        if self.inputMovies.get() is None:
-            return ["Input movies: choose the output of the import protocol. It may still be empty."]
+        problems = inputs.problem(self.inputMovies, "Input movies", "the import protocol")
+        if problems:
+            return problems
         if self.doApplyDoseFilter.get() and not (self._dose_per_frame() or 0) > 0:
             return ["Dose weighting needs the dose per frame, which the import form asks for."]
         return []
@@ -357,7 +361,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _dose_per_frame(self) -> float | None:
         """Dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
-        dose = self.inputMovies.get().getAcquisition().getDosePerFrame()
+        dose = inputs.set_of(self.inputMovies).getAcquisition().getDosePerFrame()
         given = getattr(self.inputMovies.getObjValue(), "dosePerFrame", None)
         return dose if dose is not None or given is None else given.get()
 

@@ -21,7 +21,7 @@ from tomostream.report.judging import counts_of_expected
 
 #: End of a file's name -> what it is.
 MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
-            ".tlt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
+            "_angles.txt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
 #: The folder of the page takes nothing more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

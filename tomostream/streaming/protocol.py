@@ -21,6 +21,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pyworkflow.config import Config
@@ -41,7 +42,7 @@ from tomostream.files.clock import steady
 from tomostream.files.logs import last_words, one_sentence
 from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
-from tomostream.streaming import rows, watch
+from tomostream.streaming import inputs, rows, watch
 from tomostream.streaming.cores import hold_cores
 from tomostream.streaming.executor import JobEnded, adopt
 from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
@@ -76,6 +77,8 @@ class StreamingProtocol(ProtStreamingBase):
     done_event: type[entries.Done] = entries.Aligned
     #: The pointer to the output of another protocol that is read; "" for the first of a chain.
     input_field = ""
+    #: Output -> its file in the folder of the run.
+    output_files: Mapping[str, str] = MappingProxyType({})
     #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
     _complete = False
     _step_log: StepLog | None = None
@@ -233,6 +236,8 @@ class StreamingProtocol(ProtStreamingBase):
         self._jobs: list[str] = []
         self._troubles: dict[entries.Topic, str] = {}
         self.stop_event = threading.Event()
+        if self.input_field:
+            inputs.attach(getattr(self, self.input_field))
         orphans = end_orphans(self.work_root())
         shutil.rmtree(self.work_root(), ignore_errors=True)
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
@@ -393,6 +398,7 @@ class StreamingProtocol(ProtStreamingBase):
         while self._to_confirm:
             self.on_registered(*self._to_confirm[0])
             del self._to_confirm[0]
+        self.show_outputs()
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
         """Something of this topic keeps the protocol from going on ("": no longer). Told when it begins and when it ends."""
@@ -480,16 +486,17 @@ class StreamingProtocol(ProtStreamingBase):
         return last_words(log) or status
 
     # ------------------------------------------------------------------ outputs
-    def open_output(self, name: str, cls: Any, template: Any, key_attribute: str, file_name: str,
-                    setup: Callable[[Any], None] | None = None, source: str | None = None) -> OutputSet:
+    def open_output(self, name: str, template: Any, key_attribute: str,
+                    setup: Callable[[Any], None] | None = None) -> OutputSet:
         """Open an output: the one of the run before when there is one, else an empty one with its tables, so that its
-        stream state is on disk from the first moment. `setup(set)` gives what is known of the whole set."""
-        path = self._getPath(file_name)
+        stream state is on disk from the first moment. `setup(set)` gives what is known of the whole set. The project sees it
+        with its first rows."""
+        path = self._getPath(self.output_files[name])
         items: Any = getattr(self, name, None)
         known = items is not None
         if not known:
             # The file may be there although the project never heard of it: killed before any refresh.
-            items = cls(filename=path)
+            items = self._possibleOutputs[name](filename=path)
         if not items._getMapper().doCreateTables:
             items.loadAllProperties()       # the project may know the set as it was before its first item
         items.load()
@@ -497,13 +504,21 @@ class StreamingProtocol(ProtStreamingBase):
         if setup is not None:
             setup(items)
         output.set_stream_state(Set.STREAM_OPEN)
-        if not known:
-            self._defineOutputs(**{name: items})
-            if source is not None:
-                self._defineSourceRelation(getattr(self, source), items)
-        self._store(items)
+        if known:
+            self._store(items)
         self.outputs[name] = output
         return output
+
+    def show_outputs(self) -> None:
+        """Let the project see the outputs that have rows, so that they tell of themselves all that protocols read at their
+        start; see `inputs`."""
+        for name, output in self.outputs.items():
+            if output.ids and getattr(self, name, None) is None:
+                self._defineOutputs(**{name: output.items})
+                if self.input_field:
+                    self._defineSourceRelation(getattr(self, self.input_field), output.items)
+                self._store(output.items)
+                self._dirty = True
 
     def _closeOutputSet(self) -> None:
         """Called by pyworkflow at the end, but also by another process (a refresh finds this one dead; STOP). Only the
@@ -531,7 +546,7 @@ class StreamingProtocol(ProtStreamingBase):
     def producer_state(pointer: Any) -> runs.RunState:
         """State of the run that makes a pointed set; see `runs.producer_state`."""
         producer = pointer.getObjValue()
-        folder = os.path.dirname(pointer.get().getFileName())
+        folder = os.path.dirname(inputs.file_of(pointer))
         return runs.producer_state(folder, producer.getObjId())
 
     # ------------------------------------------------------------------ steps.sqlite: append new rows, update changed ones
@@ -594,8 +609,8 @@ class StreamingProtocol(ProtStreamingBase):
             self._numberOfSteps.set(len(self._steps))
             with self._jobs_lock:
                 self._jobId.set(",".join(self._jobs)) if self._jobs else self._jobId.clear()
-            self._store(self._numberOfSteps, self._stepsDone, self._jobId,
-                        *(output.items for output in self.outputs.values()))
+            seen = [output.items for name, output in self.outputs.items() if getattr(self, name, None) is not None]
+            self._store(self._numberOfSteps, self._stepsDone, self._jobId, *seen)
 
     def jobs_changed(self, started: str | None = None, ended: str | None = None) -> None:
         """From a step's thread: a queue job began or ended."""

@@ -108,11 +108,23 @@ class OutputSet:
             mapper.db.createTables(columns)
             mapper.doCreateTables = False
         else:
+            self._add_columns(columns)
             mapper.db.setupCommands(columns)
         mapper.getAttributes2Store(self._template)
         know_tables(self.items)
         self.connection.execute(_CREATE)
         self.connection.commit()
+
+    def _add_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Columns that items have had since a later release than that which made the file: they come after all others."""
+        known = [row[0] for row in self.connection.execute("SELECT label_property FROM Classes ORDER BY id")]
+        if known != list(columns)[:len(known)]:
+            return
+        for number, (label, (class_name, *_)) in enumerate(list(columns.items())[len(known):], start=len(known)):
+            column = f"c{number:02d}"
+            self.connection.execute("INSERT INTO Classes (label_property, column_name, class_name) VALUES (?, ?, ?)",
+                                    (label, column, class_name))
+            self.connection.execute(f"ALTER TABLE Objects ADD COLUMN {column} {self.mapper.db.CLASS_MAP.get(class_name, 'TEXT')}")
 
     def _column(self, attribute: str) -> str:
         return self.mapper.db._getRealCol(attribute)
@@ -170,11 +182,11 @@ class OutputSet:
         mapper = item._getMapper()
         children = list(children)
         columns = children[0].getObjDict(includeClass=True)
-        if mapper.doCreateTables:
-            create_tables(mapper.db, columns)
-            mapper.doCreateTables = False
-        else:       # a version before
-            mapper.db.executeCommand(f"DELETE FROM {mapper.db.tablePrefix}Objects")
+        if not mapper.doCreateTables:       # a version before, of other columns maybe
+            for table in ("Objects", "Classes"):
+                mapper.db.executeCommand(f"DROP TABLE {mapper.db.tablePrefix}{table}")
+        create_tables(mapper.db, columns)
+        mapper.doCreateTables = False
         mapper.db.setupCommands(columns)
         item._size.set(0)
         item._idCount = 0

@@ -16,8 +16,8 @@ import tomostream
 
 PACKAGE = os.path.dirname(os.path.abspath(tomostream.__file__))
 #: The rooms from the ground up. Imports go downward only.
-FLOORS = ("files", "programs", "acquisition", "simulator", "engine", "journal", "choices", "report", "streaming", "protocols",
-          "windows", "viewers", "wizards", "cli")
+FLOORS = ("files", "programs", "acquisition", "simulator", "engine", "journal", "choices", "handoff", "report", "streaming",
+          "protocols", "windows", "viewers", "wizards", "cli")
 #: Below this floor nothing knows Scipion.
 FIRST_WITH_SCIPION = FLOORS.index("streaming")
 SCIPION = {"pyworkflow", "pwem", "tomo", "motioncorr", "aretomo", "scipion", "pwchem"}

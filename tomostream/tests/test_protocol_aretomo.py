@@ -95,7 +95,7 @@ class TestInputs(InFolder):
     def test_images_angles_orders_and_doses_come_by_angle_and_belong_together(self):
         sections = self.write()
         self.assertEqual(tuple(sections), BY_ANGLE)
-        with open(self.path("TS_1.tlt"), encoding="utf-8") as file:
+        with open(self.path("TS_1_angles.txt"), encoding="utf-8") as file:
             rows = parse_angles(file.read())
         self.assertEqual([row.tilt_deg for row in rows], [ANGLES[section] for section in BY_ANGLE])
         self.assertEqual([row.pre_exposure for row in rows], [3.0 * section for section in BY_ANGLE])
@@ -169,7 +169,7 @@ class TestCommands(InFolder):
 
     def test_halves_are_weighted_by_dose_as_the_whole_is(self):
         half = self.flags("-InMrc x -OutMrc y -Align 0 -AlnFile z -ImgDose 3.0 -TiltAxis 85 0", "_even")
-        self.assertEqual(half["-AngFile"], [self.path("TS_1.tlt")])
+        self.assertEqual(half["-AngFile"], [self.path("TS_1_angles.txt")])
         self.assertEqual(half["-AlnFile"], [self.path("TS_1.aln")])
         self.assertEqual(half["-InMrc"], [self.path("TS_1_even.mrcs")])
         self.assertNotIn("-TiltAxis", half)
@@ -292,3 +292,55 @@ class TestResults(InFolder):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class TestWhatSeriesTellOfThemselves(unittest.TestCase):
+    """The angles, the axis and the verdict that the outputs carry."""
+
+    def setUp(self):
+        from tomo.objects import TiltImage, TiltSeries, TomoAcquisition
+
+        from tomostream.protocols.objects import Original
+
+        images = []
+        for index, angle in enumerate((-12.0, -9.0, -6.0, 0.0, 3.0), start=1):
+            image = TiltImage()
+            image.setLocation(index, "TS_1.mrcs")
+            image.setTiltAngle(angle)
+            image.setAcquisition(TomoAcquisition(tiltAxisAngle=85.0))
+            images.append(image)
+        series = TiltSeries(tsId="TS_1")
+        series.setAcquisition(TomoAcquisition(tiltAxisAngle=85.0, angleMin=-12.0, angleMax=3.0))
+        self.original = Original(series, images)
+        #: The first tilt takes no part; the alignment moved all angles by 3 degrees.
+        self.rows = {index: AlnRow(index - 1, 84.0, 1.0, 2.0, angle + 3.0)
+                     for index, angle in ((2, -9.0), (3, -6.0), (4, 0.0), (5, 3.0))}
+
+    def test_a_disabled_tilt_has_the_tilt_offset_of_all_others(self):
+        from tomostream.protocols import objects
+
+        images = objects.aligned_series(self.original, self.rows, {2: 1.5})
+        self.assertEqual([image.getTiltAngle() for image in images], [-9.0, -6.0, -3.0, 3.0, 6.0])
+        self.assertEqual([image.isEnabled() for image in images], [False, True, True, True, True])
+        self.assertEqual([image._alignmentSigma.get() for image in images], [None, 1.5, None, None, None])
+
+    def test_the_range_of_angles_follows_the_tilt_offset(self):
+        from tomostream.protocols import objects
+
+        acquisition = objects.aligned_acquisition(self.original, self.rows)
+        self.assertEqual((acquisition.getAngleMin(), acquisition.getAngleMax()), (-9.0, 6.0))
+        self.assertEqual(acquisition.getTiltAxisAngle(), 84.0)
+
+    def test_a_series_says_whether_it_is_to_be_trusted_and_the_hand_for_relion(self):
+        from tomostream.programs.quality import Quality, TiltQuality, Trust
+        from tomostream.protocols import objects
+
+        tilts = tuple(TiltQuality(section, 0.0, True, sigma_px=sigma) for section, sigma in enumerate((1.0, 2.0, 6.0)))
+        quality = Quality(tilts, quality_note="do not trust: only 3 tilts are used", trust=Trust.DOUBTFUL, defocus_hand=1)
+        template = objects.aligned_template()
+        objects.add_verdict(template, objects.Verdict.of(quality, 2.0))
+        self.assertEqual((template._tomostreamTrusted.get(), template._relionHand.get(), template._alignmentSigma.get()),
+                         (False, -1, 4.0))
+        self.assertEqual(template._tomostreamNote.get(), "do not trust: only 3 tilts are used")
+        objects.add_verdict(template, objects.Verdict.of(None, 2.0))
+        self.assertEqual((template._tomostreamTrusted.get(), template._relionHand.get()), (None, None))

@@ -139,6 +139,22 @@ class TestTiltSeries(SetCase):
         items.write()
         self.assertEqual(ours, self.columns("TS_01"))
 
+    def test_a_file_of_an_earlier_release_takes_attributes_that_came_later(self):
+        from pyworkflow.object import Float
+
+        output = self.output(SetOfTiltSeries, self.series("template"))
+        self.put(output, "TS_01", (-3.0, 0.0))
+        output.commit()
+        output.items.close()
+        later, series = self.series("template"), self.series("TS_02")
+        later._alignmentSigma = Float()
+        series._alignmentSigma = Float(2.5)
+        output = self.output(SetOfTiltSeries, later)
+        output.put("TS_02", series, children=self.images("TS_02", (-3.0, 0.0, 3.0)))
+        first, second = [item.clone() for item in self.reopened(output).iterItems()]
+        self.assertEqual((first.getTsId(), second.getTsId(), first.getAcquisition().getVoltage()), ("TS_01", "TS_02", 300.0))
+        self.assertEqual((first._alignmentSigma.get(), second._alignmentSigma.get()), (None, 2.5))
+
     def test_upstream_adds_tilts_to_a_series_that_we_wrote(self):
         output = self.output(SetOfTiltSeries, self.series("template"))
         self.put(output, "TS_01", (-3.0, 0.0))

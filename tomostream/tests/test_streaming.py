@@ -388,11 +388,11 @@ class TestAnOutput(WithMovies):
         self.assertEqual(self.names(), [(1, "a.tif"), (2, "b.tif")])
 
     def test_says_of_itself_what_its_file_says_whatever_the_project_remembers(self):
-        protocol = mock.Mock(_getPath=lambda name: self.path(name), outputMovies=SetOfMovies(filename=self.file), outputs={})
+        protocol = mock.Mock(_getPath=lambda name: self.path(name), outputMovies=SetOfMovies(filename=self.file), outputs={},
+                             output_files={"outputMovies": "movies.sqlite"})
         self.addCleanup(protocol.outputMovies.close)
         self.assertIsNone(protocol.outputMovies.getSamplingRate())
-        output = StreamingProtocol.open_output(protocol, "outputMovies", SetOfMovies, movie("template"), "_micName",
-                                               "movies.sqlite")
+        output = StreamingProtocol.open_output(protocol, "outputMovies", movie("template"), "_micName")
         self.assertEqual(output.items.getSamplingRate(), 2.0)
         self.assertEqual(read_property(self.file, "_samplingRate"), "2.0")
 

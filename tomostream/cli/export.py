@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream export`: finished series in the files of IMOD, RELION 5 and Warp."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tomostream.cli import refuse
+from tomostream.cli.places import cannot_write
+
+if TYPE_CHECKING:
+    from tomostream.handoff.facts import Target
+    from tomostream.journal.status import ProjectStatus, SeriesStatus
+
+HELP = "hand finished series to IMOD, RELION 5 and Warp: their files, and a README with the next commands"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
+    parser.add_argument("out", metavar="OUT", help="folder; what an earlier export wrote there is replaced, series by series")
+    parser.add_argument("--to", default="imod,relion5,warp", metavar="PROGRAMS", help="any of imod,relion5,warp (default: all)")
+    parser.add_argument("--series", nargs="+", default=[], metavar="SERIES", help="these series (default: all that are finished)")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--link", dest="copy", action="store_false", help="link images and tomograms (the default)")
+    images.add_argument("--copy", dest="copy", action="store_true", help="copy images and tomograms; movies are linked always")
+    parser.set_defaults(copy=False)
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli.status import find
+    from tomostream.handoff import collect
+    from tomostream.handoff.facts import Target
+    from tomostream.journal.status import ProjectStatus
+
+    path = find(options.project)
+    if path is None:
+        return refuse("export", f"there is no Scipion project {options.project}")
+    known = [target.value for target in Target]
+    wanted = [word.strip() for word in options.to.split(",") if word.strip()]
+    wrong = [word for word in wanted if word not in known]
+    if wrong or not wanted:
+        return refuse("export", f"--to {options.to}: write {', '.join(known)} or some of them, with commas between")
+    status = ProjectStatus(path)
+    status.update()
+    done = {each.id: each for each in collect.finished(status)}
+    unknown = [name for name in options.series if name not in done]
+    if unknown:
+        return refuse("export", f"{', '.join(unknown)}: no such finished series; there are {', '.join(done) or 'none'}")
+    chosen = [done[name] for name in options.series] or list(done.values())
+    if not chosen:
+        return refuse("export", "no series is reconstructed yet: there is nothing to hand on")
+    return hand_on(status, chosen, options, [Target(word) for word in wanted])
+
+
+def hand_on(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argparse.Namespace,
+            targets: Sequence[Target]) -> int:
+    """Write the chosen series, one after the other; the exit status."""
+    from tomostream.handoff import collect
+    from tomostream.handoff.export import README, export
+    from tomostream.handoff.facts import NotPossible
+
+    failed = 0
+    for each in chosen:
+        try:
+            refused = export(collect.collect(status, each), os.path.abspath(options.out), targets, options.copy)
+        except NotPossible as error:
+            print(f"{each.id}: not handed on: {error}")
+            failed += 1
+            continue
+        except OSError as error:
+            return refuse("export", cannot_write(options.out, error) if error.errno else error)
+        failed += bool(refused)
+        served = ", ".join(target.value for target in targets if target not in refused)
+        why_not = "".join(f"; not {target.value}: {why}" for target, why in refused.items())
+        print(f"{each.id}: {served or 'not handed on'}{why_not}")
+    print(f"What to do next, and what was decided: {os.path.join(options.out, README)}")
+    return 1 if failed else 0

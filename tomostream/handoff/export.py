@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Series into a folder for other programs, one at a time; what the folder holds is kept beside it, and rewritten whole.
+
+`OUT/.tomostream/<series>.json` holds the facts of every series that was handed on: `tomograms.star` and `README.rst` are written
+from all of them, so a series can be replaced or removed at any time, by one process after the other.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from tomostream.files import locks
+from tomostream.files.errors import EngineError
+from tomostream.files.writing import write_text
+from tomostream.handoff import imod, readme, relion, warp
+from tomostream.handoff.facts import NotPossible, Series, Target
+
+FACTS, LOCK, README = ".tomostream", ".lock", "README.rst"
+#: Seconds for which another process may be writing into the same folder: a stack may have to be copied.
+LOCK_SECONDS = 600.0
+
+
+class HandedOn(msgspec.Struct, frozen=True):
+    """A series that was handed on: to which programs, and why not to others."""
+
+    series: Series
+    targets: tuple[Target, ...]
+    refused: dict[str, str] = {}
+
+
+def export(series: Series, out: str, targets: Collection[Target], copy: bool = False) -> dict[Target, str]:
+    """Write a series for other programs, in place of an earlier version of it.
+
+    Parameters
+    ----------
+    out : folder, made if it is not there.
+    copy : copy images and tomograms; else they are linked. Movies are always linked.
+
+    Returns
+    -------
+    Why a program could not be served, by program; empty where all were.
+
+    Raises
+    ------
+    OSError : it cannot be written.
+    """
+    os.makedirs(os.path.join(out, FACTS), exist_ok=True)
+    with _alone(out):
+        _remove_files(series.name, out)
+        refused: dict[Target, str] = {}
+        for target in targets:
+            try:
+                _write(series, out, target, copy)
+            except NotPossible as error:
+                refused[target] = str(error)
+            except EngineError as error:
+                raise OSError(str(error)) from error
+        done = tuple(target for target in Target if target in targets and target not in refused)
+        handed = HandedOn(series, done, {target.value: why for target, why in refused.items()})
+        write_text(_facts(out, series.name), msgspec.json.format(msgspec.json.encode(handed)).decode())
+        _write_shared(out)
+    return refused
+
+
+def _write(series: Series, out: str, target: Target, copy: bool) -> None:
+    folder = os.path.join(out, target.value)
+    os.makedirs(folder, exist_ok=True)
+    {Target.IMOD: imod.write, Target.RELION5: relion.write, Target.WARP: warp.write}[target](series, folder, copy)
+
+
+def remove(name: str, out: str) -> bool:
+    """Take a series back, which failed when it was made again; whether there was one.
+
+    Raises
+    ------
+    OSError : the folder cannot be written.
+    """
+    if not os.path.exists(_facts(out, name)):
+        return False
+    with _alone(out):
+        _remove_files(name, out)
+        os.remove(_facts(out, name))
+        _write_shared(out)
+    return True
+
+
+def handed_on(out: str) -> list[HandedOn]:
+    """All series that a folder holds, by name. Facts that cannot be read are left out: they are written anew with the series."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(os.path.join(out, FACTS)), "*.json"))):
+        handed = _read(path)
+        if handed is not None:
+            found.append(handed)
+    return found
+
+
+def _read(path: str) -> HandedOn | None:
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=HandedOn)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _facts(out: str, name: str) -> str:
+    return os.path.join(out, FACTS, f"{name}.json")
+
+
+def _alone(out: str) -> locks.Lock:
+    lock = locks.hold(os.path.join(out, FACTS, LOCK), LOCK_SECONDS)
+    if lock is None:
+        raise OSError(f"another process has been writing into {out} for {LOCK_SECONDS:.0f} s")
+    return lock
+
+
+def _remove_files(name: str, out: str) -> None:
+    """What an earlier version left, whose tilts may have been others."""
+    before = _read(_facts(out, name))
+    shutil.rmtree(os.path.join(out, Target.IMOD.value, name), ignore_errors=True)
+    relion.remove(name, os.path.join(out, Target.RELION5.value))
+    if before is not None:
+        warp.remove(before.series, os.path.join(out, Target.WARP.value))
+
+
+def _write_shared(out: str) -> None:
+    """What is written for all series together."""
+    every = handed_on(out)
+    for_relion: Sequence[Series] = [each.series for each in every if Target.RELION5 in each.targets]
+    if for_relion or os.path.isdir(os.path.join(out, Target.RELION5.value)):
+        relion.write_tomograms(for_relion, os.path.join(out, Target.RELION5.value))
+    decided = [readme.Handed(each.series, each.targets, each.refused) for each in every]
+    write_text(os.path.join(out, README), readme.text(decided))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is handed on of a finished series: typed facts, from which all files of other programs are written."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from tomostream.programs.ctf import CtfRow
+
+
+class Target(str, Enum):
+    """Another program that goes on with our series."""
+
+    IMOD = "imod"
+    RELION5 = "relion5"
+    WARP = "warp"
+
+
+class NotPossible(Exception):
+    """A series cannot be handed to a program; the words say what is missing."""
+
+
+class Pose(msgspec.Struct, frozen=True):
+    """Where a tilt lies, as `.aln` has it: tilt angle and in-plane rotation in degrees, shift in px of the raw image."""
+
+    tilt_deg: float
+    rot_deg: float
+    tx: float
+    ty: float
+
+
+class Tilt(msgspec.Struct, frozen=True):
+    """One section of the composed stack. Angles in degrees, doses in e/A2, defocus in um; None and "" are unknown.
+
+    `section` counts from 1. `pose` is None where the tilt takes no part, and `excluded` says why. Paths are absolute.
+    """
+
+    section: int
+    nominal_deg: float
+    order: int | None = None
+    prior_dose: float | None = None
+    dose: float | None = None
+    movie: str = ""
+    frames: int | None = None
+    micrograph: str = ""
+    even: str = ""
+    odd: str = ""
+    target_defocus: float | None = None
+    pose: Pose | None = None
+    excluded: str = ""
+    ctf: CtfRow | None = None
+
+
+class Optics(msgspec.Struct, frozen=True):
+    """Voltage in kV, spherical aberration in mm, amplitude contrast as a share; None unknown."""
+
+    voltage: float | None = None
+    cs: float | None = None
+    amplitude_contrast: float | None = None
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A tomogram: its file, those of its halves ("" where there are none), its size (x, y, z) in voxels, and how many pixels of
+    the tilt series one voxel is. `upright`: sections are slices in z."""
+
+    path: str
+    size: tuple[int, int, int]
+    binning: float
+    even: str = ""
+    odd: str = ""
+    upright: bool = True
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A finished series. Sizes in px, pixel sizes in A, axis in degrees as the mdoc has it; `tilts` by section.
+
+    `thickness` of the volume in px of the tilt series. `defocus_hand` and `trusted` as in `Quality`; `negated`: the angles have
+    the other sign than those of the mdoc.
+    """
+
+    name: str
+    version: int
+    stack: str
+    size: tuple[int, int]
+    pixel_size: float
+    tilts: tuple[Tilt, ...]
+    even: str = ""
+    odd: str = ""
+    movie_pixel_size: float | None = None
+    tilt_axis: float | None = None
+    thickness: int = 0
+    optics: Optics = Optics()
+    volume: Volume | None = None
+    defocus_hand: int | None = None
+    tilt_offset: float | None = None
+    quality_note: str = ""
+    negated: bool = False
+    local: bool = False
+
+    @property
+    def used(self) -> tuple[Tilt, ...]:
+        """The tilts that take part, by nominal angle."""
+        return tuple(sorted((tilt for tilt in self.tilts if tilt.pose is not None), key=lambda tilt: tilt.nominal_deg))
+
+    @property
+    def left_out(self) -> tuple[Tilt, ...]:
+        """The sections of the stack that take no part."""
+        return tuple(tilt for tilt in self.tilts if tilt.pose is None)
+
+    @property
+    def sorted_whole(self) -> bool:
+        """Whether the composed stack is what is used: every section, in the order of the angles."""
+        return [tilt.section for tilt in self.used] == list(range(1, len(self.tilts) + 1))

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The README of a hand-off: per program the next commands, and what was decided of every series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tomostream.handoff.conventions import relion_hand, warp_flip
+from tomostream.handoff.facts import Series, Target
+from tomostream.handoff.relion import USUAL_HAND, unbinned
+
+_IMOD = """IMOD
+----
+One folder a series, as etomo has it after fine alignment::
+
+    cd imod/{name}
+    submfg newst.com tilt.com
+    trimvol -rotx {name}_full_rec.mrc {name}_rec.mrc
+
+`etomo {name}.edf` opens it. `trimvol -rotx` gives the orientation of our tomogram (never `-yz`, which mirrors it). Where
+tilts are left out, the stack holds the others only, and {name}_cutviews0.rawtlt the angles of those that were cut, as
+`excludeviews` leaves them. `.defocus` is for `ctfphaseflip`.
+"""
+_RELION = """RELION 5
+--------
+`relion5` is a project folder: run RELION in it, and give `tomograms.star` wherever a tomogram set is asked for::
+
+    cd relion5
+    relion_tomo_reconstruct_tomogram --t tomograms.star --o Tomograms/ --bin 4
+    relion_tomo_subtomo --t tomograms.star --p particles.star --o Extract/ --b 128 --bin 4
+
+Averages and their halves are in the tables, so motion correction and tilt series alignment are done. Movies are linked, for
+Bayesian polishing.
+"""
+_WARP = """Warp
+----
+::
+
+    cd warp
+    WarpTools create_settings --folder_data tomostar --folder_processing warp_tiltseries --extension "*.tomostar" \\
+        --angpix {pixel:g} --exposure {dose:g} --tomo_dimensions {x}x{y}x{z} --output warp_tiltseries.settings
+    WarpTools ts_import_alignments --settings warp_tiltseries.settings --alignments alignments --alignment_angpix {pixel:g}
+    WarpTools ts_defocus_hand --settings warp_tiltseries.settings {hand}
+    WarpTools ts_ctf --settings warp_tiltseries.settings --range_high 7 --defocus_max 8
+    WarpTools ts_reconstruct --settings warp_tiltseries.settings --angpix {coarse:g}
+
+Our averages lie where `ts_*` looks for those of Warp's frame series (`warp_frameseries/average`). Warp's tilt angles are ours
+with the other sign, as its `ts_import` makes them: do not mix the angle files of `imod` and `warp`.
+"""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A series, the programs to which it was handed, and why not to others."""
+
+    series: Series
+    targets: Sequence[Target]
+    refused: Mapping[str, str]
+
+
+def text(handed: Sequence[Handed]) -> str:
+    """The README of a folder that holds these series."""
+    parts = ["Tilt series and tomograms for other programs\n============================================\n\n"
+             "Written by tomostream; a series that is made again is replaced here.\n"]
+    for target, section in ((Target.IMOD, _imod), (Target.RELION5, _relion), (Target.WARP, _warp)):
+        series = [each.series for each in handed if target in each.targets]
+        if series:
+            parts.append(section(series))
+    parts.append("What was decided\n----------------\n" + "\n".join(line for each in handed for line in decisions(each)))
+    return "\n".join(parts) + "\n"
+
+
+def _imod(series: Sequence[Series]) -> str:
+    return _IMOD.format(name=series[0].name)
+
+
+def _relion(series: Sequence[Series]) -> str:
+    return _RELION
+
+
+def _warp(series: Sequence[Series]) -> str:
+    first = series[0]
+    doses = [tilt.dose for tilt in first.used if tilt.dose is not None]
+    flips = {flip for each in series if (flip := warp_flip(each.defocus_hand)) is not None}
+    hand = "--check" if len(flips) != 1 else "--set_flip" if flips.pop() else "--set_noflip"
+    x, y, z = unbinned(first)
+    return _WARP.format(pixel=first.pixel_size, dose=sum(doses) / len(doses) if doses else 0.0, x=x, y=y, z=z, hand=hand,
+                        coarse=first.pixel_size * (first.volume.binning if first.volume else 4.0))
+
+
+def decisions(handed: Handed) -> list[str]:
+    """What was decided of one series, a line each."""
+    series = handed.series
+    hand = relion_hand(series.defocus_hand)
+    measured = (f"rlnTomoHand {hand}, measured" if hand is not None else
+                f"rlnTomoHand {USUAL_HAND}, not measured: the usual one; check it")
+    lines = [f"* {series.name} (version {series.version})", "",
+             f"  * defocus hand: {measured}"
+             + ("" if hand is None else f"; in Warp {'flip' if warp_flip(series.defocus_hand) else 'no flip'}"),
+             f"  * tilt angles: {'the sign of the mdoc was turned' if series.negated else 'as in the mdoc'}"
+             + ("" if series.tilt_offset is None else f", tilt offset {series.tilt_offset:.1f} degrees, added to all"),
+             f"  * tilts left out: {_left_out(series)}"]
+    if not any(tilt.ctf for tilt in series.used):
+        lines.append("  * no defocus is handed on: none was found, or it is not to be believed. Estimate it there")
+    elif any(tilt.ctf is None for tilt in series.used):
+        lines.append("  * tilts without a defocus of their own have that of the nearest angle (RELION: score 0)")
+    if series.local:
+        lines.append("  * local motion was applied to the tomogram; the files here hold the global alignment")
+    if series.volume is not None and not series.volume.upright:
+        lines.append("  * the tomogram is stored as (x, z, y) and is not named in tomograms.star")
+    if series.quality_note:
+        lines.append(f"  * alignment: {series.quality_note}")
+    lines += [f"  * not handed to {target}: {why}" for target, why in handed.refused.items()]
+    return [*lines, ""]
+
+
+def _left_out(series: Series) -> str:
+    return "; ".join(f"{tilt.nominal_deg:.1f} degrees ({tilt.excluded or 'no alignment'})" for tilt in series.left_out) or "none"
