@@ -15,7 +15,7 @@ from pyworkflow.protocol import params
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.programs import aretomo3
 from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, slices
-from tomostream.protocols import engines, forms
+from tomostream.protocols import engines, forms, handing
 from tomostream.streaming import inputs
 
 CPU_COMMAND = "tomostream-aretomo"
@@ -135,7 +135,7 @@ def problems(protocol: Any) -> list[str]:
         errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
     if protocol.alignZfile.get() and not os.path.exists(protocol.alignZfile.get()):
         errors.append(f"There is no file {protocol.alignZfile.get()} with volume heights.")
-    return errors + _thickness_problems(protocol, program)
+    return errors + handing.problems(protocol) + _thickness_problems(protocol, program)
 
 
 def _thickness_problems(protocol: Any, program: AretomoProgram) -> list[str]:

@@ -32,7 +32,7 @@ from tomostream.journal import entries
 from tomostream.journal.space import bytes_of
 from tomostream.programs.aretomo import VOXEL_A, binning_of
 from tomostream.programs.quality import Trust
-from tomostream.protocols import actions, aretomo_form, engines, objects, page, programs, summaries
+from tomostream.protocols import actions, aretomo_form, engines, handing, objects, page, programs, summaries
 from tomostream.protocols.aretomo3_run import Aretomo3Run
 from tomostream.protocols.aretomo_run import (
     EVEN,
@@ -80,6 +80,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         ProtAreTomoAlignRecon._defineParams(self, form)
         aretomo_form.define(form)
         self.define_streaming_params(form, section=False)
+        handing.define_params(form)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
@@ -102,6 +103,18 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             if os.path.exists(self._getPath(self.output_files[name])):
                 opener()
         self.tell(entries.Session("", self._runner.reason))
+        self._handing = self._start_handing()
+
+    def _start_handing(self) -> handing.HandOff | None:
+        """Hand on what an earlier process left, and then what is finished; None where the form names no folder."""
+        folder = (self.handOff.get() or "").strip()
+        if not folder:
+            return None
+        started = handing.HandOff(os.path.abspath(self._getPath()), os.path.abspath(folder), handing.targets_of(self),
+                                  self.handOffCopy.get(), self._stepsExecutor.wake)
+        for name in started.missing(self.done.items()):
+            started.hand_on(name)
+        return started
 
 
     def _open_failed(self) -> OutputSet:
@@ -129,6 +142,11 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         rows, ended = programs.read_rows(self, self.inputSetOfTiltSeries, "tilt series", "the compose protocol")
         self._new += [(row.getObjId(), self._reader.version_of(row.getObjId())) for row in rows]
         return ended
+
+    def undecided(self) -> bool:
+        for entry in self._handing.told() if self._handing is not None else ():
+            self.tell(entry)
+        return super().undecided() or (self._handing is not None and self._handing.busy)
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
@@ -322,6 +340,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)
+        if self._handing is not None:
+            self._handing.hand_on(task.key)
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._told_ctf:
             self._told_ctf = True
             note = (quality.ctf_note if quality else "") or "the program wrote none"
@@ -348,6 +368,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series.copyInfo(original.series)
         series.setObjComment(reason)
         self.outputs[FAILED].put(task.key, series, task.version, children=objects.copied_images(original.images))
+        if self._handing is not None:
+            self._handing.take_back(task.key)
 
     def on_end(self) -> None:
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED

@@ -60,7 +60,8 @@ class TestAWorkflowScheduledBeforeTheFirstMovie(unittest.TestCase):
         settings = {"import": {"filesPath": session.frames, "mdocsPath": session.mdocs, "timeout": "1h"},
                     "motioncor": {"engine": "CPU", "splitEvenOdd": "yes"},
                     "compose": {"filesPath": session.mdocs, "doEvenOdd": "yes", "time4NextTilt": "12", "liveReport": "no"},
-                    "aretomo": {"engine": "CPU", "doEvenOdd": "yes", "tomoThickness": 200, "alignZ": 120, "binFactor": 2}}
+                    "aretomo": {"engine": "CPU", "doEvenOdd": "yes", "tomoThickness": 200, "alignZ": 120, "binFactor": 2,
+                                "handOff": os.path.join(session.folder, "handed")}}
         cls.addClassCleanup(end_all_of, session.project)
         with open(os.path.join(session.folder, "schedule.log"), "w+", encoding="utf-8") as log:    # the schedulers go on with it
             subprocess.run([sys.executable, "-c", SCHEDULE, session.project, json.dumps(settings), json.dumps(OUTPUTS)],
@@ -95,6 +96,13 @@ class TestAWorkflowScheduledBeforeTheFirstMovie(unittest.TestCase):
             self.assertEqual((name, facts["voltage"], facts["cs"]), (name, 300.0, 2.7))
             self.assertEqual(tuple(facts["dim"])[:2], (SIZE // 2, SIZE // 2) if name == "Tomograms" else (SIZE, SIZE), name)
             self.assertNotIn("Couldn't convert", facts["text"], name)
+
+    def test_the_finished_series_is_handed_on_meanwhile(self):
+        out = os.path.join(self.session.folder, "handed")
+        wait_for(lambda: os.path.exists(os.path.join(out, "README.rst")), 60, "README of the hand-off")
+        name = self.session.truth()["series"][0]["id"]
+        for path in (f"imod/{name}/{name}.xf", "relion5/tomograms.star", f"warp/tomostar/{name}.tomostar"):
+            self.assertTrue(os.path.exists(os.path.join(out, path)), path)
 
     def test_series_tell_their_halves_axis_and_alignment(self):
         facts = self.facts()

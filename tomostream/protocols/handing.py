@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Handing finished series on while a session runs, in a thread of its own: a stack without its dark tilts may take a while."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pyworkflow.protocol import params
+
+from tomostream.files.logs import one_sentence
+from tomostream.handoff.collect import collect
+from tomostream.handoff.export import export, handed_on, remove
+from tomostream.handoff.facts import NotPossible, Target
+from tomostream.journal import entries
+from tomostream.journal.status import ARETOMO, ProjectStatus
+
+PROGRAMS = tuple(target.value for target in Target)
+
+
+def define_params(form: Any) -> None:
+    """The section of the form."""
+    form.addSection(label="Hand-off")
+    form.addParam("handOff", params.FolderParam, default="", label="Folder for other programs",
+                  help="Every series that is finished is handed on into this folder, in the files of other programs, with a "
+                       "README that says the next commands; it is replaced when the series is made again, and removed when that "
+                       "fails. Empty: nothing is handed on; `tomostream export PROJECT FOLDER` does it at any time. Series must "
+                       "come from the compose protocol of tomostream.")
+    form.addParam("handOffTo", params.StringParam, default=",".join(PROGRAMS), label="Programs",
+                  help=f"Any of {', '.join(PROGRAMS)}, with commas between.")
+    form.addParam("handOffCopy", params.BooleanParam, default=False, label="Copy images and tomograms?",
+                  help="No: they are linked. Movies are always linked.")
+
+
+def targets_of(protocol: Any) -> list[Target]:
+    """The programs that a form names.
+
+    Raises
+    ------
+    ValueError : one is none of ours.
+    """
+    return [Target(word.strip()) for word in (protocol.handOffTo.get() or "").split(",") if word.strip()]
+
+
+def problems(protocol: Any) -> list[str]:
+    """For `_validate`."""
+    if not (protocol.handOff.get() or "").strip():
+        return []
+    try:
+        found = targets_of(protocol)
+    except ValueError:
+        found = []
+    known = ", ".join(PROGRAMS)
+    return [] if found else [f"Programs (hand-off) are '{protocol.handOffTo.get()}': write {known} or some of them."]
+
+
+class HandOff:
+    """What is handed on of a run, one series after the other.
+
+    Parameters
+    ----------
+    run : folder of the run, absolute.
+    wake : called from the thread when something has been done.
+    """
+
+    def __init__(self, run: str, out: str, targets: Collection[Target], copy: bool, wake: Callable[[], None]) -> None:
+        self._run, self._out, self._targets, self._copy, self._wake = run, out, targets, copy, wake
+        self._status = ProjectStatus(os.path.dirname(os.path.dirname(run)))
+        self._thread = ThreadPoolExecutor(1, "hand-off")
+        self._said: queue.SimpleQueue[entries.Session] = queue.SimpleQueue()
+        self._waiting = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a series is still to be written."""
+        return self._waiting > 0
+
+    def missing(self, done: Collection[tuple[str, int]]) -> list[str]:
+        """Of series that are done (name, version) those that an earlier process did not hand on."""
+        there = {(each.series.name, each.series.version) for each in handed_on(self._out)}
+        return sorted(name for name, version in done if (name, version) not in there)
+
+    def hand_on(self, name: str) -> None:
+        """Write a series, whose end is in the ledger."""
+        self._start(self._export, name)
+
+    def take_back(self, name: str) -> None:
+        """Remove a series, which failed."""
+        self._start(self._remove, name)
+
+    def told(self) -> list[entries.Session]:
+        """What was done since the last call."""
+        found = []
+        while not self._said.empty():
+            found.append(self._said.get())
+            self._waiting -= 1
+        return found
+
+    def _start(self, work: Callable[[str], str], name: str) -> None:
+        self._waiting += 1
+
+        def run() -> None:
+            try:
+                words = work(name)
+            except Exception as error:  # noqa: BLE001 - the session goes on; whatever it is, it is said
+                words = f"{name} could not be handed on: {one_sentence(error)}"
+            self._said.put(entries.Session("", words))
+            self._wake()
+
+        self._thread.submit(run)
+
+    def _export(self, name: str) -> str:
+        self._status.update()
+        if os.path.realpath(self._status.folders.get(ARETOMO, "")) != os.path.realpath(self._run):
+            raise NotPossible("this run does not end the newest chain of the project's tomostream protocols")
+        refused = export(collect(self._status, self._status.series[name]), self._out, self._targets, self._copy)
+        served = ", ".join(target.value for target in self._targets if target not in refused)
+        words = f"{name} was handed on to {served}" if served else f"{name} was not handed on"
+        return words + "".join(f"; not to {target.value}: {why}" for target, why in refused.items())
+
+    def _remove(self, name: str) -> str:
+        return f"{name} was taken back from {self._out}" if remove(name, self._out) else f"{name} had not been handed on"
