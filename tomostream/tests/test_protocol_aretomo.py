@@ -112,7 +112,7 @@ class TestInputs(InFolder):
     def test_without_the_dose_of_a_tilt_there_is_no_dose_weighting(self):
         with mrcfile.new(self.path("in.mrcs")) as stack:
             stack.set_data(np.ones((5, 8, 8), np.float32))
-        with self.assertRaisesRegex(BadInput, "does not tell the dose"):
+        with self.assertRaisesRegex(BadInput, "does not give the dose"):
             run_of(source(self.path("in.mrcs"), dose=None), self.folder, weight_by_dose=True).check_input()
 
 
