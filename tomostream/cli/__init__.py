@@ -17,6 +17,7 @@ from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
 #: Subcommand -> one line of help. The module of the same name does the work, or the one in `MODULES`.
 COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
+    "check": "before a night: say whether programs, folders, disk, queue, mail and clocks are well",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
     "parameters": "list the parameters of the four protocols, for --set",
     "watch": "start a project for each new session of the microscopes of a facility, and write a page above all of them",

@@ -49,11 +49,23 @@ class UserError(Exception):
 
 
 def scipion_environment(home: str) -> None:
-    """Set what Scipion needs and nobody has set, for this process and its children. Call before pyworkflow is imported.
+    """Set what Scipion needs and nobody has set, for this process and its children, and make the files that it needs. Call before
+    pyworkflow is imported.
 
     Parameters
     ----------
     home : folder for Scipion's own files, made if nothing else is configured.
+    """
+    set_variables(home)
+    make_home()
+
+
+def set_variables(home: str) -> None:
+    """Set the variables that Scipion needs and nobody has set; nothing is written.
+
+    Parameters
+    ----------
+    home : folder for Scipion's own files.
     """
     environment = os.environ
     bin_folder = os.path.dirname(sys.executable)
@@ -66,6 +78,18 @@ def scipion_environment(home: str) -> None:
         environment["SCIPION_HOME"] = home
     home = environment["SCIPION_HOME"]
     environment.setdefault("SCIPION_USER_DATA", os.path.join(home, "ScipionUserData"))
+
+
+def make_home() -> None:
+    """Make the files of Scipion's own that it needs and that are not there.
+
+    Raises
+    ------
+    UserError : Scipion is not installed.
+    OSError : they cannot be written.
+    """
+    environment = os.environ
+    home = environment["SCIPION_HOME"]
     hosts = os.path.join(home, "config", "hosts.conf")
     if "SCIPION_HOSTS" not in environment and not os.path.exists(hosts):
         os.makedirs(os.path.dirname(hosts), exist_ok=True)
@@ -259,6 +283,11 @@ def validate(chain: Chain) -> None:
     if problems:
         remove(chain.path)
         raise UserError(" ".join(problems))
+
+
+def warnings(chain: Chain) -> list[str]:
+    """What the forms warn of, in sentences."""
+    return [f"{name}: {text}" for name in ORDER for text in chain.protocols[name]._warnings()]
 
 
 @contextmanager

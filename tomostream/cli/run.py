@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tomostream.cli import places, refuse, table
+from tomostream.cli import places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.files.writing import write_text
 from tomostream.journal import until
-from tomostream.journal.layout import REPORT
+from tomostream.journal.layout import REPORT, page_of
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.programs.aretomo import VOXEL_A
 from tomostream.report import notify
 
 if TYPE_CHECKING:
@@ -62,18 +63,22 @@ def main(options: argparse.Namespace) -> int:
             options.json = json_place(options.json)
             options.page = os.path.abspath(options.page) if options.page else None
             settings = make_settings(options)
-            project.scipion_environment(project.default_home(options.project))
+            project.set_variables(project.default_home(options.project))
+            notes = [*refuse_early(options), *found_instead(settings)]
+            project.make_home()
             project.quiet_logs()
             chain = project.create(options.project, settings)
             if options.queue:
                 project.use_queue(chain, options.queue)
             project.validate(chain)
-            for sentence in found_instead(settings):
-                say(f"Note: {sentence}.")
+            for sentence in dict.fromkeys([*notes, *project.warnings(chain)]):
+                say(f"Note: {sentence.rstrip('.')}.")
             say(f"Project: {chain.path}")
             publish(chain.path, options.page)
             notify.keep(chain.path, os.environ)
             project.start(chain, quiet if options.quiet else say, leaving)
+            for line in promised(chain, options.no_report):
+                say(line)
             if options.no_follow:
                 return 0
             return follow(chain, options, leaving)
@@ -86,6 +91,33 @@ def main(options: argparse.Namespace) -> int:
             if error.filename is None:
                 raise
             return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+
+
+def refuse_early(options: argparse.Namespace) -> list[str]:
+    """The quick part of `tomostream check`, before anything is made. What is worth knowing, in sentences.
+
+    Raises
+    ------
+    UserError : the place of the project or the queue cannot be.
+    """
+    from tomostream.cli import project
+
+    project.refuse_place(project.project_path(options.project), options.project)
+    if not options.queue:
+        return []
+    try:
+        absent = readiness.absent_of(options.queue)
+    except readiness.NoQueue as error:
+        raise project.UserError(f"--queue {options.queue}: {error}") from error
+    return [f"The queue '{options.queue}' takes no jobs here: {absent}"] if absent else []
+
+
+def promised(chain: Chain, no_report: bool) -> list[str]:
+    """Where the page and the tomograms will be."""
+    binning = chain.protocols[ARETOMO].binFactor.get()
+    size = f"binning {binning}" if binning else f"voxels of about {VOXEL_A:g} A; another binning: --set aretomo.binFactor=4"
+    page = [] if no_report else [f"Page: {page_of(chain.path)}"]
+    return [*page, f"Tomograms: {os.path.join(chain.folder(ARETOMO), 'extra', '*', '*.mrc')} ({size})"]
 
 
 def publish(path: str, page: str | None) -> None:
@@ -108,11 +140,8 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Parameters of the four protocols from the command line."""
     from tomostream.cli.project import settings_of
 
-    movies, mdocs = os.path.abspath(options.movies), os.path.abspath(options.mdocs)
-    is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
-    folder, pattern = (movies, "*") if is_folder else os.path.split(movies)
-    mdoc_folder, mdoc_pattern = (mdocs, "*.mdoc") if not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs) \
-        else os.path.split(mdocs)
+    folder, pattern = movie_pattern(options.movies)
+    mdoc_folder, mdoc_pattern = mdoc_pattern_of(options.mdocs)
     engine = ENGINES[options.engine]
     settings: dict[str, dict[str, object]] = {
         IMPORT: {"filesPath": folder, "filesPattern": pattern, "timeout": options.timeout,
@@ -126,6 +155,20 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     for name, values in settings_of(options.set).items():
         settings[name] |= values
     return settings
+
+
+def movie_pattern(given: str) -> tuple[str, str]:
+    """Folder and pattern of what `--movies` names: a folder, or a pattern of files."""
+    movies = os.path.abspath(given)
+    is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
+    return (movies, "*") if is_folder else os.path.split(movies)
+
+
+def mdoc_pattern_of(given: str) -> tuple[str, str]:
+    """Folder and pattern of what `--mdocs` names: a folder, or a pattern of files."""
+    mdocs = os.path.abspath(given)
+    is_folder = not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs)
+    return (mdocs, "*.mdoc") if is_folder else os.path.split(mdocs)
 
 
 def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:

@@ -6,6 +6,7 @@ Capitals and small letters are one: cameras and file servers write `.TIF`, `.EER
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import glob
 import os
@@ -84,6 +85,15 @@ def what_lies(pattern: str, endings: Sequence[str]) -> str:
         return f"no {_of(base, endings)} in {above}, but {len(found)} in its subfolders, {_some(folders)}: {above}{levels}/{base}"
     others = [name for folder in folders_of(above) for name in _listed(folder)[0] if not name.lower().endswith(ACQUIRED)]
     return f"no {_of(base, endings)} in {above}, but {_endings(others)}, {_some(others)}" if others else ""
+
+
+def near(folder: str) -> str:
+    """Say what comes near a folder that is not there, behind its name: folders that differ by a slip, or how far it goes."""
+    above, missing = os.path.abspath(folder), ""
+    while not os.path.isdir(above) and os.path.dirname(above) != above:
+        above, missing = os.path.split(above)
+    alike = difflib.get_close_matches(missing, _listed(above)[1], MAX_NAMED) if missing else []
+    return f" ({above} has {' and '.join(alike)})" if alike else f" (of its path, {above} does)" if missing else ""
 
 
 def _of(base: str, endings: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from tomostream.acquisition.session import Session
 from tomostream.acquisition.verdict import describe_unassigned
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
+from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
@@ -462,11 +463,13 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         if not forms.time_problems(self, ["time4NextTilt"]) and seconds_of(self.time4NextTilt.get()) < 20:
             warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed "
                             "before its last tilts (they would compose it again, as a higher version).")
-        if self.doEvenOdd.get() and not hasattr(self.inputMicrographs.getObjValue(), "micrographsEven"):
+        producer = self.inputMicrographs.getObjValue()
+        makes = getattr(producer, "splitEvenOdd", None)
+        if self.doEvenOdd.get() and not hasattr(producer, "micrographsEven") and not (makes is not None and makes.get()):
             warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
         folder = self.filesPath.get() or ""
         if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
-            warnings.append(f"The folder {folder} does not exist yet. The protocol will wait for it.")
+            warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The protocol will wait for it.")
         return warnings
 
     def _summary(self) -> list[str]:

@@ -483,7 +483,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         pattern = self.getPattern()
         folder = os.path.dirname(pattern) if self.filesPattern.get() else pattern
         if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
-            warnings.append(f"The folder {folder} does not exist yet. The import will wait for it.")
+            warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The import will wait for it.")
         if self.voltage.get() is None and not self.mdocsPath.get():
             warnings.append("The voltage is empty, and no mdoc files are given from which it could be read: all movies "
                             "would wait for it.")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream check`: before a night, whether everything that a session needs is there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+
+from tomostream.cli import readiness, refuse
+from tomostream.cli.readiness import Finding, Verdict
+from tomostream.files.patterns import files_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from tomostream.cli.run import ENGINES
+
+    parser.add_argument("project", nargs="?", metavar="PROJECT", help="name or path that a project is going to have")
+    parser.add_argument("--movies", metavar="PATTERN", help="folder or pattern of the movies, as for run")
+    parser.add_argument("--mdocs", metavar="FOLDER", help="folder or pattern of the mdoc files, as for run")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs are to do the work")
+    parser.add_argument("--queue", metavar="NAME", help="the queue of Scipion's hosts.conf that is to run the programs")
+    parser.add_argument("--no-message", action="store_true", help="do not send a test message by mail and webhook")
+    parser.epilog = "One line a check. Exit status: 0; 1 if something is wrong."
+
+
+def main(options: argparse.Namespace) -> int:
+    from tomostream.cli import project
+
+    try:
+        project.set_variables(project.default_home(options.project or ""))
+        found = []
+        for finding in findings(options):
+            found.append(finding)
+            print(finding, flush=True)
+    except project.UserError as error:
+        return refuse("check", error)
+    bad = sum(finding.verdict is Verdict.WRONG for finding in found)
+    print(f"{bad} of {len(found)} checks found something wrong." if bad else f"All {len(found)} checks are well.")
+    return 1 if bad else 0
+
+
+def findings(options: argparse.Namespace) -> Iterator[Finding]:
+    """All checks, one after the other; what takes long comes late."""
+    from tomostream.acquisition.movies import EXTENSIONS
+    from tomostream.cli import project, run
+
+    path = project.project_path(options.project or "project")
+    if options.project:
+        try:
+            project.refuse_place(path, options.project)
+        except project.UserError as error:
+            yield readiness.wrong("project", str(error))
+    yield readiness.interpreter()
+    yield readiness.packages()
+    files: list[str] = []
+    if options.movies:
+        pattern = os.path.join(*run.movie_pattern(options.movies))
+        yield readiness.folder_of("movies", pattern, EXTENSIONS)
+        files += files_of(pattern)
+    if options.mdocs:
+        pattern = os.path.join(*run.mdoc_pattern_of(options.mdocs))
+        yield readiness.folder_of("mdoc files", pattern, (".mdoc",))
+        yield from readiness.mdocs_in(pattern)
+        files += files_of(pattern)
+    yield readiness.place(path)
+    yield readiness.clock(path)
+    yield from readiness.microscope_clock(files, time.time())
+    if options.queue:
+        yield readiness.queue(options.queue)
+    yield from programs(options)
+    yield from readiness.messages(not options.no_message)
+
+
+def programs(options: argparse.Namespace) -> Iterator[Finding]:
+    """The programs and GPUs, as Scipion's plugins know them."""
+    from tomostream.cli import project, run
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        if not os.path.isdir(os.environ["SCIPION_HOME"]):
+            os.environ["SCIPION_HOME"] = elsewhere          # Scipion makes folders in its home, and a check leaves nothing behind
+        project.quiet_logs()
+        from pyworkflow.config import Config
+
+        Config.getDomain().getProtocols()
+        yield from readiness.programs(run.ENGINES[options.engine])
+        if not options.queue:       # the nodes of a queue have GPUs of their own
+            yield readiness.gpus()

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a session could run here: one finding a check. `tomostream check` makes all, `run` those that are quick."""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tomostream.cli.places import cannot_write, nearest
+from tomostream.files.patterns import files_of, near, what_lies
+from tomostream.journal.space import disk_of, human
+from tomostream.report.notify import EMAIL, WEBHOOK, Destinations, test_message
+
+DISTRIBUTION = "scipion-em-tomostream"
+#: Bytes: with less a night is not worth starting.
+MIN_FREE = 50 * 10 ** 9
+#: Seconds by which a file server or a microscope may be ahead or behind.
+MAX_CLOCK_SECONDS = 5.0
+#: Mdoc files that are read.
+MAX_MDOCS = 20
+
+
+class Verdict(str, Enum):
+    """What a finding means: nothing, something to know, or that a session would not go well."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "WRONG"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, in a line."""
+
+    verdict: Verdict
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict.value:6s}{self.name:13s}{self.text}"
+
+
+def ok(name: str, text: str) -> Finding:
+    return Finding(Verdict.OK, name, text)
+
+
+def note(name: str, text: str) -> Finding:
+    return Finding(Verdict.NOTE, name, text)
+
+
+def wrong(name: str, text: str) -> Finding:
+    return Finding(Verdict.WRONG, name, text)
+
+
+# ---------------------------------------------------------------------------------------------------- this Python
+def interpreter() -> Finding:
+    """Whether this Python is one for which the package is made."""
+    words = f"Python {platform.python_version()}, {sys.executable}"
+    try:
+        wanted = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
+    except importlib.metadata.PackageNotFoundError:
+        return note("interpreter", f"{words}; {DISTRIBUTION} is not installed in it, only found")
+    from packaging.specifiers import SpecifierSet
+
+    fits = platform.python_version() in SpecifierSet(wanted)
+    return ok("interpreter", words) if fits else wrong("interpreter", f"{words}, where Python {wanted} is needed")
+
+
+def packages() -> Finding:
+    """Whether what the package needs is there, in versions that it takes."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return note("packages", f"not known: {DISTRIBUTION} is not installed")
+    needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    troubles = []
+    for each in needed:
+        try:
+            version = importlib.metadata.version(each.name)
+        except importlib.metadata.PackageNotFoundError:
+            troubles.append(f"{each.name} is missing")
+            continue
+        if not each.specifier.contains(version, prereleases=True):
+            troubles.append(f"{each.name} is {version}, where {each.specifier} is needed")
+    if troubles:
+        return wrong("packages", f"{'; '.join(troubles)}: pip install --upgrade {DISTRIBUTION}")
+    return ok("packages", f"all {len(needed)} are there")
+
+
+# ---------------------------------------------------------------------------------------------------- programs
+def programs(engine: int) -> list[Finding]:
+    """Which program would align movies and which series, and whether it is there. Call when Scipion can be imported.
+
+    Parameters
+    ----------
+    engine : of `constants.ENGINES`.
+    """
+    import aretomo
+    import motioncorr
+    from aretomo.constants import ARETOMO_HOME
+    from motioncorr.constants import MOTIONCOR_HOME
+
+    from tomostream.protocols import aretomo_form, engines, protocol_motioncor
+
+    found = []
+    for name, plugin, variable, command in (("movies", motioncorr.Plugin, MOTIONCOR_HOME, protocol_motioncor.CPU_COMMAND),
+                                            ("series", aretomo.Plugin, ARETOMO_HOME, aretomo_form.CPU_COMMAND)):
+        problems = engines.problem(engine, plugin, variable)
+        chosen = engines.choose(engine, plugin, command)
+        path = shlex.split(chosen.command)[0]
+        if problems:
+            found.append(wrong("programs", f"{name}: {problems[0]}"))
+        elif shutil.which(path) is None:
+            found.append(wrong("programs", f"{name}: {path} is not there or cannot be run: install tomostream again"))
+        else:
+            found.append(ok("programs", f"{name}: {path} ({chosen.reason})"))
+    return found
+
+
+def gpus() -> Finding:
+    """The GPUs that this machine shows."""
+    from tomostream.protocols.engines import gpu_present
+
+    models = []
+    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            models += [line.partition(":")[2].strip() for line in file if line.startswith("Model")]
+    models = models or _listed_by_driver()
+    if models:
+        return ok("GPUs", ", ".join(f"{number} x {model}" for model, number in Counter(models).items()))
+    return note("GPUs", "there is one" if gpu_present() else "none: the CPU engine does the work")
+
+
+def _listed_by_driver() -> list[str]:
+    """The models that the driver's own program tells; none where it cannot."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        said = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
+                              timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in said.stdout.splitlines() if line.strip()] if said.returncode == 0 else []
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
+    """Whether the folder of a pattern is there and can be read, and what matches.
+
+    Parameters
+    ----------
+    name : what is looked for, "movies" or "mdoc files".
+    pattern : a glob of files.
+    endings : that such files have, in small letters.
+    """
+    above = os.path.dirname(pattern)
+    if not glob.has_magic(above):
+        if not os.path.isdir(above):
+            return wrong(name, f"the folder {above} does not exist{near(above)}")
+        if not os.access(above, os.R_OK | os.X_OK):
+            return wrong(name, f"you have no permission to read {above}")
+    found = [path for path in files_of(pattern) if path.lower().endswith(tuple(endings))]
+    if found:
+        return ok(name, f"{len(found)} match {pattern}, the first is {os.path.basename(found[0])}")
+    instead = what_lies(pattern, endings)
+    return wrong(name, instead) if instead else note(name, f"none match {pattern} yet; the session would wait for them")
+
+
+def mdocs_in(pattern: str) -> list[Finding]:
+    """What the newest mdoc files are."""
+    from tomostream.acquisition.doctor import UNUSABLE, examine
+
+    files = sorted(files_of(pattern), key=_written)[-MAX_MDOCS:]
+    if not files:
+        return []
+    facts = examine(files)
+    bad = [each for each in facts if each.kind in UNUSABLE]
+    if bad:
+        return [wrong("mdoc files", f"{os.path.basename(bad[0].path)} cannot be used ({bad[0].reason or bad[0].kind}); see: "
+                                    f"tomostream mdoc {shlex.quote(bad[0].path)}")]
+    kinds = Counter(str(getattr(each.kind, "value", each.kind)) for each in facts)
+    return [ok("mdoc files", "read: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))]
+
+
+def _written(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def place(project: str) -> Finding:
+    """Whether a project can be made here, and on which disk it would be."""
+    folder = nearest(project)
+    if not os.path.isdir(folder):
+        return wrong("project", f"{folder} is a file and no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return wrong("project", f"you have no permission to write in {folder}")
+    disk = disk_of(folder)
+    if disk is None:
+        return note("disk", f"how much is free on the disk of {folder} cannot be told")
+    words = f"{human(disk[0])} of {human(disk[1])} are free for {project}"
+    return ok("disk", words) if disk[0] >= MIN_FREE else wrong("disk", f"only {words}; a night needs {human(MIN_FREE)} or more")
+
+
+# ---------------------------------------------------------------------------------------------------- the queue
+@dataclass(frozen=True)
+class Queues:
+    """What Scipion's hosts.conf tells of the queue of this machine."""
+
+    file: str
+    names: tuple[str, ...]
+    submit: str
+    others: tuple[str, ...]
+
+
+class NoQueue(Exception):
+    """A queue that cannot be used, in a sentence."""
+
+
+def read_queues() -> Queues:
+    """The queues as Scipion would read them, from its configuration or the template that it starts from.
+
+    Raises
+    ------
+    NoQueue : the file cannot be read.
+    """
+    home = os.environ.get("SCIPION_HOME", "")
+    file = os.environ.get("SCIPION_HOSTS") or os.path.join(home, "config", "hosts.conf")
+    scipion = importlib.util.find_spec("scipion")
+    if not os.path.exists(file) and scipion is not None and scipion.origin is not None:
+        file = os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template")
+    parser = configparser.RawConfigParser(comment_prefixes=(";",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    try:
+        if not parser.read(file, encoding="utf-8") or not parser.sections():
+            raise NoQueue(f"there is no queue: {file} cannot be read or is empty")
+        host = "localhost" if parser.has_section("localhost") else parser.sections()[0]
+        names = tuple(json.loads(parser.get(host, "QUEUES", fallback="{}")))
+        submit, *others = (parser.get(host, name, fallback="") for name in ("SUBMIT_COMMAND", "CHECK_COMMAND", "CANCEL_COMMAND"))
+    except (OSError, ValueError, configparser.Error, UnicodeDecodeError) as error:
+        raise NoQueue(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    return Queues(file, names if parser.get(host, "NAME", fallback="") else (), submit, tuple(others))
+
+
+def queue(name: str) -> Finding:
+    """Whether a queue is known, and the commands that ask it for anything are there."""
+    try:
+        absent = absent_of(name)
+    except NoQueue as error:
+        return wrong("queue", str(error))
+    if absent:
+        return wrong("queue", f"'{name}' takes no jobs here: {absent}")
+    return ok("queue", f"'{name}' is known, and its commands are here")
+
+
+def absent_of(name: str) -> str:
+    """Which commands of a queue are not on this machine, in words; "" where all are.
+
+    Raises
+    ------
+    NoQueue : there is no such queue.
+    """
+    known = read_queues()
+    if name not in known.names:
+        raise NoQueue(f"{known.file} has no queue of this name; it has: {', '.join(known.names) or 'none'}")
+    absent = list(_absent([known.submit, *known.others]))
+    return f"{' and '.join(absent)} cannot be found (see {known.file}); items wait until it can" if absent else ""
+
+
+def _absent(commands: Iterable[str]) -> Iterable[str]:
+    for command in commands:
+        try:
+            first = shlex.split(command.replace("%_(", "%("))[:1]
+        except ValueError:
+            first = [command]
+        if not first:
+            yield "a command of the queue that is empty"
+        elif shutil.which(first[0]) is None:
+            yield first[0]
+
+
+# ---------------------------------------------------------------------------------------------------- people and clocks
+def messages(send: bool = True) -> list[Finding]:
+    """Whether alarms can be sent: a test message, every way that is configured."""
+    try:
+        destinations = Destinations.configured()
+    except ValueError as error:
+        return [wrong("alarms", str(error))]
+    if not destinations:
+        return [note("alarms", f"nobody gets them: neither {EMAIL} nor {WEBHOOK} is set")]
+    if not send:
+        return [note("alarms", "a test message was not sent")]
+    return [wrong("alarms", problem) if problem else ok("alarms", f"{way} took a test message")
+            for way, problem in test_message(destinations, f"check on {platform.node()}")]
+
+
+def clock(project: str) -> Finding:
+    """Whether the clock of the disk of a project agrees with that of this machine. A file is made there, and removed."""
+    folder = nearest(project)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            before = time.time()
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+            ahead = os.fstat(file.fileno()).st_mtime - before
+    except OSError as error:
+        return wrong("clock", cannot_write(folder, error))
+    if abs(ahead) <= MAX_CLOCK_SECONDS:
+        return ok("clock", f"the clock of the disk of {folder} agrees with this machine's")
+    return wrong("clock", f"the clock of the disk of {folder} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this "
+                          "machine's: set both by a time server")
+
+
+def microscope_clock(files: Iterable[str], now: float) -> list[Finding]:
+    """Whether a file was written in the future: the clock of the microscope's computer is ahead."""
+    newest = max(map(_written, files), default=0.0)
+    if newest - now <= MAX_CLOCK_SECONDS:
+        return []
+    return [note("clock", f"the newest file was written {newest - now:.0f} s in the future: the clock of the microscope's "
+                          "computer is ahead, and times on the page are only as right as it")]

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`tomostream check`, and the quick part of it in `run`: what would go wrong in the night is said before it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from unittest import mock
+
+from tomostream.cli import main, project, readiness
+from tomostream.cli.readiness import NoQueue, Verdict
+from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU
+from tomostream.files.patterns import near
+from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.tests.support import LAUNCH, clean_environment
+from tomostream.tests.test_mdoc import DATA
+
+HOSTS = """
+[localhost]
+NAME = SLURM
+SUBMIT_COMMAND = {submit} %_(JOB_SCRIPT)s
+CHECK_COMMAND = true %_(JOB_ID)s
+CANCEL_COMMAND = true %_(JOB_ID)s
+SUBMIT_TEMPLATE = #!/bin/sh
+    ##SBATCH -p %_(JOB_QUEUE)s
+    %_(JOB_COMMAND)s
+QUEUES = {{ "gpu": {{}}, "long": {{}} }}
+"""
+
+
+class InAFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+        patch = mock.patch.dict(os.environ)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def path(self, *names: str, make: bool = False) -> str:
+        path = os.path.join(self.folder, *names)
+        if make:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "wb").close()
+        return path
+
+    def hosts(self, submit: str = "true") -> None:
+        os.environ["SCIPION_HOSTS"] = self.path("hosts.conf")
+        with open(self.path("hosts.conf"), "w", encoding="utf-8") as file:
+            file.write(HOSTS.format(submit=submit))
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command in a process of its own, with nothing of Scipion set."""
+        environment = clean_environment(self.folder)
+        del environment["SCIPION_HOME"]
+        environment.update({name: os.environ[name] for name in ("SCIPION_HOSTS",) if name in os.environ})
+        return subprocess.run([sys.executable, "-c", LAUNCH, *words], env=environment, cwd=self.folder, capture_output=True,
+                              text=True, timeout=240, check=False)
+
+
+class TestFolders(InAFolder):
+    def test_that_were_mistyped_are_told_with_what_comes_near(self):
+        self.path("session", "frames", "a.eer", make=True)
+        finding = readiness.folder_of("movies", self.path("sesion", "frames", "*"), (".eer",))
+        self.assertEqual(finding.verdict, Verdict.WRONG)
+        self.assertEqual(finding.text, f"the folder {self.path('sesion', 'frames')} does not exist ({self.folder} has session)")
+        self.assertEqual(near(self.path("session", "x", "y")), f" (of its path, {self.path('session')} does)")
+        self.assertEqual(near(self.folder), "")
+
+    def test_tell_what_matches_and_what_lies_there_instead(self):
+        self.path("frames", "a.eer", make=True)
+        for pattern, verdict, words in (("*", Verdict.OK, "1 match .*, the first is a.eer"),
+                                        ("*.tif", Verdict.WRONG, r"1 \*.eer lies"),
+                                        ("b*", Verdict.WRONG, "is named b")):
+            finding = readiness.folder_of("movies", self.path("frames", pattern), (".eer", ".tif"))
+            self.assertEqual(finding.verdict, verdict)
+            self.assertRegex(finding.text, words)
+        os.makedirs(self.path("empty"))
+        self.assertEqual(readiness.folder_of("movies", self.path("empty", "*"), (".eer",)).verdict, Verdict.NOTE)
+
+    def test_of_mdoc_files_are_read(self):
+        finding, = readiness.mdocs_in(str(DATA / "tomo5_new.mdoc"))
+        self.assertEqual((finding.verdict, finding.text[:6]), (Verdict.OK, "read: "), finding.text)
+        with open(self.path("broken.mdoc"), "wb") as file:
+            file.write(b"\0\1\2 nothing of an mdoc")
+        finding, = readiness.mdocs_in(self.path("*.mdoc"))
+        self.assertEqual(finding.verdict, Verdict.WRONG)
+        self.assertIn(f"tomostream mdoc {self.path('broken.mdoc')}", finding.text)
+
+
+class TestTheQueue(InAFolder):
+    def test_that_is_not_in_hosts_conf_is_told_with_those_that_are(self):
+        self.hosts()
+        self.assertEqual(str(readiness.queue("gpu")), "ok    queue        'gpu' is known, and its commands are here")
+        finding = readiness.queue("gpus")
+        self.assertEqual((finding.verdict, finding.text),
+                         (Verdict.WRONG, f"{self.path('hosts.conf')} has no queue of this name; it has: gpu, long"))
+
+    def test_whose_submit_command_is_absent_makes_items_wait_and_that_is_said(self):
+        self.hosts(submit="/no/such/sbatch")
+        self.assertIn("/no/such/sbatch cannot be found", readiness.queue("gpu").text)
+        self.assertIn("items wait until it can", readiness.absent_of("gpu"))
+
+    def test_whose_file_makes_no_sense_is_told_with_the_file(self):
+        self.hosts()
+        for text in ("QUEUES = {}\n", "[localhost]\nNAME = X\nQUEUES = { gpu }\n", ""):
+            with open(self.path("hosts.conf"), "w", encoding="utf-8") as file:
+                file.write(text)
+            with self.assertRaisesRegex(NoQueue, "hosts.conf"):
+                readiness.absent_of("gpu")
+
+
+class TestPlaces(InAFolder):
+    def test_a_disk_with_too_little_room_is_wrong_and_a_file_is_no_place(self):
+        with mock.patch.object(readiness, "disk_of", return_value=(10 ** 9, 10 ** 12)):
+            self.assertRegex(str(readiness.place(self.path("night"))), "^WRONG disk +only 1 GB of 1 TB are free")
+        with mock.patch.object(readiness, "disk_of", return_value=(10 ** 12, 10 ** 12)):
+            self.assertEqual(readiness.place(self.path("night")).verdict, Verdict.OK)
+        self.assertIn("is a file and no folder", readiness.place(os.path.join(self.path("file", make=True), "night")).text)
+
+    def test_a_clock_of_the_disk_that_is_ahead_or_behind_is_wrong(self):
+        self.assertEqual(readiness.clock(self.path("night")).verdict, Verdict.OK)
+        for by, words in ((-60.0, "60 s ahead of"), (60.0, "60 s behind")):
+            with mock.patch.object(readiness.time, "time", return_value=time.time() + by):
+                finding = readiness.clock(self.path("night"))
+            self.assertEqual(finding.verdict, Verdict.WRONG)
+            self.assertIn(words, finding.text.replace("59 s", "60 s"))
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_files_written_in_the_future_tell_of_the_clock_of_the_microscope(self):
+        now = os.stat(self.path("a.eer", make=True)).st_mtime
+        self.assertEqual(readiness.microscope_clock([self.path("a.eer")], now), [])
+        finding, = readiness.microscope_clock([self.path("a.eer")], now - 600)
+        self.assertIn("600 s in the future", finding.text)
+
+
+class TestPrograms(InAFolder):
+    def test_a_gpu_program_that_was_asked_for_and_is_not_there_is_wrong(self):
+        for engine, verdict in ((ENGINE_GPU, Verdict.WRONG), (ENGINE_AUTO, Verdict.OK), (ENGINE_CPU, Verdict.OK)):
+            found = readiness.programs(engine)
+            self.assertEqual([(each.verdict, each.name) for each in found], [(verdict, "programs")] * 2, found)
+
+    def test_packages_of_the_wrong_version_and_missing_ones_are_named(self):
+        self.assertIn(readiness.packages().verdict, (Verdict.OK, Verdict.NOTE))
+        with mock.patch.object(readiness.importlib.metadata, "requires", return_value=["numpy<1", "no-such-package>=3",
+                                                                                   "x; extra=='d'"]):
+            finding = readiness.packages()
+        self.assertRegex(finding.text, r"^numpy is .*, where <1 is needed; no-such-package is missing: pip install")
+
+
+class TestMessages(InAFolder):
+    def test_nobody_who_gets_alarms_is_a_note_and_a_server_that_refuses_is_wrong(self):
+        for name in (readiness.EMAIL, readiness.WEBHOOK, "SCIPION_HOME", "SCIPION_LOCAL_CONFIG"):
+            os.environ.pop(name, None)
+        os.environ["HOME"] = self.folder
+        self.assertEqual([each.verdict for each in readiness.messages()], [Verdict.NOTE])
+        os.environ[readiness.WEBHOOK] = "http://127.0.0.1:9/hook"
+        answers = [("the webhook at x", ""), ("the mail server y", "it refused")]
+        with mock.patch.object(readiness, "test_message", return_value=answers):
+            self.assertEqual([str(each) for each in readiness.messages()],
+                             ["ok    alarms       the webhook at x took a test message", "WRONG alarms       it refused"])
+        self.assertEqual([each.verdict for each in readiness.messages(send=False)], [Verdict.NOTE])
+        os.environ[readiness.WEBHOOK] = "chat.lab.org"
+        self.assertEqual([each.verdict for each in readiness.messages()], [Verdict.WRONG])
+
+
+class TestTheCommand(InAFolder):
+    def test_says_a_line_a_check_ends_with_1_when_something_is_wrong_and_leaves_nothing_behind(self):
+        self.hosts()
+        self.path("frames", "a.eer", make=True)
+        before = sorted(os.listdir(self.folder))
+        done = self.command("check", "./night", "--movies", self.path("frames"), "--mdocs", self.path("mdocs"), "--queue",
+                            "nosuch", "--no-message")
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        words = [line[:18].split() for line in done.stdout.splitlines()]
+        for each in (["ok", "interpreter"], ["ok", "movies"], ["WRONG", "mdoc", "files"], ["WRONG", "queue"], ["ok", "programs"],
+                     ["ok", "clock"]):
+            self.assertIn(each, words)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+
+class TestRun(InAFolder):
+    def run_it(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.command("run", name, "--movies", self.path("frames"), "--mdocs", self.path("mdocs"), *words)
+
+    def test_a_name_or_a_queue_that_is_refused_leaves_nothing_behind(self):
+        self.hosts()
+        before = sorted(os.listdir(self.folder))
+        for words, said in ((("./new folder/my session.1",), "Call it 'my-session-1'"),
+                            (("./night", "--queue", "nosuch"), "has no queue of this name; it has: gpu, long"),
+                            (("./night", "--until", "soon"), "'soon' is not a time")):
+            done = self.run_it(*words)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+    def test_what_the_forms_warn_of_is_told(self):
+        self.addCleanup(os.chdir, os.getcwd())
+        chain = project.create(self.path("night"), {
+            COMPOSE: {"time4NextTilt": "2", "filesPath": self.path("mdcs"), "doEvenOdd": True}, ARETOMO: {},
+            MOTIONCOR: {"patchX": "5", "splitEvenOdd": True}, IMPORT: {"filesPath": self.path("frames")}})
+        os.makedirs(self.path("mdocs"))
+        told = "\n".join(project.warnings(chain))
+        for words in ("compose: Time for the next tilt is below", "motioncor: Patches are 5 x 1", "import: The folder",
+                      f"mdcs does not exist yet ({self.folder} has mdocs)"):
+            self.assertIn(words, told)
+        self.assertNotIn("Even/odd", told)      # they will be made
+
+    def test_on_its_own_is_refused_in_process_too(self):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(main(["run", self.path("a b"), "--movies", "x", "--mdocs", "y"]), 2)
+        self.assertIn("Call it 'a-b'", said.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()
