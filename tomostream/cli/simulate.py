@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.simulator.layout import LAYOUTS, NAMES
 from tomostream.simulator.plan import FORMATS, WRITES, Plan
 from tomostream.simulator.schemes import SCHEMES
 
@@ -25,8 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write OUT/frames/* and OUT/mdocs/*.mdoc over time: the movie of an exposure, then its section in the mdoc.\n"
         "OUT/truth.json (before the first movie) holds the tilt axis, the shift of every tilt, the drift of every\n"
-        "frame and the doses, OUT/acquisition.csv what was written when, OUT/specimen.json the plan and the specimen.")
-    parser.epilog = "faults (S is the series, T the exposure in the order of acquisition, both from 1):\n" + "".join(
+        "frame and the doses (movies by their path where the layout is not the standard one),\n"
+        "OUT/acquisition.csv what was written when, OUT/specimen.json the plan and the specimen.")
+    listed = "".join(f"  {name:18} {text}\n" for title, table in (("layouts:", LAYOUTS), ("names:", NAMES))
+                     for name, text in ((title, ""), *table.items()))
+    parser.epilog = listed + "\nfaults (S is the series, T the exposure in the order of acquisition, both from 1):\n" + "".join(
         f"  {kind.text}\n" for kind in KINDS.values())
     parser.add_argument("out", metavar="OUT", help="folder to write; made if it does not exist")
     _add_series(parser.add_argument_group("the series"))
@@ -77,6 +81,8 @@ def _add_writing(group: _Group) -> None:
     add("--write", default=WRITES[0], choices=WRITES,
         help="movies appear whole (atomic), grow in place (slow), or grow by whole frames, each time a valid, shorter "
              f"movie (frames); but for atomic the mdocs are seen half-written, too (default: {WRITES[0]})")
+    add("--layout", default="standard", choices=LAYOUTS, help="folders and names of the files, see below (default: standard)")
+    add("--names", default="exact", choices=NAMES, help="what a transfer made of the movies' names, see below (default: exact)")
     add("--rewrite", action="store_true", help="rewrite the whole mdoc at every exposure, as some scripts do")
     add("--half1", action="store_true",
         help="with --scheme bidirectional: at the turn the mdoc is renamed to -half1 and a new one begins, its "
@@ -144,7 +150,8 @@ def _plan(args: argparse.Namespace) -> Plan:
         dose=args.dose if args.dose is not None else 3.0, tilt_step=step,
         tilt_axis=args.tilt_axis if args.tilt_axis is not None else -5.0 if args.replay else 84.7,
         axis_error=args.axis_error, start_delay=args.start_delay, write=args.write, rewrite=args.rewrite,
-        half1=args.half1, voltage=args.voltage, defocus=args.defocus if args.defocus != 0 else None,
+        half1=args.half1, layout=args.layout, names=args.names,
+        voltage=args.voltage, defocus=args.defocus if args.defocus != 0 else None,
         thickness=args.thickness, pre_tilt=args.pre_tilt,
         max_shift=args.max_shift if args.max_shift is not None else min(nx, ny) / 40, drift=args.drift,
         faults=Faults(tuple(parse_fault(text) for text in args.fault)))  # fmt: skip

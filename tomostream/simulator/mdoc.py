@@ -61,8 +61,8 @@ def header(style: MdocStyle, image_file: str, with_axis: bool = True, montage: b
     return text
 
 
-def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool = True) -> str:
-    """The section of one exposure, closed by a blank line."""
+def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool = True, folder: str = "D:\\DATA\\frames") -> str:
+    """The section of one exposure, closed by a blank line. `folder` of the movie on the camera's computer; "": not told."""
     truth, plan = exposure.truth, style.plan
     frames = len(truth.drift)
     moment = style.start + timedelta(seconds=exposure.slot * style.step)
@@ -81,7 +81,7 @@ def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool =
         *([f"RotationAngle = {rotation:g}"] if with_axis else []),
         f"ExposureTime = {seconds:g}", "Binning = 1", "CameraIndex = 0", "DividedBy2 = 0", "OperatingMode = 1",
         "MagIndex = 28", "LowDoseConSet = 4", "CountsPerElectron = 1", f"TargetDefocus = {-defocus:g}",
-        f"PriorRecordDose = {truth.prior_dose:g}", f"SubFramePath = D:\\DATA\\frames\\{truth.movie}",
+        f"PriorRecordDose = {truth.prior_dose:g}", f"SubFramePath = {folder}\\{exposure.camera}" if folder else "SubFramePath = ",
         f"NumSubFrames = {frames}", f"FrameDosesAndNumber = {truth.dose / frames:.6g} {frames}",
         f"DateTime = {_date(moment)}", "FilterSlitAndLoss = 20 0", f"UncroppedSize = {-style.size[0]} {-style.size[1]}",
         f"TimeStamp = {(moment - _EPOCH).total_seconds():.0f}", "",

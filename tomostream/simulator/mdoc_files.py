@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tomostream.simulator import mdoc
 from tomostream.simulator.disk import append_up_to, put_whole
+from tomostream.simulator.layout import Place
 from tomostream.simulator.plan import Exposure, Plan
 
 #: Length in bytes of an mdoc of random bytes.
@@ -18,11 +19,12 @@ GARBAGE = 400
 
 
 class MdocFiles:
-    """The mdocs of the series `ids` in `folder`; files that are rewritten are made in the folder `incoming`."""
+    """The mdocs of the series, each at its place below `out`; files that are rewritten are made in the folder `incoming`."""
 
-    def __init__(self, plan: Plan, ids: list[str], folder: Path, incoming: Path, start: datetime) -> None:
-        self._plan, self._ids, self._folder, self._incoming = plan, ids, folder, incoming
-        self._sections: list[list[Exposure]] = [[] for _ in ids]
+    def __init__(self, plan: Plan, places: list[Place], out: Path, incoming: Path, start: datetime) -> None:
+        self._plan, self._places, self._out, self._incoming = plan, places, out, incoming
+        self._folder = out / places[0].mdocs
+        self._sections: list[list[Exposure]] = [[] for _ in places]
         self._random = random.Random(plan.seed)
         self.set_start(start)
 
@@ -35,7 +37,7 @@ class MdocFiles:
 
     def path(self, series: int) -> Path:
         """The mdoc of a series (from 0)."""
-        return self._folder / f"{self._ids[series]}.mrc.mdoc"
+        return self._out / self._places[series].mdocs / f"{self._places[series].name}.mrc.mdoc"
 
     def add(self, exposure: Exposure) -> Path:
         """Append the section of an exposure, or rewrite the file where it replaces one."""
@@ -102,12 +104,12 @@ class MdocFiles:
 
     def _text(self, series: int) -> bytes:
         """The mdoc of a series with the sections that it has by now."""
-        text = mdoc.header(self._style, f"{self._ids[series]}.mrc", self._with_axis(series))
+        text = mdoc.header(self._style, f"{self._places[series].name}.mrc", self._with_axis(series))
         sections = (self._section(one, zvalue) for zvalue, one in enumerate(self._sections[series]))
         return (text + "".join(sections)).encode()
 
     def _section(self, exposure: Exposure, zvalue: int) -> str:
-        return mdoc.section(self._style, exposure, zvalue, self._with_axis(exposure.series))
+        return mdoc.section(self._style, exposure, zvalue, self._with_axis(exposure.series), self._places[exposure.series].camera)
 
     def _with_axis(self, series: int) -> bool:
         return self._plan.faults.of("no-axis", series + 1) is None
@@ -120,4 +122,4 @@ def _never(last: Exposure, plan: Plan) -> Exposure:
     stem = truth.movie.rsplit("_", 2)[0]
     name = f"{stem}_{truth.order + 1:03d}_{angle:.1f}.{plan.format}"
     later = replace(truth, movie=name, angle=angle, prior_dose=truth.prior_dose + truth.dose)
-    return replace(last, truth=later, slot=last.slot + 1)
+    return replace(last, truth=later, slot=last.slot + 1, camera=name)

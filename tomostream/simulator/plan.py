@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tomostream.simulator.faults import Faults
+from tomostream.simulator.layout import LAYOUTS, NAMES, camera_name, name_on_disk
 from tomostream.simulator.schemes import SCHEMES, acquisition_order
 
 FORMATS = ("tif", "mrc")
@@ -24,7 +25,8 @@ class Plan:
     `interval` is the time from one exposure to the next, 0 for as fast as possible. `write`: movies appear whole
     (atomic), grow in place (slow), or grow by whole frames, each time a valid movie (frames). `max_shift` is the
     largest error of tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in
-    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis.
+    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis. `layout` and
+    `names` are those of `simulator.layout`.
     """
 
     series: int = 1
@@ -52,6 +54,8 @@ class Plan:
     max_shift: float = 12.0
     drift: float = 3.0
     prefix: str = "TS"
+    layout: str = "standard"
+    names: str = "exact"
     faults: Faults = field(default_factory=Faults)
 
     def check(self) -> None:
@@ -82,7 +86,8 @@ class Plan:
         self.faults.check(self.series, self.tilts)
 
     def _check_choices(self) -> None:
-        for name, choices in (("scheme", SCHEMES), ("format", FORMATS), ("write", WRITES)):
+        for name, choices in (("scheme", SCHEMES), ("format", FORMATS), ("write", WRITES),
+                              ("layout", tuple(LAYOUTS)), ("names", tuple(NAMES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{getattr(self, name)!r} is no {name}: choose one of {', '.join(choices)}.")
         if self.half1 and self.scheme != "bidirectional":
@@ -120,18 +125,21 @@ class TiltTruth:
 
 @dataclass(frozen=True)
 class SeriesTruth:
-    """The truth of one series; `tilts` in acquisition order. `tilt_axis` is None where it is not known."""
+    """The truth of one series; `tilts` in acquisition order. `tilt_axis` is None where it is not known. `folder` of its movies,
+    below that of the acquisition."""
 
     id: str
     tilt_axis: float | None
     tilts: tuple[TiltTruth, ...]
+    folder: str = "frames"
 
 
 @dataclass(frozen=True)
 class Exposure:
     """One exposure: series and tilt (acquisition order) from 0, its place in time, and the tilt as truth.
 
-    `replaced` says that it is repeated later: its movie stays, its section goes.
+    `replaced` says that it is repeated later: its movie stays, its section goes. `camera` is what the mdoc calls its movie; the
+    truth has the name on disk.
     """
 
     series: int
@@ -140,11 +148,7 @@ class Exposure:
     truth: TiltTruth
     nominal: float
     replaced: bool = False
-
-
-def movie_name(series_id: str, number: int, nominal: float, extension: str) -> str:
-    """`TS_01_004_-6.0.tif`: series, running number of the exposure, nominal angle."""
-    return f"{series_id}_{number:03d}_{nominal:.1f}.{extension}"
+    camera: str = ""
 
 
 def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals: Sequence[Sequence[float]],
@@ -162,9 +166,10 @@ def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals
         for replaced in (True, False) if repeated else (False,):
             number[series] += 1
             truth, nominal = truths[series][tilt], nominals[series][tilt]
-            name = movie_name(ids[series], number[series], nominal, plan.format)
+            camera = camera_name(plan.layout, plan.names, ids[series], number[series], nominal, truth.angle, plan.format)
+            name = name_on_disk(plan.names, camera, nominal, truth.angle, plan.format)
             truth = replace(truth, movie=name, order=tilt + 1, prior_dose=truth.prior_dose + wasted[series])
-            exposures.append(Exposure(series, tilt, len(exposures), truth, nominal, replaced))
+            exposures.append(Exposure(series, tilt, len(exposures), truth, nominal, replaced, camera))
             wasted[series] += truth.dose if replaced else 0.0
     return exposures
 
@@ -178,7 +183,7 @@ def truth_document(pixel_size: float, series: Sequence[SeriesTruth]) -> str:
 def _series_document(series: SeriesTruth) -> dict[str, object]:
     tilts = [
         {
-            "movie": tilt.movie,
+            "movie": tilt.movie if series.folder == "frames" else f"{series.folder}/{tilt.movie}",
             "angle_deg": tilt.angle,
             "acquisition_order": tilt.order,
             "shift_px": None if tilt.shift is None else [round(value, 4) for value in tilt.shift],

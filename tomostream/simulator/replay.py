@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tomostream.files.mrc import open_mrc
 from tomostream.simulator import movies
+from tomostream.simulator.layout import places
 from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
 from tomostream.simulator.scene import kept_truth
 
@@ -106,6 +107,7 @@ class ReplayScene:
             dose=dose if dose is not None else _dose(sections), tilt_step=_step(angles))  # fmt: skip
         self.plan.check()
         self.ids = [Path(stack_path).name.split(".")[0]]
+        self.places = [replace(places(self.plan.layout, self.plan.prefix, 1)[0], name=self.ids[0])]
         self._path = Path(stack_path)
         self._stack, self._sections, self._scale = stack, sections, counts_scale(stack)
         self.exposures = schedule([self._tilt_truths()], self.ids, [angles], self.plan)
@@ -120,7 +122,7 @@ class ReplayScene:
         return truths
 
     def truth(self) -> list[SeriesTruth]:
-        return [SeriesTruth(self.ids[0], None, kept_truth(self.exposures, 0))]
+        return [SeriesTruth(self.ids[0], None, kept_truth(self.exposures, 0), self.places[0].movies)]
 
     def about(self) -> dict[str, object]:
         return {"stack": self._path.name, "counts_per_value": self._scale}

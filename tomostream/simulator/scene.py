@@ -12,6 +12,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.simulator import movies
+from tomostream.simulator.layout import Place, places
 from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
 from tomostream.simulator.projector import Optics, projection_spectrum
 from tomostream.simulator.schemes import acquisition_order
@@ -23,6 +24,7 @@ class Scene(Protocol):
 
     plan: Plan
     ids: list[str]
+    places: list[Place]
     exposures: list[Exposure]
 
     def truth(self) -> list[SeriesTruth]:
@@ -50,7 +52,8 @@ class SimulatedScene:
         plan.check()
         self.plan = plan
         self._make = make or series_specimen
-        self.ids = [f"{plan.prefix}_{number + 1:02d}" for number in range(plan.series)]
+        self.places = places(plan.layout, plan.prefix, plan.series)
+        self.ids = [place.name for place in self.places]
         angles = acquisition_order(plan.scheme, plan.tilts, plan.tilt_step)
         truths = [_tilt_truths(plan, angles, series) for series in range(plan.series)]
         self.exposures = schedule(truths, self.ids, [angles] * plan.series, plan)
@@ -58,7 +61,8 @@ class SimulatedScene:
 
     def truth(self) -> list[SeriesTruth]:
         axis = self.plan.tilt_axis
-        return [SeriesTruth(name, axis, kept_truth(self.exposures, index)) for index, name in enumerate(self.ids)]
+        return [SeriesTruth(place.name, axis, kept_truth(self.exposures, index), place.movies)
+                for index, place in enumerate(self.places)]
 
     def about(self) -> dict[str, object]:
         marks = {name: {"from_A": start, "to_A": end} for name, (start, end) in MARKS.items()}

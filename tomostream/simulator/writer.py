@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes an acquisition to a folder over time.
 
-    OUT/frames/*          the movies
+    OUT/frames/*          the movies, or where the plan's layout has them
     OUT/mdocs/*.mdoc      SerialEM's mdocs, which grow by a section an exposure: first the movie, then its section
     OUT/truth.json        what is true of every tilt, before the first movie
     OUT/specimen.json     the plan, its faults, and what is on the grid, before the first movie
@@ -45,10 +45,9 @@ class Writer:
     def __init__(self, scene: Scene, out: str | Path, *, clock: Clock | None = None,
                  start_time: datetime | None = None, tell: Callable[[str], None] = ignore) -> None:
         self.scene, self.plan, self.out = scene, scene.plan, Path(out)
-        self.frames, self.mdocs = self.out / "frames", self.out / "mdocs"
         self._incoming = self.out / ".incoming"
         self._clock, self._tell, self._start_time = clock or RealClock(), tell, start_time
-        self._mdocs = MdocFiles(self.plan, scene.ids, self.mdocs, self._incoming, start_time or datetime.now())
+        self._mdocs = MdocFiles(self.plan, scene.places, self.out, self._incoming, start_time or datetime.now())
         self.actions = timeline(self.plan, scene.exposures, _turn(scene))
         self._last_use = last_use(self.actions)
         self._ahead = MoviesAhead(scene, [_of(action).slot for action in self.actions if action.writes_movie])
@@ -58,7 +57,7 @@ class Writer:
         """Make the folders and write `truth.json` and `specimen.json`. Raise ValueError if the folder is in use."""
         if (self.out / "truth.json").exists():
             raise ValueError(f"{self.out} already holds an acquisition (truth.json): choose another folder.")
-        for folder in (self.frames, self.mdocs, self._incoming):
+        for folder in {self._incoming, *(self.out / each for place in self.scene.places for each in (place.movies, place.mdocs))}:
             folder.mkdir(parents=True, exist_ok=True)
         self._log(*LOG_COLUMNS, mode="w")
         put_whole(self.out / "specimen.json", self._specimen_document().encode())
@@ -121,7 +120,7 @@ class Writer:
     def _write_movie(self, action: Action) -> Path:
         """Put the movie, or a part of it, on disk: under its name at once, or growing in place."""
         exposure, write = _of(action), self.plan.write
-        data, path = self._ahead.get(exposure), self.frames / exposure.truth.movie
+        data, path = self._ahead.get(exposure), self.out / self.scene.places[exposure.series].movies / exposure.truth.movie
         part = data[: round(action.part * len(data))]
         if write == "frames":
             whole_frames = self.plan.format == "tif" and action.part < 1

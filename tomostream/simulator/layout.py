@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Folders and names of an acquisition as people have them: where files lie, and what a transfer made of the camera's names."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+#: Layout -> what it is.
+LAYOUTS = {
+    "standard": "movies in frames/, mdocs in mdocs/",
+    "flat": "movies and mdocs side by side in data/",
+    "folder-per-series": "frames/TS_01/frames_001_0.0.tif: the same names in the folder of each series; mdocs in mdocs/",
+    "two-grids": "grid1/ and grid2/ with half of the series each, TS_01 on; movies in a folder frames/ of each",
+    "samples": "Sample1/ and Sample2/, each with Position_1 on; the mdocs leave SubFramePath empty",
+}
+
+#: Names -> what a transfer made of the camera's.
+NAMES = {
+    "exact": "those in the mdocs",
+    "lower": "in small letters",
+    "prefix": "with something before every name",
+    "rounded": "the angle rounded otherwise",
+    "brackets": "blanks and brackets replaced",
+    "extension": "another extension than in the mdocs",
+    "accents": "accents as two characters where the camera wrote one",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a series lies, below the folder of the acquisition, and what it is called there."""
+
+    name: str
+    mdocs: str
+    movies: str
+    camera: str
+
+
+def places(layout: str, prefix: str, series: int) -> list[Place]:
+    """Return the place of every series. `camera` is the folder in SubFramePath; "" where that is left empty."""
+    found = []
+    for number in range(series):
+        half = (series + 1) // 2
+        grid, place = (1, number) if number < half else (2, number - half)
+        name = f"{prefix}_{number + 1:02d}"
+        if layout == "flat":
+            found.append(Place(name, "data", "data", "D:\\DATA\\data"))
+        elif layout == "folder-per-series":
+            found.append(Place(name, "mdocs", f"frames/{name}", f"D:\\DATA\\frames\\{name}"))
+        elif layout == "two-grids":
+            found.append(Place(f"{prefix}_{place + 1:02d}", f"grid{grid}", f"grid{grid}/frames", f"D:\\DATA\\grid{grid}\\frames"))
+        elif layout == "samples":
+            found.append(Place(f"Position_{place + 1}", f"Sample{grid}", f"Sample{grid}", ""))
+        else:
+            found.append(Place(name, "mdocs", "frames", "D:\\DATA\\frames"))
+    return found
+
+
+def camera_name(layout: str, names: str, series: str, number: int, nominal: float, angle: float, extension: str) -> str:
+    """Return the name that the camera gives a movie: series, running number of the exposure, nominal or read-back angle."""
+    stem = "frames" if layout == "folder-per-series" else series
+    if names == "brackets":
+        stem = f"lam [{stem}]"
+    elif names == "accents":
+        stem = f"Zellkörper_{stem}"
+    ending = {"tif": "mrc", "mrc": "tif"}[extension] if names == "extension" else extension
+    return f"{stem}_{number:03d}_{angle if names == 'rounded' else nominal:.{2 if names == 'rounded' else 1}f}.{ending}"
+
+
+def name_on_disk(names: str, camera: str, nominal: float, angle: float, extension: str) -> str:
+    """Return what a movie is called after its transfer."""
+    if names == "lower":
+        return camera.lower()
+    if names == "prefix":
+        return f"session7_{camera}"
+    if names == "rounded":
+        return camera.replace(f"_{angle:.2f}.", f"_{nominal:.2f}.")
+    if names == "brackets":
+        return camera.replace("[", "").replace("]", "").replace(" ", "_")
+    if names == "extension":
+        return f"{camera.rsplit('.', 1)[0]}.{extension}"
+    return unicodedata.normalize("NFD", camera) if names == "accents" else camera
