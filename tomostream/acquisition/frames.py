@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import median
 
 from tomostream.acquisition.doses import running_sums
 from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
@@ -175,7 +176,8 @@ class Targets:
         distances = {id(part): _distance(part.last, frame) for part in same}
         known = [part for part in same if distances[id(part)] is not None]
         part = min(known, key=lambda each: distances[id(each)] or 0.0) if known else (same[-1] if same else None)
-        if part is not None and (_dose_falls(part.last, frame) or _exposed_elsewhere(part, frame)):
+        if part is not None and (_dose_falls(part.last, frame) or _exposed_elsewhere(part, frame)
+                                 or (distances[id(part)] or 0.0) > OTHER_PLACE or _begins_anew(part, frame)):
             part = None
         if part is None:
             part = _Part(f"{self.prefix}_{_number(frame)}" if self._parts else self.prefix, frame)
@@ -187,6 +189,10 @@ class Targets:
 
 #: Points further apart are different targets, where both were exposed at one angle; um. Tracking moves a target by less.
 OTHER_TARGET = 1.0
+#: Points further apart are different targets whatever their angles; um. No series wanders so far.
+OTHER_PLACE = 20.0
+#: After so many seconds without an exposure, and so many times the usual time, an angle that was exposed begins another series.
+PAUSE, MAX_GAPS = 300.0, 5.0
 
 
 def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
@@ -215,6 +221,23 @@ def _other_label(before: MdocFacts, frame: MdocFacts) -> bool:
 def _dose_falls(before: MdocFacts, frame: MdocFacts) -> bool:
     old, new = before.tilts[0].prior_dose.value, frame.tilts[0].prior_dose.value
     return old is not None and new is not None and new < old
+
+
+def _begins_anew(part: _Part, frame: MdocFacts) -> bool:
+    """Tell whether a frame is the first of a series that was collected again under the same name, where no dose tells.
+
+    Its angle was exposed in the series before, not by the last exposure (which is repeated at once), and there was a pause.
+    """
+    times = [each.tilts[0].time for each in part.exposed]
+    now = frame.tilts[0].time
+    known = [time for time in times if time is not None]
+    if now is None or len(known) < len(times) or len(times) < 3 or frame.tilts[0].prior_dose.value is not None:
+        return False
+    gaps = [(b - a).total_seconds() for a, b in pairwise(known)]
+    pause = (now - known[-1]).total_seconds()
+    angle = frame.tilts[0].angle
+    return (pause >= max(PAUSE, MAX_GAPS * median(gaps)) and abs(part.last.tilts[0].angle - angle) > ANGLE_TOLERANCE
+            and any(abs(each.tilts[0].angle - angle) <= ANGLE_TOLERANCE for each in part.exposed))
 
 
 def _exposed_elsewhere(part: _Part, frame: MdocFacts) -> bool:

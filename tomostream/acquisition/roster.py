@@ -99,7 +99,7 @@ class Roster:
     def none_came(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
         return (not any(each.bound for each in series.exposures.values())
-                and 2 * len(self._loose) < len(series.exposures))
+                and 2 * sum(not self._why_unlisted(movie).expected for movie in self._loose.all()) < len(series.exposures))
 
     def all_listed(self) -> bool:
         """Tell whether every movie is in a series."""
@@ -152,6 +152,10 @@ class Roster:
                 group.listed.append((series, exposure))
             self._wait(series, exposure)
             self._assign(group)
+            for _, twin in group.listed if not exposure.bound else ():
+                if twin.bound and twin.step in CHANGED_NAMES and twin.ident == exposure.ident:      # another file lists it too, and its movie was found
+                    self._bind(series, exposure, self._movies[twin.key], twin.step)
+                    break
         if not exposure.bound:
             self._want(series, exposure)
         self._changed.pop(id(series), None)
@@ -194,6 +198,9 @@ class Roster:
         exposure.key, exposure.bound, exposure.step = movie.key, True, step
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
+        for other, twin in self._group(exposure.name).listed if step in CHANGED_NAMES and exposure.name else ():
+            if not twin.bound and twin.ident == exposure.ident and twin.ident in other.exposures:
+                self._bind(other, twin, movie, step)
 
     def _unbind(self, series: Series, exposure: Exposure) -> None:
         """A movie is not that of this exposure after all."""
@@ -344,10 +351,25 @@ class Roster:
         lacking = [each for each in series.missing.values() if not each.bound] if self._loose else []
         if any(not each.name for each in lacking):
             self._match_nameless(series)
-        named = [each for each in lacking if each.name]
-        like = self._loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
-        if like:
-            self._match_changed(series, named, like)
+        for named in _by_folder([each for each in lacking if each.name]):
+            like = self._loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
+            like = self._at_home(series, named, like)
+            if like:
+                self._match_changed(series, named, like)
+
+    def _at_home(self, series: Series, named: Sequence[Exposure], like: list[Movie]) -> list[Movie]:
+        """Leave out movies in other folders than those of the tilts that have theirs: movies written side by side stay so."""
+        homes = {self._movies[each.key].folder for each in series.exposures.values()
+                 if each.bound and each.name and each.tilt.movie_folder == named[0].tilt.movie_folder}
+        folders = {movie.folder for movie in like}
+        if homes:
+            return [movie for movie in like if movie.folder in homes]
+        if len(folders) < 2:
+            return like
+        fits = {folder: (matching.agreement(wanted(series, named[0]), folder), sum(movie.folder == folder for movie in like))
+                for folder in folders}
+        best = [folder for folder in folders if fits[folder][0] == max(fit for fit, _ in fits.values())]
+        return [movie for movie in like if movie.folder == max(best, key=lambda folder: (fits[folder][1], folder))]
 
     def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
         """Try the names that a transfer may have changed, for all tilts of a series at once."""
@@ -368,6 +390,8 @@ class Roster:
         for other in self._who_wants(movie):
             for each in other.missing.values() if other is not series else ():
                 what = wanted(other, each)
+                if each.ident == exposure.ident:        # a copy of the same file
+                    continue
                 if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
                         and matching.agreement(what, movie.folder) >= mine):
                     return True
@@ -416,6 +440,14 @@ def wanted(series: Series, exposure: Exposure) -> Wanted:
     tilt = exposure.tilt
     return Wanted(tilt.movie or "" if exposure.name else "", tilt.movie_folder, series.folder, series.name, tilt.angle,
                   exposure.acquired)
+
+
+def _by_folder(exposures: Sequence[Exposure]) -> list[list[Exposure]]:
+    """Return exposures by the folder that the mdoc names."""
+    found: dict[str, list[Exposure]] = {}
+    for each in exposures:
+        found.setdefault(each.tilt.movie_folder, []).append(each)
+    return list(found.values())
 
 
 def without_movie(every: Iterable[Series]) -> list[str]:

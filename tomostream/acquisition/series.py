@@ -191,7 +191,7 @@ class Series:
         self.trouble.pop(facts.path, None)
         old = self.files.get(facts.path)
         change = Change()
-        if old is not None and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
+        if old is not None and old.facts.tilts and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
             idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
             old.facts = facts
             self._list(old, idents, change, time)
@@ -269,7 +269,8 @@ class Series:
             return False
         if frame:
             return not any(ident[1] is not None and seconds(ident[1]) == last_known for ident in old.listed)
-        return not any(ident in file.listed for file in self.files.values() if file is not old for ident in self.exposures)
+        others = [file for file in self.files.values() if file is not old and not file.facts.copy]
+        return not any(ident in file.listed for file in others for ident in self.exposures)
 
     def _forget_all(self) -> None:
         self.exposures, self.replaced, self.files, self.rhythm = {}, {}, {}, Rhythm()

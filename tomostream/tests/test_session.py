@@ -624,6 +624,33 @@ class TestFiles(unittest.TestCase):
         player.wait()
         self.assertEqual([each.failed for each in player.given_up], [True])
 
+    def test_a_name_used_again_is_a_new_acquisition_though_its_file_was_first_seen_empty_or_has_a_copy(self) -> None:
+        again = tuple(replace(each, movie=f"b_{each.movie}") for each in tilts("X", begin=5000.0))
+        for copied in (False, True):
+            player = Player(expected_tilts=COUNT)
+            player.acquire("X", tilts("X"))
+            if copied:
+                player.feed(MdocRead(mdoc("X", tilts("X", 7), "/data/Copy of X.mrc.mdoc", copy=True), 4000.0))
+            player.feed(MdocRead(mdoc("X", (), last_section_open=True), 4900.0))
+            for k, each in enumerate(again[:5]):
+                player.feed(MdocRead(mdoc("X", again[: k + 1]), 5000.0 + GAP * k), MicrographReady(key(each), 5010.0 + GAP * k))
+            player.wait()
+            last = player.composed[-1][1]
+            self.assertEqual({each.movie for each in last.tilts}, {each.movie for each in again[:5]}, copied)
+
+    def test_frame_mdocs_collected_again_without_a_dose_are_a_series_of_their_own(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        second = tuple(replace(each, movie=str(each.movie).replace("_0", "_5", 1)) for each in tilts("X", begin=5000.0))
+        for begin, every in ((0.0, tilts("X")), (5000.0, second)):
+            for k, each in enumerate(every):
+                facts = replace(self.frame(each), evidence={})
+                bare = replace(facts.tilts[0], prior_dose=Known(None, "not in the file"))
+                player.feed(MdocRead(replace(facts, tilts=(bare,), tilts_if_ended=(bare,)), begin + GAP * k),
+                            MicrographReady(key(each), begin + GAP * k + 5.0))
+        player.wait()
+        self.assertEqual([{each.movie for each in made.tilts} for _, made in player.composed],
+                         [{each.movie for each in tilts("X")}, {each.movie for each in second}])
+
     def test_any_name_gives_a_valid_identifier(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.acquire("pl_(1)", tilts("pl_(1)"))
