@@ -8,6 +8,7 @@ file or another exposure of that name comes: what was given to the wrong one is 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -153,7 +154,7 @@ class Roster:
             self._wait(series, exposure)
             self._assign(group)
             for _, twin in group.listed if not exposure.bound else ():
-                if twin.bound and twin.step in CHANGED_NAMES and twin.ident == exposure.ident:      # another file lists it too, and its movie was found
+                if twin.bound and twin.step in CHANGED_NAMES and twin.ident == exposure.ident:      # another file lists it too
                     self._bind(series, exposure, self._movies[twin.key], twin.step)
                     break
         if not exposure.bound:
@@ -362,14 +363,14 @@ class Roster:
         homes = {self._movies[each.key].folder for each in series.exposures.values()
                  if each.bound and each.name and each.tilt.movie_folder == named[0].tilt.movie_folder}
         folders = {movie.folder for movie in like}
-        if homes:
+        if not folders:
+            return []
+        fits = {folder: matching.agreement(wanted(series, named[0]), folder) for folder in {*folders, *homes}}
+        best = max(fits[folder] for folder in folders)
+        if any(fits[folder] >= best for folder in homes):
             return [movie for movie in like if movie.folder in homes]
-        if len(folders) < 2:
-            return like
-        fits = {folder: (matching.agreement(wanted(series, named[0]), folder), sum(movie.folder == folder for movie in like))
-                for folder in folders}
-        best = [folder for folder in folders if fits[folder][0] == max(fit for fit, _ in fits.values())]
-        return [movie for movie in like if movie.folder == max(best, key=lambda folder: (fits[folder][1], folder))]
+        counts = Counter(movie.folder for movie in like if fits[movie.folder] == best)
+        return [movie for movie in like if movie.folder == counts.most_common(1)[0][0]]
 
     def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
         """Try the names that a transfer may have changed, for all tilts of a series at once."""
@@ -390,10 +391,9 @@ class Roster:
         for other in self._who_wants(movie):
             for each in other.missing.values() if other is not series else ():
                 what = wanted(other, each)
-                if each.ident == exposure.ident:        # a copy of the same file
-                    continue
+                copy = each.ident == exposure.ident         # of the same file: it means the same movie
                 if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
-                        and matching.agreement(what, movie.folder) >= mine):
+                        and (its := matching.agreement(what, movie.folder)) >= mine and not (copy and its == mine)):
                     return True
         return False
 
