@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import atexit
+import functools
+import inspect
 import os
+import pathlib
 import re
 import shutil
 import signal
 import tempfile
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from tomostream.cli.project import scipion_environment
 
@@ -30,17 +33,38 @@ if "SCIPION_HOME" not in os.environ:
     os.environ["XDG_DATA_HOME"] = os.path.join(HOME, "data")        # where sessions are noted
     os.environ["TOMOSTREAM_INSTRUMENTS"] = os.path.join(HOME, "instruments.json")      # not the user's own
 
+#: In the source of a class whose tests start processes of ours and wait for them: a session, a terminal, the page's own process.
+PROCESSES = re.compile(r"\bSession\(|\bpty\.|\bbackground\.start\(")
+#: A property test that tries so many examples, or more, takes its time.
+MANY_EXAMPLES = 50
 #: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.
 ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf)\b|engine import (?:aretomo|quick)\b"
                             r"|[\"']tomostream\.engine\.(?:motioncor|aretomo|preview)[\"']")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what has the engine align something, by what its module imports: `make quick` leaves it out."""
-    slow: dict[str, bool] = {}
+    """Mark as slow, by rule: `make quick` leaves out what aligns something, starts processes, or tries very many inputs."""
     for item in items:
-        path = str(item.path)
-        if path not in slow:
-            slow[path] = ENGINE_AT_WORK.search(item.path.read_text(encoding="utf-8")) is not None
-        if slow[path]:
+        if isinstance(item, pytest.Function) and (engine_at_work(item.path) or starts_processes(item.cls) or tries_many(item)):
             item.add_marker(pytest.mark.slow)
+
+
+@functools.cache
+def engine_at_work(path: pathlib.Path) -> bool:
+    """Whether the tests of a module have the engine align something, by what it imports."""
+    return ENGINE_AT_WORK.search(path.read_text(encoding="utf-8")) is not None
+
+
+@functools.cache
+def starts_processes(cls: type | None) -> bool:
+    """Whether the tests of a class start processes of ours, themselves or by a class that they share."""
+    ours = [each for each in (cls.__mro__ if cls is not None else ()) if each.__module__.startswith("tomostream.tests.test_")]
+    return any(PROCESSES.search(inspect.getsource(each)) for each in ours)
+
+
+def tries_many(item: pytest.Function) -> bool:
+    """Whether a property test tries very many examples, or a state machine very many steps."""
+    if not is_hypothesis_test(item.obj):
+        return False
+    given = getattr(item.obj, "_hypothesis_internal_use_settings", None) or getattr(item.cls, "settings", settings.default)
+    return bool(given.max_examples >= MANY_EXAMPLES)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import glob
 import json
 import os
@@ -25,12 +26,14 @@ SCIPION = {"pyworkflow", "pwem", "tomo", "motioncorr", "aretomo", "scipion", "pw
 MACHINE = re.compile(r"/(?:work|home|root|Users)/[a-z]|/tmp/(?!$)[a-z]+/|localhost:\d{4,}/", re.IGNORECASE)
 
 
+@functools.cache
 def sources(tests: bool = False) -> list[str]:
     """Python files of the package, by path below it."""
     found = [os.path.relpath(path, PACKAGE) for path in glob.glob(os.path.join(PACKAGE, "**", "*.py"), recursive=True)]
     return sorted(path for path in found if tests or not path.startswith("tests" + os.sep))
 
 
+@functools.cache
 def tree(path: str) -> ast.Module:
     with open(os.path.join(PACKAGE, path), encoding="utf-8") as file:
         return ast.parse(file.read(), path)

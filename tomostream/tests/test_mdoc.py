@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -554,6 +555,7 @@ def section_ends(data: bytes) -> list[tuple[int, int]]:
     return [(first or last, last) for first, last in ends]
 
 
+@pytest.mark.slow
 class TestPrefixes(unittest.TestCase):
     """A file caught at any byte gives finished tilts only, at most one fewer, never a wrong one."""
 
