@@ -76,16 +76,21 @@ class Aretomo3Run(AretomoRun):
             shutil.copyfile(f"{self.stem}.aln", names.aln)
 
     # ------------------------------------------------------------------ the program
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(not self.settings.skip_align, self.settings.tomogram, self.settings.halves and self.settings.tomogram,
+                      self.settings.ctf, self.settings.correct_ctf)
+
+    def flags(self, runner: Runner, command: str, suffix: str) -> dict[str, list[str]]:
+        return aretomo3.arguments(super().flags(runner, command, suffix), self.stack, self.folder, self.wanted)
+
     def run_program(self, runner: Runner, command: str, suffix: str) -> str:
-        wanted = Wanted(not self.settings.skip_align, self.settings.tomogram, self.settings.halves and self.settings.tomogram,
-                        self.settings.ctf, self.settings.correct_ctf)
-        flags = aretomo3.arguments(self.flags(runner, command, suffix), self.stack, self.folder, wanted)
-        line = words_of_flags(flags)
+        line = words_of_flags(self.flags(runner, command, suffix))
         log = f"{self.stem}.log"
         said = runner.run(line, log)
         self.give_known_names()
         if self.settings.tomogram:
-            for part in ("", EVEN, ODD) if wanted.halves else ("",):
+            for part in ("", EVEN, ODD) if self.wanted.halves else ("",):
                 self.check_volume(f"{self.stem}{part}.mrc", said, log, runner)
         return f"{runner.command} {line}"
 

@@ -135,6 +135,11 @@ def problems(protocol: Any) -> list[str]:
         errors.append("Alignment and reconstruction are both switched off: nothing would be done.")
     if protocol.alignZfile.get() and not os.path.exists(protocol.alignZfile.get()):
         errors.append(f"There is no file {protocol.alignZfile.get()} with volume heights.")
+    if program is AretomoProgram.ARETOMO2 and protocol.sampleType.get() == LOCAL_MOTION_COORDS:
+        places = protocol.coordsFn.get() or ""
+        if not os.path.isfile(places):
+            errors.append(f"Coordinate file: there is no file '{places}'. Give one, or choose another sample type.")
+    errors += forms.words_problems(protocol, "extraParams")
     return errors + handing.problems(protocol) + _thickness_problems(protocol, program)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,15 @@ def number_problems(protocol: Any, limits: Mapping[str, tuple[float, float]]) ->
         wanted = f"between {lowest:g} and {highest:g}" if math.isfinite(highest) else f"{lowest:g} or more"
         problems.append(f"{label_of(protocol, name)}: {value:g} cannot be; it must be {wanted}.")
     return problems
+
+
+def words_problems(protocol: Any, name: str) -> list[str]:
+    """For `_validate`: what is added to a command line must be whole words to the shell."""
+    try:
+        shlex.split(getattr(protocol, name).get() or "")
+    except ValueError as error:
+        return [f"{label_of(protocol, name)}: a quotation is not closed ({str(error).lower()})."]
+    return []
 
 
 def time_problems(protocol: Any, names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -205,8 +206,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         source = Source(series.getTsId(), os.path.abspath(stack), even, odd,
                         (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts),
                         series.getAcquisition().getDosePerFrame())
-        commands = {"command": self._genAretomoCmd(series, "IN", series.getTsId()),
-                    "half_command": self._genAretomoCmd(series, "IN", series.getTsId(), even=True)}
+        commands = {"command": self.command_of(series), "half_command": self.command_of(series, even=True)}
         return Source(**{**source.__dict__, **commands})
 
     def _binning(self, pixel_size: float) -> int:
@@ -225,6 +225,12 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             return str(super()._genAretomoCmd(ts, *arguments, **options))
         finally:
             self.binFactor.set(asked)
+
+    def command_of(self, series: TiltSeries, even: bool | None = None) -> str:
+        """Upstream's command for a series, or for one of its halves; the only path in it that stays is quoted for the shell."""
+        command = self._genAretomoCmd(series, "IN", series.getTsId(), even=even)
+        places = self.coordsFn.get() or ""
+        return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
 
     def _volume_bytes(self, source: Source) -> int:
         """Bytes of the tomogram of a series, or of three with its halves."""

@@ -12,23 +12,22 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import motioncorr
-from motioncorr.constants import MOTIONCOR_HOME
 from motioncorr.convert import parseMovieAlignment2
 from motioncorr.protocols import ProtMotionCorrNewStreaming
 from pwem.objects import Acquisition, Micrograph, SetOfMicrographs
 from pyworkflow.constants import BETA
 from pyworkflow.object import CsvList
-from pyworkflow.protocol import params
 from pyworkflow.utils import removeBaseExt
 
 from tomostream.acquisition.movies import MovieCheck, check_movie
+from tomostream.files.errors import BadFileError
 from tomostream.files.logs import first_words
+from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import sync
 from tomostream.journal import entries, versions
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
-from tomostream.protocols import engines, forms, programs, summaries
+from tomostream.protocols import motioncor_form, programs, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
@@ -38,28 +37,10 @@ MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsE
 #: Output -> what the program appends to the name of the file.
 SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
-CPU_COMMAND = "tomostream-motioncor"
-LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOverlap": (0, 100), "group": (1, math.inf),
-          "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "cropOffsetX": (0, math.inf),
-          "cropOffsetY": (0, math.inf), "cropDimX": (0, math.inf), "cropDimY": (0, math.inf), "scaleMaj": (0.5, 2),
-          "scaleMin": (0.5, 2), "pollSeconds": (0.1, 3600)}
-HELPS = {
-    "inputMovies": "The movies from the import protocol. The set may still be empty and growing.",
-    "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1.",
-    "alignFrameN": "Last frame that is aligned and summed; 0 is the last one of each movie.",
-    "binFactor": "Fourier binning of the sums: 2 doubles the pixel size. Fractions are allowed.",
-    "cropOffsetX": "Left edge of what is kept, in px of the movie.",
-    "cropOffsetY": "Lower edge of what is kept, in px of the movie.",
-    "cropDimX": "Width of what is kept, in px of the movie; 0 keeps all.",
-    "cropDimY": "Height of what is kept, in px of the movie; 0 keeps all.",
-    "group": "So many frames are summed before they are aligned as whole frames. More than 1 helps when frames hold very "
-             "few electrons.",
-    "groupLocal": "So many frames are summed before patches are aligned. Without effect with 1 x 1 patches.",
-    "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",
-    "scaleMaj": "Scale along the major axis of the distortion (no unit).",
-    "scaleMin": "Scale along the minor axis of the distortion (no unit).",
-    "angDist": "Angle of the major axis of the distortion in degrees.",
-}
+#: Flags of the files that the program reads beside a movie, and those that upstream sends although no program knows them.
+REFERENCES, UNKNOWN = ("-Gain", "-Dark", "-DefectFile", "-DefectMap"), ("-MaskCent", "-MaskSize")
+#: A pixel size in the header of a sum may be off by this share.
+PIXEL_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,38 +68,16 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
         ProtMotionCorrNewStreaming._defineParams(self, form)
-        section = form.getSection("Input")
-        engines.add_engine_param(section, "MotionCor3")
-        forms.put_after(section, "engine", "inputMovies")
-        form.getParam("inputMovies").allowsNull.set(True)      # what is missing is said by `_validate`
-        forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic"])
-        forms.set_helps(form, HELPS)
-        for name in ("patchX", "patchY"):
-            form.getParam(name).default.set(1)
-            form.getParam(name).help.set(
-                "1 x 1 aligns whole frames. More patches correct local motion and so deform a tilt image; the deformation "
-                "differs from tilt to tilt and the series no longer fits together.")
-        dose = form.getParam("doApplyDoseFilter")
-        dose.default.set(False)
-        dose.help.set("Dose weighting of the frames inside a movie. Off by default: in tomography the weight belongs to the "
-                      "whole series (AreTomo does it with the dose of each tilt), not to the single exposure. With Yes, "
-                      "weighted micrographs come as a second output, micrographsDW.")
-        form.getParam("splitEvenOdd").help.set(
-            "Also sums the even and the odd frames, as micrographsEven and micrographsOdd: for even/odd tilt series, whose "
-            "tomograms can train a denoiser.")
-        form.getParam("numberOfThreads").default.set(3)
-        form.addSection(label="Streaming")
-        form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
-                      help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
-                           "what the microscope does now; No takes them in order.")
+        motioncor_form.define(form)
         self.define_streaming_params(form, section=False)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
-        self._runner = programs.Runner(self, engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND))
+        self._runner = programs.Runner(self, motioncor_form.chosen(self))
         self._stepsExecutor.newest_first = self.newestFirst.get()
         self._template_args: dict[str, Any] | None = None
         self._command = ""
+        self._program_divides = False
         self._new: list[Any] = []
         self._names = UniqueNames()
         self._reader = self.row_reader(self.inputMovies)
@@ -153,7 +112,9 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return ended
 
     def inputs_of(self, task: Task) -> Iterable[str]:
-        return task.arguments[:1]
+        """The movie, and the references that its program reads with it."""
+        args = self._template_args or {}
+        return [task.arguments[0], *(str(args[tag]).strip('"') for tag in REFERENCES if args.get(tag))]
 
     def decide(self) -> Iterable[Task]:
         if self._new and self._template_args is None:
@@ -174,7 +135,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if self._reader.items.getGain() or self._reader.items.getDark() or self.isEER:
             self._convertInputStep()
         patches = self.patchX.get(), self.patchY.get()
-        self._template_args = self._getMcArgs()
+        self._template_args = {tag: value for tag, value in self._getMcArgs().items() if tag not in UNKNOWN}
         self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too
         self.patchY.set(patches[1])
         self._pixel_size = self._reader.items.getSamplingRate() * self._getBinFactor()
@@ -195,8 +156,13 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         folder = self.work_folder(safe_name(stem))
         target = os.path.join(folder, f"{safe_name(stem)}.mrc")
         log = os.path.join(folder, "program.log")
-        arguments = self._arguments(movie, check.frames or frames, target, folder)
+        divides = self._program_divides
+        arguments = self._arguments(movie, check.frames or frames, target, folder, divides)
         said = self._runner.run(arguments, log)
+        if not divides and self._has_divided(target):
+            self._program_divides = True
+            arguments = self._arguments(movie, check.frames or frames, target, folder, True)
+            said = self._runner.run(arguments, log)
         program = versions.of_program(self._runner.command, first_words(log))
         self._check_sums(target, stem, said, self._expected_size(check))
         return replace(self._collect_files(target, folder, stem), command=f"{self._runner.command} {arguments}",
@@ -219,20 +185,31 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _expected_size(self, check: MovieCheck) -> tuple[int, int] | None:
         """Size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
-        cropped = max(self.cropDimX.get() or 0, self.cropDimY.get() or 0) > 0
-        if not check.width or not check.height or cropped or (self.extraParams2.get() or "").strip():
+        if not check.width or not check.height or (self.extraParams2.get() or "").strip():
             return None
         pixels = self._eer_pixels() if self.isEER else 1
         return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
-    def _arguments(self, movie: str, frames: int, target: str, folder: str) -> str:
+    def _has_divided(self, target: str) -> bool:
+        """Whether a sum of an EER movie tells that its program divides the pixel size by the up-sampling itself, as MotionCor3
+        does from 1.2.3 on: the pixel size in the header is divided once more."""
+        if not self.isEER or not self._runner.gpu or self._eer_pixels() == 1 or not os.path.exists(target):
+            return False
+        try:
+            found = open_mrc(target).pixel_size_A
+        except BadFileError:        # what is wrong with it is found by its own check
+            return False
+        return abs(found * self._eer_pixels() / self._pixel_size - 1) < PIXEL_TOLERANCE
+
+    def _arguments(self, movie: str, frames: int, target: str, folder: str, divides: bool = False) -> str:
+        """The command line; `divides`: the program divides the pixel size of EER movies by the up-sampling."""
         args: dict[str, Any] = dict(self._template_args or {})
         last = self.alignFrameN.get()
         if not self.isEER and last > 0:
             args["-Trunc"] = max(0, frames - last)
         if self.isEER:
             args["-FmIntFile"] = shlex.quote(self._fraction_file(frames, folder))
-            args["-PixSize"] = self._reader.items.getSamplingRate() / self._eer_pixels()
+            args["-PixSize"] = self._reader.items.getSamplingRate() / (1 if divides else self._eer_pixels())
         args |= {tag: shlex.quote(args[tag].strip('"')) for tag in ("-Gain", "-Dark") if tag in args}
         args["-OutMrc"], args["-LogDir"] = shlex.quote(target), shlex.quote(folder)
         if not self._runner.gpu:
@@ -351,13 +328,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return []
 
     def form_problems(self) -> list[str]:
-        errors = self.threads_problem() + engines.problem(self.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
-        errors += forms.number_problems(self, LIMITS)
-        first, last = self.alignFrame0.get(), self.alignFrameN.get()
-        if None not in (first, last) and (first < 1 or (last != 0 and last <= first)):
-            errors.append(f"Frames to align: from {first} to {last} is not a range; the first frame is 1, and 0 as the last "
-                          "means all.")
-        return errors
+        return self.threads_problem() + motioncor_form.problems(self)
 
     def _dose_per_frame(self) -> float | None:
         """Dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
@@ -366,13 +337,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return dose if dose is not None or given is None else given.get()
 
     def _warnings(self) -> list[str]:
-        warnings = []
-        if max(self.patchX.get() or 0, self.patchY.get() or 0) > 1:
-            warnings.append(f"Patches are {self.patchX.get()} x {self.patchY.get()}: local correction deforms a tilt image, "
-                            "and differently at every tilt. 1 x 1 is right for tilt series.")
-        if self.doApplyDoseFilter.get():
-            warnings.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
-        return warnings
+        return motioncor_form.warnings(self)
 
     def _summary(self) -> list[str]:
         return summaries.of_movies(self, MICROGRAPHS, "aligned")
@@ -386,7 +351,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                 f" (binning {self.binFactor.get():g}, pixel size of the sums {micrographs.getSamplingRate():g} A)."]
 
     def _used_gpu(self) -> bool:
-        return engines.choose(self.engine.get(), motioncorr.Plugin, CPU_COMMAND).gpu
+        return motioncor_form.chosen(self).gpu
 
     def _citations(self) -> list[str]:
         return ["Zheng2017"]

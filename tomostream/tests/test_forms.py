@@ -11,6 +11,7 @@ from unittest import mock
 from pyworkflow.config import Config
 from pyworkflow.protocol import params
 
+from tomostream.constants import ENGINE_ARETOMO3, ENGINE_CPU, ENGINE_GPU
 from tomostream.streaming.values import seconds_of
 
 NAMES = ("ProtTomoStreamImportMovies", "ProtTomoStreamMotionCor", "ProtTomoStreamComposeTS", "ProtTomoStreamAreTomo")
@@ -143,7 +144,44 @@ class TestValidation(FormCase):
         self.assertIn("/nowhere/frames does not exist yet", "\n".join(protocol.warnings()))
 
     def test_patches_give_a_warning(self):
-        self.assertIn("deforms", "\n".join(self.protocol("ProtTomoStreamMotionCor", patchX=5).warnings()))
+        for engine, words in ((ENGINE_GPU, "deforms"), (ENGINE_CPU, "without effect")):
+            self.assertIn(words, "\n".join(self.protocol("ProtTomoStreamMotionCor", engine=engine, patchX=5).warnings()))
+
+    def test_a_quotation_that_is_not_closed_is_refused_before_it_reaches_the_shell(self):
+        for name, field in (("ProtTomoStreamMotionCor", "extraParams2"), ("ProtTomoStreamAreTomo", "extraParams")):
+            self.assertIn("Additional parameters: a quotation is not closed", self.problems(name, **{field: "-Iter '7"}))
+
+    def test_local_motion_at_places_needs_their_file(self):
+        values = {"engine": ENGINE_GPU, "sampleType": 1}
+        self.assertIn("Coordinate file: there is no file ''", self.problems("ProtTomoStreamAreTomo", **values))
+        path = os.path.join(self.folder.name, "it's here.txt")
+        with open(path, "w", encoding="utf-8"):
+            pass
+        self.assertNotIn("Coordinate file", self.problems("ProtTomoStreamAreTomo", **values, coordsFn=path))
+
+    def test_a_volume_that_aretomo2_would_not_make_is_refused_with_the_reason(self):
+        for engine, expected in ((ENGINE_GPU, True), (ENGINE_CPU, False), (ENGINE_ARETOMO3, False)):
+            found = self.problems("ProtTomoStreamAreTomo", engine=engine, tomoThickness=64, alignZ=40, binFactor=4)
+            self.assertEqual("AreTomo2 makes no volume of 16 slices or fewer" in found, expected, engine)
+
+    def test_a_measured_thickness_is_aretomo3_s_alone(self):
+        for engine, expected in ((ENGINE_GPU, True), (ENGINE_CPU, True), (ENGINE_ARETOMO3, False)):
+            self.assertEqual("-1 cannot be" in self.problems("ProtTomoStreamAreTomo", engine=engine, tomoThickness=-1), expected)
+
+    def test_a_project_folder_may_have_mrc_in_its_name(self):
+        from pyworkflow.project import Manager
+
+        import tomostream.protocols as ours
+
+        before = os.getcwd()
+        project = Manager().createProject("a.mrc", location=os.path.join(self.folder.name, "night.mrc"))
+        try:
+            os.chdir(project.path)
+            found = project.newProtocol(ours.ProtTomoStreamAreTomo).validate()
+        finally:
+            os.chdir(before)
+            project.closeMapper()
+        self.assertNotIn(".mrc", "\n".join(found))
 
     def test_one_thread_is_refused_with_the_reason(self):
         for name in NAMES[1:]:

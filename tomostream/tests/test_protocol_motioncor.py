@@ -10,7 +10,9 @@ import struct
 import tempfile
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
+import mrcfile
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
@@ -60,7 +62,7 @@ class OfAMovie(unittest.TestCase):
         os.chdir(folder.name)
         os.mkdir("extra")
 
-    def words(self, movie: str, gain: str = "", dark: str = "", **form) -> list[str]:
+    def words(self, movie: str, gain: str = "", dark: str = "", gpu: bool = True, **form) -> list[str]:
         """The words that the program gets, as the shell takes the command line apart."""
         protocol = ProtTomoStreamMotionCor(workingDir=".")
         for name, value in form.items():
@@ -82,8 +84,8 @@ class OfAMovie(unittest.TestCase):
         movies.append(item)
         movies.write()
         protocol.inputMovies.set(movies)
-        protocol._reader, protocol.outputs = SimpleNamespace(items=movies), {}
-        protocol._runner = SimpleNamespace(gpu=True, name="MotionCor3", threads=1)
+        protocol._reader, protocol.outputs, protocol._program_divides = SimpleNamespace(items=movies), {}, False
+        protocol._runner = SimpleNamespace(gpu=gpu, name="MotionCor3", threads=1)
         protocol._prepare()
         self.protocol = protocol
         self.pixel_size = protocol._pixel_size
@@ -123,6 +125,46 @@ class TestCommandLine(OfAMovie):
         made = buildRunCommand("MotionCor3", line, 1, gpuList=[0, 2])
         self.assertEqual(shlex.split(made), ["MotionCor3", "-InTiff", "/data/100%s done/TS%d.tif", "-Gpu", "0", "2"])
         self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
+
+
+class DividingProgram(StandIn):
+    """MotionCor3 from 1.2.3 on: divides -PixSize of an EER movie by the up-sampling."""
+
+    def run(self, arguments: str, log: str) -> str:
+        said = super().run(arguments, log)
+        words = shlex.split(arguments)
+        given, sampling = (float(words[words.index(flag) + 1]) for flag in ("-PixSize", "-EerSampling"))
+        self.pixel_sizes = [*getattr(self, "pixel_sizes", []), given]
+        with open(self.targets[-1], "r+b") as file:
+            file.seek(40)
+            file.write(struct.pack("<3f", *(length * given / 2 ** (sampling - 1) for length in (*self.size, 1))))
+        return said
+
+
+class TestPixelSizeOfEer(OfAMovie):
+    def test_is_given_undivided_to_a_program_that_divides_it_by_the_up_sampling(self):
+        movie = os.path.abspath("m.eer")
+        pathlib.Path(movie).write_bytes(eer_file([eer_frame([(5, 1, 1)], (7, 2, 2))] * 2, 65002, (7, 2, 2)))
+        self.words(movie, eerSampling=1)
+        runner = DividingProgram((16, 16))
+        self.protocol._runner, self.protocol.outputs = runner, {"micrographs": None}
+        with mock.patch.object(self.protocol, "_expected_size", return_value=None):
+            for name in ("m", "n"):
+                self.protocol.work(Task(name, (movie, FRAMES, name), 1))
+        self.assertEqual(runner.pixel_sizes, [PIXEL_SIZE / 2, PIXEL_SIZE, PIXEL_SIZE])
+        with mrcfile.open("extra/n_aligned_mic.mrc", header_only=True) as found:
+            self.assertAlmostEqual(float(found.voxel_size.x), PIXEL_SIZE / 2, 5)
+
+
+class TestReferences(OfAMovie):
+    def test_are_inputs_of_every_movie_so_that_a_silent_server_makes_movies_wait(self):
+        self.words("m.tif", "/server/a gain.mrc", "/server/dark.mrc", defectFile="/server/defects.txt")
+        found = self.protocol.inputs_of(Task("m", ("/data/m.tif", FRAMES, "m"), 1))
+        self.assertEqual(list(found), ["/data/m.tif", "/server/a gain.mrc", "/server/dark.mrc", "/server/defects.txt"])
+
+    def test_that_nobody_gave_are_not_waited_for(self):
+        self.words("m.tif")
+        self.assertEqual(list(self.protocol.inputs_of(Task("m", ("/data/m.tif", FRAMES, "m"), 1))), ["/data/m.tif"])
 
 
 class TestWrongResults(OfAMovie):

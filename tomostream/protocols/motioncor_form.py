@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The form of the motioncor protocol: its fields, what is wrong in them, and what has no effect with the chosen program."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import motioncorr
+from motioncorr.constants import MOTIONCOR_HOME
+from pyworkflow.protocol import params
+
+from tomostream.constants import ENGINE_CPU
+from tomostream.protocols import engines, forms
+
+CPU_COMMAND = "tomostream-motioncor"
+LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOverlap": (0, 100), "group": (1, math.inf),
+          "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "scaleMaj": (0.5, 2), "scaleMin": (0.5, 2),
+          "pollSeconds": (0.1, 3600)}
+#: Fields for which upstream sends flags that MotionCor3 does not know (-MaskCent, -MaskSize).
+CROP = ("cropOffsetX", "cropOffsetY", "cropDimX", "cropDimY")
+_LINES_OF_CROP = ("Crop_offsets__px_", "Crop_dimensions__px_")
+HELPS = {
+    "inputMovies": "The movies from the import protocol. The set may still be empty and growing.",
+    "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1. Of EER movies all are used.",
+    "alignFrameN": "Last frame that is aligned and summed; 0 is the last one of each movie. Of EER movies all are used.",
+    "binFactor": "Fourier binning of the sums: 2 doubles the pixel size. Fractions are allowed.",
+    "group": "So many frames are summed before they are aligned as whole frames. More than 1 helps when frames hold very "
+             "few electrons.",
+    "groupLocal": "So many frames are summed before patches are aligned. Without effect with 1 x 1 patches.",
+    "patchOverlap": "So much of a patch, in per cent, it shares with the next. Without effect with 1 x 1 patches.",
+    "tol": "The alignment ends when frames move by less than so many pixels. MotionCor3 only: the CPU engine aligns until "
+           "nothing changes.",
+    "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",
+    "doMagCor": "MotionCor3 stretches the images so that the magnification is the same in all directions. Not done by the CPU "
+                "engine.",
+    "scaleMaj": "Scale along the major axis of the distortion (no unit).",
+    "scaleMin": "Scale along the minor axis of the distortion (no unit).",
+    "angDist": "Angle of the major axis of the distortion in degrees.",
+    "doApplyDoseFilter": "Dose weighting of the frames inside a movie. Off by default: in tomography the weight belongs to the "
+                         "whole series (the CPU engine of aretomo does it with the dose of each tilt), not to the single "
+                         "exposure. With Yes, weighted micrographs come as a second output, micrographsDW.",
+    "splitEvenOdd": "Also sums the even and the odd frames, as micrographsEven and micrographsOdd: for even/odd tilt series, "
+                    "whose tomograms can train a denoiser.",
+}
+_PATCHES = ("1 x 1 aligns whole frames. More patches correct local motion and so deform a tilt image; the deformation "
+            "differs from tilt to tilt and the series no longer fits together. The CPU engine aligns whole frames in any case.")
+
+
+def chosen(protocol: Any) -> engines.Program:
+    """The program that does the work of a protocol."""
+    return engines.choose(protocol.engine.get(), motioncorr.Plugin, CPU_COMMAND)
+
+
+def define(form: Any) -> None:
+    """Put our fields into upstream's form, in our order, with our words."""
+    section = form.getSection("Input")
+    engines.add_engine_param(section, "MotionCor3")
+    forms.put_after(section, "engine", "inputMovies")
+    form.getParam("inputMovies").allowsNull.set(True)      # what is missing is said by `_validate`
+    forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic", *CROP, *_LINES_OF_CROP])
+    forms.show_if(form, "doMagCor", f"engine!={ENGINE_CPU}")
+    for name in ("scaleMaj", "scaleMin", "angDist"):
+        forms.show_if(form, name, f"doMagCor and engine!={ENGINE_CPU}")
+    forms.set_helps(form, HELPS)
+    for name in ("patchX", "patchY"):
+        form.getParam(name).default.set(1)
+        form.getParam(name).help.set(_PATCHES)
+    form.getParam("doApplyDoseFilter").default.set(False)
+    form.getParam("numberOfThreads").default.set(3)
+    form.addSection(label="Streaming")
+    form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
+                  help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
+                       "what the microscope does now; No takes them in order.")
+
+
+def problems(protocol: Any) -> list[str]:
+    """What of the form cannot be done, in words; of its input nothing is said."""
+    errors = engines.problem(protocol.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
+    errors += forms.number_problems(protocol, LIMITS)
+    errors += forms.words_problems(protocol, "extraParams2")
+    first, last = protocol.alignFrame0.get(), protocol.alignFrameN.get()
+    if None not in (first, last) and (first < 1 or (last != 0 and last <= first)):
+        errors.append(f"Frames to align: from {first} to {last} is not a range; the first frame is 1, and 0 as the last "
+                      "means all.")
+    return errors
+
+
+def warnings(protocol: Any) -> list[str]:
+    """For `_warnings`: what is unwise for a tilt series, and what has no effect."""
+    found, gpu = [], chosen(protocol).gpu
+    if max(protocol.patchX.get() or 0, protocol.patchY.get() or 0) > 1:
+        sizes = f"Patches are {protocol.patchX.get()} x {protocol.patchY.get()}"
+        found.append(f"{sizes}: local correction deforms a tilt image, and differently at every tilt. 1 x 1 is right for tilt "
+                     "series." if gpu else f"{sizes}, without effect: the CPU engine aligns whole frames.")
+    if protocol.doApplyDoseFilter.get():
+        found.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
+    if protocol.doMagCor.get() and not gpu:
+        found.append("The anisotropic magnification is not corrected: MotionCor3 does it, the CPU engine does not.")
+    if any(getattr(protocol, name).get() for name in CROP):
+        found.append("Crop offsets and dimensions have no effect: neither MotionCor3 nor the CPU engine crops movies.")
+    return found
