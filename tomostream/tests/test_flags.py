@@ -140,7 +140,8 @@ def of_cpu(known: Mapping[str, Flag], offered: frozenset[str]) -> dict[str, Mean
 
 #: Fields that act without a flag: by what the protocol does before or after the program, or by which program it is.
 OTHERWISE_OF_ARETOMO = frozenset({"engine", "alignZfile", "doEvenOdd", "newestFirst", "removeReplaced", "pollSeconds", "outImod",
-                                  "inputSetOfTiltSeries", "extraParams", "skipAlign", "makeTomo"})
+                                  "inputSetOfTiltSeries", "extraParams", "skipAlign", "makeTomo", "handOff", "handOffTo",
+                                  "handOffCopy"})
 OTHERWISE_OF_MOTIONCOR = frozenset({"engine", "inputMovies", "newestFirst", "pollSeconds", "extraParams2", "EERtext", "eerGroup"})
 #: What must be chosen for a field to be seen.
 CONTEXT_OF_ARETOMO = {
