@@ -19,6 +19,8 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
+from aretomo.protocols.protocol_aretomo import ProtAreTomoAlignRecon  # noqa: E402
+from motioncorr.protocols import ProtMotionCorrNewStreaming  # noqa: E402
 from pyworkflow.protocol import params  # noqa: E402
 from tomo.objects import TiltSeries, TomoAcquisition  # noqa: E402
 
@@ -138,11 +140,10 @@ def of_cpu(known: Mapping[str, Flag], offered: frozenset[str]) -> dict[str, Mean
             for flag in known.values()}
 
 
-#: Fields that act without a flag: by what the protocol does before or after the program, or by which program it is.
-OTHERWISE_OF_ARETOMO = frozenset({"engine", "alignZfile", "doEvenOdd", "newestFirst", "removeReplaced", "pollSeconds", "outImod",
-                                  "inputSetOfTiltSeries", "extraParams", "skipAlign", "makeTomo", "handOff", "handOffTo",
-                                  "handOffCopy"})
-OTHERWISE_OF_MOTIONCOR = frozenset({"engine", "inputMovies", "newestFirst", "pollSeconds", "extraParams2", "EERtext", "eerGroup"})
+#: Fields of upstream's that act without a flag: by what the protocol does before or after the program, or as it runs it.
+OTHERWISE_OF_ARETOMO = frozenset({"alignZfile", "doEvenOdd", "outImod", "inputSetOfTiltSeries", "extraParams", "skipAlign",
+                                  "makeTomo"})
+OTHERWISE_OF_MOTIONCOR = frozenset({"inputMovies", "extraParams2", "EERtext", "eerGroup"})
 #: What must be chosen for a field to be seen.
 CONTEXT_OF_ARETOMO = {
     "patchX": {"sampleType": 2}, "patchY": {"sampleType": 2}, "coordsFn": {"sampleType": 1},
@@ -169,6 +170,11 @@ def other_values(name: str, param: params.Param) -> list[object]:
 
 class BothDirections:
     """Mixed into the cases of the two forms: `sent(values)` gives flags, `program` a table, `gpu_name` its name in helps."""
+
+    def fields(self) -> list[tuple[str, params.Param]]:
+        """Upstream's fields of the form, and ours for a flag, but for those that act otherwise."""
+        upstream = set(self.upstream()._definition._paramsDict) | self.of_ours
+        return [(name, param) for name, param in fields_of(self.form({})) if name in upstream - self.otherwise]
 
     def check_field(self, name: str, param: params.Param) -> list[str]:
         """What is wrong with a field: it changes nothing, and nobody says so."""
@@ -207,9 +213,7 @@ class BothDirections:
 
     def test_every_field_acts_or_the_form_says_that_it_does_not(self):
         wrong, seen = [], 0
-        for name, param in fields_of(self.form({})):
-            if name in self.otherwise or isinstance(param, (params.LabelParam, params.PointerParam)):
-                continue
+        for name, param in self.fields():
             seen += 1
             wrong += self.check_field(name, param)
         self.assertGreater(seen, 12)
@@ -217,22 +221,23 @@ class BothDirections:
 
     def test_every_flag_that_is_sent_is_known_with_values_of_this_number_and_kind(self):
         wrong = []
-        for name, param in fields_of(self.form({})):
-            if name not in self.otherwise and not isinstance(param, (params.LabelParam, params.PointerParam)):
-                for value in other_values(name, param):
-                    wrong += self.check_flags({**self.context.get(name, {}), name: value})
+        for name, param in self.fields():
+            for value in other_values(name, param):
+                wrong += self.check_flags({**self.context.get(name, {}), name: value})
         self.assertEqual(sorted(set(wrong)), [])
 
     def test_every_flag_of_the_program_is_sent_or_it_is_said_why_not(self):
         sent = set(self.sent({})[0]) | set(self.always)
-        for name, param in fields_of(self.form({})):
-            if not isinstance(param, (params.LabelParam, params.PointerParam)) and name != "engine":
-                for value in other_values(name, param):
-                    sent |= set(self.sent({**self.context.get(name, {}), name: value})[0])
+        acting = [(name, self.form({}).getParam(name)) for name in self.otherwise]
+        for name, param in [*self.fields(), *(each for each in acting if isinstance(each[1], (params.BooleanParam,
+                                                                                             params.EnumParam)))]:
+            for value in other_values(name, param):
+                sent |= set(self.sent({**self.context.get(name, {}), name: value})[0])
         self.assertEqual({flag for flag, meaning in self.table.items() if not meaning.unoffered} - sent, set())
 
 
 class OfAretomo(BothDirections):
+    upstream, of_ours = ProtAreTomoAlignRecon, frozenset({"correctCtf"})
     otherwise, kind, always, context = OTHERWISE_OF_ARETOMO, AretomoRun, ("-AlnFile",), CONTEXT_OF_ARETOMO
 
     def form(self, values: Mapping[str, object]):
@@ -274,7 +279,7 @@ class TestAretomoOnTheCpu(OfAretomo, FormCase):
 
 
 class OfMotioncor(BothDirections):
-    context = CONTEXT_OF_MOTIONCOR
+    upstream, of_ours, context = ProtMotionCorrNewStreaming, frozenset(), CONTEXT_OF_MOTIONCOR
     otherwise, always = OTHERWISE_OF_MOTIONCOR, ("-InMrc", "-InTiff", "-InEer", "-Gain", "-Dark", "-RotGain", "-FlipGain",
                                                  "-FmIntFile", "-EerSampling", "-LogDir")
 
