@@ -117,10 +117,10 @@ def programs(engine: int) -> list[Finding]:
     from aretomo.constants import ARETOMO_HOME
     from motioncorr.constants import MOTIONCOR_HOME
 
-    from tomostream.protocols import aretomo_form, engines, protocol_motioncor
+    from tomostream.protocols import aretomo_form, engines, motioncor_form
 
     found = []
-    for name, plugin, variable, command in (("movies", motioncorr.Plugin, MOTIONCOR_HOME, protocol_motioncor.CPU_COMMAND),
+    for name, plugin, variable, command in (("movies", motioncorr.Plugin, MOTIONCOR_HOME, motioncor_form.CPU_COMMAND),
                                             ("series", aretomo.Plugin, ARETOMO_HOME, aretomo_form.CPU_COMMAND)):
         problems = engines.problem(engine, plugin, variable)
         chosen = engines.choose(engine, plugin, command)
