@@ -43,7 +43,7 @@ GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
     ("Series", (
         Field("alarmTiltsUsed", "tilts_used_min", "Tilts used less than (%)",
               "Tilts in the tomogram, of those that the series should have.", 100.0, 100.0),
-        Field("alarmDefocus", "defocus_tolerance_um", "Defocus off by more than (um)",
+        Field("alarmDefocus", "defocus_tolerance_um", "Defocus off by more than (µm)",
               "Away from the target: that of the field below, else that of the mdoc, else the median of the session."),
         Field("alarmAxis", "axis_deg", "Tilt axis off by more than (deg)",
               "Away from the median of the session: more is a series that was aligned wrongly, or a changed magnification."),
@@ -78,7 +78,7 @@ def define_params(form: Any) -> None:
                            help=f"{field.help} 0: no such alarm.")
             if field.name == "alarmDefocus":
                 group.addParam("alarmTarget", params.FloatParam, allowsNull=True, default=None, condition="liveReport",
-                               label="Target defocus (um)",
+                               label="Target defocus (µm)",
                                help="Underfocus is positive. Empty: that of the mdoc, else the median of the session.")
     form.addParam("alarmThresholds", params.StringParam, default="", expertLevel=params.LEVEL_ADVANCED, condition="liveReport",
                   label="Other thresholds",

@@ -209,12 +209,12 @@ def _defocus(facts: SeriesFacts, limits: Thresholds, target: float | None) -> Fi
         return None
     middle = facts.median_defocus_um
     if middle is not None and target is not None and abs(middle - target) > limits.defocus_tolerance_um:
-        return Finding("defocus", f"defocus {middle:.1f} um, where {target:.1f} um was expected")
+        return Finding("defocus", f"defocus {middle:.1f} µm, where {target:.1f} µm was expected")
     bad = [tilt for tilt in facts.tilts if tilt.defocus_um is not None and middle is not None and abs(tilt.angle_deg) <= 45
            and abs(tilt.defocus_um - middle) > limits.defocus_tolerance_um]
     if not bad:
         return None
-    return Finding("defocus", f"defocus far from the series' {middle:.1f} um at {_angles(bad)}",
+    return Finding("defocus", f"defocus far from the series' {middle:.1f} µm at {_angles(bad)}",
                    tuple(tilt.movie for tilt in bad))
 
 

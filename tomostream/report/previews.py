@@ -71,11 +71,17 @@ class Previews:
 
     def __init__(self, project: str, folders: SeriesFolders, painter: Executor, say: Callable[[str], None]) -> None:
         self.maker: Maker | None = None
-        self._project, self._folders, self._painter, self._say = project, folders, painter, say
+        self._project, self._folders, self._painter, self._told_to = project, folders, painter, say
         self._wanted: dict[str, Request] = {}
         self._shown: dict[str, Preview] = {}
-        self._latest = self.trouble = ""
+        self._latest = ""
+        self.trouble = ""
         self._painting: tuple[Request, str, Future[Made]] | None = None
+
+    def _say(self, text: str) -> None:
+        """Log what goes wrong, and keep it for the page: whoever waits for a preview learns why none comes."""
+        self.trouble = text
+        self._told_to(text)
 
     def begin(self, out: str) -> None:
         """Make those that the compose protocol asks for, from now on, below `out`. For the one process that follows a session."""
@@ -86,6 +92,8 @@ class Previews:
         request = None
         if series is not None and series.version == 0 and not series.ended and series.preview is not None:
             request = request_of(self._project, series.preview)
+            if request is None:
+                self.trouble = f"{series_id}: no preview: its mdoc tells no tilt axis or no pixel size"
         if request is None:
             self._wanted.pop(series_id, None)
             return None
@@ -158,7 +166,7 @@ class Previews:
         return preview
 
     def _show(self, preview: Preview) -> None:
-        self._latest = preview.request.series_id
+        self._latest, self.trouble = preview.request.series_id, ""
         self._shown[self._latest] = preview
 
     def _load(self, request: Request) -> Preview | None:

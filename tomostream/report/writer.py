@@ -288,6 +288,8 @@ class ReportWriter:
             self._tilt_job = None
             try:
                 self._tilt = job.result()
+            except (OSError, ValueError):       # it was replaced or taken away: the next one is painted
+                return False
             except Exception as error:  # noqa: BLE001 - one picture less; the next tilt is painted
                 self._say(f"no picture of {tilt.movie if tilt else 'a tilt'}: {error}")
                 return False
@@ -439,7 +441,8 @@ class ReportWriter:
             "kinds": KINDS, "versions": follower.versions, "limits": self._limits(),
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
-            "preview": self.previews.newest(), "tilt": self._tilt, "marks": marks.revision(self.out),
+            "preview": self.previews.newest(), "preview_trouble": self.previews.trouble,
+            "tilt": self._tilt, "marks": marks.revision(self.out),
             "root": os.path.relpath(self.project, self.out), "handover": handover.FILE if not self.running else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}

@@ -100,7 +100,7 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
                                           for n in range(5)))
 
         told = Alarms().series(series("a", 6.0, 4.0), 1.0)
-        self.assertEqual([(each.kind, each.text) for each in told], [("defocus", "defocus 6.0 um, where 4.0 um was expected")])
+        self.assertEqual([(each.kind, each.text) for each in told], [("defocus", "defocus 6.0 µm, where 4.0 µm was expected")])
         self.assertEqual(Alarms().series(series("a", 6.0), 1.0), ())
         self.assertEqual(Alarms(Thresholds(defocus_target_um=6.0)).series(series("a", 6.0, 4.0), 1.0), ())
         session = Alarms()

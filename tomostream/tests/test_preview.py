@@ -231,6 +231,14 @@ class FakePreviews:
 
 
 class TestOnThePage(WithProject):
+    def test_the_page_says_why_no_preview_can_come(self):
+        self.project.acquire("TS_01", tilts=4)
+        self.project.tell(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 4, expected=5,
+                          pixel_size_A=4.0)
+        self.writer().finish()
+        self.assertEqual(self.read("data", "session.js")["preview_trouble"],
+                         "TS_01: no preview: its mdoc tells no tilt axis or no pixel size")
+
     def page(self) -> writer.ReportWriter:
         made = self.writer(say=self.said.append)
         made.previews.maker = FakePreviews(self.folder)

@@ -117,7 +117,7 @@ def draw_ctf(figure: Any, series_id: str, tilts: Sequence[TiltCtf]) -> None:
     defocus.fill_between(angles, [tilt.defocus_min for tilt in tilts], [tilt.defocus_max for tilt in tilts],
                          color=X_COLOUR, alpha=0.2, linewidth=0, label="astigmatism")
     defocus.plot(angles, [(tilt.defocus_min + tilt.defocus_max) / 2 for tilt in tilts], ".-", color=X_COLOUR, label="mean")
-    defocus.set(ylabel="defocus (um)")
+    defocus.set(ylabel="defocus (µm)")
     defocus.legend(frameon=False)
     resolution.plot(angles, [tilt.resolution for tilt in tilts], ".-", color=Y_COLOUR)
     resolution.set(xlabel="tilt angle (degrees)", ylabel="fit reaches (A)")

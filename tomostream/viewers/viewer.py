@@ -253,7 +253,7 @@ class TomoStreamAreTomoViewer(StreamViewer):
         group.addParam("showAlignment", params.LabelParam, label="Alignment of its tilts",
                        help="Shift of every tilt and its uncertainty in px, and the tilts that were left out, with why.")
         group.addParam("showCtf", params.LabelParam, label="CTF of its tilts",
-                       help="Defocus of every tilt in um, and how far the fit reaches in A.")
+                       help="Defocus of every tilt in µm, and how far the fit reaches in A.")
         self.define_decisions(form)
 
     def plot_handlers(self) -> dict[str, Callable[..., Any]]:

@@ -6,7 +6,7 @@ function drawSession() {
   let page = $("session-page");
   if (!page) {
     page = h("div", { id: "session-page" }, h("div", { class: "first", id: "first" }, h("section", { id: "verdict", class: "card" }),
-      h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("section", { id: "tilt", class: "card" }), h("div", { id: "cards", class: "grid cards" }),
+      h("div", { id: "alarms", class: "alarms" }), h("section", { id: "latest", class: "card" }), h("section", { id: "tilt", class: "card" }), h("p", { id: "no-preview", class: "small muted" }), h("div", { id: "cards", class: "grid cards" }),
       h("section", { id: "activity", class: "card" })), h("section", { id: "history", class: "card" }), tableCard());
     $("main").replaceChildren(page);
   }
@@ -81,7 +81,7 @@ function cards() {
 }
 function drawLatest() {
   const session = state.session, row = state.byId.get(session.latest), soon = session.preview, coming = soon ? state.byId.get(soon.series_id) : null;
-  const box = $("latest"), key = JSON.stringify([row, soon, coming ? coming.thumb : null]);
+  const box = $("latest"), key = JSON.stringify([row, soon, coming ? coming.thumb : null, session.preview_trouble]);
   $("first").classList.toggle("empty-yet", !row && !coming);
   if (box.dataset.key === key) return;
   box.dataset.key = key;
@@ -97,6 +97,7 @@ function drawLatest() {
       row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
   else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
   else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, "The first tomogram appears here."));
+  $("no-preview").textContent = !preview && session.preview_trouble ? session.preview_trouble : "";
 }
 function drawTilt() {          // the newest aligned tilt: from the first minute on, there is something to look at
   const session = state.session, tilt = session.tilt || {}, box = $("tilt"), key = JSON.stringify([tilt, $("first").className]);
