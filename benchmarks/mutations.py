@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Do the tests notice? Deliberate changes to the code, each in a copy of the tree, and the share that a test notices.
+
+    python benchmarks/mutations.py [--only WORD] [--jobs N] [--slow] [--check]
+
+A change replaces a text that is in a file once. The tests that should notice it are those of its room, as `make quick` takes
+them; `--slow` adds those that it leaves out, but for those that start Scipion processes. A change whose text is no longer there
+is stale: `--check` names these and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: Seconds after which a run of tests counts as stuck: a change that makes them hang is noticed.
+TIME_OUT = 600.0
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A deliberate change: in a file below the package, `before` becomes `after`; these test modules should notice."""
+
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return os.path.join("tomostream", self.file)
+
+    def name(self) -> str:
+        return f"{self.file}: {_short(self.before)} -> {_short(self.after)}"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
+    """Changes to one file, with the tests of its room (names without `test_`, separated by blanks)."""
+    return [Mutation(file, before, after, tuple(f"test_{name}.py" for name in tests.split())) for before, after in changes]
+
+
+MUTATIONS = [
+    # ------------------------------------------------------------------ files
+    *of("files/writing.py", "outages ledger",
+        ("        with contextlib.suppress(OSError):\n            os.remove(part)\n", ""),
+        ("        if error.errno not in _CANNOT:\n            raise", "        pass"),
+        ("    for folder in {os.path.dirname(path) or \".\" for path in paths}:\n        _sync(folder)\n", "")),
+    *of("files/locks.py", "outages streaming",
+        ("os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC", "os.O_NONBLOCK | os.O_CLOEXEC"),
+        ("    if not stat.S_ISREG(os.fstat(descriptor).st_mode):", "    if False:"),
+        ("    while not lock.take():\n        if time.monotonic() >= end:", "    while not lock.take():\n        if True:")),
+    *of("files/logs.py", "streaming work protocol_motioncor report",
+        ("or \"cannot\" in line.lower()] or lines", "] or lines"),
+        ("file.read().replace(\"\\r\", \"\\n\").splitlines()", "file.read().split(\"\\n\")")),
+    *of("files/grey.py", "report thickness viewers",
+        ("(np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)[::-1]", "(np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)"),
+        ("    values = image[np.isfinite(image)]", "    values = image")),
+    *of("files/tiff.py", "movie_formats movies",
+        ("    return bool(subfile_type & _REDUCED)", "    return False"),
+        ("    return max(1, int(found[1])) if found else 1", "    return 1")),
+    *of("files/patterns.py", "patterns",
+        ("fnmatch.fnmatchcase(name.lower(), pattern.lower())", "fnmatch.fnmatchcase(name, pattern)"),
+        ("    return not hidden and", "    return")),
+    # ------------------------------------------------------------------ journal
+    *of("journal/ledger.py", "ledger",
+        ("        whole = data[:data.rfind(b\"\\n\") + 1]", "        whole = data"),
+        ("                    file.truncate(size)     # half", "                    pass     # half"),
+        ("                if self.restarted:\n                    self._offset = 0",
+         "                if False:\n                    pass"),
+        ("                        file.write(b\"\\n\")\n", "                        pass\n"),
+        ("    if entry.time < 0:", "    if False:")),
+    *of("journal/status.py", "ledger report project status pending",
+        ("movie.written = min(entry.mtime, entry.time)", "movie.written = max(entry.mtime, entry.time)"),
+        ("if version is not None and version < series.version:", "if False:"),
+        ("series.composed_first = series.composed_first or entry.time", "series.composed_first = entry.time")),
+    *of("journal/composed.py", "exclude protocol_compose handedness",
+        ("    sign = -1.0 if negated else 1.0", "    sign = 1.0"),
+        ("    if negated:\n        tilts.sort(key=lambda tilt: (tilt.angle, tilt.order or 0))\n", ""),
+        ("movie_key(left.movie)         # the mdoc", "left.movie         # the mdoc")),
+    *of("journal/space.py", "space",
+        ("self.free < factor * self.needed", "self.free < self.needed"),
+        ("return 3600.0 * (len(times) - 1) / (times", "return 3600.0 * len(times) / (times"),
+        ("        if os.path.islink(path) or not os.path.exists(path):", "        if not os.path.exists(path):")),
+    *of("journal/runs.py", "streaming status stop",
+        ("    return STOPPED if os.path.exists(stop_file(folder)) else DEAD", "    return DEAD"),
+        ("        if abs(time.time() - os.path.getmtime(database)) < patience:", "        if False:")),
+    *of("journal/layout.py", "ledger naming sets protocol_compose",
+        ("series_id if version == 1 else f\"{series_id}-v{version}\"", "f\"{series_id}-v{version}\"")),
+    # ------------------------------------------------------------------ acquisition
+    *of("acquisition/evidence.py", "session",
+        ("2 * twice > len(going_on)", "2 * twice >= len(going_on)"),
+        ("FORGETTING = 0.95", "FORGETTING = 0.0"),
+        ("        return self.schemes.expected(series.angles())", "        return None")),
+    *of("acquisition/schemes.py", "session",
+        ("if len(each.seen) >= 2 and not each.wrong]", "if len(each.seen) >= 1 and not each.wrong]"),
+        ("        return None if longer else found", "        return found")),
+    *of("acquisition/agenda.py", "session",
+        ("when < math.inf and (series.wake is None or when < series.wake)", "when < math.inf and series.wake is None")),
+    *of("acquisition/verdict.py", "session",
+        ("if each.tilt.prior_dose.origin is Origin.SUMMED:", "if False:")),
+    *of("acquisition/mdoc.py", "mdoc",
+        ("tilt.prior_dose.origin is Origin.SUMMED else tilt for", "False else tilt for")),
+    *of("acquisition/arrival.py", "arrival protocol_import",
+        ("min(self.time_out, 5.0)):", "min(self.time_out, 0.0)):")),
+    *of("acquisition/preview.py", "preview session",
+        ("SHARE, MIN_TILTS = 0.6, 8", "SHARE, MIN_TILTS = 0.6, 3")),
+    # ------------------------------------------------------------------ programs
+    *of("programs/aln.py", "programs_aretomo aretomo_engine",
+        ("    if len(set(rows)) != len(rows):", "    if False:"),
+        ("    good = values[6] if len(values) > 6 else 1.0", "    good = 1.0")),
+    *of("programs/quality.py", "programs_aretomo formats",
+        ("if value is not None and math.isfinite(value) else None", "if value is not None else None")),
+    *of("programs/ctf.py", "programs_aretomo ctf viewers report",
+        ("_NOT_MEASURED_A = 10.0", "_NOT_MEASURED_A = -1.0")),
+    # ------------------------------------------------------------------ choices
+    *of("choices/exclusions.py", "exclude",
+        ("    if len(left) < 3:", "    if len(left) < 2:"),
+        ("        with locks.writing(path):       # another", "        if True:       # another"),
+        ("            if movies.keys() != self._known.get(series, {}).keys():",
+         "            if movies != self._known.get(series, {}):")),
+    *of("choices/instruments.py", "handedness wizards forms",
+        ("    return \" \".join(name.split()).casefold()", "    return name"),
+        ("if key_of(known) != key_of(name)}", "}")),
+    # ------------------------------------------------------------------ report
+    *of("report/alarms.py", "alarms",
+        ("        if streak.quiet >= needed:", "        if streak.quiet > needed:"),
+        ("            if when is not None and alarm.since <= when:", "            if when is not None:"),
+        ("            elif kind not in before:\n                self._quiet", "            else:\n                self._quiet")),
+    *of("report/judging.py", "alarms",
+        ("abs((facts.tilt_axis_deg - center + 90.0) % 180.0 - 90.0)", "abs(facts.tilt_axis_deg - center)"),
+        ("if facts.tilts_used >= limits.tilts_used_min * wanted:", "if facts.tilts_used > limits.tilts_used_min * wanted:"),
+        ("math.exp(point[1] - base - slope * point[0])", "math.exp(point[1] - base)")),
+    *of("report/notify.py", "alarms",
+        ("            server.starttls(context=context)\n", ""),
+        ("        except ssl.SSLCertVerificationError as error:", "        except ZeroDivisionError as error:")),
+    *of("report/previews.py", "preview",
+        ("        self._painting, preview = None, None", "        preview = None")),
+    # ------------------------------------------------------------------ streaming
+    *of("streaming/work.py", "work",
+        ("            if later is not None:\n                self.hand_out([later])", "            pass"),
+        ("isinstance(attempt.error, ProgramFailed) and attempt.tries == 1", "isinstance(attempt.error, ProgramFailed)"),
+        ("                self._superseded[task.key] = task", "                pass")),
+    *of("streaming/gpus.py", "streaming",
+        ("for gpu in sorted(set(gpus))]", "for gpu in gpus]"),
+        ("            if stop.wait(TRY_SECONDS):\n", "            stop.wait(TRY_SECONDS)\n            if False:\n")),
+    *of("streaming/rows.py", "streaming sets",
+        ("            if count != len(self._known) + len(new):", "            if False:"),
+        ("        connection.execute(\"BEGIN\")         # one", "        # one")),
+    *of("streaming/sets.py", "streaming sets",
+        ("        if old is not None or version > 1:", "        if old is not None:"),
+        ("            self._roll_back(undo)\n            raise NotCommitted", "            raise NotCommitted")),
+    *of("streaming/obstacles.py", "outages streaming",
+        ("        cause = cause.__cause__", "        cause = None"),
+        ("os.O_RDONLY | os.O_NONBLOCK)) ", "os.O_RDONLY)) ")),
+    *of("streaming/watch.py", "streaming",
+        ("        if path in self._watched and event.event_type == \"deleted\":", "        if False:")),
+    # ------------------------------------------------------------------ protocols
+    *of("protocols/aretomo_run.py", "protocol_aretomo programs_aretomo aretomo3",
+        ("    return \"0.01\" if tilt_axis == 0 else f\"{tilt_axis:g}\"", "    return f\"{tilt_axis:g}\""),
+        ("SIZE_TOLERANCE = 2", "SIZE_TOLERANCE = 2000"),
+        ("key=lambda tilt: tilt.angle))", "key=lambda tilt: tilt.index))")),
+    *of("protocols/programs.py", "protocol_aretomo protocol_motioncor streaming",
+        ("if all(other.get(key) == version for other in others)}", "}")),
+    *of("protocols/stacks.py", "protocol_compose",
+        ("            if image.shape != first.shape:", "            if False:")),
+    *of("protocols/objects.py", "protocol_compose protocol_aretomo",
+        ("    if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):", "    if row is None:")),
+    *of("protocols/alarms.py", "forms",
+        ("        if value == 0:", "        if value is False:")),
+    *of("viewers/results.py", "viewers",
+        ("            found.pop(entry.item, None)\n", ""),
+        ("if row.defocus_max_A > 0]", "]")),
+]
+
+
+def stale(mutations: Sequence[Mutation]) -> list[Mutation]:
+    """Those whose text is not in its file exactly once."""
+    found = []
+    for mutation in mutations:
+        with open(os.path.join(ROOT, mutation.path), encoding="utf-8") as file:
+            if file.read().count(mutation.before) != 1:
+                found.append(mutation)
+    return found
+
+
+def copy_tree(folder: str) -> None:
+    """The package and the settings of its tests."""
+    shutil.copytree(os.path.join(ROOT, "tomostream"), os.path.join(folder, "tomostream"),
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.rst", "CONTRIBUTING.rst", "CHANGES.rst", "Makefile", "docs"):
+        source = os.path.join(ROOT, name)
+        (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, os.path.join(folder, name))
+
+
+def tests_pass(folder: str, tests: Sequence[str], slow: bool = False) -> tuple[bool, str]:
+    """Whether the tests pass in a copy of the tree, and the last line that they said."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings",
+               "-m", "not chain" if slow else "not chain and not slow", *(os.path.join("tomostream", "tests", name) for name in tests)]
+    environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=TIME_OUT)
+    except subprocess.TimeoutExpired:
+        return False, "the tests hang"
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))] or done.stdout.splitlines()[-1:]
+    return done.returncode == 0, lines[0][:110] if lines else done.stderr.strip()[-110:]
+
+
+def noticed(mutation: Mutation, slow: bool = False) -> tuple[bool, str]:
+    """Whether any test notices a change, and which."""
+    with tempfile.TemporaryDirectory(prefix="tomostream-mutation-") as folder:
+        copy_tree(folder)
+        path = os.path.join(folder, mutation.path)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text.replace(mutation.before, mutation.after))
+        passed, said = tests_pass(folder, mutation.tests, slow)
+    return not passed, said
+
+
+def main() -> int:
+    """Run; 0 where every change is noticed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--only", default="", metavar="WORD", help="only changes whose file or text holds this word")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at a time (1)")
+    parser.add_argument("--slow", action="store_true", help="with the slow tests, which make quick leaves out")
+    parser.add_argument("--check", action="store_true", help="only name the changes that are stale")
+    options = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name()]
+    old = stale(chosen)
+    for mutation in old:
+        print(f"STALE     {mutation.name()}")
+    if options.check:
+        return 1 if old else 0
+    chosen = [mutation for mutation in chosen if mutation not in old]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tomostream-mutation-") as folder:
+        copy_tree(folder)
+        passed, said = tests_pass(folder, sorted({name for mutation in chosen for name in mutation.tests}), options.slow)
+    if not passed:
+        print(f"The tests fail without any change: {said}")
+        return 2
+    with ThreadPoolExecutor(options.jobs) as pool:
+        seen = 0
+        for mutation, (found, said) in zip(chosen, pool.map(lambda each: noticed(each, options.slow), chosen), strict=True):
+            seen += found
+            print(f"{'noticed' if found else 'SURVIVED':9s} {mutation.name()}", flush=True)
+            if found:
+                print(f"          {said}", flush=True)
+    print(f"{seen} of {len(chosen)} changes noticed ({100 * seen / max(1, len(chosen)):.0f} %), {len(old)} stale, "
+          f"in {(time.monotonic() - began) / 60:.0f} minutes")
+    return 0 if seen == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
