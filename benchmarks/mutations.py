@@ -209,7 +209,8 @@ def copy_tree(folder: str) -> None:
 def tests_pass(folder: str, tests: Sequence[str], slow: bool = False) -> tuple[bool, str]:
     """Whether the tests pass in a copy of the tree, and the last line that they said."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings",
-               "-m", "not chain" if slow else "not chain and not slow", *(os.path.join("tomostream", "tests", name) for name in tests)]
+               "-m", "not chain" if slow else "not chain and not slow",
+               *(os.path.join("tomostream", "tests", name) for name in tests)]
     environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,

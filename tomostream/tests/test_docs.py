@@ -78,6 +78,16 @@ class TestTheDocuments(unittest.TestCase):
         drawn = set(re.findall(r"[|] {1,2}(\w+) ", read("docs/architecture.rst")))
         self.assertEqual(rooms - drawn - {"tests", "workflows"}, set())
 
+    def test_the_architecture_names_the_home_of_every_fact(self):
+        """Of the engine and the simulator the folders, of the command line the modules that are no subcommand."""
+        text, absent = read("docs/architecture.rst"), []
+        for path in glob.glob(os.path.join(PACKAGE, "*", "*.py")):
+            room, name = os.path.relpath(path, PACKAGE).split(os.sep)
+            named = f"``{room}/{name}``" in text or name.startswith(("__", "protocol_"))
+            if not named and room not in ("tests", "engine", "simulator", "cli"):
+                absent.append(f"{room}/{name}")
+        self.assertEqual(absent, [])
+
     def test_the_readme_names_every_subcommand(self):
         self.assertEqual([name for name in COMMANDS if f"tomostream {name} " not in read("README.rst").replace("\n", " ")], [])
 
