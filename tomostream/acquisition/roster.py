@@ -153,8 +153,8 @@ class Roster:
                 group.listed.append((series, exposure))
             self._wait(series, exposure)
             self._assign(group)
-            for _, twin in group.listed if not exposure.bound else ():
-                if twin.bound and twin.step in CHANGED_NAMES and twin.ident == exposure.ident:      # another file lists it too
+            for other, twin in group.listed if not exposure.bound else ():
+                if twin.bound and twin.step in CHANGED_NAMES and self._mean_one(series, exposure, other, twin, twin.key):
                     self._bind(series, exposure, self._movies[twin.key], twin.step)
                     break
         if not exposure.bound:
@@ -200,8 +200,14 @@ class Roster:
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
         for other, twin in self._group(exposure.name).listed if step in CHANGED_NAMES and exposure.name else ():
-            if not twin.bound and twin.ident == exposure.ident and twin.ident in other.exposures:
+            if not twin.bound and twin.ident in other.exposures and self._mean_one(series, exposure, other, twin, movie.key):
                 self._bind(other, twin, movie, step)
+
+    def _mean_one(self, series: Series, exposure: Exposure, other: Series, each: Exposure, key: str) -> bool:
+        """Tell whether two files list one exposure, whose movie was found: one is a copy of the other."""
+        folder = self._movies[key].folder
+        fits = [matching.agreement(wanted(*one), folder)[:2] for one in ((series, exposure), (other, each))]
+        return each.ident == exposure.ident and fits[0] == fits[1]
 
     def _unbind(self, series: Series, exposure: Exposure) -> None:
         """A movie is not that of this exposure after all."""
