@@ -76,7 +76,7 @@ class Directory:
         if targets is not None:
             name = targets.name_of(facts)
         series = self._series.get((folder, name))
-        if series is not None and facts.copy and facts.path not in self._by_path and not series.shares_with(facts):
+        if series is not None and facts.copy and not series.shares_with(facts):
             name = series_name(facts.path)          # what it is a copy of is not what has this name here
             series = self._series.get((folder, name))
         if series is None:

@@ -80,7 +80,16 @@ class Roster:
         if not movie.listed:
             self._loose.add(movie)
             for series in self._who_wants(movie):
+                self._let_go(series, movie)
                 self.search(series)
+
+    def _let_go(self, series: Series, movie: Movie) -> None:
+        """A movie has come that fits better by its folder than what a tilt was given while it was not there."""
+        for each in [each for each in series.exposures.values() if each.bound and each.name and each.step in CHANGED_NAMES]:
+            want = wanted(series, each)
+            if (matching.change(each.step, want, movie.found.path) is not None
+                    and matching.agreement(want, movie.folder) > matching.agreement(want, self._movies[each.key].folder)):
+                self._unbind(series, each)
 
     def _who_wants(self, movie: Movie) -> list[Series]:
         """Return the series that lack a movie and may mean this one."""
@@ -207,7 +216,7 @@ class Roster:
         """Tell whether two files list one exposure, whose movie was found: one is a copy of the other."""
         folder = self._movies[key].folder
         fits = [matching.agreement(wanted(*one), folder)[:2] for one in ((series, exposure), (other, each))]
-        return each.ident == exposure.ident and fits[0] == fits[1]
+        return bool(folder) and each.ident == exposure.ident and fits[0] == fits[1]
 
     def _unbind(self, series: Series, exposure: Exposure) -> None:
         """A movie is not that of this exposure after all."""
@@ -285,16 +294,26 @@ class Roster:
             self._agenda.schedule(series, self._agenda.now)
 
     def take_over(self, series: Series) -> None:
-        """A file that lists more than the one of which it was a copy is the original."""
-        for exposure in [each for each in series.exposures.values() if each.owner is not None and each.bound]:
-            owner = exposure.owner
-            if owner is not None and goes_before(series, owner):
-                exposure.owner, movie = None, self._movies[exposure.key]
-                for other, each in movie.listed:
-                    if other is owner and each.ident in owner.exposures:
-                        self._take(series, owner, each)
-                self._match_state(series, exposure, movie)
-                series.given_up = ""
+        """A file that lists more than the one of which it was a copy is the original. All that both list belongs to one."""
+        for owner in {id(each.owner): each.owner for each in series.exposures.values()}.values():
+            if owner is None:
+                continue
+            each_of_other = any(each.owner is series for each in owner.exposures.values())
+            if goes_before(series, owner) or (each_of_other and not goes_before(owner, series) and series.number < owner.number):
+                self._move(owner, series)
+            elif each_of_other:
+                self._move(series, owner)
+
+    def _move(self, loser: Series, winner: Series) -> None:
+        """What a series holds that another one lists too becomes the other's."""
+        for exposure in [each for each in winner.exposures.values() if each.owner is loser and each.bound]:
+            exposure.owner, movie = None, self._movies[exposure.key]
+            for other, each in movie.listed:
+                if other is loser and each.ident in loser.exposures:
+                    self._take(winner, loser, each)
+            self._match_state(winner, exposure, movie)
+            winner.given_up = ""
+            self._changed[id(winner)] = winner
 
     def align(self, series: Series, exposure: Exposure, movie: Movie) -> None:
         """The micrograph of an exposure is there."""
