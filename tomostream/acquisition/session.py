@@ -383,7 +383,7 @@ class Session:
     def _decide(self, series: Series, decisions: list[Decision], why_missing: str) -> None:
         """Compose the series or give it up, unless that was said before."""
         against = (verdict.of_earlier_session(series) if self._is_old(series)
-                   else verdict.obstacle(series, self._policy, why_missing))
+                   else verdict.obstacle(series, self._policy, why_missing, self._directory.series))
         if against is not None:
             self._give_up(series, against, decisions)
             return

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
@@ -43,8 +43,8 @@ def aligned(series: Series) -> list[Exposure]:
     return sorted(usable, key=lambda each: each.tilt.angle)
 
 
-def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | None:
-    """Return why this series cannot be composed now, None if it can."""
+def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[Series] = ()) -> Obstacle | None:
+    """Return why this series cannot be composed now, None if it can. `others` of the session may know what it does not."""
     listed, usable = len(series.exposures), len(aligned(series))
     overwritten = next((each for each in series.trouble.values() if each.kind == "overwritten"), None)
     if overwritten is not None and listed < policy.min_tilts:
@@ -69,9 +69,7 @@ def obstacle(series: Series, policy: Policy, why_missing: str) -> Obstacle | Non
     if listed < policy.min_tilts:
         return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:
-        return Obstacle("axis", f"its tilt axis is unknown ({tilt_axis(series, policy).source}): give the tilt axis in "
-                                "the form and continue the protocol, or tomostream resume PROJECT --again --from compose "
-                                "--set compose.manualTiltAxisAngle=DEGREES")
+        return _no_axis(series, policy, others)
     percent = 100.0 * usable / listed
     if usable < policy.min_tilts or percent < policy.min_percent:
         wanted = (f"{policy.min_tilts} are required" if usable < policy.min_tilts
@@ -86,6 +84,17 @@ def of_earlier_session(series: Series) -> Obstacle:
     last = max(each.tilt.time for each in series.exposures.values() if each.tilt.time is not None)
     return Obstacle("old", f"it is of an earlier session: its last tilt is of {last:%Y-%m-%d %H:%M}, before this session began, "
                            "and none of its movies is here", False)
+
+
+def _no_axis(series: Series, policy: Policy, others: Iterable[Series]) -> Obstacle:
+    """Name the axis of a series that was composed, which is likely that of this one, too."""
+    axes = ((each.name, tilt_axis(each, policy).value) for each in others if each is not series and each.version)
+    name, axis = next(((name, axis) for name, axis in axes if axis is not None), ("", None))
+    known = "" if axis is None else f" ({name} has {axis:g} degrees)"
+    value = "DEGREES" if axis is None else f"{axis:g}"
+    return Obstacle("axis", f"its tilt axis is unknown ({tilt_axis(series, policy).source}): give the tilt axis in the "
+                            f"form{known} and continue the protocol, or tomostream resume {policy.project} --again "
+                            f"--from compose --set compose.manualTiltAxisAngle={value}")
 
 
 def _no_tilts(series: Series) -> Obstacle:

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from tomostream.cli import refuse, run
 from tomostream.cli.leaving import say
 from tomostream.cli.places import cannot_write
 from tomostream.journal.status import ProjectStatus
 
+#: Linux: the option of prctl by which a process asks to be signalled when its parent has ended.
+PARENT_DEATH_SIGNAL = 1
 #: Two series of this are processed on two cores while they are "acquired".
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]
@@ -62,11 +67,24 @@ def empty_folder(path: str) -> str:
     return candidate
 
 
+def ends_with(parent: int) -> Callable[[], None]:
+    """What a child does before its program starts: it will be ended when its parent is gone, however that ended."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def before() -> None:
+        prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:      # it has just ended
+            os._exit(1)
+
+    return before
+
+
 def process(out: str, simulate: list[str], settings: list[str], engine: str) -> int:
     """Start the microscope, run the four protocols on what it writes, and wait for both."""
     acquisition = os.path.join(out, "acquisition")
     say(f"A microscope starts to write into {acquisition}")
-    microscope = subprocess.Popen([sys.executable, "-m", "tomostream.cli", "simulate", acquisition, "--quiet", *simulate])
+    microscope = subprocess.Popen([sys.executable, "-m", "tomostream.cli", "simulate", acquisition, "--quiet", *simulate],
+                                  preexec_fn=ends_with(os.getpid()))
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
     arguments = [os.path.join(out, "project"), "--movies", os.path.join(acquisition, "frames"), "--mdocs",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from tomostream.choices import exclusions
 from tomostream.cli import refuse
@@ -37,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
     except (NoSeries, ValueError) as error:
         return refuse("exclude", str(error))
     then = ("It is composed and reconstructed again now" if composes(path) else
-            f"The session has ended; it is made again with: tomostream resume {options.project} --again --from compose")
+            f"The session has ended; it is made again with: tomostream resume {shlex.quote(path)} --again --from compose")
     print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. {then}.")
     return 0
 

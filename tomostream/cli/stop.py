@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
     for name, folder in chosen.items():
         print(f"{name} {ending(folder, options.now) if name in running else 'does not run: nothing is to be stopped'}.")
     if running:
-        print(f"To go on: tomostream resume {shlex.quote(options.project)} --again")
+        print(f"To go on: tomostream resume {shlex.quote(path)} --again")
     return 0
 
 

@@ -168,7 +168,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             time_for_next_series=seconds_of(self.time4NextTS.get()),
             expected_tilts=self.expectedTilts.get(), min_tilts=self.minNumTilts.get(),
             min_percent=float(self.percentTiltsRequired.get()), tilt_axis=self.manualTiltAxisAngle.get(),
-            excluded_words=tuple((self.excludedWords.get() or "").split()))
+            excluded_words=tuple((self.excludedWords.get() or "").split()), project=shlex.quote(os.getcwd()))
 
     def _restore(self) -> None:
         """What is registered already, from the output and the sidecars."""

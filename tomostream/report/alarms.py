@@ -37,7 +37,8 @@ class SessionFacts:
     """The session as a whole. None is unknown. `rhythm_s`: the longest gap between movies that is usual here.
 
     `seconds_since_result`: since the last tilt was aligned or tomogram made, or work for it was there. `series_s`: what a
-    tomogram takes. `dead`: protocols whose process is gone. `held_up`: protocol -> what keeps it from going on; `queues`:
+    tomogram takes. `dead`: protocols whose process is gone. `project`: as a command line names it. `held_up`: protocol -> what
+    keeps it from going on; `queues`:
     protocol -> why its queue does not answer; `unreadable`: protocol -> what of its ledger cannot be read. `disk`:
     what is free on the disk of the project; `shortage`: why the compose protocol says that it is too little for the session.
     """
@@ -54,6 +55,7 @@ class SessionFacts:
     seconds_since_result: float | None = None
     series_s: float | None = None
     dead: tuple[str, ...] = ()
+    project: str = "PROJECT"
     held_up: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, str] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -238,7 +240,8 @@ class Alarms:
     def _protocols(self, facts: SessionFacts, time: float) -> None:
         """Each protocol that died, or is kept from going on, is an alarm of its own."""
         self._each("protocol-died", time, {
-            name: f"{name} died or ended with an error; bring it back with: tomostream resume, or continue it in Scipion"
+            name: f"{name} died or ended with an error; bring it back with: tomostream resume {facts.project}, or continue it "
+                  "in Scipion"
             for name in facts.dead})
         alive = {kind: {name: f"{name}: {text}" for name, text in held.items() if facts.running and name not in facts.dead}
                  for kind, held in (("held-up", facts.held_up), ("queue", facts.queues))}

@@ -7,6 +7,7 @@ that nobody has to go through all movies to count them.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -206,6 +207,7 @@ class Follower(ProjectStatus):
             backlog_series_minutes=None if seconds is None else series * seconds / 60.0,
             disk=disk, shortage=self.shortage if (states or {}).get(COMPOSE, RUNNING) == RUNNING else "",
             seconds_since_result=self._since_result(now), series_s=seconds,
+            project=shlex.quote(self.project),
             dead=tuple(name for name, state in (states or {}).items() if state in (DEAD, FAILED)), unreadable=self.unreadable,
             held_up={name: list(others.values())[-1] for name, troubles in self.troubles.items()
                      if (others := {topic: text for topic, text in troubles.items() if topic is not Topic.QUEUE})},

@@ -23,7 +23,8 @@ import pytest
 
 from tomostream.cli import leaving, main
 from tomostream.journal.status import COMPOSE
-from tomostream.tests.support import LAUNCH, ORDER, Session, wait_for
+from tomostream.tests.made_project import MadeProject
+from tomostream.tests.support import LAUNCH, ORDER, Session, clean_environment, wait_for
 
 #: Starts four `sleep`s as protocols and follows them. A protocol has its output some time after its start.
 DRIVER = '''
@@ -33,11 +34,12 @@ from tomostream.journal import runs
 launch = importlib.import_module("pyworkflow.protocol.launch")
 folder, seconds, use_json = sys.argv[1], float(sys.argv[2]), sys.argv[3] == "json"
 class Protocol:
+    # its outputs are files, and one that is there is made some time after its start
     def __init__(self, name): self.name, self.began = name, None
-    def __getattr__(self, attribute):
-        if attribute.startswith("_") or self.began is None or time.monotonic() < self.began + seconds:
-            raise AttributeError(attribute)
-        return "output"
+    @property
+    def output_files(self): return self
+    def __getitem__(self, output):
+        return "Runs" if self.began is not None and time.monotonic() >= self.began + seconds else "not there yet"
 class Project:
     def launchProtocol(self, protocol, wait):
         pid = launch._run("exec sleep 60", wait)
@@ -196,6 +198,46 @@ class TestAClosedPipe(Driven):
             self.assertEqual((child.returncode, child.stderr.count(b"\n")), (status, bool(target)), child.stderr)
             self.assertIn(words, child.stderr)
             os.close(write)
+
+
+class TestEveryCommandThatTells(unittest.TestCase):
+    """More than a pipe holds, into one that nobody reads any more, and onto a disk that is full."""
+
+    COMMANDS = (("status", "--all"), ("status", "--json"), ("list",), ("acknowledge",), ("until",), ("stop",),
+                ("exclude", "TS_001"))
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.made = MadeProject(os.path.join(folder.name, "night"))
+        for number in range(400):
+            cls.made.whole(f"TS_{number:03d}", image_files=number == 1)
+
+    def test_ends_without_a_traceback(self):
+        for name, *words in self.COMMANDS:
+            command = [sys.executable, "-c", LAUNCH, name, self.made.path, *words]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+                child.stdout.read(1)
+                child.stdout.close()
+                self.assertEqual((name, child.stderr.read()), (name, b""))
+                self.assertIn(child.wait(timeout=60), (0, 3))
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            said = f"tomostream {name}: the output cannot be written: No space left on device.\n"
+            self.assertEqual((done.returncode, done.stderr), (2, said))
+
+
+class TestTheDemo(unittest.TestCase):
+    def test_takes_its_microscope_with_it_when_it_is_killed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            demo = subprocess.Popen([sys.executable, "-c", LAUNCH, "demo", os.path.join(folder, "demo")],
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(folder))
+            microscope, = wait_for(lambda: [each for each in psutil.Process(demo.pid).children() if "simulate" in each.cmdline()],
+                                   60, "microscope", 0.02)
+            demo.kill()
+            demo.wait()
+            wait_for(lambda: not microscope.is_running() or microscope.status() == psutil.STATUS_ZOMBIE, 20, "end of it")
 
 
 class TestTimeout(Driven):

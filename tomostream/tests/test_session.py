@@ -740,6 +740,17 @@ class TestFiles(unittest.TestCase):
         player.acquire("X", tilts("X"))
         self.assertEqual(player.composed[0][1].tilt_axis, Known(0.0, "given by the user"))
 
+    def test_the_advice_for_an_unknown_axis_names_the_project_and_the_axis_that_another_series_has(self) -> None:
+        player = Player(expected_tilts=COUNT, project="/data/night1")
+        unknown = Known[float](None, "no title")
+        for start, name, axis in ((1.0, "A", unknown), (100.0, "B", AXIS), (200.0, "C", unknown)):
+            player.feed(*(MicrographReady(key(each), start) for each in tilts(name)),
+                        MdocRead(mdoc(name, tilts(name), tilt_axis=axis), start + 1.0))
+        self.assertIn("manualTiltAxisAngle=DEGREES", player.given_up[0].reason)
+        self.assertIn(f"give the tilt axis in the form (B has {AXIS.value:g} degrees) and continue the protocol, or tomostream "
+                      "resume /data/night1 --again --from compose --set compose.manualTiltAxisAngle="
+                      f"{AXIS.value:g}", player.given_up[1].reason)
+
     def test_an_unknown_axis_fails_that_series_with_the_reason(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.feed(*(MicrographReady(key(each), 1.0) for each in tilts("X")),

@@ -30,6 +30,7 @@ function s(tag, attributes, ...children) {
 }
 const known = value => value !== null && value !== undefined;
 const fixed = (value, digits, unit) => known(value) ? Number(value).toFixed(digits) + (unit ? "\u202f" + unit : "") : "–";
+const quoted = path => /^[\w@%+=:,./-]+$/.test(path) ? path : "'" + path.replaceAll("'", "'\\''") + "'";    // for a command line
 const color = name => "var(--" + (STATES.includes(name) ? name : "waiting") + ")";
 const clock = time => known(time) ? new Date(time * 1000).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit",
   minute: "2-digit", hour12: false }) : "–";

@@ -38,7 +38,7 @@ async function greet() {
 }
 function stopButton() {
   return state.served && state.session.running ? h("button", { id: "stop", onclick: () => {
-    if (confirm("Stop the session? What is in flight is finished, and the outputs are closed; tomostream resume --again goes on.")) send("stop", {});
+    if (confirm("Stop the session? What is in flight is finished, and the outputs are closed; tomostream resume " + quoted(state.session.path) + " --again goes on.")) send("stop", {});
   } }, "Stop session") : null;
 }
 function acknowledgeButton(alarm) {

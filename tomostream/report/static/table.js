@@ -22,7 +22,7 @@ const COLUMNS = [
   ["Why", "why", row => row.reason, row => h("div", { title: why(row) }, flags(row.alarms), why(row))]];
 // what people decided and the newest version does not show yet is done by the compose protocol, if it runs
 const decided = row => row.pending + (["finished", "stopped", "failed", "dead"].includes(state.session.protocols.compose)
-  ? ", when the session is continued: tomostream resume --again --from compose" : "");
+  ? ", when the session is continued: tomostream resume " + quoted(state.session.path) + " --again --from compose" : "");
 const why = row => row.pending ? row.reason.replace(/\.$/, "") + "; " + decided(row) : row.reason;
 const flags = text => text ? text.split(" ").map(kind => h("span", { class: "flag" }, state.session.kinds[kind] || kind)) : [];
 function tableCard() {
