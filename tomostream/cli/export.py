@@ -21,8 +21,12 @@ HELP = "hand finished series to IMOD, RELION 5 and Warp: their files, and a READ
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("out", metavar="OUT", help="folder; what an earlier export wrote there is replaced, series by series")
-    parser.add_argument("--to", default="imod,relion5,warp", metavar="PROGRAMS", help="any of imod,relion5,warp (default: all)")
+    parser.add_argument("--to", default="imod,relion5,warp", metavar="PROGRAMS",
+                        help="any of imod,relion5,warp,zarr (default: imod,relion5,warp; zarr is OME-Zarr, another copy of "
+                        "each tomogram)")
     parser.add_argument("--series", nargs="+", default=[], metavar="SERIES", help="these series (default: all that are finished)")
+    parser.add_argument("--series-file", metavar="FILE",
+                        help="the series that a file names: the list that the page saves, or one name a line")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--link", dest="copy", action="store_false", help="link images and tomograms (the default)")
     images.add_argument("--copy", dest="copy", action="store_true", help="copy images and tomograms; movies are linked always")
@@ -34,6 +38,7 @@ def main(options: argparse.Namespace) -> int:
     from tomostream.handoff import collect
     from tomostream.handoff.facts import Target
     from tomostream.journal.status import ProjectStatus
+    from tomostream.report.marks import series_in
 
     path = find(options.project)
     if path is None:
@@ -46,10 +51,14 @@ def main(options: argparse.Namespace) -> int:
     status = ProjectStatus(path)
     status.update()
     done = {each.id: each for each in collect.finished(status)}
-    unknown = [name for name in options.series if name not in done]
+    try:
+        named = [*options.series, *(series_in(options.series_file) if options.series_file else ())]
+    except (OSError, ValueError) as error:
+        return refuse("export", error)
+    unknown = [name for name in named if name not in done]
     if unknown:
         return refuse("export", f"{', '.join(unknown)}: no such finished series; there are {', '.join(done) or 'none'}")
-    chosen = [done[name] for name in options.series] or list(done.values())
+    chosen = [done[name] for name in dict.fromkeys(named)] or list(done.values())
     if not chosen:
         return refuse("export", "no series is reconstructed yet: there is nothing to hand on")
     return hand_on(status, chosen, options, [Target(word) for word in wanted])

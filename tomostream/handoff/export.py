@@ -10,19 +10,22 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from tomostream.files import locks
 from tomostream.files.errors import EngineError
 from tomostream.files.writing import write_text
-from tomostream.handoff import imod, readme, relion, warp
+from tomostream.handoff import imod, readme, relion, warp, zarr
 from tomostream.handoff.facts import NotPossible, Series, Target
 
 FACTS, LOCK, README = ".tomostream", ".lock", "README.rst"
 #: Seconds for which another process may be writing into the same folder: a stack may have to be copied.
 LOCK_SECONDS = 600.0
+
+_WRITERS: dict[Target, Callable[[Series, str, bool], None]] = {
+    Target.IMOD: imod.write, Target.RELION5: relion.write, Target.WARP: warp.write, Target.ZARR: zarr.write}
 
 
 class HandedOn(msgspec.Struct, frozen=True):
@@ -70,7 +73,7 @@ def export(series: Series, out: str, targets: Collection[Target], copy: bool = F
 def _write(series: Series, out: str, target: Target, copy: bool) -> None:
     folder = os.path.join(out, target.value)
     os.makedirs(folder, exist_ok=True)
-    {Target.IMOD: imod.write, Target.RELION5: relion.write, Target.WARP: warp.write}[target](series, folder, copy)
+    _WRITERS[target](series, folder, copy)
 
 
 def remove(name: str, out: str) -> bool:
@@ -123,6 +126,7 @@ def _remove_files(name: str, out: str) -> None:
     before = _read(_facts(out, name))
     shutil.rmtree(os.path.join(out, Target.IMOD.value, name), ignore_errors=True)
     relion.remove(name, os.path.join(out, Target.RELION5.value))
+    zarr.remove(name, os.path.join(out, Target.ZARR.value))
     if before is not None:
         warp.remove(before.series, os.path.join(out, Target.WARP.value))
 

@@ -11,11 +11,16 @@ from tomostream.programs.ctf import CtfRow
 
 
 class Target(str, Enum):
-    """Another program that goes on with our series."""
+    """Another program that goes on with our series; `ZARR` is for those that show tomograms."""
 
     IMOD = "imod"
     RELION5 = "relion5"
     WARP = "warp"
+    ZARR = "zarr"
+
+
+#: What is handed on where nothing else is asked for: OME-Zarr is another copy of every tomogram.
+USUAL = (Target.IMOD, Target.RELION5, Target.WARP)
 
 
 class NotPossible(Exception):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tomostream.handoff.conventions import relion_hand, warp_flip
 from tomostream.handoff.facts import Series, Target
 from tomostream.handoff.relion import USUAL_HAND, unbinned
+from tomostream.handoff.zarr import size_on_disk
 
 _IMOD = """IMOD
 ----
@@ -49,6 +50,16 @@ Our averages lie where `ts_*` looks for those of Warp's frame series (`warp_fram
 with the other sign, as its `ts_import` makes them: do not mix the angle files of `imod` and `warp`.
 """
 
+_ZARR = """OME-Zarr
+--------
+A pyramid of chunks for each tomogram, which viewers open from the disk or over a web share::
+
+    napari zarr/{name}.ome.zarr
+    neuroglancer: zarr://https://SHARE/zarr/{name}.ome.zarr
+
+About {size:.1f} GB each before compression.
+"""
+
 
 @dataclass(frozen=True)
 class Handed:
@@ -63,7 +74,8 @@ def text(handed: Sequence[Handed]) -> str:
     """The README of a folder that holds these series."""
     parts = ["Tilt series and tomograms for other programs\n============================================\n\n"
              "Written by tomostream; a series that is made again is replaced here.\n"]
-    for target, section in ((Target.IMOD, _imod), (Target.RELION5, _relion), (Target.WARP, _warp)):
+    for target, section in ((Target.IMOD, _imod), (Target.RELION5, _relion), (Target.WARP, _warp),
+                            (Target.ZARR, _zarr)):
         series = [each.series for each in handed if target in each.targets]
         if series:
             parts.append(section(series))
@@ -87,6 +99,10 @@ def _warp(series: Sequence[Series]) -> str:
     x, y, z = unbinned(first)
     return _WARP.format(pixel=first.pixel_size, dose=sum(doses) / len(doses) if doses else 0.0, x=x, y=y, z=z, hand=hand,
                         coarse=first.pixel_size * (first.volume.binning if first.volume else 4.0))
+
+
+def _zarr(series: Sequence[Series]) -> str:
+    return _ZARR.format(name=series[0].name, size=size_on_disk(series[0]) / 1e9)
 
 
 def decisions(handed: Handed) -> list[str]:

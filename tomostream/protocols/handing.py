@@ -14,7 +14,7 @@ from pyworkflow.protocol import params
 from tomostream.files.logs import one_sentence
 from tomostream.handoff.collect import collect
 from tomostream.handoff.export import export, handed_on, remove
-from tomostream.handoff.facts import NotPossible, Target
+from tomostream.handoff.facts import USUAL, NotPossible, Target
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, ProjectStatus
 
@@ -29,8 +29,9 @@ def define_params(form: Any) -> None:
                        "README that says the next commands; it is replaced when the series is made again, and removed when that "
                        "fails. Empty: nothing is handed on; `tomostream export PROJECT FOLDER` does it at any time. Series must "
                        "come from the compose protocol of tomostream.")
-    form.addParam("handOffTo", params.StringParam, default=",".join(PROGRAMS), label="Programs",
-                  help=f"Any of {', '.join(PROGRAMS)}, with commas between.")
+    form.addParam("handOffTo", params.StringParam, default=",".join(target.value for target in USUAL), label="Programs",
+                  help=f"Any of {', '.join(PROGRAMS)}, with commas between. zarr is OME-Zarr, for napari and neuroglancer: "
+                       "another copy of every tomogram, a sixth larger.")
     form.addParam("handOffCopy", params.BooleanParam, default=False, label="Copy images and tomograms?",
                   help="No: they are linked. Movies are always linked.")
 

@@ -22,7 +22,7 @@ from tomostream.engine import aretomo as engine
 from tomostream.handoff.collect import collect, finished
 from tomostream.handoff.conventions import relion_hand, warp_flip
 from tomostream.handoff.export import README, export, handed_on, remove
-from tomostream.handoff.facts import Target
+from tomostream.handoff.facts import USUAL, Target
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, ProjectStatus
 from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln
@@ -34,7 +34,7 @@ from tomostream.tests.made_project import FOLDERS, MadeProject
 NAME, PIXEL, NX, NY, DEPTH, BINNING = "TS_01", 10.0, 144, 120, 112, 2
 NOMINAL = tuple(float(angle) for angle in range(-60, 61, 6))
 OFFSET, DARK = 4.0, (0, 13)
-ALL = tuple(Target)
+ALL = USUAL
 
 
 class Specimen:
@@ -344,7 +344,7 @@ class TestOneAfterTheOther(unittest.TestCase):
 
     def test_the_command_refuses_programs_and_series_that_are_none(self):
         self.assertEqual(self.run_command("--to", "eman")[::2],
-                         (2, "tomostream export: --to eman: write imod, relion5, warp or some of them, with commas between.\n"))
+                         (2, "tomostream export: --to eman: write imod, relion5, warp, zarr or some of them, with commas between.\n"))
         self.assertEqual(self.run_command("--series", "TS_9")[::2],
                          (2, "tomostream export: TS_9: no such finished series; there are TS_01.\n"))
 
