@@ -26,7 +26,7 @@ Choice = dict[str, dict[str, str]]
 
 
 def read(path: str) -> Choice:
-    """What is left out; empty when nothing is.
+    """Return what is left out; empty when nothing is.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def write(path: str, excluded: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def read_choice(project: str, series_id: str) -> ComposedSeries:
-    """A composed series with every tilt's state as it stands in the file: what is excluded, and why.
+    """Return a composed series with every tilt's state as it stands in the file: what is excluded, and why.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def _by_person(tilt: Tilt) -> bool:
 
 
 def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
-    """The movies that words name: acquisition orders or names of movies.
+    """Return the movies that words name: acquisition orders or names of movies.
 
     Raises
     ------

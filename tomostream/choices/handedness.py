@@ -78,12 +78,12 @@ class Check:
 
 
 def folder_of(project: str, series_id: str) -> str:
-    """Where the check of a series is kept."""
+    """Return where the check of a series is kept."""
     return os.path.join(project, FOLDER, series_id)
 
 
 def read_check(project: str, series_id: str) -> Check | None:
-    """The check that was made of a series; None where there is none."""
+    """Return the check that was made of a series; None where there is none."""
     try:
         with open(os.path.join(folder_of(project, series_id), RESULT), encoding="utf-8") as file:
             return Check(**{**json.load(file), "folder": folder_of(project, series_id)})
@@ -125,7 +125,7 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
 
 
 def source_of(project: str, series: ComposedSeries) -> quick.Source:
-    """The series with its angles as the mdoc gives them, whatever it was composed with."""
+    """Return the series with its angles as the mdoc gives them, whatever it was composed with."""
     sign = -1.0 if series.negated else 1.0
     rows = tuple(AngleRow(sign * tilt.angle, tilt.order) for tilt in series.used)
     try:
@@ -141,7 +141,7 @@ def source_of(project: str, series: ComposedSeries) -> quick.Source:
 
 
 def _reconstruction(project: str, series: ComposedSeries) -> entries.Reconstructed | None:
-    """What the ledger tells of the reconstruction of this version; None where there is none."""
+    """Return what the ledger tells of the reconstruction of this version; None where there is none."""
     status = ProjectStatus(project)
     status.update()
     found = status.series.get(series.series_id)
@@ -150,14 +150,14 @@ def _reconstruction(project: str, series: ComposedSeries) -> entries.Reconstruct
 
 
 def instrument_of(series: ComposedSeries) -> str:
-    """Name of the instrument that the mdoc files of a series tell; "" unknown."""
+    """Return the name of the instrument that the mdoc files of a series tell; "" unknown."""
     return next((name for path in series.mdocs if (name := instrument_name(path))), "")
 
 
 # ---------------------------------------------------------------------------------------------------- evidence
 def defocus_hand(project: str, series: ComposedSeries, source: quick.Source, made: quick.Quick,
                  work: str) -> tuple[int | None, str]:
-    """How the defocus changes across the tilt axis with the angles as given, and the engine's words about it.
+    """Return how the defocus changes across the tilt axis with the angles as given, and the engine's words about it.
 
     From the CTF of the reconstruction where the CPU engine made it, else measured in the raw images.
     """
@@ -223,7 +223,7 @@ def views(volume: Grey, pixel_size_A: float) -> list[tuple[str, Grey]]:
 
 
 def sheet(series_id: str, given: list[tuple[str, Grey]], negated: list[tuple[str, Grey]]) -> Image.Image:
-    """Both reconstructions beside each other, slice by slice."""
+    """Return both reconstructions beside each other, slice by slice."""
     font = ImageFont.load_default(size=14)
     columns = []
     for title, images in (("Tilt angles as given", given), ("Tilt angles negated", negated)):
@@ -245,7 +245,7 @@ def sheet(series_id: str, given: list[tuple[str, Grey]], negated: list[tuple[str
 
 
 def picture(image: Grey) -> Image.Image:
-    """A grey picture with y (or z) upward, density dark."""
+    """Return a grey picture with y (or z) upward, density dark."""
     rim = max(1, min(image.shape) // 16)
     low, high = np.percentile(image[rim:-rim, rim:-rim], (0.5, 99.5))
     grey = (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).astype(np.uint8)[::-1]

@@ -39,19 +39,19 @@ class Entry:
 
 
 def path() -> str:
-    """The file in which it is remembered."""
+    """Return the file in which it is remembered."""
     given = os.environ.get(VARIABLE, "").strip()
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.expanduser(given) if given else os.path.join(base, "tomostream", "instruments.json")
 
 
 def key_of(name: str) -> str:
-    """Names that differ only in case and blanks are one instrument."""
+    """Return the key of a name: names that differ only in case and blanks are one instrument."""
     return " ".join(name.split()).casefold()
 
 
 def read() -> dict[str, Entry]:
-    """Everything that is remembered: name -> entry.
+    """Return everything that is remembered: name -> entry.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read() -> dict[str, Entry]:
 
 
 def remembered(name: str) -> Entry | None:
-    """What is remembered of an instrument; None where nothing is.
+    """Return what is remembered of an instrument; None where nothing is.
 
     Raises
     ------

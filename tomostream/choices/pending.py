@@ -31,7 +31,7 @@ class Pending:
 
 
 def some(movies: Sequence[str]) -> str:
-    """Tilts by the names of their movies."""
+    """Return tilts by the names of their movies."""
     if len(movies) <= MAX_NAMES:
         return ", ".join(movies)
     return f"{', '.join(movies[:MAX_NAMES - 1])} and {len(movies) - MAX_NAMES + 1} more tilts"
@@ -65,7 +65,7 @@ class PendingChoices:
         return sorted(name for name in before.keys() | self._wanted.keys() if before.get(name) != self._wanted.get(name))
 
     def of(self, series: SeriesStatus) -> Pending:
-        """What of it is not in the newest version of a series; empty for one that is not composed yet."""
+        """Return what of it is not in the newest version of a series; empty for one that is not composed yet."""
         if series.composed is None or self.trouble:
             return Pending()
         wanted = self._wanted.get(series.id, {})

@@ -52,7 +52,7 @@ class Heights:
 
 
 def heights(top_A: float, bottom_A: float, pixel_size_A: float) -> Heights:
-    """Heights that hold a specimen from bottom to top with some room.
+    """Return heights that hold a specimen from bottom to top with some room.
 
     The middle of the volume is fixed, so a specimen that is not in the middle needs more. Even numbers, as the programs
     make them. `pixel_size_A` is that of the tilt series.
@@ -91,7 +91,7 @@ def measure(volume: Image, pixel_size_A: float, thickness_A: float | None) -> tu
 
 
 def structure(volume: Image) -> NDArray[np.float64]:
-    """How much structure each slice in z holds: 0 as little as the outermost, 1 as much as the fullest."""
+    """Return how much structure each slice in z holds: 0 as little as the outermost, 1 as much as the fullest."""
     depth, height, width = volume.shape
     rim_y, rim_x = height // 8, width // 8
     inner = volume[:, rim_y:height - rim_y, rim_x:width - rim_x]
@@ -116,7 +116,7 @@ def side_views(volume: Image) -> tuple[Image, Image]:
 
 
 def words(measured: Measured, top_A: float, bottom_A: float, pixel_size_A: float) -> str:
-    """What lines at these heights mean, in a sentence."""
+    """Return what lines at these heights mean, in a sentence."""
     found = heights(top_A, bottom_A, pixel_size_A)
     middle = (top_A + bottom_A) / 20
     place = "in the middle" if abs(middle) < 3 else f"{abs(middle):.0f} nm {'above' if middle > 0 else 'below'} the middle"
@@ -132,7 +132,7 @@ def write_job(path: str, source: quick.Source) -> None:
 
 
 def read_job(path: str) -> quick.Source:
-    """What `write_job` wrote."""
+    """Return what `write_job` wrote."""
     with open(path, encoding="utf-8") as file:
         data = json.load(file)
     data["rows"] = tuple(AngleRow(**row) for row in data["rows"])
@@ -141,7 +141,7 @@ def read_job(path: str) -> quick.Source:
 
 
 def read_result(folder: str) -> tuple[Measured, tuple[Image, Image]]:
-    """What the program measured, and the side views.
+    """Return what the program measured, and the side views.
 
     Raises
     ------

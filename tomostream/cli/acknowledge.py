@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def show(alarms: Sequence[Alarm]) -> int:
-    """One line an alarm: since when, whether it is known, which, and why."""
+    """Return one line an alarm: since when, whether it is known, which, and why."""
     if not alarms:
         print("No alarms.")
     for alarm in sorted(alarms, key=lambda each: (each.acknowledged is not None, each.since)):

@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def findings(options: argparse.Namespace) -> Iterator[Finding]:
-    """All checks, one after the other; what takes long comes late."""
+    """Yield all checks, one after the other; what takes long comes late."""
     from tomostream.acquisition.movies import EXTENSIONS
     from tomostream.cli import project, run
 
@@ -75,7 +75,7 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def programs(options: argparse.Namespace) -> Iterator[Finding]:
-    """The programs and GPUs, as Scipion's plugins know them."""
+    """Yield the programs and GPUs, as Scipion's plugins know them."""
     from tomostream.cli import project, run
 
     with tempfile.TemporaryDirectory() as elsewhere:

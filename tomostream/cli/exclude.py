@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def composes(path: str) -> bool:
-    """Whether the compose protocol of a project runs."""
+    """Tell whether the compose protocol of a project runs."""
     status = ProjectStatus(path)
     status.find()
     folder = status.folders.get(COMPOSE, "")
@@ -52,7 +52,7 @@ def composes(path: str) -> bool:
 
 
 def show(series: ComposedSeries) -> int:
-    """The tilts by angle, with what becomes of each."""
+    """Return the tilts by angle, with what becomes of each."""
     print(f"{'order':>6} {'angle':>8}  movie")
     for tilt in series.tilts:
         state = "" if tilt.state == "used" else f"  ({'taken out' if tilt.state == 'excluded' else tilt.state}"

@@ -59,7 +59,7 @@ class Microscope:
     settings: tuple[str, ...] = ()
 
     def pattern(self, pattern: str, session: str) -> str:
-        """A pattern for one session; a folder of any name is taken literally."""
+        """Return a pattern for one session; a folder of any name is taken literally."""
         import glob
 
         whole = os.path.isabs(pattern)
@@ -138,7 +138,7 @@ def _microscope(table: Table) -> Microscope:
 
 
 def variables(microscope: Microscope) -> dict[str, str]:
-    """The addresses of the alarms of a microscope as Scipion's variables; none where it has none of its own."""
+    """Return the addresses of the alarms of a microscope as Scipion's variables; none where it has none of its own."""
     from tomostream.report.notify import EMAIL, WEBHOOK
 
     given = {EMAIL: ",".join(microscope.email), WEBHOOK: microscope.webhook}
@@ -183,7 +183,7 @@ class Table:
         return ConfigError(f"{self.path}: {self.where}{key} is {shown}; write {write}")
 
     def take(self, key: str, kind: type[T], write: str, default: T | None = None) -> T:
-        """A value of a kind.
+        """Return a value of a kind.
 
         Raises
         ------
@@ -206,7 +206,7 @@ class Table:
         return value
 
     def folder(self, key: str, default: str | None = None) -> str:
-        """A whole path; ~ is the home of the user."""
+        """Return a whole path; ~ is the home of the user."""
         value = os.path.expanduser(self.text(key, default))
         if value and not os.path.isabs(value):
             raise self.wrong(key, value, "a whole path, beginning with /")
@@ -239,7 +239,7 @@ class Table:
         return values
 
     def time(self, key: str, default: str) -> str:
-        """A time as people write it; as it was written."""
+        """Return a time as people write it; as it was written."""
         value = self._values.get(key, default)
         self._asked.append(key)
         self._time(key, value)

@@ -83,7 +83,7 @@ def say(text: str) -> None:
 
 
 def reader_gone() -> bool:
-    """Whether the output is a pipe that was closed, or a terminal that was."""
+    """Tell whether the output is a pipe that was closed, or a terminal that was."""
     try:
         number = sys.stdout.fileno()
     except io.UnsupportedOperation:

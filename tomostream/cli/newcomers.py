@@ -105,11 +105,11 @@ class Notes:
         return note
 
     def path(self, session: str, ending: str) -> str:
-        """A file of the notes on a session."""
+        """Return a file of the notes on a session."""
         return os.path.join(self.folder, f"{safe_name(session, set())}{ending}")
 
     def project(self, session: str) -> str:
-        """The folder of the project of a session; Scipion takes only some characters."""
+        """Return the folder of the project of a session; Scipion takes only some characters."""
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", session)[:80]
         if plain != session:
             plain += f"-{hashlib.sha256(session.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
@@ -124,7 +124,7 @@ class Notes:
 
 
 def folders_of(microscope: Microscope) -> list[str]:
-    """The folders of the sessions of a microscope, below its root.
+    """Return the folders of the sessions of a microscope, below its root.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def folders_of(microscope: Microscope) -> list[str]:
 
 
 def has_movies(microscope: Microscope, session: str) -> bool:
-    """Whether the first movie of a session is there."""
+    """Tell whether the first movie of a session is there."""
     return bool(files_of(os.path.join(microscope.pattern(microscope.movies, session))))
 
 
@@ -172,7 +172,7 @@ class Newcomers:
         return sum(each.process is not None for each in self._starts.values())
 
     def preview(self) -> list[str]:
-        """What `look` would give; notes nothing."""
+        """Return what `look` would give; notes nothing."""
         try:
             folders = folders_of(self.microscope)
         except OSError as error:
@@ -226,7 +226,7 @@ class Newcomers:
         return True
 
     def command(self, session: str, project: str) -> list[str]:
-        """The words of `tomostream` that start a session, or bring an interrupted start to its end."""
+        """Return the words of `tomostream` that start a session, or bring an interrupted start to its end."""
         if is_project(project):
             return ["resume", project, "--no-follow"]
         microscope, gpus = self.microscope, " ".join(map(str, self.microscope.gpus))
@@ -240,12 +240,12 @@ class Newcomers:
         return words + [word for setting in microscope.settings for word in ("--set", setting)]
 
     def environment(self) -> dict[str, str]:
-        """The environment of a start: ours, with what the configuration says."""
+        """Return the environment of a start: ours, with what the configuration says."""
         given = {CORES: self.facility.cores, PROGRAMS_PER_GPU: self.facility.programs_per_gpu}
         return {**os.environ, **{name: value for name, value in given.items() if value}, **variables(self.microscope)}
 
     def collect(self) -> list[Note]:
-        """The notes of the starts that have ended since the last time.
+        """Return the notes of the starts that have ended since the last time.
 
         Raises
         ------

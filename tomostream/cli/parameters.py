@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def listing(name: str) -> list[str]:
-    """A line for each parameter that has a field in the form: `protocol.parameter = default  # label`."""
+    """Return a line for each parameter that has a field in the form: `protocol.parameter = default  # label`."""
     from pyworkflow.config import Config
     from pyworkflow.protocol import LabelParam, PointerParam
 

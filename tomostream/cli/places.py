@@ -11,7 +11,7 @@ from tomostream.journal.status import ARETOMO, ProjectStatus
 
 
 def cannot_write(path: str, error: OSError) -> str:
-    """Why a file or folder cannot be written, and what to do; for `refuse`.
+    """Return why a file or folder cannot be written, and what to do; for `refuse`.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def cannot_write(path: str, error: OSError) -> str:
 
 
 def nearest(path: str) -> str:
-    """The lowest of a path and its parents that is there."""
+    """Return the lowest of a path and its parents that is there."""
     path = os.path.abspath(path)
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
@@ -45,7 +45,7 @@ def nearest(path: str) -> str:
 
 
 def where(status: ProjectStatus) -> list[str]:
-    """Where the page and the tomograms of a project are, a line each, as far as they are there."""
+    """Return where the page and the tomograms of a project are, a line each, as far as they are there."""
     page = page_of(status.project)
     made = [series.tomogram for series in status.series.values() if series.tomogram]
     return [*([f"page: {page}"] if os.path.exists(page) else []),

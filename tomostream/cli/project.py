@@ -106,7 +106,7 @@ def make_home() -> None:
 
 
 def project_path(project: str) -> str:
-    """Folder of a project, given as a name (in Scipion's projects folder) or as a path.
+    """Return the folder of a project, given as a name (in Scipion's projects folder) or as a path.
 
     Call after `scipion_environment`: where the projects are depends on it.
     """
@@ -116,7 +116,7 @@ def project_path(project: str) -> str:
 
 
 def default_home(project: str) -> str:
-    """Where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
+    """Return where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
     if os.sep in project:
         return os.path.join(os.path.dirname(os.path.abspath(project)), ".scipion")
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
@@ -148,7 +148,7 @@ class Chain:
         return runs.producer_state(self.folder(name), self.protocols[name].getObjId())
 
     def ended(self) -> bool:
-        """True when none of the four goes on."""
+        """Tell whether none of the four goes on."""
         return all(self.state(name) in runs.ENDED for name in ORDER)
 
 
@@ -208,7 +208,7 @@ def remove(path: str) -> None:
 
 
 def make_protocols(scipion_project: Project, ours: ModuleType, settings: dict[str, dict[str, object]]) -> dict[str, Protocol]:
-    """The four protocols in a new project, saved, chained and with their settings."""
+    """Return the four protocols in a new project, saved, chained and with their settings."""
     protocols: dict[str, Protocol] = {}
     for name in ORDER:
         protocol = scipion_project.newProtocol(getattr(ours, CLASSES[name]))
@@ -225,7 +225,7 @@ def make_protocols(scipion_project: Project, ours: ModuleType, settings: dict[st
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, dict[str, object]]:
-    """What `--set PROTOCOL.PARAMETER=VALUE` says: protocol -> parameter -> value.
+    """Return what `--set PROTOCOL.PARAMETER=VALUE` says: protocol -> parameter -> value.
 
     Raises
     ------
@@ -286,7 +286,7 @@ def validate(chain: Chain) -> None:
 
 
 def warnings(chain: Chain) -> list[str]:
-    """What the forms warn of, in sentences."""
+    """Return what the forms warn of, in sentences."""
     return [f"{name}: {text}" for name in ORDER for text in chain.protocols[name]._warnings()]
 
 
@@ -383,7 +383,7 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
 
 
 def interrupted(chain: Chain) -> str:
-    """What runs after Ctrl-C fell into the start, in a sentence, and what to do."""
+    """Return what runs after Ctrl-C fell into the start, in a sentence, and what to do."""
     states = {name: chain.state(name) for name in ORDER if name in chain.protocols}
     running = [name for name, state in states.items() if state == runs.RUNNING]
     rest = [name for name in states if name not in running]
@@ -395,12 +395,12 @@ def interrupted(chain: Chain) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Names as people write them: a, b and c."""
+    """Return names as people write them: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def existing(project: str) -> str:
-    """Folder of a project that is there.
+    """Return the folder of a project that is there.
 
     Raises
     ------

@@ -69,7 +69,7 @@ def wrong(name: str, text: str) -> Finding:
 
 # ---------------------------------------------------------------------------------------------------- this Python
 def interpreter() -> Finding:
-    """Whether this Python is one for which the package is made."""
+    """Tell whether this Python is one for which the package is made."""
     words = f"Python {platform.python_version()}, {sys.executable}"
     try:
         wanted = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
@@ -82,7 +82,7 @@ def interpreter() -> Finding:
 
 
 def packages() -> Finding:
-    """Whether what the package needs is there, in versions that it takes."""
+    """Tell whether what the package needs is there, in versions that it takes."""
     from packaging.requirements import Requirement
 
     try:
@@ -106,7 +106,7 @@ def packages() -> Finding:
 
 # ---------------------------------------------------------------------------------------------------- programs
 def programs(engine: int) -> list[Finding]:
-    """Which program would align movies and which series, and whether it is there. Call when Scipion can be imported.
+    """Return which program would align movies and which series, and whether it is there. Call when Scipion can be imported.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def programs(engine: int) -> list[Finding]:
 
 
 def gpus() -> Finding:
-    """The GPUs that this machine shows."""
+    """Return the GPUs that this machine shows."""
     from tomostream.protocols.engines import gpu_present
 
     models = []
@@ -149,7 +149,7 @@ def gpus() -> Finding:
 
 
 def _listed_by_driver() -> list[str]:
-    """The models that the driver's own program tells; none where it cannot."""
+    """Return the models that the driver's own program tells; none where it cannot."""
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -162,7 +162,7 @@ def _listed_by_driver() -> list[str]:
 
 # ---------------------------------------------------------------------------------------------------- folders
 def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
-    """Whether the folder of a pattern is there and can be read, and what matches.
+    """Tell whether the folder of a pattern is there and can be read, and what matches.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
 
 
 def mdocs_in(pattern: str) -> list[Finding]:
-    """What the newest mdoc files are."""
+    """Return what the newest mdoc files are."""
     from tomostream.acquisition.doctor import UNUSABLE, examine
 
     files = sorted(files_of(pattern), key=_written)[-MAX_MDOCS:]
@@ -207,7 +207,7 @@ def _written(path: str) -> float:
 
 
 def place(project: str) -> Finding:
-    """Whether a project can be made here, and on which disk it would be."""
+    """Tell whether a project can be made here, and on which disk it would be."""
     folder = nearest(project)
     if not os.path.isdir(folder):
         return wrong("project", f"{folder} is a file and no folder")
@@ -236,7 +236,7 @@ class NoQueue(Exception):
 
 
 def read_queues() -> Queues:
-    """The queues as Scipion would read them, from its configuration or the template that it starts from.
+    """Return the queues as Scipion would read them, from its configuration or the template that it starts from.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def read_queues() -> Queues:
 
 
 def queue(name: str) -> Finding:
-    """Whether a queue is known, and the commands that ask it for anything are there."""
+    """Tell whether a queue is known, and the commands that ask it for anything are there."""
     try:
         absent = absent_of(name)
     except NoQueue as error:
@@ -272,7 +272,7 @@ def queue(name: str) -> Finding:
 
 
 def absent_of(name: str) -> str:
-    """Which commands of a queue are not on this machine, in words; "" where all are.
+    """Return which commands of a queue are not on this machine, in words; "" where all are.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def _absent(commands: Iterable[str]) -> Iterable[str]:
 
 # ---------------------------------------------------------------------------------------------------- people and clocks
 def messages(send: bool = True) -> list[Finding]:
-    """Whether alarms can be sent: a test message, every way that is configured."""
+    """Tell whether alarms can be sent: a test message, every way that is configured."""
     try:
         destinations = Destinations.configured()
     except ValueError as error:
@@ -313,7 +313,7 @@ def messages(send: bool = True) -> list[Finding]:
 
 
 def clock(project: str) -> Finding:
-    """Whether the clock of the disk of a project agrees with that of this machine. A file is made there, and removed."""
+    """Tell whether the clock of the disk of a project agrees with that of this machine. A file is made there, and removed."""
     folder = nearest(project)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -331,7 +331,7 @@ def clock(project: str) -> Finding:
 
 
 def microscope_clock(files: Iterable[str], now: float) -> list[Finding]:
-    """Whether a file was written in the future: the clock of the microscope's computer is ahead."""
+    """Tell whether a file was written in the future: the clock of the microscope's computer is ahead."""
     newest = max(map(_written, files), default=0.0)
     if newest - now <= MAX_CLOCK_SECONDS:
         return []

@@ -25,14 +25,14 @@ TILTS = "empiar_10499_00254.csv"
 
 
 def tilts_table() -> str:
-    """Path of the table of tilts that comes with the package."""
+    """Return the path of the table of tilts that comes with the package."""
     import tomostream.simulator
 
     return os.path.join(os.path.dirname(tomostream.simulator.__file__), TILTS)
 
 
 def real_stack(say: Callable[[str], None]) -> str:
-    """Path of the stack in the user's cache, fetched if it is not there.
+    """Return the path of the stack in the user's cache, fetched if it is not there.
 
     Raises
     ------

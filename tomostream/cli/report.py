@@ -91,7 +91,7 @@ def write(path: str, out: str, options: argparse.Namespace) -> int:
 
 
 def tomostream_runs(path: str) -> bool:
-    """Whether any of our protocols has a run in a project."""
+    """Tell whether any of our protocols has a run in a project."""
     status = ProjectStatus(path)
     status.update()
     return bool(status.folders)
@@ -149,5 +149,5 @@ def report_once(trouble: str, before: str) -> str:
 
 
 def over(states: Mapping[str, str]) -> bool:
-    """Whether all four protocols have finished."""
+    """Tell whether all four protocols have finished."""
     return len(states) == 4 and all(state == "finished" for state in states.values())

@@ -84,7 +84,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
 
 
 def to_continue(states: Mapping[str, str], again: bool = False, start: str | None = None) -> list[str]:
-    """Which protocols are to be continued, in the order of the chain, from `start` on.
+    """Return which protocols are to be continued, in the order of the chain, from `start` on.
 
     All that did not finish and do not run; and what had finished after one of these, because more will come to it.
     """
@@ -119,7 +119,7 @@ def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[st
 
 
 def found(path: str) -> dict[str, str]:
-    """What the ledgers say is done and what is not, in words: protocol -> text."""
+    """Return what the ledgers say is done and what is not, in words: protocol -> text."""
     status = ProjectStatus(path)
     status.update()
     movies, series = status.movies.values(), status.series.values()
@@ -141,12 +141,12 @@ def found(path: str) -> dict[str, str]:
 
 
 def some(names: list[str], most: int = 8) -> str:
-    """Names, the first of them where there are many."""
+    """Return names, the first of them where there are many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def findings(states: Mapping[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
-    """A line for each protocol: how its run ended, what is done, what happens now."""
+    """Return a line for each protocol: how its run ended, what is done, what happens now."""
     return [f"{name} {runs.WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
             for name, state in states.items()]
 

@@ -94,7 +94,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def refuse_early(options: argparse.Namespace) -> list[str]:
-    """The quick part of `tomostream check`, before anything is made. What is worth knowing, in sentences.
+    """Return the quick part of `tomostream check`, before anything is made. What is worth knowing, in sentences.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def refuse_early(options: argparse.Namespace) -> list[str]:
 
 
 def promised(chain: Chain, no_report: bool) -> list[str]:
-    """Where the page and the tomograms will be."""
+    """Return where the page and the tomograms will be."""
     binning = chain.protocols[ARETOMO].binFactor.get()
     size = f"binning {binning}" if binning else f"voxels of about {VOXEL_A:g} A; another binning: --set aretomo.binFactor=4"
     page = [] if no_report else [f"Page: {page_of(chain.path)}"]
@@ -137,7 +137,7 @@ def quiet(text: str) -> None:
 
 
 def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Parameters of the four protocols from the command line."""
+    """Return parameters of the four protocols from the command line."""
     from tomostream.cli.project import settings_of
 
     folder, pattern = movie_pattern(options.movies)
@@ -158,21 +158,21 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 
 
 def movie_pattern(given: str) -> tuple[str, str]:
-    """Folder and pattern of what `--movies` names: a folder, or a pattern of files."""
+    """Return folder and pattern of what `--movies` names: a folder, or a pattern of files."""
     movies = os.path.abspath(given)
     is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
     return (movies, "*") if is_folder else os.path.split(movies)
 
 
 def mdoc_pattern_of(given: str) -> tuple[str, str]:
-    """Folder and pattern of what `--mdocs` names: a folder, or a pattern of files."""
+    """Return folder and pattern of what `--mdocs` names: a folder, or a pattern of files."""
     mdocs = os.path.abspath(given)
     is_folder = not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs)
     return (mdocs, "*.mdoc") if is_folder else os.path.split(mdocs)
 
 
 def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """What lies in the folders in which no movie, or no mdoc, has the name that was given."""
+    """Return what lies in the folders in which no movie, or no mdoc, has the name that was given."""
     from tomostream.acquisition.movies import EXTENSIONS
     from tomostream.files.patterns import what_lies
 
@@ -182,7 +182,7 @@ def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
 
 
 def until_time(text: str) -> str:
-    """The time of `--until`, as the form takes it.
+    """Return the time of `--until`, as the form takes it.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
 
 
 def json_place(path: str | None) -> str | None:
-    """Where the status goes at the end; absolute, because Scipion works in the project's folder.
+    """Return where the status goes at the end; absolute, because Scipion works in the project's folder.
 
     Raises
     ------

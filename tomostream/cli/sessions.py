@@ -38,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def lines(found: Sequence[Overview]) -> list[str]:
-    """The newest first; below a session the first thing that needs a person."""
+    """Return the newest first; below a session the first thing that needs a person."""
     told = [f"{'state':14s}{'series':>9s}{'failed':>8s}{'movies':>13s}  {'last event':18s}project"]
     for each in found:
         series = f"{each.series.get('done', 0)}/{sum(each.series.values())}"

@@ -118,7 +118,7 @@ def _quiet(_message: str) -> None:
 
 
 def _scene(args: argparse.Namespace) -> Scene:
-    """What is to be acquired: simulated, or a replay. Raise ValueError with a sentence."""
+    """Return what is to be acquired: simulated, or a replay. Raise ValueError with a sentence."""
     from tomostream.simulator import ReplayScene, SimulatedScene
 
     plan = _plan(args)
@@ -132,7 +132,7 @@ def _scene(args: argparse.Namespace) -> Scene:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    """The plan that the options describe. Raise ValueError with a sentence."""
+    """Return the plan that the options describe. Raise ValueError with a sentence."""
     from tomostream.simulator import Faults, parse_fault
 
     if len(args.size) > 2:
@@ -158,7 +158,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _tilts(args: argparse.Namespace) -> int:
-    """Tilts a series; with --max-tilt and --tilt-step alone what fills the range."""
+    """Return the tilts of a series; with --max-tilt and --tilt-step alone what fills the range."""
     if args.replay is not None:
         return 1
     if args.tilts is not None:

@@ -16,7 +16,7 @@ SLICE_A = 100.0
 
 
 def central_slice(path: str) -> NDArray[np.uint8]:
-    """The central XY slice of a tomogram (file order z, y, x), the mean of about 100 A, as uint8, density dark."""
+    """Return the central XY slice of a tomogram (file order z, y, x), the mean of about 100 A, as uint8, density dark."""
     import mrcfile
     import numpy as np
 

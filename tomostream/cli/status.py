@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def project_folders(project: str) -> list[str]:
-    """Where Scipion may keep projects of a name, the nearest first."""
+    """Return where Scipion may keep projects of a name, the nearest first."""
     from tomostream.cli.project import default_home
 
     homes = [os.environ.get("SCIPION_USER_DATA"), os.path.join(os.environ.get("SCIPION_HOME", ""), "ScipionUserData"),
@@ -41,7 +41,7 @@ def project_folders(project: str) -> list[str]:
 
 
 def find(project: str) -> str | None:
-    """Folder of a project, by path or by name in the places where Scipion keeps projects."""
+    """Return the folder of a project, by path or by name in the places where Scipion keeps projects."""
     candidates = [project, *(os.path.join(folder, project) for folder in project_folders(project))]
     return next((os.path.abspath(path) for path in candidates if os.path.isdir(os.path.join(path, "Runs"))), None)
 
@@ -77,12 +77,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def attention_lines(needs: Sequence[str]) -> list[str]:
-    """What needs a person, before everything else."""
+    """Return what needs a person, before everything else."""
     return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
 
 
 def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]:
-    """The status, with what people decided of each series that its newest version does not show."""
+    """Return the status, with what people decided of each series that its newest version does not show."""
     told = status.as_json()
     for each in told["series"]:
         pending = choices.of(status.series[each["id"]])
@@ -91,13 +91,13 @@ def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]
 
 
 def disk(forecast: Forecast) -> dict[str, object]:
-    """The disk of the project, in bytes."""
+    """Return the disk of the project, in bytes."""
     return {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
             "series_an_hour": forecast.pace, "short": forecast.shortage()}
 
 
 def notes(status: ProjectStatus, choices: PendingChoices, project: str) -> dict[str, str]:
-    """What people decided of which series that its newest version does not show: series -> words, and what to do."""
+    """Return what people decided of which series that its newest version does not show: series -> words, and what to do."""
     found = {series.id: str(pending) for series in status.series.values() if (pending := choices.of(series)) != Pending()}
     if found and run_state(status.folders[COMPOSE]) != RUNNING:
         found = {name: f"{text}, by: tomostream resume {shlex.quote(project)} --again --from compose"

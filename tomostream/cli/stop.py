@@ -83,7 +83,7 @@ def end(pids: Iterable[int]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The programs that a process has started, and theirs. Not its process group: that may be Scipion's window."""
+    """Return the programs that a process has started, and theirs. Not its process group: that may be Scipion's window."""
     parents: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:

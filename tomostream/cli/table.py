@@ -66,7 +66,7 @@ class Screen:
         self._lines = len(lines)
 
     def _erase(self) -> str:
-        """What takes the table from the terminal again."""
+        """Return what takes the table from the terminal again."""
         return f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
 
     def _terminal_size(self) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int) -> lis
 
 
 def chosen(series: Iterable[SeriesStatus], limit: int | None, order: Sequence[str]) -> list[SeriesStatus]:
-    """The series that are shown, group by group ("" is all that has not ended); of a group the newest, in their order."""
+    """Return the series that are shown, group by group ("" is all that has not ended); of a group the newest, in their order."""
     groups: dict[str, list[SeriesStatus]] = {name: [] for name in order}
     for each in series:
         groups[each.state if each.ended else ""].append(each)
@@ -127,7 +127,7 @@ def chosen(series: Iterable[SeriesStatus], limit: int | None, order: Sequence[st
 
 
 def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
-    """Counts, how the protocols stand, what they wait for."""
+    """Return counts, how the protocols stand, what they wait for."""
     movies, states = status.movie_counts(), Counter(series.state for series in status.series.values())
     lines = [f"protocols: {', '.join(f'{name} {state}' for name, state in protocols.items())}"] if protocols else []
     lines.append(f"movies: {movies['found']} found, {movies['imported']} imported, {movies['aligned']} aligned, "
@@ -157,7 +157,7 @@ def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
 
 
 def printable(line: str) -> str:
-    """A line that moves no cursor: names of files may hold anything."""
+    """Return a line that moves no cursor: names of files may hold anything."""
     return "".join(sign if sign.isprintable() else " " for sign in line)
 
 

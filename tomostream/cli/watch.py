@@ -191,14 +191,14 @@ class Watch:
         return True
 
     def listed(self) -> Sequence[Listed]:
-        """All sessions that were started, or could not be."""
+        """Return all sessions that were started, or could not be."""
         return [Listed(note.microscope, note.session, note.project, os.path.join(note.project, REPORT),
                        f"not started: {note.reason}" if note.stage is Stage.REFUSED else "")
                 for each in self._newcomers for note in each.notes.all() if note.stage is not Stage.IGNORED]
 
 
 def destinations(newcomers: Newcomers) -> Destinations:
-    """Where the alarms of a microscope go."""
+    """Return where the alarms of a microscope go."""
     return Destinations.from_environment({**scipion_variables(os.environ), **os.environ, **variables(newcomers.microscope)})
 
 
@@ -211,5 +211,5 @@ def message(note: Note) -> Message:
 
 
 def stamp() -> str:
-    """The time, for a line of the log."""
+    """Return the time, for a line of the log."""
     return time.strftime("%Y-%m-%d %H:%M:%S")

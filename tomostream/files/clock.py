@@ -9,7 +9,7 @@ _START = time.time() - time.monotonic()
 
 
 def steady() -> float:
-    """Seconds since the epoch as this process knew them when it began, going on steadily.
+    """Return seconds since the epoch as this process knew them when it began, going on steadily.
 
     Somebody, or a time server, may set the clock of the machine back by an hour: a deadline by `time.time` would then be an
     hour late.

@@ -28,7 +28,7 @@ def shrink(image: Array, edge: int) -> Array:
 
 
 def averaged(image: Array, binning: int) -> NDArray[np.float32]:
-    """Mean of squares of `binning` pixels; a rim that fills no square is left out."""
+    """Return the mean of squares of `binning` pixels; a rim that fills no square is left out."""
     height, width = (length // binning for length in image.shape)
     cut = np.asarray(image[:height * binning, :width * binning], dtype=np.float32)
     mean: NDArray[np.float32] = cut.reshape(height, binning, width, binning).mean(axis=(1, 3), dtype=np.float32)
@@ -36,7 +36,7 @@ def averaged(image: Array, binning: int) -> NDArray[np.float32]:
 
 
 def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
-    """Values for black and white: percentiles of what is finite."""
+    """Return values for black and white: percentiles of what is finite."""
     values = image[np.isfinite(image)]
     if not values.size:
         return 0.0, 1.0
@@ -45,7 +45,7 @@ def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[floa
 
 
 def to_bytes(image: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey values 0 to 255, y upward; what is not finite becomes black."""
+    """Return grey values 0 to 255, y upward; what is not finite becomes black."""
     scaled = (np.nan_to_num(image, nan=limits[0], posinf=limits[1], neginf=limits[0]) - limits[0]) / (limits[1] - limits[0])
     grey: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)[::-1]
     return grey

@@ -44,7 +44,7 @@ class Lock:
         self.close()
 
     def fileno(self) -> int:
-        """The descriptor, for a program that is to inherit the lock."""
+        """Return the descriptor, for a program that is to inherit the lock."""
         if self._file is None:
             raise ValueError(f"the lock {self.path} was given back")
         return self._file
@@ -103,7 +103,7 @@ def _not_a_lock(path: str) -> OSError:
 
 
 def is_held(path: str) -> bool:
-    """Whether a process holds the lock of a file now; it is not made for that."""
+    """Tell whether a process holds the lock of a file now; it is not made for that."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:
@@ -160,7 +160,7 @@ def writing(path: str, seconds: float = WRITER_SECONDS) -> Iterator[None]:
 
 
 def holder(path: str) -> int | None:
-    """Process id of who took a lock last; None where nobody did."""
+    """Return the process id of who took a lock last; None where nobody did."""
     try:
         with open(path, encoding="utf-8") as file:
             return int(file.read())

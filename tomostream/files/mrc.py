@@ -136,7 +136,7 @@ def _byte_order(header: bytes) -> str:
 
 
 def _meaning(header: bytes, order: str, stamped: bool, flags: int) -> Bytes:
-    """What bytes of mode 0 mean: as IMOD's stamp says, else as the header's smallest and largest value do.
+    """Return what bytes of mode 0 mean: as IMOD's stamp says, else as the header's smallest and largest value do.
 
     MRC2014 has them signed; IMOD and SerialEM had them unsigned before, and MotionCor3 reads them so.
     """
@@ -151,7 +151,7 @@ def _meaning(header: bytes, order: str, stamped: bool, flags: int) -> Bytes:
 
 
 def _meaning_of_data(sample: NDArray[np.uint8]) -> Bytes:
-    """What bytes mean, by the bytes themselves: a wrong reading tears a distribution apart that was in one piece.
+    """Return what bytes mean, by the bytes themselves: a wrong reading tears a distribution apart that was in one piece.
 
     Counts are never negative; so few as 2 % of the bytes above 127 are hot pixels of counts.
     """
@@ -199,7 +199,7 @@ class MrcStack:
         return whole if dtype is None else whole.astype(dtype)
 
     def section(self, index: int) -> NDArray[Any]:
-        """Section `index`, from 0, as (rows, columns).
+        """Return section `index`, from 0, as (rows, columns).
 
         Raises
         ------

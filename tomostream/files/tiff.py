@@ -12,12 +12,12 @@ _IMAGES = re.compile(r"^images=(\d{1,7})\s*$", re.MULTILINE)
 
 
 def is_reduced(subfile_type: int) -> bool:
-    """Whether an image is a thumbnail of another one in the file, by its tag NewSubfileType."""
+    """Tell whether an image is a thumbnail of another one in the file, by its tag NewSubfileType."""
     return bool(subfile_type & _REDUCED)
 
 
 def imagej_frames(description: str) -> int:
-    """How many images lie one behind another where ImageJ wrote a single directory for all; 1 for any other file.
+    """Return how many images lie one behind another where ImageJ wrote a single directory for all; 1 for any other file.
 
     Parameters
     ----------

@@ -37,12 +37,12 @@ class Made:
 
 
 def finished(status: ProjectStatus) -> list[SeriesStatus]:
-    """The series of a project that can be handed on: those that are reconstructed."""
+    """Return the series of a project that can be handed on: those that are reconstructed."""
     return [each for each in status.series.values() if each.state == "done" and each.result is not None]
 
 
 def collect(status: ProjectStatus, series: SeriesStatus) -> Series:
-    """The facts of a finished series.
+    """Return the facts of a finished series.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def read_made(folder: str, name: str, sections: int) -> Made:
 
 
 def _reasons(aln: AlnFile, quality: Quality | None, sections: int) -> dict[int, str]:
-    """Why sections take no part."""
+    """Return why sections take no part."""
     reasons = {section + 1: "too dark" for section in raw_sections(aln, sections)[1]}
     told = {tilt.section + 1: tilt.reason for tilt in quality.tilts if not tilt.used} if quality else {}
     return reasons | {section: reason for section, reason in told.items() if reason}
@@ -148,7 +148,7 @@ _SETS = {IMPORT: "movies.sqlite", MOTIONCOR: "micrographs.sqlite", COMPOSE: "til
 
 
 def _property(status: ProjectStatus, protocol: str, name: str) -> float | None:
-    """A number that a set of a project tells of itself; None where it does not."""
+    """Return a number that a set of a project tells of itself; None where it does not."""
     path = os.path.join(status.folders.get(protocol, ""), _SETS[protocol])
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as connection:

@@ -20,5 +20,5 @@ def relion_hand(defocus_hand: int | None) -> int | None:
 
 
 def warp_flip(defocus_hand: int | None) -> bool | None:
-    """Whether Warp's defocus handedness is "flip" (AreAnglesInverted); None where it is not known."""
+    """Tell whether Warp's defocus handedness is "flip" (AreAnglesInverted); None where it is not known."""
     return defocus_hand > 0 if defocus_hand else None

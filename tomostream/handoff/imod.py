@@ -82,7 +82,7 @@ ProcessTrack.RevisionNumber=3.0
 
 
 def poses(tilts: Iterable[Tilt]) -> list[Pose]:
-    """The poses of tilts that take part."""
+    """Return the poses of tilts that take part."""
     return [tilt.pose for tilt in tilts if tilt.pose is not None]
 
 
@@ -93,7 +93,7 @@ def aligned_size(series: Series) -> tuple[int, int]:
 
 
 def column(values: Iterable[float]) -> str:
-    """One number a line, as IMOD's angle files are."""
+    """Return one number a line, as IMOD's angle files are."""
     return "".join(f"{value:8.2f}\n" for value in values)
 
 

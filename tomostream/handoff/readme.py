@@ -71,7 +71,7 @@ class Handed:
 
 
 def text(handed: Sequence[Handed]) -> str:
-    """The README of a folder that holds these series."""
+    """Return the README of a folder that holds these series."""
     parts = ["Tilt series and tomograms for other programs\n============================================\n\n"
              "Written by tomostream; a series that is made again is replaced here.\n"]
     for target, section in ((Target.IMOD, _imod), (Target.RELION5, _relion), (Target.WARP, _warp),
@@ -106,7 +106,7 @@ def _zarr(series: Sequence[Series]) -> str:
 
 
 def decisions(handed: Handed) -> list[str]:
-    """What was decided of one series, a line each."""
+    """Return what was decided of one series, a line each."""
     series = handed.series
     hand = relion_hand(series.defocus_hand)
     measured = (f"rlnTomoHand {hand}, measured" if hand is not None else

@@ -59,7 +59,7 @@ class Images:
         return os.path.join(self._out, *parts)
 
     def of(self, tilt: Tilt, suffix: str) -> str:
-        """The image of a tilt ("", "_even", "_odd"), from the project; "" where there is none."""
+        """Return the image of a tilt ("", "_even", "_odd"), from the project; "" where there is none."""
         single = {"": tilt.micrograph, "_even": tilt.even, "_odd": tilt.odd}[suffix]
         stack = {"": self._series.stack, "_even": self._series.even, "_odd": self._series.odd}[suffix]
         if single and os.path.exists(single):
@@ -74,7 +74,7 @@ class Images:
         return f"{tilt.section:06d}@{name}"
 
     def movie(self, tilt: Tilt) -> str:
-        """The movie of a tilt, from the project. Raw data are never copied."""
+        """Return the movie of a tilt, from the project. Raw data are never copied."""
         if not (tilt.movie and os.path.exists(tilt.movie)):
             return ""
         name = os.path.join("movies", self._series.name, os.path.basename(tilt.movie))
@@ -99,7 +99,7 @@ def volumes(series: Series) -> dict[str, tuple[str, str]]:
 
 
 def _tilt(series: Series, tilt: Tilt, images: Images) -> dict[str, Any]:
-    """The row of a tilt."""
+    """Return the row of a tilt."""
     pose, = poses([tilt])
     row: dict[str, Any] = {
         "rlnMicrographMovieName": images.movie(tilt) or None, "rlnTomoTiltMovieFrameCount": tilt.frames,
@@ -137,7 +137,7 @@ def ctf_of(used: Sequence[Tilt], tilt: Tilt) -> CtfRow | None:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The columns that every row knows, in their order."""
+    """Return the columns that every row knows, in their order."""
     return {label: [row[label] for row in rows] for label in rows[0]
             if all(row.get(label) is not None for row in rows)}
 
@@ -170,7 +170,7 @@ def _tomogram(series: Series) -> dict[str, Any]:
 
 
 def unbinned(series: Series) -> tuple[int, int, int]:
-    """Size (x, y, z) of the tomogram in px of the tilt series."""
+    """Return size (x, y, z) of the tomogram in px of the tilt series."""
     from tomostream.handoff.imod import aligned_size
 
     if series.volume is None:

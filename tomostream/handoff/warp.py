@@ -42,13 +42,13 @@ def write(series: Series, out: str, copy: bool) -> None:
 
 
 def cut(series: Series) -> list[Tilt]:
-    """The tilts that take no part and that Warp can tell from those that do, by their angle."""
+    """Return the tilts that take no part and that Warp can tell from those that do, by their angle."""
     return [tilt for tilt in series.left_out
             if all(abs(tilt.nominal_deg - other.nominal_deg) > 2 * SAME_ANGLE for other in series.used)]
 
 
 def root(series: Series, tilt: Tilt) -> str:
-    """Name of a tilt in Warp, without extension."""
+    """Return the name of a tilt in Warp, without extension."""
     name = os.path.basename(tilt.movie or tilt.micrograph)
     return os.path.splitext(name)[0] if name else f"{series.name}_{tilt.section:03d}"
 

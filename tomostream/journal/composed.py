@@ -156,7 +156,7 @@ class ComposedSeries:
 
 
 def composed(project: str) -> list[str]:
-    """Names of the composed series of a project, the newest first.
+    """Return the names of the composed series of a project, the newest first.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def composed(project: str) -> list[str]:
 
 
 def read_series(project: str, series_id: str) -> ComposedSeries:
-    """The newest version of a composed series.
+    """Return the newest version of a composed series.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def _record(path: str) -> SeriesRecord | None:
 
 
 def _tilts(versions: list[SeriesRecord]) -> tuple[Tilt, ...]:
-    """All tilts that any version had, as the newest has them; of those that it has not, why."""
+    """Return all tilts that any version had, as the newest has them; of those that it has not, why."""
     found: dict[str, Tilt] = {}
     for record in versions:
         for each in record.tilts:

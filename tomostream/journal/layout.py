@@ -14,20 +14,20 @@ REPORT = "report"
 
 
 def page_of(project: str) -> str:
-    """The file to open in a browser."""
+    """Return the file to open in a browser."""
     return os.path.join(project, REPORT, "index.html")
 
 
 def starting_file(project: str) -> str:
-    """What a command holds while it starts protocols of a project."""
+    """Return what a command holds while it starts protocols of a project."""
     return os.path.join(project, "Runs", ".starting")
 
 
 def stop_file(run: str) -> str:
-    """The file that asks the protocol of a run to stop."""
+    """Return the file that asks the protocol of a run to stop."""
     return os.path.join(run, "extra", STOP_FILE)
 
 
 def stem(series_id: str, version: int) -> str:
-    """Name of the files of one version of a series, without extension."""
+    """Return the name of the files of one version of a series, without extension."""
     return series_id if version == 1 else f"{series_id}-v{version}"

@@ -24,7 +24,7 @@ class LedgerError(Exception):
 
 
 def path_in(protocol_folder: str) -> str:
-    """Where the ledger of a protocol lies, given its working folder."""
+    """Return where the ledger of a protocol lies, given its working folder."""
     return os.path.join(protocol_folder, "extra", NAME)
 
 
@@ -132,7 +132,7 @@ _decoder: msgspec.json.Decoder[AnyEntry] = msgspec.json.Decoder(AnyEntry)
 
 
 def encode(entry: Entry) -> bytes:
-    """One line. Numbers that are not finite become null; of a file name that is no text, the bytes are spelt out."""
+    """Return one line. Numbers that are not finite become null; of a file name that is no text, the bytes are spelt out."""
     try:
         return _encoder.encode(entry) + b"\n"
     except UnicodeEncodeError:
@@ -148,7 +148,7 @@ def _spelt_out(value: object) -> object:
 
 
 def parse(line: bytes | str) -> AnyEntry:
-    """The entry of one line.
+    """Return the entry of one line.
 
     Raises
     ------
@@ -164,5 +164,5 @@ def parse(line: bytes | str) -> AnyEntry:
 
 
 def read(path: str, limit: int = -1) -> list[AnyEntry]:
-    """The entries of a ledger within its first `limit` bytes (-1: all); what is none is passed over."""
+    """Return the entries of a ledger within its first `limit` bytes (-1: all); what is none is passed over."""
     return LedgerReader(path).new(limit)

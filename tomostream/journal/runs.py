@@ -36,7 +36,7 @@ WORDS: Mapping[str, str] = {RUNNING: "is running", FINISHED: "has finished", STO
 
 
 def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> RunState:
-    """Whether the run that makes a set goes on, ended well, was stopped, ended with an error, or died silently.
+    """Tell whether the run that makes a set goes on, ended well, was stopped, ended with an error, or died silently.
 
     Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
     says it is running and whose process is gone (same machine, not in a queue) is dead, or stopped where a person had asked for
@@ -70,7 +70,7 @@ def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
 
 
 def process_of(folder: str) -> int | None:
-    """The process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
+    """Return the process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
     return _process(folder, _facts(_database(folder), _number(folder)))
 
 
@@ -101,7 +101,7 @@ NEVER_STARTED = Process("never-started")
 
 
 def process(folder: str, waits: str = "") -> Process:
-    """Where the run in a folder stands. `waits`: what it waits for, where it said so."""
+    """Return where the run in a folder stands. `waits`: what it waits for, where it said so."""
     facts, number = _facts(_database(folder), _number(folder)), _number(folder)
     state = _state(folder, number, facts, LAUNCH_SECONDS)
     resume = f"tomostream resume {shlex.quote(os.path.dirname(os.path.dirname(os.path.abspath(folder))))}"
@@ -132,7 +132,7 @@ def _begin_of(pid: int | None) -> float:
 
 
 def _time_of(text: str | None) -> float:
-    """A time as pyworkflow writes it (local, without a zone), in seconds since the epoch; 0 where there is none."""
+    """Return a time as pyworkflow writes it (local, without a zone), in seconds since the epoch; 0 where there is none."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
     except ValueError:
@@ -147,7 +147,7 @@ def _last_sign(folder: str) -> float:
 
 
 def made_classes(project: str, names: Iterable[str]) -> set[str]:
-    """Which of these protocol classes a project has, started or not; none where its database cannot be read."""
+    """Return which of these protocol classes a project has, started or not; none where its database cannot be read."""
     wanted = set(names)
     try:
         connection = sqlite3.connect(f"file:{os.path.join(project, 'project.sqlite')}?mode=ro", uri=True, timeout=1)
@@ -176,7 +176,7 @@ def _number(folder: str) -> int:
 
 
 def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
-    """What a run says of itself, by the names of Scipion; empty where it cannot be read."""
+    """Return what a run says of itself, by the names of Scipion; empty where it cannot be read."""
     names = {f"{protocol_id}.{name}": name for name in (
         "status", "_pid", "hostFullName", "_jobId", "initTime", "endTime", "_error")}
     try:
@@ -191,7 +191,7 @@ def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
 
 
 def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
-    """A run that was launched and died before it could write its process id: nobody on this machine is at it."""
+    """Tell whether a run died before it could write its process id: nobody on this machine is at it."""
     try:
         if abs(time.time() - os.path.getmtime(database)) < patience:        # one of an hour ahead: the clock was set back
             return False
@@ -212,7 +212,7 @@ def _words_of(pid: str) -> set[str]:
 
 
 def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
-    """Whether a process of this machine has ended. After a reboot its number may be another's: that one does not name the
+    """Tell whether a process of this machine has ended. After a reboot its number may be another's: that one does not name the
     folder of the run in its command line."""
     if not pid or not pid.isdigit() or int(pid) == 0 or (host and host != os.uname().nodename.split(".")[0]
                                                          and host != _full_host_name()):

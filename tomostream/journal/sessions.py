@@ -17,7 +17,7 @@ DEPTH = 2
 
 
 def path() -> str:
-    """The file in which they are noted, the user's own."""
+    """Return the file in which they are noted, the user's own."""
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(base, "tomostream", "sessions.json")
 
@@ -34,7 +34,7 @@ def remember(project: str) -> None:
 
 
 def known() -> list[str]:
-    """The projects that were noted and are still there."""
+    """Return the projects that were noted and are still there."""
     return [project for project in _noted() if is_project(project)]
 
 
@@ -48,12 +48,12 @@ def _noted() -> list[str]:
 
 
 def is_project(folder: str) -> bool:
-    """Whether a folder is a Scipion project."""
+    """Tell whether a folder is a Scipion project."""
     return os.path.isdir(os.path.join(folder, "Runs"))
 
 
 def below(folder: str, depth: int = DEPTH) -> list[str]:
-    """The projects in a folder, itself included, with runs of our protocols, in the order of their names."""
+    """Return the projects in a folder, itself included, with runs of our protocols, in the order of their names."""
     if is_project(folder):
         return [os.path.abspath(folder)] if has_sessions(folder) else []
     if depth < 1:
@@ -66,7 +66,7 @@ def below(folder: str, depth: int = DEPTH) -> list[str]:
 
 
 def has_sessions(project: str) -> bool:
-    """Whether a project has runs of our protocols."""
+    """Tell whether a project has runs of our protocols."""
     try:
         names = os.listdir(os.path.join(project, "Runs"))
     except OSError:
@@ -75,5 +75,5 @@ def has_sessions(project: str) -> bool:
 
 
 def all_of(folders: Iterable[str]) -> list[str]:
-    """The projects that were noted and those below these folders, each once."""
+    """Return the projects that were noted and those below these folders, each once."""
     return list(dict.fromkeys([*known(), *(project for folder in folders for project in below(folder, 1))]))

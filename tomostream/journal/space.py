@@ -53,7 +53,7 @@ class Room:
     expected: bool = False
 
     def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
-        """Why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
+        """Return why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
         limits, factor = limits or Limits(), ENOUGH if was_short else 1.0
         if self.needed is not None and self.free < factor * self.needed:
             return (f"disk space is running low: {human(self.free)} are free, {self.what} need {human(self.needed)}. "
@@ -94,7 +94,7 @@ class Forecast:
         return None if self.pace is None else round(NIGHT * self.pace * self.per_series)
 
     def text(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         free = ("how much is free on the project's disk is unknown" if self.free is None else
                 f"{human(self.free)} are free on the project's disk")
         if self.per_series is None:
@@ -119,7 +119,7 @@ class Forecast:
         return Room(self.free, self.total, self.needed, what, self.expected is not None)
 
     def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
-        """Why the disk is short, "" when it is not or nobody can tell; see `Room`."""
+        """Return why the disk is short, "" when it is not or nobody can tell; see `Room`."""
         return self.room.shortage(limits, was_short) if self.room is not None else ""
 
 
@@ -169,7 +169,7 @@ class SessionSpace:
             self._bytes[name].append(entry.bytes)
 
     def forecast(self, series: int | None = None) -> Forecast:
-        """The forecast now. `series`: how many the whole session will have, where that is known."""
+        """Return the forecast now. `series`: how many the whole session will have, where that is known."""
         free, total = disk_of(self.project) or (None, None)
         tilts = self._expected_tilts or (round(statistics.median(self._tilts)) if self._tilts else self._max_tilts) or None
         expected = None if series is None else max(0, series - len(self._composed))
@@ -187,7 +187,7 @@ class SessionSpace:
         return round(statistics.mean(self._bytes[name])) if self._bytes[name] else None
 
     def _pace(self, tilts: int | None) -> float | None:
-        """Series an hour, by the movies of the last hour; None before there are enough."""
+        """Return series an hour, by the movies of the last hour; None before there are enough."""
         times = self._imported
         while times and times[-1] - times[0] > PACE_SECONDS:
             times.popleft()
@@ -197,7 +197,7 @@ class SessionSpace:
 
 
 def disk_of(path: str) -> tuple[int, int] | None:
-    """Bytes that may still be written to the disk of a path, and the bytes that it has; None where that cannot be told."""
+    """Return bytes that may still be written to the disk of a path, and the bytes that it has; None where that cannot be told."""
     try:
         disk = os.statvfs(path)
     except OSError:
@@ -206,7 +206,7 @@ def disk_of(path: str) -> tuple[int, int] | None:
 
 
 def bytes_of(paths: Iterable[str]) -> int:
-    """Bytes of some files and folders together; what is not there, or is a link, counts nothing."""
+    """Return bytes of some files and folders together; what is not there, or is a link, counts nothing."""
     total = 0
     for path in paths:
         if os.path.islink(path) or not os.path.exists(path):
@@ -219,7 +219,7 @@ def bytes_of(paths: Iterable[str]) -> int:
 
 
 def human(size: float) -> str:
-    """Bytes as people say them, in powers of 1000."""
+    """Return bytes as people say them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

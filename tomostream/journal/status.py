@@ -91,7 +91,7 @@ class MovieStatus:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
@@ -196,7 +196,7 @@ class ProjectStatus:
                 self._readers[key] = ledger.LedgerReader(ledger.path_in(found[key]))
 
     def _reads(self, folder: str) -> str:
-        """Name of the run whose output a run reads; "" while it has not said so."""
+        """Return the name of the run whose output a run reads; "" while it has not said so."""
         if folder not in self._inputs:
             said = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
                          if isinstance(entry, entries.Session) and entry.input_run), "")
@@ -326,7 +326,7 @@ class ProjectStatus:
                 "failed": sum(bool(movie.failed) for movie in movies)}
 
     def as_json(self) -> dict[str, Any]:
-        """What `tomostream status --json` prints."""
+        """Return what `tomostream status --json` prints."""
         series = [{
             "id": each.id, "state": each.state, "reason": each.reason, "tilts_expected": each.tilts_expected,
             "tilts_used": each.tilts_used, "tilt_axis_deg": each.tilt_axis_deg, "tilt_series": each.tilt_series,
@@ -341,6 +341,6 @@ class ProjectStatus:
 
 
 def _named(left: entries.LeftOut) -> str:
-    """A tilt that was left out, for people."""
+    """Return a tilt that was left out, for people."""
     angle = "an unknown angle" if left.angle is None else f"{left.angle:.1f} degrees"
     return f"{left.movie or 'a tilt'} at {angle}: {left.reason}"

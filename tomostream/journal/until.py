@@ -21,7 +21,7 @@ _TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
 def parse(text: str, now: float) -> float | None:
-    """A time as people give it, in seconds since the epoch; None for "never" and for nothing.
+    """Return a time as people give it, in seconds since the epoch; None for "never" and for nothing.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def parse(text: str, now: float) -> float | None:
 
 
 def words(at: float) -> str:
-    """A time for people at this machine."""
+    """Return a time for people at this machine."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
@@ -103,6 +103,6 @@ def _read(run: str) -> tuple[float | None, str]:
 
 
 def seconds_left(run: str) -> float | None:
-    """Seconds until the import in a folder is to end, 0 or less when it is so late; None where nobody said so."""
+    """Return seconds until the import in a folder is to end, 0 or less when it is so late; None where nobody said so."""
     at = read(run)
     return None if at is None else at - time.time()

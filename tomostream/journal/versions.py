@@ -19,7 +19,7 @@ _IN_NAME = re.compile(r"\d+(?:\.\d+)+")
 
 
 def packages() -> dict[str, str]:
-    """Name -> version of tomostream, of Python, and of what they rest on; what is not installed is left out."""
+    """Return name -> version of tomostream, of Python, and of what they rest on; what is not installed is left out."""
     found = {"tomostream": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -30,7 +30,7 @@ def packages() -> dict[str, str]:
 
 
 def of_program(command: str, log: str = "") -> str:
-    """Name and version of the program of a command line.
+    """Return name and version of the program of a command line.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ class AngleRow:
 
 
 def format_angles(rows: Sequence[AngleRow]) -> str:
-    """Angle file: angle, order, pre-exposure. AreTomo2 reads two columns; ours reads the third as well."""
+    """Return angle file: angle, order, pre-exposure. AreTomo2 reads two columns; ours reads the third as well."""
     lines = []
     for row in rows:
         line = f"{row.tilt_deg:9.3f}"
@@ -114,7 +114,7 @@ def _orders(values: list[float], meaning: SecondColumn, count: int) -> list[int 
 
 
 def _doses(values: list[float], meaning: SecondColumn, count: int) -> list[float | None]:
-    """Dose before each tilt, e/A2, from a second column of doses."""
+    """Return dose before each tilt, e/A2, from a second column of doses."""
     if meaning is SecondColumn.DOSE_BEFORE:
         return list(values)
     if meaning is not SecondColumn.DOSE_AFTER:
@@ -327,7 +327,7 @@ def _column_is_zero(aln: AlnFile, rows: list[int], total: int) -> bool:
 
 
 def _by_frames(rows: list[int], frames: list[int], total: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows and dark frames where only the frame column tells which tilts are dark; both columns may count from 0 or 1."""
+    """Return rows and dark frames where only the frame column tells which tilts are dark; both columns may count from 0 or 1."""
     for base in (1, 0):
         missing = set(range(total)) - {n - base for n in rows}
         for frame_base in (0, 1):
@@ -345,7 +345,7 @@ def _base(rows: list[int], dark: list[int], total: int) -> int:
 
 
 def _renumbered(rows: list[int], dark: list[int], total: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows numbered among the kept tilts alone (AreTomo3): the k-th kept tilt is the k-th section that is not dark."""
+    """Return rows numbered among the kept tilts alone (AreTomo3): the k-th kept tilt is the k-th section that is not dark."""
     if len(rows) + len(dark) != total:
         raise AlnError(
             "rows and dark frames of the alignment name the same section, and together they are "

@@ -25,7 +25,7 @@ MAX_SLICES_WITHOUT_VOLUME = 16
 
 
 def slices(thickness: int, binning: float) -> int:
-    """Slices of a volume of `thickness` unbinned px."""
+    """Return slices of a volume of `thickness` unbinned px."""
     return int(thickness / binning) // 2 * 2
 
 #: Where nobody chooses a binning, the voxels of a tomogram are about so large, A.
@@ -53,7 +53,7 @@ class OutputFiles:
 
     @classmethod
     def of(cls, in_mrc: str, out_mrc: str) -> OutputFiles:
-        """Names of the outputs of `-InMrc in_mrc -OutMrc out_mrc`: all in the folder of `out_mrc`."""
+        """Return the names of the outputs of `-InMrc in_mrc -OutMrc out_mrc`: all in the folder of `out_mrc`."""
         folder = os.path.dirname(out_mrc)
         stem = os.path.join(folder, os.path.splitext(os.path.basename(in_mrc))[0])
         out_stem = os.path.splitext(out_mrc)[0]
@@ -72,14 +72,14 @@ class OutputFiles:
         )
 
     def imod(self, suffix: str) -> str:
-        """A file of the IMOD folder: `imod("_st.tlt")` is `<In>_Imod/<In>_st.tlt`; a `.com` file keeps its own name."""
+        """Return a file of the IMOD folder: `imod("_st.tlt")` is `<In>_Imod/<In>_st.tlt`; a `.com` file keeps its own name."""
         if suffix.endswith(".com"):
             return os.path.join(self.imod_folder, suffix)
         return os.path.join(self.imod_folder, os.path.basename(self.imod_folder)[: -len("_Imod")] + suffix)
 
 
 def name_problem(in_mrc: str, out_mrc: str) -> str:
-    """Why AreTomo2 would misplace the files of these names, in words; "" when it would not.
+    """Return why AreTomo2 would misplace the files of these names, in words; "" when it would not.
 
     It cuts the path of the `.aln` at the first `.mrc` anywhere in it, folders included, and its buffers hold 255 bytes.
     """
@@ -167,7 +167,7 @@ def _word(value: Any) -> str:
 
 
 def aretomo_arguments(request: AretomoRequest) -> list[str]:
-    """The arguments of AreTomo2 or `tomostream-aretomo` for `request`, one word an item.
+    """Return the arguments of AreTomo2 or `tomostream-aretomo` for `request`, one word an item.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def aretomo_arguments(request: AretomoRequest) -> list[str]:
 
 
 def binning_of(asked: int | None, pixel_size_A: float) -> int:
-    """The binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large.
+    """Return the binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class InputFiles:
 
     @classmethod
     def of(cls, stack: str) -> InputFiles:
-        """The files beside `stack`."""
+        """Return the files beside `stack`."""
         stem, extension = os.path.splitext(stack)
         return cls(stack, f"{stem}_EVN{extension}", f"{stem}_ODD{extension}", f"{stem}_TLT.txt", f"{stem}.aln")
 
@@ -69,7 +69,7 @@ class OutputFiles:
 
     @classmethod
     def of(cls, stack: str, folder: str) -> OutputFiles:
-        """Names of the outputs of `-InPrefix stack -OutDir folder/`."""
+        """Return the names of the outputs of `-InPrefix stack -OutDir folder/`."""
         stem = os.path.join(folder, os.path.splitext(os.path.basename(stack))[0])
         return cls(
             volume=f"{stem}_Vol.mrc", even=f"{stem}_EVN_Vol.mrc", odd=f"{stem}_ODD_Vol.mrc", aln=f"{stem}.aln",
@@ -79,7 +79,7 @@ class OutputFiles:
 
 
 def name_problem(stack: str, folder: str) -> str:
-    """Why AreTomo3's buffers would not hold the names of its files, in words; "" where they do.
+    """Return why AreTomo3's buffers would not hold the names of its files, in words; "" where they do.
 
     It completes relative paths in buffers of 256 bytes.
     """
@@ -142,7 +142,7 @@ def dark_tolerance(value: float) -> str:
 
 
 def slices(thickness: int, binning: float) -> int:
-    """Slices of a volume of `thickness` unbinned px."""
+    """Return slices of a volume of `thickness` unbinned px."""
     return max(MIN_SLICES, int(thickness / binning) // 2 * 2)
 
 
@@ -188,7 +188,7 @@ _COLUMNS = {"thickness_px": "Thickness(Pix)", "tilt_axis_deg": "Tilt_Axis", "lar
 
 
 def parse_metrics(text: str, source: str = "metrics") -> Metrics:
-    """The last line of `TiltSeries_Metrics.csv`; what is missing or no number is None."""
+    """Return the last line of `TiltSeries_Metrics.csv`; what is missing or no number is None."""
     lines = [line.split(",") for line in text.splitlines() if line.strip()]
     if len(lines) < 2:
         return Metrics()
@@ -205,7 +205,7 @@ def _finite(text: str) -> float | None:
 
 
 def parse_version(text: str, source: str = "session") -> str:
-    """The version in `AreTomo3_Session.json`, "" where there is none."""
+    """Return the version in `AreTomo3_Session.json`, "" where there is none."""
     try:
         said = str(json.loads(text)["software"]["version"])
     except (ValueError, KeyError, TypeError):

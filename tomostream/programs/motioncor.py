@@ -49,7 +49,7 @@ class LogError(ValueError):
 
 # ---------------------------------------------------------------------------------------------------- names of files
 def log_stem(movie: str) -> str:
-    """The movie's file name up to the first ``.mrc``, else the first ``.tif``, else the first ``.eer``, as in the logs.
+    """Return the movie's file name up to the first ``.mrc``, else the first ``.tif``, else the first ``.eer``, as in the logs.
 
     >>> log_stem("/data/TS_01_003.mrc.tif"), log_stem("a_Fractions.TIFF"), log_stem("b.eer")
     ('TS_01_003', 'a_Fractions', 'b')
@@ -81,7 +81,7 @@ class OutputNames:
 
     @classmethod
     def of(cls, movie: str, out_mrc: str, log_dir: str = "", patches: bool = False) -> OutputNames:
-        """Names of the outputs of `-In... movie -OutMrc out_mrc -LogDir log_dir`.
+        """Return the names of the outputs of `-In... movie -OutMrc out_mrc -LogDir log_dir`.
 
         `patches`: whether both numbers of -Patch are above 1; only then the log is the `-Patch-Full.log`.
         """
@@ -111,7 +111,7 @@ _CUTS = (".mrc", ".st", ".tif", ".eer")
 
 
 def safe_name(name: str) -> str:
-    """A name for MotionCor3's outputs in which it finds nothing to cut: the name itself where it has nothing of the kind.
+    """Return a name for MotionCor3's outputs in which it finds nothing to cut: the name itself where it has nothing of the kind.
 
     >>> safe_name("TS_01_003_aligned_mic"), safe_name("a.mrc_2").startswith("a_mrc_2-")
     ('TS_01_003_aligned_mic', True)
@@ -122,7 +122,7 @@ def safe_name(name: str) -> str:
 
 
 def sum_size(size: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Size of a sum (x, y) in px of a movie of this size: halves are rounded up, then both sides are made even."""
+    """Return the size of a sum (x, y) in px of a movie of this size: halves are rounded up, then both sides are made even."""
     x, y = (int(length / binning + 0.5) // 2 * 2 for length in size)
     return x, y
 
@@ -133,7 +133,7 @@ _GAIN_NOT_APPLIED = ("gain size does not match frame size", "unable to apply gai
 
 
 def gain_problem(path: str) -> str:
-    """Why MotionCor3 would leave an MRC gain reference out and exit with 0; "" where it takes it."""
+    """Return why MotionCor3 would leave an MRC gain reference out and exit with 0; "" where it takes it."""
     if os.path.splitext(path)[1].lower() not in (".mrc", ".mrcs"):
         return ""
     mode = _mrc_mode(path)
@@ -156,7 +156,7 @@ def _mrc_mode(path: str) -> int | None:
 
 
 def gain_not_applied(log: str) -> str:
-    """What MotionCor3's log says of a gain reference that was asked for and not applied; "" where nothing."""
+    """Return what MotionCor3's log says of a gain reference that was asked for and not applied; "" where nothing."""
     if not os.path.exists(log):
         return ""
     with open(log, encoding="utf-8", errors="replace") as file:
@@ -170,7 +170,7 @@ _EER_OF_8_BITS, _EER_OF_ANY_BITS, _POSITION_BITS_TAGS = 65000, 65002, (65008, 65
 
 
 def eer_problem(path: str, pixels: int) -> str:
-    """Why MotionCor3 renders an EER movie wrongly at `pixels` (1, 2, 4) along one of the camera; "" where it does not."""
+    """Return why MotionCor3 renders an EER movie wrongly at `pixels` (1, 2, 4) along one of the camera; "" where it does not."""
     if pixels == 1:
         return ""
     compression, bits = _eer_coding(path)
@@ -240,7 +240,7 @@ class MotioncorRequest:
 
 
 def motioncor_arguments(request: MotioncorRequest) -> list[str]:
-    """The argument list of the command, without the program's name; no quoting is needed or done.
+    """Return the argument list of the command, without the program's name; no quoting is needed or done.
 
     Raises
     ------
@@ -283,7 +283,7 @@ def motioncor_arguments(request: MotioncorRequest) -> list[str]:
 
 
 def _words(value: Any) -> list[str]:
-    """A value as the words of a command line; numbers without needless digits."""
+    """Return a value as the words of a command line; numbers without needless digits."""
     if isinstance(value, (tuple, list)):
         return [word for part in value for word in _words(part)]
     return [f"{value:.10g}" if isinstance(value, float) else str(value)]
@@ -291,7 +291,7 @@ def _words(value: Any) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------- logs
 def format_log(shifts: Sequence[tuple[float, float]]) -> str:
-    """The text of a `-Full.log`: shifts (x, y) in pixels, frame by frame."""
+    """Return the text of a `-Full.log`: shifts (x, y) in pixels, frame by frame."""
     rows = [f"{number:4d}  {_rounded(x):8.2f}  {_rounded(y):8.2f}" for number, (x, y) in enumerate(shifts, 1)]
     return "\n".join([_FULL_FRAME_HEADER, *rows]) + "\n"
 

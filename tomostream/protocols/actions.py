@@ -13,7 +13,7 @@ TILTS = "TILTS: TAKE OUT OR PUT BACK"
 
 
 def of_series(protocol: Any, output: str) -> list[tuple[str, Callable[..., None]]]:
-    """The action, once the run has its output."""
+    """Return the action, once the run has its output."""
     def choose(event: object = None) -> None:
         """Scipion's canvas hands an event to an action, its tree view nothing."""
         viewer = Config.getDomain().findViewers(protocol, DESKTOP_TKINTER)[0](project=protocol.getProject(), protocol=protocol)

@@ -87,7 +87,7 @@ def define_params(form: Any) -> None:
 
 
 def words_of(protocol: Any) -> list[str]:
-    """What differs from the defaults, as NAME=VALUE words; those that were written as such come last and win."""
+    """Return what differs from the defaults, as NAME=VALUE words; those that were written as such come last and win."""
     words = []
     for field in FIELDS:
         value = getattr(protocol, field.name).get()
@@ -104,7 +104,7 @@ def words_of(protocol: Any) -> list[str]:
 
 
 def thresholds_of(protocol: Any) -> Thresholds:
-    """The thresholds that the form gives; the defaults where they make no sense (`problems` says so)."""
+    """Return the thresholds that the form gives; the defaults where they make no sense (`problems` says so)."""
     try:
         return Thresholds.parse(words_of(protocol))
     except ValueError:

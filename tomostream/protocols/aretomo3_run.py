@@ -110,7 +110,7 @@ class Aretomo3Run(AretomoRun):
         """They came with the whole series."""
 
     def finish(self, result: Result) -> Result:
-        """What its files say beyond the alignment; its inputs are removed."""
+        """Return what its files say beyond the alignment; its inputs are removed."""
         shutil.rmtree(os.path.dirname(self.stack))
         hand = read_if_there(self._known.ctf_text, aretomo3.parse_defocus_hand) if self.fits_ctf else None
         notes = list(result.notes)
@@ -120,7 +120,7 @@ class Aretomo3Run(AretomoRun):
         return replace(result, notes=tuple(notes), ctf_corrected=self._is_corrected(result))
 
     def _is_corrected(self, result: Result) -> bool:
-        """Whether it corrected the volumes for the CTF: where it found one in every image."""
+        """Tell whether it corrected the volumes for the CTF: where it found one in every image."""
         return (self.settings.correct_ctf and self.fits_ctf and bool(result.ctf)
                 and all(row.defocus_max_A >= self.source.pixel_size for row in result.ctf))
 
@@ -164,7 +164,7 @@ class Aretomo3Run(AretomoRun):
 
 
 def _note(metrics: aretomo3.Metrics, ctf: bool) -> str:
-    """What its table says that has no column of its own on the page."""
+    """Return what its table says that has no column of its own on the page."""
     words = []
     if metrics.largest_shift_px is not None:
         words.append(f"largest shift {metrics.largest_shift_px:.0f} px")

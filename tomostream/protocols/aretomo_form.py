@@ -75,12 +75,12 @@ class AretomoProgram(str, Enum):
 
 
 def chosen(protocol: Any) -> engines.Program:
-    """The program that does the work of a protocol."""
+    """Return the program that does the work of a protocol."""
     return engines.choose(protocol.engine.get(), aretomo.Plugin, CPU_COMMAND)
 
 
 def program_of(protocol: Any) -> AretomoProgram:
-    """Which of the programs that is."""
+    """Return which of the programs that is."""
     if protocol.engine.get() == ENGINE_ARETOMO3:
         return AretomoProgram.ARETOMO3
     return AretomoProgram.ARETOMO2 if chosen(protocol).gpu else AretomoProgram.CPU
@@ -124,7 +124,7 @@ def define(form: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------------ what is wrong
 def problems(protocol: Any) -> list[str]:
-    """What of the form cannot be done, in words; of its input nothing is said."""
+    """Return what of the form cannot be done, in words; of its input nothing is said."""
     program = program_of(protocol)
     errors = engines.problem(protocol.engine.get(), aretomo.Plugin, ARETOMO_HOME)
     limits: Mapping[str, tuple[float, float]] = LIMITS

@@ -168,7 +168,7 @@ class AretomoRun:
         commands += [self.run_program(runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
 
     def finish(self, result: Result) -> Result:
-        """The result with what else is known when everything has run."""
+        """Return the result with what else is known when everything has run."""
         return result
 
     # ------------------------------------------------------------------ what is given to the program
@@ -194,7 +194,7 @@ class AretomoRun:
         return 3
 
     def name_problem(self) -> str:
-        """Why the program would misplace its files; "" where it would not."""
+        """Return why the program would misplace its files; "" where it would not."""
         return files.name_problem(f"{self.stem}.mrcs", f"{self.stem}.mrc") if self.runner.gpu else ""
 
     def write_inputs(self) -> None:
@@ -223,7 +223,7 @@ class AretomoRun:
                 restack(stack, names[suffix], sections, source.pixel_size)
 
     def takes(self, stack: str) -> bool:
-        """Whether the program reads a stack as it is; else it is given a copy in 32-bit floats."""
+        """Tell whether the program reads a stack as it is; else it is given a copy in 32-bit floats."""
         return not self.runner.gpu or open_mrc(stack).header.mode in GPU_MODES
 
     def _write_alignment(self) -> None:
@@ -278,7 +278,7 @@ class AretomoRun:
         return aln is not None and bool(aln.local)
 
     def write_imod(self) -> str:
-        """The IMOD files, by the CPU program from the alignment file: AreTomo2 cannot be asked for them."""
+        """Return the IMOD files, by the CPU program from the alignment file: AreTomo2 cannot be asked for them."""
         out = f"{self.stem}_imod_stack.mrc"     # the program always writes a result; this one is not needed
         flags = {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [out], "-AlnFile": [f"{self.stem}.aln"],
                  "-AngFile": [self.angles], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
@@ -309,13 +309,13 @@ class AretomoRun:
                                 f"{' x '.join(map(str, wanted[0]))} was expected")
 
     def volume_sizes(self) -> list[tuple[int, int, int]]:
-        """Sizes that the tomogram may have, the likeliest first."""
+        """Return sizes that the tomogram may have, the likeliest first."""
         return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness,
                               binning_of(self.settings.binning, self.source.pixel_size), self.settings.flip)
 
     # ------------------------------------------------------------------ what came out
     def read_results(self) -> Result:
-        """The alignment, by section of what was given to the program, back to the images of the input."""
+        """Return the alignment, by section of what was given to the program, back to the images of the input."""
         out = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
         quality = self.read_quality(out)
         if self.settings.skip_align:
@@ -341,7 +341,7 @@ class AretomoRun:
         return Result(self.folder, rows, reasons, ctf if of_ctf else (), indices, quality)
 
     def read_quality(self, out: files.OutputFiles) -> Quality | None:
-        """What the program says of its own work beyond the alignment."""
+        """Return what the program says of its own work beyond the alignment."""
         return read_if_there(out.quality, parse_quality)
 
 
@@ -357,17 +357,17 @@ def take_over(folder: str, target: str) -> None:
 
 
 def phase_search(lowest: float, highest: float) -> list[str]:
-    """Values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
+    """Return values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
     return [f"{(lowest + highest) / 2:g}", f"{highest - lowest:g}"]
 
 
 def words_of_flags(flags: Mapping[str, Sequence[str]]) -> str:
-    """Flags with their values as a command line."""
+    """Return flags with their values as a command line."""
     return " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
 
 
 def quote_word(word: str) -> str:
-    """A word of a command line for the shell; Scipion's GPU placeholder stays as it is."""
+    """Return a word of a command line for the shell; Scipion's GPU placeholder stays as it is."""
     return word if word == "%(GPU)s" else shlex.quote(word)
 
 
@@ -385,7 +385,7 @@ def parse_flags(command: str) -> dict[str, list[str]]:
 
 
 def tilt_axis_word(tilt_axis: float | None) -> str:
-    """The tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
+    """Return the tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
     if tilt_axis is None:
         return "0"
     return "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
@@ -393,7 +393,7 @@ def tilt_axis_word(tilt_axis: float | None) -> str:
 
 def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: int, binning: float,
                    flip_vol: bool) -> list[tuple[int, int, int]]:
-    """Sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
+    """Return sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
 
     x and y are swapped where the axis is nearer to x than to y; the refined axis decides, so near 45 degrees both may be.
     """

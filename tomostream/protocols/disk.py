@@ -76,7 +76,7 @@ class DiskKeeper:
 
 
 def summary(protocol: Any) -> list[str]:
-    """The last that was said of the disk."""
+    """Return the last that was said of the disk."""
     said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if isinstance(entry, entries.Space)]
     if not said:
         return []

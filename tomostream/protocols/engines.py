@@ -41,12 +41,12 @@ def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> Non
 
 
 def gpu_present() -> bool:
-    """True when the NVIDIA driver shows a GPU."""
+    """Tell whether the NVIDIA driver shows a GPU."""
     return bool(glob.glob("/proc/driver/nvidia/gpus/*") or glob.glob("/dev/nvidia[0-9]*"))
 
 
 def choose(choice: int, plugin: Any, cpu_command: str) -> Program:
-    """The program for an engine choice.
+    """Return the program for an engine choice.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ def _aretomo3_home() -> str:
 
 
 def aretomo3() -> str | None:
-    """The path of AreTomo3: below the folder that is set, else on the path; None where there is none."""
+    """Return the path of AreTomo3: below the folder that is set, else on the path; None where there is none."""
     home = _aretomo3_home()
     places = [os.path.join(home, "AreTomo3"), os.path.join(home, "bin", "AreTomo3")] if home else []
     return next(filter(os.path.isfile, places), None) if home else shutil.which("AreTomo3")
 
 
 def cpu(command: str, reason: str = "the CPU engine was chosen") -> Program:
-    """Our own program."""
+    """Return our own program."""
     beside = os.path.join(os.path.dirname(sys.executable), command)
     found = beside if os.path.exists(beside) else shutil.which(command)
     return Program(shlex.quote(found) if found else command, None, False, reason)

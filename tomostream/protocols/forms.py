@@ -82,7 +82,7 @@ def time_problems(protocol: Any, names: Sequence[str]) -> list[str]:
 
 
 def label_of(protocol: Any, name: str) -> str:
-    """What stands beside a field; with the line in front of it where it is one of several in a line."""
+    """Return what stands beside a field; with the line in front of it where it is one of several in a line."""
     param = protocol.getParam(name)
     for section in protocol._definition.iterSections():
         for _, group in _elements(section):
@@ -92,7 +92,7 @@ def label_of(protocol: Any, name: str) -> str:
 
 
 def _elements(group: Any) -> Iterator[tuple[str, Any]]:
-    """Everything of a section or group, and of the groups and lines in it."""
+    """Yield everything of a section or group, and of the groups and lines in it."""
     for name, element in group.iterParams():
         yield name, element
         if hasattr(element, "iterParams"):

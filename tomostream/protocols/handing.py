@@ -37,7 +37,7 @@ def define_params(form: Any) -> None:
 
 
 def targets_of(protocol: Any) -> list[Target]:
-    """The programs that a form names.
+    """Return the programs that a form names.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class HandOff:
         self._start(self._remove, name)
 
     def told(self) -> list[entries.Session]:
-        """What was done since the last call."""
+        """Return what was done since the last call."""
         found = []
         while not self._said.empty():
             found.append(self._said.get())

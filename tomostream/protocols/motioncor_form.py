@@ -48,7 +48,7 @@ _PATCHES = ("1 x 1 aligns whole frames. More patches correct local motion and so
 
 
 def chosen(protocol: Any) -> engines.Program:
-    """The program that does the work of a protocol."""
+    """Return the program that does the work of a protocol."""
     return engines.choose(protocol.engine.get(), motioncorr.Plugin, CPU_COMMAND)
 
 
@@ -75,7 +75,7 @@ def define(form: Any) -> None:
 
 
 def problems(protocol: Any) -> list[str]:
-    """What of the form cannot be done, in words; of its input nothing is said."""
+    """Return what of the form cannot be done, in words; of its input nothing is said."""
     errors = engines.problem(protocol.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
     errors += forms.number_problems(protocol, LIMITS)
     errors += forms.words_problems(protocol, "extraParams2")

@@ -34,14 +34,14 @@ class Original:
 
 
 def series_template() -> TiltSeries:
-    """The first row of a set of tilt series: makes the columns."""
+    """Return the first row of a set of tilt series: makes the columns."""
     series = TiltSeries(tsId="template")
     series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
     return series
 
 
 def aligned_template() -> TiltSeries:
-    """The first row of a set of aligned tilt series: makes the columns."""
+    """Return the first row of a set of aligned tilt series: makes the columns."""
     series = series_template()
     add_verdict(series, Verdict())
     return series
@@ -61,7 +61,7 @@ class Verdict:
 
     @classmethod
     def of(cls, quality: Quality | None, pixel_size: float) -> Verdict:
-        """The verdict of a program that gives one; `pixel_size` of the tilt series in A."""
+        """Return the verdict of a program that gives one; `pixel_size` of the tilt series in A."""
         if quality is None:
             return cls()
         sigmas = [tilt.sigma_px for tilt in quality.tilts if tilt.used and tilt.sigma_px is not None]
@@ -94,7 +94,7 @@ def tilt_offset(images: Iterable[TiltImage], rows: Mapping[int, AlnRow]) -> floa
 
 
 def tomogram_template(halves: bool) -> Tomogram:
-    """The first row of a set of tomograms: makes the columns."""
+    """Return the first row of a set of tomograms: makes the columns."""
     tomogram = Tomogram(tsId="template")
     tomogram.setOrigin(Transform())
     tomogram.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
@@ -127,7 +127,7 @@ def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisitio
 
 
 def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
-    """The acquisition of a series with the tilt axis and offset that were found; `rows`: by index of the image."""
+    """Return the acquisition of a series with the tilt axis and offset that were found; `rows`: by index of the image."""
     acquisition = original.series.getAcquisition().clone()
     if rows:
         offset = tilt_offset(original.images, rows)
@@ -172,7 +172,7 @@ def aligned_image(original: TiltImage, row: AlnRow | None, offset: float = 0.0) 
 
 
 def copied_images(images: Iterable[TiltImage]) -> list[TiltImage]:
-    """The images as they are, as rows of another set."""
+    """Return the images as they are, as rows of another set."""
     copies = []
     for image in images:
         copy = image.clone()
@@ -183,7 +183,7 @@ def copied_images(images: Iterable[TiltImage]) -> list[TiltImage]:
 
 def tomogram(series_id: str, path: str, size: tuple[int, int, int], pixel_size: float, acquisition: TomoAcquisition,
              halves: list[str], verdict: Verdict) -> Tomogram:
-    """A tomogram with its origin in the middle; `halves`: odd and even, or none."""
+    """Return a tomogram with its origin in the middle; `halves`: odd and even, or none."""
     made = Tomogram(tsId=series_id)
     made.setLocation(path)
     made.setSamplingRate(pixel_size)

@@ -83,6 +83,6 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
 
 
 def in_all(versions: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The items that every output holds in the same version: only these are done."""
+    """Return the items that every output holds in the same version: only these are done."""
     first, *others = versions
     return {key: version for key, version in first.items() if all(other.get(key) == version for other in others)}

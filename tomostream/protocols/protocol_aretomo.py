@@ -169,7 +169,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return [task.arguments[1].stack] if len(task.arguments) > 1 else []
 
     def _task(self, row_id: int, version: int) -> Task | None:
-        """The task of one row of the input; None where it is done, in progress, or cannot be done."""
+        """Return the task of one row of the input; None where it is done, in progress, or cannot be done."""
         self._reader.items.loadAllProperties()      # known since the first series, not since this run began
         series = know_tables(self._reader.items[row_id])
         series_id = series.getTsId()
@@ -233,7 +233,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
 
     def _volume_bytes(self, source: Source) -> int:
-        """Bytes of the tomogram of a series, or of three with its halves."""
+        """Return bytes of the tomogram of a series, or of three with its halves."""
         if not self.makeTomo.get():
             return 0
         thickness = max(self.tomoThickness.get(), LIKELY_THICKNESS if self.tomoThickness.get() < 0 else 0)
@@ -422,7 +422,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
 
 def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
-    """What the form asks of every series."""
+    """Return what the form asks of every series."""
     align = not protocol.skipAlign.get()
     return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),

@@ -300,7 +300,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return Task(record.series_id, (record,), record.version)
 
     def _doubt_pixel_size(self, record: SeriesRecord) -> str:
-        """Why the pixel size cannot be right, in words; "" where the mdoc does not give, or agrees."""
+        """Return why the pixel size cannot be right, in words; "" where the mdoc does not give, or agrees."""
         image = check_movie(record.tilts[0].micrograph)
         return pixel_size_doubt(self._pixel_size, (read_mdoc(path) for path in record.mdocs), image)
 
@@ -380,7 +380,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return size
 
     def _images(self, record: SeriesRecord, suffix: str = "") -> list[str]:
-        """The images of a series; those that were removed, from the stack of an earlier version."""
+        """Return the images of a series; those that were removed, from the stack of an earlier version."""
         earlier = [self._getExtraPath(stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
         return [find_image(tilt, suffix, earlier) for tilt in record.tilts]
 
@@ -487,7 +487,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
 
 def composed_entry(record: SeriesRecord, reason: str, size: int | None = None) -> entries.Composed:
-    """What the ledger tells of a composed series."""
+    """Return what the ledger tells of a composed series."""
     return entries.Composed(
         record.series_id, reason, version=record.version, name=record.series_name, tilts=len(record.tilts),
         movies=tuple(tilt.movie for tilt in record.tilts), tilt_axis=record.tilt_axis,

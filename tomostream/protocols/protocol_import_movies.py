@@ -233,7 +233,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return False
 
     def _known(self, path: str, size: int, mtime: float) -> bool:
-        """Whether this very file is imported already. A copy has its source's time, and may be all that is known of it."""
+        """Tell whether this very file is imported already. A copy has its source's time, and may be all that is known of it."""
         name = self._names.get(path) or self._names.get(os.path.abspath(path))
         if name is None and self.copyFiles.get():
             plain = os.path.basename(path).replace(" ", "_")
@@ -309,7 +309,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._fail_file(candidate.path, why_left_over(check, self._missing()))
 
     def _optics_known(self, path: str, check: MovieCheck) -> bool:
-        """Pixel size and voltage, from the form, else the first mdoc, else the header. Told once when they are missing."""
+        """Tell whether pixel size and voltage are known: from the form, else the first mdoc, else the header."""
         if not self._optics.missing():
             return True
         now = steady()
@@ -365,7 +365,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             movies.setFramesRange([1, check.frames, 1])
 
     def _name(self, path: str) -> str:
-        """The movie's name in Scipion: its file name; with its folder in front when another folder has that name too."""
+        """Return the movie's name in Scipion: its file name; with its folder in front when another folder has that name too."""
         name = self._names.get(path)
         if name is None:
             name = os.path.basename(path).replace(" ", "_")
@@ -504,7 +504,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
 
 def why_left_over(movie: MovieCheck, missing: str) -> str:
-    """Why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
+    """Return why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
     if movie.state != "complete":
         return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
     return (f"is complete, but the import ended and nothing gave the {missing}: give it in the import form, or put a mdoc file "

@@ -112,7 +112,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return ended
 
     def inputs_of(self, task: Task) -> Iterable[str]:
-        """The movie, and the references that its program reads with it."""
+        """Return the movie, and the references that its program reads with it."""
         args = self._template_args or {}
         return [task.arguments[0], *(str(args[tag]).strip('"') for tag in REFERENCES if args.get(tag))]
 
@@ -169,7 +169,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                        program=program)
 
     def _gain(self) -> str:
-        """The gain reference that the program is given; "" where it gets none."""
+        """Return the gain reference that the program is given; "" where it gets none."""
         return str((self._template_args or {}).get("-Gain", "")).strip('"')
 
     def _refuse_what_comes_out_wrong(self, movie: str) -> None:
@@ -184,7 +184,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             raise BadInput(problem)
 
     def _expected_size(self, check: MovieCheck) -> tuple[int, int] | None:
-        """Size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
+        """Return the size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
         if not check.width or not check.height or (self.extraParams2.get() or "").strip():
             return None
         pixels = self._eer_pixels() if self.isEER else 1
@@ -202,7 +202,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return abs(found * self._eer_pixels() / self._pixel_size - 1) < PIXEL_TOLERANCE
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str, divides: bool = False) -> str:
-        """The command line; `divides`: the program divides the pixel size of EER movies by the up-sampling."""
+        """Return the command line; `divides`: the program divides the pixel size of EER movies by the up-sampling."""
         args: dict[str, Any] = dict(self._template_args or {})
         last = self.alignFrameN.get()
         if not self.isEER and last > 0:
@@ -223,7 +223,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return 2 ** self.eerSampling.get()
 
     def _getBinFactor(self) -> float:
-        """Pixel of the sums in pixels of the movie as it was imported."""
+        """Return the pixel of the sums in pixels of the movie as it was imported."""
         return self.binFactor.get() / (self._eer_pixels() if self.isEER else 1)
 
     def _fraction_file(self, frames: int, folder: str) -> str:
@@ -331,7 +331,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         return self.threads_problem() + motioncor_form.problems(self)
 
     def _dose_per_frame(self) -> float | None:
-        """Dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
+        """Return the dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
         dose = inputs.set_of(self.inputMovies).getAcquisition().getDosePerFrame()
         given = getattr(self.inputMovies.getObjValue(), "dosePerFrame", None)
         return dose if dose is not None or given is None else given.get()
@@ -365,7 +365,7 @@ class UniqueNames:
         self._names: dict[str, str] = {}
 
     def of(self, movie: str) -> str:
-        """The name of a movie: the same whenever it is asked for, and no other movie's."""
+        """Return the name of a movie: the same whenever it is asked for, and no other movie's."""
         if movie not in self._names:
             name = removeBaseExt(movie)
             while self._owners.setdefault(name, movie) != movie:
@@ -375,7 +375,7 @@ class UniqueNames:
 
 
 def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | None) -> str:
-    """What is wrong with a sum that a program was to write; "" where it is right."""
+    """Return what is wrong with a sum that a program was to write; "" where it is right."""
     check = check_movie(path)
     if check.state != "complete":
         missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"
@@ -387,5 +387,5 @@ def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | Non
 
 
 def output_stem(name: str, version: int) -> str:
-    """The files of a version of a micrograph, without their extension."""
+    """Return the files of a version of a micrograph, without their extension."""
     return f"{name}{'' if version == 1 else f'-v{version}'}_aligned_mic"

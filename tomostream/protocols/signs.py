@@ -39,7 +39,7 @@ def define_params(group: Any) -> None:
 
 
 def decide(choice: int, name: str, mdocs: Iterable[str]) -> Sign:
-    """The sign from the form's choice; `name` "" takes what the mdoc files give."""
+    """Return the sign from the form's choice; `name` "" takes what the mdoc files give."""
     if choice != REMEMBERED:
         return Sign(choice == NEGATED, f"{CHOICES[choice]}, chosen in the form")
     name = name.strip() or next((found for path in mdocs if (found := instrument_name(path))), "")
@@ -54,7 +54,7 @@ def decide(choice: int, name: str, mdocs: Iterable[str]) -> Sign:
 
 
 def of_run(protocol: Any, mdocs: Iterable[str]) -> Sign:
-    """The sign of a run: the one with which its first series was composed, else decided now and kept."""
+    """Return the sign of a run: the one with which its first series was composed, else decided now and kept."""
     path = protocol._getExtraPath(NAME)
     kept = read(path)
     if kept is not None:
@@ -65,7 +65,7 @@ def of_run(protocol: Any, mdocs: Iterable[str]) -> Sign:
 
 
 def read(path: str) -> Sign | None:
-    """What a run has decided; None where it has not yet."""
+    """Return what a run has decided; None where it has not yet."""
     try:
         with open(path, encoding="utf-8") as file:
             return Sign(**json.load(file))

@@ -44,7 +44,7 @@ def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[
 
 
 def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
-    """Where the image of a tilt is: its micrograph, or a section of an earlier stack where that was removed.
+    """Return where the image of a tilt is: its micrograph, or a section of an earlier stack where that was removed.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
 
 
 def _record(path: str) -> SeriesRecord | None:
-    """A sidecar that makes no sense is as good as none: the image is then missed, by its name."""
+    """Return what a sidecar says; one that makes no sense is as good as none: the image is then missed, by its name."""
     try:
         return read_record(path)
     except RecordError:
@@ -76,7 +76,7 @@ def _record(path: str) -> SeriesRecord | None:
 
 
 def read_image(location: str) -> NDArray[np.float32]:
-    """One image as float32, shape (height, width). `location`: a path, or "section@path" with sections from 1.
+    """Return one image as float32, shape (height, width). `location`: a path, or "section@path" with sections from 1.
 
     Raises
     ------

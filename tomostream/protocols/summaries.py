@@ -10,7 +10,7 @@ from tomostream.programs.quality import Trust
 
 
 def of_results(protocol: Any) -> list[str]:
-    """Counts, what is in progress, what failed and why, what was excluded."""
+    """Return counts, what is in progress, what failed and why, what was excluded."""
     last: dict[str, entries.AnyEntry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         last[entry.item] = entry
@@ -33,7 +33,7 @@ def of_results(protocol: Any) -> list[str]:
 
 
 def of_movies(protocol: Any, output_name: str, verb: str) -> list[str]:
-    """Counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
+    """Return counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
     last: dict[str, entries.AnyEntry] = {}
@@ -58,7 +58,7 @@ def of_movies(protocol: Any, output_name: str, verb: str) -> list[str]:
 
 
 def of_series(protocol: Any, output_name: str) -> list[str]:
-    """Series by state, those that wait and why, those that failed and why."""
+    """Return series by state, those that wait and why, those that failed and why."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
     last: dict[str, entries.AnyEntry] = {}

@@ -94,7 +94,7 @@ class Alarm:
 
 
 def key_of(kind: str, of: str = "") -> str:
-    """The key of an alarm: its kind, and what it is of where each one has its own."""
+    """Return the key of an alarm: its kind, and what it is of where each one has its own."""
     return f"{kind}/{of}" if of else kind
 
 
@@ -194,7 +194,7 @@ class Alarms:
         return min(limits) if limits else None
 
     def series(self, facts: SeriesFacts, time: float) -> tuple[Finding, ...]:
-        """One series ended, or ended again as a higher version. Returns what is wrong with it, for its row."""
+        """Judge a series that ended, or ended again as a higher version. Return what is wrong with it, for its row."""
         findings = judge_series(facts, self.thresholds, self._median_axis(), self._target_defocus(facts),
                                 self.drift_limit())
         self._remember(facts)
@@ -288,7 +288,7 @@ class Alarms:
         return axes[len(axes) // 2] if len(axes) >= 3 else None
 
     def _target_defocus(self, facts: SeriesFacts) -> float | None:
-        """The user's target, else what the microscope was set to, else the median of the series before."""
+        """Return the user's target, else what the microscope was set to, else the median of the series before."""
         for target in (self.thresholds.defocus_target_um, facts.target_defocus_um):
             if target is not None:
                 return target
@@ -357,7 +357,7 @@ class Alarms:
 
 
 def _usual(rhythm_s: float | None) -> str:
-    """The end of a sentence on silence: what is usual, where it is known."""
+    """Return the end of a sentence on silence: what is usual, where it is known."""
     if rhythm_s is None:
         return ""
     return f"; the longest usual gap is {f'{rhythm_s:.0f} s' if rhythm_s < 100 else f'{rhythm_s / 60:.0f} minutes'}"

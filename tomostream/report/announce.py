@@ -71,7 +71,7 @@ class Announcer:
 
 
 def read_alarms(out: str) -> list[Alarm]:
-    """Alarms that hold, as the page in folder `out` shows them; which of them are acknowledged is read from beside it."""
+    """Return alarms that hold, as the page in folder `out` shows them; which of them are acknowledged is read from beside it."""
     try:
         with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
             kept = json.load(file)

@@ -26,7 +26,7 @@ _OF_THEIR_OWN = ("series-failed", "protocol-died")
 
 
 def processes(status: ProjectStatus) -> dict[str, Process]:
-    """Where each of the four protocols stands, in the order of the chain.
+    """Return where each of the four protocols stands, in the order of the chain.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def processes(status: ProjectStatus) -> dict[str, Process]:
 
 
 def is_starting(project: str) -> bool:
-    """Whether a command starts protocols of a project now."""
+    """Tell whether a command starts protocols of a project now."""
     return locks.is_held(starting_file(project))
 
 
 def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms: Sequence[Alarm]) -> list[str]:
-    """What needs a person, a sentence each, the gravest first. What a person has acknowledged does not.
+    """Return what needs a person, a sentence each, the gravest first. What a person has acknowledged does not.
 
     Parameters
     ----------
@@ -84,14 +84,14 @@ class Overview:
     page: str
 
     def as_json(self) -> dict[str, Any]:
-        """What `tomostream list --json` tells of a session."""
+        """Return what `tomostream list --json` tells of a session."""
         return {"project": self.project, "state": self.state, "protocols": as_json(self.processes),
                 "needs_attention": list(self.attention), "counts": {"movies": dict(self.movies), "series": dict(self.series)},
                 "last_event": self.last_event, "page": self.page}
 
 
 def overview(project: str) -> Overview | None:
-    """The session of a project; None where it has none of our protocols.
+    """Return the session of a project; None where it has none of our protocols.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def overview(project: str) -> Overview | None:
 
 
 def session_state(found: Mapping[str, Process]) -> SessionState:
-    """The session in a word: the gravest of its protocols, and it runs as long as one does."""
+    """Return the session in a word: the gravest of its protocols, and it runs as long as one does."""
     states = {each.state for each in found.values()}
     order: tuple[SessionState, ...] = ("dead", "running", "starting", "stopped")
     return next((state for state in order if state in states),
@@ -118,10 +118,10 @@ def session_state(found: Mapping[str, Process]) -> SessionState:
 
 
 def as_json(found: Mapping[str, Process]) -> dict[str, dict[str, object]]:
-    """The protocols as scripts get them."""
+    """Return the protocols as scripts get them."""
     return {name: {"state": each.state, "since": each.since, "reason": each.reason} for name, each in found.items()}
 
 
 def local(seconds: float) -> str:
-    """A time as people at this machine read it; "?" where it is not known."""
+    """Return a time as people at this machine read it; "?" where it is not known."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds > 0 else "?"

@@ -49,7 +49,7 @@ class SessionThresholds:
         self._stamp: int | None = None
 
     def read(self) -> Thresholds:
-        """The thresholds as they are now.
+        """Return the thresholds as they are now.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class SessionThresholds:
         return Thresholds.parse([*kept, *self._words])
 
     def changed(self) -> Thresholds | None:
-        """The thresholds when somebody gave others since they were read; None when nobody did, or they make no sense."""
+        """Return the thresholds when somebody gave others since they were read; None when nobody did, or they make no sense."""
         try:
             if os.stat(self._path).st_mtime_ns == self._stamp:
                 return None

@@ -130,12 +130,12 @@ class SeriesFacts:
         return max(known, key=lambda tilt: tilt.sigma_px or 0.0) if known else None
 
     def signature(self) -> list[Any]:
-        """Changes whenever the pictures and plots have to be made again."""
+        """Return what changes whenever the pictures and plots have to be made again."""
         return [self.version, self.state, self.reason, (self.times or {}).get("reconstructed")]
 
 
 def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
-    """What the ledgers tell of a series. Cheap: no file is opened."""
+    """Return what the ledgers tell of a series. Cheap: no file is opened."""
     made = series.result or entries.Reconstructed()
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
@@ -173,7 +173,7 @@ def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
 
 
 def drift_A(movie: MovieStatus) -> float | None:
-    """Length of the path of the frames in A; None where it or the pixel is not known."""
+    """Return the length of the path of the frames in A; None where it or the pixel is not known."""
     drift, pixel = number(movie.drift_px), number(movie.pixel_size_A)
     return None if drift is None or pixel is None else drift * pixel
 
@@ -225,7 +225,7 @@ def _ctf_of(row: CtfRow | None) -> dict[str, Any]:
 
 
 def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
-    """A text file of the program; None when it is not there or makes no sense (the protocol has judged it before)."""
+    """Return a text file of the program; None when it is not there or makes no sense (the protocol has judged it before)."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), os.path.basename(path))
@@ -234,7 +234,7 @@ def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """A JSON object of a file; empty when there is none."""
+    """Return a JSON object of a file; empty when there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
@@ -244,12 +244,12 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def to_json(facts: SeriesFacts) -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Return plain values, for JSON."""
     return asdict(facts)
 
 
 def from_json(data: Mapping[str, Any]) -> SeriesFacts:
-    """The inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
+    """Return the inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
     values = dict(data)
     values["tilts"] = tuple(TiltFacts(**tilt) for tilt in values["tilts"])
     values["trust"] = Trust(values["trust"])

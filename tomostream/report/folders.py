@@ -28,7 +28,7 @@ class SeriesFolders:
         self._taken: set[str] = set()
 
     def name(self, series_id: str) -> str:
-        """Name of the folder of a series; it may not exist yet."""
+        """Return the name of the folder of a series; it may not exist yet."""
         if series_id not in self._names:
             self._names[series_id] = safe_name(series_id, self._taken)
             self._taken.add(self._names[series_id].casefold())
@@ -38,7 +38,7 @@ class SeriesFolders:
         return os.path.join(self._root, self.name(series_id))
 
     def read(self, series_id: str) -> dict[str, Any]:
-        """The data that lies there already; empty when it is of another series, or there is none."""
+        """Return the data that lies there already; empty when it is of another series, or there is none."""
         try:
             with open(os.path.join(self.path(series_id), DATA), encoding="utf-8") as file:
                 _, name, payload = tables.unscript(file.read())

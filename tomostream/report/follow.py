@@ -77,7 +77,7 @@ class Follower(ProjectStatus):
         return changed
 
     def take_tilts(self) -> list[TiltNews]:
-        """Movies that were aligned or failed."""
+        """Return movies that were aligned or failed."""
         tilts, self._tilts = self._tilts, []
         return tilts
 
@@ -186,7 +186,7 @@ class Follower(ProjectStatus):
         return self.states["composing"] + self.states["reconstructing"]
 
     def _since_result(self, now: float) -> float | None:
-        """Seconds since a tilt was aligned or a tomogram made; before the first one, since the first movie."""
+        """Return seconds since a tilt was aligned or a tomogram made; before the first one, since the first movie."""
         made = [times[-1] for times in (self.aligns, self.finished) if times]
         if made:
             return now - max(made)
@@ -194,7 +194,7 @@ class Follower(ProjectStatus):
 
     def session_facts(self, now: float, running: bool, disk: Room | None,
                       states: Mapping[str, str] | None = None) -> SessionFacts:
-        """What the alarms of the session are judged by. `disk`: what is free on it; `states` of the protocols."""
+        """Return what the alarms of the session are judged by. `disk`: what is free on it; `states` of the protocols."""
         backlog = self.backlog
         rate = self.per_hour(self.aligns, now)
         arrivals = self.per_hour(self.imports, now)

@@ -103,7 +103,7 @@ def save(out: str, path: str) -> str:
 
 
 def page(out: str) -> str:
-    """The summary as HTML.
+    """Return the summary as HTML.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def page(out: str) -> str:
 
 
 def payload_of(out: str, folder: str) -> dict[str, Any]:
-    """What the page knows of a series; empty where it knows nothing."""
+    """Return what the page knows of a series; empty where it knows nothing."""
     try:
         with open(os.path.join(out, "series", folder, DATA), encoding="utf-8") as file:
             payload = tables.unscript(file.read())[-1]
@@ -152,7 +152,7 @@ def payload_of(out: str, folder: str) -> dict[str, Any]:
 
 
 def heading(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) -> str:
-    """Name, time, and the counts."""
+    """Return name, time, and the counts."""
     states = Counter(row["state"] for row in series)
     when = " to ".join(utc(each) for each in (session.get("started"), session.get("last_event")) if each is not None)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
@@ -166,7 +166,7 @@ def heading(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) -> 
 
 
 def methods(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]], payloads: Mapping[str, Mapping[str, Any]]) -> str:
-    """A text for a methods section, and the works that it cites."""
+    """Return a text for a methods section, and the works that it cites."""
     facts = [payload["facts"] for payload in payloads.values() if payload.get("facts")]
     done = [row for row in series if row["state"] == "done"]
     programs = list(dict.fromkeys(name for each in facts for name in each.get("programs", ())))
@@ -191,7 +191,7 @@ def methods(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]], pay
 
 
 def references(keys: Iterable[str]) -> list[str]:
-    """The works of these keys, a line each."""
+    """Return the works of these keys, a line each."""
     import bibtexparser
 
     from tomostream import bibtex
@@ -210,7 +210,7 @@ def references(keys: Iterable[str]) -> list[str]:
 
 
 def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """The known values of a column."""
+    """Return the known values of a column."""
     return [row[name] for row in rows if isinstance(row.get(name), (int, float))]
 
 
@@ -229,7 +229,7 @@ def figures(series: Sequence[Mapping[str, Any]]) -> str:
 
 
 def failures(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) -> str:
-    """What failed, and what else holds."""
+    """Return what failed, and what else holds."""
     failed = [
         f"<li><b>{escape(row['series_id'])}</b>: {escape(row['reason'])}</li>" for row in series if row["state"] == "failed"
     ]
@@ -238,7 +238,7 @@ def failures(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) ->
 
 
 def table(out: str, series: Sequence[Mapping[str, Any]], marked: Mapping[str, marks.Mark]) -> str:
-    """All series, with their small pictures inside."""
+    """Return all series, with their small pictures inside."""
     head = "<th>Series</th>" + "".join(f"<th>{escape(words)}</th>" for _, words, _ in TABLE) + "<th class=text>Mark</th>"
     lines = []
     for row in series:
@@ -259,7 +259,7 @@ def shown(value: Any, digits: int | None) -> str:
 
 
 def picture(out: str, row: Mapping[str, Any]) -> str:
-    """The small picture of a series, inside the file; "" where there is none."""
+    """Return the small picture of a series, inside the file; "" where there is none."""
     if not row.get("thumb"):
         return ""
     try:
@@ -270,7 +270,7 @@ def picture(out: str, row: Mapping[str, Any]) -> str:
 
 
 def commands(session: Mapping[str, Any], payloads: Mapping[str, Mapping[str, Any]]) -> str:
-    """The command lines of one series, and the versions."""
+    """Return the command lines of one series, and the versions."""
     facts = next((payload["facts"] for payload in payloads.values() if payload.get("facts", {}).get("commands")), None)
     lines = (
         []

@@ -102,7 +102,7 @@ class Index:
             os.path.relpath(os.path.join(os.path.realpath(listed.page), "index.html"), os.path.realpath(self.folder)))
 
     def _session(self, page: str) -> Mapping[str, Any]:
-        """What the page of a session says of it as a whole; read only when it is new."""
+        """Return what the page of a session says of it as a whole; read only when it is new."""
         path = os.path.join(page, "data", "session.js")
         try:
             stamp = os.stat(path).st_mtime_ns
@@ -116,7 +116,7 @@ class Index:
 
 
 def standing(told: Mapping[str, Any], now: float) -> tuple[str, bool]:
-    """How a session stands, in words, and whether that needs a person. Ended is only what ended by itself."""
+    """Return how a session stands, in words, and whether that needs a person. Ended is only what ended by itself."""
     states = told.get("protocols", {})
     dead = [name for name in CLASSES if states.get(name) == "dead"]
     if dead:
@@ -129,7 +129,7 @@ def standing(told: Mapping[str, Any], now: float) -> tuple[str, bool]:
 
 
 def render(rows: Sequence[Row], troubles: Sequence[str]) -> str:
-    """The page."""
+    """Return the page."""
     lines = ["<!DOCTYPE html>", '<html lang="en"><head><meta charset="utf-8"><title>tomostream sessions</title>',
              f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}"><meta name="viewport" content="width=device-width">',
              '<link rel="stylesheet" href="style.css"></head><body>',

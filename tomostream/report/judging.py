@@ -65,7 +65,7 @@ class Thresholds:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Names of all thresholds."""
+        """Return the names of all thresholds."""
         return tuple(item.name for item in fields(cls))
 
     @classmethod
@@ -106,7 +106,7 @@ SERIES_KINDS = ("series-failed", "tilts-lost", "counts", "defocus", "axis", "thi
 
 def judge_series(facts: SeriesFacts, limits: Thresholds, median_axis_deg: float | None = None,
                  target_defocus_um: float | None = None, drift_limit_px: float | None = None) -> tuple[Finding, ...]:
-    """Everything that is wrong with one series, the gravest first."""
+    """Return everything that is wrong with one series, the gravest first."""
     if facts.state == "failed":
         return (Finding("series-failed", facts.reason or "failed"),)
     found = [_tilts_lost(facts, limits), _low_counts(facts, limits), _axis(facts, limits, median_axis_deg),
@@ -141,7 +141,7 @@ def _low_counts(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
 
 
 def counts_of_expected(tilts: Sequence[TiltFacts]) -> list[float | None]:
-    """Mean counts of every tilt as a part of what is expected of it; None where it cannot be told.
+    """Return mean counts of every tilt as a part of what is expected of it; None where it cannot be told.
 
     Counts fall as exp(-t / (L cos(tilt))) for a slab of thickness t and mean free path L. So the logarithm of counts per
     dose is fitted by a line in 1 / cos(tilt) with Theil and Sen's estimator, which up to 29 % of outliers do not move.

@@ -29,7 +29,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def read(out: str) -> dict[str, Mark]:
-    """Series -> its mark, for the page in folder `out`; empty where there are none.
+    """Return series -> its mark, for the page in folder `out`; empty where there are none.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def revision(out: str) -> int:
 
 
 def series_in(path: str) -> list[str]:
-    """The series that a list names: the first column of a CSV as the page saves it, or one name a line.
+    """Return the series that a list names: the first column of a CSV as the page saves it, or one name a line.
 
     Raises
     ------
@@ -93,11 +93,11 @@ def series_in(path: str) -> list[str]:
 
 
 def marked(marks: Mapping[str, Mark], wanted: Iterable[MarkName]) -> list[str]:
-    """The series that bear one of these marks, by name."""
+    """Return the series that bear one of these marks, by name."""
     chosen = frozenset(wanted)
     return sorted(series_id for series_id, mark in marks.items() if mark.mark in chosen)
 
 
 def now(mark: MarkName, note: str = "") -> Mark:
-    """A mark of this moment."""
+    """Return a mark of this moment."""
     return Mark(mark, note, time.time())

@@ -113,7 +113,7 @@ def keep(project: str, environment: Mapping[str, str]) -> None:
 
 
 def kept(project: str) -> dict[str, str]:
-    """What `keep` has kept; empty where there is nothing."""
+    """Return what `keep` has kept; empty where there is nothing."""
     try:
         with open(os.path.join(project, KEPT), encoding="utf-8") as file:
             data = json.load(file)
@@ -123,7 +123,7 @@ def kept(project: str) -> dict[str, str]:
 
 
 def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Our variables in Scipion's configuration: `config/scipion.conf` of its home, and above it the user's own.
+    """Return our variables in Scipion's configuration: `config/scipion.conf` of its home, and above it the user's own.
 
     A process that Scipion starts has them in its environment; one that is started from a terminal has not.
     """
@@ -287,32 +287,32 @@ def _post(message: Message, destinations: Destinations, time_out: float) -> None
 
 # ------------------------------------------------------------------------------------------------ words
 def one_line(text: str) -> str:
-    """Text without line breaks and other control characters: a series may be named anything."""
+    """Return text without line breaks and other control characters: a series may be named anything."""
     readable = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(sign if sign.isprintable() else " " for sign in readable).split())
 
 
 def message_of(event: Event, session: str) -> Message:
-    """An alarm as people get it."""
+    """Return an alarm as people get it."""
     ended = "" if event.raised else f"\nIt had begun at {utc(event.since)}."
     return Message(f"[tomostream] {session}: {title(event)}",
                    f"{one_line(event.text)}\n\nSession {one_line(session)}, {utc(event.time)}.{ended}\n", as_json(event, session))
 
 
 def title(event: Event) -> str:
-    """One line: what is the matter."""
+    """Return one line: what is the matter."""
     return KINDS.get(event.kind, event.kind) + ("" if event.raised else f": {event.change.value}")
 
 
 def as_json(event: Event, session: str) -> dict[str, object]:
-    """What a webhook gets. `text` alone is what chat services show."""
+    """Return what a webhook gets. `text` alone is what chat services show."""
     name, text = one_line(session), one_line(event.text)
     return {"format": FORMAT, "session": name, "kind": event.kind, "state": event.change.value, "of": one_line(event.of),
             "time": utc(event.time), "since": utc(event.since), "message": text, "text": f"{name} – {title(event)}: {text}"}
 
 
 def as_mail(message: Message, destinations: Destinations) -> EmailMessage:
-    """The e-mail; no name can write a header of it."""
+    """Return the e-mail; no name can write a header of it."""
     mail = EmailMessage()
     mail["Subject"] = one_line(message.subject)
     mail["From"], mail["To"] = one_line(destinations.sender), ", ".join(destinations.email)
@@ -321,5 +321,5 @@ def as_mail(message: Message, destinations: Destinations) -> EmailMessage:
 
 
 def utc(time: float) -> str:
-    """ISO 8601 in UTC, to the second."""
+    """Return ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -36,7 +36,7 @@ class Made:
 
 
 def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[entries.LeftOut, ...], folder: str) -> Made:
-    """All figures and pictures of one series.
+    """Return all figures and pictures of one series.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
 
 
 def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
-    """The pictures of a preview, as those of version 0."""
+    """Return the pictures of a preview, as those of version 0."""
     shown = replace(facts, version=0, tomogram=volume, z_first=True)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -87,7 +87,7 @@ def _tried(what: str, act: Callable[[], None]) -> list[str]:
 
 
 def _words(error: Exception) -> str:
-    """What is wrong with a file, for people."""
+    """Return what is wrong with a file, for people."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     if isinstance(error, FileNotFoundError):
@@ -96,7 +96,7 @@ def _words(error: Exception) -> str:
 
 
 def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
-    """The files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
+    """Return the files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
     candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
     if facts.folder and os.path.isdir(facts.folder):
         for name in sorted(os.listdir(facts.folder)):

@@ -84,12 +84,12 @@ def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[
 
 # ---------------------------------------------------------------------------------------------------- tomogram
 def z_first(facts: SeriesFacts, shape: tuple[int, ...]) -> bool:
-    """Whether the sections of a volume are slices in z, where y can come first; judged by the shape where nobody told."""
+    """Tell whether the sections of a volume are slices in z, where y can come first; judged by the shape where nobody told."""
     return shape[0] <= shape[1] if facts.z_first is None else facts.z_first
 
 
 def read_views(path: str, facts: SeriesFacts) -> Views:
-    """Slices of a tomogram. The file is read once, section by section, and never held in memory.
+    """Return slices of a tomogram. The file is read once, section by section, and never held in memory.
 
     Central slices are means over a slab of 1/60 of the volume's width, slices over up to five neighbours (never beyond half
     the way to the next slice): single sections of a cryo-tomogram are mostly noise.
@@ -113,12 +113,12 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
 
 
 def voxel_size(path: str) -> float | None:
-    """Size of a voxel in A, as the file says; None where it says none."""
+    """Return the size of a voxel in A, as the file says; None where it says none."""
     return read_header(path)[0].pixel_size_A or None
 
 
 def mean_of(volume: Array, axis: int, slab: int) -> Array:
-    """Mean of the middle `slab` slices along an axis of (z, y, x)."""
+    """Return the mean of the middle `slab` slices along an axis of (z, y, x)."""
     first = (volume.shape[axis] - slab) // 2
     index: list[slice] = [slice(None)] * 3
     index[axis] = slice(first, first + slab)
@@ -164,7 +164,7 @@ def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- tilt series
 def aligned_picture(image: Array, rot_deg: float, tx: float, ty: float, edge: int = FILM_EDGE) -> Array:
-    """A raw tilt image, moved and turned as the alignment says and made small; outside of it the mean.
+    """Return a raw tilt image, moved and turned as the alignment says and made small; outside of it the mean.
 
     `raw = R(rot) aligned + (tx, ty)` from the image centre, R counter-clockwise, y upward (see `programs.aretomo`).
     """
@@ -220,6 +220,6 @@ def _label(tilt: TiltFacts) -> str:
 
 
 def spread_tilts(tilts: Sequence[TiltFacts]) -> list[int]:
-    """Which tilts the film shows: all, or evenly chosen ones of a very long series."""
+    """Return which tilts the film shows: all, or evenly chosen ones of a very long series."""
     return list(range(len(tilts))) if len(tilts) <= MAX_FRAMES else \
         sorted(set(np.linspace(0, len(tilts) - 1, MAX_FRAMES).round().astype(int).tolist()))

@@ -51,7 +51,7 @@ class _Work:
 
 
 def request_of(project: str, told: entries.Preview) -> Request | None:
-    """What the ledger of the compose protocol tells of a preview; None where too little is known."""
+    """Return what the ledger of the compose protocol tells of a preview; None where too little is known."""
     if not told.tilts or told.tilt_axis is None or told.pixel_size_A is None:
         return None
     made = tuple(Tilt(os.path.join(project, path), angle) for path, angle in told.tilts)
@@ -124,7 +124,7 @@ class Previews:
         return None
 
     def pictures_of(self, series_id: str) -> dict[str, Any]:
-        """The pictures of the preview that is shown of a series; empty for none."""
+        """Return the pictures of the preview that is shown of a series; empty for none."""
         return self._shown[series_id].pictures if series_id in self._shown else {}
 
     def replaced(self, series_id: str) -> None:
@@ -132,7 +132,7 @@ class Previews:
         self._shown.pop(series_id, None)
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest preview that no tomogram is to replace yet, for the page: series, tilts, expected tilts."""
+        """Return the newest preview that no tomogram is to replace yet, for the page: series, tilts, expected tilts."""
         request = self._wanted.get(self._latest)
         if request is None or self._latest not in self._shown:
             return None
@@ -148,7 +148,7 @@ class Previews:
             self.maker.close()
 
     def _take(self) -> Preview | None:
-        """What was painted, put on the page unless the series was composed meanwhile."""
+        """Return what was painted, put on the page unless the series was composed meanwhile."""
         if self._painting is None or not self._painting[2].done():
             return None
         request, volume, job = self._painting
@@ -170,7 +170,7 @@ class Previews:
         self._shown[self._latest] = preview
 
     def _load(self, request: Request) -> Preview | None:
-        """The preview of this request that an earlier writer made."""
+        """Return the preview of this request that an earlier writer made."""
         payload = self._folders.read(request.series_id)
         if payload.get("signature") != signature(request):
             return None

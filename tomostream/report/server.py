@@ -76,7 +76,7 @@ class PageServer(http.server.ThreadingHTTPServer):
         super().__init__((host, port), PageHandler)
 
     def address(self, name: str) -> str:
-        """What to open in a browser, for a machine that reaches us by this name; holds the token."""
+        """Return what to open in a browser, for a machine that reaches us by this name; holds the token."""
         host = f"[{name}]" if ":" in name else name
         reading = "" if self.local else f"?key={self.key}"
         return f"http://{host}:{self.server_address[1]}/{reading}#token={self.token}"
@@ -127,7 +127,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         return hmac.compare_digest(given.encode(), self.server.token.encode())
 
     def _host_is_ours(self) -> bool:
-        """A name of another site that was made to point to this machine is refused."""
+        """Tell whether a host is ours: a name of another site that was made to point to this machine is refused."""
         if not self.server.local:
             return True  # they need the key
         try:
@@ -182,7 +182,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _file(self, where: str) -> tuple[str | None, str]:
-        """The file that an address names, and the name to save it under ("": it is shown); None where there is none."""
+        """Return the file that an address names, and the name to save it under ("": it is shown); None where there is none."""
         parts = [part for part in where.split("/") if part]
         if any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
             return None, ""
@@ -191,7 +191,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         return inside(self.server.session.out, os.path.join(*parts) if parts else "index.html"), ""
 
     def _download(self, parts: list[str]) -> tuple[str | None, str]:
-        """A file of the project, by its place in the list of a series: `download/SERIES/2`."""
+        """Return a file of the project, by its place in the list of a series: `download/SERIES/2`."""
         if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 4:
             return None, ""
         listed = listed_files(os.path.join(self.server.session.out, "series", parts[0], DATA))
@@ -250,7 +250,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
 
 
 def is_local(host: str) -> bool:
-    """Whether an address is reached from the machine itself alone."""
+    """Tell whether an address is reached from the machine itself alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -258,13 +258,13 @@ def is_local(host: str) -> bool:
 
 
 def inside(folder: str, name: str) -> str | None:
-    """The regular file `name` below `folder`, wherever links lead; None where it is elsewhere, or none."""
+    """Return the regular file `name` below `folder`, wherever links lead; None where it is elsewhere, or none."""
     root, path = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
     return path if path.startswith(root + os.sep) and os.path.isfile(path) else None
 
 
 def listed_files(path: str) -> list[str]:
-    """The files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
+    """Return the files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
     try:
         with open(path, encoding="utf-8") as file:
             payload = tables.unscript(file.read())[-1]

@@ -67,7 +67,7 @@ def _counts(entry: Entry) -> float | None:
 
 
 def _most(entry: Entry, name: str, digits: int) -> float | None:
-    """The largest value of all tilts."""
+    """Return the largest value of all tilts."""
     values = [value for tilt in entry.facts.tilts if (value := getattr(tilt, name)) is not None]
     return round(max(values), digits) if values else None
 
@@ -128,12 +128,12 @@ TIMES = {column.name for column in COLUMNS if column.unit == "time"}
 
 
 def cells(entry: Entry) -> list[Any]:
-    """One row, in the order of the columns; times in seconds since the epoch."""
+    """Return one row, in the order of the columns; times in seconds since the epoch."""
     return [column.value(entry) for column in COLUMNS]
 
 
 def as_csv(values: Sequence[Any]) -> str:
-    """One line of metrics.csv. Times as ISO 8601 in UTC, unknown values empty."""
+    """Return one line of metrics.csv. Times as ISO 8601 in UTC, unknown values empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(
         ["" if value is None else utc(value) if column.name in TIMES else value
@@ -142,7 +142,7 @@ def as_csv(values: Sequence[Any]) -> str:
 
 
 def as_json(values: Sequence[Any]) -> str:
-    """One series of session.json, as JSON text."""
+    """Return one series of session.json, as JSON text."""
     return json.dumps({column.name: value for column, value in zip(COLUMNS, values, strict=True)}, allow_nan=False)
 
 
@@ -169,7 +169,7 @@ class Tables:
         return ",".join(column.name for column in COLUMNS) + "\n" + "".join(text for text, _ in self._joined())
 
     def json(self, session: dict[str, Any]) -> str:
-        """The table with `session`, what is told of the session as a whole."""
+        """Return the table with `session`, what is told of the session as a whole."""
         series = ",\n ".join(text for _, text in self._joined() if text)
         return (f'{{"format": {FORMAT},\n"session": {json.dumps(session, allow_nan=False)},\n'
                 f'"columns": {json.dumps(describe())},\n'
@@ -186,7 +186,7 @@ class Tables:
 
 
 def describe() -> list[dict[str, str]]:
-    """Names, units and meanings of the columns, as session.json carries them."""
+    """Return names, units and meanings of the columns, as session.json carries them."""
     return [{"name": column.name, "unit": column.unit, "meaning": column.meaning} for column in COLUMNS]
 
 
@@ -201,7 +201,7 @@ def script(kind: str, *values: Any) -> str:
 
 
 def unscript(text: str) -> list[Any]:
-    """The values of a script. Raises ValueError where it is none."""
+    """Return the values of a script. Raises ValueError where it is none."""
     if not text.startswith("tomostream(") or not text.endswith(");\n"):
         raise ValueError("no data of a tomostream page")
     found: list[Any] = json.loads(f"[{text[len('tomostream('):-len(');' + chr(10))]}]")

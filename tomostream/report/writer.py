@@ -185,7 +185,7 @@ class ReportWriter:
         return None if folder is None else until.read(folder)
 
     def summary_due(self) -> bool:
-        """Whether the time at which the import was to end has come, and nobody was told yet how the session stands."""
+        """Tell whether the time at which the import was to end has come, and nobody was told yet how the session stands."""
         at = self.until
         return (self.notifier is not None and at is not None and at <= self._clock() and self.running
                 and read_json(os.path.join(self.out, SUMMARY)).get("until") != at)
@@ -325,7 +325,7 @@ class ReportWriter:
             self._put(series_id, replace(entry, facts=_refreshed(facts, self._facts(series))))
 
     def _facts(self, series: SeriesStatus) -> SeriesFacts:
-        """What is known of a series without its files."""
+        """Return what is known of a series without its files."""
         return replace(series_facts(self.follower, series), pending=str(self._choices.of(series)))
 
     def _load(self, series_id: str, signature: list[Any]) -> bool:
@@ -366,13 +366,13 @@ class ReportWriter:
 
     # ------------------------------------------------------------------ alarms
     def _limits(self) -> dict[str, float | None]:
-        """What the plots mark, and the judgement of the backlog: the thresholds as they are now."""
+        """Return what the plots mark, and the judgement of the backlog: the thresholds as they are now."""
         limits = self.alarms.thresholds
         return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_min,
                 "defocus_um": limits.defocus_tolerance_um}
 
     def _disk(self) -> Room | None:
-        """What is free on the project's disk; None where that cannot be told."""
+        """Return what is free on the project's disk; None where that cannot be told."""
         disk = disk_of(self.project)
         return None if disk is None else Room(*disk)
 
@@ -415,7 +415,7 @@ class ReportWriter:
                                  sum(map(len, texts.values())) / TABLES_BYTES)
 
     def summary(self, now: float) -> dict[str, Any]:
-        """The session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""
+        """Return the session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""
         follower = self.follower
         until = now if self.running else follower.last_event or now
         facts = follower.session_facts(until, self.running, self._disk(), self._states)
@@ -449,5 +449,5 @@ class ReportWriter:
 
 
 def _refreshed(known: SeriesFacts, ledgers: SeriesFacts) -> SeriesFacts:
-    """What the files told before, with what the ledgers tell now."""
+    """Return what the files told before, with what the ledgers tell now."""
     return replace(ledgers, **{name: getattr(known, name) for name in FROM_FILES})

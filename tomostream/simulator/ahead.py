@@ -24,7 +24,7 @@ class MoviesAhead:
         self.seconds = 0.0  # that it lately took to make one
 
     def get(self, exposure: Exposure) -> bytes:
-        """The movie of an exposure, made now if it was not yet."""
+        """Return the movie of an exposure, made now if it was not yet."""
         if exposure.slot not in self._made:
             begin = time.monotonic()
             frames, plan = self._scene.render(exposure), self._scene.plan

@@ -15,7 +15,7 @@ class Clock(Protocol):
         """Begin at 0."""
 
     def now(self) -> float:
-        """Seconds since the start."""
+        """Return seconds since the start."""
 
     def wait_until(self, moment: float) -> None:
         """Return at `moment`, at once if it has passed."""

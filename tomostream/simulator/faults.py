@@ -70,7 +70,7 @@ class Faults:
     faults: tuple[Fault, ...] = ()
 
     def of(self, kind: str, series: int | None = None, tilt: int | None = None) -> Fault | None:
-        """The fault of this kind at this series and tilt, None if there is none."""
+        """Return the fault of this kind at this series and tilt, None if there is none."""
         for fault in self.faults:
             if (fault.kind, fault.series, fault.tilt) == (kind, series, tilt):
                 return fault

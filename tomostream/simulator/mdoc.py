@@ -43,12 +43,12 @@ def _lines(*lines: str) -> str:
 
 
 def magnification(pixel_size: float) -> int:
-    """A plausible magnification for a pixel size in A."""
+    """Return a plausible magnification for a pixel size in A."""
     return int(round(141000.0 / pixel_size, -2)) or 100
 
 
 def header(style: MdocStyle, image_file: str, with_axis: bool = True, montage: bool = False) -> str:
-    """Everything above the first section."""
+    """Return everything above the first section."""
     plan, start = style.plan, style.start
     text = _lines(f"PixelSpacing = {style.pixel_size:g}", f"Voltage = {plan.voltage:g}", f"ImageFile = {image_file}",
                   f"ImageSize = {style.size[0]} {style.size[1]}", *(["Montage = 1"] if montage else []),
@@ -89,18 +89,18 @@ def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool =
 
 
 def map_mdoc(style: MdocStyle) -> str:
-    """The mdoc of a map: one image at 0 degrees, without a movie."""
+    """Return the mdoc of a map: one image at 0 degrees, without a movie."""
     return header(style, "map.mrc") + _still(style, 0, 656.139)
 
 
 def montage_mdoc(style: MdocStyle) -> str:
-    """The mdoc of a montage: pieces, then a MontSection."""
+    """Return the mdoc of a montage: pieces, then a MontSection."""
     pieces = "".join(_still(style, index, 656.139, f"PieceCoordinates = 0 {3400 * index} 0") for index in range(3))
     return header(style, "LMM.mrc", montage=True) + pieces + _lines("[MontSection = 0]", "NavigatorLabel = 1", "")
 
 
 def _still(style: MdocStyle, zvalue: int, pixel_size: float, *more: str) -> str:
-    """A section of an image that is not a movie."""
+    """Return a section of an image that is not a movie."""
     return _lines(f"[ZValue = {zvalue}]", *more, "TiltAngle = -0.00654056", "StagePosition = 919.141 849.945",
                   "StageZ = 54.986", "Magnification = 135", "Intensity = 2.98776", "ExposureDose = 0",
                   f"PixelSpacing = {pixel_size:g}", "SpotSize = 7", "RotationAngle = 3.34915", "ExposureTime = 1",

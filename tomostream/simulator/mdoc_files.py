@@ -36,7 +36,7 @@ class MdocFiles:
         self._style = mdoc.MdocStyle(plan, start, max(plan.interval, 1.0), plan.size, plan.pixel_size, axis)
 
     def path(self, series: int) -> Path:
-        """The mdoc of a series (from 0)."""
+        """Return the mdoc of a series (from 0)."""
         return self._out / self._places[series].mdocs / f"{self._places[series].name}.mrc.mdoc"
 
     def add(self, exposure: Exposure) -> Path:
@@ -67,7 +67,7 @@ class MdocFiles:
         return path
 
     def turn(self, series: int) -> Path:
-        """The turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins, its sections reversed."""
+        """Return the turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins, its sections reversed."""
         path = self.path(series)
         if path.exists():
             os.replace(path, path.with_name(path.name.replace(".mrc.mdoc", ".mrc-half1.mdoc")))
@@ -103,7 +103,7 @@ class MdocFiles:
         return replaces
 
     def _text(self, series: int) -> bytes:
-        """The mdoc of a series with the sections that it has by now."""
+        """Return the mdoc of a series with the sections that it has by now."""
         text = mdoc.header(self._style, f"{self._places[series].name}.mrc", self._with_axis(series))
         sections = (self._section(one, zvalue) for zvalue, one in enumerate(self._sections[series]))
         return (text + "".join(sections)).encode()
@@ -116,7 +116,7 @@ class MdocFiles:
 
 
 def _never(last: Exposure, plan: Plan) -> Exposure:
-    """An exposure after the last one that never took place, one step further out."""
+    """Return an exposure after the last one that never took place, one step further out."""
     truth = last.truth
     angle = truth.angle + (plan.tilt_step if truth.angle >= 0 else -plan.tilt_step)
     stem = truth.movie.rsplit("_", 2)[0]

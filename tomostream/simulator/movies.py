@@ -31,14 +31,14 @@ def drift_path(rng: np.random.Generator, frames: int, length: float) -> tuple[tu
 
 
 def electrons_per_pixel(dose: float, pixel_size: float, thickness: float, tilt: float) -> float:
-    """Counts a pixel behind the specimen. `dose` in e/A2 before it; its path in the slab grows with 1 / cos(tilt)."""
+    """Return counts a pixel behind the specimen. `dose` in e/A2 before it; its path in the slab grows with 1 / cos(tilt)."""
     passed = math.exp(-thickness / MEAN_FREE_PATH / math.cos(math.radians(tilt)))
     return dose * pixel_size**2 * QUANTUM_EFFICIENCY * passed
 
 
 def shifted_image(spectrum: NDArray[np.complex64], shape: tuple[int, int], shift: tuple[float, float],
                   crop: tuple[int, int]) -> NDArray[np.float32]:
-    """The image of `shape` (rows, columns) behind `spectrum`, moved by `shift` (x, y) px, cropped about its centre.
+    """Return the image of `shape` (rows, columns) behind `spectrum`, moved by `shift` (x, y) px, cropped about its centre.
 
     `crop` (rows, columns) has to be odd where `shape` is odd, and even where it is even, to have the same centre.
     """
@@ -50,17 +50,17 @@ def shifted_image(spectrum: NDArray[np.complex64], shape: tuple[int, int], shift
 
 
 def as_counts(frames: NDArray[np.integer]) -> NDArray[np.integer]:
-    """The frames in the smallest type that holds them: uint8 as counting cameras write, else uint16."""
+    """Return the frames in the smallest type that holds them: uint8 as counting cameras write, else uint16."""
     return frames.astype(np.uint8 if frames.max(initial=0) < 256 else np.uint16)
 
 
 def encode(frames: NDArray[np.integer], pixel_size: float, file_format: str) -> bytes:
-    """The bytes of a movie file from frames (n, rows, columns), row 0 at the bottom (MRC's order)."""
+    """Return the bytes of a movie file from frames (n, rows, columns), row 0 at the bottom (MRC's order)."""
     return _tiff(frames, pixel_size) if file_format == "tif" else _mrc(frames, pixel_size)
 
 
 def _tiff(frames: NDArray[np.integer], pixel_size: float) -> bytes:
-    """A TIFF, LZW in strips, as SerialEM writes it.
+    """Return a TIFF, LZW in strips, as SerialEM writes it.
 
     A TIFF begins with the row at the top of the picture, an MRC file with the one at the bottom; SerialEM, IMOD and
     MotionCor all turn the rows over between the two, so that both show the same picture.
@@ -77,7 +77,7 @@ def _tiff(frames: NDArray[np.integer], pixel_size: float) -> bytes:
 
 
 def first_frames(data: bytes, count: int) -> bytes:
-    """The bytes of a TIFF movie made by `encode` at the time when `count` of its frames had been written.
+    """Return the bytes of a TIFF movie made by `encode` at the time when `count` of its frames had been written.
 
     A writer of TIFF appends the directory and the strips of a frame, and only then lets the directory before point to
     it: a movie that grows by frames looks like a complete, shorter one all the time.
@@ -91,7 +91,7 @@ def first_frames(data: bytes, count: int) -> bytes:
 
 
 def _mrc(frames: NDArray[np.integer], pixel_size: float) -> bytes:
-    """An MRC stack of mode 1 (int16), IMOD's header: 1024 bytes, little-endian (MRC2014)."""
+    """Return an MRC stack of mode 1 (int16), IMOD's header: 1024 bytes, little-endian (MRC2014)."""
     count, rows, columns = frames.shape
     data = np.ascontiguousarray(frames.clip(0, 32767), dtype="<i2")
     header = np.zeros(256, "<i4")

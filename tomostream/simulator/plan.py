@@ -153,7 +153,7 @@ class Exposure:
 
 def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals: Sequence[Sequence[float]],
              plan: Plan) -> list[Exposure]:
-    """All exposures in time: one series after the other or, interleaved, all series at one tilt and then at the next.
+    """Return all exposures in time: one series after the other or, interleaved, all series at one tilt and then at the next.
 
     A repeated exposure comes right after the one it replaces; the specimen remembers the dose of both.
     """
@@ -175,7 +175,7 @@ def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals
 
 
 def truth_document(pixel_size: float, series: Sequence[SeriesTruth]) -> str:
-    """The text of `truth.json`."""
+    """Return the text of `truth.json`."""
     document = {"pixel_size_A": pixel_size, "series": [_series_document(one) for one in series]}
     return json.dumps(document, indent=1) + "\n"
 

@@ -42,7 +42,7 @@ class Optics:
 
 def project_points(points: NDArray[np.floating], pixel_size: float, tilt: float, axis: float,
                    shift: tuple[float, float]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Where points (n, 3) in A fall in the raw image: x and y in px from its centre. Angles in degrees, shift in px."""
+    """Return where points (n, 3) in A fall in the raw image: x and y in px from its centre. Angles in degrees, shift in px."""
     t, r = math.radians(tilt), math.radians(axis)
     along = (points[:, 0] * math.cos(t) + points[:, 2] * math.sin(t)) / pixel_size
     y = points[:, 1] / pixel_size

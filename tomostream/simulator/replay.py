@@ -54,7 +54,7 @@ def read_tilts(path: str | Path) -> list[Section]:
 
 
 def read_stack(path: str | Path) -> tuple[NDArray[np.floating], float]:
-    """The sections (n, rows, columns) and the pixel size in A. Raise ValueError with a sentence."""
+    """Return the sections (n, rows, columns) and the pixel size in A. Raise ValueError with a sentence."""
     try:
         stack = open_mrc(str(path))
         return np.asarray(stack), stack.pixel_size_A
@@ -63,7 +63,7 @@ def read_stack(path: str | Path) -> tuple[NDArray[np.floating], float]:
 
 
 def counts_scale(stack: NDArray[np.floating]) -> float:
-    """The constant that makes the noise of the images Poisson: mean / variance, the variance from high frequencies.
+    """Return the constant that makes the noise of the images Poisson: mean / variance, the variance from high frequencies.
 
     The median over the sections of what each asks for; above 0.4 cycles/px there is next to nothing but noise.
     """
@@ -128,7 +128,7 @@ class ReplayScene:
         return {"stack": self._path.name, "counts_per_value": self._scale}
 
     def counts(self, exposure: Exposure) -> NDArray[np.integer]:
-        """The image of a tilt in counts (rows, columns)."""
+        """Return the image of a tilt in counts (rows, columns)."""
         image = self._stack[self._sections[exposure.tilt].section]
         return np.maximum(np.rint(image * self._scale), 0).astype(np.int64)
 
@@ -144,7 +144,7 @@ class ReplayScene:
 
 
 def _dose(sections: list[Section]) -> float:
-    """Dose of a tilt in e/A2: the usual step of the pre-exposure from one exposure to the next."""
+    """Return the dose of a tilt in e/A2: the usual step of the pre-exposure from one exposure to the next."""
     steps = np.diff([one.prior_dose for one in sections])
     dose = float(np.median(steps)) if len(steps) else 0.0
     if dose <= 0:
@@ -153,5 +153,5 @@ def _dose(sections: list[Section]) -> float:
 
 
 def _step(angles: list[float]) -> float:
-    """The usual difference of neighbouring tilt angles, degrees."""
+    """Return the usual difference of neighbouring tilt angles, degrees."""
     return round(float(np.median(np.diff(sorted(angles)))), 2) if len(angles) > 1 else 3.0

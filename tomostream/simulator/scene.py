@@ -28,17 +28,17 @@ class Scene(Protocol):
     exposures: list[Exposure]
 
     def truth(self) -> list[SeriesTruth]:
-        """The truth of every series, as it will be listed in the mdocs."""
+        """Return the truth of every series, as it will be listed in the mdocs."""
 
     def about(self) -> dict[str, object]:
-        """What is on the grid, for `specimen.json`."""
+        """Return what is on the grid, for `specimen.json`."""
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
-        """Counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
+        """Return counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
 
 
 def kept_truth(exposures: list[Exposure], series: int) -> tuple[TiltTruth, ...]:
-    """The tilts of a series (from 0) in acquisition order, without exposures that were repeated."""
+    """Return the tilts of a series (from 0) in acquisition order, without exposures that were repeated."""
     return tuple(exposure.truth for exposure in exposures if exposure.series == series and not exposure.replaced)
 
 
@@ -92,12 +92,12 @@ class SimulatedScene:
             yield np.maximum(flux * (1 - contrast), 0)
 
     def _flux(self, exposure: Exposure) -> float:
-        """Mean counts a pixel in the sum of the frames."""
+        """Return mean counts a pixel in the sum of the frames."""
         plan, truth = self.plan, exposure.truth
         return movies.electrons_per_pixel(truth.dose, plan.pixel_size, plan.thickness, truth.angle)
 
     def specimen(self, series: int) -> Specimen:
-        """The specimen of a series (from 0). All are kept: interleaved series take turns."""
+        """Return the specimen of a series (from 0). All are kept: interleaved series take turns."""
         if series not in self._specimens:
             self._specimens[series] = self._make(self.plan, series)
         return self._specimens[series]
@@ -111,14 +111,14 @@ class SimulatedScene:
         return spectrum
 
     def _padded(self) -> tuple[int, int]:
-        """Rows and columns with a margin for drift and for the wrap-around of the CTF."""
+        """Return rows and columns with a margin for drift and for the wrap-around of the CTF."""
         margin = 32 + 2 * math.ceil(2 * self.plan.drift)
         nx, ny = self.plan.size
         return _fast_length(ny, margin), _fast_length(nx, margin)
 
 
 def _fast_length(length: int, margin: int) -> int:
-    """A length that is quick to transform, at least `margin` px longer, and odd or even as `length` is."""
+    """Return a length that is quick to transform, at least `margin` px longer, and odd or even as `length` is."""
     longer: int = scipy.fft.next_fast_len(length + margin, real=True)
     while (longer - length) % 2:
         longer = scipy.fft.next_fast_len(longer + 1, real=True)
@@ -126,7 +126,7 @@ def _fast_length(length: int, margin: int) -> int:
 
 
 def series_specimen(plan: Plan, series: int) -> Specimen:
-    """A slab wide enough to fill the images at every tilt up to 70 degrees."""
+    """Return a slab wide enough to fill the images at every tilt up to 70 degrees."""
     axis = math.radians(plan.tilt_axis)
     nx, ny = (length + 2 * plan.max_shift + 64 for length in plan.size)
     across = (nx * abs(math.cos(axis)) + ny * abs(math.sin(axis))) * plan.pixel_size
@@ -150,7 +150,7 @@ def _tilt_truths(plan: Plan, angles: list[float], series: int) -> list[TiltTruth
 
 
 def _tracking(rng: np.random.Generator, plan: Plan) -> list[tuple[float, float]]:
-    """Shifts in px: a random walk in time with jitter, 0 at the first exposure, `max_shift` at the worst."""
+    """Return shifts in px: a random walk in time with jitter, 0 at the first exposure, `max_shift` at the worst."""
     walk = np.cumsum(rng.normal(size=(plan.tilts, 2)), axis=0) + rng.normal(scale=0.7, size=(plan.tilts, 2))
     walk -= walk[0]
     longest = float(np.hypot(*walk.T).max())

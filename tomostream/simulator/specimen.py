@@ -46,7 +46,7 @@ class Specimen:
 
 def make_specimen(rng: np.random.Generator, extent_x: float, extent_y: float, thickness: float,
                   pre_tilt: float = 0.0) -> Specimen:
-    """A slab of `extent_x` times `extent_y` times `thickness` A of cell material; `pre_tilt` in degrees about Y."""
+    """Return a slab of `extent_x` times `extent_y` times `thickness` A of cell material; `pre_tilt` in degrees about Y."""
     box = np.array([extent_x, extent_y, thickness])
     parts = [_marks(rng), _ribosomes(rng, box), _proteins(rng, box), _vesicles(rng, box), _membranes(rng, box)]
     points = np.concatenate([part for part, _ in parts])
@@ -59,7 +59,7 @@ def make_specimen(rng: np.random.Generator, extent_x: float, extent_y: float, th
 
 
 def _marks(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    """The three tubes: 30 kDa an A, on a wall around the line from start to end."""
+    """Return the three tubes: 30 kDa an A, on a wall around the line from start to end."""
     tubes, per_angstrom = [], 2.0
     for start, end in MARKS.values():
         along = np.subtract(end, start)

@@ -37,7 +37,7 @@ class Action:
 
 
 def timeline(plan: Plan, exposures: list[Exposure], turn: int | None) -> list[Action]:
-    """All actions in time. `turn` is the tilt (from 0) at which a bidirectional series turns, None without a turn."""
+    """Return all actions in time. `turn` is the tilt (from 0) at which a bidirectional series turns, None without a turn."""
     actions = list(_other_mdocs(plan))
     spoiled = {fault.series for fault in plan.faults.faults if fault.kind in ("garbage-mdoc", "empty-mdoc")}
     last = {exposure.series: exposure for exposure in exposures}
@@ -73,7 +73,7 @@ def _pause(plan: Plan) -> float:
 
 
 def _is_repeat(exposures: list[Exposure], exposure: Exposure) -> bool:
-    """Whether this exposure repeats the one before it in time."""
+    """Tell whether this exposure repeats the one before it in time."""
     if exposure.slot == 0:
         return False
     before = exposures[exposure.slot - 1]
@@ -81,7 +81,7 @@ def _is_repeat(exposures: list[Exposure], exposure: Exposure) -> bool:
 
 
 def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
-    """How the movie of an exposure comes to the disk, with its faults; they hit the last try of a repeated exposure."""
+    """Yield how the movie of an exposure comes to the disk, with its faults; they hit the last try of a repeated exposure."""
     series, tilt, finished = exposure.series + 1, exposure.tilt + 1, _finished(plan, exposure)
     faults = plan.faults
 
@@ -108,7 +108,7 @@ def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
 
 
 def _other_mdocs(plan: Plan) -> Iterator[Action]:
-    """Files that lie beside the mdocs of the series from the start."""
+    """Yield files that lie beside the mdocs of the series from the start."""
     if plan.faults.of("map"):
         yield Action(0.0, "other-mdoc", -1, name="map.mrc.mdoc")
         yield Action(0.0, "other-mdoc", -1, name="LMM.mrc.mdoc")

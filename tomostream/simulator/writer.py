@@ -161,14 +161,14 @@ class Writer:
 
 
 def _of(action: Action) -> Exposure:
-    """The exposure of an action that has one."""
+    """Return the exposure of an action that has one."""
     if action.exposure is None:
         raise TypeError(f"An action of kind {action.kind} belongs to an exposure.")
     return action.exposure
 
 
 def _turn(scene: Scene) -> int | None:
-    """The tilt (from 0) at which a bidirectional series begins its second branch."""
+    """Return the tilt (from 0) at which a bidirectional series begins its second branch."""
     if scene.plan.scheme != "bidirectional":
         return None
     return min((one.tilt for one in scene.exposures if one.nominal < 0), default=None)

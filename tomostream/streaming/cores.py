@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def cores() -> int:
-    """How many cores the programs of all sessions share.
+    """Return how many cores the programs of all sessions share.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def hold_cores(wanted: int, stop: threading.Event | None = None) -> Iterator[Non
 
 
 def folder() -> str:
-    """Where the tickets of this machine lie; made if it is not there, for all users.
+    """Return where the tickets of this machine lie; made if it is not there, for all users.
 
     Raises
     ------
@@ -126,11 +126,11 @@ class Ticket:
         self._lock.close()
 
     def fileno(self) -> int:
-        """The descriptor that the program is to inherit."""
+        """Return the descriptor that the program is to inherit."""
         return self._lock.fileno()
 
     def turn(self, total: int) -> bool:
-        """Whether the tickets before this one leave enough of `total` cores."""
+        """Tell whether the tickets before this one leave enough of `total` cores."""
         left = total - self._wanted
         for name in sorted(os.listdir(self._place)):
             if name >= self._name:
@@ -144,7 +144,7 @@ class Ticket:
 
 
 def _held(path: str) -> bool:
-    """Whether somebody holds a ticket; one whose program is gone is removed."""
+    """Tell whether somebody holds a ticket; one whose program is gone is removed."""
     try:
         with Lock(path) as lock:
             if not lock.take():

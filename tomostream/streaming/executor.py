@@ -134,7 +134,7 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
 
 
 def adopt(old: Any) -> EventLoop:
-    """An event-driven executor with the settings of the one that pyworkflow chose."""
+    """Return an event-driven executor with the settings of the one that pyworkflow chose."""
     workers = getattr(old, "numberOfProcs", 1)
     if isinstance(old, QueueStepExecutor):
         return EventQueueStepExecutor(old.hostConfig, old.submitDict, workers, gpuList=old.gpuList)

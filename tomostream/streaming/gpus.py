@@ -55,7 +55,7 @@ _HELD = _Held()
 
 
 def inherited() -> tuple[int, ...]:
-    """Descriptors that a program of this thread is to inherit: the locks of its GPUs or cores."""
+    """Return descriptors that a program of this thread is to inherit: the locks of its GPUs or cores."""
     return _HELD.descriptors
 
 
@@ -92,7 +92,7 @@ def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None) -> Iterat
 
 
 def programs_per_gpu() -> int:
-    """How many programs may share a GPU: one, or what the environment says.
+    """Return how many programs may share a GPU: one, or what the environment says.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def unseen_file(pointer: Any) -> str:
-    """File of an output of ours that the project does not see yet; "" where there is none."""
+    """Return the file of an output of ours that the project does not see yet; "" where there is none."""
     producer, name = pointer.getObjValue(), pointer.getExtended() if pointer.hasExtended() else ""
     files = getattr(producer, "output_files", None) or {}
     path = str(producer._getPath(files[name])) if name in files else ""
@@ -22,13 +22,13 @@ def unseen_file(pointer: Any) -> str:
 
 
 def file_of(pointer: Any) -> str:
-    """The SQLite file of the set that a pointer names; "" while there is none."""
+    """Return the SQLite file of the set that a pointer names; "" while there is none."""
     items = pointer.get()
     return unseen_file(pointer) if items is None else str(items.getFileName())
 
 
 def set_of(pointer: Any) -> Any:
-    """The set that a pointer names, seen by the project or not; None while there is none. Its properties are loaded."""
+    """Return the set that a pointer names, seen by the project or not; None while there is none. Its properties are loaded."""
     items = pointer.get()
     path = unseen_file(pointer) if items is None else ""
     if path:

@@ -46,7 +46,7 @@ class EventLoop:
         self.newest_first = False
 
     def trouble(self) -> str:
-        """What keeps programs from being run, or from being followed, now, in a sentence; "" when nothing does."""
+        """Return what keeps programs from being run, or from being followed, now, in a sentence; "" when nothing does."""
         return ""
 
     def wake(self) -> None:
@@ -94,7 +94,7 @@ class _Turn:
         self.started(self.generator)
 
     def take(self) -> bool:
-        """One turn; False when nothing is left to do."""
+        """Return one turn; False when nothing is left to do."""
         loop = self.loop
         with loop._condition:
             ended, loop._ended, loop._awake = loop._ended, [], False

@@ -15,7 +15,7 @@ MIN_SPACE = 16 << 20
 
 
 def is_short(path: str) -> bool:
-    """Whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
+    """Tell whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
     disk = disk_of(path)
     return disk is not None and disk[0] < MIN_SPACE
 
@@ -25,7 +25,7 @@ _NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, er
 
 
 def out_of_reach(path: str) -> str:
-    """Why a file cannot be read whatever is in it: its folder is not there or may not be entered, its server is silent."""
+    """Return why a file cannot be read whatever is in it: its folder is not there or may not be entered, its server is silent."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))        # a pipe would block whoever waits for its writer
         return ""
@@ -39,7 +39,7 @@ def out_of_reach(path: str) -> str:
 
 
 def is_full(error: BaseException, path: str) -> bool:
-    """Whether something failed because nothing can be written any more: it says so, or there is no space left."""
+    """Tell whether something failed because nothing can be written any more: it says so, or there is no space left."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -61,7 +61,7 @@ class Obstacles:
         self._folder, self._extra, self._inputs_of = folder, extra, inputs_of
 
     def of(self, task: Task) -> str:
-        """What keeps any program from working on a task now, in words; "" when nothing does."""
+        """Return what keeps any program from working on a task now, in words; "" when nothing does."""
         if is_short(self._folder):
             return self.full()
         if not os.access(self._extra, os.W_OK | os.X_OK):
@@ -69,7 +69,7 @@ class Obstacles:
         return next(filter(None, map(out_of_reach, self._inputs_of(task))), "")
 
     def is_full(self, error: BaseException) -> bool:
-        """Whether something failed because the disk of the project is full."""
+        """Tell whether something failed because the disk of the project is full."""
         return is_full(error, self._folder)
 
     def full(self) -> str:

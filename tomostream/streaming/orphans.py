@@ -18,7 +18,7 @@ MARK = "TOMOSTREAM_WORK_FOLDER"
 
 
 def marked(environment: Mapping[str, str] | None, folder: str) -> dict[str, str]:
-    """An environment for a program (None: ours) that says which run started it; `folder` is that run's work folder."""
+    """Return an environment for a program (None: ours) that says which run started it; `folder` is that run's work folder."""
     return {**(os.environ if environment is None else environment), MARK: os.path.realpath(folder)}
 
 

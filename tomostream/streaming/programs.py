@@ -8,5 +8,5 @@ WORK_FOLDER = ".work"
 
 
 def gpu_command(line: str) -> str:
-    """A command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
+    """Return a command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
     return line.replace("%", "%%").replace("%%(GPU)s", "%(GPU)s") if "%(GPU)s" in line else line

@@ -96,15 +96,15 @@ class StreamingProtocol(ProtStreamingBase):
         raise NotImplementedError
 
     def decide(self) -> Iterable[Task]:
-        """What is ready now. What is not yielded, because a database cannot be read now, is given again the next time."""
+        """Return what is ready now. What is not yielded, because a database cannot be read now, is given again the next time."""
         raise NotImplementedError
 
     def undecided(self) -> bool:
-        """Whether something that came is not handed out yet."""
+        """Tell whether something that came is not handed out yet."""
         return bool(self._new)
 
     def inputs_of(self, task: Task) -> Iterable[str]:
-        """Files that the work on a task reads."""
+        """Return files that the work on a task reads."""
         return ()
 
     def work(self, task: Task) -> Any:
@@ -115,7 +115,7 @@ class StreamingProtocol(ProtStreamingBase):
         raise NotImplementedError
 
     def next_deadline(self) -> float | None:
-        """Seconds since the epoch at which a turn is due although nothing happens."""
+        """Return seconds since the epoch at which a turn is due although nothing happens."""
         return None
 
     def on_failed(self, task: Task, reason: str) -> None:
@@ -160,7 +160,7 @@ class StreamingProtocol(ProtStreamingBase):
         return os.path.exists(stop_file(self._getPath()))
 
     def processImportDict(self, importDict: dict[str, Any], importDir: str) -> dict[str, Any]:
-        """A workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
+        """Return a workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
         an empty number is none, and folders stay as they are: pwem looks for relative ones beside the file, and fails on
         a folder without a slash that is not there yet."""
         return {name: self._imported(name, value) for name, value in importDict.items()}
@@ -176,11 +176,11 @@ class StreamingProtocol(ProtStreamingBase):
             raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
 
     def input_problems(self) -> list[str]:
-        """What is wrong with the input sets, for `_validate`; whoever starts a whole chain gives them later."""
+        """Return what is wrong with the input sets, for `_validate`; whoever starts a whole chain gives them later."""
         return []
 
     def form_problems(self) -> list[str]:
-        """What is wrong with the other fields, for `_validate`."""
+        """Return what is wrong with the other fields, for `_validate`."""
         return []
 
     def _validate(self) -> list[str]:
@@ -288,7 +288,7 @@ class StreamingProtocol(ProtStreamingBase):
                                    input_run=self._input_run()))
 
     def _input_run(self) -> str:
-        """Name of the folder of the run whose output is read; "" for the first of a chain."""
+        """Return the name of the folder of the run whose output is read; "" for the first of a chain."""
         items = getattr(self, self.input_field).get() if self.input_field else None
         return "" if items is None else os.path.basename(os.path.dirname(items.getFileName()))
 
@@ -440,7 +440,7 @@ class StreamingProtocol(ProtStreamingBase):
         self._steps[-1].attempt = attempt
 
     def work_root(self) -> str:
-        """The folder of all work in progress of this run."""
+        """Return the folder of all work in progress of this run."""
         return self._getExtraPath(WORK_FOLDER)
 
     def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
@@ -454,7 +454,7 @@ class StreamingProtocol(ProtStreamingBase):
         return hold_cores(wanted, self.stop_event) if self._stepsExecutor.here else contextlib.nullcontext()
 
     def work_folder(self, name: str) -> str:
-        """An empty folder for one run of a program, on the same disk as extra/. No other program ever writes there: a job
+        """Return an empty folder for one run of a program, on the same disk as extra/. No other program ever writes there: a job
         whose submission seemed to fail may run all the same."""
         folder = os.path.join(self.work_root(), str(os.getpid()), str(next(_WORK_NUMBERS)), name)
         os.makedirs(folder)
@@ -534,7 +534,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     # ------------------------------------------------------------------ inputs
     def row_reader(self, pointer: Any) -> rows.RowReader:
-        """The incremental reader of an input set; its folder and its producer's are watched."""
+        """Return the incremental reader of an input set; its folder and its producer's are watched."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
         self.watcher.add(folder, only=frozenset())
@@ -544,7 +544,7 @@ class StreamingProtocol(ProtStreamingBase):
 
     @staticmethod
     def producer_state(pointer: Any) -> runs.RunState:
-        """State of the run that makes a pointed set; see `runs.producer_state`."""
+        """Return the state of the run that makes a pointed set; see `runs.producer_state`."""
         producer = pointer.getObjValue()
         folder = os.path.dirname(inputs.file_of(pointer))
         return runs.producer_state(folder, producer.getObjId())
@@ -556,7 +556,7 @@ class StreamingProtocol(ProtStreamingBase):
         return index
 
     def _log_of_steps(self) -> StepLog:
-        """The list of steps, opened when it is first asked for. Rows of earlier processes stay."""
+        """Return the list of steps, opened when it is first asked for. Rows of earlier processes stay."""
         if self._step_log is None:
             self._step_log = StepLog(self.getStepsFile(), self.warning, OPEN_SECONDS)
         return self._step_log

@@ -148,7 +148,7 @@ class Jobs:
                 self._trouble = ""
 
     def state(self, job: str) -> JobState:
-        """What is known of a job; whoever asks first when it is time asks the scheduler for all."""
+        """Return what is known of a job; whoever asks first when it is time asks the scheduler for all."""
         with self._lock:
             if self._clock() >= self._next:
                 self._look()
@@ -195,7 +195,7 @@ class Jobs:
         return found
 
     def _alone(self, job: str, status: int, said: str) -> JobState:
-        """The answer to a question about one job."""
+        """Return the answer to a question about one job."""
         words = said.strip()
         if _NO_SUCH_JOB.search(words):
             return JobState.OVER
@@ -217,13 +217,13 @@ def _names(line: str, job: str) -> bool:
 
 
 def with_mark(command: str, mark: str) -> str:
-    """A job's command that leaves a mark, the exit status of its program, when that has ended."""
+    """Return a job's command that leaves a mark, the exit status of its program, when that has ended."""
     target, part = shlex.quote(mark), shlex.quote(f"{mark}.part")
     return f"{command}\necho $? > {part} && mv -f {part} {target}"
 
 
 def is_marked(mark: str) -> bool:
-    """Whether a job left its mark. The folder is opened first: only then a file server is asked again."""
+    """Tell whether a job left its mark. The folder is opened first: only then a file server is asked again."""
     try:
         os.close(os.open(os.path.dirname(mark) or ".", os.O_RDONLY | os.O_DIRECTORY))
     except OSError:
@@ -232,7 +232,7 @@ def is_marked(mark: str) -> bool:
 
 
 def words_of_queue(logs: str) -> str:
-    """What a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
+    """Return what a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
     for ending in (".err", ".out"):
         try:
             with open(f"{logs}{ending}", encoding="utf-8", errors="replace") as file:

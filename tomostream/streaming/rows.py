@@ -19,7 +19,7 @@ def know_tables(items: Any) -> Any:
 
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether there is a table of this name in a database."""
+    """Tell whether there is a table of this name in a database."""
     return connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
 
 
@@ -111,12 +111,12 @@ class RowReader:
             (self._last_replacement,))]
 
     def version_of(self, item_id: int) -> int:
-        """Version of a row: 1, or that of its last replacement."""
+        """Return the version of a row: 1, or that of its last replacement."""
         return self._versions.get(item_id, 1)
 
 
 def database_errors() -> tuple[type[Exception], ...]:
-    """What is raised when a database cannot be read or written now: by SQLite, by the disk, and as pyworkflow wraps it."""
+    """Return what is raised when a database cannot be read or written now: by SQLite, by the disk, and as pyworkflow wraps it."""
     from pyworkflow.mapper.sqlite import SqliteFlatMapperException
 
     return sqlite3.Error, OSError, SqliteFlatMapperException

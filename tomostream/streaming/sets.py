@@ -147,7 +147,7 @@ class OutputSet:
         self._waiting.append(_Change(key, lambda: self._put(key, item, version, children)))
 
     def mark(self) -> int:
-        """Where the waiting changes end now; see `take_back`."""
+        """Return where the waiting changes end now; see `take_back`."""
         return len(self._waiting)
 
     def take_back(self, mark: int) -> None:

@@ -11,7 +11,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([dhms]?)(?:\s+|$)|(\d+(?:\.\d*)?)(
 
 
 def seconds_of(text: object) -> float:
-    """A time as people write it in Scipion's forms, in seconds: `90`, `30m`, `12h`, `1d 6h`.
+    """Return a time as people write it in Scipion's forms, in seconds: `90`, `30m`, `12h`, `1d 6h`.
 
     Scipion's own `String.toSeconds` evaluates the text as Python; this reads it.
 
@@ -35,7 +35,7 @@ def seconds_of(text: object) -> float:
 
 
 def convert(param: Any, value: object) -> object:
-    """A value given as text, as the parameter wants it: choices by name or number, yes and no for switches, nothing for an
+    """Return a value given as text, as the parameter wants it: choices by name or number, yes and no for switches, nothing for an
     empty number.
 
     Raises
@@ -59,7 +59,7 @@ def convert(param: Any, value: object) -> object:
 
 
 def _choice(choices: list[str], value: str) -> int:
-    """Number of a choice given by its name (whatever its case) or its number."""
+    """Return the number of a choice given by its name (whatever its case) or its number."""
     names = [choice.lower() for choice in choices]
     word = value.strip().lower()
     if word in names:
@@ -70,7 +70,7 @@ def _choice(choices: list[str], value: str) -> int:
 
 
 def _number(kind: type[int] | type[float], text: str) -> int | float | None:
-    """A number, None for empty text."""
+    """Return a number, None for empty text."""
     if not text:
         return None
     try:

@@ -30,7 +30,7 @@ MAX_CLOSED = 10_000
 
 
 def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
-    """Type of the file system that holds `path` ("ext4", "nfs4", "fuse.sshfs"); "" when it cannot be told."""
+    """Return the type of the file system that holds `path` ("ext4", "nfs4", "fuse.sshfs"); "" when it cannot be told."""
     path = os.path.realpath(path)
     best, kind = "", ""
     try:
@@ -48,7 +48,7 @@ def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
 
 
 def hears_changes(path: str) -> bool:
-    """True when inotify tells of every change below `path`: a local disk."""
+    """Tell whether inotify tells of every change below `path`: a local disk."""
     kind = file_system_of(path)
     return bool(kind) and kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse.")
 
@@ -101,7 +101,7 @@ class Watcher(FileSystemEventHandler):
         return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def take(self) -> set[str]:
-        """The real paths of data files that changed since it was last asked."""
+        """Return the real paths of data files that changed since it was last asked."""
         changed, self._changed = self._changed, set()
         return changed
 
@@ -156,7 +156,7 @@ class Watcher(FileSystemEventHandler):
 
 
 def is_database(path: str) -> bool:
-    """Whether this is one of SQLite's files: what matters of them is the commit, not each write."""
+    """Tell whether this is one of SQLite's files: what matters of them is the commit, not each write."""
     return ".sqlite" in path or path.endswith((".db", ".db" + JOURNAL, ".db" + WAL))
 
 
@@ -219,7 +219,7 @@ class FolderWatch:
         self._next_full = 0.0
 
     def root(self) -> str:
-        """The folder above the first wildcard."""
+        """Return the folder above the first wildcard."""
         head = above_wildcards(self._above)
         return head if os.path.isdir(head) else os.path.dirname(head) or "."
 
@@ -245,7 +245,7 @@ class FolderWatch:
         self._next_look = self._next_full = 0.0
 
     def gone(self) -> list[str]:
-        """Files that were seen and are no more (removed or renamed), told once."""
+        """Return files that were seen and are no more (removed or renamed), told once."""
         gone, self._gone = self._gone, []
         return gone
 
@@ -344,7 +344,7 @@ class FolderWatch:
         return matches(name, self._base)
 
     def _some_known(self, now: float) -> set[str]:
-        """What changed lately, and a slice of the rest."""
+        """Return what changed lately, and a slice of the rest."""
         self._lately = {path: at for path, at in self._lately.items() if now - at < self.LATELY}
         if not self._quiet:
             self._quiet = list(self._seen)
@@ -352,7 +352,7 @@ class FolderWatch:
         return {*self._lately, *some}
 
     def _look(self, path: str, now: float) -> Seen | None:
-        """What is new of a file; None when nothing is."""
+        """Return what is new of a file; None when nothing is."""
         try:
             status = os.stat(path)
         except FileNotFoundError:

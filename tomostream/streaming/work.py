@@ -58,10 +58,10 @@ class Hindrances(Protocol):
     """What keeps work from being done although nothing is wrong with it; see `obstacles`."""
 
     def of(self, task: Task) -> str:
-        """What keeps any program from working on a task now, in words; "" when nothing does."""
+        """Return what keeps any program from working on a task now, in words; "" when nothing does."""
 
     def is_full(self, error: BaseException) -> bool:
-        """Whether something failed because the disk is full."""
+        """Tell whether something failed because the disk is full."""
 
     def full(self) -> str:
         """That the disk is full, in words."""
@@ -115,7 +115,7 @@ class Host(Protocol):
         """Something of this topic keeps the protocol from going on ("": no longer)."""
 
     def stop_asked(self) -> bool:
-        """Whether the session is to be stopped."""
+        """Tell whether the session is to be stopped."""
 
 
 class Work:
@@ -237,7 +237,7 @@ class Work:
 
     # ------------------------------------------------------------------ what is held up
     def _is_held_up(self, task: Task, obstacle: str, disk_full: bool) -> bool:
-        """Whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
+        """Tell whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
         tried again when that is over; where that cannot be seen, each time later."""
         if not obstacle and not disk_full:
             return False

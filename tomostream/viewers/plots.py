@@ -69,7 +69,7 @@ def draw_alignment(figure: Any, series: SeriesAlignment) -> None:
 
 
 def alignment_words(series: SeriesAlignment) -> str:
-    """Axis, offset, thickness and quality in words, as far as they are known."""
+    """Return axis, offset, thickness and quality in words, as far as they are known."""
     words = [text for text, value in (
         (f"tilt axis {series.tilt_axis or 0:.2f} degrees", series.tilt_axis),
         (f"tilt offset {series.tilt_offset or 0:+.1f} degrees", series.tilt_offset),

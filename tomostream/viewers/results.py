@@ -63,22 +63,22 @@ class TiltCtf:
 
 
 def movies(run_folder: str) -> list[str]:
-    """Movies that were aligned, newest first."""
+    """Return movies that were aligned, newest first."""
     return list(reversed(_last(run_folder, (entries.Aligned, entries.Replaced))))
 
 
 def series(run_folder: str) -> list[str]:
-    """Series that were aligned, newest first."""
+    """Return series that were aligned, newest first."""
     return list(reversed(_last(run_folder, (entries.Reconstructed,))))
 
 
 def composed(run_folder: str) -> list[str]:
-    """Series that were composed, newest first."""
+    """Return series that were composed, newest first."""
     return list(reversed(_last(run_folder, (entries.Composed,))))
 
 
 def _last(run_folder: str, kinds: tuple[type[T], ...]) -> dict[str, T]:
-    """The last entry of each item of these kinds, in the order in which they were written."""
+    """Return the last entry of each item of these kinds, in the order in which they were written."""
     found: dict[str, T] = {}
     for entry in ledger.read(ledger.path_in(run_folder)):
         if entry.item and isinstance(entry, kinds):
@@ -88,7 +88,7 @@ def _last(run_folder: str, kinds: tuple[type[T], ...]) -> dict[str, T]:
 
 
 def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
-    """Shift (x, y) of every frame of a movie in px, from the program's log.
+    """Return shift (x, y) of every frame of a movie in px, from the program's log.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def drifts(run_folder: str) -> list[tuple[str, float]]:
 
 
 def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
-    """The alignment of a series as it was registered last.
+    """Return the alignment of a series as it was registered last.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
 
 
 def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
-    """The CTF of the aligned tilts of a series.
+    """Return the CTF of the aligned tilts of a series.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
 
 
 def report_page(project: str) -> str:
-    """Address of the live page.
+    """Return the address of the live page.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def report_page(project: str) -> str:
 
 
 def series_page(project: str, series_id: str) -> str:
-    """Address of the page of one series in the live report.
+    """Return the address of the page of one series in the live report.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, 
 
 
 def _parsed(path: str, parse: Callable[[str, str], P], error_class: type[Exception]) -> P:
-    """A text file of a program, parsed; what is wrong with it becomes a sentence."""
+    """Return a text file of a program, parsed; what is wrong with it becomes a sentence."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), os.path.basename(path))

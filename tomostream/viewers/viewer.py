@@ -52,7 +52,7 @@ class StreamViewer(EmProtocolViewer):
         """Fields of one kind of protocol."""
 
     def plot_handlers(self) -> dict[str, Callable[..., Any]]:
-        """Field -> method, for one kind of protocol."""
+        """Return field -> method, for one kind of protocol."""
         return {}
 
     def _getVisualizeDict(self) -> dict[str, Callable[..., Any]]:
@@ -73,7 +73,7 @@ class StreamViewer(EmProtocolViewer):
         return os.path.abspath(self.getProject().path)
 
     def _told(self, call: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
-        """A plot of something that is not there becomes a message."""
+        """Return a handler for which something that is not there becomes a message."""
         def shown(param: Any = None) -> list[Any]:
             try:
                 return call()
@@ -91,7 +91,7 @@ class StreamViewer(EmProtocolViewer):
         return [self.infoMessage(f"No browser could be started here. The page is {address}", title="Live report")]
 
     def _open_output(self, param: str) -> list[Any]:
-        """The first of the viewers that Scipion knows for this set, as a double click on the output does."""
+        """Return the first of the viewers that Scipion knows for this set, as a double click on the output does."""
         output = self._output(param[len(SHOW):])
         if output.isEmpty():
             return [self.infoMessage("This set is still empty.", title="Nothing to show yet")]
@@ -104,7 +104,7 @@ class StreamViewer(EmProtocolViewer):
 
     # ------------------------------------------------------------------ one series
     def offer_series(self, form: Any, found: list[str]) -> Any:
-        """The group of what is shown of one series, with the field that chooses it; None where there is none yet."""
+        """Return the group of what is shown of one series, with the field that chooses it; None where there is none yet."""
         self._series = found[:SERIES_OFFERED]
         if not self._series:
             return None
@@ -149,12 +149,12 @@ class StreamViewer(EmProtocolViewer):
         return []
 
     def _root(self) -> Any:
-        """The Tk window to which ours belong; None: Scipion's first one."""
+        """Return the Tk window to which ours belong; None: Scipion's first one."""
         return self.formWindow.root if self.formWindow is not None else None
 
     @staticmethod
     def plotter(title: str, size: tuple[float, float] = (8.0, 5.0)) -> EmPlotter:
-        """An empty figure in a window."""
+        """Return an empty figure in a window."""
         return EmPlotter(windowTitle=title, figsize=size)
 
 

@@ -35,7 +35,7 @@ class Window(tk.Toplevel):
         self.bind("<Escape>", lambda _: self.destroy())
 
     def picture(self, image: Image.Image) -> ImageTk.PhotoImage:
-        """A picture for Tk, which forgets those that nobody holds."""
+        """Return a picture for Tk, which forgets those that nobody holds."""
         photo = ImageTk.PhotoImage(image, master=self)
         self.pictures.append(photo)
         return photo
@@ -107,7 +107,7 @@ class Progress(Window):
 
 
 def last_line(path: str) -> str:
-    """The last line of a log that is not empty."""
+    """Return the last line of a log that is not empty."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file.read()[-4000:].splitlines() if line.strip()]
@@ -117,12 +117,12 @@ def last_line(path: str) -> str:
 
 
 def our_command(*words: str) -> list[str]:
-    """The `tomostream` command with these words, by the Python that runs now."""
+    """Return the `tomostream` command with these words, by the Python that runs now."""
     return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
 
 
 def grey(image: NDArray[Any], size: tuple[int, int] | None = None) -> Image.Image:
-    """A picture of an array whose row 0 is at the bottom; darkest and brightest half per cent are cut off.
+    """Return a picture of an array whose row 0 is at the bottom; darkest and brightest half per cent are cut off.
 
     Parameters
     ----------

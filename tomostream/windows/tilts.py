@@ -185,7 +185,7 @@ class TiltsWindow(Window):
 
 
 def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> NDArray[np.float32]:
-    """A small picture of a tilt, from the stack, or where it is not in it from its micrograph.
+    """Return a small picture of a tilt, from the stack, or where it is not in it from its micrograph.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> NDArr
 
 
 def ended_protocols(project: str) -> list[str]:
-    """Which of the two that make a series again do not run."""
+    """Return which of the two that make a series again do not run."""
     status = ProjectStatus(project)
     status.update()
     ended = []

@@ -32,7 +32,7 @@ class Readings:
 
 
 def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
-    """The mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `FILES_READ`.
+    """Return the mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `FILES_READ`.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
 
 
 def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Readings:
-    """Pixel size (A), voltage (kV), magnification and dose per frame (e/A2) for the import form."""
+    """Return pixel size (A), voltage (kV), magnification and dose per frame (e/A2) for the import form."""
     values: dict[str, float | int] = {}
     words: list[str] = []
     for field, label, unit, key in (("samplingRate", "Pixel size", "A", "movie_pixel_size"),
@@ -82,7 +82,7 @@ def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Reading
 
 
 def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple[float | None, str]:
-    """The first value that is known, and a sentence; else why it is not known in the first file."""
+    """Return the first value that is known, and a sentence; else why it is not known in the first file."""
     for each in facts:
         known: Known[float] = getattr(each, key)
         if known.value is not None:
@@ -92,7 +92,7 @@ def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple
 
 
 def dose_per_frame(facts: Sequence[MdocFacts], movie_folder: str | None) -> tuple[float | None, str]:
-    """Dose of one frame in e/A2: that of the first tilt whose movie is there, over the number of its frames."""
+    """Return the dose of one frame in e/A2: that of the first tilt whose movie is there, over the number of its frames."""
     label = "Dose per frame"
     for each in facts:
         for tilt in each.tilts:
@@ -127,7 +127,7 @@ def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
 
 
 def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:
-    """How many tilts a complete series has: the number that most of the tilt series have, the largest of several."""
+    """Return how many tilts a complete series has: the number that most of the tilt series have, the largest of several."""
     counts = Counter(len(each.tilts) for each in facts if each.kind != "frame" and each.tilts)
     if not counts:
         return Readings({}, ("No tilt series gives the number of its tilts yet.",))

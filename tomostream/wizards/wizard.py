@@ -35,7 +35,7 @@ class MdocWizard(Wizard):
     _targets: list[Any] = []
 
     def read(self, protocol: Any) -> readings.Readings:
-        """Values and words for the form of a protocol."""
+        """Return values and words for the form of a protocol."""
         raise NotImplementedError
 
     def show(self, form: Any, *params: Any) -> None:
@@ -106,7 +106,7 @@ class TomoStreamThicknessWizard(Wizard):
 
 
 def quick_source(items: SetOfTiltSeries | None) -> quick.Source:
-    """The series with the most tilts of the first ones of a set, as it is on disk now: the set may be growing.
+    """Return the series with the most tilts of the first ones of a set, as it is on disk now: the set may be growing.
 
     Raises
     ------
@@ -149,7 +149,7 @@ class TomoStreamSignWizard(Wizard):
 
 
 def memory_words() -> str:
-    """What is remembered of instruments, a line each."""
+    """Return what is remembered of instruments, a line each."""
     try:
         known = instruments.read()
     except ValueError as problem:
