@@ -109,6 +109,14 @@ class Arrivals:
         """Whether a movie of several frames is in use."""
         return any(frames > 1 for frames in self._frames)
 
+    def any_in_use(self) -> bool:
+        """Whether a movie is in use."""
+        return bool(self._frames)
+
+    def hold(self, path: str, until: float, reason: str) -> None:
+        """Look at a candidate again at a time."""
+        self._wait(self.waiting[path], until, reason)
+
     def note_frames(self, frames: int | None) -> None:
         """A movie of so many frames is in use."""
         if frames is not None:

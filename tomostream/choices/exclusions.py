@@ -17,8 +17,9 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.files import locks
 from tomostream.files.writing import write_text
 from tomostream.journal.composed import ComposedSeries, Tilt, read_series
+from tomostream.journal.layout import EXCLUDED
 
-NAME = "excluded.json"
+NAME = EXCLUDED
 #: The version of the format.
 FORMAT = 1
 #: Series -> movie key -> why (may be "").

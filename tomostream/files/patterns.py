@@ -6,6 +6,7 @@ Capitals and small letters are one: cameras and file servers write `.TIF`, `.EER
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import glob
@@ -42,11 +43,50 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def folders_of(above: str, deeper: int = 0) -> list[str]:
-    """Return the folders that a glob of folders finds, and `deeper` levels below them, sorted."""
+    """Return the folders that a glob of folders finds, and `deeper` levels below them, sorted.
+
+    Each under its shortest path only: `**` follows links, those that lead back up too.
+    """
     start, found = existing_taken_literally(above or "."), set[str]()
     for level in range(deeper + 1):
-        found.update(path.rstrip(os.sep) or os.sep for path in glob.glob(start + "/*" * level + os.sep, recursive=True))
-    return sorted(found)
+        found.update(_globbed(start + "/*" * level))
+    once: dict[str, str] = {}
+    for folder in sorted(found, key=lambda path: (path.count(os.sep), path)):
+        once.setdefault(os.path.realpath(folder), folder)
+    return sorted(once.values())
+
+
+def _globbed(pattern: str) -> Iterator[str]:
+    """Yield the folders that a glob finds. What glob itself makes of `**` takes for ever where two links lead back up."""
+    words = pattern.split(os.sep)
+    if "**" not in words:
+        yield from (path.rstrip(os.sep) or os.sep for path in glob.glob(pattern + os.sep))
+        return
+    place = words.index("**")
+    head, tail = os.sep.join(words[:place]) or (os.sep if place else "."), os.sep.join(words[place + 1:])
+    for top in _globbed(head):
+        for folder in _all_below(top):
+            yield from _globbed(os.path.join(glob.escape(folder), tail)) if tail else (folder,)
+
+
+def _all_below(top: str) -> Iterator[str]:
+    """Yield a folder and all below it that are not hidden, each once, level by level."""
+    seen, folders = set[str](), [top]
+    while folders:
+        level, folders = folders, []
+        for folder in level:
+            real = os.path.realpath(folder)
+            if real not in seen:
+                seen.add(real)
+                yield folder
+                folders += _folders_in(folder)
+
+
+def _folders_in(folder: str) -> list[str]:
+    """Return the folders in a folder, links to folders among them, sorted; hidden ones are left out."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return sorted(os.path.join(folder, entry.name) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return []
 
 
 def files_of(pattern: str, deeper: int = 0) -> list[str]:

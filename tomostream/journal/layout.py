@@ -28,6 +28,26 @@ def stop_file(run: str) -> str:
     return os.path.join(run, "extra", STOP_FILE)
 
 
+#: In `extra` of a compose run, beside the files of series: what people took out, and the sign of the tilt angles.
+EXCLUDED = "taken-out.json"
+SIGN = "tilt-angles.json"
+#: What the stacks of the sums of odd and of even frames have at the end of their name.
+ODD, EVEN = "-odd", "-even"
+
+
 def stem(series_id: str, version: int) -> str:
     """Return the name of the files of one version of a series, without extension."""
     return series_id if version == 1 else f"{series_id}-v{version}"
+
+
+def micrograph_stem(name: str, version: int) -> str:
+    """Name of the files of one version of a micrograph, without extension; `name` is that of the movie.
+
+    The version is at the end: `x-v2` can be the name of a movie. So no two movies, whatever their names, share a file.
+    """
+    return f"{name}_aligned_mic{'' if version == 1 else f'-v{version}'}"
+
+
+def frames_log(micrograph: str, patches: bool = False) -> str:
+    """Name of the program's log of the frames of a micrograph, which is given by the name of its file without extension."""
+    return f"{micrograph}{'-Patch' if patches else ''}-Full.log"

@@ -33,7 +33,7 @@ from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger
 from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
-from tomostream.journal.layout import stem
+from tomostream.journal.layout import EVEN, ODD, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
@@ -369,11 +369,11 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         path = self._getExtraPath(stem(record.series_id, record.version))
         try:
             if self.doEvenOdd.get():
-                for suffix in ("_odd", "_even"):
+                for suffix in (ODD, EVEN):
                     stack_images(self._images(record, suffix), f"{path}{suffix}.mrcs", self._pixel_size)
             size = stack_images(self._images(record), f"{path}.mrcs", self._pixel_size)
             write_record(record, f"{path}.json")
-            halves = [f"{path}_odd.mrcs", f"{path}_even.mrcs"] if self.doEvenOdd.get() else []
+            halves = [f"{path}{ODD}.mrcs", f"{path}{EVEN}.mrcs"] if self.doEvenOdd.get() else []
             sync([f"{path}.mrcs", f"{path}.json", *halves])
         except (OSError, EngineError) as error:
             raise ProgramFailed(f"the stack cannot be written: {error}") from error
@@ -418,7 +418,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             image.setTiltAngle(tilt.angle)
             image.setAcquisitionOrder(tilt.order)
             image.setSamplingRate(pixel_size)
-            image.setOddEven([f"{path}_odd.mrcs", f"{path}_even.mrcs"] if self.doEvenOdd.get() else [])
+            image.setOddEven([f"{path}{ODD}.mrcs", f"{path}{EVEN}.mrcs"] if self.doEvenOdd.get() else [])
             own = acquisition.clone()
             own.setDoseInitial(tilt.prior_dose)
             own.setAccumDose(None if tilt.prior_dose is None or tilt.dose is None else tilt.prior_dose + tilt.dose)
@@ -432,7 +432,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         left = f", without {len(record.left_out)}" if record.left_out else ""
         path = self._getExtraPath(stem(record.series_id, record.version))
         self.tell(composed_entry(record, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
-                                 bytes_of(f"{path}{suffix}.mrcs" for suffix in ("", "_odd", "_even"))))
+                                 bytes_of(f"{path}{suffix}.mrcs" for suffix in ("", ODD, EVEN))))
         self._disk.remove_aligned(record)
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:

@@ -19,7 +19,8 @@ from pwem.protocols.protocol_import.micrographs import ProtImportMicBase
 from pyworkflow.constants import BETA
 from pyworkflow.protocol import params
 
-from tomostream.acquisition.arrival import Arrivals
+from tomostream.acquisition.arrival import Arrivals, Candidate
+from tomostream.acquisition.imported import FileFacts, MovieFiles, Sight, goes_first, kind_of, other_formats, why_stack
 from tomostream.acquisition.movies import EXTENSIONS, MovieCheck, check_movie, why_no_movie
 from tomostream.acquisition.optics import UNKNOWN, Optics, find_optics, known_from
 from tomostream.files import patterns
@@ -32,6 +33,7 @@ from tomostream.streaming.lookout import Lookout
 from tomostream.streaming.obstacles import out_of_reach
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.values import seconds_of
+from tomostream.streaming.watch import Seen
 from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
@@ -140,9 +142,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
         self._files = Lookout(self.getPattern(), self.watcher, EXTENSIONS, poll=self.pollSeconds.get())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
-        self._names: dict[str, str] = {}
-        self._taken: set[str] = set()
-        self._registered: dict[str, tuple[int, float]] = {}
+        self._movie_files = MovieFiles(_look)
+        self._kinds: dict[str, set[str]] = {}
         self._news_at = steady()
         self._looked_again = self._ending = False
         self._missing_text = "pixel size or voltage"
@@ -173,21 +174,22 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def _remember_files(self) -> None:
         """From the ledger of the run before: which file gave which movie, to notice a file that was written again."""
         versions: dict[str, int] = {}
+        registered: dict[str, tuple[str, int, float]] = {}
         for entry in ledger.read(self.ledger.path):
             if not isinstance(entry, (entries.Imported, entries.Replaced, entries.Failed)) or not entry.file:
                 continue
-            self._names[entry.file] = entry.item
+            self._movie_files.remember(entry.file, entry.item)
             if isinstance(entry, entries.Failed) or entry.size is None or entry.mtime is None:
                 continue
             if entry.item in self.done:
-                self._registered[entry.item] = (entry.size, entry.mtime)
+                registered[entry.item] = (entry.file, entry.size, entry.mtime)
                 versions[entry.item] = entry.version
         for name, version in self.done.items():
             if versions.get(name, 0) < version:         # killed before it was told: the link or the copy knows
                 target = self._getExtraPath(name)
-                self._registered[name] = self._size_of(target)
-                self._names[self._source_of(target)] = name
-        self._taken = set(self._names.values())
+                registered[name] = (os.readlink(target) if os.path.islink(target) else "", *self._size_of(target))
+        for name, (path, size, mtime) in registered.items():
+            self._movie_files.register(path, name, size, mtime)
 
     @staticmethod
     def _source_of(target: str) -> str:
@@ -209,7 +211,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
                 self.tell(entries.Failed(readable, "its name is no text (UTF-8) of one line, which Scipion cannot store: rename "
                                          "it", file=path), warn=True)
-            elif self._wanted(path) and not self._known(path, seen.size, seen.mtime):
+            elif self._wanted(path) and self._is_new(path, seen):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
                 self._news_at = now
@@ -223,7 +225,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         left = until.seconds_left(self._getPath())
         if left is not None and left <= 0:
             return self._end("it was to end at this time")
-        if self._files.trouble and self._names:
+        if self._files.trouble and self._movie_files:
             self._news_at = now                 # whether movies come cannot be seen now
         if now - self._news_at > seconds_of(self.timeout.get()) and not self.attempts:
             if self._looked_again:
@@ -232,16 +234,18 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             self._files.look_at_all()
         return False
 
-    def _known(self, path: str, size: int, mtime: float) -> bool:
-        """Tell whether this very file is imported already. A copy has its source's time, and may be all that is known of it."""
-        name = self._names.get(path) or self._names.get(os.path.abspath(path))
-        if name is None and self.copyFiles.get():
-            plain = os.path.basename(path).replace(" ", "_")
-            name = self._names.get(self._getExtraPath(plain))
-        if name is None or self._registered.get(name) != (size, mtime):
-            return False
-        self._names[path] = name
-        return True
+    def _is_new(self, path: str, seen: Seen) -> bool:
+        """Tell whether a file is to be looked at: not one that is imported already, by this path or another."""
+        sight, other = self._movie_files.sight(path, FileFacts(seen.size, seen.mtime, seen.device, seen.inode))
+        if sight is Sight.SAME:
+            self._ignore_file(path, f"it is the same file as {other}")
+        elif sight is Sight.MOVED:
+            name = self._movie_files.name(path)
+            if not self.copyFiles.get():
+                self._link(path, self._getExtraPath(name))
+            self.tell(entries.Imported(name, f"its file is {path} now", version=self.done.get(name, 1), file=path, size=seen.size,
+                                       mtime=seen.mtime))
+        return sight is Sight.NEW
 
     def _wanted(self, path: str) -> bool:
         return (path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
@@ -279,10 +283,12 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 self._reach_at = now + REACH_SECONDS
                 break
             self.trouble(entries.Topic.REACH, "")
-            foreign = why_no_movie(candidate.path, check, self._arrivals.movies_have_frames())
+            foreign = self._why_no_movie(candidate.path, check)
             if foreign:                     # it speaks for nothing: neither for the pixel size nor for the size of the images
                 if self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now).state == "ready":
                     self._ignore_file(candidate.path, foreign)
+                continue
+            if self._waits_for_frames(candidate, check, now):
                 continue
             if check.state in ("complete", "unknown") and not self._optics_known(candidate.path, check):
                 break
@@ -296,12 +302,29 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if ending:
             yield from self._last_look()
 
+    def _why_no_movie(self, path: str, check: MovieCheck) -> str:
+        """Say why a file is no movie of this session, by its structure and by what lies beside it."""
+        beside = self._movie_files.beside(path) or next(
+            (other for other in other_formats(path) if other in self._arrivals.waiting and goes_first(other, path)), "")
+        if beside and check.state == "complete":
+            return f"{os.path.basename(beside)}, a movie of the same name, is used"
+        kinds = frozenset(self._kinds.get(os.path.dirname(path), ()))
+        return why_no_movie(path, check, self._arrivals.movies_have_frames()) or why_stack(path, check, kinds)
+
+    def _waits_for_frames(self, candidate: Candidate, check: MovieCheck, now: float) -> bool:
+        """The first file of one image waits as long as any file may: movies with frames may come, and then it is an average."""
+        until = candidate.last_change + self._arrivals.time_out
+        if check.state != "complete" or check.frames != 1 or self._arrivals.any_in_use() or now >= until:
+            return False
+        self._arrivals.hold(candidate.path, until, "holds one image: movies with frames may come")
+        return True
+
     def _last_look(self) -> Iterable[Task]:
         """The session ends: what is complete comes along, the rest is named."""
         for candidate in list(self._arrivals.leftovers()):
             self._arrivals.forget(candidate.path)
             check = check_movie(candidate.path)
-            if foreign := why_no_movie(candidate.path, check, self._arrivals.movies_have_frames()):
+            if foreign := self._why_no_movie(candidate.path, check):
                 self._ignore_file(candidate.path, foreign)
             elif check.state == "complete" and self._optics_known(candidate.path, check):
                 yield self._task(candidate.path, check)
@@ -366,22 +389,16 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _name(self, path: str) -> str:
         """Return the movie's name in Scipion: its file name; with its folder in front when another folder has that name too."""
-        name = self._names.get(path)
-        if name is None:
-            name = os.path.basename(path).replace(" ", "_")
-            if name in self._taken:
-                name = f"{os.path.basename(os.path.dirname(path))}_{name}".replace(" ", "_")
-            while name in self._taken:
-                name = "_" + name
-            self._names[path] = name
-            self._taken.add(name)
-        return name
+        return self._movie_files.name(path)
 
     def inputs_of(self, task: Task) -> Iterable[str]:
         return task.arguments[:1] if self.copyFiles.get() else ()
 
     def _task(self, path: str, check: MovieCheck) -> Task:
         name = self._name(path)
+        self._movie_files.use(path)
+        if check.frames != 1:
+            self._kinds.setdefault(os.path.dirname(path), set()).add(kind_of(path))
         size, mtime = self._size_of(path)
         version = self.done.get(name, 0) + 1
         return Task(name, (path, size, mtime, check.width, check.height, check.frames), version,
@@ -437,7 +454,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def on_registered(self, task: Task, result: object) -> None:
         source, size, mtime, *_, frames = task.arguments
-        self._registered[task.key] = (size, mtime)
+        self._movie_files.register(source, task.key, size, mtime)
         text = f"imported, {frames} frames" if frames else "imported"
         short = self._arrivals.fewer_than_usual(source, frames)
         if short:
@@ -449,7 +466,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                                    bytes=size if self.copyFiles.get() else None), warn=short)
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        size, mtime = self._registered[key]
+        size, mtime = self._movie_files.registered(key)
         return entries.Imported(key, reason, version=version, file=self._source_of(self._getExtraPath(key)), size=size,
                                 mtime=mtime)
 
@@ -501,6 +518,15 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _citations(self) -> list[str]:
         return ["Mastronarde2005"]
+
+
+def _look(path: str) -> FileFacts | None:
+    """Return what the disk says of a file; None where nothing is there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return FileFacts(status.st_size, status.st_mtime, status.st_dev, status.st_ino)
 
 
 def why_left_over(movie: MovieCheck, missing: str) -> str:

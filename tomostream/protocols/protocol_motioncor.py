@@ -25,6 +25,7 @@ from tomostream.files.logs import first_words
 from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import sync
 from tomostream.journal import entries, versions
+from tomostream.journal.layout import frames_log, micrograph_stem
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
 from tomostream.protocols import motioncor_form, programs, summaries
@@ -152,7 +153,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             words = f"{os.path.basename(movie)} is not complete: {check.reason}"
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         self._refuse_what_comes_out_wrong(movie)
-        stem = output_stem(name, task.version)
+        stem = micrograph_stem(name, task.version)
         folder = self.work_folder(safe_name(stem))
         target = os.path.join(folder, f"{safe_name(stem)}.mrc")
         log = os.path.join(folder, "program.log")
@@ -259,9 +260,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             os.replace(path, kept[name])
         sync(kept.values())
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
-            patches = "-Patch" if path.endswith("-Patch-Full.log") else ""
-            name = stem.removesuffix("_aligned_mic")      # MotionCor3 cuts its own at the first .mrc or .tif
-            os.replace(path, self._getExtraPath(f"{name}{patches}-Full.log"))
+            # MotionCor3 cuts its own name at the first .mrc or .tif
+            os.replace(path, self._getExtraPath(frames_log(stem, path.endswith("-Patch-Full.log"))))
         self.discard(folder)
         return Aligned(kept, drift)
 
@@ -307,7 +307,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
                                       program=result.program))
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        stem = output_stem(self._names.of(key), version)
+        stem = micrograph_stem(self._names.of(key), version)
         return entries.Aligned(key, reason, version=version, file=self._getExtraPath(f"{stem}.mrc"))
 
     def on_end(self) -> None:
@@ -384,8 +384,3 @@ def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | Non
         return (f"made {name} of {check.width} x {check.height} px where {size[0]} x {size[1]} were expected: their pixel size "
                 "would be wrong")
     return ""
-
-
-def output_stem(name: str, version: int) -> str:
-    """Return the files of a version of a micrograph, without their extension."""
-    return f"{name}{'' if version == 1 else f'-v{version}'}_aligned_mic"

@@ -13,9 +13,10 @@ from pyworkflow.protocol import MODE_RESUME, params
 from tomostream.acquisition.instrument import instrument_name
 from tomostream.choices import instruments
 from tomostream.files.writing import write_text
+from tomostream.journal.layout import SIGN
 
 #: Of a run: decided with its first series, and kept.
-NAME = "angles.json"
+NAME = SIGN
 REMEMBERED, AS_GIVEN, NEGATED = range(3)
 CHOICES = ("as remembered for the instrument", "as given in the mdoc", "negated")
 

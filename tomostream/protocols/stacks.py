@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tomostream.engine.output import Outputs
 from tomostream.files.mrc import open_mrc
 from tomostream.journal.composed import RecordError, SeriesRecord, TiltRecord, read_record
+from tomostream.journal.layout import EVEN, ODD
 from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
@@ -48,14 +49,14 @@ def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
 
     Parameters
     ----------
-    suffix : "", "_odd" or "_even".
+    suffix : "", ODD or EVEN.
     earlier : stems of the earlier versions of the series, the latest first.
 
     Returns
     -------
     path, or "section@path" with sections from 1.
     """
-    own = {"": tilt.micrograph, "_odd": tilt.odd, "_even": tilt.even}[suffix]
+    own = {"": tilt.micrograph, ODD: tilt.odd, EVEN: tilt.even}[suffix]
     if os.path.exists(own):
         return own
     for stem in earlier:

@@ -167,6 +167,8 @@ class Seen:
     size: int
     mtime: float
     mode: int = 0
+    device: int = field(default=0, compare=False)
+    inode: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -364,7 +366,7 @@ class FolderWatch:
             self._later.add(path)
             self.trouble = f"{path} cannot be looked at now: {(error.strerror or str(error)).lower()}"
             return None
-        seen = Seen(status.st_size, status.st_mtime, stat.S_IMODE(status.st_mode))
+        seen = Seen(status.st_size, status.st_mtime, stat.S_IMODE(status.st_mode), status.st_dev, status.st_ino)
         if stat.S_ISDIR(status.st_mode) or self._seen.get(path) == seen:
             return None
         self._seen[path] = seen

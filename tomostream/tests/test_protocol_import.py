@@ -28,7 +28,7 @@ class TestWatching(unittest.TestCase):
         protocol = SimpleNamespace(
             _files=SimpleNamespace(changes=lambda: seen, gone=list, trouble="", lies=""), _arrivals=Arrivals(), _news_at=0.0,
             watcher=SimpleNamespace(how_written=lambda path: ""), timeout=SimpleNamespace(get=lambda: "1h"), attempts={},
-            _wanted=lambda path: True, _known=lambda *seen: False, trouble=lambda *words: None, _getPath=lambda: "",
+            _wanted=lambda path: True, _is_new=lambda path, seen: True, trouble=lambda *words: None, _getPath=lambda: "",
             stop_asked=lambda: False,
             tell=lambda entry, warn: told.append((entry.item, type(entry))))
         self.assertFalse(ProtTomoStreamImportMovies.watch(protocol))

@@ -62,13 +62,13 @@ class TestResults(RunCase):
 
     def test_the_frames_of_a_movie_come_from_the_program_s_log(self):
         self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
-        self.write("a_001-Full.log", motioncor.format_log([(0.0, 0.0), (1.5, -0.5)]))
+        self.write("a_001_aligned_mic-Full.log", motioncor.format_log([(0.0, 0.0), (1.5, -0.5)]))
         self.assertEqual(results.frame_drift(self.folder, "a_001.tif"), ((0.0, 0.0), (1.5, -0.5)))
 
     def test_the_log_is_that_of_the_movie_whatever_its_name(self):
         for movie, stem, shift in (("a.mrc.tif", "a.mrc", 1.0), ("x.mrc", "x", 2.0), ("x.tif", "x_tif", 3.0),
-                                   ("y.tif", "y-v2", 4.0)):
-            self.tell(movie, entries.Aligned, file=f"extra/{stem}_aligned_mic.mrc")
+                                   ("y.tif", "y_aligned_mic-v2", 4.0)):
+            self.tell(movie, entries.Aligned, file=f"extra/{stem}.mrc")
             self.write(f"{stem}-Full.log", motioncor.format_log([(0.0, 0.0), (shift, 0.0)]))
         for movie, shift in (("a.mrc.tif", 1.0), ("x.mrc", 2.0), ("x.tif", 3.0), ("y.tif", 4.0)):
             self.assertEqual(results.frame_drift(self.folder, movie)[1], (shift, 0.0))
@@ -84,8 +84,8 @@ class TestResults(RunCase):
 
     def test_a_log_of_garbage_is_said_with_its_name(self):
         self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
-        self.write("a_001-Full.log", "nonsense here\n")
-        with self.assertRaisesRegex(results.NoResult, r"a_001-Full\.log cannot be shown"):
+        self.write("a_001_aligned_mic-Full.log", "nonsense here\n")
+        with self.assertRaisesRegex(results.NoResult, r"a_001_aligned_mic-Full\.log cannot be shown"):
             results.frame_drift(self.folder, "a_001.tif")
 
     def test_movies_and_series_are_listed_newest_first(self):
@@ -261,7 +261,7 @@ class TestViewers(RunCase):
     def test_the_drift_of_the_movie_that_is_named_in_part_is_drawn(self):
         for name in ("a_001.tif", "b_001.tif"):
             self.tell(name, entries.Aligned, file=f"extra/{name[:5]}_aligned_mic.mrc", drift_px=1.0)
-            self.write(f"{name[:5]}-Full.log", motioncor.format_log([(0.0, 0.0), (1.0, 1.0)]))
+            self.write(f"{name[:5]}_aligned_mic-Full.log", motioncor.format_log([(0.0, 0.0), (1.0, 1.0)]))
         viewer = self.viewer("ProtTomoStreamMotionCor")
         viewer.movie.set("a_")
         self.assertEqual(viewer._chosen_movie(), "a_001.tif")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tomostream.journal import entries, ledger
-from tomostream.journal.layout import REPORT
+from tomostream.journal.layout import REPORT, frames_log
 from tomostream.programs import motioncor
 from tomostream.programs.aln import AlnError, parse_aln, raw_sections
 from tomostream.programs.ctf import parse_ctf
@@ -98,8 +98,8 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
     entry = made.get(movie)
     if entry is None:
         raise NoResult(f"{movie} is not aligned (yet).")
-    stem = os.path.splitext(os.path.basename(entry.file))[0].removesuffix("_aligned_mic")
-    path = os.path.join(run_folder, "extra", f"{stem}-Full.log")
+    micrograph, _ = os.path.splitext(os.path.basename(entry.file))
+    path = os.path.join(run_folder, "extra", frames_log(micrograph))
     if not os.path.exists(path):
         raise NoResult(f"There is no log of the frames of {movie} in {os.path.join(run_folder, 'extra')}.")
     return _parsed(path, motioncor.parse_log, motioncor.LogError)
