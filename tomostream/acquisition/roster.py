@@ -66,6 +66,9 @@ class Roster:
             movie = self._movies[key] = Movie(key, movie_key(path or key), path, written, self._agenda.now)
             self._join(movie)
         elif path and (path != movie.path or written not in (None, movie.written)):
+            for series, exposure in list(movie.listed):
+                if exposure.step in CHANGED_NAMES:      # its name was not that of its file
+                    self._unbind(series, exposure)
             self._loose.remove(movie)
             self._group(movie.name).movies.remove(movie)
             movie.name, movie.path, movie.written = movie_key(path), path, written
@@ -183,13 +186,11 @@ class Roster:
         if not group.movies:
             return
         live = [(series, each) for series, each in group.listed if each.ident in series.exposures]
-        if any(each.bound and each.step in CHANGED_NAMES for _, each in live):
-            live = [(series, each) for series, each in live if not (each.bound and each.step in CHANGED_NAMES)]
         kept = [next((place for place, movie in enumerate(group.movies) if each.bound and movie.key == each.key), None)
                 for _, each in live]
         given = matching.assign([wanted(series, each) for series, each in live], [each.found for each in group.movies], kept)
         for (series, exposure), choice in zip(live, given, strict=True):
-            if choice is None and exposure.bound:
+            if choice is None and exposure.bound and exposure.step not in CHANGED_NAMES:
                 self._unbind(series, exposure)
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is not None:

@@ -221,6 +221,17 @@ class TestNamesThatATransferChanged(unittest.TestCase):
         self.assertEqual(made["/d/X_TS_01.mrc.mdoc"][-1], truth)
         self.assertIn("TS_01", scope.session.without_movie())
 
+    def test_the_exact_name_goes_before_a_likeness_that_came_earlier(self):
+        """The movies of `X_TS_01` are there when TS_01 begins, its own come late."""
+        scope = Microscope()
+        scope.series("/d/TS_01.mrc.mdoc", "/d/frames", 100.0)
+        early = [MovieSeen(f"X_{movie_key(str(each.movie))}", 0.0, f"/d/frames/X_{each.movie}") for each in tilts("TS_01", COUNT)]
+        mdocs = [each for each in scope.events if isinstance(each, MdocRead)]
+        movies = [replace(each, time=2000.0) for each in scope.events if not isinstance(each, MdocRead)]
+        made = scope.run([*early, *mdocs, *movies])
+        self.assertEqual(made["/d/TS_01.mrc.mdoc"][-1], scope.truth["/d/TS_01.mrc.mdoc"])
+        self.assertEqual(len(scope.session.unassigned()), COUNT)
+
     @settings(max_examples=80, deadline=None)
     @given(st.text("abAB _-[]()\u00e9.", min_size=0, max_size=12))
     def test_folding_twice_is_folding_once(self, text):
