@@ -57,14 +57,16 @@ def collect(status: ProjectStatus, series: SeriesStatus) -> Series:
     pixel_size = pixel_size or header.pixel_size_A
     made = read_made(os.path.join(status.project, series.result.folder), series.id, len(record.tilts))
     flags = flags_of(series.result.commands)
+    believed = made.ctf.keys() - set(series.result.defocus_doubted)
     return Series(
         series.id, series.result.version, f"{base}.mrcs", (header.columns, header.rows), pixel_size,
-        tuple(_tilt(status, section, tilt, made) for section, tilt in enumerate(record.tilts, start=1)),
+        tuple(_tilt(status, section, tilt, made, section in series.result.defocus_doubted)
+              for section, tilt in enumerate(record.tilts, start=1)),
         _if_there(f"{base}{EVEN}.mrcs"), _if_there(f"{base}{ODD}.mrcs"), _property(status, IMPORT, "_samplingRate"),
         record.tilt_axis, int(float(flags.get("-VolZ", "0"))), optics,
         _volume(status.project, series.id, series.result, flags),
-        made.quality.defocus_hand if made.quality else None, series.result.tilt_offset, series.result.quality_note,
-        record.negated, made.local)
+        made.quality.defocus_hand if made.quality and believed else None, series.result.tilt_offset,
+        series.result.quality_note, record.negated, made.local)
 
 
 def read_made(folder: str, name: str, sections: int) -> Made:
@@ -95,14 +97,15 @@ def _reasons(aln: AlnFile, quality: Quality | None, sections: int) -> dict[int, 
     return reasons | {section: reason for section, reason in told.items() if reason}
 
 
-def _tilt(status: ProjectStatus, section: int, tilt: TiltRecord, made: Made) -> Tilt:
+def _tilt(status: ProjectStatus, section: int, tilt: TiltRecord, made: Made, doubted: bool) -> Tilt:
     movie = status.movies.get(tilt.movie)
     pose = made.poses.get(section)
     source = os.path.join(status.project, movie.source) if movie and movie.source else ""
     return Tilt(
         section, tilt.angle, tilt.order, tilt.prior_dose, tilt.dose, os.path.realpath(source) if source else "", None,
         _below(status.project, tilt.micrograph), _below(status.project, tilt.even), _below(status.project, tilt.odd),
-        tilt.target_defocus, pose, "" if pose else made.reasons.get(section, ""), made.ctf.get(section) if pose else None)
+        tilt.target_defocus, pose, "" if pose else made.reasons.get(section, ""),
+        made.ctf.get(section) if pose and not doubted else None)
 
 
 def _below(project: str, path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import msgspec
@@ -110,6 +111,16 @@ def read_record(path: str) -> SeriesRecord | None:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{os.path.basename(path)} cannot be read: {error}") from error
+
+
+def target_defocus(stack: str) -> float | None:
+    """The target defocus (um, underfocus positive) of a composed stack; None where no sidecar tells it."""
+    try:
+        record = read_record(f"{os.path.splitext(stack)[0]}.json")
+    except RecordError:
+        return None
+    targets = [tilt.target_defocus for tilt in record.tilts if tilt.target_defocus is not None] if record else []
+    return median(targets) if targets else None
 
 
 class NoSeries(Exception):

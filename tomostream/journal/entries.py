@@ -177,7 +177,8 @@ class NotASeries(Entry, frozen=True, tag="not-a-series"):
 class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     """A series was aligned and reconstructed. Angles in degrees; folder and tomogram below the project; None unknown.
 
-    `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y.
+    `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y. `defocus_um` is believed,
+    underfocus positive; `defocus_doubted` are the images (from 1) whose defocus is not, and `defocus_note` says why.
     """
 
     version: int = 1
@@ -195,6 +196,9 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     quality_note: str = ""
     trust: Trust = Trust.UNKNOWN
     local_note: str = ""
+    defocus_um: float | None = None
+    defocus_note: str = ""
+    defocus_doubted: tuple[int, ...] = ()
     bytes: int | None = None
 
 

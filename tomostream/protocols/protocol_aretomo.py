@@ -29,7 +29,7 @@ from tomo.objects import (
 from tomostream.acquisition.movies import check_movie
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
-from tomostream.journal import entries
+from tomostream.journal import entries, ledger
 from tomostream.journal.space import bytes_of
 from tomostream.programs.aretomo import VOXEL_A, binning_of
 from tomostream.programs.quality import Trust
@@ -46,6 +46,7 @@ from tomostream.protocols.aretomo_run import (
     expected_sizes,
     take_over,
 )
+from tomostream.protocols.defoci import Defoci
 from tomostream.protocols.objects import Original
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
@@ -94,6 +95,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self._new: list[tuple[int, int]] = []
         self._originals: dict[tuple[str, int], Original] = {}
         self._told_ctf = False
+        self._defoci = Defoci(ledger.read(self.ledger.path))
         self.perTsAlignZ = self.readThicknessFile(self.alignZfile.get()) if self.alignZfile.get() else {}
         if self.makeTomo.get():
             self.open_output(TOMOGRAMS, objects.tomogram_template(self.doEvenOdd.get()), "_tsId", self._describe_tomograms)
@@ -259,6 +261,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def register(self, task: Task, result: Result) -> None:
         source: Source = task.arguments[1]
         original = self._originals[task.key, task.version]
+        self._defoci.judge(source, result, self._reader.items.getAcquisition().getVoltage())
         if self.makeTomo.get() and self.outputs[TOMOGRAMS].versions.get(task.key, 0) < task.version:
             self._register_tomogram(task, source, result, original)
         if not self.skipAlign.get() and self.outputs[ALIGNED].versions.get(task.key, 0) < task.version:
@@ -281,7 +284,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)]
         tomogram = objects.tomogram(task.key, path, size, pixel_size,
                                     objects.aligned_acquisition(original, result.rows), halves if self.doEvenOdd.get() else [],
-                                    objects.Verdict.of(result.quality, source.pixel_size))
+                                    self._defoci.verdict(source, result))
         tomogram.setCtfCorrected(result.ctf_corrected)
         items.setCtfCorrected(result.ctf_corrected)
         items.setDim(size)
@@ -300,7 +303,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series.setAlignment2D()
         series.setDim((*source.size, 1))
         series.setAnglesCount(len(source.tilts))
-        objects.add_verdict(series, objects.Verdict.of(result.quality, source.pixel_size))
+        objects.add_verdict(series, self._defoci.verdict(source, result))
         sigmas = objects.sigmas_of(result.quality, [tilt.index for tilt in source.used], source.pixel_size)
         images = objects.aligned_series(original, result.rows, sigmas)
         self.outputs[ALIGNED].put(task.key, series, task.version, children=images)
@@ -311,7 +314,10 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         series = CTFTomoSeries(tsId=task.key)
         series.setTsId(task.key)
         spectra = os.path.join(result.folder, f"{task.key}_ctf.mrc")
-        rows = {index: (place, row) for place, (index, row) in enumerate(zip(result.ctf_order, result.ctf, strict=True))}
+        doubted = self._defoci.doubted(task.key)
+        rows = {index: (place, row) for place, (index, row) in enumerate(zip(result.ctf_order, result.ctf, strict=True))
+                if place not in doubted}
+        series.setEnabled(bool(rows))
         children = []
         for tilt in source.tilts:
             place, row = rows.get(tilt.index, (0, None)) if tilt.index in result.rows else (0, None)
@@ -334,6 +340,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
         words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
         words += "".join(f", {note}" for note in result.notes)
+        words += f", {self._defoci.words(task.key)}" if self._defoci.words(task.key) else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
         self.tell(entries.Reconstructed(
             task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
@@ -343,6 +350,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
             quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
             trust=quality.trust if quality else Trust.UNKNOWN,
+            defocus_um=self._defoci.value(task.key), defocus_note=self._defoci.words(task.key),
+            defocus_doubted=tuple(sorted(result.ctf_order[place] for place in self._defoci.doubted(task.key))),
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)

@@ -274,6 +274,7 @@ class TestResults(InFolder):
         result, put = self.read(4), []
         made = SimpleNamespace(**{name: Boolean(value) for name, value in values.items()})
         made.outputs = {"CTFTomoSeries": SimpleNamespace(put=lambda *given, children: put.extend(children))}
+        made._defoci = SimpleNamespace(doubted=lambda name: frozenset())
         task = SimpleNamespace(key="TS_1", version=1)
         shifted = tuple(CtfRow(**{**row.__dict__, "phase_rad": math.pi / 2}) for row in result.ctf)
         ProtTomoStreamAreTomo._register_ctf(made, task, source(), Result(**{**result.__dict__, "ctf": shifted}))

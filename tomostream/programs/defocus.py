@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a fitted defocus is to be believed: by the rings that it rests on, the target of the microscope, and other series.
+
+A specimen has a spectrum of its own, and where few rings are seen its slope looks like the first ring of a small defocus: such a
+fit has a good score and is wrong by micrometres. Rings within the resolution cannot be made by a slope; a target and the other
+series of a session say where the defocus should be. They are evidence, not an answer: a fit is believed or not, never moved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from statistics import median
+
+from tomostream.programs.ctf import CtfRow
+
+#: Rings with which a defocus stands without any other evidence; where their end is not seen, of those that the pixels hold.
+ENOUGH_RINGS, ENOUGH_UNMEASURED = 2.0, 4.0
+#: Rings with which it stands against other evidence.
+MANY_RINGS = 4.0
+#: Score with which many rings stand against a target.
+GOOD_SCORE = 0.7
+#: How far a defocus may be from what is expected, in um and as a share of that: autofocus, tilts of the grid, drift.
+TOLERANCE_UM, TOLERANCE = 0.7, 0.25
+#: Other series that are needed before they say anything.
+MIN_SERIES = 2
+#: A tilt further than this from its series, in um and as a share, is wrong: microscopes refocus by less.
+TILT_UM, TILT = 1.0, 0.3
+#: Of the pixel size: rings beyond are noise.
+_FINEST = 2.2
+
+
+class Doubt(str, Enum):
+    """Why a defocus is not believed."""
+
+    NONE = "believed"
+    TARGET = "far from the target"
+    SERIES = "far from the other series"
+    RINGS = "too few rings to be sure"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks of the defocus of a series apart from its images, in um, underfocus positive.
+
+    `target`: what the microscope was set to, None unknown. `others`: defoci of the series of the session that were believed.
+    """
+
+    target: float | None = None
+    others: tuple[float, ...] = ()
+
+    def expected(self) -> tuple[float, float, Doubt] | None:
+        """(expected defocus, tolerance, whose word it is); None where nothing is known."""
+        if self.target is not None:
+            return self.target, max(TOLERANCE_UM, TOLERANCE * self.target), Doubt.TARGET
+        if len(self.others) < MIN_SERIES:
+            return None
+        middle = median(self.others)
+        spread = 1.5 * median(abs(value - middle) for value in self.others)
+        return middle, max(TOLERANCE_UM, TOLERANCE * middle, 2 * spread), Doubt.SERIES
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of a fit: the defocus of the series in um, the rings it rests on, the doubt, in a sentence too; `tilts`:
+    places of the rows that are not believed."""
+
+    defocus_um: float
+    rings: float
+    doubt: Doubt
+    words: str
+    tilts: frozenset[int]
+
+
+def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage_kV: float = 300.0) -> Belief | None:
+    """What to believe of the CTF of a series; None where there is none.
+
+    Parameters
+    ----------
+    pixel_size : of the tilt series, in A.
+    """
+    fitted = {place: _defocus(row) for place, row in enumerate(rows)
+              if row.defocus_max_A > 0 and math.isfinite(row.defocus_max_A)}
+    if not fitted:
+        return None
+    middle = median(fitted.values())
+    rings, measured = rings_of(rows, middle, pixel_size, voltage_kV)
+    score = median(rows[place].score for place in fitted)
+    doubt, words = _doubt(middle, rings / (ENOUGH_RINGS if measured else ENOUGH_UNMEASURED), score, evidence)
+    if doubt is not Doubt.NONE:
+        return Belief(middle, rings, doubt, words, frozenset(fitted))
+    limit = max(TILT_UM, TILT * middle)
+    alone = frozenset(place for place, value in fitted.items() if abs(value - middle) > limit)
+    return Belief(middle, rings, doubt, f"{len(alone)} tilts are far from the others" if alone else words, alone)
+
+
+def rings_of(rows: Sequence[CtfRow], defocus_um: float, pixel_size: float, voltage_kV: float = 300.0) -> tuple[float, bool]:
+    """How many rings of a defocus lie within the resolution of a fit, or of the pixels; whether the rings end before the pixels
+    do, as rings should and a slope does not."""
+    volts = voltage_kV * 1e3
+    wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+    measured = [row.resolution_A for row in rows if row.resolution_A is not None]
+    limit, resolution = _FINEST * pixel_size, median(measured) if measured else 0.0
+    return wavelength * defocus_um * 1e4 / max(limit, resolution) ** 2, resolution > limit
+
+
+def _defocus(row: CtfRow) -> float:
+    return 0.5e-4 * (row.defocus_max_A + row.defocus_min_A)
+
+
+def _doubt(defocus: float, rings: float, score: float, evidence: Evidence) -> tuple[Doubt, str]:
+    """`rings`: as a share of those that are enough."""
+    expected = evidence.expected()
+    if expected is None:
+        if rings >= 1:
+            return Doubt.NONE, ""
+        return Doubt.RINGS, (f"a defocus of {defocus:.2f} um is not believed: it rests on too few rings, and neither a target "
+                             "nor other series speak for it")
+    where, tolerance, whose = expected
+    if abs(defocus - where) <= tolerance:
+        return Doubt.NONE, ""
+    speaks = f"the target is {where:.2f} um" if whose is Doubt.TARGET else f"the other series have {where:.2f} um"
+    if rings >= MANY_RINGS / ENOUGH_RINGS and score >= GOOD_SCORE:
+        return Doubt.NONE, f"a defocus of {defocus:.2f} um, where {speaks}: many rings speak for it"
+    return whose, f"a defocus of {defocus:.2f} um is not believed: {speaks}, and few rings speak for it"
