@@ -15,8 +15,8 @@ from tomostream.files.mrc import open_mrc
 from tomostream.journal.status import number
 from tomostream.report.pictures import save
 
-#: Longest edge of the picture; edge of the tiles of the power spectrum; most tiles along each side.
-EDGE, TILE, MAX_TILES = 700, 512, 4
+#: Longest edge of the picture; largest and smallest edge of the tiles of the power spectrum; most tiles along each side.
+EDGE, MAX_TILE, MIN_TILE, MAX_TILES = 700, 512, 128, 4
 #: Seconds between two of them at least: tilts come faster than anybody looks.
 EVERY = 15.0
 PICTURE, SPECTRUM = os.path.join("data", "tilt.webp"), os.path.join("data", "spectrum.webp")
@@ -58,21 +58,21 @@ def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
 
 
 def power_spectrum(image: Array) -> NDArray[np.float32] | None:
-    """Logarithm of the mean power of tiles over its smooth fall from the centre, (TILE, TILE), zero frequency at (TILE / 2,
-    TILE / 2), its edge is Nyquist. None for an image that holds no tile, or nothing."""
-    starts = [
-        np.unique(np.linspace(0, length - TILE, min(MAX_TILES, max(1, length // TILE))).astype(int)) if length >= TILE else []
-        for length in image.shape
-    ]
-    tiles = [image[y : y + TILE, x : x + TILE] for y in starts[0] for x in starts[1]]
-    tiles = [tile for tile in tiles if np.isfinite(tile).all() and tile.std() > 0]
+    """Logarithm of the mean power of tiles over its smooth fall from the centre: a square whose edge is Nyquist, zero frequency
+    in its middle. None for an image that holds no tile, or nothing."""
+    tile = min(MAX_TILE, 1 << (min(image.shape).bit_length() - 1))
+    if tile < MIN_TILE:
+        return None
+    starts = [np.unique(np.linspace(0, length - tile, min(MAX_TILES, length // tile)).astype(int)) for length in image.shape]
+    tiles = [image[y:y + tile, x:x + tile] for y in starts[0] for x in starts[1]]
+    tiles = [each for each in tiles if np.isfinite(each).all() and each.std() > 0]
     if not tiles:
         return None
-    window = np.outer(np.hanning(TILE), np.hanning(TILE)).astype(np.float32)
-    power = sum(np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2 for tile in tiles)
+    window = np.outer(np.hanning(tile), np.hanning(tile)).astype(np.float32)
+    power = sum(np.abs(np.fft.fft2((each - each.mean()) * window)) ** 2 for each in tiles)
     logs = np.log(np.fft.fftshift(np.asarray(power)) + 1e-12)
-    y, x = np.ogrid[:TILE, :TILE]
-    radius = np.hypot(y - TILE // 2, x - TILE // 2).astype(int)
+    y, x = np.ogrid[:tile, :tile]
+    radius = np.hypot(y - tile // 2, x - tile // 2).astype(int)
     mean = np.bincount(radius.ravel(), logs.ravel()) / np.maximum(np.bincount(radius.ravel()), 1)
     smooth = np.convolve(np.pad(mean, 20, mode="edge"), np.ones(41) / 41, mode="valid")
     return np.asarray(logs - smooth[radius], dtype=np.float32)

@@ -110,7 +110,7 @@ function player(data, atlas, title, film) {
 function leftOut(data) {
   const out = data.facts.tilts.filter(tilt => !tilt.used);
   const facts = data.facts;
-  const notes = [...facts.warnings, facts.ctf_note ? (/^(no )?CTF\b/i.test(facts.ctf_note) ? facts.ctf_note[0].toUpperCase() + facts.ctf_note.slice(1) : "CTF: " + facts.ctf_note) : "", facts.quality_note ? "Alignment: " + facts.quality_note : "",
+  const notes = [...facts.warnings, facts.ctf_note ? (/^(no )?CTF\b/i.test(facts.ctf_note) ? facts.ctf_note[0].toUpperCase() + facts.ctf_note.slice(1) : "CTF: " + facts.ctf_note) : "", facts.trust !== "trusted" && facts.quality_note ? "Alignment: " + facts.quality_note : "",
     facts.local_note ? "Local alignment: " + facts.local_note : ""].filter(Boolean);
   return h("section", { class: "card" }, h("h2", {}, "Tilts that are not used"), out.length
     ? h("ul", { class: "plain" }, out.map(tilt => h("li", {}, h("b", {}, tilt.angle_deg.toFixed(1) + "° "), tilt.reason || "not in the alignment",
