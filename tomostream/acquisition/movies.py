@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from tomostream.acquisition.naming import parse_movie_name
 from tomostream.files.errors import EngineError
-from tomostream.files.mrc import HEADER_BYTES, MAX_SIDE, MODES, parse_header
+from tomostream.files.mrc_header import HEADER_BYTES, MAX_SIDE, MODES, parse_header
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
 #: What the file of a movie ends in, in small letters.

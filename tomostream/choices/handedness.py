@@ -34,7 +34,7 @@ from tomostream.engine.ctf.spectra import Optics, usable_range
 from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
-from tomostream.files.mrc import read_header
+from tomostream.files.mrc_header import read_header
 from tomostream.files.writing import whole, write_text
 from tomostream.journal import entries
 from tomostream.journal.composed import ComposedSeries

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.engine.errors import uninterrupted
 from tomostream.files.errors import EngineError, sentence_of
-from tomostream.files.mrc import HEADER_BYTES, mrc_header
+from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from tomostream.files.errors import BadFileError
-from tomostream.files.mrc import MrcHeader, read_header
+from tomostream.files.mrc_header import MrcHeader, read_header
 from tomostream.handoff.facts import NotPossible, Optics, Pose, Series, Tilt, Volume
 from tomostream.journal import entries
 from tomostream.journal.composed import RecordError, SeriesRecord, TiltRecord, read_record

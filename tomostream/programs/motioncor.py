@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from tifffile import TiffFile, TiffFileError, TiffPage
-
 from tomostream.files.tiff import EER_COMPRESSIONS
 
 __all__ = [
@@ -186,6 +184,8 @@ def eer_problem(path: str, pixels: int) -> str:
 
 def _eer_coding(path: str) -> tuple[int | None, int]:
     """Compression of an EER movie (None: not known), and the bits of the place of an electron inside its pixel."""
+    from tifffile import TiffFile, TiffFileError, TiffPage  # large, and most movies are no EER
+
     try:
         with TiffFile(path) as tiff:
             for page in islice(tiff.pages, 4):

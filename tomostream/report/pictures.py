@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tomostream.files.grey import Array, grey_range, shrink, to_bytes
-from tomostream.files.mrc import open_mrc, read_header
+from tomostream.files.mrc import open_mrc
+from tomostream.files.mrc_header import read_header
 from tomostream.files.writing import whole
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts

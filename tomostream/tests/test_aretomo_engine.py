@@ -28,7 +28,7 @@ from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.solution import Solution
 from tomostream.engine.recon.stack import open_stack
 from tomostream.engine.recon.tomogram import TiltUse
-from tomostream.files.mrc import HEADER_BYTES, mrc_header
+from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 from tomostream.programs.aln import (
     AlnFile,
     AlnRow,

@@ -25,7 +25,7 @@ from tomostream.engine import aretomo
 from tomostream.engine.align import Alignment, AlignOptions, TiltResult
 from tomostream.engine.align.local import LocalMotion, local_motion, patches_of
 from tomostream.engine.recon.aligned import LocalShifts
-from tomostream.files.mrc import mrc_header
+from tomostream.files.mrc_header import mrc_header
 from tomostream.programs.aln import AlnFile, AngleRow, LocalShift, format_aln, format_angles, parse_aln
 from tomostream.programs.quality import LocalQuality, Trust, parse_quality
 

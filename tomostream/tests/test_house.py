@@ -196,6 +196,12 @@ class TestTheCommand(unittest.TestCase):
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         return set(output.splitlines()[-1].split())
 
+    def test_a_movie_is_checked_and_a_command_line_is_made_without_numpy(self):
+        """The stand-ins of the benchmarks do so for every movie: what they cost is measured with what they stand for."""
+        modules = self.modules_after("import tomostream.acquisition.movies, tomostream.programs.motioncor\n"
+                                     "import tomostream.tests.standins")
+        self.assertEqual(modules & {*self.HEAVY, "tifffile"}, set())
+
     def test_help_imports_neither_numpy_nor_scipion(self):
         code = ("from tomostream.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n"
                 "    status = end.code")

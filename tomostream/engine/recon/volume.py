@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.output import Outputs
 from tomostream.files.errors import EngineError, sentence_of
-from tomostream.files.mrc import HEADER_BYTES, mrc_header
+from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 
 Floats = NDArray[np.float32]
 
