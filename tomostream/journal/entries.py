@@ -192,6 +192,8 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     z_first: bool | None = None
     tilt_offset: float | None = None
     thickness_A: float | None = None
+    resolution_xy_A: float | None = None
+    resolution_z_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
     trust: Trust = Trust.UNKNOWN

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
-
-from tomostream.programs.aln import AlnError
 
 # longest path that AreTomo2's fixed buffers hold
 _MAX_PATH = 255
@@ -90,108 +87,6 @@ def name_problem(in_mrc: str, out_mrc: str) -> str:
     if len(os.fsencode(longest)) > _MAX_PATH:
         return f"AreTomo2 holds paths of at most {_MAX_PATH} characters; this has {len(longest)}: {longest}"
     return ""
-
-
-# ------------------------------------------------------------------------------------------------------- arguments
-@dataclass(frozen=True)
-class AretomoRequest:
-    """What is asked of AreTomo2. Lengths in pixels of the input unless named otherwise; None = leave the flag out.
-
-    `tilt_axis` in degrees; an axis known to be 0 is passed as 0.01, because 0 asks for a full search (`search_axis`).
-    `refine_axis`: -1 no, 0 one axis for the series, 1 an axis for each tilt. `tilt_cor`: -1 off, 0 measured for the
-    alignment only, 1 applied to the reconstruction too. `vol_z` 0 writes the aligned stack. `dose_e_A2` per tilt.
-    `ext_phase_deg`: guess and search range of a phase plate's phase shift.
-    """
-
-    in_mrc: str
-    out_mrc: str
-    ang_file: str | None = None
-    aln_file: str | None = None
-    align: bool = True
-    align_z: int | None = None
-    vol_z: int = 1200
-    out_bin: float = 1.0
-    tilt_axis: float | None = None
-    search_axis: bool = False
-    refine_axis: int = 0
-    tilt_cor: int = 0
-    tilt_offset: float | None = None
-    wbp: bool = False
-    sart: tuple[int, int] = (15, 5)
-    dark_tol: float | None = None
-    pixel_size_A: float | None = None
-    voltage_kV: float | None = None
-    cs_mm: float | None = None
-    amplitude_contrast: float | None = None
-    ext_phase_deg: tuple[float, float] | None = None
-    dose_e_A2: float | None = None
-    flip_vol: bool = True
-    flip_int: bool = False
-    out_imod: int = 0
-    patch: tuple[int, int] | None = None
-    roi_file: str | None = None
-    gpu: str | None = None
-    extra: tuple[str, ...] = ()
-
-
-def _axis_arguments(request: AretomoRequest) -> list[str]:
-    if request.search_axis:
-        return ["-TiltAxis", "0", str(max(request.refine_axis, 0))]
-    if request.tilt_axis is None:
-        return []
-    axis = 0.01 if request.tilt_axis == 0 else request.tilt_axis
-    return ["-TiltAxis", f"{axis:g}", str(request.refine_axis)]
-
-
-def _optional_arguments(request: AretomoRequest) -> list[str]:
-    pairs: list[tuple[str, Any]] = [
-        ("-DarkTol", request.dark_tol),
-        ("-PixSize", request.pixel_size_A),
-        ("-Kv", request.voltage_kV),
-        ("-Cs", request.cs_mm),
-        ("-AmpContrast", request.amplitude_contrast),
-        ("-ImgDose", request.dose_e_A2),
-        ("-RoiFile", request.roi_file),
-        ("-Gpu", request.gpu),
-    ]
-    out = [word for flag, value in pairs if value is not None for word in (flag, _word(value))]
-    if request.ext_phase_deg is not None:
-        out += ["-ExtPhase", *(_word(v) for v in request.ext_phase_deg)]
-    if request.patch is not None:
-        out += ["-Patch", *(_word(v) for v in request.patch)]
-    return out
-
-
-def _word(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def aretomo_arguments(request: AretomoRequest) -> list[str]:
-    """Return the arguments of AreTomo2 or `tomostream-aretomo` for `request`, one word an item.
-
-    Raises
-    ------
-    AlnError
-        Where neither an angle file nor an alignment file is given.
-    """
-    if request.ang_file is None and request.aln_file is None:
-        raise AlnError(f"{request.in_mrc}: AreTomo2 needs an angle file or an alignment file")
-    out = ["-InMrc", request.in_mrc, "-OutMrc", request.out_mrc]
-    if request.aln_file is not None:
-        out += ["-AlnFile", request.aln_file, "-Align", "0"]
-    else:
-        out += ["-AngFile", str(request.ang_file), "-Align", "1" if request.align else "0"]
-        if request.align_z is not None:
-            out += ["-AlignZ", str(request.align_z)]
-        out += _axis_arguments(request)
-        out += ["-TiltCor", str(request.tilt_cor)]
-        out += [] if request.tilt_offset is None else [_word(request.tilt_offset)]
-    out += ["-VolZ", str(request.vol_z), "-OutBin", _word(request.out_bin)]
-    if request.vol_z > 0:
-        out += ["-Wbp", "1"] if request.wbp else ["-Sart", str(request.sart[0]), str(request.sart[1])]
-    out += ["-FlipVol", str(int(request.flip_vol)), "-FlipInt", str(int(request.flip_int))]
-    out += ["-OutImod", str(request.out_imod)]
-    return [*out, *_optional_arguments(request), *request.extra]
 
 
 def binning_of(asked: int | None, pixel_size_A: float) -> int:

@@ -14,16 +14,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from tomostream.files.tiff import EER_COMPRESSIONS
 
 __all__ = [
     "LogError",
-    "MotioncorRequest",
     "OutputNames",
     "eer_problem",
     "format_log",
@@ -31,7 +29,6 @@ __all__ = [
     "gain_problem",
     "input_tag",
     "log_stem",
-    "motioncor_arguments",
     "parse_log",
     "safe_name",
     "sum_size",
@@ -195,98 +192,6 @@ def _eer_coding(path: str) -> tuple[int | None, int]:
     except (OSError, ValueError, TypeError, TiffFileError):
         return None, 2      # what is wrong with the file itself is found by its own check
     return None, 2
-
-
-# -------------------------------------------------------------------------------------------------------- arguments
-@dataclass(frozen=True)
-class MotioncorRequest:
-    """What is asked of MotionCor3 for one movie. None leaves an option to the program's default.
-
-    Doses in e/A2 (`frame_dose` a frame of the file, `initial_dose` before the exposure), `pixel_size` in A, `voltage`
-    in kV. `rotate_gain` in quarters counter-clockwise; `flip_gain` 1 upside down, 2 left to right. `eer_sampling` 1, 2
-    or 3 (1, 2 or 4 times the pixels). `sum_range` (0, 0) writes no _DWS sum. `patch` (0, 0): no local alignment, which
-    would bend the images of a tilt series against one another. `cs` in mm, 0: no CTF. `extra`: more options, as words.
-    """
-
-    movie: str
-    out_mrc: str
-    log_dir: str | None = None
-    gain: str | None = None
-    dark: str | None = None
-    rotate_gain: int | None = None
-    flip_gain: int | None = None
-    inverse_gain: bool = False
-    defect_file: str | None = None
-    defect_map: str | None = None
-    patch: tuple[int, ...] = (0, 0)
-    binning: float = 1.0
-    pixel_size: float | None = None
-    voltage: float | None = None
-    cs: float = 0.0
-    throw: int = 0
-    truncate: int = 0
-    group: tuple[int, int] | None = None
-    frame_dose: float | None = None
-    initial_dose: float | None = None
-    sum_range: tuple[float, float] = (0.0, 0.0)
-    split_sum: bool = False
-    out_stack: bool = False
-    tolerance: float | None = None
-    eer_sampling: int | None = None
-    integration_file: str | None = None
-    magnification: tuple[float, float, float] | None = None
-    gpu: str | None = None
-    extra: Sequence[str] = field(default=())
-
-
-def motioncor_arguments(request: MotioncorRequest) -> list[str]:
-    """Return the argument list of the command, without the program's name; no quoting is needed or done.
-
-    Raises
-    ------
-    ValueError
-        For a movie of unknown extension.
-    """
-    inverse = 1 if request.inverse_gain else None
-    options: Mapping[str, Any] = {
-        input_tag(request.movie): request.movie,
-        "-OutMrc": request.out_mrc,
-        "-LogDir": request.log_dir,
-        "-Gain": request.gain,
-        "-RotGain": request.rotate_gain if request.gain else None,
-        "-FlipGain": request.flip_gain if request.gain else None,
-        "-InvGain": inverse if request.gain else None,
-        "-Dark": request.dark,
-        "-DefectFile": request.defect_file,
-        "-DefectMap": request.defect_map,
-        "-Patch": request.patch,
-        "-FtBin": request.binning,
-        "-PixSize": request.pixel_size,
-        "-kV": request.voltage,
-        "-Cs": request.cs,
-        "-Throw": request.throw,
-        "-Trunc": request.truncate,
-        "-Group": request.group,
-        "-InitDose": request.initial_dose,
-        "-FmDose": request.frame_dose,
-        "-SumRange": request.sum_range,
-        "-SplitSum": int(request.split_sum),
-        "-OutStack": int(request.out_stack),
-        "-Tol": request.tolerance,
-        "-EerSampling": request.eer_sampling,
-        "-FmIntFile": request.integration_file,
-        "-Mag": request.magnification,
-        "-Gpu": request.gpu.split() if request.gpu is not None else None,
-    }
-    words = [word for tag, value in options.items() if value is not None for word in (tag, *_words(value))]
-    return [*words, *request.extra]
-
-
-def _words(value: Any) -> list[str]:
-    """Return a value as the words of a command line; numbers without needless digits."""
-    if isinstance(value, (tuple, list)):
-        return [word for part in value for word in _words(part)]
-    return [f"{value:.10g}" if isinstance(value, float) else str(value)]
 
 
 # ------------------------------------------------------------------------------------------------------------- logs

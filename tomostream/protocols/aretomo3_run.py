@@ -14,15 +14,8 @@ from tomostream.programs.aretomo import OutputFiles, binning_of
 from tomostream.programs.aretomo3 import MEASURED_THICKNESS, Wanted
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, format_quality
-from tomostream.protocols.aretomo_run import (
-    EVEN,
-    ODD,
-    AretomoRun,
-    Result,
-    expected_sizes,
-    read_if_there,
-    words_of_flags,
-)
+from tomostream.programs.words import words_of_flags
+from tomostream.protocols.aretomo_run import EVEN, ODD, AretomoRun, Result, expected_sizes, read_if_there
 from tomostream.protocols.programs import Runner
 from tomostream.streaming.work import BadInput
 

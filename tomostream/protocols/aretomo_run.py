@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from tomostream.programs.aln import (
 from tomostream.programs.aretomo import binning_of
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
+from tomostream.programs.words import parse_flags, phase_search, tilt_axis_word, words_of_flags
 from tomostream.protocols.programs import Runner
 from tomostream.streaming.work import BadInput, ProgramFailed
 
@@ -155,17 +155,41 @@ class AretomoRun:
         notes: list[str] = []
         if self.settings.halves and self.settings.tomogram:
             self.make_halves(commands, notes)
+            result = replace(result, quality=self.read_quality(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")))
         if self.settings.imod and self.runner.gpu:
             commands.append(self.write_imod())
         return self.finish(replace(result, commands=tuple(commands), notes=tuple(notes)))
 
     def make_halves(self, commands: list[str], notes: list[str]) -> None:
-        """Reconstruct both halves with the alignment of the whole series; add the command lines, and what has to be known."""
-        runner = self.runner
-        if self.runner.gpu and self._has_local_shifts():
-            runner = self.cpu
-            notes.append(f"halves by {runner.name}: {self.runner.name} does not read local shifts from an alignment file")
-        commands += [self.run_program(runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
+        """Reconstruct both halves with the alignment of the whole series; add the command lines, and what has to be known. The
+        CPU program made them with the whole."""
+        if not self.runner.gpu:
+            return
+        if self._has_local_shifts():
+            notes.append(f"halves by {self.cpu.name}: {self.runner.name} does not read local shifts from an alignment file")
+            commands.append(self.halves_by_cpu())
+        else:
+            commands += [self.run_program(self.runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
+
+    def halves_by_cpu(self) -> str:
+        """Both halves by the CPU program in one run, from the alignment file; the whole that it makes as well is not kept."""
+        whole = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}_cpu.mrc")
+        flags = self.flags(self.cpu, self.source.half_command, EVEN) | self._halves() | {
+            "-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [whole.volume]}
+        line, log = words_of_flags(flags), f"{self.stem}_halves.log"
+        said = self.cpu.run(line, log)
+        for name, suffix in ((whole.even, EVEN), (whole.odd, ODD)):
+            if os.path.exists(name):
+                os.replace(name, f"{self.stem}{suffix}.mrc")
+            self.check_volume(f"{self.stem}{suffix}.mrc", said, log, self.cpu)
+        for name in (whole.volume, whole.proj_xy, whole.proj_xz):
+            if os.path.exists(name):
+                os.remove(name)
+        return f"{self.cpu.command} {line}"
+
+    def _halves(self) -> dict[str, list[str]]:
+        """The flags of the CPU program for the halves."""
+        return {"-InEven": [f"{self.stem}{EVEN}.mrcs"], "-InOdd": [f"{self.stem}{ODD}.mrcs"]}
 
     def finish(self, result: Result) -> Result:
         """Return the result with what else is known when everything has run."""
@@ -185,6 +209,9 @@ class AretomoRun:
         problem = self.name_problem()
         if problem:
             raise BadInput(problem)
+        if self.settings.halves and self.settings.tomogram and not (source.even and source.odd):
+            raise BadInput("even and odd tomograms are asked for, but the series has no even and odd images; switch them on in "
+                           "the motioncor and compose protocols")
         if self.settings.weight_by_dose and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
             raise BadInput("dose weighting is asked for, but the mdoc does not give the dose of every tilt")
 
@@ -244,7 +271,8 @@ class AretomoRun:
         log = f"{self.stem}{suffix}.log"
         said = runner.run(line, log)
         if self.settings.tomogram:
-            self.check_volume(f"{self.stem}{suffix}.mrc", said, log, runner)
+            for part in (suffix, EVEN, ODD) if "-InEven" in flags else (suffix,):
+                self.check_volume(f"{self.stem}{part}.mrc", said, log, runner)
         return f"{runner.command} {line}"
 
     def flags(self, runner: Runner, command: str, suffix: str) -> dict[str, list[str]]:
@@ -252,6 +280,8 @@ class AretomoRun:
         flags = parse_flags(command)
         flags["-InMrc"], flags["-OutMrc"] = [f"{self.stem}{suffix}.mrcs"], [f"{self.stem}{suffix}.mrc"]
         flags.pop("-OutImod", None)     # AreTomo2 writes them under wrong names, or crashes: see `write_imod`
+        if self.settings.halves and self.settings.tomogram and not runner.gpu and not suffix:
+            flags |= self._halves()
         if self.settings.imod and not runner.gpu and not suffix:
             flags["-OutImod"] = [str(self.settings.imod)]
         if "-ExtPhase" in flags:
@@ -354,41 +384,6 @@ def take_over(folder: str, target: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(folder, target)
     sync_tree(target)
-
-
-def phase_search(lowest: float, highest: float) -> list[str]:
-    """Return values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
-    return [f"{(lowest + highest) / 2:g}", f"{highest - lowest:g}"]
-
-
-def words_of_flags(flags: Mapping[str, Sequence[str]]) -> str:
-    """Return flags with their values as a command line."""
-    return " ".join(" ".join([flag, *map(quote_word, values)]) for flag, values in flags.items())
-
-
-def quote_word(word: str) -> str:
-    """Return a word of a command line for the shell; Scipion's GPU placeholder stays as it is."""
-    return word if word == "%(GPU)s" else shlex.quote(word)
-
-
-def parse_flags(command: str) -> dict[str, list[str]]:
-    """Flags of a command line with their values; a flag given again replaces the one before. Negative numbers are values."""
-    flags: dict[str, list[str]] = {}
-    flag = ""
-    for word in shlex.split(command):
-        if word.startswith("-") and word.lstrip("-")[:1].isalpha():
-            flag = word
-            flags[flag] = []
-        else:
-            flags.setdefault(flag, []).append(word)
-    return flags
-
-
-def tilt_axis_word(tilt_axis: float | None) -> str:
-    """Return the tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
-    if tilt_axis is None:
-        return "0"
-    return "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
 
 
 def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: int, binning: float,

@@ -348,6 +348,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
             tomogram=os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
             z_first=self.flipVol.get() if self.makeTomo.get() else None,
             tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
+            resolution_xy_A=quality.resolution_xy_A if quality else None,
+            resolution_z_A=quality.resolution_z_A if quality else None,
             quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
             trust=quality.trust if quality else Trust.UNKNOWN,
             defocus_um=self._defoci.value(task.key), defocus_note=self._defoci.words(task.key),

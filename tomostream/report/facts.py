@@ -75,6 +75,8 @@ class SeriesFacts:
     tilt_axis_source: str = ""
     tilt_offset_deg: float | None = None
     thickness_A: float | None = None
+    resolution_xy_A: float | None = None
+    resolution_z_A: float | None = None
     quality: float | None = None
     quality_note: str = ""
     trust: Trust = Trust.UNKNOWN
@@ -140,7 +142,8 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
-        thickness_A=made.thickness_A, quality=made.quality, quality_note=made.quality_note, trust=made.trust,
+        thickness_A=made.thickness_A, resolution_xy_A=made.resolution_xy_A, resolution_z_A=made.resolution_z_A,
+        quality=made.quality, quality_note=made.quality_note, trust=made.trust,
         local_note=made.local_note, commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
         z_first=made.z_first,
         folder=os.path.join(status.project, made.folder) if made.folder else None, times=status.times(series),

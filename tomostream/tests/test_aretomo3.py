@@ -20,8 +20,9 @@ from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO  # noqa: E402
 from tomostream.programs import aretomo3  # noqa: E402
 from tomostream.programs.aln import AngleRow, parse_aln  # noqa: E402
+from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo3_run import Aretomo3Run  # noqa: E402
-from tomostream.protocols.aretomo_run import Result, Settings, Source, SourceTilt, parse_flags, take_over  # noqa: E402
+from tomostream.protocols.aretomo_run import Result, Settings, Source, SourceTilt, take_over  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 from tomostream.tests import standins  # noqa: E402
 from tomostream.tests.support import Session  # noqa: E402
@@ -202,7 +203,7 @@ class TestARun(unittest.TestCase):
         done = os.path.join(self.stacks, "done")
         take_over(self.folder, done)
         self.assertEqual(sorted(os.listdir(done)), sorted([
-            "AreTomo3_Session.json", "TS_1.aln", "TS_1.mrc", "TS_1.tlt", "TS_1_ctf.txt", "TS_1_quality.json",
+            "AreTomo3_Session.json", "TS_1.aln", "TS_1.mrc", "TS_1_angles.txt", "TS_1_ctf.txt", "TS_1_quality.json",
             "TiltSeries_Metrics.csv"]))
 
     def test_makes_at_least_100_slices_and_that_is_expected(self):

@@ -57,7 +57,8 @@ class TestASession(unittest.TestCase):
         cls.session = Session()
         cls.addClassCleanup(cls.session.__exit__)
         run = cls.session.run("--timeout", "10", settings={"compose.time4NextTilt": 12, "aretomo.tomoThickness": 240,
-                                                           "aretomo.alignZ": 160})
+                                                           "aretomo.alignZ": 160, "motioncor.splitEvenOdd": True,
+                                                           "compose.doEvenOdd": True, "aretomo.doEvenOdd": True})
         cls.session.simulate("--tilts", str(TILTS), "--frames", str(FRAMES), "--size", str(SIZE), "--interval", "0.6",
                              "--start-delay", "6", "--max-tilt", "30", "--drift", "1", "--thickness", "900",
                              "--dose", str(DOSE))
@@ -122,6 +123,19 @@ class TestASession(unittest.TestCase):
         for tilt in tilts:
             image = mrcfile.read(os.path.join(self.session.project, files[order[tilt["_acqOrder"]]]))
             np.testing.assert_array_equal(stack[tilt["_index"] - 1], np.squeeze(image))
+
+    def test_makes_the_halves_in_one_run_and_tells_their_resolution(self):
+        entry, = self.session.events(ARETOMO, entries.Reconstructed)
+        self.assertEqual(len(entry.commands), 1)
+        self.assertIn("-InEven", entry.commands[0])
+        self.assertGreater(entry.resolution_xy_A, 2 * self.truth_pixel_size())
+        made = [check_movie(os.path.join(self.session.project, entry.folder, f"{self.truth['id']}{half}.mrc"))
+                for half in ("", "_even", "_odd")]
+        self.assertEqual(len({(each.state, each.width, each.height, each.frames) for each in made}), 1)
+        self.assertEqual(made[1].state, "complete")
+
+    def truth_pixel_size(self) -> float:
+        return self.session.truth()["pixel_size_A"]
 
     def test_aligns_the_tilts_as_the_truth_says(self):
         tilts = [tilt for tilt in self.session.tilts(ARETOMO, self.truth["id"]) if tilt["enabled"]]

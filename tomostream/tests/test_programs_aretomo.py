@@ -261,35 +261,5 @@ class OtherFilesTest(unittest.TestCase):
         self.assertIn("255", at.name_problem("in/TS_1.mrc", "o" * 250 + "/TS_1.mrc"))
 
 
-class ArgumentsTest(unittest.TestCase):
-    def test_an_alignment_with_reconstruction_is_this_list(self) -> None:
-        request = at.AretomoRequest(
-            "TS.mrc", "out/TS.mrc", ang_file="TS.tlt", align_z=800, tilt_axis=84.7, pixel_size_A=1.35, voltage_kV=300,
-            out_bin=4, dark_tol=0.7, gpu="0",
-        )  # fmt: skip
-        self.assertEqual(
-            " ".join(at.aretomo_arguments(request)),
-            "-InMrc TS.mrc -OutMrc out/TS.mrc -AngFile TS.tlt -Align 1 -AlignZ 800 -TiltAxis 84.7 0 -TiltCor 0"
-            " -VolZ 1200 -OutBin 4 -Sart 15 5 -FlipVol 1 -FlipInt 0 -OutImod 0 -DarkTol 0.7 -PixSize 1.35 -Kv 300"
-            " -Gpu 0",
-        )
-
-    def test_a_known_axis_of_zero_does_not_ask_for_a_full_search(self) -> None:
-        request = at.AretomoRequest("a.mrc", "b.mrc", ang_file="a.tlt", tilt_axis=0.0)
-        self.assertIn("-TiltAxis 0.01 0", " ".join(at.aretomo_arguments(request)))
-        search = at.AretomoRequest("a.mrc", "b.mrc", ang_file="a.tlt", search_axis=True)
-        self.assertIn("-TiltAxis 0 0", " ".join(at.aretomo_arguments(search)))
-
-    def test_a_given_alignment_means_no_alignment(self) -> None:
-        words = at.aretomo_arguments(at.AretomoRequest("a.mrc", "b.mrc", aln_file="a.aln", wbp=True))
-        self.assertEqual(words[4:8], ["-AlnFile", "a.aln", "-Align", "0"])
-        self.assertNotIn("-TiltAxis", words)
-        self.assertIn("-Wbp", words)
-
-    def test_no_angles_is_refused(self) -> None:
-        with self.assertRaisesRegex(AlnError, "angle file"):
-            at.aretomo_arguments(at.AretomoRequest("a.mrc", "b.mrc"))
-
-
 if __name__ == "__main__":
     unittest.main()

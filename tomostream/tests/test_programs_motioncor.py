@@ -1,57 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MotionCor3 as a command: arguments, names of files, logs."""
+"""MotionCor3 as a command: names of files, logs."""
 
 import unittest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomostream.engine.commandline import parse
-from tomostream.engine.motioncor import KNOWN
 from tomostream.programs.motioncor import (
     LogError,
-    MotioncorRequest,
     OutputNames,
     format_log,
+    input_tag,
     log_stem,
-    motioncor_arguments,
     parse_log,
 )
 
 SHIFTS = st.lists(st.tuples(*[st.floats(-9999, 9999, allow_nan=False)] * 2), min_size=1, max_size=50)
-
-
-class TestArguments(unittest.TestCase):
-    """The argument list is exactly what the program should get."""
-
-    def test_a_tilt_movie_gives_this_list(self):
-        request = MotioncorRequest(
-            "/data/a b.tif", "out/a.mrc", log_dir="out", gain="g.mrc", rotate_gain=1, flip_gain=0, binning=2.0,
-            pixel_size=1.35, voltage=300.0, split_sum=True, gpu="0 1")  # fmt: skip
-        self.assertEqual(
-            motioncor_arguments(request),
-            ["-InTiff", "/data/a b.tif", "-OutMrc", "out/a.mrc", "-LogDir", "out", "-Gain", "g.mrc", "-RotGain", "1",
-             "-FlipGain", "0", "-Patch", "0", "0", "-FtBin", "2", "-PixSize", "1.35", "-kV", "300", "-Cs", "0",
-             "-Throw", "0", "-Trunc", "0", "-SumRange", "0", "0", "-SplitSum", "1", "-OutStack", "0",
-             "-Gpu", "0", "1"])  # fmt: skip
-
-    def test_a_gain_option_without_a_gain_is_left_out(self):
-        words = motioncor_arguments(MotioncorRequest("a.eer", "b.mrc", rotate_gain=1, inverse_gain=True))
-        self.assertNotIn("-RotGain", words)
-        self.assertNotIn("-InvGain", words)
-        self.assertEqual(words[0], "-InEer")
-
-    def test_our_program_takes_every_argument_without_a_warning_but_for_what_it_does_not_do(self):
-        request = MotioncorRequest(
-            "a.eer", "b.mrc", "log", "g.gain", "d.mrc", 1, 2, True, "defects.txt", "map.mrc", (5, 5, 20), 1.5, 0.7,
-            200.0, 2.7, 1, 1, (2, 4), 0.01, 3.0, (1.0, 9.0), True, True, 0.5, 2, "int.txt", (1.01, 1.0, 30.0), "0",
-        )  # fmt: skip
-        arguments = parse(motioncor_arguments(request), KNOWN)
-        self.assertEqual([warning.split()[0] for warning in arguments.warnings], ["-Cs", "-Mag"])
-
-    def test_an_unknown_extension_is_refused(self):
-        with self.assertRaisesRegex(ValueError, "a.dm4"):
-            motioncor_arguments(MotioncorRequest("a.dm4", "b.mrc"))
 
 
 class TestNames(unittest.TestCase):
@@ -64,6 +28,11 @@ class TestNames(unittest.TestCase):
 
     def test_the_log_of_local_alignment_has_its_own_name(self):
         self.assertEqual(OutputNames.of("a.tif", "x.mrc", "l", patches=True).log, "l/a-Patch-Full.log")
+
+    def test_the_input_s_flag_follows_from_its_extension_and_others_are_refused(self):
+        self.assertEqual([input_tag(name) for name in ("a.mrcs", "a b.TIFF", "a.eer")], ["-InMrc", "-InTiff", "-InEer"])
+        with self.assertRaisesRegex(ValueError, "a.dm4"):
+            input_tag("a.dm4")
 
     def test_a_dotted_folder_and_a_double_extension_do_not_mislead(self):
         self.assertEqual(log_stem("/a.mrc.d/TS.1_003.mrc.tif"), "TS.1_003")

@@ -28,14 +28,8 @@ from tomostream.programs.aln import (  # noqa: E402
     parse_angles,
 )
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
-from tomostream.protocols.aretomo_run import (  # noqa: E402
-    AretomoRun,
-    Result,
-    Settings,
-    Source,
-    SourceTilt,
-    parse_flags,
-)
+from tomostream.programs.words import parse_flags  # noqa: E402
+from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 
@@ -108,6 +102,12 @@ class TestInputs(InFolder):
         self.assertEqual([row.section for row in aln.rows], [0, 1, 2, 3])
         self.assertEqual([row.tilt_deg for row in aln.rows], [ANGLES[section] for section in BY_ANGLE])
         self.assertEqual([row.tx for row in aln.rows], [-(section + 1.0) for section in BY_ANGLE])
+
+    def test_halves_of_a_series_without_even_and_odd_images_are_refused_with_what_to_do(self):
+        with mrcfile.new(self.path("in.mrcs")) as stack:
+            stack.set_data(np.ones((5, 8, 8), np.float32))
+        with self.assertRaisesRegex(BadInput, "no even and odd images; switch them on"):
+            run_of(source(self.path("in.mrcs")), self.folder, halves=True, tomogram=True).check_input()
 
     def test_without_the_dose_of_a_tilt_there_is_no_dose_weighting(self):
         with mrcfile.new(self.path("in.mrcs")) as stack:
@@ -200,12 +200,12 @@ class TestCommands(InFolder):
 class TestWhatAretomo2CannotDo(InFolder):
     """The CPU program does it, from AreTomo2's alignment file."""
 
-    def run_series(self, local: bool, **settings) -> tuple[Result, Program, Program]:
+    def run_series(self, local: bool, gpu: bool = True, lost: str = "-", **settings) -> tuple[Result, Program, Program]:
         for name in ("in", "even", "odd"):
             with mrcfile.new(self.path(f"{name}.mrcs")) as stack:
                 stack.set_data(np.ones((5, 8, 8), np.float32))
 
-        def gpu(flags):
+        def align(flags):
             if "-AngFile" in flags and "-AlnFile" not in flags:
                 rows = tuple(AlnRow(section, 85.0, 0.0, 0.0, ANGLES[BY_ANGLE[section]]) for section in range(4))
                 shifts = tuple(LocalShift(row, 0, 0.0, 0.0, 1.0, 1.0, 1.0) for row in range(4))
@@ -214,30 +214,46 @@ class TestWhatAretomo2CannotDo(InFolder):
             volume(flags)
 
         def volume(flags):
-            with mrcfile.new(flags["-OutMrc"][0], overwrite=True) as out:
-                out.set_data(np.zeros((8, 8, 8), np.float32))
+            whole = flags["-OutMrc"][0]
+            halves = ["_even", "_odd"] if "-InEven" in flags else []
+            for name in (whole.replace(".mrc", f"{part}.mrc") for part in ["", *halves] if part != lost):
+                with mrcfile.new(name, overwrite=True) as out:
+                    out.set_data(np.zeros((8, 8, 8), np.float32))
             if "-OutImod" in flags:
                 os.makedirs(self.path("TS_1_Imod"))
                 with open(self.path("TS_1_Imod/TS_1_st.xf"), "w", encoding="utf-8"):
                     pass
 
-        aretomo2, cpu = Program(writes=gpu), Program("tomostream-aretomo", gpu=False, writes=volume)
+        program = Program("AreTomo2" if gpu else "tomostream-aretomo", gpu, align)
+        cpu = Program("tomostream-aretomo", gpu=False, writes=volume)
         series = source(self.path("in.mrcs"), even=self.path("even.mrcs"), odd=self.path("odd.mrcs"),
                         command="-InMrc x -OutMrc y -AngFile z -TiltAxis 85 0 -VolZ 8",
                         half_command="-InMrc x -OutMrc y -AlnFile z -VolZ 8 -TiltAxis 85 0")
         settings = {"tomogram": True, "halves": True, "thickness": 8, **settings}
-        return run_of(series, self.folder, aretomo2, cpu, **settings).run(), aretomo2, cpu
+        return run_of(series, self.folder, program, cpu, **settings).run(), program, cpu
 
     def test_halves_of_a_locally_aligned_series_are_made_by_the_cpu_program_and_that_is_said(self):
         result, aretomo2, cpu = self.run_series(local=True)
         self.assertEqual(len(aretomo2.said), 1)
-        self.assertEqual([flags["-InMrc"] for flags in cpu.said], [[self.path("TS_1_even.mrcs")], [self.path("TS_1_odd.mrcs")]])
-        self.assertEqual([flags["-AlnFile"] for flags in cpu.said], [[self.path("TS_1.aln")]] * 2)
+        self.assertEqual([[flags[name] for name in ("-InMrc", "-InEven", "-InOdd", "-AlnFile")] for flags in cpu.said],
+                         [[[self.path(f"TS_1{name}")] for name in (".mrcs", "_even.mrcs", "_odd.mrcs", ".aln")]])
         self.assertIn("halves by tomostream-aretomo", result.notes[0])
+        made = [name for name in sorted(os.listdir(self.folder)) if name.startswith("TS_1") and name.endswith(".mrc")]
+        self.assertEqual(made, ["TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc"])
 
     def test_halves_without_local_shifts_are_made_by_aretomo2(self):
         result, aretomo2, cpu = self.run_series(local=False)
         self.assertEqual((len(aretomo2.said), len(cpu.said), result.notes), (3, 0, ()))
+
+    def test_the_cpu_program_makes_halves_in_the_run_that_makes_the_whole(self):
+        _, program, cpu = self.run_series(local=True, gpu=False)
+        self.assertEqual((len(program.said), len(cpu.said)), (1, 0))
+        self.assertEqual([program.said[0][name] for name in ("-InEven", "-InOdd")],
+                         [[self.path(f"TS_1{name}")] for name in ("_even.mrcs", "_odd.mrcs")])
+
+    def test_halves_that_are_missing_are_a_failure(self):
+        with self.assertRaisesRegex(ProgramFailed, "made no tomogram"):
+            self.run_series(local=True, gpu=False, lost="_odd")
 
     def test_imod_files_come_from_the_alignment_file(self):
         result, _, cpu = self.run_series(local=False, halves=False, imod=3)
