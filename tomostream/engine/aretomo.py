@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tomostream import __version__
 from tomostream.engine import steps
@@ -18,6 +19,7 @@ from tomostream.engine.errors import exit_status
 from tomostream.engine.steps import NAME, Log, aligns, binning
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
+from tomostream.programs.ctf import CtfRow
 
 IN, ALI, REC, CTF, OUT = "Input", "Alignment", "Reconstruction", "CTF and dose", "Output"
 INTRO = f"""{NAME} {__version__} - aligns a tilt series and reconstructs it on the CPU, with AreTomo2's command line.
@@ -30,7 +32,8 @@ with its Fourier transforms (4 to 10 times its float32 size), and about 250 MB; 
 where the system counts mapped files; it takes them back when it needs them.
 Writes, in the folder of -OutMrc: the volume with its sums over z and y (_projXY, _projXZ), <In>.aln, <In>_quality.json,
 <In>_Imod/ on demand, <In>_ctf.txt and <In>_ctf.mrc where the data carry a CTF; with -InEven and -InOdd the volumes of
-both (_even, _odd), and in <In>_quality.json the resolution that they show."""
+both (_even, _odd), and in <In>_quality.json the resolution that they show; with -Wiener 1 the
+filtered tomogram (_wiener)."""
 
 KNOWN = flags(
     Flag("-InMrc", str, group=IN, help="tilt series, MRC of mode 0, 1, 2, 6 or 12, sections in any order"),
@@ -62,6 +65,10 @@ KNOWN = flags(
     Flag("-Wbp", int, default=(0,), low=0, group=REC, help="1: weighted back-projection"),
     Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
          help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
+    Flag("-Wiener", int, default=(0,), low=0, high=1, group=REC,
+         help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as the series itself tells"),
+    Flag("-CorrCTF", int, (1, 2), (0, 15), low=0, group=REC, unit="0 | 1, (not used)",
+         help="1: correct the CTF by phase flipping, in strips across the tilt axis and slabs of height"),
     Flag("-ReconRange", float, (2, 2), (-90.0, 90.0), group=REC, unit="degrees", help="tilt angles to use"),
     Flag("-FlipVol", int, default=(0,), low=0, group=OUT, help="0: x, z, y; 1: x, y, z"),
     Flag("-FlipInt", int, default=(0,), low=0, group=OUT, help="1: dense is bright; 0: dark, as in the input"),
@@ -162,6 +169,7 @@ def _check_names(arguments: Arguments) -> None:
     results = [names.volume, names.proj_xy, names.proj_xz]
     if aligns(arguments):
         results += [names.aln, names.quality, names.ctf_text, names.ctf_spectra]
+    results += [names.wiener] * arguments.integer("-Wiener")
     if arguments.given("-InEven"):
         results += [names.even, names.odd] + [names.quality] * (not aligns(arguments))
     whole = [os.path.abspath(name) for name in results]
@@ -195,17 +203,26 @@ def _run(arguments: Arguments, log: Log) -> None:
     with Outputs() as outputs:
         outputs.reserve(names.volume)
         check_room(names.volume, steps.result_bytes(arguments, data))
-        for name in [names.aln] * aligns(arguments) + [names.even, names.odd] * bool(data.halves):
+        for name in [names.aln] * aligns(arguments) + [names.even, names.odd] * bool(data.halves) + \
+                [names.wiener] * arguments.integer("-Wiener"):
             outputs.reserve(name)
         solution = steps.solve(arguments, data, log)
         options = steps.recon_options(arguments, data)
+        ctf: Sequence[CtfRow] = ()
+        sections, hand = tuple(tilt.section for tilt in solution.used), 0
         if aligns(arguments):
             solution, ctf = steps.with_ctf(arguments, data, names, solution, outputs, log)
+            hand = (solution.quality.defocus_hand or 0) if solution.quality is not None else 0
             steps.write_alignment(arguments, data, names, solution, ctf, options, outputs)
         elif arguments.given("-AlnFile"):
+            if steps.corrects(arguments):
+                ctf, sections, hand = steps.given_ctf(arguments, data, names, solution, outputs, log)
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
         used = steps.dosed(arguments, data, steps.in_range(arguments, data.stack, solution, log), log)
-        found = steps.write_result(data, names, used, options, outputs, log)
+        if steps.corrects(arguments):
+            options = replace(options, contrast=steps.contrast_for(arguments, data, used, ctf, sections, hand, log))
+        viewing = steps.viewing_of(arguments, data, names, used, log)
+        found = steps.write_result(data, names, used, options, outputs, log, viewing)
         steps.write_quality(names, used, found, outputs)
     log.say(f"done: {names.volume}{steps.peak_memory()}")
 

@@ -14,17 +14,18 @@ from tomostream import __version__
 from tomostream.engine.commandline import Arguments, thread_count
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
-from tomostream.programs.aln import AlnError, AngleRow, SecondColumn, format_aln
-from tomostream.programs.ctf import CtfRow, format_ctf
+from tomostream.programs.aln import AlnError, AngleRow, SecondColumn, format_aln, raw_sections
+from tomostream.programs.ctf import CtfRow, ctf_sections, format_ctf, parse_ctf
 from tomostream.programs.quality import Quality, format_quality, parse_quality
 
 if TYPE_CHECKING:
     from tomostream.engine.align import Alignment, AlignOptions
     from tomostream.engine.output import Outputs
+    from tomostream.engine.recon.contrast import Contrast
     from tomostream.engine.recon.resolution import Resolution
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import ReconOptions
+    from tomostream.engine.recon.tomogram import ReconOptions, Viewing
 
 NAME = "tomostream-aretomo"
 #: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
@@ -120,7 +121,7 @@ def result_bytes(arguments: Arguments, data: Input) -> int:
     """How large the tomogram or the aligned stack will be, with its halves."""
     factor, depth = binning(arguments), arguments.integer("-VolZ")
     ny, nx = (int(side / factor) for side in data.stack.shape)
-    volumes = 1 + len(HALVES) * arguments.given(HALVES[0])
+    volumes = 1 + len(HALVES) * arguments.given(HALVES[0]) + arguments.integer("-Wiener")
     return 4 * ny * nx * (int(depth / factor) if depth else data.stack.sections) * volumes
 
 
@@ -261,6 +262,7 @@ def recon_options(arguments: Arguments, data: Input) -> ReconOptions:
         depth_px=arguments.integer("-VolZ"),
         method=Method(0 if arguments.integer("-Wbp") > 0 else arguments.integers("-Sart")[0]),
         upright=arguments.integer("-FlipVol") > 0,
+        flip_phases=arguments.integer("-CorrCTF") > 0,
         flip_contrast=arguments.integer("-FlipInt") > 0,
         pixel_size_A=data.pixel_size_A,
         voltage_kV=arguments.number("-Kv") if arguments.given("-Kv") and arguments.number("-Kv") > 0 else 300.0,
@@ -346,8 +348,12 @@ def write_result(
     options: ReconOptions,
     outputs: Outputs,
     log: Log,
+    viewing: Viewing | None = None,
 ) -> Resolution | None:
-    """The tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show."""
+    """The tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show.
+
+    `viewing`: the Wiener tomogram too.
+    """
     from tomostream.engine.recon.tomogram import reconstruct, write_aligned_stack
 
     axis = solution.tilt_axis_deg
@@ -358,8 +364,11 @@ def write_result(
         return None
     log.say(f"reconstruction: {options.method.name}")
     projections = (names.proj_xy, names.proj_xz)
-    made = reconstruct(data.stack, solution.used, axis, options, outputs, names.volume, projections, log.share)
+    made = reconstruct(
+        data.stack, solution.used, axis, options, outputs, names.volume, projections, log.share, viewing=viewing)
     log.say("tomogram of {} x {} x {}".format(*made.size))
+    if made.findings is not None:
+        log.say(f"Wiener tomogram: {made.findings.words()}")
     for stack, path in halves:
         log.say(f"tomogram of {stack.path}")
         reconstruct(stack, solution.used, axis, options, outputs, path, None, log.share, made.scales)
@@ -382,6 +391,71 @@ def _compared(
     xy, z = ("none" if figure is None else f"{figure:.0f} A" for figure in (found.xy_A, found.z_A))
     log.say(f"resolution by the halves (correlation of 0.143): {xy} in the plane, {z} along z")
     return found
+
+
+def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, log: Log) -> Viewing | None:
+    """The Wiener tomogram, where it is asked for; the thickness is the alignment's own."""
+    from tomostream.engine.recon.tomogram import Viewing
+
+    if not arguments.integer("-Wiener"):
+        return None
+    if arguments.integer("-VolZ") == 0:
+        log.say("warning: -Wiener 1 is not used: -VolZ 0 asks for the aligned stack")
+        return None
+    if not data.pixel_size_A > 0:
+        raise EngineError(f"{data.stack.path} does not tell its pixel size, which the Wiener tomogram needs: give -PixSize")
+    quality = solution.quality
+    if quality is None and arguments.given("-AlnFile"):
+        quality = _quality_beside(os.path.splitext(arguments.text("-AlnFile"))[0] + "_quality.json")
+    return Viewing(names.wiener, quality.thickness_A if quality is not None else None)
+
+
+def corrects(arguments: Arguments) -> bool:
+    """Whether anything in the reconstruction takes the CTF."""
+    return bool(arguments.integer("-Wiener") or arguments.integer("-CorrCTF"))
+
+
+def contrast_for(
+    arguments: Arguments, data: Input, solution: Solution, ctf: Sequence[CtfRow], sections: Sequence[int], hand: int, log: Log
+) -> Contrast | None:
+    """The contrast transfer of the tilts that are used, or None, and it is said."""
+    from tomostream.engine.ctf.spectra import Optics
+    from tomostream.engine.recon.contrast import contrast_of
+
+    made = None
+    if ctf and data.pixel_size_A > 0:
+        kV, cs = (arguments.number(tag) if arguments.given(tag) else 0.0 for tag in ("-Kv", "-Cs"))
+        optics = Optics(kV or 300.0, cs or 2.7, arguments.number("-AmpContrast"))
+        made = contrast_of(ctf, sections, solution.used, optics, hand, data.pixel_size_A, binning(arguments))
+    if made is None:
+        what = "the Wiener tomogram holds up to the first zero of the CTF" if arguments.integer("-Wiener") else ""
+        not_done = "-CorrCTF 1 is not done" if arguments.integer("-CorrCTF") else ""
+        log.say(f"warning: no CTF of the tilts is known: {'; '.join(filter(None, (not_done, what)))}")
+    elif not hand:
+        log.say("how the defocus changes across the tilt axis is not known: it is taken as the same everywhere")
+    return made
+
+
+def given_ctf(
+    arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, outputs: Outputs, log: Log
+) -> tuple[Sequence[CtfRow], tuple[int, ...], int]:
+    """CTF, sections and hand for an alignment that was given: of the files beside it, else fitted (with -Kv and -Cs)."""
+    from tomostream.engine.recon import solution as solutions
+
+    stem = os.path.splitext(arguments.text("-AlnFile"))[0]
+    try:
+        with open(f"{stem}_ctf.txt", encoding="utf-8", errors="replace") as file:
+            rows = parse_ctf(file.read(), f"{stem}_ctf.txt")
+        aligned, _ = raw_sections(solutions.read_aln(arguments.text("-AlnFile")), data.stack.sections)
+        sections = ctf_sections(len(rows), aligned, data.stack.sections)
+    except (OSError, AlnError):
+        rows, sections = (), ()
+    if sections:
+        log.say(f"CTF of {len(rows)} tilts from {stem}_ctf.txt")
+        return rows, sections, _quality_beside(f"{stem}_quality.json").defocus_hand or 0
+    solution, found = with_ctf(arguments, data, names, replace(solution, quality=Quality()), outputs, log)
+    quality = solution.quality
+    return found, tuple(tilt.section for tilt in solution.used), (quality.defocus_hand or 0) if quality is not None else 0
 
 
 def write_quality(

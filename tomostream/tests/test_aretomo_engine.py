@@ -41,6 +41,7 @@ from tomostream.programs.aln import (
     parse_xf,
     raw_sections,
 )
+from tomostream.programs.ctf import CtfRow, format_ctf
 from tomostream.programs.quality import Quality, Trust, format_quality, parse_quality
 
 Array = NDArray[np.float64]
@@ -519,6 +520,39 @@ class GivenAlignmentTest(InFolder):
         quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertEqual((len(quality.tilts), quality.resolution_xy_A is not None), (len(ANGLES), True))
         self.assertRegex(out, r"resolution by the halves .*: \d+ A in the plane, \d+ A along z")
+
+    def test_the_wiener_tomogram_comes_beside_the_volume_and_changes_nothing_of_it(self) -> None:
+        kind = ["-AlnFile", self.aln, "-VolZ", 60, "-FlipVol", 1, "-PixSize", PIXEL]
+        alone = self.volume("a.mrc", *kind)
+        both = self.volume("b.mrc", *kind, "-Wiener", 1)
+        np.testing.assert_array_equal(alone, both)
+        filtered = np.array(open_stack(self.path("out", "b_wiener.mrc")).data, float)
+        self.assertEqual(filtered.shape, both.shape)
+        self.assertTrue(np.isfinite(filtered).all())
+        inner = (slice(24, 36), slice(20, -20), slice(20, -20))
+        self.assertGreater(np.corrcoef(filtered[inner].ravel(), both[inner].ravel())[0, 1], 0.3)
+        self.assertIn("b_wiener.mrc", self.left())
+        self.assertNotIn("a_wiener.mrc", self.left())
+
+    def test_without_a_ctf_the_filtered_tomogram_is_made_and_the_flipping_is_not_and_both_are_said(self) -> None:
+        status, out, _ = self.run_it("-InMrc", self.source, "-OutMrc", self.path("out", "v.mrc"), "-AlnFile", self.aln, "-VolZ", 60,
+                                     "-PixSize", PIXEL, "-Wiener", 1, "-CorrCTF", 1)  # fmt: skip
+        self.assertEqual(status, 0, out)
+        self.assertRegex(out, "no CTF of the tilts is known: -CorrCTF 1 is not done; the Wiener tomogram holds up to the first zero")
+        self.assertRegex(out, r"Wiener tomogram: specimen of \d+ A.*; the CTF is not known")
+
+    def test_the_ctf_beside_a_given_alignment_is_used(self) -> None:
+        rows = [CtfRow(i, 31000.0, 30000.0, 20.0, 0.0, 0.9, 20.0) for i in range(1, len(ANGLES) + 1)]
+        self.text("given_ctf.txt", format_ctf(rows))
+        kind = ["-AlnFile", self.aln, "-VolZ", 60, "-FlipVol", 1, "-PixSize", PIXEL]
+        plain = self.volume("p.mrc", *kind)
+        status, out, _ = self.run_it("-InMrc", self.source, "-OutMrc", self.path("out", "f.mrc"), *kind, "-CorrCTF", 1, "-Wiener", 1)
+        self.assertEqual(status, 0, out)
+        self.assertRegex(out, f"CTF of {len(ANGLES)} tilts from .*given_ctf.txt")
+        self.assertRegex(out, "how the defocus changes across the tilt axis is not known")
+        flipped = np.array(open_stack(self.path("out", "f.mrc")).data, float)
+        together = np.corrcoef(flipped.ravel(), plain.ravel())[0, 1]
+        self.assertTrue(0.2 < together < 0.999, together)
 
     def test_sections_in_any_order_and_from_one_give_the_same_volume(self) -> None:
         straight = self.volume("a.mrc", "-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 2)

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,14 @@ class Block:
     data: Floats
     projection: NDArray[np.float64]
     stats: NDArray[np.float64]
+
+    def measured(self, upright: bool) -> Block:
+        """The block with the projection and the statistics of what its data are now."""
+        data = self.data if upright else self.data.transpose(1, 0, 2)
+        axes = (0, 2)
+        rows = [data.min(axis=axes), data.max(axis=axes), data.sum(axis=axes, dtype=np.float64),
+                np.einsum("zyx,zyx->y", data, data, dtype=np.float64)]
+        return replace(self, projection=data.sum(axis=0, dtype=np.float64), stats=np.stack(rows, axis=1))
 
 
 def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,34 +139,55 @@ class Slab:
         blocks = math.ceil(ny / most)
         return math.ceil(ny / blocks)
 
-    def blocks(self, images: Floats, upright: bool) -> Iterator[Block]:
+    def blocks(self, images: Floats, upright: bool, part: tuple[int, int] | None = None) -> Iterator[Block]:
         """Reconstruct all rows of `images` (K, ny, nx), a block at a time.
 
         With `upright` the block is (depth, rows, nx) and Z grows with the first index (x, y, z: AreTomo's -FlipVol 1);
         else it is (rows, depth, nx) and Z falls with the second (x, z, y, turned by 90 degrees about x, not mirrored).
+        `part`: first and last + 1 of the z (growing with Z) that are wanted; None: all of them.
         """
+        first, last = part if part is not None else (0, self.depth)
+        middle = (first + last) / 2 - self.depth / 2
+
+        def fill(y0: int, lines: Floats) -> None:
+            self._filtered(images, y0, lines, middle)
+
+        yield from self._projected(fill, last - first, images.shape[1], upright)
+
+    def projected(self, lines: Floats, depth: int, ny: int, upright: bool) -> Iterator[Block]:
+        """Back-project stretched, filtered lines (K, >= ny, >= length) into a slab `depth` deep about Z = 0."""
+
+        def fill(y0: int, out: Floats) -> None:
+            out[: len(self.tilts_deg)] = lines[:, y0 : y0 + out.shape[1], : self.length]
+            out[len(self.tilts_deg):] = 0.0
+
+        yield from self._projected(fill, depth, ny, upright)
+
+    def _projected(self, fill: Callable[[int, Floats], None], depth: int, ny: int, upright: bool) -> Iterator[Block]:
+        """Back-project lines that `fill` gives for the rows from y0 on, block by block."""
         from tomostream.engine.recon.kernels import backproject
 
-        ny, rows = images.shape[1], self.block_rows(images.shape[1])
+        rows = self.block_rows(ny)
         padded = -(-len(self.tilts_deg) // 4) * 4
         stretched = np.empty((padded, rows, self.length), np.float32)
         tangents = np.concatenate([self.tangents, np.zeros(padded - len(self.tilts_deg))])
-        data = np.empty(rows * self.depth * self.nx, np.float32)
+        data = np.empty(rows * depth * self.nx, np.float32)
         for y0 in range(0, ny, rows):
             y1 = min(y0 + rows, ny)
             here = y1 - y0
             lines = stretched[:, :here] if here == rows else np.empty((padded, here, self.length), np.float32)
-            self._filtered(images, y0, lines)
-            out = data[: here * self.depth * self.nx].reshape(-1, self.nx)
+            fill(y0, lines)
+            out = data[: here * depth * self.nx].reshape(-1, self.nx)
             projection, stats = np.empty((here, self.nx)), np.empty((here, 4))
-            strides = (1, here) if upright else (self.depth, 1)
+            strides = (1, here) if upright else (depth, 1)
             sign = 1 if upright else -1
-            backproject(lines, tangents, self.offset, sign, self.depth, *strides, out, projection, stats)
-            shape = (self.depth, here, self.nx) if upright else (here, self.depth, self.nx)
+            backproject(lines, tangents, self.offset, sign, depth, *strides, out, projection, stats)
+            shape = (depth, here, self.nx) if upright else (here, depth, self.nx)
             yield Block(y0, y1, out.reshape(shape), projection, stats)
 
-    def _filtered(self, images: Floats, y0: int, lines: Floats) -> None:
-        """Stretch rows of `images` (K, ny, nx) from `y0` on into `lines` (>= K, rows, length) and filter them there."""
+    def _filtered(self, images: Floats, y0: int, lines: Floats, middle: float) -> None:
+        """Stretch rows of `images` (K, ny, nx) from `y0` on into `lines` (>= K, rows, length) and filter them there, for a part
+        of the volume about Z = `middle`."""
         from tomostream.engine.recon.kernels import stretch
 
         stretch(images, y0, self.cosines, lines)
@@ -167,10 +196,10 @@ class Slab:
         step = max(4, _SMALL_PRODUCT // (2 * tilts * tilts))
         parts = [lines[:tilts, y : y + step] for y in range(0, lines.shape[1], step)]
         with ThreadPoolExecutor(self.threads) as pool:
-            deque(pool.map(self._filter_part, parts), maxlen=0)
+            deque(pool.map(lambda part: self._filter_part(part, middle), parts), maxlen=0)
 
-    def _filter_part(self, part: Floats) -> None:
-        """Filter rows (K, rows, length) in place."""
+    def _filter_part(self, part: Floats, middle: float) -> None:
+        """Filter rows (K, rows, length) in place, and shift them by what Z = `middle` is to the middle of the volume."""
         import scipy.fft
 
         spectra = scipy.fft.rfft(part, axis=2)
@@ -178,6 +207,9 @@ class Slab:
             spectra = _mixed(self._filter, spectra)
         else:
             spectra *= self._filter[:, None, :]
+        if middle:
+            frequencies = np.arange(self.length // 2 + 1) / self.length
+            spectra *= np.exp(2j * np.pi * middle * self.tangents[:, None] * frequencies).astype(np.complex64)[:, None]
         part[...] = scipy.fft.irfft(spectra, self.length, axis=2, overwrite_x=True)
 
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,14 @@ from tomostream import __version__
 from tomostream.engine import limits
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
-from tomostream.engine.recon.slab import MAX_TILT_DEG, Method, Slab
+from tomostream.engine.recon.contrast import Contrast, flip_phases
+from tomostream.engine.recon.slab import MAX_TILT_DEG, Block, Method, Slab
 from tomostream.engine.recon.stack import TiltStack
 from tomostream.engine.recon.volume import VolumeWriter
 from tomostream.files.errors import EngineError, sentence_of
+
+if TYPE_CHECKING:
+    from tomostream.engine.recon.wiener import Findings
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]
@@ -52,7 +57,10 @@ class TiltUse:
 
 @dataclass(frozen=True)
 class ReconOptions:
-    """`depth_px` in px of the input, `pixel_size_A` of the input (0: not known), voltage in kV."""
+    """`depth_px` in px of the input, `pixel_size_A` of the input (0: not known), voltage in kV.
+
+    `contrast`: the contrast transfer of the tilts in their order, None where it is not known; `flip_phases`: correct it.
+    """
 
     binning: float = 1.0
     depth_px: int = 0
@@ -62,14 +70,26 @@ class ReconOptions:
     pixel_size_A: float = 0.0
     voltage_kV: float = 300.0
     threads: int = 1
+    contrast: Contrast | None = None
+    flip_phases: bool = False
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """A tomogram that was written: columns, rows and sections of the file, and the factors of the tilts' contrast."""
+    """A tomogram that was written: columns, rows and sections of the file, and the factors of the tilts' contrast; what was
+    found in making the Wiener tomogram, where that was asked for."""
 
     size: tuple[int, int, int]
     scales: tuple[float, ...]
+    findings: Findings | None = None
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """The Wiener tomogram that is asked for beside: its file, and the specimen's thickness where it is known."""
+
+    path: str
+    thickness_A: float | None = None
 
 
 def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.float64]:
@@ -193,11 +213,12 @@ def reconstruct(
     projections: tuple[str, str] | None,
     progress: Progress = _silent,
     scales: Sequence[float] | None = None,
+    viewing: Viewing | None = None,
 ) -> Reconstructed:
     """Write the tomogram to `path` and its sums over z and over y to `projections` (XY, XZ), where they are wanted.
 
     `scales` are the factors of the tilts' contrast, those of the whole series for a half of it: measured where they are not
-    given.
+    given. `viewing`: the Wiener tomogram, from the same aligned images.
 
     Raises
     ------
@@ -221,11 +242,49 @@ def reconstruct(
         scales = contrast_scales(intensities, least) if scales is None else scales
         # a binned pixel is `binning` raw px of path: densities stay per raw px
         _scale(images, [scale / options.binning for scale in scales], options.flip_contrast)
-        xy, xz = _write_blocks(slab, images, options.upright, writer, progress)
+        blocks = _blocks(slab, images, options, pixel, os.path.dirname(path))
+        xy, xz = _write_blocks(slab, blocks, options.upright, writer, progress)
         if projections is not None:
             outputs.mrc(projections[0], xy, pixel, LABEL)
             outputs.mrc(projections[1], xz, pixel, LABEL)
-    return Reconstructed((shape[2], shape[1], shape[0]), tuple(scales))
+        findings = None if viewing is None else _write_wiener(slab, images, tilts, options, outputs, viewing, progress)
+    return Reconstructed((shape[2], shape[1], shape[0]), tuple(scales), findings)
+
+
+def _blocks(slab: Slab, images: Floats, options: ReconOptions, pixel_A: float, folder: str) -> Iterator[tuple[int, Block]]:
+    """Blocks of the tomogram, with the first z of each as in the file: in slabs of height where the CTF is corrected."""
+    if options.contrast is None or not options.flip_phases:
+        for block in slab.blocks(images, options.upright):
+            yield 0, block
+        return
+    with _room((len(images), images.shape[1], images.shape[2]), folder) as flipped:
+        for first, last in options.contrast.slabs(slab.depth):
+            flip_phases(images, options.contrast, ((first + last) / 2 - slab.depth / 2) * pixel_A, flipped, options.threads)
+            for block in slab.blocks(flipped, options.upright, (first, last)):
+                yield (first if options.upright else slab.depth - last), block
+
+
+def _write_wiener(
+    slab: Slab, images: Floats, tilts: Sequence[TiltUse], options: ReconOptions, outputs: Outputs, viewing: Viewing,
+    progress: Progress,
+) -> Findings:
+    """Write the Wiener tomogram of aligned images."""
+    from tomostream.engine.recon.spectrum import RINGS
+    from tomostream.engine.recon.wiener import WienerSlab
+
+    pixel, shape = options.pixel_size_A * options.binning, (images.shape[1], images.shape[2])
+    weights = None
+    doses = [tilt.pre_exposure for tilt in tilts]
+    if all(dose is not None for dose in doses):
+        own = dose_weights([dose or 0.0 for dose in doses], options.pixel_size_A, options.voltage_kV)
+        frequencies = np.linspace(0, 0.5, RINGS) / options.binning
+        weights = np.array([np.interp(frequencies, *weight) ** 2 for weight in own])
+    work = WienerSlab(slab.tilts_deg, shape, slab.depth, pixel, options.contrast, viewing.thickness_A, weights, options.threads)
+    size = (slab.depth, *shape) if options.upright else (shape[0], slab.depth, shape[1])
+    writer = VolumeWriter(outputs, viewing.path, size, pixel, LABEL, volume=True)
+    with writer, _room(work.room_shape, os.path.dirname(viewing.path)) as room:
+        _write_blocks(slab, work.blocks(images, room, options.upright), options.upright, writer, progress, "Wiener tomogram")
+    return work.findings
 
 
 def _scale(images: Floats, scales: Sequence[float], flip: bool) -> None:
@@ -234,19 +293,21 @@ def _scale(images: Floats, scales: Sequence[float], flip: bool) -> None:
 
 
 def _write_blocks(
-    slab: Slab, images: Floats, upright: bool, writer: VolumeWriter, progress: Progress
+    slab: Slab, blocks: Iterator[tuple[int, Block]], upright: bool, writer: VolumeWriter, progress: Progress,
+    name: str = "tomogram",
 ) -> tuple[Floats, Floats]:
-    """Reconstruct block by block into `writer`. Returns the sums over z (ny, nx) and over y (depth, nx)."""
-    ny = images.shape[1]
-    xy = np.empty((ny, slab.nx), np.float32)
+    """Write blocks, each with its first z, by `writer`. Returns the sums over z (ny, nx) and over y (depth, nx)."""
+    ny = writer.shape[1] if upright else writer.shape[0]
+    xy = np.zeros((ny, slab.nx), np.float64)
     xz = np.zeros((slab.depth, slab.nx), np.float64)
-    for block in slab.blocks(images, upright):
-        progress("tomogram", block.y0 / ny)
-        writer.write(block.data, *((0, block.y0) if upright else (block.y0, 0)))
+    for first, block in blocks:
+        progress(name, block.y0 / ny)
+        writer.write(block.data, *((first, block.y0) if upright else (block.y0, first)))
         writer.add_statistics(
             float(block.stats[:, 0].min()), float(block.stats[:, 1].max()), *map(float, block.stats[:, 2:].sum(axis=0))
         )
-        xy[block.y0 : block.y1] = block.projection
-        xz += block.data.sum(axis=1 if upright else 0)
+        xy[block.y0 : block.y1] += block.projection
+        rows = block.data.sum(axis=1 if upright else 0)
+        xz[first : first + len(rows)] += rows
     # both projections are of the x, z, y orientation, as AreTomo2's, whichever is written
-    return xy, (xz[::-1] if upright else xz).astype(np.float32)
+    return xy.astype(np.float32), (xz[::-1] if upright else xz).astype(np.float32)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Contrast transfer of aligned images, as it changes across the tilt axis and with height.
+
+A point at x' across the tilt axis of an aligned image (A from its centre) and at the height Z of the specimen has the defocus
+
+    D(x', Z) = D0 + hand (x' tan t - Z / cos t),
+
+with D0 that of the image's centre, t the tilt angle and `hand` as `ctf.fit` has it. The transfer function is ``sin(phase)`` of
+`Optics`, with the defocus of astigmatism in place of D0. An image is multiplied in Fourier space by functions of a few defoci,
+and what belongs to each x' is interpolated between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.ctf.spectra import Optics
+
+if TYPE_CHECKING:
+    from tomostream.engine.recon.tomogram import TiltUse
+    from tomostream.programs.ctf import CtfRow
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+#: Of the transfer function's phase from one defocus to the next, radians at the highest frequency that counts.
+_MAX_STEP = 1.2
+#: 1/A: tomograms hold nothing beyond.
+_TOP = 1.0 / 7.0
+_MARGIN = 24
+
+
+@dataclass(frozen=True)
+class TiltContrast:
+    """Contrast transfer of one aligned image.
+
+    Attributes
+    ----------
+    optics : Optics
+        With the tilt's own phase shift.
+    defocus_A : float
+        At the centre of the image and of the specimen; underfocus is positive.
+    astigmatism_A, azimuth_rad : float
+        Half the difference of the defoci, and the direction of the larger one from the aligned image's x axis.
+    across : float
+        A of defocus per A of x': hand tan t.
+    upward : float
+        A of defocus per A of Z: -hand / cos t.
+    """
+
+    optics: Optics
+    defocus_A: float
+    astigmatism_A: float
+    azimuth_rad: float
+    across: float
+    upward: float
+
+    def phase(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0) -> Doubles:
+        """Argument of the sine at frequencies (1/A), with `extra_A` of defocus more."""
+        s = kx**2 + ky**2
+        defocus: Doubles | float = self.defocus_A + extra_A
+        if self.astigmatism_A > 0:
+            defocus = defocus + self.astigmatism_A * np.cos(2 * (np.arctan2(ky, kx) - self.azimuth_rad))
+        return self.optics.phase(s, defocus)
+
+    def transfer(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0, floor: float = 0.0) -> Doubles:
+        """The transfer function; below its first maximum at least `floor`: thick specimens absorb and scatter inelastically,
+        and amplitude contrast that falls with the frequency is what that looks like."""
+        phase = self.phase(kx, ky, extra_A)
+        out = np.sin(phase)
+        return np.where(phase < math.pi / 2, np.maximum(out, floor), out) if floor else out
+
+    def extras(self, width_A: float, height_A: float, top: float) -> Doubles:
+        """Defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`."""
+        reach, middle = abs(self.across) * width_A / 2, self.upward * height_A
+        step = _MAX_STEP / (math.pi * self.optics.wavelength_A * top**2)
+        if 4 * reach < step:
+            return np.array([middle])
+        return middle + np.linspace(-reach, reach, 2 + int(2 * reach / step))
+
+    def shares(self, extras: Doubles, width: int, pixel_A: float, height_A: float) -> Floats:
+        """How much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours."""
+        if len(extras) == 1:
+            return np.ones((1, width), np.float32)
+        column = (np.arange(width) - (width - 1) / 2) * pixel_A * self.across + self.upward * height_A
+        hats = 1 - np.abs(column[None] - extras[:, None]) / (extras[1] - extras[0])
+        return np.clip(hats, 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrast transfer of all tilts of a series, in the order of the aligned images; `pixel_A` theirs."""
+
+    tilts: tuple[TiltContrast, ...]
+    pixel_A: float
+
+    @property
+    def top(self) -> float:
+        """The highest frequency (1/A) that counts."""
+        return min(0.45 / self.pixel_A, _TOP)
+
+    def slabs(self, depth: int) -> list[tuple[int, int]]:
+        """Parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them."""
+        steepest = max(abs(tilt.upward) for tilt in self.tilts)
+        wavelength = self.tilts[0].optics.wavelength_A
+        spread = math.pi * wavelength * self.top**2 * steepest * depth * self.pixel_A
+        count = 1 + 2 * math.ceil(max(0.0, spread / (1.5 * _MAX_STEP) - 1) / 2)
+        edges = np.round(np.linspace(0, depth, min(count, depth) + 1)).astype(int)
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+
+def contrast_of(
+    rows: Sequence[CtfRow], sections: Sequence[int], tilts: Sequence[TiltUse], optics: Optics, hand: int,
+    raw_pixel_A: float, binning: float,
+) -> Contrast | None:
+    """The contrast of aligned, binned images of `tilts` from the CTF of raw ones.
+
+    Parameters
+    ----------
+    rows, sections : the CTF and the section (from 0) of each row.
+    hand : 1, -1, or 0 where the defocus does not change, or how is not known.
+
+    Returns
+    -------
+    None where a tilt has no CTF.
+    """
+    by_section = dict(zip(sections, rows, strict=True))
+    if not tilts or any(tilt.section not in by_section for tilt in tilts):
+        return None
+    out = []
+    for tilt in tilts:
+        row, place = by_section[tilt.section], tilt.placement
+        angle, turn = math.radians(tilt.tilt_deg), math.radians(place.rot_deg)
+        # the defocus of a row is that of the raw image's centre; the aligned one is this far from there across the axis
+        centre_A = (math.cos(turn) * place.tx + math.sin(turn) * place.ty) * raw_pixel_A
+        out.append(TiltContrast(
+            replace(optics, phase_rad=row.phase_rad),
+            0.5 * (row.defocus_max_A + row.defocus_min_A) + hand * centre_A * math.tan(angle),
+            0.5 * (row.defocus_max_A - row.defocus_min_A), math.radians(row.azimuth_deg) - turn,
+            hand * math.tan(angle), -hand / math.cos(angle)))
+    return Contrast(tuple(out), raw_pixel_A * binning)
+
+
+class Filtered:
+    """Multiplies aligned images of one shape (ny, nx) by functions of the frequency that change with the defocus."""
+
+    def __init__(self, shape: tuple[int, int], pixel_A: float, threads: int = 1) -> None:
+        import scipy.fft
+
+        self.shape, self.pixel_A, self.threads = shape, pixel_A, threads
+        self.size = tuple(scipy.fft.next_fast_len(n + 2 * _MARGIN, real=True) for n in shape)
+        self.ky = np.fft.fftfreq(self.size[0])[:, None] / pixel_A
+        self.kx = np.fft.rfftfreq(self.size[1])[None] / pixel_A
+        self._inside = tuple(slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.size, shape, strict=True))
+
+    def spectrum(self, image: Floats) -> NDArray[np.complex64]:
+        """The Fourier transform of an image on 0: what would join its edges would lend weight to the noise of the edges."""
+        import scipy.fft
+
+        whole = np.zeros(self.size, np.float32)
+        whole[self._inside] = image
+        out: NDArray[np.complex64] = scipy.fft.rfft2(whole, workers=self.threads, overwrite_x=True)
+        return out
+
+    def image(self, spectrum: NDArray[np.complex64], factor: Doubles | Floats | float) -> Floats:
+        """Back, multiplied by `factor` at every frequency."""
+        import scipy.fft
+
+        out: Floats = scipy.fft.irfft2(spectrum * np.asarray(factor, np.float32), s=self.size, workers=self.threads)
+        return out[self._inside]
+
+    def across(
+        self, spectrum: NDArray[np.complex64], tilt: TiltContrast, height_A: float, top: float,
+        factor: Callable[[Doubles], Doubles], floor: float = 0.0,
+    ) -> Floats:
+        """An image multiplied by `factor` of the transfer function (with its `floor`) at each place."""
+        extras = tilt.extras(self.shape[1] * self.pixel_A, height_A, top)
+        shares = tilt.shares(extras, self.shape[1], self.pixel_A, height_A)
+        total = np.zeros(self.shape, np.float32)
+        for extra, share in zip(extras, shares, strict=True):
+            total += share * self.image(spectrum, factor(tilt.transfer(self.kx, self.ky, float(extra), floor)))
+        return total
+
+
+def flip_phases(images: Floats, contrast: Contrast, height_A: float, out: Floats, threads: int = 1) -> None:
+    """Fill `out` (K, ny, nx) with `images` times the sign of the transfer function at each place, for one height."""
+    work = Filtered((images.shape[1], images.shape[2]), contrast.pixel_A, threads)
+    for image, tilt, target in zip(images, contrast.tilts, out, strict=True):
+        target[...] = work.across(work.spectrum(image), tilt, height_A, contrast.top, np.sign)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a series tells of its specimen by itself: spectrum, thickness, and how much of every tilt is noise.
+
+The stretched images (`slab`) of tilts i and j share, at a frequency (kx, ky), the part ``sinc(Z kx (tan t_i - tan t_j))`` of what
+they show of a slab of thickness Z (`align.likelihood`). Their cross spectra are therefore free of noise, and from those of
+neighbouring tilts follow
+
+* the power S(q) of the specimen's projections, pooled over all tilts, with the contrast transfer c divided out,
+* how much of it each tilt has, ``g_i(q)^2 = exp(alpha_i - beta_i q^2)``: dose, path through the specimen and focus,
+* the noise ``N_i(q) = P_i(q) - g_i^2 <c_i^2> S`` of each tilt, with P_i the power of its image,
+* thickness and height of the specimen: as a function of ``u = kx (tan t_i - tan t_j)`` the cross spectra of all pairs are the
+  Fourier transform of the density along z, for an even slab ``sinc(Z u) exp(-2 pi i u Z0)``.
+
+q is the frequency in the untilted image, in cycles/px. All powers are per pixel of the specimen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.align.geometry import parallel
+
+Doubles = NDArray[np.float64]
+Complexes = NDArray[np.complex64]
+#: Rings of q, from 0 to 0.5.
+RINGS = 401
+#: How many tilts apart are pairs whose cross spectra tell the power, and those that tell the thickness.
+_NEAR, _FAR = (1, 2), (1, 2, 4, 6)
+#: Frequencies that are looked at, about.
+SAMPLE = 40_000
+#: Below this coherence a pair of tilts tells nothing.
+_MIN_COHERENCE = 0.2
+#: Of a tilt's power: never less of it counts as noise.
+_MIN_NOISE = 0.05
+_THICKNESSES_A = (200.0, 6000.0)
+#: Widths of the window over rings by which spectra are smoothed: rings at least, and part of q.
+_NARROW, _PART = 3, 0.12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n); `kx` (n,) in cycles/px.
+
+    Whitened: with the mean power of each tilt's image divided out, and its contrast transfer multiplied on; per pixel of the
+    specimen that the tilt shows. `rings` (K, n): the ring of q in each tilt, RINGS where it is beyond the last.
+    `seen` (K, n): of each value, what it is times the root of the specimen's power, on average over the image.
+    `areas` (K,): pixels of the specimen that each tilt shows.
+    """
+
+    values: Complexes
+    kx: Doubles
+    rings: NDArray[np.int64]
+    seen: NDArray[np.float32]
+    tangents: Doubles
+    areas: Doubles
+
+    @classmethod
+    def of(
+        cls, values: Complexes, kx: Doubles, ky: Doubles, angles: tuple[Doubles, Doubles], areas: Doubles, powers: Doubles,
+        contrasts: Doubles,
+    ) -> Sample:
+        """From spectra (K, n), multiplied by the root of the cosine; `angles`: cosines and tangents (K,); `powers` (K, RINGS) of
+        the images; `contrasts` as for `measured`."""
+        cosines, tangents = angles
+        q = np.hypot(kx[None] / cosines[:, None], ky[None])
+        rings = np.where(q < 0.49, np.rint(q * 2 * (RINGS - 1)), RINGS).astype(np.int64)
+        white = np.zeros((len(values), RINGS + 1), np.float32)
+        white[:, :-1] = 1 / np.sqrt(powers)
+        squares = np.append((contrasts**2).mean(axis=1), np.zeros((len(values), 1)), axis=1).astype(np.float32)
+        each = np.take_along_axis(white, rings, axis=1)
+        seen = each * np.take_along_axis(squares, rings, axis=1) / np.sqrt(cosines)[:, None].astype(np.float32)
+        return cls(values * each / np.sqrt(areas)[:, None].astype(np.float32), kx, rings, seen, tangents, areas)
+
+    def thinned(self, step: int) -> Sample:
+        """The same at fewer frequencies."""
+        return replace(self, values=self.values[:, ::step], kx=self.kx[::step], rings=self.rings[:, ::step],
+                       seen=self.seen[:, ::step])
+
+    def cross(self, i: int, j: int) -> Complexes:
+        """Cross spectrum of two tilts, (n,), per pixel of the specimen that both show."""
+        out: Complexes = self.values[i] * np.conj(self.values[j])
+        small, large = sorted((float(self.areas[i]), float(self.areas[j])))
+        return out * np.float32(np.sqrt(large / small))
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """Thickness and height of the slab in px; power S of its projections (RINGS,); `shares` g^2 and `noise` N (K, RINGS)."""
+
+    thickness: float
+    height: float
+    power: Doubles
+    shares: Doubles
+    noise: Doubles
+
+
+def measured(
+    sample: Sample, powers: Doubles, contrasts: Doubles, weights: Doubles, thickness: float | None, pixel_A: float,
+    threads: int = 1,
+) -> Specimen:
+    """Measure the specimen of a series.
+
+    Parameters
+    ----------
+    powers : (K, RINGS)
+        Of the images.
+    contrasts : (K, P, RINGS)
+        Transfer function of every tilt at P places across it.
+    weights : (K, RINGS)
+        Powers by which images were weighted before (dose weighting), 1 where they were not.
+    thickness : float, optional
+        In px, where it is known; the specimen is then in the middle.
+    """
+    limits = (_THICKNESSES_A[0] / pixel_A, _THICKNESSES_A[1] / pixel_A)
+    squares = contrasts**2
+    means = np.maximum(squares.mean(axis=1), 1e-6)
+
+    def alike(i: int, j: int) -> Doubles:
+        """How much more two tilts show together than what they show each, where both change across the image, (RINGS,)."""
+        return np.asarray((squares[i] * squares[j]).mean(axis=0) / (means[i] * means[j]))
+
+    # spectra are smoothed relative to what the images show: where they are steep, a mean over rings is of the highest of them
+    steep = smooth(powers.mean(axis=0), 0.0)
+    height, thick = 0.0, float(np.clip(1500.0 / pixel_A if thickness is None else thickness, *limits))
+    power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
+    if thickness is None:
+        for _ in range(2):
+            thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
+            power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
+    noise = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
+    return Specimen(thick, height, power, shares, noise)
+
+
+def _power(
+    sample: Sample, alike: Callable[[int, int], Doubles], weights: Doubles, steep: Doubles, slab: tuple[float, float],
+    threads: int,
+) -> tuple[Doubles, Doubles]:
+    """The specimen's power, pooled over all pairs, and every tilt's share of it (with `weights`)."""
+    count, (thickness, height) = len(sample.values), slab
+    roots = np.sqrt(weights)
+
+    def sums(pair: tuple[int, int]) -> tuple[Doubles, ...]:
+        i, j = pair
+        turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
+        coherence = np.sinc(thickness * turn)
+        coherence[np.abs(coherence) < _MIN_COHERENCE] = 0.0
+        table = np.append(alike(i, j) * roots[i] * roots[j], 0.0)
+        ring = sample.rings[i]
+        factor = sample.seen[i] * sample.seen[j] * coherence * table[ring]
+        cross = sample.cross(i, j)
+        real = cross.real if height == 0 else (cross * np.exp(2j * np.pi * height * turn)).real
+        return tuple(np.asarray(np.bincount(ring, each, RINGS + 1), np.float64) for each in (real * factor, factor**2))
+
+    pairs = [(i, i + step) for step in _NEAR for i in range(count - step)]
+    tops, norms = np.zeros((count, RINGS + 1)), np.zeros((count, RINGS + 1))
+    for pair, (top, norm) in zip(pairs, parallel(sums, pairs, threads), strict=True):
+        tops[list(pair)] += top
+        norms[list(pair)] += norm
+    tops, norms = tops[:, :-1], norms[:, :-1]
+    top, norm = smooth(tops.sum(axis=0) * steep), smooth(norms.sum(axis=0) * steep**2)
+    power = steep * np.maximum(top / np.maximum(norm, 1e-30), 0.0)
+    return power, weights * np.array([_share(top, norm, power) for top, norm in zip(tops, norms, strict=True)])
+
+
+def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:
+    """g^2 (RINGS,) of one tilt: alpha and beta by weighted least squares, near 0 where the data say little."""
+    x = (np.arange(RINGS) / (RINGS - 1)) ** 2 * 4
+    height = norm * power**2          # weight of each ring, and what `top * power` is where the share is 1
+    value = top * power
+    parameters = np.zeros(2)
+    prior = np.diag([1.0, 0.25])
+    for _ in range(8):
+        share = np.exp(np.clip(parameters[0] - parameters[1] * x, -4, 2))
+        slopes = np.stack([share, -x * share])
+        rest = value - share * height
+        gradient = slopes @ rest - prior @ parameters
+        curvature = (slopes * height) @ slopes.T + prior
+        parameters += np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+    return np.asarray(np.exp(np.clip(parameters[0] - parameters[1] * x, -4, 1.5)))
+
+
+def _slab(
+    sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, limits: tuple[float, float], threads: int
+) -> tuple[float, float]:
+    """Thickness and height (px) of the even slab that the cross spectra of all pairs fit best; `signal` g^2 S (K, RINGS)."""
+    step, count = 0.25 / limits[1], len(sample.values)
+    bins = int(1.5 / limits[0] / step) + 1
+    roots = np.sqrt(signal)
+
+    def sums(pair: tuple[int, int]) -> NDArray[np.complex128]:
+        i, j = pair
+        ring = sample.rings[i]
+        factor = sample.seen[i] * sample.seen[j] * np.append(alike(i, j) * roots[i] * roots[j], 0.0)[ring]
+        turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
+        place = np.minimum(np.abs(turn) / step, bins - 1).astype(np.int64)
+        cross = sample.cross(i, j) * factor
+        imaginary = np.where(turn < 0, -cross.imag, cross.imag)
+        real, norm = np.bincount(place, cross.real, bins), np.bincount(place, factor**2, bins)
+        return np.stack([real + 1j * np.bincount(place, imaginary, bins), norm.astype(complex)])
+
+    pairs = [(i, i + step) for step in _FAR for i in range(count - step)]
+    top, norm = np.sum(parallel(sums, pairs, threads), axis=0)[:, :-1]
+    u = (np.arange(bins - 1) + 0.5) * step
+    thicknesses, heights = np.geomspace(*limits, 80), np.linspace(-0.25, 0.25, 101) * limits[1]
+    models = np.sinc(thicknesses[:, None] * u[None])
+    turned = (np.exp(2j * np.pi * heights[:, None] * u[None]) * top[None]).real
+    fits = (models @ turned.T) / np.sqrt(np.maximum((models**2) @ norm.real, 1e-30))[:, None]
+    best, where = np.unravel_index(int(np.argmax(fits)), fits.shape)
+    return float(thicknesses[best]), float(heights[where])
+
+
+def smooth(values: Doubles, part: float = _PART) -> Doubles:
+    """Means over neighbouring rings, along the last axis: `part` of the frequency to either side."""
+    rings = np.arange(values.shape[-1])
+    half = np.maximum(_NARROW, np.rint(part * rings)).astype(int)
+    half = np.minimum(half, rings + 1)
+    total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+    first, last = np.maximum(rings - half, 0), np.minimum(rings + half + 1, len(rings))
+    return np.asarray((total[..., last] - total[..., first]) / (last - first))
+
+
+def absorbed(power: Doubles, contrast: Doubles, first: float, floors: Sequence[float]) -> float:
+    """The amplitude contrast, among `floors`, with which the specimen's power is smoothest at low frequencies.
+
+    Below the first maximum of the transfer function the power that was measured is divided by whatever is believed of it
+    there. A straight line and a little bend in double logarithms are what specimens have; too little amplitude contrast makes
+    it rise towards 0, too much makes it fall.
+
+    Parameters
+    ----------
+    power : (RINGS,)
+        As found with the largest of `floors`.
+    contrast : (RINGS,)
+        The transfer function, without a floor.
+    first : float
+        The lowest q that counts.
+    """
+    q = np.arange(RINGS) / (RINGS - 1) * 0.5
+    zero = np.argmax(contrast < 0) if (contrast < 0).any() else RINGS - 1
+    maximum = int(np.argmax(contrast[: max(zero, 2)]))
+    used = (q > first) & (np.arange(RINGS) < 0.8 * zero) & (power > 0)
+    if np.count_nonzero(used) < 8:
+        return min(floors)
+    x, rows = np.log(q[used]), []
+    below = np.arange(RINGS) < maximum
+    taken = np.where(below, np.maximum(contrast, max(floors)), contrast)
+    for floor in floors:
+        believed = np.where(below, np.maximum(contrast, floor), contrast)
+        y = np.log(power[used] * (taken[used] / believed[used]) ** 2)
+        fit = np.polynomial.polynomial.polyfit(x, y, 2, w=np.sqrt(q[used]))
+        rows.append(float(np.average((y - np.polynomial.polynomial.polyval(x, fit)) ** 2, weights=q[used])))
+    return float(floors[int(np.argmin(rows))])

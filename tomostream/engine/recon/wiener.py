@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Wiener tomogram: the best linear estimate of the specimen under the model that the alignment uses too. For viewing.
+
+The specimen is a slab of thickness Z, in it a Gaussian random field of a spectrum S that the series tells itself (`spectrum`).
+The stretched image i shows ``g_i c_i p_i + n_i``: its projection p_i, with the contrast transfer c_i and what dose and path leave
+of it, and noise of power N_i. With ``b_i^2 = g_i^2 <c_i^2> S / N_i`` and images m_i that are multiplied by c_i and whitened, the
+covariance of the data is ``1 + b_i b_j sinc(Z kx (tan t_i - tan t_j))``, and the estimate of the volume is the back-projection of
+
+    sqrt(S) b_i [(1 + b b^T sinc)^-1 m]_i / Z
+
+A small system of equations at each frequency replaces ramp, CTF correction, dose and contrast weights, deconvolution and
+low-pass. No parameter is left. What the tilts share decides about each frequency: where they are noise the estimate is 0.
+
+Multiplying by c_i is done at each place with its own defocus, across the tilt axis and in slabs of height (`contrast`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.recon.contrast import Contrast, Filtered
+from tomostream.engine.recon.slab import Block, Method, Slab, _interpolation_gain
+from tomostream.engine.recon.spectrum import RINGS, SAMPLE, Sample, Specimen, absorbed, measured, smooth
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Complexes = NDArray[np.complex64]
+#: 1/A: below, up to where it counts whole, an image shows illumination and the thickness of the ice.
+LOWEST = (1.0 / 2500.0, 1.0 / 1250.0)
+#: Amplitude contrasts that are tried, beside the one that was given.
+AMPLITUDES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+#: Outside the slab the estimate falls off over this part of the thickness.
+FADE = 0.15
+#: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
+BAND, NARROW = 0.012, 0.15
+#: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
+CLIP, PATCH_A = 4.5, 80.0
+#: Part of a frequency over which the power of a tilt is averaged, which has the rings of its transfer function.
+FINE = 0.02
+#: Places across an image at which its transfer function is averaged.
+PLACES = 9
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured on the way: thickness and height of the specimen in A, and the amplitude contrast at low
+    frequencies, None without a CTF."""
+
+    thickness_A: float
+    height_A: float
+    amplitude_contrast: float | None
+
+    def words(self) -> str:
+        where = f", {self.height_A:.0f} A from the middle" if abs(self.height_A) > 0.05 * self.thickness_A else ""
+        if self.amplitude_contrast is None:
+            return f"specimen of {self.thickness_A:.0f} A{where}; the CTF is not known"
+        return f"specimen of {self.thickness_A:.0f} A{where}; amplitude contrast at low frequencies {self.amplitude_contrast:.2f}"
+
+
+class WienerSlab:
+    """Makes the Wiener estimate of a slab from aligned images.
+
+    Parameters
+    ----------
+    tilts_deg : (K,)
+        Ascending.
+    depth : int
+        Of the volume, px.
+    pixel_A : float
+    contrast : Contrast or None
+        None: not known. The images are taken as they are, which holds up to the first zero of the transfer function.
+    thickness_A : float or None
+        Of the specimen in the middle of the volume; None: thickness and height are measured.
+    weights : (K, RINGS) or None
+        Powers by which the images were weighted before (dose weighting), by frequency.
+    room : float32 (>= K rounded up to 4, rows, columns)
+        Of `shape`; replaced.
+    """
+
+    def __init__(
+        self, tilts_deg: Doubles, shape: tuple[int, int], depth: int, pixel_A: float, contrast: Contrast | None,
+        thickness_A: float | None = None, weights: Doubles | None = None, threads: int = 1,
+    ) -> None:
+        import scipy.fft
+
+        self._slab = Slab(tilts_deg, shape[1], depth, Method(0), threads)
+        self.depth, self.pixel_A, self.contrast, self.threads = depth, pixel_A, contrast, threads
+        self._given_A = thickness_A
+        self._weights = np.ones((len(tilts_deg), RINGS)) if weights is None else weights
+        self._ny = shape[0]
+        self.rows = scipy.fft.next_fast_len(shape[0] + 32, real=True)
+        self.columns = 2 * (self._slab.length // 2 + 1)
+        self._work = Filtered(shape, pixel_A, 1)
+        self._powers = np.zeros((len(tilts_deg), RINGS))
+        self.findings = Findings(0.0, 0.0, None)
+
+    @property
+    def room_shape(self) -> tuple[int, int, int]:
+        """What `blocks` needs room for: spectra of all tilts, float32."""
+        return len(self._slab.tilts_deg), self.rows, self.columns
+
+    def blocks(self, images: Floats, room: Floats, upright: bool) -> Iterator[tuple[int, Block]]:
+        """Estimate the slab from `images` (K, ny, nx): a block at a time, with the first z of each (as in the file)."""
+        parts = [(0, self.depth)] if self.contrast is None else self.contrast.slabs(self.depth)
+        specimen: Specimen | None = None
+        for first, last in sorted(parts, key=lambda part: abs(sum(part) - self.depth)):     # the middle one first
+            middle = (first + last) / 2 - self.depth / 2
+            self._fill(images, room, middle * self.pixel_A)
+            if specimen is None:
+                specimen = self._measured(room)
+            self._estimate(room, specimen, middle)
+            yield from self._projected(room, specimen, (first, last), upright)
+
+    def _fill(self, images: Floats, room: Floats, height_A: float) -> None:
+        """Spectra of the stretched images, multiplied by the transfer function for one height.
+
+        They are whitened later: what is whitened, cut at its edges and made whole again lacks its low frequencies.
+        """
+        spectra = room.view(np.complex64)
+
+        def one(tilt: int) -> None:
+            spectra[tilt] = self._spectrum(images[tilt], tilt, height_A)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(one, range(len(images))))
+        empty = ~self._powers.any(axis=1)
+        self._powers[empty] = 1.0 if empty.all() else self._powers[~empty].mean(axis=0)     # they show no signal
+
+    def _spectrum(self, image: Floats, tilt: int, height_A: float) -> Complexes:
+        import scipy.fft
+
+        work = self._work
+        spectrum = work.spectrum(tamed(image, self.pixel_A))
+        if not self._powers[tilt].any():
+            self._powers[tilt] = ring_powers(spectrum, work, image)
+        if self.contrast is None:
+            plain = work.image(spectrum, 1.0)
+        else:
+            own = self.contrast.tilts[tilt]
+            plain = work.across(spectrum, own, height_A, self.contrast.top, lambda transfer: transfer, max(AMPLITUDES))
+        cosine = self._slab.cosines[tilt]
+        lines = stretched(plain, cosine, self._slab.length) * np.float32(math.sqrt(cosine))
+        out: Complexes = scipy.fft.rfft2(lines, s=(self.rows, self._slab.length)).astype(np.complex64)
+        return out
+
+    def _measured(self, room: Floats) -> Specimen:
+        """The specimen by a sample of the spectra, and what is known then."""
+        slab = self._slab
+        rows = np.arange(0, self.rows, max(1, self.rows * self.columns // 2 // SAMPLE))
+        values = room.view(np.complex64)[:, rows, :].reshape(len(slab.tilts_deg), -1)
+        ky, kx = np.meshgrid(np.abs(np.fft.fftfreq(self.rows))[rows], np.arange(self.columns // 2) / slab.length, indexing="ij")
+        low = self._lowest()[1]
+        q = np.hypot(kx, ky)
+        keep = ((q > low) & (q < 0.48) & (kx > 0)).ravel()
+        areas = self._ny * np.minimum(slab.nx / slab.cosines, slab.length)
+        contrasts, amplitude = self._contrasts(max(AMPLITUDES)), None
+        powers = self._powers * slab.cosines[:, None]
+        sample = Sample.of(values[:, keep], kx.ravel()[keep], ky.ravel()[keep], (slab.cosines, slab.tangents), areas,
+                           self._powers, contrasts)
+        thickness = None if self._given_A is None else self._given_A / self.pixel_A
+        specimen = measured(sample, powers, contrasts, self._weights, thickness, self.pixel_A, self.threads)
+        if self.contrast is not None:
+            given = self.contrast.tilts[0].optics.amplitude_contrast
+            floors = sorted({given, *(a for a in AMPLITUDES if a > given)})
+            middle = int(np.argmin(np.abs(slab.tilts_deg)))
+            plain = self._contrasts(0.0)[middle, PLACES // 2]
+            amplitude = absorbed(specimen.power, plain, low, floors)
+            taken, believed = (np.sqrt((self._contrasts(f)[middle] ** 2).mean(axis=0)) for f in (max(AMPLITUDES), amplitude))
+            factor = (taken / np.maximum(believed, 1e-6)) ** 2
+            specimen = Specimen(specimen.thickness, specimen.height, specimen.power * factor, specimen.shares / factor,
+                                specimen.noise)
+        self.findings = Findings(specimen.thickness * self.pixel_A, specimen.height * self.pixel_A, amplitude)
+        return specimen
+
+    def _lowest(self) -> tuple[float, float]:
+        """Frequencies (cycles/px) from which on images count, and from which on they count whole."""
+        field = 1.5 / min(self._ny, self._slab.nx)
+        return max(LOWEST[0] * self.pixel_A, field), max(LOWEST[1] * self.pixel_A, 2 * field)
+
+    def _contrasts(self, floor: float) -> Doubles:
+        """The transfer function by ring at some places across every tilt, (K, PLACES, RINGS); 1 where it is not known."""
+        if self.contrast is None:
+            return np.ones((len(self._slab.tilts_deg), 1, RINGS))
+        s = np.linspace(0, 0.5, RINGS) / self.pixel_A
+        places = np.linspace(-0.4, 0.4, PLACES) * self._slab.nx * self.pixel_A
+        return np.array([[_radial(tilt, s, float(tilt.across * place), floor) for place in places]
+                         for tilt in self.contrast.tilts])
+
+    def _estimate(self, room: Floats, specimen: Specimen, middle: float) -> None:
+        """Solve for the estimate in place, `middle` (px) the height of the part that will be projected."""
+        from tomostream.engine.recon.kernels import estimate
+
+        slab = self._slab
+        before, strength, after = self._tables(specimen)
+        kx = np.arange(self.columns // 2) / slab.length
+        centre = np.exp(2j * np.pi * specimen.height * slab.tangents[:, None] * kx[None]).astype(np.complex64)
+        back = np.exp(2j * np.pi * (middle - specimen.height) * slab.tangents[:, None] * kx[None])
+        back = (back / _interpolation_gain(kx)[None] / specimen.thickness).astype(np.complex64)
+        ky, spectra = np.abs(np.fft.fftfreq(self.rows)), room.view(np.complex64)
+        for rows in _bands(ky):
+            part = np.ascontiguousarray(spectra[:, rows])
+            part *= centre[:, None]
+            heights = ky[rows]
+            estimate(part.view(np.float32).reshape(*part.shape, 2), heights, float(heights.mean()), slab.length,
+                     specimen.thickness, slab.tangents, slab.cosines, before, strength, after)
+            part *= back[:, None]
+            spectra[:, rows] = part
+
+    def _tables(self, specimen: Specimen) -> tuple[Floats, Floats, Floats]:
+        """Weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
+        squares = (self._contrasts(max(AMPLITUDES)) ** 2).mean(axis=1)
+        even = smooth(squares)        # a band of ky holds several rings: they are weighted as one
+        low, whole = self._lowest()
+        q = np.linspace(0, 0.5, RINGS)
+        rise = np.clip((q - low) / (whole - low), 0, 1)[None] * np.ones_like(squares)
+        # below, nothing is known of the specimen; what images show there must not be made strong
+        power = np.where(q < whole, specimen.power[min(int(np.searchsorted(q, whole)), RINGS - 1)], specimen.power)
+        noise = np.maximum(specimen.noise, 1e-30)
+        before = rise * np.sqrt(self._slab.cosines[:, None] / (noise * np.maximum(even, 1e-3)))
+        strength = np.sqrt(specimen.shares * even * power / noise)
+        after = np.sqrt(power)[None] * strength
+        return before.astype(np.float32), np.minimum(strength, 10).astype(np.float32), after.astype(np.float32)
+
+    def _projected(
+        self, room: Floats, specimen: Specimen, part: tuple[int, int], upright: bool
+    ) -> Iterator[tuple[int, Block]]:
+        """Back-project the solution into one part of the depth, faded outside the specimen."""
+        import scipy.fft
+
+        spectra, slab = room.view(np.complex64), self._slab
+
+        def lines(tilt: int) -> None:
+            image = scipy.fft.irfft2(spectra[tilt], s=(self.rows, slab.length))
+            room[tilt, : self._ny, : slab.length] = image[: self._ny]
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lines, range(len(spectra))))
+        z = np.arange(*part) + 0.5 - self.depth / 2
+        outside = np.abs(z - specimen.height) - specimen.thickness / 2
+        fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / (FADE * specimen.thickness), 0, 1))
+        for block in slab.projected(room, part[1] - part[0], self._ny, upright):
+            shape = (-1, 1, 1) if upright else (1, -1, 1)
+            block.data[...] *= (fade if upright else fade[::-1]).astype(np.float32).reshape(shape)
+            yield (part[0] if upright else self.depth - part[1]), block.measured(upright)
+
+
+def _bands(ky: Doubles) -> Iterator[NDArray[np.int64]]:
+    """Rows whose |ky| are near each other, for all |ky|: narrow at low frequencies, where specimens change most."""
+    order, start = np.argsort(ky, kind="stable"), 0
+    while start < len(order):
+        count = 1 if start == 0 else 2 * max(1, round(min(BAND, NARROW * ky[order[start]]) * len(order)))
+        yield np.sort(order[start : start + count])
+        start += count
+
+
+def _radial(tilt: object, s: Doubles, extra_A: float, floor: float) -> Doubles:
+    """The transfer function by frequency (1/A), averaged over directions as its root mean square, with the sign of the mean."""
+    directions = np.linspace(0, np.pi, 8, endpoint=False)
+    values = np.array([tilt.transfer(s * np.cos(d), s * np.sin(d), extra_A, floor) for d in directions])  # type: ignore[attr-defined]
+    return np.asarray(np.sqrt((values**2).mean(axis=0)) * np.sign(values.mean(axis=0)))
+
+
+def ring_powers(spectrum: Complexes, work: Filtered, image: Floats) -> Doubles:
+    """Mean power of an image by ring of frequency, (RINGS,), smooth; per pixel that shows something."""
+    q = np.hypot(work.kx, work.ky) * work.pixel_A
+    place = np.rint(q * 2 * (RINGS - 1)).astype(np.int64)
+    inside = place < RINGS
+    power = spectrum.real**2 + spectrum.imag**2
+    count: Doubles = np.bincount(place[inside], minlength=RINGS).astype(np.float64)
+    total = np.bincount(place[inside], power[inside], RINGS)
+    level = smooth(total, FINE) / np.maximum(smooth(count, FINE), 1e-9)
+    shown = max(np.count_nonzero(image), 1)
+    return np.maximum(level, 1e-12 * float(level.max())) / shown
+
+
+def tamed(image: Floats, pixel_A: float) -> Floats:
+    """An image in which neither pixels nor patches of some 80 A are much darker or brighter than usual.
+
+    Gold is hundreds of times stronger than protein, and the estimate of all frequencies would follow it.
+    """
+    seen = image[image != 0]
+    if not seen.size:
+        return image
+    out = np.clip(image, *_limits(seen))
+    side = round(PATCH_A / pixel_A)
+    if not 1 < side < min(image.shape) // 4:
+        return out
+    ny, nx = (n // side for n in image.shape)
+    patches = out[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+    excess = patches - np.clip(patches, *_limits(patches[patches != 0]))
+    if not excess.any():
+        return out
+    rows, columns = (np.minimum(np.arange(n) // side, m - 1) for n, m in zip(image.shape, (ny, nx), strict=True))
+    out -= excess[rows][:, columns]
+    return out
+
+
+def _limits(values: Floats) -> tuple[np.float32, np.float32]:
+    """What most values are within: CLIP standard deviations about the median, as its middle two thirds have them."""
+    low, middle, high = np.percentile(values[:: max(1, values.size // 50_000)], (15.87, 50, 84.13))
+    return np.float32(middle - CLIP * (middle - low)), np.float32(middle + CLIP * (high - middle))
+
+
+def stretched(image: Floats, cosine: float, length: int) -> Floats:
+    """An image (ny, nx) with its columns on specimen coordinates, (ny, length)."""
+    from tomostream.engine.recon.kernels import stretch_one
+
+    out = np.empty((image.shape[0], length), np.float32)
+    stretch_one(np.ascontiguousarray(image), cosine, out)
+    return out

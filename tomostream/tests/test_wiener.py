@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Wiener tomogram shows a known specimen better than WBP and SIRT do, where it is, and says what it could not know."""
+
+from __future__ import annotations
+
+import math
+import unittest
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+
+from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, flip_phases
+from tomostream.engine.recon.slab import Method, Slab
+from tomostream.engine.recon.wiener import Findings, WienerSlab
+from tomostream.tests.known_specimen import Array, Case, Known, contrast_of_case, known, points_of, projected
+
+SMALL = Case("small", side=256, depth=160, thickness=1100.0, step=4.0)
+SHARP = Case("sharp", side=512, pixel=3.5, thickness=400.0, defocus=30000.0, noise=False, blur=1.5)
+
+
+class Plain(TiltContrast):
+    """A microscope that transfers everything."""
+
+    def transfer(self, kx: Array, ky: Array, extra_A: float = 0.0, floor: float = 0.0) -> Array:
+        return np.ones(np.broadcast_shapes(kx.shape, ky.shape))
+
+
+def plain(series: Known, iterations: int, upright: bool = True) -> Array:
+    """WBP or SIRT of a series, (z, y, x)."""
+    case = series.case
+    slab = Slab(series.angles, case.side, case.depth, Method(iterations), 2)
+    blocks = [(b.y0, b.y1, b.data.copy()) for b in slab.blocks(series.images, upright)]
+    return assembled(case, [(0, *block) for block in blocks], upright)
+
+
+def assembled(case: Case, blocks: list[tuple[int, int, int, Array]], upright: bool) -> Array:
+    out = np.full((case.depth, case.side, case.side), np.nan, np.float32)
+    for first, y0, y1, data in blocks:
+        if upright:
+            out[first : first + len(data), y0:y1] = data
+        else:
+            rows = data.transpose(1, 0, 2)[::-1]
+            out[case.depth - first - len(rows) : case.depth - first, y0:y1] = rows
+    return out
+
+
+def wiener(
+    series: Known, contrast: Contrast | None, thickness: float | None = None, upright: bool = True, images: Array | None = None,
+    weights: Array | None = None,
+) -> tuple[Array, Findings]:
+    """The Wiener tomogram (z, y, x) of a series, and what was found."""
+    case = series.case
+    shape = (case.side, case.side)
+    work = WienerSlab(series.angles, shape, case.depth, case.pixel, contrast, thickness, weights, 2)
+    room = np.empty(work.room_shape, np.float32)
+    made = [(first, b.y0, b.y1, b.data.copy())
+            for first, b in work.blocks(series.images if images is None else images, room, upright)]
+    return assembled(case, made, upright), work.findings
+
+
+class SpecimenTest(unittest.TestCase):
+    def test_it_is_nearer_to_the_truth_than_wbp_and_sirt(self) -> None:
+        series = known(SMALL)
+        volume, found = wiener(series, series.contrast)
+        self.assertTrue(np.isfinite(volume).all())
+        best = series.correlation(volume)
+        self.assertGreater(best, 2.0 * series.correlation(plain(series, 0)))
+        self.assertGreater(best, 1.6 * series.correlation(plain(series, 15)))
+        self.assertAlmostEqual(found.thickness_A, 1100, delta=160)
+
+    def test_without_a_ctf_it_is_still_better_and_says_so(self) -> None:
+        series = known(SMALL)
+        volume, found = wiener(series, None)
+        self.assertGreater(series.correlation(volume), series.correlation(plain(series, 15)))
+        self.assertLess(series.correlation(volume), series.correlation(wiener(series, series.contrast)[0]))
+        self.assertIsNone(found.amplitude_contrast)
+        self.assertIn("the CTF is not known", found.words())
+
+    def test_it_lies_as_the_plain_tomogram_does_and_is_not_mirrored(self) -> None:
+        series = known(SMALL)
+        upright, turned = (wiener(series, series.contrast, 1100.0, up)[0] for up in (True, False))
+        np.testing.assert_allclose(turned, upright, atol=1e-3 * upright.std())
+        right = series.correlation(upright)
+        for axis in range(3):
+            self.assertLess(series.correlation(np.flip(upright, axis)), 0.6 * right)
+        sirt = series.inner(plain(series, 15))
+        spectrum = np.fft.rfftn(series.inner(upright)) * np.conj(np.fft.rfftn(sirt))
+        peak = np.unravel_index(int(np.argmax(np.fft.irfftn(spectrum, s=sirt.shape))), sirt.shape)
+        self.assertEqual(tuple(map(int, peak)), (0, 0, 0))
+
+    def test_outside_the_specimen_it_fades_and_inside_it_has_the_size_of_a_density(self) -> None:
+        series = known(SMALL)
+        volume, _ = wiener(series, series.contrast, 1100.0)
+        by_height = volume[:, 40:-40, 40:-40].std(axis=(1, 2))
+        self.assertEqual(by_height[:13].max() + by_height[-13:].max(), 0.0)
+        self.assertGreater(by_height[50:110].min(), 0.5 * by_height.max())
+        # the estimate is the truth times what can be known of it: it explains part of it and adds little else
+        a, b = series.inner(volume), series.inner(series.truth)
+        self.assertGreater((a * b).sum(), 0)
+
+    def test_a_specimen_away_from_the_middle_is_found_there(self) -> None:
+        series = known(replace(SMALL, height=-140.0))
+        volume, found = wiener(series, series.contrast)
+        self.assertAlmostEqual(found.height_A, -140, delta=45)
+        self.assertAlmostEqual(found.thickness_A, 1100, delta=200)
+        self.assertGreater(series.correlation(volume), 1.4 * series.correlation(plain(series, 0)))
+        self.assertIn("A from the middle", found.words())
+
+    def test_gold_does_not_spoil_the_rest(self) -> None:
+        series = known(replace(SMALL, gold=12))
+        volume, _ = wiener(series, series.contrast)
+        self.assertTrue(np.isfinite(volume).all())
+        self.assertGreater(series.correlation(volume), 1.2 * series.correlation(plain(series, 15)))
+
+    def test_dose_weights_change_next_to_nothing(self) -> None:
+        series = known(SMALL)
+        frequencies, rings = np.fft.rfftfreq(SMALL.side)[None], np.linspace(0, 0.5, 401)
+        q = np.hypot(np.fft.fftfreq(SMALL.side)[:, None], frequencies)
+        dose = np.abs(series.angles) / 60
+        weight = np.exp(-8 * dose[:, None] * rings)
+        images = np.array([np.fft.irfft2(np.fft.rfft2(image) * np.interp(q, rings, w), s=image.shape)
+                           for image, w in zip(series.images, weight, strict=True)]).astype(np.float32)
+        plainly, weighted = (wiener(series, series.contrast, 1100.0, images=i, weights=w)[0]
+                             for i, w in ((None, None), (images, weight**2)))
+        inner = slice(60, 100), slice(50, -50), slice(50, -50)
+        self.assertGreater(np.corrcoef(plainly[inner].ravel(), weighted[inner].ravel())[0, 1], 0.97)
+
+    def test_empty_and_dark_images_make_no_nan(self) -> None:
+        series = known(SMALL)
+        images = series.images.copy()
+        images[3], images[10, :, :90] = 0.0, 0.0
+        volume, _ = wiener(series, series.contrast, images=images)
+        self.assertTrue(np.isfinite(volume).all())
+        self.assertGreater(series.correlation(volume), 1.3 * series.correlation(plain(series, 0)))
+
+
+class ContrastTest(unittest.TestCase):
+    def test_the_defocus_changes_across_the_axis(self) -> None:
+        points, weights = points_of(SHARP, np.random.default_rng(3))
+        index = int(np.argmax(SHARP.angles > 55))
+        tilt, angle = contrast_of_case(SHARP).tilts[index], float(SHARP.angles[index])
+        image = projected(SHARP, points, weights, tilt, angle, 0.0)
+        work = Filtered(image.shape, SHARP.pixel)
+        right, level, wrong = (work.across(work.spectrum(image), replace(tilt, across=hand * tilt.across), 0.0, 1 / 7.0, np.sign)
+                               for hand in (1, 0, -1))
+        without = projected(SHARP, points, weights, Plain(**vars(tilt)), angle, 0.0)
+        q = np.hypot(np.fft.fftfreq(SHARP.side, SHARP.pixel)[:, None], np.fft.rfftfreq(SHARP.side, SHARP.pixel)[None])
+
+        def agreement(a: Array) -> float:
+            """Correlation with the image of a microscope without any transfer function, from 14 to 8 A, near both edges."""
+            band = [np.fft.irfft2(np.fft.rfft2(each) * ((q > 1 / 14) & (q < 1 / 8)), s=each.shape) for each in (a, without)]
+            edges = [np.concatenate([each[:, 20:120], each[:, -120:-20]]).ravel() for each in band]
+            return float(np.corrcoef(*edges)[0, 1])
+
+        self.assertGreater(agreement(right), 0.7)
+        self.assertLess(agreement(level), 0.9 * agreement(right))
+        self.assertLess(agreement(wrong), agreement(level))
+
+    def test_thick_specimens_of_small_pixels_are_made_in_slabs_that_join(self) -> None:
+        series = known(SMALL)
+        parts = replace(series.contrast, pixel_A=2.7).slabs(600)
+        self.assertEqual((parts[0][0], parts[-1][1], len(parts) % 2), (0, 600, 1))
+        self.assertGreater(len(parts), 1)
+        self.assertEqual([b for _, b in parts[:-1]], [a for a, _ in parts[1:]])
+        self.assertEqual(series.contrast.slabs(SMALL.depth), [(0, SMALL.depth)])
+        whole = wiener(series, series.contrast, 1100.0)[0]
+        with mock.patch.object(Contrast, "slabs", return_value=[(0, 50), (50, 110), (110, 160)]):
+            for upright in (True, False):
+                parted = wiener(series, series.contrast, 1100.0, upright)[0]
+                self.assertGreater(np.corrcoef(parted[20:-20].ravel(), whole[20:-20].ravel())[0, 1], 0.995)
+
+    def test_flipped_phases_are_those_of_the_specimen(self) -> None:
+        series = known(replace(SMALL, name="noiseless", noise=False, defocus=80000.0))
+        flipped = np.empty_like(series.images)
+        flip_phases(series.images, series.contrast, 0.0, flipped, 2)
+        before, after = (self.agreement(series, images) for images in (series.images, flipped))
+        zero = 1 / math.sqrt(0.0196875 * 80000) * SMALL.pixel     # the first zero, cycles/px
+        rings = (np.arange(len(before)) + 0.5) / len(before) / 2
+        beyond = (rings > 1.05 * zero) & (rings < 1.3 * zero)
+        self.assertLess(before[beyond].max(), -0.4)
+        self.assertGreater(after.min(), 0.3)
+
+    def agreement(self, series: Known, images: Array) -> Array:
+        """Correlation of the plain tomogram with the truth by ring of frequency in the plane."""
+        volume = plain(replace(series, images=images), 0)
+        a, b = (np.fft.rfft2(series.inner(v) * np.outer(*2 * [np.hanning(series.inner(v).shape[1])])) for v in
+                (volume, series.truth))
+        side = a.shape[1]
+        ring = (np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) * 48).astype(int)
+        flat = np.broadcast_to(ring, a.shape).ravel()
+        sums = [np.bincount(flat, v.ravel())[:24] for v in ((a * np.conj(b)).real, np.abs(a) ** 2, np.abs(b) ** 2)]
+        return np.asarray(sums[0] / np.sqrt(sums[1] * sums[2]))
+
+
+if __name__ == "__main__":
+    unittest.main()
