@@ -272,8 +272,8 @@ def ring_powers(spectrum: Complexes, work: Filtered, image: Floats) -> Doubles:
     place = np.rint(q * 2 * (RINGS - 1)).astype(np.int64)
     inside = place < RINGS
     power = spectrum.real**2 + spectrum.imag**2
-    count: Doubles = np.bincount(place[inside], minlength=RINGS).astype(np.float64)
-    total = np.bincount(place[inside], power[inside], RINGS)
+    count, total = (np.asarray(np.bincount(place[inside], weight, RINGS), np.float64)
+                    for weight in (np.ones(np.count_nonzero(inside)), power[inside]))
     level = smooth(total, FINE) / np.maximum(smooth(count, FINE), 1e-9)
     shown = max(np.count_nonzero(image), 1)
     return np.maximum(level, 1e-12 * float(level.max())) / shown
