@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tomostream import __version__
-from tomostream.engine import steps
+from tomostream.engine import steps, volumes
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
 from tomostream.engine.errors import exit_status
 from tomostream.engine.steps import NAME, Log, aligns, binning
@@ -215,15 +215,15 @@ def _run(arguments: Arguments, log: Log) -> None:
             hand = (solution.quality.defocus_hand or 0) if solution.quality is not None else 0
             steps.write_alignment(arguments, data, names, solution, ctf, options, outputs)
         elif arguments.given("-AlnFile"):
-            if steps.corrects(arguments):
-                ctf, sections, hand = steps.given_ctf(arguments, data, names, solution, outputs, log)
+            if volumes.corrects(arguments):
+                ctf, sections, hand = volumes.given_ctf(arguments, data, names, solution, outputs, log)
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
         used = steps.dosed(arguments, data, steps.in_range(arguments, data.stack, solution, log), log)
-        if steps.corrects(arguments):
-            options = replace(options, contrast=steps.contrast_for(arguments, data, used, ctf, sections, hand, log))
-        viewing = steps.viewing_of(arguments, data, names, used, log)
-        found = steps.write_result(data, names, used, options, outputs, log, viewing)
-        steps.write_quality(names, used, found, outputs)
+        if volumes.corrects(arguments):
+            options = replace(options, contrast=volumes.contrast_for(arguments, data, used, ctf, sections, hand, log))
+        viewing = volumes.viewing_of(arguments, data, names, used, log)
+        found = volumes.write_result(data, names, used, options, outputs, log, viewing)
+        volumes.write_quality(names, used, found, outputs)
     log.say(f"done: {names.volume}{steps.peak_memory()}")
 
 
