@@ -766,12 +766,13 @@ class TestGpuLocks(InAFolder):
 
     def test_neither_block_at_a_pipe_nor_follow_a_link(self):
         os.mkfifo(self.lock_of(0))
-        os.symlink(self.path("elsewhere"), self.lock_of(1))
-        os.mkdir(self.lock_of(2))
-        for gpu in (0, 1, 2):
-            with self.assertRaisesRegex(OSError, "remove it|directory"), gpu_lock([gpu]):
+        os.symlink(self.write("elsewhere"), self.lock_of(1))
+        os.symlink(self.path("nowhere"), self.lock_of(2))
+        os.mkdir(self.lock_of(3))
+        for gpu in range(4):
+            with self.assertRaisesRegex(OSError, "directory" if gpu == 3 else "remove it"), gpu_lock([gpu]):
                 self.fail("something that is no lock was taken")
-        self.assertFalse(os.path.exists(self.path("elsewhere")))
+        self.assertFalse(os.path.exists(self.path("nowhere")))
 
     def test_are_held_by_a_program_that_outlives_its_protocol(self):
         with gpu_lock([0]):
