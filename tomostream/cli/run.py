@@ -20,7 +20,8 @@ from tomostream.journal import until
 from tomostream.journal.layout import REPORT, page_of
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.programs.aretomo import VOXEL_A
-from tomostream.report import notify
+from tomostream.report import attention, notify
+from tomostream.report.announce import read_alarms
 
 if TYPE_CHECKING:
     from tomostream.cli.project import Chain
@@ -222,14 +223,16 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
         say(f"\nNo longer following. The protocols go on; see: tomostream status {shlex.quote(chain.path)}")
         return INTERRUPTED
     screen.close(status)
-    for line in places.where(status):
+    found = attention.processes(status)
+    needs = attention.needs_attention(status, found, read_alarms(os.path.join(chain.path, REPORT)))
+    for line in [*attention.lines(needs), *places.where(status)]:
         say(line)
     if options.json:
         try:
             write_json(status, options.json)
         except OSError as error:
             return refuse(getattr(options, "command", "run"), places.cannot_write(options.json, error))
-    return exit_status(status)
+    return exit_status(status, any(each.state == "dead" for each in found.values()))
 
 
 def json_place(path: str | None) -> str | None:
@@ -250,10 +253,11 @@ def write_json(status: ProjectStatus, path: str) -> None:
     write_text(path, json.dumps(status.as_json(), indent=1))
 
 
-def exit_status(status: ProjectStatus) -> int:
-    """0: every series became a tomogram; 1: some failed, or movies belong to no series (reported); 2: no tomogram came out."""
+def exit_status(status: ProjectStatus, died: bool = False) -> int:
+    """Return 0 when every series became a tomogram; 1 when some failed, movies belong to no series, or a protocol died; 2 when
+    there is no tomogram."""
     done = [series for series in status.series.values() if series.state == "done"]
     if not done:
         return 2
     failed = len(done) != len(status.series) or any(movie.failed for movie in status.movies.values())
-    return 1 if failed or status.unassigned_count else 0
+    return 1 if failed or died or status.unassigned_count else 0

@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Sequence
 
 from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse, table
@@ -72,13 +71,8 @@ def main(options: argparse.Namespace) -> int:
         protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
         lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
         trouble = [f"which tilts were taken out is unknown: {choices.trouble}"] if choices.trouble else []
-        print("\n".join([*attention_lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
+        print("\n".join([*attention.lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
     return NEEDS_ATTENTION if needs else 0
-
-
-def attention_lines(needs: Sequence[str]) -> list[str]:
-    """Return what needs a person, before everything else."""
-    return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
 
 
 def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]:

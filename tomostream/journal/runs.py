@@ -51,13 +51,18 @@ def _state(folder: str, protocol_id: int, facts: Mapping[str, str | None], patie
     known: dict[str | None, RunState] = {"finished": FINISHED, "failed": FAILED, "aborted": STOPPED, None: UNKNOWN}
     if status in known:
         return known[status]
-    if facts.get("_pid") in (None, "", "0") and not facts.get("_jobId"):
-        gone = _never_came_up(_database(folder), protocol_id, patience)
-    else:
-        gone = _process_gone(facts.get("_pid"), facts.get("hostFullName"), os.path.basename(folder.rstrip(os.sep)))
-    if not gone:
+    if not _is_gone(folder, protocol_id, facts, patience):
         return RUNNING
     return STOPPED if os.path.exists(stop_file(folder)) else DEAD
+
+
+def _is_gone(folder: str, protocol_id: int, facts: Mapping[str, str | None], patience: float) -> bool:
+    """Whether nobody is at a run that has not ended. Until a process has come up, the number of the one before is kept."""
+    pid, host = facts.get("_pid"), facts.get("hostFullName")
+    coming_up = facts.get("status") != "running" and not _is_elsewhere(host)
+    if not facts.get("_jobId") and (coming_up or pid in (None, "", "0")):
+        return _never_came_up(_database(folder), protocol_id, patience)
+    return _process_gone(pid, host, os.path.basename(folder.rstrip(os.sep)))
 
 
 def _database(folder: str) -> str:
@@ -214,8 +219,7 @@ def _words_of(pid: str) -> set[str]:
 def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
     """Tell whether a process of this machine has ended. After a reboot its number may be another's: that one does not name the
     folder of the run in its command line."""
-    if not pid or not pid.isdigit() or int(pid) == 0 or (host and host != os.uname().nodename.split(".")[0]
-                                                         and host != _full_host_name()):
+    if not pid or not pid.isdigit() or int(pid) == 0 or _is_elsewhere(host):
         return False
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -227,6 +231,11 @@ def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def _is_elsewhere(host: str | None) -> bool:
+    """Whether a process is on another machine than this one, where it cannot be looked for."""
+    return bool(host) and host != os.uname().nodename.split(".")[0] and host != _full_host_name()
 
 
 def _full_host_name() -> str:

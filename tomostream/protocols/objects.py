@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pwem.objects import CTFModel, Transform
 from pyworkflow.object import Boolean, Float, Integer, String
-from tomo.objects import CTFTomo, TiltImage, TiltSeries, TomoAcquisition, Tomogram
+from tomo.objects import CTFTomo, SetOfCTFTomoSeries, TiltImage, TiltSeries, TomoAcquisition, Tomogram
 
 from tomostream.acquisition.schemes import step_of
 from tomostream.handoff.conventions import relion_hand
@@ -210,3 +210,14 @@ def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
         model.setResolution(row.resolution_A)
     model.setPsdFile(spectrum or "")
     return CTFTomo.ctfModelToCtfTomo(model)
+
+
+def point_at(ctfs: SetOfCTFTomoSeries, series: Any) -> None:
+    """Have CTFs name the tilt series that they are of. Upstream's setter copies the pointer with its number in the database: of
+    a set that is stored already, two objects would then have one number, and nothing of the protocol could be stored any more.
+
+    Parameters
+    ----------
+    series : pointer to the tilt series.
+    """
+    ctfs.getSetOfTiltSeries(pointer=True).copy(series, copyId=False)

@@ -125,7 +125,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     def _open_ctfs(self) -> OutputSet:
         template = CTFTomoSeries(tsId="template")
-        return self.open_output(CTFS, template, "_tsId", lambda items: items.setSetOfTiltSeries(self.inputSetOfTiltSeries))
+        return self.open_output(CTFS, template, "_tsId", lambda items: objects.point_at(items, self.inputSetOfTiltSeries))
 
     @staticmethod
     def _describe_aligned(items: Any) -> None:

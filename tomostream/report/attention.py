@@ -69,6 +69,11 @@ def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms:
     return [one_line(text[:1].upper() + text[1:] if text == status.shortage else text) for text in told]
 
 
+def lines(needs: Sequence[str]) -> list[str]:
+    """What needs a person, for a terminal; nothing where nothing does."""
+    return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
+
+
 @dataclass(frozen=True)
 class Overview:
     """A session in a line. `series`: state -> how many; `last_event` in seconds since the epoch, None before there was any;

@@ -156,7 +156,7 @@ class TestStatus(unittest.TestCase):
             made.whole("TS_01")
             status = ProjectStatus(folder)
             status.update()
-            self.assertEqual(exit_status(status), 0)
+            self.assertEqual((exit_status(status), exit_status(status, died=True)), (0, 1))
             made.tell(COMPOSE, "", entries.Unassigned, "1 movie in no tilt series", count=1, movies={"m_1": "No mdoc lists it."})
             status.update()
             self.assertEqual((exit_status(status), status.as_json()["movies"]["unassigned"]), (1, {"m_1": "No mdoc lists it."}))

@@ -15,8 +15,8 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
-from pyworkflow.object import Boolean  # noqa: E402
-from tomo.objects import TiltSeries, TomoAcquisition  # noqa: E402
+from pyworkflow.object import Boolean, Pointer  # noqa: E402
+from tomo.objects import SetOfCTFTomoSeries, TiltSeries, TomoAcquisition  # noqa: E402
 
 from tomostream.programs.aln import (  # noqa: E402
     AlnFile,
@@ -30,6 +30,7 @@ from tomostream.programs.aln import (  # noqa: E402
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
+from tomostream.protocols.objects import point_at  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 
@@ -130,6 +131,19 @@ class TestVolume(InFolder):
         for shape in ((20, 48, 48), (20, 24, 32), (40, 48, 32)):
             with self.assertRaisesRegex(ProgramFailed, "where 32 x 48 x 20 was expected"):
                 self.check(shape)
+
+
+class TestTheCtfsOfARunThatIsContinued(unittest.TestCase):
+    def test_keep_the_number_of_their_pointer_in_the_database(self):
+        """With that of the input's pointer nothing of the protocol could be stored, and it died at its end."""
+        items, pointer = SetOfCTFTomoSeries(filename=":memory:"), Pointer()
+        items.getSetOfTiltSeries(pointer=True).setObjId(394)
+        pointer.setObjId(7)
+        pointer.set(TiltSeries(tsId="TS_1"))
+        pointer.setExtended("tiltSeries")
+        point_at(items, pointer)
+        kept = items.getSetOfTiltSeries(pointer=True)
+        self.assertEqual((kept.getObjId(), kept.getObjValue(), kept.getExtended()), (394, pointer.getObjValue(), "tiltSeries"))
 
 
 class TestBinning(InFolder):

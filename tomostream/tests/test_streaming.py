@@ -670,6 +670,16 @@ class TestTheStateOfAProducer(InAFolder):
         os.utime(self.path("logs", "run.db"), (ahead, ahead))
         self.assertEqual(self.state(), runs.DEAD)
 
+    def test_of_a_run_that_is_coming_up_again_is_running_though_it_names_the_process_before(self):
+        """Scipion puts `launched` into its database and leaves the number of the process that has ended."""
+        os.makedirs(self.path("Runs", "000007_X", "logs"))
+        self.run_db(status="launched", _pid="999999999", hostFullName=os.uname().nodename)
+        os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
+        os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
+        self.assertEqual(runs.producer_state(self.path("Runs", "000007_X"), 7), runs.DEAD)
+        self.process(self.folder, "Runs/000007_X/logs/run.db", "7")
+        self.assertEqual(runs.producer_state(self.path("Runs", "000007_X"), 7), runs.RUNNING)
+
     def test_of_a_run_that_is_coming_up_is_running(self):
         os.makedirs(self.path("Runs", "000007_X", "logs"))
         self.run_db(status="launched")
