@@ -190,6 +190,8 @@ def format_aln(aln: AlnFile) -> str:
     else:
         lines += ["# RawSize = {} {} {}".format(*aln.raw_size), f"# NumPatches = {aln.patches}"]
     lines += [f"# DarkFrame =  {d.frame:4d} {d.section:4d} {d.tilt_deg:8.2f}" for d in aln.dark]
+    if aln.raw_size is not None:        # AreTomo3's; readers want them, AreTomo2 passes over them; the angles are whole
+        lines += [f"# AlphaOffset = {aln.alpha_offset or 0.0:8.2f}", f"# BetaOffset = {aln.beta_offset or 0.0:8.2f}"]
     lines.append(_ALN_COLUMNS)
     lines += [
         f"{r.section:5d}  {r.rot_deg:9.4f}  {r.mag:9.5f}  {r.tx:9.3f}  {r.ty:9.3f}  {1:7.2f}  {1:7.2f}  {1:7.2f}"

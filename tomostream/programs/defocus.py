@@ -59,7 +59,7 @@ class Evidence:
             return None
         middle = median(self.others)
         spread = 1.5 * median(abs(value - middle) for value in self.others)
-        return middle, max(TOLERANCE_UM, TOLERANCE * middle, 2 * spread), Doubt.SERIES
+        return middle, max(TOLERANCE_UM, TOLERANCE * middle, spread), Doubt.SERIES
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class AlnTest(unittest.TestCase):
             raw_size=(4096, 5760, 3),
             patches=1,
             local=(LocalShift(0, 0, -10.5, 20.25, 1.5, -2.25, 1.0),),
+            alpha_offset=0.0,
+            beta_offset=0.0,
         )
         self.assertEqual(parse_aln(format_aln(aln)), aln)
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Readers that are not ours, on hand-offs of a simulated and of a real session: what they read against the alignment.
+
+    python -m tomostream.tests.downstream.check_handoff [PROJECT] [--environment FOLDER]
+
+Makes an environment with the readers (network needed), hands every finished series of the project on, three ways, and prints a
+table. Without PROJECT the real series of `tomostream demo --real` is processed first. Exit status 1 where a reader disagrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+
+import numpy as np
+
+from tomostream.handoff.collect import collect, finished
+from tomostream.handoff.export import export
+from tomostream.handoff.facts import Series, Target
+from tomostream.journal.status import ProjectStatus
+from tomostream.programs.aln import xf_of_row
+
+PACKAGES = ("starfile==0.5.13", "alnfile==0.1.1", "etomofiles==0.1.2", "cryoet-alignment==0.2.0", "mrcfile", "lxml", "scipy",
+            "voltools==0.6.0", "packaging", "healpix", "importlib_resources")
+#: Without its GPU libraries.
+WITHOUT_DEPENDENCIES = ("pytom-match-pick==0.14.0",)
+#: Largest difference that rounding in the files leaves: degrees, e/A2, A, px, um.
+TOLERANCE = {"tilts": 0.006, "tlt": 0.006, "nominal": 0.006, "warp tilts": 0.006, "axis": 0.001, "dose": 1e-3, "warp dose": 1e-3,
+             "shifts_A": 0.02, "shifts_px": 6e-4, "xf": 6e-4, "hand": 0.0, "voxel_A": 1e-3, "defocus_um": 1e-3,
+             "imod defocus_um": 1e-3}
+
+
+def environment(folder: str) -> str:
+    """An environment with the readers; return its Python."""
+    python = os.path.join(folder, "bin", "python")
+    if not os.path.exists(python):
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", *WITHOUT_DEPENDENCIES], check=True)
+    return python
+
+
+def expected(series: Series) -> dict[str, object]:
+    """What every reader should give of a series, from the alignment."""
+    used = series.used
+    poses = [tilt.pose for tilt in used]
+    by_warp = sorted(series.tilts, key=lambda tilt: -tilt.nominal_deg)
+    return {
+        "tilts": [pose.tilt_deg for pose in poses], "tlt": [pose.tilt_deg for pose in poses],
+        "nominal": [tilt.nominal_deg for tilt in used], "axis": [pose.rot_deg for pose in poses],
+        "dose": [tilt.prior_dose for tilt in used], "shifts_px": [[pose.tx, pose.ty] for pose in poses],
+        "shifts_A": [[pose.tx * series.pixel_size, pose.ty * series.pixel_size] for pose in poses],
+        "xf": [list(xf_of_row(pose.rot_deg, pose.tx, pose.ty)) for pose in poses],
+        "hand": float(-series.defocus_hand if series.defocus_hand else -1),
+        "warp tilts": [-tilt.nominal_deg for tilt in by_warp], "warp dose": [tilt.prior_dose for tilt in by_warp],
+        "voxel_A": series.pixel_size * (series.volume.binning if series.volume else 1.0),
+        "defocus_um": [0.5e-4 * (tilt.ctf.defocus_max_A + tilt.ctf.defocus_min_A) for tilt in used if tilt.ctf],
+        "imod defocus_um": [0.5e-4 * (tilt.ctf.defocus_max_A + tilt.ctf.defocus_min_A) for tilt in used if tilt.ctf]}
+
+
+def compare(read: dict, wanted: dict) -> dict[str, float]:
+    """Largest difference of every quantity that a reader gives; infinite where the number of tilts is another."""
+    found = {}
+    for name, value in read.items():
+        if name in wanted:
+            one, other = np.asarray(value, float), np.asarray(wanted[name], float)
+            found[name] = float(np.abs(one - other).max(initial=0.0)) if one.shape == other.shape else float("inf")
+    return found
+
+
+def check(project: str, python: str, out: str) -> list[list[str]]:
+    """Rows of the table: series, reader, version, what it read, and whether it is right."""
+    status = ProjectStatus(project)
+    status.update()
+    rows = []
+    for each in finished(status):
+        series = collect(status, each)
+        refused = export(series, out, (Target.IMOD, Target.RELION5, Target.WARP))
+        words = [python, os.path.join(os.path.dirname(__file__), "readers.py"), out, os.path.join(project, each.result.folder)]
+        done = subprocess.run([*words, series.name], capture_output=True, text=True, check=True)
+        for reader, read in json.loads(done.stdout.splitlines()[-1]).items():
+            differences = compare(read, expected(series))
+            wrong = [f"{name} differs by {value:.3g}" for name, value in differences.items() if value > TOLERANCE[name]]
+            words = read.get("error") or "; ".join(wrong) or "agrees"
+            rows.append([series.name, reader, read["version"], ", ".join(differences), words])
+        rows += [[series.name, target.value, "", "", why] for target, why in refused.items()]
+    return rows
+
+
+def print_table(rows: list[list[str]]) -> None:
+    """As docs/figures.rst has it."""
+    head = ["series", "reader", "version", "read", "against the alignment"]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    print("\n".join([rule, lines[0], rule, *lines[1:], rule]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("project", nargs="?")
+    parser.add_argument("--environment", default="build/downstream")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        project = options.project
+        if project is None:
+            subprocess.run([sys.executable, "-m", "tomostream.cli", "demo", "--real", os.path.join(folder, "demo")], check=True)
+            project = os.path.join(folder, "demo", "project")
+        rows = check(os.path.abspath(project), environment(os.path.abspath(options.environment)), os.path.join(folder, "out"))
+    print_table(rows)
+    return 0 if rows and all(row[-1] == "agrees" for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
