@@ -18,8 +18,8 @@ from tomostream.programs.ctf import CtfRow
 
 #: Rings with which a defocus stands without any other evidence; where their end is not seen, of those that the pixels hold.
 ENOUGH_RINGS, ENOUGH_UNMEASURED = 2.0, 4.0
-#: Rings with which it stands against other evidence.
-MANY_RINGS = 4.0
+#: Rings with which it stands against other evidence, and without which no evidence helps: several defoci fit as well then.
+MANY_RINGS, MIN_RINGS = 4.0, 1.2
 #: Score with which many rings stand against a target.
 GOOD_SCORE = 0.7
 #: How far a defocus may be from what is expected, in um and as a share of that: autofocus, tilts of the grid, drift.
@@ -120,7 +120,9 @@ def _doubt(defocus: float, rings: float, score: float, evidence: Evidence) -> tu
                              "nor other series speak for it")
     where, tolerance, whose = expected
     if abs(defocus - where) <= tolerance:
-        return Doubt.NONE, ""
+        enough = rings >= MIN_RINGS / ENOUGH_RINGS
+        return (Doubt.NONE, "") if enough else (
+            Doubt.RINGS, f"a defocus of {defocus:.2f} um is not believed: hardly a ring speaks for it")
     speaks = f"the target is {where:.2f} um" if whose is Doubt.TARGET else f"the other series have {where:.2f} um"
     if rings >= MANY_RINGS / ENOUGH_RINGS and score >= GOOD_SCORE:
         return Doubt.NONE, f"a defocus of {defocus:.2f} um, where {speaks}: many rings speak for it"

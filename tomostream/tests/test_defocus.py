@@ -55,6 +55,9 @@ class TestABelief(unittest.TestCase):
         self.assertIs(self.doubt(self.WRONG, None, (4.1, 3.8, 4.4)), Doubt.SERIES)
         self.assertIs(self.doubt(rows(4.6, 4.7), None, (4.1, 3.8, 4.4)), Doubt.NONE)
 
+    def test_no_evidence_helps_where_there_is_hardly_a_ring(self):
+        self.assertIs(self.doubt(rows(2.9, 2.8, resolution=23.4), 2.3), Doubt.RINGS)
+
     def test_one_other_series_says_nothing_yet(self):
         self.assertIs(self.doubt(self.RIGHT, None, (3.0,)), Doubt.NONE)
 
