@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real quick test test-scipion test-faults test-browser test-gui test-slurm lint clean
+.PHONY: help install demo demo-real quick test test-scipion test-faults test-browser test-gui test-slurm test-downstream lint clean
 
 help:
 	@echo "make demo          simulate a small acquisition and make tomograms of it, on the CPU"
@@ -44,6 +44,11 @@ test-scipion: $(STAMP)
 
 test-faults: $(STAMP)
 	$(PYTEST) tomostream/tests/test_faults.py tomostream/tests/test_outages.py tomostream/tests/test_chaos.py
+
+# Readers and protocols that are not ours, in an environment of their own below build/ (network needed): what they read of a
+# hand-off, and whether they run behind our protocols. Not part of `make test`.
+test-downstream: $(STAMP)
+	$(BIN)/python -m tomostream.tests.downstream.check_handoff --environment build/downstream/readers
 
 # The live page in headless Chromium, Debian's (installing it needs root); its pictures are to be looked at.
 test-browser: $(STAMP)
