@@ -180,7 +180,7 @@ def play(folder: str, options: argparse.Namespace) -> Night:
             MICROSCOPE.format(folder=folder, number=number, tilts=options.tilts, timeout=TIMEOUT)
             for number in range(1, len(MICROSCOPES) + 1)))
     watch = first.start("watch", config)
-    wait_for(lambda: os.path.isdir(os.path.join(folder, "disk", "projects", ".watch", f"m{len(MICROSCOPES)}")), 60, "first look")
+    wait_for(lambda: os.path.isdir(os.path.join(folder, "disk", "projects", ".watch", f"m{len(MICROSCOPES)}")), 300, "first look")
     night = Night(sessions)
     looking = threading.Thread(target=night.watch, daemon=True)
     looking.start()
