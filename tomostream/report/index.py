@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from tomostream.files.writing import write_text
+from tomostream.journal.runs import DEAD, FAILED, FINISHED
 from tomostream.journal.status import CLASSES
 from tomostream.report.notify import one_line, utc
 from tomostream.report.tables import unscript
@@ -118,11 +119,11 @@ class Index:
 def standing(told: Mapping[str, Any], now: float) -> tuple[str, bool]:
     """Return how a session stands, in words, and whether that needs a person. Ended is only what ended by itself."""
     states = told.get("protocols", {})
-    dead = [name for name in CLASSES if states.get(name) == "dead"]
+    dead = [name for name in CLASSES if states.get(name) in (DEAD, FAILED)]
     if dead:
         return f"{', '.join(dead)} died", True
     if not told.get("running"):
-        return ("ended" if states and all(state == "finished" for state in states.values()) else "stopped"), False
+        return ("ended" if states and all(state == FINISHED for state in states.values()) else "stopped"), False
     if now - told.get("updated", now) > STALE_SECONDS:
         return "running, its page is not written", True
     return "running", False
