@@ -12,15 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tomostream.files.locks import Lock
+from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder
 
 #: How many programs one GPU may run at the same time, over all protocols of this machine.
 PROGRAMS_PER_GPU = "TOMOSTREAM_PROGRAMS_PER_GPU"
-#: Seconds between two tries for a GPU that another program has.
-TRY_SECONDS = 0.2
-
-
-class Stopped(Exception):
-    """The session was stopped before a program could begin."""
 
 
 class GpuSlots:
@@ -105,17 +100,20 @@ def programs_per_gpu() -> int:
 
 
 def _lock_one(gpu: int, slots: int, stop: threading.Event) -> Lock:
-    """Take one of the slots of a GPU, whichever is free first."""
+    """Take one of the slots of a GPU, whichever is free first. Who waits longest goes first: a session that gives a GPU back and
+    wants it again at once stands behind the others."""
     name = os.path.join(tempfile.gettempdir(), f"tomostream-gpu-{socket.gethostname()}-{gpu}")
     with ExitStack() as opened:
         locks = [opened.enter_context(Lock(f"{name}-{slot}.lock")) for slot in range(slots)]
+        place = opened.enter_context(Ticket(folder(f"gpu-{gpu}"), 1))
         while True:
-            for lock in locks:
+            for lock in locks if place.turn(1) else ():
                 if lock.take():
                     opened.pop_all()
+                    place.close()
                     for other in locks:
                         if other is not lock:
                             other.close()
                     return lock
-            if stop.wait(TRY_SECONDS):
+            if stop.wait(LOOK_SECONDS):
                 raise Stopped("the session was stopped while it waited for a GPU")

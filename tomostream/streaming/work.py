@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tomostream.files.clock import steady
 from tomostream.files.logs import one_sentence
 from tomostream.journal import entries
-from tomostream.streaming.gpus import Stopped
+from tomostream.streaming.tickets import Stopped
 
 #: Seconds after which an item that found the disk full is retried: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0

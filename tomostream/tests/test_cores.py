@@ -11,9 +11,10 @@ import threading
 import unittest
 from unittest import mock
 
-from tomostream.streaming import cores
-from tomostream.streaming.cores import CORES, Ticket, hold_cores
-from tomostream.streaming.gpus import Stopped, inherited
+from tomostream.streaming import cores, tickets
+from tomostream.streaming.cores import CORES, hold_cores
+from tomostream.streaming.gpus import gpu_lock, inherited
+from tomostream.streaming.tickets import Stopped, Ticket, folder
 from tomostream.tests.support import wait_for
 
 OTHER = ("import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
@@ -26,7 +27,7 @@ class WithTickets(unittest.TestCase):
         place = tempfile.TemporaryDirectory()
         self.addCleanup(place.cleanup)
         self.folder = place.name
-        for patch in (mock.patch.object(cores.tempfile, "gettempdir", return_value=self.folder),
+        for patch in (mock.patch.object(tickets.tempfile, "gettempdir", return_value=self.folder),
                       mock.patch.dict(os.environ, {CORES: "4"})):
             patch.start()
             self.addCleanup(patch.stop)
@@ -34,7 +35,7 @@ class WithTickets(unittest.TestCase):
         self.stopped.set()
 
     def tickets(self) -> list[str]:
-        return [name for name in os.listdir(cores.folder()) if name != "gate"]
+        return [name for name in os.listdir(folder("cores")) if name != "gate"]
 
     def other(self, wanted: int) -> subprocess.Popen:
         """Another process that holds cores until its input is closed."""
@@ -77,8 +78,8 @@ class TestCores(WithTickets):
             self.addCleanup(program.wait)
             self.addCleanup(program.kill)
             name, = self.tickets()
-            os.rename(os.path.join(cores.folder(), name), os.path.join(cores.folder(), "aside"))     # as if we had been killed
-        os.rename(os.path.join(cores.folder(), "aside"), os.path.join(cores.folder(), name))
+            os.rename(os.path.join(folder("cores"), name), os.path.join(folder("cores"), "aside"))     # as if we had been killed
+        os.rename(os.path.join(folder("cores"), "aside"), os.path.join(folder("cores"), name))
         with self.assertRaises(Stopped), hold_cores(1, self.stopped):
             self.fail("a core is held twice")
 
@@ -104,20 +105,24 @@ class TestCores(WithTickets):
 
 class TestOrder(WithTickets):
     def test_who_asked_first_goes_first_and_small_ones_do_not_overtake(self):
-        running, large, small = (Ticket(cores.folder(), wanted) for wanted in (2, 4, 1))
+        running, large, small = (Ticket(folder("cores"), wanted) for wanted in (2, 4, 1))
         with small, large:
             with running:
                 self.assertEqual([each.turn(4) for each in (running, large, small)], [True, False, False])
             self.assertEqual([each.turn(4) for each in (large, small)], [True, False])
 
     def test_a_session_with_much_to_do_does_not_keep_another_from_its_share(self):
-        """Six workers of one session and one of another want the only core, again and again."""
+        """Six workers of one session and one of another want the only core, or the only GPU, again and again."""
+        for hold in (lambda: hold_cores(4), lambda: gpu_lock([0])):
+            self.share(hold)
+
+    def share(self, hold) -> None:
         done, end = {"much": 0, "little": 0}, threading.Event()
 
         def work(session: str) -> None:
             pause = threading.Event()
             while not end.is_set():
-                with hold_cores(4):
+                with hold():
                     pause.wait(0.01)
                     done[session] += 1
 

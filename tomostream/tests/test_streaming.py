@@ -28,10 +28,11 @@ from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming import gpus as gpus_room
 from tomostream.streaming import rows as rows_room
-from tomostream.streaming.gpus import PROGRAMS_PER_GPU, Stopped, gpu_lock, inherited
+from tomostream.streaming.gpus import PROGRAMS_PER_GPU, gpu_lock, inherited
 from tomostream.streaming.obstacles import is_full
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import RowReader
+from tomostream.streaming.tickets import Stopped
 from tomostream.streaming.work import ProgramFailed
 from tomostream.tests.support import read_property, read_rows, wait_for
 

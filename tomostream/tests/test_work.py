@@ -8,7 +8,7 @@ import sys
 import unittest
 
 from tomostream.journal import entries
-from tomostream.streaming.gpus import Stopped
+from tomostream.streaming.tickets import Stopped
 from tomostream.streaming.work import (
     DISK_SECONDS,
     HELD_A_TURN,
