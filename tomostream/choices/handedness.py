@@ -34,6 +34,7 @@ from tomostream.engine.ctf.spectra import Optics, usable_range
 from tomostream.engine.recon import solution as solutions
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
+from tomostream.files.grey import grey_range, to_bytes
 from tomostream.files.mrc_header import read_header
 from tomostream.files.writing import whole, write_text
 from tomostream.journal import entries
@@ -247,8 +248,7 @@ def sheet(series_id: str, given: list[tuple[str, Grey]], negated: list[tuple[str
 def picture(image: Grey) -> Image.Image:
     """Return a grey picture with y (or z) upward, density dark."""
     rim = max(1, min(image.shape) // 16)
-    low, high = np.percentile(image[rim:-rim, rim:-rim], (0.5, 99.5))
-    grey = (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).astype(np.uint8)[::-1]
+    grey = to_bytes(image, grey_range(image[rim:-rim, rim:-rim]))
     height = max(1, round(grey.shape[0] * WIDTH / grey.shape[1]))
     return Image.fromarray(grey).resize((WIDTH, height), Image.Resampling.LANCZOS)
 

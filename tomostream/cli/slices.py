@@ -20,6 +20,8 @@ def central_slice(path: str) -> NDArray[np.uint8]:
     import mrcfile
     import numpy as np
 
+    from tomostream.files.grey import grey_range, to_bytes
+
     with mrcfile.mmap(path, mode="r", permissive=True) as mrc:
         data, pixel = mrc.data, float(mrc.voxel_size.x) or 1.0
         half = max(1, round(0.5 * SLICE_A / pixel))
@@ -27,10 +29,7 @@ def central_slice(path: str) -> NDArray[np.uint8]:
         image = np.asarray(data[max(0, middle - half):middle + half], dtype=np.float32).mean(axis=0)
     margin = [max(1, length // 8) for length in image.shape]
     inner = image[margin[0]:-margin[0], margin[1]:-margin[1]]
-    low, high = np.percentile(inner, (0.5, 99.5))
-    scaled = (image - low) / max(float(high - low), 1e-12)
-    grey: NDArray[np.uint8] = np.clip(scaled * 255, 0, 255).astype(np.uint8)
-    return grey[::-1]
+    return to_bytes(image, grey_range(inner))
 
 
 def picture(tomograms: Sequence[str], target: str, side: int = 700) -> str:

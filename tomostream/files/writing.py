@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -65,6 +66,14 @@ def whole(path: str) -> Iterator[str]:
         with contextlib.suppress(OSError):
             os.remove(part)
         raise
+
+
+def remove_parts(folder: str) -> None:
+    """Remove what `whole` could not, because its process was killed. For whoever is alone in this folder."""
+    for name in os.listdir(folder):
+        if re.fullmatch(r"\..+\.\d+-\d+\.part", name):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, name))
 
 
 def write_text(path: str, text: str) -> None:

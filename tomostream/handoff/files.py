@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tomostream.engine.output import Outputs
 from tomostream.files.mrc import open_mrc
+from tomostream.files.writing import whole
 
 LABEL = "tomostream: tilts that take part"
 
@@ -24,14 +25,11 @@ def bring(source: str, target: str, copy: bool) -> str:
     if not os.path.exists(source):
         raise FileNotFoundError(2, "No such file", source)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    part = f"{target}.part"
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(part)
-    if copy:
-        shutil.copyfile(source, part)
-    else:
-        os.symlink(os.path.realpath(source), part)
-    os.replace(part, target)
+    with whole(target) as part:
+        if copy:
+            shutil.copyfile(source, part)
+        else:
+            os.symlink(os.path.realpath(source), part)
     return target
 
 

@@ -21,6 +21,8 @@ from tomostream.programs.aln import AlnRow, xf_of_row
 from tomostream.programs.ctf import CtfRow
 from tomostream.programs.quality import Quality, Trust
 
+#: Of a micrograph: its sums of odd and of even frames, in this order, as upstream's motioncor names them.
+EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 #: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
 NOMINAL_MAGNIFICATION = 50000
 

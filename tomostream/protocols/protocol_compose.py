@@ -37,7 +37,7 @@ from tomostream.journal.layout import EVEN, ODD, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
-from tomostream.protocols.objects import series_acquisition
+from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
 from tomostream.streaming import inputs
 from tomostream.streaming.lookout import Lookout
@@ -46,7 +46,6 @@ from tomostream.streaming.values import seconds_of
 from tomostream.streaming.work import ProgramFailed, Task
 
 TILT_SERIES = "tiltSeries"
-EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
           "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
 #: States that the log tells of; that a series is composed or has failed has lines of its own.

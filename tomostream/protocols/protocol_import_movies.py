@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import shutil
@@ -25,7 +24,7 @@ from tomostream.acquisition.movies import EXTENSIONS, MovieCheck, check_movie, w
 from tomostream.acquisition.optics import UNKNOWN, Optics, find_optics, known_from
 from tomostream.files import patterns
 from tomostream.files.clock import steady
-from tomostream.files.writing import sync
+from tomostream.files.writing import remove_parts, sync, whole
 from tomostream.journal import entries, ledger, until
 from tomostream.protocols import forms, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
@@ -141,6 +140,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._optics_look = self._reach_at = 0.0
         self._arrivals = Arrivals(self.settleSeconds.get(), seconds_of(self.fileTimeout.get()))
         self._files = Lookout(self.getPattern(), self.watcher, EXTENSIONS, poll=self.pollSeconds.get())
+        remove_parts(self._getExtraPath())
         self._mine = {os.path.realpath(path) for path in (self.getGain(), self.getDark()) if path}
         self._movie_files = MovieFiles(_look)
         self._kinds: dict[str, set[str]] = {}
@@ -417,40 +417,29 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         """Copy, for cameras whose buffer is purged."""
         source, size = task.arguments[:2]
         target = self._getExtraPath(task.key)
-        part = f"{target}.part"
         try:
-            shutil.copyfile(source, part)
-            if os.path.getsize(part) != size:
-                raise BadInput(f"{source} changed while it was copied")
-            os.utime(part, (task.arguments[2], task.arguments[2]))
-            os.replace(part, target)
+            with whole(target) as part:
+                shutil.copyfile(source, part)
+                if os.path.getsize(part) != size:
+                    raise BadInput(f"{source} changed while it was copied")
+                os.utime(part, (task.arguments[2], task.arguments[2]))
             sync([target])
         except OSError as error:
             raise BadInput(f"{source} cannot be copied into the project: {error}") from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(part)
 
     # ------------------------------------------------------------------ register
     def register(self, task: Task, result: object) -> None:
         source, _, _, width, height, frames = task.arguments
         target = self._getExtraPath(task.key)
         if not self.copyFiles.get():
-            self._link(source, target)
+            with whole(target) as part:
+                os.symlink(os.path.abspath(source), part)
         movies = self.outputs[MOVIES].items
         if movies._firstDim.isEmpty() and frames is not None:
             movies.setDim((width, height, frames))
             movies.setFramesRange([1, frames, 1])
         movie = self._movie(task.key, target, frames or 1, self._acquisition(), self._optics.pixel_size)
         self.outputs[MOVIES].put(task.key, movie, task.version)
-
-    @staticmethod
-    def _link(source: str, target: str) -> None:
-        part = f"{target}.link"
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-        os.symlink(os.path.abspath(source), part)
-        os.replace(part, target)
 
     def on_registered(self, task: Task, result: object) -> None:
         source, size, mtime, *_, frames = task.arguments

@@ -29,7 +29,7 @@ from tomostream.journal.layout import frames_log, micrograph_stem
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
 from tomostream.protocols import motioncor_form, programs, summaries
-from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
+from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, NOMINAL_MAGNIFICATION
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
@@ -37,7 +37,6 @@ from tomostream.streaming.work import BadInput, ProgramFailed, Task
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
 #: Output -> what the program appends to the name of the file.
 SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
-EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 #: Flags of the files that the program reads beside a movie, and those that upstream sends although no program knows them.
 REFERENCES, UNKNOWN = ("-Gain", "-Dark", "-DefectFile", "-DefectMap"), ("-MaskCent", "-MaskSize")
 #: A pixel size in the header of a sum may be off by this share.

@@ -221,6 +221,13 @@ class TestAFileThatIsWrittenWhole(InAFolder):
             self.assertEqual(file.read(), "before")
         self.assertEqual(os.listdir(self.folder), ["thresholds.json"])
 
+    def test_that_a_killed_process_left_is_removed_and_nothing_else(self):
+        left = (".a.tif.4711-140.part", "a.tif", ".lock", "b.part", ".c-1.part")
+        for name in left:
+            self.write(name)
+        writing.remove_parts(self.folder)
+        self.assertEqual(sorted(os.listdir(self.folder)), sorted(left[1:]))
+
     def test_leaves_nothing_beside_it_when_writing_fails_half_way(self):
         with self.assertRaises(ValueError), writing.whole(self.path("a.json")) as part:
             with open(part, "w", encoding="utf-8") as file:

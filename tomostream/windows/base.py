@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from tkinter import messagebox, ttk
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageTk
+
+from tomostream.files.grey import grey_range, to_bytes
+from tomostream.files.logs import last_line
 
 #: Milliseconds between two looks at a program that runs.
 LOOK_MS = 200
@@ -106,16 +108,6 @@ class Progress(Window):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def last_line(path: str) -> str:
-    """Return the last line of a log that is not empty."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file.read()[-4000:].splitlines() if line.strip()]
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""
-
-
 def our_command(*words: str) -> list[str]:
     """Return the `tomostream` command with these words, by the Python that runs now."""
     return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
@@ -128,8 +120,5 @@ def grey(image: NDArray[Any], size: tuple[int, int] | None = None) -> Image.Imag
     ----------
     size : (width, height) in px of the picture; None: one px a pixel.
     """
-    finite = image[np.isfinite(image)]
-    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
-    scaled = np.nan_to_num((image - low) / max(float(high - low), 1e-12))
-    made = Image.fromarray((np.clip(scaled, 0, 1) * 255).astype(np.uint8)[::-1])
+    made = Image.fromarray(to_bytes(image, grey_range(image)))
     return made if size is None else made.resize(size, Image.Resampling.BILINEAR)
