@@ -40,6 +40,14 @@ GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
               "Mean counts of a tilt, of what its angle predicts (the cosine): a grid bar, thick ice, a blanked beam.",
               100.0, 100.0),
     )),
+    ("Session", (
+        Field("alarmSilence", "silence_min_minutes", "Nothing arrives for (min)",
+              "At least this long, and three times the longest usual gap of this session.", switch="silence_factor"),
+        Field("alarmBehind", "behind_minutes", "Work that waits more than (min)",
+              "Minutes of processing that wait: the microscope is faster than the machine."),
+        Field("alarmDisk", "disk_free_GB", "Disk with less than (GB)",
+              "Free space of the project's disk. Less than 5 % raises it too, and less than the session needs."),
+    )),
     ("Series", (
         Field("alarmTiltsUsed", "tilts_used_min", "Tilts used less than (%)",
               "Tilts in the tomogram, of those that the series should have.", 100.0, 100.0),
@@ -55,23 +63,17 @@ GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
         Field("alarmQuality", "quality_min", "Quality of alignment less than",
               "From 0 to 1. An alignment that says of itself that it is not to be trusted raises it at any value.", 1.0, 1.0),
     )),
-    ("Session", (
-        Field("alarmSilence", "silence_min_minutes", "Nothing arrives for (min)",
-              "At least this long, and three times the longest usual gap of this session.", switch="silence_factor"),
-        Field("alarmBehind", "behind_minutes", "Work that waits more than (min)",
-              "Minutes of processing that wait: the microscope is faster than the machine."),
-        Field("alarmDisk", "disk_free_GB", "Disk with less than (GB)",
-              "Free space of the project's disk. Less than 5 % raises it too, and less than the session needs."),
-    )),
 )
 FIELDS = tuple(field for _, group in GROUPS for field in group)
 LIMITS = {field.name: (0.0, field.highest) for field in FIELDS}
 
 
 def define_params(form: Any) -> None:
-    """The tab, shown with the live page, which judges."""
-    form.addSection(label="Alarms")
+    """The tabs, shown with the live page, which judges. Two: in one, the buttons were below the edge of a low screen."""
+    tabs = {"Tilts": "Alarms", "Series": "Series alarms"}
     for title, fields in GROUPS:
+        if title in tabs:
+            form.addSection(label=tabs[title])
         group = form.addGroup(title, condition="liveReport")
         for field in fields:
             group.addParam(field.name, params.FloatParam, default=field.default, condition="liveReport", label=field.label,
