@@ -11,7 +11,8 @@ from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.events import Restored
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.facts import MdocFacts
-from tomostream.acquisition.frames import Targets
+from tomostream.acquisition.frames import FRAME_SET, Targets
+from tomostream.acquisition.goingon import why_another
 from tomostream.acquisition.naming import SeriesIds, movie_key, series_name
 from tomostream.acquisition.roster import Roster
 from tomostream.acquisition.series import SERIES_KINDS, Series
@@ -24,7 +25,8 @@ class Directory:
         self.roster = Roster(agenda, evidence, self.named)
         self._agenda = agenda
         self._evidence = evidence
-        self._ids = SeriesIds()
+        self._ids = SeriesIds(evidence.policy.prefix)
+        self._elsewhere: dict[tuple[str, str], Series] = {}
         self._numbers = counter()
         self._series: dict[tuple[str, str], Series] = {}
         self._by_path: dict[str, Series] = {}
@@ -49,6 +51,12 @@ class Directory:
         """Tell whether a file, or a frame set of one, was taken into a series before."""
         return path in self._by_path
 
+    def lose(self, path: str) -> None:
+        """A file is gone, and the frame sets of it."""
+        for each in (path, *(known for known in self._by_path if known.startswith(f"{path}{FRAME_SET}"))):
+            if each in self._by_path:
+                self._by_path[each].lose(each)
+
     def restore(self, event: Restored) -> None:
         """This series is registered already."""
         same = self._restored.setdefault(event.series_name, [])
@@ -59,11 +67,7 @@ class Directory:
             same.remove(older)
         same.append(event)
         self.roster.restore(event)
-        try:
-            self._ids.restore(event.series_name, event.series_id)
-        except ValueError:
-            # One name in two folders: the identifier is kept from being given again.
-            self._ids.restore(event.series_name, event.series_id, folder=event.series_id)
+        self._ids.restore(event.series_name, event.series_id, os.path.dirname(event.mdocs[0]) if event.mdocs else event.series_id)
 
     def series_of(self, facts: MdocFacts) -> Series:
         """Return the series to which an mdoc belongs. Names are told apart by their folder. `regroup` comes before."""
@@ -80,9 +84,22 @@ class Directory:
             name = series_name(facts.path)          # what it is a copy of is not what has this name here
             series = self._series.get((folder, name))
         if series is None:
-            series = self._new_series(name, folder, facts)
+            series = self._goes_on(name, folder, facts) or self._new_series(name, folder, facts)
         self._by_path[facts.path] = series
         return series
+
+    def _goes_on(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
+        """Return the series of this name in another folder with which a session goes on here; None where there is none."""
+        series = self._elsewhere.get((folder, name))
+        if series is not None or facts.kind != "tilt-series" or facts.copy:
+            return series
+        for other in reversed(self.named(name)):
+            if not why_another(other, facts):
+                other.notes.append(f"{facts.path} goes on with the series in {other.folder}: later, at angles that were "
+                                   "missing, on the same specimen")
+                self._elsewhere[folder, name] = other
+                return other
+        return None
 
     def regroup(self, facts: MdocFacts) -> list[MdocFacts]:
         """Note a frame mdoc; return those read before that belong to other series than it seemed, to be read again.
@@ -106,6 +123,8 @@ class Directory:
         """Return the series that a file is known to belong to, None where it has to be found (again)."""
         known = self._by_path.get(facts.path)
         name, _ = _name_and_folder(facts)
+        if known is not None and facts.tilts and not known.exposures and len(self.named(name)) > 1:
+            return None             # only now can be told whether it goes on with another of its name
         if known is not None and (known.name == name or facts.kind not in SERIES_KINDS
                                   or (facts.kind == "frame" and known.files and known.name.startswith(f"{name}_"))):
             return known
@@ -116,7 +135,7 @@ class Directory:
         known = self._by_path.get(path)
         if known is not None:
             known.trouble.pop(path, None)
-            if not known.files and not known.trouble and known.version == 0:
+            if not known.exposures and known.files.keys() <= {path} and not known.trouble and known.version == 0:
                 self._take_back(known)
 
     def _take_back(self, series: Series) -> None:
@@ -134,12 +153,14 @@ class Directory:
         if restored is not None:
             series_id = restored.series_id
         else:
-            first = not self._by_name.get(name) and name not in self._restored
-            series_id = self._ids.id_for(name, "" if first else folder)
+            series_id = self._ids.id_for(name, folder)
         now = self._agenda.now
         series = Series(name, folder, series_id, now, changed=now, last_new=now,
                         replace_rule=self._evidence.on("replaced"), reacquire_rule=self._evidence.on("reacquired"),
                         number=next(self._numbers))
+        others = self.named(name)
+        if others and facts.kind == "tilt-series" and not facts.copy:
+            series.notes.append(f"it is not the {name} in {others[-1].folder}: {why_another(others[-1], facts)}")
         self._series[folder, name] = series
         self._by_name.setdefault(name, []).append(series)
         self._agenda.enter(series, "acquiring")

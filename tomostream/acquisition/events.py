@@ -201,7 +201,7 @@ class Policy:
     """What the user asked for. Times in seconds.
 
     `project`: the session's project as a command line names it, for advice. `expected_tilts` None: learned. `tilt_axis` None:
-    from the mdoc; 0.0 is a value.
+    from the mdoc; 0.0 is a value. `prefix` is put in front of the names of the series.
     `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` without anything new ends the
     session, but not while the producer is known to run.
     """
@@ -213,6 +213,7 @@ class Policy:
     min_percent: float = 0.0
     tilt_axis: float | None = None
     excluded_words: tuple[str, ...] = ()
+    prefix: str = ""
     project: str = "PROJECT"
     rules_off: frozenset[str] = field(default_factory=frozenset)
 

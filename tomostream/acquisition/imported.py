@@ -14,7 +14,7 @@ from enum import Enum
 from tomostream.acquisition.matching import parts
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import MovieCheck
-from tomostream.acquisition.naming import movie_key, parse_movie_name
+from tomostream.acquisition.naming import folder_that_differs, movie_key, parse_movie_name
 
 
 class Sight(str, Enum):
@@ -165,21 +165,6 @@ class MovieFiles:
         """Return the movie of the same name in the same folder that is used; "" where there is none."""
         other = self._used.get((os.path.dirname(path), movie_key(path)), path)
         return other if other != path and self._look(other) is not None else ""
-
-
-def folder_that_differs(path: str, other: str) -> str:
-    """Return the first folder of a path in which it differs from another path, as it can be part of a name.
-
-    Examples
-    --------
-    >>> folder_that_differs("/d/grid 2/frames/a.tif", "/d/grid1/frames/a.tif")
-    'grid_2'
-    """
-    mine, its = (each.split(os.sep)[:-1] for each in (path, other))
-    for place, folder in enumerate(mine):
-        if place >= len(its) or folder != its[place]:
-            return folder.replace(" ", "_")
-    return mine[-1].replace(" ", "_") if mine else ""
 
 
 def _common_end(path: str, other: str) -> int:

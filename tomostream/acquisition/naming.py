@@ -175,6 +175,21 @@ def _near(tilt: Tilt, candidates: dict[str, MovieName]) -> list[str]:
             if said.angle is not None and abs(said.angle - tilt.angle) <= ANGLE_TOLERANCE]
 
 
+def folder_that_differs(path: str, other: str) -> str:
+    """Return the first folder of a path in which it differs from another path, as it can be part of a name.
+
+    Examples
+    --------
+    >>> folder_that_differs("/d/grid 2/frames/a.tif", "/d/grid1/frames/a.tif")
+    'grid_2'
+    """
+    mine, its = (each.split(os.sep)[:-1] for each in (path, other))
+    for place, folder in enumerate(mine):
+        if place >= len(its) or folder != its[place]:
+            return folder.replace(" ", "_")
+    return mine[-1].replace(" ", "_") if mine else ""
+
+
 class SeriesIds:
     """Valid, stable, unique Scipion identifiers (tsId) for names of series; the original names stay known.
 
@@ -182,10 +197,16 @@ class SeriesIds:
     does not end in an underscore, because Scipion makes the same table of `A` and `A_`; two never differ by case alone,
     because SQLite does not see case. A name that is such already is its own identifier. Any other gets a hash of the
     original name appended, so that which identifier it gets does not depend on which name came first. Only names that
-    differ by case alone, and one name in two folders, are told apart by arrival; `restore` makes that last.
+    differ by case alone, and one name in two folders, are told apart by arrival; `restore` makes that last. Of one name in
+    two folders the second gets the folder that differs in front: `grid2_TS_01`.
+
+    Parameters
+    ----------
+    prefix : put in front of every name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._ids: dict[tuple[str, str], str] = {}
         self._owners: dict[str, tuple[str, str]] = {}
 
@@ -220,15 +241,17 @@ class SeriesIds:
         self._owners[series_id.casefold()] = key
 
     def _choose(self, name: str, folder: str) -> str:
-        wanted = valid_id(name)
-        if wanted.casefold() not in self._owners:
+        wanted = valid_id(f"{self._prefix}{name}")
+        owner = self._owners.get(wanted.casefold())
+        if owner is None:
             return wanted
-        stem, count = wanted[: _LONGEST_ID - 16], 0
-        while True:
-            series_id = f"{stem}_{_digest(f'{folder}/{name}/{count}', 8)}"
-            if series_id.casefold() not in self._owners:
-                return series_id
-            count += 1
+        if folder and owner[0] != folder:
+            differs = re.sub(r"[^A-Za-z0-9]+", "_", folder_that_differs(f"{folder}/{name}", f"{owner[0]}/{name}")).strip("_")
+            wanted = valid_id(f"{differs}_{self._prefix}{name}".lstrip("_"))
+        series_id, count = wanted, 2
+        while series_id.casefold() in self._owners:
+            series_id, count = f"{wanted[: _LONGEST_ID - 8].rstrip('_')}_{count}", count + 1
+        return series_id
 
 
 def valid_id(name: str) -> str:

@@ -76,6 +76,7 @@ class _File:
     facts: MdocFacts
     listed: dict[Ident, None]
     dropped: dict[Ident, None]
+    gone: bool = False
 
 
 @dataclass(eq=False)
@@ -84,8 +85,8 @@ class Series:
 
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt
     series). `composed` maps the idents composed last to the version of their micrograph; `wrong_movies`: one of these turned out
-    to be another tilt's. `unsure`: movies of nobody among which nothing tells which are its own. `number` counts the series of a
-    session as they came.
+    to be another tilt's. `unsure`: movies of nobody among which nothing tells which are its own. `notes` say what it has to do
+    with a series of its name in another folder. `number` counts the series of a session as they came.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Series:
     started_over: bool = False
     wrong_movies: bool = False
     unsure: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
     wake: float | None = None
     deadline: float | None = None
     replace_rule: bool = True
@@ -198,11 +200,17 @@ class Series:
         else:
             self._reread(facts, old, change, time)
         file = self.files[facts.path]
+        file.gone = False
         if file.dropped and change.new and self.replace_rule:
             self._replace(file, change)
         if change.new or change.restored:
             self._follow(change, time)
         return change
+
+    def lose(self, path: str) -> None:
+        """A file is gone. What it listed stays, unless the series is started over."""
+        if path in self.files:
+            self.files[path].gone = True
 
     def _reread(self, facts: MdocFacts, old: _File | None, change: Change, time: float) -> None:
         """Take in a file that is new or was rewritten."""
@@ -256,9 +264,9 @@ class Series:
 
         That is when nothing it lists is known, all of it is later than all that is known, and no other file lists what is
         known (at the turn of a bidirectional series another does). A single repeated exposure is not: then the others are
-        still listed.
+        still listed. A file of another name counts where those that listed what is known were removed.
         """
-        if old is None or not idents or len(self.exposures) < 2:
+        if not idents or len(self.exposures) < 2 or (old is None and not any(file.gone for file in self.files.values())):
             return False
         times = [seconds(tilt.time) for _, tilt in idents]
         known = [each.acquired for each in self.exposures.values()]
@@ -267,9 +275,9 @@ class Series:
         first_new, last_known = min(t for t in times if t is not None), max(k for k in known if k is not None)
         if any(ident in self.exposures for ident, _ in idents) or first_new <= last_known:
             return False
-        if frame:
+        if frame and old is not None and not old.gone:
             return not any(ident[1] is not None and seconds(ident[1]) == last_known for ident in old.listed)
-        others = [file for file in self.files.values() if file is not old and not file.facts.copy]
+        others = [file for file in self.files.values() if file is not old and not file.facts.copy and not file.gone]
         return not any(ident in file.listed for file in others for ident in self.exposures)
 
     def _forget_all(self) -> None:

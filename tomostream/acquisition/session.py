@@ -233,6 +233,7 @@ class Session:
 
     def _on_gone(self, event: MdocGone, decisions: list[Decision]) -> None:
         self._ignored.pop(event.path, None)
+        self._directory.lose(event.path)
 
     def _on_seen(self, event: MovieSeen, decisions: list[Decision]) -> None:
         if not self._roster.knows(event.movie):

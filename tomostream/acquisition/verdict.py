@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
 from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
+from tomostream.acquisition.matching import CHANGED_NAMES, WORDS, Step
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 
+#: Steps by which movies are found surely, which is told, and those of which people are warned.
+SURE_STEPS = (Step.FOLDER, Step.EXTENSION)
+UNSURE_STEPS = (Step.TIME, *CHANGED_NAMES)
 #: Names in a sentence before "and N more".
 MAX_NAMES = 4
 
@@ -114,7 +119,23 @@ def _why_left_out(series: Series, why_missing: str) -> str:
             reason = left_out_reason(each, why_missing)
             counts[reason] = counts.get(reason, 0) + 1
     told = sorted(counts.items(), key=lambda item: -item[1])[:MAX_NAMES]
-    return "; ".join(f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told)
+    reasons = [f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told]
+    return "; ".join([*reasons, *unsure(series)])
+
+
+def unsure(series: Series) -> list[str]:
+    """Say which movies may be those of tilts that have none, where nothing tells which are; nothing where there are none."""
+    if not series.unsure or not series.missing:
+        return []
+    named = ", ".join(series.unsure[:MAX_NAMES]) + (f" and {more} more" if (more := len(series.unsure) - MAX_NAMES) > 0 else "")
+    return [f"{count(len(series.unsure), 'movie')} in no tilt series may be its own, but nothing tells which ({named}): let "
+            "their names be those of SubFramePath in the mdoc, or give each series a folder of its own"]
+
+
+def how_matched(series: Series, steps: Iterable[Step]) -> list[str]:
+    """Say how many of its movies were found by these steps, where that is not by their very names."""
+    found = Counter(each.step for each in series.exposures.values() if each.bound)
+    return [f"{count(found[step], 'movie')} found by another way: {WORDS[step]}" for step in steps if found[step] and WORDS[step]]
 
 
 #: State of an exposure -> why the series is composed without it.
@@ -179,13 +200,15 @@ def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
     warnings = dict.fromkeys([*(text for facts in files for text in facts.warnings), *series.warnings])
     for old, new in series.replaced.values():
         warnings[f"{old.key} was exposed again: {new.key} is used in its place."] = None
+    warnings.update(dict.fromkeys(f"{text}." for text in [*how_matched(series, UNSURE_STEPS), *unsure(series)]))
     for facts in series.trouble.values():
         warnings[f"{facts.path} could not be used: {facts.reason or facts.kind}"] = None
     return Compose(
         series_id=series.series_id, series_name=series.name, tilts=tuple(tilts[each.ident] for each in usable),
         left_out=tuple(left), tilt_axis=tilt_axis(series, policy),
         pixel_size=_newest([facts.pixel_size for facts in files]), voltage=_newest([facts.voltage for facts in files]),
-        version=series.version + 1, reason=_compose_reason(series, usable), evidence=tuple(series.evidence),
+        version=series.version + 1, reason=_compose_reason(series, usable),
+        evidence=(*series.evidence, *series.notes, *how_matched(series, SURE_STEPS)),
         mdocs=mdocs(series), warnings=tuple(warnings), micrograph_versions=tuple(each.version for each in usable))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
@@ -48,6 +49,8 @@ from tomostream.streaming.work import ProgramFailed, Task
 TILT_SERIES = "tiltSeries"
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
           "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
+#: What can be put in front of the name of a series, which names tables of databases.
+PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,29})?", re.ASCII)
 #: States that the log tells of; that a series is composed or has failed has lines of its own.
 TOLD_STATES = ("acquiring", "aligning", "waiting")
 #: Seconds between two looks at which series changed their state, for the ledger.
@@ -86,6 +89,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                            "understood; maps, montages and targets are recognised automatically.")
         form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
                       help="Words separated by blanks. An mdoc file whose name holds one of them is ignored.")
+        form.addParam("seriesPrefix", params.StringParam, default="", label="Prefix of the series' names",
+                      help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that are put "
+                           "together later. Letters, digits and underscores. Series of one name in two folders get the folder "
+                           "that differs in front by themselves.")
         self._define_geometry(form)
         form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
                       help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
@@ -167,7 +174,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             time_for_next_series=seconds_of(self.time4NextTS.get()),
             expected_tilts=self.expectedTilts.get(), min_tilts=self.minNumTilts.get(),
             min_percent=float(self.percentTiltsRequired.get()), tilt_axis=self.manualTiltAxisAngle.get(),
-            excluded_words=tuple((self.excludedWords.get() or "").split()), project=shlex.quote(os.getcwd()))
+            excluded_words=tuple((self.excludedWords.get() or "").split()), prefix=(self.seriesPrefix.get() or "").strip(),
+            project=shlex.quote(os.getcwd()))
 
     def _restore(self) -> None:
         """What is registered already, from the output and the sidecars."""
@@ -454,6 +462,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
         if not (self.mdocPattern.get() or "").strip():
             errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
+        if not PREFIX.fullmatch((self.seriesPrefix.get() or "").strip()):
+            errors.append("Prefix of the series' names: letters, digits and underscores, a letter first, 30 at most.")
         errors += signs.problems(self) + alarms.problems(self)
         return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
 

@@ -13,12 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomostream.acquisition import matching
-from tomostream.acquisition.events import Compose, Event, MdocRead, MicrographReady, MovieSeen, Policy
-from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.events import (
+    Compose,
+    Event,
+    GiveUp,
+    MdocGone,
+    MdocRead,
+    MicrographReady,
+    MovieSeen,
+    Policy,
+    Stop,
+    Tick,
+)
+from tomostream.acquisition.facts import Known, MdocFacts, Origin
 from tomostream.acquisition.matching import Found, Step, Wanted, assign, search
 from tomostream.acquisition.naming import basename, folder_of, movie_key
 from tomostream.acquisition.session import Session
-from tomostream.tests.test_session import GAP, mdoc, tilts
+from tomostream.tests.test_session import GAP, mdoc, tilt, tilts
 
 COUNT = 9
 
@@ -262,6 +273,103 @@ class TestNameless(unittest.TestCase):
                          nameless=True)
         made = scope.run(sorted(scope.events, key=lambda each: each.time))
         self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+
+class TestTheSameNameAgain(unittest.TestCase):
+    """A series collected again, or gone on with in another folder."""
+
+    def facts(self, angles, begin, path="/d/TS_01.mrc.mdoc", dose=0.0, place="10.0 20.0", **other):
+        which = tuple(replace(tilt("TS_01", k, angle, begin + GAP * k), prior_dose=Known(
+            dose + 3.0 * k, "field PriorRecordDose", Origin.PRIOR_DOSE)) for k, angle in enumerate(angles))
+        return mdoc("TS_01", which, path, evidence={"StagePosition": place}, **other)
+
+    def play(self, *readings, gone=(), policy=None):
+        session, decisions = Session(policy or Policy(time_for_next_series=1e6)), []
+        for facts, begin in readings:
+            folder = folder_of(facts.path)
+            decisions += session.handle(MdocRead(replace(facts, kind="unreadable", tilts=(), reason="No section yet."), begin))
+            for k in range(1, len(facts.tilts) + 1):
+                at, movie = begin + GAP * k, str(facts.tilts[k - 1].movie)
+                decisions += session.handle(MdocRead(replace(facts, tilts=facts.tilts[:k]), at))
+                key = f"{basename(folder)}_{movie_key(movie)}"
+                decisions += session.handle(MovieSeen(key, at + 4, f"{folder}/{movie}"))
+                decisions += session.handle(MicrographReady(key, at + 5))
+            for path in gone:
+                decisions += session.handle(MdocGone(path, begin + GAP * len(facts.tilts) + 10))
+        while (due := session.next_deadline()) is not None and due < 1e5:
+            decisions += session.handle(Tick(due))
+        return [each for each in decisions if isinstance(each, Compose)]
+
+    def test_a_series_aborted_removed_and_collected_again_from_another_angle_is_not_mixed(self):
+        first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0)
+        again = self.facts((9.0, 12.0, 6.5, 15.0, 4.0, 18.0, 1.0, 21.0, -2.0, 24.0, -5.0), 1200.0)
+        for gone in ((), (first.path,)):
+            made = self.play((first, 0.0), (again, 1200.0), gone=gone)
+            self.assertEqual(sorted(each.angle for each in made[-1].tilts), sorted(each.angle for each in again.tilts))
+            self.assertTrue(any("started over" in text for text in made[-1].warnings))
+
+    def test_frame_mdocs_of_an_aborted_series_that_were_removed_are_not_mixed_with_the_new_ones(self):
+        def frames(angles, begin):
+            return [(replace(self.facts(angles, begin), path=f"/d/TS_01_{k:03d}_{angle}.mdoc", kind="frame", frame_series="TS_01",
+                             tilts=(replace(tilt("TS_01", k, angle, begin + GAP * k), prior_dose=Known(None, "")),)),
+                     begin + GAP * k) for k, angle in enumerate(angles)]
+        first, again = frames((0.0, 3.0, -3.0, 6.0, -6.0), 0.0), frames((9.0, 12.0, 15.0, 18.0, 21.0, 24.0, 27.0), 1200.0)
+        session, decisions = Session(Policy(time_for_next_series=1e6)), []
+        for part in (first, again):
+            for facts, at in part:
+                decisions += session.handle(MdocRead(facts, at))
+                decisions += session.handle(MicrographReady(movie_key(str(facts.tilts[0].movie)), at + 5))
+            for facts, _ in first if part is first else ():
+                decisions += session.handle(MdocGone(facts.path, 600.0))
+        while (due := session.next_deadline()) is not None and due < 1e5:
+            decisions += session.handle(Tick(due))
+        made = [each for each in decisions if isinstance(each, Compose)]
+        self.assertEqual(sorted(each.angle for each in made[-1].tilts), [9.0, 12.0, 15.0, 18.0, 21.0, 24.0, 27.0])
+
+    def test_a_session_that_goes_on_in_another_folder_is_one_series(self):
+        first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0, "/d/a/TS_01.mrc.mdoc")
+        more = self.facts((9.0, -9.0, 12.0, -12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0)
+        made = self.play((first, 0.0), (more, 1200.0))
+        self.assertEqual({each.series_id for each in made}, {"TS_01"})
+        self.assertEqual(len(made[-1].tilts), 9)
+        self.assertTrue(any("goes on with" in text for text in made[-1].evidence))
+
+    def test_another_specimen_in_another_folder_is_another_series_and_the_reason_is_told(self):
+        first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0, "/d/a/TS_01.mrc.mdoc")
+        for other, word in ((self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0, "90.0 20.0"), "stage"),
+                            (self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 0.0), "less dose"),
+                            (self.facts((0.0, 3.0, -3.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0), "exposed there already"),
+                            (self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0,
+                                        tilt_axis=Known(-4.0, "title")), "tilt axis")):
+            made = self.play((first, 0.0), (other, 1200.0))
+            self.assertEqual(sorted({each.series_id for each in made}), ["TS_01", "b_TS_01"])
+            said = next(each.evidence for each in made if each.series_id == "b_TS_01")
+            self.assertTrue(any(word in text for text in said), (word, said))
+
+    def test_a_prefix_is_put_in_front_of_the_names(self):
+        made = self.play((self.facts((0.0, 3.0, -3.0), 0.0), 0.0), policy=Policy(time_for_next_series=1e6, prefix="g1_"))
+        self.assertEqual((made[0].series_id, made[0].series_name), ("g1_TS_01", "TS_01"))
+
+
+class TestWhatIsSaid(unittest.TestCase):
+    def test_by_which_step_movies_were_found(self):
+        scope = Microscope()
+        names = {str(each.movie): f"g7_{each.movie}" for each in tilts("TS_01", COUNT)}
+        scope.series("/d/TS_01.mrc.mdoc", "/d/frames", rename=names)
+        scope.run()
+        made = [each for each in scope.decisions if isinstance(each, Compose)]
+        self.assertTrue(any("9 movies found by another way" in text for text in made[-1].warnings), made[-1].warnings)
+
+    def test_movies_among_which_nothing_tells_are_named_with_what_to_change(self):
+        scope = Microscope()
+        names = {str(each.movie): f"g1_{each.movie}" for each in tilts("TS_01", COUNT)}
+        facts = scope.series("/d/TS_01.mrc.mdoc", "/d/frames", rename=names)
+        more = [MovieSeen(f"g2_{movie_key(str(each.movie))}", 0.0, f"/d/frames/g2_{each.movie}") for each in facts.tilts]
+        made = scope.run([*more, *sorted(scope.events, key=lambda each: isinstance(each, MdocRead)), Stop(5000.0)])
+        self.assertEqual(made, {})
+        said = next(each for each in scope.decisions if isinstance(each, GiveUp))
+        self.assertIn("18 movies in no tilt series may be its own", said.reason)
+        self.assertIn("SubFramePath", said.reason)
 
 
 class TestBasenames(unittest.TestCase):

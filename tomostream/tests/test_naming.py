@@ -161,9 +161,16 @@ class TestSeriesIds(unittest.TestCase):
 
     def test_one_name_in_two_folders_is_two_series(self):
         ids = SeriesIds()
-        one, other = ids.id_for("TS_1", "/grid1"), ids.id_for("TS_1", "/grid2")
-        self.assertEqual((one, ids.id_for("TS_1", "/grid1")), ("TS_1", "TS_1"))
-        self.assertRegex(other, r"^TS_1_[0-9a-f]{8}$")
+        one, other = ids.id_for("TS_1", "/d/grid 1/mdocs"), ids.id_for("TS_1", "/d/grid 2/mdocs")
+        self.assertEqual((one, ids.id_for("TS_1", "/d/grid 1/mdocs")), ("TS_1", "TS_1"))
+        self.assertEqual((other, ids.id_for("TS_1", "/d/grid 3/mdocs")), ("grid_2_TS_1", "grid_3_TS_1"))
+        self.assertEqual((ids.id_for("ts_1", "/d/grid 1/mdocs"), ids.id_for("TS_1", "/e/grid 2")), ("ts_1_2", "e_TS_1"))
+
+    def test_a_prefix_is_put_in_front_of_every_name(self):
+        ids = SeriesIds("lam3_")
+        self.assertEqual((ids.id_for("TS_1", "/a"), ids.id_for("1", "/a")[:6], ids.id_for("TS_1", "/b")),
+                         ("lam3_TS_1", "lam3_1", "b_lam3_TS_1"))
+        self.assertEqual(ids.name_of("lam3_TS_1"), "TS_1")
 
     def test_what_was_restored_is_given_again(self):
         before = SeriesIds()
