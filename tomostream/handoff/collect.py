@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
+from tomostream.files.databases import select
 from tomostream.files.errors import BadFileError
 from tomostream.files.mrc_header import MrcHeader, read_header
 from tomostream.handoff.facts import NotPossible, Optics, Pose, Series, Tilt, Volume
@@ -154,9 +154,8 @@ def _property(status: ProjectStatus, protocol: str, name: str) -> float | None:
     """Return a number that a set of a project tells of itself; None where it does not."""
     path = os.path.join(status.folders.get(protocol, ""), _SETS[protocol])
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as connection:
-            row = connection.execute("SELECT value FROM Properties WHERE key=?", (name,)).fetchone()
-        return float(row[0]) if row and row[0] not in (None, "None") else None
+        value, = next(iter(select(path, "SELECT value FROM Properties WHERE key=?", (name,))), (None,))
+        return float(value) if value not in (None, "None") else None
     except (sqlite3.Error, ValueError):
         return None
 

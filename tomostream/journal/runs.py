@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import psutil
 
+from tomostream.files.databases import select
 from tomostream.files.logs import last_error
 from tomostream.journal.layout import stop_file
 
@@ -155,11 +156,8 @@ def made_classes(project: str, names: Iterable[str]) -> set[str]:
     """Return which of these protocol classes a project has, started or not; none where its database cannot be read."""
     wanted = set(names)
     try:
-        connection = sqlite3.connect(f"file:{os.path.join(project, 'project.sqlite')}?mode=ro", uri=True, timeout=1)
-        try:
-            return {name for name, in connection.execute("SELECT DISTINCT classname FROM Objects")} & wanted
-        finally:
-            connection.close()
+        rows = select(os.path.join(project, "project.sqlite"), "SELECT DISTINCT classname FROM Objects")
+        return {name for name, in rows} & wanted
     except sqlite3.Error:
         return set()
 
@@ -185,12 +183,8 @@ def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
     names = {f"{protocol_id}.{name}": name for name in (
         "status", "_pid", "hostFullName", "_jobId", "initTime", "endTime", "_error")}
     try:
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)
-        try:
-            return {names[name]: value for name, value in connection.execute(
-                f"SELECT name, value FROM Objects WHERE name IN ({','.join('?' * len(names))})", tuple(names))}
-        finally:
-            connection.close()
+        return {names[name]: value for name, value in select(
+            database, f"SELECT name, value FROM Objects WHERE name IN ({','.join('?' * len(names))})", tuple(names))}
     except sqlite3.Error:
         return {}
 

@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -21,6 +22,8 @@ import time
 import unittest
 from datetime import datetime
 
+import pytest
+
 from tomostream.cli import main, resume, table
 from tomostream.files import locks
 from tomostream.journal import entries, runs, sessions
@@ -30,6 +33,7 @@ from tomostream.report import acknowledged
 from tomostream.report.attention import overview
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.made_project import FOLDERS, MadeProject
+from tomostream.tests.support import LAUNCH, Session, wait_for
 
 #: A screen that shows a project again and again; each line of its input says that there is something new, or another size.
 SCREEN = """
@@ -354,6 +358,45 @@ class TestResume(unittest.TestCase):
         self.assertEqual(resume.to_continue({**states, MOTIONCOR: runs.STOPPED, COMPOSE: runs.RUNNING}), [MOTIONCOR, ARETOMO])
         self.assertEqual(resume.to_continue(dict.fromkeys(states, runs.FINISHED)), [])
         self.assertEqual(resume.to_continue(dict.fromkeys(states, runs.FINISHED), again=True, start=COMPOSE), [COMPOSE, ARETOMO])
+
+
+@pytest.mark.chain
+class TestARealSession(unittest.TestCase):
+    """What is told while protocols start, die, are stopped at once and brought back."""
+
+    def told(self, session: Session) -> tuple[int, dict[str, str], list[str]]:
+        done = subprocess.run([sys.executable, "-c", LAUNCH, "status", session.project, "--json"], env=session.environment,
+                              capture_output=True, text=True, check=False)
+        told = json.loads(done.stdout)
+        return done.returncode, {name: each["state"] for name, each in told["protocols"].items()}, told["needs_attention"]
+
+    def all_running(self, session: Session) -> bool:
+        """Whether all run; until then none may be told to be dead."""
+        code, states, needs = self.told(session)
+        self.assertEqual((code, needs), (0, []), states)
+        return set(states.values()) == {"running"}
+
+    def test_is_told_as_it_is(self):
+        with Session() as session:
+            session.use_standins()
+            session.simulate("--series", "3", "--tilts", "5", "--frames", "2", "--size", "64", "--interval", "3")
+            session.run("--timeout", "10m", "--no-report", "--no-follow", engine="gpu", settings={"compose.expectedTilts": 5})
+            wait_for(lambda: session.folder_of(IMPORT), 120, "import")
+            wait_for(lambda: self.all_running(session), 240, "session that runs")
+            os.kill(session.pids(MOTIONCOR)[0], signal.SIGKILL)
+            wait_for(lambda: session.state(MOTIONCOR) == "dead", 60, "dead protocol")
+            code, states, needs = self.told(session)
+            self.assertEqual((code, states[MOTIONCOR], len(needs)), (3, "dead", 1))
+            self.assertIn(f"tomostream resume {session.project}", needs[0])
+            self.assertEqual(session.call("resume", session.project, "--no-follow"), 0)
+            wait_for(lambda: self.all_running(session), 240, "session that runs again")
+            self.assertEqual(session.call("stop", session.project, "--now"), 0)
+            wait_for(lambda: not session.pids(), 60, "end of the processes")
+            code, states, needs = self.told(session)
+            self.assertEqual((code, needs), (0, []))
+            self.assertTrue({"stopped"} <= set(states.values()) <= {"stopped", "finished"}, states)
+            self.assertEqual(session.call("resume", session.project, "--again", "--no-follow"), 0)
+            wait_for(lambda: self.all_running(session), 240, "session that runs after it was stopped")
 
 
 class TestTheTable(unittest.TestCase):

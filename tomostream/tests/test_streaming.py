@@ -601,6 +601,19 @@ class TestAReaderOfRows(WithMovies):
         self.assertEqual(sorted(found), ["2.tif", "5.tif", "7.tif"])
 
 
+#: Changes more than fits into its memory, and does not come to the end.
+WRITER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size=1")
+connection.execute("BEGIN IMMEDIATE")
+connection.executemany("INSERT INTO Objects VALUES (?, ?)", [(f"8.{number}", "x" * 2000) for number in range(500)])
+connection.execute("UPDATE Objects SET value = 'finished' WHERE name = '7.status'")
+print(flush=True)
+time.sleep(60)
+"""
+
+
 class TestTheStateOfAProducer(InAFolder):
     def run_db(self, **values: object) -> None:
         os.makedirs(self.path("logs"), exist_ok=True)
@@ -692,6 +705,27 @@ class TestTheStateOfAProducer(InAFolder):
     def test_on_another_machine_is_believed(self):
         self.run_db(status="running", _pid="999999999", hostFullName="elsewhere.example.org")
         self.assertEqual(self.state(), runs.RUNNING)
+
+    def test_of_a_run_that_was_killed_while_it_wrote_its_database_is_dead(self):
+        """SQLite reads no database whose journal must be rolled back first, unless it may write it."""
+        self.run_db(status="running", _pid="999999999", hostFullName=os.uname().nodename)
+        path = self.path("logs", "run.db")
+        with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE) as writer:
+            writer.stdout.readline()
+            self.assertEqual(self.state(), runs.DEAD)       # locked by a writer: as it was before
+            writer.kill()
+        self.assertTrue(os.path.exists(f"{path}-journal"))
+        with open(path, "rb") as file:
+            before = file.read()
+        self.assertEqual(self.state(), runs.DEAD)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), before)
+
+    def test_in_a_folder_with_signs_of_addresses_is_read(self):
+        self.folder = self.path("50%41 #1?")
+        os.makedirs(self.folder)
+        self.run_db(status="finished")
+        self.assertEqual(self.state(), runs.FINISHED)
 
     def test_without_a_database_is_unknown(self):
         self.assertEqual(self.state(), runs.UNKNOWN)
