@@ -21,7 +21,8 @@ from tomostream.report.judging import counts_of_expected
 
 #: End of a file's name -> what it is.
 MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
-            "_angles.txt": "tilt angles, order, dose", ".xf": "alignment (IMOD)"}
+            "_angles.txt": "tilt angles, order, dose", ".xf": "alignment (IMOD)",
+            "TiltSeries_Metrics.csv": "AreTomo3's figures", "AreTomo3_Session.json": "AreTomo3's settings"}
 #: The folder of the page takes nothing more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
