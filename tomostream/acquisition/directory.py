@@ -10,8 +10,8 @@ from itertools import count as counter
 from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.events import Restored
 from tomostream.acquisition.evidence import Evidence
-from tomostream.acquisition.facts import MdocFacts
-from tomostream.acquisition.frames import FRAME_SET, Targets
+from tomostream.acquisition.facts import FRAME_SET, MdocFacts
+from tomostream.acquisition.frames import Targets
 from tomostream.acquisition.goingon import why_another
 from tomostream.acquisition.naming import SeriesIds, movie_key, series_name
 from tomostream.acquisition.roster import Roster

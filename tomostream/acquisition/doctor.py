@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -95,6 +96,37 @@ def as_text(facts: Sequence[MdocFacts]) -> str:
     """Return what `tomostream mdoc` prints for people."""
     ids = series_ids(facts)
     return "\n\n".join("\n".join(_lines(one, ids.get(one.path))) for one in facts)
+
+
+def as_lines(facts: Sequence[MdocFacts]) -> str:
+    """Return a line a file, those that differ from most first: for many files."""
+    ids = series_ids(facts)
+    told = {id(one): _in_short(one) for one in facts}
+    usual = [words for words, times in Counter(told.values()).most_common(1) if times > 1]
+    ordered = sorted(facts, key=lambda one: (told[id(one)] in usual, one.path))
+    lines = [f"{len(facts)} files, most of them: {usual[0]}." if usual else f"{len(facts)} files."]
+    for one in ordered:
+        words = "" if told[id(one)] in usual else f": {told[id(one)]}"
+        lines.append(f"  {ids.get(one.path) or one.series_name or os.path.basename(one.path):24} {one.path}{words}")
+    return "\n".join(lines)
+
+
+def _in_short(facts: MdocFacts) -> str:
+    """Return what a file is in a line."""
+    if facts.kind not in ("tilt-series", "frame") or not facts.tilts:
+        return f"{facts.kind}: {facts.reason.rstrip('.')}"
+    angles = [tilt.angle for tilt in facts.tilts]
+    dose = facts.tilts[0].dose.value
+    parts = [f"{len(angles)} tilts from {min(angles):.0f} to {max(angles):.0f} deg", f"axis {_value(facts.tilt_axis, 'deg')}",
+             f"{_value(facts.pixel_size, 'A')}", f"{_value(facts.voltage, 'kV')}",
+             "dose not known" if dose is None else f"{dose:.1f} e/A2 a tilt"]
+    if facts.kind == "frame":
+        parts[0] = f"a movie of '{facts.frame_series or '?'}'"
+    return ", ".join([*parts, *(["the last section is not finished"] if facts.last_section_open else [])])
+
+
+def _value(value: Known[float], unit: str) -> str:
+    return f"{unit} not known" if value.value is None else f"{value.value:.4g} {unit}"
 
 
 def _lines(facts: MdocFacts, series_id: str | None) -> list[str]:

@@ -13,6 +13,10 @@ T = TypeVar("T")
 Kind = Literal["tilt-series", "frame", "fast-tilt", "montage", "image", "overwritten", "unreadable"]
 
 
+#: Between the path of a file of frame sets and the one that is meant.
+FRAME_SET = " [FrameSet] "
+
+
 class Origin(str, Enum):
     """Where a value came from, as far as anything is decided by it."""
 

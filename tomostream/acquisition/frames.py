@@ -11,13 +11,10 @@ from itertools import pairwise
 from statistics import median
 
 from tomostream.acquisition.doses import running_sums
-from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
+from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
 from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, target_name
-
-#: Between the path of a file and the frame set of it that is meant.
-FRAME_SET = " [FrameSet] "
 
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
@@ -214,6 +211,9 @@ def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
 
 
 def _other_label(before: MdocFacts, frame: MdocFacts) -> bool:
+    """Tell whether two frames are of different items of the navigator, or their movies were written into different folders."""
+    if before.tilts[0].movie_folder != frame.tilts[0].movie_folder:
+        return True
     labels = (before.evidence.get("NavigatorLabel"), frame.evidence.get("NavigatorLabel"))
     return None not in labels and labels[0] != labels[1]
 

@@ -282,7 +282,9 @@ class Roster:
             if old.ident in old_series.exposures and old.ident not in old_series.composed:
                 self.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
-            if goes_before(series, other):
+            if any(one.owner is series for one in other.exposures.values()):
+                self._take(series, other, each)
+            elif goes_before(series, other) and not any(one.owner is other for one in series.exposures.values()):
                 self._take(series, other, each)
             else:
                 self._take(other, series, exposure)

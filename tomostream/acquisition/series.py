@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tomostream.acquisition.copies import names_itself
 from tomostream.acquisition.events import Phase
-from tomostream.acquisition.facts import MdocFacts, Tilt
+from tomostream.acquisition.facts import FRAME_SET, MdocFacts, Tilt
 from tomostream.acquisition.matching import Step
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
@@ -157,6 +157,11 @@ class Series:
     def only_frames(self) -> bool:
         """Whether all its files are frame mdocs, one a movie."""
         return bool(self.files) and all(file.facts.kind == "frame" or file.facts.frame_sets for file in self.files.values())
+
+    @property
+    def only_frame_sets(self) -> bool:
+        """Whether all it knows is from files of the frames of a whole session."""
+        return bool(self.files) and all(FRAME_SET in path for path in self.files)
 
     @property
     def is_copy(self) -> bool:
@@ -337,7 +342,7 @@ def goes_before(series: Series, other: Series) -> bool:
     content disagrees with its name to one that bears its own, and of two files of one name the one that lists less.
     """
     for mine, its in ((bool(series.version), bool(other.version)), (not series.only_frames, not other.only_frames),
-                      (series.names_itself, other.names_itself)):
+                      (not series.only_frame_sets, not other.only_frame_sets), (series.names_itself, other.names_itself)):
         if mine != its:
             return mine
     if series.name == other.name:

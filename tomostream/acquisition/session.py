@@ -112,6 +112,11 @@ class Session:
             times.append(end)
         return min((each for each in times if each < math.inf), default=None)
 
+    @property
+    def series(self) -> list[Series]:
+        """All series, to be looked at."""
+        return list(self._directory.series)
+
     def states(self) -> list[SeriesState]:
         """Return where every series stands, for people."""
         return [*(state_of(series, self._evidence) for series in self._directory.series),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
-from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
-from tomostream.acquisition.frames import FRAME_SET, different_angles, targets_share_a_name
+from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
+from tomostream.acquisition.frames import different_angles, targets_share_a_name
 from tomostream.acquisition.matching import CHANGED_NAMES, WORDS, Step
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order

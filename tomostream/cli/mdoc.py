@@ -1,21 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream mdoc`: the mdoc doctor."""
+"""`tomostream mdoc`: the mdoc doctor, and which movie is whose in a whole folder."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
 
-from tomostream.acquisition.doctor import UNUSABLE, as_json, as_text, examine, find_mdocs
+from tomostream.acquisition import overview
+from tomostream.acquisition.doctor import UNUSABLE, as_json, as_lines, as_text, examine, find_mdocs
+from tomostream.acquisition.movies import EXTENSIONS
+from tomostream.files import patterns
+
+#: So many files are told of in full; more of them in a line each.
+MAX_IN_FULL = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""
     parser.add_argument("paths", nargs="+", metavar="FILE-OR-FOLDER", help="mdoc files, or folders to look for them in")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, for programs")
+    parser.add_argument("--movies", metavar="PATTERN", action="append", default=[],
+                        help="folder or pattern of the movies: say which series has which movies, and what is left over; may be "
+                             "given again")
+    parser.add_argument("--details", action="store_true", help=f"every tilt of every series (always up to {MAX_IN_FULL} files)")
+    parser.add_argument("--json", action="store_true", help="print objects, for programs")
     parser.epilog = ("Exit status: 0; 1 if a file cannot be used (it cannot be read, or one movie holds all its "
-                     "tilts). Montages and maps are named, and no error.")
+                     "tilts). Montages and maps are named, and no error. With --movies: 0 if every series has all its movies and "
+                     "every movie its series, else 1.")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -25,8 +38,43 @@ def main(args: argparse.Namespace) -> int:
         print("[]" if args.json else f"There is no mdoc file in {', '.join(args.paths)}.",
               file=sys.stdout if args.json else sys.stderr)
         return 1
+    if args.movies:
+        return who_has_what(files, args)
     facts = examine(files)
-    text = json.dumps(as_json(facts), indent=2) if args.json else as_text(facts)
+    if args.json:
+        say(json.dumps(as_json(facts), indent=2))
+    else:
+        say(as_text(facts) if args.details or len(files) <= MAX_IN_FULL else as_lines(facts))
+    return 1 if any(one.kind in UNUSABLE for one in facts) else 0
+
+
+def who_has_what(files: list[str], args: argparse.Namespace) -> int:
+    """Print which movie is whose; return the exit status."""
+    movies = [path for given in args.movies for path in movie_files(given)]
+    if not movies:
+        lies = "; ".join(filter(None, (patterns.what_lies(pattern_of(given), EXTENSIONS) for given in args.movies)))
+        print(f"There is no movie in {', '.join(args.movies)}{': ' if lies else ''}{lies}.", file=sys.stderr)
+        return 1
+    found = overview.survey(files, movies, time.time())
+    say(json.dumps(overview.as_json(found), indent=2) if args.json else overview.as_text(found, args.details))
+    return 0 if found.fine else 1
+
+
+def pattern_of(given: str) -> str:
+    """A folder, or a pattern of folders, is all that lies in it."""
+    folders = os.path.isdir(given) or any(map(os.path.isdir, patterns.folders_of(given)))
+    return os.path.join(given, "*") if folders else given
+
+
+def movie_files(given: str) -> list[str]:
+    """Movies of a folder or pattern; of the subfolders where the folder itself holds none."""
+    pattern = pattern_of(given)
+    found = [path for path in patterns.files_of(pattern) if overview.is_movie(path)]
+    below = patterns.files_of(pattern, patterns.depth_of(pattern, EXTENSIONS)) if not found else []
+    return found or [path for path in below if overview.is_movie(path)]
+
+
+def say(text: str) -> None:
+    """Print text, whatever the terminal can show."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
-    return 1 if any(one.kind in UNUSABLE for one in facts) else 0

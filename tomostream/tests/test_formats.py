@@ -20,7 +20,7 @@ from unittest import mock
 import msgspec
 
 import tomostream
-from tomostream.acquisition import doctor, facts
+from tomostream.acquisition import doctor, facts, matching, overview
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.choices import exclusions, instruments
 from tomostream.cli import COMMANDS
@@ -100,7 +100,8 @@ class TestTheFormats(unittest.TestCase):
                     seen += 1
                     self.assertIn(f"``{word}``", self.documented[mark][name], f"{mark}: {name}")
         for mark, name, kind in (
-                ("mdoc", "kind", facts.Kind), ("status series", "state", status.State),
+                ("mdoc", "kind", facts.Kind), ("mdoc movies tilt", "step", matching.Step),
+                ("status series", "state", status.State),
                 ("session.json columns", "state", status.State), ("webhook alarm", "state", alarms.Change),
                 ("quality.Quality", "trust", quality.Trust), ("session.json columns", "trust", quality.Trust),
                 ("status protocol", "state", runs.ProcessState), ("list", "state", attention.SessionState),
@@ -113,7 +114,8 @@ class TestTheFormats(unittest.TestCase):
     def test_nothing_is_documented_that_is_not_written(self):
         others = {"entries.Entry", "quality.Quality", "quality.TiltQuality", "quality.LocalQuality", "excluded", "instruments",
                   "session.json", "session.json columns", "session.json session", "webhook alarm", "webhook summary",
-                  "webhook test", "status", "status series", "status protocol", "list", "mdoc", "mdoc tilt"}
+                  "webhook test", "status", "status series", "status protocol", "list", "mdoc", "mdoc tilt",
+                  "mdoc movies", "mdoc movies series", "mdoc movies tilt"}
         self.assertEqual(self.documented.keys() - TYPES.keys() - others, set())
 
     def test_the_events_are_titles(self):
@@ -177,6 +179,12 @@ class TestTheFormats(unittest.TestCase):
         written = doctor.as_json([MdocFacts("a.mdoc", "tilt-series", tilts=(Tilt("a.tif", 3.0, 1),))])[0]
         self.same("mdoc", written)
         self.same("mdoc tilt", written["tilts"][0])
+        match = overview.Match(Tilt("a.tif", 3.0, 1), "/data/a.tif", matching.Step.EXACT)
+        series = overview.SeriesOverview("a", "a", "composed", "", ("a.mdoc",), (match,), 85.0, 2.0, 3.0, ())
+        found: Any = overview.as_json(overview.Overview((series,), {}, {}, 1))
+        self.same("mdoc movies", found)
+        self.same("mdoc movies series", found["series"][0])
+        self.same("mdoc movies tilt", found["series"][0]["tilts"][0])
 
     def test_every_file_says_its_version_and_every_subcommand_its_exit_status(self):
         formats = [mark for mark, names in self.documented.items() if "format" in names]

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tomostream.acquisition import overview
 from tomostream.acquisition.facts import Known, MdocFacts
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
@@ -15,6 +17,8 @@ from tomostream.files import patterns
 
 #: A session may have thousands of mdoc files; the first ones tell enough.
 FILES_READ = 60
+#: Of so many movies it is told whose they are.
+MAX_MOVIES = 3000
 #: Axes (degrees) that differ by less are one axis, rounded or read back differently.
 SAME_AXIS = 1.0
 
@@ -75,10 +79,26 @@ def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Reading
         if value is not None:
             values[field] = int(value) if field == "magnification" else value
     dose, sentence = dose_per_frame(facts, movie_folder)
-    words.append(sentence)
+    words += [sentence, *whose(facts, movie_folder)]
     if dose is not None:
         values["dosePerFrame"] = dose
     return Readings(values, tuple(words))
+
+
+def whose(facts: Sequence[MdocFacts], movie_folder: str | None) -> list[str]:
+    """How many of the movies that lie there belong to the series of these mdoc files; what needs attention."""
+    pattern = os.path.join(movie_folder or "", "*")
+    movies = [path for path in patterns.files_of(pattern) if overview.is_movie(path)] if movie_folder else []
+    if not movies or len(movies) > MAX_MOVIES:
+        return []
+    found = overview.survey([each.path for each in facts], movies, time.time())
+    lacking = [each for each in found.series if each.missing]
+    words = [f"Movies: {found.movies}, of which {found.movies - len(found.left)} belong to the {len(found.series)} series of "
+             "these mdoc files."]
+    words += [f"{each.series_id}: no movie for {len(each.missing)} of {len(each.matches)} tilts." for each in lacking[:3]]
+    if lacking or found.left:
+        words.append("tomostream mdoc FOLDER --movies PATTERN tells which.")
+    return words
 
 
 def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple[float | None, str]:
