@@ -57,15 +57,15 @@ def places(layout: str, prefix: str, series: int) -> list[Place]:
     return found
 
 
-def camera_name(layout: str, names: str, series: str, number: int, nominal: float, angle: float, extension: str) -> str:
-    """Return the name that the camera gives a movie: series, running number of the exposure, nominal or read-back angle."""
+def camera_name(layout: str, names: str, series: str, number: int, nominal: float, extension: str) -> str:
+    """Return the name that the camera gives a movie: series, running number of the exposure, nominal angle."""
     stem = "frames" if layout == "folder-per-series" else series
     if names == "brackets":
         stem = f"lam [{stem}]"
     elif names == "accents":
         stem = f"Zellkörper_{stem}"
     ending = {"tif": "mrc", "mrc": "tif"}[extension] if names == "extension" else extension
-    return f"{stem}_{number:03d}_{angle if names == 'rounded' else nominal:.{2 if names == 'rounded' else 1}f}.{ending}"
+    return f"{stem}_{number:03d}_{nominal:.1f}.{ending}"
 
 
 def name_on_disk(names: str, camera: str, nominal: float, angle: float, extension: str) -> str:
@@ -75,7 +75,7 @@ def name_on_disk(names: str, camera: str, nominal: float, angle: float, extensio
     if names == "prefix":
         return f"session7_{camera}"
     if names == "rounded":
-        return camera.replace(f"_{angle:.2f}.", f"_{nominal:.2f}.")
+        return camera.replace(f"_{nominal:.1f}.", f"_{angle:.2f}.")
     if names == "brackets":
         return camera.replace("[", "").replace("]", "").replace(" ", "_")
     if names == "extension":

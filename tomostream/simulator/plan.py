@@ -166,7 +166,7 @@ def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals
         for replaced in (True, False) if repeated else (False,):
             number[series] += 1
             truth, nominal = truths[series][tilt], nominals[series][tilt]
-            camera = camera_name(plan.layout, plan.names, ids[series], number[series], nominal, truth.angle, plan.format)
+            camera = camera_name(plan.layout, plan.names, ids[series], number[series], nominal, plan.format)
             name = name_on_disk(plan.names, camera, nominal, truth.angle, plan.format)
             truth = replace(truth, movie=name, order=tilt + 1, prior_dose=truth.prior_dose + wasted[series])
             exposures.append(Exposure(series, tilt, len(exposures), truth, nominal, replaced, camera))
