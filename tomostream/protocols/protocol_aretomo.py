@@ -32,6 +32,7 @@ from tomostream.files.clock import steady
 from tomostream.journal import entries, ledger
 from tomostream.journal.space import bytes_of
 from tomostream.programs.aretomo import VOXEL_A, binning_of
+from tomostream.programs.aretomo3 import MIN_SLICES
 from tomostream.programs.quality import Trust
 from tomostream.protocols import actions, aretomo_form, engines, handing, objects, page, programs, summaries
 from tomostream.protocols.aretomo3_run import Aretomo3Run
@@ -238,7 +239,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         """Return bytes of the tomogram of a series, or of three with its halves."""
         if not self.makeTomo.get():
             return 0
-        thickness = max(self.tomoThickness.get(), LIKELY_THICKNESS if self.tomoThickness.get() < 0 else 0)
+        thickness = self.tomoThickness.get() if self.tomoThickness.get() > 0 else LIKELY_THICKNESS
+        if self.engine.get() == ENGINE_ARETOMO3:
+            thickness = max(thickness, MIN_SLICES * self._binning(source.pixel_size))
         size = expected_sizes(source.size, source.tilt_axis, thickness, self._binning(source.pixel_size), self.flipVol.get())
         return math.prod(size[0]) * 4 * (3 if self.doEvenOdd.get() else 1)
 

@@ -138,7 +138,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._template_args = {tag: value for tag, value in self._getMcArgs().items() if tag not in UNKNOWN}
         self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too
         self.patchY.set(patches[1])
-        self._pixel_size = self._reader.items.getSamplingRate() * self._getBinFactor()
+        self._pixel_size = self._reader.items.getSamplingRate() * self._getBinFactor() / self._stretch()
         self._fraction_dose = self._getCorrectedDose()[1] if self.doApplyDoseFilter.get() else 0.0
         for output in self.outputs.values():
             output.items.copyInfo(self._reader.items)
@@ -225,6 +225,10 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _getBinFactor(self) -> float:
         """Return the pixel of the sums in pixels of the movie as it was imported."""
         return self.binFactor.get() / (self._eer_pixels() if self.isEER else 1)
+
+    def _stretch(self) -> float:
+        """By how much the program enlarges an image whose magnification differs by direction: by its larger scale."""
+        return max(self.scaleMaj.get(), self.scaleMin.get()) if self.doMagCor.get() and self._runner.gpu else 1.0
 
     def _fraction_file(self, frames: int, folder: str) -> str:
         """EER: raw frames, how many make a fraction, dose of a raw frame (e/A2)."""

@@ -104,6 +104,13 @@ class TestCommandLine(OfAMovie):
             self.assertEqual(self.value(words, "-EerSampling"), [str(choice + 1)])
             self.assertAlmostEqual(self.pixel_size, given * 2.0)
 
+    def test_the_pixel_size_is_that_of_the_stretched_image_where_the_program_stretches_it(self):
+        form = {"doMagCor": True, "scaleMaj": 1.02, "scaleMin": 0.99, "angDist": 30.0}
+        self.assertEqual(self.value(self.words("m.tif", binFactor=2.0, **form), "-Mag", 3), ["1.02", "0.99", "30.0"])
+        self.assertAlmostEqual(self.pixel_size, 2.0 * PIXEL_SIZE / 1.02)
+        self.words("m.tif", gpu=False, binFactor=2.0, **form)
+        self.assertAlmostEqual(self.pixel_size, 2.0 * PIXEL_SIZE)
+
     def test_frames_that_are_left_out_are_counted_from_both_ends(self):
         words = self.words("m.tif", alignFrame0=3, alignFrameN=30)
         self.assertEqual(self.value(words, "-Throw") + self.value(words, "-Trunc"), ["2", "10"])
