@@ -150,13 +150,14 @@ def write_quality(
     Of an alignment that was given, the file beside the tomogram is taken up and the resolution put into it.
     """
     quality = solution.quality
+    aligned = quality is not None
     if quality is None and found is None:
         return
     if quality is None:
         quality = _quality_beside(names.quality)
     if found is not None:
         quality = replace(quality, resolution_xy_A=found.xy_A, resolution_z_A=found.z_A)
-    outputs.text(names.quality, format_quality(replace(quality, program=quality.program or f"{NAME} {__version__}")))
+    outputs.text(names.quality, format_quality(replace(quality, program=f"{NAME} {__version__}" if aligned else quality.program)))
 
 
 def _quality_beside(path: str) -> Quality:

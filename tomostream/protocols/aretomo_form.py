@@ -107,6 +107,13 @@ def define(form: Any) -> None:
                      condition=f"engine=={ENGINE_ARETOMO3} and doEstimateCtf and not skipAlign",
                      help="AreTomo3 corrects every tilt image for the CTF that it finds, by the height of each place. "
                           "Tomograms are marked as corrected, so that nothing corrects them again.")
+    section.addParam("filteredTomograms", params.BooleanParam, default=True, label="Filtered tomograms for viewing?",
+                     condition="makeTomo",
+                     help="Also makes of every series the tomogram in which most can be seen: filtered and corrected for the CTF "
+                          "by what the series itself tells of specimen and noise, without a parameter. The page shows it. It "
+                          "is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for averaging "
+                          "take the others. The CPU engine makes it from the alignment of whatever program, in about the "
+                          "time of one more reconstruction.")
     form.addSection(label="Streaming")
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
                   help="When series come faster than they are processed: Yes takes the newest first, so that you see "

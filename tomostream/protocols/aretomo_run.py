@@ -98,13 +98,15 @@ class Result:
     notes: tuple[str, ...] = ()
     #: Whether the tomograms are corrected for the CTF.
     ctf_corrected: bool = False
+    #: Whether there is a filtered tomogram, for viewing.
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size;
     `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
-    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can."""
+    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing."""
 
     skip_align: bool = False
     tomogram: bool = True
@@ -116,6 +118,7 @@ class Settings:
     flip: bool = True
     imod: int = 0
     correct_ctf: bool = False
+    filtered: bool = False
 
 
 class AretomoRun:
@@ -158,7 +161,19 @@ class AretomoRun:
             result = replace(result, quality=self.read_quality(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")))
         if self.settings.imod and self.runner.gpu:
             commands.append(self.write_imod())
-        return self.finish(replace(result, commands=tuple(commands), notes=tuple(notes)))
+        filtered = self.settings.filtered and self.settings.tomogram and self.make_filtered(commands, notes)
+        return self.finish(replace(result, commands=tuple(commands), notes=tuple(notes), filtered=filtered))
+
+    def make_filtered(self, commands: list[str], notes: list[str]) -> bool:
+        """Make the filtered tomogram by the CPU program, which made it with the whole where that is its own; tell whether there
+        is one. Without it the series is done all the same: it is for viewing."""
+        target = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc").wiener
+        if self.runner.gpu and not os.path.exists(target):
+            commands.append(self.by_cpu(halves=False, filtered=True))
+        if check_movie(target).state == "complete":
+            return True
+        notes.append(f"no filtered tomogram: {self.cpu.name} made none")
+        return False
 
     def make_halves(self, commands: list[str], notes: list[str]) -> None:
         """Reconstruct both halves with the alignment of the whole series; add the command lines, and what has to be known. The
@@ -167,25 +182,41 @@ class AretomoRun:
             return
         if self._has_local_shifts():
             notes.append(f"halves by {self.cpu.name}: {self.runner.name} does not read local shifts from an alignment file")
-            commands.append(self.halves_by_cpu())
+            commands.append(self.by_cpu(halves=True, filtered=self.settings.filtered))
+            for suffix in (EVEN, ODD):
+                self.check_volume(f"{self.stem}{suffix}.mrc", "", self.cpu_log, self.cpu)
         else:
             commands += [self.run_program(self.runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
 
-    def halves_by_cpu(self) -> str:
-        """Both halves by the CPU program in one run, from the alignment file; the whole that it makes as well is not kept."""
-        whole = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}_cpu.mrc")
-        flags = self.flags(self.cpu, self.source.half_command, EVEN) | self._halves() | {
-            "-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [whole.volume]}
-        line, log = words_of_flags(flags), f"{self.stem}_halves.log"
-        said = self.cpu.run(line, log)
-        for name, suffix in ((whole.even, EVEN), (whole.odd, ODD)):
+    @property
+    def cpu_log(self) -> str:
+        """The log of what the CPU program adds to the work of a GPU program."""
+        return f"{self.stem}_cpu.log"
+
+    def by_cpu(self, halves: bool, filtered: bool) -> str:
+        """Halves and the filtered tomogram by the CPU program in one run, from the alignment file; the whole that it makes as
+        well is not kept."""
+        made, names = (files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}{part}.mrc") for part in ("_cpu", ""))
+        flags = AretomoRun.flags(self, self.cpu, self.source.half_command, EVEN)
+        flags |= {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [made.volume], "-VolZ": [str(self.slices_of_whole())]}
+        flags |= self._halves() if halves else {}
+        flags |= {"-Wiener": ["1"]} if filtered else {}
+        asked = parse_flags(self.source.command)
+        flags |= {tag: asked[tag] for tag in ("-Kv", "-Cs", "-AmpContrast") if tag in asked and self.settings.ctf}
+        line = words_of_flags(flags)
+        self.cpu.run(line, self.cpu_log)
+        for name, known in ((made.even, names.even), (made.odd, names.odd), (made.wiener, names.wiener)):
             if os.path.exists(name):
-                os.replace(name, f"{self.stem}{suffix}.mrc")
-            self.check_volume(f"{self.stem}{suffix}.mrc", said, log, self.cpu)
-        for name in (whole.volume, whole.proj_xy, whole.proj_xz):
+                os.replace(name, known)
+        for name in (made.volume, made.proj_xy, made.proj_xz):
             if os.path.exists(name):
                 os.remove(name)
         return f"{self.cpu.command} {line}"
+
+    def slices_of_whole(self) -> int:
+        """Height of the tomogram that is there, in unbinned px: a program may have chosen it."""
+        _, rows, sections = open_mrc(f"{self.stem}.mrc").shape[::-1]
+        return (sections if self.settings.flip else rows) * binning_of(self.settings.binning, self.source.pixel_size)
 
     def _halves(self) -> dict[str, list[str]]:
         """The flags of the CPU program for the halves."""
@@ -282,6 +313,8 @@ class AretomoRun:
         flags.pop("-OutImod", None)     # AreTomo2 writes them under wrong names, or crashes: see `write_imod`
         if self.settings.halves and self.settings.tomogram and not runner.gpu and not suffix:
             flags |= self._halves()
+        if self.settings.filtered and self.settings.tomogram and not runner.gpu and not suffix:
+            flags["-Wiener"] = ["1"]
         if self.settings.imod and not runner.gpu and not suffix:
             flags["-OutImod"] = [str(self.settings.imod)]
         if "-ExtPhase" in flags:

@@ -105,6 +105,25 @@ def tomogram_template(halves: bool) -> Tomogram:
     return tomogram
 
 
+def filtered_template() -> Tomogram:
+    """Return the first row of a set of filtered tomograms: makes the columns."""
+    tomogram = tomogram_template(False)
+    mark_filtered(tomogram)
+    return tomogram
+
+
+def mark_filtered(tomogram: Tomogram) -> None:
+    """Mark a tomogram as one for viewing: filtered, and corrected for the CTF as far as that is known."""
+    tomogram.setCtfCorrected(True)
+    tomogram._tomostreamFiltered = Boolean(True)
+
+
+def describe_filtered(items: Any) -> None:
+    """Say of a set of tomograms that they are for viewing, and nothing to average."""
+    items.setCtfCorrected(True)
+    items.setObjComment("Filtered and corrected for the CTF, for viewing and picking. For averaging take the other tomograms.")
+
+
 def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisition:
     """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
     angles = [tilt.angle for tilt in record.tilts]

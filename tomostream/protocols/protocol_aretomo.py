@@ -58,6 +58,7 @@ from tomostream.streaming.work import BadInput, Task
 #: Unbinned px: for the forecast of disk space where the program chooses the height of the volume.
 LIKELY_THICKNESS = 1500
 ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "FailedTiltSeries"
+FILTERED = "FilteredTomograms"
 
 
 class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
@@ -70,9 +71,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     _label = "aretomo"
     _devStatus = BETA
     _possibleOutputs = {ALIGNED: SetOfTiltSeries, TOMOGRAMS: SetOfTomograms, CTFS: SetOfCTFTomoSeries,
-                        FAILED: SetOfTiltSeries}
+                        FAILED: SetOfTiltSeries, FILTERED: SetOfTomograms}
     output_files = MappingProxyType({ALIGNED: "tiltseries.sqlite", TOMOGRAMS: "tomograms.sqlite", CTFS: "ctftomoseries.sqlite",
-                                     FAILED: "tiltseries_failed.sqlite"})
+                                     FAILED: "tiltseries_failed.sqlite", FILTERED: "tomograms_filtered.sqlite"})
 
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
@@ -103,7 +104,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         if not self.skipAlign.get():
             self.open_output(ALIGNED, objects.aligned_template(), "_tsId", self._describe_aligned)
         self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
-        for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs)):
+        for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs), (FILTERED, self._open_filtered)):
             if os.path.exists(self._getPath(self.output_files[name])):
                 opener()
         self.tell(entries.Session("", self._runner.reason))
@@ -127,6 +128,9 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def _open_ctfs(self) -> OutputSet:
         template = CTFTomoSeries(tsId="template")
         return self.open_output(CTFS, template, "_tsId", lambda items: objects.point_at(items, self.inputSetOfTiltSeries))
+
+    def _open_filtered(self) -> OutputSet:
+        return self.open_output(FILTERED, objects.filtered_template(), "_tsId", objects.describe_filtered)
 
     @staticmethod
     def _describe_aligned(items: Any) -> None:
@@ -236,14 +240,14 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
 
     def _volume_bytes(self, source: Source) -> int:
-        """Return bytes of the tomogram of a series, or of three with its halves."""
+        """Return bytes of the tomogram of a series, with its halves and the filtered one."""
         if not self.makeTomo.get():
             return 0
         thickness = self.tomoThickness.get() if self.tomoThickness.get() > 0 else LIKELY_THICKNESS
         if self.engine.get() == ENGINE_ARETOMO3:
             thickness = max(thickness, MIN_SLICES * self._binning(source.pixel_size))
         size = expected_sizes(source.size, source.tilt_axis, thickness, self._binning(source.pixel_size), self.flipVol.get())
-        return math.prod(size[0]) * 4 * (3 if self.doEvenOdd.get() else 1)
+        return math.prod(size[0]) * 4 * (1 + 2 * bool(self.doEvenOdd.get()) + bool(self.filteredTomograms.get()))
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> Result:
@@ -267,12 +271,15 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         self._defoci.judge(source, result, self._reader.items.getAcquisition().getVoltage())
         if self.makeTomo.get() and self.outputs[TOMOGRAMS].versions.get(task.key, 0) < task.version:
             self._register_tomogram(task, source, result, original)
+        if result.filtered:
+            self._register_filtered(task, source, result, original)
         if not self.skipAlign.get() and self.outputs[ALIGNED].versions.get(task.key, 0) < task.version:
             self._register_aligned(task, source, result, original)
         if result.ctf and not self.skipAlign.get():
             self._register_ctf(task, source, result)
-        if FAILED in self.outputs:
-            self.outputs[FAILED].remove(task.key)
+        for name in (FAILED, *([] if result.filtered else [FILTERED])):     # the one of the version before is gone
+            if name in self.outputs:
+                self.outputs[name].remove(task.key)
         del self._originals[task.key, task.version]
 
     def _register_tomogram(self, task: Task, source: Source, result: Result, original: Original) -> None:
@@ -293,6 +300,24 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         items.setDim(size)
         items._hasOddEven.set(self.doEvenOdd.get())
         self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
+
+    def _register_filtered(self, task: Task, source: Source, result: Result, original: Original) -> None:
+        if FILTERED not in self.outputs:
+            self._open_filtered()
+        items = self.outputs[FILTERED].items
+        path = os.path.join(result.folder, f"{task.key}_wiener.mrc")
+        check = check_movie(path)
+        size = (check.width or 0, check.height or 0, check.frames or 0)
+        pixel_size = source.pixel_size * self._binning(source.pixel_size)
+        if items._samplingRate.get() is None:
+            items.copyInfo(self._reader.items)
+            items.setSamplingRate(pixel_size)
+        objects.describe_filtered(items)
+        items.setDim(size)
+        tomogram = objects.tomogram(task.key, path, size, pixel_size, objects.aligned_acquisition(original, result.rows), [],
+                                    self._defoci.verdict(source, result))
+        objects.mark_filtered(tomogram)
+        self.outputs[FILTERED].put(task.key, tomogram, task.version)
 
     def _register_aligned(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[ALIGNED].items
@@ -441,5 +466,5 @@ def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
     return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),
                     binning=protocol.binFactor.get() or 0, flip=protocol.flipVol.get(),
-                    imod=protocol.outImod.get() if align else 0,
+                    imod=protocol.outImod.get() if align else 0, filtered=protocol.filteredTomograms.get(),
                     correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get())

@@ -59,10 +59,19 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
     if facts.ended and facts.tilt_series and os.path.exists(facts.tilt_series):
         troubles += _tried("no film", film)
     if facts.state == "done" and facts.tomogram:
-        troubles += _tried("no pictures of the tomogram", lambda: made.update(pictures.paint_tomogram(facts, folder)))
+        shown = filtered_of(facts.tomogram)
+        seen = replace(facts, tomogram=shown) if shown else facts
+        troubles += _tried("no pictures of the tomogram", lambda: made.update(pictures.paint_tomogram(seen, folder)))
+        made["filtered"] = bool(shown)
     parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
     facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
     return Made(facts, made, "; ".join(troubles))
+
+
+def filtered_of(tomogram: str) -> str:
+    """Return the filtered tomogram, for viewing, beside a tomogram; "" where there is none."""
+    path = f"{os.path.splitext(tomogram)[0]}_wiener.mrc"
+    return path if os.path.exists(path) else ""
 
 
 def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
@@ -99,6 +108,8 @@ def _words(error: Exception) -> str:
 def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
     """Return the files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
     candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
+    if facts.tomogram:
+        candidates.append(("filtered tomogram, for viewing", filtered_of(facts.tomogram)))
     if facts.folder and os.path.isdir(facts.folder):
         for name in sorted(os.listdir(facts.folder)):
             meaning = next((text for end, text in MEANINGS.items() if name.endswith(end)), None)

@@ -261,7 +261,7 @@ class Maker:
     def _collect(self, work: _Work) -> tuple[Request, str] | None:
         self._work = None
         self._over.add(work.request.series_id)
-        volume = os.path.join(work.folder, f"{NAME}.mrc")
+        volume = os.path.join(work.folder, f"{NAME}_wiener.mrc")        # of what is there, most can be seen in it
         if work.process.returncode == 0 and os.path.exists(volume):
             return work.request, volume
         self._failed(work.request.series_id, last_line(os.path.join(work.folder, LOG)))

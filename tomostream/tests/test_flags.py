@@ -276,7 +276,7 @@ class TestAretomo3(OfAretomo, FormCase):
 
 class TestAretomoOnTheCpu(OfAretomo, FormCase):
     engine, said = ENGINE_CPU, ("CPU engine",)
-    table = of_cpu(cpu_aretomo.KNOWN, offered_by(ARETOMO2) - {"-Gpu"} | {"-OutImod"})
+    table = of_cpu(cpu_aretomo.KNOWN, offered_by(ARETOMO2) - {"-Gpu"} | {"-OutImod", "-Wiener"})
 
 
 class OfMotioncor(BothDirections):

@@ -230,6 +230,7 @@ class TestWhatAretomo2CannotDo(InFolder):
         def volume(flags):
             whole = flags["-OutMrc"][0]
             halves = ["_even", "_odd"] if "-InEven" in flags else []
+            halves += ["_wiener"] if "-Wiener" in flags else []
             for name in (whole.replace(".mrc", f"{part}.mrc") for part in ["", *halves] if part != lost):
                 with mrcfile.new(name, overwrite=True) as out:
                     out.set_data(np.zeros((8, 8, 8), np.float32))
@@ -252,8 +253,7 @@ class TestWhatAretomo2CannotDo(InFolder):
         self.assertEqual([[flags[name] for name in ("-InMrc", "-InEven", "-InOdd", "-AlnFile")] for flags in cpu.said],
                          [[[self.path(f"TS_1{name}")] for name in (".mrcs", "_even.mrcs", "_odd.mrcs", ".aln")]])
         self.assertIn("halves by tomostream-aretomo", result.notes[0])
-        made = [name for name in sorted(os.listdir(self.folder)) if name.startswith("TS_1") and name.endswith(".mrc")]
-        self.assertEqual(made, ["TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc"])
+        self.assertEqual(self.made(), ["TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc"])
 
     def test_halves_without_local_shifts_are_made_by_aretomo2(self):
         result, aretomo2, cpu = self.run_series(local=False)
@@ -268,6 +268,32 @@ class TestWhatAretomo2CannotDo(InFolder):
     def test_halves_that_are_missing_are_a_failure(self):
         with self.assertRaisesRegex(ProgramFailed, "made no tomogram"):
             self.run_series(local=True, gpu=False, lost="_odd")
+
+    def made(self) -> list[str]:
+        return [name for name in sorted(os.listdir(self.folder)) if name.startswith("TS_1") and name.endswith(".mrc")]
+
+    def test_the_filtered_tomogram_is_made_by_the_cpu_program_from_the_alignment_of_whatever_program(self):
+        result, aretomo2, cpu = self.run_series(local=False, halves=False, filtered=True)
+        self.assertEqual((len(aretomo2.said), len(cpu.said), result.filtered, result.notes), (1, 1, True, ()))
+        self.assertNotIn("-Wiener", aretomo2.said[0])
+        given = [cpu.said[0][name] for name in ("-AlnFile", "-Wiener", "-VolZ")]
+        self.assertEqual(given, [[self.path("TS_1.aln")], ["1"], ["8"]])
+        self.assertEqual(self.made(), ["TS_1.mrc", "TS_1_wiener.mrc"])
+
+    def test_halves_of_a_locally_aligned_series_and_its_filtered_tomogram_come_from_one_run(self):
+        result, _, cpu = self.run_series(local=True, filtered=True)
+        self.assertEqual((len(cpu.said), result.filtered), (1, True))
+        self.assertEqual(self.made(), ["TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc", "TS_1_wiener.mrc"])
+
+    def test_the_cpu_program_makes_the_filtered_tomogram_with_the_whole(self):
+        result, program, cpu = self.run_series(local=True, gpu=False, filtered=True)
+        self.assertEqual((program.said[0]["-Wiener"], len(cpu.said), result.filtered), (["1"], 0, True))
+
+    def test_without_a_filtered_tomogram_the_series_is_done_all_the_same_and_it_is_said(self):
+        result, _, _ = self.run_series(local=False, halves=False, filtered=True, lost="_wiener")
+        self.assertFalse(result.filtered)
+        self.assertEqual(result.notes, ("no filtered tomogram: tomostream-aretomo made none",))
+        self.assertEqual(self.made(), ["TS_1.mrc"])
 
     def test_imod_files_come_from_the_alignment_file(self):
         result, _, cpu = self.run_series(local=False, halves=False, imod=3)
