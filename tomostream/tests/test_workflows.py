@@ -146,6 +146,58 @@ class TestStreamingTemplate(unittest.TestCase):
             self.assertEqual(protocol.form_problems(), [])
 
 
+class TestTheOtherTemplates(unittest.TestCase):
+    """The templates with protocols of other plugins. Those of a plugin that is not installed are checked by
+    `make test-downstream`, which runs this module in an environment that has it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.known = Config.getDomain().getProtocols()
+        cls.entries = {os.path.basename(path): filled(path, {"movies": "/not/there/yet", "mdocs": "/not/there/yet"})
+                       for path in TEMPLATES}
+
+    def test_there_is_one_with_imod_and_one_with_a_filter_before_aretomo(self):
+        names = [f"streaming_tomography{name}.json.template" for name in ("", "_filtered", "_imod")]
+        self.assertEqual(sorted(self.entries), names)
+
+    def test_every_key_is_a_parameter_of_its_protocol(self):
+        wrong = []
+        for name, found in self.entries.items():
+            for entry in found:
+                protocol = self.known.get(entry["object.className"])
+                made = protocol() if protocol is not None else None
+                wrong += [(name, entry["object.className"], key) for key in entry
+                          if made is not None and key not in COMMON and made.getParam(key) is None]
+        self.assertEqual(wrong, [])
+
+    def test_the_protocols_of_other_plugins_are_those_that_are_named(self):
+        missing = {entry["object.className"] for found in self.entries.values() for entry in found} - set(self.known)
+        self.assertEqual({name for name in missing if not name.startswith("ProtImod")}, set())
+
+    def test_the_protocols_are_chained_output_to_input(self):
+        for name, found in self.entries.items():
+            classes = {entry["object.id"]: entry["object.className"] for entry in found}
+            for entry in found:
+                for key, value in entry.items():
+                    points = re.fullmatch(r"(\d+)\.([A-Za-z]+)", str(value)) if key.startswith("in") else None
+                    protocol = self.known.get(classes[points[1]]) if points else None
+                    if protocol is not None:
+                        outputs = getattr(protocol, "_possibleOutputs", None) or {}
+                        names = list(outputs) if isinstance(outputs, dict) else [output.name for output in outputs]
+                        self.assertIn(points[2], names, (name, entry["object.className"], key))
+
+    def test_titles_are_unique_and_every_default_passes_the_check_of_its_dialog(self):
+        for path in TEMPLATES:
+            with open(path, encoding="utf-8") as file:
+                fields = re.findall(r"~([^~]*)~", file.read())
+            self.assertEqual(len({field.split("|")[0] for field in fields}), len(fields), path)
+            template = LocalTemplate("tomostream", path)
+            template.replaceEnvVariables()
+            template.parseContent()
+            for field in template.getParams().values():
+                self.assertIsNone(Validations.check(field.getValue(), field.getType()), (path, field.getTitle()))
+
+
 class TestConvert(unittest.TestCase):
     """Texts as parameters want them."""
 
