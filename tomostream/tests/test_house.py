@@ -174,6 +174,8 @@ class TestTheForms(unittest.TestCase):
             text = text[text.index("\n[") + 1:] if "\n[" in text else text
             text = re.sub(r"~([^~|\n]*)\|([^~|\n]*)\|[^~\n]*~", r"\2", text)
             for entry in json.loads(text):
+                if entry["object.className"] not in self.protocols:     # of another plugin: `test_workflows` looks at them
+                    continue
                 protocol = self.protocols[entry["object.className"]]()
                 unknown = [key for key in entry if key not in common and protocol.getParam(key) is None
                            and not hasattr(protocol, key)]
