@@ -79,7 +79,7 @@ def record_of(decision: Compose, micrographs: Mapping[str, tuple[str, str, str]]
     for tilt, version in zip(decision.tilts, versions, strict=True):
         movie = key_of(tilt.movie or "")
         whole, odd, even = micrographs[movie]
-        tilts.append(TiltRecord(movie, sign * tilt.angle, whole, tilt.order, tilt.dose.value, tilt.dose.source,
+        tilts.append(TiltRecord(movie, sign * tilt.angle + 0.0, whole, tilt.order, tilt.dose.value, tilt.dose.source,
                                 tilt.prior_dose.value, tilt.prior_dose.source,
                                 None if tilt.time is None else tilt.time.isoformat(), version, even, odd,
                                 tilt.target_defocus))

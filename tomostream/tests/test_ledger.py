@@ -119,11 +119,15 @@ class TestAReader(Case):
         self.assertEqual([entry.item for entry in reader.new()], ["b"])
 
     def test_waits_for_the_rest_of_a_line(self):
-        reader = ledger.LedgerReader(self.path)
-        self.append('{"event":"imported","item":"a",')
-        self.assertEqual(reader.new(), [])
-        self.append('"time":1.0}\n')
-        self.assertEqual([entry.item for entry in reader.new()], ["a"])
+        for before in ("", '{"event":"header","time":1.0}\n'):
+            with open(self.path, "w", encoding="utf-8") as file:
+                file.write(before)
+            reader = ledger.LedgerReader(self.path)
+            self.append('{"event":"imported","item":"a",')
+            self.assertEqual(reader.new(), [])
+            self.append('"time":1.0}\n')
+            self.assertEqual([entry.item for entry in reader.new()], ["a"])
+            self.assertEqual(reader.wrong, 0)
 
     def test_passes_over_what_is_no_entry_and_says_so(self):
         reader = ledger.LedgerReader(self.path)
