@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tomostream.acquisition.doctor import AT_REST
 from tomostream.acquisition.events import Event, GiveUp, MdocRead, MicrographReady, MovieSeen, Policy, Stop
 from tomostream.acquisition.facts import MdocFacts, Tilt
+from tomostream.acquisition.imported import MovieFiles
 from tomostream.acquisition.matching import WORDS, Step
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import EXTENSIONS, check_movie, why_no_movie
@@ -86,7 +87,8 @@ def survey(mdocs: Sequence[str], movies: Sequence[str], now: float) -> Overview:
     """
     count = len(movies)
     movies, left = _without_references(sorted(movies, key=_written))
-    names = unique_names(movies)
+    project = MovieFiles(lambda _path: None)
+    names = {path: movie_key(project.name(path)) for path in movies}
     session = Session(Policy(min_tilts=1))
     ignored: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -134,21 +136,6 @@ def _without_references(movies: Sequence[str]) -> tuple[list[str], dict[str, str
     foreign = {path: why for path, check in checks.items() if (why := why_no_movie(path, check, frames))}
     told = {path: f"{why[:1].upper()}{why[1:]}." for path, why in foreign.items()}
     return [path for path in movies if path not in foreign], told
-
-
-def unique_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return a name for each movie, as in a project: that of its file, with its folder in front where another has it too."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name = os.path.basename(path).replace(" ", "_")
-        if movie_key(name) in taken:
-            name = f"{os.path.basename(os.path.dirname(path))}_{name}".replace(" ", "_")
-        while movie_key(name) in taken:
-            name = f"_{name}"
-        names[path] = movie_key(name)
-        taken.add(names[path])
-    return names
 
 
 def _written(path: str) -> float:

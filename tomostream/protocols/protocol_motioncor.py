@@ -174,12 +174,15 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
 
     def _refuse_what_comes_out_wrong(self, movie: str) -> None:
         """MotionCor3 exits with 0 where it leaves the gain out or renders EER wrongly: that is found before it runs."""
+        if is_eer(movie) != self.isEER and self._eer_pixels() != 1:
+            raise BadInput(f"it is {'an EER movie' if is_eer(movie) else 'no EER movie'}, unlike the first movies of this run, "
+                           "and up-sampled sums have another pixel size: align it in a run of its own, or without up-sampling")
         if not self._runner.gpu:
             return
         gain = self._gain()
         if gain and not os.path.exists(gain):
             raise ProgramFailed(f"there is no gain reference {gain}: MotionCor3 would align without it")
-        problem = (gain_problem(gain) if gain else "") or (eer_problem(movie, self._eer_pixels()) if self.isEER else "")
+        problem = (gain_problem(gain) if gain else "") or (eer_problem(movie, self._eer_pixels()) if is_eer(movie) else "")
         if problem:
             raise BadInput(problem)
 
@@ -187,7 +190,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         """Return the size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
         if not check.width or not check.height or (self.extraParams2.get() or "").strip():
             return None
-        pixels = self._eer_pixels() if self.isEER else 1
+        pixels = self._eer_pixels() if check.dtype == "eer" else 1
         return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
     def _has_divided(self, target: str) -> bool:
@@ -205,9 +208,10 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         """Return the command line; `divides`: the program divides the pixel size of EER movies by the up-sampling."""
         args: dict[str, Any] = dict(self._template_args or {})
         last = self.alignFrameN.get()
-        if not self.isEER and last > 0:
-            args["-Trunc"] = max(0, frames - last)
-        if self.isEER:
+        if not is_eer(movie):
+            args = {tag: value for tag, value in args.items() if tag not in ("-EerSampling", "-FmIntFile")}
+            args |= {"-Trunc": max(0, frames - last)} if last > 0 else {}
+        if is_eer(movie):
             args["-FmIntFile"] = shlex.quote(self._fraction_file(frames, folder))
             args["-PixSize"] = self._reader.items.getSamplingRate() / (1 if divides else self._eer_pixels())
         args |= {tag: shlex.quote(args[tag].strip('"')) for tag in ("-Gain", "-Dark") if tag in args}
@@ -375,6 +379,11 @@ class UniqueNames:
                 name = f"{name}_{os.path.splitext(movie)[1].lstrip('.') or 'movie'}"
             self._names[movie] = name
         return self._names[movie]
+
+
+def is_eer(movie: str) -> bool:
+    """Tell whether this is an EER movie: that is a fact of each movie, not of the first one."""
+    return movie.lower().endswith(".eer")
 
 
 def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | None) -> str:

@@ -134,6 +134,21 @@ class TestCommandLine(OfAMovie):
         self.assertEqual(gpu_command("-InTiff 100%.tif"), "-InTiff 100%.tif")
 
 
+class TestFormatsInOneRun(OfAMovie):
+    def test_each_movie_gets_the_options_of_its_own_format(self):
+        for first, other in (("m.eer", "n.tif"), ("m.tif", "n.eer")):
+            self.words(first)
+            words = shlex.split(self.protocol._arguments(other, FRAMES, "work/out.mrc", "extra"))
+            self.assertEqual("-FmIntFile" in words, other.endswith(".eer"), other)
+            self.assertEqual(words[0], "-InEer" if other.endswith(".eer") else "-InTiff")
+            self.assertAlmostEqual(float(self.value(words, "-PixSize")[0]), PIXEL_SIZE)
+
+    def test_a_movie_that_would_get_another_pixel_size_is_refused(self):
+        self.words("m.eer", eerSampling=1)
+        with self.assertRaisesRegex(BadInput, "no EER movie, unlike the first movies of this run"):
+            self.protocol._refuse_what_comes_out_wrong("n.tif")
+
+
 class DividingProgram(StandIn):
     """MotionCor3 from 1.2.3 on: divides -PixSize of an EER movie by the up-sampling."""
 
