@@ -33,8 +33,9 @@ if "SCIPION_HOME" not in os.environ:
     os.environ["XDG_DATA_HOME"] = os.path.join(HOME, "data")        # where sessions are noted
     os.environ["TOMOSTREAM_INSTRUMENTS"] = os.path.join(HOME, "instruments.json")      # not the user's own
 
-#: In the source of a class whose tests start processes of ours and wait for them: a session, a terminal, the page's own process.
-PROCESSES = re.compile(r"\bSession\(|\bpty\.|\bbackground\.start\(")
+#: In the source of a class whose tests start processes of ours and wait for them: in a terminal, or the page's own. (A session of
+#: Scipion processes is marked `chain` where it is started.)
+PROCESSES = re.compile(r"\bpty\.|\bbackground\.start\(")
 #: A property test that tries so many examples, or more, takes its time.
 MANY_EXAMPLES = 50
 #: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.
