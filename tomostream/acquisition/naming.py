@@ -150,6 +150,10 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     parsed = {name: parse_movie_name(name) for name in names}
     wanted = series.replace(" ", "_") if series else _only_series(parsed.values())      # as in `movie_key`
     candidates = {name: said for name, said in parsed.items() if said.series == wanted and said.angle is not None}
+    counted = bool(candidates)
+    if not counted:         # the number before the angle counts targets: it is part of the series' name
+        candidates = {name: replace(said, order=None) for name, said in parsed.items()
+                      if said.angle is not None and said.order is not None and target_name(name) == wanted}
     near = {index: _near(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
     found = {index: names[0] for index, names in near.items() if len(names) == 1}
     numbered = [index for index, name in found.items() if candidates[name].order == tilts[index].order]
@@ -160,7 +164,7 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
             numbered.append(index)
     orders = [candidates[found[index]].order for index in sorted(found)]
     in_order = all(a is not None and b is not None and a < b for a, b in pairwise(orders))
-    if len(set(found.values())) != len(found) or not in_order:
+    if len(set(found.values())) != len(found) or (counted and not in_order):
         return tuple(tilts)
     return tuple(replace(tilt, movie=found.get(index, tilt.movie)) for index, tilt in enumerate(tilts))
 

@@ -355,7 +355,7 @@ def _ident(tilt: Tilt) -> Ident:
 
 
 def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
-    """Sort exposures by time, else by the dose before them, else leave them as they were listed.
+    """Sort exposures by time, else by the dose before them, else by their order in one file, else leave them as they were listed.
 
     Where the clock was put back at night, the numbers in the movies' names tell: frame mdocs hold one time each.
     """
@@ -364,6 +364,8 @@ def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
     doses = [each.tilt.prior_dose.value for each in exposures]
     if all(each is not None for each in doses):
         return sorted(exposures, key=lambda each: each.tilt.prior_dose.value or 0.0)
+    if len({each.tilt.order for each in exposures}) == len(exposures):
+        return sorted(exposures, key=lambda each: each.tilt.order)
     return list(exposures)
 
 

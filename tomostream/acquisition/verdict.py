@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
 from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.frames import different_angles, targets_share_a_name
+from tomostream.acquisition.fromnames import NAMES_ONLY
 from tomostream.acquisition.matching import CHANGED_NAMES, WORDS, Step
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
@@ -238,7 +239,8 @@ def give_up_again(series: Series, why: Obstacle) -> GiveUp:
 
 def mdocs(series: Series) -> tuple[str, ...]:
     """Return the paths of the mdoc files of a series."""
-    return tuple(dict.fromkeys(path.partition(FRAME_SET)[0] for path in [*series.files, *series.trouble]))
+    return tuple(dict.fromkeys(path.partition(FRAME_SET)[0] for path in [*series.files, *series.trouble]
+                               if not path.endswith(NAMES_ONLY)))
 
 
 def movie_of(exposure: Exposure) -> str | None:

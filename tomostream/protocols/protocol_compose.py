@@ -20,6 +20,7 @@ from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.acquisition import events, preview
+from tomostream.acquisition.fromnames import NamedSeries
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
 from tomostream.acquisition.naming import movie_key
@@ -89,6 +90,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                            "understood; maps, montages and targets are recognised automatically.")
         form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
                       help="Words separated by blanks. An mdoc file whose name holds one of them is ignored.")
+        form.addParam("fromNames", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
+                      label="Series from the names of the movies alone?",
+                      help="For sessions without mdoc files whose movies are called NAME_ORDER_ANGLE, e.g. TS_01_012_-18.0.tif. "
+                           "Doses are unknown then, and the tilt axis angle has to be given below. Mdoc files are not read.")
         form.addParam("seriesPrefix", params.StringParam, default="", label="Prefix of the series' names",
                       help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that are put "
                            "together later. Letters, digits and underscores. Series of one name in two folders get the folder "
@@ -149,9 +154,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._input_closed = False
         self._reader = self.row_reader(self.inputMicrographs)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
+        self._named = NamedSeries() if self.fromNames.get() else None
         pattern = self.mdocPattern.get()
-        self._files = Lookout(os.path.join(self.filesPath.get(), pattern), self.watcher, (".mdoc",), descend=pattern == "*.mdoc",
-                              poll=self.pollSeconds.get(), full_every=60.0)
+        self._files = Lookout(os.path.join(self.filesPath.get() or "", pattern), self.watcher, (".mdoc",),
+                              descend=pattern == "*.mdoc", poll=self.pollSeconds.get(), full_every=60.0)
         output = self.open_output(TILT_SERIES, objects.series_template(), "_tsId")
         self.done.update(output.versions)
         self._session = Session(self._policy())
@@ -228,6 +234,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                     self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now, entry.file))
                 elif isinstance(entry, entries.Imported):
                     self._feed(events.MovieSeen(movie_key(entry.item), now, entry.file, entry.mtime))
+                    if self._named is not None and (facts := self._named.add(entry.file)) is not None:
+                        self._feed(events.MdocRead(facts, now))
 
     def _watch_micrographs(self, now: float) -> None:
         rows, closed = self._reader.read()
@@ -256,6 +264,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             self._feed(events.InputClosed(now))
 
     def _watch_mdocs(self, now: float) -> None:
+        if self._named is not None:
+            return
         for path, _ in self._files.changes():
             self._feed(events.MdocRead(read_mdoc(path), now))
         for path in self._files.gone():
@@ -264,7 +274,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self.trouble(entries.Topic.MDOCS, f"mdoc files: {trouble}" if trouble else "")
 
     def next_deadline(self) -> float | None:
-        deadlines = [steady() + self._files.seconds_to_next_look()]
+        deadlines = [steady() + (self._files.seconds_to_next_look() if self._named is None else self.pollSeconds.get())]
         session = self._session.next_deadline()
         if session is not None:
             deadlines.append(session)
@@ -458,7 +468,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def form_problems(self) -> list[str]:
         errors = self.threads_problem()
-        if not self.filesPath.get():
+        if self.fromNames.get() and self.manualTiltAxisAngle.get() is None:
+            errors.append("Tilt axis angle: series from the names of movies alone need it, no mdoc file tells it.")
+        if not self.filesPath.get() and not self.fromNames.get():
             errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
         if not (self.mdocPattern.get() or "").strip():
             errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")

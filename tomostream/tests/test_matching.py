@@ -26,6 +26,7 @@ from tomostream.acquisition.events import (
     Tick,
 )
 from tomostream.acquisition.facts import Known, MdocFacts, Origin
+from tomostream.acquisition.fromnames import NamedSeries
 from tomostream.acquisition.matching import Found, Step, Wanted, assign, search
 from tomostream.acquisition.naming import basename, folder_of, movie_key
 from tomostream.acquisition.session import Session
@@ -349,6 +350,28 @@ class TestTheSameNameAgain(unittest.TestCase):
     def test_a_prefix_is_put_in_front_of_the_names(self):
         made = self.play((self.facts((0.0, 3.0, -3.0), 0.0), 0.0), policy=Policy(time_for_next_series=1e6, prefix="g1_"))
         self.assertEqual((made[0].series_id, made[0].series_name), ("g1_TS_01", "TS_01"))
+
+
+class TestSeriesWithoutAnMdoc(unittest.TestCase):
+    def test_series_order_and_angle_come_from_the_names_and_folders_stay_apart(self):
+        named, session, decisions = NamedSeries(), Session(Policy(tilt_axis=85.0)), []
+        paths = [f"/d/{grid}/TS_01_{each.order:03d}_{each.angle:.1f}.tif" for grid in ("g1", "g2")
+                 for each in tilts("TS_01", COUNT)]
+        random.Random(1).shuffle(paths)
+        for at, path in enumerate(paths):
+            facts, name = named.add(path), f"{path.split('/')[2]}_{movie_key(path)}"
+            self.assertIsNotNone(facts)
+            for event in (MovieSeen(name, float(at), path), MdocRead(facts, float(at)), MicrographReady(name, float(at))):
+                decisions += session.handle(event)
+        self.assertIsNone(named.add("/d/g1/gain.tif"))
+        decisions += session.handle(Stop(1000.0))
+        made = [each for each in decisions if isinstance(each, Compose)]
+        self.assertEqual(sorted(each.series_id for each in made), ["TS_01", f"{made[1].series_id[:2]}_TS_01"])
+        for each in made:
+            true = {(tilt.angle, tilt.order) for tilt in tilts("TS_01", COUNT)}
+            self.assertEqual({(tilt.angle, tilt.order) for tilt in each.tilts}, true)
+            self.assertEqual(len({str(tilt.movie)[:2] for tilt in each.tilts}), 1)
+            self.assertEqual(each.mdocs, ())
 
 
 class TestWhatIsSaid(unittest.TestCase):

@@ -135,6 +135,13 @@ class TestMatchMovies(unittest.TestCase):
         self.assertEqual([tilt.movie for tilt in tilts], [self.NAMES[0], None, self.NAMES[2]])
 
 
+class TestTargetsWithoutSubFramePath(unittest.TestCase):
+    def test_a_number_that_counts_targets_is_part_of_the_name_of_the_series(self):
+        names = [f"lam_ts_{target:03d}_{angle:.1f}.tif" for target in (1, 2) for angle in (0.0, 3.0, -3.0)]
+        matched = match_movies(tilts_of(0, 3, -3), names, "lam_ts_002")
+        self.assertEqual([tilt.movie for tilt in matched], names[3:])
+
+
 NAMES = st.text(st.characters(), max_size=90) | st.from_regex(r"[A-Za-z0-9_\-. ]{1,20}", fullmatch=True)
 
 
