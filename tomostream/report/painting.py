@@ -63,6 +63,8 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
         seen = replace(facts, tomogram=shown) if shown else facts
         troubles += _tried("no pictures of the tomogram", lambda: made.update(pictures.paint_tomogram(seen, folder)))
         made["filtered"] = bool(shown)
+        if shown:
+            troubles += _tried("no slices of the tomogram as it is", lambda: made.update(pictures.paint_plain(facts, folder)))
     parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
     facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
     return Made(facts, made, "; ".join(troubles))

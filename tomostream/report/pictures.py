@@ -155,12 +155,20 @@ def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
     for name, edge in (("card", CARD_EDGE), ("thumb", THUMB_EDGE)):
         save(to_bytes(shrink(views.xy, edge), limits), f"{stem}-{name}.webp")
     made["thumb"] = f"v{facts.version}-thumb.webp"
-    middle = views.slices[len(views.slices) // 2]
-    limits = grey_range(middle)
-    atlas = save_atlas([to_bytes(image, limits) for image in views.slices], f"{stem}-slices.webp",
-                       [f"z {z + 1} of {views.shape[0]}" for z in views.sections], SLICES_QUALITY)
-    made["slices"] = atlas.__dict__
+    made["slices"] = _atlas_of(views, f"{stem}-slices.webp")
     return made
+
+
+def paint_plain(facts: SeriesFacts, folder: str) -> dict[str, Any]:
+    """Write the slices of a tomogram that is shown beside its filtered one; see `paint_tomogram`."""
+    return {"plain": _atlas_of(read_views(facts.tomogram or "", facts), os.path.join(folder, f"v{facts.version}-plain.webp"))}
+
+
+def _atlas_of(views: Views, path: str) -> dict[str, Any]:
+    """Write the set of slices, all in the greys of the middle one."""
+    limits = grey_range(views.slices[len(views.slices) // 2])
+    labels = [f"z {z + 1} of {views.shape[0]}" for z in views.sections]
+    return save_atlas([to_bytes(image, limits) for image in views.slices], path, labels, SLICES_QUALITY).__dict__
 
 
 # ---------------------------------------------------------------------------------------------------- tilt series

@@ -78,12 +78,12 @@ class MadeProject:
                   left_out=tuple(entries.LeftOut(*each) for each in left_out))
 
     def reconstruct(self, series: str, version: int = 1, image_files: bool = True, axis: float = 85.0, excluded: int = 0,
-                    **figures: object) -> None:
-        """The alignment and the tomogram; the first `excluded` tilts are left out."""
+                    filtered: bool = False, **figures: object) -> None:
+        """The alignment and the tomogram, with a `filtered` one beside it; the first `excluded` tilts are left out."""
         self.time += 30
         name = series if version == 1 else f"{series}-v{version}"
         if image_files:
-            self._alignment_files(series, name, axis, excluded)
+            self._alignment_files(series, name, axis, excluded, filtered)
         evidence = {"version": version, "tilts_used": len(self.angles) - excluded, "tilt_axis": axis, "seconds": 20.0,
                     "folder": os.path.relpath(self.extra(ARETOMO, name), self.path),
                     "commands": ("aretomo -FlipVol 1 -OutBin 2",), "z_first": True,
@@ -92,7 +92,7 @@ class MadeProject:
                     "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", "trust": Trust.TRUSTED, **figures}
         self.tell(ARETOMO, series, entries.Reconstructed, f"{evidence['tilts_used']} tilts aligned", **evidence)
 
-    def _alignment_files(self, series: str, name: str, axis: float, excluded: int) -> None:
+    def _alignment_files(self, series: str, name: str, axis: float, excluded: int, filtered: bool) -> None:
         os.makedirs(self.extra(ARETOMO, name), exist_ok=True)
         out = files.OutputFiles.of(self.extra(ARETOMO, name, f"{series}.mrcs"), self.extra(ARETOMO, name, f"{series}.mrc"))
         rows = [AlnRow(place, axis, 2.0, -1.0, angle) for place, angle in enumerate(self.angles) if place >= excluded]
@@ -109,6 +109,8 @@ class MadeProject:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
         write_mrc(out.volume, marked_volume(), 8.0)
+        if filtered:
+            write_mrc(f"{os.path.splitext(out.volume)[0]}_wiener.mrc", marked_volume(), 8.0)
 
     def whole(self, series: str, image_files: bool = True, **figures: object) -> None:
         """A series from its first movie to its tomogram."""

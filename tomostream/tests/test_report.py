@@ -168,6 +168,16 @@ class TestWhatIsWritten(WithProject):
         row, = self.rows()
         self.assertEqual((row["version"], row["quality"], row["thumb"]), ("2", "0.5", "v2-thumb.webp"))
 
+    def test_a_filtered_tomogram_is_shown_and_the_slices_of_the_other_one_lie_beside_it(self):
+        self.project.whole("TS_01", filtered=True)
+        self.project.whole("TS_02")
+        self.writer().finish()
+        first, second = (self.read("series", name, "data.js") for name in ("TS_01", "TS_02"))
+        self.assertEqual((first["pictures"]["filtered"], second["pictures"]["filtered"]), (True, False))
+        self.assertEqual(first["pictures"]["plain"]["labels"], first["pictures"]["slices"]["labels"])
+        self.assertTrue(os.path.exists(self.path("series", "TS_01", "v1-plain.webp")))
+        self.assertNotIn("plain", second["pictures"])
+
     def test_what_turns_out_to_be_no_series_leaves_the_table(self):
         self.project.acquire("Map", tilts=2)
         page = self.writer()

@@ -37,7 +37,8 @@ function seriesPage(row, data) {
   }
   const pictures = data.pictures, film = pictures.film ? player(data, pictures.film, "Aligned tilt series", true) : null;
   page.append(h("div", { class: "grid pictures" + (pictures.xy ? "" : " few") }, pictures.xy ? orthoCard(data) : null,
-    pictures.slices ? viewerCard(data) : null, film));
+    pictures.slices ? viewerCard(data) : null, film,
+    pictures.plain ? player(data, pictures.plain, "Not filtered", false) : null));
   page.append(h("div", { class: "grid plots" }, plots(data)));
   page.append(h("div", { class: "grid two" }, leftOut(data), fileCard(data)), commandCard(data));
   return page;
@@ -98,6 +99,7 @@ function player(data, atlas, title, film) {
   canvas.addEventListener("wheel", event => { event.preventDefault(); stop(); show(Math.max(0, Math.min(atlas.count - 1, place + Math.sign(event.deltaY)))); }, { passive: false });
   image.onload = () => show(place);
   image.src = `series/${state.byId.get(data.facts.series_id).page}/${atlas.file}`;
+  if (!film) data.follow = z => { stop(); show(z); };         // the same slice as the filtered one beside it
   if (film) data.jump = angle => {
     const labels = atlas.labels.map(label => parseFloat(label));
     stop();

@@ -51,6 +51,7 @@ function viewerCard(data) {
     Object.assign(at, next);
     at.z = inside(at.z, atlas.count); at.x = inside(at.x, wide); at.y = inside(at.y, tall);
     paint();
+    if (data.follow) data.follow(at.z);
   }
   function chosen(target, take) {
     target.addEventListener("pointerdown", event => {
@@ -69,7 +70,7 @@ function viewerCard(data) {
   image.onload = paint;
   image.src = `series/${state.byId.get(data.facts.series_id).page}/${atlas.file}`;
   paint();
-  return h("section", { class: "card player" }, h("h2", {}, "Tomogram"), box, h("div", { class: "controls" }, h("span", { class: "small muted" }, "z"), slider, where),
+  return h("section", { class: "card player" }, h("h2", {}, data.pictures.filtered ? "Tomogram, filtered for viewing" : "Tomogram"), box, h("div", { class: "controls" }, h("span", { class: "small muted" }, "z"), slider, where),
     h("div", { class: "controls" }, h("span", { class: "small muted" }, "contrast"), contrast),
     h("p", { class: "small muted" }, `A click chooses the point, wheel and arrow keys the slice. Both cuts are made of ${atlas.count} slices.`));
 }

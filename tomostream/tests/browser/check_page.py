@@ -397,6 +397,16 @@ class TestPage(unittest.TestCase):
         self.assertLess(max(beside), through[0] - 100)
         self.browser.console()          # Chromium's advice on reading pixels
 
+    def test_the_filtered_tomogram_and_the_other_one_show_the_same_slice_side_by_side(self):
+        self.project.whole("TS_00", filtered=True)
+        self.open(self.write(), "#/series/TS_00")
+        self.browser.until(f"document.querySelectorAll('.player').length === 3 && {LOADED}")
+        for key in ("ArrowUp", "ArrowUp", "ArrowDown", "ArrowUp"):
+            self.key(key, "document.querySelector('.viewer')")
+        shown = self.browser.run("return [...document.querySelectorAll('.player .where')].map(each => each.textContent)")
+        self.assertEqual((shown[0], shown[0] != "z 7 of 12"), (shown[2], True))
+        self.picture("filtered")
+
     def test_a_served_page_marks_acknowledges_takes_out_and_stops(self):
         self.session()
         page = self.write()
