@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -55,19 +56,22 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
             yield readiness.wrong("project", str(error))
     yield readiness.interpreter()
     yield readiness.packages()
-    files: list[str] = []
+    movies: list[str] = []
+    mdocs: list[str] = []
     if options.movies:
         pattern = os.path.join(*run.movie_pattern(options.movies))
         yield readiness.folder_of("movies", pattern, EXTENSIONS)
-        files += files_of(pattern)
+        movies = [path for path in files_of(pattern) if path.lower().endswith(EXTENSIONS)]
     if options.mdocs:
         pattern = os.path.join(*run.mdoc_pattern_of(options.mdocs))
         yield readiness.folder_of("mdoc files", pattern, (".mdoc",))
         yield from readiness.mdocs_in(pattern)
-        files += files_of(pattern)
+        mdocs = files_of(pattern)
+        yield from readiness.who_has_what(mdocs, movies, f"tomostream mdoc {shlex.quote(options.mdocs)} --movies "
+                                                         f"{shlex.quote(options.movies or '')}")
     yield readiness.place(path)
     yield readiness.clock(path)
-    yield from readiness.microscope_clock(files, time.time())
+    yield from readiness.microscope_clock([*movies, *mdocs], time.time())
     if options.queue:
         yield readiness.queue(options.queue)
     yield from programs(options)

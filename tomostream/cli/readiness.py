@@ -199,6 +199,24 @@ def mdocs_in(pattern: str) -> list[Finding]:
     return [ok("mdoc files", "read: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))]
 
 
+def who_has_what(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Finding]:
+    """Return whether every movie finds its series; nothing where there are not both.
+
+    Parameters
+    ----------
+    again : the command that tells it in full.
+    """
+    from tomostream.acquisition import overview
+
+    if not mdocs or not movies:
+        return []
+    found = overview.survey(mdocs, movies, time.time())
+    words = overview.as_text(found).splitlines()[0].rstrip(".")
+    if found.fine:
+        return [ok("series", f"{words}; every movie has its series")]
+    return [note("series", f"{words}; not every movie has its series, nor every series its movies. See: {again}")]
+
+
 def _written(path: str) -> float:
     try:
         return os.stat(path).st_mtime

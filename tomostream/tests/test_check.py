@@ -94,6 +94,24 @@ class TestFolders(InAFolder):
         self.assertIn(f"tomostream mdoc {self.path('broken.mdoc')}", finding.text)
 
 
+class TestSeriesAndMovies(InAFolder):
+    def test_that_do_not_find_each_other_are_told_before_the_night(self):
+        mdoc = self.path("mdocs", "TS_01.mrc.mdoc", make=True)
+        with open(mdoc, "w", encoding="utf-8") as file:
+            file.write("[T = SerialEM: Krios]\n\n[T =     Tilt axis angle = 84.7, binning = 1  spot = 8  camera = 0]\n\n")
+            for number, angle in enumerate((0, 3, -3, 6, -6)):
+                file.write(f"[ZValue = {number}]\nTiltAngle = {angle}\nPixelSpacing = 2.1\nBinning = 1\nExposureDose = 3\n"
+                           f"DateTime = 29-Nov-26  10:0{number}:00\nSubFramePath = D:\\frames\\TS_01_{number}.tif\n\n")
+        movies = [self.path("frames", f"TS_01_{number}.tif", make=True) for number in range(5)]
+        for found, verdict in ((movies, Verdict.OK), (movies[:3], Verdict.NOTE)):
+            with mock.patch("tomostream.acquisition.overview.is_movie", return_value=True):
+                finding, = readiness.who_has_what([mdoc], found, "tomostream mdoc x --movies y")
+            self.assertEqual(finding.verdict, verdict, finding)
+        self.assertIn("1 tilt series and 3 movies", finding.text)
+        self.assertIn("See: tomostream mdoc x --movies y", finding.text)
+        self.assertEqual(readiness.who_has_what([mdoc], [], ""), [])
+
+
 class TestTheQueue(InAFolder):
     def test_that_is_not_in_hosts_conf_is_told_with_those_that_are(self):
         self.hosts()

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -28,7 +29,7 @@ from tomostream.tests.support import LAUNCH, ORDER, Session, clean_environment, 
 
 #: Starts four `sleep`s as protocols and follows them. A protocol has its output some time after its start.
 DRIVER = '''
-import argparse, importlib, os, sys, threading, time
+import argparse, importlib, os, signal, sys, threading, time
 from tomostream.cli import leaving, project, run
 from tomostream.journal import runs
 launch = importlib.import_module("pyworkflow.protocol.launch")
@@ -61,6 +62,7 @@ with leaving.Leaving() as going:
     except leaving.Interrupted:
         leaving.say(project.interrupted(chain))
         status = 130
+signal.signal(signal.SIGINT, signal.SIG_IGN)        # a second Ctrl-C that comes late finds the command at its end
 if leaving.reader_gone(): leaving.mute()
 sys.exit(status)
 '''
@@ -84,6 +86,9 @@ class Driven(unittest.TestCase):
         pid, terminal = pty.fork()
         if pid == 0:
             os.execv(command[0], command)
+        settings = termios.tcgetattr(terminal)
+        settings[3] |= termios.NOFLSH       # Ctrl-C throws nothing away that was written before it
+        termios.tcsetattr(terminal, termios.TCSANOW, settings)
         return pid, terminal
 
     def read_until(self, terminal: int, words: str, seconds: float = 60.0) -> None:
@@ -242,7 +247,7 @@ class TestTheDemo(unittest.TestCase):
 
 class TestTimeout(Driven):
     def test_lets_all_four_start_and_ends_the_following(self):
-        child = subprocess.run(["timeout", "3", *self.command(1.5)], capture_output=True, text=True, timeout=60, check=False)
+        child = subprocess.run(["timeout", "6", *self.command(3.0)], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(child.returncode, 124)
         self.assertEqual(tuple(self.running()), ORDER)
         self.assertIn("aretomo is starting", child.stdout)

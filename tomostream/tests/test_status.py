@@ -21,6 +21,8 @@ import termios
 import time
 import unittest
 from datetime import datetime
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -358,6 +360,17 @@ class TestResume(unittest.TestCase):
         self.assertEqual(resume.to_continue({**states, MOTIONCOR: runs.STOPPED, COMPOSE: runs.RUNNING}), [MOTIONCOR, ARETOMO])
         self.assertEqual(resume.to_continue(dict.fromkeys(states, runs.FINISHED)), [])
         self.assertEqual(resume.to_continue(dict.fromkeys(states, runs.FINISHED), again=True, start=COMPOSE), [COMPOSE, ARETOMO])
+
+
+    def test_of_a_session_that_has_ended_well_says_how_movies_that_came_later_are_taken_up(self):
+        chain = SimpleNamespace(path="/data/night 1", folder=lambda name: "", protocols={
+            name: SimpleNamespace(getObjId=lambda: 1) for name in CLASSES})
+        options = SimpleNamespace(again=False, start=None)
+        with mock.patch.object(runs, "producer_state", return_value=runs.FINISHED), \
+                mock.patch.object(resume, "say") as said:
+            resume.bring_back(chain, options, {}, mock.Mock())
+        self.assertEqual(said.call_args_list[-1].args[0],
+                         "Nothing is to be continued. For movies that came later: tomostream resume '/data/night 1' --again")
 
 
 @pytest.mark.chain
