@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 from tomostream.cli import places, refuse
@@ -115,8 +116,13 @@ class Watch:
                 self.turn(begin)
             except OSError as error:
                 self._tell("disk", f"for now {places.cannot_write(str(error.filename or self.facility.projects), error)}")
+            except Exception as error:      # noqa: BLE001 - whatever it is, the microscopes are watched on
+                words = f"{type(error).__name__}: {one_line(str(error))}"
+                if self._tell("unforeseen", f"an unforeseen error, the watch goes on ({words})"):
+                    traceback.print_exc()
             else:
                 self._tell("disk", "")
+                self._tell("unforeseen", "")
             begin = not once
             if once and not any(each.starting for each in self._newcomers):
                 return 1 if any(note.stage is Stage.REFUSED for each in self._newcomers for note in each.notes.all()) else 0

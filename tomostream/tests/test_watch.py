@@ -326,6 +326,25 @@ class TestTheWatch(WithStarts):
         self.assertEqual(watching.facility.microscopes[0].engine, "cpu")
 
 
+    def test_an_error_that_nobody_foresaw_is_told_once_and_the_microscopes_are_watched_on(self):
+        self.config('existing = "start"')
+        self.touch("krios1", "s1", "frames", "a.tif")
+        watching, said = watch.Watch(facility.read(self.path("facility.toml"))), io.StringIO()
+        turns = iter([ZeroDivisionError("no"), ZeroDivisionError("no"), None])
+
+        def listed() -> list[Listed]:
+            error = next(turns, None)
+            if error is not None:
+                raise error
+            return []
+
+        leaving = mock.Mock(asked=False, wait=lambda _seconds: None)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), mock.patch.object(watching, "listed", listed):
+            self.assertEqual(watching.follow(leaving, once=True), 0)
+        self.assertEqual(said.getvalue().count("Traceback"), 1)
+        self.assertIn("unforeseen: over: an unforeseen error, the watch goes on (ZeroDivisionError: no)", said.getvalue())
+
+
 class TestTheIndex(WithAFacility):
     def page(self, name: str, **told: object) -> str:
         folder = self.path("pages", name)
