@@ -389,7 +389,7 @@ class TestSending(unittest.TestCase):
         notifier = Notifier(Destinations(webhook="http://chat"), "night")
         with mock.patch.object(notify, "deliver", side_effect=[RuntimeError("unforeseen"), [("the webhook", "")]]):
             notifier.send(self.event)
-            wait_for(lambda: "unexpected error (RuntimeError: unforeseen)" in notifier.trouble, 10, "word of it", every=0.01)
+            wait_for(lambda: "unexpected error (RuntimeError: unforeseen)" in notifier.trouble, 60, "word of it", every=0.01)
             notifier.send(self.event)
             notifier.close(10.0)
         self.assertEqual((notifier.sent, notifier.trouble), (1, ""))
