@@ -457,6 +457,10 @@ class TestHonesty(unittest.TestCase):
         self.assertEqual(decide(9.0, 0.5).used, 9.0)
         self.assertEqual(decide(-9.0, 0.5).used, -9.0)
 
+    def test_the_offset_in_use_is_told_with_how_far_it_may_be_off(self) -> None:
+        self.assertAlmostEqual(decide(8.0, 1.0).sigma_stated(), 1.6)
+        self.assertAlmostEqual(decide(2.0, 1.0).sigma_stated(), 3.2)       # 0 is used, 2 degrees from what was found
+
     def test_an_offset_that_no_specimen_has_is_refused_and_not_trusted(self) -> None:
         offset = decide(16.0, 0.5)
         self.assertEqual(offset.used, 0.0)

@@ -519,6 +519,7 @@ class GivenAlignmentTest(InFolder):
                                        "TS_1_projXZ.mrc", "TS_1_quality.json"])
         quality = parse_quality(Path(self.path("out", "TS_1_quality.json")).read_text())
         self.assertEqual((len(quality.tilts), quality.resolution_xy_A is not None), (len(ANGLES), True))
+        self.assertGreater(quality.tilt_offset_sigma_deg, 0.0)
         self.assertRegex(out, r"resolution by the halves .*: \d+ A in the plane, \d+ A along z")
 
     def test_the_wiener_tomogram_comes_beside_the_volume_and_changes_nothing_of_it(self) -> None:

@@ -72,6 +72,7 @@ class Alignment:
     `tilt_offset_deg` is to be added to the nominal angles to have them relative to the specimen's plane.
     `quality` is a figure between 0 and 1, `quality_note` begins with "trust" or with "do not trust" and why not; after
     either it says by how much the tilt offset is uncertain where that is much. An offset that is not significant is 0.
+    `tilt_offset_sigma_deg` is by how much the offset may be wrong, a standard deviation; None where it was not measured.
     """
 
     tilts: tuple[TiltResult, ...]
@@ -81,3 +82,4 @@ class Alignment:
     quality: float
     quality_note: str
     trust: Trust
+    tilt_offset_sigma_deg: float | None = None

@@ -431,7 +431,9 @@ def _answer(
             )
         )
     offset = float(pose.tilts_deg[0] - angles[0])
-    return Alignment(tuple(tilts), pose.axis_deg, offset, pose.thickness * bench.images.pixel_A, *verdict)
+    measured = state.offset.sigma > 0.0
+    return Alignment(tuple(tilts), pose.axis_deg, offset, pose.thickness * bench.images.pixel_A, *verdict,
+                     state.offset.sigma_stated() if measured else None)
 
 
 def recentred(pose: Pose, reference: int) -> Floats:

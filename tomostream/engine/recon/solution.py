@@ -223,6 +223,7 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
         ),
         tilt_axis_deg=alignment.tilt_axis_deg,
         tilt_offset_deg=offset,
+        tilt_offset_sigma_deg=alignment.tilt_offset_sigma_deg,
         thickness_A=alignment.thickness_A,
         quality=alignment.quality,
         quality_note=alignment.quality_note,

@@ -36,9 +36,13 @@ SAMPLE = 40_000
 _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
+#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
+_MISFIT = 1.5
 _THICKNESSES_A = (200.0, 6000.0)
 #: Widths of the window over rings by which spectra are smoothed: rings at least, and part of q.
 _NARROW, _PART = 3, 0.12
+#: A larger amplitude contrast is believed where it leaves a spectrum smoother by this factor, in squares.
+_NEARLY_BEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def measured(
         for _ in range(2):
             thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
-    noise = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
+    noise = _MISFIT * smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
     return Specimen(thick, height, power, shares, noise)
 
 
@@ -224,7 +228,8 @@ def smooth(values: Doubles, part: float = _PART) -> Doubles:
 
 
 def absorbed(power: Doubles, contrast: Doubles, first: float, floors: Sequence[float]) -> float:
-    """The amplitude contrast, among `floors`, with which the specimen's power is smoothest at low frequencies.
+    """The least amplitude contrast, among `floors`, with which the specimen's power is about as smooth at low frequencies as with
+    any of them.
 
     Below the first maximum of the transfer function the power that was measured is divided by whatever is believed of it
     there. A straight line and a little bend in double logarithms are what specimens have; too little amplitude contrast makes
@@ -253,4 +258,5 @@ def absorbed(power: Doubles, contrast: Doubles, first: float, floors: Sequence[f
         y = np.log(power[used] * (taken[used] / believed[used]) ** 2)
         fit = np.polynomial.polynomial.polyfit(x, y, 2, w=np.sqrt(q[used]))
         rows.append(float(np.average((y - np.polynomial.polynomial.polyval(x, fit)) ** 2, weights=q[used])))
-    return float(floors[int(np.argmin(rows))])
+    enough = min(rows) * _NEARLY_BEST
+    return next(float(floor) for floor, rest in zip(floors, rows, strict=True) if rest <= enough)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.recon.contrast import Contrast, Filtered
+from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast
 from tomostream.engine.recon.slab import Block, Method, Slab, _interpolation_gain
 from tomostream.engine.recon.spectrum import RINGS, SAMPLE, Sample, Specimen, absorbed, measured, smooth
 
@@ -40,11 +40,13 @@ FADE = 0.15
 #: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
 BAND, NARROW = 0.012, 0.15
 #: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
-CLIP, PATCH_A = 4.5, 80.0
+CLIP, PATCH_A = 6.0, 80.0
 #: Part of a frequency over which the power of a tilt is averaged, which has the rings of its transfer function.
 FINE = 0.02
 #: Places across an image at which its transfer function is averaged.
 PLACES = 9
+#: Directions in an image over which it is averaged, where there is astigmatism.
+DIRECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class WienerSlab:
         self.columns = 2 * (self._slab.length // 2 + 1)
         self._work = Filtered(shape, pixel_A, 1)
         self._powers = np.zeros((len(tilts_deg), RINGS))
+        self._phases: Floats | None = None
         self.findings = Findings(0.0, 0.0, None)
 
     @property
@@ -187,10 +190,21 @@ class WienerSlab:
         """The transfer function by ring at some places across every tilt, (K, PLACES, RINGS); 1 where it is not known."""
         if self.contrast is None:
             return np.ones((len(self._slab.tilts_deg), 1, RINGS))
+        if self._phases is None:
+            self._phases = np.stack([self._phases_of(tilt) for tilt in self.contrast.tilts])
+        values = np.sin(self._phases)
+        if floor:
+            values = np.where(self._phases < np.pi / 2, np.maximum(values, np.float32(floor)), values)
+        return np.asarray(np.sqrt((values**2).mean(axis=2)) * np.sign(values.mean(axis=2)), np.float64)
+
+    def _phases_of(self, tilt: TiltContrast) -> Floats:
+        """The argument of a tilt's transfer function, (PLACES, directions, RINGS)."""
         s = np.linspace(0, 0.5, RINGS) / self.pixel_A
-        places = np.linspace(-0.4, 0.4, PLACES) * self._slab.nx * self.pixel_A
-        return np.array([[_radial(tilt, s, float(tilt.across * place), floor) for place in places]
-                         for tilt in self.contrast.tilts])
+        extras = np.linspace(-0.4, 0.4, PLACES) * self._slab.nx * self.pixel_A * tilt.across
+        directions = np.linspace(0, np.pi, DIRECTIONS if tilt.astigmatism_A > 0 else 1, endpoint=False)
+        directions = np.resize(directions, DIRECTIONS)[:, None]
+        return np.stack([tilt.phase(s * np.cos(directions), s * np.sin(directions), float(extra)) for extra in extras]).astype(
+            np.float32)
 
     def _estimate(self, room: Floats, specimen: Specimen, middle: float) -> None:
         """Solve for the estimate in place, `middle` (px) the height of the part that will be projected."""
@@ -257,13 +271,6 @@ def _bands(ky: Doubles) -> Iterator[NDArray[np.int64]]:
         count = 1 if start == 0 else 2 * max(1, round(min(BAND, NARROW * ky[order[start]]) * len(order)))
         yield np.sort(order[start : start + count])
         start += count
-
-
-def _radial(tilt: object, s: Doubles, extra_A: float, floor: float) -> Doubles:
-    """The transfer function by frequency (1/A), averaged over directions as its root mean square, with the sign of the mean."""
-    directions = np.linspace(0, np.pi, 8, endpoint=False)
-    values = np.array([tilt.transfer(s * np.cos(d), s * np.sin(d), extra_A, floor) for d in directions])  # type: ignore[attr-defined]
-    return np.asarray(np.sqrt((values**2).mean(axis=0)) * np.sign(values.mean(axis=0)))
 
 
 def ring_powers(spectrum: Complexes, work: Filtered, image: Floats) -> Doubles:
