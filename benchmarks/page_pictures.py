@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pictures of the live page for the README: `python benchmarks/page_pictures.py PROJECT [--series NAME] [--name page]`.
 
-PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png, NAME_series.png and
-NAME_phone.png into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it;
+PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png and NAME_series.png
+(and NAME_phone.png when asked for) into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it;
 `--as-it-is --only preview`, while a preview is on it, writes NAME_preview.png: what is seen first, without the table.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--series", metavar="NAME", help="for the page of one series (default: the latest)")
     parser.add_argument("--name", default="page", help="start of the names of the pictures")
     parser.add_argument("--as-it-is", action="store_true", help="the page that is there, not one that is made again")
-    parser.add_argument("--only", nargs="+", default=["session", "series", "phone"], choices=[*KINDS])
+    parser.add_argument("--only", nargs="+", default=["session", "series"], choices=[*KINDS])
     parser.add_argument("--out", default="docs/images")
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
