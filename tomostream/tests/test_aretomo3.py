@@ -8,6 +8,7 @@ import shlex
 import tempfile
 import unittest
 from itertools import pairwise
+from unittest import mock
 
 import mrcfile
 import numpy as np
@@ -86,6 +87,8 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(aretomo3.name_problem("in/TS_1.mrc", "out"), "")
         self.assertIn("at most 250 bytes", aretomo3.name_problem("/a/TS_1.mrc", "/" + "o" * 240))
         self.assertIn("at most 250 bytes", aretomo3.name_problem(f"/{'ö' * 120}/TS_1.mrc", "/out"))
+        with mock.patch("os.getcwd", return_value="/" + "d" * 200):
+            self.assertIn("at most 250 bytes", aretomo3.name_problem("in/TS_1.mrc", "o" * 60))
 
     def test_angles_orders_and_doses_of_the_images_themselves(self):
         rows = [AngleRow(-3.0, 2), AngleRow(0.0, 1)]
@@ -232,13 +235,23 @@ class TestARun(unittest.TestCase):
         self.assertEqual(self.program.said, [])
         self.assertEqual(len(self.align(few, ctf=False).rows), 6)
 
+    def in_order(self, **values) -> Source:
+        """All images, in the order of their angles: nothing but the program asks for a copy of the stack."""
+        tilts = tuple(SourceTilt(number, angle, number, 3.0 * (number - 1), True)
+                      for number, angle in enumerate(sorted(ANGLES), start=1))
+        return self.source(tilts=tilts, **values)
+
+    def test_is_given_a_stack_that_it_takes_without_a_copy(self):
+        self.align(self.in_order(stack=self.stack("whole")))
+        self.assertTrue(os.path.islink(self.path("TS_1.mrcs")))
+
     def test_gets_the_pixel_size_in_the_header_of_the_stack(self):
-        self.align(self.source(stack=self.stack("whole", pixel_size=1.0)))
+        self.align(self.in_order(stack=self.stack("whole", pixel_size=1.0)))
         with mrcfile.open(self.path("TS_1.mrc"), header_only=True) as volume:
             self.assertAlmostEqual(float(volume.voxel_size.x), 4.0, 3)
 
     def test_gets_floats_where_it_would_not_read_the_stack(self):
-        self.align(self.source(stack=self.stack("whole", dtype=np.int8)))
+        self.align(self.in_order(stack=self.stack("whole", dtype=np.int8)))
         with mrcfile.open(self.path("TS_1.mrcs"), header_only=True, permissive=True) as stack:
             self.assertEqual(int(stack.header.mode), 2)
 
@@ -247,6 +260,10 @@ class TestARun(unittest.TestCase):
         for settings in ({"correct_ctf": False}, {"ctf": False}):
             os.remove(self.path("TS_1.mrcs"))
             self.assertFalse(self.align(**settings).ctf_corrected, settings)
+
+    def test_is_not_corrected_where_the_program_fitted_no_ctf(self):
+        without = COMMAND.replace("-Kv 300.0", "-Kv 0")
+        self.assertFalse(self.align(self.source(stack=self.stack("whole"), command=without)).ctf_corrected)
 
     def test_reconstructs_with_the_alignment_of_the_input(self):
         result = self.align(skip_align=True, ctf=True)
