@@ -136,7 +136,7 @@ MUTATIONS = [
         ("        with locks.writing(path):       # another", "        if True:       # another"),
         ("            if movies.keys() != self._known.get(series, {}).keys():",
          "            if movies != self._known.get(series, {}):")),
-    *of("choices/instruments.py", "handedness wizards forms",
+    *of("choices/instruments.py", "instruments",
         ("    return \" \".join(name.split()).casefold()", "    return name"),
         ("if key_of(known) != key_of(name)}", "}")),
     # ------------------------------------------------------------------ report

@@ -144,6 +144,17 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         self.assertEqual(kinds(alarms), [("thickness", False)])
         self.assertEqual(alarms.active, {})
 
+    def test_a_series_made_again_without_it_is_no_sign_that_it_is_over_while_others_show_it(self):
+        alarms = Alarms(Thresholds(quiet_series=3))
+        for name in ("a", "b"):
+            alarms.series(done(name, thickness_A=9000.0), 0.0)
+        alarms.series(done("a", thickness_A=1500.0, version=2), 1.0)
+        for name in ("c", "d"):
+            alarms.series(done(name, thickness_A=1500.0), 2.0)
+        self.assertEqual(kinds(alarms), [("thickness", True)])
+        alarms.series(done("e", thickness_A=1500.0), 4.0)
+        self.assertEqual(kinds(alarms), [("thickness", False)])
+
     def test_a_series_made_again_without_it_ends_the_alarm_at_once(self):
         alarms = Alarms()
         alarms.series(done("a", tilts_used=20), 1.0)

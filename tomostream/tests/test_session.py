@@ -186,6 +186,11 @@ class TestCompleteness(unittest.TestCase):
         last = player.acquire("D", tilts("D", COUNT - 6, begin=5000.0), begin=5000.0)
         self.assertEqual([each.series_name for time, each in player.composed if time <= last + 10.0], ["A", "B", "C"])
 
+    def test_a_preview_needs_its_share_of_the_tilts_and_eight_of_them(self) -> None:
+        for aligned, expected, due in ((7, 10, False), (8, 10, True), (8, 14, False), (9, 14, True), (8, None, False)):
+            state = SeriesState("A", "A", "acquiring", "", aligned, aligned, 0, expected, 0)
+            self.assertEqual(is_due(state), due, f"{aligned} of {expected}")
+
     def test_a_learned_number_of_tilts_is_told_and_makes_a_preview_due(self) -> None:
         player = Player()
         for begin, series in enumerate(("A", "B")):
