@@ -2,8 +2,9 @@
 """Pictures of the live page for the README: `python benchmarks/page_pictures.py PROJECT [--series NAME] [--name page]`.
 
 PROJECT is any project that ran, e.g. that of `make demo` or `make demo-real`. Writes NAME_session.png and NAME_series.png
-(and NAME_phone.png when asked for) into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session has written it;
-`--as-it-is --only preview`, while a preview is on it, writes NAME_preview.png: what is seen first, without the table.
+(and NAME_phone.png when asked for) into docs/images, each below 200 kB. With --as-it-is the page is taken as a running session
+has written it; `--as-it-is --only preview`, while a preview is on it, writes NAME_preview.png: what is seen first, without the
+table.
 """
 
 from __future__ import annotations

@@ -67,7 +67,11 @@ class Directory:
             same.remove(older)
         same.append(event)
         self.roster.restore(event)
-        self._ids.restore(event.series_name, event.series_id, os.path.dirname(event.mdocs[0]) if event.mdocs else event.series_id)
+        folder = os.path.dirname(event.mdocs[0]) if event.mdocs else event.series_id
+        try:
+            self._ids.restore(event.series_name, event.series_id, folder)
+        except ValueError:      # two acquisitions under one name: the identifier is kept from being given again
+            self._ids.restore(event.series_name, event.series_id, event.series_id)
 
     def series_of(self, facts: MdocFacts) -> Series:
         """Return the series to which an mdoc belongs. Names are told apart by their folder. `regroup` comes before."""

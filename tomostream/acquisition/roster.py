@@ -427,6 +427,9 @@ class Roster:
 
     def _match_nameless(self, series: Series) -> None:
         """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
+        others = [each for each in self._named(series.name) if each is not series]
+        for other in others:
+            self._as_in(series, other)
         ordered = series.in_order()
         movies = self._nearest_folder(series)
         files = {basename(movie.found.path): movie for movie in movies}
@@ -436,6 +439,17 @@ class Roster:
             if not exposure.bound and not exposure.name and tilt.movie is not None:
                 exposure.tilt = replace(exposure.tilt, movie=tilt.movie)
                 self._bind(series, exposure, files[tilt.movie], Step.PLACE)
+        for other in others:
+            self._as_in(other, series)
+
+    def _as_in(self, series: Series, other: Series) -> None:
+        """Let tilts without a name have the movies that the same exposures have in another file, of which one is a copy."""
+        for each in [each for each in series.missing.values() if not each.bound and not each.name]:
+            twin = other.exposures.get(each.ident)
+            if twin is not None and twin.bound and not twin.name:
+                movie = self._movies[twin.key]
+                each.tilt = replace(each.tilt, movie=basename(movie.found.path))
+                self._bind(series, each, movie, twin.step)
 
     def _nearest_folder(self, series: Series) -> list[Movie]:
         """Return the movies of nobody that bear the name of a series: those of the folder that is its own."""

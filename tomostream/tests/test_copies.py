@@ -104,6 +104,19 @@ class TestCopiesInASession(unittest.TestCase):
             self.assertEqual({each.failed for each in player.given_up}, {False}, late)
             self.assertLessEqual(len(player.given_up), 2, late)     # each of the two was the one that lists more
 
+    def test_a_copy_of_an_mdoc_that_names_no_movies_shares_those_of_its_original(self) -> None:
+        bare = tuple(replace(each, movie=None) for each in tilts("Position_1"))
+        for first in (0, 1):
+            player = Player(expected_tilts=COUNT)
+            paths = ["/data/Position_1.mdoc", "/mirror/Position_1.mdoc"]
+            for k, each in enumerate(tilts("Position_1")):
+                if k == 7:
+                    player.feed(*(MdocRead(mdoc("Position_1", bare, path), 100.0) for path in (paths[first], paths[1 - first])))
+                player.feed(MicrographReady(f"Position_1_{k + 1:03d}_{each.angle:.2f}", 100.0))
+            player.wait()
+            self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT], first)
+            self.assertEqual([each.failed for each in player.given_up], [False], first)
+
     def test_a_copy_under_another_name_gives_way_to_the_original(self) -> None:
         player = self.play(read("the good one.mdoc", 9), read("TS_01.mrc.mdoc"))
         self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("TS_01", COUNT)])

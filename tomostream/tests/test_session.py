@@ -643,6 +643,16 @@ class TestFiles(unittest.TestCase):
             last = player.composed[-1][1]
             self.assertEqual({each.movie for each in last.tilts}, {each.movie for each in again[:5]}, copied)
 
+    def test_two_series_of_one_name_and_folder_are_both_restored(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        again = tuple(replace(each, movie=f"b_{each.movie}") for each in tilts("X", begin=5000.0))
+        for series_id, which in (("X", tilts("X")), ("X_2", again)):
+            player.feed(Restored(series_id, "X", tuple(str(each.movie) for each in which), 1, 0.0, mdocs=("/data/X.mrc.mdoc",),
+                                 micrograph_versions=(1,) * COUNT))
+        player.feed(MdocRead(mdoc("X", again), 1.0), *(MicrographReady(key(each), 2.0) for each in again))
+        player.wait()
+        self.assertEqual(player.composed, [])
+
     def test_frame_mdocs_collected_again_without_a_dose_are_a_series_of_their_own(self) -> None:
         player = Player(expected_tilts=COUNT)
         second = tuple(replace(each, movie=str(each.movie).replace("_0", "_5", 1)) for each in tilts("X", begin=5000.0))
