@@ -9,6 +9,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tomostream.cli import readiness, refuse
 from tomostream.cli.readiness import Finding, Verdict
@@ -82,6 +83,7 @@ def programs(options: argparse.Namespace) -> Iterator[Finding]:
     """Yield the programs and GPUs, as Scipion's plugins know them."""
     from tomostream.cli import project, run
 
+    home = os.environ["SCIPION_HOME"]
     with tempfile.TemporaryDirectory() as elsewhere:
         if not os.path.isdir(os.environ["SCIPION_HOME"]):
             os.environ["SCIPION_HOME"] = elsewhere          # Scipion makes folders in its home, and a check leaves nothing behind
@@ -89,6 +91,7 @@ def programs(options: argparse.Namespace) -> Iterator[Finding]:
         from pyworkflow.config import Config
 
         Config.getDomain().getProtocols()
-        yield from readiness.programs(run.ENGINES[options.engine])
+        for finding in readiness.programs(run.ENGINES[options.engine]):
+            yield replace(finding, text=finding.text.replace(elsewhere, home))
         if not options.queue:       # the nodes of a queue have GPUs of their own
             yield readiness.gpus()

@@ -7,6 +7,8 @@ import argparse
 import os
 import shlex
 import signal
+import threading
+import time
 from collections.abc import Iterable
 
 from tomostream.cli import refuse
@@ -14,6 +16,11 @@ from tomostream.cli.places import cannot_write
 from tomostream.journal import runs
 from tomostream.journal.layout import stop_file
 from tomostream.journal.status import CLASSES, ProjectStatus
+
+#: What becomes of a protocol that is asked to stop.
+IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
+#: Seconds that a process may take to go.
+GONE_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,32 +46,34 @@ def main(options: argparse.Namespace) -> int:
         return refuse("stop", f"the project {path} has no {' and no '.join(absent) or 'tomostream'} protocol")
     chosen = {name: folder for name, folder in status.folders.items() if not options.protocols or name in options.protocols}
     running = [name for name, folder in chosen.items() if runs.run_state(folder) == runs.RUNNING]
+    # all before any is asked: who reads the request decides with what is there, and gives up series that only wait
+    words = {name: ending(chosen[name]) if options.now else IN_ORDER for name in running}
     for name in running:
         try:
             runs.ask_to_stop(chosen[name], "tomostream stop")
         except OSError as error:
             return refuse("stop", cannot_write(stop_file(chosen[name]), error))
-    for name, folder in chosen.items():
-        print(f"{name} {ending(folder, options.now) if name in running else 'does not run: nothing is to be stopped'}.")
+    for name in chosen:
+        print(f"{name} {words.get(name, 'does not run: nothing is to be stopped')}.")
     if running:
         print(f"To go on: tomostream resume {shlex.quote(path)} --again")
     return 0
 
 
-def ending(folder: str, now: bool) -> str:
-    """End the run where that is asked for; what becomes of it, in words."""
-    in_order = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
-    if not now:
-        return in_order
+def ending(folder: str) -> str:
+    """End the processes of a run at once, and wait until it has gone; what becomes of it, in words."""
     pid = runs.process_of(folder)
     if pid is None and runs.run_state(folder) != runs.RUNNING:
         return "has stopped"
     if pid is None:
-        return f"{in_order}; its process is not on this machine and was not ended"
+        return f"{IN_ORDER}; its process is not on this machine and was not ended"
     try:
         end([pid, *descendants(pid)])
     except PermissionError:
-        return f"{in_order}; its process {pid} belongs to somebody else and was not ended"
+        return f"{IN_ORDER}; its process {pid} belongs to somebody else and was not ended"
+    pause, deadline = threading.Event(), time.monotonic() + GONE_SECONDS
+    while runs.process_of(folder) is not None and time.monotonic() < deadline:
+        pause.wait(0.02)
     return f"was ended (process {pid}): what was in flight is made again when it goes on"
 
 

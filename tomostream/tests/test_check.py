@@ -201,6 +201,7 @@ class TestTheCommand(InAFolder):
                      ["ok", "clock"]):
             self.assertIn(each, words)
         self.assertEqual(sorted(os.listdir(self.folder)), before)
+        self.assertIn(f"is not installed ({self.path('.scipion', 'software')}", done.stdout)
 
 
 class TestRun(InAFolder):

@@ -96,6 +96,21 @@ class TestStop(unittest.TestCase):
         self.assertEqual(self.asked(), [MOTIONCOR])
         self.assertIn(f"motioncor was ended (process {process.pid})", said)
 
+    def test_now_ends_all_before_any_can_read_the_request(self):
+        """Compose would give up the series that only wait."""
+        seen = os.path.join(self.made.path, "seen")
+        for name in (IMPORT, COMPOSE):
+            watch = f"import os\nprint(flush=True)\nwhile not os.path.exists({stop_file(self.folder(name))!r}): pass\n" \
+                    f"open({seen!r}, 'w').close()"
+            process = subprocess.Popen([sys.executable, "-c", watch, os.path.join(self.folder(name), "logs", "run.db")],
+                                       stdout=subprocess.PIPE)
+            self.addCleanup(process.stdout.close)
+            self.addCleanup(self.end, process, psutil.Process(process.pid))
+            process.stdout.readline()
+            self.run_db(name, status="running", _pid=str(process.pid), hostFullName=os.uname().nodename)
+        self.stop("--now")
+        self.assertEqual((self.asked(), os.path.exists(seen)), ([IMPORT, COMPOSE], False))
+
     def test_a_process_that_is_not_the_run_is_never_ended(self):
         other = subprocess.Popen(["sleep", "60"])
         self.addCleanup(other.wait)
@@ -108,7 +123,7 @@ class TestStop(unittest.TestCase):
 
     def test_one_that_took_the_request_before_it_was_looked_for_has_stopped(self):
         self.run_db(COMPOSE, status="finished", _pid="999999999")
-        self.assertEqual(stop.ending(self.folder(COMPOSE), now=True), "has stopped")
+        self.assertEqual(stop.ending(self.folder(COMPOSE)), "has stopped")
 
     def test_an_unknown_name_is_refused_before_anything_is_asked(self):
         self.run_db(IMPORT, status="running", _pid="7", hostFullName="elsewhere.example.org")
