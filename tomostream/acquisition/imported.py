@@ -206,5 +206,5 @@ def why_stack(path: str, check: MovieCheck, kinds: frozenset[str]) -> str:
         if facts.kind in ("tilt-series", "image", "montage", "fast-tilt") and not facts.frame_sets:
             return f"{os.path.basename(mdoc)} describes its images: a stack, no movie"
     if kinds & {"EER", "TIFF"} and parse_movie_name(path).angle is None:
-        return f"the movies of this folder are {' and '.join(sorted(kinds - {'MRC'}))} files, and its name tells no tilt angle"
+        return f"the movies of this folder are {' and '.join(sorted(kinds - {'MRC'}))} files, and its name gives no tilt angle"
     return ""

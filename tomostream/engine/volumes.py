@@ -83,7 +83,7 @@ def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solu
         log.say("warning: -Wiener 1 is not used: -VolZ 0 asks for the aligned stack")
         return None
     if not data.pixel_size_A > 0:
-        raise EngineError(f"{data.stack.path} does not tell its pixel size, which the Wiener tomogram needs: give -PixSize")
+        raise EngineError(f"{data.stack.path} does not give its pixel size, which the Wiener tomogram needs: give -PixSize")
     quality = solution.quality
     if quality is None and arguments.given("-AlnFile"):
         quality = _quality_beside(os.path.splitext(arguments.text("-AlnFile"))[0] + "_quality.json")

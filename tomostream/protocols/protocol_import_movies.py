@@ -303,7 +303,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             yield from self._last_look()
 
     def _why_no_movie(self, path: str, check: MovieCheck) -> str:
-        """Say why a file is no movie of this session, by its structure and by what lies beside it."""
+        """Say why a file is not a movie of this session, by its structure and by what lies beside it."""
         beside = self._movie_files.beside(path) or next(
             (other for other in other_formats(path) if other in self._arrivals.waiting and goes_first(other, path)), "")
         if beside and check.state == "complete":

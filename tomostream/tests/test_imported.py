@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which file gave which movie: unique names, files by two paths, files that were moved, and what is no movie."""
+"""Which file gave which movie: unique names, files by two paths, files that were moved, and what is not a movie."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ function drawGallery() {
     const size = h("input", { type: "range", id: "tile-size", min: 90, max: 480, step: 10, value: state.tile, "aria-label": "size of the pictures",
       oninput: event => resize(Number(event.target.value)) });
     $("main").replaceChildren(h("div", { id: "gallery-page" }, h("section", { class: "card" }, filterTools(order, size),
-      h("div", { id: "wall", class: "wall" }), h("p", { class: "small muted" }, "Arrow keys walk, Enter opens; G marks as good, B as bad, L to look at again, U removes the mark."))));
+      h("div", { id: "wall", class: "wall" }), h("p", { class: "small muted" }, "Arrow keys move, Enter opens; G marks as good, B as bad, L to look at again, U removes the mark."))));
     tiles.clear();
     resize(state.tile);
   }
@@ -23,7 +23,7 @@ function drawGallery() {
   drawTools(rows);
   const wanted = rows.map(tile), wall = $("wall");
   if (wanted.length !== wall.children.length || wanted.some((node, place) => wall.children[place] !== node)) wall.replaceChildren(...wanted);
-  if (!rows.length) wall.replaceChildren(h("p", { class: "empty" }, state.byId.size ? "No tomogram fits the filter yet." : "No tilt series yet."));
+  if (!rows.length) wall.replaceChildren(h("p", { class: "empty" }, state.byId.size ? "No tomogram matches the filter yet." : "No tilt series yet."));
 }
 function resize(size) {
   state.tile = size;

@@ -37,7 +37,7 @@ function drawTable() {
     onclick: value ? () => sortBy(place) : null, onkeydown: value ? event => { if (event.key === "Enter") sortBy(place); } : null }, title))));
   $("body").replaceChildren(...rows.slice(0, state.shown).map(tableRow));
   $("more").replaceChildren(rows.length > state.shown ? h("p", { class: "empty", id: "sentinel" }, rows.length - state.shown + " more")
-    : rows.length ? "" : h("p", { class: "empty" }, state.byId.size ? "No series fits the filter." : "No tilt series yet."));
+    : rows.length ? "" : h("p", { class: "empty" }, state.byId.size ? "No series matches the filter." : "No tilt series yet."));
   if ($("sentinel")) seen.observe($("sentinel"));
 }
 const seen = new IntersectionObserver(entries => {
