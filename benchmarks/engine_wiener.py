@@ -19,6 +19,8 @@ from dataclasses import replace
 from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: Side of a panel of the picture, px.
+PANEL = 340
 STRENGTHS, FALLS = (0.6, 1.0, 1.3), (0.5, 0.7, 1.0, 1.4, 2.0)
 
 
@@ -155,11 +157,13 @@ def picture(target: str, stack: str, aln: str, threads: int) -> None:
                             "--threads", str(threads), *extra], check=True)
         for name in ("wbp", "sirt", "sirt_wiener"):
             volume = open_mrc(os.path.join(folder, f"{name}.mrc"))
-            slice_ = np.asarray(volume.section(volume.shape[0] // 2), np.float32)[60:-60, 60:-60]
-            panels.append(to_bytes(slice_, grey_range(slice_)))
+            slice_ = np.asarray(volume.section(volume.shape[0] // 2), np.float32)
+            y, x = ((n - PANEL) // 2 for n in slice_.shape)
+            part = slice_[y : y + PANEL, x - PANEL // 4 : x - PANEL // 4 + PANEL]
+            panels.append(to_bytes(part, grey_range(part)))
         gap = np.full((panels[0].shape[0], 6), 255, np.uint8)
         sheet = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
-        Image.fromarray(sheet).quantize(48).save(target, optimize=True)
+        Image.fromarray(sheet).quantize(24).save(target, optimize=True)
     print(f"{target}: WBP, SIRT, Wiener; {os.path.getsize(target) // 1000} kB")
 
 
