@@ -342,6 +342,9 @@ class Session:
             self._decide(series, decisions, "")
             self._evidence.forget(series)
             return
+        if self._waits_for_mdocs(series):
+            self._agenda.schedule(series, self._agenda.now + self._policy.time_for_next_tilt)
+            return
         if series.phase == "acquiring":
             evidence, again = self._evidence.acquisition_over(series, self._agenda.now)
             if not evidence:
@@ -361,6 +364,11 @@ class Session:
             self._decide(series, decisions, why)
         else:
             self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
+
+    def _waits_for_mdocs(self, series: Series) -> bool:
+        """Tell whether only a file of all frames tells of a series, where others have mdocs of their own: its own goes first."""
+        return (series.only_frame_sets and not series.version and self._closed_at is None
+                and any(each.exposures and not each.only_frames for each in self._directory.series))
 
     def _is_old(self, series: Series) -> bool:
         """Tell whether a series that was found at the start is of an earlier session, and its movies are gone."""

@@ -584,6 +584,17 @@ class TestFiles(unittest.TestCase):
             player.wait()
             self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("X", COUNT)])
 
+    def test_the_mdoc_of_a_series_goes_before_the_file_of_all_frames_though_it_comes_much_later(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.acquire("X", tilts("X"))
+        sets = MdocFacts("/data/frames/all.mdoc", "tilt-series", series_name="all", tilts=tilts("Y"), tilt_axis=AXIS,
+                         frame_sets=True)
+        player.feed(MdocRead(sets, 1000.0), *(MicrographReady(key(each), 1001.0) for each in tilts("Y")),
+                    MdocRead(mdoc("Y", tilts("Y")), 2000.0))
+        player.wait(2100.0)
+        self.assertEqual([each.mdocs for _, each in player.composed], [("/data/X.mrc.mdoc",), ("/data/Y.mrc.mdoc",)])
+        self.assertEqual([each.failed for each in player.given_up], [False])
+
     def test_a_last_line_without_an_end_counts_when_the_file_is_still(self) -> None:
         player = Player()
         ended = tilts("X")
