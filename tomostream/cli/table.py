@@ -134,7 +134,8 @@ def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
                  f"{movies['failed']} failed")
     if states:
         lines.append("series: " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state]))
-    lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()]
+    lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()
+              if protocols.get(name, "running") in ("running", "starting")]        # one that has ended waits for nothing
     return lines + ([status.shortage] if status.shortage else [])
 
 

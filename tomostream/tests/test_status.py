@@ -139,6 +139,9 @@ class TestTheStatesOfProtocols(WithRuns):
         _, told = self.status()
         self.assertEqual((told["protocols"][COMPOSE]["state"], told["protocols"][MOTIONCOR]["reason"]),
                          ("starting", "waits: the queue does not answer"))
+        self.assertIn("motioncor waits: the queue does not answer\n", self.said("status", self.made.path)[1])
+        self.all_finished()
+        self.assertNotIn("waits", self.said("status", self.made.path)[1])
 
     def test_name_one_that_the_project_has_and_nobody_started_unless_it_is_being_started(self):
         self.here(IMPORT)
