@@ -25,6 +25,7 @@ from tomostream.files.grey import averaged
 from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, format_angles, parse_aln, raw_sections
 from tomostream.programs.quality import Quality, parse_quality
+from tomostream.programs.words import tilt_axis_word
 
 NAME = "quick"
 
@@ -125,7 +126,7 @@ def arguments_of(stem: str, target: str, depth: int, pixel_size_A: float) -> lis
 
 def angles_of(stem: str, tilt_axis: float | None) -> list[str]:
     """Its arguments for an alignment of its own, by the angles in `stem`.tlt; without a tilt axis it looks everywhere."""
-    word = "0" if tilt_axis is None else "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"
+    word = tilt_axis_word(tilt_axis)
     return ["-AngFile", f"{stem}.tlt", "-TiltAxis", word, "1", "-TiltCor", "0"]
 
 

@@ -369,6 +369,14 @@ class TestAnOutput(WithMovies):
         self.assertEqual(read_property(self.file, "_size"), "2")
         self.assertFalse(self.output.commit())
 
+    def test_knows_after_a_restart_that_its_first_row_of_an_item_was_a_later_version(self):
+        self.put("a.tif", version=2)        # the first version failed
+        self.put("b.tif")
+        self.output.commit()
+        self.output.items.close()
+        self.output = self.open()
+        self.assertEqual(self.output.versions, {"a.tif": 2, "b.tif": 1})
+
     def test_is_read_by_scipion_as_its_own(self):
         self.put("a.tif", "b.tif")
         self.output.commit()

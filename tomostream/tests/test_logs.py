@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words that are taken out of logs: the line that says what went wrong, whatever comes after it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+
+from tomostream.files import logs
+
+
+class TestALog(unittest.TestCase):
+    def log(self, text: str) -> str:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "program.log")
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        return path
+
+    def test_ends_with_what_went_wrong_not_with_what_was_said_after_it(self):
+        self.assertEqual(logs.last_words(self.log("begin\nError: no memory\ntotal time 3 s\n")), "Error: no memory")
+        self.assertEqual(logs.last_words(self.log("begin\nThe stack cannot be read\ntotal time 3 s\n")), "The stack cannot be read")
+        self.assertEqual(logs.last_words(self.log("begin\ntotal time 3 s\n\n  \n")), "total time 3 s")
+
+    def test_with_a_line_of_progress_that_is_written_over_has_its_newest_state(self):
+        path = self.log("begin\r 10 %\r 20 %\r")
+        self.assertEqual((logs.last_line(path), logs.last_words(path)), ("20 %", "20 %"))
+
+    def test_that_is_not_there_or_empty_says_nothing(self):
+        for path in (self.log(""), "/nowhere/program.log"):
+            self.assertEqual((logs.last_line(path), logs.last_words(path), logs.first_words(path)), ("", "", ""))
+
+    def test_of_any_length_gives_one_line_of_limited_length(self):
+        self.assertEqual(len(logs.last_words(self.log("x" * 100_000))), 300)
+
+
+if __name__ == "__main__":
+    unittest.main()
