@@ -21,7 +21,8 @@ class TestALog(unittest.TestCase):
 
     def test_ends_with_what_went_wrong_not_with_what_was_said_after_it(self):
         self.assertEqual(logs.last_words(self.log("begin\nError: no memory\ntotal time 3 s\n")), "Error: no memory")
-        self.assertEqual(logs.last_words(self.log("begin\nThe stack cannot be read\ntotal time 3 s\n")), "The stack cannot be read")
+        self.assertEqual(logs.last_words(self.log("begin\nNo stack: it cannot be read\ntotal time 3 s\n")),
+                         "No stack: it cannot be read")
         self.assertEqual(logs.last_words(self.log("begin\ntotal time 3 s\n\n  \n")), "total time 3 s")
 
     def test_with_a_line_of_progress_that_is_written_over_has_its_newest_state(self):

@@ -22,7 +22,8 @@ class TestPatterns(InAFolder):
         self.assertEqual([os.path.basename(path) for path in patterns.files_of(self.path("*.tif"))], ["a.TIF", "b.tif", "c.Tif"])
 
     def test_hidden_files_are_none_of_a_star(self) -> None:
-        for name, pattern, found in ((".a.tif", "*", False), (".a.tif", "*.tif", False), (".a.tif", ".a*", True), ("a.tif", "*", True)):
+        for name, pattern, found in ((".a.tif", "*", False), (".a.tif", "*.tif", False), (".a.tif", ".a*", True),
+                                     ("a.tif", "*", True)):
             self.assertEqual(patterns.matches(name, pattern), found, f"{name} {pattern}")
 
     def test_a_pattern_that_finds_something_needs_no_words(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -567,6 +568,25 @@ class TestAReaderOfRows(WithMovies):
         (row,), _ = self.reader.read()
         self.assertEqual((row.getObjId(), row.getSamplingRate(), self.reader.version_of(1)), (1, 3.0, 2))
         self.assertEqual(self.reader.read()[0], [])
+
+    def test_never_takes_a_row_with_the_version_of_another_moment(self):
+        self.put("a.tif")
+        self.output.commit()
+        versions = self.reader._replaced
+
+        def then_it_is_replaced(connection):
+            found = versions(connection)
+            self.put("a.tif", version=2, pixel_size=3.0)
+            with contextlib.suppress(sets.NotCommitted):        # not while somebody reads
+                self.output.commit()
+            return found
+
+        with mock.patch.object(self.reader, "_replaced", then_it_is_replaced):
+            (row,), _ = self.reader.read()
+        self.assertEqual((row.getSamplingRate(), self.reader.version_of(1)), (2.0, 1))
+        self.output.commit()
+        (row,), _ = self.reader.read()
+        self.assertEqual((row.getSamplingRate(), self.reader.version_of(1)), (3.0, 2))
 
     def test_says_that_the_stream_is_closed_with_the_last_rows(self):
         self.put("a.tif")
