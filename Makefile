@@ -49,6 +49,7 @@ test-faults: $(STAMP)
 # hand-off, and whether they run behind our protocols. Not part of `make test`.
 test-downstream: $(STAMP)
 	$(BIN)/python -m tomostream.tests.downstream.check_handoff --environment build/downstream/readers
+	$(BIN)/python -m tomostream.tests.downstream.check_protocols --environment build/downstream/scipion
 
 # The live page in headless Chromium, Debian's (installing it needs root); its pictures are to be looked at.
 test-browser: $(STAMP)

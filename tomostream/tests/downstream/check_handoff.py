@@ -97,9 +97,8 @@ def check(project: str, python: str, out: str) -> list[list[str]]:
     return rows
 
 
-def print_table(rows: list[list[str]]) -> None:
-    """As docs/figures.rst has it."""
-    head = ["series", "reader", "version", "read", "against the alignment"]
+def print_columns(head: list[str], rows: list[list[str]]) -> None:
+    """A table as docs/figures.rst has it."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     rule = "  ".join("=" * width for width in widths)
     lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
@@ -117,7 +116,7 @@ def main() -> int:
             subprocess.run([sys.executable, "-m", "tomostream.cli", "demo", "--real", os.path.join(folder, "demo")], check=True)
             project = os.path.join(folder, "demo", "project")
         rows = check(os.path.abspath(project), environment(os.path.abspath(options.environment)), os.path.join(folder, "out"))
-    print_table(rows)
+    print_columns(["series", "reader", "version", "read", "against the alignment"], rows)
     return 0 if rows and all(row[-1] in (AGREES, NOTHING) for row in rows) else 1
 
 
