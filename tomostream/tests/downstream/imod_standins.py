@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Stand-ins for the programs of IMOD: files of the right kind, size and number, from what the command line says.
 
