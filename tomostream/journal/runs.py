@@ -77,7 +77,8 @@ def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
 
 def process_of(folder: str) -> int | None:
     """Return the process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
-    return _process(folder, _facts(_database(folder), _number(folder)))
+    database, number = _database(folder), _number(folder)
+    return _process(folder, _facts(database, number)) or _coming_up(database, number)
 
 
 def _process(folder: str, facts: Mapping[str, str | None]) -> int | None:
@@ -194,12 +195,16 @@ def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
     try:
         if abs(time.time() - os.path.getmtime(database)) < patience:        # one of an hour ahead: the clock was set back
             return False
-        processes = [name for name in os.listdir("/proc") if name.isdigit()]
+        return _coming_up(database, protocol_id) is None
     except OSError:
         return False
+
+
+def _coming_up(database: str, protocol_id: int) -> int | None:
+    """Return the process that was launched for a run, by its command line; None where there is none on this machine."""
     project, _, _ = os.path.abspath(database).rpartition(f"{os.sep}Runs{os.sep}")
     words = {project, os.path.relpath(database, project), str(protocol_id)}
-    return not any(words <= _words_of(pid) for pid in processes)
+    return next((int(pid) for pid in filter(str.isdigit, os.listdir("/proc")) if words <= _words_of(pid)), None)
 
 
 def _words_of(pid: str) -> set[str]:

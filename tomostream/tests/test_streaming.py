@@ -719,8 +719,9 @@ class TestTheStateOfAProducer(InAFolder):
         os.replace(self.path("logs", "run.db"), self.path("Runs", "000007_X", "logs", "run.db"))
         os.utime(self.path("Runs", "000007_X", "logs", "run.db"), (1, 1))
         self.assertEqual(runs.producer_state(self.path("Runs", "000007_X"), 7), runs.DEAD)
-        self.process(self.folder, "Runs/000007_X/logs/run.db", "7")
+        pid = self.process(self.folder, "Runs/000007_X/logs/run.db", "7")
         self.assertEqual(runs.producer_state(self.path("Runs", "000007_X"), 7), runs.RUNNING)
+        self.assertEqual(runs.process_of(self.path("Runs", "000007_X")), pid)       # it can be stopped at once already
 
     def test_of_a_run_that_is_coming_up_is_running(self):
         os.makedirs(self.path("Runs", "000007_X", "logs"))
