@@ -146,6 +146,7 @@ def fill_series(protocols, mdocs: str, series: int) -> None:
         tomogram.setSamplingRate(2 * PIXEL_SIZE)
         tomogram.setOrigin(Transform())
         tomogram.setAcquisition(acquisition)
+        objects.add_verdict(tomogram, objects.Verdict())
         tomograms.put(record.series_id, tomogram)
         books[0].write(composed_entry(record, "composed of 60 tilts"))
         books[1].write(entries.Reconstructed(record.series_id, "60 tilts aligned", tilts_used=TILTS))
