@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -187,7 +188,7 @@ def memory_of(pid: int) -> float:
 
 
 def make_files(session: Session, series: int) -> str:
-    """Movies and mdocs of the series that are done; all movies are one file with many names."""
+    """Movies and mdocs of the series that are done; all movies are copies of one file."""
     import numpy as np
     import tifffile
 
@@ -197,7 +198,7 @@ def make_files(session: Session, series: int) -> str:
     tifffile.imwrite(one, np.zeros((2, SIZE, SIZE), np.uint8), photometric="minisblack")
     for number in range(series):
         for name in movies_of(number):
-            os.link(one, os.path.join(session.frames, name))
+            shutil.copyfile(one, os.path.join(session.frames, name))
         write_mdoc(session.mdocs, number)
     return one
 
@@ -259,7 +260,7 @@ def acquire(session: Session, one: str, series: int) -> float:
     """One more series; the time of its last movie."""
     pause = threading.Event()
     for name in movies_of(series):
-        os.link(one, os.path.join(session.folder, name))
+        shutil.copyfile(one, os.path.join(session.folder, name))
         os.replace(os.path.join(session.folder, name), os.path.join(session.frames, name))
         last = time.time()
         pause.wait(INTERVAL)
