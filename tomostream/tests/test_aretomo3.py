@@ -320,7 +320,7 @@ class TestASession(unittest.TestCase):
 
     def test_tells_the_page_what_the_program_found(self):
         for entry in self.session.events(ARETOMO, entries.Reconstructed):
-            self.assertEqual((entry.tilt_offset, len(entry.commands)), (2.5, 1))
+            self.assertEqual((entry.tilt_offset, sum("-Cmd 1" in command for command in entry.commands)), (2.5, 1))
             self.assertGreater(entry.thickness_A, 0)
             self.assertIn("tilt axis turned around", entry.reason)
 
