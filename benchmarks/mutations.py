@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: Seconds after which a run of tests counts as stuck: a change that makes them hang is noticed.
-TIME_OUT = 600.0
+TIME_OUT = 300.0
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import parse_movie_name
 from tomostream.acquisition.preview import SHARE, is_due
 from tomostream.acquisition.rhythm import Rhythm
+from tomostream.acquisition.schemes import Schemes
 from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
 
@@ -185,6 +186,17 @@ class TestCompleteness(unittest.TestCase):
         player.wait(5000.0)
         last = player.acquire("D", tilts("D", COUNT - 6, begin=5000.0), begin=5000.0)
         self.assertEqual([each.series_name for time, each in player.composed if time <= last + 10.0], ["A", "B", "C"])
+
+    def test_a_short_scheme_ends_no_series_of_a_longer_one_that_goes_on_from_there(self) -> None:
+        short, schemes = (0.0, 3.0, -3.0, 6.0, -6.0), Schemes()
+        for name in ("a", "b"):
+            schemes.learn(name, short, ())
+        self.assertEqual(schemes.complete(short).seen, ["a", "b"])
+        for name in ("c", "d"):
+            schemes.learn(name, (*short, 9.0, -9.0), ())
+        self.assertIsNone(schemes.complete(short))
+        self.assertEqual(schemes.complete((*short, 9.0, -9.0)).seen, ["c", "d"])
+        self.assertEqual([schemes.expected(angles) for angles in (short, (*short, 9.0), (*short, 12.0))], [5, 7, None])
 
     def test_a_preview_needs_its_share_of_the_tilts_and_eight_of_them(self) -> None:
         for aligned, expected, due in ((7, 10, False), (8, 10, True), (8, 14, False), (9, 14, True), (8, None, False)):
