@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import unittest
 
+import mrcfile
+import numpy as np
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
@@ -13,6 +17,9 @@ from pwem.objects import Acquisition  # noqa: E402
 
 from tomostream.journal.composed import SeriesRecord, TiltRecord  # noqa: E402
 from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
+from tomostream.protocols.stacks import stack_images  # noqa: E402
+from tomostream.streaming.work import BadInput  # noqa: E402
+from tomostream.tests.made_project import write_mrc  # noqa: E402
 
 
 def record(angles: list[float], dose: float | None = 3.0) -> SeriesRecord:
@@ -42,6 +49,30 @@ class TestTheAcquisitionOfASeries(unittest.TestCase):
         made = series_acquisition(record([-3.0, 0.0, 6.0]), self.micrographs)
         self.assertEqual((made.getAngleMin(), made.getAngleMax(), made.getTiltAxisAngle()), (-3.0, 6.0, 85.0))
         self.assertEqual((made.getVoltage(), made.getSphericalAberration(), made.getAmplitudeContrast()), (200.0, 2.0, 0.07))
+
+
+class TestAStack(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def image(self, name: str, rows: int = 4, value: float = 0.0) -> str:
+        path = os.path.join(self.folder, name)
+        write_mrc(path, np.full((rows, 6), value, np.float32), 2.0)
+        return path
+
+    def test_holds_the_images_in_their_order(self):
+        target = os.path.join(self.folder, "TS_1.mrcs")
+        size = stack_images([self.image(f"{value:.0f}.mrc", value=value) for value in (3.0, 1.0, 2.0)], target, 2.0)
+        with mrcfile.open(target) as stack:
+            self.assertEqual((size, stack.data.shape, stack.data[:, 0, 0].tolist()), ((6, 4), (3, 4, 6), [3.0, 1.0, 2.0]))
+
+    def test_of_images_of_two_sizes_is_refused_and_leaves_nothing(self):
+        paths = [self.image("a.mrc"), self.image("b.mrc", rows=1)]
+        with self.assertRaisesRegex(BadInput, "b.mrc is 6 x 1 pixels, but a.mrc is 6 x 4"):
+            stack_images(paths, os.path.join(self.folder, "TS_1.mrcs"), 2.0)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.mrc", "b.mrc"])
 
 
 if __name__ == "__main__":
