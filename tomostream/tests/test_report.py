@@ -31,6 +31,7 @@ from tomostream.report import background, follow, notify, pictures, tables, writ
 from tomostream.report.facts import SeriesFacts, from_json, to_json
 from tomostream.report.folders import safe_name
 from tomostream.report.follow import Follower
+from tomostream.report.painting import filtered_of
 from tomostream.report.writer import ReportWriter
 from tomostream.tests.made_project import MadeProject, write_mrc
 
@@ -897,6 +898,15 @@ class TestCommand(WithProject):
             process.terminate()
             self.assertEqual(process.wait(30), 130)
         self.assertEqual([finding["kind"] for finding in self.read("series", "TS_01", "data.js")["findings"]], ["quality"])
+
+
+class TestWhichTomogramIsShown(unittest.TestCase):
+    def test_it_is_the_filtered_one_beside_it_where_there_is_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            whole, filtered = (os.path.join(folder, name) for name in ("TS_01.mrc", "TS_01_wiener.mrc"))
+            self.assertEqual(filtered_of(whole), "")
+            with open(filtered, "wb"):
+                self.assertEqual(filtered_of(whole), filtered)
 
 
 if __name__ == "__main__":

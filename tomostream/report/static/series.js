@@ -30,6 +30,8 @@ function seriesPage(row, data) {
         h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
       data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
         h("span", {}, `made of the first ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick; the tomogram takes its place when the series is complete.`)) : null,
+      data && data.pictures.filtered ? h("p", { class: "small muted", id: "is-filtered" },
+        "Pictures of the filtered tomogram: for viewing; for averaging take the tomogram itself.") : null,
       markTools(row), figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
   if (!data) {
     page.append(h("p", { class: "empty" }, "Pictures and plots come when the series is composed and reconstructed."));
