@@ -28,9 +28,9 @@ INTRO = f"""{NAME} {__version__} - aligns a tilt series and reconstructs it on t
 
 Memory: the aligned images at the output's binning (beyond 2 GB in a temporary file beside the output), one raw image
 with its Fourier transforms (4 to 10 times its float32 size), and about 250 MB; the volume is written as it is made.
-41 tilts of 4096 x 5760 px at -OutBin 4 take 0.8 GB. With -Wiener 1 the spectra of the stretched images come on top, 1.5 times
-the aligned images or more, likewise in a file where they are many. The pages of the input that the alignment looked at come on top
-where the system counts mapped files; it takes them back when it needs them.
+41 tilts of 4096 x 5760 px at -OutBin 4 take 0.8 GB. With -Wiener 1 the spectra of the stretched
+images come on top, 1.5 times the aligned images or more, likewise in a file where they are many. The pages of the input
+that the alignment looked at come on top where the system counts mapped files; it takes them back when it needs them.
 Writes, in the folder of -OutMrc: the volume with its sums over z and y (_projXY, _projXZ), <In>.aln, <In>_quality.json,
 <In>_Imod/ on demand, <In>_ctf.txt and <In>_ctf.mrc where the data carry a CTF; with -InEven and -InOdd the volumes of
 both (_even, _odd), and in <In>_quality.json the resolution that they show; with -Wiener 1 the
