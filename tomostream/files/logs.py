@@ -50,6 +50,6 @@ def _at_the_end(path: str, size: int = 4096) -> list[str]:
         with open(path, encoding="utf-8", errors="replace") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - size))
-            return [line.strip() for line in file.read().replace("\r", "\n").splitlines() if line.strip()]
+            return [line.strip() for line in file.read().splitlines() if line.strip()]
     except OSError:
         return []

@@ -16,6 +16,9 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from pwem.objects import Acquisition  # noqa: E402
 
 from tomostream.journal.composed import SeriesRecord, TiltRecord  # noqa: E402
+from tomostream.programs.ctf import CtfRow  # noqa: E402
+from tomostream.protocols.objects import ctf_of_tilt  # noqa: E402
+from tomostream.protocols.programs import in_all  # noqa: E402
 from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
 from tomostream.protocols.stacks import stack_images  # noqa: E402
 from tomostream.streaming.work import BadInput  # noqa: E402
@@ -49,6 +52,22 @@ class TestTheAcquisitionOfASeries(unittest.TestCase):
         made = series_acquisition(record([-3.0, 0.0, 6.0]), self.micrographs)
         self.assertEqual((made.getAngleMin(), made.getAngleMax(), made.getTiltAxisAngle()), (-3.0, 6.0, 85.0))
         self.assertEqual((made.getVoltage(), made.getSphericalAberration(), made.getAmplitudeContrast()), (200.0, 2.0, 0.07))
+
+
+class TestTheCtfOfATilt(unittest.TestCase):
+    def test_is_marked_as_wrong_and_switched_off_where_there_is_none(self):
+        for defocus in (0.0, -1.0, float("nan"), float("inf")):
+            self.assertFalse(ctf_of_tilt(CtfRow(1, defocus, defocus, 0.0, 0.0, 0.1, None), None).isEnabled(), defocus)
+        self.assertFalse(ctf_of_tilt(None, None).isEnabled())
+        made = ctf_of_tilt(CtfRow(1, 31000.0, 29000.0, 10.0, 0.0, 0.1, 8.0), "1@spectra.mrc")
+        self.assertEqual((made.isEnabled(), made.getDefocusU(), made.getDefocusV(), made.getResolution()),
+                         (True, 31000.0, 29000.0, 8.0))
+
+
+class TestItemsThatAreDone(unittest.TestCase):
+    def test_are_those_that_every_output_holds_in_the_same_version(self):
+        self.assertEqual(in_all([{"a": 1, "b": 2, "c": 1}, {"a": 1, "b": 1, "d": 1}]), {"a": 1})
+        self.assertEqual(in_all([{"a": 1, "b": 2}]), {"a": 1, "b": 2})
 
 
 class TestAStack(unittest.TestCase):
