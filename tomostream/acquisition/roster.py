@@ -7,17 +7,18 @@ file or another exposure of that name comes: what was given to the wrong one is 
 
 from __future__ import annotations
 
+import builtins
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tomostream.acquisition import matching
 from tomostream.acquisition.agenda import Agenda
+from tomostream.acquisition.candidates import at_home, by_folder, nearest_folder, wanted
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.loose import Loose, Movie
-from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step, Wanted, said_by
+from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step, said_by
 from tomostream.acquisition.naming import basename, match_movies, movie_key
 from tomostream.acquisition.series import Exposure, Series, goes_before
 from tomostream.acquisition.verdict import called
@@ -380,25 +381,16 @@ class Roster:
         lacking = [each for each in series.missing.values() if not each.bound] if self._loose else []
         if any(not each.name for each in lacking):
             self._match_nameless(series)
-        for named in _by_folder([each for each in lacking if each.name]):
+        for named in by_folder([each for each in lacking if each.name]):
             like = self._loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
-            like = self._at_home(series, named, like)
+            like = at_home(wanted(series, named[0]), self._homes(series, named[0].tilt.movie_folder), like)
             if like:
                 self._match_changed(series, named, like)
 
-    def _at_home(self, series: Series, named: Sequence[Exposure], like: list[Movie]) -> list[Movie]:
-        """Leave out movies in other folders than those of the tilts that have theirs: movies written side by side stay so."""
-        homes = {self._movies[each.key].folder for each in series.exposures.values()
-                 if each.bound and each.name and each.tilt.movie_folder == named[0].tilt.movie_folder}
-        folders = {movie.folder for movie in like}
-        if not folders:
-            return []
-        fits = {folder: matching.agreement(wanted(series, named[0]), folder) for folder in {*folders, *homes}}
-        best = max(fits[folder] for folder in folders)
-        if any(fits[folder] >= best for folder in homes):
-            return [movie for movie in like if movie.folder in homes]
-        counts = Counter(movie.folder for movie in like if fits[movie.folder] == best)
-        return [movie for movie in like if movie.folder == counts.most_common(1)[0][0]]
+    def _homes(self, series: Series, folder: str | None = None) -> builtins.set[str]:
+        """Return the folders of the movies that tilts of a series have, of those only that name a folder where one is given."""
+        return {self._movies[each.key].folder for each in series.exposures.values()
+                if each.bound and (folder is None or (each.name and each.tilt.movie_folder == folder))}
 
     def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
         """Try the names that a transfer may have changed, for all tilts of a series at once."""
@@ -431,7 +423,7 @@ class Roster:
         for other in others:
             self._as_in(series, other)
         ordered = series.in_order()
-        movies = self._nearest_folder(series)
+        movies = nearest_folder(series, self._loose.of_series(series.name), self._homes(series), self._named(series.name))
         files = {basename(movie.found.path): movie for movie in movies}
         tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
         matched = match_movies(tilts, files, series.name)
@@ -450,47 +442,6 @@ class Roster:
                 movie = self._movies[twin.key]
                 each.tilt = replace(each.tilt, movie=basename(movie.found.path))
                 self._bind(series, each, movie, twin.step)
-
-    def _nearest_folder(self, series: Series) -> list[Movie]:
-        """Return the movies of nobody that bear the name of a series: those of the folder that is its own."""
-        folders = self._loose.of_series(series.name)
-        if len(folders) < 2:
-            return next(iter(folders.values()), [])
-        mine = {self._movies[each.key].folder for each in series.exposures.values() if each.bound}
-        if len(mine) == 1:
-            return folders.get(next(iter(mine)), [])
-        want = Wanted("", "", series.folder, series.name, 0.0)
-        fits = {folder: matching.agreement(want, folder) for folder in folders}
-        best = [folder for folder in folders if fits[folder] == max(fits.values())]
-        if len(best) == 1:
-            return folders[best[0]]
-        return folders[by_time] if (by_time := self._by_time(series, {each: folders[each] for each in best})) else []
-
-    def _by_time(self, series: Series, folders: Mapping[str, Sequence[Movie]]) -> str | None:
-        """Pair series of one name with folders in order of time, where there is one folder for each."""
-        same = [each for each in self._named(series.name) if each.first_acquired is not None
-                and any(not one.bound and not one.name for one in each.missing.values())]
-        if len(same) != len(folders) or any(movie.written is None for each in folders.values() for movie in each):
-            return None
-        same.sort(key=lambda each: each.first_acquired or 0.0)
-        ordered = sorted(folders, key=lambda folder: min(movie.written or 0.0 for movie in folders[folder]))
-        return ordered[same.index(series)] if series in same else None
-
-
-def wanted(series: Series, exposure: Exposure) -> Wanted:
-    """Return what is known of the movie of an exposure."""
-    tilt = exposure.tilt
-    return Wanted(tilt.movie or "" if exposure.name else "", tilt.movie_folder, series.folder, series.name, tilt.angle,
-                  exposure.acquired)
-
-
-def _by_folder(exposures: Sequence[Exposure]) -> list[list[Exposure]]:
-    """Return exposures by the folder that the mdoc names."""
-    found: dict[str, list[Exposure]] = {}
-    for each in exposures:
-        found.setdefault(each.tilt.movie_folder, []).append(each)
-    return list(found.values())
-
 
 def without_movie(every: Iterable[Series]) -> list[str]:
     """Return the names of the series that have tilts whose movie was never seen."""

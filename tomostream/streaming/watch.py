@@ -258,18 +258,20 @@ class FolderWatch:
     # ------------------------------------------------------------------ what to look at
     def _heard_of(self) -> set[str] | None:
         """Own names of the files of which the watcher heard; None when there is a folder that is not known yet."""
-        paths: set[str] | None = set()
+        paths, unknown = set[str](), False
         for path in self.watcher.take():
             folder = self._real.get(os.path.dirname(path))
             if path in self._real:
-                paths = None
+                unknown = True
             elif folder is None:
-                paths = None if os.path.isdir(path) or self._wild() else paths
+                unknown = unknown or os.path.isdir(path) or self._wild()
             elif self._matches(os.path.basename(path)):
-                if paths is not None:
-                    paths.add(os.path.join(folder, os.path.basename(path)))
+                paths.add(os.path.join(folder, os.path.basename(path)))
                 self._folders[folder].names.add(os.path.basename(path))
-        return paths
+        if not unknown:
+            return paths
+        self._later |= paths            # they are not new to the listing that follows: they are looked at with it
+        return None
 
     def _look_around(self, now: float) -> set[str]:
         """List the folders, as far as that is needed; what is there to be looked at."""

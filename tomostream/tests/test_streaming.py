@@ -212,6 +212,16 @@ class TestAFolderThatIsHeard(InAFolder):
         self.told = Told()
         self.files = watch.FolderWatch(self.path("*.tif"), self.told)
 
+    def test_a_file_is_found_that_is_heard_of_together_with_something_in_a_folder_that_is_not_watched(self):
+        os.makedirs(self.path("run1"))
+        self.write("run1/a.tif")
+        files = watch.FolderWatch(self.path("run*", "*.tif"), self.told)
+        files.changes(0.0)
+        for number in range(20):        # in the order of a set, which differs from name to name
+            self.write(f"run1/b{number}.tif")
+            self.told.paths = {os.path.realpath(self.path(name)) for name in (f"run1/b{number}.tif", f"state{number}.json")}
+            self.assertEqual([path for path, _ in files.changes(1.0 + number)], [self.path("run1", f"b{number}.tif")])
+
     def test_looks_only_at_what_was_heard_of(self):
         for number in range(30):
             self.write(f"{number}.tif")
