@@ -2,6 +2,7 @@
 """One protocol that works in streaming, and that trusts what its input says of itself when it starts."""
 
 import json
+import os
 
 from pwem.protocols import EMProtocol
 from pyworkflow.protocol import ProtStreamingBase, params
@@ -29,5 +30,7 @@ class ProtForeignReader(EMProtocol, ProtStreamingBase):
                  "cs": acquisition.getSphericalAberration() if acquisition else None,
                  "axis": acquisition.getTiltAxisAngle() if hasattr(acquisition, "getTiltAxisAngle") else None,
                  "first": str(items.getFirstItem())}
-        with open(self._getExtraPath("facts.json"), "w", encoding="utf-8") as file:
+        part = self._getExtraPath("facts.part")
+        with open(part, "w", encoding="utf-8") as file:
             json.dump(facts, file)
+        os.replace(part, self._getExtraPath("facts.json"))     # whole, for who waits for it
