@@ -87,7 +87,7 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
         try:
-            while not is_marked(mark) and self.jobs.state(job) is not JobState.OVER:
+            while not is_marked(mark) and not self._is_over(job, logs):
                 wait.wait(MARK_SECONDS)
         finally:
             self.jobs.remove(job)
@@ -97,6 +97,11 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         said = words_of_queue(logs)
         if said:
             raise JobEnded(f"the queue ended job {job}: {said}")
+
+    def _is_over(self, job: str, logs: str) -> bool:
+        """Tell whether the scheduler says that a job is over, or does not know it any more and has written into the job's own log
+        that it ended it: SLURM forgets a cancelled job at once, and would say so in words only after MinJobAge."""
+        return self.jobs.state(job) is JobState.OVER or (self.jobs.is_silent(job) and bool(words_of_queue(logs)))
 
     def _submit_job(self, program: str, params: str, mpi: int, env: Any, cwd: str | None) -> tuple[str, str, str]:
         """Submit; return the job's number, the path of its own logs without their endings, and that of its mark."""

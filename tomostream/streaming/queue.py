@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a scheduler says of the jobs of a protocol, and what it does not say.
 
-A job is over when it left its own mark (written after its program), or when the scheduler says so in words. That the
+A job is over when it left its own mark (written after its program), or when the scheduler says so in words, be it in the
+job's own log. That the
 scheduler cannot be asked, does not answer, or has nothing to say of a job is not known to be the end of that job: the
 controller may be restarting, and the program may go on writing.
 """
@@ -155,6 +156,11 @@ class Jobs:
                 self._next = self._clock() + QUEUE_POLL_SECONDS
             return self._states.get(job, JobState.UNKNOWN)
 
+    def is_silent(self, job: str) -> bool:
+        """Tell whether the scheduler, asked last, answered well and had nothing to say of a job."""
+        with self._lock:
+            return job in self._silent_since
+
     def _look(self) -> None:
         trouble = ""
         pending = [job for job, state in self._states.items() if state is not JobState.OVER]
@@ -173,6 +179,8 @@ class Jobs:
         """A controller that has just come up may not know its jobs yet: that one is over counts when it is said twice."""
         if state is not JobState.OVER:
             self._said_over.discard(job)
+            if state is JobState.RUNNING:
+                self._silent_since.pop(job, None)
             return state
         if job in self._said_over:
             return state

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import unittest
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from pyworkflow.config import Config
@@ -16,7 +17,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO, MOTIONCOR  # noqa: E402
-from tomostream.streaming import queue  # noqa: E402
+from tomostream.streaming import executor, queue  # noqa: E402
 from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
 from tomostream.tests.schedulers import Scheduler  # noqa: E402
 from tomostream.tests.support import ORDER, Session, wait_for  # noqa: E402
@@ -114,6 +115,28 @@ class TestJobs(unittest.TestCase):
         self.scheduler.running.clear()
         self.assertEqual(self.states("12"), [JobState.UNKNOWN])
         self.assertEqual(self.states("12"), [JobState.OVER])
+
+    def test_of_which_a_scheduler_says_nothing_are_over_when_their_own_log_says_that_it_ended_them(self):
+        self.add("12", "13")
+        with tempfile.TemporaryDirectory() as folder:
+            logs = os.path.join(folder, "job")
+            looking = SimpleNamespace(jobs=self.jobs)
+
+            def over() -> bool:
+                return executor.EventQueueStepExecutor._is_over(looking, "12", logs)
+
+            with open(f"{logs}.err", "w", encoding="utf-8") as file:
+                file.write(f"{LIMIT}\n")
+            self.states("12")
+            self.assertFalse(over())                    # it is listed: it may still be ending
+            self.scheduler.words = ""
+            self.states("12")
+            self.assertTrue(over())
+            os.remove(f"{logs}.err")
+            self.assertFalse(over())                    # silence alone is no end
+            self.scheduler.words = None
+            self.states("12")
+            self.assertFalse(self.jobs.is_silent("12"))
 
     def test_of_a_scheduler_that_fails_are_not_known_to_be_over_and_it_is_told(self):
         self.add("12")
