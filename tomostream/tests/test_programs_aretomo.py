@@ -123,11 +123,11 @@ class AlnTest(unittest.TestCase):
         self.assertEqual(rows["global_no_local.aln"], 61)
         self.assertEqual(rows["global_and_local.aln"], 37)
 
-    @needs_real
     def test_whether_a_local_shift_is_good_is_read_and_taken_for_true_where_it_is_not_said(self) -> None:
         text = "# RawSize = 100 100 1\n0 85 1 0 0 1 1 1 0 0\n# Local Alignment\n0 0 1 2 3 4 0.0\n0 1 1 2 3 4 1.0\n0 2 1 2 3 4\n"
         self.assertEqual([shift.good for shift in parse_aln(text).local], [0.0, 1.0, 1.0])
 
+    @needs_real
     def test_local_alignment_and_aretomo3s_offsets_are_read(self) -> None:
         aln = parse_aln((REAL / "aretomo" / "global_and_local.aln").read_text())
         self.assertEqual((aln.patches, len(aln.local), len(aln.dark)), (16, 37 * 16, 14))
