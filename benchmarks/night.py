@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import shutil
@@ -36,6 +35,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from latency import movies_written
 
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, IMPORT, MOTIONCOR, ProjectStatus
@@ -305,16 +306,6 @@ def audit_session(session: Session, number: int, options: argparse.Namespace) ->
 def run_again(session: Session) -> int:
     """Movies and series for which the ledger tells of more than one try."""
     return sum(len(session.events(name, entries.Retried)) for name in (MOTIONCOR, ARETOMO))
-
-
-def movies_written(session: Session) -> dict[str, tuple[str, float]]:
-    """Movie -> (series, true time at which it was whole)."""
-    written = {}
-    with open(os.path.join(session.acquisition, "acquisition.csv"), encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["event"] == "movie":
-                written[os.path.basename(row["file"])] = (row["series"], float(row["time"]))
-    return written
 
 
 def report(night: Night, seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tomostream.acquisition.events import Why
@@ -84,6 +84,17 @@ def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
             raise ValueError(f"'{word}' is not one of its tilts: write an acquisition order (1 to {len(names)}) or a movie name")
         chosen.add(movie)
     return frozenset(chosen)
+
+
+def change(series: ComposedSeries, words: Sequence[str], reason: str = "", back: bool = False) -> int:
+    """Take the tilts that words name (`choose`; none: all) out of a series, or put them back; see `apply`.
+
+    Raises
+    ------
+    ValueError : as `choose` and `apply`.
+    """
+    chosen = choose(words, series) if words else frozenset(tilt.movie for tilt in series.tilts)
+    return apply(series, {} if back else dict.fromkeys(chosen, reason), chosen if back else ())
 
 
 def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: Iterable[str] = ()) -> int:

@@ -32,9 +32,7 @@ def main(options: argparse.Namespace) -> int:
         series = exclusions.read_choice(path, options.series)
         if not options.tilts and not options.back:
             return show(series)
-        chosen = exclusions.choose(options.tilts, series) if options.tilts else {tilt.movie for tilt in series.tilts}
-        left = exclusions.apply(series, {} if options.back else dict.fromkeys(chosen, options.reason),
-                                chosen if options.back else ())
+        left = exclusions.change(series, options.tilts, options.reason, options.back)
     except (NoSeries, ValueError) as error:
         return refuse("exclude", str(error))
     then = ("It is composed and reconstructed again now" if composes(path) else

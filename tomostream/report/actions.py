@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -56,12 +56,13 @@ class Refused(ValueError):
     """What is asked for cannot be done; in one sentence why."""
 
 
-@dataclass(frozen=True)
 class Session:
-    """The project and the folder of its page, on which the requests act."""
+    """The project and the folder of its page, on which the requests act; they may come from several threads."""
 
-    project: str
-    out: str
+    def __init__(self, project: str, out: str) -> None:
+        self.project, self.out = project, out
+        self._status = ProjectStatus(project)       # of a long session, each mark reads what is new and no more
+        self._lock = threading.Lock()
 
     def act(self, request: Request) -> str:
         """Do what is asked for; returns what was done, in words.
@@ -78,9 +79,10 @@ class Session:
         return self._exclude(request) if isinstance(request, Exclude) else self._stop()
 
     def _mark(self, request: MarkSeries) -> str:
-        status = ProjectStatus(self.project)
-        status.update()
-        if request.series not in status.series:
+        with self._lock:
+            self._status.update()
+            known = request.series in self._status.series
+        if not known:
             raise Refused(f"the session has no series {request.series}")
         # the clock of a browser may be wrong: a mark of the future would stand for good
         mark = marks.Mark(request.mark, request.note, min(request.time, time.time()))
@@ -100,18 +102,16 @@ class Session:
     def _exclude(self, request: Exclude) -> str:
         try:
             series = exclusions.read_choice(self.project, request.series)
-            chosen = exclusions.choose(request.movies, series)
-            left = exclusions.apply(
-                series, {} if request.back else dict.fromkeys(chosen, request.reason), chosen if request.back else ()
-            )
+            left = exclusions.change(series, request.movies, request.reason, request.back)
         except (NoSeries, ValueError) as error:
             raise Refused(str(error)) from error
         return f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used; the session makes it again, if it runs"
 
     def _stop(self) -> str:
-        status = ProjectStatus(self.project)
-        status.find()
-        running = {name: folder for name, folder in status.folders.items() if runs.run_state(folder) == runs.RUNNING}
+        with self._lock:
+            self._status.find()
+            folders = dict(self._status.folders)
+        running = {name: folder for name, folder in folders.items() if runs.run_state(folder) == runs.RUNNING}
         if not running:
             raise Refused("no protocol of this session runs")
         for folder in running.values():

@@ -39,12 +39,8 @@ class SeriesFolders:
 
     def read(self, series_id: str) -> dict[str, Any]:
         """Return the data that lies there already; empty when it is of another series, or there is none."""
-        try:
-            with open(os.path.join(self.path(series_id), DATA), encoding="utf-8") as file:
-                _, name, payload = tables.unscript(file.read())
-        except (OSError, ValueError):
-            return {}
-        return payload if name == series_id and isinstance(payload, dict) else {}
+        name, payload = read_data(self.path(series_id))
+        return payload if name == series_id else {}
 
     def write(self, series_id: str, payload: dict[str, Any]) -> None:
         """Write the data of a series, for the page.
@@ -61,6 +57,16 @@ class SeriesFolders:
             match = re.match(r"v(\d+)-", name)
             if match and int(match[1]) < version:
                 os.remove(os.path.join(self.path(series_id), name))
+
+
+def read_data(folder: str) -> tuple[str, dict[str, Any]]:
+    """Return the series whose data lie in a folder, and them; "" and nothing where there are none."""
+    try:
+        with open(os.path.join(folder, DATA), encoding="utf-8") as file:
+            _, name, payload = tables.unscript(file.read())
+    except (OSError, ValueError):
+        return "", {}
+    return (str(name), payload) if isinstance(payload, dict) else ("", {})
 
 
 def safe_name(series_id: str, taken: set[str]) -> str:

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 from tomostream.files.writing import write_text
-from tomostream.report import marks, tables
-from tomostream.report.folders import DATA
+from tomostream.report import marks
+from tomostream.report.folders import read_data
 from tomostream.report.notify import utc
 
 FILE = "handover.html"
@@ -117,7 +117,7 @@ def page(out: str) -> str:
         raise NoSummary(f"the page in {out} has no table yet: tomostream report writes it") from error
     shown_ones = [row for row in series if row.get("page")]
     chosen = shown_ones[:MAX_READ] + shown_ones[-MAX_READ:]          # what they were made with hardly changes within a session
-    payloads = {row["series_id"]: payload_of(out, row["page"]) for row in chosen}
+    payloads = {row["series_id"]: read_data(os.path.join(out, "series", row["page"]))[1] for row in chosen}
     try:
         marked = marks.read(out)
     except ValueError:
@@ -139,16 +139,6 @@ def page(out: str) -> str:
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
-
-
-def payload_of(out: str, folder: str) -> dict[str, Any]:
-    """Return what the page knows of a series; empty where it knows nothing."""
-    try:
-        with open(os.path.join(out, "series", folder, DATA), encoding="utf-8") as file:
-            payload = tables.unscript(file.read())[-1]
-    except (OSError, ValueError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
 
 
 def heading(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]]) -> str:

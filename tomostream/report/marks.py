@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -90,14 +89,3 @@ def series_in(path: str) -> list[str]:
     if not names:
         raise ValueError(f"{path} names no series: write one a line, or save the list of the page")
     return list(dict.fromkeys(names))
-
-
-def marked(marks: Mapping[str, Mark], wanted: Iterable[MarkName]) -> list[str]:
-    """Return the series that bear one of these marks, by name."""
-    chosen = frozenset(wanted)
-    return sorted(series_id for series_id, mark in marks.items() if mark.mark in chosen)
-
-
-def now(mark: MarkName, note: str = "") -> Mark:
-    """Return a mark of this moment."""
-    return Mark(mark, note, time.time())

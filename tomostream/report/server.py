@@ -25,9 +25,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
-from tomostream.report import tables
 from tomostream.report.actions import REQUESTS, Refused, Session
-from tomostream.report.folders import DATA
+from tomostream.report.folders import read_data
 
 #: Bytes that the body of a request may have.
 MAX_BODY = 1 << 18
@@ -194,7 +193,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         """Return a file of the project, by its place in the list of a series: `download/SERIES/2`."""
         if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 4:
             return None, ""
-        listed = listed_files(os.path.join(self.server.session.out, "series", parts[0], DATA))
+        listed = listed_files(os.path.join(self.server.session.out, "series", parts[0]))
         if int(parts[1]) >= len(listed):
             return None, ""
         name = listed[int(parts[1])]
@@ -263,11 +262,9 @@ def inside(folder: str, name: str) -> str | None:
     return path if path.startswith(root + os.sep) and os.path.isfile(path) else None
 
 
-def listed_files(path: str) -> list[str]:
-    """Return the files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
+def listed_files(folder: str) -> list[str]:
+    """The files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
     try:
-        with open(path, encoding="utf-8") as file:
-            payload = tables.unscript(file.read())[-1]
-        return [str(each["path"]) for each in payload["files"]]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return [str(each["path"]) for each in read_data(folder)[1]["files"]]
+    except (KeyError, TypeError):
         return []

@@ -175,10 +175,10 @@ def code_page(text: str) -> str:
 
 
 class TestNamesThatATransferChanged(unittest.TestCase):
-    CHANGES = {
-        Step.FOLDED: (str.upper, str.swapcase, lambda name: name.replace("_", " "), lambda name: name.replace("_", "(")),
-        Step.PREFIX: (lambda name: f"grid7_{name}", lambda name: f"20260301-{name}"),
-    }
+    CHANGES = (
+        (Step.FOLDED, (str.upper, str.swapcase, lambda name: name.replace("_", " "), lambda name: name.replace("_", "("))),
+        (Step.PREFIX, (lambda name: f"grid7_{name}", lambda name: f"20260301-{name}")),
+    )
 
     def matched(self, change, name="TS_01", count=COUNT):
         scope = Microscope()
@@ -187,7 +187,7 @@ class TestNamesThatATransferChanged(unittest.TestCase):
         return scope, scope.run()
 
     def test_each_change_is_undone_for_the_whole_series_and_said(self):
-        for step, changes in self.CHANGES.items():
+        for step, changes in self.CHANGES:
             for change in changes:
                 scope, made = self.matched(change)
                 self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth, change("TS_01_x.tif"))

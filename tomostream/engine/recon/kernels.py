@@ -95,47 +95,41 @@ def sample(image, fine, spacing, field, taper, affine, step, knots, out):  # typ
             out[y, x] = total
 
 
+@nb.njit(fastmath=True, error_model="numpy", inline="always")
+def _stretch_line(line, cosine, target):  # type: ignore[no-untyped-def]
+    """One row of an image, stretched: `target[X] = line[(X - cX) cosine + cx]`, cubic, 0 outside."""
+    nx, n = line.shape[0], target.shape[0]
+    for x in range(n):
+        f = (x + 0.5 - n * 0.5) * cosine + nx * 0.5 - 0.5
+        i = math.floor(f)
+        if i < 1 or i > nx - 3:
+            target[x] = 0.0
+            continue
+        w0, w1, w2, w3 = _cubic_weights(np.float32(f - i))
+        target[x] = w0 * line[i - 1] + w1 * line[i] + w2 * line[i + 1] + w3 * line[i + 2]
+
+
 @nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
 def stretch(images, y0, cosines, out):  # type: ignore[no-untyped-def]
     """Stretch rows to specimen x: `out[k, y, X] = images[k, y0 + y, (X - cX) cos t_k + cx]`, cubic, 0 outside.
 
     images float32 (K, ny, nx), cosines float64 (K,), out float32 (>= K, rows, n); rows of `out` beyond K are zeroed.
     """
-    tilts, _, nx = images.shape
-    rows, n = out.shape[1], out.shape[2]
+    tilts, rows = images.shape[0], out.shape[1]
     for job in nb.prange(out.shape[0] * rows):
         k = job // rows
         target = out[k, job % rows]
         if k >= tilts:
             target[:] = 0.0
             continue
-        line = images[k, y0 + job % rows]
-        for x in range(n):
-            f = (x + 0.5 - n * 0.5) * cosines[k] + nx * 0.5 - 0.5
-            i = math.floor(f)
-            if i < 1 or i > nx - 3:
-                target[x] = 0.0
-                continue
-            w0, w1, w2, w3 = _cubic_weights(np.float32(f - i))
-            target[x] = w0 * line[i - 1] + w1 * line[i] + w2 * line[i + 1] + w3 * line[i + 2]
+        _stretch_line(images[k, y0 + job % rows], cosines[k], target)
 
 
 @nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def stretch_one(image, cosine, out):  # type: ignore[no-untyped-def]
     """`stretch` of one image float32 (ny, nx) into `out` float32 (ny, n), in the thread that calls it."""
-    rows, nx = image.shape
-    n = out.shape[1]
-    for y in range(rows):
-        line = image[y]
-        target = out[y]
-        for x in range(n):
-            f = (x + 0.5 - n * 0.5) * cosine + nx * 0.5 - 0.5
-            i = math.floor(f)
-            if i < 1 or i > nx - 3:
-                target[x] = 0.0
-                continue
-            w0, w1, w2, w3 = _cubic_weights(np.float32(f - i))
-            target[x] = w0 * line[i - 1] + w1 * line[i] + w2 * line[i + 1] + w3 * line[i + 2]
+    for y in range(image.shape[0]):
+        _stretch_line(image[y], cosine, out[y])
 
 
 @nb.njit(fastmath=True, boundscheck=False, error_model="numpy", inline="always")
