@@ -9,6 +9,7 @@ wherever the server offers TLS, and a password never over an open line.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import queue
@@ -162,6 +163,7 @@ class Notifier:
         self.sent = 0
         self._queue: queue.Queue[Message | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
+        self._given_up = threading.Event()
 
     def send(self, event: Event) -> None:
         """Hand over one event; returns at once."""
@@ -183,17 +185,13 @@ class Notifier:
         """End the thread after what waits was sent, or after `wait` seconds: what is left then is lost."""
         if self._thread is None:
             return
-        try:
+        with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
-        except queue.Full:
-            return
-        self._thread.join(wait)
+            self._thread.join(wait)
+        self._given_up.set()
 
     def _work(self) -> None:
-        while True:
-            message = self._queue.get()
-            if message is None:
-                return
+        while (message := self._queue.get()) is not None and not self._given_up.is_set():
             try:
                 problems = [problem for _, problem in deliver(message, self.destinations, self.time_out)]
             except Exception as error:  # noqa: BLE001 - whatever it was, the next alarm is sent

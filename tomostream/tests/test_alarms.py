@@ -433,6 +433,7 @@ class TestSending(unittest.TestCase):
         self.assertLess(time.monotonic() - began, 10.0)         # 300 that waited for the time-out would take a minute
         self.assertIn("wait to be sent", notifier.trouble)
         notifier.close(0.1)
+        wait_for(lambda: all(thread.name != "tomostream-alarms" for thread in threading.enumerate()), 60, "no thread left over")
         short = self.send(Destinations(webhook="http://127.0.0.1:1/"))
         self.assertRegex(short.trouble, "webhook at 127.0.0.1 did not take the alarm.*refused")
 
