@@ -53,10 +53,10 @@ class Runner:
     def run(self, arguments: str, log: str) -> str:
         """Run the program; return the end of its log."""
         if not self.gpu:
-            with self._protocol.hold_cores(self.threads):
-                return self._protocol.run_program(self.command, arguments, log)
-        with self._protocol.hold_gpus():
-            return self._protocol.run_program(self.command, arguments, log, env=self._program.environment)
+            with self._protocol.workplace.hold_cores(self.threads):
+                return self._protocol.workplace.run(self.command, arguments, log)
+        with self._protocol.workplace.hold_gpus():
+            return self._protocol.workplace.run(self.command, arguments, log, env=self._program.environment)
 
     def keep_log(self, log: str, name: str) -> None:
         """Keep the log of a program that failed, for people."""

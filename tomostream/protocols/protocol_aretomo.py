@@ -49,6 +49,7 @@ from tomostream.protocols.aretomo_run import (
 )
 from tomostream.protocols.defoci import Defoci
 from tomostream.protocols.objects import Original
+from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.rows import know_tables
@@ -83,7 +84,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
     def _defineParams(self, form: Any) -> None:
         ProtAreTomoAlignRecon._defineParams(self, form)
         aretomo_form.define(form)
-        self.define_streaming_params(form, section=False)
+        streaming_form.define_params(form)
         handing.define_params(form)
 
     # ------------------------------------------------------------------ open
@@ -254,7 +255,7 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         source: Source = task.arguments[1]
         began = steady()
         name = source.series_id if task.version == 1 else f"{source.series_id}-v{task.version}"
-        folder = self.work_folder(name)
+        folder = self.workplace.folder(name)
         kind = Aretomo3Run if self.engine.get() == ENGINE_ARETOMO3 else AretomoRun
         result = kind(source, self._settings, folder, self._runner, self._cpu).run()
         target = self._getExtraPath(name)

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import glob
-import math
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
@@ -16,7 +13,6 @@ from typing import Any
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
-from pyworkflow.protocol import params
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition
 
 from tomostream.acquisition import events, preview
@@ -29,7 +25,6 @@ from tomostream.acquisition.session import Session
 from tomostream.acquisition.verdict import describe_unassigned
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
-from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
@@ -38,7 +33,7 @@ from tomostream.journal.composed import RecordError, SeriesRecord, read_record, 
 from tomostream.journal.layout import EVEN, ODD, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
-from tomostream.protocols import actions, alarms, disk, forms, objects, page, signs, summaries
+from tomostream.protocols import actions, compose_form, disk, objects, page, signs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
 from tomostream.streaming import inputs
@@ -48,10 +43,6 @@ from tomostream.streaming.values import seconds_of
 from tomostream.streaming.work import ProgramFailed, Task
 
 TILT_SERIES = "tiltSeries"
-LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
-          "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
-#: What can be put in front of the name of a series, which names tables of databases.
-PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,29})?", re.ASCII)
 #: States that the log tells of; that a series is composed or has failed has lines of its own.
 TOLD_STATES = ("acquiring", "aligning", "waiting")
 #: Seconds between two looks at which series changed their state, for the ledger.
@@ -77,65 +68,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
-        form.addSection(label="Input")
-        form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
-                      allowsNull=True,      # what is missing is said by `_validate`
-                      label="Input micrographs",
-                      help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
-        form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files",
-                      help="Where the microscope writes its *.mdoc files. Wildcards select several folders. Where the folder "
-                           "itself holds none, its subfolders are looked into.")
-        form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
-                      help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
-                           "understood; maps, montages and targets are recognised automatically.")
-        form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
-                      help="Words separated by blanks. An mdoc file whose name holds one of them is ignored.")
-        form.addParam("fromNames", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
-                      label="Series from the names of the movies alone?",
-                      help="For sessions without mdoc files whose movies are called NAME_ORDER_ANGLE, e.g. TS_01_012_-18.0.tif. "
-                           "Doses are unknown then, and the tilt axis angle has to be given below. Mdoc files are not read.")
-        form.addParam("seriesPrefix", params.StringParam, default="", label="Prefix of the series' names",
-                      help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that are put "
-                           "together later. Letters, digits and underscores. Series of one name in two folders get the folder "
-                           "that differs in front by themselves.")
-        self._define_geometry(form)
-        form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
-                      help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
-        self._define_streaming(form)
-        form.addParallelSection(threads=3, mpi=0)
-
-    @staticmethod
-    def _define_geometry(form: Any) -> None:
-        group = form.addGroup("Geometry and completeness")
-        group.addParam("manualTiltAxisAngle", params.FloatParam, allowsNull=True, default=None,
-                       label="Tilt axis angle (deg)",
-                       help="Rotation of the tilt axis from the y axis of the image, counter-clockwise, in degrees (IMOD's "
-                            "convention). Empty: from each mdoc file. 0 is a value.")
-        signs.define_params(group)
-        group.addParam("expectedTilts", params.IntParam, allowsNull=True, default=None, label="Tilts per series",
-                       help="How many tilts a complete series has. Empty: learned from the series that came before. When it "
-                            "is known, a series is composed the moment its last tilt is aligned.")
-        group.addParam("minNumTilts", params.IntParam, default=3, label="Minimum number of tilts",
-                       help="Series with fewer aligned tilts are not composed, and reported.")
-        group.addParam("percentTiltsRequired", params.IntParam, default=50, expertLevel=params.LEVEL_ADVANCED,
-                       label="Minimum of aligned tilts (%)",
-                       help="A series of which fewer of the acquired tilts could be aligned is not composed, and reported.")
-
-    def _define_streaming(self, form: Any) -> None:
-        form.addSection(label="Streaming")
-        form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt (s, m, h)",
-                      help="Upper bound: a series for which nothing new came for this long is taken as it is. Most series are "
-                           "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
-                           "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
-                           "are minutes and hours.")
-        form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
-                      help="The protocol never ends while the motioncor protocol before it runs, however long the microscope "
-                           "pauses. It ends as soon as its input is closed and every mdoc is decided. Where its input ended "
-                           "without being closed, it ends when nothing new came for this long.")
-        disk.define_params(form)
-        page.define_params(form)
-        self.define_streaming_params(form, section=False)
-        alarms.define_params(form)
+        compose_form.define(form)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
@@ -467,31 +400,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return inputs.problem(self.inputMicrographs, "Input micrographs", "the motioncor protocol")
 
     def form_problems(self) -> list[str]:
-        errors = self.threads_problem()
-        if self.fromNames.get() and self.manualTiltAxisAngle.get() is None:
-            errors.append("Tilt axis angle: series from the names of movies alone need it, no mdoc file tells it.")
-        if not self.filesPath.get() and not self.fromNames.get():
-            errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
-        if not (self.mdocPattern.get() or "").strip():
-            errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
-        if not PREFIX.fullmatch((self.seriesPrefix.get() or "").strip()):
-            errors.append("Prefix of the series' names: letters, digits and underscores, a letter first, 30 at most.")
-        errors += signs.problems(self) + alarms.problems(self)
-        return errors + forms.time_problems(self, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(self, LIMITS)
+        return self.threads_problem() + compose_form.problems(self)
 
     def _warnings(self) -> list[str]:
-        warnings = []
-        if not forms.time_problems(self, ["time4NextTilt"]) and seconds_of(self.time4NextTilt.get()) < 20:
-            warnings.append("Time for the next tilt is below the recommended minimum of 20 s: a series may be composed "
-                            "before its last tilts (they would compose it again, as a higher version).")
-        producer = self.inputMicrographs.getObjValue()
-        makes = getattr(producer, "splitEvenOdd", None)
-        if self.doEvenOdd.get() and not hasattr(producer, "micrographsEven") and not (makes is not None and makes.get()):
-            warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
-        folder = self.filesPath.get() or ""
-        if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
-            warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The protocol will wait for it.")
-        return warnings
+        return compose_form.warnings(self)
 
     def _summary(self) -> list[str]:
         return summaries.of_series(self, TILT_SERIES) + disk.summary(self) + signs.summary(self) + page.summary(self)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Iterable
@@ -16,7 +15,6 @@ from pwem.objects import Acquisition, Movie, SetOfMovies
 from pwem.protocols import ProtImportMovies
 from pwem.protocols.protocol_import.micrographs import ProtImportMicBase
 from pyworkflow.constants import BETA
-from pyworkflow.protocol import params
 
 from tomostream.acquisition.arrival import Arrivals, Candidate
 from tomostream.acquisition.imported import FileFacts, MovieFiles, Sight, goes_first, kind_of, other_formats, why_stack
@@ -26,7 +24,7 @@ from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.files.writing import remove_parts, sync, whole
 from tomostream.journal import entries, ledger, until
-from tomostream.protocols import forms, summaries
+from tomostream.protocols import import_form, summaries
 from tomostream.protocols.objects import NOMINAL_MAGNIFICATION
 from tomostream.streaming.lookout import Lookout
 from tomostream.streaming.obstacles import out_of_reach
@@ -36,8 +34,6 @@ from tomostream.streaming.watch import Seen
 from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
-LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
-          "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
 #: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
 FACTS_SECONDS = 2.0
 #: Seconds between two looks for movies whose folder is out of reach.
@@ -62,77 +58,14 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
         ProtImportMicBase._defineParams(self, form)
-        form.getParam("filesPath").help.set(
-            "Folder into which the microscope writes the movies. It may still be empty, or appear later.\n"
-            "Wildcards select several folders, e.g. /data/session/*/frames.")
-        pattern = form.getParam("filesPattern")
-        pattern.default.set("*")
-        pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
-                         "Whatever the pattern, only EER, TIFF and MRC files are taken.")
-        form.getParam("dataStreaming").default.set(True)
-        forms.hide(form, ["dataStreaming",          # it always streams
-                          "acquisitionWizard", "haveDataBeenPhaseFlipped", "samplingRateMode"])     # not of movies
-        forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
-                                "timeout": "End when no new movie came for (s, m, h)",
-                                "fileTimeout": "Longest wait for one file (s, m, h)"})
-        form.getParam("timeout").help.set(
-            "Time without any new movie after which the import ends and closes its output. A number is seconds; "
-            "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
-        form.getParam("fileTimeout").help.set(
-            "Upper bound for files whose structure cannot be checked, or that look cut off: unchanged for this long, and "
-            "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
-        section = form.getSection("Streaming")
-        section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
-                         help="Time at which the import ends although movies still come: 08:00 is the next time that it is so "
-                              "late, 2026-11-30 08:00 is that time on that day, as this machine counts it. What was imported is "
-                              "processed to its end. Empty: no such time. While it runs it can be changed: tomostream until "
-                              "PROJECT 09:30.")
-        forms.put_after(section, "until", "timeout")
-        section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
-                         label="Quiet time of a complete file (s)",
-                         help="A file whose structure is complete and that was neither closed nor moved into place while "
-                              "we watched is used after this many seconds without a change.")
-        section.addParam("pollSeconds", params.FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
-                         label="Interval on network disks (s)",
-                         help="On a local disk new movies are noticed at once; on a network disk the folder is listed "
-                              "at this interval. 1 to 10 s are reasonable.")
-        copy = form.getParam("copyFiles")
-        copy.label.set("Copy movies into the project?")
-        copy.expertLevel.set(params.LEVEL_NORMAL)
-        copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
-                      "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
+        import_form.define(form)
 
     def _defineImportParams(self, form: Any) -> None:
-        form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
-                      help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
-                           "that are left empty below: they are then read from the first mdoc that gives them.\n"
-                           "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
+        import_form.define_mdocs(form)
 
     def _defineAcquisitionParams(self, form: Any) -> Any:
         ProtImportMovies._defineAcquisitionParams(self, form)
-        for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
-                           ("magnification", "Nominal magnification")):
-            field = form.getParam(name)
-            field.default.set(None)
-            field.validators = [params.Format(int if name == "magnification" else float,
-                                              error="should be a number, or empty", allowsNull=True)]
-            field.help.set(f"{unit}. Empty: it is read from the first mdoc"
-                           + (", or from the header of the first movie" if name == "samplingRate" else "")
-                           + "; until then movies wait.")
-        for name in ("amplitudeContrast", "magnification"):
-            form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
-        group = form.getParam("Acquisition_info")
-        forms.put_first(group, ["samplingRate", "scannedPixelSize", "voltage", "sphericalAberration"])
-        forms.set_labels(form, {"samplingRate": "Pixel size (A/px)", "voltage": "Voltage (kV)",
-                                "magnification": "Magnification"})
-        forms.set_helps(form, {
-            "dosePerFrame": "Dose of one frame in e/A2. Only needed for dose weighting inside MotionCor; the doses of the "
-                            "series come from the mdoc files.",
-            "doseInitial": "Dose in e/A2 before the first frame of a movie. 0 in tomography: what the specimen received in "
-                           "earlier tilts comes from the mdoc files.",
-            "scannedPixelSize": "Physical pixel of the camera in micrometres; with the magnification it gives the pixel "
-                                "size."})
-        return group
+        return import_form.define_acquisition(form)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
@@ -465,35 +398,10 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     # ------------------------------------------------------------------ what people read
     def form_problems(self) -> list[str]:
-        errors = []
-        if not (self.filesPath.get() or "").strip():
-            errors.append("Folder of the movies is empty: say where the microscope writes its movies.")
-        for label, path, found in (("Gain image", self.gainFile, self.getGain()),
-                                   ("Dark image", self.darkFile, self.getDark())):
-            if not path.empty() and (not found or os.path.isdir(found)):
-                errors.append(f"{label}: there is no file {path.get()}.")
-        for name, label in (("samplingRate", "Pixel size"), ("voltage", "Voltage")):
-            value = getattr(self, name).get()
-            if value is not None and value <= 0:
-                errors.append(f"{label} must be more than 0, or empty to be read from the first mdoc.")
-        errors += forms.time_problems(self, ["timeout", "fileTimeout"])
-        try:
-            until.parse(self.until.get() or "", 0.0)
-        except ValueError as error:
-            errors.append(f"End at: {error}.")
-        errors += forms.number_problems(self, LIMITS)
-        return errors + self._validateBlacklist()
+        return import_form.problems(self) + self._validateBlacklist()
 
     def _warnings(self) -> list[str]:
-        warnings = []
-        pattern = self.getPattern()
-        folder = os.path.dirname(pattern) if self.filesPattern.get() else pattern
-        if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
-            warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The import will wait for it.")
-        if self.voltage.get() is None and not self.mdocsPath.get():
-            warnings.append("The voltage is empty, and no mdoc files are given from which it could be read: all movies "
-                            "would wait for it.")
-        return warnings
+        return import_form.warnings(self)
 
     def _summary(self) -> list[str]:
         return summaries.of_movies(self, MOVIES, "imported")

@@ -30,6 +30,7 @@ from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
 from tomostream.protocols import motioncor_form, programs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, NOMINAL_MAGNIFICATION
+from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
@@ -69,7 +70,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _defineParams(self, form: Any) -> None:
         ProtMotionCorrNewStreaming._defineParams(self, form)
         motioncor_form.define(form)
-        self.define_streaming_params(form, section=False)
+        streaming_form.define_params(form)
 
     # ------------------------------------------------------------------ open
     def open_outputs(self) -> None:
@@ -153,7 +154,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         self._refuse_what_comes_out_wrong(movie)
         stem = micrograph_stem(name, task.version)
-        folder = self.work_folder(safe_name(stem))
+        folder = self.workplace.folder(safe_name(stem))
         target = os.path.join(folder, f"{safe_name(stem)}.mrc")
         log = os.path.join(folder, "program.log")
         divides = self._program_divides
@@ -269,7 +270,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         for path in glob.glob(os.path.join(glob.escape(folder), "*-Full.log")):
             # MotionCor3 cuts its own name at the first .mrc or .tif
             os.replace(path, self._getExtraPath(frames_log(stem, path.endswith("-Patch-Full.log"))))
-        self.discard(folder)
+        self.workplace.discard(folder)
         return Aligned(kept, drift)
 
     @staticmethod

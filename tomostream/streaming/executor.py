@@ -47,7 +47,7 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
                                           context=self.protocol.getSubmitDict()).strip()
         attempt = getattr(getattr(threading.current_thread(), "step", None), "attempt", None)
         log.info("%sruns %s", "" if attempt is None else f"{attempt.task.key}: ", command)
-        env = marked(env, self.protocol.work_root())
+        env = marked(env, self.protocol.workplace.root)
         with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr, env=env,
                               cwd=cwd, executable=executable, pass_fds=inherited()) as child:
             status = child.wait()

@@ -12,12 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
-import re
-import shlex
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,33 +23,26 @@ from typing import Any
 from pyworkflow.config import Config
 from pyworkflow.object import Set
 from pyworkflow.protocol import (
-    MODE_RESTART,
-    STATUS_ABORTED,
-    STATUS_FAILED,
-    STATUS_FINISHED,
     STATUS_RUNNING,
-    FloatParam,
-    ProtStreamingBase,
-    params,
 )
 
 from tomostream.files import locks
 from tomostream.files.clock import steady
-from tomostream.files.logs import last_words, one_sentence
+from tomostream.files.logs import one_sentence
 from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import inputs, rows, watch
-from tomostream.streaming.cores import hold_cores
-from tomostream.streaming.executor import JobEnded, adopt
-from tomostream.streaming.gpus import gpu_lock, programs_per_gpu
+from tomostream.streaming.executor import adopt
+from tomostream.streaming.form import StreamingForm
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.obstacles import Obstacles
 from tomostream.streaming.orphans import end_orphans
-from tomostream.streaming.programs import WORK_FOLDER, gpu_command
-from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet
+from tomostream.streaming.programs import WORK_FOLDER
+from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet, OutputSets
 from tomostream.streaming.steps import Finished, StepLog
-from tomostream.streaming.values import convert
-from tomostream.streaming.work import Attempt, NotNow, Postponed, Task, Work
+from tomostream.streaming.troubles import Troubles
+from tomostream.streaming.work import Attempt, NotNow, Task, Work
+from tomostream.streaming.workplace import Workplace
 
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
@@ -65,11 +54,9 @@ IDLE_SECONDS = 2.0
 OPEN_SECONDS = 600.0
 #: Seconds for which an error that nobody foresaw may come again in every turn before the protocol ends with it.
 FAILING_SECONDS = 600.0
-#: Numbers the work folders of this process.
-_WORK_NUMBERS = itertools.count(1)
 
 
-class StreamingProtocol(ProtStreamingBase):
+class StreamingProtocol(StreamingForm):
     """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
 
     _stepsCheckSecs = IDLE_SECONDS
@@ -131,77 +118,6 @@ class StreamingProtocol(ProtStreamingBase):
     def on_end(self) -> None:
         """Everything is done, the outputs are about to be closed."""
 
-    # ------------------------------------------------------------------ form
-    @staticmethod
-    def define_streaming_params(form: Any, section: bool = True) -> None:
-        """The fields that every protocol has in its Streaming section."""
-        if section:
-            form.addSection(label="Streaming")
-        form.addParam("pollSeconds", FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
-                      label="Interval on network disks (s)",
-                      help="On a local disk new files and rows are noticed at once. On a network disk (NFS, Lustre, "
-                           "GPFS, CIFS...) another machine writes and this one hears nothing: there the folder is "
-                           "polled at this interval. 1 to 10 s are reasonable.")
-
-    def getActions(self) -> list[tuple[str, Callable[..., None]]]:
-        """STOP STREAMING, where pwem's own import protocols have it: right click on the box."""
-        return [("STOP STREAMING", self.stop_streaming)] if self.isRunning() else []
-
-    def stop_streaming(self, event: object = None) -> None:
-        """Ask the running protocol to finish what is in flight, register what is decided, and close its outputs.
-
-        Parameters
-        ----------
-        event : what Scipion's canvas hands to an action; its tree view hands nothing.
-        """
-        runs.ask_to_stop(self._getPath(), "STOP STREAMING")
-
-    def stop_asked(self) -> bool:
-        return os.path.exists(stop_file(self._getPath()))
-
-    def processImportDict(self, importDict: dict[str, Any], importDir: str) -> dict[str, Any]:
-        """Return a workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
-        an empty number is none, and folders stay as they are: pwem looks for relative ones beside the file, and fails on
-        a folder without a slash that is not there yet."""
-        return {name: self._imported(name, value) for name, value in importDict.items()}
-
-    def _imported(self, name: str, value: object) -> object:
-        param = self.getParam(name)
-        points = isinstance(value, str) and re.fullmatch(r"\d+\.[A-Za-z_].*", value.strip())
-        if param is None or points:         # "2.outputMovies" is another protocol's output
-            return value
-        try:
-            return convert(param, value)
-        except ValueError as error:
-            raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
-
-    def input_problems(self) -> list[str]:
-        """Return what is wrong with the input sets, for `_validate`; whoever starts a whole chain gives them later."""
-        return []
-
-    def form_problems(self) -> list[str]:
-        """Return what is wrong with the other fields, for `_validate`."""
-        return []
-
-    def _validate(self) -> list[str]:
-        return self.input_problems() + self.form_problems()
-
-    def threads_problem(self) -> list[str]:
-        """For `_validate`: one thread would leave none for the programs, and how many share a GPU must be a number."""
-        try:
-            programs_per_gpu()
-        except ValueError as error:
-            return [f"{error}."]
-        threads = self.numberOfThreads.get()
-        if threads is not None and threads < 2:
-            return ["Threads must be 2 or more: by Scipion's convention one is the protocol itself, the others run the "
-                    "programs, so with 1 nothing would be processed."]
-        return []
-
-    def getBinThreads(self) -> int:
-        """pyworkflow prints it at the start; the programs get their threads by item, see `engines`."""
-        return 1
-
     # ------------------------------------------------------------------ start
     def run(self) -> None:
         """Two processes on the same run would write the same sets: the second one (Continue was pressed twice, a resume beside
@@ -229,18 +145,19 @@ class StreamingProtocol(ProtStreamingBase):
         self.in_flight = Work(self, hindrances)
         self.done, self.attempts = self.in_flight.done, self.in_flight.attempts
         self.hindrances = hindrances
-        self.outputs: dict[str, OutputSet] = {}
+        self.outputs = OutputSets()
         self._to_confirm: list[tuple[Task, object]] = []
         self._watch_ended = self._dirty = self._said_end = False
         self._gui_at, self._jobs_lock = 0.0, threading.Lock()
         self._jobs: list[str] = []
-        self._troubles: dict[entries.Topic, str] = {}
         self.stop_event = threading.Event()
+        self.workplace = Workplace(self, self._getExtraPath(WORK_FOLDER))
         if self.input_field:
             inputs.attach(getattr(self, self.input_field))
-        orphans = end_orphans(self.work_root())
-        shutil.rmtree(self.work_root(), ignore_errors=True)
+        orphans = end_orphans(self.workplace.root)
+        self.workplace.clear()
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
+        self._troubles = Troubles(self)
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
         self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE, until.NAME]))
         self._open()
@@ -356,7 +273,7 @@ class StreamingProtocol(ProtStreamingBase):
         self.in_flight.release()
         self._commit()
         self._complete = (self._watch_ended and not self.undecided() and self.in_flight.idle and not self._to_confirm
-                          and not any(output.dirty for output in self.outputs.values()))
+                          and not self.outputs.dirty)
         if self._complete and self._close():
             return True
         self._complete = False
@@ -369,48 +286,35 @@ class StreamingProtocol(ProtStreamingBase):
 
     def register_task(self, task: Task, result: object) -> None:
         """Put the rows of a finished task, all or none; see `Host`."""
-        marks = {name: output.mark() for name, output in self.outputs.items()}
         try:
-            self.register(task, result)
+            with self.outputs.all_or_none():
+                self.register(task, result)
         except Exception as error:
-            for name, mark in marks.items():
-                self.outputs[name].take_back(mark)
             if isinstance(error, rows.database_errors()) and not isinstance(error, OSError):
                 raise NotNow(rows.words_of(error)) from error
             raise
         self._to_confirm.append((task, result))
 
     def _commit(self) -> None:
-        """Secondary outputs first, the one that others read last: what is in the last is in all of them."""
+        """Write the rows of what was registered, then tell the ledger and the project of them."""
         self.ledger.flush()
-        dirty = [output for output in self.outputs.values() if output.dirty]
         try:
-            for output in reversed(dirty):
-                output.commit()
+            written = self.outputs.commit()
         except NotCommitted as error:
             self.trouble(entries.Topic.OUTPUT, f"the results cannot be written now ({error}); they are kept, retrying")
             return
         self.trouble(entries.Topic.OUTPUT, "")
         self.trouble(entries.Topic.LEDGER, f"the ledger cannot be written now ({self.ledger.trouble}); its lines are kept"
                      if self.ledger.trouble else "")
-        if dirty:
-            self._dirty = True
+        self._dirty = self._dirty or written
         while self._to_confirm:
             self.on_registered(*self._to_confirm[0])
             del self._to_confirm[0]
         self.show_outputs()
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
-        """Something of this topic keeps the protocol from going on ("": no longer). Told when it begins and when it ends."""
-        before = self._troubles.pop(topic, "")
-        if text:
-            self._troubles[topic] = text
-            if not before:
-                self.warning(text[0].upper() + text[1:])
-                self.ledger.write(entries.Waiting("", text, topic=topic))
-        elif before:
-            self.info(f"Over: {before}")
-            self.ledger.write(entries.Session("", f"over: {before}", over=topic))
+        """Something of this topic keeps the protocol from going on ("": no longer); see `Troubles`."""
+        self._troubles.report(topic, text)
 
     def _close(self) -> bool:
         """Close the outputs; False when they cannot be written now."""
@@ -418,8 +322,7 @@ class StreamingProtocol(ProtStreamingBase):
             self._said_end = True
             self.on_end()
         try:
-            for output in self.outputs.values():
-                output.set_stream_state(Set.STREAM_CLOSED)
+            self.outputs.close()
         except NotCommitted as error:
             self.trouble(entries.Topic.OUTPUT, f"the outputs cannot be closed now ({error})")
             return False
@@ -438,52 +341,6 @@ class StreamingProtocol(ProtStreamingBase):
         task = attempt.task
         self._insertFunctionStep(run, task.key, *task.arguments[:1], prerequisites=[], needsGPU=task.needs_gpu)
         self._steps[-1].attempt = attempt
-
-    def work_root(self) -> str:
-        """Return the folder of all work in progress of this run."""
-        return self._getExtraPath(WORK_FOLDER)
-
-    def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the GPUs of this thread's step while its program runs. A job of the queue has those of its own node."""
-        if not self._stepsExecutor.here:
-            return contextlib.nullcontext()
-        return gpu_lock(self._stepsExecutor.getGpuList(), self.stop_event)
-
-    def hold_cores(self, wanted: int) -> contextlib.AbstractContextManager[None]:
-        """Hold cores of this machine while a CPU program runs. A job of the queue has those that the queue gives it."""
-        return hold_cores(wanted, self.stop_event) if self._stepsExecutor.here else contextlib.nullcontext()
-
-    def work_folder(self, name: str) -> str:
-        """Return an empty folder for one run of a program, on the same disk as extra/. No other program ever writes there: a job
-        whose submission seemed to fail may run all the same."""
-        folder = os.path.join(self.work_root(), str(os.getpid()), str(next(_WORK_NUMBERS)), name)
-        os.makedirs(folder)
-        return folder
-
-    @staticmethod
-    def discard(folder: str) -> None:
-        """Remove a work folder."""
-        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
-
-    def run_program(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
-        """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
-
-        An exit status proves nothing in either direction, so it is told but not judged: the caller looks at the files.
-
-        Raises
-        ------
-        Postponed : the queue takes no jobs now.
-        """
-        status = ""
-        try:
-            self.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
-        except JobEnded as error:
-            return str(error)
-        except Postponed:
-            raise
-        except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
-            status = f"the program ended with an error ({one_sentence(error)[:200]})"
-        return last_words(log) or status
 
     # ------------------------------------------------------------------ outputs
     def open_output(self, name: str, template: Any, key_attribute: str,
@@ -525,12 +382,6 @@ class StreamingProtocol(ProtStreamingBase):
         process that saw the end of the stream closes: else the sets stay open and their readers wait."""
         if self._complete:
             super()._closeOutputSet()
-
-    def isInStreaming(self) -> bool:
-        """pyworkflow asks this only to allow a relaunch while other protocols depend on this one."""
-        continuing = (self.getRunMode() != MODE_RESTART
-                      and self.getStatus() in (STATUS_FAILED, STATUS_ABORTED, STATUS_FINISHED))
-        return super().isInStreaming() or continuing
 
     # ------------------------------------------------------------------ inputs
     def row_reader(self, pointer: Any) -> rows.RowReader:

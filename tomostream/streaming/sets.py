@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -291,3 +291,46 @@ class OutputSet:
             with contextlib.suppress(*database_errors()):
                 self.connection.rollback()
             raise NotCommitted(words_of(error)) from error
+
+
+class OutputSets(dict[str, OutputSet]):
+    """The outputs of a protocol by their names, in the order in which they were opened: others read the first one."""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything waits for its commit."""
+        return any(output.dirty for output in self.values())
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Keep the rows that are put in this context only when nothing goes wrong in it."""
+        marks = {name: output.mark() for name, output in self.items()}
+        try:
+            yield
+        except Exception:
+            for name, mark in marks.items():
+                self[name].take_back(mark)
+            raise
+
+    def commit(self) -> bool:
+        """Write what waits; tell whether anything did. Secondary outputs go first, the one that others read last: what is in
+        the last is in all of them.
+
+        Raises
+        ------
+        NotCommitted : an output cannot be written now.
+        """
+        waiting = [output for output in self.values() if output.dirty]
+        for output in reversed(waiting):
+            output.commit()
+        return bool(waiting)
+
+    def close(self) -> None:
+        """Tell all readers that nothing more will come.
+
+        Raises
+        ------
+        NotCommitted : an output cannot be written now.
+        """
+        for output in self.values():
+            output.set_stream_state(Set.STREAM_CLOSED)

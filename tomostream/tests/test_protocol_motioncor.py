@@ -21,7 +21,10 @@ from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
-from tomostream.streaming.programs import gpu_command  # noqa: E402
+from tomostream.streaming.programs import (
+    WORK_FOLDER,
+    gpu_command,
+)
 from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
 from tomostream.tests.test_movie_formats import eer_file, eer_frame  # noqa: E402
 
@@ -86,6 +89,7 @@ class OfAMovie(unittest.TestCase):
         protocol.inputMovies.set(movies)
         protocol._reader, protocol.outputs, protocol._program_divides = SimpleNamespace(items=movies), {}, False
         protocol._runner = SimpleNamespace(gpu=gpu, name="MotionCor3", threads=1)
+        protocol.workplace = Workplace(protocol, os.path.join("extra", WORK_FOLDER))
         protocol._prepare()
         self.protocol = protocol
         self.pixel_size = protocol._pixel_size

@@ -1093,7 +1093,7 @@ class TestAFullDisk(InAFolder):
 class TestRunningAProgram(InAFolder):
     def test_gives_it_the_gpu_locks_of_its_thread(self):
         loop = executor.EventStepExecutor(mock.Mock(), 1)
-        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, work_root=lambda: self.folder)
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, workplace=mock.Mock(root=self.folder))
         with mock.patch.object(gpus_room.tempfile, "gettempdir", return_value=self.folder), gpu_lock([0]):
             descriptor, = inherited()
             loop.runJob(mock.Mock(), "sh", f"-c 'ls -l /proc/self/fd/{descriptor} > {self.path('said')}'")
@@ -1102,7 +1102,7 @@ class TestRunningAProgram(InAFolder):
 
     def test_raises_when_it_ends_with_an_error(self):
         loop = executor.EventStepExecutor(mock.Mock(), 1)
-        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, work_root=lambda: self.folder)
+        loop.protocol = mock.Mock(getSubmitDict=lambda: {}, workplace=mock.Mock(root=self.folder))
         with self.assertRaises(subprocess.CalledProcessError):
             loop.runJob(mock.Mock(), "false", "")
 

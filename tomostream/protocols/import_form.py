@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The form of the import protocol: its fields, and what is wrong or doubtful in them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Any
+
+from pyworkflow.protocol import params
+
+from tomostream.files import patterns
+from tomostream.journal import until
+from tomostream.protocols import forms
+
+LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
+          "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
+
+
+def define(form: Any) -> None:
+    """Put our fields into upstream's form, in our order, with our words."""
+    form.getParam("filesPath").help.set(
+        "Folder into which the microscope writes the movies. It may still be empty, or appear later.\n"
+        "Wildcards select several folders, e.g. /data/session/*/frames.")
+    pattern = form.getParam("filesPattern")
+    pattern.default.set("*")
+    pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
+                     "Whatever the pattern, only EER, TIFF and MRC files are taken.")
+    form.getParam("dataStreaming").default.set(True)
+    forms.hide(form, ["dataStreaming",          # it always streams
+                      "acquisitionWizard", "haveDataBeenPhaseFlipped", "samplingRateMode"])     # not of movies
+    forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
+                            "timeout": "End when no new movie came for (s, m, h)",
+                            "fileTimeout": "Longest wait for one file (s, m, h)"})
+    form.getParam("timeout").help.set(
+        "Time without any new movie after which the import ends and closes its output. A number is seconds; "
+        "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
+    form.getParam("fileTimeout").help.set(
+        "Upper bound for files whose structure cannot be checked, or that look cut off: unchanged for this long, and "
+        "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
+    _define_streaming(form.getSection("Streaming"))
+    copy = form.getParam("copyFiles")
+    copy.label.set("Copy movies into the project?")
+    copy.expertLevel.set(params.LEVEL_NORMAL)
+    copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
+                  "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
+
+
+def _define_streaming(section: Any) -> None:
+    section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
+                     help="Time at which the import ends although movies still come: 08:00 is the next time that it is so "
+                          "late, 2026-11-30 08:00 is that time on that day, as this machine counts it. What was imported is "
+                          "processed to its end. Empty: no such time. While it runs it can be changed: tomostream until "
+                          "PROJECT 09:30.")
+    forms.put_after(section, "until", "timeout")
+    section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
+                     label="Quiet time of a complete file (s)",
+                     help="A file whose structure is complete and that was neither closed nor moved into place while "
+                          "we watched is used after this many seconds without a change.")
+    section.addParam("pollSeconds", params.FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
+                     label="Interval on network disks (s)",
+                     help="On a local disk new movies are noticed at once; on a network disk the folder is listed "
+                          "at this interval. 1 to 10 s are reasonable.")
+
+
+def define_mdocs(form: Any) -> None:
+    """The mdoc files from which fields that are left empty are filled in."""
+    form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
+                  help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
+                       "that are left empty below: they are then read from the first mdoc that gives them.\n"
+                       "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
+
+
+def define_acquisition(form: Any) -> Any:
+    """Let what an mdoc tells be left empty; return the group of the acquisition."""
+    for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
+                       ("magnification", "Nominal magnification")):
+        field = form.getParam(name)
+        field.default.set(None)
+        field.validators = [params.Format(int if name == "magnification" else float,
+                                          error="should be a number, or empty", allowsNull=True)]
+        field.help.set(f"{unit}. Empty: it is read from the first mdoc"
+                       + (", or from the header of the first movie" if name == "samplingRate" else "")
+                       + "; until then movies wait.")
+    for name in ("amplitudeContrast", "magnification"):
+        form.getParam(name).expertLevel.set(params.LEVEL_ADVANCED)
+    group = form.getParam("Acquisition_info")
+    forms.put_first(group, ["samplingRate", "scannedPixelSize", "voltage", "sphericalAberration"])
+    forms.set_labels(form, {"samplingRate": "Pixel size (A/px)", "voltage": "Voltage (kV)",
+                            "magnification": "Magnification"})
+    forms.set_helps(form, {
+        "dosePerFrame": "Dose of one frame in e/A2. Only needed for dose weighting inside MotionCor; the doses of the "
+                        "series come from the mdoc files.",
+        "doseInitial": "Dose in e/A2 before the first frame of a movie. 0 in tomography: what the specimen received in "
+                       "earlier tilts comes from the mdoc files.",
+        "scannedPixelSize": "Physical pixel of the camera in micrometres; with the magnification it gives the pixel "
+                            "size."})
+    return group
+
+
+def problems(protocol: Any) -> list[str]:
+    """Return what is wrong in the fields, for `_validate`."""
+    errors = []
+    if not (protocol.filesPath.get() or "").strip():
+        errors.append("Folder of the movies is empty: say where the microscope writes its movies.")
+    for label, path, found in (("Gain image", protocol.gainFile, protocol.getGain()),
+                               ("Dark image", protocol.darkFile, protocol.getDark())):
+        if not path.empty() and (not found or os.path.isdir(found)):
+            errors.append(f"{label}: there is no file {path.get()}.")
+    for name, label in (("samplingRate", "Pixel size"), ("voltage", "Voltage")):
+        value = getattr(protocol, name).get()
+        if value is not None and value <= 0:
+            errors.append(f"{label} must be more than 0, or empty to be read from the first mdoc.")
+    errors += forms.time_problems(protocol, ["timeout", "fileTimeout"])
+    try:
+        until.parse(protocol.until.get() or "", 0.0)
+    except ValueError as error:
+        errors.append(f"End at: {error}.")
+    errors += forms.number_problems(protocol, LIMITS)
+    return errors
+
+
+def warnings(protocol: Any) -> list[str]:
+    """Return what is doubtful in the fields."""
+    warnings = []
+    pattern = protocol.getPattern()
+    folder = os.path.dirname(pattern) if protocol.filesPattern.get() else pattern
+    if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
+        warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The import will wait for it.")
+    if protocol.voltage.get() is None and not protocol.mdocsPath.get():
+        warnings.append("The voltage is empty, and no mdoc files are given from which it could be read: all movies "
+                        "would wait for it.")
+    return warnings

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the programs of a run work: their folders, the GPUs and cores that they hold, their command lines and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shlex
+import shutil
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tomostream.files.logs import last_words, one_sentence
+from tomostream.streaming.cores import hold_cores
+from tomostream.streaming.executor import JobEnded
+from tomostream.streaming.gpus import gpu_lock
+from tomostream.streaming.programs import gpu_command
+from tomostream.streaming.work import Postponed
+
+#: Numbers the work folders of this process.
+_NUMBERS = itertools.count(1)
+
+
+class Host(Protocol):
+    """What is needed of the protocol."""
+
+    stop_event: threading.Event
+    _stepsExecutor: Any
+
+    def runJob(self, program: str, arguments: str, env: Mapping[str, str] | None = None) -> None:
+        """Run a command line, here or as a job of the queue."""
+
+
+class Workplace:
+    """Work folders below `root`, a folder of the run on the same disk as its results, and what runs in them."""
+
+    def __init__(self, host: Host, root: str) -> None:
+        self._host = host
+        self.root = root
+
+    def clear(self) -> None:
+        """Remove what earlier processes of this run left."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def folder(self, name: str) -> str:
+        """Return an empty folder for one run of a program. No other program ever writes there: a job whose submission seemed
+        to fail may run all the same."""
+        folder = os.path.join(self.root, str(os.getpid()), str(next(_NUMBERS)), name)
+        os.makedirs(folder)
+        return folder
+
+    @staticmethod
+    def discard(folder: str) -> None:
+        """Remove a work folder."""
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
+
+    def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the GPUs of this thread's step while its program runs. A job of the queue has those of its own node."""
+        executor = self._host._stepsExecutor
+        return gpu_lock(executor.getGpuList(), self._host.stop_event) if executor.here else contextlib.nullcontext()
+
+    def hold_cores(self, wanted: int) -> contextlib.AbstractContextManager[None]:
+        """Hold cores of this machine while a CPU program runs. A job of the queue has those that the queue gives it."""
+        return hold_cores(wanted, self._host.stop_event) if self._host._stepsExecutor.here else contextlib.nullcontext()
+
+    def run(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
+        """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
+
+        An exit status proves nothing in either direction, so it is reported but not judged: the caller looks at the files.
+
+        Raises
+        ------
+        Postponed : the queue takes no jobs now.
+        """
+        status = ""
+        try:
+            self._host.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
+        except JobEnded as error:
+            return str(error)
+        except Postponed:
+            raise
+        except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
+            status = f"the program ended with an error ({one_sentence(error)[:200]})"
+        return last_words(log) or status
