@@ -21,11 +21,9 @@ from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
-from tomostream.streaming.programs import (
-    WORK_FOLDER,
-    gpu_command,
-)
+from tomostream.streaming.programs import WORK_FOLDER, gpu_command  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
+from tomostream.streaming.workplace import Workplace  # noqa: E402
 from tomostream.tests.test_movie_formats import eer_file, eer_frame  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
