@@ -39,7 +39,8 @@ KNOWN = flags(
     Flag("-LogDir", help="folder for <movie>-Full.log (which must exist)", group=_INPUT),
     Flag("-PixSize", float, default=(0.0,), low=0, unit="A", group=_INPUT,
          help="pixel size of the movie (of EER: after up-sampling); 0: not known"),
-    Flag("-Gain", help="gain reference (.mrc, .tif, .gain); frames are multiplied by it", group=_REFERENCES),
+    Flag("-Gain", help="gain reference (.mrc, .tif, .gain, .dm4, .dm3); "
+         "frames are multiplied by it; one of super-resolution is averaged for counted frames", group=_REFERENCES),
     Flag("-RotGain", int, default=(0,), low=0, high=3, unit="90 degrees", group=_REFERENCES,
          help="rotate gain and dark counter-clockwise"),
     Flag("-FlipGain", int, default=(0,), low=0, high=2, group=_REFERENCES,
@@ -47,8 +48,8 @@ KNOWN = flags(
     Flag("-InvGain", int, default=(0,), low=0, high=1, group=_REFERENCES, help="1: divide by the gain"),
     Flag("-Dark", help="dark reference, subtracted before the gain", group=_REFERENCES),
     Flag("-DefectFile", group=_REFERENCES, unit="px",
-         help="text, one defect a line: x y width height, 0-based, from the lower left corner"),
-    Flag("-DefectMap", group=_REFERENCES, help="MRC or TIFF of the frame's size, not 0 where a pixel is bad"),
+         help="SerialEM's defect file, or text, one defect a line: x y width height, 0-based, from the lower left corner"),
+    Flag("-DefectMap", group=_REFERENCES, help="an image of the frame's size, not 0 where a pixel is bad"),
     Flag("-Throw", int, default=(0,), low=0, unit="frames", group=_MOTION, help="leave out at the beginning"),
     Flag("-Trunc", int, default=(0,), low=0, unit="frames", group=_MOTION, help="leave out at the end"),
     Flag("-FmIntFile", group=_MOTION, help="text, one line for a run of frames: frames, how many to sum into one, "

@@ -12,7 +12,6 @@ applied to a frame so that it fits the reference frame, which is minus how far i
 from __future__ import annotations
 
 import os
-import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ __all__ = [
     "eer_problem",
     "format_log",
     "gain_not_applied",
-    "gain_problem",
     "input_tag",
     "log_stem",
     "parse_log",
@@ -123,31 +121,7 @@ def sum_size(size: tuple[int, int], binning: float) -> tuple[int, int]:
 
 
 # --------------------------------------------------------------------------- what MotionCor3 does wrong without a word
-_FLOAT_MODE, _LARGEST_SIDE, _HIGHEST_MODE = 2, 1 << 20, 101
 _GAIN_NOT_APPLIED = ("gain size does not match frame size", "unable to apply gain reference")
-
-
-def gain_problem(path: str) -> str:
-    """Return why MotionCor3 would leave an MRC gain reference out and exit with 0; "" where it takes it."""
-    if os.path.splitext(path)[1].lower() not in (".mrc", ".mrcs"):
-        return ""
-    mode = _mrc_mode(path)
-    if mode == _FLOAT_MODE:
-        return ""
-    return (f"the gain reference {path} is {'no MRC file' if mode is None else f'of MRC mode {mode}'}: MotionCor3 takes 32-bit "
-            "floats (mode 2) alone and would align without it; convert it, or choose the CPU engine")
-
-
-def _mrc_mode(path: str) -> int | None:
-    with open(path, "rb") as file:
-        header = file.read(1024)
-    if len(header) < 1024:
-        return None
-    for order in ("<", ">"):
-        x, y, z, mode = struct.unpack(f"{order}4i", header[:16])
-        if all(0 < side < _LARGEST_SIDE for side in (x, y, z)) and 0 <= mode <= _HIGHEST_MODE:
-            return int(mode)
-    return None
 
 
 def gain_not_applied(log: str) -> str:

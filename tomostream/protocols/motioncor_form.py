@@ -29,6 +29,8 @@ HELPS = {
              "few electrons.",
     "groupLocal": "So many frames are summed before patches are aligned. Without effect with 1 x 1 patches.",
     "patchOverlap": "So much of a patch, in per cent, it shares with the next. Without effect with 1 x 1 patches.",
+    "defectFile": "Pixels of the camera that are replaced by good ones around them: SerialEM's defect file (defects_*.txt), or "
+                  "lines of x, y, width and height, from the lower left corner, in pixels of the frames.",
     "tol": "The alignment ends when frames move by less than so many pixels. MotionCor3 only: the CPU engine aligns until "
            "nothing changes.",
     "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",

@@ -7,7 +7,7 @@ import glob
 import math
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,16 +20,17 @@ from pyworkflow.object import CsvList
 from pyworkflow.utils import removeBaseExt
 
 from tomostream.acquisition.movies import MovieCheck, check_movie
-from tomostream.files.errors import BadFileError
+from tomostream.files.errors import BadFileError, EngineError
 from tomostream.files.logs import first_words
 from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import sync
 from tomostream.journal import entries, versions
 from tomostream.journal.layout import frames_log, micrograph_stem
 from tomostream.journal.space import bytes_of
-from tomostream.programs.motioncor import eer_problem, gain_not_applied, gain_problem, input_tag, safe_name, sum_size
+from tomostream.programs.motioncor import eer_problem, gain_not_applied, input_tag, safe_name, sum_size
 from tomostream.protocols import motioncor_form, programs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, NOMINAL_MAGNIFICATION
+from tomostream.protocols.references import References
 from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
@@ -79,6 +80,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         self._template_args: dict[str, Any] | None = None
         self._command = ""
         self._program_divides = False
+        self._references = References(self._getExtraPath(), self.info)
         self._new: list[Any] = []
         self._names = UniqueNames()
         self._reader = self.row_reader(self.inputMovies)
@@ -133,8 +135,8 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
         self.isEER = self._reader.items.getFirstItem().getFileName().lower().endswith(".eer")
-        if self._reader.items.getGain() or self._reader.items.getDark() or self.isEER:
-            self._convertInputStep()
+        if self.isEER:
+            self._prepareEERFiles()
         patches = self.patchX.get(), self.patchY.get()
         self._template_args = {tag: value for tag, value in self._getMcArgs().items() if tag not in UNKNOWN}
         self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too
@@ -153,16 +155,17 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             words = f"{os.path.basename(movie)} is not complete: {check.reason}"
             raise ProgramFailed(words) if check.state == "growing" else BadInput(words)
         self._refuse_what_comes_out_wrong(movie)
+        given = self._given_references(check)
         stem = micrograph_stem(name, task.version)
         folder = self.workplace.folder(safe_name(stem))
         target = os.path.join(folder, f"{safe_name(stem)}.mrc")
         log = os.path.join(folder, "program.log")
         divides = self._program_divides
-        arguments = self._arguments(movie, check.frames or frames, target, folder, divides)
+        arguments = self._arguments(movie, check.frames or frames, target, folder, divides, given)
         said = self._runner.run(arguments, log)
         if not divides and self._has_divided(target):
             self._program_divides = True
-            arguments = self._arguments(movie, check.frames or frames, target, folder, True)
+            arguments = self._arguments(movie, check.frames or frames, target, folder, True, given)
             said = self._runner.run(arguments, log)
         program = versions.of_program(self._runner.command, first_words(log))
         self._check_sums(target, stem, said, self._expected_size(check))
@@ -183,9 +186,24 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         gain = self._gain()
         if gain and not os.path.exists(gain):
             raise ProgramFailed(f"there is no gain reference {gain}: MotionCor3 would align without it")
-        problem = (gain_problem(gain) if gain else "") or (eer_problem(movie, self._eer_pixels()) if is_eer(movie) else "")
+        problem = eer_problem(movie, self._eer_pixels()) if is_eer(movie) else ""
         if problem:
             raise BadInput(problem)
+
+    def _given_references(self, check: MovieCheck) -> dict[str, str]:
+        """Return flags and files of references that MotionCor3 is given in another form than they have."""
+        if not self._runner.gpu or not check.width or not check.height:
+            return {}
+        args = {tag: str(value).strip('"') for tag, value in (self._template_args or {}).items() if tag in REFERENCES}
+        size = check.width, check.height
+        given: dict[str, str] = {}
+        try:
+            given |= {tag: self._references.image(tag, args[tag], *size) for tag in ("-Gain", "-Dark") if tag in args}
+            if "-DefectFile" in args:
+                given["-DefectFile"] = self._references.defects(args["-DefectFile"], *size, check.dtype != "eer")
+        except EngineError as error:
+            raise BadInput(str(error)) from error
+        return given
 
     def _expected_size(self, check: MovieCheck) -> tuple[int, int] | None:
         """Return the size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
@@ -205,9 +223,11 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
             return False
         return abs(found * self._eer_pixels() / self._pixel_size - 1) < PIXEL_TOLERANCE
 
-    def _arguments(self, movie: str, frames: int, target: str, folder: str, divides: bool = False) -> str:
-        """Return the command line; `divides`: the program divides the pixel size of EER movies by the up-sampling."""
-        args: dict[str, Any] = dict(self._template_args or {})
+    def _arguments(self, movie: str, frames: int, target: str, folder: str, divides: bool = False,
+                   given: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return the command line; `divides`: the program divides the pixel size of EER movies by the up-sampling; `given`:
+        references in another form."""
+        args: dict[str, Any] = {**(self._template_args or {}), **given}
         last = self.alignFrameN.get()
         if not is_eer(movie):
             args = {tag: value for tag, value in args.items() if tag not in ("-EerSampling", "-FmIntFile")}
@@ -215,7 +235,7 @@ class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
         if is_eer(movie):
             args["-FmIntFile"] = shlex.quote(self._fraction_file(frames, folder))
             args["-PixSize"] = self._reader.items.getSamplingRate() / (1 if divides else self._eer_pixels())
-        args |= {tag: shlex.quote(args[tag].strip('"')) for tag in ("-Gain", "-Dark") if tag in args}
+        args |= {tag: shlex.quote(str(args[tag]).strip('"')) for tag in REFERENCES if tag in args}
         args["-OutMrc"], args["-LogDir"] = shlex.quote(target), shlex.quote(folder)
         if not self._runner.gpu:
             args.pop("-Gpu", None)

@@ -21,6 +21,7 @@ from tomostream.engine.frames import adding, align, interpolation, sums
 from tomostream.engine.frames.plan import IntegrationEntry, plan_fractions
 from tomostream.engine.motioncor import main
 from tomostream.programs.motioncor import parse_log
+from tomostream.tests.dmfile import dm_file
 
 SIZE = 256
 
@@ -516,6 +517,28 @@ class TestReferences(EngineTest):
         image = self.gained("-Gain", gain)
         self.assertEqual(image[:2, :2].tolist(), [[2, 2], [2, 2]])
 
+    def test_a_gain_of_digitalmicrograph_is_read_with_its_first_row_at_the_bottom(self):
+        gain = self.asymmetric(48, 48)
+        for version in (3, 4):
+            path = self.path(f"gain.dm{version}")
+            Path(path).write_bytes(dm_file(gain, version))
+            self.assertEqual(self.corners(self.gained("-Gain", path)), (2, 3, 4, 1))
+            self.assertEqual(self.corners(self.gained("-Gain", path, "-FlipGain", 1)), (4, 1, 2, 3))
+            whole = Path(path).read_bytes()
+            for name, data in (("cut", whole[:-40]), ("start", whole[:60]), ("empty", b""), ("big", whole[:8] + b"\1" * 8)):
+                Path(self.path(f"{name}.dm{version}")).write_bytes(data)
+                self.refused("-InMrc", self.flat(), "-Gain", self.path(f"{name}.dm{version}"), reason="copy it again")
+
+    def test_a_gain_of_super_resolution_is_averaged_for_counted_frames(self):
+        gain = np.kron(self.asymmetric(48, 48), np.ones((2, 2))) + np.tile([[0.2, -0.2], [0, 0]], (48, 48))
+        for quarters, expected in ((0, (2, 3, 4, 1)), (1, (4, 2, 1, 3))):
+            image = self.gained("-Gain", self.mrc(gain.astype(np.float32), "super.mrc"), "-RotGain", quarters)
+            np.testing.assert_allclose(self.corners(image), expected, rtol=1e-6)
+        self.assertIn("the mean of 2 x 2 pixels is used", self.shown)
+        gain[1, 1] = 0
+        self.gained("-Gain", self.mrc(gain.astype(np.float32), "super.mrc"))
+        self.assertIn("replaced 1 bad pixels", self.shown)
+
     def test_a_dark_reference_is_subtracted_before_the_gain(self):
         gain = self.mrc(np.full((48, 48), 3, np.float32), "gain.mrc")
         dark = self.mrc(np.full((48, 48), 0.5, np.float32), "dark.mrc")
@@ -560,8 +583,8 @@ class TestReferences(EngineTest):
 
     def test_a_gain_of_zeros_or_of_an_unknown_kind_is_refused(self):
         self.refused("-InMrc", self.flat(), "-Gain", self.mrc(np.zeros((48, 48), "f4"), "g.mrc"), reason="not a gain")
-        Path(self.path("g.dm4")).write_bytes(b"x")
-        self.refused("-InMrc", self.flat(), "-Gain", self.path("g.dm4"), reason="convert .dm4 to .mrc")
+        Path(self.path("g.raw")).write_bytes(b"x")
+        self.refused("-InMrc", self.flat(), "-Gain", self.path("g.raw"), reason="give .mrc, .tif, .gain, .dm4 or .dm3")
         self.refused("-InMrc", self.flat(), "-Gain", self.path("none.mrc"), reason="none.mrc does not exist")
 
     def defective(self):
@@ -583,6 +606,17 @@ class TestReferences(EngineTest):
         Path(self.path("defects.txt")).write_text("30 20 60 4\n7 100 1 1\n")
         image = self.result("-InTiff", self.tiff(frames), "-DefectFile", self.path("defects.txt"), "-Align", 0)
         self.assert_repaired(image, bad)
+
+    def test_the_defect_file_of_serialem_counts_from_the_top(self):
+        frames, bad = self.defective()
+        rows, columns = bad.shape
+        Path(self.path("defects.txt")).write_text(
+            f"CameraSizeX {columns}\nCameraSizeY {rows}\nRotationAndFlip 0\nUsableArea 0 0 0 0\n"
+            f"PartialBadRow {rows - 24} 4 30 89\nBadPixels 7 {rows - 101}\n")
+        image = self.result("-InTiff", self.tiff(frames), "-DefectFile", self.path("defects.txt"), "-Align", 0)
+        self.assert_repaired(image, bad)
+        Path(self.path("defects.txt")).write_text("CameraSizeX 100\nCameraSizeY 30\nBadColumns 7\n")
+        self.refused("-InTiff", self.tiff(frames), "-DefectFile", self.path("defects.txt"), reason="for a camera of 100 x 30 ")
 
     def test_a_defect_map_is_oriented_as_the_movie(self):
         frames, bad = self.defective()

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from unittest import mock
 
 import mrcfile
+import numpy as np
+import tifffile
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
@@ -21,9 +23,11 @@ from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
+from tomostream.protocols.references import References  # noqa: E402
 from tomostream.streaming.programs import WORK_FOLDER, gpu_command  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
 from tomostream.streaming.workplace import Workplace  # noqa: E402
+from tomostream.tests.dmfile import dm_file  # noqa: E402
 from tomostream.tests.test_movie_formats import eer_file, eer_frame  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
@@ -42,10 +46,10 @@ class StandIn:
     gpu, name, threads, command = True, "MotionCor3", 1, "MotionCor3"
 
     def __init__(self, size: tuple[int, int], words: str = "") -> None:
-        self.size, self.words, self.targets = size, words, []
+        self.size, self.words, self.targets, self.words_given = size, words, [], [""]
 
     def run(self, arguments: str, log: str) -> str:
-        words = shlex.split(arguments)
+        words = self.words_given = shlex.split(arguments)
         self.targets.append(words[words.index("-OutMrc") + 1])
         write_mrc(self.targets[-1], *self.size, 1)
         pathlib.Path(log).write_text(self.words, encoding="utf-8")
@@ -86,6 +90,7 @@ class OfAMovie(unittest.TestCase):
         movies.write()
         protocol.inputMovies.set(movies)
         protocol._reader, protocol.outputs, protocol._program_divides = SimpleNamespace(items=movies), {}, False
+        protocol._references = References("extra", lambda line: None)
         protocol._runner = SimpleNamespace(gpu=gpu, name="MotionCor3", threads=1)
         protocol.workplace = Workplace(protocol, os.path.join("extra", WORK_FOLDER))
         protocol._prepare()
@@ -199,11 +204,52 @@ class TestWrongResults(OfAMovie):
         self.protocol._runner, self.protocol.outputs = runner, {"micrographs": None}
         return self.protocol.work(Task("m", (movie, FRAMES, name), 1))
 
-    def test_a_gain_that_is_not_float32_is_refused_before_the_run(self):
+    def given(self, runner: StandIn, flag: str) -> str:
+        """The value that the program got with a flag in its last run."""
+        return runner.words_given[runner.words_given.index(flag) + 1]
+
+    def test_a_gain_that_is_not_of_32_bit_floats_is_converted_as_it_lies(self):
+        gain = np.arange(1, 32 * 24 + 1).reshape(24, 32)
+        mrcfile.write("ints.mrc", gain.astype(np.int16))
+        tifffile.imwrite("of a camera.v2.TIF", gain[::-1].astype(np.float32))
+        pathlib.Path("gatan.dm4").write_bytes(dm_file(gain.astype(np.float32), 4))
+        for name in ("ints.mrc", "of a camera.v2.TIF", "gatan.dm4"):
+            runner = StandIn((32, 24))
+            self.align(write_mrc("m.mrc", 32, 24, 3), runner, os.path.abspath(name))
+            given = self.given(runner, "-Gain")
+            self.assertEqual(given, os.path.abspath(given))
+            with mrcfile.open(given) as found:
+                self.assertEqual((int(found.header.mode), found.data.tolist()), (2, gain.tolist()), name)
+            self.assertEqual(self.given(runner, "-FlipGain"), "0")
+
+    def test_a_gain_of_super_resolution_is_averaged_for_motioncor3_also_where_it_is_turned(self):
+        gain = np.kron(np.arange(1, 32 * 24 + 1).reshape(24, 32), np.ones((2, 2)))
+        gain[0, :2] += (0.5, -0.5)
+        for turned, shape in ((gain, (24, 32)), (np.rot90(gain), (32, 24))):
+            mrcfile.write("super.mrc", turned.astype(np.float32), overwrite=True)
+            runner = StandIn((32, 24))
+            self.align(write_mrc("m.mrc", 32, 24, 3), runner, os.path.abspath("super.mrc"))
+            with mrcfile.open(self.given(runner, "-Gain")) as found:
+                np.testing.assert_array_equal(found.data, turned.reshape(shape[0], 2, shape[1], 2).mean(axis=(1, 3)))
+
+    def test_the_gain_that_the_program_can_read_is_given_as_it_is(self):
+        runner, gain = StandIn((32, 24)), write_mrc("gain.mrc", 32, 24, 1)
+        self.align(write_mrc("m.mrc", 32, 24, 3), runner, gain)
+        self.assertEqual(self.given(runner, "-Gain"), gain)
+
+    def test_a_gain_that_is_none_fails_the_movie_in_words(self):
+        pathlib.Path("gain.dm4").write_bytes(b"no such file")
+        with self.assertRaisesRegex(BadInput, "gain.dm4 is not a .dm3 or .dm4 file"):
+            self.align(write_mrc("m.mrc", 32, 24, 3), StandIn((32, 24)), os.path.abspath("gain.dm4"))
+
+    def test_the_defects_of_serialem_are_given_as_the_list_that_the_program_reads(self):
+        pathlib.Path("defects 1.txt").write_text("CameraSizeX 32\nCameraSizeY 24\nBadColumns 3\nPartialBadRow 0 2 5 9\n")
         runner = StandIn((32, 24))
-        with self.assertRaisesRegex(BadInput, "gain.mrc is of MRC mode 1: MotionCor3 takes 32-bit floats"):
-            self.align(write_mrc("m.mrc", 32, 24, 3), runner, write_mrc("gain.mrc", 32, 24, 1, mode=1))
-        self.assertEqual(runner.targets, [])
+        self.align(write_mrc("m.mrc", 32, 24, 3), runner, defectFile=os.path.abspath("defects 1.txt"))
+        self.assertEqual(pathlib.Path(self.given(runner, "-DefectFile")).read_text(), "3 0 1 24\n5 22 5 2\n")
+        pathlib.Path("list of motioncor.txt").write_text("3 0 1 24\n")
+        self.align(write_mrc("n.mrc", 32, 24, 3), runner, defectFile=os.path.abspath("list of motioncor.txt"))
+        self.assertEqual(self.given(runner, "-DefectFile"), os.path.abspath("list of motioncor.txt"))
 
     def test_a_gain_that_is_gone_stops_the_run(self):
         movie, gain = write_mrc("m.mrc", 32, 24, 3), write_mrc("gain.mrc", 32, 24, 1)

@@ -154,8 +154,8 @@ def _prepare(
 ) -> None:  # fmt: skip
     """Decode everything once; find and replace bad pixels; give the store the references, cut to the window."""
     refs, dead = references.load_references(
-        shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain)  # fmt: skip
-    bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling)
+        shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain, say)  # fmt: skip
+    bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling, job.kind != "eer")
     refs, bad = refs.cut(window), bad[window]
     if bad.any():
         store.replace(*references.replacements(bad))

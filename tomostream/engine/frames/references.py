@@ -3,12 +3,17 @@
 
 Orientation, as MotionCor3 has it: a reference is read like a movie (an MRC file as it is, a TIFF or .gain file turned
 over), then rotated counter-clockwise by -RotGain quarters as one sees it with row 0 at the bottom, then flipped (1
-upside down, 2 left to right). EER movies are not turned over but a .gain file is, so that it needs -FlipGain 1.
+upside down, 2 left to right). EER movies are not turned over but a .gain file is, so that it needs -FlipGain 1. A .dm4
+file is not turned over either: it is what Scipion's conversion to .mrc gives, and mostly needs -FlipGain 1 as well.
+
+A gain of super-resolution for counted frames, which has twice or four times their pixels, is averaged over the pixels of
+each, as is usual in the field (RELION, cryoSPARC and IMOD users bin it so); a pixel that has no gain in any part has none.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -16,9 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.frames.movies import guarded, open_tiff
-from tomostream.files.errors import EngineError, sentence_of
+from tomostream.files.digitalmicrograph import EXTENSIONS as DM_EXTENSIONS
+from tomostream.files.digitalmicrograph import read_dm
+from tomostream.files.errors import EngineError
 from tomostream.files.mrc import open_mrc
+from tomostream.programs import defects
 
+Say = Callable[[str], None]
 _TIFF_EXTENSIONS = (".tif", ".tiff", ".gain")
 _BLOCK = 8
 _BAND = 32
@@ -28,12 +37,12 @@ _TOLERANCE = 3.5
 
 
 def read_image(path: str, what: str) -> NDArray:
-    """Read the first image of an MRC or TIFF file, row 0 at the bottom.
+    """Read the first image of a file, row 0 at the bottom.
 
     Parameters
     ----------
     path : str
-        .mrc, .mrcs, .tif, .tiff or .gain.
+        .mrc, .mrcs, .tif, .tiff, .gain, .dm3 or .dm4.
     what : str
         What it is, for the message of an error ("-Gain").
     """
@@ -44,11 +53,16 @@ def read_image(path: str, what: str) -> NDArray:
     if extension.startswith(_TIFF_EXTENSIONS):
         with open_tiff(path) as file:
             image = guarded(path, lambda: file.pages[0].asarray(maxworkers=1))
-        if image.ndim != 2:
+        if image.ndim != 2 or image.dtype.kind not in "biuf":
             raise EngineError(f"{what} {path} is not one grey image")
         return image[::-1]
+    if extension in DM_EXTENSIONS:
+        image = read_dm(path)
+        if image.ndim != 2:
+            raise EngineError(f"{what} {path} is not one grey image")
+        return image
     if not extension.startswith(".mrc"):
-        raise EngineError(f"{what} {path} has no known extension; give .mrc, .tif or .gain (convert .dm4 to .mrc)")
+        raise EngineError(f"{what} {path} has no known extension; give .mrc, .tif, .gain, .dm4 or .dm3")
     return open_mrc(path).section(0)
 
 
@@ -70,6 +84,68 @@ def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
             f"{what} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}; "
             f"give the reference of this camera mode{turn}")
     return image if factor == 1 else np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+
+
+def averaged(gain: NDArray, bad: NDArray[np.bool_], factor: int) -> tuple[NDArray, NDArray[np.bool_]]:
+    """A gain of super-resolution for frames of 1 / `factor` of its pixels along each side: the mean over each of them.
+
+    Returns
+    -------
+    gain, bad : ndarray
+        A pixel is bad where any part of it is; its gain is 1.
+    """
+    rows, columns = (n // factor for n in gain.shape)
+    blocks = gain.reshape(rows, factor, columns, factor)
+    small_bad = bad.reshape(blocks.shape).any(axis=(1, 3))
+    return np.where(small_bad, np.float32(1), blocks.mean(axis=(1, 3), dtype=np.float64)).astype(np.float32), small_bad
+
+
+def super_resolution(gain: tuple[int, ...], frames: tuple[int, ...]) -> int:
+    """Return by how much a gain of this shape is to be averaged for frames of that shape: 2 or 4, else 1.
+
+    >>> super_resolution((11520, 8184), (5760, 4092)), super_resolution((5760, 4092), (11520, 8184))
+    (2, 1)
+    """
+    factor = _times(frames, gain)
+    return factor if factor in (2, 4) else 1
+
+
+def usable_gain(
+    path: str, shape: tuple[int, int], quarters: int = 0, flip: int = 0, inverse: bool = False, say: Say | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a gain reference, orient it, and average one of super-resolution.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the frames.
+    inverse : bool
+        Whether it is to be divided by.
+    say : callable, optional
+        Is told what was averaged.
+
+    Returns
+    -------
+    gain : ndarray of float32
+        As large as the frames, or smaller; 1 where it is bad.
+    bad : ndarray of bool
+        Where it is zero, negative or not a number.
+    """
+    gain = oriented(read_image(path, "-Gain"), quarters, flip).astype(np.float32)
+    if inverse:
+        with np.errstate(divide="ignore"):
+            gain = 1 / gain
+    bad = ~np.isfinite(gain) | (gain <= 0)
+    if bad.mean() > 0.5:
+        raise EngineError(f"-Gain {path} is zero or not a number in more than half of the image; it is not a gain")
+    gain[bad] = 1
+    factor = super_resolution(gain.shape, shape)
+    if factor == 1:
+        return gain, bad
+    if say is not None:
+        say(f"-Gain {path} has {factor} times the pixels of the frames along each side (super-resolution): the mean of "
+            f"{factor} x {factor} pixels is used")
+    return averaged(gain, bad, factor)
 
 
 def _times(small: tuple[int, ...], large: tuple[int, ...]) -> int:
@@ -111,9 +187,10 @@ def _replaced(image: NDArray[np.float32], bad: NDArray[np.intp], source: NDArray
 
 
 def load_references(
-    shape: tuple[int, int], gain: str = "", dark: str = "", quarters: int = 0, flip: int = 0, inverse: bool = False
+    shape: tuple[int, int], gain: str = "", dark: str = "", quarters: int = 0, flip: int = 0, inverse: bool = False,
+    say: Say | None = None,
 ) -> tuple[References, NDArray[np.bool_]]:
-    """Read the references and bring them to the frames' size and orientation.
+    """Read the references and bring them to the frames' size and orientation; see `usable_gain`.
 
     Returns
     -------
@@ -124,14 +201,7 @@ def load_references(
     dead = np.zeros(shape, bool)
     gain_image = dark_image = None
     if gain:
-        gain_image = oriented(read_image(gain, "-Gain"), quarters, flip).astype(np.float32)
-        if inverse:
-            with np.errstate(divide="ignore"):
-                gain_image = 1 / gain_image
-        bad = ~np.isfinite(gain_image) | (gain_image <= 0)
-        if bad.mean() > 0.5:
-            raise EngineError(f"-Gain {gain} is zero or not a number in more than half of the image; it is not a gain")
-        gain_image[bad] = 1
+        gain_image, bad = usable_gain(gain, shape, quarters, flip, inverse, say)
         gain_image = np.ascontiguousarray(magnified(gain_image, shape, f"-Gain {gain}"))
         dead |= magnified(bad, shape, f"-Gain {gain}")
     if dark:
@@ -143,9 +213,9 @@ def load_references(
 
 
 def load_defects(
-    shape: tuple[int, int], file: str = "", defect_map: str = "", upsampling: int = 1
+    shape: tuple[int, int], file: str = "", defect_map: str = "", upsampling: int = 1, turned_over: bool = True
 ) -> NDArray[np.bool_]:
-    """Read a defect file (x y width height a line, 0-based, from the lower left) and a defect map (1 is bad).
+    """Read a defect file (MotionCor's list or SerialEM's, see `programs.defects`) and a defect map (1 is bad).
 
     Parameters
     ----------
@@ -153,6 +223,8 @@ def load_defects(
         Of the frames.
     upsampling : int
         Pixels of the frames for one of the camera, which the defect file speaks of (EER).
+    turned_over : bool
+        Whether row 0 of the frames is the bottom of the picture: not in EER.
 
     Raises
     ------
@@ -160,41 +232,16 @@ def load_defects(
         If a file cannot be read, a line of it makes no sense or lies outside of the frames, or too much is bad.
     """
     bad = np.zeros(shape, bool)
-    for number, x, y, width, height in _rectangles(file) if file else ():
+    rows, columns = (n // upsampling for n in shape)
+    for x, y, width, height in defects.rectangles(file, columns, rows, turned_over) if file else ():
         left, bottom = max(0, x) * upsampling, max(0, y) * upsampling
-        part = bad[bottom:max(0, y + height) * upsampling, left:max(0, x + width) * upsampling]
-        if part.size == 0:
-            raise EngineError(
-                f"{file}, line {number}: the defect at {x} {y} is outside of the frames, {shape[1]} x {shape[0]} pixels; give "
-                "the defects of this camera mode")
-        part[:] = True
+        bad[bottom:(y + height) * upsampling, left:(x + width) * upsampling] = True
     if defect_map:
         image = read_image(defect_map, "-DefectMap")
         bad |= magnified(image != 0, shape, f"-DefectMap {defect_map}")
     if bad.mean() > 0.5:
         raise EngineError("the defects cover more than half of the frame; check -DefectFile and -DefectMap")
     return bad
-
-
-def _rectangles(path: str) -> list[tuple[int, int, int, int, int]]:
-    """Line number, x, y, width, height of the defects."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as text:
-            lines = [line.split("#")[0].split() for line in text]
-    except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check -DefectFile") from error
-    rectangles = []
-    for number, words in enumerate(lines, 1):
-        if not words:
-            continue
-        try:
-            x, y, width, height = (int(float(word)) for word in words)
-        except (ValueError, OverflowError):
-            raise EngineError(f"{path}, line {number}: {' '.join(words)[:60]!r} is not 'x y width height'") from None
-        if width < 1 or height < 1:
-            raise EngineError(f"{path}, line {number}: a defect of {width} x {height} pixels; 'x y width height' is needed")
-        rectangles.append((number, x, y, width, height))
-    return rectangles
 
 
 def outlying_pixels(summed: NDArray, executor: Executor) -> NDArray[np.bool_]:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images of DigitalMicrograph, ``.dm3`` and ``.dm4``: gain references of Gatan's cameras come so."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.files.errors import BadFileError, sentence_of
+
+EXTENSIONS = (".dm3", ".dm4")
+#: The version, then the length of what follows (4 or 8 bytes), then 1 where the data are little-endian.
+_START = {3: ">III", 4: ">IQI"}
+_LITTLE_ENDIAN = 1
+
+
+def read_dm(path: str) -> NDArray[Any]:
+    """Read the image of a file of DigitalMicrograph, not its thumbnail: (rows, columns), the top row first.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing or damaged, or holds anything but images of one channel.
+    """
+    _check_start(path)
+    from ncempy.io import dm  # with h5py, half a second that other files need not pay
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # of counters that wrap, in a damaged file
+            with dm.fileDM(path) as file:
+                image = np.asarray(file.getDataset(0)["data"])
+    except OSError as error:
+        raise BadFileError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); copy it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadFileError(f"{path} is damaged, or holds no image ({what}); copy it again") from error
+    if image.dtype.kind not in "iuf":
+        raise BadFileError(f"{path} holds pixels of type {image.dtype}; give an image of real numbers")
+    return image
+
+
+def _check_start(path: str) -> None:
+    """Refuse what cannot be such a file, before its reader maps it."""
+    try:
+        with open(path, "rb") as file:
+            start, size = file.read(16), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise BadFileError(f"{sentence_of(error, path)}; check the path") from error
+    version = struct.unpack_from(">I", start)[0] if len(start) == 16 else 0
+    if version not in _START or struct.unpack_from(_START[version], start)[2] != _LITTLE_ENDIAN:
+        raise BadFileError(f"{path} is not a .dm3 or .dm4 file of DigitalMicrograph ({size} bytes); copy it again")
