@@ -33,7 +33,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from tomostream.cli.project import scipion_environment
+from tomostream.cli.home import scipion_environment
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.standins import write_mrc
 from tomostream.tests.support import ORDER, Session, read_rows, wait_for

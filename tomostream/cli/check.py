@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tomostream.cli import readiness, refuse
+from tomostream.cli import errors, home, readiness, refuse
 from tomostream.cli.readiness import Finding, Verdict
 from tomostream.files.patterns import files_of
 
@@ -29,15 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli import project
 
     try:
-        project.set_variables(project.default_home(options.project or ""))
+        home.set_variables(home.default_home(options.project or ""))
         found = []
         for finding in findings(options):
             found.append(finding)
             print(finding, flush=True)
-    except project.UserError as error:
+    except errors.UserError as error:
         return refuse("check", error)
     bad = sum(finding.verdict is Verdict.WRONG for finding in found)
     print(f"{bad} of {len(found)} checks found something wrong." if bad else f"All {len(found)} checks are well.")
@@ -49,11 +48,11 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
     from tomostream.acquisition.movies import EXTENSIONS
     from tomostream.cli import project, run
 
-    path = project.project_path(options.project or "project")
+    path = home.project_path(options.project or "project")
     if options.project:
         try:
             project.refuse_place(path, options.project)
-        except project.UserError as error:
+        except errors.UserError as error:
             yield readiness.wrong("project", str(error))
     yield readiness.interpreter()
     yield readiness.packages()
@@ -81,17 +80,17 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
 
 def programs(options: argparse.Namespace) -> Iterator[Finding]:
     """Yield the programs and GPUs, as Scipion's plugins know them."""
-    from tomostream.cli import project, run
+    from tomostream.cli import run
 
-    home = os.environ["SCIPION_HOME"]
+    scipion = os.environ["SCIPION_HOME"]
     with tempfile.TemporaryDirectory() as elsewhere:
         if not os.path.isdir(os.environ["SCIPION_HOME"]):
             os.environ["SCIPION_HOME"] = elsewhere          # Scipion makes folders in its home, and a check leaves nothing behind
-        project.quiet_logs()
+        home.quiet_logs()
         from pyworkflow.config import Config
 
         Config.getDomain().getProtocols()
         for finding in readiness.programs(run.ENGINES[options.engine]):
-            yield replace(finding, text=finding.text.replace(elsewhere, home))
+            yield replace(finding, text=finding.text.replace(elsewhere, scipion))
         if not options.queue:       # the nodes of a queue have GPUs of their own
             yield readiness.gpus()

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.project import UserError
+    from tomostream.cli.errors import UserError
 
     began = time.monotonic()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from tomostream.cli import refuse
+from tomostream.cli import errors, home, refuse
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
 
 #: Fields of every protocol that are Scipion's own.
@@ -21,10 +21,10 @@ def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project
 
     try:
-        project.scipion_environment(project.default_home(""))
-    except project.UserError as error:
+        home.scipion_environment(home.default_home(""))
+    except errors.UserError as error:
         return refuse("parameters", error)
-    project.quiet_logs()
+    home.quiet_logs()
     for name in [options.protocol] if options.protocol else project.ORDER:
         for line in listing(name):
             print(line)

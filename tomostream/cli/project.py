@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tomostream.cli.errors import UserError
+from tomostream.cli.home import project_path
 from tomostream.cli.leaving import Leaving
 from tomostream.files import locks
 from tomostream.files.logs import last_error
-from tomostream.journal import runs, sessions
+from tomostream.journal import runs, sessions, stopping
 from tomostream.journal.layout import starting_file
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.streaming.values import convert
@@ -42,94 +43,6 @@ ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 
 #: Characters in a path that Scipion's own command lines and settings do not survive.
 UNFIT = frozenset('"$`\\\n')
-
-
-class UserError(Exception):
-    """Something the user can fix, in one sentence."""
-
-
-def scipion_environment(home: str) -> None:
-    """Set what Scipion needs and nobody has set, for this process and its children, and make the files that it needs. Call before
-    pyworkflow is imported.
-
-    Parameters
-    ----------
-    home : folder for Scipion's own files, made if nothing else is configured.
-    """
-    set_variables(home)
-    make_home()
-
-
-def set_variables(home: str) -> None:
-    """Set the variables that Scipion needs and nobody has set; nothing is written.
-
-    Parameters
-    ----------
-    home : folder for Scipion's own files.
-    """
-    environment = os.environ
-    bin_folder = os.path.dirname(sys.executable)
-    if environment.get("PATH", "").split(os.pathsep)[0] != bin_folder:
-        environment["PATH"] = os.pathsep.join([bin_folder, environment.get("PATH", "")])
-    environment.setdefault("SCIPION_DOMAIN", "pwem")
-    environment.setdefault("SCIPION_NOTIFY", "False")
-    environment.setdefault("MPLBACKEND", "Agg")
-    if "SCIPION_HOME" not in environment:
-        environment["SCIPION_HOME"] = home
-    home = environment["SCIPION_HOME"]
-    environment.setdefault("SCIPION_USER_DATA", os.path.join(home, "ScipionUserData"))
-
-
-def make_home() -> None:
-    """Make the files of Scipion's own that it needs and that are not there.
-
-    Raises
-    ------
-    UserError : Scipion is not installed.
-    OSError : they cannot be written.
-    """
-    environment = os.environ
-    home = environment["SCIPION_HOME"]
-    hosts = os.path.join(home, "config", "hosts.conf")
-    if "SCIPION_HOSTS" not in environment and not os.path.exists(hosts):
-        os.makedirs(os.path.dirname(hosts), exist_ok=True)
-        scipion = importlib.util.find_spec("scipion")
-        if scipion is None or scipion.origin is None:
-            raise UserError("Scipion is not installed in this Python: pip install scipion-em-tomostream brings it.")
-        shutil.copyfile(os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template"), hosts)
-    configuration = os.path.join(home, "config", "scipion.conf")
-    if not os.path.exists(configuration):
-        os.makedirs(os.path.dirname(configuration), exist_ok=True)
-        with open(configuration, "w", encoding="utf-8") as file:
-            file.write("[PYWORKFLOW]\nSCIPION_NOTIFY = False\nCONDA_ACTIVATION_CMD = true\n[PLUGINS]\nEM_ROOT = software/em\n")
-    os.makedirs(os.path.join(environment["SCIPION_USER_DATA"], "projects"), exist_ok=True)
-
-
-def project_path(project: str) -> str:
-    """Return the folder of a project, given as a name (in Scipion's projects folder) or as a path.
-
-    Call after `scipion_environment`: where the projects are depends on it.
-    """
-    if os.sep in project or project in (".", "..") or os.path.isdir(os.path.join(project, "Runs")):
-        return os.path.abspath(project)
-    return os.path.join(os.environ["SCIPION_USER_DATA"], "projects", project)
-
-
-def default_home(project: str) -> str:
-    """Return where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
-    if os.sep in project:
-        return os.path.join(os.path.dirname(os.path.abspath(project)), ".scipion")
-    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "tomostream", "scipion")
-
-
-def quiet_logs() -> None:
-    """pyworkflow logs to the terminal by default; here the table is what people want to see."""
-    import logging
-
-    logging.getLogger().handlers.clear()
-    logging.getLogger().addHandler(logging.NullHandler())
-    logging.getLogger().setLevel(logging.ERROR)
 
 
 @dataclass
@@ -170,11 +83,13 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
 
     os.makedirs(os.path.dirname(path), exist_ok=True)
     scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
+    before = os.getcwd()
     os.chdir(path)
     try:
         return Chain(path, scipion_project, make_protocols(scipion_project, ours, settings))
-    except UserError:
+    except BaseException:
         remove(path)
+        os.chdir(before)
         raise
 
 
@@ -271,8 +186,6 @@ def use_queue(chain: Chain, queue: str) -> None:
 def validate(chain: Chain) -> None:
     """Refuse what the protocols refuse, before anything is started. The inputs come later, so they are not judged here.
 
-    A project that is refused is removed again: nothing ran in it.
-
     Raises
     ------
     UserError : with the protocols' own words.
@@ -281,7 +194,6 @@ def validate(chain: Chain) -> None:
     for name in ORDER:
         problems += [f"{name}: {problem}" for problem in chain.protocols[name].form_problems()]
     if problems:
-        remove(chain.path)
         raise UserError(" ".join(problems))
 
 
@@ -313,12 +225,14 @@ def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterato
         raise UserError(f"Another command (process {locks.holder(file)}) has been starting "
                         f"protocols of {path} for {4 * START_SECONDS:.0f} s. End it and try again.")
     with lock:
+        stopping.forget(path)
         sessions.remember(path)
         yield
 
 
-def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> None:
-    """Start the four, each when the output that it reads is open (empty as it may be).
+def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> list[str]:
+    """Start the four, each when the output that it reads is open (empty as it may be). Returns those that were not started,
+    because somebody asked meanwhile for the end of the first of them.
 
     Raises
     ------
@@ -326,18 +240,32 @@ def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> None:
     Interrupted : Ctrl-C; those that were started go on.
     """
     with starting(chain.path, say, leaving):
-        for name in ORDER:
+        for place, name in enumerate(ORDER):
             leaving.pause(0.0)
-            launch(chain, chain.protocols[name])
+            if not launch(chain, name):
+                return list(ORDER[place:])
             say(f"{name} is starting")
-            if name != ARETOMO:
-                wait_for_output(chain, name, leaving)
+            if name != ARETOMO and not wait_for_output(chain, name, leaving):
+                return list(ORDER[place + 1:])
+    return []
 
 
-def launch(chain: Chain, protocol: Protocol) -> None:
-    """Start or continue one protocol, in a session of its own: Ctrl-C, a closed terminal or pipe here do not reach it."""
+def launch(chain: Chain, name: str) -> bool:
+    """Start or continue one protocol, in a session of its own: Ctrl-C, a closed terminal or pipe here do not reach it. Returns
+    whether it was started: not where somebody has asked for its end. One who asks while it is started is heard too."""
+    if stopping.is_asked(chain.path, name):
+        return False
     with detached_children():
-        chain.project.launchProtocol(protocol, wait=False)
+        chain.project.launchProtocol(chain.protocols[name], wait=False)
+    if stopping.is_asked(chain.path, name):
+        runs.ask_to_stop(chain.folder(name), "tomostream stop")
+    return True
+
+
+def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:
+    """Return what is to be known of protocols that were not started, because their end was asked for before, in a sentence."""
+    return (f"Somebody asked meanwhile for the end of the session: {joined(names)} {'was' if len(names) == 1 else 'were'} not "
+            f"started. To go on: tomostream resume {shlex.quote(chain.path)}")
 
 
 @contextmanager
@@ -358,8 +286,9 @@ def detached_children() -> Iterator[None]:
         module.Popen = original
 
 
-def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
-    """Wait until a protocol has opened the output that the next one reads, seen by the project or not (`streaming/inputs.py`).
+def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> bool:
+    """Wait until a protocol has opened the output that the next one reads, seen by the project or not (`streaming/inputs.py`);
+    False when its end was asked for before that.
 
     Raises
     ------
@@ -373,7 +302,9 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> None:
         state = chain.state(name)
         chain.project._updateProtocol(protocol)
         if os.path.exists(os.path.join(chain.folder(name), protocol.output_files[output])):
-            return
+            return True
+        if state in runs.BROKEN_OFF and stopping.is_asked(chain.path, name):
+            return False
         if state in runs.BROKEN_OFF:
             break
         leaving.pause(0.3)

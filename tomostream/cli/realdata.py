@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 
-from tomostream.cli.project import UserError
+from tomostream.cli.errors import UserError
 
 PACKAGE, ARCHIVE = "warpylib==1.1.2", "warpylib-1.1.2.tar.gz"
 ARCHIVE_SHA256 = "431bc6c81ea87f6bd6ac0dfa0358fa456d477098c0fcad70504b584ff2d1e4e8"

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tomostream.cli import places, refuse
+from tomostream.cli import errors, home, places, refuse
 from tomostream.cli.leaving import Interrupted, Leaving, say
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
@@ -42,18 +42,21 @@ def main(options: argparse.Namespace) -> int:
         try:
             options.json = run.json_place(options.json)
             settings = project.settings_of(options.set)
-            project.scipion_environment(project.default_home(options.project))
-            project.quiet_logs()
+            home.scipion_environment(home.default_home(options.project))
+            home.quiet_logs()
             with project.starting(project.existing(options.project), say, leaving):
                 chain = project.load(options.project)
-                bring_back(chain, options, settings, leaving)
+                not_continued = bring_back(chain, options, settings, leaving)
+            if not_continued:
+                say(project.stopped_while_starting(chain, not_continued))
+                return 0 if options.no_follow else run.INTERRUPTED
             if options.no_follow or set(chain.protocols) != set(project.ORDER):
                 return 0
             return run.follow(chain, options, leaving)
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was continued")
             return run.INTERRUPTED
-        except project.UserError as error:
+        except errors.UserError as error:
             return refuse("resume", error)
         except OSError as error:
             if error.filename is None:
@@ -61,8 +64,9 @@ def main(options: argparse.Namespace) -> int:
             return refuse("resume", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
-def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, dict[str, object]], leaving: Leaving) -> None:
-    """Say how each protocol ended, and continue those that are to be continued.
+def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, dict[str, object]],
+               leaving: Leaving) -> list[str]:
+    """Say how each protocol ended, and continue those that are to be continued; returns those whose end was asked for before.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
     if not wanted:
         say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
                                              f" For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
-    continue_all(chain, states, wanted, leaving)
+    return continue_all(chain, states, wanted, leaving)
 
 
 def to_continue(states: Mapping[str, str], again: bool = False, start: str | None = None) -> list[str]:
@@ -109,13 +113,13 @@ def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[st
 
     for name, values in settings.items():
         if name not in wanted:
-            raise project.UserError(f"--set {name}.{next(iter(values))}: {name} is not continued now. Stop it first if it runs; "
+            raise errors.UserError(f"--set {name}.{next(iter(values))}: {name} is not continued now. Stop it first if it runs; "
                                     "if it has finished, say --again.")
         protocol = chain.protocols[name]
         project.apply(protocol, name, values)
         problems = protocol._validate()
         if problems:
-            raise project.UserError(f"{name}: {' '.join(problems)}")
+            raise errors.UserError(f"{name}: {' '.join(problems)}")
 
 
 def found(path: str) -> dict[str, str]:
@@ -151,8 +155,9 @@ def findings(states: Mapping[str, str], wanted: list[str], done: dict[str, str])
             for name, state in states.items()]
 
 
-def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], leaving: Leaving) -> None:
-    """Continue the protocols in order, each when the output that it reads is known to the project.
+def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], leaving: Leaving) -> list[str]:
+    """Continue the protocols in order, each when the output that it reads is known to the project; returns those that were not
+    continued, because somebody asked meanwhile for their end or for that of the one that they read.
 
     Raises
     ------
@@ -161,16 +166,20 @@ def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], lea
     """
     from tomostream.cli import project
 
+    left: list[str] = []
     for name in wanted:
         leaving.pause(0.0)
         protocol = chain.protocols[name]
         source = project.POINTERS[name][1] if name in project.POINTERS else None
-        if source in chain.protocols:
-            project.wait_for_output(chain, source, leaving)
+        if source in chain.protocols and not project.wait_for_output(chain, source, leaving):
+            left.append(name)
+            continue
         if states[name] in runs.BROKEN_OFF:
             mark_dead(chain, protocol)
         prepare(protocol)
-        project.launch(chain, protocol)
+        if not project.launch(chain, name):
+            left.append(name)
+    return left
 
 
 def mark_dead(chain: Chain, protocol: Protocol) -> None:

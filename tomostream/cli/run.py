@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tomostream.cli import places, readiness, refuse, table
+from tomostream.cli import errors, home, places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.files.writing import write_text
 from tomostream.journal import until
@@ -64,20 +64,16 @@ def main(options: argparse.Namespace) -> int:
             options.json = json_place(options.json)
             options.page = os.path.abspath(options.page) if options.page else None
             settings = make_settings(options)
-            project.set_variables(project.default_home(options.project))
+            home.set_variables(home.default_home(options.project))
             notes = [*refuse_early(options), *found_instead(settings)]
-            project.make_home()
-            project.quiet_logs()
-            chain = project.create(options.project, settings)
-            if options.queue:
-                project.use_queue(chain, options.queue)
-            project.validate(chain)
+            chain = prepare(options, settings)
             for sentence in dict.fromkeys([*notes, *project.warnings(chain)]):
                 say(f"Note: {sentence.rstrip('.')}.")
             say(f"Project: {chain.path}")
-            publish(chain.path, options.page)
-            notify.keep(chain.path, os.environ)
-            project.start(chain, quiet if options.quiet else say, leaving)
+            not_started = project.start(chain, quiet if options.quiet else say, leaving)
+            if not_started:
+                say(project.stopped_while_starting(chain, not_started))
+                return 0 if options.no_follow else INTERRUPTED
             for line in promised(chain, options.no_report):
                 say(line)
             if options.no_follow:
@@ -86,12 +82,39 @@ def main(options: argparse.Namespace) -> int:
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was started")
             return INTERRUPTED
-        except project.UserError as error:
+        except errors.UserError as error:
             return refuse("run", error)
         except OSError as error:
             if error.filename is None:
                 raise
             return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
+
+
+def prepare(options: argparse.Namespace, settings: dict[str, dict[str, object]]) -> Chain:
+    """Make the project and all that it needs; nothing is left of it when it is refused.
+
+    Raises
+    ------
+    UserError : see `project.create` and `project.validate`.
+    OSError : something cannot be written.
+    """
+    from tomostream.cli import project
+
+    before = os.getcwd()
+    with home.made_for(home.project_path(options.project)):
+        home.quiet_logs()
+        chain = project.create(options.project, settings)
+        try:
+            if options.queue:
+                project.use_queue(chain, options.queue)
+            project.validate(chain)
+            notify.keep(chain.path, os.environ)
+            publish(chain.path, options.page)
+        except BaseException:
+            project.remove(chain.path)
+            os.chdir(before)
+            raise
+    return chain
 
 
 def refuse_early(options: argparse.Namespace) -> list[str]:
@@ -103,13 +126,13 @@ def refuse_early(options: argparse.Namespace) -> list[str]:
     """
     from tomostream.cli import project
 
-    project.refuse_place(project.project_path(options.project), options.project)
+    project.refuse_place(home.project_path(options.project), options.project)
     if not options.queue:
         return []
     try:
         absent = readiness.absent_of(options.queue)
     except readiness.NoQueue as error:
-        raise project.UserError(f"--queue {options.queue}: {error}") from error
+        raise errors.UserError(f"--queue {options.queue}: {error}") from error
     return [f"The queue '{options.queue}' takes no jobs here: {absent}"] if absent else []
 
 
@@ -189,7 +212,7 @@ def until_time(text: str) -> str:
     ------
     UserError : it is not a time, or has passed.
     """
-    from tomostream.cli.project import UserError
+    from tomostream.cli.errors import UserError
 
     try:
         at = until.parse(text, time.time())

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def project_folders(project: str) -> list[str]:
     """Return where Scipion may keep projects of a name, the nearest first."""
-    from tomostream.cli.project import default_home
+    from tomostream.cli.home import default_home
 
     homes = [os.environ.get("SCIPION_USER_DATA"), os.path.join(os.environ.get("SCIPION_HOME", ""), "ScipionUserData"),
              os.path.join(default_home(project), "ScipionUserData"), os.path.expanduser("~/ScipionUserData")]

@@ -13,12 +13,14 @@ from collections.abc import Iterable
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
-from tomostream.journal import runs
-from tomostream.journal.layout import stop_file
+from tomostream.journal import runs, stopping
+from tomostream.journal.layout import stop_file, stop_request
 from tomostream.journal.status import CLASSES, ProjectStatus
 
 #: What becomes of a protocol that is asked to stop.
 IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
+#: And of one that a command, which starts protocols one after the other, has not started yet.
+NOT_STARTED = "does not run yet: the command that starts the session starts it no more"
 #: Seconds that a process may take to go.
 GONE_SECONDS = 5.0
 
@@ -39,12 +41,17 @@ def main(options: argparse.Namespace) -> int:
     unknown = next((name for name in options.protocols if name not in CLASSES), None)
     if unknown is not None:
         return refuse("stop", f"there is no protocol '{unknown}'; there are: {', '.join(CLASSES)}")
+    wanted = options.protocols or list(CLASSES)
+    try:
+        starting = stopping.ask(path, wanted)
+    except OSError as error:
+        return refuse("stop", cannot_write(stop_request(path), error))
     status = ProjectStatus(path)
     status.find()
     absent = [name for name in options.protocols if name not in status.folders]
-    if absent or not status.folders:
+    if (absent or not status.folders) and not starting:
         return refuse("stop", f"the project {path} has no {' and no '.join(absent) or 'tomostream'} protocol")
-    chosen = {name: folder for name, folder in status.folders.items() if not options.protocols or name in options.protocols}
+    chosen = {name: status.folders[name] for name in CLASSES if name in wanted and name in status.folders}
     running = [name for name, folder in chosen.items() if runs.run_state(folder) == runs.RUNNING]
     # all before any is asked: who reads the request decides with what is there, and gives up series that only wait
     words = {name: ending(chosen[name]) if options.now else IN_ORDER for name in running}
@@ -53,9 +60,9 @@ def main(options: argparse.Namespace) -> int:
             runs.ask_to_stop(chosen[name], "tomostream stop")
         except OSError as error:
             return refuse("stop", cannot_write(stop_file(chosen[name]), error))
-    for name in chosen:
-        print(f"{name} {words.get(name, 'does not run: nothing is to be stopped')}.")
-    if running:
+    for name in [name for name in CLASSES if name in wanted and (name in chosen or starting)]:
+        print(f"{name} {words.get(name, NOT_STARTED if starting else 'does not run: nothing is to be stopped')}.")
+    if running or starting:
         print(f"To go on: tomostream resume {shlex.quote(path)} --again")
     return 0
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from tomostream.cli import places, refuse
+from tomostream.cli import errors, home, places, refuse
 from tomostream.cli.facility import ConfigError, Facility, read, variables
 from tomostream.cli.leaving import Leaving, say
 from tomostream.cli.newcomers import NOTES, Newcomers, Note, Stage
@@ -32,12 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli import project
 
     try:
         facility = read(options.config)
-        project.scipion_environment(project.default_home(os.path.join(facility.projects, "project")))
-        project.quiet_logs()
+        home.scipion_environment(home.default_home(os.path.join(facility.projects, "project")))
+        home.quiet_logs()
         refuse_settings(facility)
         if options.check:
             return check(facility)
@@ -51,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
             return refuse("watch", words)
         with lock, Leaving() as leaving:
             return Watch(facility).follow(leaving, options.once)
-    except (ConfigError, project.UserError) as error:
+    except (ConfigError, errors.UserError) as error:
         return refuse("watch", error)
     except OSError as error:
         if error.filename is None:
@@ -80,7 +79,7 @@ def refuse_settings(facility: Facility) -> None:
         for name, values in project.settings_of(microscope.settings).items():
             try:
                 project.apply(getattr(ours, CLASSES[name])(), name, values)
-            except project.UserError as error:
+            except errors.UserError as error:
                 raise ConfigError(f"{facility.path}: microscope '{microscope.name}': set.{name}: {error}") from error
 
 

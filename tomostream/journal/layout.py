@@ -23,6 +23,11 @@ def starting_file(project: str) -> str:
     return os.path.join(project, "Runs", ".starting")
 
 
+def stop_request(project: str) -> str:
+    """Return the file that asks the command that holds `starting_file` not to start some protocols."""
+    return os.path.join(project, "Runs", ".stop")
+
+
 def stop_file(run: str) -> str:
     """Return the file that asks the protocol of a run to stop."""
     return os.path.join(run, "extra", STOP_FILE)

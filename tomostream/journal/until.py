@@ -2,7 +2,8 @@
 """When an import is to end by the clock on the wall: kept beside its ledger, so that it can be changed while it runs.
 
 `extra/until.json` of the import holds `at` (seconds since the epoch, null for never) and `form`, what its form said when that was
-decided: a form that says something else later decides anew.
+decided: a form that says something else later decides anew. A time that came before the import itself is kept whatever its form
+says: then `form` is null.
 """
 
 from __future__ import annotations
@@ -63,14 +64,16 @@ def read(run: str) -> float | None:
 
 
 def write(run: str, at: float | None, form: str | None = None) -> None:
-    """Decide when the import in a folder is to end. `form`: what its form says, None: as it was.
+    """Decide when the import in a folder is to end. `form`: what its form says; None: as it was, or not known yet.
 
     Raises
     ------
     OSError : it cannot be written.
     """
-    kept = {"at": at, "form": _read(run)[1] if form is None else form}
-    write_text(os.path.join(run, "extra", NAME), json.dumps(kept) + "\n")
+    path = os.path.join(run, "extra", NAME)
+    if form is None and os.path.exists(path):
+        form = _read(run)[1]
+    write_text(path, json.dumps({"at": at, "form": form}) + "\n")
 
 
 def begin(run: str, form: str, now: float | None = None) -> float | None:
@@ -83,7 +86,9 @@ def begin(run: str, form: str, now: float | None = None) -> float | None:
     """
     now = time.time() if now is None else now
     at, before = _read(run)
-    if form != before:
+    if before is None:      # it was given while the import was coming up
+        write(run, at, form)
+    elif form != before:
         at = parse(form, now)
         write(run, at, form)
     elif at is not None and at <= now:
@@ -92,12 +97,12 @@ def begin(run: str, form: str, now: float | None = None) -> float | None:
     return at
 
 
-def _read(run: str) -> tuple[float | None, str]:
-    """When, and what the form said."""
+def _read(run: str) -> tuple[float | None, str | None]:
+    """When, and what the form said: None where the import had not said it yet, "" where nobody decided anything."""
     try:
         with open(os.path.join(run, "extra", NAME), encoding="utf-8") as file:
             kept = json.load(file)
-        return None if kept["at"] is None else float(kept["at"]), str(kept["form"])
+        return None if kept["at"] is None else float(kept["at"]), None if kept["form"] is None else str(kept["form"])
     except (OSError, ValueError, TypeError, KeyError):
         return None, ""
 

@@ -25,6 +25,7 @@ def slices(thickness: int, binning: float) -> int:
     """Return slices of a volume of `thickness` unbinned px."""
     return int(thickness / binning) // 2 * 2
 
+
 #: Where nobody chooses a binning, the voxels of a tomogram are about so large, A.
 VOXEL_A = 10.0
 #: No volume is binned more.
@@ -89,12 +90,20 @@ def name_problem(in_mrc: str, out_mrc: str) -> str:
     return ""
 
 
-def binning_of(asked: int | None, pixel_size_A: float) -> int:
-    """Return the binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large.
+def binning_of(asked: int | None, pixel_size_A: float, thickness: int = 0, min_slices: int = 0) -> int:
+    """Return the binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large, or smaller ones where
+    it would have too few slices.
 
     Parameters
     ----------
     asked : pixels of the tilt series that make a voxel; 0 and None leave it to the pixel size.
     pixel_size_A : of the tilt series.
+    thickness : of the volume, unbinned px.
+    min_slices : without so many the program makes no volume.
     """
-    return asked or min(MAX_BINNING, max(1, round(VOXEL_A / pixel_size_A)))
+    if asked:
+        return asked
+    binning = min(MAX_BINNING, max(1, round(VOXEL_A / pixel_size_A)))
+    while binning > 1 and slices(thickness, binning) < min_slices:
+        binning -= 1
+    return binning

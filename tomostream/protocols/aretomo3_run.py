@@ -10,7 +10,7 @@ from dataclasses import replace
 from tomostream.files.mrc import open_mrc
 from tomostream.programs import aretomo3
 from tomostream.programs.aln import AlnFile, AngleRow, parse_aln
-from tomostream.programs.aretomo import OutputFiles, binning_of
+from tomostream.programs.aretomo import OutputFiles
 from tomostream.programs.aretomo3 import MEASURED_THICKNESS, Wanted
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, format_quality
@@ -129,7 +129,7 @@ class Aretomo3Run(AretomoRun):
         thickness = self.settings.thickness
         if thickness == MEASURED_THICKNESS:
             thickness = int(aln.thickness or 0) + aretomo3.EXTRA_Z
-        binning = binning_of(self.settings.binning, self.source.pixel_size)
+        binning = self.settings.binning_for(self.source.pixel_size)
         z = aretomo3.slices(thickness, binning)
         sizes = expected_sizes(aretomo3.sides(self.source.size, binning), axis, z, 1, True)
         return [(x, y, z) if self.settings.flip else (x, z, y) for x, y, _ in sizes]

@@ -14,7 +14,7 @@ from pyworkflow.protocol import params
 
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.programs import aretomo3
-from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, slices
+from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, binning_of, slices
 from tomostream.protocols import engines, forms, handing
 from tomostream.streaming import inputs
 
@@ -129,6 +129,29 @@ def define(form: Any) -> None:
                        "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
 
 
+# ------------------------------------------------------------------------------------------------ a binning that is chosen
+def min_slices(protocol: Any) -> int:
+    """Return how many slices a volume must have so that the program makes it."""
+    return MAX_SLICES_WITHOUT_VOLUME + 1 if program_of(protocol) is AretomoProgram.ARETOMO2 else 0
+
+
+def chosen_binning(protocol: Any, pixel_size: float, binning: int) -> str:
+    """Return the binning that was chosen for series of a pixel size, A, and why, in words."""
+    thickness, likely = protocol.tomoThickness.get(), binning_of(0, pixel_size)
+    words = f"binning {binning}, chosen from the pixel size: voxels of {binning * pixel_size:.3g} A"
+    if binning != likely:
+        words += (f", not {likely * pixel_size:.3g} A, because AreTomo2 makes no volume of {MAX_SLICES_WITHOUT_VOLUME} slices or "
+                  f"fewer and {thickness} px would be {slices(thickness, likely)}")
+    if program_of(protocol) is AretomoProgram.ARETOMO3 and 0 < thickness < aretomo3.MIN_SLICES * binning:
+        words += f"; {_thicker_by_aretomo3(thickness, binning)}"
+    return words
+
+
+def _thicker_by_aretomo3(thickness: int, binning: int) -> str:
+    return (f"AreTomo3 makes at least {aretomo3.MIN_SLICES} slices: the tomograms will be {aretomo3.MIN_SLICES * binning} "
+            f"unbinned voxels thick, not {thickness}")
+
+
 # ------------------------------------------------------------------------------------------------------ what is wrong
 def problems(protocol: Any) -> list[str]:
     """Return what of the form cannot be done, in words; of its input nothing is said."""
@@ -214,8 +237,7 @@ def _warnings_of_aretomo3(protocol: Any) -> list[str]:
         found.append("AreTomo3 measures the tilt of the specimen from the CTF, which is not estimated: it is not corrected.")
     thickness, binning = protocol.tomoThickness.get(), protocol.binFactor.get()
     if protocol.makeTomo.get() and thickness is not None and binning and 0 < thickness / binning < aretomo3.MIN_SLICES:
-        found.append(f"AreTomo3 makes at least {aretomo3.MIN_SLICES} slices: the tomograms will be "
-                     f"{aretomo3.MIN_SLICES * binning} unbinned voxels thick, not {thickness}.")
+        found.append(f"{_thicker_by_aretomo3(thickness, binning)}.")
     return found
 
 

@@ -104,7 +104,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size;
+    """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size, so that the volume
+    has `min_slices`, without which the program makes none;
     `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
     `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing."""
 
@@ -119,6 +120,11 @@ class Settings:
     imod: int = 0
     correct_ctf: bool = False
     filtered: bool = False
+    min_slices: int = 0
+
+    def binning_for(self, pixel_size: float) -> int:
+        """Return the binning of the tomograms of series of a pixel size, A."""
+        return binning_of(self.binning, pixel_size, self.thickness, self.min_slices)
 
 
 class AretomoRun:
@@ -216,7 +222,7 @@ class AretomoRun:
     def slices_of_whole(self) -> int:
         """Height of the tomogram that is there, in unbinned px: a program may have chosen it."""
         _, rows, sections = open_mrc(f"{self.stem}.mrc").shape[::-1]
-        return (sections if self.settings.flip else rows) * binning_of(self.settings.binning, self.source.pixel_size)
+        return (sections if self.settings.flip else rows) * self.settings.binning_for(self.source.pixel_size)
 
     def _halves(self) -> dict[str, list[str]]:
         """The flags of the CPU program for the halves."""
@@ -374,7 +380,7 @@ class AretomoRun:
     def volume_sizes(self) -> list[tuple[int, int, int]]:
         """Return sizes that the tomogram may have, the likeliest first."""
         return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness,
-                              binning_of(self.settings.binning, self.source.pixel_size), self.settings.flip)
+                              self.settings.binning_for(self.source.pixel_size), self.settings.flip)
 
     # ------------------------------------------------------------------ what came out
     def read_results(self) -> Result:

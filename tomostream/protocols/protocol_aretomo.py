@@ -31,7 +31,7 @@ from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
 from tomostream.journal import entries, ledger
 from tomostream.journal.space import bytes_of
-from tomostream.programs.aretomo import VOXEL_A, binning_of
+from tomostream.programs.aretomo import VOXEL_A
 from tomostream.programs.aretomo3 import MIN_SLICES
 from tomostream.programs.quality import Trust
 from tomostream.protocols import actions, aretomo_form, engines, handing, objects, page, programs, summaries
@@ -78,7 +78,8 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
 
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
-    _told_binning = False
+    #: The pixel size, A, for which the binning was said last.
+    _told_binning = 0.0
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
@@ -218,17 +219,15 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
         return Source(**{**source.__dict__, **commands})
 
     def _binning(self, pixel_size: float) -> int:
-        return binning_of(self.binFactor.get(), pixel_size)
+        return settings_of(self).binning_for(pixel_size)
 
     def _genAretomoCmd(self, ts: TiltSeries, *arguments: Any, **options: Any) -> str:
         """As upstream's, which takes the binning from the form, with the one that is chosen where that says 0."""
         asked, pixel_size = self.binFactor.get(), ts.getSamplingRate()
-        binning = self._binning(pixel_size)
-        if not asked and not self._told_binning:
-            self._told_binning = True
-            voxel = f"{binning * pixel_size:.3g} A"
-            self.tell(entries.Session("", f"binning {binning}, chosen from the pixel size: voxels of {voxel}"))
-        self.binFactor.set(binning)
+        if not asked and self.makeTomo.get() and pixel_size != self._told_binning:
+            self._told_binning = pixel_size
+            self.tell(entries.Session("", aretomo_form.chosen_binning(self, pixel_size, self._binning(pixel_size))))
+        self.binFactor.set(self._binning(pixel_size))
         try:
             return str(super()._genAretomoCmd(ts, *arguments, **options))
         finally:
@@ -455,7 +454,13 @@ class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
                 f"with {aretomo_form.program_of(self).value}."]
 
     def _binning_words(self) -> str:
-        return f"binning {self.binFactor.get()}" if self.binFactor.get() else f"voxels of about {VOXEL_A:g} A"
+        if self.binFactor.get():
+            return f"binning {self.binFactor.get()}"
+        series = inputs.set_of(self.inputSetOfTiltSeries)
+        pixel_size = series.getSamplingRate() if series is not None else None
+        if not pixel_size:
+            return f"voxels of about {VOXEL_A:g} A"
+        return f"binning {self._binning(pixel_size)}, voxels of {self._binning(pixel_size) * pixel_size:.3g} A"
 
     def _citations(self) -> list[str]:
         return ["Zheng2022"]
@@ -468,4 +473,5 @@ def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),
                     binning=protocol.binFactor.get() or 0, flip=protocol.flipVol.get(),
                     imod=protocol.outImod.get() if align else 0, filtered=protocol.filteredTomograms.get(),
-                    correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get())
+                    correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get(),
+                    min_slices=aretomo_form.min_slices(protocol))

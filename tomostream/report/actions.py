@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 
 from tomostream.choices import exclusions
-from tomostream.journal import runs
+from tomostream.journal import runs, stopping
 from tomostream.journal.composed import NoSeries
-from tomostream.journal.status import ProjectStatus
+from tomostream.journal.status import CLASSES, ProjectStatus
 from tomostream.report import acknowledged, marks
 from tomostream.report.announce import read_alarms
 
@@ -108,12 +108,13 @@ class Session:
         return f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used; the session makes it again, if it runs"
 
     def _stop(self) -> str:
+        starting = stopping.ask(self.project, CLASSES)
         with self._lock:
             self._status.find()
             folders = dict(self._status.folders)
         running = {name: folder for name, folder in folders.items() if runs.run_state(folder) == runs.RUNNING}
-        if not running:
+        if not running and not starting:
             raise Refused("no protocol of this session runs")
         for folder in running.values():
             runs.ask_to_stop(folder, "the page")
-        return f"asked to stop: {', '.join(running)}"
+        return f"asked to stop: {', '.join(running) or 'all'}{', and what is being started' if starting and running else ''}"

@@ -16,7 +16,7 @@ import tempfile
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-from tomostream.cli.project import scipion_environment
+from tomostream.cli.home import scipion_environment
 
 # The same examples at every run: a change is judged by itself. `TOMOSTREAM_EXAMPLES=new` looks for others.
 settings.register_profile("same", derandomize=True)

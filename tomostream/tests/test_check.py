@@ -11,9 +11,11 @@ import sys
 import tempfile
 import time
 import unittest
+from collections.abc import Callable
 from unittest import mock
 
-from tomostream.cli import main, project, readiness
+from tomostream.cli import home, main, project, readiness
+from tomostream.cli.errors import UserError
 from tomostream.cli.readiness import NoQueue, Verdict
 from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU
 from tomostream.files.patterns import near
@@ -204,16 +206,64 @@ class TestTheCommand(InAFolder):
         self.assertIn(f"is not installed ({self.path('.scipion', 'software')}", done.stdout)
 
 
+class TestScipionsOwnFiles(InAFolder):
+    """They are made with the first project, and are gone again when that is refused."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("SCIPION_HOSTS", "SCIPION_USER_DATA"):
+            os.environ.pop(name, None)
+        os.environ["SCIPION_HOME"] = self.path(".scipion")
+        home.set_variables("")
+
+    def refused(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        with self.assertRaises(UserError), home.made_for(self.path("new", "night")):
+            os.makedirs(self.path("new"))
+            os.makedirs(self.path(".scipion", "software", "bindings"))
+            os.symlink(self.path("new", "night"), self.path(".scipion", "ScipionUserData", "projects", "night"))
+            meanwhile()
+            raise UserError("it is refused")
+
+    def test_are_taken_back(self):
+        self.refused()
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_stay_where_another_project_was_made_meanwhile(self):
+        self.refused(lambda: os.symlink("/other", self.path(".scipion", "ScipionUserData", "projects", "other")))
+        self.assertTrue(os.path.exists(self.path(".scipion", "config", "hosts.conf")))
+
+    def test_that_were_there_before_stay_as_they_are(self):
+        home.make_home()
+        before = sorted(os.walk(self.folder))
+        self.refused()
+        self.assertEqual(sorted(os.walk(self.folder)), before)
+
+    def test_that_are_named_and_not_there_are_refused(self):
+        os.environ["SCIPION_HOSTS"] = self.path("hosts.conf")
+        with self.assertRaisesRegex(UserError, "There is no file .*/hosts.conf, which SCIPION_HOSTS names"), \
+                home.made_for(self.path("night")):
+            self.fail("it went on")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_are_made_again_when_another_command_took_them_back(self):
+        with home.made_for(self.path("night")):
+            os.remove(self.path(".scipion", "config", "hosts.conf"))
+        self.assertTrue(os.path.exists(self.path(".scipion", "config", "hosts.conf")))
+
+
 class TestRun(InAFolder):
     def run_it(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self.command("run", name, "--movies", self.path("frames"), "--mdocs", self.path("mdocs"), *words)
 
-    def test_a_name_or_a_queue_that_is_refused_leaves_nothing_behind(self):
+    def test_that_is_refused_for_whatever_leaves_nothing_behind(self):
         self.hosts()
+        self.path("file", make=True)
         before = sorted(os.listdir(self.folder))
         for words, said in ((("./new folder/my session.1",), "Call it 'my-session-1'"),
                             (("./night", "--queue", "nosuch"), "has no queue of this name; it has: gpu, long"),
-                            (("./night", "--until", "soon"), "'soon' is not a time")):
+                            (("./night", "--until", "soon"), "'soon' is not a time"),
+                            (("./new/night", "--set", "aretomo.darkTol=3"), "Dark tolerance: 3 cannot be"),
+                            (("./night", "--page", self.path("file", "page")), "is a file and no folder")):
             done = self.run_it(*words)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
             self.assertIn(said, done.stderr)

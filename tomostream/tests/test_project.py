@@ -15,7 +15,7 @@ from unittest import mock
 
 from pyworkflow.protocol import FloatParam
 
-from tomostream.cli import main, project, resume, run, table
+from tomostream.cli import errors, main, project, resume, run, table
 from tomostream.cli.run import exit_status
 from tomostream.files import locks
 from tomostream.journal import entries, ledger
@@ -28,13 +28,13 @@ class TestANewProject(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             for name in ('the "new" one', "cost$5", "a`b", "a\\b"):
                 path = os.path.join(folder, name, "project")
-                with self.assertRaisesRegex(project.UserError, "Scipion cannot work in the folder"):
+                with self.assertRaisesRegex(errors.UserError, "Scipion cannot work in the folder"):
                     project.create(path, {})
                 self.assertFalse(os.path.exists(path))
 
     def test_is_refused_under_a_name_that_scipion_would_change(self):
         with tempfile.TemporaryDirectory() as folder:
-            with self.assertRaisesRegex(project.UserError, "Call it 'my-session-1'"):
+            with self.assertRaisesRegex(errors.UserError, "Call it 'my-session-1'"):
                 project.create(os.path.join(folder, "my session.1"), {})
             self.assertEqual(os.listdir(folder), [])
 
@@ -43,9 +43,9 @@ class TestANewProject(unittest.TestCase):
             movie = os.path.join(folder, "session", "frames", "TS_01_001")
             os.makedirs(os.path.dirname(movie))
             open(movie, "wb").close()
-            with self.assertRaisesRegex(project.UserError, "is not an empty folder"):
+            with self.assertRaisesRegex(errors.UserError, "is not an empty folder"):
                 project.create(os.path.join(folder, "session"), {})
-            with self.assertRaisesRegex(project.UserError, "is not an empty folder"):
+            with self.assertRaisesRegex(errors.UserError, "is not an empty folder"):
                 project.create(movie, {})
             self.assertTrue(os.path.exists(movie))
 
@@ -54,7 +54,7 @@ class TestANewProject(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "night", "project")
             for values in ({"tomoThicknes": "1500"}, {"tomoThickness": "thick"}):
-                with self.assertRaises(project.UserError):
+                with self.assertRaises(errors.UserError):
                     project.create(path, {ARETOMO: values})
                 self.assertFalse(os.path.exists(path))
 
@@ -92,7 +92,7 @@ class TestSettings(unittest.TestCase):
         self.assertEqual(project.settings_of(["aretomo.tomoThickness=1500", "compose.excludedWords=a=b", "aretomo.doDW=True"]),
                          {ARETOMO: {"tomoThickness": "1500", "doDW": "True"}, COMPOSE: {"excludedWords": "a=b"}})
         for text in ("tomoThickness=1500", "aretomo.tomoThickness", "relion.x=1"):
-            with self.assertRaisesRegex(project.UserError, "PROTOCOL.PARAMETER=VALUE"):
+            with self.assertRaisesRegex(errors.UserError, "PROTOCOL.PARAMETER=VALUE"):
                 project.settings_of([text])
 
     def test_take_every_name_that_is_listed_with_its_default(self):
@@ -113,10 +113,10 @@ class TestSettings(unittest.TestCase):
         chain = SimpleNamespace(protocols={COMPOSE: protocol})
         resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [COMPOSE])
         protocol.manualTiltAxisAngle.set.assert_called_once_with(84.3)
-        with self.assertRaisesRegex(project.UserError, "compose is not continued now"):
+        with self.assertRaisesRegex(errors.UserError, "compose is not continued now"):
             resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [ARETOMO])
         protocol._validate.return_value = ["Tilt axis angle: it is too large."]
-        with self.assertRaisesRegex(project.UserError, "too large"):
+        with self.assertRaisesRegex(errors.UserError, "too large"):
             resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "1000"}}, [COMPOSE])
 
 

@@ -18,6 +18,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from pyworkflow.object import Boolean, Pointer  # noqa: E402
 from tomo.objects import SetOfCTFTomoSeries, TiltSeries, TomoAcquisition  # noqa: E402
 
+from tomostream.constants import ENGINE_ARETOMO3, ENGINE_CPU, ENGINE_GPU  # noqa: E402
 from tomostream.programs.aln import (  # noqa: E402
     AlnFile,
     AlnRow,
@@ -167,6 +168,24 @@ class TestBinning(InFolder):
         self.assertEqual(self.command(2.6), (["4"], ["binning 4, chosen from the pixel size: voxels of 10.4 A"]))
         self.assertEqual([self.command(pixel)[0] for pixel in (1.35, 3.4, 5.4, 8.0, 15.0)], [["7"], ["3"], ["2"], ["1"], ["1"]])
         self.assertEqual(self.command(2.6, binFactor=2), (["2"], []))
+
+    def test_leaves_aretomo2_the_slices_without_which_it_makes_no_volume_and_says_why(self):
+        thin = {"tomoThickness": 64, "alignZ": 40}
+        self.assertEqual(self.command(2.6, **thin, engine=ENGINE_GPU),
+                         (["3"], ["binning 3, chosen from the pixel size: voxels of 7.8 A, not 10.4 A, because AreTomo2 makes no "
+                                  "volume of 16 slices or fewer and 64 px would be 16"]))
+        self.assertEqual(self.command(2.6, **thin, engine=ENGINE_CPU)[0], ["4"])
+        self.assertEqual(self.command(1.35, tomoThickness=18, alignZ=18, engine=ENGINE_GPU)[0], ["1"])
+
+    def test_that_aretomo3_makes_thicker_tomograms_with_is_said(self):
+        binning, said = self.command(2.6, tomoThickness=240, alignZ=200, engine=ENGINE_ARETOMO3)
+        self.assertEqual((binning, said[0].partition("; ")[2]),
+                         (["4"], "AreTomo3 makes at least 100 slices: the tomograms will be 400 unbinned voxels thick, not 240"))
+        self.assertNotIn(";", self.command(2.6, tomoThickness=1200, alignZ=600, engine=ENGINE_ARETOMO3)[1][0])
+
+    def test_that_leaves_enough_slices_is_that_of_the_volume_that_is_expected(self):
+        thin = run_of(source(pixel_size=2.6, size=(64, 96)), self.folder, thickness=64, binning=0, min_slices=17)
+        self.assertEqual(thin.volume_sizes()[0][2], 20)
 
     def test_is_that_of_the_volume_that_is_expected(self):
         sizes = [run_of(source(pixel_size=2.6, size=(64, 96)), self.folder, thickness=40, binning=binning).volume_sizes()

@@ -21,9 +21,9 @@ SIZE, TILTS, AXIS = 256, 9, 85.3
 #: Schedules everything: our four protocols, and a reader of another plugin behind every output of theirs.
 SCHEDULE = """
 import json, sys
-from tomostream.cli import project
+from tomostream.cli import home, project
 place, settings = sys.argv[1], json.loads(sys.argv[2])
-project.scipion_environment(project.default_home(place))
+home.scipion_environment(home.default_home(place))
 chain = project.create(place, settings)
 from pyworkflow.config import Config
 reader = Config.getDomain().getProtocols()["ProtForeignReader"]

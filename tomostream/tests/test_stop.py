@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from types import SimpleNamespace
 
 import psutil
 
-from tomostream.cli import main, stop
-from tomostream.journal import runs
-from tomostream.journal.layout import stop_file
+from tomostream.cli import main, project, resume, stop
+from tomostream.cli.leaving import Leaving, say
+from tomostream.files import locks
+from tomostream.journal import runs, stopping
+from tomostream.journal.layout import starting_file, stop_file
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.tests.made_project import FOLDERS, MadeProject
 from tomostream.tests.support import wait_for
@@ -141,6 +144,99 @@ class TestStop(unittest.TestCase):
         self.run_db(IMPORT, status="running", _pid="7", hostFullName="elsewhere.example.org")
         os.mkdir(stop_file(self.folder(IMPORT)))
         self.assertIn(stop_file(self.folder(IMPORT)), self.stop(expected=2))
+
+
+class TestWhileTheSessionStarts(unittest.TestCase):
+    """The four are started one after the other: a request reaches those that are still to come, and the one that is coming up."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.made = MadeProject(os.path.join(folder.name, "night"))
+        self.launched: list[str] = []
+        self.request: dict[str, tuple[str, ...]] = {}       # at the launch of which protocol what is asked for
+        self.said = ""
+
+    def launch(self, protocol: SimpleNamespace, wait: bool) -> None:
+        """As pyworkflow: a request that lies in the folder is for the process before."""
+        self.launched.append(protocol.name)
+        if protocol.name in self.request:
+            self.said += self.stop(*self.request[protocol.name])
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(stop_file(self.folder(protocol.name)))
+
+    def folder(self, name: str) -> str:
+        return os.path.join(self.made.path, "Runs", FOLDERS[name])
+
+    def stop(self, *words: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(main(["stop", self.made.path, *words]), 0)
+        return out.getvalue()
+
+    def chain(self) -> project.Chain:
+        """Protocols whose outputs are there as soon as they are launched, and that say nothing of their state."""
+        class Chain(project.Chain):
+            def folder(chain, name: str) -> str:
+                return self.folder(name)
+
+        outputs = {"import": "outputMovies", "motioncor": "micrographs", "compose": "tiltSeries", "aretomo": ""}
+        scipion = SimpleNamespace(launchProtocol=self.launch, _updateProtocol=lambda protocol: None)
+        protocols = {name: SimpleNamespace(name=name, output_files={outputs[name]: "extra"}, getObjId=lambda: 1,
+                                           isActive=lambda: False, runMode=SimpleNamespace(set=lambda mode: None),
+                                           _prerequisites=[]) for name in project.ORDER}
+        return Chain(self.made.path, scipion, protocols)
+
+    def start(self) -> list[str]:
+        with Leaving() as leaving:
+            return project.start(self.chain(), lambda text: None, leaving)
+
+    def resume(self, *names: str) -> list[str]:
+        states = dict.fromkeys(project.ORDER, runs.DEAD)
+        with Leaving() as leaving, project.starting(self.made.path, say, leaving):
+            return resume.continue_all(self.chain(), states, list(names), leaving)
+
+    def asked(self) -> list[str]:
+        return [name for name in FOLDERS if os.path.exists(stop_file(self.folder(name)))]
+
+    def test_all_are_started_when_nobody_asks(self):
+        self.assertEqual((self.start(), self.launched, self.asked()), ([], list(project.ORDER), []))
+
+    def test_the_end_of_all_reaches_the_one_that_is_coming_up_and_those_to_come_are_not_started(self):
+        self.request = {MOTIONCOR: ()}
+        self.assertEqual(self.start(), [COMPOSE, ARETOMO])
+        self.assertEqual((self.launched, self.asked()), ([IMPORT, MOTIONCOR], [MOTIONCOR]))
+        self.assertIn("compose does not run yet: the command that starts the session starts it no more.", self.said)
+        self.assertIn("To go on: tomostream resume", self.said)
+
+    def test_the_end_of_one_that_is_named_keeps_only_that_one_from_being_started(self):
+        self.request = {IMPORT: (ARETOMO,)}
+        self.assertEqual(self.start(), [ARETOMO])
+        self.assertEqual((self.launched, self.asked()), ([IMPORT, MOTIONCOR, COMPOSE], []))
+
+    def test_it_is_the_same_while_a_session_is_resumed(self):
+        self.request = {MOTIONCOR: ()}
+        self.assertEqual(self.resume(MOTIONCOR, COMPOSE, ARETOMO), [COMPOSE, ARETOMO])
+        self.assertEqual((self.launched, self.asked()), ([MOTIONCOR], [MOTIONCOR]))
+
+    def test_a_request_does_not_outlive_the_start_that_it_was_for(self):
+        self.request = {MOTIONCOR: ()}
+        self.start()
+        self.request, self.launched = {}, []
+        self.assertEqual((self.resume(*project.ORDER), self.launched), ([], list(project.ORDER)))
+
+    def test_nothing_is_noted_where_no_command_starts_anything(self):
+        self.assertIn("import does not run: nothing is to be stopped.", self.stop())
+        self.assertFalse(stopping.is_asked(self.made.path, IMPORT))
+        with locks.hold(starting_file(self.made.path), 0.0):
+            self.assertTrue(stopping.ask(self.made.path, [IMPORT]))
+            self.assertTrue(stopping.ask(self.made.path, [COMPOSE]))
+        self.assertEqual([name for name in FOLDERS if stopping.is_asked(self.made.path, name)], [IMPORT, COMPOSE])
+
+    def test_what_was_not_started_is_told_with_what_to_do(self):
+        self.assertEqual(project.stopped_while_starting(self.chain(), [COMPOSE, ARETOMO]),
+                         "Somebody asked meanwhile for the end of the session: compose and aretomo were not started. To go on: "
+                         f"tomostream resume {self.made.path}")
 
 
 class TestArgumentsAfterOptions(unittest.TestCase):

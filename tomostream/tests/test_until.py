@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 from tomostream.cli import main, run
-from tomostream.cli.project import UserError
+from tomostream.cli.errors import UserError
 from tomostream.journal import entries, runs, until
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
 from tomostream.report import notify
@@ -67,6 +67,13 @@ class TestWhatIsKept(unittest.TestCase):
         until.begin(self.folder, "13:30", NOON)
         self.assertIsNone(until.begin(self.folder, "13:30", NOON + 5401))
         self.assertIsNone(until.begin(self.folder, "13:30", NOON + 5402))
+
+    def test_that_was_given_while_the_import_was_coming_up_is_kept_whatever_its_form_says(self):
+        for form in ("13:30", ""):
+            until.write(self.folder, NOON + 60)
+            self.assertEqual(until.begin(self.folder, form, NOON), NOON + 60)
+            self.assertEqual(until.begin(self.folder, form, NOON + 1), NOON + 60)
+            os.remove(os.path.join(self.folder, "extra", until.NAME))
 
     def test_is_nothing_where_it_cannot_be_read(self):
         for text in ("", "{}", '{"at": "soon", "form": ""}', "[]"):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from tomostream.cli.project import scipion_environment
+from tomostream.cli.home import scipion_environment
 
 #: Quick ones, of several rooms: the rest runs under pytest alone.
 MODULES = ("test_naming", "test_programs_aretomo", "test_programs_motioncor")

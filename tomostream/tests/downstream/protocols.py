@@ -35,9 +35,9 @@ def main() -> None:
     folder, imod = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
     os.environ["IMOD_HOME"] = imod
     acquisition, place = os.path.join(folder, "acq"), os.path.join(folder, "project")
-    from tomostream.cli import project
+    from tomostream.cli import home, project
 
-    project.scipion_environment(project.default_home(place))
+    home.scipion_environment(home.default_home(place))
     settings = {"import": {"filesPath": os.path.join(acquisition, "frames"), "mdocsPath": os.path.join(acquisition, "mdocs"),
                            "timeout": "4m"}, "motioncor": {"engine": "CPU", "splitEvenOdd": "yes"},
                 "compose": {"filesPath": os.path.join(acquisition, "mdocs"), "doEvenOdd": "yes", "liveReport": "no",

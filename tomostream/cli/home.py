@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Scipion's own files and variables: what it needs and nobody has set, and where its projects are.
+
+A command that is refused takes back what it had made of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+from tomostream.cli.errors import UserError
+
+
+def scipion_environment(home: str) -> None:
+    """Set what Scipion needs and nobody has set, for this process and its children, and make the files that it needs. Call before
+    pyworkflow is imported.
+
+    Parameters
+    ----------
+    home : folder for Scipion's own files, made if nothing else is configured.
+    """
+    set_variables(home)
+    make_home()
+
+
+def set_variables(home: str) -> None:
+    """Set the variables that Scipion needs and nobody has set; nothing is written.
+
+    Parameters
+    ----------
+    home : folder for Scipion's own files.
+    """
+    environment = os.environ
+    bin_folder = os.path.dirname(sys.executable)
+    if environment.get("PATH", "").split(os.pathsep)[0] != bin_folder:
+        environment["PATH"] = os.pathsep.join([bin_folder, environment.get("PATH", "")])
+    environment.setdefault("SCIPION_DOMAIN", "pwem")
+    environment.setdefault("SCIPION_NOTIFY", "False")
+    environment.setdefault("MPLBACKEND", "Agg")
+    home = environment["SCIPION_HOME"] = os.path.abspath(environment.get("SCIPION_HOME", home))
+    data = environment.get("SCIPION_USER_DATA", os.path.join(home, "ScipionUserData"))
+    environment["SCIPION_USER_DATA"] = os.path.abspath(data)
+
+
+def make_home() -> None:
+    """Make the files of Scipion's own that it needs and that are not there.
+
+    Raises
+    ------
+    UserError : Scipion is not installed, or its file of queues was named and is not there.
+    OSError : they cannot be written.
+    """
+    environment = os.environ
+    hosts, configuration = _configuration()
+    named = environment.get("SCIPION_HOSTS", hosts)
+    if named != hosts and not os.path.isfile(named):
+        raise UserError(f"There is no file {named}, which SCIPION_HOSTS names: correct the variable, or unset it.")
+    if "SCIPION_HOSTS" not in environment and not os.path.exists(hosts):
+        os.makedirs(os.path.dirname(hosts), exist_ok=True)
+        scipion = importlib.util.find_spec("scipion")
+        if scipion is None or scipion.origin is None:
+            raise UserError("Scipion is not installed in this Python: pip install scipion-em-tomostream brings it.")
+        shutil.copyfile(os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template"), hosts)
+    if not os.path.exists(configuration):
+        os.makedirs(os.path.dirname(configuration), exist_ok=True)
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write("[PYWORKFLOW]\nSCIPION_NOTIFY = False\nCONDA_ACTIVATION_CMD = true\n[PLUGINS]\nEM_ROOT = software/em\n")
+    os.makedirs(_projects(), exist_ok=True)
+
+
+def _configuration() -> tuple[str, str]:
+    """Return the files hosts.conf and scipion.conf."""
+    config = os.path.join(os.environ["SCIPION_HOME"], "config")
+    return os.path.join(config, "hosts.conf"), os.path.join(config, "scipion.conf")
+
+
+def _projects() -> str:
+    """Return Scipion's folder of projects."""
+    return os.path.join(os.environ["SCIPION_USER_DATA"], "projects")
+
+
+@contextlib.contextmanager
+def made_for(path: str) -> Iterator[None]:
+    """Make Scipion's files for a project in `path`. When what is done meanwhile raises, they are taken back as far as they were
+    not there before, with the folders above the project; nothing that anybody else has put there is.
+
+    Raises
+    ------
+    UserError, OSError : see `make_home`.
+    """
+    files = [name for name in _configuration() if not os.path.exists(name)]
+    link = os.path.join(_projects(), os.path.basename(path))
+    linked = os.path.lexists(link)
+    bindings = os.path.join(os.environ["SCIPION_HOME"], "software", "bindings")         # Scipion makes it when it is imported
+    above = [bindings, *map(os.path.dirname, (*files, link, path))]
+    folders = dict.fromkeys(folder for place in above for folder in _absent_above(place))
+    try:
+        make_home()
+        yield
+        make_home()         # another command, refused meanwhile, may have taken them back
+    except BaseException:
+        if not linked and os.path.islink(link) and not os.path.exists(link):
+            os.remove(link)
+        _take_back(files, list(folders))
+        raise
+
+
+def _take_back(files: list[str], folders: list[str]) -> None:
+    """Remove files and folders of Scipion's that were made; nothing where another project was made meanwhile and needs them."""
+    if os.path.isdir(_projects()) and os.listdir(_projects()):
+        return
+    for name in filter(os.path.exists, files):
+        os.remove(name)
+    for folder in sorted(folders, key=len, reverse=True):
+        with contextlib.suppress(OSError):      # it is not empty, or was never made
+            os.rmdir(folder)
+
+
+def _absent_above(path: str) -> list[str]:
+    """Return the folders that would have to be made for a path, itself included where it could be one."""
+    found, path = [], os.path.abspath(path)
+    while not os.path.lexists(path):
+        found.append(path)
+        path = os.path.dirname(path)
+    return found
+
+
+def project_path(project: str) -> str:
+    """Return the folder of a project, given as a name (in Scipion's projects folder) or as a path.
+
+    Call after `scipion_environment`: where the projects are depends on it.
+    """
+    if os.sep in project or project in (".", "..") or os.path.isdir(os.path.join(project, "Runs")):
+        return os.path.abspath(project)
+    return os.path.join(os.environ["SCIPION_USER_DATA"], "projects", project)
+
+
+def default_home(project: str) -> str:
+    """Return where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
+    if os.sep in project:
+        return os.path.join(os.path.dirname(os.path.abspath(project)), ".scipion")
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "tomostream", "scipion")
+
+
+def quiet_logs() -> None:
+    """pyworkflow logs to the terminal by default; here the table is what people want to see."""
+    import logging
+
+    logging.getLogger().handlers.clear()
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().setLevel(logging.ERROR)
