@@ -41,7 +41,7 @@ def why_another(series: Series, facts: MdocFacts) -> str:
 def _another_specimen(files: list[MdocFacts], facts: MdocFacts, series: Series) -> str:
     here, there = _place(facts), next(filter(None, map(_place, reversed(files))), None)
     if here is not None and there is not None and math.dist(here, there) > SAME_PLACE:
-        return f"the stage stands {math.dist(here, there):.1f} um from there"
+        return f"the stage stands {math.dist(here, there):.1f} µm from there"
     received = [each.tilt.prior_dose.value for each in series.exposures.values()
                 if each.tilt.prior_dose.origin is not Origin.SUMMED]
     before = facts.tilts[0].prior_dose

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import errors, home, places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
+from tomostream.files.patterns import folder_and_pattern
 from tomostream.files.writing import write_text
 from tomostream.journal import until
 from tomostream.journal.layout import REPORT, page_of
@@ -190,9 +191,7 @@ def movie_pattern(given: str) -> tuple[str, str]:
 
 def mdoc_pattern_of(given: str) -> tuple[str, str]:
     """Return folder and pattern of what `--mdocs` names: a folder, or a pattern of files."""
-    mdocs = os.path.abspath(given)
-    is_folder = not mdocs.endswith(".mdoc") and "*" not in os.path.basename(mdocs)
-    return (mdocs, "*.mdoc") if is_folder else os.path.split(mdocs)
+    return folder_and_pattern(os.path.abspath(given), ".mdoc")
 
 
 def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:

@@ -63,7 +63,7 @@ def _add_images(group: _Group) -> None:
     add("--size", type=int, nargs="+", default=[512], metavar="N", help="pixels of a side, or NX NY (default: 512)")
     add("--pixel-size", type=float, metavar="A", help="pixel size in A (default: 6; with --replay that of the stack)")
     add("--dose", type=float, metavar="E", help="dose of a tilt in e/A2 (default: 3; with --replay that of the table)")
-    add("--defocus", type=float, default=4.0, metavar="UM", help="underfocus in um, 0 for no CTF (default: 4)")
+    add("--defocus", type=float, default=4.0, metavar="UM", help="underfocus in µm, 0 for no CTF (default: 4)")
     add("--voltage", type=float, default=300.0, metavar="KV", help="kV (default: 300)")
     add("--thickness", type=float, default=1300.0, metavar="A", help="of the ice in A (default: 1300)")
     add("--pre-tilt", type=float, default=0.0, metavar="DEG", help="tilt of the slab itself (default: 0)")

@@ -36,6 +36,12 @@ def existing_taken_literally(pattern: str) -> str:
     return glob.escape(head) + pattern[len(head):]
 
 
+def folder_and_pattern(given: str, ending: str) -> tuple[str, str]:
+    """Return folder and pattern of what names a folder or a pattern of files, whose names have this ending (".mdoc")."""
+    names_files = given.lower().endswith(ending) or (glob.has_magic(os.path.basename(given)) and not os.path.isdir(given))
+    return os.path.split(given) if names_files else (given, f"*{ending}")
+
+
 def matches(name: str, pattern: str) -> bool:
     """Tell whether the name of a file is one of a pattern, whatever its case. Hidden files are none of `*`."""
     hidden = name.startswith(".") and not pattern.startswith(".")

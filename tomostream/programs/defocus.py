@@ -116,14 +116,14 @@ def _doubt(defocus: float, rings: float, score: float, evidence: Evidence) -> tu
     if expected is None:
         if rings >= 1:
             return Doubt.NONE, ""
-        return Doubt.RINGS, (f"a defocus of {defocus:.2f} um is not believed: it rests on too few rings, and neither a target "
+        return Doubt.RINGS, (f"a defocus of {defocus:.2f} µm is not believed: it rests on too few rings, and neither a target "
                              "nor other series speak for it")
     where, tolerance, whose = expected
     if abs(defocus - where) <= tolerance:
         enough = rings >= MIN_RINGS / ENOUGH_RINGS
         return (Doubt.NONE, "") if enough else (
-            Doubt.RINGS, f"a defocus of {defocus:.2f} um is not believed: hardly a ring speaks for it")
-    speaks = f"the target is {where:.2f} um" if whose is Doubt.TARGET else f"the other series have {where:.2f} um"
+            Doubt.RINGS, f"a defocus of {defocus:.2f} µm is not believed: hardly a ring speaks for it")
+    speaks = f"the target is {where:.2f} µm" if whose is Doubt.TARGET else f"the other series have {where:.2f} µm"
     if rings >= MANY_RINGS / ENOUGH_RINGS and score >= GOOD_SCORE:
-        return Doubt.NONE, f"a defocus of {defocus:.2f} um, where {speaks}: many rings speak for it"
-    return whose, f"a defocus of {defocus:.2f} um is not believed: {speaks}, and few rings speak for it"
+        return Doubt.NONE, f"a defocus of {defocus:.2f} µm, where {speaks}: many rings speak for it"
+    return whose, f"a defocus of {defocus:.2f} µm is not believed: {speaks}, and few rings speak for it"

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 import aretomo
-from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS, LOCAL_MOTION_PATCHES
+from aretomo.constants import ARETOMO_HOME, LOCAL_MOTION_COORDS, LOCAL_MOTION_PATCHES, RECON_SART
 from pyworkflow.protocol import params
 
 from tomostream.constants import ENGINE_ARETOMO3
@@ -24,6 +24,7 @@ LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness":
           "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
 #: Upstream's choices, short enough for the box.
 AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
+LOCAL_CHOICES = ("No", "At the places of a file (AreTomo2)", "In patches")
 #: Numbers of those choices, and of those of the tilt angles.
 AXIS_FOR_EACH_TILT, CORRECT_ANGLES = 2, 2
 HELPS = {
@@ -57,12 +58,26 @@ HELPS = {
             "engine does it; AreTomo2 1.1.3 and AreTomo3 2.3.1 do not.",
     "SARTiter": "Iterations of the iterative reconstruction.",
     "SARTproj": "Projections that are used together in one update. Not used by the CPU engine, which uses all.",
-    "sampleType": "Local motion is measured in patches of the image (Well distributed), or by AreTomo2 at places that a file "
-                  "names (Isolated).",
+    "sampleType": "Local motion is measured in patches of the image, or by AreTomo2 at places that a file names.",
+    "Patches": "Patches along x and y, in each of which the motion is measured; AreTomo3 wants at least 4 in all.",
     "patchX": "Patches along x for the local alignment; AreTomo3 wants at least 4 in all.",
     "patchY": "Patches along y for the local alignment.",
     "darkTol": "Tilts that are dark, because a bar or ice is in the way, are left out. Between 0 and 1: the higher, the more "
                "tilts go. 0 and 1 leave none out.",
+}
+
+
+LABELS = {
+    "inputSetOfTiltSeries": "Input tilt series", "doEvenOdd": "Even/odd tomograms too?",
+    "binFactor": f"Binning (0: voxels of about {VOXEL_A:g} A)", "tomoThickness": "Tomogram thickness (unbinned voxels)",
+    "alignZ": "Specimen thickness (unbinned voxels)", "alignZfile": "Specimen thickness of each series (file)",
+    "refineTiltAngles": "Tilt of the specimen", "refineTiltAxis": "Refine the tilt axis?",
+    "darkTol": "Leave out dark tilts (0 to 1)", "Local_motion_correction": "Local motion", "sampleType": "Correct local motion?",
+    "coordsFn": "File of places", "Patches": "Patches", "patchX": "along x", "patchY": "along y",
+    "outImod": "Files for other programs", "doPhaseShiftSearch": "Search the phase shift (phase plate)?",
+    "Phase_shift_range__deg._": "Phase shift (deg)", "minPhaseShift": "from", "maxPhaseShift": "to",
+    "doDW": "Weight the tilts by dose?", "SART_options": "SART", "flipInt": "Dense structures bright?",
+    "flipVol": "Slices along z (as IMOD)?",
 }
 
 
@@ -91,17 +106,13 @@ def define(form: Any) -> None:
     section = form.getSection("Input")
     engines.add_engine_param(section, "AreTomo2", aretomo3=True)
     forms.put_after(section, "engine", "inputSetOfTiltSeries")
+    engines.put_gpus_below_engine(form, section, aretomo.Plugin)
     form.getParam("inputSetOfTiltSeries").allowsNull.set(True)      # what is missing is said by `_validate`
-    forms.set_labels(form, {"inputSetOfTiltSeries": "Input tilt series", "doDW": "Weight the tilts by dose?",
-                            "binFactor": f"Binning (0: voxels of about {VOXEL_A:g} A)",
-                            "tomoThickness": "Tomogram thickness (unbinned voxels)",
-                            "alignZ": "Thickness for alignment (unbinned voxels)"})
-    forms.set_helps(form, HELPS)
     form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
+    form.getParam("sampleType").choices = list(LOCAL_CHOICES)
     form.getParam("extraParams").default.set("")
     form.getParam("binFactor").default.set(0)
     form.getParam("numberOfThreads").default.set(3)
-    forms.show_if(form, "doDW", f"engine!={ENGINE_ARETOMO3}")
     forms.hide(form, ["roiArea"])       # no program knows -Roi
     section.addParam("correctCtf", params.BooleanParam, default=True, label="Correct the tomograms for the CTF?",
                      condition=f"engine=={ENGINE_ARETOMO3} and doEstimateCtf and not skipAlign",
@@ -114,6 +125,10 @@ def define(form: Any) -> None:
                           "is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for averaging "
                           "take the others. The CPU engine makes it from the alignment of whatever program, in about the "
                           "time of one more reconstruction.")
+    _lay_out(form)
+    _show_what_has_an_effect(form)
+    forms.set_labels(form, LABELS)
+    forms.set_helps(form, HELPS)
     form.addSection(label="Streaming")
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
                   help="When series come faster than they are processed: Yes takes the newest first, so that you see "
@@ -127,6 +142,41 @@ def define(form: Any) -> None:
                   help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
                        "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
                        "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
+
+
+def _lay_out(form: Any) -> None:
+    """One tab a part of the work: in one, the buttons were below the edge of a low screen."""
+    alignment = forms.add_section(form, "Alignment", "Input")
+    ctf = forms.add_section(form, "CTF", "Alignment")
+    form.getSection("Extra options").label.set("Reconstruction")
+    alignment.addParam("alignmentSkipped", params.LabelParam, condition="skipAlign", label="The alignment of the input is used.",
+                       help="With 'Skip alignment?' nothing is aligned, so nothing of this is asked.")
+    ctf.addParam("ctfSkipped", params.LabelParam, condition="skipAlign", label="Without an alignment no CTF is estimated.",
+                 help="With 'Skip alignment?' there is no output of CTFs.")
+    forms.move(form, ["alignZ", "alignZfile", "refineTiltAngles", "refineTiltAxis", "darkTol", "Local_motion_correction",
+                      "outImod"], alignment)
+    forms.move(form, ["CTF"], ctf)
+    forms.move(form, ["correctCtf"], form.getParam("CTF"))
+
+
+def _show_what_has_an_effect(form: Any) -> None:
+    """Fields that GPU programs alone read only where one may do the work, and those of patches only with patches."""
+    gpu, aligned = engines.gpu_condition(aretomo.Plugin), "not skipAlign"
+    for name in ("alignZ", "alignZfile"):
+        forms.show_if(form, name, f"{aligned} and {gpu}")
+    for name in ("Local_motion_correction", "sampleType"):
+        forms.show_if(form, name, aligned)
+    forms.show_if(form, "coordsFn", f"{aligned} and {gpu} and sampleType=={LOCAL_MOTION_COORDS}")
+    for name in ("Patches", "patchX", "patchY"):
+        forms.show_if(form, name, f"{aligned} and sampleType=={LOCAL_MOTION_PATCHES}")
+    forms.show_if(form, "doPhaseShiftSearch", f"{aligned} and doEstimateCtf")
+    for name in ("Phase_shift_range__deg._", "minPhaseShift", "maxPhaseShift"):
+        forms.show_if(form, name, f"{aligned} and doEstimateCtf and doPhaseShiftSearch")
+    sart = f"makeTomo and reconMethod=={RECON_SART}"
+    for name in ("SART_options", "SARTiter", "SARTproj"):
+        forms.show_if(form, name, f"{sart} and {gpu}" if name == "SARTproj" else sart)
+    forms.show_if(form, "flipInt", "makeTomo")
+    forms.show_if(form, "doDW", f"engine!={ENGINE_ARETOMO3}")
 
 
 # ------------------------------------------------------------------------------------------------ a binning that is chosen
@@ -168,7 +218,7 @@ def problems(protocol: Any) -> list[str]:
     if program is AretomoProgram.ARETOMO2 and protocol.sampleType.get() == LOCAL_MOTION_COORDS:
         places = protocol.coordsFn.get() or ""
         if not os.path.isfile(places):
-            errors.append(f"Coordinate file: there is no file '{places}'. Give one, or choose another sample type.")
+            errors.append(f"File of places: there is no file '{places}'. Give one, or correct local motion in patches.")
     errors += forms.words_problems(protocol, "extraParams")
     return errors + handing.problems(protocol) + _thickness_problems(protocol, program)
 
@@ -183,7 +233,7 @@ def _thickness_problems(protocol: Any, program: AretomoProgram) -> list[str]:
         return []
     errors = []
     if not protocol.skipAlign.get() and inner > outer and program is not AretomoProgram.CPU:
-        errors.append(f"Thickness for alignment ({inner}) is more than the tomogram thickness ({outer}): it should be "
+        errors.append(f"Specimen thickness ({inner}) is more than the tomogram thickness ({outer}): it should be "
                       "about the thickness of the specimen.")
     binned = slices(outer, max(1, binning))
     if program is AretomoProgram.ARETOMO2 and binned <= MAX_SLICES_WITHOUT_VOLUME:
@@ -208,8 +258,8 @@ def warnings(protocol: Any) -> list[str]:
 def _warnings_of_cpu(protocol: Any) -> list[str]:
     found = []
     if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
-        found.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose "
-                     "\"Well distributed\".")
+        found.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose \"In "
+                     "patches\".")
     if protocol.alignZfile.get():
         found.append("The file with volume heights has no effect: the CPU engine measures the thickness of each series.")
     return found
@@ -226,8 +276,8 @@ def _warnings_of_aretomo3(protocol: Any) -> list[str]:
     if protocol.doDW.get():
         found.append("AreTomo3 weights no tilt by dose up to version 2.3.1. The CPU engine does.")
     if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
-        found.append("AreTomo3 measures local motion in patches, not at given places: it is left out. Choose "
-                     "\"Well distributed\".")
+        found.append("AreTomo3 measures local motion in patches, not at given places: it is left out. Choose \"In "
+                     "patches\".")
     patches = protocol.patchX.get(), protocol.patchY.get()
     if protocol.sampleType.get() == LOCAL_MOTION_PATCHES and None not in patches \
             and patches[0] * patches[1] < aretomo3.MIN_PATCHES:

@@ -12,7 +12,7 @@ from typing import Any
 from pyworkflow.protocol import params
 
 from tomostream.files import patterns
-from tomostream.protocols import alarms, disk, forms, page, signs
+from tomostream.protocols import alarms, disk, forms, mdocs, page, signs
 from tomostream.streaming import form as streaming_form
 from tomostream.streaming.values import seconds_of
 
@@ -29,9 +29,9 @@ def define(form: Any) -> None:
                   allowsNull=True,      # what is missing is said by `_validate`
                   label="Input micrographs",
                   help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
-    form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files",
+    form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files (empty: the import's)",
                   help="Where the microscope writes its *.mdoc files. Wildcards select several folders. Where the folder "
-                       "itself holds none, its subfolders are looked into.")
+                       "itself holds none, its subfolders are looked into. Empty: where the import protocol looks for them.")
     form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
                   help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
                        "understood; maps, montages and targets are recognised automatically.")
@@ -45,15 +45,15 @@ def define(form: Any) -> None:
                   help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that are put "
                        "together later. Letters, digits and underscores. Series of one name in two folders get the folder "
                        "that differs in front by themselves.")
-    _define_geometry(form)
     form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
                   help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
+    _define_geometry(form)
     _define_streaming(form)
     form.addParallelSection(threads=3, mpi=0)
 
 
 def _define_geometry(form: Any) -> None:
-    group = form.addGroup("Geometry and completeness")
+    group = form.addSection(label="Geometry and completeness")
     group.addParam("manualTiltAxisAngle", params.FloatParam, allowsNull=True, default=None,
                    label="Tilt axis angle (deg)",
                    help="Rotation of the tilt axis from the y axis of the image, counter-clockwise, in degrees (IMOD's "
@@ -91,8 +91,8 @@ def problems(protocol: Any) -> list[str]:
     errors = []
     if protocol.fromNames.get() and protocol.manualTiltAxisAngle.get() is None:
         errors.append("Tilt axis angle: series from the names of movies alone need it, no mdoc file tells it.")
-    if not protocol.filesPath.get() and not protocol.fromNames.get():
-        errors.append("Folder of the mdoc files is empty: say where the microscope writes them.")
+    if not protocol.fromNames.get() and protocol.inputMicrographs.getObjValue() is not None and not mdocs.place_of(protocol)[0]:
+        errors.append("Folder of the mdoc files is empty, here and in the import: say where the microscope writes them.")
     if not (protocol.mdocPattern.get() or "").strip():
         errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
     if not PREFIX.fullmatch((protocol.seriesPrefix.get() or "").strip()):
@@ -111,7 +111,7 @@ def warnings(protocol: Any) -> list[str]:
     makes = getattr(producer, "splitEvenOdd", None)
     if protocol.doEvenOdd.get() and not hasattr(producer, "micrographsEven") and not (makes is not None and makes.get()):
         warnings.append("Even/odd series are asked for, but the input protocol has no even/odd sums yet.")
-    folder = protocol.filesPath.get() or ""
+    folder, _ = mdocs.place_of(protocol)
     if folder and not glob.has_magic(folder) and not os.path.isdir(folder):
         warnings.append(f"The folder {folder} does not exist yet{patterns.near(folder)}. The protocol will wait for it.")
     return warnings

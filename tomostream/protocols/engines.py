@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyworkflow.protocol import params
+from pyworkflow.protocol import GPU_LIST, params
+from pyworkflow.utils import getListFromRangeString
 
 from tomostream.constants import ARETOMO3_HOME, ARETOMO_ENGINES, ENGINE_ARETOMO3, ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU, ENGINES
+from tomostream.protocols import forms
 from tomostream.streaming.cores import cores
 
 
@@ -38,6 +40,36 @@ def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> Non
                        f"GPU, else the CPU engine.\nGPU: {gpu_program} as configured for its Scipion plugin.\nCPU: "
                        "tomostream's own program, with the same command line and the same output files."
                        + (text if aretomo3 else ""))
+
+
+class GpusBelowEngine:
+    """A protocol whose GPUs are asked for below its engine, where one is chosen that has a use for them, and not in the header
+    of the form, which Scipion shows whatever is chosen."""
+
+    def allowsGpu(self) -> bool:
+        return False
+
+    def getGpuList(self) -> list[int]:
+        given: list[int] = getListFromRangeString(getattr(self, GPU_LIST).get() or "0")
+        return given
+
+
+def gpu_condition(plugin: Any) -> str:
+    """Return the condition of fields that a GPU program alone reads: one is chosen, or there for the automatic choice."""
+    automatic = (ENGINE_AUTO,) if os.path.exists(plugin.getProgram()) else ()
+    return f"engine in {(*automatic, ENGINE_GPU, ENGINE_ARETOMO3)}"
+
+
+def put_gpus_below_engine(form: Any, section: Any, plugin: Any) -> None:
+    """Show the field of the GPUs right below the engine."""
+    gpus = form.getParam(GPU_LIST)
+    gpus.expertLevel.set(params.LEVEL_NORMAL)
+    forms.set_labels(form, {GPU_LIST: "GPU IDs"})
+    forms.set_helps(form, {GPU_LIST: "Numbers of the GPUs, e.g. 0 or 0 1, as nvidia-smi counts them. A program runs on one of "
+                                     "them at a time. With a queue: as the job sees them."})
+    forms.show_if(form, GPU_LIST, gpu_condition(plugin))
+    forms.move(form, [GPU_LIST], section)
+    forms.put_after(section, GPU_LIST, "engine")
 
 
 def gpu_present() -> bool:

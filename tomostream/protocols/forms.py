@@ -24,6 +24,24 @@ def put_first(group: Any, names: Sequence[str]) -> None:
     group._paramList[:] = [*names, *rest]
 
 
+def move(form: Any, names: Sequence[str], section: Any) -> None:
+    """Show fields, lines or groups at the end of a section, in this order, and nowhere else; one left without any goes."""
+    for other in form.iterSections():
+        for group in (other, *(element for _, element in _elements(other) if hasattr(element, "_paramList"))):
+            group._paramList[:] = [name for name in group._paramList if name not in names]
+    section._paramList += names
+    form._sectionList[:] = [each for each in form._sectionList if each._paramList or each is section]
+
+
+def add_section(form: Any, label: str, after: str) -> Any:
+    """Add a section right after another one; what is added to the form itself goes where it went before."""
+    section = form.addSection(label=label, updateSection=False)
+    order = form._sectionList
+    order.remove(section)
+    order.insert(order.index(form.getSection(after)) + 1, section)
+    return section
+
+
 def set_helps(form: Any, helps: Mapping[str, str]) -> None:
     """Help texts by name of the field."""
     for name, text in helps.items():

@@ -27,6 +27,7 @@ def define(form: Any) -> None:
     pattern.help.set("Which files of the folder are movies, e.g. *.eer, *_fractions.tiff or */*.tif for subfolders.\n"
                      "Whatever the pattern, only EER, TIFF and MRC files are taken.")
     form.getParam("dataStreaming").default.set(True)
+    forms.move(form, ["gainFile", "darkFile"], forms.add_section(form, "Gain and dark", "Import"))
     forms.hide(form, ["dataStreaming",          # it always streams
                       "acquisitionWizard", "haveDataBeenPhaseFlipped", "samplingRateMode"])     # not of movies
     forms.set_labels(form, {"filesPath": "Folder of the movies", "filesPattern": "Pattern of the movies",
@@ -39,6 +40,8 @@ def define(form: Any) -> None:
         "Upper bound for files whose structure cannot be checked, or that look cut off: unchanged for this long, and "
         "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
     _define_streaming(form.getSection("Streaming"))
+    forms.move(form, ["copyFiles"], form.getSection("Streaming"))
+    forms.put_after(form.getSection("Streaming"), "copyFiles", "fileTimeout")
     copy = form.getParam("copyFiles")
     copy.label.set("Copy movies into the project?")
     copy.expertLevel.set(params.LEVEL_NORMAL)
@@ -65,9 +68,9 @@ def _define_streaming(section: Any) -> None:
 
 def define_mdocs(form: Any) -> None:
     """The mdoc files from which fields that are left empty are filled in."""
-    form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Mdoc files (for empty fields)",
-                  help="Folder or pattern of the mdoc files. Only used for the pixel size, voltage and magnification "
-                       "that are left empty below: they are then read from the first mdoc that gives them.\n"
+    form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Folder of the mdoc files",
+                  help="Folder or pattern of the mdoc files. Pixel size, voltage and magnification that are left empty below "
+                       "are read from the first mdoc that gives them; the compose protocol takes its series from there.\n"
                        "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
 
 
@@ -93,7 +96,7 @@ def define_acquisition(form: Any) -> Any:
                         "series come from the mdoc files.",
         "doseInitial": "Dose in e/A2 before the first frame of a movie. 0 in tomography: what the specimen received in "
                        "earlier tilts comes from the mdoc files.",
-        "scannedPixelSize": "Physical pixel of the camera in micrometres; with the magnification it gives the pixel "
+        "scannedPixelSize": "Physical pixel of the camera in µm; with the magnification it gives the pixel "
                             "size."})
     return group
 

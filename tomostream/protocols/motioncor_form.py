@@ -10,7 +10,6 @@ import motioncorr
 from motioncorr.constants import MOTIONCOR_HOME
 from pyworkflow.protocol import params
 
-from tomostream.constants import ENGINE_CPU
 from tomostream.protocols import engines, forms
 
 CPU_COMMAND = "tomostream-motioncor"
@@ -20,6 +19,8 @@ LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOv
 #: Fields for which upstream sends flags that MotionCor3 does not know (-MaskCent, -MaskSize).
 CROP = ("cropOffsetX", "cropOffsetY", "cropDimX", "cropDimY")
 _LINES_OF_CROP = ("Crop_offsets__px_", "Crop_dimensions__px_")
+_PATCH_LINE, _MAGNIFICATION = "Number_of_patches", ("doMagCor", "scaleMaj", "scaleMin", "angDist")
+_MANY_PATCHES = "((patchX or 0) > 1 or (patchY or 0) > 1)"
 HELPS = {
     "inputMovies": "The movies from the import protocol. The set may still be empty and growing.",
     "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1. Of EER movies all are used.",
@@ -45,6 +46,18 @@ HELPS = {
     "splitEvenOdd": "Also sums the even and the odd frames, as micrographsEven and micrographsOdd: for even/odd tilt series, "
                     "whose tomograms can train a denoiser.",
 }
+LABELS = {
+    "inputMovies": "Input movies", "Frames_to_ALIGN_and_SUM": "Frames to align and sum",
+    "doApplyDoseFilter": "Weight frames by dose?", "binFactor": "Binning of the sums",
+    _PATCH_LINE: "Patches", "patchX": "along x", "patchY": "along y", "patchOverlap": "Overlap of patches (%)",
+    "Group_N_frames": "Frames summed before", "group": "whole frames are aligned", "groupLocal": "patches are aligned",
+    "tol": "Aligned when frames move less than (px)", "eerGroup": "Raw frames of a fraction", "eerSampling": "Upsampling",
+    "EERtext": "For movies in the EER format alone.", "splitEvenOdd": "Even/odd sums too?",
+    "gainRot": "Rotate the gain reference", "gainFlip": "Then flip the gain reference",
+    "defectFile": "Defects of the camera: a list", "defectMap": "Defects of the camera: a map",
+    "scaleMaj": "Scale along the major axis",
+    "scaleMin": "Scale along the minor axis", "angDist": "Angle of the major axis (deg)",
+}
 _PATCHES = ("1 x 1 aligns whole frames. More patches correct local motion and so deform a tilt image; the deformation "
             "differs from tilt to tilt and the series no longer fits together. The CPU engine aligns whole frames in any case.")
 
@@ -60,10 +73,12 @@ def define(form: Any) -> None:
     engines.add_engine_param(section, "MotionCor3")
     forms.put_after(section, "engine", "inputMovies")
     form.getParam("inputMovies").allowsNull.set(True)      # what is missing is said by `_validate`
+    engines.put_gpus_below_engine(form, section, motioncorr.Plugin)
     forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic", *CROP, *_LINES_OF_CROP])
-    forms.show_if(form, "doMagCor", f"engine!={ENGINE_CPU}")
-    for name in ("scaleMaj", "scaleMin", "angDist"):
-        forms.show_if(form, name, f"doMagCor and engine!={ENGINE_CPU}")
+    forms.move(form, _MAGNIFICATION, form.getSection("Motioncor params"))
+    _show_what_has_an_effect(form)
+    form.getSection("Motioncor params").label.set("Motion correction")
+    forms.set_labels(form, LABELS)
     forms.set_helps(form, HELPS)
     for name in ("patchX", "patchY"):
         form.getParam(name).default.set(1)
@@ -74,6 +89,17 @@ def define(form: Any) -> None:
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
                   help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
                        "what the microscope does now; No takes them in order.")
+
+
+def _show_what_has_an_effect(form: Any) -> None:
+    """Fields that MotionCor3 alone reads only where it may do the work, and those of patches only with more than one."""
+    gpu = engines.gpu_condition(motioncorr.Plugin)
+    for name in (_PATCH_LINE, "patchX", "patchY", "tol", "doMagCor"):
+        forms.show_if(form, name, gpu)
+    for name in ("patchOverlap", "groupLocal"):
+        forms.show_if(form, name, f"{gpu} and {_MANY_PATCHES}")
+    for name in ("scaleMaj", "scaleMin", "angDist"):
+        forms.show_if(form, name, f"{gpu} and doMagCor")
 
 
 def problems(protocol: Any) -> list[str]:

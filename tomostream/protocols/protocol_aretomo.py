@@ -62,7 +62,7 @@ ALIGNED, TOMOGRAMS, CTFS, FAILED = "TiltSeries", "Tomograms", "CTFTomoSeries", "
 FILTERED = "FilteredTomograms"
 
 
-class ProtTomoStreamAreTomo(StreamingProtocol, ProtAreTomoAlignRecon):
+class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreTomoAlignRecon):
     """Aligns and reconstructs the tilt series of a running session with AreTomo2, or on the CPU.
 
     Each series becomes a tomogram as soon as it is composed. A series that is composed again (a late tilt, a repeated

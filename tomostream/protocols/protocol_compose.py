@@ -33,7 +33,7 @@ from tomostream.journal.composed import RecordError, SeriesRecord, read_record, 
 from tomostream.journal.layout import EVEN, ODD, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
-from tomostream.protocols import actions, compose_form, disk, objects, page, signs, summaries
+from tomostream.protocols import actions, compose_form, disk, mdocs, objects, page, signs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, series_acquisition
 from tomostream.protocols.stacks import find_image, stack_images
 from tomostream.streaming import inputs
@@ -88,9 +88,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._reader = self.row_reader(self.inputMicrographs)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
         self._named = NamedSeries() if self.fromNames.get() else None
-        pattern = self.mdocPattern.get()
-        self._files = Lookout(os.path.join(self.filesPath.get() or "", pattern), self.watcher, (".mdoc",),
-                              descend=pattern == "*.mdoc", poll=self.pollSeconds.get(), full_every=60.0)
+        folder, pattern = mdocs.place_of(self)
+        self._files = Lookout(os.path.join(folder, pattern), self.watcher, (".mdoc",), descend=pattern == mdocs.EVERY,
+                              poll=self.pollSeconds.get(), full_every=60.0)
         output = self.open_output(TILT_SERIES, objects.series_template(), "_tsId")
         self.done.update(output.versions)
         self._session = Session(self._policy())

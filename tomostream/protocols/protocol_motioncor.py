@@ -28,7 +28,7 @@ from tomostream.journal import entries, versions
 from tomostream.journal.layout import frames_log, micrograph_stem
 from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, input_tag, safe_name, sum_size
-from tomostream.protocols import motioncor_form, programs, summaries
+from tomostream.protocols import engines, motioncor_form, programs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, NOMINAL_MAGNIFICATION
 from tomostream.protocols.references import References
 from tomostream.streaming import form as streaming_form
@@ -55,7 +55,7 @@ class Aligned:
     program: str = ""
 
 
-class ProtTomoStreamMotionCor(StreamingProtocol, ProtMotionCorrNewStreaming):
+class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMotionCorrNewStreaming):
     """Aligns the frames of each movie of a running tomography session with MotionCor, or on the CPU.
 
     One movie at a time, no batches: a micrograph is there as soon as its movie can be aligned.

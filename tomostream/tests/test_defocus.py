@@ -29,7 +29,7 @@ def rows(*defoci: float, resolution: float | None = 13.0, score: float = 0.6) ->
 
 
 class TestABelief(unittest.TestCase):
-    """What the simulated series of seeds 2 and 5 gave: 0.93 um where 4 um is true, with a score of 0.67."""
+    """What the simulated series of seeds 2 and 5 gave: 0.93 µm where 4 µm is true, with a score of 0.67."""
 
     WRONG = rows(0.95, 0.93, 0.92, resolution=12.7, score=0.67)
     RIGHT = rows(5.8, 5.9, 6.0, resolution=22.5, score=0.76)
@@ -45,7 +45,7 @@ class TestABelief(unittest.TestCase):
         self.assertIs(self.doubt(self.WRONG, 4.0), Doubt.TARGET)
         self.assertIs(self.doubt(self.RIGHT, 5.2), Doubt.NONE)
         belief = judge(self.WRONG, Evidence(4.0), PIXEL)
-        self.assertEqual(belief.words, "a defocus of 0.93 um is not believed: the target is 4.00 um, and few rings speak for it")
+        self.assertEqual(belief.words, "a defocus of 0.93 µm is not believed: the target is 4.00 µm, and few rings speak for it")
         self.assertEqual(belief.tilts, {0, 1, 2})
 
     def test_a_target_speaks_for_few_rings(self):
@@ -67,7 +67,7 @@ class TestABelief(unittest.TestCase):
     def test_many_rings_and_a_good_score_stand_against_a_target_and_it_is_said(self):
         belief = judge(rows(2.0, 2.0, resolution=8.0, score=0.9), Evidence(4.0), 1.35)
         self.assertIs(belief.doubt, Doubt.NONE)
-        self.assertIn("where the target is 4.00 um", belief.words)
+        self.assertIn("where the target is 4.00 µm", belief.words)
 
     def test_where_no_resolution_is_measured_the_pixels_must_hold_more_rings(self):
         self.assertIs(self.doubt(rows(0.93, 0.93, resolution=None)), Doubt.RINGS)
@@ -97,7 +97,7 @@ class TestTheSessionsDefoci(unittest.TestCase):
         defoci.judge(self.source("TS_4"), Result("", ctf=TestABelief.WRONG, quality=Quality(defocus_hand=1)), 300.0)
         self.assertIsNone(defoci.value("TS_4"))
         self.assertEqual(defoci.doubted("TS_4"), {0, 1, 2})
-        self.assertIn("the other series have 4.10 um", defoci.words("TS_4"))
+        self.assertIn("the other series have 4.10 µm", defoci.words("TS_4"))
         self.assertIsNone(defoci.verdict(self.source("TS_4"), Result("", quality=Quality(defocus_hand=1))).hand)
 
     def test_the_target_comes_from_what_the_stack_was_made_of(self):
@@ -108,4 +108,4 @@ class TestTheSessionsDefoci(unittest.TestCase):
         self.assertIsNone(target_defocus(self.source("TS_6").stack))
         defoci = Defoci([])
         defoci.judge(source, Result("", ctf=TestABelief.WRONG), 300.0)
-        self.assertIn("the target is 4.00 um", defoci.words("TS_5"))
+        self.assertIn("the target is 4.00 µm", defoci.words("TS_5"))

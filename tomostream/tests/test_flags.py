@@ -143,8 +143,8 @@ def of_cpu(known: Mapping[str, Flag], offered: frozenset[str]) -> dict[str, Mean
 
 #: Fields of upstream's that act without a flag: by what the protocol does before or after the program, or as it runs it.
 OTHERWISE_OF_ARETOMO = frozenset({"alignZfile", "doEvenOdd", "outImod", "inputSetOfTiltSeries", "extraParams", "skipAlign",
-                                  "makeTomo"})
-OTHERWISE_OF_MOTIONCOR = frozenset({"inputMovies", "extraParams2", "EERtext", "eerGroup"})
+                                  "makeTomo", "gpuList"})
+OTHERWISE_OF_MOTIONCOR = frozenset({"inputMovies", "extraParams2", "EERtext", "eerGroup", "gpuList"})
 #: What must be chosen for a field to be seen.
 CONTEXT_OF_ARETOMO = {
     "patchX": {"sampleType": 2}, "patchY": {"sampleType": 2}, "coordsFn": {"sampleType": 1},
@@ -152,7 +152,7 @@ CONTEXT_OF_ARETOMO = {
     "minPhaseShift": {"doPhaseShiftSearch": True}, "maxPhaseShift": {"doPhaseShiftSearch": True}}
 CONTEXT_OF_MOTIONCOR = {
     "scaleMaj": {"doMagCor": True}, "scaleMin": {"doMagCor": True}, "angDist": {"doMagCor": True},
-    "patchOverlap": {"patchX": 5, "patchY": 5}}
+    "patchOverlap": {"patchX": 5, "patchY": 5}, "groupLocal": {"patchX": 5, "patchY": 5}}
 
 
 def other_values(name: str, param: params.Param) -> list[object]:

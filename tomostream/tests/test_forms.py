@@ -87,6 +87,72 @@ class TestFields(FormCase):
                       "percentTiltsRequired", "time4NextTilt", "doEvenOdd", "time4NextTS", "expectedTilts"):
             self.assertIsNotNone(compose.getParam(field), field)
 
+    def test_no_tab_is_higher_than_a_screen_of_768_pixels_whatever_is_chosen(self):
+        """Ten rows beside what Scipion has above and below them; the frame of a group is as high as one."""
+        for name in NAMES:
+            for values in self.choices(name):
+                protocol = self.protocol(name, **values)
+                for section in protocol._definition.iterSections():
+                    if section.label.get() not in ("General", "Parallelization"):
+                        self.assertLessEqual(self.rows(protocol, section), 10, (name, section.label.get(), values))
+
+    @staticmethod
+    def choices(name: str) -> list[dict]:
+        """What makes the most fields appear."""
+        if name == "ProtTomoStreamAreTomo":
+            common = {"doPhaseShiftSearch": True, "sampleType": 2}
+            return [{"engine": engine, **common} for engine in (ENGINE_CPU, ENGINE_GPU, ENGINE_ARETOMO3)] + [{"skipAlign": True}]
+        return [{"engine": ENGINE_GPU, "patchX": 5, "doMagCor": True}] if name == "ProtTomoStreamMotionCor" else [{}]
+
+    def rows(self, protocol, group) -> int:
+        """Rows of a section or group, with the fields for experts."""
+        count = 0
+        for name, element in group.iterParams():
+            if not protocol.evalParamCondition(name):
+                continue
+            inside = self.rows(protocol, element) if type(element).__name__ == "Group" else 0
+            count += 1 + inside if inside or not hasattr(element, "iterParams") or type(element).__name__ == "Line" else 0
+        return count
+
+    def seen(self, name: str, **values) -> set[str]:
+        protocol = self.protocol(name, **values)
+        return {field for field, _ in fields_of(protocol) if protocol.evalParamCondition(field)}
+
+    def test_what_a_gpu_program_alone_reads_is_asked_for_with_a_gpu_engine(self):
+        for name, fields in (("ProtTomoStreamMotionCor", {"gpuList", "patchX", "patchY", "tol", "doMagCor"}),
+                             ("ProtTomoStreamAreTomo", {"gpuList", "alignZ", "alignZfile", "SARTproj"})):
+            self.assertLessEqual(fields, self.seen(name, engine=ENGINE_GPU))
+            self.assertEqual(fields & self.seen(name, engine=ENGINE_CPU), set())
+            self.assertFalse(self.protocol(name).allowsGpu(), "the header of the form asks for GPUs, too")
+            self.assertEqual(self.protocol(name, gpuList="0 2").getGpuList(), [0, 2])
+
+    def test_the_automatic_choice_asks_for_gpus_where_the_gpu_program_is_installed(self):
+        import aretomo
+        import motioncorr
+
+        for name, plugin in (("ProtTomoStreamMotionCor", motioncorr.Plugin), ("ProtTomoStreamAreTomo", aretomo.Plugin)):
+            for program, expected in ((os.path.realpath(__file__), True), ("/nowhere/program", False)):
+                with mock.patch.object(plugin, "getProgram", return_value=program):
+                    self.assertEqual("gpuList" in self.seen(name), expected, (name, program))
+
+    def test_fields_of_patches_are_seen_when_patches_are_used(self):
+        of_patches = {"patchX", "patchY"}
+        self.assertEqual(of_patches & self.seen("ProtTomoStreamAreTomo"), set())
+        self.assertLessEqual(of_patches, self.seen("ProtTomoStreamAreTomo", sampleType=2))
+        overlap = {"patchOverlap", "groupLocal"}
+        self.assertEqual(overlap & self.seen("ProtTomoStreamMotionCor", engine=ENGINE_GPU), set())
+        self.assertLessEqual(overlap, self.seen("ProtTomoStreamMotionCor", engine=ENGINE_GPU, patchX=5))
+
+    def test_without_an_alignment_nothing_of_it_is_asked_and_the_form_says_so(self):
+        seen = self.seen("ProtTomoStreamAreTomo", skipAlign=True, engine=ENGINE_GPU)
+        self.assertLessEqual({"alignmentSkipped", "ctfSkipped"}, seen)
+        self.assertEqual({"alignZ", "refineTiltAxis", "sampleType", "darkTol", "doEstimateCtf"} & seen, set())
+
+    def test_units_are_written_as_on_the_microscope(self):
+        for name in NAMES:
+            for field, param in fields_of(self.protocol(name)):
+                self.assertNotRegex(f"{param.label.get()} {param.help.get()}", r"\b(um|micrometres)\b", (name, field))
+
     def test_patches_are_one_by_one_and_dose_weighting_is_off_by_default(self):
         motioncor = self.protocol("ProtTomoStreamMotionCor")
         self.assertEqual((motioncor.patchX.get(), motioncor.patchY.get()), (1, 1))
@@ -114,6 +180,13 @@ class TestValidation(FormCase):
                     continue
                 protocol = self.protocol(name, **{field: None})
                 self.assert_in_words("\n".join(protocol.validate() + protocol.warnings() + protocol.summary()))
+
+    def test_one_empty_field_gives_one_message(self):
+        for name in NAMES:
+            usual = self.protocol(name).validate()
+            for field, _ in fields_of(self.protocol(name)):
+                said = [text for text in self.protocol(name, **{field: None}).validate() if text not in usual]
+                self.assertLessEqual(len(said), 1, (name, field))
 
     def test_no_number_far_out_raises_whichever_it_is(self):
         for name in NAMES:
@@ -153,11 +226,11 @@ class TestValidation(FormCase):
 
     def test_local_motion_at_places_needs_their_file(self):
         values = {"engine": ENGINE_GPU, "sampleType": 1}
-        self.assertIn("Coordinate file: there is no file ''", self.problems("ProtTomoStreamAreTomo", **values))
+        self.assertIn("File of places: there is no file ''", self.problems("ProtTomoStreamAreTomo", **values))
         path = os.path.join(self.folder.name, "it's here.txt")
         with open(path, "w", encoding="utf-8"):
             pass
-        self.assertNotIn("Coordinate file", self.problems("ProtTomoStreamAreTomo", **values, coordsFn=path))
+        self.assertNotIn("File of places", self.problems("ProtTomoStreamAreTomo", **values, coordsFn=path))
 
     def test_a_volume_that_aretomo2_would_not_make_is_refused_with_the_reason(self):
         for engine, expected in ((ENGINE_GPU, True), (ENGINE_CPU, False), (ENGINE_ARETOMO3, False)):
@@ -235,6 +308,44 @@ class TestAlarmFields(FormCase):
 
         self.assertEqual(alarms.words_of(protocol), ["axis_deg=2.5", "quiet_series=5"])
         self.assertEqual(protocol.angleSign.get(), signs.NEGATED)
+
+
+class TestTheMdocFolder(FormCase):
+    """It is said once: compose takes what the import was told."""
+
+    def chain(self, mdocs: str, **values):
+        """The compose form behind motioncor and an import that looks for mdoc files there."""
+        movies = self.protocol("ProtTomoStreamImportMovies", mdocsPath=mdocs)
+        self.project.saveProtocol(movies)
+        motioncor = self.protocol("ProtTomoStreamMotionCor")
+        motioncor.inputMovies.set(movies)
+        motioncor.inputMovies.setExtended("outputMovies")
+        self.project.saveProtocol(motioncor)
+        compose = self.protocol("ProtTomoStreamComposeTS", **values)
+        compose.inputMicrographs.set(motioncor)
+        compose.inputMicrographs.setExtended("micrographs")
+        return compose
+
+    def test_an_empty_field_is_the_import_s_folder_or_pattern(self):
+        from tomostream.protocols import mdocs
+
+        self.assertEqual(mdocs.place_of(self.chain("/data/mdocs")), ("/data/mdocs", "*.mdoc"))
+        self.assertEqual(mdocs.place_of(self.chain("/data/mdocs/TS_*.mdoc")), ("/data/mdocs", "TS_*.mdoc"))
+        self.assertEqual(mdocs.place_of(self.chain("/data/mdocs", mdocPattern="TS_*.mdoc")), ("/data/mdocs", "TS_*.mdoc"))
+        self.assertEqual(mdocs.place_of(self.chain("/data/mdocs", filesPath="/other")), ("/other", "*.mdoc"))
+        self.assertNotIn("mdoc", "\n".join(self.chain("/data/mdocs").form_problems()))
+
+    def test_where_neither_form_says_it_is_refused_once_and_not_before_the_input_is_chosen(self):
+        self.assertEqual(len([text for text in self.chain("").form_problems() if "mdoc files is empty" in text]), 1)
+        self.assertEqual(self.protocol("ProtTomoStreamComposeTS").form_problems(), [])
+        self.assertEqual([text for text in self.chain("", fromNames=True).form_problems() if "mdoc files" in text], [])
+
+    def test_the_wizards_of_compose_read_there_too(self):
+        from tomostream.wizards.readings import NothingFound
+        from tomostream.wizards.wizard import TomoStreamTiltsWizard
+
+        with self.assertRaisesRegex(NothingFound, r"/nowhere/mdocs/\*\.mdoc"):
+            TomoStreamTiltsWizard().read(self.chain("/nowhere/mdocs"))
 
 
 class TestSignOfTheAngles(FormCase):

@@ -96,10 +96,10 @@ class TestStreamingTemplate(unittest.TestCase):
 
     def test_a_folder_that_is_not_there_yet_is_kept(self):
         self.assertEqual(self.imported("ProtTomoStreamImportMovies")["filesPath"], "/not/there/yet/frames")
-        self.assertEqual(self.imported("ProtTomoStreamComposeTS")["filesPath"], "/not/there/yet/mdocs")
 
-    def test_one_mdoc_answer_serves_import_and_compose(self):
+    def test_the_folder_of_the_mdoc_files_is_asked_for_once_and_compose_takes_the_import_s(self):
         self.assertEqual(self.imported("ProtTomoStreamImportMovies")["mdocsPath"], "/not/there/yet/mdocs")
+        self.assertNotIn("filesPath", self.imported("ProtTomoStreamComposeTS"))
 
     def test_an_empty_number_is_none_and_a_zero_axis_is_zero(self):
         self.assertIsNone(self.imported("ProtTomoStreamImportMovies")["voltage"])
@@ -185,6 +185,11 @@ class TestTheOtherTemplates(unittest.TestCase):
                         outputs = getattr(protocol, "_possibleOutputs", None) or {}
                         names = list(outputs) if isinstance(outputs, dict) else [output.name for output in outputs]
                         self.assertIn(points[2], names, (name, entry["object.className"], key))
+
+    def test_each_asks_for_the_folder_of_the_mdoc_files_once(self):
+        for path in TEMPLATES:
+            with open(path, encoding="utf-8") as file:
+                self.assertEqual(file.read().count("|mdocs~"), 1, path)
 
     def test_titles_are_unique_and_every_default_passes_the_check_of_its_dialog(self):
         for path in TEMPLATES:

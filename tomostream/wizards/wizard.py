@@ -20,7 +20,7 @@ from tomostream.choices.thickness import Heights
 from tomostream.engine import quick
 from tomostream.journal.composed import NoSeries
 from tomostream.programs.aln import AngleRow
-from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, signs
+from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, mdocs, signs
 from tomostream.viewers import TomoStreamMotionCorViewer, results
 from tomostream.wizards import readings
 
@@ -65,7 +65,8 @@ class ComposeWizard(MdocWizard):
     reading: Callable[[list[MdocFacts]], readings.Readings]
 
     def read(self, protocol: Any) -> readings.Readings:
-        files = readings.mdoc_files(protocol.filesPath.get(), protocol.mdocPattern.get() or "*.mdoc")
+        folder, pattern = mdocs.place_of(protocol)
+        files = readings.mdoc_files(folder, pattern or mdocs.EVERY)
         return type(self).reading(readings.series_facts(files))
 
 
