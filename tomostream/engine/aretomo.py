@@ -42,10 +42,12 @@ KNOWN = flags(
     Flag("-InOdd", str, group=IN, help="sums of the odd frames: both are reconstructed as the whole is, from the same alignment"),
     Flag("-OutMrc", str, group=OUT, help="tomogram; with -VolZ 0 the aligned stack; float32"),
     Flag("-AngFile", str, group=IN, unit="degrees, number, e/A2",
-         help="a line a section: tilt angle, acquisition order, dose before it; # begins a comment"),
+         help="a line a section: tilt angle, acquisition order, dose before it; # begins a comment. "
+         "Without it the angles are those of the stack's header (SerialEM, FEI)"),
     Flag("-TiltRange", float, (2, 3), group=IN, unit="degrees", help="first and last angle, evenly spaced between, "
          "where there is no angle file"),
-    Flag("-AlnFile", str, group=IN, help="use this alignment (AreTomo, AreTomo2, AreTomo3 or ours); implies -Align 0"),
+    Flag("-AlnFile", str, group=IN, help="use this alignment (AreTomo, AreTomo2, AreTomo3 or ours, of any binning; "
+         "or IMOD's .xf with its .tlt beside it); implies -Align 0"),
     Flag("-Align", int, default=(1,), low=0, high=1, group=ALI, help="0: do not align"),
     Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), low=-360, high=360, group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
@@ -154,10 +156,6 @@ def _check(arguments: Arguments) -> None:
         raise EngineError("-InEven and -InOdd go together; give both")
     binning(arguments)
     _check_names(arguments)
-    if not aligns(arguments) and not arguments.given("-AlnFile") and not _has_angles(arguments):
-        raise EngineError("-Align 0 needs the tilt angles: -AlnFile, -AngFile or -TiltRange")
-    if aligns(arguments) and not _has_angles(arguments):
-        raise EngineError("the tilt angles are missing: give -AngFile, or -TiltRange first last, or -AlnFile")
 
 
 def _check_names(arguments: Arguments) -> None:
@@ -184,10 +182,6 @@ def _check_names(arguments: Arguments) -> None:
             raise EngineError(f"-OutMrc {names.volume}: a result would replace {source}, which is read; give another name")
 
 
-def _has_angles(arguments: Arguments) -> bool:
-    return arguments.given("-AngFile") or arguments.given("-TiltRange")
-
-
 def _use_threads(threads: int) -> None:
     """Let the libraries that make threads of their own (BLAS, numba) have as many as were asked for."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -208,6 +202,8 @@ def _run(arguments: Arguments, log: Log) -> None:
                 [names.wiener] * arguments.integer("-Wiener"):
             outputs.reserve(name)
         solution = steps.solve(arguments, data, log)
+        if not aligns(arguments):
+            solution = steps.readable(data, solution, log)
         options = steps.recon_options(arguments, data)
         ctf: Sequence[CtfRow] = ()
         sections, hand = tuple(tilt.section for tilt in solution.used), 0
@@ -219,7 +215,8 @@ def _run(arguments: Arguments, log: Log) -> None:
             if volumes.corrects(arguments):
                 ctf, sections, hand = volumes.given_ctf(arguments, data, names, solution, outputs, log)
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
-        used = steps.dosed(arguments, data, steps.in_range(arguments, data.stack, solution, log), log)
+        used = steps.readable(data, solution, log) if aligns(arguments) else solution
+        used = steps.dosed(arguments, data, steps.in_range(arguments, used, log), log)
         if volumes.corrects(arguments):
             options = replace(options, contrast=volumes.contrast_for(arguments, data, used, ctf, sections, hand, log))
         viewing = volumes.viewing_of(arguments, data, names, used, log)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tomostream.engine.commandline import Arguments, thread_count
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
-from tomostream.programs.aln import AngleRow, SecondColumn, format_aln
+from tomostream.programs.aln import AngleRow, DarkFrame, SecondColumn, format_aln
 from tomostream.programs.ctf import CtfRow, format_ctf
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def read_input(arguments: Arguments, log: Log) -> Input:
         first, last = arguments.numbers("-TiltRange")[:2]
         step = (last - first) / (stack.sections - 1)
         angles = tuple(AngleRow(first + i * step) for i in range(stack.sections))
+    elif not arguments.given("-AlnFile") or is_xf(arguments):
+        angles = other_angles(arguments, stack, log)
     check_angles(arguments, angles)
     pixel = arguments.number("-PixSize") if arguments.given("-PixSize") else stack.pixel_size_A
     halves = tuple(open_stack(arguments.text(tag)) for tag in HALVES if arguments.given(tag))
@@ -89,11 +91,34 @@ def read_input(arguments: Arguments, log: Log) -> Input:
     return Input(stack, angles, pixel, halves)
 
 
+def is_xf(arguments: Arguments) -> bool:
+    """Whether the alignment is a transform file of IMOD, which has no angles."""
+    return arguments.text("-AlnFile").lower().endswith(".xf")
+
+
+def other_angles(arguments: Arguments, stack: TiltStack, log: Log) -> tuple[AngleRow, ...]:
+    """The angles where no option gives them: of the ``.tlt`` beside a transform file, else of the header of the stack."""
+    from tomostream.engine.recon.solution import read_angles
+    from tomostream.files.mrc_extended import read_tilts
+
+    beside = os.path.splitext(arguments.text("-AlnFile"))[0] + ".tlt"
+    if is_xf(arguments) and os.path.exists(beside):
+        log.say(f"tilt angles from {beside}")
+        return read_angles(beside, stack.sections)[0]
+    found = read_tilts(stack.path)
+    if found is None:
+        raise EngineError(f"the tilt angles are missing, and the header of {stack.path} has none: give -AngFile, or -TiltRange "
+                          "first last, or an alignment of AreTomo as -AlnFile")
+    tilts = found.tilts_deg
+    log.say(f"tilt angles from the header of {stack.path} (layout of {found.layout}): {min(tilts):g} to {max(tilts):g} degrees")
+    return tuple(AngleRow(tilt) for tilt in tilts)
+
+
 def check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> None:
     """Refuse before any work what no tomogram can come of."""
     if angles is None:
         return
-    source = arguments.text("-AngFile") or "-TiltRange"
+    source = arguments.text("-AngFile") or ("-TiltRange" if arguments.given("-TiltRange") else "the tilt angles that were found")
     tilts = [row.tilt_deg for row in angles]
     span = max(tilts) - min(tilts)
     if span < MIN_SPAN_DEG or (len(tilts) > 4 and span < MIN_STEP_DEG * (len(tilts) - 1)):
@@ -137,7 +162,10 @@ def solve(arguments: Arguments, data: Input, log: Log) -> Solution:
 
     if arguments.given("-AlnFile"):
         path = arguments.text("-AlnFile")
-        solution = solutions.of_aln(path, data.stack)
+        if is_xf(arguments):
+            solution = solutions.of_xf(path, [row.tilt_deg for row in data.angles or ()], log.say)
+        else:
+            solution = solutions.of_aln(path, data.stack, log.say)
         local = ", with local shifts" if any(tilt.placement.local is not None for tilt in solution.used) else ""
         log.say(f"alignment of {len(solution.used)} tilts from {path}{local}")
         return solution
@@ -208,25 +236,40 @@ def locally(
     return with_local(solution, motion, data.stack.shape)
 
 
-def in_range(arguments: Arguments, stack: TiltStack, solution: Solution, log: Log) -> Solution:
+def readable(data: Input, solution: Solution, log: Log) -> Solution:
+    """Without the tilts whose image, or one of its halves, holds nothing to use."""
+    from tomostream.files.mrc import UNUSABLE_VALUES
+
+    out: dict[int, str] = {}
+    for tilt in solution.used:
+        for stack in (data.stack, *data.halves):
+            if not stack.usable(tilt.section):
+                out[tilt.section] = UNUSABLE_VALUES + (f" in {stack.path}" if stack is not data.stack else "")
+        if tilt.section not in out and data.stack.blank(tilt.section):
+            out[tilt.section] = "blank: all pixels are equal"
+    order = sorted(solution.used, key=lambda tilt: tilt.tilt_deg)
+    dark = tuple(DarkFrame(frame, tilt.section, tilt.tilt_deg) for frame, tilt in enumerate(order) if tilt.section in out)
+    return replace(_without(solution, out, log), dark=(*solution.dark, *dark))
+
+
+def _without(solution: Solution, out: dict[int, str], log: Log) -> Solution:
+    for section, reason in out.items():
+        log.say(f"section {section + 1} is not used: {reason}")
+    return solution.without(out) if out else solution
+
+
+def in_range(arguments: Arguments, solution: Solution, log: Log) -> Solution:
     """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
     from tomostream.engine.recon.slab import MAX_TILT_DEG
-    from tomostream.files.mrc import UNUSABLE_VALUES
 
     low, high = sorted(arguments.numbers("-ReconRange"))
     out: dict[int, str] = {}
     for tilt in solution.used:
-        if not stack.usable(tilt.section):
-            out[tilt.section] = UNUSABLE_VALUES
-        elif stack.blank(tilt.section):
-            out[tilt.section] = "blank: all pixels are equal"
-        elif not low <= tilt.tilt_deg <= high:
+        if not low <= tilt.tilt_deg <= high:
             out[tilt.section] = "outside -ReconRange"
         elif abs(tilt.tilt_deg) > MAX_TILT_DEG:
             out[tilt.section] = f"tilted beyond {MAX_TILT_DEG:g} degrees"
-    for section, reason in out.items():
-        log.say(f"section {section + 1} is not used: {reason}")
-    return solution.without(out) if out else solution
+    return _without(solution, out, log)
 
 
 def dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments
-from tomostream.engine.steps import NAME, Input, Log, binning, with_ctf
+from tomostream.engine.steps import NAME, Input, Log, binning, is_xf, with_ctf
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, raw_sections
@@ -61,7 +61,9 @@ def given_ctf(
     try:
         with open(f"{stem}_ctf.txt", encoding="utf-8", errors="replace") as file:
             rows = parse_ctf(file.read(), f"{stem}_ctf.txt")
-        aligned, _ = raw_sections(solutions.read_aln(arguments.text("-AlnFile")), data.stack.sections)
+        aligned: Sequence[int] = range(data.stack.sections)
+        if not is_xf(arguments):
+            aligned, _ = raw_sections(solutions.read_aln(arguments.text("-AlnFile")), data.stack.sections)
         sections = ctf_sections(len(rows), aligned, data.stack.sections)
     except (OSError, AlnError):
         rows, sections = (), ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -18,6 +18,10 @@ class AlnError(ValueError):
     """A file of the program, or what it was asked, makes no sense. The message names the line and what is wrong."""
 
 
+MAX_ROUNDING_PX = 2
+"""Both sides of a binned image tell the binning, but for this many of its pixels."""
+MIN_SCALING = 0.02
+"""Images of sizes that differ by less were cropped, not binned."""
 MAX_ORDER_SPAN = 2
 """An acquisition order spans no more than this times the number of tilts that are left of it."""
 
@@ -359,6 +363,33 @@ def _renumbered(rows: list[int], dark: list[int], total: int) -> tuple[tuple[int
     return tuple(kept[place[n]] for n in rows), tuple(n - dark_base for n in dark)
 
 
+def scale_to(aln: AlnFile, size: tuple[int, int, int]) -> float | None:
+    """Return by how much an alignment is to be scaled for a stack of `size` (x, y, sections): 1 where the sizes are equal, or the
+    file tells none; None where it is for other images.
+
+    >>> scale_to(AlnFile((), raw_size=(4092, 5760, 41)), (1023, 1440, 41))
+    0.25
+    """
+    if aln.raw_size is None or aln.raw_size == size:
+        return 1.0
+    x, y, sections = aln.raw_size
+    if min(x, y) < 1 or sections != size[2]:
+        return None
+    across, along = size[0] / x, size[1] / y
+    scale = across if x >= y else along         # the longer side tells it better: sizes were rounded
+    if abs(across - along) * max(x, y) > MAX_ROUNDING_PX or abs(scale - 1) < MIN_SCALING:
+        return None
+    return scale
+
+
+def scaled(aln: AlnFile, scale: float) -> AlnFile:
+    """Return an alignment for images of `scale` times the pixels along each side."""
+    rows = tuple(replace(row, tx=row.tx * scale, ty=row.ty * scale) for row in aln.rows)
+    local = tuple(replace(shift, x=shift.x * scale, y=shift.y * scale, dx=shift.dx * scale, dy=shift.dy * scale)
+                  for shift in aln.local)
+    return replace(aln, rows=rows, local=local, thickness=None if aln.thickness is None else aln.thickness * scale)
+
+
 def xf_of_row(rot_deg: float, tx: float, ty: float) -> Xf:
     """IMOD's transform of a raw image to the aligned one, (a11, a12, a21, a22, dx, dy): the inverse of the shift sense.
 
@@ -374,6 +405,19 @@ def row_from_xf(xf: Xf) -> tuple[float, float, float]:
     rot = math.atan2(a12 - a21, a11 + a22)
     c, s = math.cos(rot), math.sin(rot)
     return math.degrees(rot), -(c * dx - s * dy), -(s * dx + c * dy)
+
+
+def stretch_of(xf: Xf) -> float:
+    """Return by how much a transform is more than a rotation and a shift: the largest change of a length, as a share.
+
+    Infinite for one that mirrors, which no alignment of a tilt series does.
+    """
+    a11, a12, a21, a22, _, _ = xf
+    if a11 * a22 - a12 * a21 <= 0:
+        return math.inf
+    mean = (a11**2 + a12**2 + a21**2 + a22**2) / 2
+    half = math.hypot((a11**2 + a21**2 - a12**2 - a22**2) / 2, a11 * a12 + a21 * a22)
+    return max(abs(math.sqrt(max(0.0, value)) - 1) for value in (mean + half, mean - half))
 
 
 def format_xf(transforms: Sequence[Xf]) -> str:

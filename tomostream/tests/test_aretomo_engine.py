@@ -666,7 +666,7 @@ class RefusalTest(InFolder):
         other = self.text("other.aln", aln_text(series()[1], (100, 160)))
         self.refused("-InMrc is missing", "-OutMrc", self.target)
         self.refused("-OutMrc is missing", "-InMrc", self.source)
-        self.refused("tilt angles are missing", *good)
+        self.refused("tilt angles are missing, and the header of .* has none", *good)
         self.refused("2 tilt angles, but the stack has 19", *good, "-AngFile", short)
         self.refused("line 1: 'zero' is not numbers", *good, "-AngFile", words)
         self.refused("-AngFile .*nowhere.tlt does not exist", *good, "-AngFile", self.path("nowhere.tlt"))
@@ -737,6 +737,21 @@ class RefusalTest(InFolder):
         self.assertEqual((status, err), (0, ""), out)
         self.assertIn("section 8 is not used: holds values that are not finite", out)
         self.assertTrue(np.isfinite(np.asarray(open_stack(self.target).data)).all())
+
+    def test_one_image_of_a_half_with_values_that_are_not_finite_is_left_out_of_all(self) -> None:
+        images, shifts = series()
+        half = images / 2
+        odd = write_mrc(self.path("odd.mrc"), half)
+        half[7, 3, 3] = np.inf
+        even = write_mrc(self.path("even.mrc"), half)
+        aln = self.text("x.aln", aln_text(shifts, (128, 160)))
+        status, out, err = self.run_it(
+            "-InMrc", self.source, "-InEven", even, "-InOdd", odd, "-OutMrc", self.target, "-AlnFile", aln, "-VolZ", 40,
+            "-OutBin", 4, "-OutImod", 1)  # fmt: skip
+        self.assertEqual((status, err), (0, ""), out)
+        self.assertIn("section 8 is not used: holds values that are not finite, or too large for any image in", out)
+        angles = Path(self.out, "TS_1_Imod", "TS_1_st.tlt").read_text().split()
+        self.assertEqual([float(angle) for angle in angles], ANGLES.tolist())
 
     def test_a_volume_that_the_disk_cannot_hold_is_refused_before_the_alignment(self) -> None:
         disk = mock.Mock(f_bavail=10, f_frsize=4096)

@@ -195,6 +195,27 @@ class TestByGeometry(unittest.TestCase):
         self.warp(-95.0)
 
 
+class TestTakenBack(unittest.TestCase):
+    """What IMOD was handed is reconstructed from its transforms, as tomostream-aretomo takes them."""
+
+    def compare(self, axis: float) -> None:
+        truth = mrcfile.read(os.path.join(exported(axis), "project", "Runs", FOLDERS[ARETOMO], "extra", NAME, f"{NAME}.mrc"))
+        stem = os.path.join(exported(axis), "out", "imod", NAME, NAME)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            words = ["-InMrc", f"{stem}.mrc", "-AlnFile", f"{stem}.xf", "-OutMrc", os.path.join(folder, "back.mrc"), "-VolZ",
+                     str(DEPTH), "-OutBin", str(BINNING), "-Wbp", "1", "-FlipVol", "1"]
+            self.assertEqual(engine.main(words), 0)
+            found = mrcfile.read(os.path.join(folder, "back.mrc"))
+        self.assertEqual(found.shape, truth.shape)
+        self.assertGreater(np.corrcoef(found.ravel(), truth.ravel())[0, 1], 0.999)
+
+    def test_gives_the_same_volume_with_the_axis_near_85(self) -> None:
+        self.compare(85.0)
+
+    def test_gives_the_same_volume_with_the_axis_near_0(self) -> None:
+        self.compare(2.0)
+
+
 class TestTheHand(unittest.TestCase):
     """A defocus that was measured to grow towards +x at positive tilts does so in RELION and in Warp."""
 

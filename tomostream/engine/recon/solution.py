@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,12 @@ from tomostream.programs.aln import (
     SecondColumn,
     parse_aln,
     parse_angle_file,
+    parse_xf,
     raw_sections,
+    row_from_xf,
+    scale_to,
+    scaled,
+    stretch_of,
 )
 from tomostream.programs.quality import LocalQuality, Quality, TiltQuality
 
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
     from tomostream.engine.align import Alignment
     from tomostream.engine.align.local import LocalMotion
     from tomostream.engine.recon.stack import TiltStack
+
+MIN_STRETCH, MAX_STRETCH = 0.001, 0.01
+"""Stretches in a transform of IMOD, as shares: 2 px at the edge of a large image are said, 20 px refused."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +102,22 @@ def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondC
     return rows, meaning
 
 
-def of_aln(path: str, stack: TiltStack) -> Solution:
-    """The solution in an alignment file, for `stack`.
+def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None) -> Solution:
+    """The solution in an alignment file, for `stack`; one of another binning is scaled, and `say` is told.
 
     Raises
     ------
     EngineError
-        Where the file is not for a stack of this size.
+        Where the file is for other images.
     """
     aln = read_aln(path)
     ny, nx = stack.shape
-    if aln.raw_size is not None and aln.raw_size != (nx, ny, stack.sections):
+    scale = scale_to(aln, (nx, ny, stack.sections))
+    if aln.raw_size is not None and scale not in (None, 1.0):
+        if say is not None:
+            say("{} is for images of {} x {} px: its shifts are scaled by {:.4g}".format(path, *aln.raw_size[:2], scale))
+        aln = scaled(aln, scale or 1.0)
+    if aln.raw_size is not None and scale is None:
         raise EngineError(
             "{} is for a stack of {} x {} px and {} sections, but {} has {} x {} px and {} sections".format(
                 path, *aln.raw_size, stack.path, nx, ny, stack.sections
@@ -120,6 +133,35 @@ def of_aln(path: str, stack: TiltStack) -> Solution:
         for number, (section, row) in enumerate(zip(sections, aln.rows, strict=True))
     ]
     return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)), tuple(aln.dark), tuple((s, "dark") for s in dark))
+
+
+def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Solution:
+    """The solution in a transform file of IMOD, a line a section, with the tilt angle of every section in degrees.
+
+    Raises
+    ------
+    EngineError
+        Where it is missing or malformed, has another number of lines, or stretches images.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as handle:
+            transforms = parse_xf(handle.read(), path)
+    except OSError as error:
+        raise EngineError(f"{sentence_of(error, path)}; check -AlnFile") from None
+    except AlnError as error:
+        raise EngineError(str(error)) from None
+    if len(transforms) != len(angles):
+        raise EngineError(f"{path} has {len(transforms)} transforms, but the stack has {len(angles)} sections: they must match")
+    stretch, line = max((stretch_of(xf), number) for number, xf in enumerate(transforms, start=1))
+    if stretch > MAX_STRETCH:
+        how = "mirrors the image" if math.isinf(stretch) else f"stretches the image by {100 * stretch:.1f} %"
+        raise EngineError(f"{path}: transform {line} {how}, and only rotation and shift are used; align it again without a "
+                          "change of magnification")
+    if stretch > MIN_STRETCH:
+        say(f"warning: {path} stretches images by up to {100 * stretch:.2f} %, which is not used")
+    used = [TiltUse(section, angle, Placement(*row_from_xf(xf)))
+            for section, (angle, xf) in enumerate(zip(angles, transforms, strict=True))]
+    return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)))
 
 
 def _local_shifts(aln: AlnFile) -> dict[int, LocalShifts]:
