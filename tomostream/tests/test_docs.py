@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import doctest
 import glob
+import importlib.util
 import io
 import os
+import pathlib
+import pkgutil
 import re
 import unittest
 
 import docutils.core
 
 import tomostream
+from tomostream import engine
 from tomostream.cli import COMMANDS
 
 PACKAGE = os.path.dirname(os.path.abspath(tomostream.__file__))
@@ -99,3 +104,14 @@ class TestTheDocuments(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class TestTheExamples(unittest.TestCase):
+    def test_in_the_docstrings_of_the_engine_are_true(self):
+        tried = 0
+        for module in pkgutil.walk_packages(engine.__path__, f"{engine.__name__}."):
+            if ">>>" in pathlib.Path(importlib.util.find_spec(module.name).origin).read_text():
+                found = doctest.testmod(importlib.import_module(module.name))
+                self.assertEqual(found.failed, 0, module.name)
+                tried += found.attempted
+        self.assertGreater(tried, 5)

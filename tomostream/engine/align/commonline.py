@@ -17,6 +17,24 @@ def common_line_score(
     """How well the profiles along the axis agree at a pose: mean correlation of each with the sum of the others.
 
     Profiles are compared between the frequencies `lowest` and `highest` (cycles/px), whitened.
+
+    Parameters
+    ----------
+    images : WorkStack
+        The working images.
+    pose : Pose
+        With the tilt axis that is tried.
+    members : ndarray of int
+        Sections that take part.
+    lowest, highest : float
+        Cycles/px along the axis.
+    threads : int
+        At most so many.
+
+    Notes
+    -----
+    The projection of a specimen onto its tilt axis does not depend on the tilt: the central line of every transform along
+    the axis is common to all images.
     """
     shape = frame_shape(images.image_shape, pose.axis_deg)
     frequency = scipy.fft.rfftfreq(shape[0])
@@ -35,7 +53,22 @@ def common_line_score(
 
 
 def parabola_top(x: Floats, y: Floats) -> float:
-    """Place of the maximum of y(x), by a parabola through the highest point and its neighbours; never outside x."""
+    """Place of the maximum of y(x), by a parabola through the highest point and its neighbours; never outside x.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n,)
+        Evenly spaced, ascending.
+    y : ndarray, shape (n,)
+        The values there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(-2.0, 2.0, 5)
+    >>> round(parabola_top(x, -(x - 0.3) ** 2), 6)
+    0.3
+    """
     if len(x) < 3:
         return float(x[int(np.argmax(y))])
     top = int(np.clip(np.argmax(y), 1, len(x) - 2))

@@ -85,7 +85,13 @@ def frame_shape(image_shape: tuple[int, int], axis_deg: float) -> tuple[int, int
 
 
 def fast_even(length: int) -> int:
-    """The smallest even fast FFT length that is not below `length`."""
+    """The smallest even fast FFT length that is not below `length`.
+
+    Examples
+    --------
+    >>> fast_even(31), fast_even(4097)
+    (32, 4320)
+    """
     return 2 * int(scipy.fft.next_fast_len(-(-length // 2), True))
 
 
@@ -110,7 +116,22 @@ class Frame:
 
 
 def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[int, int]) -> Frame:
-    """The map from the stretched frame of `shape` to indices (row, column) of the raw image `tilt`."""
+    """The map from the stretched frame of `shape` to indices (row, column) of the raw image `tilt`.
+
+    Parameters
+    ----------
+    pose : Pose
+        Tilt axis and angles (deg), shifts (px).
+    tilt : int
+        Section, from 0.
+    image_shape, shape : (int, int)
+        Rows and columns of the raw image and of the frame; both centres are at n / 2.
+
+    Returns
+    -------
+    Frame
+        Rotated by the tilt axis, squeezed by cos(tilt) across it.
+    """
     axis = np.radians(pose.axis_deg)
     squeeze = np.cos(np.radians(pose.tilts_deg[tilt]))
     matrix = np.array([[np.cos(axis), np.sin(axis) * squeeze], [-np.sin(axis), np.cos(axis) * squeeze]])

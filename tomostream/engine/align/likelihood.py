@@ -41,6 +41,25 @@ def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
 
     From the cross spectra with the `reach` nearest tilts on either side, where the slab predicts coherence. Smoothed
     over rings; over tilts by the median of three, so that a tilt that does not fit neither gains nor spoils a share.
+
+    Parameters
+    ----------
+    band : Band
+        Whitened coefficients of the tilts, cut at `pose`.
+    pose : Pose
+        Gives the tilt angles and the slab's thickness (working px), and so the coherence that is expected.
+    reach : int
+        So many neighbours on either side, in the order of the angles, are compared with each tilt.
+
+    Returns
+    -------
+    ndarray, shape (tilts, RINGS)
+        Between `SMALLEST_SHARE` and `LARGEST_SHARE`; ring r is the frequency r / `RINGS_PER_CYCLE` cycles/px.
+
+    Notes
+    -----
+    With C_ij = sqrt(s_i s_j) sinc(Z kx (tan ti - tan tj)) expected between tilts i and j (the module's text), the least-squares
+    estimate of the share on a ring is sum(Re(q_i q_j*) sinc) / sum(sinc^2), over the coefficients of the ring.
     """
     order = np.argsort(pose.tilts_deg[band.members], kind="stable")
     tangents = pose.tangents()[band.members]
@@ -91,13 +110,45 @@ def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
     """Correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
 
     `thickness` in pixels, `kx` in cycles/px; the arrays broadcast.
+
+    Parameters
+    ----------
+    thickness : float
+        Of the slab, px.
+    kx : ndarray
+        Frequency across the tilt axis in the stretched frame, cycles/px.
+    difference : ndarray
+        tan ti - tan tj.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(coherence(100.0, np.array(0.01), np.array(0.0)))          # one tilt with itself
+    1.0
+    >>> abs(float(coherence(100.0, np.array(0.01), np.array(1.0)))) < 1e-15    # one full period of height between them
+    True
     """
     out: Floats = np.sinc(thickness * kx * difference)
     return out
 
 
 def covariance(band: Band, pose: Pose, share: Floats) -> NDArray[np.float32]:
-    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts)."""
+    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts).
+
+    Parameters
+    ----------
+    band : Band
+        Its tilts and cells.
+    pose : Pose
+        Tilt angles and thickness (px).
+    share : ndarray, shape (tilts, RINGS)
+        See `signal_share`.
+
+    Returns
+    -------
+    ndarray of float32, shape (cells, tilts, tilts)
+        Symmetric, 1 + `LOAD` on the diagonal: the coefficients are whitened.
+    """
     tangents = pose.tangents()[band.members]
     signal = amplitudes(band, share).astype(np.float32)
     difference = tangents[:, None] - tangents[None]
@@ -138,6 +189,11 @@ def steadied(band: Band, model: Model) -> Band:
     Membranes, ice and gold make few coefficients much stronger than a random field's. The scale is that of a complex
     multivariate Student distribution with as many degrees of freedom as there are tilts:
     sqrt(2 K / (K + q* M q)), where the model predicts q* M q = K.
+
+    Notes
+    -----
+    The weight (nu + 2 K) / (nu + 2 q* M q) of K complex values, with nu = 2 K degrees of freedom, is that of Lange, Little and
+    Taylor, J. Am. Stat. Assoc. 84 (1989) 881; the coefficients are multiplied by its root.
     """
     count = band.values.shape[1]
     strength = np.real(np.conj(band.values) * weighted(model, band.values)).sum(axis=1)
@@ -150,6 +206,20 @@ def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: C
 
     `product` is the model's inverse @ `values`. The ratio, unlike the likelihood, may be compared between poses whose
     stretching leaves different frequencies empty: what is empty adds nothing.
+
+    Parameters
+    ----------
+    band : Band
+        Gives the weight of each coefficient.
+    model : Model
+        See `model_of`.
+    values, product : ndarray of complex64, shape (cells, tilts, places)
+        The coefficients where the tilts are now, and the model's inverse times them.
+
+    Notes
+    -----
+    For complex coefficients q with covariance C: log p(q | C) - log p(q | 1) = q* (1 - inv(C)) q - log det C, summed over cells
+    and places.
     """
     gain = np.real(np.conj(values) * (values - product)).sum(axis=1, dtype=np.float64)
     cell_weight = np.sum(band.cells.weight, axis=1)
@@ -157,7 +227,29 @@ def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: C
 
 
 def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float]:
-    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and its ratio."""
+    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and its ratio.
+
+    Parameters
+    ----------
+    band : Band
+        Frequencies and weights.
+    model : Model
+        See `model_of`.
+    values : ndarray of complex64, shape (cells, tilts, places)
+        The coefficients where the tilts are now.
+
+    Returns
+    -------
+    slope : ndarray, shape (tilts, 2)
+        By dX and dY of each tilt in the stretched frame, 1/px.
+    ratio : float
+        See `log_likelihood_ratio`.
+
+    Notes
+    -----
+    A move d multiplies a coefficient by exp(2 pi i k.d), so the derivative is -4 pi k Im(q* inv(C) q), summed over the
+    coefficients of the tilt.
+    """
     product = weighted(model, values)
     turn = np.imag(np.conj(values) * product) * band.cells.weight[:, None, :].astype(np.float32)
     slope = np.empty((values.shape[1], 2))
@@ -172,6 +264,20 @@ def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
     F = (2 pi)^2 sum_k w k k^T 2 (delta_ij - M_ij C_ij), M the inverse of the covariance C, with the coefficients' count
     lowered for each pair of tilts by `share` (tilts, tilts), if given. Exactly singular for a shift of all tilts
     together: the inverses are of single precision and not quite symmetric, so symmetry is made first.
+
+    Parameters
+    ----------
+    band : Band
+        Frequencies and weights.
+    model : Model
+        See `model_of`.
+    share : ndarray, shape (tilts, tilts), optional
+        Of the coefficients of each pair that are independent of each other.
+
+    Returns
+    -------
+    ndarray, shape (2 tilts, 2 tilts)
+        1/px^2. Its inverse, outside the common shift, bounds the covariance of the moves from below (Cramer and Rao).
     """
     kx, ky, weight = band.cells.kx, band.cells.ky, band.cells.weight
     moments = np.stack([kx**2 * weight.sum(axis=1), kx * (weight * ky).sum(axis=1), (weight * ky**2).sum(axis=1)])
@@ -197,6 +303,19 @@ def ascend(
 
     Returns the moves (tilts, 2), the log-likelihood reached and the Fisher matrix. A step that does not raise the
     likelihood is halved; no move of one step exceeds `largest` pixels. The common shift stays zero on average.
+
+    Parameters
+    ----------
+    band : Band
+        Coefficients at the start.
+    model : Model
+        Stays what it is: of the pose at the start.
+    free : ndarray of bool, shape (tilts,)
+        Which tilts may move.
+    steps : int
+        At most so many.
+    largest : float
+        px, in either direction.
     """
     information = fisher(band, model)
     active = np.repeat(free, 2)

@@ -46,6 +46,29 @@ def expectation(
     """What `others` (positions in the band) predict for `tilt`: mean (cells, places) and gain in precision (cells,).
 
     The gain is 1/v with v the variance of the residual; a likelihood ratio weighs the mean by it.
+
+    Parameters
+    ----------
+    band : Band
+        Its cells and members.
+    pose : Pose
+        Tilt angles and thickness (px).
+    share : ndarray, shape (tilts, RINGS)
+        See `likelihood.signal_share`.
+    tilt, others : int, sequence of int
+        Positions in the band.
+    values : ndarray of complex64, shape (cells, tilts, places)
+        The coefficients where the tilts are now.
+
+    Returns
+    -------
+    mean : ndarray of complex64, shape (cells, places)
+    precision : ndarray, shape (cells,)
+
+    Notes
+    -----
+    The conditional mean of a Gaussian: c inv(C) q with C the covariance of `others` and c theirs with `tilt`; the variance of
+    what is left over is v = 1 - c inv(C) c.
     """
     tangents = pose.tangents()[band.members]
     signal = amplitudes(band, share)
@@ -70,6 +93,19 @@ def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, floa
     """Sum over frequencies of `product` (cells, places) times exp(2 pi i k.d), on a grid of moves d around (0, 0).
 
     Returns the map with no move at index (0, 0) and the grid's spacing (rows, columns) in pixels.
+
+    Parameters
+    ----------
+    band : Band
+        Says where each coefficient lies in the transform.
+    product : ndarray of complex64, shape (cells, places)
+        Of an image with the complex conjugate of what is expected, weighted.
+
+    Returns
+    -------
+    map : ndarray, shape (rows, columns)
+    spacing : (float, float)
+        px, of rows and of columns.
     """
     rows, columns = band.cells.shape
     size = tuple(min(full, fast_even(int(3.0 * band.cells.highest * full) + 8)) for full in (rows, columns))
@@ -105,7 +141,15 @@ def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Ma
 def match_tilt(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes, radius: float
 ) -> Match:
-    """Find the move of `tilt` that best matches what `others` predict (all positions in the band)."""
+    """Find the move of `tilt` that best matches what `others` predict (all positions in the band).
+
+    Parameters
+    ----------
+    band, pose, share, tilt, others, values
+        As for `expectation`.
+    radius : float
+        Largest move in either direction, px of the stretched frame.
+    """
     mean, precision = expectation(band, pose, share, tilt, others, values)
     product = values[:, tilt] * np.conj(mean) * precision[:, None].astype(np.float32)
     grid, spacing = shift_map(band, product)
@@ -137,6 +181,17 @@ def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, foll
 
     With `follow`, a tilt is first moved along with its nearest placed neighbours (a series not yet aligned).
     Tilts that do not fit are tried once more after all others were placed.
+
+    Parameters
+    ----------
+    band, pose, share
+        As for `expectation`.
+    start : int
+        Position of the tilt that stays where it is.
+    radius : float
+        Largest move of a tilt, px; with `follow` beyond that of its neighbours.
+    follow : bool
+        Whether neighbours are expected to have moved together.
     """
     angles = pose.tilts_deg[band.members]
     count = len(band.members)

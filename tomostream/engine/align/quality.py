@@ -85,6 +85,13 @@ def fisher_deviations(band: Band, pose: Pose) -> Floats:
 
     From the Fisher matrix, after taking out what a shift of the specimen in X, Y and Z does; the window lets only the
     covered share of the coefficients be independent.
+
+    Parameters
+    ----------
+    band : Band
+        The coefficients of the used tilts.
+    pose : Pose
+        Where they are.
     """
     model = model_of(band, pose, signal_share(band, pose))
     cosines = np.cos(np.radians(pose.tilts_deg[band.members]))
@@ -114,7 +121,17 @@ def quarters(bench: Bench, pose: Pose, highest_per_A: float) -> Quarters:
 
 
 def gauge(cosines: Floats, sines: Floats) -> Floats:
-    """Projector (2n, 2n) onto what shifts of the specimen in X, Y and Z do to the tilts' (dX cos t, dY)."""
+    """Projector (2n, 2n) onto what shifts of the specimen in X, Y and Z do to the tilts' (dX cos t, dY).
+
+    Parameters
+    ----------
+    cosines, sines : ndarray, shape (n,)
+        Of the tilt angles.
+
+    Notes
+    -----
+    A specimen that moves by (x, y, z) moves the image of tilt t by dX cos t = x cos t + z sin t and dY = y.
+    """
     design = np.zeros((2 * len(cosines), 3))
     design[0::2, 0] = cosines
     design[0::2, 1] = sines

@@ -92,7 +92,15 @@ def phases(cells: Cells, moves: Floats) -> Complexes:
 
 
 def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
-    """Cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel."""
+    """Cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the stretched frame.
+    lowest, highest : float
+        Cycles per px; never beyond 0.48.
+    """
     rows, columns = shape
     highest = min(highest, 0.48)
     lines = max(4, round(CELL_HEIGHT * rows))
@@ -121,7 +129,25 @@ def raw_radius(kx: Floats, ky: Floats, tilt_deg: float) -> Floats:
 def cut_band(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
 ) -> Band:
-    """Resample the tilts `members` at `pose`, transform, whiten and cut into cells (frequencies in cycles/px)."""
+    """Resample the tilts `members` at `pose`, transform, whiten and cut into cells (frequencies in cycles/px).
+
+    Parameters
+    ----------
+    images : WorkStack
+        Spline coefficients of the working images.
+    pose : Pose
+        Where the tilts are believed to be.
+    members : ndarray of int
+        Sections that the band is made of.
+    lowest, highest : float
+        Cycles per working px.
+    threads : int
+        At most so many.
+
+    Returns
+    -------
+    Band
+    """
     shape = frame_shape(images.image_shape, pose.axis_deg)
     cells = cells_of(shape, lowest, highest)
 
@@ -169,6 +195,15 @@ def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
     """Coefficients divided by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
 
     The ring power is smoothed over neighbours and interpolated linearly, so that there are no steps at ring borders.
+
+    Parameters
+    ----------
+    transform : ndarray of complex64, shape (cells, places)
+        Of one image.
+    radius : ndarray, shape (cells, places)
+        Frequency of each coefficient in the raw image, cycles/px.
+    weight : ndarray, shape (cells, places)
+        0 where a coefficient is outside the band.
     """
     inside = (weight > 0) & (radius < 0.48)
     width = max(2.0 / 400.0, 4.0 / np.sqrt(max(np.count_nonzero(inside), 1)))

@@ -135,6 +135,20 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float
     """Fit all tilts of a series; every tilt must have the same grid (`tilt_spectra` of images of one size).
 
     `signal_top` (1/A) is the frequency up to which the images hold more than noise: rings beyond it prove nothing.
+
+    Parameters
+    ----------
+    spectra : sequence of TiltSpectra
+        One a tilt.
+    optics : Optics
+        Voltage, spherical aberration, amplitude contrast.
+    signal_top : float
+        1/A.
+
+    Returns
+    -------
+    CtfSeries
+        Defoci in A, one a tilt, with the astigmatism of the series and how well each is known.
     """
     rings = _rings(spectra[0].s, optics)
     depths = np.full((len(spectra), len(spectra[0].s)), 0.03)

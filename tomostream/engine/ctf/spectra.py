@@ -49,7 +49,20 @@ class Optics:
         return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
 
     def phase(self, s: Doubles, defocus_A: Doubles | float) -> Doubles:
-        """Argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase)."""
+        """Argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase).
+
+        Parameters
+        ----------
+        s : ndarray
+            Square of the frequency, 1/A2.
+        defocus_A : ndarray or float
+            Along the direction of the frequency.
+
+        Notes
+        -----
+        pi lambda s (defocus - Cs lambda^2 s / 2) plus the phase of amplitude contrast and phase plate; see Rohou and
+        Grigorieff, J. Struct. Biol. 192 (2015) 216.
+        """
         wave = self.wavelength_A
         bend = 0.5 * math.pi * self.cs_mm * 1e7 * wave**3 * s**2
         constant = math.asin(self.amplitude_contrast) + self.phase_rad
@@ -173,7 +186,21 @@ def _tile(image: Floats, pixel_A: float) -> int:
 def tilt_spectra(
     image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1, top_A: float = _HIGHEST
 ) -> TiltSpectra:
-    """Spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention."""
+    """Spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        As it was taken, not aligned.
+    tilt_deg, axis_deg : float
+        Tilt, and the tilt axis counter-clockwise from y.
+    pixel_A : float
+        Size of a pixel.
+    threads : int
+        At most so many.
+    top_A : float
+        Highest frequency, 1/A.
+    """
     tile = _tile(image, pixel_A)
     grid = _grid(tile, pixel_A, top_A)
     heights, groups = [], []

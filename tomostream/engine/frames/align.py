@@ -56,7 +56,13 @@ class Motion:
 
 
 def bin_factor(shape: tuple[int, int]) -> int:
-    """Pixels to sum in each direction before alignment."""
+    """Pixels to sum in each direction before alignment.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of a frame.
+    """
     return max(1, -(-max(shape) // _WORKING_SIZE))
 
 

@@ -45,7 +45,13 @@ class Frames(Protocol):
 
 
 def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Rows and columns after Fourier cropping: int(n / binning + 0.5) // 2 * 2, as MotionCor3 has it."""
+    """Rows and columns after Fourier cropping: int(n / binning + 0.5) // 2 * 2, as MotionCor3 has it.
+
+    Examples
+    --------
+    >>> output_size((4092, 5760), 2.0)
+    (2046, 2880)
+    """
     rows, columns = (int(n / binning + 0.5) // 2 * 2 for n in shape)
     if min(rows, columns) < 2:
         raise EngineError(f"-FtBin {binning:g} leaves nothing of {shape[1]} x {shape[0]} pixels; give a smaller number")
@@ -336,6 +342,13 @@ def critical_dose(frequency: NDArray[np.floating], voltage: float) -> NDArray[np
 
     ``(0.24499 k^-1.6649 + 2.8141)`` at 300 kV (Grant & Grigorieff, eLife 4 (2015) e06980), times 0.8 at 200 kV and 0.45
     at 120 kV, linear between (MotionCor3).
+
+    Parameters
+    ----------
+    frequency : ndarray
+        1/A.
+    voltage : float
+        kV.
     """
     factor = float(np.interp(voltage, [120.0, 200.0, 300.0], [0.45, 0.8, 1.0]))
     with np.errstate(divide="ignore"):

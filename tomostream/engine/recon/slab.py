@@ -80,6 +80,17 @@ def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
 
     The ends count as far outward as inward. A gap counts at most thrice the median step: what was not measured cannot
     be made up by its neighbours' noise.
+
+    Parameters
+    ----------
+    tilts_deg : ndarray, shape (K,)
+        In any order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.degrees(angular_steps(np.array([-3.0, 0.0, 3.0]))).round(6).tolist()
+    [3.0, 3.0, 3.0]
     """
     distinct, place, count = np.unique(np.round(tilts_deg, 3), return_inverse=True, return_counts=True)
     if len(distinct) == 1:
@@ -237,7 +248,21 @@ def _interpolation_gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def wbp_filter(frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64]) -> Floats:
-    """Ramp of every tilt in stretched coordinates, (K, F); `frequencies` in cycles per px of specimen x."""
+    """Ramp of every tilt in stretched coordinates, (K, F); `frequencies` in cycles per px of specimen x.
+
+    Parameters
+    ----------
+    frequencies : ndarray, shape (F,)
+        Cycles per px of specimen x, from 0.
+    tilts_deg : ndarray, shape (K,)
+        Tilt angles.
+
+    Returns
+    -------
+    ndarray of float32, shape (K, F)
+        |k| times the angle that the tilt stands for (`angular_steps`): R-weighted back-projection, Radermacher in "Electron
+        Tomography" (Frank, ed., 2006), chapter 8.
+    """
     nu = frequencies[None] / np.cos(np.radians(tilts_deg))[:, None]
     ramp = angular_steps(tilts_deg)[:, None] * nu * _taper(nu)
     return (ramp / _interpolation_gain(frequencies)[None]).astype(np.float32)
@@ -249,6 +274,21 @@ def sirt_filter(
     """G of the module's text at every frequency, (F, K, K), with the projection's cos t on the data's side.
 
     The sum of powers is taken by doubling: S_2m = S_m + R^m S_m, S_m+1 = 1 + R S_m.
+
+    Parameters
+    ----------
+    frequencies : ndarray, shape (F,)
+        Cycles per px of specimen x.
+    tilts_deg : ndarray, shape (K,)
+        Tilt angles.
+    depth : int
+        Of the slab, px.
+    iterations : int
+        Of SIRT; their sum is taken in closed form.
+
+    Returns
+    -------
+    ndarray of float32, shape (F, K, K)
     """
     angles = np.radians(np.asarray(tilts_deg, dtype=np.float64))
     tangents, tilts = np.tan(angles), len(angles)

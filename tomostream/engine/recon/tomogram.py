@@ -96,6 +96,19 @@ def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.f
     """Dose (e/A2) after which the signal at `k` (1/A) has fallen to 1/e (Grant and Grigorieff 2015), k > 0.
 
     At 300 kV, x 0.8 at 200 kV and x 0.45 at 120 kV, as MotionCor3 and AreTomo2 have it.
+
+    Parameters
+    ----------
+    k : ndarray
+        Spatial frequency, 1/A, more than 0.
+    voltage_kV : float
+        120, 200, 300 or between.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(float(critical_exposure(np.array(0.1), 300.0)), 2)
+    14.14
     """
     scale = 1.0 if voltage_kV > 250 else 0.8 if voltage_kV > 160 else 0.45
     return (0.24499 * np.maximum(k, 1e-6) ** -1.6649 + 2.8141) * scale
@@ -104,7 +117,22 @@ def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.f
 def dose_weights(
     pre_exposures: Sequence[float], pixel_size_A: float, voltage_kV: float
 ) -> list[tuple[Floats, Floats]]:
-    """(frequency in cycles/px, weight) of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency."""
+    """(frequency in cycles/px, weight) of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency.
+
+    Parameters
+    ----------
+    pre_exposures : sequence of float, length K
+        Dose before each tilt, e/A2.
+    pixel_size_A : float
+        Of the images that are weighted.
+    voltage_kV : float
+        For the critical exposure.
+
+    Returns
+    -------
+    list of (frequency, weight)
+        One a tilt; the weights of all tilts have a mean square of 1 at every frequency, so that the power of the noise stays.
+    """
     frequencies = np.linspace(0.0, 0.75, 769)
     critical = critical_exposure(frequencies / pixel_size_A, voltage_kV)
     doses = np.asarray(pre_exposures, dtype=np.float64)
