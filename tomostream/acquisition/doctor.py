@@ -104,7 +104,8 @@ def as_lines(facts: Sequence[MdocFacts]) -> str:
     told = {id(one): _in_short(one) for one in facts}
     usual = [words for words, times in Counter(told.values()).most_common(1) if times > 1]
     ordered = sorted(facts, key=lambda one: (told[id(one)] in usual, one.path))
-    lines = [f"{len(facts)} files, most of them: {usual[0]}." if usual else f"{len(facts)} files."]
+    count = f"{len(facts)} file{'s' * (len(facts) != 1)}"
+    lines = [f"{count}, most of them: {usual[0]}." if usual else f"{count}."]
     for one in ordered:
         words = "" if told[id(one)] in usual else f": {told[id(one)]}"
         lines.append(f"  {ids.get(one.path) or one.series_name or os.path.basename(one.path):24} {one.path}{words}")

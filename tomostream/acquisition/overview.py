@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tomostream.acquisition.doctor import AT_REST
+from tomostream.acquisition.doctor import AT_REST, UNUSABLE
 from tomostream.acquisition.events import Event, GiveUp, MdocRead, MicrographReady, MovieSeen, Policy, Stop
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.imported import MovieFiles
@@ -64,12 +64,14 @@ class SeriesOverview:
 
 @dataclass(frozen=True)
 class Overview:
-    """What lies in the folders. `left`: files of movies in no series, and why; `ignored`: mdocs that are no series, and why."""
+    """What lies in the folders. `left`: files of movies in no series, and why; `ignored`: mdocs that are no series, and why;
+    `unusable`: mdocs, ignored or not, that somebody meant to be series, and why they cannot be."""
 
     series: tuple[SeriesOverview, ...]
     left: Mapping[str, str]
     ignored: Mapping[str, str]
     movies: int
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fine(self) -> bool:
@@ -95,8 +97,8 @@ def survey(mdocs: Sequence[str], movies: Sequence[str], now: float) -> Overview:
     for path in movies:
         session.handle(MovieSeen(names[path], now, path, _written(path)))
         session.handle(MicrographReady(names[path], now))
-    events: list[Event] = [MdocRead(read_mdoc(path, at_rest=now - _written(path) > AT_REST), now) for path in mdocs]
-    events.append(Stop(now))
+    read = [read_mdoc(path, at_rest=now - _written(path) > AT_REST) for path in mdocs]
+    events: list[Event] = [*(MdocRead(facts, now) for facts in read), Stop(now)]
     for decision in [each for event in events for each in session.handle(event)]:
         if isinstance(decision, GiveUp):
             told = ignored if not decision.failed else failed
@@ -104,7 +106,8 @@ def survey(mdocs: Sequence[str], movies: Sequence[str], now: float) -> Overview:
     files = {name: path for path, name in names.items()}
     left.update({files[key]: why.reason for key, why in session.unassigned().items() if key in files and not why.expected})
     series = [_of(each, files, failed) for each in session.series if not _is_ignored(each)]
-    return Overview(tuple(sorted(series, key=lambda each: (each.name, each.mdocs))), left, ignored, count)
+    unusable = {facts.path: facts.reason for facts in read if facts.kind in UNUSABLE}
+    return Overview(tuple(sorted(series, key=lambda each: (each.name, each.mdocs))), left, ignored, count, unusable)
 
 
 def _is_ignored(series: Series) -> bool:

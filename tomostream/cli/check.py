@@ -65,10 +65,9 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
     if options.mdocs:
         pattern = os.path.join(*run.mdoc_pattern_of(options.mdocs))
         yield readiness.folder_of("mdoc files", pattern, (".mdoc",))
-        yield from readiness.mdocs_in(pattern)
         mdocs = files_of(pattern)
-        yield from readiness.who_has_what(mdocs, movies, f"tomostream mdoc {shlex.quote(options.mdocs)} --movies "
-                                                         f"{shlex.quote(options.movies or '')}")
+        also = f" --movies {shlex.quote(options.movies)}" if options.movies else ""
+        yield from readiness.series(mdocs, movies, f"tomostream mdoc {shlex.quote(options.mdocs)}{also}")
     yield readiness.place(path)
     yield readiness.clock(path)
     yield from readiness.microscope_clock([*movies, *mdocs], time.time())

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -31,8 +31,6 @@ DISTRIBUTION = "scipion-em-tomostream"
 MIN_FREE = 50 * 10 ** 9
 #: Seconds by which a file server or a microscope may be ahead or behind.
 MAX_CLOCK_SECONDS = 5.0
-#: Mdoc files that are read.
-MAX_MDOCS = 20
 
 
 class Verdict(str, Enum):
@@ -183,38 +181,37 @@ def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
     return wrong(name, instead) if instead else note(name, f"none match {pattern} yet; the session would wait for them")
 
 
-def mdocs_in(pattern: str) -> list[Finding]:
-    """Return what the newest mdoc files are."""
-    from tomostream.acquisition.doctor import UNUSABLE, examine
-
-    files = sorted(files_of(pattern), key=_written)[-MAX_MDOCS:]
-    if not files:
-        return []
-    facts = examine(files)
-    bad = [each for each in facts if each.kind in UNUSABLE]
-    if bad:
-        return [wrong("mdoc files", f"{os.path.basename(bad[0].path)} cannot be used ({bad[0].reason or bad[0].kind}); see: "
-                                    f"tomostream mdoc {shlex.quote(bad[0].path)}")]
-    kinds = Counter(str(getattr(each.kind, "value", each.kind)) for each in facts)
-    return [ok("mdoc files", "read: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()))]
-
-
-def who_has_what(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Finding]:
-    """Return whether every movie finds its series; nothing where there are not both.
+def series(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Finding]:
+    """Return whether the mdoc files can be used and every movie finds its series: what `tomostream mdoc` tells, in short.
 
     Parameters
     ----------
+    movies : none where they are not known; then it is told what the mdoc files are.
     again : the command that tells it in full.
     """
-    from tomostream.acquisition import overview
+    from tomostream.acquisition import doctor, overview
 
-    if not mdocs or not movies:
+    if not mdocs:
         return []
+    if not movies:
+        facts = doctor.examine(mdocs)
+        bad = {each.path: each.reason for each in facts if each.kind in doctor.UNUSABLE}
+        return [*_unusable(bad), ok("series", doctor.as_lines(facts).splitlines()[0].rstrip("."))]
     found = overview.survey(mdocs, movies, time.time())
     words = overview.as_text(found).splitlines()[0].rstrip(".")
-    if found.fine:
-        return [ok("series", f"{words}; every movie has its series")]
-    return [note("series", f"{words}; not every movie has its series, nor every series its movies. See: {again}")]
+    told = ok("series", f"{words}; every movie has its series") if found.fine else note(
+        "series", f"{words}; not every movie has its series, nor every series its movies. See: {again}")
+    return [*_unusable(found.unusable), told]
+
+
+def _unusable(mdocs: Mapping[str, str]) -> list[Finding]:
+    """Return that mdoc files cannot be used, with the first of them and why."""
+    if not mdocs:
+        return []
+    path, reason = next(iter(mdocs.items()))
+    more = f", and {len(mdocs) - 1} more," if len(mdocs) > 1 else ""
+    return [wrong("mdoc files", f"{os.path.basename(path)}{more} cannot be used ({reason.rstrip('.')}); see: tomostream mdoc "
+                                f"{shlex.quote(path)}")]
 
 
 def _written(path: str) -> float:

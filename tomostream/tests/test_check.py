@@ -87,13 +87,15 @@ class TestFolders(InAFolder):
         self.assertEqual(readiness.folder_of("movies", self.path("empty", "*"), (".eer",)).verdict, Verdict.NOTE)
 
     def test_of_mdoc_files_are_read(self):
-        finding, = readiness.mdocs_in(str(DATA / "tomo5_new.mdoc"))
-        self.assertEqual((finding.verdict, finding.text[:6]), (Verdict.OK, "read: "), finding.text)
+        good = str(DATA / "tomo5_new.mdoc")
+        finding, = readiness.series([good], [], "")
+        self.assertEqual((finding.verdict, finding.text), (Verdict.OK, "1 file"), finding.text)
         with open(self.path("broken.mdoc"), "wb") as file:
             file.write(b"\0\1\2 nothing of an mdoc")
-        finding, = readiness.mdocs_in(self.path("*.mdoc"))
-        self.assertEqual(finding.verdict, Verdict.WRONG)
-        self.assertIn(f"tomostream mdoc {self.path('broken.mdoc')}", finding.text)
+        for movies in ([], [self.path("frames", "a.eer", make=True)]):
+            finding, other = readiness.series([self.path("broken.mdoc"), good], movies, "again")
+            self.assertEqual((finding.verdict, other.name), (Verdict.WRONG, "series"))
+            self.assertIn(f"tomostream mdoc {self.path('broken.mdoc')}", finding.text)
 
 
 class TestSeriesAndMovies(InAFolder):
@@ -107,11 +109,11 @@ class TestSeriesAndMovies(InAFolder):
         movies = [self.path("frames", f"TS_01_{number}.tif", make=True) for number in range(5)]
         for found, verdict in ((movies, Verdict.OK), (movies[:3], Verdict.NOTE)):
             with mock.patch("tomostream.acquisition.overview.is_movie", return_value=True):
-                finding, = readiness.who_has_what([mdoc], found, "tomostream mdoc x --movies y")
+                finding, = readiness.series([mdoc], found, "tomostream mdoc x --movies y")
             self.assertEqual(finding.verdict, verdict, finding)
         self.assertIn("1 tilt series and 3 movies", finding.text)
         self.assertIn("See: tomostream mdoc x --movies y", finding.text)
-        self.assertEqual(readiness.who_has_what([mdoc], [], ""), [])
+        self.assertEqual(readiness.series([], movies, ""), [])
 
 
 class TestTheQueue(InAFolder):
