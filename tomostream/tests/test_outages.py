@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -179,6 +180,14 @@ class TestOneAtATime(InAFolder):
         self.addCleanup(lambda: (child.kill(), child.wait(), child.stdin.close(), child.stdout.close()))
         self.assertEqual(child.stdout.readline(), "True\n")
         return child
+
+    def test_whoever_comes_second_waits_for_as_long_as_it_was_given(self):
+        held = locks.hold(self.path("lock"), 0.0)
+        releasing = threading.Timer(0.2, held.close)
+        releasing.start()
+        self.addCleanup(releasing.join)
+        with locks.hold(self.path("lock"), 60.0) as mine:
+            self.assertEqual(mine.path, self.path("lock"))
 
     def test_whoever_comes_second_is_told_who_holds_it(self):
         child = self.other()
