@@ -1,9 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Words out of logs and exceptions."""
+"""Words out of logs and exceptions, and into logs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import TextIO
+
+
+class Lenient:
+    """A stream for words that nobody depends on: what cannot be written (the disk is full) is lost, and whoever wrote it goes on.
+
+    Parameters
+    ----------
+    stream : the one that is written to; all that is not about writing is its own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written; return the number of characters that were given."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def one_sentence(error: BaseException) -> str:

@@ -14,11 +14,12 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
@@ -28,7 +29,7 @@ from pyworkflow.protocol import (
 
 from tomostream.files import locks
 from tomostream.files.clock import steady
-from tomostream.files.logs import one_sentence
+from tomostream.files.logs import Lenient, one_sentence
 from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import inputs, rows, watch
@@ -476,8 +477,10 @@ class StreamingProtocol(StreamingForm):
 
 def _log_with_times() -> None:
     """Put the time before every line of the logs of this run; Scipion's own format, if somebody set one, stays. A line that
-    finds the disk full is lost: Python would write where in the code that was."""
+    finds the disk full is lost: Python would write where in the code that was, and a `print` of any library would end us."""
     logging.raiseExceptions = False
+    if not isinstance(sys.stdout, Lenient):
+        sys.stdout, sys.stderr = cast(TextIO, Lenient(sys.stdout)), cast(TextIO, Lenient(sys.stderr))
     if Config.SCIPION_LOG_FORMAT == "%(message)s":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))

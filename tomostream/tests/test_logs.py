@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import unittest
 
 from tomostream.files import logs
+
+#: A process that prints as libraries do, to a disk that is full.
+PRINTS = ("import sys; from tomostream.files.logs import Lenient; sys.stdout = Lenient(open('/dev/full', 'w'))\n"
+          "print('x' * 999999, flush=True); print(sys.stdout.write('x' * 1000000), 'and on', file=sys.stderr)")
 
 
 class TestALog(unittest.TestCase):
@@ -39,3 +45,14 @@ class TestALog(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+@unittest.skipUnless(os.path.exists("/dev/full"), "no device that is always full")
+class TestWordsForAFullDisk(unittest.TestCase):
+    def test_are_lost_and_whoever_prints_them_goes_on(self):
+        done = subprocess.run([sys.executable, "-c", PRINTS], stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, "1000000 and on\n"))
+
+    def test_leave_the_rest_of_the_stream_as_it_is(self):
+        with open(os.devnull, "w", encoding="utf-8") as stream:
+            self.assertEqual(logs.Lenient(stream).fileno(), stream.fileno())
