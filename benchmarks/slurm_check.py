@@ -5,7 +5,8 @@
 
 Starts munge and SLURM in a folder of its own, simulates an acquisition and runs it with `tomostream run --queue`. One MotionCor
 job is cancelled, the program of another is killed, that of a third hangs until the time limit of the template (1 minute) ends
-the job, and again when it is tried once more. Printed: what became of each movie and series, and how long after its file was
+the job, and again when it is tried once more. A second session sends the commands of MotionCor3 and AreTomo3 to the queue; stand-ins
+answer for them. Printed: what became of each movie and series, and how long after its file was
 there an item was registered, which is what looking at the queue costs. Takes some 5 minutes, of which 3 are the time limits.
 """
 
@@ -64,6 +65,9 @@ CANCEL_COMMAND = scancel %_(JOB_ID)s
 CHECK_COMMAND = squeue -h -j %_(JOB_ID)s
 QUEUES = { "tomo": {} }
 """
+
+
+CLI = [sys.executable, "-m", "tomostream.cli"]
 
 
 def sh(*command: str, **kwargs) -> subprocess.CompletedProcess:
@@ -188,34 +192,69 @@ def main() -> int:
     slurm = Slurm(folder)
     saboteur = Saboteur(folder)
     try:
-        return session(folder, options.tilts, saboteur)
+        acquire(folder, options.tilts)
+        good = [session(folder, options.tilts, saboteur), with_aretomo3(folder, options.tilts)]
+        print(f"{sum(good)} passed, {len(good) - sum(good)} failed")
+        return 0 if all(good) else 1
     finally:
         saboteur.stop.set()
         slurm.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def session(folder: str, tilts: int, saboteur: Saboteur) -> int:
-    home = os.path.join(folder, "scipion")
-    os.makedirs(os.path.join(home, "config"))
-    with open(os.path.join(home, "config", "hosts.conf"), "w", encoding="utf-8") as file:
+def acquire(folder: str, tilts: int) -> None:
+    """Scipion's file of queues, and a series to go through them."""
+    config = os.path.join(folder, "scipion", "config")
+    os.makedirs(config)
+    with open(os.path.join(config, "hosts.conf"), "w", encoding="utf-8") as file:
         file.write(HOSTS_CONF)
-    environment = dict(os.environ, SCIPION_HOME=home)
-    command = [sys.executable, "-m", "tomostream.cli"]
+    subprocess.run([*CLI, "simulate", os.path.join(folder, "acquisition"), "--quiet", "--series", "1", "--tilts", str(tilts),
+                    "--frames", "4", "--size", "256", "--pixel-size", "16", "--tilt-step", "6", "--interval", "0"], check=True)
+
+
+def run(folder: str, name: str, tilts: int, *words: str, **environment: str) -> int:
+    """A session through the queue; its exit status. Its status is in `<name>.json`."""
     acquisition = os.path.join(folder, "acquisition")
-    subprocess.run([*command, "simulate", acquisition, "--quiet", "--series", "1", "--tilts", str(tilts), "--frames", "4",
-                    "--size", "256", "--pixel-size", "16", "--tilt-step", "6", "--interval", "0"], check=True)
+    return subprocess.run([
+        *CLI, "run", os.path.join(folder, name), "--movies", os.path.join(acquisition, "frames"), "--mdocs",
+        os.path.join(acquisition, "mdocs"), "--queue", "tomo", "--timeout", "15", "--json", os.path.join(folder, f"{name}.json"),
+        "--set", f"compose.expectedTilts={tilts}", "--set", "aretomo.alignZ=75", "--set", "aretomo.binFactor=2", *words],
+        env={**os.environ, "SCIPION_HOME": os.path.join(folder, "scipion"), **environment}, check=False).returncode
+
+
+def session(folder: str, tilts: int, saboteur: Saboteur) -> bool:
+    """With our own engine, disturbed; whether all came out as it should."""
     saboteur.start()
-    status_file = os.path.join(folder, "status.json")
-    result = subprocess.run([*command, "run", os.path.join(folder, "project"), "--movies", os.path.join(acquisition, "frames"),
-                             "--mdocs", os.path.join(acquisition, "mdocs"), "--engine", "cpu", "--queue", "tomo", "--timeout",
-                             "15", "--json", status_file, "--set", f"compose.expectedTilts={tilts}", "--set",
-                             "aretomo.tomoThickness=100", "--set", "aretomo.alignZ=75", "--set", "aretomo.binFactor=2"],
-                            env=environment, check=False)
-    return report(status_file, os.path.join(folder, "project"), saboteur, result.returncode, tilts)
+    code = run(folder, "project", tilts, "--engine", "cpu", "--set", "aretomo.tomoThickness=100")
+    saboteur.stop.set()
+    return report(os.path.join(folder, "project.json"), os.path.join(folder, "project"), saboteur, code, tilts)
 
 
-def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts: int) -> int:
+def with_aretomo3(folder: str, tilts: int) -> bool:
+    """With MotionCor3 and AreTomo3, whose stand-ins tell which jobs ran; whether all came out as it should."""
+    from tomostream.tests import standins
+
+    log = os.path.join(folder, "standins.jsonl")
+    code = run(folder, "aretomo3", tilts, "--engine", "gpu", "--set", "aretomo.engine=3", "--set", "aretomo.tomoThickness=240",
+               STANDIN_LOG=log, STANDIN_SECONDS="0.2", **standins.install(os.path.join(folder, "standins")))
+    with open(log, encoding="utf-8") as file:
+        ended = [entry["program"] for entry in map(json.loads, file) if entry["event"] == "end"]
+    with open(os.path.join(folder, "aretomo3.json"), encoding="utf-8") as file:
+        counts = json.load(file)["counts"]
+    jobs = jobs_of(os.path.join(folder, "aretomo3"))
+    print(f"With AreTomo3: {ended.count('MotionCor3')} runs of MotionCor3 and {ended.count('AreTomo3')} of AreTomo3 in {jobs} jobs; "
+          f"counts: {json.dumps(counts)}; exit status of the session: {code}")
+    return (code, counts["movies"]["aligned"], ended.count("MotionCor3"), ended.count("AreTomo3")) == (0, tilts, tilts, 1) \
+        and jobs >= tilts + 1
+
+
+def jobs_of(project: str) -> int:
+    """How many jobs a session has submitted."""
+    return sum(name.endswith(".job") for _, _, names in os.walk(os.path.join(project, "Runs")) for name in names)
+
+
+def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts: int) -> bool:
+    """Print what became of the disturbed session; whether that is what it should."""
     from tomostream.journal import entries, ledger
     from tomostream.journal.status import ARETOMO, MOTIONCOR, ProjectStatus
 
@@ -229,16 +268,14 @@ def report(status_file: str, project: str, saboteur: Saboteur, code: int, tilts:
     for title, told in (("What was retried:", retried), ("What failed:", failed)):
         print(title, *[f"{entry.item}: {entry.reason}" for entry in told] or ["nothing"], sep="\n  ")
     print("Counts:", json.dumps(status["counts"]))
-    jobs = sum(name.endswith(".job") for root, _, names in os.walk(os.path.join(project, "Runs")) for name in names)
+    jobs = jobs_of(project)
     waits = sorted(waiting_times(project, found))
     print(f"From an item's file to its registration: median {waits[len(waits) // 2]:.1f} s, at most {waits[-1]:.1f} s")
     print(f"Jobs submitted: {jobs}; exit status of the session: {code}")
     hung = [entry.item for entry in failed]
     limited = any("TIME LIMIT" in entry.reason for entry in failed)
-    good = (code == 1 and limited and status["counts"]["movies"]["aligned"] == tilts - 1 and hung == [saboteur.hanging]
+    return (code == 1 and limited and status["counts"]["movies"]["aligned"] == tilts - 1 and hung == [saboteur.hanging]
             and len(retried) >= 3 and jobs >= tilts + 4 and waits[-1] <= 5.0)
-    print("1 passed, 0 failed" if good else "0 passed, 1 failed")
-    return 0 if good else 1
 
 
 def waiting_times(project: str, found: list) -> list[float]:
