@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,8 @@ SLOW_SECONDS = 30.0
 
 def main() -> int:
     options = arguments()
+    for number in (signal.SIGINT, signal.SIGHUP):       # `nohup` and `&` hand them on ignored, and then nothing can be hung up
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     record = read(options.record)
     played = {(entry["seed"], entry["kinds"]) for entry in record}
     kinds = {options.kind: 1} if options.kind else None

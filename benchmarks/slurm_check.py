@@ -5,9 +5,9 @@
 
 Starts munge and SLURM in a folder of its own, simulates an acquisition and runs it with `tomostream run --queue`. One MotionCor
 job is cancelled, the program of another is killed, that of a third hangs until the time limit of the template (1 minute) ends
-the job, and again when it is tried once more. A second session sends the commands of MotionCor3 and AreTomo3 to the queue; stand-ins
-answer for them. Printed: what became of each movie and series, and how long after its file was
-there an item was registered, which is what looking at the queue costs. Takes some 5 minutes, of which 3 are the time limits.
+the job, and again when it is tried once more. A second session sends the commands of MotionCor3 and AreTomo3 to the queue, where
+stand-ins answer. Printed: what became of each movie and series, and how long after its file was there an item was registered,
+which is what looking at the queue costs. Takes some 5 minutes, of which 3 are the time limits.
 """
 
 from __future__ import annotations
@@ -242,8 +242,8 @@ def with_aretomo3(folder: str, tilts: int) -> bool:
     with open(os.path.join(folder, "aretomo3.json"), encoding="utf-8") as file:
         counts = json.load(file)["counts"]
     jobs = jobs_of(os.path.join(folder, "aretomo3"))
-    print(f"With AreTomo3: {ended.count('MotionCor3')} runs of MotionCor3 and {ended.count('AreTomo3')} of AreTomo3 in {jobs} jobs; "
-          f"counts: {json.dumps(counts)}; exit status of the session: {code}")
+    print(f"With AreTomo3: {ended.count('MotionCor3')} runs of MotionCor3 and {ended.count('AreTomo3')} of AreTomo3 in {jobs} "
+          f"jobs; counts: {json.dumps(counts)}; exit status of the session: {code}")
     return (code, counts["movies"]["aligned"], ended.count("MotionCor3"), ended.count("AreTomo3")) == (0, tilts, tilts, 1) \
         and jobs >= tilts + 1
 

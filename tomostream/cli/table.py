@@ -54,20 +54,27 @@ class Screen:
 
     def close(self, status: ProjectStatus) -> None:
         """The whole table once more, to stay."""
-        self._print(self._erase() + "\n".join(map(printable, render(status, {}))))
+        self._print(self._back() + self._over(map(printable, render(status, {}))), end="")
         self._lines = 0
 
     def _draw(self, status: ProjectStatus, protocols: Mapping[str, str]) -> None:
         size = self._terminal_size()
-        back, self._size = "\x1b[2J\x1b[H" if size != self._size else self._erase(), size     # what a new width did is not known
+        back, self._size = "\x1b[H" if size != self._size else self._back(), size      # what a new width did is not known
         columns, rows = size
         lines = fit(status, protocols, rows - 1)        # the cursor stands in the last one
-        self._print(back + "".join(cut(line, columns - 1) + "\n" for line in lines), end="")
+        self._print(back + self._over(cut(line, columns - 1) for line in lines), end="")
         self._lines = len(lines)
 
-    def _erase(self) -> str:
-        """Return what takes the table from the terminal again."""
-        return f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
+    def _back(self) -> str:
+        """Return what leads to the first line of the table that is there."""
+        return f"\x1b[{self._lines}F" if self._lines else ""
+
+    def _over(self, lines: Iterable[str]) -> str:
+        """Return what writes lines over those that are there. The screen is not cleared for it: tmux and others would keep what
+        it showed among the lines that have scrolled away, once a second."""
+        if not self.live:
+            return "".join(f"{line}\n" for line in lines)
+        return "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
 
     def _terminal_size(self) -> tuple[int, int]:
         try:

@@ -896,7 +896,7 @@ class TestCommand(WithProject):
             self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
         finally:
             process.terminate()
-            self.assertEqual(process.wait(30), 130)
+            self.assertEqual(process.wait(120), 130)
         self.assertEqual([finding["kind"] for finding in self.read("series", "TS_01", "data.js")["findings"]], ["quality"])
 
 

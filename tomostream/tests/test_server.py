@@ -71,7 +71,7 @@ class Served(WithProject):
         self, path: str, body: object = None, headers: dict | None = None, method: str = "", server: PageServer | None = None
     ):
         """Status, headers and body of an answer. A body that is no text is sent as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", (server or self.server).server_address[1], timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", (server or self.server).server_address[1], timeout=120)
         self.addCleanup(connection.close)
         data = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
         connection.request(
@@ -295,14 +295,14 @@ class TestTheCommand(Served):
             text=True,
         ) as process:
             port, token = re.match(r"http://localhost:(\d+)/#token=(\S+)", process.stdout.readline()).groups()
-            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=120)
             connection.request(
                 "POST", "/api/marks", json.dumps(self.mark()), {"Content-Type": "application/json", HEADER: token}
             )
             self.assertEqual(connection.getresponse().status, 200)
             connection.close()
             process.send_signal(signal.SIGINT)
-            self.assertEqual(process.wait(20), 130)
+            self.assertEqual(process.wait(120), 130)
 
     def test_it_refuses_in_one_sentence(self):
         self.assertEqual(command(["page", os.path.join(self.folder, "nothing")]), 2)

@@ -274,33 +274,41 @@ class TestTheList(WithRuns):
 
 
 class Terminal:
-    """What a person sees: the lines that scrolled away and the screen, after what a program wrote."""
+    """What a person sees: the lines that scrolled away and the screen, after what a program wrote. As in tmux, a screen that is
+    cleared from its first line on scrolls away whole."""
 
     def __init__(self, columns: int, rows: int) -> None:
         self.columns, self.rows = columns, rows
-        self.lines, self.row, self.top = [""], 0, 0
+        self.lines, self.row, self.top, self.begin = [""], 0, 0, True
 
     def feed(self, text: str) -> None:
         for word in re.findall(r"\x1b\[\d*[A-Z]|[^\x1b]", text):
             if word[0] == "\x1b":
                 self.control(int(word[2:-1] or 1), word[-1])
+            elif word == "\r":
+                self.begin = True
             elif word == "\n":
-                self.row += 1
+                self.row, self.begin = self.row + 1, True
                 self.lines += [""] * (self.row + 1 - len(self.lines))
                 self.top = max(self.top, self.row + 1 - self.rows)
             elif word.isprintable():
                 if len(self.lines[self.row]) == self.columns:
                     self.feed("\n")
-                self.lines[self.row] += word
+                self.lines[self.row], self.begin = word if self.begin else self.lines[self.row] + word, False
 
     def control(self, number: int, letter: str) -> None:
         if letter == "F":
-            self.row = max(self.top, self.row - number)
+            self.row, self.begin = max(self.top, self.row - number), True
         elif letter == "H":
-            self.row = self.top
+            self.row, self.begin = self.top, True
+        elif letter == "K":
+            self.lines[self.row] = "" if self.begin else self.lines[self.row]
         elif letter == "J":
             first = self.top if number == 2 else self.row
-            self.lines[first:] = [""] * (len(self.lines) - first)
+            if first == self.top and any(self.lines[first:]):
+                self.top = self.row = len(self.lines)
+                self.lines.append("")
+            self.lines[first:] = self.lines[first:self.top] + [""] * (len(self.lines) - max(first, self.top))
 
 
 class TestTheLiveTable(WithRuns):

@@ -261,7 +261,7 @@ class TestAWatcher(InAFolder):
     def test_tells_a_file_that_was_closed(self):
         self.hears()
         path = self.write("a.tif")
-        wait_for(lambda: self.watcher.how_written(path) == "closed", 10, "word of the closed file", every=0.01)
+        wait_for(lambda: self.watcher.how_written(path) == "closed", 60, "word of the closed file", every=0.01)
         self.assertEqual(self.watcher.how_written(path), "")
         self.assertIn(path, self.watcher.take())
 
@@ -272,7 +272,7 @@ class TestAWatcher(InAFolder):
                 pass
             self.hears()
             os.replace(source, self.path("a.tif"))
-        wait_for(lambda: self.watcher.how_written(self.path("a.tif")) == "moved", 10, "word of the moved file", every=0.01)
+        wait_for(lambda: self.watcher.how_written(self.path("a.tif")) == "moved", 60, "word of the moved file", every=0.01)
 
     def test_remembers_no_more_files_that_nobody_asks_for_than_it_must(self):
         watcher = watch.Watcher(lambda: None)
@@ -285,7 +285,7 @@ class TestAWatcher(InAFolder):
         self.hears(only=frozenset(["STOP"]))
         self.write("other.mrc")
         self.write("STOP")
-        self.assertTrue(self.woken.wait(10))
+        self.assertTrue(self.woken.wait(60))
         self.assertEqual(self.watcher.take(), set())
 
     def test_wakes_when_a_database_was_committed(self):
@@ -294,7 +294,7 @@ class TestAWatcher(InAFolder):
         self.addCleanup(connection.close)
         connection.execute("CREATE TABLE Objects (id INTEGER)")
         connection.commit()
-        self.assertTrue(self.woken.wait(10))
+        self.assertTrue(self.woken.wait(60))
 
 
     def test_goes_on_hearing_after_an_error_of_its_own(self):
@@ -304,9 +304,9 @@ class TestAWatcher(InAFolder):
         self.assertTrue(watcher.add(self.folder))
         with mock.patch.object(watch, "is_database", side_effect=RuntimeError("unforeseen")), self.assertLogs(watch.__name__):
             self.write("a.tif")
-            self.assertTrue(woken.wait(10))
+            self.assertTrue(woken.wait(60))
         self.write("b.tif")
-        wait_for(lambda: os.path.realpath(self.path("b.tif")) in watcher.take(), 10, "word of the next file", every=0.01)
+        wait_for(lambda: os.path.realpath(self.path("b.tif")) in watcher.take(), 60, "word of the next file", every=0.01)
 
 
 class TestTheFileSystem(InAFolder):
@@ -712,7 +712,7 @@ class TestTheStateOfAProducer(InAFolder):
 
     def test_of_a_run_that_was_launched_and_never_came_up_is_dead(self):
         self.run_db(status="launched")
-        self.assertEqual(self.state(), runs.RUNNING)       # it may be about to
+        self.assertEqual(runs.producer_state(self.folder, 7, patience=600.0), runs.RUNNING)       # it may be about to
         os.utime(self.path("logs", "run.db"), (1, 1))
         self.assertEqual(self.state(), runs.DEAD)
 
@@ -871,11 +871,11 @@ class TestGpuLocks(InAFolder):
 
 class TestTheClockOfDeadlines(unittest.TestCase):
     def test_goes_on_when_the_clock_of_the_machine_is_set_back(self):
-        deadline = clock.steady() + 1.0
+        deadline = clock.steady() + 1000.0
         with mock.patch.object(clock.time, "time", return_value=time.time() - 3600):
-            self.assertTrue(0.0 <= deadline - clock.steady() <= 1.0)
+            self.assertTrue(0.0 <= deadline - clock.steady() <= 1000.0)
             run = mock.Mock(_failing_since=None, **{"next_deadline.return_value": deadline})
-            self.assertLessEqual(StreamingProtocol.seconds_to_next_turn(run, 60.0), 1.0)
+            self.assertLessEqual(StreamingProtocol.seconds_to_next_turn(run, 6000.0), 1000.0)
 
     def test_says_the_time_of_the_day_to_begin_with(self):
         self.assertAlmostEqual(clock.steady(), time.time(), delta=60.0)
@@ -894,8 +894,8 @@ class TestOrphans(InAFolder):
         theirs = self.start(other, "sleep", "60")
         grandchild = int(ours.stdout.readline())
         self.assertEqual(orphans.end_orphans(work), 2)
-        self.assertEqual(ours.wait(timeout=10), -9)
-        for _ in range(100):
+        self.assertEqual(ours.wait(timeout=60), -9)
+        for _ in range(600):
             if not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE:
                 break
             threading.Event().wait(0.1)
@@ -914,7 +914,7 @@ class TestOrphans(InAFolder):
         os.symlink(self.path("project"), self.path("link"))
         child = self.start(self.path("link", ".work"), "sleep", "60")
         self.assertEqual(orphans.end_orphans(self.path("project", ".work")), 1)
-        self.assertEqual(child.wait(timeout=10), -9)
+        self.assertEqual(child.wait(timeout=60), -9)
 
 
 class Step:

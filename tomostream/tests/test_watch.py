@@ -167,7 +167,7 @@ class WithStarts(WithAFacility):
         for session in made.look():
             made.begin(session)
         notes = []
-        wait_for(lambda: notes.extend(made.collect()) or not made.starting, 30, "end of the starts", every=0.02)
+        wait_for(lambda: notes.extend(made.collect()) or not made.starting, 120, "end of the starts", every=0.02)
         return [note.stage for note in notes]
 
 
@@ -200,7 +200,7 @@ class TestNewSessions(WithStarts):
         self.assertEqual(killed.look(), ["s1"])
         self.assertTrue(killed.begin("s1"))
         killed._starts["s1"].lock.close()           # the kernel does that; the start itself goes on and holds it
-        wait_for(self.calls, 30, "start")
+        wait_for(self.calls, 120, "start")
         after = self.make()
         self.assertEqual(after.look(), ["s1"])
         self.assertFalse(after.begin("s1"))
@@ -429,7 +429,7 @@ class TestAWatchedMicroscope(unittest.TestCase):
             wait_for(lambda: all(session.state(name) == "finished" for name in CLASSES), 120, "end of the session")
             row = wait_for(lambda: self.row(folder, "ended"), 60, "end on the page above")
             second.send_signal(signal.SIGTERM)
-            self.assertEqual(second.wait(30), 0)
+            self.assertEqual(second.wait(120), 0)
             self.assertEqual(sorted(name for name in os.listdir(projects) if not name.startswith(".")), ["krios1-acq"])
             self.assertEqual((row["done"], row["series"], row["address"]), (2, 2, "krios1/krios1-acq/index.html"))
             self.assertTrue(os.path.exists(os.path.join(folder, "www", row["address"])))
