@@ -103,13 +103,16 @@ class Imported(Entry, frozen=True, tag="imported"):
 
 class Aligned(Entry, frozen=True, tag="aligned"):
     """The frames of the file `movie` were aligned: the micrograph, the length of the frames' path in px of the movie, which are
-    `pixel_size_A` wide."""
+    `pixel_size_A` wide; and the optics."""
 
     version: int = 1
     file: str = ""
     movie: str = ""
     drift_px: float | None = None
     pixel_size_A: float | None = None
+    voltage_kV: float | None = None
+    cs_mm: float | None = None
+    amplitude_contrast: float | None = None
     bytes: int | None = None
 
 

@@ -322,8 +322,12 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         self._report_command(task, result)
         drift = None if result.drift is None else round(result.drift, 3)
         words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
-        self.tell(entries.Aligned(task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
-                                  pixel_size_A=self._reader.items.getSamplingRate(), bytes=bytes_of(result.files.values())))
+        optics = self._reader.items.getAcquisition()
+        self.tell(entries.Aligned(
+            task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
+            pixel_size_A=self._reader.items.getSamplingRate(), voltage_kV=optics.getVoltage(),
+            cs_mm=optics.getSphericalAberration(), amplitude_contrast=optics.getAmplitudeContrast(),
+            bytes=bytes_of(result.files.values())))
 
     def _report_command(self, task: Task, result: Aligned) -> None:
         """The command line, once for all movies whose command differs in the names of the files alone."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tomostream.acquisition.naming import movie_key
+from tomostream.engine.ctf.spectra import Optics
 from tomostream.journal import entries
 from tomostream.journal.entries import Topic
 from tomostream.journal.runs import DEAD, FAILED, RUNNING
@@ -96,7 +97,9 @@ class Follower(ProjectStatus):
         after = self._count(entry, before)
         if isinstance(entry, entries.Aligned):
             self._tilts.append(TiltNews(entry.time, entry.item, after.drift_px))
-            self.latest_tilt = LatestTilt(entry.item, entry.file, entry.time, after.drift_px, drift_A(after))
+            optics = None if entry.voltage_kV is None or entry.cs_mm is None or entry.amplitude_contrast is None else Optics(
+                entry.voltage_kV, entry.cs_mm, entry.amplitude_contrast)
+            self.latest_tilt = LatestTilt(entry.item, entry.file, entry.time, after.drift_px, drift_A(after), optics)
             if before.aligned is None:
                 self.aligns.append(entry.time)
                 self._bar(entry.time, 1)

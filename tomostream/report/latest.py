@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest aligned tilt, for the front page: the picture of its sum and its power spectrum. From the first minute on."""
+"""The newest aligned tilt, for the front page: the picture of its sum, its power spectrum and the CTF fitted to it. From the
+first minute on."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.ctf.picture import curves, zeros
+from tomostream.engine.ctf.series import of_image
+from tomostream.engine.ctf.spectra import Optics
 from tomostream.files.grey import Array, grey_range, shrink, to_bytes
 from tomostream.files.mrc import open_mrc
 from tomostream.journal.status import number
@@ -17,6 +21,8 @@ from tomostream.report.pictures import save
 
 #: Longest edge of the picture; largest and smallest edge of the tiles of the power spectrum; most tiles along each side.
 EDGE, MAX_TILE, MIN_TILE, MAX_TILES = 700, 512, 128, 4
+#: Rings that are drawn into the power spectrum.
+MAX_ZEROS = 12
 #: Seconds between two of them at least: tilts come faster than anybody looks.
 EVERY = 15.0
 PICTURE, SPECTRUM = os.path.join("data", "tilt.webp"), os.path.join("data", "spectrum.webp")
@@ -24,13 +30,14 @@ PICTURE, SPECTRUM = os.path.join("data", "tilt.webp"), os.path.join("data", "spe
 
 @dataclass(frozen=True)
 class LatestTilt:
-    """A tilt whose movie was aligned: the movie, the file of its sum, when (seconds since the epoch), its drift."""
+    """A tilt whose movie was aligned: the movie, the file of its sum, when (seconds since the epoch), its drift, the optics."""
 
     movie: str
     file: str
     time: float
     drift_px: float | None = None
     drift_A: float | None = None
+    optics: Optics | None = None
 
 
 def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
@@ -40,7 +47,8 @@ def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
     ------
     OSError, ValueError : the sum cannot be read, the pictures cannot be written.
     """
-    image = np.asarray(open_mrc(os.path.join(project, tilt.file)).section(0), dtype=np.float32)
+    sums = open_mrc(os.path.join(project, tilt.file))
+    image = np.asarray(sums.section(0), dtype=np.float32)
     small = shrink(image, EDGE)
     save(to_bytes(small, grey_range(small, 1, 99)), os.path.join(out, PICTURE))
     made: dict[str, Any] = {
@@ -54,7 +62,33 @@ def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
     spectrum = power_spectrum(image)
     if spectrum is not None:
         save(to_bytes(spectrum, grey_range(spectrum, 2, 99.7)), os.path.join(out, SPECTRUM))
-    return {**made, "spectrum": spectrum is not None}
+    return {**made, "spectrum": spectrum is not None, **fit_of(image, tilt.optics, sums.pixel_size_A)}
+
+
+def fit_of(image: Array, optics: Optics | None, pixel_A: float) -> dict[str, Any]:
+    """Return the CTF fit of one image for the page (`k` in 1/A, `zeros` as shares of Nyquist), or why there
+    is none, as `ctf_note`."""
+    if optics is None:
+        return {"ctf_note": "voltage and spherical aberration are not known"}
+    if pixel_A <= 0 or min(image.shape) < MIN_TILE or not np.isfinite(image).all() or image.std() == 0:
+        return {"ctf_note": "there is nothing to fit in it"}
+    found = of_image(image, optics, pixel_A)
+    ctf, spectra = found.ctf, found.spectra
+    if ctf is None or spectra is None:
+        return {"ctf_note": found.note}
+    k, measured, fitted = (_thinned(values) for values in curves(spectra, ctf, optics))
+    return {"ctf": {
+        "defocus_um": round(5e-5 * (ctf.defocus_max_A + ctf.defocus_min_A), 3),
+        "astigmatism_um": round(1e-4 * (ctf.defocus_max_A - ctf.defocus_min_A), 3), "azimuth_deg": round(ctf.azimuth_deg, 1),
+        "resolution_A": round(ctf.resolution_A, 2), "score": round(ctf.score, 3), "nyquist_A": 2 * pixel_A,
+        "k": k, "measured": measured, "fitted": fitted,
+        "zeros": [[round(2 * pixel_A * k, 4) for k in pair] for pair in zeros(spectra, ctf, optics)[:MAX_ZEROS]]}}
+
+
+def _thinned(values: NDArray[np.float64]) -> list[float]:
+    """Return means of every two of the many values of a curve, which no screen shows all."""
+    pairs = values[:len(values) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    return [round(float(each), 4) for each in pairs]
 
 
 def power_spectrum(image: Array) -> NDArray[np.float32] | None:

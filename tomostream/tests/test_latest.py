@@ -9,9 +9,10 @@ import unittest
 import numpy as np
 from PIL import Image
 
+from tomostream.engine.ctf.spectra import Optics
 from tomostream.journal import entries
 from tomostream.journal.status import MOTIONCOR
-from tomostream.report.latest import MAX_TILE, power_spectrum
+from tomostream.report.latest import MAX_TILE, fit_of, power_spectrum
 from tomostream.tests.made_project import write_mrc
 from tomostream.tests.test_report import WithProject
 
@@ -39,7 +40,48 @@ class TestPowerSpectrum(unittest.TestCase):
             self.assertIsNone(power_spectrum(image))
 
 
+OPTICS = Optics(300.0, 2.7, 0.07)
+
+
+def with_ctf(size: int, pixel_A: float, defocus_A: float) -> np.ndarray:
+    """A specimen of white noise (size, size) seen through a CTF whose envelope ends at about 8 A, and noise of the camera."""
+    k2 = np.fft.fftfreq(size, pixel_A)[:, None] ** 2 + np.fft.rfftfreq(size, pixel_A)[None] ** 2
+    noise = np.random.default_rng(3)
+    seen = np.fft.rfft2(noise.normal(size=(size, size))) * np.sin(OPTICS.phase(k2, defocus_A)) * np.exp(-15 * k2)
+    return (np.fft.irfft2(seen, (size, size)) + noise.normal(size=(size, size)) + 20).astype(np.float32)
+
+
+class TestTheFitOfATilt(unittest.TestCase):
+    """The CTF is fitted to the latest tilt alone, and drawn beside what was measured."""
+
+    def test_the_defocus_is_found_and_the_zeros_lie_where_the_ctf_is_zero(self):
+        found = fit_of(with_ctf(512, 4.0, 25000.0), OPTICS, 4.0)["ctf"]
+        self.assertAlmostEqual(found["defocus_um"], 2.5, delta=0.03)
+        self.assertLess(found["astigmatism_um"], 0.1)
+        for along, across in found["zeros"]:
+            for share, sign in ((along, 1), (across, -1)):
+                defocus = 1e4 * (found["defocus_um"] + sign * found["astigmatism_um"] / 2)
+                self.assertLess(abs(np.sin(OPTICS.phase(np.array([share / 8.0]) ** 2, defocus)[0])), 0.05)
+        self.assertGreater(len(found["zeros"]), 3)
+        self.assertGreater(np.corrcoef(found["measured"], found["fitted"])[0, 1], 0.7)
+
+    def test_where_there_is_no_fit_the_page_says_why(self):
+        noise = np.random.default_rng(4).normal(size=(256, 256)).astype(np.float32)
+        for image, optics, pixel, words in (
+                (noise, None, 4.0, "voltage and spherical aberration are not known"), (noise, OPTICS, 20.0, "hold no Thon rings"),
+                (noise, OPTICS, 3.0, "noise alone"), (np.zeros((256, 256), np.float32), OPTICS, 3.0, "nothing to fit"),
+                (noise, OPTICS, 0.0, "nothing to fit")):
+            self.assertIn(words, fit_of(image, optics, pixel)["ctf_note"])
+
+
 class TestOnThePage(WithProject):
+    def test_the_fit_comes_with_the_optics_that_motioncor_tells(self):
+        write_mrc(os.path.join(self.project.path, "a.mrc"), with_ctf(512, 4.0, 25000.0)[None], 4.0)
+        self.project.tell(MOTIONCOR, "a.tif", entries.Aligned, "aligned", file="a.mrc", drift_px=3.0, pixel_size_A=2.0,
+                          voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07)
+        self.writer().finish()
+        self.assertAlmostEqual(self.read("data", "session.js")["tilt"]["ctf"]["defocus_um"], 2.5, delta=0.03)
+
     def test_the_latest_tilt_is_there_before_any_series_and_makes_room_for_the_next(self):
         for name, level in (("a", 5.0), ("b", 9.0)):
             self.project.time += 60

@@ -164,7 +164,7 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float
             hand = max(HANDS, key=lambda sign: _settled(tables[sign], defocus, astigmatism)[2])
         defocus, astigmatism, _ = _settled(tables[hand], defocus, astigmatism)
         if stage < _STAGES - 1:
-            depths, spectra = _separated(spectra, optics, defocus, hand, astigmatism)
+            depths, spectra = separated(spectra, optics, defocus, hand, astigmatism)
     gains = {sign: _settled(tables[sign], defocus, astigmatism)[2] for sign in HANDS}
     return _judged(spectra, optics, tables[hand], (defocus, hand, astigmatism, depths), gains, signal_top)
 
@@ -240,7 +240,7 @@ def _own_rings(
     return np.asarray(-np.cos(2 * optics.phase(tilt.s[None, None], own[:, :, None])))
 
 
-def _profile(
+def profile(
     tilt: TiltSpectra, optics: Optics, defocus: float, hand: int, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, Doubles]:
     """Modulation (S,) of one tilt with all heights and sectors brought to its mean defocus, and its weight."""
@@ -292,7 +292,7 @@ def _bases(s: Doubles) -> tuple[Doubles, Doubles]:
     return np.polynomial.chebyshev.chebvander(2 * x - 1, _DEGREE), splines
 
 
-def _separated(
+def separated(
     spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, list[TiltSpectra]]:
     """Depth of the rings of every tilt, (K, S), and the spectra with the background that goes with it.
@@ -380,7 +380,7 @@ def _score(
     The score leaves out the first ring, which is so wide that a wrong background looks like it. The rings last while the
     local correlation, over one and a half of them, is above one half.
     """
-    profile, weight = _profile(tilt, optics, defocus, hand, astigmatism)
+    measured, weight = profile(tilt, optics, defocus, hand, astigmatism)
     rings = -np.cos(2 * optics.phase(tilt.s, defocus))
     used = weight > 0.2 * np.median(weight)
     width = 1.5 / (optics.wavelength_A * max(defocus, 3000.0)) / (tilt.s[1] - tilt.s[0])
@@ -391,13 +391,13 @@ def _score(
         return np.convolve(values * used, weights, mode="same")
 
     number = np.maximum(local(np.ones(len(rings))), 1)
-    cross = local(profile * rings) - local(profile) * local(rings) / number
-    norm = (local(profile**2) - local(profile) ** 2 / number) * (local(rings**2) - local(rings) ** 2 / number)
+    cross = local(measured * rings) - local(measured) * local(rings) / number
+    norm = (local(measured**2) - local(measured) ** 2 / number) * (local(rings**2) - local(rings) ** 2 / number)
     correlation = cross / np.sqrt(np.maximum(norm, 1e-20))
     fallen = np.flatnonzero(correlation[half:] < 0.5)
     last = half + (int(fallen[0]) if len(fallen) else len(correlation) - half - 1)
     share = depth * used * (tilt.s > 1 / (optics.wavelength_A * max(defocus, 3000.0)))
-    a, b = (values - (share * values).sum() / max(float(share.sum()), 1e-9) for values in (profile, rings))
+    a, b = (values - (share * values).sum() / max(float(share.sum()), 1e-9) for values in (measured, rings))
     norm_all = float((share * a**2).sum() * (share * b**2).sum())
     score = float((share * a * b).sum() / math.sqrt(max(norm_all, 1e-20)))
     return score, float(1 / math.sqrt(tilt.s[min(last, len(tilt.s) - 1)]))

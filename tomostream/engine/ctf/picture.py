@@ -8,10 +8,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.ctf.fit import CtfTilt
+from tomostream.engine.ctf.fit import CtfTilt, profile, separated
 from tomostream.engine.ctf.spectra import Optics, TiltSpectra
 
 SIDE = 512
+Doubles = NDArray[np.float64]
 
 
 def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray[np.float32]:
@@ -36,3 +37,31 @@ def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray
     middle, half = (ctf.defocus_max_A + ctf.defocus_min_A) / 2, (ctf.defocus_max_A - ctf.defocus_min_A) / 2
     fitted = np.sin(optics.phase(s, middle + half * np.cos(2 * angle))) ** 2
     return np.where(kx < 0, fitted, seen).astype(np.float32)
+
+
+def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Doubles, Doubles]:
+    """Return the frequency (S,), 1/A, the power over its background minus 1 with all directions brought to the mean defocus, and
+    what the fit makes of it: rings as deep as they are in the image."""
+    middle, astigmatism = _middle(ctf)
+    depths, corrected = separated([tilt], optics, np.array([middle]), 0, astigmatism)
+    measured, _ = profile(corrected[0], optics, middle, 0, astigmatism)
+    return np.sqrt(tilt.s), measured, np.asarray(-depths[0] * np.cos(2 * optics.phase(tilt.s, middle)))
+
+
+def zeros(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> list[tuple[float, float]]:
+    """Return where the CTF is zero as far as the rings are seen, 1/A: along the azimuth, where the defocus is largest, and
+    across it."""
+    k = np.linspace(0.0, min(1 / ctf.resolution_A, math.sqrt(float(tilt.s[-1]))), 4000)[1:]
+    along, across = (_crossings(k, optics.phase(k**2, defocus)) for defocus in (ctf.defocus_max_A, ctf.defocus_min_A))
+    return list(zip(along, across, strict=False))
+
+
+def _crossings(k: Doubles, phase: Doubles) -> list[float]:
+    """Where the phase passes a multiple of pi."""
+    turns = np.floor(phase / math.pi)
+    return [float(each) for each in k[1:][np.diff(turns) != 0]]
+
+
+def _middle(ctf: CtfTilt) -> tuple[float, tuple[float, float]]:
+    half = (ctf.defocus_max_A - ctf.defocus_min_A) / 2
+    return (ctf.defocus_max_A + ctf.defocus_min_A) / 2, (half, math.radians(ctf.azimuth_deg))

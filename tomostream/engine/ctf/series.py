@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomostream.engine.ctf.fit import CtfSeries, fit_series
+from tomostream.engine.ctf.fit import CtfSeries, CtfTilt, fit_series
 from tomostream.engine.ctf.picture import spectrum_picture
 from tomostream.engine.ctf.spectra import LAST, Floats, Optics, TiltSpectra, highest_signal, tilt_spectra, usable_range
 
@@ -54,14 +54,11 @@ def estimate(
     phase_search_deg : (float, float)
         Phase shift to expect and half the range to search about it (0: as it is).
     """
-    if not usable_range(pixel_A):
-        note = f"at {pixel_A:.3g} A/px the images hold no Thon rings"
-        return CtfResult(None, None, note)
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
-    top = highest_signal([_centre(stack.section(tilt.section)) for tilt in middle], pixel_A, threads)
-    if top < MIN_TOP:
-        where = f"beyond {1 / top:.0f} A " if top > 0 else ""
-        return CtfResult(None, None, f"{where}the images hold noise alone")
+    seen = [_centre(stack.section(tilt.section)) for tilt in middle] if usable_range(pixel_A) else []
+    top, note = _range(seen, pixel_A, threads)
+    if note:
+        return CtfResult(None, None, note)
     factor = binning(pixel_A, top)
     spectra = []
     for index, tilt in enumerate(tilts):
@@ -75,6 +72,39 @@ def estimate(
     used = replace(optics, phase_rad=float(np.radians(phase)))
     pictures = [spectrum_picture(s, t, used) for s, t in zip(spectra, series.tilts, strict=True)]
     return CtfResult(series, np.stack(pictures), series.note)
+
+
+@dataclass(frozen=True)
+class ImageCtf:
+    """The CTF of one image, its spectra and the optics; `note` says why there is none."""
+
+    ctf: CtfTilt | None = None
+    spectra: TiltSpectra | None = None
+    note: str = ""
+
+
+def of_image(image: Floats, optics: Optics, pixel_A: float, threads: int = 1) -> ImageCtf:
+    """Return the CTF of the middle of one image, taken as untilted: at high tilts it is found less often."""
+    image = _centre(image)
+    top, note = _range([image] if usable_range(pixel_A) else [], pixel_A, threads)
+    if note:
+        return ImageCtf(note=note)
+    factor = binning(pixel_A, top)
+    spectra = tilt_spectra(_binned(image, factor), 0.0, 0.0, pixel_A * factor, threads, BEYOND * top)
+    series = fit_series([spectra], optics, top)
+    return ImageCtf(series.tilts[0], spectra) if series.found else ImageCtf(note=series.note)
+
+
+def _range(images: Sequence[Floats], pixel_A: float, threads: int) -> tuple[float, str]:
+    """Return the frequency, 1/A, up to which images hold more than noise, and why no CTF can be fitted to them: "" if it can.
+
+    Without `images` the pixels are too large.
+    """
+    if not images:
+        return 0.0, f"at {pixel_A:.3g} A/px the images hold no Thon rings"
+    top = highest_signal(images, pixel_A, threads)
+    where = f"beyond {1 / top:.0f} A " if top > 0 else ""
+    return top, f"{where}the images hold noise alone" if top < MIN_TOP else ""
 
 
 def _best_phase(

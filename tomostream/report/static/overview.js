@@ -106,10 +106,25 @@ function drawTilt() {          // the newest aligned tilt: from the first minute
   if (!tilt.movie || box.dataset.key === key) return;
   box.dataset.key = key;
   const picture = (name, text) => h("img", { src: `data/${name}.webp?r=${tilt.time}`, alt: text });
-  box.replaceChildren(h("h2", {}, "Latest aligned tilt" + ($("first").classList.contains("empty-yet") ? " – the first tomogram takes this place" : "")), h("div", { class: "tilt" }, picture("tilt", "the sum of its frames"), tilt.spectrum ? picture("spectrum", "its power spectrum") : null,
+  box.replaceChildren(h("h2", {}, "Latest aligned tilt" + ($("first").classList.contains("empty-yet") ? " – the first tomogram takes this place" : "")), h("div", { class: "tilt" }, picture("tilt", "the sum of its frames"), tilt.spectrum ? h("div", { class: "spectrum" }, picture("spectrum", "its power spectrum"), tilt.ctf ? ringsOf(tilt.ctf) : null) : null,
     h("div", {}, h("b", {}, tilt.movie), h("dl", {}, [["Aligned", clock(tilt.time)], ["Drift", fixed(tilt.drift_px, 1, "px") + (known(tilt.drift_A) ? " (" + fixed(tilt.drift_A, 1, "Å") + ")" : "")],
-      ["Mean counts", known(tilt.mean_counts) ? String(Number(tilt.mean_counts.toPrecision(4))) : "–"], ["Size", tilt.shape.join(" × ") + "\u202fpx"]].map(([name, value]) =>
-      h("div", {}, h("dt", {}, name), h("dd", {}, value)))))));
+      ["Mean counts", known(tilt.mean_counts) ? String(Number(tilt.mean_counts.toPrecision(4))) : "–"], ["Size", tilt.shape.join(" × ") + "\u202fpx"],
+      ...tilt.ctf ? [["Defocus", fixed(tilt.ctf.defocus_um, 2, "µm")], ["Astigmatism", fixed(tilt.ctf.astigmatism_um, 2, "µm")], ["Rings to", fixed(tilt.ctf.resolution_A, 1, "Å")]] : []].map(([name, value]) =>
+      h("div", {}, h("dt", {}, name), h("dd", {}, value)))), tilt.ctf ? ctfPlot(tilt.ctf) : tilt.ctf_note ? h("p", { class: "small muted" }, "No CTF fit: " + tilt.ctf_note + ".") : null)));
+}
+function ringsOf(ctf) {        // where the fitted CTF is zero, over the right half of the spectrum, whose edge is Nyquist
+  return s("svg", { viewBox: "-1 -1 2 2", role: "img", "aria-label": "zeros of the fitted CTF" }, s("clipPath", { id: "right-half" }, s("rect", { x: 0, y: -1, width: 1, height: 2 })),
+    s("g", { "clip-path": "url(#right-half)" }, s("g", { transform: `rotate(${ctf.azimuth_deg})` }, ctf.zeros.map(([along, across]) => s("ellipse", { rx: along, ry: across })))));
+}
+function ctfPlot(ctf) {        // the power over its background against the frequency, and what the fit makes of it
+  const width = 300, height = 110, bottom = 18, end = ctf.k[ctf.k.length - 1], most = Math.max(.02, ...ctf.fitted.map(Math.abs)) * 1.6;
+  const x = k => k / end * width, y = value => (height - bottom) / 2 * (1 - Math.max(-1, Math.min(1, value / most)));
+  const line = (values, kind) => s("polyline", { class: kind, points: values.map((value, place) => x(ctf.k[place]).toFixed(1) + "," + y(value).toFixed(1)).join(" ") });
+  const ticks = [40, 20, 10, 7, 5, 4, 3].filter(each => 1 / each < .97 * end && 1 / each >= ctf.k[0] && ctf.resolution_A), kept = ticks.filter((each, place) => !place || x(1 / each) - x(1 / ticks[place - 1]) > 26);
+  return h("figure", { class: "ctf" }, s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `CTF fit: defocus ${ctf.defocus_um} µm, rings to ${ctf.resolution_A} Å` },
+    kept.map(each => [s("line", { class: "gridline", x1: x(1 / each), x2: x(1 / each), y1: 0, y2: height - bottom }), s("text", { x: x(1 / each), y: height - 4, "text-anchor": "middle" }, each + " Å")]).flat(),
+    line(ctf.measured, "measured"), line(ctf.fitted, "fitted"), s("line", { class: "limit", x1: x(1 / ctf.resolution_A), x2: x(1 / ctf.resolution_A), y1: 0, y2: height - bottom })),
+    h("figcaption", { class: "legend small" }, h("span", { class: "state", style: { "--c": "var(--muted)" } }, "power over its background"), h("span", { class: "state", style: { "--c": "var(--accent)" } }, "CTF fit")));
 }
 function drawActivity() {
   const session = state.session, box = $("activity"), key = JSON.stringify([session.activity, session.history.length, innerWidth > 700]);
