@@ -37,6 +37,8 @@ COMMANDS = {
 }
 
 
+#: Exit status of a command that was asked to leave.
+INTERRUPTED = 130
 #: A module `list` would hide Python's own.
 MODULES = {"list": "sessions"}
 
@@ -50,6 +52,25 @@ def refuse(command: str, why: object) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `tomostream` command; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    status, command = 0, ""
+    try:
+        options = parsed(arguments)
+        command = options.command
+        status = int(options.main(options))
+        sys.stdout.flush()
+    except KeyboardInterrupt:       # also while what the subcommand needs is imported, which takes its time on a busy machine
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_TROUBLE:
+            raise
+        mute()
+        if error.errno not in READER_GONE:
+            return refuse(command, f"the output cannot be written: {error.strerror}")
+    return status
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Return what the command line says; `main` in it is the function of the subcommand."""
     parser = argparse.ArgumentParser(prog="tomostream", description="On-the-fly cryo-electron tomography.")
     parser.add_argument("--version", action="version", version=f"tomostream {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -62,21 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(main=module.main)
             subcommand = subparser
-    if subcommand is not None and arguments[0] == wanted:
-        options = subcommand.parse_intermixed_args(arguments[1:])       # names may stand after options: exclude P TS_01 --back 7
-        options.command = wanted
-    else:
-        options = parser.parse_args(arguments)
-    status = 0
-    try:
-        status = int(options.main(options))
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        if error.filename is not None or error.errno not in OUTPUT_TROUBLE:
-            raise
-        mute()
-        if error.errno not in READER_GONE:
-            return refuse(options.command, f"the output cannot be written: {error.strerror}")
-    return status
+    if subcommand is None or arguments[0] != wanted:
+        return parser.parse_args(arguments)
+    options = subcommand.parse_intermixed_args(arguments[1:])       # names may stand after options: exclude P TS_01 --back 7
+    options.command = wanted
+    return options

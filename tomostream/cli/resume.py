@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli import project, run
+    from tomostream.cli import INTERRUPTED, project, run
     from tomostream.cli.status import find
 
     options.project = find(options.project) or options.project
@@ -49,13 +49,13 @@ def main(options: argparse.Namespace) -> int:
                 not_continued = bring_back(chain, options, settings, leaving)
             if not_continued:
                 say(project.stopped_while_starting(chain, not_continued))
-                return 0 if options.no_follow else run.INTERRUPTED
+                return 0 if options.no_follow else INTERRUPTED
             if options.no_follow or set(chain.protocols) != set(project.ORDER):
                 return 0
             return run.follow(chain, options, leaving)
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was continued")
-            return run.INTERRUPTED
+            return INTERRUPTED
         except errors.UserError as error:
             return refuse("resume", error)
         except OSError as error:

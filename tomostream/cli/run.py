@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tomostream.cli import errors, home, places, readiness, refuse, table
+from tomostream.cli import INTERRUPTED, errors, home, places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
 from tomostream.files.patterns import folder_and_pattern
 from tomostream.files.writing import write_text
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}
 #: Seconds between two looks at the ledgers for the live table.
 REFRESH_SECONDS = 1.0
-#: Exit status of a command that was asked to leave.
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import shlex
 from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse, table
 from tomostream.cli.places import where
+from tomostream.journal import runs
 from tomostream.journal.layout import REPORT
-from tomostream.journal.runs import RUNNING, run_state
 from tomostream.journal.space import Forecast, SessionSpace
-from tomostream.journal.status import COMPOSE, ProjectStatus
+from tomostream.journal.status import CLASSES, COMPOSE, ProjectStatus
 from tomostream.report import attention
 from tomostream.report.announce import read_alarms
 
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     if starting and not options.json:
         print(f"The protocols of {path} are starting.")
         return 0
-    if not status.folders and not starting:
+    if not status.folders and not starting and not runs.made_classes(path, CLASSES.values()):
         return refuse("status", f"the project {path} has no tomostream protocols")
     found = attention.processes(status)
     needs = attention.needs_attention(status, found, read_alarms(os.path.join(path, REPORT)))
@@ -93,7 +93,7 @@ def disk(forecast: Forecast) -> dict[str, object]:
 def notes(status: ProjectStatus, choices: PendingChoices, project: str) -> dict[str, str]:
     """Return what people decided of which series that its newest version does not show: series -> words, and what to do."""
     found = {series.id: str(pending) for series in status.series.values() if (pending := choices.of(series)) != Pending()}
-    if found and run_state(status.folders[COMPOSE]) != RUNNING:
+    if found and runs.run_state(status.folders[COMPOSE]) != runs.RUNNING:
         found = {name: f"{text}, by: tomostream resume {shlex.quote(project)} --again --from compose"
                  for name, text in found.items()}
     return found

@@ -163,6 +163,14 @@ def made_classes(project: str, names: Iterable[str]) -> set[str]:
         return set()
 
 
+def is_just_made(project: str) -> bool:
+    """Tell whether a project was made, or changed, so lately that its protocols may be about to be launched."""
+    try:
+        return abs(time.time() - os.path.getmtime(os.path.join(project, "project.sqlite"))) < LAUNCH_SECONDS
+    except OSError:
+        return False
+
+
 # ---------------------------------------------------------------------------------------------------- asking, and its facts
 def ask_to_stop(folder: str, by: str) -> None:
     """Ask the protocol of a run to finish what is in flight, register what is decided, and close its outputs.

@@ -34,7 +34,7 @@ def processes(status: ProjectStatus) -> dict[str, Process]:
     """
     found = {name: runs.process(status.folders[name], status.waiting.get(name, "")) if name in status.folders else NEVER_STARTED
              for name in CLASSES}
-    if all(each.state == "never-started" for each in found.values()) or is_starting(status.project):
+    if is_starting(status.project) or (not status.folders and runs.is_just_made(status.project)):
         return found
     made = runs.made_classes(status.project, CLASSES.values())
     resume = f"It was never started; start it with: tomostream resume {shlex.quote(status.project)}"
@@ -104,7 +104,7 @@ def overview(project: str) -> Overview | None:
     """
     status = ProjectStatus(project)
     status.update()
-    if not status.folders and not is_starting(project):
+    if not status.folders and not is_starting(project) and not runs.made_classes(project, CLASSES.values()):
         return None
     found = processes(status)
     attention = needs_attention(status, found, read_alarms(os.path.join(project, REPORT)))

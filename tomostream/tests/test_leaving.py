@@ -18,10 +18,12 @@ import tempfile
 import termios
 import time
 import unittest
+from unittest import mock
 
 import psutil
 import pytest
 
+from tomostream import cli
 from tomostream.cli import leaving, main
 from tomostream.journal.status import COMPOSE
 from tomostream.tests.made_project import MadeProject
@@ -309,6 +311,13 @@ class TestARealSession(unittest.TestCase):
             subprocess.run(f"{sys.executable} -c '{LAUNCH}' resume {session.project} --no-follow | head -1", shell=True,
                            cwd=session.folder, env=session.environment, timeout=240, check=True, stdout=subprocess.DEVNULL)
             wait_for(lambda: session.state(COMPOSE) == "running", 60, "compose")
+
+
+class TestCtrlCBeforeACommandBegins(unittest.TestCase):
+    def test_is_no_traceback(self):
+        """What a subcommand needs is imported for a second or more on a busy machine."""
+        with mock.patch.object(cli.importlib, "import_module", side_effect=KeyboardInterrupt):
+            self.assertEqual(main(["run", "x"]), 130)
 
 
 class TestARefusal(unittest.TestCase):

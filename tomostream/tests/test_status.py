@@ -155,6 +155,23 @@ class TestTheStatesOfProtocols(WithRuns):
             self.assertEqual(self.status()[0], 0)
 
 
+    def test_tell_of_a_project_in_which_nothing_was_started_yet_what_to_do(self):
+        """Ctrl-C fell into the moment between the making of the project and the first start."""
+        path = os.path.join(self.folder, "interrupted")
+        os.makedirs(os.path.join(path, "Runs"))
+        self.assertEqual(self.said("status", path)[0], 2)
+        database = os.path.join(path, "project.sqlite")
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE Objects (classname TEXT)")
+            connection.executemany("INSERT INTO Objects VALUES (?)", [(each,) for each in CLASSES.values()])
+        os.utime(database, (1, 1))
+        code, said = self.said("status", path)
+        self.assertEqual((code, said.count(f"It was never started; start it with: tomostream resume {path}")), (3, 4))
+        self.assertEqual(overview(path).state, "never-started")
+        os.utime(database)
+        self.assertEqual(self.said("status", path)[0], 0)       # it is about to be
+
+
 class TestWhatNeedsAPerson(WithRuns):
     def test_stands_first_then_counts_then_series_with_the_failed_ones_first(self):
         for number in range(1, 31):
