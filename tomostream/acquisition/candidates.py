@@ -57,17 +57,24 @@ def nearest_folder(series: Series, folders: Mapping[str, list[Movie]], homes: se
     homes : the folders of the movies that it has.
     same : all series of its name.
     """
+    fits = {folder: nearness(series, folder) for folder in folders}
+    folders = {folder: movies for folder, movies in folders.items()
+               if all(nearness(each, folder) <= fits[folder] for each in same)}
     if len(folders) < 2:
         return next(iter(folders.values()), [])
     if len(homes) == 1:
         return folders.get(next(iter(homes)), [])
-    want = Wanted("", "", series.folder, series.name, 0.0)
-    fits = {folder: matching.agreement(want, folder) for folder in folders}
+    fits = {folder: fits[folder] for folder in folders}
     best = {folder: movies for folder, movies in folders.items() if fits[folder] == max(fits.values())}
     if len(best) == 1:
         return next(iter(best.values()))
     folder = _by_time(series, best, same)
     return [] if folder is None else best[folder]
+
+
+def nearness(series: Series, folder: str) -> tuple[int, int, int, int]:
+    """Return how near a folder is to the mdoc of a series; see `matching.agreement`."""
+    return matching.agreement(Wanted("", "", series.folder, series.name, 0.0), folder)
 
 
 def _by_time(series: Series, folders: Mapping[str, Sequence[Movie]], same: Sequence[Series]) -> str | None:

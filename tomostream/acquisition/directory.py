@@ -33,6 +33,9 @@ class Directory:
         self._by_name: dict[str, list[Series]] = {}
         self._restored: dict[str, list[Restored]] = {}
         self._targets: dict[tuple[str, str], Targets] = {}
+        self._held: dict[str, MdocFacts] = {}
+        self._settled: set[str] = set()
+        self._series_have_mdocs = False
 
     @property
     def series(self) -> Iterable[Series]:
@@ -48,8 +51,39 @@ class Directory:
         return next((each for each in self._series.values() if each.series_id == series_id), None)
 
     def knows_file(self, path: str) -> bool:
-        """Tell whether a file, or a frame set of one, was taken into a series before."""
-        return path in self._by_path
+        """Tell whether a file, or a frame set of one, was taken into a series before, or is kept back."""
+        return path in self._by_path or path in self._held or path in self._settled
+
+    def hold(self, facts: MdocFacts) -> bool:
+        """Keep a frame set of the whole session back where series have mdocs of their own: what these list is theirs.
+
+        The first mdoc of a series takes back what was made of frame sets before it, unless that is composed.
+        """
+        if FRAME_SET in facts.path:
+            if self._series_have_mdocs:
+                self._held[facts.path] = facts
+            return self._series_have_mdocs
+        if not self._series_have_mdocs and facts.kind in SERIES_KINDS and facts.tilts:
+            self._series_have_mdocs = True
+            for series in [each for each in self._series.values() if each.only_frame_sets and not each.version]:
+                self._held.update((path, file.facts) for path, file in series.files.items())
+                self._take_back(series)
+            self._targets = {place: targets.without(self._held) for place, targets in self._targets.items()}
+        return False
+
+    def held_movies(self) -> dict[str, str]:
+        """Return the files of frame sets that are kept back and that no mdoc of a series lists, by their movies."""
+        listed = [path for path, facts in self._held.items() if self.roster.was_listed(facts.tilts[0])]
+        self._settled.update(listed)
+        for path in listed:
+            del self._held[path]
+        return {movie: facts.path.partition(FRAME_SET)[0] for facts in self._held.values()
+                for movie in self.roster.meant(facts.frame_series, os.path.dirname(facts.path), facts.tilts[0])}
+
+    def take_held(self) -> list[MdocFacts]:
+        """Return the frame sets that were kept back and that no mdoc of a series lists, to be read after all."""
+        held, self._held = self._held, {}
+        return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0])]
 
     def lose(self, path: str) -> None:
         """A file is gone, and the frame sets of it."""
@@ -143,13 +177,14 @@ class Directory:
                 self._take_back(known)
 
     def _take_back(self, series: Series) -> None:
-        """Forget a series of frames that is none: its movies are free."""
+        """Forget a series of frames that is none: its movies are free, and its identifier."""
         self.roster.release(series)
+        self._ids.release(series.series_id)
         self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
         self._series = {place: each for place, each in self._series.items() if each is not series}
         self._by_name[series.name].remove(series)
+        series.reason = "What it was made of belongs to other series."
         self._agenda.enter(series, "ignored")
-        self._agenda.forget(series)
         self._evidence.forget(series)
 
     def _new_series(self, name: str, folder: str, facts: MdocFacts) -> Series:
@@ -178,11 +213,12 @@ class Directory:
         The name alone is enough where nothing contradicts it: nothing was composed, or nothing is listed yet.
         """
         same_name = self._restored.get(name, [])
-        keys = {movie_key(tilt.movie) for tilt in facts.tilts if tilt.movie is not None}
+        copy = bool(facts.tilts) and all(map(self.roster.was_listed, facts.tilts))
+        meant = [keys for tilt in facts.tilts if (keys := self.roster.meant(name, os.path.dirname(facts.path), tilt))]
         tests: tuple[Callable[[Restored], bool], ...] = (
             lambda each: facts.path in each.mdocs,
-            lambda each: any(movie_key(movie) in keys for movie in each.movies),
-            lambda each: not each.mdocs and (not each.movies or not keys))
+            lambda each: not copy and any(keys <= {movie_key(movie) for movie in each.movies} for keys in meant),
+            lambda each: not copy and not each.mdocs and (not each.movies or not meant))
         found = next((each for test in tests for each in same_name if test(each)), None)
         if found is not None:
             same_name.remove(found)
@@ -206,4 +242,5 @@ class Directory:
 def _name_and_folder(facts: MdocFacts) -> tuple[str, str]:
     """Return the name of the series that an mdoc tells, and its folder."""
     name = (facts.frame_series if facts.kind == "frame" else "") or facts.series_name or series_name(facts.path)
-    return name, os.path.dirname(facts.path)
+    path, frame_set, _ = facts.path.partition(FRAME_SET)
+    return name, path if frame_set else os.path.dirname(path)

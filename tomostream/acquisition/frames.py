@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
@@ -14,7 +14,7 @@ from tomostream.acquisition.doses import running_sums
 from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
-from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, target_name
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, series_name, target_name
 
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
@@ -46,10 +46,11 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
 def apart(facts: MdocFacts) -> list[MdocFacts]:
     """Return a file of frame sets whose movies' names tell of which series they are as one frame mdoc a movie; else as it is.
 
-    Such a file tells of movies, not of a series: the mdocs of the series, where there are any, say what belongs together.
+    Such a file tells of movies, not of a series: the mdocs of the series, where there are any, say what belongs together. One
+    movie can be in it several times: a name that was used again in another folder, or later.
     """
-    told = [parse_movie_name(tilt.movie) for tilt in facts.tilts if tilt.movie is not None]
-    if not facts.frame_sets or not told or any(name.order is None and name.angle is None for name in told):
+    names = [parse_movie_name(tilt.movie) for tilt in facts.tilts if tilt.movie is not None]
+    if not _is_of_many(facts) or not names or any(name.order is None and name.angle is None for name in names):
         return [facts]
     unknown = Known[float](None, "PriorRecordDose is not in the file")
     frames = []
@@ -57,10 +58,19 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
         if tilt.movie is not None:
             alone = tilt if tilt.prior_dose.origin is not Origin.SUMMED else replace(tilt, prior_dose=unknown)
             frames.append(replace(
-                facts, path=f"{facts.path}{FRAME_SET}{movie_key(tilt.movie)}", kind="frame", series_name=movie_key(tilt.movie),
+                facts, path=f"{facts.path}{FRAME_SET}{movie_key(tilt.movie)} {tilt.time or ''}".rstrip(), kind="frame",
+                series_name=movie_key(tilt.movie), reason="",
                 frame_series=parse_movie_name(tilt.movie).series, tilts=(alone,), tilts_if_ended=(alone,), evidence={},
                 frame_sets=False, last_section_open=False))
     return frames
+
+
+def _is_of_many(facts: MdocFacts) -> bool:
+    """Tell whether a file describes the movies of a whole session, or is the begin of one: it is not named by its one movie."""
+    if facts.kind != "frame" or not facts.tilts or facts.tilts[0].movie is None:
+        return facts.frame_sets
+    own, movie = series_name(facts.path).replace(" ", "_").casefold(), movie_key(facts.tilts[0].movie).casefold()
+    return not (own.startswith(movie) or own.endswith(movie) or movie.startswith(own) or movie.endswith(own))
 
 
 def _latest(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
@@ -134,6 +144,14 @@ class Targets:
     def frames(self) -> list[MdocFacts]:
         """All frames so far, the newest reading of each."""
         return list(self._frames.values())
+
+    def without(self, paths: Container[str]) -> Targets:
+        """Return what is known without these files."""
+        kept = Targets(self.prefix)
+        for frame in self.frames:
+            if frame.path not in paths:
+                kept.add(frame)
+        return kept
 
     def add(self, frame: MdocFacts) -> bool:
         """Take in a frame. True: frames before it got other names.

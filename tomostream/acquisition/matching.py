@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -96,15 +96,16 @@ def parts(folder: str) -> tuple[str, ...]:
     return tuple(word for word in words if word and word != "." and not word.endswith(":"))
 
 
-def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int]:
+def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int]:
     """Tell how well a folder fits what an mdoc says: the more, the better, the first number before the others.
 
     How many of its last parts are those of SubFramePath's folder; how many parts it shares with SubFramePath, the mdoc's folder
-    and the name of the series; how many of its first parts are those of the mdoc's folder.
+    and the name of the series; how many of its first parts are those of the mdoc's folder; how few of its parts are neither's.
     """
     there, written, own = parts(folder), parts(wanted.folder), parts(wanted.mdoc_folder)
     known = {*written, *own, wanted.series.casefold()}
-    return (_common(there[::-1], written[::-1]), len(known.intersection(there)), _common(there, own))
+    shared = len(known.intersection(there))
+    return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)))
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -116,12 +117,13 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int]:
+def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int, int]:
     """Tell how well a movie of the right name fits: by its folder, then by being of the very same name."""
     return (*agreement(wanted, folder_of(found.path)), int(basename(found.path) == wanted.name))
 
 
-def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int | None]) -> list[tuple[int, Step] | None]:
+def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int | None],
+           strays: Collection[tuple[int, int]] = ()) -> list[tuple[int, Step] | None]:
     """Give tilts that name one basename the movies that have it.
 
     Parameters
@@ -129,6 +131,7 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     wanted : tilts of any series, of one basename.
     found : movies of this basename.
     kept : for each tilt, the movie that it has now.
+    strays : pairs of a tilt and a movie that lies in the folder of other movies: taken only where there is no other.
 
     Returns
     -------
@@ -137,7 +140,8 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     """
     if not found:
         return [None] * len(wanted)
-    chosen = [_best(one, found, mine) for one, mine in zip(wanted, kept, strict=True)]
+    chosen = [_best(one, found, mine, [movie for tilt, movie in strays if tilt == place])
+              for place, (one, mine) in enumerate(zip(wanted, kept, strict=True))]
     for movie in range(len(found)):
         claims = [place for place, each in enumerate(chosen) if each is not None and each[0] == movie]
         fits = {place: agreement(wanted[place], folder_of(found[movie].path))[:2] for place in claims}
@@ -147,10 +151,10 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     return _by_time(wanted, found, chosen) if len(found) > 1 else chosen
 
 
-def _best(wanted: Wanted, found: Sequence[Found], kept: int | None) -> tuple[int, Step] | None:
+def _best(wanted: Wanted, found: Sequence[Found], kept: int | None, strays: Collection[int]) -> tuple[int, Step] | None:
     if len(found) == 1:
         return 0, _how(wanted, found[0])
-    fits = [fit(wanted, each) for each in found]
+    fits = [(place not in strays, *fit(wanted, each)) for place, each in enumerate(found)]
     best = [place for place, each in enumerate(fits) if each == max(fits)]
     if len(best) == 1:
         same_folder = {folder_of(each.path) for each in found}

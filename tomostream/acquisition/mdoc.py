@@ -380,9 +380,9 @@ def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Know
 
 def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
                      warnings: list[str]) -> list[tuple[_Exposure, Known[float]]]:
-    """Keep the latest of the sections that name one movie: the file on disk is that of the latest exposure."""
-    last = {exposure.movie: place for place, (exposure, _) in enumerate(pairs) if exposure.movie is not None}
-    kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].movie] == place]
+    """Keep the latest of the sections that name one movie of one folder: the file on disk is that of the latest exposure."""
+    last = {(one.folder, one.movie): place for place, (one, _) in enumerate(pairs) if one.movie is not None}
+    kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].folder, pair[0].movie] == place]
     if len(kept) < len(pairs):
         warnings.append(f"{len(pairs) - len(kept)} section(s) name a movie that a later section names too: the later exposure "
                         "overwrote their frames, and they are left out.")

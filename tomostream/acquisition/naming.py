@@ -235,6 +235,12 @@ class SeriesIds:
                              f"that belongs to '{owner[1] if owner else self._ids[key]}'.")
         self._take(key, series_id)
 
+    def release(self, series_id: str) -> None:
+        """The series of an identifier turned out to be none: another can have it."""
+        owner = self._owners.pop(series_id.casefold(), None)
+        if owner is not None:
+            self._ids.pop(owner, None)
+
     def name_of(self, series_id: str) -> str | None:
         """Return the original name of an identifier, None if it was never given."""
         owner = self._owners.get(series_id.casefold())

@@ -21,7 +21,7 @@ from tomostream.acquisition.movies import EXTENSIONS, check_movie, why_no_movie
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
-from tomostream.acquisition.verdict import tilt_axis
+from tomostream.acquisition.verdict import repeated, tilt_axis
 
 #: The structure of so many movies is looked at, to tell references and averages from movies.
 MAX_CHECKED = 2000
@@ -204,10 +204,8 @@ def _differs(series: SeriesOverview, common: tuple[int, float | None, float | No
         told.append(f"tilt axis {_number(axis, 'degrees')}")
     if series.pixel_size != common[2]:
         told.append(_number(series.pixel_size, "A"))
-    again = [angle for angle, times in Counter(round(each.tilt.angle, 1) for each in series.matches).items() if times > 1]
-    if again:
-        told.append(f"{', '.join(f'{angle:g}' for angle in again[:3])} degrees come more than once: all are used")
-    return told
+    again = repeated([each.tilt.angle for each in series.matches])
+    return [*told, again] if again else told
 
 
 def _lines(series: SeriesOverview, common: tuple[int, float | None, float | None], details: bool) -> list[str]:

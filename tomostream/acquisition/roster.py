@@ -7,20 +7,21 @@ file or another exposure of that name comes: what was given to the wrong one is 
 
 from __future__ import annotations
 
-import builtins
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tomostream.acquisition import matching
 from tomostream.acquisition.agenda import Agenda
-from tomostream.acquisition.candidates import at_home, by_folder, nearest_folder, wanted
+from tomostream.acquisition.candidates import wanted
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
+from tomostream.acquisition.facts import Tilt
+from tomostream.acquisition.finding import Finder
 from tomostream.acquisition.loose import Loose, Movie
 from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step, said_by
-from tomostream.acquisition.naming import basename, match_movies, movie_key
-from tomostream.acquisition.series import Exposure, Series, goes_before
+from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin, seconds
 from tomostream.acquisition.verdict import called
 
 
@@ -44,15 +45,19 @@ class Roster:
     def __init__(self, agenda: Agenda, evidence: Evidence, named: Callable[[str], Sequence[Series]]) -> None:
         self._agenda = agenda
         self._evidence = evidence
-        self._named = named
+        self.named = named
         self._movies: dict[str, Movie] = {}
         self._groups: dict[str, _Group] = {}
-        self._loose = Loose()
+        self.loose = Loose()
+        self._nameless: dict[int, list[tuple[Series, Exposure]]] = {}
+        self._named_by_time: dict[int, list[tuple[Series, Exposure]]] = {}
         self._wanting: dict[Signature, dict[int, Series]] = {}
         self._changed: dict[int, Series] = {}
-        self._told_of_movies = False
+        self._movies_reported = False
         self._restored: dict[str, Restored] = {}
         self._excluded: dict[str, Mapping[str, str]] = {}
+        self._finder = Finder(self)
+        self.search, self.meant = self._finder.search, self._finder.meant
 
     # ------------------------------------------------------------------ movies
 
@@ -69,8 +74,8 @@ class Roster:
         elif path and (path != movie.path or written not in (None, movie.written)):
             for series, exposure in list(movie.listed):
                 if exposure.step in CHANGED_NAMES:      # its name was not that of its file
-                    self._unbind(series, exposure)
-            self._loose.remove(movie)
+                    self.unbind(series, exposure)
+            self.loose.remove(movie)
             self._group(movie.name).movies.remove(movie)
             movie.name, movie.path, movie.written = movie_key(path), path, written
             self._join(movie)
@@ -82,20 +87,28 @@ class Roster:
         group.movies.append(movie)
         self._assign(group)
         if not movie.listed:
-            self._loose.add(movie)
-            for series in self._who_wants(movie):
+            self.loose.add(movie)
+            for series in self.who_wants(movie):
                 self._let_go(series, movie)
-                self.search(series)
+                self._finder.search(series)
 
     def _let_go(self, series: Series, movie: Movie) -> None:
         """A movie has come that fits better by its folder than what a tilt was given while it was not there."""
-        for each in [each for each in series.exposures.values() if each.bound and each.name and each.step in CHANGED_NAMES]:
+        for each in [each for each in series.exposures.values() if each.bound and each.step in CHANGED_NAMES]:
             want = wanted(series, each)
-            if (matching.change(each.step, want, movie.found.path) is not None
+            if ((not each.name or matching.change(each.step, want, movie.found.path) is not None)
                     and matching.agreement(want, movie.folder) > matching.agreement(want, self._movies[each.key].folder)):
-                self._unbind(series, each)
+                self.unbind(series, each)
 
-    def _who_wants(self, movie: Movie) -> list[Series]:
+    def of_name(self, name: str) -> Sequence[Movie]:
+        """Return the movies whose files have a name."""
+        return self._group(name).movies
+
+    def movie_of(self, exposure: Exposure) -> Movie:
+        """Return the movie of an exposure that has one."""
+        return self._movies[exposure.key]
+
+    def who_wants(self, movie: Movie) -> list[Series]:
         """Return the series that lack a movie and may mean this one."""
         found: dict[int, Series] = {}
         for signature in movie.signatures:
@@ -104,7 +117,7 @@ class Roster:
 
     def see(self, key: str, path: str = "", written: float | None = None) -> None:
         """The import told of a movie."""
-        self._told_of_movies = True
+        self._movies_reported = True
         movie = self.movie(key, path, written)
         movie.seen = True
         for _, exposure in movie.listed:
@@ -113,20 +126,20 @@ class Roster:
     def none_came(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
         return (not any(each.bound for each in series.exposures.values())
-                and 2 * sum(not self._why_unlisted(movie).expected for movie in self._loose.all()) < len(series.exposures))
+                and 2 * sum(not self._why_unlisted(movie).expected for movie in self.loose.all()) < len(series.exposures))
 
     def all_listed(self) -> bool:
         """Tell whether every movie is in a series."""
-        return not self._loose
+        return not self.loose
 
     def unlisted(self, still: float) -> dict[str, Unassigned]:
         """Return the movies that no file lists since `still` seconds, and why."""
-        return {each.key: self._why_unlisted(each) for each in self._loose.all() if self._agenda.now - each.since >= still}
+        return {each.key: self._why_unlisted(each) for each in self.loose.all() if self._agenda.now - each.since >= still}
 
     def _why_unlisted(self, movie: Movie) -> Unassigned:
         """Say why no mdoc lists a movie: its name tells whether another exposure in its folder is used in its place."""
         name = said_by(movie.name)
-        for series in self._named(name.series) if name.angle is not None else []:
+        for series in self.named(name.series) if name.angle is not None else []:
             for each in series.exposures.values():
                 if said_by(each.name or each.key).angle == name.angle and (
                         not each.bound or self._movies[each.key].folder == movie.folder) and each.name != movie.name:
@@ -156,11 +169,15 @@ class Roster:
 
     def enlist(self, series: Series, exposure: Exposure) -> None:
         """An exposure is listed for the first time (or again): connect it with its movie."""
+        if exposure.acquired is not None:
+            listed = self._named_by_time if exposure.name else self._nameless
+            listed.setdefault(round(exposure.acquired), []).append((series, exposure))
         if exposure.bound:
             self._claim(series, exposure, self._movies[exposure.key])
         elif not exposure.name:
             self.set(series, exposure, "missing")
         else:
+            self._finder.note_folder(exposure.tilt.movie_folder)
             group = self._group(exposure.name)
             if not any(each is exposure for _, each in group.listed):
                 group.listed.append((series, exposure))
@@ -168,11 +185,35 @@ class Roster:
             self._assign(group)
             for other, twin in group.listed if not exposure.bound else ():
                 if twin.bound and twin.step in CHANGED_NAMES and self._mean_one(series, exposure, other, twin, twin.key):
-                    self._bind(series, exposure, self._movies[twin.key], twin.step)
+                    self.bind(series, exposure, self._movies[twin.key], twin.step)
                     break
         if not exposure.bound:
             self._want(series, exposure)
+        self._see_twins(series, exposure)
         self._changed.pop(id(series), None)
+
+    def was_listed(self, tilt: Tilt) -> bool:
+        """Tell whether a file of a series lists this exposure, or did: it may have been exposed again since."""
+        name = movie_key(tilt.movie or "")
+        return any(True for _ in self._alike(Exposure((name, tilt.time), "", tilt, 0.0, seconds(tilt.time), name=name)))
+
+    def _twins(self, series: Series, exposure: Exposure) -> list[tuple[Series, Exposure]]:
+        """Return this exposure as files of other series list it, whether its movie is there or not."""
+        return [(other, each) for other, each in self._alike(exposure) if other is not series and each.ident in other.exposures]
+
+    def _alike(self, exposure: Exposure) -> Iterator[tuple[Series, Exposure]]:
+        """Yield what files say, or said, of this exposure."""
+        alike = list(self._group(exposure.name).listed) if exposure.name else []
+        second = None if exposure.acquired is None else round(exposure.acquired)
+        for listed in (self._nameless, self._named_by_time) if not exposure.name else (self._nameless,):
+            alike += listed.get(second, ()) if second is not None else ()
+        yield from ((series, each) for series, each in alike if is_twin(exposure, each))
+
+    def _see_twins(self, series: Series, exposure: Exposure) -> None:
+        """An exposure that several files list belongs to one series, before its movie is there as well as after."""
+        for other, each in self._twins(series, exposure) if self._evidence.on("taken") else ():
+            if exposure.owner is None and each.owner is not series:
+                self._one_owner(series, exposure, other, each)
 
     def _want(self, series: Series, exposure: Exposure) -> None:
         """A tilt lacks its movie: it is looked for among those that come."""
@@ -186,33 +227,48 @@ class Roster:
         """Give the exposures of one name their movies."""
         if not group.movies:
             return
-        live = [(series, each) for series, each in group.listed if each.ident in series.exposures]
+        live = [(series, each) for series, each in group.listed if each.ident in series.exposures and each.owner is None]
         kept = [next((place for place, movie in enumerate(group.movies) if each.bound and movie.key == each.key), None)
                 for _, each in live]
-        given = matching.assign([wanted(series, each) for series, each in live], [each.found for each in group.movies], kept)
+        means = [wanted(series, each) for series, each in live]
+        strays = [(tilt, place) for place, movie in enumerate(group.movies) for tilt, want in enumerate(means)
+                  if self._finder.is_of_another(want, movie.folder)] if len(group.movies) > 1 else []
+        given = matching.assign(means, [each.found for each in group.movies], kept, strays)
+        given = [None if choice is not None and self._strays(group, *each, group.movies[choice[0]]) else choice
+                 for each, choice in zip(live, given, strict=True)]
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is None and exposure.bound and exposure.step not in CHANGED_NAMES:
-                self._unbind(series, exposure)
+                self.unbind(series, exposure)
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is not None:
-                self._bind(series, exposure, group.movies[choice[0]], choice[1])
+                self.bind(series, exposure, group.movies[choice[0]], choice[1])
 
-    def _bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
+    def _strays(self, group: _Group, series: Series, exposure: Exposure, movie: Movie) -> bool:
+        """Tell whether a movie of the right name lies in the folder of other movies, where names come in several folders.
+
+        Its series has its own movies elsewhere, or mdocs give the name in several folders.
+        """
+        if not self._finder.is_of_another(wanted(series, exposure), movie.folder):
+            return False
+        homes = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
+        return len({each.tilt.movie_folder for _, each in group.listed}) > 1 or (bool(homes) and movie.folder not in homes)
+
+    def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
         exposure.step = step
         if exposure.bound and exposure.key == movie.key:
             return
         if exposure.bound:
-            self._unbind(series, exposure)
+            self.unbind(series, exposure)
         if step not in CHANGED_NAMES:
             for other, each in list(movie.listed):
                 if each.step in CHANGED_NAMES:      # the name alone was not enough: here is whose it is
-                    self._unbind(other, each)
+                    self.unbind(other, each)
         exposure.key, exposure.bound, exposure.step = movie.key, True, step
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
         for other, twin in self._group(exposure.name).listed if step in CHANGED_NAMES and exposure.name else ():
             if not twin.bound and twin.ident in other.exposures and self._mean_one(series, exposure, other, twin, movie.key):
-                self._bind(other, twin, movie, step)
+                self.bind(other, twin, movie, step)
 
     def _mean_one(self, series: Series, exposure: Exposure, other: Series, each: Exposure, key: str) -> bool:
         """Tell whether two files list one exposure, whose movie was found: one is a copy of the other."""
@@ -220,34 +276,41 @@ class Roster:
         fits = [matching.agreement(wanted(*one), folder)[:2] for one in ((series, exposure), (other, each))]
         return bool(folder) and each.ident == exposure.ident and fits[0] == fits[1]
 
-    def _unbind(self, series: Series, exposure: Exposure) -> None:
+    def unbind(self, series: Series, exposure: Exposure) -> None:
         """A movie is not that of this exposure after all."""
         movie = self._movies[exposure.key]
         movie.listed = [(other, each) for other, each in movie.listed if each is not exposure]
         exposure.key, exposure.bound, exposure.step = exposure.name, False, Step.EXACT
         exposure.version, exposure.least_version, exposure.owner = 0, 1, None
+        if not exposure.name:
+            exposure.tilt = replace(exposure.tilt, movie=None)
         if series.composed.pop(exposure.ident, None) is not None:
             series.why_again.append(f"{movie.key} belongs to another tilt")
             series.wrong_movies = True
         self._changed[id(series)] = series
-        self._want(series, exposure)
         if exposure.state != "excluded":
             self._wait(series, exposure)
+        for other, each in [(other, each) for other, each in movie.listed if each.owner is series and is_twin(exposure, each)]:
+            self.unbind(other, each)
+        if exposure.ident in series.exposures:
+            self._see_twins(series, exposure)
+        self._want(series, exposure)
         if not movie.listed:
-            self._loose.add(movie)
+            self.loose.add(movie)
         for other, each in movie.listed:
-            if each.state == "taken" and each.ident in other.exposures:
+            if each.state == "taken" and each.ident in other.exposures and each.owner in (None, series):
+                each.owner = None
                 self._match_state(other, each, movie)
                 self._changed[id(other)] = other
 
     def _wait(self, series: Series, exposure: Exposure) -> None:
-        exposure.movie_seen = not self._told_of_movies
+        exposure.movie_seen = not self._movies_reported
         self.set(series, exposure, "missing")
 
     def _claim(self, series: Series, exposure: Exposure, movie: Movie) -> None:
         """An exposure has its movie: see whether another has it too, and what has become of it."""
-        exposure.movie_seen = movie.seen or movie.version > 0 or not self._told_of_movies
-        self._loose.remove(movie)
+        exposure.movie_seen = movie.seen or movie.version > 0 or not self._movies_reported
+        self.loose.remove(movie)
         if exposure.key in series.registered:       # after a restart: a registered movie is composed already
             series.composed[exposure.ident] = series.registered.pop(exposure.key)
         others = [(other, each) for other, each in movie.listed if each is not exposure]
@@ -276,19 +339,23 @@ class Roster:
 
         The images of a later exposure are in a later version of the movie than that of the earlier one.
         """
-        if exposure.acquired is not None and each.acquired is not None and exposure.acquired != each.acquired:
+        if exposure.acquired is not None and each.acquired is not None and not is_twin(exposure, each):
             old_series, old = (other, each) if each.acquired < exposure.acquired else (series, exposure)
             if old is each:
                 exposure.least_version = max(exposure.least_version, movie.version + 1)
-            if old.ident in old_series.exposures and old.ident not in old_series.composed:
+            if old.ident in old_series.exposures and old.ident not in old_series.composed and old.owner is None:
                 self.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
-            if any(one.owner is series for one in other.exposures.values()):
-                self._take(series, other, each)
-            elif goes_before(series, other) and not any(one.owner is other for one in series.exposures.values()):
-                self._take(series, other, each)
-            else:
-                self._take(other, series, exposure)
+            self._one_owner(series, exposure, other, each)
+
+    def _one_owner(self, series: Series, exposure: Exposure, other: Series, each: Exposure) -> None:
+        """Of two series that list one exposure, let that have it which has the others that both list, or goes first."""
+        if any(one.owner is series for one in other.exposures.values()):
+            self._take(series, other, each)
+        elif goes_before(series, other) and not any(one.owner is other for one in series.exposures.values()):
+            self._take(series, other, each)
+        else:
+            self._take(other, series, exposure)
 
     def _take(self, owner: Series, series: Series, exposure: Exposure) -> None:
         """An exposure that two series list belongs to the other one."""
@@ -310,12 +377,19 @@ class Roster:
 
     def _move(self, loser: Series, winner: Series) -> None:
         """What a series holds that another one lists too becomes the other's."""
-        for exposure in [each for each in winner.exposures.values() if each.owner is loser and each.bound]:
-            exposure.owner, movie = None, self._movies[exposure.key]
-            for other, each in movie.listed:
-                if other is loser and each.ident in loser.exposures:
-                    self._take(winner, loser, each)
-            self._match_state(winner, exposure, movie)
+        for exposure in [each for each in winner.exposures.values() if each.owner is loser]:
+            listed = self._movies[exposure.key].listed if exposure.bound else self._twins(winner, exposure)
+            twins = [each for other, each in listed if other is loser and each.ident in loser.exposures]
+            exposure.owner = None
+            self._wait(winner, exposure)
+            for each in twins:
+                self._take(winner, loser, each)
+                if each.bound and not exposure.bound:
+                    self.bind(winner, exposure, self._movies[each.key], each.step)
+            if exposure.bound:
+                self._match_state(winner, exposure, self._movies[exposure.key])
+            else:
+                self._want(winner, exposure)
             winner.given_up = ""
             self._changed[id(winner)] = winner
 
@@ -340,14 +414,22 @@ class Roster:
             series.missing.pop(exposure.ident, None)
 
     def release(self, series: Series) -> None:
-        """A series turned out to be none: its movies are free."""
-        for exposure in series.exposures.values():
+        """A series turned out to be none: its movies are free, and what it had of others is theirs again."""
+        for exposure in list(series.exposures.values()):
+            twins = [(other, each) for other, each in self._twins(series, exposure) if each.owner is series]
             group = self._group(exposure.name)
             group.listed = [(other, each) for other, each in group.listed if other is not series]
             if exposure.bound:
-                self._unbind(series, exposure)
-        for each in self._wanting.values():
-            each.pop(id(series), None)
+                self.unbind(series, exposure)
+            for other, each in twins:
+                each.owner = None
+                if not each.bound:
+                    self._wait(other, each)
+                    self._assign(group)
+                    self._want(other, each)
+                    self._changed[id(other)] = other
+        for wanting in self._wanting.values():
+            wanting.pop(id(series), None)
         self._changed.pop(id(series), None)
 
     # ------------------------------------------------------------------ tilts that people take out
@@ -374,74 +456,6 @@ class Roster:
         else:
             self._wait(series, exposure)
 
-    # ------------------------------------------------------------------ tilts of which no movie has the name
-
-    def search(self, series: Series) -> None:
-        """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
-        lacking = [each for each in series.missing.values() if not each.bound] if self._loose else []
-        if any(not each.name for each in lacking):
-            self._match_nameless(series)
-        for named in by_folder([each for each in lacking if each.name]):
-            like = self._loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
-            like = at_home(wanted(series, named[0]), self._homes(series, named[0].tilt.movie_folder), like)
-            if like:
-                self._match_changed(series, named, like)
-
-    def _homes(self, series: Series, folder: str | None = None) -> builtins.set[str]:
-        """Return the folders of the movies that tilts of a series have, of those only that name a folder where one is given."""
-        return {self._movies[each.key].folder for each in series.exposures.values()
-                if each.bound and (folder is None or (each.name and each.tilt.movie_folder == folder))}
-
-    def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
-        """Try the names that a transfer may have changed, for all tilts of a series at once."""
-        got = [each.step for each in series.exposures.values() if each.bound]
-        exact = any(step not in CHANGED_NAMES for step in got)
-        result = matching.search([wanted(series, each) for each in lacking], [each.found for each in like],
-                                 matching.FOR_SINGLE_TILTS if exact else CHANGED_NAMES, len(got))
-        series.unsure = tuple(like[place].key for place in result.ambiguous)
-        step, pairs = result.step, result.pairs or {}
-        if step is None or any(self._wanted_elsewhere(series, lacking[tilt], like[movie], step) for tilt, movie in pairs.items()):
-            return
-        for tilt, movie in pairs.items():
-            self._bind(series, lacking[tilt], like[movie], step)
-
-    def _wanted_elsewhere(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> bool:
-        """Tell whether a movie can be that of a tilt of another series too, by the same step and in as good a folder."""
-        mine = matching.agreement(wanted(series, exposure), movie.folder)
-        for other in self._who_wants(movie):
-            for each in other.missing.values() if other is not series else ():
-                what = wanted(other, each)
-                copy = each.ident == exposure.ident         # of the same file: it means the same movie
-                if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
-                        and (its := matching.agreement(what, movie.folder)) >= mine and not (copy and its == mine)):
-                    return True
-        return False
-
-    def _match_nameless(self, series: Series) -> None:
-        """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
-        others = [each for each in self._named(series.name) if each is not series]
-        for other in others:
-            self._as_in(series, other)
-        ordered = series.in_order()
-        movies = nearest_folder(series, self._loose.of_series(series.name), self._homes(series), self._named(series.name))
-        files = {basename(movie.found.path): movie for movie in movies}
-        tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
-        matched = match_movies(tilts, files, series.name)
-        for exposure, tilt in zip(ordered, matched, strict=True):
-            if not exposure.bound and not exposure.name and tilt.movie is not None:
-                exposure.tilt = replace(exposure.tilt, movie=tilt.movie)
-                self._bind(series, exposure, files[tilt.movie], Step.PLACE)
-        for other in others:
-            self._as_in(other, series)
-
-    def _as_in(self, series: Series, other: Series) -> None:
-        """Let tilts without a name have the movies that the same exposures have in another file, of which one is a copy."""
-        for each in [each for each in series.missing.values() if not each.bound and not each.name]:
-            twin = other.exposures.get(each.ident)
-            if twin is not None and twin.bound and not twin.name:
-                movie = self._movies[twin.key]
-                each.tilt = replace(each.tilt, movie=basename(movie.found.path))
-                self._bind(series, each, movie, twin.step)
 
 def without_movie(every: Iterable[Series]) -> list[str]:
     """Return the names of the series that have tilts whose movie was never seen."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from tomostream.acquisition.copies import names_itself
 from tomostream.acquisition.events import Phase
 from tomostream.acquisition.facts import FRAME_SET, MdocFacts, Tilt
-from tomostream.acquisition.matching import Step
+from tomostream.acquisition.matching import Step, parts
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.rhythm import Rhythm
 from tomostream.acquisition.schemes import ANGLE_TOLERANCE, step_of
@@ -24,6 +24,9 @@ SERIES_KINDS = ("tilt-series", "frame")
 
 #: Seconds by which two files may differ about when one movie was exposed.
 TWO_WRITERS = 5.0
+
+#: Degrees by which two files may differ about the angle of one exposure: they round it differently.
+SAME_ANGLE = 0.01
 
 _EPOCH = datetime(1970, 1, 1)
 
@@ -83,10 +86,11 @@ class _File:
 class Series:
     """A tilt series. The session changes its phases; `read` takes in mdocs.
 
-    Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt
-    series). `composed` maps the idents composed last to the version of their micrograph; `wrong_movies`: one of these turned out
-    to be another tilt's. `unsure`: movies of nobody among which nothing tells which are its own. `notes` say what it has to do
-    with a series of its name in another folder. `number` counts the series of a session as they came.
+    Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt series).
+    `composed` maps the idents composed last to the version of their micrograph; `wrong_movies`: one of these turned out to be
+    another tilt's. `retired`: what was listed before the acquisition was started over. `unsure`: movies of nobody among which
+    nothing tells which are its own. `notes` say what it has to do with a series of its name in another folder. `number`
+    counts the series of a session as they came.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Series:
     trouble: dict[str, MdocFacts] = field(default_factory=dict)
     exposures: dict[Ident, Exposure] = field(default_factory=dict)
     replaced: dict[Ident, tuple[Exposure, Exposure]] = field(default_factory=dict)
+    retired: set[Ident] = field(default_factory=set)
     missing: dict[Ident, Exposure] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
     phase: Phase = "acquiring"
@@ -171,7 +176,8 @@ class Series:
     def shares_with(self, facts: MdocFacts) -> bool:
         """Whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
         idents = [self._known_ident(_ident(tilt)) for tilt in facts.tilts]
-        return not idents or not self.exposures or any(ident in self.exposures or ident in self.replaced for ident in idents)
+        return not idents or not self.exposures or any(
+            ident in known for ident in idents for known in (self.exposures, self.replaced, self.retired))
 
     @property
     def names_itself(self) -> bool:
@@ -222,6 +228,7 @@ class Series:
         idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts]
         if self.reacquire_rule and self._started_over(idents, old, facts.kind == "frame"):
             change.retired.extend(self.exposures.values())
+            self.retired.update(self.exposures)
             self._forget_all()
             old = None
         file = self.files[facts.path] = _File(facts, {}, {**old.dropped, **old.listed} if old is not None else {})
@@ -229,7 +236,7 @@ class Series:
 
     def _list(self, file: _File, idents: Sequence[tuple[Ident, Tilt]], change: Change, time: float) -> None:
         for ident, tilt in idents:
-            if ident in file.listed:
+            if ident in file.listed or (file.facts.copy and ident in self.retired):
                 continue
             file.listed[ident] = None
             again = ident in file.dropped
@@ -348,6 +355,20 @@ def goes_before(series: Series, other: Series) -> bool:
     if series.name == other.name:
         return len(series.exposures) > len(other.exposures)
     return series.number < other.number
+
+
+def is_twin(one: Exposure, other: Exposure) -> bool:
+    """Tell whether two files list one exposure: of one name and folder on the microscope's computer, at one time and angle.
+
+    Where one of them does not name the movie, time and angle have to be the same: a microscope exposes one image at a time.
+    """
+    if one.acquired is None or other.acquired is None or abs(one.tilt.angle - other.tilt.angle) > ANGLE_TOLERANCE:
+        return False
+    if not (one.name and other.name):
+        return one.acquired == other.acquired and abs(one.tilt.angle - other.tilt.angle) <= SAME_ANGLE
+    folders = parts(one.tilt.movie_folder), parts(other.tilt.movie_folder)
+    return (one.name == other.name and abs(one.acquired - other.acquired) <= TWO_WRITERS
+            and (folders[0] == folders[1] or not all(folders)))
 
 
 def _ident(tilt: Tilt) -> Ident:

@@ -135,7 +135,11 @@ class Session:
 
     def unassigned(self, still: float = 0.0) -> dict[str, Unassigned]:
         """Return the movies that are in no series since `still` seconds, and why. Some are normal: repeated exposures."""
-        loose = self._roster.unlisted(still)
+        loose = {**self._roster.unlisted(still)}
+        for key, path in self._directory.held_movies().items():
+            if key in loose:
+                loose[key] = Unassigned(f"Only {basename(path)} lists it, which describes the movies of a whole session: it "
+                                        "waits for the mdoc of its series until the session ends.")
         for series in self._directory.series:
             for old, new in series.replaced.values():
                 if old.key and old.key != new.key:
@@ -162,8 +166,10 @@ class Session:
             self._ignored[facts.path] = f"The name of the mdoc contains the excluded word '{word}'."
             return
         for part in apart(facts):
-            if self._directory.knows_file(part.path) and part.path != facts.path:
+            if part.path != facts.path and self._directory.knows_file(part.path):
                 continue                # a frame set is written once
+            if self._directory.hold(part):
+                continue
             for frame in self._directory.regroup(part):
                 self._read(self._directory.series_of(frame), frame, [])
             series = self._directory.series_of(part)
@@ -342,9 +348,6 @@ class Session:
             self._decide(series, decisions, "")
             self._evidence.forget(series)
             return
-        if self._waits_for_mdocs(series):
-            self._agenda.schedule(series, self._agenda.now + self._policy.time_for_next_tilt)
-            return
         if series.phase == "acquiring":
             evidence, again = self._evidence.acquisition_over(series, self._agenda.now)
             if not evidence:
@@ -364,11 +367,6 @@ class Session:
             self._decide(series, decisions, why)
         else:
             self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
-
-    def _waits_for_mdocs(self, series: Series) -> bool:
-        """Tell whether only a file of all frames tells of a series, where others have mdocs of their own: its own goes first."""
-        return (series.only_frame_sets and not series.version and self._closed_at is None
-                and any(each.exposures and not each.only_frames for each in self._directory.series))
 
     def _is_old(self, series: Series) -> bool:
         """Tell whether a series that was found at the start is of an earlier session, and its movies are gone."""
@@ -492,6 +490,9 @@ class Session:
     def _force(self, why: str, decisions: list[Decision]) -> None:
         """Decide everything now, with what is there."""
         self._forcing = True
+        for frame in self._directory.take_held():
+            self._directory.regroup(frame)
+            self._read(self._directory.series_of(frame), frame, decisions)
         for series in list(self._agenda.pending.values()):
             if series.phase == "acquiring":
                 self._finish_sections(series)

@@ -217,11 +217,21 @@ def _compose_reason(series: Series, usable: Sequence[Exposure]) -> str:
     listed = len(series.exposures)
     all_there = (f"all {listed} micrographs are there" if len(usable) == listed
                  else f"{listed - len(usable)} of {count(listed, 'tilt')} are left out")
-    text = f"{'; '.join(series.evidence)}; {all_there}." if series.evidence else f"{all_there}."
+    text = "; ".join(filter(None, (*series.evidence, all_there, repeated([each.tilt.angle for each in usable])))) + "."
     text = text[:1].upper() + text[1:]
     if series.why_again:
         text = f"Composed again because {'; '.join(dict.fromkeys(series.why_again))}. {text}"
     return text
+
+
+def repeated(angles: Sequence[float]) -> str:
+    """Say which tilt angles (degrees) were exposed more than once, of those that are used; "" where none was."""
+    again = [angle for angle, times in Counter(round(angle, 1) + 0.0 for angle in angles).items() if times > 1]
+    if not again:
+        return ""
+    named = ", ".join(f"{angle:g}" for angle in sorted(again)[:MAX_NAMES]) + (" ..." if len(again) > MAX_NAMES else "")
+    were = "was" if len(again) == 1 else "were"
+    return f"{count(len(again), 'tilt angle')} {were} exposed more than once ({named} degrees), and every exposure is used"
 
 
 def give_up(series: Series, why: Obstacle) -> GiveUp:

@@ -88,7 +88,7 @@ class TestFolders(unittest.TestCase):
         for told in ("", "X:\\session\\{}\\frames"):
             scope = Microscope()
             for grid in ("grid1", "grid2"):
-                scope.series(f"/d/{grid}/TS_01.mrc.mdoc", f"/d/{grid}/frames", folder=told.format(grid))
+                scope.series(f"/d/{grid}/TS_01.mrc.mdoc", f"/d/{grid}/frames", 1000.0 * int(grid[-1]), folder=told.format(grid))
             mdocs = [each for each in scope.events if isinstance(each, MdocRead)]
             movies = [each for each in scope.events if not isinstance(each, MdocRead)]
             for seed in range(20):
@@ -157,7 +157,7 @@ class TestNoMovieInTwoSeries(unittest.TestCase):
         at_once = data.draw(st.booleans())
         for sample in range(samples):
             scope.series(f"/d/s{sample}/TS_01.mrc.mdoc" if not told else f"/m{sample}/TS_01.mdoc", f"/d/s{sample}/raw",
-                         0.0 if at_once else 1000.0 * sample, folder=f"X:\\y\\s{sample}\\raw" if told else "")
+                         6.0 * sample if at_once else 1000.0 * sample, folder=f"X:\\y\\s{sample}\\raw" if told else "")
         events = sorted(scope.events, key=lambda each: each.time)
         movies = [each for each in events if not isinstance(each, MdocRead)]
         if data.draw(st.booleans()):        # all movies are there before the first mdoc
@@ -382,6 +382,18 @@ class TestWhatIsSaid(unittest.TestCase):
         scope.run()
         made = [each for each in scope.decisions if isinstance(each, Compose)]
         self.assertTrue(any("9 movies found by another way" in text for text in made[-1].warnings), made[-1].warnings)
+
+    def test_angles_that_were_exposed_more_than_once_are_named_in_the_reason(self):
+        scope = Microscope()
+        facts = scope.series("/d/TS_01.mrc.mdoc", "/d/frames")
+        again = replace(facts.tilts[3], movie="TS_01_099_6.0.tif", time=facts.tilts[-1].time.replace(hour=23))
+        scope.events += [MovieSeen("TS_01_099_6.0", 900.0, "/d/frames/TS_01_099_6.0.tif"),
+                         MicrographReady("TS_01_099_6.0", 900.0),
+                         MdocRead(replace(facts, tilts=(*facts.tilts, again)), 901.0), Stop(1000.0)]
+        scope.run()
+        reasons = [each.reason for each in scope.decisions if isinstance(each, Compose)]
+        self.assertNotIn("more than once", reasons[0])
+        self.assertIn("1 tilt angle was exposed more than once (6 degrees), and every exposure is used", reasons[-1])
 
     def test_movies_among_which_nothing_tells_are_named_with_what_to_change(self):
         scope = Microscope()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds the movies of tilts for which no movie has the name: a transfer changed the names, or the mdoc gives none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from tomostream.acquisition import matching
+from tomostream.acquisition.candidates import at_home, by_folder, nearest_folder, nearness, wanted
+from tomostream.acquisition.facts import Tilt
+from tomostream.acquisition.loose import Loose, Movie
+from tomostream.acquisition.matching import CHANGED_NAMES, Step, Wanted, said_by
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, match_movies, movie_key
+from tomostream.acquisition.series import Exposure, Series, seconds
+
+
+class Owners(Protocol):
+    """What a `Finder` needs to know and to do of a `Roster`."""
+
+    loose: Loose
+
+    def named(self, name: str, /) -> Sequence[Series]:
+        """Return the series of a name."""
+
+    def of_name(self, name: str) -> Sequence[Movie]:
+        """Return the movies whose files have a name."""
+
+    def movie_of(self, exposure: Exposure) -> Movie:
+        """Return the movie of an exposure that has one."""
+
+    def who_wants(self, movie: Movie) -> Iterable[Series]:
+        """Return the series that may mean a movie."""
+
+    def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
+        """Give an exposure its movie."""
+
+    def unbind(self, series: Series, exposure: Exposure) -> None:
+        """Take its movie from an exposure."""
+
+
+class Finder:
+    """Looks among the movies of nobody, and gives the tilts what it finds through the roster."""
+
+    def __init__(self, roster: Owners) -> None:
+        self._roster = roster
+        self._written_folders: dict[str, None] = {}
+        self._best_fits: dict[str, int] = {}
+
+    def note_folder(self, folder: str) -> None:
+        """An mdoc names this folder of movies, as the microscope's computer calls it."""
+        if folder and folder not in self._written_folders:
+            self._written_folders[folder] = None
+            self._best_fits.clear()
+
+    def is_of_another(self, want: Wanted, folder: str) -> bool:
+        """Tell whether a folder is that of other movies: its last parts are more those of another folder that mdocs name."""
+        if folder not in self._best_fits:
+            self._best_fits[folder] = max((matching.agreement(replace(want, folder=each), folder)[0]
+                                           for each in self._written_folders), default=0)
+        return bool(want.folder) and matching.agreement(want, folder)[0] < self._best_fits[folder]
+
+    def meant(self, series: str, folder: str, tilt: Tilt) -> set[str]:
+        """Return the movies among which nothing tells which one a tilt means that is not known yet; its name where none is there.
+
+        Parameters
+        ----------
+        series, folder : name of the series, folder of its mdoc.
+        """
+        want = Wanted(tilt.movie or "", tilt.movie_folder, folder, series, tilt.angle, seconds(tilt.time))
+        like = list(self._roster.of_name(movie_key(want.name))) if want.name else []
+        for step in (Step.FOLDED, Step.ANGLE, Step.PREFIX) if want.name and not like else ():
+            like = [movie for movie in self._roster.loose.like(matching.wanted_signatures(want))
+                    if matching.change(step, want, movie.found.path) is not None]
+            if like:
+                break
+        if not want.name:
+            like = [movie for movie in self._roster.loose.like(matching.wanted_signatures(want))
+                    if abs((said_by(movie.name).angle or math.inf) - tilt.angle) <= ANGLE_TOLERANCE]
+        best = max((matching.agreement(want, movie.folder) for movie in like), default=None)
+        return {movie.key for movie in like if matching.agreement(want, movie.folder) == best} or (
+            {movie_key(want.name)} if want.name else set())
+
+    def search(self, series: Series) -> None:
+        """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
+        lacking = [each for each in series.missing.values() if not each.bound] if self._roster.loose else []
+        if any(not each.name for each in lacking):
+            self._match_nameless(series)
+        for named in by_folder([each for each in lacking if each.name]):
+            like = self._roster.loose.like({each for one in named for each in matching.wanted_signatures(wanted(series, one))})
+            want = wanted(series, named[0])
+            like = at_home(want, self.homes(series, named[0].tilt.movie_folder),
+                           [movie for movie in like if not self.is_of_another(want, movie.folder)])
+            if like:
+                self._match_changed(series, named, like)
+
+    def homes(self, series: Series, folder: str | None = None, but: Exposure | None = None) -> set[str]:
+        """Return the folders of the movies that tilts of a series have, of those only that name a folder where one is given."""
+        return {self._roster.movie_of(each).folder for each in series.exposures.values()
+                if each.bound and each is not but and (folder is None or (each.name and each.tilt.movie_folder == folder))}
+
+    def _match_changed(self, series: Series, lacking: Sequence[Exposure], like: Sequence[Movie]) -> None:
+        """Try the names that a transfer may have changed, for all tilts of a series at once."""
+        got = [each.step for each in series.exposures.values() if each.bound]
+        exact = any(step not in CHANGED_NAMES for step in got)
+        result = matching.search([wanted(series, each) for each in lacking], [each.found for each in like],
+                                 matching.FOR_SINGLE_TILTS if exact else CHANGED_NAMES, len(got))
+        series.unsure = tuple(like[place].key for place in result.ambiguous)
+        step, pairs = result.step, result.pairs or {}
+        if step is None or any(self._wanted_elsewhere(series, lacking[tilt], like[movie], step) for tilt, movie in pairs.items()):
+            return
+        for tilt, movie in pairs.items():
+            self._roster.bind(series, lacking[tilt], like[movie], step)
+
+    def _wanted_elsewhere(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> bool:
+        """Tell whether a movie can be that of a tilt of another series too, by the same step and in as good a folder."""
+        mine = matching.agreement(wanted(series, exposure), movie.folder)
+        for other in self._roster.who_wants(movie):
+            for each in other.missing.values() if other is not series else ():
+                what = wanted(other, each)
+                copy = each.ident == exposure.ident         # of the same file: it means the same movie
+                if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
+                        and (its := matching.agreement(what, movie.folder)) >= mine and not (copy and its == mine)):
+                    return True
+        return False
+
+    def _match_nameless(self, series: Series) -> None:
+        """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
+        others = [each for each in self._roster.named(series.name) if each is not series]
+        nearer = [other for other in others if self._leave_to(series, other)]
+        for other in others:
+            self._as_in(series, other)
+        self._match_places(series)
+        for other in others:
+            self._as_in(other, series)
+        for other in nearer:
+            self._match_places(other)
+
+    def _leave_to(self, series: Series, other: Series) -> bool:
+        """Take the movies of another series of the name to which the mdoc of this one lies nearer; tell whether there are any."""
+        far = {folder for folder in self.homes(other) if nearness(series, folder) > nearness(other, folder)}
+        found = [each for each in other.exposures.values() if each.bound and not each.name
+                 and self._roster.movie_of(each).folder in far] if far else []
+        for each in found:
+            self._roster.unbind(other, each)
+        return bool(found)
+
+    def _match_places(self, series: Series) -> None:
+        """Give tilts without a name the movies whose names tell series, order and angle, of the folder that is their own."""
+        ordered = series.in_order()
+        movies = nearest_folder(series, self._roster.loose.of_series(series.name), self.homes(series),
+                                self._roster.named(series.name))
+        files = {basename(movie.found.path): movie for movie in movies}
+        tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
+        matched = match_movies(tilts, files, series.name)
+        for exposure, tilt in zip(ordered, matched, strict=True):
+            if not exposure.bound and not exposure.name and exposure.owner is None and tilt.movie is not None:
+                exposure.tilt = replace(exposure.tilt, movie=tilt.movie)
+                self._roster.bind(series, exposure, files[tilt.movie], Step.PLACE)
+
+    def _as_in(self, series: Series, other: Series) -> None:
+        """Let tilts without a name have the movies that the same exposures have in another file, of which one is a copy."""
+        for each in [each for each in series.missing.values() if not each.bound and not each.name]:
+            twin = other.exposures.get(each.ident)
+            if twin is not None and twin.bound and not twin.name:
+                movie = self._roster.movie_of(twin)
+                each.tilt = replace(each.tilt, movie=basename(movie.found.path))
+                self._roster.bind(series, each, movie, twin.step)
