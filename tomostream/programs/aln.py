@@ -262,6 +262,8 @@ def _read_header_line(body: str, header: _AlnHeader, where: str) -> None:
         values = [float(word) for word in value.split()]
     except ValueError:
         raise AlnError(f"{where}: {body!r} should hold numbers after '='") from None
+    if not all(math.isfinite(number) for number in values):
+        raise AlnError(f"{where}: {body!r} holds a value that is not finite")
     wanted = {"rawsize": 3, "darkframe": 3}.get(name, 1)
     if len(values) < wanted:
         raise AlnError(f"{where}: {body!r} should hold {wanted} number(s) after '='")

@@ -107,10 +107,27 @@ class Aretomo3Run(AretomoRun):
         shutil.rmtree(os.path.dirname(self.stack))
         hand = read_if_there(self._known.ctf_text, aretomo3.parse_defocus_hand) if self.fits_ctf else None
         notes = list(result.notes)
-        axis, given = next(iter(result.rows.values())).rot_deg if result.rows else None, self.source.tilt_axis
-        if axis is not None and given is not None and abs((axis - given + 180) % 360 - 180) > TURNED:
+        if self._is_turned():
             notes.append("tilt axis turned around" + (", as the defocus across it says" if hand == -1 else ""))
         return replace(result, notes=tuple(notes), ctf_corrected=self._is_corrected(result))
+
+    def _is_turned(self) -> bool:
+        """Whether the axis of the alignment points the other way than the one that was given."""
+        aln, given = read_if_there(self._known.aln, parse_aln), self.source.tilt_axis
+        if aln is None or not aln.rows or given is None:
+            return False
+        return abs((aln.rows[0].rot_deg - given + 180) % 360 - 180) > TURNED
+
+    def _defocus_hand(self) -> int | None:
+        """Return which way the defocus goes across the axis, as `Quality` has it; None where the program fitted none.
+
+        With 1 in its file the defocus falls towards +x at positive tilts, with -1 it grows; then the axis is turned, where that
+        is not forbidden, and seen from the new axis it falls.
+        """
+        found = read_if_there(self._known.ctf_text, aretomo3.parse_defocus_hand)
+        if found is None or found == 1:
+            return None if found is None else -1
+        return -1 if self._is_turned() or self.source.tilt_axis is None else 1
 
     def _is_corrected(self, result: Result) -> bool:
         """Tell whether it corrected the volumes for the CTF: where it found one in every image."""
@@ -145,7 +162,7 @@ class Aretomo3Run(AretomoRun):
             program=f"AreTomo3 {version}" if version else "AreTomo3, version not known", tilt_axis_deg=metrics.tilt_axis_deg,
             tilt_offset_deg=metrics.tilt_offset_deg if ctf else None,
             thickness_A=None if thickness is None else thickness * self.source.pixel_size, quality_note=_note(metrics, ctf),
-            ctf_note="" if ctf else "AreTomo3 fitted none")
+            ctf_note="" if ctf else "AreTomo3 fitted none", defocus_hand=self._defocus_hand() if ctf else None)
         with open(out.quality, "w", encoding="utf-8") as file:
             file.write(format_quality(quality))
         return quality

@@ -17,6 +17,7 @@ from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
 
+from tomostream.handoff.conventions import relion_hand  # noqa: E402
 from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO  # noqa: E402
 from tomostream.programs import aretomo3  # noqa: E402
@@ -281,6 +282,15 @@ class TestARun(unittest.TestCase):
         command = COMMAND.replace("-TiltAxis 85.0 0", "-TiltAxis 85.0 -1")
         result = self.align(self.source(stack=self.stack("whole"), command=command), StandIn(STANDIN_HAND="-1"))
         self.assertEqual((result.rows[1].rot_deg, result.notes), (85.0, ()))
+
+    def test_the_hand_of_the_defocus_is_handed_on_as_seen_from_the_axis_of_the_alignment(self):
+        kept = COMMAND.replace("-TiltAxis 85.0 0", "-TiltAxis 85.0 -1")
+        for command, hand, expected in ((COMMAND, "1", -1), (COMMAND, "-1", -1), (kept, "1", -1), (kept, "-1", 1)):
+            result = self.align(self.source(stack=self.stack("whole"), command=command), StandIn(STANDIN_HAND=hand))
+            self.assertEqual(result.quality.defocus_hand, expected, (command, hand))
+            self.assertEqual(relion_hand(result.quality.defocus_hand), -expected)
+            os.remove(self.path("TS_1.mrcs"))
+        self.assertIsNone(self.align(ctf=False).quality.defocus_hand)
 
     def test_tells_what_its_table_says(self):
         quality = self.align().quality

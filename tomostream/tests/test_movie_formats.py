@@ -108,6 +108,19 @@ class TestEer(MovieTest):
             with self.assertRaisesRegex(EngineError, "bits"):
                 self.total(eer_file([frame], bits=bits), "eer")
 
+    def test_a_field_with_more_values_than_one_is_no_frame(self) -> None:
+        data = bytearray(eer_file([eer_frame([(5, 0, 0)], (7, 2, 2))], 65001))
+        place = data.rindex(struct.pack("<HHI", 259, 3, 1))
+        struct.pack_into("<I", data, place + 4, 2)
+        with self.assertRaisesRegex(EngineError, "cannot be decoded|no electron events"):
+            self.total(bytes(data), "eer")
+
+    def test_frames_that_would_take_all_memory_are_refused_before_they_do(self) -> None:
+        for kind, side in (("eer", 100_000), ("tiff", 40_000)):
+            data = eer_file([bytes(100)], 65001 if kind == "eer" else 8, (), side)
+            with self.assertRaisesRegex(EngineError, "pixels, which no camera has"):
+                self.total(data, kind)
+
     def test_a_frame_of_another_size_than_the_first_is_refused(self) -> None:
         frame = eer_frame([(5, 0, 0)], (7, 2, 2))
         data = bytearray(eer_file([frame] * 2, 65001))

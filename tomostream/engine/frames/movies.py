@@ -23,7 +23,8 @@ from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 _EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
 _MAX_SKIP_BITS, _MAX_POSITION_BITS = 16, 4
 """A code must lie within the 25 bits that are read at a time."""
-_MAX_SIDE = 1 << 17
+_MAX_SIDE, _MAX_PIXELS = 1 << 17, 1 << 30
+"""No camera has more: what claims so would take all memory before it is found to be damaged."""
 _SKIP_BITS_TAG, _HORIZONTAL_BITS_TAG, _VERTICAL_BITS_TAG = 65007, 65008, 65009
 _DAMAGED = "it is truncated or damaged; wait for the copy to finish, or copy it again"
 
@@ -133,10 +134,11 @@ class TiffMovie:
 
     def _checked_pages(self) -> list[Any]:
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
-        pages = [page for page in pages if not is_reduced(int(page.subfiletype or 0))]
+        pages = guarded(self.path, lambda: [page for page in pages if not is_reduced(int(page.subfiletype or 0))])
         if not pages or len(pages[0].shape) != 2:
             raise EngineError(f"{self.path} holds no image of one channel; give a movie of grey frames")
         first = pages[0]
+        check_size(self.path, first)
         if first.compression in EER_COMPRESSIONS:
             raise EngineError(f"{self.path} is an EER file; give it as -InEer")
         if first.dtype is None or first.dtype.kind not in "biuf":
@@ -145,8 +147,8 @@ class TiffMovie:
         for index, page in enumerate(pages):
             if page.shape != first.shape or page.dtype != first.dtype:
                 raise EngineError(
-                    f"{self.path}: frame {index + 1} is {page.shape} {page.dtype}, the first {first.shape} {first.dtype}; "
-                    "give a movie of equal frames")
+                    f"{self.path}: frame {index + 1} is {_shown(page.shape)} {page.dtype}, the first {first.shape} "
+                    f"{first.dtype}; give a movie of equal frames")
             check_inside(self.path, page, index, size)
         check_chain_end(self.path, self._file)
         return pages
@@ -160,6 +162,8 @@ class TiffMovie:
             return self._frame_behind(index)
         page = self._pages[index]
         frame = guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
+        if frame.shape != self.shape:
+            raise EngineError(f"{self.path}: frame {index + 1} cannot be decoded; {_DAMAGED}")
         return frame.view(np.uint8) if frame.dtype == bool else frame
 
     def _frame_behind(self, index: int) -> NDArray:
@@ -200,15 +204,14 @@ class EerMovie:
     def _checked_pages(self) -> list[Any]:
         """The pages of events; a file may hold an ordinary image besides."""
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
-        events = [page for page in pages if int(page.compression) in EER_COMPRESSIONS]
+        events = guarded(self.path, lambda: [page for page in pages if int(page.compression) in EER_COMPRESSIONS])
         if not events:
             raise EngineError(f"{self.path} holds no electron events; if it is an ordinary TIFF, give it as -InTiff")
         size, first = os.path.getsize(self.path), events[0]
-        if len(first.shape) != 2 or not 0 < min(first.shape) <= max(first.shape) <= _MAX_SIDE >> self._upsampling_bits:
-            raise EngineError(f"{self.path} holds frames of {first.shape} pixels, which no camera has; {_DAMAGED}")
+        check_size(self.path, first, 1 << self._upsampling_bits)
         for index, page in enumerate(events):
             if page.shape != first.shape:
-                raise EngineError(f"{self.path}: frame {index + 1} is {page.shape}, the first {first.shape}; {_DAMAGED}")
+                raise EngineError(f"{self.path}: frame {index + 1} is {_shown(page.shape)}, the first {first.shape}; {_DAMAGED}")
             check_inside(self.path, page, index, size)
             self._bits(page, index)
         check_chain_end(self.path, self._file)
@@ -303,12 +306,27 @@ def open_tiff(path: str) -> Any:
     return file
 
 
+def check_size(path: str, page: Any, upsampling: int = 1) -> None:
+    """Raise unless a page is an image of a size that a camera can have, at `upsampling` times its pixels along each side."""
+    shape = page.shape
+    possible = len(shape) == 2 and all(isinstance(n, int) and 0 < n * upsampling <= _MAX_SIDE for n in shape)
+    if not possible or shape[0] * shape[1] * upsampling**2 > _MAX_PIXELS:
+        raise EngineError(f"{path} holds images of {_shown(shape)} pixels, which no camera has; {_DAMAGED}")
+
+
+def _shown(shape: tuple[Any, ...]) -> str:
+    """A shape for a message, whatever a damaged file made of it."""
+    text = str(tuple(shape))
+    return text if len(text) < 60 else f"{text[:60]} ..."
+
+
 def check_inside(path: str, page: Any, index: int, size: int) -> None:
     """Raise if the data of a page reach beyond the end of the file: decoders would fill up with zeros."""
     if len(page.dataoffsets) != len(page.databytecounts):
         raise EngineError(f"{path}: frame {index + 1} has {len(page.dataoffsets)} pieces of {len(page.databytecounts)} sizes; "
                           f"{_DAMAGED}")
-    ends = [int(o) + int(c) for o, c in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    ends = guarded(f"{path}: frame {index + 1}", lambda: [int(offset) + int(count) for offset, count in pieces])
     if not ends or max(ends) > size:
         raise EngineError(f"{path}: frame {index + 1} reaches beyond the end of the file; {_DAMAGED}")
 

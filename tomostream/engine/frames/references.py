@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.frames.movies import guarded, open_tiff
+from tomostream.engine.frames.movies import check_size, guarded, open_tiff
 from tomostream.files.digitalmicrograph import EXTENSIONS as DM_EXTENSIONS
 from tomostream.files.digitalmicrograph import read_dm
 from tomostream.files.errors import EngineError
-from tomostream.files.mrc import open_mrc
+from tomostream.files.mrc import MAX_VALUE, open_mrc
 from tomostream.programs import defects
 
 Say = Callable[[str], None]
@@ -52,7 +52,11 @@ def read_image(path: str, what: str) -> NDArray:
     extension = os.path.splitext(path)[1].lower()
     if extension.startswith(_TIFF_EXTENSIONS):
         with open_tiff(path) as file:
-            image = guarded(path, lambda: file.pages[0].asarray(maxworkers=1))
+            page = guarded(path, lambda: file.pages[0])
+            if len(page.shape) != 2:
+                raise EngineError(f"{what} {path} is not one grey image")
+            check_size(path, page)
+            image = guarded(path, lambda: page.asarray(maxworkers=1))
         if image.ndim != 2 or image.dtype.kind not in "biuf":
             raise EngineError(f"{what} {path} is not one grey image")
         return image[::-1]
@@ -129,13 +133,13 @@ def usable_gain(
     gain : ndarray of float32
         As large as the frames, or smaller; 1 where it is bad.
     bad : ndarray of bool
-        Where it is zero, negative or not a number.
+        Where it is zero, negative, beyond all measure or not a number.
     """
     gain = oriented(read_image(path, "-Gain"), quarters, flip).astype(np.float32)
     if inverse:
         with np.errstate(divide="ignore"):
             gain = 1 / gain
-    bad = ~np.isfinite(gain) | (gain <= 0)
+    bad = ~((gain > 0) & (gain < MAX_VALUE))
     if bad.mean() > 0.5:
         raise EngineError(f"-Gain {path} is zero or not a number in more than half of the image; it is not a gain")
     gain[bad] = 1
@@ -207,8 +211,8 @@ def load_references(
     if dark:
         dark_image = oriented(read_image(dark, "-Dark"), quarters, flip).astype(np.float32)
         dark_image = np.ascontiguousarray(magnified(dark_image, shape, f"-Dark {dark}"))
-        if not np.isfinite(dark_image).all():
-            raise EngineError(f"-Dark {dark} holds values that are not numbers; make it again")
+        if not (np.abs(dark_image) < MAX_VALUE).all():
+            raise EngineError(f"-Dark {dark} holds values that are not numbers, or beyond {MAX_VALUE:g}; make it again")
     return References(gain_image, dark_image), dead
 
 
