@@ -16,6 +16,7 @@ from tomostream import __version__
 from tomostream.engine import steps, volumes
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
 from tomostream.engine.errors import exit_status
+from tomostream.engine.gold import job as gold
 from tomostream.engine.steps import NAME, Log, aligns, binning
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
@@ -34,7 +35,7 @@ that the alignment looked at come on top where the system counts mapped files; i
 Writes, in the folder of -OutMrc: the volume with its sums over z and y (_projXY, _projXZ), <In>.aln, <In>_quality.json,
 <In>_Imod/ on demand, <In>_ctf.txt and <In>_ctf.mrc where the data carry a CTF; with -InEven and -InOdd the volumes of
 both (_even, _odd), and in <In>_quality.json the resolution that they show; with -Wiener 1 the
-filtered tomogram (_wiener)."""
+filtered tomogram (_wiener); with -EraseGold where the beads are (<In>_gold.star)."""
 
 KNOWN = flags(
     Flag("-InMrc", str, group=IN, help="tilt series, MRC of mode 0, 1, 2, 6 or 12, sections in any order"),
@@ -70,6 +71,11 @@ KNOWN = flags(
          help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
     Flag("-Wiener", int, default=(0,), low=0, high=1, group=REC,
          help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as the series itself tells"),
+    Flag("-EraseGold", str, default=("no",), group=REC, unit="no | auto | nm",
+         help="gold beads of this diameter, or (auto) of the one they turn out to have, and hot pixels are filled with what is "
+         "around them, alike in whole, even and odd images, before the reconstruction; <In>_gold.star tells where the beads are"),
+    Flag("-OutErased", int, default=(0,), low=0, high=1, group=OUT, help="1: with -EraseGold, the tilt series without gold as "
+         "well, not aligned, for another program (<In>_erased.mrc; _erased_even, _erased_odd)"),
     Flag("-CorrCTF", int, (1, 2), (0, 15), low=0, group=REC, unit="0 | 1, (not used)",
          help="1: correct the CTF by phase flipping, in strips across the tilt axis and slabs of height"),
     Flag("-ReconRange", float, (2, 2), (-90.0, 90.0), group=REC, unit="degrees", help="tilt angles to use"),
@@ -154,6 +160,8 @@ def _check(arguments: Arguments) -> None:
         raise EngineError(f"-TiltCor must begin with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
     if arguments.given("-InEven") != arguments.given("-InOdd"):
         raise EngineError("-InEven and -InOdd go together; give both")
+    if arguments.integer("-OutErased") and gold.asked(arguments) is None:
+        raise EngineError(f"-OutErased 1 goes with {gold.TAG}: give {gold.AUTO} or the diameter of the beads in nm")
     binning(arguments)
     _check_names(arguments)
 
@@ -169,8 +177,11 @@ def _check_names(arguments: Arguments) -> None:
     if aligns(arguments):
         results += [names.aln, names.quality, names.ctf_text, names.ctf_spectra]
     results += [names.wiener] * arguments.integer("-Wiener")
+    erases = gold.asked(arguments) is not None
     if arguments.given("-InEven"):
-        results += [names.even, names.odd] + [names.quality] * (not aligns(arguments))
+        results += [names.even, names.odd]
+    results += [names.gold] * erases + [names.erased] * arguments.integer("-OutErased")
+    results += [names.quality] * ((erases or arguments.given("-InEven")) and not aligns(arguments))
     whole = [os.path.abspath(name) for name in results]
     twice = next((name for name in results if whole.count(os.path.abspath(name)) > 1), "")
     if twice:
@@ -217,11 +228,12 @@ def _run(arguments: Arguments, log: Log) -> None:
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
         used = steps.readable(data, solution, log) if aligns(arguments) else solution
         used = steps.dosed(arguments, data, steps.in_range(arguments, used, log), log)
+        data, erased = gold.erased(arguments, data, names, used, options, outputs, log)
         if volumes.corrects(arguments):
             options = replace(options, contrast=volumes.contrast_for(arguments, data, used, ctf, sections, hand, log))
         viewing = volumes.viewing_of(arguments, data, names, used, log)
         found = volumes.write_result(data, names, used, options, outputs, log, viewing)
-        volumes.write_quality(names, used, found, outputs)
+        volumes.write_quality(names, used, found, gold.quality_of(erased), outputs)
     log.say(f"done: {names.volume}{steps.peak_memory()}")
 
 

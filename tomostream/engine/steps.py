@@ -143,7 +143,9 @@ def result_bytes(arguments: Arguments, data: Input) -> int:
     factor, depth = binning(arguments), arguments.integer("-VolZ")
     ny, nx = (int(side / factor) for side in data.stack.shape)
     volumes = 1 + len(HALVES) * arguments.given(HALVES[0]) + arguments.integer("-Wiener")
-    return 4 * ny * nx * (int(depth / factor) if depth else data.stack.sections) * volumes
+    stacks = arguments.integer("-OutErased") * (1 + len(data.halves))
+    erased = 4 * stacks * data.stack.sections * data.stack.shape[0] * data.stack.shape[1]
+    return 4 * ny * nx * (int(depth / factor) if depth else data.stack.sections) * volumes + erased
 
 
 def peak_memory() -> str:

@@ -15,7 +15,7 @@ from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, raw_sections
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
-from tomostream.programs.quality import Quality, format_quality, parse_quality
+from tomostream.programs.quality import GoldQuality, Quality, format_quality, parse_quality
 
 if TYPE_CHECKING:
     from tomostream.engine.output import Outputs
@@ -145,20 +145,22 @@ def _compared(
 
 
 def write_quality(
-    names: files.OutputFiles, solution: Solution, found: Resolution | None, outputs: Outputs
+    names: files.OutputFiles, solution: Solution, found: Resolution | None, gold: GoldQuality | None, outputs: Outputs
 ) -> None:
-    """What is known of the alignment and, from its halves, of the tomogram.
+    """What is known of the alignment and, from its halves, of the tomogram; what was erased.
 
-    Of an alignment that was given, the file beside the tomogram is taken up and the resolution put into it.
+    Of an alignment that was given, the file beside the tomogram is taken up and the rest put into it.
     """
     quality = solution.quality
     aligned = quality is not None
-    if quality is None and found is None:
+    if quality is None and found is None and gold is None:
         return
     if quality is None:
         quality = _quality_beside(names.quality)
     if found is not None:
         quality = replace(quality, resolution_xy_A=found.xy_A, resolution_z_A=found.z_A)
+    if gold is not None:
+        quality = replace(quality, gold=gold)
     outputs.text(names.quality, format_quality(replace(quality, program=f"{NAME} {__version__}" if aligned else quality.program)))
 
 

@@ -48,6 +48,8 @@ class OutputFiles:
     even: str
     odd: str
     wiener: str
+    gold: str
+    erased: str
 
     @classmethod
     def of(cls, in_mrc: str, out_mrc: str) -> OutputFiles:
@@ -67,6 +69,8 @@ class OutputFiles:
             even=out_stem + "_even.mrc",
             odd=out_stem + "_odd.mrc",
             wiener=out_stem + "_wiener.mrc",
+            gold=stem + "_gold.star",
+            erased=stem + "_erased.mrc",
         )
 
     def imod(self, suffix: str) -> str:

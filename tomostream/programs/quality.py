@@ -53,6 +53,17 @@ class LocalQuality:
 
 
 @dataclass(frozen=True)
+class GoldQuality:
+    """Gold, where it was to be erased: how many `beads` were, their diameter (A), and, an independent check of the alignment, how
+    far they are from where it puts them (RMS over beads and tilts, raw px; None where they are few); hot pixels replaced."""
+
+    beads: int
+    diameter_A: float | None = None
+    residual_px: float | None = None
+    hot_pixels: int = 0
+
+
+@dataclass(frozen=True)
 class Quality:
     """What is known of an alignment beyond AreTomo2's own files. None = not known.
 
@@ -76,6 +87,7 @@ class Quality:
     tilt_offset_sigma_deg: float | None = None
     resolution_xy_A: float | None = None
     resolution_z_A: float | None = None
+    gold: GoldQuality | None = None
 
 
 def format_quality(quality: Quality) -> str:
@@ -110,6 +122,10 @@ def format_quality(quality: Quality) -> str:
         local = quality.local
         document["local"] = {
             "patches": list(local.patches), "rms_px": _finite(local.rms_px), "applied": local.applied, "note": local.note}
+    if quality.gold is not None:
+        gold = quality.gold
+        document["gold"] = {"beads": gold.beads, "diameter_A": _finite(gold.diameter_A),
+                            "residual_px": _finite(gold.residual_px), "hot_pixels": gold.hot_pixels}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -136,6 +152,9 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         if local is not None:
             across, down = local["patches"]
             local = LocalQuality((int(across), int(down)), float(local["rms_px"]), bool(local["applied"]), str(local["note"]))
+        gold = document.get("gold")
+        if gold is not None:
+            gold = GoldQuality(int(gold["beads"]), gold.get("diameter_A"), gold.get("residual_px"), int(gold["hot_pixels"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AlnError(f"{source} is not a quality file: {error}") from None
     return Quality(
@@ -153,4 +172,5 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
         tilt_offset_sigma_deg=document.get("tilt_offset_sigma_deg"),
         resolution_xy_A=document.get("resolution_xy_A"),
         resolution_z_A=document.get("resolution_z_A"),
+        gold=gold,
     )

@@ -21,6 +21,8 @@ from scipy.spatial.transform import Rotation
 from tomostream.engine.ctf.spectra import Optics
 from tomostream.engine.recon.contrast import Contrast, TiltContrast
 from tomostream.engine.recon.tomogram import critical_exposure
+from tomostream.simulator.gold import gold_contrast
+from tomostream.simulator.projector import Optics as Microscope
 
 Array = NDArray[Any]
 #: The defoci at which points are projected, apart; between them points are shared.
@@ -29,7 +31,8 @@ DEFOCUS_STEP = 700.0
 
 @dataclass(frozen=True)
 class Case:
-    """Lengths in A, angles in degrees, `dose` in e/A2 a tilt; `gold` beads of 100 A in the field."""
+    """Lengths in A, angles in degrees, `dose` in e/A2 a tilt; `gold`: balls of 100 A in the field that are dense, as the rest is;
+    `beads` of a `diameter` that are gold as `simulator.gold` has it, and no part of the truth."""
 
     name: str = "base"
     side: int = 512
@@ -44,6 +47,8 @@ class Case:
     own_tilt: float = 0.0
     height: float = 0.0
     gold: int = 0
+    beads: int = 0
+    diameter: float = 100.0
     contrast: float = 0.04
     noise: bool = True
     blur: float = 9.0
@@ -55,12 +60,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Known:
-    """Aligned images (K, ny, nx), dark where the specimen is dense; their contrast; the truth (z, y, x), as dark."""
+    """Aligned images (K, ny, nx), dark where the specimen is dense; their contrast; the truth (z, y, x), as dark; the centres of
+    the beads (n, 3), A."""
 
     case: Case
     images: Array
     contrast: Contrast
     truth: Array
+    beads: Array
 
     @property
     def angles(self) -> Array:
@@ -111,6 +118,18 @@ def points_of(case: Case, rng: np.random.Generator) -> tuple[Array, Array]:
     keep = np.abs(points[:, 2]) < thick / 2
     turn = Rotation.from_euler("y", case.own_tilt, degrees=True).as_matrix()
     return points[keep] @ turn.T + [0, 0, case.height], weights[keep]
+
+
+def beads_of(case: Case, seed: int) -> Array:
+    """Centres of the beads (n, 3) in A, as those of `points_of`, in the field of the untilted image; none through another."""
+    rng, out = np.random.default_rng([seed, 77]), np.zeros((0, 3))
+    turn = Rotation.from_euler("y", case.own_tilt, degrees=True).as_matrix()
+    room = np.array([0.9 * case.side * case.pixel] * 2 + [max(0.0, case.thickness - case.diameter)])
+    while len(out) < case.beads:
+        new = (rng.random(3) - 0.5) * room
+        if not len(out) or np.linalg.norm(out - new, axis=1).min() > 1.2 * case.diameter:
+            out = np.vstack([out, new])
+    return out @ turn.T + [0, 0, case.height]
 
 
 def splatted(shape: tuple[int, ...], places: Array, weights: Array) -> Array:
@@ -164,11 +183,20 @@ def projected(case: Case, points: Array, weights: Array, tilt: TiltContrast, ang
     return np.asarray(scipy.fft.irfft2(total * level, s=(size, size))[32:-32, 32:-32])
 
 
+def gold_seen(case: Case, beads: Array, angle: float) -> Array:
+    """The share of electrons that the beads take from one tilt."""
+    t = math.radians(angle)
+    across = beads[:, 0] * math.cos(t) + beads[:, 2] * math.sin(t)
+    places = np.stack([across, beads[:, 1]], axis=1) / case.pixel + (case.side - 1) / 2
+    return gold_contrast((case.side, case.side), [(x, y) for x, y in places], case.diameter, case.pixel, Microscope(case.defocus))
+
+
 @functools.lru_cache(maxsize=4)
 def known(case: Case, seed: int = 5) -> Known:
     """The series of a case, and the truth."""
     rng = np.random.default_rng(seed)
     points, weights = points_of(case, rng)
+    beads = beads_of(case, seed)
     contrast, order = contrast_of_case(case), np.argsort(np.argsort(np.abs(case.angles), kind="stable"))
     level, images = 0.0, []
     doses = order * case.dose
@@ -178,9 +206,11 @@ def known(case: Case, seed: int = 5) -> Known:
         level = level or float(clean.std())
         flux = case.dose * case.pixel**2 * 0.6 * math.exp(-case.thickness / 3100.0 / math.cos(math.radians(angle)))
         counts = flux * np.maximum(1 - case.contrast * (clean - clean.mean()) / level, 0.02)
+        if case.beads:
+            counts *= 1 - gold_seen(case, beads, angle)
         seen = rng.poisson(counts) if case.noise else counts
         images.append((index, (seen / seen.mean() - 1).astype(np.float32)))
     stack = np.stack([image for _, image in sorted(images, key=lambda each: each[0])])
     shape = (case.depth, case.side, case.side)
     truth = splatted(shape, points[:, ::-1] / case.pixel + (np.array(shape) - 1) / 2, weights)
-    return Known(case, stack, contrast, -blurred(truth, case.pixel, case.blur).astype(np.float32))
+    return Known(case, stack, contrast, -blurred(truth, case.pixel, case.blur).astype(np.float32), beads)

@@ -112,7 +112,8 @@ class TestTheFormats(unittest.TestCase):
         self.assertGreater(seen, 25)
 
     def test_nothing_is_documented_that_is_not_written(self):
-        others = {"entries.Entry", "quality.Quality", "quality.TiltQuality", "quality.LocalQuality", "excluded", "instruments",
+        others = {"entries.Entry", "quality.Quality", "quality.TiltQuality", "quality.LocalQuality",
+                  "quality.GoldQuality", "excluded", "instruments",
                   "session.json", "session.json columns", "session.json session", "webhook alarm", "webhook summary",
                   "webhook test", "status", "status series", "status protocol", "list", "mdoc", "mdoc tilt",
                   "mdoc movies", "mdoc movies series", "mdoc movies tilt"}
@@ -126,10 +127,13 @@ class TestTheFormats(unittest.TestCase):
 
     def test_the_quality_of_an_alignment(self):
         local = quality.LocalQuality((4, 4), 0.5, True, "moved")
-        written = json.loads(quality.format_quality(quality.Quality((quality.TiltQuality(0, 3.0, True),), local=local)))
+        gold = quality.GoldQuality(9, 100.0, 0.4, 2)
+        known = quality.Quality((quality.TiltQuality(0, 3.0, True),), local=local, gold=gold)
+        written = json.loads(quality.format_quality(known))
         self.same("quality.Quality", written)
         self.same("quality.TiltQuality", written["tilts"][0])
         self.same("quality.LocalQuality", written["local"])
+        self.same("quality.GoldQuality", written["gold"])
 
     def test_what_people_decide(self):
         with tempfile.TemporaryDirectory() as folder:

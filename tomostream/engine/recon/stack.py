@@ -76,22 +76,31 @@ def open_stack(path: str) -> TiltStack:
 
 
 def without_spikes(image: Floats) -> Floats:
-    """Replace hot pixels and X-rays by the median around them: few, bright, and far above their own neighbourhood.
+    """Replace hot pixels and X-rays by the median around them."""
+    rows, columns = hot_pixels(image)
+    if not len(rows):
+        return image
+    out = image.copy()
+    for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+        out[y, x] = np.median(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4])
+    return out
+
+
+def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of hot pixels and X-rays: few, bright, and far above their own neighbourhood.
 
     Only what is bright counts, since dense specimen is dark; a bright area (a hole, the film's edge) is no spike.
     """
     part = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
     low, middle, high = (float(v) for v in np.percentile(part, (16, 50, 84)))
     spread = max((high - low) / 2, float(part.std()) / 4)
+    none = np.zeros(0, np.int64)
     if spread <= 0:
-        return image
+        return none, none
     rows, columns = np.nonzero(image > middle + _SPIKE * spread)
     if len(rows) == 0 or len(rows) > _MAX_SPIKES * image.size:
-        return image
-    out = image.copy()
-    for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
-        around = image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
-        median = float(np.median(around))
-        if image[y, x] > median + _SPIKE * spread:
-            out[y, x] = median
-    return out
+        return none, none
+    median = np.array([np.median(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4])
+                       for y, x in zip(rows.tolist(), columns.tolist(), strict=True)])
+    far = image[rows, columns] > median + _SPIKE * spread
+    return rows[far], columns[far]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an aligned series to its gold beads: candidates, points, and which of them are gold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomostream.engine.align.geometry import parallel
+from tomostream.engine.gold.candidates import candidates
+from tomostream.engine.gold.geometry import Geometry
+from tomostream.engine.gold.images import ACROSS, WorkImages, work_images
+from tomostream.engine.gold.judge import MIN_BEADS, Measured, common_size, like_gold, measured, reach_A
+from tomostream.engine.gold.points import Search
+
+if TYPE_CHECKING:
+    from tomostream.engine.recon.stack import TiltStack
+    from tomostream.engine.recon.tomogram import TiltUse
+
+Doubles = NDArray[np.float64]
+#: What is tried where the diameter is not given, A: beads of 5 to 20 nm are sold.
+LADDER_A = (50.0, 70.0, 100.0, 140.0, 200.0)
+#: Of the size that was sought a point's may differ: on the ladder, of the common size, and of a given one, which is nominal.
+RUNG, SAME_SIZE, NOMINAL = 0.3, 0.2, 0.3
+#: Pixels of the shorter side, below which images are not binned.
+MIN_SIDE = 128
+#: Beads from which on their residuals say something of the alignment.
+ENOUGH = 5
+
+
+@dataclass(frozen=True)
+class Bead:
+    """One bead: (X, Y, Z) in raw pixels from the centre of the specimen, its diameter (A), in how many tilts it was seen, how far
+    it was there from where the alignment puts it (RMS, raw px), and where it is in every tilt of the series (K, 2), raw pixels
+    from the centre of the image."""
+
+    position: tuple[float, float, float]
+    diameter_A: float
+    seen: int
+    residual_px: float
+    places: Doubles
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The beads of a series, `sections` those of the tilts; what is erased around each, raw px.
+
+    `residual_px`: RMS over all beads and tilts of how far they are from where the alignment puts them; None where there are few.
+    """
+
+    beads: tuple[Bead, ...] = ()
+    sections: tuple[int, ...] = ()
+    radius_px: float = 0.0
+    residual_px: float | None = None
+    diameter_A: float | None = None
+    #: Points of all sizes that were looked at.
+    measured: tuple[Measured, ...] = field(default=(), repr=False)
+
+
+def _silent(what: str, share: float) -> None:
+    """Report no progress."""
+
+
+def find_gold(
+    stack: TiltStack, tilts: Sequence[TiltUse], pixel_A: float, diameter_A: float | None = None, threads: int = 1,
+    progress: Callable[[str, float], None] = _silent,
+) -> Gold:
+    """The gold beads of an aligned series.
+
+    Parameters
+    ----------
+    tilts : where the tilts go.
+    pixel_A : of the stack.
+    diameter_A : of the beads; None: found out.
+    """
+    geometry = Geometry.of(tilts, stack.shape)
+    scales = Scales(work_images(stack, geometry, pixel_A, (diameter_A or LADDER_A[0]) / ACROSS, threads))
+    if diameter_A is not None:
+        progress("gold beads", 0.5)
+        every = _of_size(geometry, scales, diameter_A, threads)
+        return _told(geometry, scales, _apart(like_gold(every, NOMINAL, diameter_A)), every)
+    tried: list[Measured] = []
+    for number, sought in enumerate(LADDER_A):
+        progress("gold beads", number / (1 + len(LADDER_A)))
+        tried += like_gold(_of_size(geometry, scales, sought, threads), RUNG, sought)
+    common = common_size(_apart(tried))
+    if common is None:
+        return Gold((), tuple(tilt.section for tilt in geometry.tilts), measured=tuple(tried))
+    every = _of_size(geometry, scales, common, threads)
+    found = _apart(like_gold(every, SAME_SIZE, common))
+    return _told(geometry, scales, found if len(found) >= MIN_BEADS else [], every)
+
+
+class Scales:
+    """Working images at one scale and at coarser ones, made when they are needed."""
+
+    def __init__(self, finest: WorkImages) -> None:
+        self._levels = [finest]
+
+    def of(self, diameter_A: float) -> WorkImages:
+        """Images in which a bead of this size is six to twelve pixels wide; the finest, where it is less."""
+        level = 0
+        while diameter_A / self._levels[level].pixel_A > 1.9 * ACROSS and min(self._levels[level].shape) >= MIN_SIDE:
+            level += 1
+            if level == len(self._levels):
+                self._levels.append(self._levels[-1].binned())
+        return self._levels[level]
+
+
+def _of_size(geometry: Geometry, scales: Scales, diameter_A: float, threads: int) -> list[Measured]:
+    """All points that are seen as balls of about one size."""
+    images = scales.of(diameter_A)
+    radius = 0.5 * diameter_A / images.pixel_A
+    points = Search(geometry, images, candidates(images, radius, threads), radius).run()
+    return parallel(lambda point: measured(geometry, images, point, radius), points, threads)
+
+
+def _apart(every: Sequence[Measured]) -> list[Measured]:
+    """Of points that are the same but for the size that was sought, the one that fits its ball best."""
+    kept: list[Measured] = []
+    for each in sorted(every, key=lambda one: -one.fit):
+        near = 0.5 * each.diameter_A / each.step_A * each.scale
+        if all(np.linalg.norm(each.point.position - one.point.position) > near for one in kept):
+            kept.append(each)
+    return kept
+
+
+def _told(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: Sequence[Measured]) -> Gold:
+    """The beads as they are handed on."""
+    sections = tuple(tilt.section for tilt in geometry.tilts)
+    if not gold:
+        return Gold((), sections, measured=tuple(every))
+    images = scales.of(gold[0].diameter_A)
+    residuals = np.concatenate([each.point.residuals for each in gold])
+    rms = float(np.sqrt((residuals**2).sum(axis=1).mean())) if len(gold) >= ENOUGH else None
+    diameter = float(np.median([each.diameter_A for each in gold]))
+    radius = reach_A(gold) * images.scales[1] / images.pixel_A
+    return Gold(tuple(_bead(geometry, each) for each in gold), sections, radius, rms, diameter, tuple(every))
+
+
+def _bead(geometry: Geometry, each: Measured) -> Bead:
+    """A bead, put in every tilt where it was seen, else where it must be."""
+    point = each.point
+    places = geometry.places(point.position[None])[:, 0]
+    for tilt, off in zip(point.tilts.tolist(), point.residuals, strict=True):
+        turn = np.radians(geometry.tilts[tilt].placement.rot_deg)
+        places[tilt] += [np.cos(turn) * off[0] - np.sin(turn) * off[1], np.sin(turn) * off[0] + np.cos(turn) * off[1]]
+    x, y, z = (float(value) for value in point.position)
+    return Bead((x, y, z), each.diameter_A, len(point.tilts), float(np.sqrt((point.residuals**2).sum(axis=1).mean())), places)

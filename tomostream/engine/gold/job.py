@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `tomostream-aretomo` does with gold: asked for by `-EraseGold`, found by the alignment, erased, and told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tomostream.engine.commandline import Arguments, thread_count
+from tomostream.files.errors import EngineError
+from tomostream.programs.gold import BeadRow, format_beads
+from tomostream.programs.quality import GoldQuality
+
+if TYPE_CHECKING:
+    from tomostream.engine.gold.erase import Erasure
+    from tomostream.engine.gold.find import Gold
+    from tomostream.engine.output import Outputs
+    from tomostream.engine.recon.solution import Solution
+    from tomostream.engine.recon.tomogram import ReconOptions
+    from tomostream.engine.steps import Input, Log
+    from tomostream.programs.aretomo import OutputFiles
+
+#: Words of the command line.
+NO, AUTO = "no", "auto"
+#: What a diameter may be, nm.
+MIN_NM, MAX_NM = 3.0, 40.0
+TAG = "-EraseGold"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Gold is to be erased; `diameter_A` None: of whatever diameter."""
+
+    diameter_A: float | None
+
+
+def asked(arguments: Arguments) -> Asked | None:
+    """What `-EraseGold` says; None where nothing is to be erased."""
+    word = arguments.text(TAG).lower()
+    if word in (NO, "0"):
+        return None
+    if word == AUTO:
+        return Asked(None)
+    try:
+        diameter = float(word)
+    except ValueError:
+        diameter = 0.0
+    if not MIN_NM <= diameter <= MAX_NM:
+        raise EngineError(f"{TAG} must be {NO}, {AUTO} or a diameter from {MIN_NM:g} to {MAX_NM:g} nm, got {word}")
+    return Asked(10 * diameter)
+
+
+def erased(
+    arguments: Arguments, data: Input, names: OutputFiles, solution: Solution, options: ReconOptions, outputs: Outputs, log: Log
+) -> tuple[Input, Erasure | None]:
+    """The input without gold and hot pixels, where that is asked for; what was found is written."""
+    what = asked(arguments)
+    if what is None:
+        return data, None
+    from tomostream.engine.gold.erase import ErasedStack, Erasure
+    from tomostream.engine.gold.find import find_gold
+
+    if not data.pixel_size_A > 0:
+        raise EngineError(f"{data.stack.path} does not give its pixel size, which {TAG} needs: give -PixSize")
+    gold = find_gold(data.stack, solution.used, data.pixel_size_A, what.diameter_A, thread_count(arguments), log.share)
+    log.say(words(gold, data.pixel_size_A))
+    erasure = Erasure(gold, data.stack)
+    stack, *halves = (ErasedStack.of(each, erasure) for each in (data.stack, *data.halves))
+    clean = replace(data, stack=stack, halves=tuple(halves))
+    _write_found(data, names, solution, options, gold, outputs)
+    if arguments.integer("-OutErased"):
+        _write_stacks(clean, names, outputs, log)
+    return clean, erasure
+
+
+def words(gold: Gold, pixel_A: float) -> str:
+    """What was found, for the log."""
+    if not gold.beads or gold.diameter_A is None:
+        return "gold: no beads were found"
+    count = f"{len(gold.beads)} bead{'s' * (len(gold.beads) > 1)}"
+    line = f"gold: {count} of {gold.diameter_A / 10:.1f} nm erased, {0.2 * gold.radius_px * pixel_A:.0f} nm across"
+    if gold.residual_px is None:
+        return line
+    off = f"{gold.residual_px:.2f} px ({gold.residual_px * pixel_A:.1f} A)"
+    return f"{line}; they are {off} RMS from where the alignment puts them"
+
+
+def _write_found(
+    data: Input, names: OutputFiles, solution: Solution, options: ReconOptions, gold: Gold, outputs: Outputs
+) -> None:
+    """The beads' places, where there are any."""
+    from tomostream.engine.recon.aligned import aligned_size
+
+    if not gold.beads:
+        return
+    ny, nx = aligned_size(data.stack.shape, solution.tilt_axis_deg, options.binning)
+    size = (nx, ny, int(options.depth_px / options.binning) // 2 * 2)
+    pixel, rows = data.pixel_size_A, []
+    for bead in gold.beads:
+        voxel = [v / options.binning + (n - 1) / 2 for v, n in zip(bead.position, size, strict=True)]
+        x, y, z = (v * pixel for v in bead.position)
+        rows.append(BeadRow((voxel[0], voxel[1], voxel[2]), (x, y, z), bead.diameter_A, bead.seen, bead.residual_px * pixel))
+    outputs.text(names.gold, format_beads(rows))
+
+
+def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -> None:
+    """The stacks without gold as they came, for another program: the whole and, where they are given, the halves."""
+    from tomostream.engine.recon.tomogram import LABEL
+
+    stem, end = os.path.splitext(names.erased)
+    for stack, path in zip((data.stack, *data.halves), (names.erased, f"{stem}_even{end}", f"{stem}_odd{end}"), strict=False):
+        target = outputs.mapped_mrc(path, (stack.sections, *stack.shape), data.pixel_size_A, LABEL, volume=False)
+        for index in range(stack.sections):
+            target[index] = stack.section(index) if stack.usable(index) else stack.data[index]
+            log.share(f"stack without gold: {os.path.basename(path)}", (index + 1) / stack.sections)
+
+
+def quality_of(erasure: Erasure | None) -> GoldQuality | None:
+    """What goes with the quality of the alignment; None where nothing was to be erased."""
+    if erasure is None:
+        return None
+    gold = erasure.gold
+    return GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file that tells where gold beads are: `<In>_gold.star`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Name of the block.
+BLOCK = "gold"
+_COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst",
+            "rlnCenteredCoordinateZAngst", "tomostreamDiameterAngst", "tomostreamTilts", "tomostreamResidualAngst")
+
+
+@dataclass(frozen=True)
+class BeadRow:
+    """One bead: index of the voxel (x, y, z, from 0) that it lies in, in a volume whose sections are slices in z; A from the
+    centre of the volume; its diameter (A), the tilts it was seen in, and how far it is in them from where the alignment puts it
+    (RMS, A)."""
+
+    voxel: tuple[float, float, float]
+    position_A: tuple[float, float, float]
+    diameter_A: float
+    tilts: int
+    residual_A: float
+
+
+def format_beads(rows: Sequence[BeadRow]) -> str:
+    """The text of the file, a STAR table."""
+    head = [f"data_{BLOCK}", "", "loop_", *(f"_{name} #{number}" for number, name in enumerate(_COLUMNS, start=1))]
+    body = [" ".join([*(f"{v:10.2f}" for v in (*row.voxel, *row.position_A, row.diameter_A)), f"{row.tilts:5d}",
+                      f"{row.residual_A:8.2f}"]) for row in rows]
+    return "\n".join([*head, *body]) + "\n\n"
