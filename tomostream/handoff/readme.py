@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,12 +43,17 @@ _WARP = """Warp
     WarpTools create_settings --folder_data tomostar --folder_processing warp_tiltseries --extension "*.tomostar" \\
         --angpix {pixel:g} --exposure {dose:g} --tomo_dimensions {x}x{y}x{z} --output warp_tiltseries.settings
     WarpTools ts_import_alignments --settings warp_tiltseries.settings --alignments alignments --alignment_angpix {pixel:g}
-    WarpTools ts_defocus_hand --settings warp_tiltseries.settings {hand}
+{hands}
     WarpTools ts_ctf --settings warp_tiltseries.settings --range_high 7 --defocus_max 8
     WarpTools ts_reconstruct --settings warp_tiltseries.settings --angpix {coarse:g}
 
 Our averages lie where `ts_*` looks for those of Warp's frame series (`warp_frameseries/average`). Warp's tilt angles are ours
 with the other sign, as its `ts_import` makes them: do not mix the angle files of `imod` and `warp`.
+
+With these angles Warp's "flip" is RELION's hand -1: on the side to which the image's +x looks after the turn by the tilt axis,
+defocus grows at positive tilt angles of IMOD. Where it was not measured, flip is set, the usual one; to check it, compare
+averages of both. (`ts_defocus_hand --check` and `ts_ctf --auto_hand` need frame series that Warp itself aligned, with a local
+defocus.)
 """
 
 _ZARR = """OME-Zarr
@@ -94,11 +100,23 @@ def _relion(series: Sequence[Series]) -> str:
 def _warp(series: Sequence[Series]) -> str:
     first = series[0]
     doses = [tilt.dose for tilt in first.used if tilt.dose is not None]
-    flips = {flip for each in series if (flip := warp_flip(each.defocus_hand)) is not None}
-    hand = "--check" if len(flips) != 1 else "--set_flip" if flips.pop() else "--set_noflip"
     x, y, z = unbinned(first)
-    return _WARP.format(pixel=first.pixel_size, dose=sum(doses) / len(doses) if doses else 0.0, x=x, y=y, z=z, hand=hand,
+    return _WARP.format(pixel=first.pixel_size, dose=sum(doses) / len(doses) if doses else 0.0, x=x, y=y, z=z,
+                        hands="\n".join(f"    {line}" for line in warp_hand_commands(series)),
                         coarse=first.pixel_size * (first.volume.binning if first.volume else 4.0))
+
+
+def warp_hand_commands(series: Sequence[Series]) -> list[str]:
+    """Return the commands that give Warp the measured hand; a series without one takes that of the others, else the usual one."""
+    command = "WarpTools ts_defocus_hand --settings warp_tiltseries.settings"
+    options = {True: "--set_flip", False: "--set_noflip"}
+    measured = {each.name: flip for each in series if (flip := warp_flip(each.defocus_hand)) is not None}
+    usual = Counter(measured.values()).most_common(1)[0][0] if measured else bool(warp_flip(-USUAL_HAND))
+    others = [name for name, flip in measured.items() if flip is not usual]
+    lines = [f"{command} {options[usual]}"]
+    if others:
+        lines.append(f"{command} {options[not usual]} --input_data {' '.join(f'tomostar/{name}.tomostar' for name in others)}")
+    return lines
 
 
 def _zarr(series: Sequence[Series]) -> str:

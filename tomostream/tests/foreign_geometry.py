@@ -54,9 +54,14 @@ def imod_views(folder: str) -> Views:
 
 
 # ---------------------------------------------------------------------------------------------------- RELION 5
-def relion_views(project: str, name: str) -> Views:
-    """From tomograms.star and the table that it names; paths are from the project."""
-    every = as_table(starfile.read(os.path.join(project, "tomograms.star")))
+def relion_tomograms(path: str):
+    """The table of tomograms of a STAR file."""
+    return as_table(starfile.read(path, always_dict=True)["global"])
+
+
+def relion_views(project: str, name: str, tomograms: str = "tomograms.star") -> Views:
+    """From the table of tomograms and the one of tilts that it names; paths are from the project."""
+    every = relion_tomograms(os.path.join(project, tomograms))
     tomogram = every[every["rlnTomoName"] == name].iloc[0]
     tilts = as_table(starfile.read(os.path.join(project, tomogram["rlnTomoTiltSeriesStarFile"]), always_dict=True)[name])
 
@@ -78,7 +83,7 @@ def relion_views(project: str, name: str) -> Views:
 
 def relion_image(project: str, name: str) -> np.ndarray:
     """An image as RELION names it: a path, or section@path."""
-    section, at, path = name.partition("@")
+    section, at, path = name.removesuffix(":mrcs").partition("@")
     image = mrcfile.read(os.path.join(project, path if at else name))
     return image[int(section) - 1] if at else np.squeeze(image)
 
@@ -100,11 +105,16 @@ def warp_euler(rot: float, tilt: float, psi: float) -> np.ndarray:
 
 
 def warp_views(folder: str, name: str, pixel_size: float) -> Views:
+    """From the files of a hand-off."""
+    return warp_views_of(os.path.join(folder, "tomostar", f"{name}.tomostar"), os.path.join(folder, "alignments", name),
+                         pixel_size, pixel_size)
+
+
+def warp_views_of(tomostar: str, alignments: str, pixel_size: float, alignment_angpix: float) -> Views:
     """From the .tomostar, after ts_import_alignments; averages where Warp looks for them."""
-    tomostar = os.path.join(folder, "tomostar", f"{name}.tomostar")
+    name = os.path.splitext(os.path.basename(tomostar))[0]
     table = as_table(starfile.read(tomostar))
     angles = table["wrpAngleTilt"].to_numpy(float).copy()
-    alignments = os.path.join(folder, "alignments", name)
     cut_path = os.path.join(alignments, f"{name}_cutviews0.rawtlt")
     cut = np.loadtxt(cut_path, ndmin=1) if os.path.exists(cut_path) else np.array([])
     used = [not any(abs(angle - other) < 0.2 for other in cut) for angle in angles]
@@ -116,9 +126,9 @@ def warp_views(folder: str, name: str, pixel_size: float) -> Views:
     for place, line in zip(np.flatnonzero(used), range(len(xf)), strict=True):
         a11, a12, a21, a22, dx, dy = xf[line]
         axis = np.arctan2(-a21, a11)                    # EulerFromMatrix of a rotation around z
-        offset = np.array([[a11, a12], [a21, a22]]).T @ (-dx, -dy) * pixel_size
+        offset = np.array([[a11, a12], [a21, a22]]).T @ (-dx, -dy) * alignment_angpix
         matrix = warp_euler(0.0, np.radians(tlt[line]), -axis)
-        movie = os.path.join(folder, "tomostar", table["wrpMovieName"].iloc[place])
+        movie = os.path.join(os.path.dirname(tomostar), table["wrpMovieName"].iloc[place])
         average = os.path.join(os.path.dirname(movie), "average", os.path.splitext(os.path.basename(movie))[0] + ".mrc")
 
         def where(x, y, z, matrix=matrix, offset=offset):
@@ -131,6 +141,13 @@ def warp_defocus(warp_angle: float, flipped: bool, x: float, z: float) -> float:
     """What Warp adds to the defocus in the middle, in A: the z of GetPositionInAllTilts. Offsets in A."""
     angle = np.radians(warp_angle)
     return -x * np.sin(angle) - z * np.cos(angle) if flipped else x * np.sin(angle) + z * np.cos(angle)
+
+
+def warp_wants_flip(warp_angles: np.ndarray, gradients: np.ndarray) -> bool:
+    """What `ts_defocus_hand --check` says (WarpTools, DefocusHandTiltseries.cs): flip where the defocus that was measured from
+    the left to the right end of the volume goes against Warp's z without a flip. `gradients`: right minus left, one a tilt."""
+    assumed = np.array([warp_defocus(angle, False, 1.0, 0.0) for angle in warp_angles])
+    return float(np.corrcoef(assumed, gradients)[0, 1]) < 0
 
 
 # ---------------------------------------------------------------------------------------------------- back-projection

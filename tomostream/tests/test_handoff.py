@@ -23,6 +23,7 @@ from tomostream.handoff.collect import collect, finished
 from tomostream.handoff.conventions import relion_hand, warp_flip
 from tomostream.handoff.export import README, export, handed_on, remove
 from tomostream.handoff.facts import USUAL, Target
+from tomostream.handoff.readme import warp_hand_commands
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE, ProjectStatus
 from tomostream.programs.aln import AlnFile, AlnRow, DarkFrame, format_aln
@@ -231,6 +232,31 @@ class TestTheHand(unittest.TestCase):
         for hand in (1, -1):
             x = 1000.0 / np.cos(np.radians(30.0))
             self.assertAlmostEqual(foreign.warp_defocus(-30.0, warp_flip(hand), x, 0.0), hand * 1000.0 * np.tan(np.radians(30.0)))
+
+    def test_warp_would_measure_what_we_hand_on(self):
+        """Its own check, on a defocus that grows towards +x at positive tilts, or the other way. Its port to Python, warpylib
+        1.1.2, gives the same."""
+        tilts = np.arange(-60.0, 61.0, 6.0)
+        for hand in (1, -1):
+            self.assertIs(foreign.warp_wants_flip(-tilts, hand * np.tan(np.radians(tilts))), warp_flip(hand))
+
+    def test_warps_flip_is_relions_hand_of_minus_1(self):
+        self.assertEqual([(relion_hand(hand), warp_flip(hand)) for hand in (1, -1)], [(-1, True), (1, False)])
+
+    def test_warp_is_given_the_hand_of_every_series(self):
+        series = Project(os.path.join(exported(85.0), "hands")).series()
+
+        def named(name: str, hand: int | None):
+            return type(series)(**{key: getattr(series, key) for key in series.__struct_fields__}
+                                | {"name": name, "defocus_hand": hand})
+
+        def options(*hands: int | None) -> list[list[str]]:
+            lines = warp_hand_commands([named(f"TS_{place}", hand) for place, hand in enumerate(hands)])
+            return [line.split("settings ")[-1].split() for line in lines]
+
+        self.assertEqual(options(None), [["--set_flip"]])
+        self.assertEqual(options(None, -1), [["--set_noflip"]])
+        self.assertEqual(options(1, 1, -1), [["--set_flip"], ["--set_noflip", "--input_data", "tomostar/TS_2.tomostar"]])
 
     def test_unknown_is_not_a_hand(self):
         self.assertEqual([relion_hand(hand) for hand in (None, 0)] + [warp_flip(hand) for hand in (None, 0)], [None] * 4)
