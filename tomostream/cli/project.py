@@ -197,9 +197,9 @@ def validate(chain: Chain) -> None:
         raise UserError(" ".join(problems))
 
 
-def warnings(chain: Chain) -> list[str]:
-    """Return what the forms warn of, in sentences."""
-    return [f"{name}: {text}" for name in ORDER for text in chain.protocols[name]._warnings()]
+def warnings(chain: Chain, names: Sequence[str] = ORDER) -> list[str]:
+    """Return what the forms of these protocols warn of, in sentences."""
+    return [f"{name}: {text}" for name in names for text in chain.protocols[name]._warnings()]
 
 
 @contextmanager

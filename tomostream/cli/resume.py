@@ -79,6 +79,8 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
               for name in project.ORDER if name in chain.protocols}
     wanted = to_continue(states, options.again, options.start)
     change(chain, settings, wanted)
+    for sentence in [text for name in settings for text in project.warnings(chain, [name])]:
+        say(f"Note: {sentence.rstrip('.')}.")
     for line in findings(states, wanted, found(chain.path)):
         say(line)
     if not wanted:

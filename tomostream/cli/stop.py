@@ -16,6 +16,7 @@ from tomostream.cli.places import cannot_write
 from tomostream.journal import runs, stopping
 from tomostream.journal.layout import stop_file, stop_request
 from tomostream.journal.status import CLASSES, ProjectStatus
+from tomostream.report import background
 
 #: What becomes of a protocol that is asked to stop.
 IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
@@ -98,8 +99,18 @@ def end(pids: Iterable[int]) -> None:
             continue
 
 
+def is_writer(pid: int) -> bool:
+    """Tell whether a process writes the page of a session in the background; see `report/background.py`."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return set(background.WORDS) <= set(os.fsdecode(file.read()).split("\0"))
+    except OSError:
+        return False
+
+
 def descendants(pid: int) -> list[int]:
-    """Return the programs that a process has started, and theirs. Not its process group: that may be Scipion's window."""
+    """Return the programs that a process has started, and theirs. Not its process group: that may be Scipion's window. Not who
+    writes the page either, which is to show that the session was stopped, and ends by itself."""
     parents: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -109,6 +120,6 @@ def descendants(pid: int) -> list[int]:
             continue
     found, new = [], [pid]
     while new:
-        new = [child for each in new for child in parents.get(each, ())]
+        new = [child for each in new for child in parents.get(each, ()) if not is_writer(child)]
         found += new
     return found

@@ -17,6 +17,8 @@ from tomostream.files.writing import write_text
 from tomostream.journal.layout import REPORT
 from tomostream.report.judging import Thresholds
 
+#: By which the process that writes a page is known.
+WORDS = ("report", "--follow", "--background")
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
 
 
@@ -36,7 +38,7 @@ def start(project: str, thresholds: Sequence[str] | None = None) -> subprocess.P
     launch = "import sys; from tomostream.cli import main; sys.exit(main())"
     with open(os.path.join(folder, LOG), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", launch, "report", os.path.abspath(project), "--follow", "--background"],
+            [sys.executable, "-c", launch, *WORDS, os.path.abspath(project)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 

@@ -400,6 +400,15 @@ class TestResume(unittest.TestCase):
         self.assertEqual(said.call_args_list[-1].args[0],
                          "Nothing is to be continued. For movies that came later: tomostream resume '/data/night 1' --again")
 
+    def test_tells_what_the_form_warns_of_a_value_that_is_changed(self):
+        protocol = SimpleNamespace(getObjId=lambda: 1, _warnings=lambda: ["Time for the next tilt is short."])
+        chain = SimpleNamespace(path="/data/night", folder=lambda name: "", protocols={COMPOSE: protocol})
+        options = SimpleNamespace(again=False, start=None)
+        with mock.patch.object(runs, "producer_state", return_value=runs.STOPPED), mock.patch.object(resume, "say") as said, \
+                mock.patch.object(resume, "change"), mock.patch.object(resume, "continue_all"):
+            resume.bring_back(chain, options, {COMPOSE: {"time4NextTilt": "2"}}, mock.Mock())
+        self.assertIn(mock.call("Note: compose: Time for the next tilt is short."), said.call_args_list)
+
 
 @pytest.mark.chain
 class TestARealSession(unittest.TestCase):

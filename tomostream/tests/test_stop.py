@@ -21,6 +21,7 @@ from tomostream.files import locks
 from tomostream.journal import runs, stopping
 from tomostream.journal.layout import starting_file, stop_file
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.report import background
 from tomostream.tests.made_project import FOLDERS, MadeProject
 from tomostream.tests.support import wait_for
 
@@ -98,6 +99,16 @@ class TestStop(unittest.TestCase):
         wait_for(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, 60, "end of the program")
         self.assertEqual(self.asked(), [MOTIONCOR])
         self.assertIn(f"motioncor was ended (process {process.pid})", said)
+
+    def test_now_lets_the_page_be_written_that_is_to_show_it(self):
+        code = f"import subprocess, sys, time; subprocess.Popen(['sh', '-c', 'sleep 60; true', *{background.WORDS!r}]); " \
+               "print(flush=True); time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(self.end, process, psutil.Process(process.pid))
+        process.stdout.readline()
+        self.assertEqual(stop.descendants(process.pid), [])
+        self.assertTrue(stop.is_writer(psutil.Process(process.pid).children()[0].pid))
 
     def test_now_ends_all_before_any_can_read_the_request(self):
         """Compose would give up the series that only wait."""
