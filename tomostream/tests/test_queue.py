@@ -233,7 +233,7 @@ class TestASessionThroughAQueue(unittest.TestCase):
                 "compose.expectedTilts": 4, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 4})
             session.simulate("--series", "2", "--tilts", "4", "--frames", "2", "--size", "48")
             waits = wait_for(lambda: [entry for entry in session.events(MOTIONCOR, entries.Waiting)
-                                      if entry.topic is entries.Topic.QUEUE], 180, "word of the queue")
+                                      if entry.topic is entries.Topic.QUEUE], 240, "word of the queue")
             self.assertIn("the queue takes no jobs (", waits[0].reason)
             self.assertIn("command not found", waits[0].reason)
             self.assertIsNone(run.poll())

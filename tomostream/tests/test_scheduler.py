@@ -99,7 +99,7 @@ class TestAWorkflowScheduledBeforeTheFirstMovie(unittest.TestCase):
 
     def test_the_finished_series_is_handed_on_meanwhile(self):
         out = os.path.join(self.session.folder, "handed")
-        wait_for(lambda: os.path.exists(os.path.join(out, "README.rst")), 60, "README of the hand-off")
+        wait_for(lambda: os.path.exists(os.path.join(out, "README.rst")), 240, "README of the hand-off")
         name = self.session.truth()["series"][0]["id"]
         for path in (f"imod/{name}/{name}.xf", "relion5/tomograms.star", f"warp/tomostar/{name}.tomostar"):
             self.assertTrue(os.path.exists(os.path.join(out, path)), path)

@@ -168,15 +168,15 @@ class TestRemoving(unittest.TestCase):
             "import.fileTimeout": 4, "compose.time4NextTilt": 6, "compose.expectedTilts": 5, "motioncor.gpuList": "60 61",
             "aretomo.gpuList": "62", "compose.removeAligned": True, "aretomo.removeReplaced": True, "aretomo.binFactor": 2,
             "aretomo.tomoThickness": 40, "aretomo.alignZ": 20})
-        wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
+        wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
         options = ("--tilts", "5", "--size", "64", "--interval", "0.1")
         session.simulate("--series", "1", "--frames", "3", *options).wait(timeout=60)
-        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 60, "tomogram")
-        wait_for(lambda: not cls.micrographs(), 10, "removal")
+        wait_for(lambda: session.events(ARETOMO, entries.Reconstructed), 240, "tomogram")
+        wait_for(lambda: not cls.micrographs(), 240, "removal")
         for name in (MOTIONCOR, COMPOSE):
             for pid in session.pids(name):
                 end(pid)
-        wait_for(lambda: session.call("resume", session.project, "--no-follow") == 0, 60, "resumed session")
+        wait_for(lambda: session.call("resume", session.project, "--no-follow") == 0, 240, "resumed session")
         wait_for(lambda: all(any("continues" in entry.reason for entry in session.ledger(name)) for name in (MOTIONCOR, COMPOSE)),
                  60, "continued protocol")
         session.start("simulate", os.path.join(session.folder, "more"), "--quiet", "--series", "1", "--frames", "4",
@@ -184,10 +184,10 @@ class TestRemoving(unittest.TestCase):
         again, = glob.glob(os.path.join(session.folder, "more", "frames", "TS_01_002_*"))
         shutil.copyfile(again, os.path.join(session.folder, "part"))
         os.replace(os.path.join(session.folder, "part"), os.path.join(session.frames, os.path.basename(again)))
-        wait_for(lambda: len(session.events(ARETOMO, entries.Reconstructed)) == 2, 60, "second tomogram")
+        wait_for(lambda: len(session.events(ARETOMO, entries.Reconstructed)) == 2, 240, "second tomogram")
         with open(os.path.join(session.folder_of(IMPORT), "extra", "STOP_STREAMING.TXT"), "w", encoding="utf-8"):
             pass
-        cls.status = run.wait(timeout=120)
+        cls.status = run.wait(timeout=300)
 
     @classmethod
     def micrographs(cls) -> list[str]:

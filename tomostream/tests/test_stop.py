@@ -96,7 +96,7 @@ class TestStop(unittest.TestCase):
         self.assertEqual(len(children), 1)
         said = self.stop("--now", MOTIONCOR)
         self.assertEqual(process.wait(timeout=60), -15)
-        wait_for(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, 60, "end of the program")
+        wait_for(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, 240, "end of the program")
         self.assertEqual(self.asked(), [MOTIONCOR])
         self.assertIn(f"motioncor was ended (process {process.pid})", said)
 

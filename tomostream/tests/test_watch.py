@@ -167,7 +167,7 @@ class WithStarts(WithAFacility):
         for session in made.look():
             made.begin(session)
         notes = []
-        wait_for(lambda: notes.extend(made.collect()) or not made.starting, 120, "end of the starts", every=0.02)
+        wait_for(lambda: notes.extend(made.collect()) or not made.starting, 240, "end of the starts", every=0.02)
         return [note.stage for note in notes]
 
 
@@ -200,7 +200,7 @@ class TestNewSessions(WithStarts):
         self.assertEqual(killed.look(), ["s1"])
         self.assertTrue(killed.begin("s1"))
         killed._starts["s1"].lock.close()           # the kernel does that; the start itself goes on and holds it
-        wait_for(self.calls, 120, "start")
+        wait_for(self.calls, 240, "start")
         after = self.make()
         self.assertEqual(after.look(), ["s1"])
         self.assertFalse(after.begin("s1"))
@@ -421,13 +421,13 @@ class TestAWatchedMicroscope(unittest.TestCase):
             os.symlink(session.acquisition, os.path.join(folder, "root", "acq"))
             session.simulate("--series", "2", "--tilts", "5", "--frames", "2", "--size", "48").wait()
             first = session.start("watch", config)
-            wait_for(lambda: session.folder_of("import"), 120, "project")
+            wait_for(lambda: session.folder_of("import"), 240, "project")
             end(first.pid)
             first.wait()
             second = session.start("watch", config)
             wait_for(lambda: len(session.rows(ARETOMO)) == 2, 240, "two tomograms")
-            wait_for(lambda: all(session.state(name) == "finished" for name in CLASSES), 120, "end of the session")
-            row = wait_for(lambda: self.row(folder, "ended"), 60, "end on the page above")
+            wait_for(lambda: all(session.state(name) == "finished" for name in CLASSES), 240, "end of the session")
+            row = wait_for(lambda: self.row(folder, "ended"), 240, "end on the page above")
             second.send_signal(signal.SIGTERM)
             self.assertEqual(second.wait(120), 0)
             self.assertEqual(sorted(name for name in os.listdir(projects) if not name.startswith(".")), ["krios1-acq"])
