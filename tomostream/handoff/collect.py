@@ -57,14 +57,14 @@ def collect(status: ProjectStatus, series: SeriesStatus) -> Series:
     pixel_size = pixel_size or header.pixel_size_A
     made = read_made(os.path.join(status.project, series.result.folder), series.id, len(record.tilts))
     flags = flags_of(series.result.commands)
+    volume = _volume(status.project, series.id, series.result, flags)
     believed = made.ctf.keys() - set(series.result.defocus_doubted)
     return Series(
         series.id, series.result.version, f"{base}.mrcs", (header.columns, header.rows), pixel_size,
         tuple(_tilt(status, section, tilt, made, section in series.result.defocus_doubted)
               for section, tilt in enumerate(record.tilts, start=1)),
         _if_there(f"{base}{EVEN}.mrcs"), _if_there(f"{base}{ODD}.mrcs"), _property(status, IMPORT, "_samplingRate"),
-        record.tilt_axis, int(float(flags.get("-VolZ", "0"))), optics,
-        _volume(status.project, series.id, series.result, flags),
+        record.tilt_axis, _thickness(flags, volume), optics, volume,
         made.quality.defocus_hand if made.quality and believed else None, series.result.tilt_offset,
         series.result.quality_note, record.negated, made.local)
 
@@ -123,9 +123,17 @@ def _volume(project: str, name: str, result: entries.Reconstructed, flags: Mappi
     path = os.path.join(project, result.tomogram)
     header = _header(path)
     folder = os.path.dirname(path)
-    return Volume(os.path.abspath(path), (header.columns, header.rows, header.sections), float(flags.get("-OutBin", "1")),
+    binning = float(flags.get("-OutBin") or flags.get("-AtBin") or "1")     # AreTomo3 has its own
+    return Volume(os.path.abspath(path), (header.columns, header.rows, header.sections), binning,
                   _if_there(os.path.join(folder, f"{name}{EVEN}.mrc")), _if_there(os.path.join(folder, f"{name}{ODD}.mrc")),
-                  flags.get("-FlipVol", "0") == "1")
+                  flags.get("-FlipVol", "0") == "1", result.ctf_corrected)
+
+
+def _thickness(flags: Mapping[str, str], volume: Volume | None) -> int:
+    """Thickness of the volume in px of the tilt series: as asked for, but AreTomo3 makes 100 slices or more, or measures it."""
+    if "-AtBin" in flags and volume is not None:
+        return round((volume.size[2] if volume.upright else volume.size[1]) * volume.binning)
+    return int(float(flags.get("-VolZ", "0")))
 
 
 def flags_of(commands: Sequence[str]) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Optics(msgspec.Struct, frozen=True):
 
 class Volume(msgspec.Struct, frozen=True):
     """A tomogram: its file, those of its halves ("" where there are none), its size (x, y, z) in voxels, and how many pixels of
-    the tilt series one voxel is. `upright`: sections are slices in z."""
+    the tilt series one voxel is. `upright`: sections are slices in z; `ctf_corrected`: all three are corrected for the CTF."""
 
     path: str
     size: tuple[int, int, int]
@@ -76,6 +76,7 @@ class Volume(msgspec.Struct, frozen=True):
     even: str = ""
     odd: str = ""
     upright: bool = True
+    ctf_corrected: bool = False
 
 
 class Series(msgspec.Struct, frozen=True):

@@ -143,6 +143,8 @@ def decisions(handed: Handed) -> list[str]:
         lines.append("  * local motion was applied to the tomogram; the files here hold the global alignment")
     if series.volume is not None and not series.volume.upright:
         lines.append("  * the tomogram is stored as (x, z, y) and is not named in tomograms.star")
+    if series.volume is not None and series.volume.ctf_corrected:
+        lines.append("  * the tomogram and its halves are corrected for the CTF already: nothing may correct them again")
     if series.quality_note:
         lines.append(f"  * alignment: {series.quality_note}")
     lines += [f"  * not handed to {target}: {why}" for target, why in handed.refused.items()]

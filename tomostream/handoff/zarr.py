@@ -43,6 +43,7 @@ def write(series: Series, folder: str, copy: bool = True) -> None:
         arrays = [_array(group, str(level), shape) for level, shape in enumerate(levels)]
         _fill(arrays, volume.path, volume.upright)
         group.attrs["multiscales"] = [_multiscales(series.name, series.pixel_size * volume.binning, len(levels))]
+        group.attrs["ctf_corrected"] = volume.ctf_corrected
         remove(series.name, folder)
         os.replace(part, target)
     finally:

@@ -182,6 +182,7 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
 
     `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y. `defocus_um` is believed,
     underfocus positive; `defocus_doubted` are the images (from 1) whose defocus is not, and `defocus_note` says why.
+    `ctf_corrected`: the program corrected the tomogram and its halves for the CTF.
     """
 
     version: int = 1
@@ -204,6 +205,7 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     defocus_um: float | None = None
     defocus_note: str = ""
     defocus_doubted: tuple[int, ...] = ()
+    ctf_corrected: bool = False
     bytes: int | None = None
 
 

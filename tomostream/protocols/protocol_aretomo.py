@@ -382,6 +382,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             trust=quality.trust if quality else Trust.UNKNOWN,
             defocus_um=self._defoci.value(task.key), defocus_note=self._defoci.words(task.key),
             defocus_doubted=tuple(sorted(result.ctf_order[place] for place in self._defoci.doubted(task.key))),
+            ctf_corrected=result.ctf_corrected and self.makeTomo.get(),
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)

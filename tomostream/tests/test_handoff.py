@@ -196,6 +196,23 @@ class TestByGeometry(unittest.TestCase):
         self.warp(-95.0)
 
 
+class TestOfAreTomo3(unittest.TestCase):
+    def test_binning_thickness_and_correction_are_what_the_program_made(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            project = Project(os.path.join(folder, "project"), 2.0, halves=False)
+            known = project.series()
+            made = os.path.relpath(os.path.dirname(known.volume.path), project.path)
+            project.tell(ARETOMO, NAME, entries.Reconstructed, "done", version=1, tilts_used=len(project.specimen.rows),
+                         folder=made, tomogram=os.path.join(made, f"{NAME}.mrc"), ctf_corrected=True,
+                         commands=(f"AreTomo3 -InPrefix x.mrc -AtBin {BINNING} -VolZ -1 -FlipVol 1",))
+            series = project.series()
+            self.assertEqual((series.volume.binning, series.thickness, series.volume.size), (BINNING, DEPTH, known.volume.size))
+            self.assertEqual((known.volume.ctf_corrected, series.volume.ctf_corrected), (False, True))
+            export(series, os.path.join(folder, "out"), ALL)
+            with open(os.path.join(folder, "out", README), encoding="utf-8") as file:
+                self.assertIn("corrected for the CTF already: nothing may correct them again", file.read())
+
+
 class TestTakenBack(unittest.TestCase):
     """What IMOD was handed is reconstructed from its transforms, as tomostream-aretomo takes them."""
 

@@ -108,6 +108,18 @@ class TestAlignmentsOfOthers(Inputs):
         self.assertIn("scaled by 2", out)
         self.assertGreater(np.corrcoef(found.ravel(), truth.ravel())[0, 1], 0.9999)
 
+    def test_a_stack_of_bytes_gives_what_its_floats_give_whatever_they_mean(self) -> None:
+        images = np.clip(np.round(series()[0] * 0.6), 0, 255).astype(np.uint8)
+        truth, _ = self.volume(write_mrc(self.path("floats.mrc"), images), self.aln, "floats", 4)
+        for name, flags, data in (("plain", None, images), ("stamped", 0, images), ("signed", 1, images ^ 128)):
+            header = bytearray(mrc_header(images.shape, PIXEL, (0, 0, 0, 0), "test", False))
+            struct.pack_into("<i", header, 12, 0)
+            if flags is not None:
+                struct.pack_into("<2i", header, 152, 1146047817, flags)
+            Path(self.path(f"{name}.mrc")).write_bytes(bytes(header) + data.tobytes())
+            found, _ = self.volume(self.path(f"{name}.mrc"), self.aln, name, 4)
+            np.testing.assert_array_equal(found, truth, name)
+
     def test_local_shifts_are_scaled_with_the_others(self) -> None:
         row, local = AlnRow(0, 85.0, 4.0, -8.0, 0.0), LocalShift(0, 0, 100.0, -40.0, 2.0, 1.0, 1.0)
         found = scaled(AlnFile((row,), raw_size=(400, 200, 1), local=(local,), thickness=80.0), 0.25)

@@ -326,7 +326,9 @@ def check_inside(path: str, page: Any, index: int, size: int) -> None:
         raise EngineError(f"{path}: frame {index + 1} has {len(page.dataoffsets)} pieces of {len(page.databytecounts)} sizes; "
                           f"{_DAMAGED}")
     pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    ends = guarded(f"{path}: frame {index + 1}", lambda: [int(offset) + int(count) for offset, count in pieces])
+    if not all(isinstance(number, (int, np.integer)) and number >= 0 for piece in pieces for number in piece):
+        raise EngineError(f"{path}: frame {index + 1} has pieces at no places; {_DAMAGED}")
+    ends = [int(offset) + int(count) for offset, count in pieces]
     if not ends or max(ends) > size:
         raise EngineError(f"{path}: frame {index + 1} reaches beyond the end of the file; {_DAMAGED}")
 
