@@ -117,4 +117,4 @@ class Session:
             raise Refused("no protocol of this session runs")
         for folder in running.values():
             runs.ask_to_stop(folder, "the page")
-        return f"asked to stop: {', '.join(running) or 'all'}{', and what is being started' if starting and running else ''}"
+        return f"asked to stop: {', '.join([*running, *(['what is being started'] if starting else [])])}"

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from tomostream.choices import exclusions
 from tomostream.cli import main as command
-from tomostream.journal import entries, runs
-from tomostream.journal.layout import stop_file
+from tomostream.files import locks
+from tomostream.journal import entries, runs, stopping
+from tomostream.journal.layout import starting_file, stop_file
 from tomostream.journal.status import COMPOSE
 from tomostream.report import acknowledged, handover, marks
 from tomostream.report.actions import REQUESTS, Session
@@ -210,6 +211,11 @@ class TestWhatIsChanged(Served):
         with unittest.mock.patch.object(runs, "run_state", lambda each: runs.RUNNING if each == folder else runs.FINISHED):
             self.assertEqual(self.change("stop", {}), (200, {"text": "asked to stop: compose"}))
         self.assertTrue(os.path.exists(stop_file(folder)))
+
+    def test_a_session_that_is_being_started_is_asked_to_stop_too(self):
+        with locks.hold(starting_file(self.project.path), 0.0):
+            self.assertEqual(self.change("stop", {}), (200, {"text": "asked to stop: what is being started"}))
+        self.assertTrue(stopping.is_asked(self.project.path, COMPOSE))
 
 
 class TestTheDoor(Served):
