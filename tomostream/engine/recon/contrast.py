@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Complexes = NDArray[np.complex64]
 #: Of the transfer function's phase from one defocus to the next, radians at the highest frequency that counts.
 _MAX_STEP = 1.2
 #: 1/A: tomograms hold nothing beyond.
@@ -68,6 +69,15 @@ class TiltContrast:
         if self.astigmatism_A > 0:
             defocus = defocus + self.astigmatism_A * np.cos(2 * (np.arctan2(ky, kx) - self.azimuth_rad))
         return self.optics.phase(s, defocus)
+
+    def turns(self, extra_A: float = 0.0) -> Floats:
+        """`phase` over pi as a polynomial, for `spectral_kernels.transferred`: what s = kx^2 + ky^2, kx^2 - ky^2, 2 kx ky, s^2
+        and 1 are multiplied by."""
+        constant, whole = map(float, self.optics.phase(np.array([0.0, 1.0]), 0.0) / math.pi)
+        wave, double = self.optics.wavelength_A, 2 * self.azimuth_rad
+        return np.array([
+            wave * (self.defocus_A + extra_A), wave * self.astigmatism_A * math.cos(double),
+            wave * self.astigmatism_A * math.sin(double), whole - constant, constant], np.float32)
 
     def transfer(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0, floor: float = 0.0) -> Doubles:
         """The transfer function; below its first maximum at least `floor`: thick specimens absorb and scatter inelastically,
@@ -148,48 +158,78 @@ def contrast_of(
 
 
 class Filtered:
-    """Multiplies aligned images of one shape (ny, nx) by functions of the frequency that change with the defocus."""
+    """Multiplies aligned images of one shape (ny, nx) by functions of the frequency that change with the defocus.
+
+    Spectra have ky from 0 on along their rows and kx of both signs along their columns: an image whose columns only were
+    transformed (waves along y) can be weighted, stretched and cropped across the tilt axis without going back to an image.
+    """
 
     def __init__(self, shape: tuple[int, int], pixel_A: float, threads: int = 1) -> None:
         import scipy.fft
 
         self.shape, self.pixel_A, self.threads = shape, pixel_A, threads
-        self.size = tuple(scipy.fft.next_fast_len(n + 2 * _MARGIN, real=True) for n in shape)
-        self.ky = np.fft.fftfreq(self.size[0])[:, None] / pixel_A
-        self.kx = np.fft.rfftfreq(self.size[1])[None] / pixel_A
-        self._inside = tuple(slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.size, shape, strict=True))
+        self.size = scipy.fft.next_fast_len(shape[0] + 2 * _MARGIN, real=True), scipy.fft.next_fast_len(shape[1] + 2 * _MARGIN)
+        while self.size[0] % 2:
+            self.size = scipy.fft.next_fast_len(self.size[0] + 1, real=True), self.size[1]
+        self.ky = (np.fft.rfftfreq(self.size[0]) / pixel_A).astype(np.float32)
+        self.kx = (np.fft.fftfreq(self.size[1]) / pixel_A).astype(np.float32)
+        self.inside = tuple(slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.size, shape, strict=True))
 
-    def spectrum(self, image: Floats) -> NDArray[np.complex64]:
+    def spectrum(self, image: Floats) -> Complexes:
         """The Fourier transform of an image on 0: what would join its edges would lend weight to the noise of the edges."""
         import scipy.fft
 
-        whole = np.zeros(self.size, np.float32)
-        whole[self._inside] = image
-        out: NDArray[np.complex64] = scipy.fft.rfft2(whole, workers=self.threads, overwrite_x=True)
+        whole = np.zeros((self.size[0], self.shape[1]), np.float32)
+        whole[self.inside[0]] = image
+        waves = np.zeros((len(self.ky), self.size[1]), np.complex64)
+        waves[:, self.inside[1]] = scipy.fft.rfft(whole, axis=0, workers=self.threads, overwrite_x=True)
+        out: Complexes = scipy.fft.fft(waves, axis=1, workers=self.threads, overwrite_x=True)
         return out
 
-    def image(self, spectrum: NDArray[np.complex64], factor: Doubles | Floats | float) -> Floats:
-        """Back, multiplied by `factor` at every frequency."""
+    def waves(self, spectrum: Complexes) -> Complexes:
+        """Waves along y (rows of ky, columns with their margins) of a spectrum, which is replaced."""
         import scipy.fft
 
-        out: Floats = scipy.fft.irfft2(spectrum * np.asarray(factor, np.float32), s=self.size, workers=self.threads)
-        return out[self._inside]
+        out: Complexes = scipy.fft.ifft(spectrum, axis=1, workers=self.threads, overwrite_x=True)
+        return out
+
+    def image(self, waves: Complexes) -> Floats:
+        """The image (ny, nx) of waves along y."""
+        import scipy.fft
+
+        out: Floats = scipy.fft.irfft(waves[:, self.inside[1]], self.size[0], axis=0, workers=self.threads)
+        return out[self.inside[0]]
 
     def across(
-        self, spectrum: NDArray[np.complex64], tilt: TiltContrast, height_A: float, top: float,
-        factor: Callable[[Doubles], Doubles], floor: float = 0.0,
-    ) -> Floats:
-        """An image multiplied by `factor` of the transfer function (with its `floor`) at each place."""
+        self, spectrum: Complexes, tilt: TiltContrast, height_A: float, top: float, floor: float = 0.0, flip: bool = False
+    ) -> Complexes:
+        """Waves along y, as of `waves`, of an image multiplied at each place by the transfer function, with its `floor`, or, to
+        `flip` phases, by its sign."""
+        from tomostream.engine.recon.spectral_kernels import add_share, transferred
+
         extras = tilt.extras(self.shape[1] * self.pixel_A, height_A, top)
         shares = tilt.shares(extras, self.shape[1], self.pixel_A, height_A)
-        total = np.zeros(self.shape, np.float32)
+
+        def of(extra: float) -> Complexes:
+            product = np.empty_like(spectrum)
+            transferred(pairs(spectrum), self.kx, self.ky, tilt.turns(extra), floor, flip, pairs(product))
+            return self.waves(product)
+
+        if len(extras) == 1:
+            return of(float(extras[0]))
+        total = np.zeros((len(self.ky), self.size[1]), np.complex64)
         for extra, share in zip(extras, shares, strict=True):
-            total += share * self.image(spectrum, factor(tilt.transfer(self.kx, self.ky, float(extra), floor)))
+            add_share(pairs(of(float(extra))), share, self.inside[1].start, pairs(total))
         return total
+
+
+def pairs(values: Complexes) -> Floats:
+    """Complex numbers, next to each other along the last axis, as pairs of float32."""
+    return values[..., None].view(np.float32)
 
 
 def flip_phases(images: Floats, contrast: Contrast, height_A: float, out: Floats, threads: int = 1) -> None:
     """Fill `out` (K, ny, nx) with `images` times the sign of the transfer function at each place, for one height."""
     work = Filtered((images.shape[1], images.shape[2]), contrast.pixel_A, threads)
     for image, tilt, target in zip(images, contrast.tilts, out, strict=True):
-        target[...] = work.across(work.spectrum(image), tilt, height_A, contrast.top, np.sign)
+        target[...] = work.image(work.across(work.spectrum(image), tilt, height_A, contrast.top, flip=True))

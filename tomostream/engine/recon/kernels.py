@@ -23,7 +23,7 @@ _X_AT_ONCE = 1024
 
 
 @nb.njit(inline="always")
-def _cubic_weights(a):  # type: ignore[no-untyped-def]
+def cubic_weights(a):  # type: ignore[no-untyped-def]
     """Catmull-Rom weights of the four neighbours for a fraction `a` in [0, 1)."""
     w0 = a * (-0.5 + a * (1.0 - 0.5 * a))
     w1 = 1.0 + a * a * (-2.5 + 1.5 * a)
@@ -84,8 +84,8 @@ def sample(image, fine, spacing, field, taper, affine, step, knots, out):  # typ
             if jx < 1 or jy < 1 or jx > columns - 3 or jy > rows - 3:
                 out[y, x] = 0.0
                 continue
-            w0, w1, w2, w3 = _cubic_weights(np.float32(px - jx))
-            v = _cubic_weights(np.float32(py - jy))
+            w0, w1, w2, w3 = cubic_weights(np.float32(px - jx))
+            v = cubic_weights(np.float32(py - jy))
             total = np.float32(0.0)
             for r in range(4):
                 line = image[jy - 1 + r]
@@ -105,7 +105,7 @@ def _stretch_line(line, cosine, target):  # type: ignore[no-untyped-def]
         if i < 1 or i > nx - 3:
             target[x] = 0.0
             continue
-        w0, w1, w2, w3 = _cubic_weights(np.float32(f - i))
+        w0, w1, w2, w3 = cubic_weights(np.float32(f - i))
         target[x] = w0 * line[i - 1] + w1 * line[i] + w2 * line[i + 1] + w3 * line[i + 2]
 
 
@@ -123,13 +123,6 @@ def stretch(images, y0, cosines, out):  # type: ignore[no-untyped-def]
             target[:] = 0.0
             continue
         _stretch_line(images[k, y0 + job % rows], cosines[k], target)
-
-
-@nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def stretch_one(image, cosine, out):  # type: ignore[no-untyped-def]
-    """`stretch` of one image float32 (ny, nx) into `out` float32 (ny, n), in the thread that calls it."""
-    for y in range(image.shape[0]):
-        _stretch_line(image[y], cosine, out[y])
 
 
 @nb.njit(fastmath=True, boundscheck=False, error_model="numpy", inline="always")
@@ -188,7 +181,7 @@ def _total(values):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(parallel=True, fastmath=True, boundscheck=False, error_model="numpy", cache=True)
-def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, projection, stats):  # type: ignore[no-untyped-def]
+def backproject(images, tangents, offset, sign, depth, fade, y_stride, z_stride, out, projection, stats):  # type: ignore[no-untyped-def]
     """Shear back-projection of stretched rows: `out[z, y, x] = sum_k images[k, y, x + offset + Z tan t_k]`.
 
     A z-slice of a slab is the stretched image shifted by Z tan t: a multiply-add over contiguous memory with two
@@ -204,8 +197,12 @@ def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, 
         Column of `images` that lies above the volume's first column at Z = 0.
     sign : int
         1: row z of `out` is at Z = z + 0.5 - depth / 2; -1: at minus that.
-    depth, y_stride, z_stride : int
-        Rows of `out` in z; row (y, z) of the volume is `out[y * y_stride + z * z_stride]`.
+    depth : int
+        Rows of `out` in z.
+    fade : float32 (depth,)
+        Factors of the rows in z; those of 0 are not worked on.
+    y_stride, z_stride : int
+        Row (y, z) of the volume is `out[y * y_stride + z * z_stride]`.
     out : float32 (rows * depth, nx)
     projection : float64 (rows, nx)
         Sum over z, written.
@@ -227,113 +224,17 @@ def backproject(images, tangents, offset, sign, depth, y_stride, z_stride, out, 
                     out[y * y_stride + z * z_stride, x0:x1] = 0.0
                 for k in range(0, tilts, 4):
                     for z in range(z0, z1):
+                        if fade[z] == 0.0:
+                            continue
                         height = sign * (z + 0.5 - depth * 0.5)
                         row = out[y * y_stride + z * z_stride, x0:x1]
                         _add_four(images, y, tangents, k, height, offset + x0, row)
                 for z in range(z0, z1):
                     row = out[y * y_stride + z * z_stride, x0:x1]
+                    if fade[z] != 1.0:
+                        row *= fade[z]
                     _tally(row, projection[y, x0:x1], squares[x0:x1], lows[x0:x1], highs[x0:x1])
         stats[y, 0] = lows.min()
         stats[y, 1] = highs.max()
         stats[y, 2] = _total(projection[y])
         stats[y, 3] = _total(squares)
-
-
-@nb.njit(fastmath=True, error_model="numpy", inline="always")
-def _solved(matrix, sides, count, width):  # type: ignore[no-untyped-def]
-    """Solve `matrix` x = `sides` in place for a symmetric positive definite matrix, by Cholesky's decomposition.
-
-    matrix float32 (>= count, >= count), its lower triangle is used and replaced; sides float32 (>= count, >= width).
-    """
-    for i in range(count):
-        for j in range(i):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = total / matrix[j, j]
-        total = matrix[i, i]
-        for k in range(i):
-            total -= matrix[i, k] * matrix[i, k]
-        matrix[i, i] = math.sqrt(max(total, np.float32(1e-6)))
-    for i in range(count):
-        row = sides[i]
-        for k in range(i):
-            factor = matrix[i, k]
-            other = sides[k]
-            for x in range(width):
-                row[x] -= factor * other[x]
-        inverse = np.float32(1.0) / matrix[i, i]
-        for x in range(width):
-            row[x] *= inverse
-    for i in range(count - 1, -1, -1):
-        row = sides[i]
-        for k in range(i + 1, count):
-            factor = matrix[k, i]
-            other = sides[k]
-            for x in range(width):
-                row[x] -= factor * other[x]
-        inverse = np.float32(1.0) / matrix[i, i]
-        for x in range(width):
-            row[x] *= inverse
-
-
-@nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
-def estimate(spectra, heights, middle, length, thickness, tangents, cosines, before, strength, after):  # type: ignore[no-untyped-def]
-    """The Wiener estimate of a few rows of the stretched images' spectra, in place (`wiener` has the formula).
-
-    At each kx the tilts that reach there are weighted, the system of their covariance is solved for all rows at once, and
-    the solution is weighted again. Every kx has memory of its own.
-
-    Parameters
-    ----------
-    spectra : float32 (K, rows, columns, 2)
-        Real and imaginary part; replaced.
-    heights : float64 (rows,)
-        |ky| of each row, cycles/px; all near `middle`, at which the covariance is taken.
-    length : int
-        kx of column x is x / length.
-    thickness : float
-        Of the specimen, px.
-    tangents, cosines : float64 (K,)
-    before, strength, after : float32 (K, rings)
-        Weights of the data, root of the signal's power over the noise's, weights of the result, by frequency in the image:
-        ring q (rings - 1) / 0.5.
-    """
-    tilts, rows, columns, _ = spectra.shape
-    scale = (before.shape[1] - 1) / 0.5
-    for x in nb.prange(columns):
-        kx = x / length
-        used = np.empty(tilts, np.int64)
-        count = 0
-        for k in range(tilts):
-            if math.hypot(kx / cosines[k], middle) < 0.49:
-                used[count] = k
-                count += 1
-            else:
-                for y in range(rows):
-                    spectra[k, y, x, 0] = 0.0
-                    spectra[k, y, x, 1] = 0.0
-        matrix = np.empty((count, count), np.float32)
-        sides = np.empty((count, 2 * rows), np.float32)
-        signal = np.empty(count, np.float32)
-        for i in range(count):
-            k = used[i]
-            stretched = kx / cosines[k]
-            signal[i] = strength[k, int(math.hypot(stretched, middle) * scale + 0.5)]
-            for y in range(rows):
-                ring = min(int(math.hypot(stretched, heights[y]) * scale + 0.5), before.shape[1] - 1)
-                sides[i, 2 * y] = before[k, ring] * spectra[k, y, x, 0]
-                sides[i, 2 * y + 1] = before[k, ring] * spectra[k, y, x, 1]
-            for j in range(i):
-                angle = math.pi * thickness * kx * (tangents[k] - tangents[used[j]])
-                shared = math.sin(angle) / angle if abs(angle) > 1e-6 else 1.0
-                matrix[i, j] = signal[i] * signal[j] * np.float32(shared)
-            matrix[i, i] = np.float32(1.0) + signal[i] * signal[i]
-        _solved(matrix, sides, count, 2 * rows)
-        for i in range(count):
-            k = used[i]
-            stretched = kx / cosines[k]
-            for y in range(rows):
-                ring = min(int(math.hypot(stretched, heights[y]) * scale + 0.5), before.shape[1] - 1)
-                spectra[k, y, x, 0] = after[k, ring] * sides[i, 2 * y]
-                spectra[k, y, x, 1] = after[k, ring] * sides[i, 2 * y + 1]

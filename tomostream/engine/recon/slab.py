@@ -24,7 +24,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +65,6 @@ class Block:
     data: Floats
     projection: NDArray[np.float64]
     stats: NDArray[np.float64]
-
-    def measured(self, upright: bool) -> Block:
-        """The block with the projection and the statistics of what its data are now."""
-        data = self.data if upright else self.data.transpose(1, 0, 2)
-        axes = (0, 2)
-        rows = [data.min(axis=axes), data.max(axis=axes), data.sum(axis=axes, dtype=np.float64),
-                np.einsum("zyx,zyx->y", data, data, dtype=np.float64)]
-        return replace(self, projection=data.sum(axis=0, dtype=np.float64), stats=np.stack(rows, axis=1))
 
 
 def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,22 +155,24 @@ class Slab:
         def fill(y0: int, lines: Floats) -> None:
             self._filtered(images, y0, lines, middle)
 
-        yield from self._projected(fill, last - first, images.shape[1], upright)
+        yield from self._projected(fill, np.ones(last - first, np.float32), images.shape[1], upright)
 
-    def projected(self, lines: Floats, depth: int, ny: int, upright: bool) -> Iterator[Block]:
-        """Back-project stretched, filtered lines (K, >= ny, >= length) into a slab `depth` deep about Z = 0."""
+    def projected(self, lines: Floats, fade: Floats, ny: int, upright: bool) -> Iterator[Block]:
+        """Back-project stretched, filtered lines (K, >= ny, >= length) into a slab about Z = 0, as deep as `fade`, its factors
+        by growing Z, is long."""
 
         def fill(y0: int, out: Floats) -> None:
             out[: len(self.tilts_deg)] = lines[:, y0 : y0 + out.shape[1], : self.length]
             out[len(self.tilts_deg):] = 0.0
 
-        yield from self._projected(fill, depth, ny, upright)
+        yield from self._projected(fill, fade, ny, upright)
 
-    def _projected(self, fill: Callable[[int, Floats], None], depth: int, ny: int, upright: bool) -> Iterator[Block]:
+    def _projected(self, fill: Callable[[int, Floats], None], fade: Floats, ny: int, upright: bool) -> Iterator[Block]:
         """Back-project lines that `fill` gives for the rows from y0 on, block by block."""
         from tomostream.engine.recon.kernels import backproject
 
-        rows = self.block_rows(ny)
+        rows, depth = self.block_rows(ny), len(fade)
+        faded = fade if upright else np.ascontiguousarray(fade[::-1])
         padded = -(-len(self.tilts_deg) // 4) * 4
         stretched = np.empty((padded, rows, self.length), np.float32)
         tangents = np.concatenate([self.tangents, np.zeros(padded - len(self.tilts_deg))])
@@ -192,7 +186,7 @@ class Slab:
             projection, stats = np.empty((here, self.nx)), np.empty((here, 4))
             strides = (1, here) if upright else (depth, 1)
             sign = 1 if upright else -1
-            backproject(lines, tangents, self.offset, sign, depth, *strides, out, projection, stats)
+            backproject(lines, tangents, self.offset, sign, depth, faded, *strides, out, projection, stats)
             shape = (depth, here, self.nx) if upright else (here, depth, self.nx)
             yield Block(y0, y1, out.reshape(shape), projection, stats)
 

@@ -6,6 +6,7 @@ they show of a slab of thickness Z (`align.likelihood`). Their cross spectra are
 neighbouring tilts follow
 
 * the power S(q) of the specimen's projections, pooled over all tilts, with the contrast transfer c divided out,
+* how much more or less of it each tilt shows in each direction: membranes that stand upright and edges are sharp in one only,
 * how much of it each tilt has, ``g_i(q)^2 = exp(alpha_i - beta_i q^2)``: dose, path through the specimen and focus,
 * the noise ``N_i(q) = P_i(q) - g_i^2 <c_i^2> S`` of each tilt, with P_i the power of its image,
 * thickness and height of the specimen: as a function of ``u = kx (tan t_i - tan t_j)`` the cross spectra of all pairs are the
@@ -16,6 +17,7 @@ q is the frequency in the untilted image, in cycles/px. All powers are per pixel
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +32,10 @@ Complexes = NDArray[np.complex64]
 RINGS = 401
 #: How many tilts apart are pairs whose cross spectra tell the power, and those that tell the thickness.
 _NEAR, _FAR = (1, 2), (1, 2, 4, 6)
+#: Directions of frequencies, in half a turn; bands of them, in cycles/px, of which each has its own power by direction.
+SECTORS, _BANDS = 16, (0.0, 0.03, 0.06, 0.12, 0.24, 0.5)
+#: As many looks say that the power is the same in all directions.
+_EVEN = 1.0
 #: Frequencies that are looked at, about.
 SAMPLE = 40_000
 #: Below this coherence a pair of tilts tells nothing.
@@ -47,7 +53,8 @@ _NEARLY_BEST = 1.5
 
 @dataclass(frozen=True)
 class Sample:
-    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n); `kx` (n,) in cycles/px.
+    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n); `kx` (n,) in cycles/px;
+    `sectors` (n,): in which of SECTORS, of half a turn from kx on, each of them is.
 
     Whitened: with the mean power of each tilt's image divided out, and its contrast transfer multiplied on; per pixel of the
     specimen that the tilt shows. `rings` (K, n): the ring of q in each tilt, RINGS where it is beyond the last.
@@ -57,6 +64,7 @@ class Sample:
 
     values: Complexes
     kx: Doubles
+    sectors: NDArray[np.int64]
     rings: NDArray[np.int64]
     seen: NDArray[np.float32]
     tangents: Doubles
@@ -64,12 +72,13 @@ class Sample:
 
     @classmethod
     def of(
-        cls, values: Complexes, kx: Doubles, ky: Doubles, angles: tuple[Doubles, Doubles], areas: Doubles, powers: Doubles,
-        contrasts: Doubles,
+        cls, values: Complexes, frequencies: tuple[Doubles, Doubles], angles: tuple[Doubles, Doubles], areas: Doubles,
+        powers: Doubles, contrasts: Doubles,
     ) -> Sample:
-        """From spectra (K, n), multiplied by the root of the cosine; `angles`: cosines and tangents (K,); `powers` (K, RINGS) of
-        the images; `contrasts` as for `measured`."""
-        cosines, tangents = angles
+        """From spectra (K, n), multiplied by the root of the cosine, at `frequencies` kx and ky >= 0 (n,); `angles`: cosines and
+        tangents (K,); `powers` (K, RINGS) of the images; `contrasts` as for `measured`."""
+        (kx, ky), (cosines, tangents) = frequencies, angles
+        sectors = (np.arctan2(ky, kx) / np.pi * SECTORS).astype(np.int64) % SECTORS
         q = np.hypot(kx[None] / cosines[:, None], ky[None])
         rings = np.where(q < 0.49, np.rint(q * 2 * (RINGS - 1)), RINGS).astype(np.int64)
         white = np.zeros((len(values), RINGS + 1), np.float32)
@@ -77,12 +86,12 @@ class Sample:
         squares = np.append((contrasts**2).mean(axis=1), np.zeros((len(values), 1)), axis=1).astype(np.float32)
         each = np.take_along_axis(white, rings, axis=1)
         seen = each * np.take_along_axis(squares, rings, axis=1) / np.sqrt(cosines)[:, None].astype(np.float32)
-        return cls(values * each / np.sqrt(areas)[:, None].astype(np.float32), kx, rings, seen, tangents, areas)
+        return cls(values * each / np.sqrt(areas)[:, None].astype(np.float32), kx, sectors, rings, seen, tangents, areas)
 
     def thinned(self, step: int) -> Sample:
         """The same at fewer frequencies."""
-        return replace(self, values=self.values[:, ::step], kx=self.kx[::step], rings=self.rings[:, ::step],
-                       seen=self.seen[:, ::step])
+        return replace(self, values=self.values[:, ::step], kx=self.kx[::step], sectors=self.sectors[::step],
+                       rings=self.rings[:, ::step], seen=self.seen[:, ::step])
 
     def cross(self, i: int, j: int) -> Complexes:
         """Cross spectrum of two tilts, (n,), per pixel of the specimen that both show."""
@@ -93,13 +102,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Specimen:
-    """Thickness and height of the slab in px; power S of its projections (RINGS,); `shares` g^2 and `noise` N (K, RINGS)."""
+    """Thickness and height of the slab in px; power S of its projections (RINGS,); `shares` g^2 and `noise` N (K, RINGS);
+    `directions` (K, RINGS, SECTORS): the power by direction, over S."""
 
     thickness: float
     height: float
     power: Doubles
     shares: Doubles
     noise: Doubles
+    directions: Doubles
 
 
 def measured(
@@ -136,7 +147,8 @@ def measured(
             thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
     noise = _MISFIT * smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
-    return Specimen(thick, height, power, shares, noise)
+    directions = _directions(sample, alike, shares * power, (thick, height), threads)
+    return Specimen(thick, height, power, shares, noise, directions)
 
 
 def _power(
@@ -144,19 +156,12 @@ def _power(
     threads: int,
 ) -> tuple[Doubles, Doubles]:
     """The specimen's power, pooled over all pairs, and every tilt's share of it (with `weights`)."""
-    count, (thickness, height) = len(sample.values), slab
-    roots = np.sqrt(weights)
+    count, roots = len(sample.values), np.sqrt(weights)
 
     def sums(pair: tuple[int, int]) -> tuple[Doubles, ...]:
         i, j = pair
-        turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
-        coherence = np.sinc(thickness * turn)
-        coherence[np.abs(coherence) < _MIN_COHERENCE] = 0.0
-        table = np.append(alike(i, j) * roots[i] * roots[j], 0.0)
+        real, factor = _common(sample, pair, alike(i, j) * roots[i] * roots[j], slab)
         ring = sample.rings[i]
-        factor = sample.seen[i] * sample.seen[j] * coherence * table[ring]
-        cross = sample.cross(i, j)
-        real = cross.real if height == 0 else (cross * np.exp(2j * np.pi * height * turn)).real
         return tuple(np.asarray(np.bincount(ring, each, RINGS + 1), np.float64) for each in (real * factor, factor**2))
 
     pairs = [(i, i + step) for step in _NEAR for i in range(count - step)]
@@ -168,6 +173,47 @@ def _power(
     top, norm = smooth(tops.sum(axis=0) * steep), smooth(norms.sum(axis=0) * steep**2)
     power = steep * np.maximum(top / np.maximum(norm, 1e-30), 0.0)
     return power, weights * np.array([_share(top, norm, power) for top, norm in zip(tops, norms, strict=True)])
+
+
+def _common(sample: Sample, pair: tuple[int, int], table: Doubles, slab: tuple[float, float]) -> tuple[Doubles, Doubles]:
+    """What two tilts have in common, (n,), and what the specimen's power times that would be, with `table` (RINGS,) on it; 0
+    where the slab of this thickness and height (px) lets them share little."""
+    (i, j), (thickness, height) = pair, slab
+    turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
+    coherence = np.sinc(thickness * turn)
+    coherence[np.abs(coherence) < _MIN_COHERENCE] = 0.0
+    factor = sample.seen[i] * sample.seen[j] * coherence * np.append(table, 0.0)[sample.rings[i]]
+    cross = sample.cross(i, j)
+    real = cross.real if height == 0 else (cross * np.exp(2j * np.pi * height * turn)).real
+    return real.astype(np.float64), np.asarray(factor, np.float64)
+
+
+def _directions(
+    sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, slab: tuple[float, float], threads: int
+) -> Doubles:
+    """The power by direction over its mean, (K, RINGS, SECTORS); `signal` g^2 S (K, RINGS)."""
+    count, bands, roots = len(sample.values), len(_BANDS) - 1, np.sqrt(signal)
+    q = np.linspace(0, 0.5, RINGS)
+    band = np.append(np.clip(np.searchsorted(_BANDS, q, side="right") - 1, 0, bands - 1), 0)
+
+    def sums(pair: tuple[int, int]) -> Doubles:
+        i, j = pair
+        real, model = _common(sample, pair, alike(i, j) * roots[i] * roots[j], slab)
+        cell = band[sample.rings[i]] * SECTORS + sample.sectors
+        return np.stack([np.bincount(cell, each, bands * SECTORS) for each in (real * model, model**2)])
+
+    pairs = [(i, i + step) for step in _NEAR for i in range(count - step)]
+    found = np.zeros((count, 2, bands * SECTORS))
+    for pair, each in zip(pairs, parallel(sums, pairs, threads), strict=True):
+        found[list(pair)] += each
+    found = found.reshape(count, 2, bands, SECTORS)
+    found = 0.5 * found + 0.25 * (np.roll(found, 1, axis=3) + np.roll(found, -1, axis=3))
+    ratios = np.clip((found[:, 0] + _EVEN) / (found[:, 1] + _EVEN), 0.1, 10.0)
+    middles = [0.5 * (a + b) for a, b in itertools.pairwise(_BANDS)]
+    place = np.interp(q, middles, np.arange(bands))
+    low = np.minimum(place.astype(int), bands - 2)
+    share = (place - low)[None, :, None]
+    return np.asarray((1 - share) * ratios[:, low] + share * ratios[:, low + 1])
 
 
 def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:

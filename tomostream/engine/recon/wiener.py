@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast
+from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, pairs
 from tomostream.engine.recon.slab import Block, Method, Slab, _interpolation_gain
 from tomostream.engine.recon.spectrum import RINGS, SAMPLE, Sample, Specimen, absorbed, measured, smooth
 
@@ -38,7 +38,7 @@ AMPLITUDES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 #: Outside the slab the estimate falls off over this part of the thickness.
 FADE = 0.15
 #: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
-BAND, NARROW = 0.012, 0.15
+BAND, NARROW = 0.02, 0.2
 #: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
 CLIP, PATCH_A = 6.0, 80.0
 #: Part of a frequency over which the power of a tilt is averaged, which has the rings of its transfer function.
@@ -89,24 +89,22 @@ class WienerSlab:
         self, tilts_deg: Doubles, shape: tuple[int, int], depth: int, pixel_A: float, contrast: Contrast | None,
         thickness_A: float | None = None, weights: Doubles | None = None, threads: int = 1,
     ) -> None:
-        import scipy.fft
-
         self._slab = Slab(tilts_deg, shape[1], depth, Method(0), threads)
         self.depth, self.pixel_A, self.contrast, self.threads = depth, pixel_A, contrast, threads
         self._given_A = thickness_A
         self._weights = np.ones((len(tilts_deg), RINGS)) if weights is None else weights
         self._ny = shape[0]
-        self.rows = scipy.fft.next_fast_len(shape[0] + 32, real=True)
-        self.columns = 2 * (self._slab.length // 2 + 1)
         self._work = Filtered(shape, pixel_A, 1)
+        self.rows = len(self._work.ky)
         self._powers = np.zeros((len(tilts_deg), RINGS))
+        self._counts: Doubles | None = None
         self._phases: Floats | None = None
         self.findings = Findings(0.0, 0.0, None)
 
     @property
     def room_shape(self) -> tuple[int, int, int]:
         """What `blocks` needs room for: spectra of all tilts, float32."""
-        return len(self._slab.tilts_deg), self.rows, self.columns
+        return len(self._slab.tilts_deg), self.rows, 2 * self._slab.length
 
     def blocks(self, images: Floats, room: Floats, upright: bool) -> Iterator[tuple[int, Block]]:
         """Estimate the slab from `images` (K, ny, nx): a block at a time, with the first z of each (as in the file)."""
@@ -125,10 +123,9 @@ class WienerSlab:
 
         They are whitened later: what is whitened, cut at its edges and made whole again lacks its low frequencies.
         """
-        spectra = room.view(np.complex64)
 
         def one(tilt: int) -> None:
-            spectra[tilt] = self._spectrum(images[tilt], tilt, height_A)
+            room[tilt] = self._spectrum(images[tilt], tilt, height_A).view(np.float32)
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(one, range(len(images))))
@@ -138,33 +135,47 @@ class WienerSlab:
     def _spectrum(self, image: Floats, tilt: int, height_A: float) -> Complexes:
         import scipy.fft
 
+        from tomostream.engine.recon.spectral_kernels import stretch_waves
+
         work = self._work
         spectrum = work.spectrum(tamed(image, self.pixel_A))
         if not self._powers[tilt].any():
-            self._powers[tilt] = ring_powers(spectrum, work, image)
+            self._powers[tilt] = self._ring_powers(spectrum, np.count_nonzero(image))
         if self.contrast is None:
-            plain = work.image(spectrum, 1.0)
+            waves = work.waves(spectrum)
         else:
-            own = self.contrast.tilts[tilt]
-            plain = work.across(spectrum, own, height_A, self.contrast.top, lambda transfer: transfer, max(AMPLITUDES))
+            waves = work.across(spectrum, self.contrast.tilts[tilt], height_A, self.contrast.top, max(AMPLITUDES))
         cosine = self._slab.cosines[tilt]
-        lines = stretched(plain, cosine, self._slab.length) * np.float32(math.sqrt(cosine))
-        out: Complexes = scipy.fft.rfft2(lines, s=(self.rows, self._slab.length)).astype(np.complex64)
-        return out
+        out: Complexes = np.empty((self.rows, self._slab.length), np.complex64)
+        stretch_waves(pairs(waves), work.inside[1].start, self._slab.nx, cosine, np.float32(math.sqrt(cosine)), pairs(out))
+        return np.asarray(scipy.fft.fft(out, axis=1, overwrite_x=True))
+
+    def _ring_powers(self, spectrum: Complexes, shown: int) -> Doubles:
+        """Mean power of an image by ring of frequency, (RINGS,), smooth; per pixel that shows something."""
+        from tomostream.engine.recon.spectral_kernels import ring_sums
+
+        work, scale = self._work, 2 * (RINGS - 1) * self.pixel_A
+        if self._counts is None:
+            q = np.hypot(work.kx[None], work.ky[:, None]) * scale
+            self._counts = smooth(np.bincount(np.rint(q).astype(np.int64).ravel(), minlength=RINGS)[:RINGS].astype(float), FINE)
+        total = np.zeros(RINGS)
+        ring_sums(pairs(spectrum), work.kx, work.ky, scale, total)
+        level = smooth(total, FINE) / np.maximum(self._counts, 1e-9)
+        return np.asarray(np.maximum(level, 1e-12 * float(level.max())) / max(shown, 1))
 
     def _measured(self, room: Floats) -> Specimen:
         """The specimen by a sample of the spectra, and what is known then."""
         slab = self._slab
-        rows = np.arange(0, self.rows, max(1, self.rows * self.columns // 2 // SAMPLE))
+        rows = np.arange(0, self.rows, max(1, self.rows * slab.length // SAMPLE))
         values = room.view(np.complex64)[:, rows, :].reshape(len(slab.tilts_deg), -1)
-        ky, kx = np.meshgrid(np.abs(np.fft.fftfreq(self.rows))[rows], np.arange(self.columns // 2) / slab.length, indexing="ij")
+        ky, kx = np.meshgrid(self._ky()[rows], np.fft.fftfreq(slab.length), indexing="ij")
         low = self._lowest()[1]
         q = np.hypot(kx, ky)
-        keep = ((q > low) & (q < 0.48) & (kx > 0)).ravel()
+        keep = ((q > low) & (q < 0.48) & (kx != 0)).ravel()
         areas = self._ny * np.minimum(slab.nx / slab.cosines, slab.length)
         contrasts, amplitude = self._contrasts(max(AMPLITUDES)), None
         powers = self._powers * slab.cosines[:, None]
-        sample = Sample.of(values[:, keep], kx.ravel()[keep], ky.ravel()[keep], (slab.cosines, slab.tangents), areas,
+        sample = Sample.of(values[:, keep], (kx.ravel()[keep], ky.ravel()[keep]), (slab.cosines, slab.tangents), areas,
                            self._powers, contrasts)
         thickness = None if self._given_A is None else self._given_A / self.pixel_A
         specimen = measured(sample, powers, contrasts, self._weights, thickness, self.pixel_A, self.threads)
@@ -176,10 +187,13 @@ class WienerSlab:
             amplitude = absorbed(specimen.power, plain, low, floors)
             taken, believed = (np.sqrt((self._contrasts(f)[middle] ** 2).mean(axis=0)) for f in (max(AMPLITUDES), amplitude))
             factor = (taken / np.maximum(believed, 1e-6)) ** 2
-            specimen = Specimen(specimen.thickness, specimen.height, specimen.power * factor, specimen.shares / factor,
-                                specimen.noise)
+            specimen = replace(specimen, power=specimen.power * factor, shares=specimen.shares / factor)
         self.findings = Findings(specimen.thickness * self.pixel_A, specimen.height * self.pixel_A, amplitude)
         return specimen
+
+    def _ky(self) -> Doubles:
+        """ky of the rows of the spectra, cycles/px."""
+        return np.arange(self.rows) / (2 * self.rows - 2)
 
     def _lowest(self) -> tuple[float, float]:
         """Frequencies (cycles/px) from which on images count, and from which on they count whole."""
@@ -208,23 +222,16 @@ class WienerSlab:
 
     def _estimate(self, room: Floats, specimen: Specimen, middle: float) -> None:
         """Solve for the estimate in place, `middle` (px) the height of the part that will be projected."""
-        from tomostream.engine.recon.kernels import estimate
+        from tomostream.engine.recon.spectral_kernels import estimate
 
         slab = self._slab
         before, strength, after = self._tables(specimen)
-        kx = np.arange(self.columns // 2) / slab.length
-        centre = np.exp(2j * np.pi * specimen.height * slab.tangents[:, None] * kx[None]).astype(np.complex64)
-        back = np.exp(2j * np.pi * (middle - specimen.height) * slab.tangents[:, None] * kx[None])
-        back = (back / _interpolation_gain(kx)[None] / specimen.thickness).astype(np.complex64)
-        ky, spectra = np.abs(np.fft.fftfreq(self.rows)), room.view(np.complex64)
-        for rows in _bands(ky):
-            part = np.ascontiguousarray(spectra[:, rows])
-            part *= centre[:, None]
-            heights = ky[rows]
-            estimate(part.view(np.float32).reshape(*part.shape, 2), heights, float(heights.mean()), slab.length,
-                     specimen.thickness, slab.tangents, slab.cosines, before, strength, after)
-            part *= back[:, None]
-            spectra[:, rows] = part
+        kx = np.fft.fftfreq(slab.length)
+        turns = 2j * np.pi * slab.tangents[:, None] * kx[None]
+        centre = np.exp(specimen.height * turns).astype(np.complex64)
+        back = np.exp((middle - specimen.height) * turns) / _interpolation_gain(kx)[None] / specimen.thickness
+        estimate(room.reshape(*room.shape[:2], -1, 2), _bands(self._ky()), specimen.thickness, slab.tangents, slab.cosines,
+                 centre, back.astype(np.complex64), before, strength, after, specimen.directions.astype(np.float32))
 
     def _tables(self, specimen: Specimen) -> tuple[Floats, Floats, Floats]:
         """Weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
@@ -248,42 +255,28 @@ class WienerSlab:
         import scipy.fft
 
         spectra, slab = room.view(np.complex64), self._slab
+        lines = room.reshape(len(room), 2 * self.rows, slab.length)
+        inside = self._work.inside[0]
 
-        def lines(tilt: int) -> None:
-            image = scipy.fft.irfft2(spectra[tilt], s=(self.rows, slab.length))
-            room[tilt, : self._ny, : slab.length] = image[: self._ny]
+        def line(tilt: int) -> None:
+            waves = scipy.fft.ifft(spectra[tilt], axis=1)
+            lines[tilt, : self._ny] = scipy.fft.irfft(waves, 2 * self.rows - 2, axis=0)[inside]
 
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lines, range(len(spectra))))
+            list(pool.map(line, range(len(spectra))))
         z = np.arange(*part) + 0.5 - self.depth / 2
         outside = np.abs(z - specimen.height) - specimen.thickness / 2
         fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / (FADE * specimen.thickness), 0, 1))
-        for block in slab.projected(room, part[1] - part[0], self._ny, upright):
-            shape = (-1, 1, 1) if upright else (1, -1, 1)
-            block.data[...] *= (fade if upright else fade[::-1]).astype(np.float32).reshape(shape)
-            yield (part[0] if upright else self.depth - part[1]), block.measured(upright)
+        for block in slab.projected(lines, fade.astype(np.float32), self._ny, upright):
+            yield (part[0] if upright else self.depth - part[1]), block
 
 
-def _bands(ky: Doubles) -> Iterator[NDArray[np.int64]]:
-    """Rows whose |ky| are near each other, for all |ky|: narrow at low frequencies, where specimens change most."""
-    order, start = np.argsort(ky, kind="stable"), 0
-    while start < len(order):
-        count = 1 if start == 0 else 2 * max(1, round(min(BAND, NARROW * ky[order[start]]) * len(order)))
-        yield np.sort(order[start : start + count])
-        start += count
-
-
-def ring_powers(spectrum: Complexes, work: Filtered, image: Floats) -> Doubles:
-    """Mean power of an image by ring of frequency, (RINGS,), smooth; per pixel that shows something."""
-    q = np.hypot(work.kx, work.ky) * work.pixel_A
-    place = np.rint(q * 2 * (RINGS - 1)).astype(np.int64)
-    inside = place < RINGS
-    power = spectrum.real**2 + spectrum.imag**2
-    count, total = (np.asarray(np.bincount(place[inside], weight, RINGS), np.float64)
-                    for weight in (np.ones(np.count_nonzero(inside)), power[inside]))
-    level = smooth(total, FINE) / np.maximum(smooth(count, FINE), 1e-9)
-    shown = max(np.count_nonzero(image), 1)
-    return np.maximum(level, 1e-12 * float(level.max())) / shown
+def _bands(ky: Doubles) -> NDArray[np.int64]:
+    """First rows of bands of ky, and the last row + 1: narrow at low frequencies, where specimens change most."""
+    edges = [0, 1]
+    while edges[-1] < len(ky):
+        edges.append(edges[-1] + max(1, round(min(BAND, NARROW * ky[edges[-1]]) * 2 * len(ky))))
+    return np.minimum(edges, len(ky))
 
 
 def tamed(image: Floats, pixel_A: float) -> Floats:
@@ -291,10 +284,11 @@ def tamed(image: Floats, pixel_A: float) -> Floats:
 
     Gold is hundreds of times stronger than protein, and the estimate of all frequencies would follow it.
     """
-    seen = image[image != 0]
-    if not seen.size:
+    some = image.ravel()[:: max(1, image.size // 50_000)]
+    some = some[some != 0]
+    if not some.size:
         return image
-    out = np.clip(image, *_limits(seen))
+    out = np.clip(image, *_limits(some))
     side = round(PATCH_A / pixel_A)
     if not 1 < side < min(image.shape) // 4:
         return out
@@ -310,14 +304,5 @@ def tamed(image: Floats, pixel_A: float) -> Floats:
 
 def _limits(values: Floats) -> tuple[np.float32, np.float32]:
     """What most values are within: CLIP standard deviations about the median, as its middle two thirds have them."""
-    low, middle, high = np.percentile(values[:: max(1, values.size // 50_000)], (15.87, 50, 84.13))
+    low, middle, high = np.percentile(values, (15.87, 50, 84.13))
     return np.float32(middle - CLIP * (middle - low)), np.float32(middle + CLIP * (high - middle))
-
-
-def stretched(image: Floats, cosine: float, length: int) -> Floats:
-    """An image (ny, nx) with its columns on specimen coordinates, (ny, length)."""
-    from tomostream.engine.recon.kernels import stretch_one
-
-    out = np.empty((image.shape[0], length), np.float32)
-    stretch_one(np.ascontiguousarray(image), cosine, out)
-    return out
