@@ -61,7 +61,7 @@ class Screen:
         size = self._terminal_size()
         back, self._size = "\x1b[H" if size != self._size else self._back(), size      # what a new width did is not known
         columns, rows = size
-        lines = fit(status, protocols, rows - 1)        # the cursor stands in the last one
+        lines = fit(status, protocols, rows - 1, columns - 1)       # the cursor stands in the last row
         self._print(back + self._over(cut(line, columns - 1) for line in lines), end="")
         self._lines = len(lines)
 
@@ -110,9 +110,11 @@ def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[s
     return lines
 
 
-def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int) -> list[str]:
+def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int, width: int) -> list[str]:
     """What of the table is worth most in so many lines: the counts, then the series that are in progress, then the newest."""
     head = _head(status, protocols)[:max(0, height - MIN_HEIGHT)]
+    if protocols and head and len(head[0]) > width:
+        head[0] = _by_state(protocols)
     room = min(height - len(head) - 2, MAX_ROWS)        # a line of titles, and one that says how many are not shown
     shown = chosen(status.series.values(), max(0, room), ("", "failed", "done"))
     lines = [*head, *_rows(status, shown, {})]
@@ -144,6 +146,17 @@ def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
     lines += [f"{name} waits: {reason}" for name, reason in status.waiting.items()
               if protocols.get(name, "running") in ("running", "starting")]        # one that has ended waits for nothing
     return lines + ([status.shortage] if status.shortage else [])
+
+
+def _by_state(protocols: Mapping[str, str]) -> str:
+    """Return how the protocols stand, those in the rarest state first: on a narrow terminal the one that died is seen."""
+    names: dict[str, list[str]] = {}
+    for name, state in protocols.items():
+        names.setdefault(state, []).append(name)
+    if len(names) == 1:
+        return f"protocols: all {next(iter(names))}"
+    rarest_first = sorted(names.items(), key=lambda each: len(each[1]))
+    return "protocols: " + "; ".join(f"{state}: {', '.join(each)}" for state, each in rarest_first)
 
 
 def _rows(status: ProjectStatus, shown: Sequence[SeriesStatus], notes: Mapping[str, str]) -> list[str]:

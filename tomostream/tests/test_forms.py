@@ -438,6 +438,7 @@ class TestStopStreaming(FormCase):
             protocol.setStepsExecutor(executor)
             with self.assertRaises(InterruptedError):
                 protocol._insertAllSteps()
+        protocol.watcher.stop()
         self.assertTrue(protocol.stop_asked())
 
 

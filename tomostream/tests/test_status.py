@@ -450,6 +450,16 @@ class TestARealSession(unittest.TestCase):
 
 
 class TestTheTable(unittest.TestCase):
+    def test_tells_on_a_narrow_terminal_which_protocol_is_not_as_the_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            status = ProjectStatus(folder)
+            states = dict.fromkeys(CLASSES, "running")
+            self.assertEqual(table.fit(status, states, 9, 39)[0], "protocols: all running")
+            states[ARETOMO] = "dead"
+            self.assertEqual(table.fit(status, states, 9, 39)[0][:39], "protocols: dead: aretomo; running: impo")
+            self.assertEqual(table.fit(status, states, 9, 200)[0],
+                             "protocols: import running, motioncor running, compose running, aretomo dead")
+
     def test_counts_columns_as_a_terminal_does(self):
         self.assertEqual(table.cut("ab漢字c", 5), "ab漢")
         self.assertEqual(table.cut("a\nb\x1b[2Jc", 20), "a b [2Jc")
