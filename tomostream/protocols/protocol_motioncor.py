@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from motioncorr.constants import DEFECTS_FILE_EER
 from motioncorr.convert import parseMovieAlignment2
 from motioncorr.protocols import ProtMotionCorrNewStreaming
 from pwem.objects import Acquisition, Micrograph, SetOfMicrographs
@@ -30,7 +31,7 @@ from tomostream.journal.space import bytes_of
 from tomostream.programs.motioncor import eer_problem, gain_not_applied, input_tag, safe_name, sum_size
 from tomostream.protocols import engines, motioncor_form, programs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, NOMINAL_MAGNIFICATION
-from tomostream.protocols.references import References
+from tomostream.protocols.references import References, write_eer_defects
 from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
@@ -135,8 +136,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
         self.isEER = self._reader.items.getFirstItem().getFileName().lower().endswith(".eer")
-        if self.isEER:
-            self._prepareEERFiles()
+        if self.isEER and self._reader.items.getGain():
+            write_eer_defects(self._reader.items.getGain(), self._getExtraPath(DEFECTS_FILE_EER), self.info)
         patches = self.patchX.get(), self.patchY.get()
         self._template_args = {tag: value for tag, value in self._getMcArgs().items() if tag not in UNKNOWN}
         self.patchX.set(patches[0])         # _getMcArgs rewrites a 1 as 0, in the stored form too

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from motioncorr.convert import parseEERDefects
 
+from tomostream.engine.frames.movies import guarded
 from tomostream.engine.frames.references import Say, averaged, read_image, super_resolution
 from tomostream.engine.output import Outputs
-from tomostream.files.errors import BadFileError
+from tomostream.files.errors import BadFileError, EngineError
 from tomostream.files.mrc import open_mrc
 from tomostream.files.writing import write_text
 from tomostream.programs import defects
@@ -19,6 +21,20 @@ from tomostream.programs.motioncor import safe_name
 
 _LABEL = "reference, converted by tomostream"
 _LIST_OF_MOTIONCOR = "defects_{}x{}.txt"
+
+
+def write_eer_defects(gain: str, path: str, say: Say) -> None:
+    """Write the defects that a ``.gain`` of an EER camera names, as the list that both programs read, where it names any.
+
+    As upstream does it, but that a damaged file is said and ends nothing: the movies that need it fail with the reason.
+    """
+    try:
+        found = guarded(gain, lambda: [tuple(map(int, defect)) for defect in parseEERDefects(gain)])
+    except EngineError as error:
+        say(f"no defects are taken from the gain reference: {error}")
+        return
+    if found:
+        write_text(path, defects.format_rectangles(found))
 
 
 class References:
@@ -49,8 +65,6 @@ class References:
         EngineError
             If it cannot be read, or written.
         """
-        if path.lower().endswith(".gain"):
-            return path
         return self._once((flag, path, columns, rows), lambda: self._image(flag, path, (rows, columns)))
 
     def _once(self, key: tuple[str, str, int, int], make: Callable[[], str]) -> str:
@@ -61,6 +75,9 @@ class References:
 
     def _image(self, flag: str, path: str, shape: tuple[int, int]) -> str:
         average = flag == "-Gain"
+        if path.lower().endswith(".gain"):
+            read_image(path, flag)      # the program would crash with one that is damaged, or leave it out
+            return path
         if path.lower().endswith((".mrc", ".mrcs")):
             stack = open_mrc(path)
             fits = not average or self._factor(stack.shape[1:], shape) == 1

@@ -21,6 +21,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from tomostream.acquisition.movies import COMPLETE, check_movie
 from tomostream.engine import aretomo, motioncor
 from tomostream.engine.commandline import Flag
 from tomostream.files.errors import EngineError
@@ -435,6 +436,8 @@ def run(case: Case) -> str:
     Wrong
         Where it ended otherwise, said more or less than a sentence, left something behind, or made a wrong image.
     """
+    if case.program.endswith("motioncor") and len(case.words) > 1:
+        check_movie(case.words[1])      # never raises
     main = motioncor.main if case.program.endswith("motioncor") else aretomo.main
     said, shown = io.StringIO(), io.StringIO()
     # The number of threads of libraries is set once a process, and here many programs run in one.
@@ -462,6 +465,10 @@ def run(case: Case) -> str:
         return errors[0]
     if "--help" not in case.words and "--version" not in case.words:
         _check_image(case)
+    if case.works and case.program.endswith("motioncor"):
+        found = check_movie(case.words[1])
+        if found.state != COMPLETE:
+            raise Wrong(f"the check of its structure says {found.state}: {found.reason}")
     return ""
 
 

@@ -28,7 +28,7 @@ from tomostream.streaming.programs import WORK_FOLDER, gpu_command  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
 from tomostream.streaming.workplace import Workplace  # noqa: E402
 from tomostream.tests.dmfile import dm_file  # noqa: E402
-from tomostream.tests.test_movie_formats import eer_file, eer_frame  # noqa: E402
+from tomostream.tests.test_movie_formats import SIDE, eer_file, eer_frame  # noqa: E402
 
 PIXEL_SIZE, FRAMES = 1.5, 40
 
@@ -196,6 +196,27 @@ class TestReferences(OfAMovie):
         self.assertEqual(list(self.protocol.inputs_of(Task("m", ("/data/m.tif", FRAMES, "m"), 1))), ["/data/m.tif"])
 
 
+class TestGainOfEer(OfAMovie):
+    def gain(self, metadata: bytes) -> str:
+        tifffile.imwrite("g.gain", np.ones((SIDE, SIDE), np.float32), photometric="minisblack",
+                         extratags=[(65100, 7, len(metadata), metadata, True)])
+        return os.path.abspath("g.gain")
+
+    def test_names_defects_that_both_programs_get(self):
+        gain = self.gain(b"<defects><point>3,4</point><area>1,2,5,6</area><col>7-8</col></defects>")
+        for gpu in (True, False):
+            words = self.words("m.eer", gain, gpu=gpu)
+            self.assertEqual(pathlib.Path(self.value(words, "-DefectFile")[0]).read_text(), "3 4 1 1\n1 2 5 5\n7 0 2 4096\n")
+
+    def test_that_is_damaged_ends_nothing(self):
+        for name, data in (("cut.gain", b"II*\0"), ("none.gain", b""), ("odd.gain", None)):
+            if data is None:
+                os.replace(self.gain(b"<defects><col>7</col></defects>"), name)
+            else:
+                pathlib.Path(name).write_bytes(data)
+            self.assertNotIn("-DefectFile", self.words("m.eer", os.path.abspath(name)))
+
+
 class TestWrongResults(OfAMovie):
     """What MotionCor3 does wrong and exits with 0."""
 
@@ -236,6 +257,14 @@ class TestWrongResults(OfAMovie):
         runner, gain = StandIn((32, 24)), write_mrc("gain.mrc", 32, 24, 1)
         self.align(write_mrc("m.mrc", 32, 24, 3), runner, gain)
         self.assertEqual(self.given(runner, "-Gain"), gain)
+
+    def test_a_gain_of_eer_that_is_damaged_fails_the_movie_before_the_run(self):
+        pathlib.Path("g.gain").write_bytes(b"II*\0")
+        pathlib.Path("m.eer").write_bytes(eer_file([eer_frame([(5, 1, 1)], (7, 2, 2))] * 2, 65001))
+        runner = StandIn((SIDE, SIDE))
+        with self.assertRaisesRegex(BadInput, "g.gain is not a readable TIFF"):
+            self.align(os.path.abspath("m.eer"), runner, os.path.abspath("g.gain"))
+        self.assertEqual(runner.targets, [])
 
     def test_a_gain_that_is_none_fails_the_movie_in_words(self):
         pathlib.Path("gain.dm4").write_bytes(b"no such file")
