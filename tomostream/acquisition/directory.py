@@ -57,12 +57,15 @@ class Directory:
     def hold(self, facts: MdocFacts) -> bool:
         """Keep a frame set of the whole session back where series have mdocs of their own: what these list is theirs.
 
-        The first mdoc of a series takes back what was made of frame sets before it, unless that is composed.
+        After a restart these are still to be read. The first mdoc of a series takes back what was made of frame sets before it,
+        unless that is composed.
         """
         if FRAME_SET in facts.path:
-            if self._series_have_mdocs:
+            path = facts.path.partition(FRAME_SET)[0]
+            others = self._series_have_mdocs or any(path not in each.mdocs for same in self._restored.values() for each in same)
+            if others:
                 self._held[facts.path] = facts
-            return self._series_have_mdocs
+            return others
         if not self._series_have_mdocs and facts.kind in SERIES_KINDS and facts.tilts:
             self._series_have_mdocs = True
             for series in [each for each in self._series.values() if each.only_frame_sets and not each.version]:

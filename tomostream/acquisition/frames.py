@@ -14,7 +14,7 @@ from tomostream.acquisition.doses import running_sums
 from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.mdoc import SAME_ANGLE
-from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, series_name, target_name
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movie_name, series_name, target_name, undated
 
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
@@ -60,7 +60,7 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
             frames.append(replace(
                 facts, path=f"{facts.path}{FRAME_SET}{movie_key(tilt.movie)} {tilt.time or ''}".rstrip(), kind="frame",
                 series_name=movie_key(tilt.movie), reason="",
-                frame_series=parse_movie_name(tilt.movie).series, tilts=(alone,), tilts_if_ended=(alone,), evidence={},
+                frame_series=undated(parse_movie_name(tilt.movie).series), tilts=(alone,), tilts_if_ended=(alone,), evidence={},
                 frame_sets=False, last_section_open=False))
     return frames
 
@@ -78,8 +78,9 @@ def _latest(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
     return list({_movie(one): one for one in frames}.values())
 
 
-def _movie(frame: MdocFacts) -> str:
-    return movie_key(frame.tilts[0].movie or frame.path)
+def _movie(frame: MdocFacts) -> tuple[str, str]:
+    """Return the folder and the name of the movie of a frame: a name can come in several folders."""
+    return frame.tilts[0].movie_folder, movie_key(frame.tilts[0].movie or frame.path)
 
 
 def _number(frame: MdocFacts) -> int:
@@ -134,10 +135,10 @@ class Targets:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.numbered = False
-        self._frames: dict[str, MdocFacts] = {}
+        self._frames: dict[tuple[str, str], MdocFacts] = {}
         self._angles: dict[int, set[float]] = {}
         self._parts: list[_Part] = []
-        self._names: dict[str, str] = {}
+        self._names: dict[tuple[str, str], str] = {}
         self._last = ("", -1)
 
     @property
@@ -174,7 +175,7 @@ class Targets:
         before, self.numbered = self.numbered, number_counts_targets(_in_order(self.frames))
         return before != self.numbered or (moved and not self.numbered)
 
-    def _place_all_anew(self, but: str) -> bool:
+    def _place_all_anew(self, but: tuple[str, str]) -> bool:
         """Place all frames in order of acquisition. True: one that was there before (not `but`) got another name."""
         before, self._parts, self._names = self._names, [], {}
         for frame in _in_order(self.frames):
@@ -183,7 +184,7 @@ class Targets:
 
     def name_of(self, frame: MdocFacts) -> str:
         """Return the name of the series of a frame that was added."""
-        return target_name(frame.tilts[0].movie or frame.series_name) if self.numbered else self._names[_movie(frame)]
+        return undated(target_name(frame.tilts[0].movie or frame.series_name)) if self.numbered else self._names[_movie(frame)]
 
     def _place(self, frame: MdocFacts) -> str:
         """Find the series of a frame by label, position and dose; begin another where none is its own."""
@@ -282,7 +283,7 @@ def _point(text: str) -> tuple[float, float] | None:
 def different_angles(angles: Sequence[float]) -> int:
     """Return how many tilt angles (degrees) differ by more than the stage's read-back error."""
     ordered = sorted(angles)
-    return 1 + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
+    return bool(ordered) + sum(after - before > SAME_ANGLE for before, after in pairwise(ordered))
 
 
 def targets_share_a_name(different: int, exposures: int) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name
+from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, undated
 
 #: What stands in the place of the extension of a file that does not exist.
 NAMES_ONLY = " [names of the movies]"
@@ -29,10 +29,11 @@ class NamedSeries:
         said, folder = parse_movie_name(path), folder_of(path)
         if said.angle is None or said.order is None:
             return None
-        tilts = self._tilts.setdefault((folder, said.series), {})
+        series = undated(said.series)
+        tilts = self._tilts.setdefault((folder, series), {})
         tilts[movie_key(path)] = Tilt(basename(path), said.angle, said.order, dose=_UNKNOWN, prior_dose=_UNKNOWN,
                                       movie_folder=folder)
         ordered = tuple(sorted(tilts.values(), key=lambda tilt: tilt.order))
-        return MdocFacts(os.path.join(folder, f"{said.series}{NAMES_ONLY}"), "tilt-series", series_name=said.series,
+        return MdocFacts(os.path.join(folder, f"{series}{NAMES_ONLY}"), "tilt-series", series_name=series,
                          tilts=ordered, tilts_if_ended=ordered, tilt_axis=_UNKNOWN, pixel_size=_UNKNOWN,
                          movie_pixel_size=_UNKNOWN, voltage=_UNKNOWN, magnification=_UNKNOWN, warnings=(_WARNING,))

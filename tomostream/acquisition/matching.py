@@ -23,6 +23,7 @@ from tomostream.acquisition.naming import (
     movie_key,
     parse_movie_name,
     target_name,
+    undated,
 )
 
 
@@ -259,7 +260,7 @@ def _place(wanted: Wanted, name: str) -> str | None:
     if abs((its.angle or 0.0) - wanted.angle) > ANGLE_TOLERANCE:
         return None
     series = folded(wanted.series)
-    return folded(its.series) if series in (folded(its.series), folded(target_name(name))) else None
+    return folded(undated(its.series)) if series in map(folded, (its.series, undated(its.series), target_name(name))) else None
 
 
 #: What a search looks movies up by, so that its cost does not grow with their number.
@@ -273,7 +274,7 @@ def signatures(file: str) -> frozenset[Signature]:
     begins = (0, *(found.end() for found in re.finditer("[_.-]+", text)))
     found: set[Signature] = {("ending", text[begin:], 0, 0) for begin in begins}
     found.add(("angle", without_angle(file)[0], 0, 0))
-    for series in (folded(said.series), folded(target_name(file))):
+    for series in map(folded, (said.series, undated(said.series), target_name(file))):
         found.add(("series", series, 0, 0))
         if said.order is not None and said.angle is not None:
             found.add(("place", series, said.order, round(said.angle)))

@@ -19,7 +19,7 @@ from tomostream.acquisition.copies import own_name
 from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
 from tomostream.acquisition.facts import Kind, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
-from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, series_name
+from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, series_name, undated
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
@@ -443,7 +443,7 @@ def _name_frame(facts: MdocFacts) -> MdocFacts:
     if said.order is None and said.angle is None:
         return facts
     tilts = facts.tilts if said.order is None else tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
-    return replace(facts, frame_series=said.series, tilts=tilts, series_name=movie_key(name))
+    return replace(facts, frame_series=undated(said.series), tilts=tilts, series_name=movie_key(name))
 
 
 def _without_sums(tilts: Sequence[Tilt], unknown: Known[float]) -> tuple[Tilt, ...]:

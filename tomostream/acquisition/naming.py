@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 from tomostream.acquisition.facts import Tilt
@@ -29,8 +30,8 @@ _ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[
 _PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
                        re.ASCII | re.DOTALL)
 #: SerialEM can put the date and time of the exposure into a name, in front as a rule: nothing of it names the series.
-_DATE = re.compile(r"(?:\A|_)(?:[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}|[A-Z][a-z]{2}[0-9]{2})[_-]"
-                   r"(?:[0-9]{6}|[0-9]{2}[.-][0-9]{2}[.-][0-9]{2})(?=_|\Z)", re.ASCII)
+_DATE = re.compile(r"(?:\A|_)(?P<day>[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}|[A-Z][a-z]{2}[0-9]{2})[_-]"
+                   r"(?P<time>[0-9]{6}|[0-9]{2}[.-][0-9]{2}[.-][0-9]{2})(?=_|\Z)", re.ASCII)
 _ANGLE_ONLY = re.compile(r"(?P<series>.*[^_])_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)", re.ASCII | re.DOTALL)
 _ORDER_ONLY = re.compile(r"(?P<series>.*[^_-])[_-](?P<order>[0-9]{1,6})", re.ASCII | re.DOTALL)
 
@@ -41,6 +42,7 @@ _LONGEST_ID = 64
 ANGLE_TOLERANCE = 0.5
 
 
+@lru_cache(maxsize=65536)
 def basename(path: str) -> str:
     """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever this machine is."""
     last = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
@@ -66,6 +68,7 @@ def _cut(name: str, endings: Sequence[str]) -> str:
         shorter = shorter[: -len(ending)]
 
 
+@lru_cache(maxsize=65536)
 def movie_key(name: str) -> str:
     """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions.
 
@@ -92,21 +95,35 @@ class MovieName:
     angle: float | None
 
 
+@lru_cache(maxsize=65536)
 def parse_movie_name(name: str) -> MovieName:
     """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
     key = movie_key(name)
     found = _PACETOMO.fullmatch(key) or _ORDER_ANGLE.fullmatch(key)
     if found is not None:
         return MovieName(found["series"], int(found["order"]), _angle(found["angle"]))
-    undated = _DATE.sub("", key).lstrip("_")
-    if undated and undated != key:
-        found = _ANGLE_ONLY.fullmatch(undated)
-        said = parse_movie_name(undated)
+    if (date := _DATE.fullmatch(key)) is not None:
+        return MovieName(date["day"], int(re.sub("[.-]", "", date["time"])), None)
+    rest = _DATE.sub("", key).lstrip("_")
+    if rest and rest != key:
+        found = _ANGLE_ONLY.fullmatch(rest)
+        said = parse_movie_name(rest)
         return said if found is None or said.angle is not None else MovieName(found["series"], None, _angle(found["angle"]))
     found = _ORDER_ONLY.fullmatch(key)
     if found is not None:
         return MovieName(found["series"], int(found["order"]), None)
     return MovieName(key, None, None)
+
+
+def undated(series: str) -> str:
+    """Return what a movie's name says of its series without the date and time of the exposure, which differ in every name.
+
+    Examples
+    --------
+    >>> undated("Jan15_09.30.00_TS_01"), undated("20260115_TS_01")
+    ('TS_01', '20260115_TS_01')
+    """
+    return _DATE.sub("", series).strip("_-") or series
 
 
 def _angle(text: str) -> float:
@@ -149,7 +166,8 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     names = sorted({basename(name) for name in available_names if movie_key(name) not in taken})
     parsed = {name: parse_movie_name(name) for name in names}
     wanted = series.replace(" ", "_") if series else _only_series(parsed.values())      # as in `movie_key`
-    candidates = {name: said for name, said in parsed.items() if said.series == wanted and said.angle is not None}
+    candidates = {name: said for name, said in parsed.items()
+                  if wanted in (said.series, undated(said.series)) and said.angle is not None}
     counted = bool(candidates)
     if not counted:         # the number before the angle counts targets: it is part of the series' name
         candidates = {name: replace(said, order=None) for name, said in parsed.items()

@@ -21,7 +21,9 @@ from tomostream.acquisition.movies import EXTENSIONS, check_movie, why_no_movie
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
+from tomostream.acquisition.verdict import count as counted
 from tomostream.acquisition.verdict import repeated, tilt_axis
+from tomostream.files import patterns
 
 #: The structure of so many movies is looked at, to tell references and averages from movies.
 MAX_CHECKED = 2000
@@ -148,6 +150,20 @@ def _written(path: str) -> float:
         return 0.0
 
 
+def pattern_of(given: str) -> str:
+    """Return a pattern of files: of a folder, or of a pattern of folders, all that lies in it."""
+    folders = os.path.isdir(given) or any(map(os.path.isdir, patterns.folders_of(given)))
+    return os.path.join(given, "*") if folders else given
+
+
+def movie_files(given: str) -> list[str]:
+    """Return the movies of a folder or pattern; those of the subfolders where the folder itself holds none."""
+    pattern = pattern_of(given)
+    found = [path for path in patterns.files_of(pattern) if is_movie(path)]
+    below = patterns.files_of(pattern, patterns.depth_of(pattern, EXTENSIONS)) if not found else []
+    return found or [path for path in below if is_movie(path)]
+
+
 def is_movie(path: str) -> bool:
     """Tell whether a file can be a movie by what its name ends in."""
     return path.lower().endswith(EXTENSIONS)
@@ -165,7 +181,8 @@ def as_text(overview: Overview, details: bool = False) -> str:
         if found:
             lines += [title] if title else []
             lines += [text for each in found for text in _lines(each, common, details)]
-    lines += _listed("movies in no series", overview.left) + _listed("mdoc files that are no series", overview.ignored)
+    lines += _listed("movie", "in no series", overview.left)
+    lines += _listed("mdoc file", "that is no series" if len(overview.ignored) == 1 else "that are no series", overview.ignored)
     return "\n".join(line for line in lines if line)
 
 
@@ -182,7 +199,7 @@ def _head(overview: Overview, common: tuple[int, float | None, float | None]) ->
     tilts, axis, pixel = common
     count = len(overview.series)
     most = f", most of {tilts} tilts, tilt axis {_number(axis, 'degrees')}, {_number(pixel, 'A')}" if count else ""
-    return f"{count} tilt series and {overview.movies} movies{most}."
+    return f"{count} tilt series and {counted(overview.movies, 'movie')}{most}."
 
 
 def _number(value: float | None, unit: str) -> str:
@@ -219,14 +236,14 @@ def _lines(series: SeriesOverview, common: tuple[int, float | None, float | None
     return lines
 
 
-def _listed(title: str, files: Mapping[str, str]) -> list[str]:
+def _listed(thing: str, what: str, files: Mapping[str, str]) -> list[str]:
     """Return files by the reason, a few names each."""
     if not files:
         return []
     by_reason: dict[str, list[str]] = {}
     for path, reason in files.items():
         by_reason.setdefault(reason, []).append(os.path.basename(path))
-    lines = [f"{len(files)} {title}:"]
+    lines = [f"{counted(len(files), thing)} {what}:"]
     for reason, names in by_reason.items():
         lines.append(f"  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {reason}")
     return lines

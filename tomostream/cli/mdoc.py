@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 
@@ -50,28 +49,14 @@ def main(args: argparse.Namespace) -> int:
 
 def who_has_what(files: list[str], args: argparse.Namespace) -> int:
     """Print which movie is whose; return the exit status."""
-    movies = [path for given in args.movies for path in movie_files(given)]
+    movies = [path for given in args.movies for path in overview.movie_files(given)]
     if not movies:
-        lies = "; ".join(filter(None, (patterns.what_lies(pattern_of(given), EXTENSIONS) for given in args.movies)))
+        lies = "; ".join(filter(None, (patterns.what_lies(overview.pattern_of(given), EXTENSIONS) for given in args.movies)))
         print(f"There is no movie in {', '.join(args.movies)}{': ' if lies else ''}{lies}.", file=sys.stderr)
         return 1
     found = overview.survey(files, movies, time.time())
     say(json.dumps(overview.as_json(found), indent=2) if args.json else overview.as_text(found, args.details))
     return 0 if found.fine else 1
-
-
-def pattern_of(given: str) -> str:
-    """A folder, or a pattern of folders, is all that lies in it."""
-    folders = os.path.isdir(given) or any(map(os.path.isdir, patterns.folders_of(given)))
-    return os.path.join(given, "*") if folders else given
-
-
-def movie_files(given: str) -> list[str]:
-    """Movies of a folder or pattern; of the subfolders where the folder itself holds none."""
-    pattern = pattern_of(given)
-    found = [path for path in patterns.files_of(pattern) if overview.is_movie(path)]
-    below = patterns.files_of(pattern, patterns.depth_of(pattern, EXTENSIONS)) if not found else []
-    return found or [path for path in below if overview.is_movie(path)]
 
 
 def say(text: str) -> None:

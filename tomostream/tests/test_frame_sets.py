@@ -11,7 +11,8 @@ from datetime import timedelta
 
 from tomostream.acquisition.events import Event, InputClosed, MdocRead, MicrographReady, MovieSeen, Restored, Stop
 from tomostream.acquisition.facts import MdocFacts, Tilt
-from tomostream.acquisition.frames import apart
+from tomostream.acquisition.frames import apart, group_frames
+from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import movie_key
 from tomostream.tests.test_session import Player, key, mdoc, tilts
 
@@ -62,6 +63,16 @@ class TestFrameSetsOfTheWholeSession(unittest.TestCase):
         self.assertEqual(self.composed(player), {"TS_01": {key(each) for each in one},
                                                  "grid2_TS_01": {f"grid2_{key(each)}" for each in two}})
         self.assertEqual(player.given_up, [])
+
+    def test_names_used_in_two_folders_are_two_series_where_no_series_has_an_mdoc(self) -> None:
+        one = in_folder(tilts("TS_01", COUNT), "X:\\s\\grid1")
+        two = in_folder(tilts("TS_01", COUNT, 1000.0), "X:\\s\\grid2")
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(frame_sets((*one, *two)), 1.0), *movies(one, "/data/grid1", 2.0),
+                    *movies(two, "/data/grid2", 3.0, "g2_"), InputClosed(4.0))
+        player.wait()
+        self.assertEqual(sorted(self.composed(player).values(), key=min),
+                         [{key(each) for each in one}, {f"g2_{key(each)}" for each in two}])
 
     def test_beside_frame_mdocs_every_series_is_whole(self) -> None:
         one, two = tilts("TS_01", COUNT), tilts("TS_02", COUNT, 1000.0)
@@ -124,6 +135,43 @@ class TestFrameSetsOfTheWholeSession(unittest.TestCase):
                      "TS_01_000.mdoc"):
             facts = replace(frame(one), path=f"/data/{name}")
             self.assertEqual(apart(facts), [facts], name)
+
+
+class TestFrameMdocsAlone(unittest.TestCase):
+    """No series has an mdoc: the names of the movies say what belongs together."""
+
+    @staticmethod
+    def read(name: str, place: int, angle: float) -> MdocFacts:
+        return read_mdoc(f"/data/{name}.mdoc", (
+            f"T = SerialEM: x\nVoltage = 300\n\n[FrameSet = 0]\nTiltAngle = {angle}\nExposureDose = 3\n"
+            f"SubFramePath = X:\\f\\{name}\nDateTime = 15-Jan-26  09:{place:02d}:00\n\n").encode())
+
+    def play(self, names: list[str]) -> Player:
+        player = Player(tilt_axis=85.0)
+        for place, name in enumerate(names):
+            player.feed(MdocRead(self.read(name, place, 3.0 * place - 6.0), 1.0), MicrographReady(movie_key(name), 2.0))
+        player.feed(InputClosed(3.0))
+        player.wait()
+        return player
+
+    def test_the_date_in_front_of_a_name_is_no_part_of_the_name_of_the_series(self) -> None:
+        for pattern, name in (("20260115_09{k:02d}00_TS_01_{n:03d}_{a:.1f}.tif", "TS_01"), ("Jan15_09.{k:02d}.00.tif", "Jan15"),
+                              ("2026-01-15_09.{k:02d}.00_lam_{n:03d}_{a:.1f}.eer", "lam"),
+                              ("Jan15_09.{k:02d}.00_lam_7_{a:.1f}.eer", "lam_7"),
+                              ("20260115_TS_01_{n:03d}_{a:.1f}.tif", "20260115_TS_01")):
+            names = [pattern.format(k=k, n=k + 1, a=3.0 * k - 6.0) for k in range(5)]
+            player = self.play(names)
+            self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [(name, 5)], pattern)
+            facts = [self.read(each, k, 3.0 * k - 6.0) for k, each in enumerate(names)]
+            self.assertEqual([(each.series_name, len(each.tilts)) for each in group_frames(facts)], [(name, 5)], pattern)
+
+    def test_movies_whose_names_tell_no_series_are_told_of(self) -> None:
+        player = self.play([f"{word}.tif" for word in ("alpha", "beta", "gamma", "delta")])
+        self.assertEqual(player.composed, [])
+        loose = player.session.unassigned()
+        self.assertEqual(sorted(loose), ["alpha", "beta", "delta", "gamma"])
+        self.assertIn("begin with that of their series", loose["alpha"].reason)
+        self.assertEqual(self.play(["trial.tif", "map.tif"]).session.unassigned(), {})      # so few are no series
 
 
 class TestOneExposureInTwoFiles(unittest.TestCase):
@@ -198,6 +246,16 @@ class TestFoldersOfOthers(unittest.TestCase):
 
 
 class TestAfterARestart(unittest.TestCase):
+    def test_frame_sets_that_are_read_first_do_not_take_a_series_from_its_own_mdoc(self) -> None:
+        one = tilts("TS_01", COUNT)
+        for mdocs, own in ((("/data/TS_01.mrc.mdoc",), True), ((), True), (("/data/session.mdoc",), False)):
+            player = Player(expected_tilts=COUNT)
+            player.feed(Restored("TS_01", "TS_01", tuple(map(key, one)), 1, 1.0, mdocs=mdocs), *movies(one, "/data", 2.0),
+                        MdocRead(frame_sets(one), 3.0), *([MdocRead(mdoc("TS_01", one), 4.0)] if own else []), InputClosed(5.0))
+            player.wait()
+            self.assertEqual((player.composed, player.given_up), ([], []))
+            self.assertEqual([(each.series_id, each.state) for each in player.session.states()], [("TS_01", "composed")])
+
     def test_a_series_whose_names_a_transfer_changed_is_known_again_by_its_movies(self) -> None:
         which = tilts("TS_01", COUNT)
         player = Player(expected_tilts=COUNT)

@@ -22,7 +22,6 @@ import tifffile
 from tomostream.acquisition import overview
 from tomostream.acquisition.matching import Step
 from tomostream.cli import main as command
-from tomostream.cli.mdoc import movie_files
 from tomostream.simulator import Plan, SimulatedScene, VirtualClock, Writer
 from tomostream.simulator.layout import LAYOUTS, NAMES
 
@@ -166,7 +165,7 @@ class TestRealFolders(unittest.TestCase):
             lines = text.getvalue().splitlines()
             self.assertEqual(lines[0], "4 tilt series and 20 movies, most of 5 tilts, tilt axis 84.7 degrees, 12 A.")
             self.assertTrue(any("no movie for 1 of 5" in line for line in lines), lines)
-            self.assertIn("1 movies in no series:", lines)
+            self.assertIn("1 movie in no series:", lines)
             text = io.StringIO()
             with contextlib.redirect_stdout(text):
                 command(["mdoc", str(out), "--movies", str(out), "--json"])
@@ -176,7 +175,7 @@ class TestRealFolders(unittest.TestCase):
 
     def test_the_command_finds_movies_below_a_folder_that_holds_none(self) -> None:
         with self.session(Case(of("samples", series=4))) as (_, out):
-            self.assertEqual(len(movie_files(str(out))), 20)
+            self.assertEqual(len(overview.movie_files(str(out))), 20)
             with contextlib.redirect_stdout(io.StringIO()):
                 self.assertEqual(command(["mdoc", str(out), "--movies", str(out)]), 0)
 

@@ -74,7 +74,7 @@ class TestImportWizard(MdocCase):
     def show(self, **fields) -> FakeForm:
         from tomostream.wizards import TomoStreamImportWizard
 
-        form = FakeForm(**{"filesPath": self.folder, "mdocsPath": self.folder, **fields})
+        form = FakeForm(**{"filesPath": self.folder, "filesPattern": "*.tif", "mdocsPath": self.folder, **fields})
         TomoStreamImportWizard().show(form)
         return form
 
@@ -103,6 +103,22 @@ class TestImportWizard(MdocCase):
     def test_where_each_value_comes_from_is_said(self):
         self.mdoc("TS_01.mrc.mdoc")
         self.assertIn("TS_01.mrc.mdoc", self.show().said[0])
+
+    def test_it_tells_which_movie_is_whose_as_the_command_does(self):
+        self.mdoc("TS_01.mrc.mdoc")
+        self.assertNotIn("tilt series and", self.show().said[0])        # no movie is there yet
+        for name in ("TS_01_001.tif", "TS_01_002.tif", "stray_007.tif"):
+            self.movie(name, frames=4)
+        said = self.show().said[0].splitlines()
+        self.assertIn("1 tilt series and 3 movies, most of 3 tilts, tilt axis 84.7 degrees, 5.4 A.", said)
+        self.assertTrue(any("no movie for 1 of 3" in line for line in said), said)
+        self.assertIn("1 movie in no series:", said)
+
+    def test_movies_of_series_beyond_those_whose_values_are_read_are_not_told_as_left_over(self):
+        for number in range(readings.FILES_READ + 1):
+            self.mdoc(f"TS_{number:03d}.mrc.mdoc", tilts=2)
+        self.movie(f"TS_{readings.FILES_READ:03d}"[:5] + "_001.tif", frames=4)
+        self.assertNotIn("in no series", self.show().said[0])
 
     def test_a_folder_without_mdoc_files_gets_one_sentence(self):
         form = self.show()

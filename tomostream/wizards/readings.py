@@ -17,8 +17,9 @@ from tomostream.files import patterns
 
 #: A session may have thousands of mdoc files; the first ones tell enough.
 FILES_READ = 60
-#: Of so many movies it is told whose they are.
+#: Of so many movies it is told whose they are, in so many lines.
 MAX_MOVIES = 3000
+MAX_LINES = 12
 #: Axes (degrees) that differ by less are one axis, rounded or read back differently.
 SAME_AXIS = 1.0
 
@@ -35,8 +36,8 @@ class Readings:
     words: tuple[str, ...]
 
 
-def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
-    """Return the mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `FILES_READ`.
+def mdoc_files(folder: str | None, pattern: str = "*.mdoc", largest: int = FILES_READ) -> list[str]:
+    """Return the mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `largest`.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc") -> list[str]:
     if not found:
         lies = patterns.what_lies(wanted, (".mdoc",))
         raise NothingFound(f"There is no mdoc file {wanted} (yet){': ' if lies else '.'}{lies}")
-    return found[:FILES_READ]
+    return found[:largest]
 
 
 def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
@@ -68,7 +69,12 @@ def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
 
 
 def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Readings:
-    """Return pixel size (A), voltage (kV), magnification and dose per frame (e/A2) for the import form."""
+    """Return pixel size (A), voltage (kV), magnification and dose per frame (e/A2) for the import form.
+
+    Parameters
+    ----------
+    movie_folder : of the movies, for the number of frames of one of them.
+    """
     values: dict[str, float | int] = {}
     words: list[str] = []
     for field, label, unit, key in (("samplingRate", "Pixel size", "A", "movie_pixel_size"),
@@ -79,26 +85,29 @@ def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Reading
         if value is not None:
             values[field] = int(value) if field == "magnification" else value
     dose, sentence = dose_per_frame(facts, movie_folder)
-    words += [sentence, *whose(facts, movie_folder)]
+    words.append(sentence)
     if dose is not None:
         values["dosePerFrame"] = dose
     return Readings(values, tuple(words))
 
 
-def whose(facts: Sequence[MdocFacts], movie_folder: str | None) -> list[str]:
-    """How many of the movies that lie there belong to the series of these mdoc files; what needs attention."""
-    pattern = os.path.join(movie_folder or "", "*")
-    movies = [path for path in patterns.files_of(pattern) if overview.is_movie(path)] if movie_folder else []
-    if not movies or len(movies) > MAX_MOVIES:
+def who_has_what(mdocs: Sequence[str], movie_pattern: str) -> list[str]:
+    """Return which movies belong to which series, as `tomostream mdoc FOLDER --movies PATTERN` tells: what needs attention first.
+
+    Parameters
+    ----------
+    mdocs : all mdoc files: a movie that belongs to a series that is not among them would be told as left over.
+    movie_pattern : a folder or pattern; nothing is told where no movie lies there yet.
+    """
+    movies = overview.movie_files(movie_pattern) if movie_pattern else []
+    if not movies:
         return []
-    found = overview.survey([each.path for each in facts], movies, time.time())
-    lacking = [each for each in found.series if each.missing]
-    words = [f"Movies: {found.movies}, of which {found.movies - len(found.left)} belong to the {len(found.series)} series of "
-             "these mdoc files."]
-    words += [f"{each.series_id}: no movie for {len(each.missing)} of {len(each.matches)} tilts." for each in lacking[:3]]
-    if lacking or found.left:
-        words.append("tomostream mdoc FOLDER --movies PATTERN tells which.")
-    return words
+    if len(movies) > MAX_MOVIES:
+        return [f"Whose the {len(movies)} movies are tells: tomostream mdoc FOLDER --movies PATTERN"]
+    lines = overview.as_text(overview.survey(mdocs, movies, time.time())).splitlines()
+    left = len(lines) - MAX_LINES
+    more = [f"... and {left} more lines: tomostream mdoc FOLDER --movies PATTERN"] if left > 0 else []
+    return ["", *lines[:MAX_LINES], *more]
 
 
 def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple[float | None, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pyworkflow.gui.dialog import ListDialog
@@ -50,13 +51,15 @@ class MdocWizard(Wizard):
 
 
 class TomoStreamImportWizard(MdocWizard):
-    """Pixel size, voltage, magnification and dose per frame from the first mdoc that gives them."""
+    """Pixel size, voltage, magnification and dose per frame from the first mdoc that gives them; which movie is whose."""
 
     _targets = [(ProtTomoStreamImportMovies, ["mdocsPath"])]
 
     def read(self, protocol: Any) -> readings.Readings:
-        facts = readings.series_facts(readings.mdoc_files(protocol.mdocsPath.get()))
-        return readings.acquisition(facts, protocol.filesPath.get())
+        files, folder = readings.mdoc_files(protocol.mdocsPath.get(), largest=readings.MAX_MOVIES), protocol.filesPath.get()
+        found = readings.acquisition(readings.series_facts(files[:readings.FILES_READ]), folder)
+        pattern = os.path.join(folder, protocol.filesPattern.get() or "*") if folder else ""
+        return replace(found, words=(*found.words, *readings.who_has_what(files, pattern)))
 
 
 class ComposeWizard(MdocWizard):
