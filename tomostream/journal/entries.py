@@ -206,6 +206,8 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
     defocus_note: str = ""
     defocus_doubted: tuple[int, ...] = ()
     ctf_corrected: bool = False
+    gold_beads: int | None = None
+    gold_residual_px: float | None = None
     bytes: int | None = None
 
 

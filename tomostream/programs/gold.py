@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: What a diameter of beads may be, nm.
+MIN_NM, MAX_NM = 3.0, 40.0
 #: Name of the block.
 BLOCK = "gold"
 _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst",

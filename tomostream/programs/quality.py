@@ -62,6 +62,13 @@ class GoldQuality:
     residual_px: float | None = None
     hot_pixels: int = 0
 
+    @property
+    def words(self) -> str:
+        """What was erased."""
+        if not self.beads or self.diameter_A is None:
+            return "no gold beads found"
+        return f"{self.beads} gold bead{'s' * (self.beads > 1)} of {self.diameter_A / 10:.1f} nm erased"
+
 
 @dataclass(frozen=True)
 class Quality:

@@ -15,16 +15,19 @@ from pyworkflow.protocol import params
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.programs import aretomo3
 from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, binning_of, slices
+from tomostream.programs.gold import MAX_NM, MIN_NM
 from tomostream.protocols import engines, forms, handing
 from tomostream.streaming import inputs
 
 CPU_COMMAND = "tomostream-aretomo"
 LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
-          "maxPhaseShift": (0, 360), "pollSeconds": (0.1, 3600)}
+          "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "pollSeconds": (0.1, 3600)}
 #: Upstream's choices, short enough for the box.
 AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
 LOCAL_CHOICES = ("No", "At the places of a file (AreTomo2)", "In patches")
+#: Choices of *Erase gold beads?*, and the words of `-EraseGold`; "" where the diameter is given.
+GOLD_CHOICES, GOLD_WORDS = ("No", "Automatic", "Of a diameter"), (None, "auto", "")
 #: Numbers of those choices, and of those of the tilt angles.
 AXIS_FOR_EACH_TILT, CORRECT_ANGLES = 2, 2
 HELPS = {
@@ -125,6 +128,7 @@ def define(form: Any) -> None:
                           "is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for averaging "
                           "take the others. The CPU engine makes it from the alignment of whatever program, in about the "
                           "time of one more reconstruction.")
+    _define_gold(form)
     _lay_out(form)
     _show_what_has_an_effect(form)
     forms.set_labels(form, LABELS)
@@ -142,6 +146,28 @@ def define(form: Any) -> None:
                   help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
                        "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
                        "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
+
+
+def _define_gold(form: Any) -> None:
+    section = form.getSection("Extra options")
+    section.addParam("eraseGold", params.EnumParam, choices=list(GOLD_CHOICES), default=0, condition="makeTomo",
+                     label="Erase gold beads?",
+                     help="Gold makes streaks in tomograms. Beads are found with the help of the alignment, as points that all "
+                          "tilts show, and filled with the noise of their surroundings before the reconstruction, alike in "
+                          "the whole, the even and the odd tomogram; hot pixels likewise. Automatic: at least three beads of one "
+                          "size of 5 to 20 nm. The page tells how many were erased, and how far they are from where the "
+                          "alignment puts them. AreTomo2 and AreTomo3 erase nothing: with Automatic or a diameter they align "
+                          "only, and the CPU engine makes all tomograms from their alignment.")
+    section.addParam("goldDiameter", params.FloatParam, default=10.0, condition=f"makeTomo and eraseGold=={GOLD_WORDS.index('')}",
+                     label="Diameter of the beads (nm)",
+                     help="As the beads were sold; those whose diameter is up to 30 % off are erased, too. The CPU engine erases "
+                          "them, not AreTomo2 or AreTomo3.")
+
+
+def gold_words(protocol: Any) -> str:
+    """Return what `-EraseGold` is to say; "" where gold is left as it is."""
+    word = GOLD_WORDS[protocol.eraseGold.get()]
+    return "" if word is None else word or f"{protocol.goldDiameter.get():g}"
 
 
 def _lay_out(form: Any) -> None:

@@ -107,7 +107,8 @@ class Settings:
     """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size, so that the volume
     has `min_slices`, without which the program makes none;
     `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
-    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing."""
+    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing;
+    `gold`: as the CPU program's `-EraseGold`, "" where gold is left as it is."""
 
     skip_align: bool = False
     tomogram: bool = True
@@ -121,6 +122,7 @@ class Settings:
     correct_ctf: bool = False
     filtered: bool = False
     min_slices: int = 0
+    gold: str = ""
 
     def binning_for(self, pixel_size: float) -> int:
         """Return the binning of the tomograms of series of a pixel size, A."""
@@ -162,7 +164,9 @@ class AretomoRun:
         commands = [self.run_program(self.runner, self.source.command, "")]
         result = self.read_results()
         notes: list[str] = []
-        if self.settings.halves and self.settings.tomogram:
+        if self.settings.gold and self.settings.tomogram and self.runner.gpu:
+            result = replace(result, quality=self.erase_gold(commands, notes))
+        elif self.settings.halves and self.settings.tomogram:
             self.make_halves(commands, notes)
             result = replace(result, quality=self.read_quality(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")))
         if self.settings.imod and self.runner.gpu:
@@ -194,24 +198,37 @@ class AretomoRun:
         else:
             commands += [self.run_program(self.runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
 
+    def erase_gold(self, commands: list[str], notes: list[str]) -> Quality | None:
+        """Make the tomograms again without gold, from the alignment of a GPU program, which does not erase it; return the quality
+        with what was erased."""
+        notes.append(f"tomograms by {self.cpu.name}, which erases gold")
+        commands.append(self.by_cpu(halves=self.settings.halves, filtered=self.settings.filtered, whole=True))
+        for suffix in ("", EVEN, ODD) if self.settings.halves else ("",):
+            self.check_volume(f"{self.stem}{suffix}.mrc", "", self.cpu_log, self.cpu)
+        return read_if_there(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc").quality, parse_quality)
+
     @property
     def cpu_log(self) -> str:
         """The log of what the CPU program adds to the work of a GPU program."""
         return f"{self.stem}_cpu.log"
 
-    def by_cpu(self, halves: bool, filtered: bool) -> str:
+    def by_cpu(self, halves: bool, filtered: bool, whole: bool = False) -> str:
         """Halves and the filtered tomogram by the CPU program in one run, from the alignment file; the whole that it makes as
-        well is not kept."""
+        well is kept only in place of the other program's, without gold."""
         made, names = (files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}{part}.mrc") for part in ("_cpu", ""))
         flags = AretomoRun.flags(self, self.cpu, self.source.half_command, EVEN)
         flags |= {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [made.volume], "-VolZ": [str(self.slices_of_whole())]}
         flags |= self._halves() if halves else {}
         flags |= {"-Wiener": ["1"]} if filtered else {}
+        if whole:
+            flags |= {"-EraseGold": [self.settings.gold]} | ({"-CorrCTF": ["1"]} if self.settings.correct_ctf else {})
         asked = parse_flags(self.source.command)
         flags |= {tag: asked[tag] for tag in ("-Kv", "-Cs", "-AmpContrast") if tag in asked and self.settings.ctf}
         line = words_of_flags(flags)
         self.cpu.run(line, self.cpu_log)
-        for name, known in ((made.even, names.even), (made.odd, names.odd), (made.wiener, names.wiener)):
+        kept = [(made.even, names.even), (made.odd, names.odd), (made.wiener, names.wiener)]
+        kept += [(made.volume, names.volume), (made.proj_xy, names.proj_xy), (made.proj_xz, names.proj_xz)] * whole
+        for name, known in kept:
             if os.path.exists(name):
                 os.replace(name, known)
         for name in (made.volume, made.proj_xy, made.proj_xz):
@@ -321,6 +338,8 @@ class AretomoRun:
             flags |= self._halves()
         if self.settings.filtered and self.settings.tomogram and not runner.gpu and not suffix:
             flags["-Wiener"] = ["1"]
+        if self.settings.gold and self.settings.tomogram and not runner.gpu and not suffix:
+            flags["-EraseGold"] = [self.settings.gold]
         if self.settings.imod and not runner.gpu and not suffix:
             flags["-OutImod"] = [str(self.settings.imod)]
         if "-ExtPhase" in flags:

@@ -367,6 +367,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         words = f"{used} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
         words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
         words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
+        gold = quality.gold if quality else None
+        words += f", {gold.words}" if gold else ""
         words += "".join(f", {note}" for note in result.notes)
         words += f", {self._defoci.words(task.key)}" if self._defoci.words(task.key) else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
@@ -383,6 +385,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             defocus_um=self._defoci.value(task.key), defocus_note=self._defoci.words(task.key),
             defocus_doubted=tuple(sorted(result.ctf_order[place] for place in self._defoci.doubted(task.key))),
             ctf_corrected=result.ctf_corrected and self.makeTomo.get(),
+            gold_beads=gold.beads if gold else None, gold_residual_px=gold.residual_px if gold else None,
             local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
         if self.removeReplaced.get():
             self._remove_before(task)
@@ -451,8 +454,12 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         if output is None or output.isEmpty():
             return ["No tilt series was processed yet."]
         method = "SART" if self.reconMethod.get() == 0 else "weighted back-projection"
-        return [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, {self._binning_words()}) "
-                f"with {aretomo_form.program_of(self).value}."]
+        words = [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, {self._binning_words()}) "
+                 f"with {aretomo_form.program_of(self).value}."]
+        if aretomo_form.gold_words(self) and self.makeTomo.get():
+            words.append(f"Gold beads were located in 3D by the alignment and replaced in the tilt images by noise of their "
+                         f"surroundings; the tomograms are by {aretomo_form.AretomoProgram.CPU.value}.")
+        return words
 
     def _binning_words(self) -> str:
         if self.binFactor.get():
@@ -475,4 +482,4 @@ def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
                     binning=protocol.binFactor.get() or 0, flip=protocol.flipVol.get(),
                     imod=protocol.outImod.get() if align else 0, filtered=protocol.filteredTomograms.get(),
                     correct_ctf=protocol.engine.get() == ENGINE_ARETOMO3 and protocol.correctCtf.get(),
-                    min_slices=aretomo_form.min_slices(protocol))
+                    min_slices=aretomo_form.min_slices(protocol), gold=aretomo_form.gold_words(protocol))

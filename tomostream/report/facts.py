@@ -77,6 +77,8 @@ class SeriesFacts:
     thickness_A: float | None = None
     resolution_xy_A: float | None = None
     resolution_z_A: float | None = None
+    gold_beads: int | None = None
+    gold_residual_px: float | None = None
     quality: float | None = None
     quality_note: str = ""
     trust: Trust = Trust.UNKNOWN
@@ -143,6 +145,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
         series.tilts_seen, series.tilts_aligned, series.tilts_used, series.tilt_axis_deg, tilt_offset_deg=made.tilt_offset,
         thickness_A=made.thickness_A, resolution_xy_A=made.resolution_xy_A, resolution_z_A=made.resolution_z_A,
+        gold_beads=made.gold_beads, gold_residual_px=made.gold_residual_px,
         quality=made.quality, quality_note=made.quality_note, trust=made.trust,
         local_note=made.local_note, commands=made.commands, tilt_series=series.tilt_series, tomogram=series.tomogram,
         z_first=made.z_first,

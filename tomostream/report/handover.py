@@ -173,6 +173,10 @@ def methods(session: Mapping[str, Any], series: Sequence[Mapping[str, Any]], pay
             f"{len(done)} series of {median(tilts):.0f} tilts and {median(doses):.0f} e/Å² (medians) were aligned and "
             "reconstructed."
         )
+    beads = numbers(done, "gold_beads")
+    if any(beads):
+        sentences.append(f"{sum(beads):.0f} gold beads were located in 3D and replaced in the tilt images by noise of their "
+                         "surroundings before the reconstruction.")
     if programs:
         sentences.append(f"Programs: {', '.join(programs)}.")
     cited = list(dict.fromkeys(key for name in programs for word, key in REFERENCES if word in name.lower()))

@@ -126,7 +126,10 @@ COLUMNS = (
     Column("pixel_size_A", "A", "pixel size of the tilt images", _fact("pixel_size_A", 4)),
     Column("tomogram", "", "file of the tomogram, from the project's folder", _fact("tomogram")),
     Column("page", "", "folder of its data and pictures, inside series/; empty before there are any", lambda entry: entry.folder),
-    Column("thumb", "", "small picture of its tomogram, in that folder", lambda entry: entry.thumb))
+    Column("thumb", "", "small picture of its tomogram, in that folder", lambda entry: entry.thumb),
+    Column("gold_beads", "", "gold beads that were erased; empty where they were not sought", _fact("gold_beads")),
+    Column("gold_residual_px", "px", "how far they are from where the alignment puts them (RMS), raw pixels",
+           _fact("gold_residual_px", 3)))
 TIMES = {column.name for column in COLUMNS if column.unit == "time"}
 
 

@@ -149,6 +149,7 @@ OTHERWISE_OF_MOTIONCOR = frozenset({"inputMovies", "extraParams2", "EERtext", "e
 CONTEXT_OF_ARETOMO = {
     "patchX": {"sampleType": 2}, "patchY": {"sampleType": 2}, "coordsFn": {"sampleType": 1},
     "sampleType": {"coordsFn": "places.txt"},
+    "goldDiameter": {"eraseGold": 2},
     "minPhaseShift": {"doPhaseShiftSearch": True}, "maxPhaseShift": {"doPhaseShiftSearch": True}}
 CONTEXT_OF_MOTIONCOR = {
     "scaleMaj": {"doMagCor": True}, "scaleMin": {"doMagCor": True}, "angDist": {"doMagCor": True},
@@ -238,7 +239,7 @@ class BothDirections:
 
 
 class OfAretomo(BothDirections):
-    upstream, of_ours = ProtAreTomoAlignRecon, frozenset({"correctCtf"})
+    upstream, of_ours = ProtAreTomoAlignRecon, frozenset({"correctCtf", "eraseGold", "goldDiameter"})
     otherwise, kind, always, context = OTHERWISE_OF_ARETOMO, AretomoRun, ("-AlnFile",), CONTEXT_OF_ARETOMO
 
     def form(self, values: Mapping[str, object]):
@@ -276,7 +277,7 @@ class TestAretomo3(OfAretomo, FormCase):
 
 class TestAretomoOnTheCpu(OfAretomo, FormCase):
     engine, said = ENGINE_CPU, ("CPU engine",)
-    table = of_cpu(cpu_aretomo.KNOWN, offered_by(ARETOMO2) - {"-Gpu"} | {"-OutImod", "-Wiener"})
+    table = of_cpu(cpu_aretomo.KNOWN, offered_by(ARETOMO2) - {"-Gpu"} | {"-OutImod", "-Wiener", "-EraseGold"})
 
 
 class OfMotioncor(BothDirections):

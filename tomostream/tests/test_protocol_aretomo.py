@@ -29,6 +29,7 @@ from tomostream.programs.aln import (  # noqa: E402
     parse_angles,
 )
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
+from tomostream.programs.quality import GoldQuality, Quality, format_quality  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
 from tomostream.protocols.objects import point_at  # noqa: E402
@@ -252,7 +253,10 @@ class TestWhatAretomo2CannotDo(InFolder):
             halves += ["_wiener"] if "-Wiener" in flags else []
             for name in (whole.replace(".mrc", f"{part}.mrc") for part in ["", *halves] if part != lost):
                 with mrcfile.new(name, overwrite=True) as out:
-                    out.set_data(np.zeros((8, 8, 8), np.float32))
+                    out.set_data(np.full((8, 8, 8), 7.0 if "-EraseGold" in flags else 0.0, np.float32))
+            if "-EraseGold" in flags:
+                with open(self.path("TS_1_quality.json"), "w", encoding="utf-8") as file:
+                    file.write(format_quality(Quality(gold=GoldQuality(4, 100.0, 0.4))))
             if "-OutImod" in flags:
                 os.makedirs(self.path("TS_1_Imod"))
                 with open(self.path("TS_1_Imod/TS_1_st.xf"), "w", encoding="utf-8"):
@@ -307,6 +311,23 @@ class TestWhatAretomo2CannotDo(InFolder):
     def test_the_cpu_program_makes_the_filtered_tomogram_with_the_whole(self):
         result, program, cpu = self.run_series(local=True, gpu=False, filtered=True)
         self.assertEqual((program.said[0]["-Wiener"], len(cpu.said), result.filtered), (["1"], 0, True))
+
+    def test_gold_is_erased_by_the_cpu_program_which_makes_all_tomograms_then_from_the_alignment_of_whatever_program(self):
+        result, aretomo2, cpu = self.run_series(local=False, filtered=True, gold="auto")
+        self.assertEqual((len(aretomo2.said), len(cpu.said), result.filtered), (1, 1, True))
+        self.assertNotIn("-EraseGold", aretomo2.said[0])
+        given = [*cpu.said[0]["-InMrc"], *cpu.said[0]["-InEven"], *cpu.said[0]["-AlnFile"]]
+        self.assertEqual(given, [self.path(name) for name in ("TS_1.mrcs", "TS_1_even.mrcs", "TS_1.aln")])
+        self.assertEqual([cpu.said[0][name] for name in ("-EraseGold", "-Wiener")], [["auto"], ["1"]])
+        self.assertEqual(self.made(), ["TS_1.mrc", "TS_1_even.mrc", "TS_1_odd.mrc", "TS_1_wiener.mrc"])
+        with mrcfile.open(self.path("TS_1.mrc"), permissive=True) as whole:
+            self.assertEqual(whole.data.max(), 7.0)         # the CPU program's
+        self.assertEqual(result.quality.gold.words, "4 gold beads of 10.0 nm erased")
+        self.assertIn("which erases gold", result.notes[0])
+
+    def test_the_cpu_program_erases_gold_in_its_one_run(self):
+        _, program, cpu = self.run_series(local=True, gpu=False, gold="12.5")
+        self.assertEqual((program.said[0]["-EraseGold"], len(program.said), len(cpu.said)), (["12.5"], 1, 0))
 
     def test_without_a_filtered_tomogram_the_series_is_done_all_the_same_and_it_is_said(self):
         result, _, _ = self.run_series(local=False, halves=False, filtered=True, lost="_wiener")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.engine.commandline import Arguments, thread_count
 from tomostream.files.errors import EngineError
-from tomostream.programs.gold import BeadRow, format_beads
+from tomostream.programs.gold import MAX_NM, MIN_NM, BeadRow, format_beads
 from tomostream.programs.quality import GoldQuality
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Words of the command line.
 NO, AUTO = "no", "auto"
-#: What a diameter may be, nm.
-MIN_NM, MAX_NM = 3.0, 40.0
 TAG = "-EraseGold"
 
 

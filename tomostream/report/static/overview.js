@@ -141,6 +141,7 @@ function figures(row, kind) {
     ["Tilt offset", fixed(row.tilt_offset_deg, 1, "°")], ["Thickness", fixed(known(row.thickness_A) ? row.thickness_A / 10 : null, 0, "nm")],
     ["Quality", fixed(row.quality, 2)], ["Least certain tilt", known(row.worst_sigma_px) ? fixed(row.worst_tilt_deg, 0, "°") + " (" + fixed(row.worst_sigma_px, 2, "px") + ")" : "–"],
     ["Defocus", defocus], ["Largest drift", fixed(row.max_drift_px, 1, "px") + (known(row.max_drift_A) ? " (" + fixed(row.max_drift_A, 1, "Å") + ")" : "")], ["Latency", span(row.latency_s)]];
+  if (known(row.gold_beads)) pairs.splice(-1, 0, ["Gold beads erased", row.gold_beads + (known(row.gold_residual_px) ? " (" + fixed(row.gold_residual_px, 2, "px") + " off)" : "")]);
   return h("dl", { class: kind || null }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 function alarmHistory() {
