@@ -19,6 +19,7 @@ import time
 import numpy as np
 
 from tomostream.files import writing
+from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, COMPOSE
 from tomostream.report import writer
 from tomostream.report.writer import ReportWriter
@@ -59,7 +60,7 @@ def measure(count: int, tilts: int) -> dict[str, object]:
                    updates(page, project, lambda n: project.acquire(f"NEW_{n}", tilts=1)).items()}
         result |= {f"tomogram_{name}": value for name, value in
                    updates(page, project, lambda n: project.tell(
-                       ARETOMO, f"TS_{n % count:04d}", "reconstructed", f"again {n}", version=1, tilts_used=tilts)).items()}
+                       ARETOMO, f"TS_{n % count:04d}", entries.Reconstructed, f"again {n}", version=1, tilts_used=tilts)).items()}
         result |= {"tables_every_s": page._tables_pause,
                    "tables_percent_of_time": result["tomogram_tables_ms"] / page._tables_pause / 10}
         result |= loading(page.out, count + REPEATS)

@@ -25,6 +25,7 @@ COMMANDS = {
     "list": "list the sessions of this machine, or of a folder, and how they stand",
     "report": "write the live page of a project: open report/index.html in a browser",
     "page": "say where the page of a project is; serve it with its buttons; write the summary to hand over",
+    "marks": "say which series are marked good, bad or to look at again, and make Scipion sets of them",
     "resume": "bring a dead session back: every protocol that was running goes on",
     "until": "say when the import of a session that runs is to end",
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -73,6 +73,23 @@ def revision(out: str) -> int:
         return os.stat(os.path.join(out, FILE)).st_mtime_ns // 1_000_000
     except OSError:
         return 0
+
+
+def marks_in(path: str) -> dict[str, Mark]:
+    """Return series -> mark of a list that the page saved: a CSV with the columns series_id, mark and note. A list of names alone
+    has no marks.
+
+    Raises
+    ------
+    OSError : it cannot be read.
+    ValueError : it names no series.
+    """
+    names = series_in(path)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = {row[0].strip(): row[1:] for row in csv.reader(file) if row}
+    known: dict[str, MarkName] = {name: name for name in get_args(MarkName)}
+    found = {name: [*rows[name], "", ""] for name in names}
+    return {name: Mark(known.get(cells[0].strip(), ""), cells[1][:500]) for name, cells in found.items()}
 
 
 def series_in(path: str) -> list[str]:

@@ -96,7 +96,7 @@ function drawLatest() {
     h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
       row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
   else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
-  else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, "The first tomogram appears here."));
+  else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, session.series.done ? "No tomogram has a picture." : "The first tomogram appears here."));
   $("no-preview").textContent = !preview && session.preview_trouble ? session.preview_trouble : "";
 }
 function drawTilt() {          // the newest aligned tilt: from the first minute on, there is something to look at

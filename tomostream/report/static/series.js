@@ -39,8 +39,7 @@ function seriesPage(row, data) {
   }
   const pictures = data.pictures, film = pictures.film ? player(data, pictures.film, "Aligned tilt series", true) : null;
   page.append(h("div", { class: "grid pictures" + (pictures.xy ? "" : " few") }, pictures.xy ? orthoCard(data) : null,
-    pictures.slices ? viewerCard(data) : null, film,
-    pictures.plain ? player(data, pictures.plain, "Not filtered", false) : null));
+    pictures.slices ? viewerCard(data) : null, pictures.plain ? player(data, pictures.plain, "Not filtered", false) : null, film));
   page.append(h("div", { class: "grid plots" }, plots(data)));
   page.append(h("div", { class: "grid two" }, leftOut(data), fileCard(data)), commandCard(data));
   return page;

@@ -38,17 +38,22 @@ function spreadOf(values) {     // median, and the standard deviation that the m
   const away = sorted.map(value => Math.abs(value - middle)).sort((a, b) => a - b);
   return [middle, 1.4826 * away[away.length >> 1]];
 }
+const wholes = values => values.every(Number.isInteger);
+function bounds(values, least) {    // with room, and never so narrow that a constant looks like a fluctuation
+  const low = Math.min(...values), high = Math.max(...values), wide = least || (wholes(values) ? 2 : Math.max(.01 * Math.abs(low + high) / 2, high > low ? 0 : .1));
+  const room = Math.max(.06 * (high - low), (wide - (high - low)) / 2);
+  return [low - room, high + room];
+}
 function trend(rows, across, up, width, height) {
   const value = across === "time" ? timeOf : row => row[across];
   const points = rows.filter(row => known(value(row)) && known(row[up]));
   if (!points.length) return null;
   const left = 58, right = 12, top = 12, bottom = 40, [middle, sigma] = spreadOf(points.map(row => row[up]));
-  const bounds = values => { const low = Math.min(...values), high = Math.max(...values), room = (high - low || Math.abs(high) * .02 || 1) * .06; return [low - room, high + room]; };
-  const [first, last] = bounds(points.map(value)), [low, high] = bounds(points.map(row => row[up]));
+  const [first, last] = bounds(points.map(value), across === "time" ? 600 : 0), [low, high] = bounds(points.map(row => row[up]), 0);
   const x = at => left + (at - first) / (last - first) * (width - left - right), y = at => height - bottom - (at - low) / (high - low) * (height - top - bottom);
   const name = title(up) + " against " + (across === "time" ? "time" : title(across));
   const chart = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name });
-  const [marks, digits] = ticks(low, high, 4);
+  const [marks, digits] = wholes(points.map(row => row[up])) ? [ticks(low, high, 4)[0].filter(Number.isInteger), 0] : ticks(low, high, 4);
   for (const mark of marks) chart.append(s("line", { class: "gridline", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }), s("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, mark.toFixed(digits)));
   chart.append(s("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   if (across === "time") chart.append(s("text", { x: left, y: height - bottom + 18 }, clock(first)), s("text", { x: width - right, y: height - bottom + 18, "text-anchor": "end" }, clock(last)));
