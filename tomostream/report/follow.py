@@ -66,6 +66,7 @@ class Follower(ProjectStatus):
         self.aligns: deque[float] = deque(maxlen=KEPT)
         self.finished: deque[float] = deque(maxlen=KEPT)
         self.work_seconds: deque[float] = deque(maxlen=50)
+        self.defoci: deque[float] = deque(maxlen=50)
         self.activity: dict[int, list[int]] = {}
         self.states: Counter[str] = Counter()
         self._state_of: dict[str, str] = {}
@@ -99,7 +100,8 @@ class Follower(ProjectStatus):
             self._tilts.append(TiltNews(entry.time, entry.item, after.drift_px))
             optics = None if entry.voltage_kV is None or entry.cs_mm is None or entry.amplitude_contrast is None else Optics(
                 entry.voltage_kV, entry.cs_mm, entry.amplitude_contrast)
-            self.latest_tilt = LatestTilt(entry.item, entry.file, entry.time, after.drift_px, drift_A(after), optics)
+            self.latest_tilt = LatestTilt(entry.item, entry.file, entry.time, after.drift_px, drift_A(after), optics,
+                                          tuple(self.defoci))
             if before.aligned is None:
                 self.aligns.append(entry.time)
                 self._bar(entry.time, 1)
@@ -115,6 +117,8 @@ class Follower(ProjectStatus):
             self.finished.append(entry.time)
             if entry.seconds is not None:
                 self.work_seconds.append(entry.seconds)
+            if entry.defocus_um is not None:
+                self.defoci.append(entry.defocus_um)
             self._bar(entry.time, 2)
 
     # ------------------------------------------------------------------ counting

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.ctf.fit import CtfTilt
 from tomostream.engine.ctf.picture import curves, zeros
 from tomostream.engine.ctf.series import of_image
 from tomostream.engine.ctf.spectra import Optics
 from tomostream.files.grey import Array, grey_range, shrink, to_bytes
 from tomostream.files.mrc import open_mrc
 from tomostream.journal.status import number
+from tomostream.programs.ctf import CtfRow
+from tomostream.programs.defocus import MANY_RINGS, Doubt, Evidence, judge
 from tomostream.report.pictures import save
 
 #: Longest edge of the picture; largest and smallest edge of the tiles of the power spectrum; most tiles along each side.
@@ -38,6 +41,8 @@ class LatestTilt:
     drift_px: float | None = None
     drift_A: float | None = None
     optics: Optics | None = None
+    #: Defoci of the series of the session that are believed, µm.
+    others: tuple[float, ...] = ()
 
 
 def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
@@ -62,10 +67,10 @@ def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
     spectrum = power_spectrum(image)
     if spectrum is not None:
         save(to_bytes(spectrum, grey_range(spectrum, 2, 99.7)), os.path.join(out, SPECTRUM))
-    return {**made, "spectrum": spectrum is not None, **fit_of(image, tilt.optics, sums.pixel_size_A)}
+    return {**made, "spectrum": spectrum is not None, **fit_of(image, tilt.optics, sums.pixel_size_A, tilt.others)}
 
 
-def fit_of(image: Array, optics: Optics | None, pixel_A: float) -> dict[str, Any]:
+def fit_of(image: Array, optics: Optics | None, pixel_A: float, others: tuple[float, ...] = ()) -> dict[str, Any]:
     """Return the CTF fit of one image for the page (`k` in 1/A, `zeros` as shares of Nyquist), or why there
     is none, as `ctf_note`."""
     if optics is None:
@@ -76,6 +81,8 @@ def fit_of(image: Array, optics: Optics | None, pixel_A: float) -> dict[str, Any
     ctf, spectra = found.ctf, found.spectra
     if ctf is None or spectra is None:
         return {"ctf_note": found.note}
+    if doubt := _doubt(ctf, Evidence(None, others), pixel_A, optics.voltage_kV):
+        return {"ctf_note": doubt}
     k, measured, fitted = (_thinned(values) for values in curves(spectra, ctf, optics))
     return {"ctf": {
         "defocus_um": round(5e-5 * (ctf.defocus_max_A + ctf.defocus_min_A), 3),
@@ -83,6 +90,17 @@ def fit_of(image: Array, optics: Optics | None, pixel_A: float) -> dict[str, Any
         "resolution_A": round(ctf.resolution_A, 2), "score": round(ctf.score, 3), "nyquist_A": 2 * pixel_A,
         "k": k, "measured": measured, "fitted": fitted,
         "zeros": [[round(2 * pixel_A * k, 4) for k in pair] for pair in zeros(spectra, ctf, optics)[:MAX_ZEROS]]}}
+
+
+def _doubt(ctf: CtfTilt, evidence: Evidence, pixel_A: float, voltage_kV: float) -> str:
+    """Return why the fit of one image is not believed; "" if it is. With nothing else to speak for it, it needs many rings."""
+    row = CtfRow(1, ctf.defocus_max_A, ctf.defocus_min_A, ctf.azimuth_deg, ctf.phase_rad, ctf.score, ctf.resolution_A)
+    belief = judge([row], evidence, pixel_A, voltage_kV)
+    if belief is None or belief.doubt is not Doubt.NONE:
+        return belief.words if belief else "the fit gave no defocus"
+    if evidence.expected() is None and belief.rings < MANY_RINGS:
+        return f"a defocus of {belief.defocus_um:.2f} µm is not believed: one image alone must show {MANY_RINGS:g} rings"
+    return ""
 
 
 def _thinned(values: NDArray[np.float64]) -> list[float]:

@@ -33,10 +33,10 @@ function fillChoice(select, names, chosen) {
   }
   select.value = chosen;
 }
-function spreadOf(values) {     // median, and the standard deviation that the median of the distances stands for
+function spreadOf(values) {     // median, and the standard deviation that the median of the distances (or, if most have one value, their mean) stands for
   const sorted = values.slice().sort((a, b) => a - b), middle = sorted[sorted.length >> 1];
   const away = sorted.map(value => Math.abs(value - middle)).sort((a, b) => a - b);
-  return [middle, 1.4826 * away[away.length >> 1]];
+  return [middle, 1.4826 * away[away.length >> 1] || 1.2533 * away.reduce((sum, each) => sum + each, 0) / away.length];
 }
 const wholes = values => values.every(Number.isInteger);
 function bounds(values, least) {    // with room, and never so narrow that a constant looks like a fluctuation
