@@ -67,6 +67,8 @@ def _add_images(group: _Group) -> None:
     add("--voltage", type=float, default=300.0, metavar="KV", help="kV (default: 300)")
     add("--thickness", type=float, default=1300.0, metavar="A", help="of the ice in A (default: 1300)")
     add("--pre-tilt", type=float, default=0.0, metavar="DEG", help="tilt of the slab itself (default: 0)")
+    add("--gold", type=int, default=0, metavar="N", help="gold beads in the field of every series (default: 0)")
+    add("--gold-diameter", type=float, default=10.0, metavar="NM", help="of the gold beads in nm (default: 10)")
     add("--max-shift", type=float, metavar="PX", help="worst tracking error in px (default: 1/40 of the smaller side)")
     add("--drift", type=float, default=3.0, metavar="PX", help="path during an exposure in px (default: 3)")
     add("--seed", type=int, default=0, help="of all that is random (default: 0)")
@@ -126,6 +128,8 @@ def _scene(args: argparse.Namespace) -> Scene:
         return SimulatedScene(plan)
     if args.tilts is None:
         raise ValueError("--replay needs the table of the tilts: --tilts CSV.")
+    if args.gold:
+        raise ValueError(f"--gold {args.gold}: --replay shows what the images show; leave --gold out.")
     if args.series != 1:
         raise ValueError(f"--series {args.series}: --replay makes one series, that of the stack; leave --series out.")
     return ReplayScene(plan, args.replay, args.tilts, args.dose, args.pixel_size)
@@ -152,7 +156,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         axis_error=args.axis_error, start_delay=args.start_delay, write=args.write, rewrite=args.rewrite,
         half1=args.half1, layout=args.layout, names=args.names,
         voltage=args.voltage, defocus=args.defocus if args.defocus != 0 else None,
-        thickness=args.thickness, pre_tilt=args.pre_tilt,
+        thickness=args.thickness, pre_tilt=args.pre_tilt, gold=args.gold, gold_diameter=10 * args.gold_diameter,
         max_shift=args.max_shift if args.max_shift is not None else min(nx, ny) / 40, drift=args.drift,
         faults=Faults(tuple(parse_fault(text) for text in args.fault)))  # fmt: skip
 

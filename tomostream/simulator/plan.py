@@ -25,8 +25,8 @@ class Plan:
     `interval` is the time from one exposure to the next, 0 for as fast as possible. `write`: movies appear whole
     (atomic), grow in place (slow), or grow by whole frames, each time a valid movie (frames). `max_shift` is the
     largest error of tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in
-    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis. `layout` and
-    `names` are those of `simulator.layout`.
+    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis. `gold` is how
+    many beads of `gold_diameter` A are in the field of every series. `layout` and `names` are those of `simulator.layout`.
     """
 
     series: int = 1
@@ -51,6 +51,8 @@ class Plan:
     defocus: float | None = 4.0
     thickness: float = 1300.0
     pre_tilt: float = 0.0
+    gold: int = 0
+    gold_diameter: float = 100.0
     max_shift: float = 12.0
     drift: float = 3.0
     prefix: str = "TS"
@@ -64,7 +66,9 @@ class Plan:
         for name in ("series", "tilts", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"The number of {name} must be at least 1; it is {getattr(self, name)}.")
-        for name in ("pixel_size", "dose", "tilt_step", "voltage", "thickness"):
+        if self.gold < 0:
+            raise ValueError(f"The number of gold beads cannot be below 0; it is {self.gold}.")
+        for name in ("pixel_size", "dose", "tilt_step", "voltage", "thickness", "gold_diameter"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"The {name.replace('_', ' ')} must be above 0; it is {getattr(self, name):g}.")
         for name in ("interval", "start_delay", "max_shift", "drift"):

@@ -12,9 +12,10 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.simulator import movies
+from tomostream.simulator.gold import gold_contrast
 from tomostream.simulator.layout import Place, places
 from tomostream.simulator.plan import Exposure, Plan, SeriesTruth, TiltTruth, schedule
-from tomostream.simulator.projector import Optics, projection_spectrum
+from tomostream.simulator.projector import Optics, project_points, projection_spectrum
 from tomostream.simulator.schemes import acquisition_order
 from tomostream.simulator.specimen import MARKS, Specimen, make_specimen
 
@@ -66,7 +67,9 @@ class SimulatedScene:
 
     def about(self) -> dict[str, object]:
         marks = {name: {"from_A": start, "to_A": end} for name, (start, end) in MARKS.items()}
-        return {"marks": marks, "thickness_A": self.plan.thickness}
+        gold = {name: series_beads(self.plan, index).round(2).tolist() for index, name in enumerate(self.ids)}
+        beads = {"diameter_A": self.plan.gold_diameter, "places_A": gold}
+        return {"marks": marks, "thickness_A": self.plan.thickness} | ({"gold": beads} if self.plan.gold else {})
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
         rng = np.random.default_rng([self.plan.seed, exposure.series, exposure.slot, 2])
@@ -86,7 +89,10 @@ class SimulatedScene:
         """Expected counts (rows, columns), frame by frame."""
         shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
         truth, flux = exposure.truth, self._flux(exposure) / self.plan.frames
-        spectrum = self._spectrum(self.specimen(exposure.series), truth.angle, truth.shift or (0.0, 0.0))
+        shift = truth.shift or (0.0, 0.0)
+        spectrum = self._spectrum(self.specimen(exposure.series), truth.angle, shift)
+        if self.plan.gold:
+            spectrum = spectrum + self._gold(exposure.series, truth.angle, shift)
         for index in range(self.plan.frames):
             contrast = movies.shifted_image(spectrum, shape, truth.frame_displacement(index), crop)
             yield np.maximum(flux * (1 - contrast), 0)
@@ -102,11 +108,21 @@ class SimulatedScene:
             self._specimens[series] = self._make(self.plan, series)
         return self._specimens[series]
 
+    def _optics(self) -> Optics:
+        return Optics(None if self.plan.defocus is None else self.plan.defocus * 1e4, self.plan.voltage)
+
+    def _gold(self, series: int, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
+        """Transform of what the beads of a series take away."""
+        plan, (rows, columns) = self.plan, self._padded()
+        x, y = project_points(series_beads(plan, series), plan.pixel_size, tilt, plan.tilt_axis, shift)
+        places = zip((x + (columns - 1) / 2).tolist(), (y + (rows - 1) / 2).tolist(), strict=True)
+        seen = gold_contrast((rows, columns), places, plan.gold_diameter, plan.pixel_size, self._optics())
+        return np.asarray(scipy.fft.rfft2(seen), np.complex64)
+
     def _spectrum(self, specimen: Specimen, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
         plan = self.plan
-        optics = Optics(None if plan.defocus is None else plan.defocus * 1e4, plan.voltage)
         spectrum = projection_spectrum(
-            specimen, self._padded(), plan.pixel_size, tilt, plan.tilt_axis, shift, optics)  # fmt: skip
+            specimen, self._padded(), plan.pixel_size, tilt, plan.tilt_axis, shift, self._optics())  # fmt: skip
         spectrum[0, 0] = 0  # what the slab takes away on the average is in its transmission
         return spectrum
 
@@ -135,6 +151,22 @@ def series_specimen(plan: Plan, series: int) -> Specimen:
     extent = across / math.cos(steepest) + plan.thickness * math.tan(steepest)
     rng = np.random.default_rng([plan.seed, series, 0])
     return make_specimen(rng, extent, along, plan.thickness, plan.pre_tilt)
+
+
+def series_beads(plan: Plan, series: int) -> NDArray[np.float64]:
+    """Centres of the gold beads (n, 3) of a series in A, as `Specimen` has its points: in the field of the untilted image, none
+    through another where there is room."""
+    rng, axis, pre = np.random.default_rng([plan.seed, series, 3]), math.radians(plan.tilt_axis), math.radians(plan.pre_tilt)
+    field = np.array([*(0.9 * length * plan.pixel_size for length in plan.size), max(0.0, plan.thickness - plan.gold_diameter)])
+    found = np.zeros((0, 3))
+    for _ in range(100 * plan.gold):
+        place = (rng.random(3) - 0.5) * field
+        if len(found) < plan.gold and (np.linalg.norm(found - place, axis=1) > 1.2 * plan.gold_diameter).all():
+            found = np.vstack([found, place])
+    across = found[:, 0] * math.cos(axis) + found[:, 1] * math.sin(axis)
+    along = found[:, 1] * math.cos(axis) - found[:, 0] * math.sin(axis)
+    return np.stack([across * math.cos(pre) + found[:, 2] * math.sin(pre), along,
+                     found[:, 2] * math.cos(pre) - across * math.sin(pre)], axis=1)
 
 
 def _tilt_truths(plan: Plan, angles: list[float], series: int) -> list[TiltTruth]:

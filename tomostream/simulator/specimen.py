@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A phantom of frozen cell material: ice with ribosomes, small proteins, vesicles and membranes, without gold.
+"""A phantom of frozen cell material: ice with ribosomes, small proteins, vesicles and membranes; gold beads are `simulator.gold`.
 
 The specimen is a cloud of points with weights, so that every projection is exact: field of view, tilt axis and shifts
 hold to the last digit, and a tilted image sees the material beyond the untilted field, as it does in a microscope.

@@ -140,6 +140,27 @@ class GeometryTest(unittest.TestCase):
                 expected = 25.0 * complex(-math.sin(math.radians(axis)), math.cos(math.radians(axis)))
                 self.assertLess(abs(found - expected), 0.03)
 
+    def test_gold_beads_are_dark_where_their_places_are_told(self) -> None:
+        plan = replace(self.plan, gold=4, gold_diameter=100.0, defocus=3.0, pre_tilt=7.0, drift=0.0)
+        empty = Specimen(np.zeros((0, 3), np.float32), np.zeros(0, np.float32), plan.thickness)
+        scene = SimulatedScene(plan, lambda _plan, _series: empty)
+        gold = scene.about()["gold"]
+        points = np.array(gold["places_A"]["TS_01"])
+        self.assertEqual((points.shape, gold["diameter_A"]), ((4, 3), 100.0))
+        axis, inside = cmath.exp(1j * math.radians(plan.tilt_axis)), 0
+        for exposure in scene.exposures[:5]:
+            image = scene.expected_frames(exposure)[0]
+            angle, shift = math.radians(exposure.truth.angle), complex(*exposure.truth.shift)
+            for x, y, z in points:
+                seen = complex(x * math.cos(angle) + z * math.sin(angle), y) / plan.pixel_size * axis + shift
+                column, row = round(seen.real + 79.5), round(seen.imag + 70)
+                if not (0 <= column < 160 and 0 <= row < 141):
+                    continue
+                inside += 1
+                self.assertLess(image[row, column], 0.5 * np.median(image))
+        self.assertGreater(inside, 12)
+        self.assertGreater(scene.expected_frames(scene.exposures[0])[0].max(), 1.1 * np.median(image))     # the rim
+
     def test_frames_drift_as_truth_says_against_the_first(self) -> None:
         scene = SimulatedScene(self.plan, point_specimen(50.0, 40.0, 0.0))
         for exposure in scene.exposures[:3]:
@@ -641,6 +662,8 @@ class CommandTest(FolderTest):
             (["--seed", "-1"], "The seed cannot be below 0"),
             (["--tilt-axis", "nan"], "The tilt axis must be a number"),
             (["--replay", "nowhere.mrc"], "--tilts CSV"),
+            (["--replay", "nowhere.mrc", "--tilts", "t.csv", "--gold", "3"], "leave --gold out"),
+            (["--gold", "-3"], "gold beads cannot be below 0"),
             (["--replay", "nowhere.mrc", "--tilts", "t.csv", "--series", "2"], "one series"),
         ):
             status, _, err = self.call(str(self.out), *arguments)
