@@ -13,10 +13,12 @@ from collections.abc import Iterable
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.files.logs import counted
 from tomostream.journal import runs, stopping
 from tomostream.journal.layout import stop_file, stop_request
 from tomostream.journal.status import CLASSES, ProjectStatus
 from tomostream.report import background
+from tomostream.streaming.submitted import cancel_left
 
 #: What becomes of a protocol that is asked to stop.
 IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
@@ -82,7 +84,9 @@ def ending(folder: str) -> str:
     pause, deadline = threading.Event(), time.monotonic() + GONE_SECONDS
     while runs.process_of(folder) is not None and time.monotonic() < deadline:
         pause.wait(0.02)
-    return f"was ended (process {pid}): what was in flight is made again when it goes on"
+    jobs = cancel_left(folder)
+    cancelled = f", and {counted(jobs, 'job')} in the queue cancelled" if jobs else ""
+    return f"was ended (process {pid}){cancelled}: what was in flight is made again when it goes on"
 
 
 def end(pids: Iterable[int]) -> None:

@@ -34,6 +34,11 @@ class Lenient:
         return getattr(self._stream, name)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as people write it: 1 job, 2 jobs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def one_sentence(error: BaseException) -> str:
     """Return the words of an exception as one line; its type where it has no words."""
     text = " ".join(str(error).split())

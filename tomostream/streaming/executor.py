@@ -25,6 +25,7 @@ from tomostream.streaming.gpus import inherited
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
 from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, NotTaken, is_marked, submit_job, with_mark, words_of_queue
+from tomostream.streaming.submitted import NAME, Submitted
 
 
 class JobEnded(Exception):
@@ -64,6 +65,7 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.jobs = Jobs(self.hostConfig.getCheckCommand(), self.hostConfig.getJobDoneRegex())
+        self._submitted: Submitted | None = None
 
     def trouble(self) -> str:
         return self.jobs.trouble
@@ -84,6 +86,8 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
             raise
         self.jobs.refusal = ""
         self.jobs.add(job)
+        submitted = self._noted()
+        submitted.add(job)
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
         try:
@@ -91,12 +95,20 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
                 wait.wait(MARK_SECONDS)
         finally:
             self.jobs.remove(job)
+            submitted.remove(job)
             self.protocol.jobs_changed(ended=job)
             with contextlib.suppress(OSError):
                 os.remove(mark)
         said = words_of_queue(logs)
         if said:
             raise JobEnded(f"the queue ended job {job}: {said}")
+
+    def _noted(self) -> Submitted:
+        """Return the list on the disk of the jobs of this run."""
+        if self._submitted is None:
+            extra = os.path.dirname(self.protocol.workplace.root)
+            self._submitted = Submitted(os.path.join(extra, NAME), self.hostConfig.getCancelCommand())
+        return self._submitted
 
     def _is_over(self, job: str, logs: str) -> bool:
         """Tell whether the scheduler says that a job is over, or does not know it any more and has written into the job's own log

@@ -29,7 +29,7 @@ from pyworkflow.protocol import (
 
 from tomostream.files import locks
 from tomostream.files.clock import steady
-from tomostream.files.logs import Lenient, one_sentence
+from tomostream.files.logs import Lenient, counted, one_sentence
 from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import inputs, rows, watch
@@ -41,6 +41,7 @@ from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.programs import WORK_FOLDER
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet, OutputSets
 from tomostream.streaming.steps import Finished, StepLog
+from tomostream.streaming.submitted import cancel_left
 from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
 from tomostream.streaming.workplace import Workplace
@@ -155,7 +156,7 @@ class StreamingProtocol(StreamingForm):
         self.workplace = Workplace(self, self._getExtraPath(WORK_FOLDER))
         if self.input_field:
             inputs.attach(getattr(self, self.input_field))
-        orphans = end_orphans(self.workplace.root)
+        orphans, jobs = end_orphans(self.workplace.root), cancel_left(self._getPath())
         self.workplace.clear()
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
         self._troubles = Troubles(self)
@@ -164,7 +165,9 @@ class StreamingProtocol(StreamingForm):
         self._open()
         self.say_start()
         if orphans:
-            self.tell(entries.Session("", f"stopped {orphans} programs left over from the previous run"))
+            self.tell(entries.Session("", f"stopped {counted(orphans, 'program')} left over from the previous run"))
+        if jobs:
+            self.tell(entries.Session("", f"cancelled {counted(jobs, 'job')} left over from the previous run"))
         self._mend_ledger()
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 

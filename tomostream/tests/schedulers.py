@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for SLURM: `sbatch` and `squeue` of one machine, which fail, hang and lie as they are told.
+"""A stand-in for SLURM: `sbatch`, `squeue` and `scancel` of one machine, which fail, hang and lie as they are told.
 
-A job runs at once. The file `mode` says how the two behave:
+A job runs at once. The file `mode` says how they behave:
 
     absent      there is no such command
     down        the controller cannot be contacted
@@ -46,6 +46,9 @@ case "$jobs" in *,*) exit 0 ;; esac
 echo "slurm_load_jobs error: Invalid job id specified" >&2
 exit 1
 """
+_SCANCEL = _COMMON + """
+kill -9 "-$(cat $state/jobs/$1/pid)"
+"""
 _HOSTS = """[localhost]
 PARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s
 NAME = SLURM
@@ -72,7 +75,7 @@ class Scheduler:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         os.makedirs(os.path.join(folder, "jobs"), exist_ok=True)
-        for name, text in (("sbatch", _SBATCH), ("squeue", _SQUEUE)):
+        for name, text in (("sbatch", _SBATCH), ("squeue", _SQUEUE), ("scancel", _SCANCEL)):
             path = os.path.join(folder, name)
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text.format(state=folder))

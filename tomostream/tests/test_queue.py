@@ -17,7 +17,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO, MOTIONCOR  # noqa: E402
-from tomostream.streaming import executor, queue  # noqa: E402
+from tomostream.streaming import executor, queue, submitted  # noqa: E402
 from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
 from tomostream.tests.schedulers import Scheduler  # noqa: E402
 from tomostream.tests.support import ORDER, Session, wait_for  # noqa: E402
@@ -217,6 +217,50 @@ class TestAQuestion(unittest.TestCase):
 
     def test_gives_the_exit_status_and_what_was_said_on_both_ways(self):
         self.assertEqual(queue.ask("echo one; echo two >&2; exit 3"), (3, "one\ntwo\n"))
+
+
+class TestJobsThatAProcessLeft(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.run_folder, self.place = os.path.join(folder.name, "run"), os.path.join(folder.name, "scheduler")
+        os.makedirs(os.path.join(self.run_folder, "extra"))
+        self.scheduler = Scheduler(self.place)
+        self.path = os.path.join(self.run_folder, "extra", submitted.NAME)
+        self.noted = submitted.Submitted(self.path, f"{self.place}/scancel %(JOB_ID)s")
+
+    def submit(self) -> tuple[str, int]:
+        """A job that sleeps; its number and process."""
+        descriptor, script = tempfile.mkstemp(dir=self.place)       # of its own: sh reads it as it goes
+        os.close(descriptor)
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(f"#SBATCH -o {self.place}/out\n#SBATCH -e {self.place}/err\nsleep 600\n")
+        job = queue.submit_job(f"{self.place}/sbatch {script}")
+        with open(os.path.join(self.place, "jobs", job, "pid"), encoding="utf-8") as file:
+            return job, int(file.read())
+
+    def test_are_cancelled_and_those_that_are_over_are_not(self):
+        jobs = [self.submit() for _ in range(3)]
+        for job, process in jobs:
+            self.addCleanup(queue.ask, f"kill -9 -{process}")
+            self.noted.add(job)
+        self.noted.remove(jobs[1][0])
+        self.assertEqual((submitted.cancel_left(self.run_folder), os.path.exists(self.path)), (2, False))
+        for number in (0, 2):
+            wait_for(lambda number=number: queue.ask(f"{self.place}/squeue -h -j {jobs[number][0]}")[0], 60, "end of the job")
+        self.assertEqual(queue.ask(f"{self.place}/squeue -h -j {jobs[1][0]}")[0], 0)
+        self.assertEqual(submitted.cancel_left(self.run_folder), 0)
+
+    def test_are_none_where_nothing_was_noted_or_makes_no_sense(self):
+        for text in ("", "[]", '{"cancel": "true", "jobs": 3}', '{"cancel": "true %(X)s", "jobs": ["1"]}', '{"cancel": "true"}'):
+            with open(self.path, "w", encoding="utf-8") as file:
+                file.write(text)
+            self.assertEqual(submitted.cancel_left(self.run_folder), 0, text)
+
+    def test_that_the_scheduler_does_not_cancel_are_no_reason_not_to_go_on(self):
+        self.noted.add("4711")
+        self.scheduler.behave("down")
+        self.assertEqual((submitted.cancel_left(self.run_folder), os.path.exists(self.path)), (0, False))
 
 
 @pytest.mark.chain
