@@ -53,8 +53,8 @@ def described_name(image_file: str | None, movies: Iterable[str]) -> str | None:
     """Return the name of the series that the content of an mdoc tells: that of its stack, else the one of all its movies."""
     if image_file:
         return series_name(image_file)
-    told = {parse_movie_name(movie).series for movie in movies}
-    return told.pop() if len(told) == 1 else None
+    names = {parse_movie_name(movie).series for movie in movies}
+    return names.pop() if len(names) == 1 else None
 
 
 def own_name(path: str | os.PathLike[str], image_file: str | None, movies: Iterable[str]) -> tuple[str, bool]:

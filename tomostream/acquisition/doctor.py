@@ -101,13 +101,13 @@ def as_text(facts: Sequence[MdocFacts]) -> str:
 def as_lines(facts: Sequence[MdocFacts]) -> str:
     """Return a line a file, those that differ from most first: for many files."""
     ids = series_ids(facts)
-    told = {id(one): _in_short(one) for one in facts}
-    usual = [words for words, times in Counter(told.values()).most_common(1) if times > 1]
-    ordered = sorted(facts, key=lambda one: (told[id(one)] in usual, one.path))
+    summaries = {id(one): _in_short(one) for one in facts}
+    usual = [words for words, times in Counter(summaries.values()).most_common(1) if times > 1]
+    ordered = sorted(facts, key=lambda one: (summaries[id(one)] in usual, one.path))
     count = f"{len(facts)} file{'s' * (len(facts) != 1)}"
     lines = [f"{count}, most of them: {usual[0]}." if usual else f"{count}."]
     for one in ordered:
-        words = "" if told[id(one)] in usual else f": {told[id(one)]}"
+        words = "" if summaries[id(one)] in usual else f": {summaries[id(one)]}"
         lines.append(f"  {ids.get(one.path) or one.series_name or os.path.basename(one.path):24} {one.path}{words}")
     return "\n".join(lines)
 

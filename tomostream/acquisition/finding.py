@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -12,8 +11,8 @@ from tomostream.acquisition import matching
 from tomostream.acquisition.candidates import at_home, by_folder, nearest_folder, nearness, wanted
 from tomostream.acquisition.facts import Tilt
 from tomostream.acquisition.loose import Loose, Movie
-from tomostream.acquisition.matching import CHANGED_NAMES, Step, Wanted, said_by
-from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, match_movies, movie_key
+from tomostream.acquisition.matching import CHANGED_NAMES, Step, Wanted
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, match_movies, movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, seconds
 
 
@@ -78,7 +77,7 @@ class Finder:
                 break
         if not want.name:
             like = [movie for movie in self._roster.loose.like(matching.wanted_signatures(want))
-                    if abs((said_by(movie.name).angle or math.inf) - tilt.angle) <= ANGLE_TOLERANCE]
+                    if (angle := parse_movie_name(movie.name).angle) is not None and abs(angle - tilt.angle) <= ANGLE_TOLERANCE]
         best = max((matching.agreement(want, movie.folder) for movie in like), default=None)
         return {movie.key for movie in like if matching.agreement(want, movie.folder) == best} or (
             {movie_key(want.name)} if want.name else set())

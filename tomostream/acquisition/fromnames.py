@@ -26,12 +26,12 @@ class NamedSeries:
 
         None where the name does not tell series, order and angle.
         """
-        said, folder = parse_movie_name(path), folder_of(path)
-        if said.angle is None or said.order is None:
+        fields, folder = parse_movie_name(path), folder_of(path)
+        if fields.angle is None or fields.order is None:
             return None
-        series = undated(said.series)
+        series = undated(fields.series)
         tilts = self._tilts.setdefault((folder, series), {})
-        tilts[movie_key(path)] = Tilt(basename(path), said.angle, said.order, dose=_UNKNOWN, prior_dose=_UNKNOWN,
+        tilts[movie_key(path)] = Tilt(basename(path), fields.angle, fields.order, dose=_UNKNOWN, prior_dose=_UNKNOWN,
                                       movie_folder=folder)
         ordered = tuple(sorted(tilts.values(), key=lambda tilt: tilt.order))
         return MdocFacts(os.path.join(folder, f"{series}{NAMES_ONLY}"), "tilt-series", series_name=series,

@@ -231,9 +231,9 @@ def _with_points(grammar: Grammar) -> Grammar:
     commas = [text for text in angles if _COMMA.fullmatch(text)]
     if not commas or any("." in text for text in angles):
         return grammar
-    told = f"Its numbers have decimal commas: TiltAngle = {commas[0]} is read as {commas[0].replace(',', '.')}, and so on."
+    warning = f"Its numbers have decimal commas: TiltAngle = {commas[0]} is read as {commas[0].replace(',', '.')}, and so on."
     titles = tuple(re.sub(r"(?<=[0-9]),(?=[0-9])", ".", title) for title in grammar.titles)
-    return replace(grammar, header=_section_with_points(grammar.header), titles=titles, warnings=(*grammar.warnings, told),
+    return replace(grammar, header=_section_with_points(grammar.header), titles=titles, warnings=(*grammar.warnings, warning),
                    sections=tuple(map(_section_with_points, grammar.sections)))
 
 

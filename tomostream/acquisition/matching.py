@@ -17,7 +17,6 @@ from functools import lru_cache
 
 from tomostream.acquisition.naming import (
     ANGLE_TOLERANCE,
-    MovieName,
     basename,
     folder_of,
     movie_key,
@@ -40,7 +39,7 @@ class Step(str, Enum):
     PLACE = "place"
 
 
-#: What is said of movies that were found by a step; "" where nothing needs to be said.
+#: What people read of movies that were found by a step; "" where there is nothing to report.
 WORDS = {
     Step.EXACT: "",
     Step.FOLDER: "several folders hold movies of these names; the folder in SubFramePath and that of the mdoc decided",
@@ -224,20 +223,14 @@ def without_angle(name: str) -> tuple[str, float | None]:
     return f"{text[: last.start()]}@{text[last.end():]}", float(last[0])
 
 
-@lru_cache(maxsize=65536)
-def said_by(name: str) -> MovieName:
-    """Return what a name says of series, order and angle."""
-    return parse_movie_name(name)
-
-
 def change(step: Step, wanted: Wanted, path: str) -> str | None:
     """Return what this step says was changed in the name of a movie; None where the movie is not the one by this step.
 
     For all tilts of a series it must be the same.
     """
     name = basename(path)
-    said = said_by(name)
-    if said.angle is not None and abs(said.angle - wanted.angle) > MAX_ANGLE_DIFFERENCE:
+    fields = parse_movie_name(name)
+    if fields.angle is not None and abs(fields.angle - wanted.angle) > MAX_ANGLE_DIFFERENCE:
         return None
     if step is Step.FOLDED:
         return "" if wanted.name and folded(name) == folded(wanted.name) else None
@@ -254,7 +247,7 @@ def change(step: Step, wanted: Wanted, path: str) -> str | None:
 
 def _place(wanted: Wanted, name: str) -> str | None:
     """Series, order and angle: the order must be that in SubFramePath's name."""
-    mine, its = said_by(wanted.name), said_by(name)
+    mine, its = parse_movie_name(wanted.name), parse_movie_name(name)
     if None in (mine.order, its.order, its.angle) or mine.order != its.order:
         return None
     if abs((its.angle or 0.0) - wanted.angle) > ANGLE_TOLERANCE:
@@ -270,14 +263,14 @@ Signature = tuple[str, str, int, int]
 @lru_cache(maxsize=65536)
 def signatures(file: str) -> frozenset[Signature]:
     """Return by what the movie of this name can be found: each ending of its name, the name without its angle, its place."""
-    text, said = folded(file), said_by(file)
+    text, fields = folded(file), parse_movie_name(file)
     begins = (0, *(found.end() for found in re.finditer("[_.-]+", text)))
     found: set[Signature] = {("ending", text[begin:], 0, 0) for begin in begins}
     found.add(("angle", without_angle(file)[0], 0, 0))
-    for series in map(folded, (said.series, undated(said.series), target_name(file))):
+    for series in map(folded, (fields.series, undated(fields.series), target_name(file))):
         found.add(("series", series, 0, 0))
-        if said.order is not None and said.angle is not None:
-            found.add(("place", series, said.order, round(said.angle)))
+        if fields.order is not None and fields.angle is not None:
+            found.add(("place", series, fields.order, round(fields.angle)))
     return frozenset(found)
 
 
@@ -286,7 +279,7 @@ def wanted_signatures(wanted: Wanted) -> frozenset[Signature]:
     if not wanted.name:
         return frozenset([("series", folded(wanted.series), 0, 0)])
     found: set[Signature] = {("ending", folded(wanted.name), 0, 0), ("angle", without_angle(wanted.name)[0], 0, 0)}
-    order = said_by(wanted.name).order
+    order = parse_movie_name(wanted.name).order
     if order is not None:
         found.update(("place", folded(wanted.series), order, round(wanted.angle) + step) for step in (-1, 0, 1))
     return frozenset(found)

@@ -347,9 +347,9 @@ def _in_order(exposures: Sequence[_Exposure], warnings: list[str]) -> list[_Expo
 
 def _number_in_name(exposure: _Exposure) -> int | None:
     """Return the acquisition number in the name of the movie, where the angle beside it is that of the tilt."""
-    said = parse_movie_name(exposure.movie or "")
-    agrees = exposure.angle is not None and said.angle is not None and abs(said.angle - exposure.angle) <= 1.0
-    return said.order if agrees else None
+    fields = parse_movie_name(exposure.movie or "")
+    agrees = exposure.angle is not None and fields.angle is not None and abs(fields.angle - exposure.angle) <= 1.0
+    return fields.order if agrees else None
 
 
 def _order_is_a_guess(ordered: Sequence[_Exposure]) -> bool:
@@ -439,11 +439,11 @@ def _name_frame(facts: MdocFacts) -> MdocFacts:
     facts = replace(facts, tilts=_without_sums(facts.tilts, unknown),
                     tilts_if_ended=_without_sums(facts.tilts_if_ended, unknown))
     name = (facts.tilts[0].movie if facts.tilts else None) or facts.series_name
-    said = parse_movie_name(name)
-    if said.order is None and said.angle is None:
+    fields = parse_movie_name(name)
+    if fields.order is None and fields.angle is None:
         return facts
-    tilts = facts.tilts if said.order is None else tuple(replace(tilt, order=said.order) for tilt in facts.tilts)
-    return replace(facts, frame_series=undated(said.series), tilts=tilts, series_name=movie_key(name))
+    tilts = facts.tilts if fields.order is None else tuple(replace(tilt, order=fields.order) for tilt in facts.tilts)
+    return replace(facts, frame_series=undated(fields.series), tilts=tilts, series_name=movie_key(name))
 
 
 def _without_sums(tilts: Sequence[Tilt], unknown: Known[float]) -> tuple[Tilt, ...]:

@@ -107,8 +107,8 @@ def parse_movie_name(name: str) -> MovieName:
     rest = _DATE.sub("", key).lstrip("_")
     if rest and rest != key:
         found = _ANGLE_ONLY.fullmatch(rest)
-        said = parse_movie_name(rest)
-        return said if found is None or said.angle is not None else MovieName(found["series"], None, _angle(found["angle"]))
+        fields = parse_movie_name(rest)
+        return fields if found is None or fields.angle is not None else MovieName(found["series"], None, _angle(found["angle"]))
     found = _ORDER_ONLY.fullmatch(key)
     if found is not None:
         return MovieName(found["series"], int(found["order"]), None)
@@ -166,12 +166,12 @@ def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: 
     names = sorted({basename(name) for name in available_names if movie_key(name) not in taken})
     parsed = {name: parse_movie_name(name) for name in names}
     wanted = series.replace(" ", "_") if series else _only_series(parsed.values())      # as in `movie_key`
-    candidates = {name: said for name, said in parsed.items()
-                  if wanted in (said.series, undated(said.series)) and said.angle is not None}
+    candidates = {name: fields for name, fields in parsed.items()
+                  if wanted in (fields.series, undated(fields.series)) and fields.angle is not None}
     counted = bool(candidates)
     if not counted:         # the number before the angle counts targets: it is part of the series' name
-        candidates = {name: replace(said, order=None) for name, said in parsed.items()
-                      if said.angle is not None and said.order is not None and target_name(name) == wanted}
+        candidates = {name: replace(fields, order=None) for name, fields in parsed.items()
+                      if fields.angle is not None and fields.order is not None and target_name(name) == wanted}
     near = {index: _near(tilt, candidates) for index, tilt in enumerate(tilts) if tilt.movie is None}
     found = {index: names[0] for index, names in near.items() if len(names) == 1}
     numbered = [index for index, name in found.items() if candidates[name].order == tilts[index].order]
@@ -193,8 +193,8 @@ def _only_series(names: Iterable[MovieName]) -> str | None:
 
 
 def _near(tilt: Tilt, candidates: dict[str, MovieName]) -> list[str]:
-    return [name for name, said in candidates.items()
-            if said.angle is not None and abs(said.angle - tilt.angle) <= ANGLE_TOLERANCE]
+    return [name for name, fields in candidates.items()
+            if fields.angle is not None and abs(fields.angle - tilt.angle) <= ANGLE_TOLERANCE]
 
 
 def folder_that_differs(path: str, other: str) -> str:

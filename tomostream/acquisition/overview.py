@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which movie is whose, told for a whole folder before anything is started: what the session would make of what lies there.
+"""Which movie is whose in a whole folder, before anything is started: what the session would make of what lies there.
 
 The state machine itself decides, as it would in streaming: every movie counts as aligned, and the session as stopped.
 """
@@ -103,8 +103,8 @@ def survey(mdocs: Sequence[str], movies: Sequence[str], now: float) -> Overview:
     events: list[Event] = [*(MdocRead(facts, now) for facts in read), Stop(now)]
     for decision in [each for event in events for each in session.handle(event)]:
         if isinstance(decision, GiveUp):
-            told = ignored if not decision.failed else failed
-            told.update(dict.fromkeys(decision.mdocs, decision.reason))
+            reasons = ignored if not decision.failed else failed
+            reasons.update(dict.fromkeys(decision.mdocs, decision.reason))
     files = {name: path for path, name in names.items()}
     left.update({files[key]: why.reason for key, why in session.unassigned().items() if key in files and not why.expected})
     series = [_of(each, files, failed) for each in session.series if not _is_ignored(each)]
@@ -139,8 +139,8 @@ def _without_references(movies: Sequence[str]) -> tuple[list[str], dict[str, str
     checks = {path: check_movie(path) for path in movies[:MAX_CHECKED]}
     frames = any((check.frames or 1) > 1 for check in checks.values())
     foreign = {path: why for path, check in checks.items() if (why := why_no_movie(path, check, frames))}
-    told = {path: f"{why[:1].upper()}{why[1:]}." for path, why in foreign.items()}
-    return [path for path in movies if path not in foreign], told
+    reasons = {path: f"{why[:1].upper()}{why[1:]}." for path, why in foreign.items()}
+    return [path for path in movies if path not in foreign], reasons
 
 
 def _written(path: str) -> float:
@@ -208,27 +208,27 @@ def _number(value: float | None, unit: str) -> str:
 
 def _differs(series: SeriesOverview, common: tuple[int, float | None, float | None]) -> list[str]:
     """Say in what a series differs from most, and what is wrong with it, the worst first."""
-    told = [series.reason.rstrip(".")] if series.reason else []
+    differences = [series.reason.rstrip(".")] if series.reason else []
     if series.missing:
         names = [each.tilt.movie or f"the tilt at {each.tilt.angle:.1f} degrees" for each in series.missing]
         more = " ..." if len(names) > 3 else ""
-        told.append(f"no movie for {len(names)} of {len(series.matches)}: {', '.join(names[:3])}{more}")
-    told += [WORDS[step] for step in series.steps if WORDS[step]]
+        differences.append(f"no movie for {len(names)} of {len(series.matches)}: {', '.join(names[:3])}{more}")
+    differences += [WORDS[step] for step in series.steps if WORDS[step]]
     if len(series.matches) != common[0] and not series.reason:
-        told.append(f"{len(series.matches)} tilts")
+        differences.append(f"{len(series.matches)} tilts")
     axis = None if series.tilt_axis is None else round(series.tilt_axis, 1)
     if axis != common[1]:
-        told.append(f"tilt axis {_number(axis, 'degrees')}")
+        differences.append(f"tilt axis {_number(axis, 'degrees')}")
     if series.pixel_size != common[2]:
-        told.append(_number(series.pixel_size, "A"))
+        differences.append(_number(series.pixel_size, "A"))
     again = repeated([each.tilt.angle for each in series.matches])
-    return [*told, again] if again else told
+    return [*differences, again] if again else differences
 
 
 def _lines(series: SeriesOverview, common: tuple[int, float | None, float | None], details: bool) -> list[str]:
     found = len(series.matches) - len(series.missing)
-    told = "; ".join(_differs(series, common))
-    lines = [f"  {series.series_id:16} {len(series.matches):3d} tilts {found:3d} movies{': ' if told else ''}{told}"]
+    text = ": ".join(filter(None, (f"{found:3d} movies", "; ".join(_differs(series, common)))))
+    lines = [f"  {series.series_id:16} {len(series.matches):3d} tilts {text}"]
     if details:
         lines += [f"      {each.tilt.angle:7.2f} deg  {each.tilt.movie or '-'}  {each.file or 'no movie'}"
                   + (f"  ({each.step.value})" if each.step not in (None, Step.EXACT) else "") for each in series.matches]

@@ -43,10 +43,10 @@ def pixel_size_doubt(pixel_size: float, mdocs: Iterable[MdocFacts], image: Movie
         spacing, ratio = facts.pixel_size.value, _size_ratio(facts.evidence.get("ImageSize", ""), image)
         if spacing is None or ratio is None:
             continue
-        told = spacing * ratio
-        if abs(pixel_size - told) <= _SAME_PIXEL_SIZE * told:
+        expected = spacing * ratio
+        if abs(pixel_size - expected) <= _SAME_PIXEL_SIZE * expected:
             return ""
-        return (f"the pixel size is {pixel_size:.4g} A, but {os.path.basename(facts.path)} gives {told:.4g} A for images of "
+        return (f"the pixel size is {pixel_size:.4g} A, but {os.path.basename(facts.path)} gives {expected:.4g} A for images of "
                 f"{image.width} x {image.height} px: all lengths, defoci and dose weights depend on it")
     return ""
 

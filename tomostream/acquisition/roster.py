@@ -19,8 +19,8 @@ from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.facts import Tilt
 from tomostream.acquisition.finding import Finder
 from tomostream.acquisition.loose import Loose, Movie
-from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step, said_by
-from tomostream.acquisition.naming import movie_key
+from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step
+from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin, seconds
 from tomostream.acquisition.verdict import called
 
@@ -138,10 +138,10 @@ class Roster:
 
     def _why_unlisted(self, movie: Movie) -> Unassigned:
         """Say why no mdoc lists a movie: its name tells whether another exposure in its folder is used in its place."""
-        name = said_by(movie.name)
+        name = parse_movie_name(movie.name)
         for series in self.named(name.series) if name.angle is not None else []:
             for each in series.exposures.values():
-                if said_by(each.name or each.key).angle == name.angle and (
+                if parse_movie_name(each.name or each.key).angle == name.angle and (
                         not each.bound or self._movies[each.key].folder == movie.folder) and each.name != movie.name:
                     return exposed_again(each.key)
         if len(self._group(movie.name).movies) > 1:

@@ -78,7 +78,7 @@ class Session:
         self._roster = self._directory.roster
         self._evidence.all_listed = self._roster.all_listed
         self._ignored: dict[str, str] = {}
-        self._copies_told: set[str] = set()
+        self._copies_reported: set[str] = set()
         self._closed_at: float | None = None
         self._stopped = False
         self._forcing = False
@@ -234,8 +234,8 @@ class Session:
         """Name, once, each file of a series that is a copy of another file of it."""
         originals = [path for path, file in series.files.items() if not file.facts.copy]
         for path, file in series.files.items() if originals else ():
-            if file.facts.copy and path not in self._copies_told:
-                self._copies_told.add(path)
+            if file.facts.copy and path not in self._copies_reported:
+                self._copies_reported.add(path)
                 reason = f"It is a copy of {basename(originals[0])}, and lists the same tilts."
                 decisions.append(GiveUp("", basename(path), reason, False, (), (path,)))
 

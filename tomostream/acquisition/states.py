@@ -14,7 +14,7 @@ from tomostream.acquisition.series import Series
 def state_of(series: Series, evidence: Evidence) -> SeriesState:
     """Return where a series stands, its counts and a sentence."""
     by_state = [each.state for each in series.exposures.values()]
-    state, reason = _say(series, evidence)
+    state, reason = _state_and_reason(series, evidence)
     return SeriesState(series.series_id, series.name, state, reason, len(by_state), by_state.count("aligned"),
                        by_state.count("failed"), evidence.expected_tilts(series), series.version,
                        series.deadline if series.pending and series.deadline != math.inf else None)
@@ -25,7 +25,7 @@ def ignored(name: str, reason: str) -> SeriesState:
     return SeriesState("", name, "ignored", reason, 0, 0, 0, None, 0)
 
 
-def _say(series: Series, evidence: Evidence) -> tuple[Phase, str]:
+def _state_and_reason(series: Series, evidence: Evidence) -> tuple[Phase, str]:
     missing, seen = list(series.missing.values()), len(series.exposures)
     waits = f"the micrograph of {len(missing)} of {verdict.count(seen, 'tilt')}: {verdict.names(missing)}"
     if series.phase == "acquiring":

@@ -33,9 +33,9 @@ class Obstacle:
 
 def names(exposures: Sequence[Exposure]) -> str:
     """Return the names of some tilts, for a sentence."""
-    told = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MAX_NAMES]]
-    more = len(exposures) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more else "")
+    shown = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MAX_NAMES]]
+    more = len(exposures) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def count(number: int, thing: str) -> str:
@@ -119,8 +119,8 @@ def _why_left_out(series: Series, why_missing: str) -> str:
         if each.state != "aligned":
             reason = left_out_reason(each, why_missing)
             counts[reason] = counts.get(reason, 0) + 1
-    told = sorted(counts.items(), key=lambda item: -item[1])[:MAX_NAMES]
-    reasons = [f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in told]
+    ordered = sorted(counts.items(), key=lambda item: -item[1])[:MAX_NAMES]
+    reasons = [f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in ordered]
     return "; ".join([*reasons, *unsure(series)])
 
 
