@@ -31,7 +31,7 @@ class TestPendingChoices(WithProject):
     def status(self, *words: str, running: bool = False) -> str:
         out = io.StringIO()
         with redirect_stdout(out), redirect_stderr(out), \
-                mock.patch.object(status, "run_state", return_value="running" if running else "finished"):
+                mock.patch.object(status.runs, "run_state", return_value="running" if running else "finished"):
             self.assertEqual(main(["status", self.project.path, *words]), 0)
         return out.getvalue()
 
