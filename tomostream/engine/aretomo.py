@@ -53,11 +53,14 @@ KNOWN = flags(
     Flag("-TiltAxis", float, (1, 2), (0.0, 0.0), low=-360, high=360, group=ALI, unit="degrees",
          help="tilt axis from the y axis, counter-clockwise; 0: search all directions (an axis known to be 0 is given "
          "as 0.01). Second value: below 0 not refined, else refined"),
+    Flag("-StartAln", str, group=ALI, help="start from this alignment (of the kinds and binnings that -AlnFile takes) instead of "
+         "a search: its tilt axis, its tilt offset and its shifts are refined, and tilts that it leaves out are tried again"),
     Flag("-AlignZ", float, default=(600.0,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
          "beside this one"),
     Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
-         "the offset, where it is known"),
+         "the offset, where it is known: it is added to the tilt angles and not measured. A specimen that lies flat, across the "
+         "beam, at a stage angle of -10 has the offset 10"),
     Flag("-DarkTol", float, default=(0.7,), group=ALI,
          help="tilts whose mean is below this share of what their angle predicts are dark and left out; 0, 1 and "
          "anything beyond: none is, as in AreTomo2"),
@@ -158,6 +161,8 @@ def _check(arguments: Arguments) -> None:
         raise EngineError("-CropVol is not supported; reconstruct the whole field and crop it afterwards")
     if arguments.number("-TiltCor") not in (-1, 0, 1):
         raise EngineError(f"-TiltCor must begin with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
+    if arguments.given("-StartAln") and not aligns(arguments):
+        raise EngineError("-StartAln is to be refined by an alignment, and -AlnFile or -Align 0 asks for none; give one of them")
     if arguments.given("-InEven") != arguments.given("-InOdd"):
         raise EngineError("-InEven and -InOdd go together; give both")
     if arguments.integer("-OutErased") and gold.asked(arguments) is None:
@@ -168,7 +173,8 @@ def _check(arguments: Arguments) -> None:
 
 def _check_names(arguments: Arguments) -> None:
     """See that the inputs are there, and that no result would replace one, or another result."""
-    inputs = {tag: arguments.text(tag) for tag in ("-InMrc", *steps.HALVES, "-AngFile", "-AlnFile") if arguments.given(tag)}
+    tags = ("-InMrc", *steps.HALVES, "-AngFile", "-AlnFile", "-StartAln")
+    inputs = {tag: arguments.text(tag) for tag in tags if arguments.given(tag)}
     for tag, path in inputs.items():
         if not os.path.exists(path):
             raise EngineError(f"{tag} {path} does not exist; check the path")

@@ -17,7 +17,7 @@ from tomostream.programs.aln import AngleRow, DarkFrame, SecondColumn, format_al
 from tomostream.programs.ctf import CtfRow, format_ctf
 
 if TYPE_CHECKING:
-    from tomostream.engine.align import Alignment, AlignOptions
+    from tomostream.engine.align import Alignment, AlignOptions, Start
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
@@ -189,14 +189,16 @@ def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: 
     axis, refine = arguments.numbers("-TiltAxis")
     mode, given = arguments.numbers("-TiltCor")
     offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
+    start = start_of(arguments, data, [row.tilt_deg + offset for row in angles], log)
     options = AlignOptions(
         pixel_size_A=data.pixel_size_A,
         tilt_axis_deg=axis,
         refine_axis=refine >= 0,
-        full_axis_search=axis == 0,
+        full_axis_search=axis == 0 and start is None,
         tilt_cor=-1 if offset or mode < 0 else round(mode),
         dark_tol=arguments.number("-DarkTol"),
         threads=thread_count(arguments),
+        start=start,
     )
     orders = [row.order for row in angles if row.order is not None]
     try:
@@ -219,6 +221,25 @@ def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: 
         f"quality {alignment.quality:.2f} ({alignment.quality_note})"
     )
     return solution
+
+
+def start_of(arguments: Arguments, data: Input, angles: Sequence[float], log: Log) -> Start | None:
+    """The alignment that ours is to start from (-StartAln), for tilt angles that hold a given offset already."""
+    if not arguments.given("-StartAln"):
+        return None
+    import numpy as np
+
+    from tomostream.engine.align import Start
+    from tomostream.engine.recon import solution as solutions
+
+    path = arguments.text("-StartAln")
+    known = solutions.of_xf(path, angles, log.say) if path.endswith(".xf") else solutions.of_aln(path, data.stack, log.say)
+    shifts, there = np.zeros((len(angles), 2)), np.zeros(len(angles), bool)
+    for tilt in known.used:     # `Solution` counts from the centre of the area, half a pixel before index n / 2
+        shifts[tilt.section] = tilt.placement.tx - 0.5, tilt.placement.ty - 0.5
+        there[tilt.section] = True
+    offset = float(np.median([tilt.tilt_deg - angles[tilt.section] for tilt in known.used]))
+    return Start(known.tilt_axis_deg, offset, shifts, there)
 
 
 def locally(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -22,14 +23,14 @@ from tomostream.streaming import inputs
 CPU_COMMAND = "tomostream-aretomo"
 LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
-          "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "pollSeconds": (0.1, 3600)}
+          "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "flatAngle": (-60, 60), "pollSeconds": (0.1, 3600)}
 #: Upstream's choices, short enough for the box.
 AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
 LOCAL_CHOICES = ("No", "At the places of a file (AreTomo2)", "In patches")
 #: Choices of *Erase gold beads?*, and the words of `-EraseGold`; "" where the diameter is given.
 GOLD_CHOICES, GOLD_WORDS = ("No", "Automatic", "Of a diameter"), (None, "auto", "")
 #: Numbers of those choices, and of those of the tilt angles.
-AXIS_FOR_EACH_TILT, CORRECT_ANGLES = 2, 2
+AXIS_FOR_EACH_TILT, LEAVE_ANGLES, CORRECT_ANGLES = 2, 0, 2
 HELPS = {
     "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
                             "alignment they must be aligned already.",
@@ -49,6 +50,9 @@ HELPS = {
                         "alignment, and the tomogram stays as the stage was. Measure and correct: the tomogram is levelled, too; "
                         "the missing wedge then has another direction in each tomogram. AreTomo3 measures it from the CTF and "
                         "either levels the tomogram or does not use it.",
+    "flatAngle": "The stage angle at which the specimen lies flat, across the beam, where you know it: of a lamella that was "
+                 "milled at 10 degrees, -10 or 10, by how it was loaded; in most sessions the angle of the first tilt. Then its "
+                 "tilt is not measured: minus this angle is added to the tilt angles. 0: not known, it is measured.",
     "refineTiltAxis": "No: the axis of the mdoc file is used as it is. The CPU engine and AreTomo3 refine one axis for the "
                       "series in both other cases. AreTomo3 also turns it around (by 180 degrees) where the defocus says so, "
                       "which exchanges front and back of the tomogram; with No it does not.",
@@ -74,7 +78,8 @@ LABELS = {
     "inputSetOfTiltSeries": "Input tilt series", "doEvenOdd": "Even/odd tomograms too?",
     "binFactor": f"Binning (0: voxels of about {VOXEL_A:g} A)", "tomoThickness": "Tomogram thickness (unbinned voxels)",
     "alignZ": "Specimen thickness (unbinned voxels)", "alignZfile": "Specimen thickness of each series (file)",
-    "refineTiltAngles": "Tilt of the specimen", "refineTiltAxis": "Refine the tilt axis?",
+    "refineTiltAngles": "Tilt of the specimen", "flatAngle": "Specimen is flat at (deg; 0: measure)",
+    "refineTiltAxis": "Refine the tilt axis?",
     "darkTol": "Leave out dark tilts (0 to 1)", "Local_motion_correction": "Local motion", "sampleType": "Correct local motion?",
     "coordsFn": "File of places", "Patches": "Patches", "patchX": "along x", "patchY": "along y",
     "outImod": "Files for other programs", "doPhaseShiftSearch": "Search the phase shift (phase plate)?",
@@ -128,6 +133,8 @@ def define(form: Any) -> None:
                           "is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for averaging "
                           "take the others. The CPU engine makes it from the alignment of whatever program, in about the "
                           "time of one more reconstruction.")
+    section.addParam("flatAngle", params.FloatParam, default=0.0, label="",  # AreTomo3 reads such an angle, no more
+                     condition=f"engine!={ENGINE_ARETOMO3} and refineTiltAngles!={LEAVE_ANGLES} and not skipAlign")
     _define_gold(form)
     _lay_out(form)
     _show_what_has_an_effect(form)
@@ -179,8 +186,8 @@ def _lay_out(form: Any) -> None:
                        help="With 'Skip alignment?' nothing is aligned, so nothing of this is asked.")
     ctf.addParam("ctfSkipped", params.LabelParam, condition="skipAlign", label="Without an alignment no CTF is estimated.",
                  help="With 'Skip alignment?' there is no output of CTFs.")
-    forms.move(form, ["alignZ", "alignZfile", "refineTiltAngles", "refineTiltAxis", "darkTol", "Local_motion_correction",
-                      "outImod"], alignment)
+    forms.move(form, ["alignZ", "alignZfile", "refineTiltAngles", "flatAngle", "refineTiltAxis", "darkTol",
+                      "Local_motion_correction", "outImod"], alignment)
     forms.move(form, ["CTF"], ctf)
     forms.move(form, ["correctCtf"], form.getParam("CTF"))
 
@@ -266,6 +273,15 @@ def _thickness_problems(protocol: Any, program: AretomoProgram) -> list[str]:
         errors.append(f"Tomogram thickness {outer} at binning {binning} is {binned} slices: AreTomo2 makes no volume of "
                       f"{MAX_SLICES_WITHOUT_VOLUME} slices or fewer. Give a larger thickness, less binning, or the CPU engine.")
     return errors
+
+
+def with_known_tilt(command: str, protocol: Any) -> str:
+    """Return upstream's command with the tilt of the specimen that the form tells: the second value of -TiltCor is added to the
+    angles, so a specimen that is flat at a stage angle of -10 has 10."""
+    flat = protocol.flatAngle.get()
+    if not flat or protocol.refineTiltAngles.get() == LEAVE_ANGLES or protocol.engine.get() == ENGINE_ARETOMO3:
+        return command
+    return re.sub(r"(-TiltCor -?\d+)", lambda found: f"{found[1]} {-flat:g}", command)
 
 
 def warnings(protocol: Any) -> list[str]:

@@ -235,7 +235,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     def command_of(self, series: TiltSeries, even: bool | None = None) -> str:
         """Upstream's command for a series, or for one of its halves; the only path in it that stays is quoted for the shell."""
-        command = self._genAretomoCmd(series, "IN", series.getTsId(), even=even)
+        command = aretomo_form.with_known_tilt(self._genAretomoCmd(series, "IN", series.getTsId(), even=even), self)
         places = self.coordsFn.get() or ""
         return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
 

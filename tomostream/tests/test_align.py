@@ -13,9 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, align_series
+from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series
 from tomostream.engine.align.geometry import Pose
-from tomostream.engine.align.offset import decide
+from tomostream.engine.align.heights import heights, slope_of
+from tomostream.engine.align.offset import decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
 from tomostream.engine.align.projection import Match
@@ -209,6 +210,58 @@ class TestDirections(unittest.TestCase):
         truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
         answer = align_series(truth.stack, truth.angles, options(-85.0, tilt_cor=-1))
         self.assertEqual(answer.tilt_offset_deg, 0.0)
+
+
+class TestLamellae(unittest.TestCase):
+    """Specimens that are tilted against the stage."""
+
+    def test_one_of_17_degrees_is_found_and_trusted(self) -> None:
+        truth = simulate(regular() - 15.0, axis=84.0, own_tilt=17.0)
+        answer = align_series(truth.stack, truth.angles, options(85.0))
+        self.assertAlmostEqual(answer.tilt_offset_deg, 17.0, delta=max(1.5, 2.0 * (answer.tilt_offset_sigma_deg or 0.0)))
+        self.assertTrue(answer.quality_note.startswith("trust"), answer.quality_note)
+        self.assertLess(rms(residuals(truth, answer)), 0.4)
+
+    def test_the_heights_of_the_field_tell_the_tilt_with_its_sign_and_how_well(self) -> None:
+        truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
+        images = work_stack(truth.stack, PIXEL_A, PIXEL_A, 1)
+        bench = Bench(images, np.arange(len(truth.angles)), 1)
+        for offset in (8.0, 0.0, 16.0):     # what is to be added to the angles of the stage is 8
+            pose = Pose(truth.angles + offset, truth.axis, truth.shifts / images.scale, 1200.0 / images.pixel_A)
+            slope = slope_of(*heights(bench, pose, 0.02))
+            self.assertAlmostEqual(offset - slope.degrees, 8.0, delta=2.5)
+            self.assertLess(slope.sigma_deg, 3.0)
+
+    def test_a_part_of_the_field_that_lies_elsewhere_does_not_incline_the_rest(self) -> None:
+        centres = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), axis=-1).reshape(-1, 2) * 40.0
+        level = 3.0 + np.tan(np.radians(2.0)) * centres[:, 0] - 0.1 * centres[:, 1]
+        found = slope_of(centres, level + 0.1 * np.random.default_rng(0).normal(size=16))
+        self.assertAlmostEqual(found.degrees, 2.0, delta=0.2)
+        spoiled = level.copy()
+        spoiled[3] += 60.0
+        bent = slope_of(centres, spoiled)
+        self.assertAlmostEqual(bent.degrees, 2.0, delta=0.5)
+        self.assertGreater(bent.sigma_deg, 10.0 * found.sigma_deg)
+
+    def test_the_angles_of_a_series_tell_for_which_tilt_it_was_set_up(self) -> None:
+        self.assertEqual(expected_deg(np.arange(-48.0, 66.1, 3.0)), -9.0)
+        self.assertEqual(expected_deg(np.arange(-60.0, 60.1, 3.0)), 0.0)
+        self.assertEqual(expected_deg(np.arange(0.0, 60.1, 3.0)), 0.0)      # to one side: no lamella
+        outward = np.array([-10.0, -7.0, -13.0, -4.0, -16.0, 20.0, -40.0, 44.0, -46.0])
+        self.assertEqual(expected_deg(outward, range(1, 10)), 10.0)
+        through = np.arange(-50.0, 51.0, 10.0)
+        self.assertEqual(expected_deg(through, range(11)), 0.0)             # it begins at an end of the range
+
+    def test_a_tilt_that_the_series_was_set_up_for_needs_less_evidence(self) -> None:
+        self.assertEqual(decide(-8.0, 4.0).used, 0.0)
+        known = decide(-8.0, 4.0, -10.0)
+        self.assertAlmostEqual(known.used, -9.0)        # both weigh the same
+        self.assertAlmostEqual(known.uncertain, 4.0 / np.sqrt(2.0))
+        self.assertEqual(decide(1.0, 1.0, -10.0).used, 0.0)
+
+    def test_no_offset_is_tried_that_would_turn_an_image_edge_on(self) -> None:
+        self.assertEqual(limits(np.array([-60.0, 60.0]), 0.0), (-22.0, 22.0))
+        self.assertEqual(limits(np.array([-48.0, 66.0]), 0.0), (-30.0, 16.0))
 
 
 class TestGeometries(unittest.TestCase):
@@ -458,14 +511,16 @@ class TestHonesty(unittest.TestCase):
         self.assertEqual(decide(-9.0, 0.5).used, -9.0)
 
     def test_the_offset_in_use_is_told_with_how_far_it_may_be_off(self) -> None:
-        self.assertAlmostEqual(decide(8.0, 1.0).sigma_stated(), 1.6)
-        self.assertAlmostEqual(decide(2.0, 1.0).sigma_stated(), 3.2)       # 0 is used, 2 degrees from what was found
+        self.assertAlmostEqual(decide(8.0, 1.0).uncertain, 1.0)
+        unused = decide(2.0, 1.0)       # of a tilt that is 4 degrees or so: 2 +- 1 were found, and 0 is used
+        self.assertEqual(unused.used, 0.0)
+        self.assertAlmostEqual(unused.uncertain, np.hypot(2.0 * 16.0 / 17.0, np.sqrt(16.0 / 17.0)))
 
     def test_an_offset_that_no_specimen_has_is_refused_and_not_trusted(self) -> None:
-        offset = decide(16.0, 0.5)
+        offset = decide(28.0, 0.5)
         self.assertEqual(offset.used, 0.0)
         checks = Checks(np.full(31, 20.0), 1.0)
-        self.assertRegex(judge(checks, 31, 31, 90.0, offset)[1], "do not trust: .* offset of 16 degrees")
+        self.assertRegex(judge(checks, 31, 31, 90.0, offset)[1], "do not trust: .* offset of 28 degrees")
 
     def test_an_uncertain_offset_leaves_the_shifts_trusted(self) -> None:
         checks = Checks(np.full(31, 20.0), 1.0)
@@ -509,6 +564,19 @@ class TestHonesty(unittest.TestCase):
 
 class TestRequests(unittest.TestCase):
     """What is asked and what is refused."""
+
+    def test_an_alignment_to_start_from_is_refined_and_what_it_lacks_is_found(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        away = truth.shifts + 1.5 * np.random.default_rng(4).normal(size=truth.shifts.shape)
+        known = np.ones(len(truth.angles), bool)
+        known[[3, 14]] = False
+        lines: list[str] = []
+        start = Start(84.6, 0.0, np.where(known[:, None], away, 0.0), known)
+        answer = align_series(truth.stack, truth.angles, options(10.0, start=start), lines.append)
+        self.assertTrue(all(tilt.used for tilt in answer.tilts))
+        self.assertLess(rms(residuals(truth, answer)), 0.4)
+        self.assertAlmostEqual(answer.tilt_axis_deg, 84.0, delta=0.4)
+        self.assertFalse(any("common lines" in line or "full search" in line for line in lines), lines)
 
     def test_the_axis_stays_where_it_must_not_be_refined(self) -> None:
         truth = simulate(regular(), axis=84.0)

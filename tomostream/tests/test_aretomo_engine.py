@@ -188,6 +188,21 @@ class AlignmentFlagsTest(InFolder):
         self.assertEqual(options.tilt_cor, -1)
         np.testing.assert_allclose(angles, ANGLES + 5.0, atol=0.01)
 
+    def test_an_alignment_to_start_from_is_scaled_and_handed_on_with_the_offset_that_it_holds(self) -> None:
+        rows = tuple(AlnRow(i, AXIS, 4.0 + i, -2.0, float(t) + 7.0) for i, t in enumerate(ANGLES) if i != 2)
+        ny, nx = series()[0].shape[1:]
+        dark = (DarkFrame(2, 2, float(ANGLES[2]) + 7.0),)
+        path = self.text("before.aln", format_aln(AlnFile(rows, dark, (2 * nx, 2 * ny, len(ANGLES)))))
+        options, angles, out = self.asked("-StartAln", path)
+        np.testing.assert_allclose(angles, ANGLES, atol=0.01)
+        start = options.start
+        self.assertAlmostEqual(start.offset_deg, 7.0, places=2)
+        self.assertAlmostEqual(start.axis_deg, AXIS, places=2)
+        self.assertEqual([i for i, there in enumerate(start.known) if not there], [2])
+        np.testing.assert_allclose(start.shifts[5], ((4.0 + 5) / 2 - 0.5, -1.0 - 0.5), atol=0.01)
+        self.assertFalse(options.full_axis_search)
+        self.assertIn("its shifts are scaled by 0.5", out)
+
     def test_the_tolerance_for_dark_images_is_handed_on_and_what_is_left_out_is_listed(self) -> None:
         self.assertEqual(self.asked("-DarkTol", 0.2)[0].dark_tol, 0.2)
         aln = parse_aln(Path(self.path("out", "TS_1.aln")).read_text())
@@ -682,6 +697,7 @@ class RefusalTest(InFolder):
         self.refused("-OutBin must be 0 .* or at least 1", *good, "-AlnFile", self.aln, "-OutBin", 0.5)
         self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
         self.refused("no tilt is left", *good, *aln, "-ReconRange", 70, 80)
+        self.refused("-StartAln is to be refined by an alignment", *good, "-AlnFile", self.aln, "-StartAln", self.aln)
         self.refused("-TiltCor must begin with -1, 0 or 1", *good, "-AngFile", self.angle_file(), "-TiltCor", 7)
         self.refused("--threads must be from 0 to 1024", *good, *aln, "--threads", 10**6)
 

@@ -239,7 +239,7 @@ class BothDirections:
 
 
 class OfAretomo(BothDirections):
-    upstream, of_ours = ProtAreTomoAlignRecon, frozenset({"correctCtf", "eraseGold", "goldDiameter"})
+    upstream, of_ours = ProtAreTomoAlignRecon, frozenset({"correctCtf", "eraseGold", "goldDiameter", "flatAngle"})
     otherwise, kind, always, context = OTHERWISE_OF_ARETOMO, AretomoRun, ("-AlnFile",), CONTEXT_OF_ARETOMO
 
     def form(self, values: Mapping[str, object]):

@@ -31,6 +31,7 @@ from tomostream.programs.aln import (  # noqa: E402
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
 from tomostream.programs.quality import GoldQuality, Quality, format_quality  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
+from tomostream.protocols import aretomo_form  # noqa: E402
 from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
 from tomostream.protocols.objects import point_at  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
@@ -192,6 +193,33 @@ class TestBinning(InFolder):
         sizes = [run_of(source(pixel_size=2.6, size=(64, 96)), self.folder, thickness=40, binning=binning).volume_sizes()
                  for binning in (0, 4)]
         self.assertEqual(sizes[0], sizes[1])
+
+
+class TestAKnownTilt(InFolder):
+    """The form asks for the stage angle at which the specimen is flat; the programs for what is added to the tilt angles."""
+
+    def tilt_cor(self, **values: object) -> list[str]:
+        protocol = ProtTomoStreamAreTomo()
+        protocol.setWorkingDir(self.folder)
+        protocol.perTsAlignZ, protocol._told_binning = {}, 2.0
+        for name, value in values.items():
+            getattr(protocol, name).set(value)
+        series = TiltSeries(tsId="TS_1")
+        series.setSamplingRate(2.0)
+        series.setAcquisition(TomoAcquisition(voltage=300.0, sphericalAberration=2.7, amplitudeContrast=0.1, tiltAxisAngle=85.0))
+        return [str(word) for word in parse_flags(protocol.command_of(series))["-TiltCor"]]
+
+    def test_is_given_with_the_other_sign_and_only_where_it_is_used(self):
+        self.assertEqual(self.tilt_cor(engine=ENGINE_CPU), ["0"])
+        self.assertEqual(self.tilt_cor(engine=ENGINE_CPU, flatAngle=-10.0), ["0", "10"])
+        self.assertEqual(self.tilt_cor(engine=ENGINE_GPU, flatAngle=9.5, refineTiltAngles=2), ["1", "-9.5"])
+        self.assertEqual(self.tilt_cor(engine=ENGINE_CPU, flatAngle=-10.0, refineTiltAngles=0), ["-1"])
+        self.assertEqual(self.tilt_cor(engine=ENGINE_ARETOMO3, flatAngle=-10.0, refineTiltAngles=2), ["1"])
+
+    def test_of_more_than_60_degrees_is_refused(self):
+        protocol = ProtTomoStreamAreTomo()
+        protocol.flatAngle.set(-61.0)
+        self.assertTrue(any("flat" in problem and "60" in problem for problem in aretomo_form.problems(protocol)))
 
 
 class TestCommands(InFolder):

@@ -183,10 +183,10 @@ def weighted(model: Model, values: Complexes) -> Complexes:
     return np.matmul(model.inverse, flat).view(np.complex64)
 
 
-def steadied(band: Band, model: Model) -> Band:
-    """The band with coefficients that are far stronger over the series than the model predicts scaled down.
+def calming(band: Band, model: Model) -> NDArray[np.float32]:
+    """Factors (cells, 1, places) for coefficients that are far stronger over the series than the model predicts.
 
-    Membranes, ice and gold make few coefficients much stronger than a random field's. The scale is that of a complex
+    Membranes, ice and gold make few coefficients much stronger than a random field's. The factor is that of a complex
     multivariate Student distribution with as many degrees of freedom as there are tilts:
     sqrt(2 K / (K + q* M q)), where the model predicts q* M q = K.
 
@@ -197,8 +197,13 @@ def steadied(band: Band, model: Model) -> Band:
     """
     count = band.values.shape[1]
     strength = np.real(np.conj(band.values) * weighted(model, band.values)).sum(axis=1)
-    scale = np.sqrt(2.0 * count / (count + np.maximum(strength, 0.0))).astype(np.float32)
-    return replace(band, values=band.values * scale[:, None, :])
+    out: NDArray[np.float32] = np.sqrt(2.0 * count / (count + np.maximum(strength, 0.0))).astype(np.float32)[:, None, :]
+    return out
+
+
+def steadied(band: Band, model: Model) -> Band:
+    """The band with coefficients that are too strong scaled down (`calming`)."""
+    return replace(band, values=band.values * calming(band, model))
 
 
 def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: Complexes) -> float:

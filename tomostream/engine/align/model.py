@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tomostream.programs.quality import Trust
 
 MAXIMUM_THREADS = 64
@@ -23,6 +26,17 @@ class AlignmentError(ValueError):
 
 
 @dataclass(frozen=True)
+class Start:
+    """An alignment to start from, in the conventions of the module: tilt axis and tilt offset in degrees, `shifts` (n, 2) of the
+    sections in pixels of the stack, and which of them are `known` (n,)."""
+
+    axis_deg: float
+    offset_deg: float
+    shifts: NDArray[np.floating]
+    known: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class AlignOptions:
     """What is asked of `align_series`.
 
@@ -30,7 +44,8 @@ class AlignOptions:
     `full_axis_search` it is ignored and searched in [-90, 90). `tilt_cor` is AreTomo's -TiltCor: -1 leaves the tilt
     angles as they are, 0 and 1 measure a tilt offset (the specimen's own tilt) and use it in the alignment; whether the
     reconstruction uses it is the caller's affair. The thickness is always measured. `dark_tol`: an image whose mean is
-    below this fraction of what its tilt angle predicts is dark.
+    below this fraction of what its tilt angle predicts is dark. `start`: an alignment to refine, instead of a search; its axis
+    and offset come before those given here.
     """
 
     pixel_size_A: float
@@ -40,6 +55,7 @@ class AlignOptions:
     tilt_cor: int = 0
     dark_tol: float = 0.7
     threads: int = 1
+    start: Start | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from tomostream.engine.align.commonline import parabola_top
 from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.likelihood import ascend, model_of, signal_share, steadied
+from tomostream.engine.align.likelihood import ascend, calming, model_of, signal_share, steadied
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.projection import Sweep, default_share, sweep
-from tomostream.engine.align.spectra import Band, cut_band, cut_quarters
+from tomostream.engine.align.spectra import Band, cut_band, cut_parts
 
 THICKNESSES_A = (200.0, 8000.0)  # from a bare layer of proteins to what hardly an electron crosses
 STARTS = 4  # tilts to start from that are tried
@@ -33,9 +33,10 @@ class Bench:
         """The whitened band of the members at `pose` up to a frequency in 1/A."""
         return cut_band(self.images, pose, self.members, *self._limits(highest_per_A, 1), self.threads)
 
-    def cut_quarters(self, pose: Pose, highest_per_A: float) -> list[Band]:
-        """`cut` of each quarter of the field apart."""
-        return cut_quarters(self.images, pose, self.members, *self._limits(highest_per_A, 2), self.threads)
+    def cut_parts(self, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> list[Band]:
+        """`cut` of each of `parts` (down, over) of the field apart (`spectra.parts_of`)."""
+        limits = self._limits(highest_per_A, max(parts))
+        return cut_parts(self.images, pose, self.members, *limits, parts, self.threads)
 
     def _limits(self, highest_per_A: float, parts: int) -> tuple[float, float]:
         """Lowest and highest frequency, in cycles per pixel, where each side is cut in `parts`."""
@@ -102,11 +103,27 @@ def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps:
     return pose, value
 
 
-def profile(bench: Bench, poses: list[Pose], highest_per_A: float) -> Floats:
-    """Log-likelihood ratio of each pose after its shifts were fitted; the share of signal is the middle pose's."""
-    middle = poses[len(poses) // 2]
-    share = signal_share(bench.cut(middle, highest_per_A), middle)
-    return np.array([fit(bench, bench.cut(pose, highest_per_A), pose, share, 3)[1] for pose in poses])
+@dataclass(frozen=True)
+class Contest:
+    """Poses compared by their likelihood after their shifts were fitted, each with the same share of signal and the same `calm`
+    (cells, 1, places): coefficients that are too strong (ice, gold) would else decide alone."""
+
+    bench: Bench
+    highest_per_A: float
+    share: Floats
+    calm: NDArray[np.float32]
+
+    @classmethod
+    def around(cls, bench: Bench, pose: Pose, highest_per_A: float) -> Contest:
+        """Between poses near `pose`."""
+        band = bench.cut(pose, highest_per_A)
+        calm = calming(band, model_of(band, pose, signal_share(band, pose), bench.threads))
+        return cls(bench, highest_per_A, signal_share(replace(band, values=band.values * calm), pose), calm)
+
+    def value(self, pose: Pose) -> float:
+        """Log-likelihood ratio of a pose."""
+        band = self.bench.cut(pose, self.highest_per_A)
+        return fit(self.bench, replace(band, values=band.values * self.calm), pose, self.share, 3)[1]
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
@@ -129,13 +146,24 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
     return pose
 
 
-def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
-    """The pose with the tilt offset at which the likelihood is highest, relative to the present one (deg)."""
-    values = profile(bench, [pose.offset_by(float(trial)) for trial in trials], highest_per_A)
-    return pose.offset_by(parabola_top(trials, values))
+def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, limits: tuple[float, float]) -> Pose:
+    """The pose with the tilt offset at which the likelihood is highest, relative to the present one (deg).
+
+    Where that is the first or the last of `trials`, which are evenly spaced, the search goes on from there, within `limits`.
+    """
+    contest = Contest.around(bench, pose, highest_per_A)
+    steps = [float(trial) for trial in trials if limits[0] <= trial <= limits[1]]
+    spacing = float(trials[1] - trials[0])
+    values = [contest.value(pose.offset_by(step)) for step in steps]
+    for end, way in ((0, -spacing), (-1, spacing)):
+        while values[end] == max(values) and limits[0] <= steps[end] + way <= limits[1]:
+            steps.insert(end % len(steps) + (end < 0), steps[end] + way)
+            values.insert(end % len(values) + (end < 0), contest.value(pose.offset_by(steps[end])))
+    return pose.offset_by(parabola_top(np.array(steps), np.array(values)))
 
 
 def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
     """The pose with the tilt axis at which the likelihood is highest, relative to the present one (deg)."""
-    values = profile(bench, [pose.turned(pose.axis_deg + float(trial)) for trial in trials], highest_per_A)
+    contest = Contest.around(bench, pose, highest_per_A)
+    values = np.array([contest.value(pose.turned(pose.axis_deg + float(trial))) for trial in trials])
     return pose.turned(pose.axis_deg + parabola_top(trials, values))

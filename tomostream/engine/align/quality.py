@@ -110,7 +110,7 @@ def quarters(bench: Bench, pose: Pose, highest_per_A: float) -> Quarters:
     tangents = pose.tangents()[bench.members]
     flatten = np.stack([np.cos(np.arctan(tangents)), np.ones_like(tangents)], axis=1)
     moved = []
-    for band in bench.cut_quarters(pose, highest_per_A):
+    for band in bench.cut_parts(pose, highest_per_A, (2, 2)):
         model = model_of(band, pose, share, bench.threads)
         moves, _, _ = ascend(steadied(band, model), model, np.ones(len(bench.members), bool), 8, 3.0)
         moved.append(without_gauge(moves, tangents))

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.align.answer import answer_of, residuals
 from tomostream.engine.align.commonline import axis_by_common_line, common_line_score
 from tomostream.engine.align.geometry import Floats, Pose
+from tomostream.engine.align.heights import heights, slope_of
 from tomostream.engine.align.model import (
     MAXIMUM_THREADS,
     Alignment,
     AlignmentError,
     AlignOptions,
-    TiltResult,
+    Start,
 )
-from tomostream.engine.align.offset import Offset, decide, uncertainty_deg
+from tomostream.engine.align.offset import Offset, decide, expected_deg, limits, uncertainty_deg
 from tomostream.engine.align.pipeline import (
     Bench,
     Say,
@@ -30,11 +32,10 @@ from tomostream.engine.align.pipeline import (
     spread,
 )
 from tomostream.engine.align.preprocess import duplicates, screen, work_stack
-from tomostream.engine.align.projection import SIGNIFICANT, Match
+from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
 from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
 from tomostream.files.mrc import Sections
-from tomostream.programs.quality import Trust
 
 FINE_A = 10.0
 COARSE_A = 20.0
@@ -50,6 +51,8 @@ THICKER = 1.04
 LEFT_OUT_A = 400.0  # how far from its place a tilt is looked for when it is left out
 CALLS = 5  # times that tilts are put where the others want them
 FAR_AXIS_DEG = 3.5  # a given axis from which the common lines lead farther away is not believed
+FAR_SLOPE_DEG = 2.0  # of the heights in the field, at which they are measured again where it is taken off
+FAR_OFFSET_DEG = 1.0  # by which a tilt offset changes thickness and axis that fit best
 LINES = (0.01, 0.3)  # frequencies of common lines, cycles per coarse pixel
 
 
@@ -130,11 +133,10 @@ def align_series(
             f"only {len(state.bench.members)} of {len(angles)} images can be used ({_first_reason(state.reasons)}); "
             "at least two are needed"
         )
-    state = _place(state, options, say)
-    nominal = state.pose.tilts_deg
-    state = _refine(state, options, say)
+    state = _place(state, options, say) if options.start is None else _begin(state, options.start, options, say)
+    state = _refine(state, angles, options, say)
     if options.tilt_cor >= 0:
-        state = _settle_offset(state, nominal, options, say)
+        state = _settle_offset(state, angles, options, expected_deg(angles, orders), say)
     fine = work_stack(stack, options.pixel_size_A, FINE_A, threads)
     return _finish(state, replace(state.bench, images=fine), angles, say)
 
@@ -199,6 +201,15 @@ def _prepare(
     return Progress(Bench(coarse, members, threads), pose, reasons, Offset(), frozenset(reasons))
 
 
+def _begin(state: Progress, start: Start, options: AlignOptions, say: Say) -> Progress:
+    """Where another alignment has the tilts; those that it does not have are tried from their neighbours."""
+    offset = start.offset_deg if options.tilt_cor >= 0 else 0.0
+    pose = replace(state.pose.turned(start.axis_deg).offset_by(offset), shifts=start.shifts / state.bench.images.scale)
+    missing = {int(i): "not in the alignment to start from" for i in state.bench.members if not start.known[i]}
+    say(f"starts from {np.count_nonzero(start.known)} aligned tilts: axis {start.axis_deg:.1f} deg, offset {offset:.1f} deg")
+    return _rescued(replace(state, pose=pose).excluding(missing), say)
+
+
 def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
     """Coarse placement by projection matching, and the tilt axis by common lines."""
     bench, pose = state.bench, state.pose
@@ -255,7 +266,7 @@ def _search_axis(state: Progress, far: float) -> float:
     return float((found + 90.0) % 180.0 - 90.0)
 
 
-def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
+def _refine(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Say) -> Progress:
     """Maximum likelihood at the coarse scale, from low to higher frequencies: shifts, thickness, offset, axis.
 
     Ends as soon as a round moves none of the three by much.
@@ -267,7 +278,7 @@ def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
     for number, search in enumerate(SEARCHES):
         state = _repaired(state, say)
         before = state.pose
-        state = replace(state, pose=_fit_geometry(state.bench, before, options, search))
+        state = replace(state, pose=_fit_geometry(state.bench, before, nominal_deg, options, search))
         after = state.pose
         thick = after.thickness * state.bench.images.pixel_A
         say(f"likelihood {number + 1}/{len(SEARCHES)}: tilt axis {after.axis_deg:.2f} deg, thickness {thick:.0f} A")
@@ -284,28 +295,39 @@ def _refine(state: Progress, options: AlignOptions, say: Say) -> Progress:
     return _repaired(state, say)
 
 
-def _fit_geometry(bench: Bench, pose: Pose, options: AlignOptions, search: Search) -> Pose:
+def _fit_geometry(bench: Bench, pose: Pose, nominal_deg: Floats, options: AlignOptions, search: Search) -> Pose:
     """One round over thickness, tilt offset and axis, shifts following each time."""
     top = search.top
     pose, _ = maximise(bench, fit_thickness(bench, pose, top, np.array(search.factors)), top, 1)
     if options.tilt_cor >= 0:
-        pose, _ = maximise(bench, fit_offset(bench, pose, top, np.array(search.offsets)), top, 1)
+        reach = limits(pose.tilts_deg[bench.members], float(pose.tilts_deg[0] - nominal_deg[0]))
+        pose, _ = maximise(bench, fit_offset(bench, pose, top, np.array(search.offsets), reach), top, 1)
     if options.refine_axis or options.full_axis_search:
         pose, _ = maximise(bench, fit_axis(bench, pose, top, np.array(search.turns)), top, 1)
     return pose
 
 
-def _settle_offset(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Say) -> Progress:
-    """Keep the tilt offset where it is significant; else go back to the nominal angles and fit the rest again."""
-    search = SEARCHES[-1]
-    sigma = uncertainty_deg(state.bench, state.pose, search.top)
-    offset = decide(float(state.pose.tilts_deg[0] - nominal_deg[0]), sigma)
+def _settle_offset(state: Progress, nominal_deg: Floats, options: AlignOptions, expected: float, say: Say) -> Progress:
+    """Correct the tilt offset by the heights in the field, and keep it where it is significant; else go back to none.
+
+    Thickness and axis are fitted again where the offset changes by much.
+    """
+    search, before = SEARCHES[-1], state.pose.tilts_deg[0]
+    pose = state.pose
+    slope = slope_of(*heights(state.bench, pose, search.top))
+    if abs(slope.degrees) > FAR_SLOPE_DEG:
+        low, high = limits(pose.tilts_deg[state.bench.members], float(pose.tilts_deg[0] - nominal_deg[0]))
+        pose, _ = maximise(state.bench, pose.offset_by(float(np.clip(-slope.degrees, low, high))), search.top, 1)
+        slope = slope_of(*heights(state.bench, pose, search.top))
+    found = float(pose.tilts_deg[0] - nominal_deg[0]) - slope.degrees
+    offset = decide(found, uncertainty_deg(state.bench, pose, slope), expected)
     say(f"tilt offset {offset.found:.1f} deg, uncertain by {offset.sigma:.1f} deg: {offset.used:.1f} deg is used")
-    state = replace(state, offset=offset)
-    if offset.used == offset.found:
-        return state
-    pose, _ = maximise(state.bench, state.pose.offset_by(offset.used - offset.found), search.top, 2)
-    return replace(state, pose=_fit_geometry(state.bench, pose, replace(options, tilt_cor=-1), SEARCHES[1]))
+    pose = pose.offset_by(float(nominal_deg[0] + offset.used - pose.tilts_deg[0]))
+    change = abs(float(pose.tilts_deg[0] - before))
+    pose, _ = maximise(state.bench, pose, search.top, 2 if change > FAR_OFFSET_DEG else 1)
+    if change > FAR_OFFSET_DEG:
+        pose = _fit_geometry(state.bench, pose, nominal_deg, replace(options, tilt_cor=-1), SEARCHES[1])
+    return replace(state, pose=pose, offset=offset)
 
 
 def _repaired(state: Progress, say: Say) -> Progress:
@@ -354,7 +376,8 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     span = float(np.ptp(angles[bench.members]))
     figure, note, trust = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
-    return _answer(state, bench, pose, angles, sigma, residuals(bench, pose, matches), (figure, note, trust))
+    left_out = residuals(bench, pose, matches)
+    return answer_of(bench, pose, angles, state.reasons, state.offset, sigma, left_out, (figure, note, trust))
 
 
 def called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:
@@ -386,61 +409,3 @@ def _still_away(bench: Bench, angles: Floats, matches: Sequence[Match]) -> list[
 def _angles(bench: Bench, angles: Floats, positions: Sequence[int]) -> str:
     """Nominal angles of members of the bench."""
     return ", ".join(f"{angles[bench.members[position]]:.0f}" for position in positions)
-
-
-def residuals(bench: Bench, pose: Pose, matches: Sequence[Match]) -> list[float | None]:
-    """How far from its place each used tilt fits best when it is left out and predicted, in pixels of the input stack.
-
-    A match tells the move in the stretched frame: across the axis it is seen shortened by the cosine of the tilt.
-    """
-    cosines = np.cos(np.radians(pose.tilts_deg[bench.members]))
-    return [
-        float(np.hypot(match.move[0] * cosine, match.move[1])) * bench.images.scale if match.height >= SIGNIFICANT else None
-        for match, cosine in zip(matches, cosines, strict=True)
-    ]
-
-
-def _answer(
-    state: Progress,
-    bench: Bench,
-    pose: Pose,
-    angles: Floats,
-    sigma: Floats,
-    left_out: Sequence[float | None],
-    verdict: tuple[float, str, Trust],
-) -> Alignment:
-    """The result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre."""
-    members = [int(i) for i in bench.members]
-    reference = min(members, key=lambda i: abs(angles[i]))
-    shifts = recentred(pose, reference) * bench.images.scale
-    tilts = []
-    for section in range(len(angles)):
-        used = section in members
-        spread_px = sigma[members.index(section)] * bench.images.scale if used else None
-        tilts.append(
-            TiltResult(
-                section=section,
-                tilt_deg=float(angles[section]),
-                used=used,
-                reason="" if used else state.reasons[section],
-                tx=float(shifts[section, 0]) if used else 0.0,
-                ty=float(shifts[section, 1]) if used else 0.0,
-                rot_deg=pose.axis_deg,
-                sigma_px=None if spread_px is None else (float(spread_px[0]), float(spread_px[1])),
-                residual_px=left_out[members.index(section)] if used else None,
-            )
-        )
-    offset = float(pose.tilts_deg[0] - angles[0])
-    measured = state.offset.sigma > 0.0
-    return Alignment(tuple(tilts), pose.axis_deg, offset, pose.thickness * bench.images.pixel_A, *verdict,
-                     state.offset.sigma_stated() if measured else None)
-
-
-def recentred(pose: Pose, reference: int) -> Floats:
-    """Shifts (n, 2) after moving the specimen in its plane so that the tilt `reference` has none."""
-    axis = np.radians(pose.axis_deg)
-    x, y = pose.shifts[reference]
-    across = (x * np.cos(axis) + y * np.sin(axis)) / np.cos(np.radians(pose.tilts_deg[reference]))
-    along = -x * np.sin(axis) + y * np.cos(axis)
-    back = np.broadcast_to([-across, -along], (len(pose.tilts_deg), 2))
-    return pose.moved(back).shifts

@@ -166,29 +166,35 @@ def cut_band(
     return Band(cells, np.asarray(members), values, ring, np.array([part[2] for part in parts]))
 
 
-def cut_quarters(
-    images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
+def parts_of(shape: tuple[int, int], parts: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Size (rows, columns) and corners (top, left) of `parts` (down, over) that a frame of `shape` is cut into."""
+    size = (fast_even(shape[0] // parts[0] - 1), fast_even(shape[1] // parts[1] - 1))
+    tops, lefts = (np.rint(np.linspace(0, side - own, n)).astype(int) for side, own, n in zip(shape, size, parts, strict=True))
+    return size, [(int(top), int(left)) for top in tops for left in lefts]
+
+
+def cut_parts(
+    images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, parts: tuple[int, int], threads: int
 ) -> list[Band]:
-    """`cut_band` of each quarter of the field apart; nothing of one quarter is in another."""
+    """`cut_band` of each part of the field apart (`parts_of`); nothing of one is in another."""
     shape = frame_shape(images.image_shape, pose.axis_deg)
-    rows, columns = fast_even(shape[0] // 2 - 1), fast_even(shape[1] // 2 - 1)
+    (rows, columns), places = parts_of(shape, parts)
     cells = cells_of((rows, columns), lowest, highest)
     window = taper(rows)[:, None] * taper(columns)[None]
-    places = [(top, left) for top in (0, shape[0] - rows) for left in (0, shape[1] - columns)]
 
     def one(tilt: int) -> list[Complexes]:
         frame = frame_of(pose, tilt, images.image_shape, shape)
         image, _ = resample(images.coefficients[tilt], frame)
         radius = raw_radius(cells.kx[:, None], cells.ky, float(pose.tilts_deg[tilt]))
-        parts = [image[top : top + rows, left : left + columns] for top, left in places]
-        spectra = [scipy.fft.rfft2((part - part.mean()) * window)[cells.row, cells.column] for part in parts]
+        cut = [image[top : top + rows, left : left + columns] for top, left in places]
+        spectra = [scipy.fft.rfft2((part - part.mean()) * window)[cells.row, cells.column] for part in cut]
         return [whiten(spectrum, radius, cells.weight) for spectrum in spectra]
 
-    parts = parallel(one, [int(tilt) for tilt in members], threads)
+    found = parallel(one, [int(tilt) for tilt in members], threads)
     rings = [raw_radius(cells.kx, cells.middle_ky(), float(pose.tilts_deg[tilt])) * RINGS_PER_CYCLE for tilt in members]
     ring = np.stack(rings, axis=1).astype(np.int64)
     share = np.full(len(members), float(np.mean(window**2)))
-    return [Band(cells, members, np.stack([part[i] for part in parts], axis=1), ring, share) for i in range(len(places))]
+    return [Band(cells, members, np.stack([own[i] for own in found], axis=1), ring, share) for i in range(len(places))]
 
 
 def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:

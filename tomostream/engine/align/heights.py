@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How high the specimen is in each part of the field, and by how much it is inclined there.
+
+At height z a part is seen in the tilt t moved by z tan t, so the likelihood of one part alone has its highest value at the mean
+height of what is in it. Over the field the heights lie on a plane, whose slope across the tilt axis is the tilt that the
+specimen has against the angles of the pose; what is left over is how unevenly things lie in it by chance, and the noise. So the
+slope comes with a standard deviation of its own, which needs no model of the specimen. In ranges to one side the likelihood of
+the whole field is biased, and things that are stronger than all else, as ice, decide in it; here each part has one vote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tomostream.engine.align.geometry import Floats, Pose, frame_shape
+from tomostream.engine.align.likelihood import model_of, signal_share, steadied
+from tomostream.engine.align.pipeline import Bench
+from tomostream.engine.align.spectra import parts_of
+
+MAX_PARTS, MIN_PART = 4, 24  # parts a side, and their shorter side in working pixels
+REACH, STEPS = 0.6, 25  # heights that are tried: up to this share of the thickness to either side, so many
+OUTLYING = 2.0  # standard deviations from the plane at which a part counts half
+UNKNOWNS = 3  # of a plane
+
+
+@dataclass(frozen=True)
+class Slope:
+    """By how much the specimen is inclined across the tilt axis against the angles of a pose, in degrees: it is to be taken off
+    the tilt offset. `sigma_deg`: its standard deviation, from `freedom` parts more than a plane needs."""
+
+    degrees: float
+    sigma_deg: float
+    freedom: int
+
+
+def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Floats]:
+    """Centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working pixels.
+
+    With q_i the coefficients of tilt i in a part, M the inverse of the model's covariance and t_i the tangents, the
+    log-likelihood of the height z is, up to a constant, ``-sum M_ij q_i* q_j exp(2 pi i kx z (t_j - t_i))``.
+    """
+    shape = frame_shape(bench.images.image_shape, pose.axis_deg)
+    parts = tuple(int(np.clip(side // MIN_PART, 2, MAX_PARTS)) for side in shape)
+    size, corners = parts_of(shape, (parts[0], parts[1]))
+    centres = np.array([(left + 0.5 * (size[1] - shape[1]), top + 0.5 * (size[0] - shape[0])) for top, left in corners])
+    share = signal_share(bench.cut(pose, highest_per_A), pose)
+    bands = bench.cut_parts(pose, highest_per_A, (parts[0], parts[1]))
+    model = model_of(bands[0], pose, share, bench.threads)
+    trials = np.linspace(-REACH, REACH, STEPS) * pose.thickness
+    turns = trials[None, :, None] * bands[0].cells.kx[:, None, None] * pose.tangents()[bench.members]
+    phases = np.exp(2j * np.pi * turns).astype(np.complex64)
+    found = []
+    for band in bands:
+        values = steadied(band, model).values * np.sqrt(band.cells.weight)[:, None, :].astype(np.float32)
+        coupled = model.inverse * np.matmul(np.conj(values), np.swapaxes(values, 1, 2))
+        value = -np.real(np.einsum("czj,czj->z", np.matmul(np.conj(phases), coupled), phases))
+        found.append(_top(trials, value))
+    return centres, np.array(found)
+
+
+def _top(x: Floats, y: Floats) -> float:
+    """Place of the maximum of y(x), evenly spaced, by a parabola; not beyond half a step outside."""
+    top = int(np.clip(np.argmax(y), 1, len(x) - 2))
+    before, here, after = y[top - 1 : top + 2]
+    bend = before - 2.0 * here + after
+    return float(x[top] + (x[1] - x[0]) * (np.clip(0.5 * (before - after) / bend, -1.5, 1.5) if bend < 0.0 else 0.0))
+
+
+def slope_of(centres: Floats, found: Floats) -> Slope:
+    """The slope of a plane through heights `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
+    design = np.column_stack([np.ones(len(found)), centres])
+    plain = found - design @ np.linalg.lstsq(design, found, rcond=None)[0]
+    freedom = max(1, len(found) - UNKNOWNS)
+    spread = np.sqrt(np.sum(plain**2) / freedom * np.linalg.inv(design.T @ design)[1, 1])
+    weight, plane = np.ones(len(found)), np.zeros(UNKNOWNS)
+    for _ in range(10):
+        root = np.sqrt(weight)
+        plane = np.linalg.lstsq(design * root[:, None], found * root, rcond=None)[0]
+        left = found - design @ plane
+        usual = max(1.4826 * float(np.median(np.abs(left))), 1e-9)
+        weight = 1.0 / (1.0 + (left / (OUTLYING * usual)) ** 2)
+    return Slope(float(np.degrees(np.arctan(plane[1]))), float(np.degrees(np.arctan(spread))), freedom)
