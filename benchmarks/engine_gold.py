@@ -27,19 +27,18 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREAD
 SETS = ((50.0, 5.0), (50.0, 8.0), (50.0, 13.0), (100.0, 5.0), (100.0, 10.8), (100.0, 13.0), (150.0, 8.0), (150.0, 13.0),
         (200.0, 10.8), (200.0, 13.0))
 COUNTS = 100.0
-#: Side of the series without gold, px, and how far their alignment is off, px.
-SIDE, OFF = 384, 0.3
+#: Side of the series with gold, px; of those without gold, and how far their alignment is off, px.
+SIDE_WITH, SIDE, OFF = 288, 320, 0.3
 #: Side of a panel of the picture, px.
 PANEL = 240
 
 
-def case_of(diameter: float, pixel: float, beads: int = 15) -> Any:
-    """A specimen with beads; the field is 3800 A wide or more."""
+def case_of(diameter: float, pixel: float, beads: int = 10) -> Any:
+    """A specimen with beads."""
     from tomostream.tests.known_specimen import Case
 
-    side = 400 if pixel > 8 else 512
-    return Case(f"{diameter / 10:g} nm, {pixel:g} A/px", side=side, pixel=pixel, beads=beads, diameter=diameter, thickness=1200.0,
-                depth=2 * round(800 / pixel))
+    return Case(f"{diameter / 10:g} nm, {pixel:g} A/px", side=SIDE_WITH, pixel=pixel, beads=beads, diameter=diameter,
+                thickness=1200.0, depth=2 * round(750 / pixel))
 
 
 def of_images(images: Any, pixel: float) -> Any:

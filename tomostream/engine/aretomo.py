@@ -239,7 +239,7 @@ def _run(arguments: Arguments, log: Log) -> None:
             options = replace(options, contrast=volumes.contrast_for(arguments, data, used, ctf, sections, hand, log))
         viewing = volumes.viewing_of(arguments, data, names, used, log)
         found = volumes.write_result(data, names, used, options, outputs, log, viewing)
-        volumes.write_quality(names, used, found, gold.quality_of(erased), outputs)
+        volumes.write_quality(names, used, found, erased, outputs)
     log.say(f"done: {names.volume}{steps.peak_memory()}")
 
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments
+from tomostream.engine.gold.job import with_gold
 from tomostream.engine.steps import NAME, Input, Log, binning, is_xf, with_ctf
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, raw_sections
 from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
-from tomostream.programs.quality import GoldQuality, Quality, format_quality, parse_quality
+from tomostream.programs.quality import Quality, format_quality, parse_quality
 
 if TYPE_CHECKING:
+    from tomostream.engine.gold.erase import Erasure
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.contrast import Contrast
     from tomostream.engine.recon.resolution import Resolution
@@ -145,7 +147,7 @@ def _compared(
 
 
 def write_quality(
-    names: files.OutputFiles, solution: Solution, found: Resolution | None, gold: GoldQuality | None, outputs: Outputs
+    names: files.OutputFiles, solution: Solution, found: Resolution | None, erased: Erasure | None, outputs: Outputs
 ) -> None:
     """What is known of the alignment and, from its halves, of the tomogram; what was erased.
 
@@ -153,14 +155,14 @@ def write_quality(
     """
     quality = solution.quality
     aligned = quality is not None
-    if quality is None and found is None and gold is None:
+    if quality is None and found is None and erased is None:
         return
     if quality is None:
         quality = _quality_beside(names.quality)
     if found is not None:
         quality = replace(quality, resolution_xy_A=found.xy_A, resolution_z_A=found.z_A)
-    if gold is not None:
-        quality = replace(quality, gold=gold)
+    if erased is not None:
+        quality = with_gold(quality, erased)
     outputs.text(names.quality, format_quality(replace(quality, program=f"{NAME} {__version__}" if aligned else quality.program)))
 
 

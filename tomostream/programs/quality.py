@@ -31,7 +31,8 @@ class Trust(str, Enum):
 @dataclass(frozen=True)
 class TiltQuality:
     """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px),
-    `residual_px` how far from its place it best matches what the other tilts predict."""
+    `residual_px` how far from its place it best matches what the other tilts predict, `gold_px` how far all gold beads together
+    are from where the alignment puts them, where there are enough."""
 
     section: int
     tilt_deg: float
@@ -39,6 +40,7 @@ class TiltQuality:
     reason: str = ""
     sigma_px: float | None = None
     residual_px: float | None = None
+    gold_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def format_quality(quality: Quality) -> str:
                 "reason": t.reason,
                 "sigma_px": _finite(t.sigma_px),
                 "residual_px": _finite(t.residual_px),
+                "gold_px": _finite(t.gold_px),
             }
             for t in quality.tilts
         ],
@@ -152,6 +155,7 @@ def parse_quality(text: str, source: str = "quality file") -> Quality:
                 reason=str(t.get("reason", "")),
                 sigma_px=t.get("sigma_px"),
                 residual_px=t.get("residual_px"),
+                gold_px=t.get("gold_px"),
             )
             for t in document.get("tilts", [])
         )

@@ -122,7 +122,11 @@ class FindingTest(unittest.TestCase):
     def test_an_alignment_that_is_off_has_residuals_that_are_off(self) -> None:
         off = [TiltUse(t.section, t.tilt_deg, Placement(AXIS, t.placement.tx + 1.5 * (-1) ** t.section, t.placement.ty))
                for t in tilts()]
-        self.assertGreater(find_gold(stack(series()), off, PIXEL, 100.0).residual_px, 1.2)
+        off[9] = TiltUse(9, float(ANGLES[9]), Placement(AXIS, tilts()[9].placement.tx, tilts()[9].placement.ty + 2.5))
+        found = find_gold(stack(series()), off, PIXEL, 100.0)
+        self.assertGreater(found.residual_px, 1.2)
+        self.assertEqual(max(found.offsets_px, key=lambda section: found.offsets_px[section]), 9)
+        self.assertLess(max(find_gold(stack(series()), tilts(), PIXEL, 100.0).offsets_px.values()), 0.3)
 
     def test_where_there_is_no_gold_none_is_found(self) -> None:
         for diameter in (None, 100.0):

@@ -50,6 +50,7 @@ class Gold:
     """The beads of a series, `sections` those of the tilts; what is erased around each, raw px.
 
     `residual_px`: RMS over all beads and tilts of how far they are from where the alignment puts them; None where there are few.
+    `offsets_px`: by section, how far all of them together are, the length of the mean.
     """
 
     beads: tuple[Bead, ...] = ()
@@ -57,6 +58,7 @@ class Gold:
     radius_px: float = 0.0
     residual_px: float | None = None
     diameter_A: float | None = None
+    offsets_px: dict[int, float] = field(default_factory=dict)
     #: Points of all sizes that were looked at.
     measured: tuple[Measured, ...] = field(default=(), repr=False)
 
@@ -139,7 +141,17 @@ def _told(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: S
     rms = float(np.sqrt((residuals**2).sum(axis=1).mean())) if len(gold) >= ENOUGH else None
     diameter = float(np.median([each.diameter_A for each in gold]))
     radius = reach_A(gold) * images.scales[1] / images.pixel_A
-    return Gold(tuple(_bead(geometry, each) for each in gold), sections, radius, rms, diameter, tuple(every))
+    offsets = _offsets(geometry, gold) if rms is not None else {}
+    return Gold(tuple(_bead(geometry, each) for each in gold), sections, radius, rms, diameter, offsets, tuple(every))
+
+
+def _offsets(geometry: Geometry, gold: Sequence[Measured]) -> dict[int, float]:
+    """Length of the mean residual of the beads of every tilt that shows enough of them, by section."""
+    tilts = np.concatenate([each.point.tilts for each in gold])
+    residuals = np.concatenate([each.point.residuals for each in gold])
+    counts = np.bincount(tilts, minlength=len(geometry.tilts))
+    return {geometry.tilts[tilt].section: float(np.hypot(*residuals[tilts == tilt].mean(axis=0)))
+            for tilt in np.flatnonzero(counts >= ENOUGH).tolist()}
 
 
 def _bead(geometry: Geometry, each: Measured) -> Bead:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tomostream.engine.commandline import Arguments, thread_count
 from tomostream.files.errors import EngineError
 from tomostream.programs.gold import MAX_NM, MIN_NM, BeadRow, format_beads
-from tomostream.programs.quality import GoldQuality
+from tomostream.programs.quality import GoldQuality, Quality
 
 if TYPE_CHECKING:
     from tomostream.engine.gold.erase import Erasure
@@ -114,9 +114,9 @@ def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -
             log.share(f"stack without gold: {os.path.basename(path)}", (index + 1) / stack.sections)
 
 
-def quality_of(erasure: Erasure | None) -> GoldQuality | None:
-    """What goes with the quality of the alignment; None where nothing was to be erased."""
-    if erasure is None:
-        return None
+def with_gold(quality: Quality, erasure: Erasure) -> Quality:
+    """The quality of an alignment with what was erased, and what that tells of the alignment."""
     gold = erasure.gold
-    return GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
+    told = GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
+    tilts = tuple(replace(tilt, gold_px=gold.offsets_px.get(tilt.section)) for tilt in quality.tilts)
+    return replace(quality, gold=told, tilts=tilts)
