@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 
-from tomostream.cli import project as projects
+from tomostream.cli import home
 from tomostream.journal.status import CLASSES
 
 PACKAGES = "xvfb"
@@ -34,7 +34,7 @@ WINDOW_SECONDS = 240.0
 WINDOWS = {"TomoStreamThicknessWizard": ("Progress", "ThicknessWindow"), "TomoStreamSignWizard": ("HandednessWindow",)}
 DECISIONS = {"chooseTilts": "TiltsWindow", "checkHand": "HandednessWindow"}
 #: Picture of the tour -> its name in the manual.
-DOCS = {"project": "project", "form_compose": "form_compose", "form_compose_3": "form_alarms",
+DOCS = {"project": "project", "form_compose": "form_compose", "form_compose_4": "form_alarms",
         "form_aretomo": "form_aretomo", "wizard_import": "wizard_import", "plot_aretomo_showAlignment": "plot_alignment",
         "plot_compose_showTilts": "plot_acquisition", "window_thickness": "window_thickness", "window_tilts": "window_tilts",
         "window_handedness": "window_handedness"}
@@ -353,9 +353,9 @@ def main() -> int:
     os.makedirs(out, exist_ok=True)
     camera = Camera(out)
     try:
-        projects.scipion_environment(projects.default_home(options.project))
+        home.scipion_environment(home.default_home(options.project))
         os.environ.pop("MPLBACKEND", None)
-        path = projects.project_path(options.project)
+        path = home.project_path(options.project)
         if not os.path.isdir(os.path.join(path, "Runs")):
             raise Stop(f"There is no Scipion project in {path}.")
         with display():

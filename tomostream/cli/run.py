@@ -198,7 +198,8 @@ def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
     from tomostream.files.patterns import what_lies
 
     movies = os.path.join(str(settings[IMPORT]["filesPath"]), str(settings[IMPORT]["filesPattern"]))
-    mdocs = os.path.join(str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"]))
+    folder, pattern = str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"])
+    mdocs = os.path.join(folder, pattern) if folder else str(settings[IMPORT]["mdocsPath"])
     return [text[0].upper() + text[1:] for text in (what_lies(movies, EXTENSIONS), what_lies(mdocs, (".mdoc",))) if text]
 
 

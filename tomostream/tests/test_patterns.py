@@ -61,6 +61,11 @@ class TestPatterns(InAFolder):
                               COMPOSE: {"filesPath": self.folder, "mdocPattern": "*.mdoc"}})
         self.assertIn("No file in", told[0])
         self.assertIn("1 in its subfolders, grid1", told[1])
+        told = found_instead({
+            IMPORT: {"filesPath": self.path("frames"), "filesPattern": "*.eer", "mdocsPath": self.path("*.mdoc")},
+            COMPOSE: {"filesPath": "", "mdocPattern": "*.mdoc"}})
+        self.assertEqual(len(told), 1)
+        self.assertIn("1 in its subfolders, grid1", told[0])
 
 
 class TestALookout(InAFolder):
