@@ -14,8 +14,8 @@ from tomostream.protocols import engines, forms
 
 CPU_COMMAND = "tomostream-motioncor"
 LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOverlap": (0, 100), "group": (1, math.inf),
-          "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "scaleMaj": (0.5, 2), "scaleMin": (0.5, 2),
-          "pollSeconds": (0.1, 3600)}
+          "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "eerDose": (0, 100),
+          "scaleMaj": (0.5, 2), "scaleMin": (0.5, 2), "pollSeconds": (0.1, 3600)}
 #: Fields for which upstream sends flags that MotionCor3 does not know (-MaskCent, -MaskSize).
 CROP = ("cropOffsetX", "cropOffsetY", "cropDimX", "cropDimY")
 _LINES_OF_CROP = ("Crop_offsets__px_", "Crop_dimensions__px_")
@@ -85,6 +85,11 @@ def define(form: Any) -> None:
         form.getParam(name).help.set(_PATCHES)
     form.getParam("doApplyDoseFilter").default.set(False)
     form.getParam("numberOfThreads").default.set(3)
+    form.getSection("EER").addParam(
+        "eerDose", params.FloatParam, default=0.0, label="or dose of a fraction (e/A2)",
+        help="So many raw frames are summed to a fraction that it gets about this dose, by the dose per frame of the import: "
+             "0.5 to 1.25 is usual. 0: the number above, which is also taken where the dose per frame is not known.")
+    forms.put_after(form.getSection("EER"), "eerDose", "eerGroup")
     form.addSection(label="Streaming")
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
                   help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
@@ -114,6 +119,13 @@ def problems(protocol: Any) -> list[str]:
     return errors
 
 
+def raw_frames(dose: float | None, movies: Any, otherwise: int) -> int:
+    """Return how many raw frames of EER movies make a fraction of about a dose (e/A2); `otherwise` where that cannot be told."""
+    acquisition = movies.getAcquisition()
+    frame = (acquisition.getDosePerFrame() or 0.0) if acquisition is not None else 0.0
+    return max(1, round(dose / frame)) if dose and frame > 0 else otherwise
+
+
 def warnings(protocol: Any) -> list[str]:
     """For `_warnings`: what is unwise for a tilt series, and what has no effect."""
     found, gpu = [], chosen(protocol).gpu
@@ -125,6 +137,9 @@ def warnings(protocol: Any) -> list[str]:
         found.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
     if protocol.doMagCor.get() and not gpu:
         found.append("The anisotropic magnification is not corrected: MotionCor3 does it, the CPU engine does not.")
+    movies = protocol.inputMovies.get()
+    if protocol.eerDose.get() and movies is not None and not raw_frames(protocol.eerDose.get(), movies, 0):
+        found.append("The dose of a fraction has no effect: the import gives no dose per frame.")
     if any(getattr(protocol, name).get() for name in CROP):
         found.append("Crop offsets and dimensions have no effect: neither MotionCor3 nor the CPU engine crops movies.")
     return found

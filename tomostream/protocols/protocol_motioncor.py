@@ -260,7 +260,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         """EER: raw frames, how many make a fraction, dose of a raw frame (e/A2)."""
         path = os.path.join(folder, "FmIntFile.txt")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{frames} {self.eerGroup.get()} {self._fraction_dose}\n")
+            group = motioncor_form.raw_frames(self.eerDose.get(), self._reader.items, self.eerGroup.get())
+            file.write(f"{frames} {group} {self._fraction_dose}\n")
         return path
 
     def _made(self, target: str) -> dict[str, str]:

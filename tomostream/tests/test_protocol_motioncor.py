@@ -22,6 +22,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
+from tomostream.protocols import motioncor_form  # noqa: E402
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.protocols.references import References  # noqa: E402
 from tomostream.streaming.programs import WORK_FOLDER, gpu_command  # noqa: E402
@@ -127,6 +128,17 @@ class TestCommandLine(OfAMovie):
         self.words("m.eer", doApplyDoseFilter=True, eerGroup=8)
         with open("extra/FmIntFile.txt", encoding="utf-8") as file:
             self.assertEqual(file.read().split(), [str(FRAMES), "8", "0.4"])
+
+    def test_eer_fractions_have_the_dose_that_was_asked_for(self):
+        for dose, group in ((0.0, "8"), (1.2, "3"), (0.9, "2"), (0.1, "1")):
+            self.words("m.eer", eerDose=dose, eerGroup=8)
+            with open("extra/FmIntFile.txt", encoding="utf-8") as file:
+                self.assertEqual(file.read().split(), [str(FRAMES), group, "0.0"], dose)
+        self.protocol.inputMovies.get().getAcquisition().setDosePerFrame(0.0)
+        self.protocol._fraction_file(FRAMES, "extra")
+        with open("extra/FmIntFile.txt", encoding="utf-8") as file:
+            self.assertEqual(file.read().split()[1], "8")
+        self.assertTrue(any("no dose per frame" in text for text in motioncor_form.warnings(self.protocol)))
 
     def test_names_with_blanks_quotes_and_dollars_reach_the_program_as_they_are(self):
         movie, gain, dark = '/a b/it\'s "TS"_$HOME `1`.tif', "/a b/gain $1.mrc", "/a b/dark.mrc"

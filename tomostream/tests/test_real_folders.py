@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import tifffile
 
@@ -76,6 +77,39 @@ def earlier(out: Path) -> None:
     (out / "mdocs" / "old.mrc.mdoc").write_text(text.replace("TS_01_", "old_").replace("TS_01", "old"))
 
 
+def sections(mdoc: Path) -> list[str]:
+    """The sections of an mdoc as frame sets."""
+    return [f"[FrameSet = 0]{part.partition(']')[2]}" for part in mdoc.read_text().split("[ZValue = ")[1:]]
+
+
+def frames_of_all(out: Path) -> None:
+    """SerialEM's "Open .mdoc for Frames": one file with the frame sets of the whole session, beside the mdocs of the series."""
+    every = [part for path in sorted((out / "mdocs").iterdir()) for part in sections(path)]
+    (out / "mdocs" / "session.mdoc").write_text("T = SerialEM: x\nVoltage = 300\n\n" + "".join(every))
+
+
+def frame_mdocs(out: Path) -> None:
+    """One mdoc a movie, and none of a series, which alone tell the tilt axis."""
+    for path in sorted((out / "data").glob("*.mdoc")):
+        title = next(line for line in path.read_text().splitlines() if "xis" in line and line.startswith("[T"))
+        for part in sections(path):
+            name = next(line for line in part.splitlines() if line.startswith("SubFramePath")).rpartition("\\")[2]
+            (out / "data" / f"{name}.mdoc").write_text(f"T = SerialEM: x\nVoltage = 300\n\n{title}\n\n{part}")
+        path.unlink()
+
+
+def averages(out: Path) -> None:
+    for path in list((out / "frames").glob("*.tif")):
+        with mrcfile.new(path.with_suffix(".mrc")) as file:
+            file.set_data(tifffile.imread(path).mean(0).astype(np.float32))
+
+
+def aborted(out: Path) -> None:
+    """Movies of an acquisition of TS_01 that was started over."""
+    for number, path in enumerate(sorted((out / "frames").glob("TS_01_*.tif"))[:2]):
+        shutil.copy(path, path.with_name(path.name.replace("TS_01_", f"TS_01_{number}5")))
+
+
 def commas(out: Path) -> None:
     for path in (out / "mdocs").iterdir():
         lines = [line if line.startswith(("SubFramePath", "ImageFile")) else line.replace(".", ",")
@@ -112,6 +146,11 @@ CASES = {
     "an mdoc of an earlier session": Case(of(), touch=earlier, ignored=1),
     "decimal commas": Case(of(), touch=commas),
     "maps and montages": Case(of(), touch=maps, ignored=2),
+    "the frame sets of all in one mdoc": Case(of(), touch=frames_of_all),
+    "frame mdocs alone": Case(of("flat"), touch=frame_mdocs),
+    "frame mdocs alone, targets in turns": Case(of("flat", series=3, interleave=True), touch=frame_mdocs),
+    "averages beside the movies": Case(of(), touch=averages, left=10),
+    "movies left over from an aborted acquisition": Case(of(), touch=aborted),
 }
 
 
