@@ -13,6 +13,8 @@ from simulated_series import CASES
 WHOLE = {
     "base": "base", "thin": "thin (900 Å)", "400 A thin": "very thin (400 Å)", "4000 A thick": "very thick (4000 Å)",
     "hard": "hard (2200 Å, 2 e/Å²)", "pre-tilt 9": "pre-tilt 9 deg", "pre-tilt 4": "pre-tilt 4 deg",
+    "lamella 17": "lamella of 17 deg", "lamella -20": "lamella of -20 deg",
+    "lamella -15, -60 to 60": "lamella of -15 deg, -60 to 60", "-6, one side": "-6 deg, 0 to 60",
     "wedge": "model mismatch (a wedge)", "wide, axis -4": "384 x 544, axis -4", "wide, axis 88": "384 x 544, axis 88",
     "tall, axis 40": "544 x 384, axis 40", "unknown axis": "axis not known", "-40 to 64": "-40 to 64 deg, 53 tilts",
     "21 tilts": "21 tilts", "121 tilts": "121 tilts of 1 e/Å²", "small 256": "256 x 256, 17 tilts",
@@ -46,6 +48,15 @@ class Column:
         values = self.values(name)
         return f"{np.median(values):.{digits}f}" if len(values) else "\\-"
 
+    def worst(self, name: str) -> str:
+        values = self.values(name)
+        return f"{values.max():.2f}" if len(values) else "-"
+
+    def offset_z(self) -> str:
+        """RMS of the error of the tilt offset over its standard deviation."""
+        ratios = [float(r["offset_error_deg"]) / float(r["offset_sigma_deg"]) for r in self.records if r.get("offset_sigma_deg")]
+        return f"{np.sqrt(np.mean(np.square(ratios))):.1f}" if ratios else "-"
+
     @property
     def trusted(self) -> Column:
         """Those of which the engine does not say that they are not to be trusted."""
@@ -75,7 +86,8 @@ def columns(records: Sequence[Record], names: Sequence[str]) -> Iterator[tuple[s
 def screen(records: Sequence[Record]) -> Iterator[str]:
     """A line a set: medians, worst in brackets."""
     yield (
-        f"{'set':16s} seeds  rms px (worst)  error/sigma  axis err deg    offset err deg  cpu s  MiB  missed lost  "
+        f"{'set':16s} seeds  rms px (worst)  error/sigma  axis err deg    offset err deg  offset z  not named  cpu s  MiB  "
+        "missed lost  "
         "distrusted  matching  tiltxcorr"
     )
     for name, mine in columns(records, [case.name for case in CASES]):
@@ -84,6 +96,7 @@ def screen(records: Sequence[Record]) -> Iterator[str]:
         yield (
             f"{name:16s} {len(mine.records):5d}  {mine.pair('rms_px', 2):14s}  {ratio:11.1f}  "
             f"{mine.pair('axis_error_deg', 2):14s}  {mine.pair('offset_error_deg', 1):14s}  "
+            f"{mine.offset_z():>8s}  {mine.trusted.worst('worst_not_named_px'):>9s}  "
             f"{mine.median('cpu_seconds', 0):>5s}  {memory:>4s}  "
             f"{mine.count('bad_not_found'):6d} {mine.count('good_left_out'):4d}  "
             f"{sum(str(r['note']).startswith('do not') for r in mine.records):10d}  {mine.pair('matching_px', 2):12s}  "

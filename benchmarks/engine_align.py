@@ -11,9 +11,10 @@
 
 The series are those of `simulated_series.py`. Residuals are what is left of the shifts after a rigid motion of the
 specimen, RMS over tilts, in pixels of the input (10.8 A; twice that in pixels of 5.4 A). "error/sigma" is the true error
-over the uncertainty that the program tells. "matching" is projection matching in AreTomo's manner from the same parts:
-cosine-stretched neighbours within 20 degrees, low-passed by the slab, summed; the axis from common lines; thickness given
-by the truth. "tiltxcorr" is the Python package torch-tiltxcorr, where it can be imported; it is given the start axis.
+over the uncertainty that the program tells; "offset z" the same of the tilt offset, RMS; "not named" the worst tilt of series
+that are trusted, but for those that the note names as uncertain. "matching" is projection matching in AreTomo's manner from the
+same parts: cosine-stretched neighbours within 20 degrees, low-passed by the slab, summed; the axis from common lines; thickness
+given by the truth. "tiltxcorr" is the Python package torch-tiltxcorr, where it can be imported; it is given the start axis.
 A real series is measured by `engine_real.py`.
 """
 
@@ -40,6 +41,7 @@ from tomostream.engine.align.likelihood import coherence
 from tomostream.engine.align.pipeline import Bench, match_outward
 from tomostream.engine.align.preprocess import work_stack
 from tomostream.engine.align.projection import find_peak, outward_order, shift_map
+from tomostream.engine.align.quality import UNCERTAIN_A
 from tomostream.engine.align.spectra import phases
 
 
@@ -126,10 +128,13 @@ def measure(case: Case, seed: int, threads: int, others: bool) -> dict[str, obje
         residuals(kept, answer.tilt_axis_deg, shifts_of(answer)[used], kept.angles + answer.tilt_offset_deg), axis=1
     )
     sigma = np.array([np.hypot(*tilt.sigma_px) for tilt in answer.tilts if tilt.sigma_px is not None])
+    named = sigma * PIXEL_A > UNCERTAIN_A
     record: dict[str, object] = {
         "set": case.name, "seed": seed, "threads": threads, "tilts": len(used),
-        "rms_px": rms(errors), "worst_px": float(errors.max()), "sigma_px": rms(sigma),
+        "rms_px": rms(errors), "worst_px": float(errors.max()), "named": int(named.sum()),
+        "worst_not_named_px": float(errors[~named].max(initial=0.0)), "sigma_px": rms(sigma),
         "axis_error_deg": answer.tilt_axis_deg - case.axis, "offset_error_deg": answer.tilt_offset_deg - case.own_tilt,
+        "offset_sigma_deg": answer.tilt_offset_sigma_deg,
         "thickness_A": answer.thickness_A, "quality": answer.quality, "note": answer.quality_note,
         "bad_not_found": sorted(truth.bad - out), "good_left_out": sorted(out - truth.bad - truth.spoiled),
         "spoiled_left_out": sorted(out & truth.spoiled), "seconds": seconds, "cpu_seconds": cpu, "extra_MiB": memory,

@@ -20,9 +20,10 @@ from tomostream.engine.align.offset import decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
 from tomostream.engine.align.projection import Match
-from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge
+from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
 from tomostream.engine.align.robust import elsewhere
 from tomostream.engine.align.series import called_back
+from tomostream.programs.quality import Trust
 
 PIXEL_A = 16.0
 SIDE = 160
@@ -526,6 +527,17 @@ class TestHonesty(unittest.TestCase):
         checks = Checks(np.full(31, 20.0), 1.0)
         note = judge(checks, 31, 31, 90.0, decide(4.5, 2.9))[1]
         self.assertEqual(note, "trust; the tilt offset is uncertain by 4 degrees")
+
+    def test_tilts_whose_places_are_not_well_known_are_named_after_trust(self) -> None:
+        angles = np.array([60.0, -3.0, 0.0, -57.0, -60.0])
+        sigma_A = np.array([14.6, 1.0, 7.9, 8.1, 12.0])
+        words = loosely_placed(sigma_A, angles)
+        self.assertEqual(words, "the places of the tilts at -60, -57, 60 degrees are uncertain by up to 15 A")
+        checks = Checks(np.full(31, 20.0), 1.0, loose=words)
+        self.assertEqual(judge(checks, 31, 31, 90.0, decide(0.0, 0.5))[1:], (f"trust; {words}", Trust.TRUSTED))
+        self.assertNotIn("places", judge(checks, 8, 31, 90.0, decide(0.0, 0.5))[1])     # there is more to say of that one
+        self.assertEqual(loosely_placed(np.full(9, 7.9), np.arange(9.0)), "")
+        self.assertIn("the places of 9 tilts are", loosely_placed(np.full(9, 8.1), np.arange(9.0)))
 
     def test_noise_is_not_trusted(self) -> None:
         noise = np.random.default_rng(3).normal(50.0, 5.0, (13, SIDE, SIDE)).astype(np.float32)

@@ -18,6 +18,8 @@ from tomostream.programs.quality import Trust
 ENOUGH_TILTS = 9
 TRUSTED_SPLIT_A = 20.0
 TRUSTED_SIGMA_A = 20.0
+UNCERTAIN_A = 8.0  # standard deviation of the place of a tilt from which on it is named; errors of 15 A are twice that
+MAX_NAMED = 6
 NEIGHBOURING = 7  # tilts over which the scatter between quarters is averaged: four tell that of one tilt badly
 LARGEST_TURN_DEG = 0.1
 LARGEST_STRETCH = 0.025
@@ -57,12 +59,14 @@ class Quarters:
 @dataclass(frozen=True)
 class Checks:
     """Measured on the finished alignment: leave-one-out heights (members,), the RMS difference of even and odd tilts aligned
-    apart, in A (None where there are too few), what quarters of the field show, and the typical uncertainty in A."""
+    apart, in A (None where there are too few), what quarters of the field show, the typical uncertainty in A, and in words
+    which tilts have places that are not well known (`loosely_placed`)."""
 
     heights: Floats
     split_A: float | None
     misfits: tuple[str, ...] = ()
     sigma_A: float = 0.0
+    loose: str = ""
 
 
 def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Floats:
@@ -186,11 +190,24 @@ def split_difference_A(bench: Bench, pose: Pose, highest_per_A: float) -> float 
     return float(np.sqrt(np.mean(np.sum(every**2, axis=1))) * bench.images.pixel_A)
 
 
+def loosely_placed(sigma_A: Floats, tilts_deg: Floats) -> str:
+    """In words, the tilts (n,) whose places have too large a standard deviation (n,), in A; empty where there are none.
+
+    In thick specimens, and under ice, the ends of a series have little in common with the rest.
+    """
+    loose = np.sort(tilts_deg[sigma_A > UNCERTAIN_A])
+    if not len(loose):
+        return ""
+    named = ", ".join(f"{tilt:.0f}" for tilt in loose)
+    which = f"the tilts at {named} degrees" if len(loose) <= MAX_NAMED else f"{len(loose)} tilts"
+    return f"the places of {which} are uncertain by up to {sigma_A.max():.0f} A"
+
+
 def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str, Trust]:
     """A figure between 0 and 1, what it is worth in words, and whether the alignment is to be trusted.
 
     The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree. A tilt
-    offset that is not well known does not make the shifts wrong; it is said, after "trust".
+    offset that is not well known does not make the shifts wrong; it is said, after "trust", as are tilts whose places are not.
     """
     reasons = []
     clear = float(np.mean(np.clip((checks.heights - 4.0) / 8.0, 0.0, 1.0))) if len(checks.heights) else 0.0
@@ -214,6 +231,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     if offset.refused():
         reasons.append(f"the tilts fit best with an offset of {offset.found:.0f} degrees, more than {LARGEST_DEG:.0f}")
     figure = float(np.clip(figure, 0.0, 1.0))
-    remark = f"; {offset.remark()}" if offset.remark() else ""
     trust = Trust.DOUBTFUL if reasons else Trust.TRUSTED
-    return figure, ("trust" if not reasons else "do not trust: " + "; ".join(reasons)) + remark, trust
+    verdict = "do not trust: " + "; ".join(reasons) if reasons else "trust"
+    remarks = [remark for remark in (offset.remark(), "" if reasons else checks.loose) if remark]
+    return figure, "; ".join([verdict, *remarks]), trust

@@ -33,7 +33,15 @@ from tomostream.engine.align.pipeline import (
 )
 from tomostream.engine.align.preprocess import duplicates, screen, work_stack
 from tomostream.engine.align.projection import Match
-from tomostream.engine.align.quality import Checks, fisher_deviations, judge, quarters, split_difference_A, standard_deviations
+from tomostream.engine.align.quality import (
+    Checks,
+    fisher_deviations,
+    judge,
+    loosely_placed,
+    quarters,
+    split_difference_A,
+    standard_deviations,
+)
 from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
 from tomostream.files.mrc import Sections
 
@@ -370,9 +378,9 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     field = quarters(bench, pose, QUARTERS_TOP)
     sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
     heights = np.array([match.height_here for match in matches])
-    typical_A = float(np.sqrt(np.mean(np.sum(sigma**2, axis=1)))) * bench.images.pixel_A
+    sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
-                    typical_A)
+                    float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]))
     span = float(np.ptp(angles[bench.members]))
     figure, note, trust = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
