@@ -204,9 +204,11 @@ class Evidence:
 
     def _bound_reason(self, series: Series, open_path: str | None) -> str:
         text = f"nothing new for {self.policy.time_for_next_tilt:.0f} s, the time for the next tilt"
-        if open_path is not None:
-            return f"{text}, though {open_path} ends in the middle of a tilt"
-        return text
+        if open_path is None:
+            return text
+        file = series.files.get(open_path)
+        whole = file is not None and len(file.facts.tilts_if_ended) > len(file.facts.tilts)
+        return f"{text}, though {open_path} ends {'without the end of its last line' if whole else 'in the middle of a tilt'}"
 
     def _last_of_companions(self, series: Series) -> float:
         """Return the last time a series that is interleaved with this one, or may be, got a tilt."""

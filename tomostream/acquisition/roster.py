@@ -8,7 +8,7 @@ file or another exposure of that name comes: what was given to the wrong one is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tomostream.acquisition import matching
@@ -22,6 +22,7 @@ from tomostream.acquisition.loose import Loose, Movie
 from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step
 from tomostream.acquisition.naming import movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin, seconds
+from tomostream.acquisition.unassigned import exposed_again
 from tomostream.acquisition.verdict import called
 
 
@@ -455,17 +456,6 @@ class Roster:
             self._match_state(series, exposure, self._movies[exposure.key])
         else:
             self._wait(series, exposure)
-
-
-def without_movie(every: Iterable[Series]) -> list[str]:
-    """Return the names of the series that have tilts whose movie was never seen."""
-    return [series.name for series in every
-            if any((each.state == "missing" and not each.movie_seen) or not each.key for each in series.exposures.values())]
-
-
-def exposed_again(by: str) -> Unassigned:
-    """Return why a movie is in no series when another exposure took its place."""
-    return Unassigned(f"It was exposed again: {by} is used in its place.", expected=True)
 
 
 def sentence(text: str) -> str:

@@ -43,11 +43,12 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
-from tomostream.acquisition.frames import apart, different_angles
+from tomostream.acquisition.frames import apart
 from tomostream.acquisition.naming import basename
-from tomostream.acquisition.roster import exposed_again, sentence, without_movie
+from tomostream.acquisition.roster import sentence
 from tomostream.acquisition.series import Change, Exposure, Series
 from tomostream.acquisition.states import ignored, state_of
+from tomostream.acquisition.unassigned import exposed_again, of_no_series, without_movie
 
 #: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt", "overwritten")
@@ -144,17 +145,7 @@ class Session:
             for old, new in series.replaced.values():
                 if old.key and old.key != new.key:
                     loose[old.key] = exposed_again(new.key)
-        return {**loose, **self._of_no_series()}
-
-    def _of_no_series(self) -> dict[str, Unassigned]:
-        """Return movies at several angles that only their own frame mdocs list, where nothing tells of which series they are."""
-        alone = [each for series in self._directory.series if series.phase == "ignored" and series.given_up == "frame"
-                 for each in series.exposures.values() if each.bound]
-        if different_angles([each.tilt.angle for each in alone]) < max(self._policy.min_tilts, 2):
-            return {}
-        return dict.fromkeys((each.key for each in alone), Unassigned(
-            "Only its own frame mdoc lists it, and its name does not tell of which series it is: let the names of frames begin "
-            "with that of their series, or save an mdoc of each series."))
+        return {**loose, **of_no_series(self._directory.series, self._policy.min_tilts)}
 
     def without_movie(self) -> list[str]:
         """Return the names of the series that have tilts whose movie was never seen."""

@@ -158,20 +158,6 @@ def left_out_reason(exposure: Exposure, why_missing: str) -> str:
     return exposure.reason or "Its movie could not be aligned."
 
 
-def describe_unassigned(movies: Sequence[str], without_movie: Sequence[str]) -> str:
-    """Return a sentence about the movies that no series lists, and the series whose tilts have none, which may be theirs."""
-    if not movies:
-        return "every movie belongs to a tilt series"
-    named = ", ".join(movies[:MAX_NAMES]) + (f" and {len(movies) - MAX_NAMES} more" if len(movies) > MAX_NAMES else "")
-    them = "it" if len(movies) == 1 else "them"
-    text = f"{count(len(movies), 'movie')} in no tilt series, because no mdoc lists {them}: {named}"
-    if without_movie:
-        shown = ", ".join(without_movie[:MAX_NAMES])
-        text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "
-                 "in the mdoc files")
-    return text
-
-
 def files_of(series: Series) -> list[MdocFacts]:
     """Return what the files of a series say, the newest reading last."""
     return [file.facts for file in series.files.values()]

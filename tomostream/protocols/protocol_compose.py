@@ -22,7 +22,7 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.pixels import pixel_size_doubt
 from tomostream.acquisition.session import Session
-from tomostream.acquisition.verdict import describe_unassigned
+from tomostream.acquisition.unassigned import describe_unassigned
 from tomostream.choices import exclusions
 from tomostream.choices.exclusions import Exclusions
 from tomostream.files.clock import steady

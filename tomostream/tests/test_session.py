@@ -614,6 +614,7 @@ class TestFiles(unittest.TestCase):
                     MdocRead(mdoc("X", ended[:-1], last_section_open=True, tilts_if_ended=ended), 2.0))
         player.wait()
         self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+        self.assertIn("ends without the end of its last line", player.composed[0][1].reason)
 
     def test_frames_that_overwrite_each_other_fail_with_their_sentence(self) -> None:
         player = Player()

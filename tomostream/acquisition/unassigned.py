@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Movies in no series, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tomostream.acquisition.events import Unassigned
+from tomostream.acquisition.frames import different_angles
+from tomostream.acquisition.series import Series
+from tomostream.acquisition.verdict import MAX_NAMES, count
+
+
+def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigned]:
+    """Return movies at `min_tilts` angles or more that only their own frame mdocs list, where nothing tells their series."""
+    alone = [each for series in every if series.phase == "ignored" and series.given_up == "frame"
+             for each in series.exposures.values() if each.bound]
+    if different_angles([each.tilt.angle for each in alone]) < max(min_tilts, 2):
+        return {}
+    return dict.fromkeys((each.key for each in alone), Unassigned(
+        "Only its own frame mdoc lists it, and its name does not tell of which series it is: let the names of frames begin "
+        "with that of their series, or save an mdoc of each series."))
+
+
+def without_movie(every: Iterable[Series]) -> list[str]:
+    """Return the names of the series that have tilts whose movie was never seen."""
+    return [series.name for series in every
+            if any((each.state == "missing" and not each.movie_seen) or not each.key for each in series.exposures.values())]
+
+
+def exposed_again(by: str) -> Unassigned:
+    """Return why a movie is in no series when another exposure took its place."""
+    return Unassigned(f"It was exposed again: {by} is used in its place.", expected=True)
+
+
+def describe_unassigned(movies: Sequence[str], incomplete: Sequence[str]) -> str:
+    """Return a sentence about the movies that no series lists, and the series whose tilts have none, which may be theirs."""
+    if not movies:
+        return "every movie belongs to a tilt series"
+    named = ", ".join(movies[:MAX_NAMES]) + (f" and {len(movies) - MAX_NAMES} more" if len(movies) > MAX_NAMES else "")
+    them = "it" if len(movies) == 1 else "them"
+    text = f"{count(len(movies), 'movie')} in no tilt series, because no mdoc lists {them}: {named}"
+    if incomplete:
+        shown = ", ".join(incomplete[:MAX_NAMES])
+        text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "
+                 "in the mdoc files")
+    return text
