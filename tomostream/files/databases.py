@@ -44,3 +44,28 @@ def select(path: str, query: str, values: Sequence[object] = ()) -> list[tuple[A
 def _read(uri: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(uri, uri=True, timeout=LOCKED_SECONDS)) as connection:
         return list(connection.execute(query, tuple(values)))
+
+
+def readers_of(path: str) -> list[str]:
+    """Return the processes of this machine, other than this one, that are in the middle of reading a database, as "process 12
+    (Runs/000631_ProtImod)": while one of them is, nobody can write. Empty where the system does not tell, or nobody is."""
+    try:
+        status = os.stat(path)
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return []
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    found = {int(words[4]) for words in lines if words[1] == "POSIX" and words[3] == "READ" and words[5] == place}
+    return [f"process {number}{_named(number)}" for number in sorted(found - {os.getpid()})]
+
+
+def _named(process: int) -> str:
+    """What a process is, in brackets: the folder of its protocol, else its program."""
+    try:
+        with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read().split("\0")
+    except OSError:
+        return ""
+    protocol = next((os.path.dirname(os.path.dirname(word)) for word in words if word.endswith("logs/run.db")), "")
+    return f" ({protocol or os.path.basename(words[0])})"

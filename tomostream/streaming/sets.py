@@ -24,6 +24,7 @@ from typing import Any
 
 from pyworkflow.object import Set
 
+from tomostream.files.databases import readers_of
 from tomostream.streaming.rows import database_errors, know_tables, words_of
 
 REPLACED = "TomostreamReplaced"
@@ -239,7 +240,7 @@ class OutputSet:
             self.connection.commit()
         except database_errors() as error:
             self._roll_back(undo)
-            raise NotCommitted(words_of(error)) from error
+            raise NotCommitted(self._why(error)) from error
 
     def _remember(self, batch: list[_Change]) -> tuple[Any, ...]:
         keys = {change.key for change in batch}
@@ -290,7 +291,13 @@ class OutputSet:
             self._properties.clear()
             with contextlib.suppress(*database_errors()):
                 self.connection.rollback()
-            raise NotCommitted(words_of(error)) from error
+            raise NotCommitted(self._why(error)) from error
+
+    def _why(self, error: BaseException) -> str:
+        """Why nothing was committed, in words; of a file that is locked also by whom, which may have to be ended."""
+        words = words_of(error)
+        readers = readers_of(self.items.getFileName()) if "locked" in words else []
+        return words + (f": {' and '.join(readers)} does not stop reading {self.items.getFileName()}" if readers else "")
 
 
 class OutputSets(dict[str, OutputSet]):

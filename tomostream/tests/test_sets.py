@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import unittest
 from unittest.mock import patch
@@ -26,8 +28,9 @@ from tomo.objects import (  # noqa: E402
     TomoAcquisition,
 )
 
+from tomostream.files.databases import readers_of  # noqa: E402
 from tomostream.streaming.rows import RowReader, know_tables  # noqa: E402
-from tomostream.streaming.sets import REPLACED, OutputSet  # noqa: E402
+from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet  # noqa: E402
 
 
 class SetCase(unittest.TestCase):
@@ -92,6 +95,36 @@ class TestCtfSeries(SetCase):
         output.commit()
         self.put(output, "TS_01", (35000.0, 36000.0, 37000.0), version=2)
         self.assertEqual(self.read(self.reopened(output)), {"TS_01": [35000, 36000, 37000], "TS_02": [40000]})
+
+
+class TestAReaderThatDoesNotEnd(SetCase):
+    """A protocol of another plugin that leaves a query open: nobody can write, so it is named."""
+
+    READER = """
+import sqlite3, sys
+cursor = sqlite3.connect(sys.argv[1]).execute("SELECT * FROM Objects, (SELECT 1 UNION SELECT 2)")
+cursor.fetchone()
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+    def test_it_is_named_until_it_ends(self):
+        output = self.output(SetOfTiltSeries, TiltSeries(tsId="template"))
+        output.put("TS_01", TiltSeries(tsId="TS_01"), 1)
+        output.commit()
+        output.connection.execute("PRAGMA busy_timeout=1")
+        words = [sys.executable, "-c", self.READER, self.path, "Runs/000007_ProtForeign/logs/run.db"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            self.assertEqual(reader.stdout.readline(), "reading\n")
+            output.put("TS_02", TiltSeries(tsId="TS_02"), 1)
+            with self.assertRaises(NotCommitted) as caught:
+                output.commit()
+            reader.stdin.close()
+        self.assertEqual(str(caught.exception), f"database is locked: process {reader.pid} (Runs/000007_ProtForeign) does not "
+                                                f"stop reading {self.path}")
+        self.assertEqual(readers_of(self.path), [])
+        output.commit()
+        self.assertEqual([item.getTsId() for item in self.reopened(output).iterItems()], ["TS_01", "TS_02"])
 
 
 class TestTiltSeries(SetCase):
