@@ -17,6 +17,7 @@ import sys
 import tempfile
 import venv
 
+import mrcfile
 import numpy as np
 
 from tomostream.handoff.collect import collect, finished
@@ -24,6 +25,7 @@ from tomostream.handoff.export import export
 from tomostream.handoff.facts import Series, Target
 from tomostream.journal.status import ProjectStatus
 from tomostream.programs.aln import xf_of_row
+from tomostream.tests import foreign_geometry
 
 PACKAGES = ("starfile==0.5.13", "alnfile==0.1.1", "etomofiles==0.1.2", "cryoet-alignment==0.2.0", "mrcfile", "lxml", "scipy",
             "voltools==0.6.0", "packaging", "healpix", "importlib_resources")
@@ -31,6 +33,8 @@ PACKAGES = ("starfile==0.5.13", "alnfile==0.1.1", "etomofiles==0.1.2", "cryoet-a
 WITHOUT_DEPENDENCIES = ("pytom-match-pick==0.14.0",)
 #: Readers that take no series without a defocus, and what is said of them then.
 WANT_DEFOCUS, NOTHING, AGREES = ("pytom-match-pick",), "wants a defocus; the series has none", "agrees"
+#: A tomogram is ours by correlation, and its mirror images are not; compared at voxels so much coarser.
+ALIKE, MIRRORED, COARSER = 0.8, 0.1, 3
 #: Largest difference that rounding in the files leaves: degrees, e/A2, A, px, um.
 TOLERANCE = {"tilts": 0.006, "tlt": 0.006, "nominal": 0.006, "warp tilts": 0.006, "axis": 0.001, "dose": 1e-3, "warp dose": 1e-3,
              "shifts_A": 0.02, "shifts_px": 6e-4, "xf": 6e-4, "hand": 0.0, "voxel_A": 1e-3, "defocus_um": 1e-3,
@@ -93,8 +97,36 @@ def check(project: str, python: str, out: str) -> list[list[str]]:
             else:
                 words = " ".join(read.get("error", "").split())[:80] or "; ".join(wrong) or AGREES
             rows.append([series.name, reader, read["version"], ", ".join(differences), words])
+        rows += by_geometry(series, out)
         rows += [[series.name, target.value, "", "", why] for target, why in refused.items()]
     return rows
+
+
+def by_geometry(series: Series, out: str) -> list[list[str]]:
+    """Rows of what the three programs would reconstruct from their files, by their own conventions, against our tomogram.
+
+    Both at three times the voxels, so that what is compared is the specimen and not the noise of the filter.
+    """
+    if series.volume is None or not series.volume.upright:
+        return []
+    ours = binned(mrcfile.read(series.volume.path).astype(float), COARSER)
+    binning = series.volume.binning * COARSER
+    readers = {"IMOD": lambda: foreign_geometry.imod_views(os.path.join(out, "imod", series.name)),
+               "RELION 5": lambda: foreign_geometry.relion_views(os.path.join(out, "relion5"), series.name),
+               "Warp": lambda: foreign_geometry.warp_views(os.path.join(out, "warp"), series.name, series.pixel_size)}
+    rows = []
+    for name, views in readers.items():
+        theirs = foreign_geometry.back_project(views(), ours.shape, binning)
+        alike = foreign_geometry.likeness(ours, theirs)
+        mirrored = max(foreign_geometry.likeness(each, theirs) for each in (ours[:, :, ::-1], ours[:, ::-1], ours[::-1]))
+        read = f"tomogram: {alike:.2f}, mirrored at most {mirrored:.2f}"
+        rows.append([series.name, f"{name}, by geometry", "", read, AGREES if alike > ALIKE and mirrored < MIRRORED else read])
+    return rows
+
+
+def binned(volume: np.ndarray, factor: int) -> np.ndarray:
+    z, y, x = (length // factor for length in volume.shape)
+    return volume[:z * factor, :y * factor, :x * factor].reshape(z, factor, y, factor, x, factor).mean((1, 3, 5))
 
 
 def print_columns(head: list[str], rows: list[list[str]]) -> None:

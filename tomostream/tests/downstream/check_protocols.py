@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Protocols of other plugins behind ours, scheduled before the first movie, against the truth of a simulated session.
+"""Protocols of other plugins behind and before ours, scheduled before the first movie, against the truth of a simulated session.
 
-    python -m tomostream.tests.downstream.check_protocols [--environment FOLDER]
+    python -m tomostream.tests.downstream.check_protocols [SESSION ...] [--environment FOLDER] [--keep FOLDER]
 
-Makes an environment with scipion-em-imod and this checkout (network needed), stand-ins for IMOD's programs, runs `protocols.py`
-in it, and prints a table. Exit status 1 where a protocol did not do every series right.
+Makes an environment with the plugins and this checkout (network needed) and stand-ins for their programs, runs the sessions of
+`sessions` in it, and prints a table. Exit status 1 where a protocol did not do every series right.
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ import venv
 
 import numpy as np
 
-from tomostream.tests.downstream import imod_standins
+from tomostream.tests.downstream import imod_standins, installing, sessions
 from tomostream.tests.downstream.check_handoff import print_columns
+from tomostream.tests.downstream.protocols import RELION
+from tomostream.tests.downstream.sessions import Expected, Shifts
 
-PACKAGES = ("scipion-em-imod==3.9.1",)
+#: Those that are released on the package index.
+PACKAGES = ("scipion-em-imod==3.9.1", "scipion-em-reliontomo==4.0.5", "scipion-em-cistem==3.10.1", "scipion-em-warp==3.6.2",
+            "scipion-em-emantomo==3.4.3", "scipion-em-cryocare==4.2.4", "scipion-em-tomo3d==3.4.2")
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
-#: Largest difference of the tilt axis in degrees: the alignment refines it.
-AXIS = 1.5
+#: Largest difference of the tilt axis in degrees and of shifts in px: the alignment measures them.
+AXIS, SHIFT = 1.5, 2.0
+#: A tomogram is ours by correlation, and its mirror images are not: of a simulated slab they correlate with 0.2.
+ALIKE, MIRRORED = 0.8, 0.4
+RIGHT, WRONG = "right", "WRONG"
+HEAD = ["protocol", "output", "status", "series", "angles", "doses", "axis", "shifts", "halves", "tomogram", "closed"]
 
 
 def environment(folder: str) -> str:
@@ -35,48 +43,141 @@ def environment(folder: str) -> str:
     if not os.path.exists(python):
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES, CHECKOUT], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES, "--editable", CHECKOUT], check=True)
     return python
 
 
-def judged(found: dict, truth: dict) -> list[str]:
-    """What of the series of one protocol is right: (present, angles, doses, axis, halves, closed), in words."""
+class Truth:
+    """What the simulation wrote, by series: its tilts by their angle."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, encoding="utf-8") as file:
+            truth = json.load(file)
+        self.axis = truth["series"][0]["tilt_axis_deg"]
+        self.tilts = {each["id"]: sorted(each["tilts"], key=lambda tilt: tilt["angle_deg"]) for each in truth["series"]}
+
+    def angles(self, name: str) -> np.ndarray:
+        return np.array([tilt["angle_deg"] for tilt in self.tilts[name]])
+
+    def doses(self, name: str) -> np.ndarray:
+        return np.array([tilt["prior_dose_e_per_A2"] for tilt in self.tilts[name]])
+
+    def within(self, name: str) -> list[bool]:
+        """Which tilts are within the limits of the filter."""
+        spent = sorted(self.doses(name))
+        return [abs(angle) < sessions.MAX_ANGLE and dose + spent[1] <= sessions.MAX_DOSE
+                for angle, dose in zip(self.angles(name), self.doses(name), strict=True)]
+
+    def shifts(self, name: str) -> np.ndarray:
+        return np.array([tilt["shift_px"] for tilt in self.tilts[name]])
+
+
+def angles_right(truth: Truth, name: str, one: dict, expected: Expected) -> bool:
+    """All tilts, with one offset for all, and enabled as they should be."""
+    if len(one["angles"]) != len(truth.angles(name)):
+        return False
+    moved = np.subtract(one["angles"], truth.angles(name))
+    wanted, enabled = np.array(truth.within(name) if expected.limits else [True] * len(moved)), np.array(one["enabled"])
+    # an alignment may leave out more of weak images, never less
+    aligned = expected.shifts is Shifts.TRUE
+    right = (enabled <= wanted).all() and enabled.sum() >= 3 if aligned else (enabled == wanted).all()
+    return bool(np.ptp(moved) < 0.02 and abs(moved[0]) < 3.0 and right)
+
+
+def shifts_right(truth: Truth, name: str, one: dict, expected: Expected) -> bool:
+    if any(matrix is None for matrix in one["matrices"]):
+        return False
+    matrices = np.array(one["matrices"])
+    if expected.shifts is Shifts.TRUE:
+        enabled = np.array(one["enabled"])
+        return residual(truth, name, matrices[enabled], enabled) < SHIFT
+    views = len(matrices)
+    coarse = np.array([imod_standins.shift_of(view, views) for view in range(views)])
+    if expected.shifts is Shifts.COARSE:
+        return bool(np.allclose(matrices[:, :, 2], coarse, atol=1e-3) and np.allclose(matrices[:, :, :2], np.eye(2), atol=1e-6))
+    turn = matrices[:, :, :2]
+    return bool(np.allclose(matrices[:, :, 2], np.einsum("nij,nj->ni", turn, coarse) + imod_standins.FINE, atol=2e-2))
+
+
+def residual(truth: Truth, name: str, matrices: np.ndarray, enabled: np.ndarray) -> float:
+    """Largest difference from the true shifts in px, after a common motion of the specimen."""
+    shifts = np.array([-np.linalg.inv(matrix[:, :2]) @ matrix[:, 2] for matrix in matrices])
+    difference = shifts - truth.shifts(name)[enabled]
+    axis, tilt = np.radians(truth.axis), np.radians(truth.angles(name)[enabled])
+    across = difference @ (np.cos(axis), np.sin(axis))
+    along = difference @ (-np.sin(axis), np.cos(axis))
+    design = np.stack([np.cos(tilt), np.sin(tilt)], axis=1)
+    across = across - design @ np.linalg.lstsq(design, across, rcond=None)[0]
+    return float(max(np.abs(across).max(), np.abs(along - along.mean()).max()))
+
+
+def judged(found: dict, truth: Truth, expected: Expected) -> list[str]:
+    """What of the series of one output is right, in words."""
     series = found["series"]
-    wanted = {each["id"]: sorted(each["tilts"], key=lambda tilt: tilt["angle_deg"]) for each in truth["series"]}
-    shift = {name: float(np.mean(np.subtract(one["angles"], [tilt["angle_deg"] for tilt in wanted[name]])))
-             for name, one in series.items() if "angles" in one and len(one["angles"]) == len(wanted[name])}
 
-    def of(key: str, right) -> str:
-        values = [right(name, one) for name, one in series.items() if key in one]
-        return "" if not values else "right" if all(values) else "WRONG"
+    def of(wanted: bool, key: str, right) -> str:
+        if not wanted:
+            return ""
+        return RIGHT if series and all(key in one and right(name, one) for name, one in series.items()) else WRONG
 
-    return [f"{len(series)} of {len(wanted)}",
-            of("angles", lambda name, one: name in shift and np.allclose(
-                np.subtract(one["angles"], shift[name]), [tilt["angle_deg"] for tilt in wanted[name]], atol=0.01)),
-            of("dose", lambda name, one: np.allclose(one["dose"], [tilt["prior_dose_e_per_A2"] for tilt in wanted[name]])),
-            of("axis", lambda name, one: abs(one["axis"] - truth["series"][0]["tilt_axis_deg"]) < AXIS),
-            of("halves", lambda name, one: one["halves"]), "yes" if found.get("closed") else "no"]
+    def alike(_: str, one: dict) -> bool:
+        return one["likeness"][0] > ALIKE and one["likeness"][1] < MIRRORED
+
+    tomogram = of(expected.tomogram, "likeness", alike)
+    if tomogram == WRONG and any("likeness" in one for one in series.values()):
+        tomogram = " ".join(f"{value:.2f}" for value in next(one["likeness"] for one in series.values() if "likeness" in one))
+    return [f"{len(series.keys() & truth.tilts.keys())} of {len(truth.tilts)}",
+            of(expected.angles, "angles", lambda name, one: angles_right(truth, name, one, expected)),
+            of(expected.doses is not None, "dose", lambda name, one: np.allclose(
+                one["dose"], (expected.doses or 0.0) * truth.doses(name), atol=1e-3)),
+            of(expected.axis is not None, "axis", lambda name, one: abs(
+                one["axis"] - (expected.axis or 0.0) * truth.axis) < AXIS),
+            of(expected.shifts is not None, "matrices", lambda name, one: shifts_right(truth, name, one, expected)),
+            of(expected.halves is not None, "halves", lambda name, one: one["halves"] == expected.halves),
+            tomogram, "yes" if found.get("closed") else "no"]
+
+
+def check(name: str, python: str, folder: str) -> list[list[str]]:
+    """Rows of the table for one session."""
+    session = sessions.SESSIONS[name]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SCIPION", "PYTHONPATH"))}
+    variables = {**kept, **installing.install(os.path.join(folder, "standins"), python), "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([python, "-m", "tomostream.tests.downstream.protocols", folder, name], env=variables, cwd=folder,
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-3000:] or done.stdout[-3000:], file=sys.stderr)
+        return [[name, "", "no session", *[""] * (len(HEAD) - 4), "no"]]
+    truth = Truth(os.path.join(folder, "acq", "truth.json"))
+    results = json.loads(done.stdout.splitlines()[-1])
+    named = {**session.template_outputs, **{node.name: node.outputs for node in session.nodes},
+             RELION: {"stars": Expected(tomogram=True)}}
+    return [[protocol, output, found["status"], *judged(found, truth, named[protocol][output])]
+            for protocol, outputs in results.items() for output, found in outputs.items()]
+
+
+def is_right(row: list[str]) -> bool:
+    """Whether a row says that every series was done right."""
+    counts = row[3].split(" of ")
+    return (row[2] == "finished" and counts[0] == counts[-1] and all(word in ("", RIGHT) for word in row[4:10])
+            and row[-1] == "yes")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sessions", nargs="*", choices=[[], *sessions.SESSIONS], default=[], metavar="SESSION")
     parser.add_argument("--environment", default="build/downstream/scipion")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the projects there, to look into them")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        imod_standins.install(os.path.join(folder, "imod"))
-        python = environment(os.path.abspath(options.environment))
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(("SCIPION", "PYTHONPATH"))}
-        done = subprocess.run([python, os.path.join(HERE, "protocols.py"), folder, os.path.join(folder, "imod")],
-                              env=variables, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(done.stderr[-2000:] or done.stdout[-2000:], file=sys.stderr)
-            return 1
-        with open(os.path.join(folder, "acq", "truth.json"), encoding="utf-8") as file:
-            truth = json.load(file)
-        results = json.loads(done.stdout.splitlines()[-1])
-    rows = [[name, each["status"], *judged(each, truth)] for name, each in results.items()]
-    print_columns(["protocol", "status", "series", "angles", "doses", "axis", "halves", "closed"], rows)
-    return 0 if all(row[1] == "finished" and "WRONG" not in row and row[-1] == "yes" for row in rows) else 1
+    python = environment(os.path.abspath(options.environment))
+    rows = []
+    for name in options.sessions or sessions.SESSIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            if options.keep:
+                folder = os.path.join(os.path.abspath(options.keep), name)
+                os.makedirs(folder)
+            rows += check(name, python, folder)
+    print_columns(HEAD, rows)
+    return 0 if all(is_right(row) for row in rows) else 1
 
 
 if __name__ == "__main__":

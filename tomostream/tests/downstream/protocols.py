@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Protocols of other plugins behind ours, all scheduled before the first movie. Runs in the environment of `check_protocols`.
+"""One of the sessions of `sessions`, in an environment with Scipion and the plugins: what came out of it.
 
-    python protocols.py FOLDER IMOD_HOME       runs a session in FOLDER and prints a JSON object of what came out
+    python -m tomostream.tests.downstream.protocols FOLDER SESSION      prints a JSON object: node -> output -> facts
 
-The chain: import, motioncor, compose; from the composed series the filter of views of scipion-em-tomo, IMOD's preprocessing,
-coarse alignment and CTF; from our aligned series IMOD's reconstruction. IMOD's programs are stand-ins.
+Everything is given to Scipion's scheduler before the first movie.
 """
 
 from __future__ import annotations
@@ -15,86 +14,276 @@ import subprocess
 import sys
 import time
 
-#: Name -> class, the parameter of its input, from where, and its other parameters.
-FOREIGN = {
-    "filter": ("ProtExclViewFilter", "inTsSet", ("compose", "tiltSeries"),
-               {"minTilt": -70.0, "maxTilt": 70.0, "maxDose": 500.0, "minViews": 3, "qualityFilterFactor": 0}),
-    "preprocess": ("ProtImodTsNormalization", "inputSetOfTiltSeries", ("filter", "tiltSeries"),
-                   {"binning": 2, "processOddEven": True}),
-    "coarse": ("ProtImodXcorrPrealignment", "inputSetOfTiltSeries", ("preprocess", "TiltSeries"), {}),
-    "ctf": ("ProtImodAutomaticCtfEstimation", "inputSetOfTiltSeries", ("compose", "tiltSeries"), {}),
-    "reconstruction": ("ProtImodTomoReconstruction", "inputSetOfTiltSeries", ("aretomo", "TiltSeries"),
-                       {"tomoThickness": 64, "useGpu": False, "processOddEven": True})}
-OUTPUT = {"filter": "tiltSeries", "preprocess": "TiltSeries", "coarse": "TiltSeries", "ctf": "CTFTomoSeries",
-          "reconstruction": "Tomograms"}
-SECONDS = 900.0
+import numpy as np
+
+from tomostream.tests import foreign_geometry
+from tomostream.tests.downstream import imod_standins, sessions
+from tomostream.tests.downstream.sessions import Node, Session
+
+SECONDS = 1500.0
 CLI = [sys.executable, "-m", "tomostream.cli"]
+ENDED = ("finished", "failed", "aborted")
+RELION = "reliontomo - converter"
 
 
-def main() -> None:
-    folder, imod = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    os.environ["IMOD_HOME"] = imod
-    acquisition, place = os.path.join(folder, "acq"), os.path.join(folder, "project")
-    from tomostream.cli import home, project
+class Running:
+    """A project with the protocols of a session, by their names."""
 
-    home.scipion_environment(home.default_home(place))
-    settings = {"import": {"filesPath": os.path.join(acquisition, "frames"), "mdocsPath": os.path.join(acquisition, "mdocs"),
-                           "timeout": "4m"}, "motioncor": {"engine": "CPU", "splitEvenOdd": "yes"},
-                "compose": {"filesPath": os.path.join(acquisition, "mdocs"), "doEvenOdd": "yes", "liveReport": "no",
-                            "time4NextTilt": "20"},
-                "aretomo": {"engine": "CPU", "tomoThickness": 200, "alignZ": 120, "binFactor": 2}}
-    chain = project.create(place, settings)
-    from pyworkflow.config import Config
+    def __init__(self, session: Session, folder: str) -> None:
+        from pyworkflow.config import Config
+        from pyworkflow.project import Manager
 
-    classes, made = Config.getDomain().getProtocols(), dict(chain.protocols)
-    for name, (class_name, field, (source, output), values) in FOREIGN.items():
-        protocol = chain.project.newProtocol(classes[class_name])
-        protocol.setObjLabel(name)
-        getattr(protocol, field).set(made[source])
-        getattr(protocol, field).setExtended(output)
-        for key, value in values.items():
-            getattr(protocol, key).set(value)
-        chain.project.saveProtocol(protocol)
-        made[name] = protocol
-    for protocol in (*(made[name] for name in FOREIGN), *(chain.protocols[name] for name in project.ORDER)):
-        chain.project.scheduleProtocol(protocol)
+        self.acquisition, self.place = os.path.join(folder, "acq"), os.path.join(folder, "project")
+        for name in ("frames", "mdocs"):
+            os.makedirs(os.path.join(self.acquisition, name), exist_ok=True)
+        self.session = session
+        self._classes = Config.getDomain().getProtocols()
+        self.project = Manager().createProject("project", location=folder)
+        os.chdir(self.project.path)
+        self.protocols = self._fill_in() if session.template else {}
+        for node in session.nodes:
+            self.protocols[node.name] = self._make(node)
+
+    def _fill_in(self) -> dict:
+        """Protocols of the template, as its dialog makes them."""
+        from pyworkflow.template import LocalTemplate
+
+        import tomostream
+
+        path = os.path.join(os.path.dirname(tomostream.__file__), "workflows", f"{self.session.template}.json.template")
+        template = LocalTemplate("tomostream", path)
+        template.replaceEnvVariables()
+        template.parseContent()
+        for alias, value in {"movies": os.path.join(self.acquisition, "frames"),
+                             "mdocs": os.path.join(self.acquisition, "mdocs"), **self.session.answers}.items():
+            template.setParamValue(alias, value)
+        template._replaceFields()
+        filled = os.path.join(self.acquisition, "workflow.json")
+        with open(filled, "w", encoding="utf-8") as file:
+            file.write("".join(template.getContent()))
+        self.project.loadProtocols(filename=filled)
+        made = {protocol.getObjLabel(): protocol for protocol in self.project.getRuns()}
+        for name, values in self.session.template_values.items():
+            for key, value in values.items():
+                getattr(made[name], key).set(value)
+            self.project.saveProtocol(made[name])
+        return made
+
+    def _make(self, node: Node):
+        from tomostream.cli import project
+
+        protocol = self.project.newProtocol(self._classes[node.protocol])
+        protocol.setObjLabel(node.name)
+        values = dict(node.values)
+        for key, folder in (("filesPath", "mdocs" if "Compose" in node.protocol else "frames"), ("mdocsPath", "mdocs")):
+            if protocol.getParam(key) is not None:
+                values[key] = os.path.join(self.acquisition, folder)
+        if node.ours:
+            project.apply(protocol, node.ours, values)
+        else:
+            for key, value in values.items():
+                getattr(protocol, key).set(value)
+        for key, (source, output) in node.inputs.items():
+            getattr(protocol, key).set(self.protocols[source])
+            getattr(protocol, key).setExtended(output)
+        if node.after:
+            protocol.addPrerequisites(self.protocols[node.after].getObjId())
+        self.project.saveProtocol(protocol)
+        return protocol
+
+    def schedule(self) -> None:
+        for protocol in self.protocols.values():
+            self.project.scheduleProtocol(protocol)
+
+    def ours_run(self) -> bool:
+        """Whether those of ours that read no other plugin's have begun."""
+        ours = [protocol for name, protocol in self.protocols.items()
+                if name in (sessions.IMPORT, sessions.MOTIONCOR, sessions.COMPOSE)]
+        return sessions.IMPORT not in self.protocols or all(
+            os.path.exists(os.path.join(protocol.getWorkingDir(), "extra", "ledger.jsonl")) for protocol in ours)
+
+    def ended(self) -> bool:
+        for protocol in self.protocols.values():
+            self.project._updateProtocol(protocol)
+        return all(protocol.getStatus() in ENDED for protocol in self.protocols.values())
+
+    def looked_at(self):
+        """(node, output, what is expected) of every output that is looked at."""
+        named = {**self.session.template_outputs, **{node.name: node.outputs for node in self.session.nodes}}
+        return [(name, output, expected) for name, outputs in named.items() for output, expected in outputs.items()]
+
+
+def run(session: Session, folder: str) -> Running:
+    running = Running(session, folder)
+    running.schedule()
     deadline = time.monotonic() + SECONDS
-    while not all(os.path.exists(os.path.join(chain.folder(name), "extra", "ledger.jsonl")) for name in project.ORDER):
-        time.sleep(2.0)
+    wait(running.ours_run, deadline, "our protocols did not start")
+    subprocess.run([*CLI, "simulate", running.acquisition, "--quiet", "--series", str(sessions.SERIES), "--tilts",
+                    str(sessions.TILTS), "--frames", "2", "--size", str(sessions.SIZE), "--pixel-size", str(sessions.PIXEL),
+                    "--dose", str(sessions.DOSE), "--interval", "0.3", "--max-tilt", str(sessions.HIGHEST),
+                    "--thickness", "900"], check=True, stdout=sys.stderr)
+    if sessions.IMPORT in running.protocols:
+        wait(lambda: imported(running) == sessions.SERIES * sessions.TILTS, deadline, "not all movies were imported")
+        subprocess.run([*CLI, "stop", running.place, "import"], check=False, stdout=sys.stderr)
+    wait(Settled(running.ended), deadline)
+    return running
+
+
+class Settled:
+    """Whether something holds, and has done for a while: a protocol that is being started looks dead for a moment."""
+
+    def __init__(self, holds, looks: int = 6) -> None:
+        self._holds, self._looks, self._seen = holds, looks, 0
+
+    def __call__(self) -> bool:
+        self._seen = self._seen + 1 if self._holds() else 0
+        return self._seen >= self._looks
+
+
+def imported(running: Running) -> int:
+    path = os.path.join(running.protocols[sessions.IMPORT].getWorkingDir(), "extra", "ledger.jsonl")
+    with open(path, encoding="utf-8") as file:
+        return sum('"imported"' in line for line in file)
+
+
+def wait(done, deadline: float, why: str = "") -> None:
+    """Until it is done; past the deadline that is an error where `why` is given."""
+    while not done():
+        time.sleep(3.0)
         if time.monotonic() > deadline:
-            sys.exit("our protocols did not start")
-    subprocess.run([*CLI, "simulate", acquisition, "--quiet", "--series", "2", "--tilts", "9", "--frames", "2", "--size", "192",
-                    "--interval", "0.5", "--max-tilt", "40", "--thickness", "900"], check=True)
-    while time.monotonic() < deadline:
-        time.sleep(5.0)
-        for name in FOREIGN:
-            chain.project._updateProtocol(made[name])
-        if all(made[name].getStatus() in ("finished", "failed", "aborted") for name in FOREIGN):
-            break
-    print(json.dumps({name: facts(made[name], OUTPUT[name]) for name in FOREIGN}))
+            if why:
+                sys.exit(why)
+            return
 
 
-def facts(protocol, output: str) -> dict:
-    """What came out of a protocol, as anybody reads it."""
+# ------------------------------------------------------------------------------------------------------ what came out
+def facts(running: Running) -> dict:
+    ours = tomograms(running.protocols[running.session.compared], "Tomograms") if running.session.compared else {}
+    found: dict = {}
+    for name, output, expected in running.looked_at():
+        protocol = running.protocols[name]
+        one = facts_of(protocol, output)
+        if expected.tomogram:
+            for series, path in tomograms(protocol, output).items():
+                if series in one["series"] and series in ours:
+                    one["series"][series]["likeness"] = likeness(path, ours[series])
+        found.setdefault(name, {})[output] = one
+    if running.session.relion:
+        found[RELION] = {"stars": by_relion(running, ours)}
+    return found
+
+
+def by_relion(running: Running, ours: dict[str, str]) -> dict:
+    """What RELION 5 makes of the files that reliontomo's converter writes of our aligned series and the CTFs of a node."""
+    from reliontomo.convert import convert50_tomo
+
+    aligned = running.protocols[running.session.compared].TiltSeries
+    estimated = running.protocols[running.session.relion].CTFs
+    series, ctfs = ({item.getTsId(): item.clone(ignoreAttrs=[]) for item in items} for items in (aligned, estimated))
+    folder = os.path.join(running.acquisition, "relion")
+    os.makedirs(folder)
+    writer = convert50_tomo.Writer()
+    writer.alignedTsSet2Star(series, folder, outFileName="tomograms.star")
+    writer.tsSet2Star(series, ctfs, folder)
+    found: dict = {"status": "finished", "closed": True, "series": {}}
+    for name in series:
+        views = foreign_geometry.relion_views(os.getcwd(), name, os.path.join(folder, "tomograms.star"))
+        shape = (sessions.THICKNESS // sessions.BINNING, *[sessions.SIZE // sessions.BINNING] * 2)
+        path = os.path.join(folder, f"{name}.mrc")
+        imod_standins.write_mrc(path, foreign_geometry.back_project(views, shape, sessions.BINNING))
+        found["series"][name] = {"likeness": likeness(path, ours[name])}
+    return found
+
+
+def tomograms(protocol, output: str) -> dict[str, str]:
+    items = getattr(protocol, output, None)
+    return {} if items is None else {item.getTsId(): item.getFileName() for item in items.iterItems()}
+
+
+def likeness(path: str, other: str) -> list[float]:
+    """Correlation of a tomogram with ours, and the largest with a mirror image of it; binned to the size of ours, and with its
+    power at each resolution, which depends on how it was reconstructed."""
+    import mrcfile
+
+    one, ours = (np.asarray(mrcfile.read(name), float) for name in (path, other))
+    binning = round(one.shape[2] / ours.shape[2])
+    if binning > 1:
+        z, y, x = ours.shape
+        one = one[:z * binning, :y * binning, :x * binning].reshape(z, binning, y, binning, x, binning).mean((1, 3, 5))
+    if one.shape != ours.shape:
+        return [0.0, 1.0]
+    one = matched(one, ours)
+    mirrored = (one[:, :, ::-1], one[:, ::-1], one[::-1])
+    return [foreign_geometry.likeness(one, ours), max(foreign_geometry.likeness(each, ours) for each in mirrored)]
+
+
+def matched(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A volume with the power of another of its shape at each spatial frequency."""
+    k = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*map(np.fft.fftfreq, one.shape), indexing="ij", sparse=True)))
+    shell = np.minimum((k * 2 * max(one.shape)).astype(int), max(one.shape))
+    here, there = (np.fft.fftn(volume - volume.mean()) for volume in (one, other))
+    power = [np.bincount(shell.ravel(), np.abs(transform.ravel()) ** 2) + 1e-12 for transform in (here, there)]
+    return np.fft.ifftn(here * np.sqrt(power[1] / power[0])[shell]).real
+
+
+def facts_of(protocol, output: str) -> dict:
+    """What an output says of itself, as anybody reads it."""
     items = getattr(protocol, output, None)
     found = {"status": protocol.getStatus(), "series": {}, "error": str(protocol.getErrorMessage())[:200]}
     if items is None:
         return found
+    if not hasattr(items, "iterItems"):
+        return {**found, "closed": True, "series": {name: {} for name in series_of_inputs(protocol)}}
     items.loadAllProperties()
     found["closed"] = items.isStreamClosed()
+    kind = type(items).__name__
     for item in items.iterItems():
-        one = {"pixel_size": getattr(item, "getSamplingRate", lambda: None)()}
-        if output == "Tomograms":
-            one |= {"halves": bool(item.getHalfMaps()), "axis": item.getAcquisition().getTiltAxisAngle()}
-        elif output == "CTFTomoSeries":
-            one["tilts"] = item.getSize()
-        else:
-            images = [image.clone() for image in item.iterItems(orderBy="_tiltAngle")]
-            one |= {"angles": [image.getTiltAngle() for image in images], "halves": item.hasOddEven(),
-                    "dose": [image.getAcquisition().getDoseInitial() for image in images],
-                    "axis": item.getAcquisition().getTiltAxisAngle()}
+        one: dict = {}
+        if kind == "SetOfTomograms":
+            halves = item.getHalfMaps(asList=True) if item.getHalfMaps() else []
+            one = {"halves": bool(halves) and all(os.path.exists(path) for path in halves), "file": item.getFileName(),
+                   "axis": item.getAcquisition().getTiltAxisAngle()}
+        elif kind == "SetOfTiltSeries":
+            one = facts_of_series(item)
         found["series"][item.getTsId()] = one
     return found
+
+
+def series_of_inputs(protocol) -> list[str]:
+    """Of an output that is one for all: the series that went in."""
+    return [item.getTsId() for _, pointer in protocol.iterInputAttributes() for item in pointer.get().iterItems()]
+
+
+def facts_of_series(item) -> dict:
+    images = [image.clone() for image in item.iterItems(orderBy="_tiltAngle")]
+    halves = [path for image in images for path in image.getOddEven() or []]
+    return {
+        "angles": [image.getTiltAngle() for image in images], "enabled": [bool(image.isEnabled()) for image in images],
+        "halves": len(halves) == 2 * len(images) and all(os.path.exists(path) for path in halves),
+        "dose": [image.getAcquisition().getDoseInitial() for image in images],
+        "axis": item.getAcquisition().getTiltAxisAngle(),
+        "matrices": [image.getTransform().getMatrix()[:2].tolist() if image.hasTransform() else None for image in images]}
+
+
+def end_all(place: str) -> None:
+    """End the schedulers and protocols of the project that are left."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(place) for word in process.info["cmdline"] or ()):
+            process.kill()
+
+
+def main() -> None:
+    folder, name = os.path.abspath(sys.argv[1]), sys.argv[2]
+    from tomostream.cli import home
+
+    home.scipion_environment(home.default_home(os.path.join(folder, "project")))
+    try:
+        running = run(sessions.SESSIONS[name], folder)
+        print(json.dumps(facts(running)))
+    finally:
+        end_all(os.path.join(folder, "project"))
 
 
 if __name__ == "__main__":
