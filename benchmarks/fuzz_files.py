@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=400, help="of each kind")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=180.0, help="the first case compiles")
     parser.add_argument("--megabytes", type=float, default=2000.0)
     options = parser.parse_args()
     worker, found, started = Worker(options.seconds, options.megabytes), 0, time.monotonic()

@@ -173,10 +173,16 @@ class Outputs:
                 file.write(header)
 
     def _rename(self) -> None:
-        """Give every file its name; the one reserved first, the main result, last: once it is there, all are."""
+        """Give every file its name; the one reserved first, the main result, last: once it is there, all are.
+
+        What was reserved and never written is taken back: an empty file is no result.
+        """
         for final, temporary in reversed(list(self._temporary.items())):
             try:
-                os.replace(temporary, final)
+                if os.path.getsize(temporary) == 0:
+                    os.unlink(temporary)
+                else:
+                    os.replace(temporary, final)
             except OSError as error:
                 raise EngineError(sentence_of(error, final)) from error
             del self._temporary[final]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.tomogram import ReconOptions, Viewing
 
+MIN_TILTS_OF_WIENER = 2
+
 
 def corrects(arguments: Arguments) -> bool:
     """Whether anything in the reconstruction takes the CTF."""
@@ -85,6 +87,9 @@ def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solu
         return None
     if arguments.integer("-VolZ") == 0:
         log.say("warning: -Wiener 1 is not used: -VolZ 0 asks for the aligned stack")
+        return None
+    if len(solution.used) < MIN_TILTS_OF_WIENER:
+        log.say(f"warning: -Wiener 1 is not used: {MIN_TILTS_OF_WIENER} tilts are needed, which tell the specimen from the noise")
         return None
     if not data.pixel_size_A > 0:
         raise EngineError(f"{data.stack.path} does not give its pixel size, which the Wiener tomogram needs: give -PixSize")

@@ -161,6 +161,14 @@ def mrc_movie(rng: Generator) -> tuple[bytes, NDArray[np.float64]]:
     return bytes(header) + extended + data, frames.sum(axis=0).astype(float)
 
 
+def float_header(columns: int, rows: int, sections: int) -> bytearray:
+    """The header of an MRC file of 32-bit floats with pixels of 10 A."""
+    header = bytearray(1024)
+    struct.pack_into("<10i", header, 0, columns, rows, sections, 2, 0, 0, 0, columns, rows, sections)
+    struct.pack_into("<3f", header, 40, 10.0 * columns, 10.0 * rows, 10.0 * sections)
+    return header
+
+
 def tiff_movie(rng: Generator, path: str) -> NDArray[np.float64]:
     """Write a TIFF movie of any layout; return the sum of its frames, row 0 at the bottom."""
     count, rows, columns = (int(n) for n in (rng.integers(1, 4), rng.integers(16, 40), rng.integers(16, 40)))
@@ -259,8 +267,7 @@ def reference(rng: Generator, folder: str) -> Case:
     if kind < 4:
         name = os.path.join(folder, ("g.mrc", "g.tif", "g.gain", "g.dm4")[kind])
         if kind == 0:
-            header = bytearray(1024)
-            struct.pack_into("<4i", header, 0, shape[1], shape[0], 1, 2)
+            header = float_header(shape[1], shape[0], 1)
             Path(name).write_bytes(bytes(header) + image.tobytes())
         elif kind == 3:
             name = name if rng.random() < 0.5 else f"{name[:-1]}3"
@@ -286,9 +293,7 @@ def series(rng: Generator, folder: str) -> Case:
     rows, columns = 2 * EDGE, 3 * EDGE
     images = rng.normal(100, 10, (TILTS, rows, columns)).astype("<f4")
     angles = np.linspace(-45, 45, TILTS)
-    header = bytearray(1024)
-    struct.pack_into("<10i", header, 0, columns, rows, TILTS, 2, 0, 0, 0, columns, rows, TILTS)
-    struct.pack_into("<3f", header, 40, 10.0 * columns, 10.0 * rows, 10.0 * TILTS)
+    header = float_header(columns, rows, TILTS)
     extended = b"".join(struct.pack("<5h", round(angle * 100), 0, 0, 9, 1) for angle in angles)
     struct.pack_into("<i", header, 92, len(extended))
     struct.pack_into("<2h", header, 128, 10, 29)
@@ -345,8 +350,7 @@ def content(rng: Generator, folder: str) -> Case:
     """A movie or a series that is aligned, with pixels that are not what a camera gives."""
     if rng.random() < 0.6:
         frames = strange(rng, rng.poisson(3.0, (int(rng.integers(2, 7)), 2 * EDGE, 3 * EDGE)).astype("f4"))
-        header = bytearray(1024)
-        struct.pack_into("<4i", header, 0, 3 * EDGE, 2 * EDGE, len(frames), 2)
+        header = float_header(3 * EDGE, 2 * EDGE, len(frames))
         case = of_a_movie(written(folder, "m.mrc", bytes(header) + frames.astype("<f4").tobytes()), "-InMrc", folder)
         words = tuple("1" if case.words[i - 1] == "-Align" else word for i, word in enumerate(case.words))
         more = ("-FmDose", "1", "-PixSize", "2", "-SplitSum", "1", "-FtBin", "1.5") if rng.random() < 0.5 else ()
@@ -354,9 +358,7 @@ def content(rng: Generator, folder: str) -> Case:
     case = series(rng, folder)
     stack, rows, columns = os.path.join(folder, "ts.mrc"), 2 * EDGE, 3 * EDGE
     images = strange(rng, rng.normal(100, 10, (TILTS, rows, columns)).astype("<f4"))
-    header = bytearray(1024)
-    struct.pack_into("<10i", header, 0, columns, rows, TILTS, 2, 0, 0, 0, columns, rows, TILTS)
-    struct.pack_into("<3f", header, 40, 10.0 * columns, 10.0 * rows, 10.0 * TILTS)
+    header = float_header(columns, rows, TILTS)
     written(folder, "ts.mrc", bytes(header) + images.tobytes())
     words = ("-InMrc", stack, "-OutMrc", case.out, "-VolZ", "16", "-OutBin", "1", "-Wbp", "1", "--threads", "1",
              "-TiltRange", "-45", "45")
@@ -366,10 +368,7 @@ def content(rng: Generator, folder: str) -> Case:
 
 def options(rng: Generator, folder: str) -> Case:
     """A right command line with more flags, whose values are in their range."""
-    if rng.random() < 0.5:
-        case, known = movie(rng, folder), motioncor.KNOWN
-    else:
-        case, known = series(rng, folder), aretomo.KNOWN
+    case, known = _of_either(rng, folder, 0.5)
     words = list(case.words)
     numbers = [flag for flag in known.values() if flag.kind is not str and flag.tag not in ("--threads", "-Align")]
     for _ in range(int(rng.integers(1, 5))):
@@ -385,10 +384,7 @@ def options(rng: Generator, folder: str) -> Case:
 
 def command_line(rng: Generator, folder: str) -> Case:
     """A right command line with flags of the program, their values or their order changed."""
-    if rng.random() < 0.6:
-        case, known = movie(rng, folder), motioncor.KNOWN
-    else:
-        case, known = series(rng, folder), aretomo.KNOWN
+    case, known = _of_either(rng, folder, 0.6)
     words = list(case.words)
     for _ in range(int(rng.integers(1, 5))):
         flag: Flag = list(known.values())[int(rng.integers(0, len(known)))]
@@ -398,6 +394,13 @@ def command_line(rng: Generator, folder: str) -> Case:
     if rng.random() < 0.2:
         del words[int(rng.integers(0, len(words)))]
     return Case(case.program, tuple(words), case.out)
+
+
+def _of_either(rng: Generator, folder: str, movies: float) -> tuple[Case, dict[str, Flag]]:
+    """A case of the one program or the other, and the flags that it knows; `movies`: the share of the first."""
+    if rng.random() < movies:
+        return movie(rng, folder), motioncor.KNOWN
+    return series(rng, folder), aretomo.KNOWN
 
 
 def _value(rng: Generator, flag: Flag) -> str:
@@ -448,7 +451,21 @@ def run(case: Case) -> str:
             status = main(case.words)
         except Exception as error:
             raise Wrong(f"{type(error).__name__}: {error}") from error
-    lines = said.getvalue().splitlines()
+    error = _checked_words(case, status, said.getvalue().splitlines())
+    _check_folder(case, status)
+    if error and case.works:
+        raise Wrong(f"it refused what is right: {error}")
+    if not error and "--help" not in case.words and "--version" not in case.words:
+        _check_image(case)
+    if case.works and case.program.endswith("motioncor"):
+        found = check_movie(case.words[1])
+        if found.state != COMPLETE:
+            raise Wrong(f"the check of its structure says {found.state}: {found.reason}")
+    return error
+
+
+def _checked_words(case: Case, status: int, lines: list[str]) -> str:
+    """The sentence with which a program refused, "" where it did not."""
     if status not in (0, 1):
         raise Wrong(f"status {status}")
     if any(not line.startswith(f"{case.program}: ") or len(line) > MAX_LINE for line in lines):
@@ -456,20 +473,15 @@ def run(case: Case) -> str:
     errors = [line for line in lines if ": error: " in line]
     if len(errors) != status:
         raise Wrong(f"status {status}, and {len(errors)} lines of error")
-    left = os.listdir(os.path.dirname(case.out)) if os.path.isdir(os.path.dirname(case.out)) else []
-    if any(name.endswith(".tmp") for name in left) or (status and os.path.exists(case.out)):
+    return errors[0] if errors else ""
+
+
+def _check_folder(case: Case, status: int) -> None:
+    """Nothing half-written, and nothing empty; nothing at all of a case that was refused."""
+    folder = os.path.dirname(case.out)
+    left = {name: os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder)} if os.path.isdir(folder) else {}
+    if any(name.endswith(".tmp") or size == 0 for name, size in left.items()) or (status and os.path.exists(case.out)):
         raise Wrong(f"it left {left} behind")
-    if status:
-        if case.works:
-            raise Wrong(f"it refused what is right: {errors[0]}")
-        return errors[0]
-    if "--help" not in case.words and "--version" not in case.words:
-        _check_image(case)
-    if case.works and case.program.endswith("motioncor"):
-        found = check_movie(case.words[1])
-        if found.state != COMPLETE:
-            raise Wrong(f"the check of its structure says {found.state}: {found.reason}")
-    return ""
 
 
 def _check_image(case: Case) -> None:

@@ -81,11 +81,17 @@ class TestOutputs(unittest.TestCase):
     def test_the_main_result_gets_its_name_last(self):
         renamed = []
         with mock.patch("os.replace", lambda source, target: renamed.append(os.path.basename(target))), Outputs() as outputs:
-            outputs.reserve(self.folder / "volume.mrc")
+            Path(outputs.reserve(self.folder / "volume.mrc")).write_text("3")
             outputs.text(self.folder / "a.aln", "1")
             outputs.text(self.folder / "b.txt", "2")
         self.assertEqual(renamed[-1], "volume.mrc")
         self.assertEqual(sorted(renamed), ["a.aln", "b.txt", "volume.mrc"])
+
+    def test_a_name_that_was_reserved_and_not_written_is_taken_back(self):
+        with Outputs() as outputs:
+            outputs.reserve(self.folder / "never.mrc")
+            outputs.text(self.folder / "a.log", "something")
+        self.assertEqual(self.listing(), ["a.log"])
 
     def test_a_missing_folder_is_said_before_any_work(self):
         with self.assertRaisesRegex(EngineError, "nowhere does not exist"), Outputs() as outputs:

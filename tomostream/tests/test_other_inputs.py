@@ -79,6 +79,17 @@ class TestAnglesOfTheHeader(Inputs):
         np.testing.assert_array_equal(np.asarray(open_stack(self.target).data), np.asarray(open_stack(given).data))
 
 
+class TestTheWienerTomogram(Inputs):
+    def test_is_not_made_of_a_single_tilt_or_beside_an_aligned_stack_and_leaves_no_empty_file(self) -> None:
+        cases = (["-VolZ", 40, "-ReconRange", -1, 1], "2 tilts are needed"), (["-VolZ", 0], "-VolZ 0 asks for the aligned stack")
+        for words, reason in cases:
+            status, out, err = self.run_it("-InMrc", self.source, "-OutMrc", self.target, "-AlnFile", self.aln, "-OutBin", 4,
+                                           "-Wiener", 1, *words)  # fmt: skip
+            self.assertEqual((status, err), (0, ""), out)
+            self.assertIn(f"warning: -Wiener 1 is not used: {reason}", out)
+            self.assertNotIn("v_wiener.mrc", self.left())
+
+
 class TestAlignmentsOfOthers(Inputs):
     """Alignments of another binning, and transforms of IMOD."""
 
