@@ -33,6 +33,14 @@ State = Literal["acquiring", "aligning", "waiting", "composing", "reconstructing
 STATES: tuple[State, ...] = get_args(State)
 
 
+def _head_is_whole(path: str) -> bool:
+    """Tell whether a ledger has grown beyond the bytes in which a run says what it reads."""
+    try:
+        return os.path.getsize(path) > _HEAD
+    except OSError:
+        return False
+
+
 @dataclass
 class SeriesStatus:
     """One series, as `tomostream status --json` gives it. Times in seconds since the epoch, None where unknown."""
@@ -200,9 +208,9 @@ class ProjectStatus:
         if folder not in self._inputs:
             said = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
                          if isinstance(entry, entries.Session) and entry.input_run), "")
-            if not said:
+            if not said and not _head_is_whole(ledger.path_in(folder)):
                 return ""
-            self._inputs[folder] = said
+            self._inputs[folder] = said         # "" for good where its head is whole: it is not read at every update
         return self._inputs[folder]
 
     # ------------------------------------------------------------------ one method a protocol

@@ -212,6 +212,16 @@ class TestARunMadeAnew(unittest.TestCase):
         self.assertEqual(status.folders, {IMPORT: imported, MOTIONCOR: newer})
         self.assertEqual((status.movie_counts()["aligned"], list(status.series)), (0, []))
 
+    def test_a_run_that_never_says_what_it_reads_is_not_asked_at_every_update(self):
+        many = [entries.Aligned(f"TS_{number:04d}_001_{'x' * 80}.tif", "aligned") for number in range(600)]
+        self.tell(2, IMPORT, entries.Session("", "starts"))
+        self.tell(3, MOTIONCOR, *many)
+        status = ProjectStatus(self.path)
+        status.update()
+        with mock.patch.object(ledger, "read", wraps=ledger.read) as asked:
+            status.update()
+        self.assertEqual((asked.call_count, len(status.movies)), (0, 600))
+
     def test_a_run_that_was_restarted_makes_its_former_items_forgotten(self):
         folder = self.chain(2, "a.tif", "OLD")[2]
         status = ProjectStatus(self.path)
