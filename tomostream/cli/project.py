@@ -82,12 +82,12 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
     import tomostream.protocols as ours
 
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
     before = os.getcwd()
-    os.chdir(path)
     try:
+        scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
+        os.chdir(path)
         return Chain(path, scipion_project, make_protocols(scipion_project, ours, settings))
-    except BaseException:
+    except BaseException:       # Scipion ends the program where it cannot read its configuration
         remove(path)
         os.chdir(before)
         raise

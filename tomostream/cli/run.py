@@ -126,12 +126,13 @@ def refuse_early(options: argparse.Namespace) -> list[str]:
     from tomostream.cli import project
 
     project.refuse_place(home.project_path(options.project), options.project)
-    if not options.queue:
-        return []
     try:
+        if not options.queue:
+            readiness.read_queues()         # Scipion reads the file of queues whether they are used or not
+            return []
         absent = readiness.absent_of(options.queue)
     except readiness.NoQueue as error:
-        raise errors.UserError(f"--queue {options.queue}: {error}") from error
+        raise errors.UserError(f"--queue {options.queue}: {error}" if options.queue else str(error)) from error
     return [f"The queue '{options.queue}' takes no jobs here: {absent}"] if absent else []
 
 

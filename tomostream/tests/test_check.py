@@ -264,9 +264,14 @@ class TestRun(InAFolder):
         for words, said in ((("./new folder/my session.1",), "Call it 'my-session-1'"),
                             (("./night", "--queue", "nosuch"), "has no queue of this name; it has: gpu, long"),
                             (("./night", "--until", "soon"), "'soon' is not a time"),
+                            (("./night",), "hosts.conf cannot be read: File contains no section headers"),
                             (("./new/night", "--set", "aretomo.darkTol=3"), "3 cannot be; it must be between 0 and 1"),
                             (("./night", "--page", self.path("file", "page")), "is a file and no folder")):
+            if words == ("./night",):
+                with open(self.path("hosts.conf"), "w", encoding="utf-8") as file:
+                    file.write("garbage {")
             done = self.run_it(*words)
+            self.hosts()
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
             self.assertIn(said, done.stderr)
             self.assertEqual(sorted(os.listdir(self.folder)), before)
