@@ -193,7 +193,7 @@ def run(arguments: argparse.Namespace) -> Iterator[str]:
         yield from readme(records)
         return
     done = {(record["set"], record["seed"]) for record in records}
-    for seed in range(0 if arguments.table else arguments.seeds):
+    for seed in range(arguments.first, arguments.first + (0 if arguments.table else arguments.seeds)):
         for case in (case for case in CASES if case.name in arguments.sets and (case.name, seed) not in done):
             record = measure(case, seed, arguments.threads, not arguments.alone)
             records.append(record)
@@ -212,6 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=[case.name for case in CASES], help="names; see simulated_series.py")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="without matching and torch-tiltxcorr")
     parser.add_argument("--record", metavar="FILE", help="file of records, a JSON line each, to which is added")
