@@ -154,8 +154,6 @@ class StreamingProtocol(StreamingForm):
         self._jobs: list[str] = []
         self.stop_event = threading.Event()
         self.workplace = Workplace(self, self._getExtraPath(WORK_FOLDER))
-        if self.input_field:
-            inputs.attach(getattr(self, self.input_field))
         orphans, jobs = end_orphans(self.workplace.root), cancel_left(self._getPath())
         self.workplace.clear()
         self.ledger = ledger.Ledger(self._getExtraPath(ledger.NAME))
@@ -172,10 +170,12 @@ class StreamingProtocol(StreamingForm):
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
-        """Open the outputs and the list of steps, however long they are locked or out of reach (within reason)."""
+        """Open input, outputs and the list of steps, however long they are locked or out of reach (within reason)."""
         end = time.monotonic() + OPEN_SECONDS
         while True:
             try:
+                if self.input_field:
+                    inputs.attach(getattr(self, self.input_field))
                 self.open_outputs()
                 self._log_of_steps()
                 self.trouble(entries.Topic.OPENING, "")
@@ -188,7 +188,7 @@ class StreamingProtocol(StreamingForm):
                     raise
                 self.outputs.clear()
                 self.done.clear()
-                self.trouble(entries.Topic.OPENING, f"the outputs cannot be opened now ({rows.words_of(error)}); retrying")
+                self.trouble(entries.Topic.OPENING, f"input or outputs cannot be opened now ({rows.words_of(error)}); retrying")
                 self.stop_event.wait(IDLE_SECONDS)
 
     def makePathsAndClean(self) -> None:

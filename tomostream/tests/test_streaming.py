@@ -28,6 +28,7 @@ from tomostream.journal.layout import stop_file
 from tomostream.journal.space import disk_of
 from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming import gpus as gpus_room
+from tomostream.streaming import protocol as protocol_room
 from tomostream.streaming import rows as rows_room
 from tomostream.streaming.gpus import PROGRAMS_PER_GPU, gpu_lock, inherited
 from tomostream.streaming.obstacles import is_full
@@ -1075,6 +1076,19 @@ class TestTheLoop(unittest.TestCase):
 
         self.run_steps(loop, generate, seconds=3600.0)
         self.assertEqual(len(turns), 2)
+
+
+class TestOpening(InAFolder):
+    def test_waits_for_an_input_that_cannot_be_read_now(self):
+        """Its writer may be at it, or its disk out of reach, just when the protocol starts."""
+        run = mock.Mock(input_field="inputMovies", outputs={}, done={}, _getPath=lambda: self.folder,
+                        _getExtraPath=lambda: self.folder, _getLogsPath=lambda: self.folder)
+        run.hindrances.is_full.return_value = False
+        with mock.patch.object(protocol_room.inputs, "attach",
+                               side_effect=[sqlite3.DatabaseError("file is not a database"), None]) as attach:
+            StreamingProtocol._open(run)
+        self.assertEqual((attach.call_count, run.open_outputs.call_count), (2, 1))
+        self.assertEqual([bool(call.args[1]) for call in run.trouble.call_args_list], [True, False])
 
 
 class TestAFullDisk(InAFolder):
