@@ -57,9 +57,8 @@ class Finder:
     def is_of_another(self, want: Wanted, folder: str) -> bool:
         """Tell whether a folder is that of other movies: its last parts are more those of another folder that mdocs name."""
         if folder not in self._best_fits:
-            self._best_fits[folder] = max((matching.agreement(replace(want, folder=each), folder)[0]
-                                           for each in self._written_folders), default=0)
-        return bool(want.folder) and matching.agreement(want, folder)[0] < self._best_fits[folder]
+            self._best_fits[folder] = max((matching.same_end(each, folder) for each in self._written_folders), default=0)
+        return bool(want.folder) and matching.same_end(want.folder, folder) < self._best_fits[folder]
 
     def meant(self, series: str, folder: str, tilt: Tilt) -> set[str]:
         """Return the movies among which nothing tells which one a tilt means that is not known yet; its name where none is there.

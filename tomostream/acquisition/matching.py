@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -108,6 +108,12 @@ def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int]:
     return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)))
 
 
+@lru_cache(maxsize=65536)
+def same_end(written: str, folder: str) -> int:
+    """Return how many of the last parts of two folders are the same."""
+    return _common(parts(folder)[::-1], parts(written)[::-1])
+
+
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
     count = 0
     for a, b in zip(one, other, strict=False):
@@ -123,7 +129,7 @@ def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int, int]:
 
 
 def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int | None],
-           strays: Collection[tuple[int, int]] = ()) -> list[tuple[int, Step] | None]:
+           strays: Callable[[Wanted, Found], bool] = lambda _wanted, _found: False) -> list[tuple[int, Step] | None]:
     """Give tilts that name one basename the movies that have it.
 
     Parameters
@@ -131,7 +137,7 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     wanted : tilts of any series, of one basename.
     found : movies of this basename.
     kept : for each tilt, the movie that it has now.
-    strays : pairs of a tilt and a movie that lies in the folder of other movies: taken only where there is no other.
+    strays : whether a movie lies in the folder of other movies than a tilt's: of two that fit alike, the other one is taken.
 
     Returns
     -------
@@ -140,8 +146,7 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     """
     if not found:
         return [None] * len(wanted)
-    chosen = [_best(one, found, mine, [movie for tilt, movie in strays if tilt == place])
-              for place, (one, mine) in enumerate(zip(wanted, kept, strict=True))]
+    chosen = [_best(one, found, mine, strays) for one, mine in zip(wanted, kept, strict=True)]
     for movie in range(len(found)):
         claims = [place for place, each in enumerate(chosen) if each is not None and each[0] == movie]
         fits = {place: agreement(wanted[place], folder_of(found[movie].path))[:2] for place in claims}
@@ -151,11 +156,15 @@ def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int 
     return _by_time(wanted, found, chosen) if len(found) > 1 else chosen
 
 
-def _best(wanted: Wanted, found: Sequence[Found], kept: int | None, strays: Collection[int]) -> tuple[int, Step] | None:
+def _best(wanted: Wanted, found: Sequence[Found], kept: int | None,
+          strays: Callable[[Wanted, Found], bool]) -> tuple[int, Step] | None:
     if len(found) == 1:
         return 0, _how(wanted, found[0])
-    fits = [(place not in strays, *fit(wanted, each)) for place, each in enumerate(found)]
-    best = [place for place, each in enumerate(fits) if each == max(fits)]
+    fits = [fit(wanted, each) for each in found]
+    top = max(fits)
+    best = [place for place, each in enumerate(fits) if each == top]
+    if len(best) > 1:
+        best = [place for place in best if not strays(wanted, found[place])] or best
     if len(best) == 1:
         same_folder = {folder_of(each.path) for each in found}
         return best[0], Step.FOLDER if len(same_folder) > 1 else _how(wanted, found[best[0]])

@@ -20,7 +20,7 @@ from tomostream.acquisition.facts import Tilt
 from tomostream.acquisition.finding import Finder
 from tomostream.acquisition.loose import Loose, Movie
 from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step
-from tomostream.acquisition.naming import movie_key, parse_movie_name
+from tomostream.acquisition.naming import folder_of, movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin, seconds
 from tomostream.acquisition.unassigned import exposed_again
 from tomostream.acquisition.verdict import called
@@ -232,9 +232,8 @@ class Roster:
         kept = [next((place for place, movie in enumerate(group.movies) if each.bound and movie.key == each.key), None)
                 for _, each in live]
         means = [wanted(series, each) for series, each in live]
-        strays = [(tilt, place) for place, movie in enumerate(group.movies) for tilt, want in enumerate(means)
-                  if self._finder.is_of_another(want, movie.folder)] if len(group.movies) > 1 else []
-        given = matching.assign(means, [each.found for each in group.movies], kept, strays)
+        given = matching.assign(means, [each.found for each in group.movies], kept,
+                                lambda want, movie: self._finder.is_of_another(want, folder_of(movie.path)))
         given = [None if choice is not None and self._strays(group, *each, group.movies[choice[0]]) else choice
                  for each, choice in zip(live, given, strict=True)]
         for (series, exposure), choice in zip(live, given, strict=True):

@@ -38,8 +38,7 @@ def describe_unassigned(movies: Sequence[str], incomplete: Sequence[str]) -> str
     if not movies:
         return "every movie belongs to a tilt series"
     named = ", ".join(movies[:MAX_NAMES]) + (f" and {len(movies) - MAX_NAMES} more" if len(movies) > MAX_NAMES else "")
-    them = "it" if len(movies) == 1 else "them"
-    text = f"{count(len(movies), 'movie')} in no tilt series, because no mdoc lists {them}: {named}"
+    text = f"{count(len(movies), 'movie')} in no tilt series: {named}"
     if incomplete:
         shown = ", ".join(incomplete[:MAX_NAMES])
         text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "
