@@ -122,8 +122,10 @@ class Contest:
 
     def value(self, pose: Pose) -> float:
         """Log-likelihood ratio of a pose."""
-        band = self.bench.cut(pose, self.highest_per_A)
-        return fit(self.bench, replace(band, values=band.values * self.calm), pose, self.share, 3)[1]
+        band, calm = self.bench.cut(pose, self.highest_per_A), self.calm
+        if len(calm) != len(band.values):       # beyond 45 degrees images that are not square are cut the other way
+            calm = Contest.around(self.bench, pose, self.highest_per_A).calm
+        return fit(self.bench, replace(band, values=band.values * calm), pose, self.share, 3)[1]
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
