@@ -147,8 +147,8 @@ class TestStreamingTemplate(unittest.TestCase):
 
 
 class TestTheOtherTemplates(unittest.TestCase):
-    """The templates with protocols of other plugins. Those of a plugin that is not installed are checked by
-    `make test-downstream`, which runs this module in an environment that has it."""
+    """The templates with protocols of other plugins. Those of a plugin that is not installed are run as a whole by
+    `make test-downstream`, in an environment that has it."""
 
     @classmethod
     def setUpClass(cls):

@@ -31,8 +31,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 #: Largest difference of the tilt axis in degrees and of shifts in px: the alignment measures them.
 AXIS, SHIFT = 1.5, 2.0
-#: A tomogram is ours by correlation, and its mirror images are not: of a simulated slab they correlate with 0.2.
-ALIKE, MIRRORED = 0.8, 0.4
+#: A tomogram is ours by correlation, and its mirror images are not: those of a simulated slab correlate by 0.2 themselves. Of
+#: nine noisy tilts, interpolated once more, more than 0.75 to 0.9 is not to be had.
+ALIKE, MIRRORED = 0.7, 0.4
 RIGHT, WRONG = "right", "WRONG"
 HEAD = ["protocol", "output", "status", "series", "angles", "doses", "axis", "shifts", "halves", "tomogram", "closed"]
 

@@ -40,6 +40,8 @@ class Expected:
 
 RAW = Expected(angles=True, doses=1.0, axis=1.0)
 RAW_HALVES = Expected(angles=True, doses=1.0, axis=1.0, halves=True)
+#: Upstream's compose adds up the dose of a frame, not of a tilt; what is behind it has that.
+RAW_HALVES_OF_FRAMES = Expected(angles=True, axis=1.0, halves=True)
 ALIGNED = Expected(angles=True, doses=1.0, axis=1.0, shifts=Shifts.TRUE)
 TOMOGRAM = Expected(axis=1.0, tomogram=True)
 PRESENT = Expected()
@@ -83,14 +85,14 @@ IMPORT, MOTIONCOR, COMPOSE = "tomostream - import movies", "tomostream - motionc
 ARETOMO = "tomostream - aretomo"
 _CPU = {"engine": "CPU"}
 _ARETOMO = {**_CPU, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "filteredTomograms": "no"}
-_COMPOSE = {"doEvenOdd": "yes", "liveReport": "no", "expectedTilts": TILTS, "time4NextTilt": "20"}
+_COMPOSE = {"doEvenOdd": "yes", "liveReport": "no", "expectedTilts": TILTS, "time4NextTilt": "10m"}
 _TEMPLATE = {"engine": "CPU", "tilts": str(TILTS), "timeout": "1h"}
 _HALVES = {MOTIONCOR: {"splitEvenOdd": True}, COMPOSE: {"doEvenOdd": True, "liveReport": False}}
 
 
-def _aretomo(source: str, output: str, name: str = ARETOMO, halves: bool = True) -> Node:
+def _aretomo(source: str, output: str, name: str = ARETOMO, halves: bool = True, aligned: Expected = ALIGNED) -> Node:
     return Node(name, "ProtTomoStreamAreTomo", {"inputSetOfTiltSeries": (source, output)},
-                {"TiltSeries": ALIGNED, "Tomograms": TOMOGRAM}, {**_ARETOMO, "doEvenOdd": "yes" if halves else "no"}, "aretomo")
+                {"TiltSeries": aligned, "Tomograms": TOMOGRAM}, {**_ARETOMO, "doEvenOdd": "yes" if halves else "no"}, "aretomo")
 
 
 OURS = (
@@ -180,8 +182,9 @@ UPSTREAM = Session(
              {"inputMovies": (_UPSTREAM + "import movies", "outputMovies")}, {},
              {"patchX": 1, "patchY": 1, "doApplyDoseFilter": False, "splitEvenOdd": True}),
         Node(_UPSTREAM + "compose", "ProtComposeTS", {"inputMicrographs": (_UPSTREAM + "motioncorr", "micrographs")},
-             {"tiltSeries": RAW_HALVES}, {"time4NextTilt": "20", "doEvenOdd": True}),
-        _aretomo(_UPSTREAM + "compose", "tiltSeries", "tomostream - aretomo behind upstream's compose"),
+             {"tiltSeries": RAW_HALVES_OF_FRAMES}, {"time4NextTilt": "20", "doEvenOdd": True}),
+        _aretomo(_UPSTREAM + "compose", "tiltSeries", "tomostream - aretomo behind upstream's compose",
+                 aligned=Expected(angles=True, axis=1.0, shifts=Shifts.TRUE)),
         Node(COMPOSE, "ProtTomoStreamComposeTS", {"inputMicrographs": (_UPSTREAM + "motioncorr", "micrographs")},
              {"tiltSeries": RAW_HALVES}, _COMPOSE, "compose"),
         Node(_UPSTREAM + "aretomo", "ProtAreTomoAlignRecon", {"inputSetOfTiltSeries": (COMPOSE, "tiltSeries")},
@@ -190,7 +193,7 @@ UPSTREAM = Session(
         Node(MOTIONCOR, "ProtTomoStreamMotionCor", {"inputMovies": (_UPSTREAM + "import movies", "outputMovies")}, {},
              {**_CPU, "splitEvenOdd": "yes"}, "motioncor"),
         Node(_UPSTREAM + "compose behind our motioncor", "ProtComposeTS", {"inputMicrographs": (MOTIONCOR, "micrographs")},
-             {"tiltSeries": RAW_HALVES}, {"time4NextTilt": "20", "doEvenOdd": True})),
+             {"tiltSeries": RAW_HALVES_OF_FRAMES}, {"time4NextTilt": "20", "doEvenOdd": True})),
     compared="tomostream - aretomo behind upstream's compose")
 
 SESSIONS = {"imod": IMOD, "filtered": FILTERED, "others": OTHERS, "upstream": UPSTREAM}
