@@ -295,7 +295,8 @@ class ReportWriter:
                 return False
             return True
         new = tilt is not None and tilt.time != self._tilt.get("time")
-        if tilt is not None and new and job is None and not self.busy and now - self._tilt_at >= EVERY:
+        if (tilt is not None and new and job is None and not self.busy and now - self._tilt_at >= EVERY
+                and os.path.exists(os.path.join(self.project, tilt.file))):
             self._tilt_at = now
             self._tilt_job = self._painter.submit(paint_tilt, tilt, self.project, self.out)
         return False
