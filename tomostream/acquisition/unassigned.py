@@ -12,12 +12,18 @@ from tomostream.acquisition.verdict import MAX_NAMES, count
 
 
 def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigned]:
-    """Return movies at `min_tilts` angles or more that only their own frame mdocs list, where nothing tells their series."""
-    alone = [each for series in every if series.phase == "ignored" and series.given_up == "frame"
-             for each in series.exposures.values() if each.bound]
+    """Return movies at `min_tilts` angles or more that only their own frame mdocs list, where nothing tells their series.
+
+    And those that only a file with the frame sets of the whole session lists, however few.
+    """
+    ignored = [series for series in every if series.phase == "ignored" and series.given_up == "frame"]
+    alone = [each for series in ignored for each in series.exposures.values() if each.bound]
+    left = dict.fromkeys(
+        (each.key for series in ignored if series.only_frame_sets for each in series.exposures.values() if each.bound),
+        Unassigned("No mdoc of a series lists it, only the file with the frame sets of the whole session."))
     if different_angles([each.tilt.angle for each in alone]) < max(min_tilts, 2):
-        return {}
-    return dict.fromkeys((each.key for each in alone), Unassigned(
+        return left
+    return left or dict.fromkeys((each.key for each in alone), Unassigned(
         "Only its own frame mdoc lists it, and its name does not tell of which series it is: let the names of frames begin "
         "with that of their series, or save an mdoc of each series."))
 

@@ -114,6 +114,12 @@ class TestFrameSetsOfTheWholeSession(unittest.TestCase):
             self.assertEqual(self.composed(player), {"TS_01": {key(each) for each in one}, "TS_02": {key(each) for each in two}})
             self.assertEqual(player.session.unassigned(), {})
 
+    def test_a_single_movie_that_no_mdoc_of_a_series_lists_is_told_of(self) -> None:
+        one = tilts("TS_01", COUNT)
+        player = Player(min_tilts=3)
+        player.feed(MdocRead(frame_sets(one), 1.0), MdocRead(mdoc("TS_01", one[:-1]), 2.0), *movies(one, "/data", 3.0), Stop(4.0))
+        self.assertEqual(list(player.session.unassigned()), [key(one[-1])])
+
     def test_what_was_made_of_them_before_the_first_mdoc_came_is_taken_back_and_its_name_is_free(self) -> None:
         one = tilts("TS_01", COUNT)
         player = Player(expected_tilts=COUNT)
