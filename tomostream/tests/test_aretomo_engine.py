@@ -657,7 +657,9 @@ class GivenAlignmentTest(InFolder):
         self.assertIn("warning: -Patch 5 5 is not used: the local shifts are those of the alignment file", out)
 
 
-class RefusalTest(InFolder):
+class WithSeries(InFolder):
+    """A tilt series with its alignment, and where a volume is to go."""
+
     def setUp(self) -> None:
         super().setUp()
         images, shifts = series()
@@ -665,6 +667,8 @@ class RefusalTest(InFolder):
         self.aln = self.text("given.aln", aln_text(shifts, (128, 160)))
         self.target = self.path("out", "v.mrc")
 
+
+class RefusalTest(WithSeries):
     def refused(self, pattern: str, *words: object) -> None:
         before = self.left()
         status, _, err = self.run_it(*words)

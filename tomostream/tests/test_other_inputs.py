@@ -15,21 +15,12 @@ from tomostream.engine.recon.stack import open_stack
 from tomostream.files.mrc_extended import read_tilts
 from tomostream.files.mrc_header import mrc_header
 from tomostream.programs.aln import AlnFile, AlnRow, LocalShift, format_xf, scale_to, scaled, stretch_of, xf_of_row
-from tomostream.tests.test_aretomo_engine import ANGLES, AXIS, PIXEL, InFolder, aln_text, series, write_mrc
+from tomostream.tests.test_aretomo_engine import ANGLES, AXIS, PIXEL, WithSeries, aln_text, series, write_mrc
 
 Array = NDArray[np.float64]
 
 
-class Inputs(InFolder):
-    def setUp(self) -> None:
-        super().setUp()
-        images, shifts = series()
-        self.source = write_mrc(self.path("TS_1.mrc"), images)
-        self.aln = self.text("given.aln", aln_text(shifts, (128, 160)))
-        self.target = self.path("out", "v.mrc")
-
-
-class TestAnglesOfTheHeader(Inputs):
+class TestAnglesOfTheHeader(WithSeries):
     """Where no option gives the tilt angles."""
 
     def stack(self, extended: bytes, kind: bytes = b"", integers: int = 0, reals: int = 0) -> str:
@@ -79,7 +70,7 @@ class TestAnglesOfTheHeader(Inputs):
         np.testing.assert_array_equal(np.asarray(open_stack(self.target).data), np.asarray(open_stack(given).data))
 
 
-class TestTheWienerTomogram(Inputs):
+class TestTheWienerTomogram(WithSeries):
     def test_is_not_made_of_a_single_tilt_or_beside_an_aligned_stack_and_leaves_no_empty_file(self) -> None:
         cases = (["-VolZ", 40, "-ReconRange", -1, 1], "2 tilts are needed"), (["-VolZ", 0], "-VolZ 0 asks for the aligned stack")
         for words, reason in cases:
@@ -90,7 +81,7 @@ class TestTheWienerTomogram(Inputs):
             self.assertNotIn("v_wiener.mrc", self.left())
 
 
-class TestAlignmentsOfOthers(Inputs):
+class TestAlignmentsOfOthers(WithSeries):
     """Alignments of another binning, and transforms of IMOD."""
 
     def volume(self, source: str, alignment: str, name: str, binning: float = 2, **other: str) -> tuple[Array, str]:
