@@ -533,6 +533,7 @@ class TestHonesty(unittest.TestCase):
         sigma_A = np.array([14.6, 1.0, 7.9, 8.1, 12.0])
         words = loosely_placed(sigma_A, angles)
         self.assertEqual(words, "the places of the tilts at -60, -57, 60 degrees are uncertain by up to 15 A")
+        self.assertEqual(loosely_placed(sigma_A[:2], angles[:2]), "the place of the tilt at 60 degrees is uncertain by 15 A")
         checks = Checks(np.full(31, 20.0), 1.0, loose=words)
         self.assertEqual(judge(checks, 31, 31, 90.0, decide(0.0, 0.5))[1:], (f"trust; {words}", Trust.TRUSTED))
         self.assertNotIn("places", judge(checks, 8, 31, 90.0, decide(0.0, 0.5))[1])     # there is more to say of that one

@@ -198,6 +198,8 @@ def loosely_placed(sigma_A: Floats, tilts_deg: Floats) -> str:
     loose = np.sort(tilts_deg[sigma_A > UNCERTAIN_A])
     if not len(loose):
         return ""
+    if len(loose) == 1:
+        return f"the place of the tilt at {loose[0]:.0f} degrees is uncertain by {sigma_A.max():.0f} A"
     named = ", ".join(f"{tilt:.0f}" for tilt in loose)
     which = f"the tilts at {named} degrees" if len(loose) <= MAX_NAMED else f"{len(loose)} tilts"
     return f"the places of {which} are uncertain by up to {sigma_A.max():.0f} A"
