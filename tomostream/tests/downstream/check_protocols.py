@@ -20,7 +20,7 @@ import venv
 import numpy as np
 
 from tomostream.tests.downstream import imod_standins, installing, sessions
-from tomostream.tests.downstream.check_handoff import print_columns
+from tomostream.tests.downstream.check_handoff import ALIKE, MIRRORED, print_columns
 from tomostream.tests.downstream.protocols import RELION
 from tomostream.tests.downstream.sessions import Expected, Shifts
 
@@ -31,9 +31,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 #: Largest difference of the tilt axis in degrees and of shifts in px: the alignment measures them.
 AXIS, SHIFT = 1.5, 2.0
-#: A tomogram is ours by correlation, and its mirror images are not: those of a simulated slab correlate by 0.2 themselves. Of
-#: nine noisy tilts, interpolated once more, more than 0.75 to 0.9 is not to be had.
-ALIKE, MIRRORED = 0.7, 0.4
 RIGHT, WRONG = "right", "WRONG"
 HEAD = ["protocol", "output", "status", "series", "angles", "doses", "axis", "shifts", "halves", "tomogram", "closed"]
 
