@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Wiener tomogram beside WBP, SIRT and deconvolutions, against a specimen that is known; and pictures of a real one.
 
-    python benchmarks/engine_wiener.py [--sets thin,base,...] [--seeds 1] [--threads 2]
+    python benchmarks/engine_wiener.py [--sets thin,base,...] [--seeds 1] [--threads 2] [--csv FILE]
     python benchmarks/engine_wiener.py --picture PICTURE.png STACK.mrc ALIGNMENT.aln
 
 For each series: correlation with the truth, inside the specimen, of WBP, SIRT (15 iterations), the best of 15 deconvolutions of
 the WBP volume (three strengths, five falls, chosen by the truth, which nobody has) and the Wiener tomogram, the latter with the
 thickness measured from the series itself; where the shell correlation with the truth falls below one half, in the plane; and the
-seconds that SIRT and the Wiener tomogram took, one after the other in the same process.
+CPU seconds that SIRT and the Wiener tomogram took from the aligned images on, one after the other in the same process. With --csv
+every series is a line of the file, and those that are there already are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +31,7 @@ def cases() -> dict[str, Any]:
     """The sets, one by one away from the first."""
     from tomostream.tests.known_specimen import Case
 
-    base = Case("1500 A, 3 e/A2, 4.5 um, 10.8 A/px", side=400)
+    base = Case("1500 A, 3 e/A2, 4.5 um, 10.8 A/px", side=256, depth=160)
     return {
         "base": base,
         "thin": replace(base, name="800 A", thickness=800.0, depth=128),
@@ -44,19 +47,21 @@ def cases() -> dict[str, Any]:
     }
 
 
-def deconvolved(volume: Any, pixel: float, defocus: float, strength: float, fall: float) -> Any:
-    """A volume divided by the CTF, damped where an assumed signal-to-noise ratio falls."""
+def deconvolutions(volume: Any, pixel: float, defocus: float) -> Iterator[Any]:
+    """A volume divided by the CTF, damped where an assumed signal-to-noise ratio falls, for all STRENGTHS and FALLS."""
     import numpy as np
     import scipy.fft
 
     from tomostream.engine.ctf.spectra import Optics
 
     k = np.sqrt(sum(np.meshgrid(*[(np.fft.fftfreq if i < 2 else np.fft.rfftfreq)(n) ** 2 for i, n in enumerate(volume.shape)],
-                                indexing="ij", sparse=True)))
-    transfer = np.sin(Optics().phase((k / pixel) ** 2, defocus))
-    ratio = 10 ** (3 * strength) * np.exp(-k * 2 * 100 / pixel * fall) * np.minimum(1, k / 0.01)
-    spectrum = scipy.fft.rfftn(volume, workers=2) * (transfer / (transfer**2 + 1 / np.maximum(ratio, 1e-9)))
-    return scipy.fft.irfftn(spectrum, s=volume.shape, workers=2)
+                                indexing="ij", sparse=True))).astype(np.float32)
+    transfer = np.sin(Optics().phase((k / pixel) ** 2, defocus)).astype(np.float32)
+    spectrum = scipy.fft.rfftn(volume, workers=2)
+    for strength in STRENGTHS:
+        for fall in FALLS:
+            ratio = 10 ** (3 * strength) * np.exp(-k * 2 * 100 / pixel * fall) * np.minimum(1, k / 0.01)
+            yield scipy.fft.irfftn(spectrum * (transfer / (transfer**2 + 1 / np.maximum(ratio, 1e-9))), s=volume.shape, workers=2)
 
 
 def reach(series: Any, volume: Any) -> float:
@@ -104,33 +109,51 @@ def measure(case: Any, seed: int, threads: int) -> dict[str, Any]:
     for name, work in (("SIRT", lambda: plain(15)), ("Wiener", wiener)):
         best = 1e9
         for _ in range(2):
-            began = time.perf_counter()
+            began = time.process_time()
             volume = work()
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         out[name], out[f"{name} reach"], out[f"{name} s"] = series.correlation(volume), reach(series, volume), best
-    out["deconvolved"] = max(series.correlation(deconvolved(flat, case.pixel, case.defocus, strength, fall))
-                             for strength in STRENGTHS for fall in FALLS)
+    out["deconvolved"] = max(series.correlation(each) for each in deconvolutions(flat, case.pixel, case.defocus))
     known.cache_clear()
     return out
 
 
-def table(names: list[str], seeds: int, threads: int) -> None:
-    """Print a line a set: medians over its seeds; then the median and the worst of all series."""
+def measured(names: list[str], seeds: int, threads: int, path: str) -> list[dict[str, Any]]:
+    """A line for each series: those of `path` ("" none), and the others, which are added there."""
+    rows: list[dict[str, Any]] = []
+    if path and os.path.exists(path):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [{key: value if key == "set" else float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    for seed in range(5, 5 + seeds):
+        for name in names:
+            if any((row["set"], row["seed"]) == (name, seed) for row in rows):
+                continue
+            rows.append({"set": name, "seed": seed, **measure(cases()[name], seed, threads)})
+            if path:
+                new = not os.path.exists(path)
+                with open(path, "a", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, rows[-1].keys())
+                    if new:
+                        writer.writeheader()
+                    writer.writerow(rows[-1])
+    return [row for row in rows if row["set"] in names]
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Print a line a set: medians over its seeds, the worst in brackets; then the median and the worst of all series."""
     import numpy as np
 
-    print(f"{'set':42s}   WBP  SIRT deconv. Wiener   over WBP  SIRT  deconv.   0.5 at (A)    s: SIRT Wiener")
-    ratios = []
-    for name in names:
-        case = cases()[name]
-        rows = [measure(case, seed, threads) for seed in range(5, 5 + seeds)]
-        mid = {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
-        ratios += [[row["Wiener"] / row[key] for key in ("WBP", "SIRT", "deconvolved")] + [row["Wiener s"] / row["SIRT s"]]
-                   for row in rows]
-        over = "  ".join(f"{mid['Wiener'] / mid[key]:5.2f}" for key in ("WBP", "SIRT", "deconvolved"))
-        print(f"{case.name:42s} {mid['WBP']:.3f} {mid['SIRT']:.3f}  {mid['deconvolved']:.3f}  {mid['Wiener']:.3f}      {over}    "
-              f"{1 / mid['WBP reach']:5.1f} {1 / mid['Wiener reach']:5.1f}     {mid['SIRT s']:5.1f} {mid['Wiener s']:5.1f}",
-              flush=True)
-    worst = [*np.min(ratios, axis=0)[:3], np.max(ratios, axis=0)[3]]
+    others = ("WBP", "SIRT", "deconvolved")
+    print(f"{'set':42s} seeds   WBP  SIRT deconv. Wiener   over WBP     over SIRT    over deconv.  0.5 at (A)    s: SIRT Wiener")
+    ratios = np.array([[row["Wiener"] / row[key] for key in others] + [row["Wiener s"] / row["SIRT s"]] for row in rows])
+    for name in dict.fromkeys(row["set"] for row in rows):
+        here = [row["set"] == name for row in rows]
+        mid = {key: float(np.median([row[key] for row in rows if row["set"] == name])) for key in rows[0] if key != "set"}
+        over = "  ".join(f"{np.median(column):5.2f} ({column.min():.2f})" for column in ratios[here].T[:3])
+        print(f"{cases()[name].name:42s} {sum(here):5d} {mid['WBP']:.3f} {mid['SIRT']:.3f}  {mid['deconvolved']:.3f}  "
+              f"{mid['Wiener']:.3f} {over}  {1 / mid['WBP reach']:5.1f} {1 / mid['Wiener reach']:5.1f}     "
+              f"{mid['SIRT s']:5.2f} {mid['Wiener s']:5.2f}", flush=True)
+    worst = [*ratios.min(axis=0)[:3], ratios[:, 3].max()]
     for what, values in (("median", np.median(ratios, axis=0)), ("worst", worst)):
         print(f"{what}: Wiener over WBP {values[0]:.2f}, over SIRT {values[1]:.2f}, over the best deconvolution {values[2]:.2f}; "
               f"time {values[3]:.2f} x SIRT")
@@ -173,6 +196,7 @@ def main() -> None:
     parser.add_argument("--sets", default="all")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--csv", default="")
     parser.add_argument("--picture", nargs=3, metavar=("PNG", "STACK", "ALN"))
     options = parser.parse_args()
     for variable in THREAD_VARIABLES:
@@ -180,7 +204,8 @@ def main() -> None:
     if options.picture:
         picture(*options.picture, options.threads)
         return
-    table(list(cases()) if options.sets == "all" else options.sets.split(","), options.seeds, options.threads)
+    names = list(cases()) if options.sets == "all" else options.sets.split(",")
+    table(measured(names, options.seeds, options.threads, options.csv))
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
         hand, words = defocus_hand(project, series, source, given, work)
         say("pictures")
         other = os.path.join(work, f"{quick.NAME}_negated.mrc")
-        both = sheet(series.series_id, views(quick.read_volume(given.volume), given.pixel_size_A),
-                     views(quick.read_volume(other), given.pixel_size_A))
+        both = sheet(series.series_id, views(quick.read_volume(given.filtered), given.pixel_size_A),
+                     views(quick.read_volume(quick.filtered_of(other)), given.pixel_size_A))
         advice, evidence = judge(hand, words)
         found = Check(series.series_id, instrument_of(series), hand, advice, evidence, folder)
         _write(found, both)

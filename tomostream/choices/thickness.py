@@ -115,6 +115,16 @@ def side_views(volume: Image) -> tuple[Image, Image]:
     return xz, yz
 
 
+def seen(plain: Image, filtered: Image, strength: NDArray[np.float64]) -> Image:
+    """A side view of the filtered volume, and above and below where that is empty (`strength` of each z: its deviation) the
+    plain one, as strong: what the filter takes for empty has to be seen, or nobody could tell that it is wrong."""
+    level = float(np.median(strength[strength > 0])) if (strength > 0).any() else 0.0
+    missing = 1 - np.clip(strength / (0.3 * level), 0, 1) if level else np.ones(len(strength))
+    inside = missing == 0
+    scale = filtered[inside].std() / max(float(plain[inside].std()), 1e-30) if inside.any() else 1.0
+    return np.asarray(filtered + missing[:, None] * scale * (plain - plain.mean()), np.float32)
+
+
 def words(measured: Measured, top_A: float, bottom_A: float, pixel_size_A: float) -> str:
     """Return what lines at these heights mean, in a sentence."""
     found = heights(top_A, bottom_A, pixel_size_A)
@@ -166,7 +176,9 @@ def main(arguments: Sequence[str]) -> int:
         print(problem, file=sys.stderr)
         return 1
     volume = quick.read_volume(made.volume)
-    xz, yz = side_views(volume)
+    filtered = quick.read_volume(made.filtered)
+    strength = np.array([section.std(dtype=np.float64) for section in filtered])
+    xz, yz = (seen(*views, strength) for views in zip(side_views(volume), side_views(filtered), strict=True))
     np.savez(os.path.join(folder, VIEWS), xz=xz, yz=yz)
     top, bottom = measure(volume, made.pixel_size_A, made.quality.thickness_A)
     measured = Measured(made.pixel_size_A, made.binning, top, bottom, made.quality.thickness_A,

@@ -75,8 +75,7 @@ def make(folder: str) -> int:
     quick.write_images(stem, images, [AngleRow(tilt.angle_deg) for tilt in request.tilts], shape, pixel_size)
     depth = quick.PREVIEW.depth(pixel_size, shape[1], shape[0])
     return aretomo.main([*quick.arguments_of(stem, f"{stem}.mrc", depth, pixel_size),
-                         *quick.angles_of(stem, request.tilt_axis_deg), "--threads", "1",
-                         "-Wiener", "1"])
+                         *quick.angles_of(stem, request.tilt_axis_deg), "--threads", "1"])
 
 
 def step_back() -> None:

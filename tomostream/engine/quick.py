@@ -24,6 +24,7 @@ from tomostream.files.errors import EngineError
 from tomostream.files.grey import averaged
 from tomostream.files.mrc import open_mrc
 from tomostream.programs.aln import AlnError, AlnFile, AngleRow, format_aln, format_angles, parse_aln, raw_sections
+from tomostream.programs.aretomo import OutputFiles
 from tomostream.programs.quality import Quality, parse_quality
 from tomostream.programs.words import tilt_axis_word
 
@@ -77,13 +78,20 @@ class Source:
 
 @dataclass(frozen=True)
 class Quick:
-    """What was made. `pixel_size_A` is that of the volume, `binning` how many pixels of the stack are one of its voxels."""
+    """What was made: the plain `volume`, by which to measure, and the `filtered` one, in which most can be seen.
+
+    `pixel_size_A` is that of the volumes, `binning` how many pixels of the stack are one of their voxels.
+    """
 
     volume: str
     aln: AlnFile
     quality: Quality
     pixel_size_A: float
     binning: int
+
+    @property
+    def filtered(self) -> str:
+        return filtered_of(self.volume)
 
 
 Say = Callable[[str], None]
@@ -121,7 +129,13 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
 
 def arguments_of(stem: str, target: str, depth: int, pixel_size_A: float) -> list[str]:
     """The engine's arguments for the volume `target` of the binned images `stem`.mrcs."""
-    return ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1", "-PixSize", f"{pixel_size_A:g}"]
+    return ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1",
+            "-PixSize", f"{pixel_size_A:g}", "-Wiener", "1"]
+
+
+def filtered_of(target: str) -> str:
+    """The filtered volume that the engine writes beside `target`."""
+    return OutputFiles.of(target, target).wiener
 
 
 def angles_of(stem: str, tilt_axis: float | None) -> list[str]:

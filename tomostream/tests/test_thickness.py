@@ -54,6 +54,17 @@ class TestMeasure(unittest.TestCase):
         self.assertEqual((int(xz.mean(axis=1).argmax()), int(yz.mean(axis=1).argmax())), (7, 7))
 
 
+    def test_views_are_of_the_filtered_volume_and_plain_where_that_is_empty(self):
+        rng = np.random.default_rng(4)
+        plain, filtered = (rng.normal(size=(40, 60)).astype(np.float32) for _ in range(2))
+        filtered[:10], filtered[30:] = 0.0, 0.0
+        view = thickness.seen(5 * plain + 7, filtered, filtered.std(axis=1).astype(float))
+        np.testing.assert_allclose(view[10:30], filtered[10:30])
+        self.assertGreater(np.corrcoef(view[:10].ravel(), plain[:10].ravel())[0, 1], 0.99)
+        self.assertAlmostEqual(view[:10].std() / filtered[10:30].std(), 1.0, delta=0.2)
+        self.assertTrue(np.isfinite(thickness.seen(plain, np.zeros_like(plain), np.zeros(40))).all())
+
+
 class TestHeights(unittest.TestCase):
     def test_a_specimen_in_the_middle_gets_room_above_and_below(self):
         found = thickness.heights(600.0, -600.0, 6.0)

@@ -8,7 +8,7 @@ neighbouring tilts follow
 * the power S(q) of the specimen's projections, pooled over all tilts, with the contrast transfer c divided out,
 * how much more or less of it each tilt shows in each direction: membranes that stand upright and edges are sharp in one only,
 * how much of it each tilt has, ``g_i(q)^2 = exp(alpha_i - beta_i q^2)``: dose, path through the specimen and focus,
-* the noise ``N_i(q) = P_i(q) - g_i^2 <c_i^2> S`` of each tilt, with P_i the power of its image,
+* the noise ``N_i(q)`` of each tilt, from ``P_i(q) - g_i^2 <c_i^2> S`` with P_i the power of its image, where noise is most of it,
 * thickness and height of the specimen: as a function of ``u = kx (tan t_i - tan t_j)`` the cross spectra of all pairs are the
   Fourier transform of the density along z, for an even slab ``sinc(Z u) exp(-2 pi i u Z0)``.
 
@@ -44,6 +44,9 @@ _MIN_COHERENCE = 0.2
 _MIN_NOISE = 0.05
 #: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
 _MISFIT = 1.5
+#: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
+#: the second on only counting makes noise.
+_COARSE = (1.0 / 600.0, 1.0 / 300.0)
 _THICKNESSES_A = (200.0, 6000.0)
 #: Widths of the window over rings by which spectra are smoothed: rings at least, and part of q.
 _NARROW, _PART = 3, 0.12
@@ -146,7 +149,9 @@ def measured(
         for _ in range(2):
             thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
-    noise = _MISFIT * smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
+    rest = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
+    coarse = np.clip((np.linspace(0, 0.5, RINGS) / pixel_A - _COARSE[0]) / (_COARSE[1] - _COARSE[0]), 0.0, 1.0)
+    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
     directions = _directions(sample, alike, shares * power, (thick, height), threads)
     return Specimen(thick, height, power, shares, noise, directions)
 
@@ -214,6 +219,22 @@ def _directions(
     low = np.minimum(place.astype(int), bands - 2)
     share = (place - low)[None, :, None]
     return np.asarray((1 - share) * ratios[:, low] + share * ratios[:, low + 1])
+
+
+def _counting(rest: Doubles, powers: Doubles, weights: Doubles) -> Doubles:
+    """The noise of counting, (K, RINGS), from the `rest` of the images' powers that no specimen explains.
+
+    At middle frequencies the rest is of the specimen too: what it shows otherwise than the model says, which is no noise.
+    Counting makes noise that hardly changes with the frequency, ``exp(a_i - b q^2)`` with one b for camera and interpolation,
+    and is seen where it is most of an image's power.
+    """
+    q = np.linspace(0, 0.5, RINGS)
+    trust = (rest / powers) ** 4 * np.where((q > 0.06) & (q < 0.48), q, 0.0)
+    x, y = np.broadcast_to(q**2, rest.shape), np.log(rest / np.maximum(weights, 1e-6))
+    total = np.maximum(trust.sum(axis=1, keepdims=True), 1e-30)
+    x_mean, y_mean = ((trust * values).sum(axis=1, keepdims=True) / total for values in (x, y))
+    slope = (trust * (x - x_mean) * (y - y_mean)).sum() / max(float((trust * (x - x_mean) ** 2).sum()), 1e-30)
+    return np.asarray(np.minimum(np.exp(y_mean + np.clip(slope, -12.0, 0.0) * (x - x_mean)) * weights, powers))
 
 
 def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:

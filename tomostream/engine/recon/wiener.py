@@ -166,7 +166,9 @@ class WienerSlab:
     def _measured(self, room: Floats) -> Specimen:
         """The specimen by a sample of the spectra, and what is known then."""
         slab = self._slab
-        rows = np.arange(0, self.rows, max(1, self.rows * slab.length // SAMPLE))
+        # more rows where ky is low, for rings of low frequencies are small; not ky = 0, where illumination and edges show
+        rows = 1 + np.unique(np.rint((self.rows - 2) * np.linspace(0, 1, max(8, min(SAMPLE // slab.length, self.rows))) ** 2))
+        rows = rows.astype(np.int64)
         values = room.view(np.complex64)[:, rows, :].reshape(len(slab.tilts_deg), -1)
         ky, kx = np.meshgrid(self._ky()[rows], np.fft.fftfreq(slab.length), indexing="ij")
         low = self._lowest()[1]
