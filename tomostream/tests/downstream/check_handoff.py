@@ -35,7 +35,7 @@ WITHOUT_DEPENDENCIES = ("pytom-match-pick==0.14.0",)
 #: Readers that take no series without a defocus, and what is said of them then.
 WANT_DEFOCUS, NOTHING, AGREES = ("pytom-match-pick",), "wants a defocus; the series has none", "agrees"
 #: A tomogram is ours by correlation, and its mirror images are not: those of a slab correlate by 0.2 to 0.3 themselves, and of
-#: noisy tilts, reconstructed another way, more than 0.75 to 0.9 is not to be had. A real one is compared at voxels so much coarser.
+#: noisy tilts, reconstructed another way, more than 0.75 to 0.9 is not to be had. Compared at voxels so much coarser.
 ALIKE, MIRRORED, COARSER = 0.7, 0.4, 6
 #: Largest difference that rounding in the files leaves: degrees, e/A2, A, px, um.
 TOLERANCE = {"tilts": 0.006, "tlt": 0.006, "nominal": 0.006, "warp tilts": 0.006, "axis": 0.001, "dose": 1e-3, "warp dose": 1e-3,
