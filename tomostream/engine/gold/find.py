@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,9 @@ from tomostream.engine.align.geometry import parallel
 from tomostream.engine.gold.candidates import candidates
 from tomostream.engine.gold.geometry import Geometry
 from tomostream.engine.gold.images import ACROSS, WorkImages, work_images
-from tomostream.engine.gold.judge import MIN_BEADS, Measured, common_size, like_gold, measured, reach_A
+from tomostream.engine.gold.judge import MIN_BEADS, Measured, common_size, like_gold, measured, reach_A, with_neighbours
 from tomostream.engine.gold.points import Search
+from tomostream.engine.gold.refine import refined
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.stack import TiltStack
@@ -84,7 +85,8 @@ def find_gold(
     if diameter_A is not None:
         progress("gold beads", 0.5)
         every = _of_size(geometry, scales, diameter_A, threads)
-        return _told(geometry, scales, _apart(like_gold(every, NOMINAL, diameter_A)), every)
+        found = with_neighbours(like_gold(every, NOMINAL, diameter_A), every, NOMINAL, diameter_A)
+        return _told(geometry, scales, _apart(found), every)
     tried: list[Measured] = []
     for number, sought in enumerate(LADDER_A):
         progress("gold beads", number / (1 + len(LADDER_A)))
@@ -93,7 +95,7 @@ def find_gold(
     if common is None:
         return Gold((), tuple(tilt.section for tilt in geometry.tilts), measured=tuple(tried))
     every = _of_size(geometry, scales, common, threads)
-    found = _apart(like_gold(every, SAME_SIZE, common))
+    found = _apart(with_neighbours(like_gold(every, SAME_SIZE, common), every, SAME_SIZE, common))
     return _told(geometry, scales, found if len(found) >= MIN_BEADS else [], every)
 
 
@@ -104,7 +106,7 @@ class Scales:
         self._levels = [finest]
 
     def of(self, diameter_A: float) -> WorkImages:
-        """Images in which a bead of this size is six to twelve pixels wide; the finest, where it is less."""
+        """Images in which a bead of this size is nine to seventeen pixels wide; the finest, where it is less."""
         level = 0
         while diameter_A / self._levels[level].pixel_A > 1.9 * ACROSS and min(self._levels[level].shape) >= MIN_SIDE:
             level += 1
@@ -137,6 +139,7 @@ def _told(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: S
     if not gold:
         return Gold((), sections, measured=tuple(every))
     images = scales.of(gold[0].diameter_A)
+    gold = [replace(each, point=refined(geometry, images, each.point, 0.5 * each.diameter_A / images.pixel_A)) for each in gold]
     residuals = np.concatenate([each.point.residuals for each in gold])
     rms = float(np.sqrt((residuals**2).sum(axis=1).mean())) if len(gold) >= ENOUGH else None
     diameter = float(np.median([each.diameter_A for each in gold]))

@@ -53,8 +53,12 @@ class Geometry:
     def place(self, tilt: int, points: Doubles) -> Doubles:
         """Where points (..., 3) are seen in one tilt: (..., 2)."""
         across = points[..., 0] * self.cosines[tilt] + points[..., 2] * self.sines[tilt]
-        turned = _turned(across, points[..., 1], self.tilts[tilt].placement.rot_deg)
+        return self.raw(tilt, np.stack([across, points[..., 1]], axis=-1))
+
+    def raw(self, tilt: int, aligned: Doubles) -> Doubles:
+        """The inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image."""
         place = self.tilts[tilt].placement
+        turned = _turned(aligned[..., 0], aligned[..., 1], place.rot_deg)
         out = turned + self.shifts[tilt]
         return out if place.local is None else out + self._local(tilt, turned)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Working images in which a bead is some six pixels wide, and what a bead looks like in them."""
+"""Working images in which a bead is some nine pixels wide, and what a bead looks like in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 #: Working pixels to the diameter of a bead.
-ACROSS = 6.0
+ACROSS = 9.0
 #: An image whose mean is below this many of its standard deviations has no counts to be relative to.
 _MIN_MEAN = 0.25
 #: Points to a pixel, along each axis, by which a ball is averaged.

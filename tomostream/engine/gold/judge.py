@@ -31,6 +31,8 @@ REACH = 3.0
 FACTORS = np.arange(0.6, 1.71, 0.05)
 #: Correlation of an average with its ball, and the most that its directions differ, of its depth.
 MIN_FIT, MAX_UNEVEN = 0.85, 0.25
+#: The same beside another bead, which is in the average as well; and diameters from it within which it is.
+MIN_FIT_BESIDE, BESIDE = 0.7, 1.8
 #: Half of what a layer of gold takes away at 300 kV: 1 - exp(-thickness / this), A.
 ABSORPTION_A = 200.0
 #: Where values are no counts: standard deviations of the images.
@@ -109,10 +111,25 @@ def _radial(average: Doubles, distance: Doubles) -> Doubles:
     return np.asarray(np.bincount(ring, average.ravel()) / np.maximum(count, 1))[: len(average) // 2 + 1]
 
 
-def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float) -> list[Measured]:
+def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float, min_fit: float = MIN_FIT) -> list[Measured]:
     """Those of some points that could be gold of about one diameter, each by its own average."""
     return [each for each in every if abs(each.diameter_A / diameter_A - 1) <= tolerance
-            and each.fit >= MIN_FIT and each.uneven <= MAX_UNEVEN and each.depth >= least_depth(each.diameter_A, each.counts)]
+            and each.fit >= min_fit and each.uneven <= MAX_UNEVEN and each.depth >= least_depth(each.diameter_A, each.counts)]
+
+
+def with_neighbours(
+    found: Sequence[Measured], every: Sequence[Measured], tolerance: float, diameter_A: float
+) -> list[Measured]:
+    """Beads, and those of all points that fit less well because they are beside one of several."""
+    out = list(found)
+    if len(found) < MIN_BEADS:
+        return out
+    for each in like_gold(every, tolerance, diameter_A, MIN_FIT_BESIDE):
+        reach = BESIDE * diameter_A / each.step_A * each.scale
+        distances = [float(np.linalg.norm(each.point.position - other.point.position)) for other in every if other is not each]
+        if all(each is not other for other in out) and min(distances, default=math.inf) < reach:
+            out.append(each)
+    return out
 
 
 def least_depth(diameter_A: float, counts: bool) -> float:

@@ -32,6 +32,8 @@ SEED_TILTS, HEIGHT_A = 16, 2500.0
 REACH = 0.75
 #: Of the tilts that show the place, and at least: in which the point must be seen; and of every third of them, by tilt.
 MIN_SHARE, MIN_TILTS, MIN_SHARE_OF_THIRD = 0.7, 6, 0.55
+#: Radii within which another point hides a peak: such tilts count only where the point is seen; of all, so many must show it.
+HIDDEN, MIN_SHARE_OF_ALL = 2.2, 0.4
 #: Degrees that these must span: else nothing is known of the height.
 MIN_SPAN_DEG = 20.0
 
@@ -59,6 +61,7 @@ class Search:
         self.geometry, self.images, self.peaks = geometry, images, peaks
         self.scale = max(images.scales)
         self.margin = radius_px
+        self.found: list[Point] = []
         #: raw pixels
         self.tolerance = max(1.0, REACH * radius_px) * self.scale
         side = 2 * round(max(1.0, REACH * radius_px)) + 1
@@ -71,21 +74,27 @@ class Search:
             self.free[tilt, : len(each.scores)] = True
 
     def run(self) -> list[Point]:
-        """All points, tilt by tilt."""
-        found: list[Point] = []
+        """All points; once more for those that others hide, which are known then."""
+        for _ in range(2):
+            before = len(self.found)
+            self._run_once()
+            if len(self.found) == before:
+                break
+        return self.found
+
+    def _run_once(self) -> None:
+        """Points by the free peaks, tilt by tilt."""
         order = np.argsort(-self.geometry.cosines, kind="stable")
         steps = np.unique(np.linspace(0, len(order) - 1, min(SEED_TILTS, len(order))).astype(int))
         for tilt in order[steps].tolist():
             seeds = np.flatnonzero(self.peaks[tilt].scores > SEED_SCORE)
             seeds = seeds[self.free[tilt][seeds]][:MAX_SEEDS]
             if seeds.size:
-                found += self._from(tilt, seeds)
-        return found
+                self._from(tilt, seeds)
 
-    def _from(self, tilt: int, seeds: Ints) -> list[Point]:
+    def _from(self, tilt: int, seeds: Ints) -> None:
         """Points on the lines through some peaks of a tilt."""
         starts, evidence = self._best_heights(tilt, seeds)
-        out: list[Point] = []
         for which in np.argsort(-evidence, kind="stable").tolist():
             if evidence[which] < 0.9 * MIN_SHARE * MIN_SCORE:       # what is enough below has as much in the mean
                 break
@@ -94,9 +103,8 @@ class Search:
             point = self._fitted(starts[which])
             if point is None:
                 continue
-            out.append(point)
+            self.found.append(point)
             self.free[point.tilts, point.peaks] = False
-        return out
 
     def _best_heights(self, tilt: int, seeds: Ints) -> tuple[Doubles, Doubles]:
         """For every seed the place with the most evidence of all tilts, (n, 3), and how much that is."""
@@ -130,12 +138,13 @@ class Search:
             tilts, peaks, shown = self._matches(position, tolerance)
             if len(tilts) < 3:
                 return None
-            position, residuals = self._solved(tilts, peaks)
+            position, residuals = solved(self.geometry, tilts, self.aligned[tilts, peaks])
             tolerance = max(self.tolerance, 0.7 * tolerance)
         tilts, peaks, shown = self._matches(position, self.tolerance)
-        if not self._enough(tilts, shown):
+        inside = self._within(self.images.indices(self.geometry.places(position[None])[:, 0]))
+        if not self._enough(tilts, shown, np.count_nonzero(inside)):
             return None
-        position, residuals = self._solved(tilts, peaks)
+        position, residuals = solved(self.geometry, tilts, self.aligned[tilts, peaks])
         score = float(np.mean([min(10.0, self.peaks[k].scores[p]) for k, p in zip(tilts, peaks, strict=True)]))
         return Point(position, tilts, peaks, shown, residuals, score)
 
@@ -147,26 +156,22 @@ class Search:
         distance[~self.free] = np.inf
         best = np.argmin(distance, axis=1)
         near = np.flatnonzero(inside & (distance[np.arange(len(best)), best] <= tolerance))
-        return near, best[near], np.flatnonzero(inside)
+        seen = np.zeros(len(best), bool)
+        seen[near] = True
+        return near, best[near], np.flatnonzero(inside & (seen | ~self._hidden(position)))
 
-    def _solved(self, tilts: Ints, peaks: Ints) -> tuple[Doubles, Doubles]:
-        """The point that fits some peaks, those that are far off with less weight; and how far each is from it."""
-        seen = self.aligned[tilts, peaks]
-        design = np.stack([self.geometry.cosines[tilts], self.geometry.sines[tilts]], axis=1)
-        weight = np.ones(len(tilts))
-        for _ in range(4):
-            # 1e-6: tilts of one angle tell no height
-            normal = (design * weight[:, None]).T @ design + 1e-6 * np.eye(2)
-            x, z = np.linalg.solve(normal, (design * weight[:, None]).T @ seen[:, 0])
-            y = float(np.average(seen[:, 1], weights=weight))
-            residuals = seen - np.stack([design @ [x, z], np.full(len(tilts), y)], axis=1)
-            length = np.hypot(*residuals.T)
-            weight = 1 / (1 + (length / max(2 * float(np.median(length)), 1e-6)) ** 2)
-        return np.array([x, y, z]), residuals
+    def _hidden(self, position: Doubles) -> NDArray[np.bool_]:
+        """In which tilts another point is so near that a peak of this one may be missing."""
+        if not self.found:
+            return np.zeros(len(self.peaks), bool)
+        offsets = np.array([point.position for point in self.found]) - position
+        across = np.multiply.outer(self.geometry.cosines, offsets[:, 0]) + np.multiply.outer(self.geometry.sines, offsets[:, 2])
+        return np.asarray((np.hypot(across, offsets[:, 1]) < HIDDEN * self.margin * self.scale).any(axis=1))
 
-    def _enough(self, tilts: Ints, shown: Ints) -> bool:
-        """Whether a point is seen in enough of the tilts that show its place: in all, and in every third by angle."""
-        if len(tilts) < max(MIN_TILTS, MIN_SHARE * len(shown)):
+    def _enough(self, tilts: Ints, shown: Ints, count: int) -> bool:
+        """Whether a point is seen in enough of the tilts that show its place, and in every third of them by angle; `count` with
+        those in which others may hide it."""
+        if len(tilts) < max(MIN_TILTS, MIN_SHARE * len(shown), MIN_SHARE_OF_ALL * count):
             return False
         angles = np.degrees(np.arcsin(self.geometry.sines[tilts]))
         if np.ptp(angles) < MIN_SPAN_DEG:
@@ -174,3 +179,18 @@ class Search:
         ordered = shown[np.argsort(-self.geometry.cosines[shown], kind="stable")]
         thirds = np.array_split(ordered, 3)
         return all(np.isin(third, tilts).mean() >= MIN_SHARE_OF_THIRD for third in thirds)
+
+
+def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Doubles]:
+    """The point that fits what is seen of it, (across, along) in raw px a tilt, that far off with less weight; the residuals."""
+    design = np.stack([geometry.cosines[tilts], geometry.sines[tilts]], axis=1)
+    weight = np.ones(len(tilts))
+    for _ in range(4):
+        # 1e-6: tilts of one angle tell no height
+        normal = (design * weight[:, None]).T @ design + 1e-6 * np.eye(2)
+        x, z = np.linalg.solve(normal, (design * weight[:, None]).T @ seen[:, 0])
+        y = float(np.average(seen[:, 1], weights=weight))
+        residuals = seen - np.stack([design @ [x, z], np.full(len(tilts), y)], axis=1)
+        length = np.hypot(*residuals.T)
+        weight = 1 / (1 + (length / max(2 * float(np.median(length)), 1e-6)) ** 2)
+    return np.array([x, y, z]), residuals
