@@ -23,6 +23,8 @@ PARENT_DEATH_SIGNAL = 1
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]
 SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160"]
+#: For the import: four times as long as the microscope takes to begin, for machines that are busy.
+TIME_OUT = "60"
 REAL = ["--frames", "6", "--interval", "1", "--start-delay", "15"]
 REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180"]
 
@@ -88,7 +90,7 @@ def process(out: str, simulate: list[str], settings: list[str], engine: str) -> 
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
     arguments = [os.path.join(out, "project"), "--movies", os.path.join(acquisition, "frames"), "--mdocs",
-                 os.path.join(acquisition, "mdocs"), "--engine", engine, "--timeout", "20", "--json",
+                 os.path.join(acquisition, "mdocs"), "--engine", engine, "--timeout", TIME_OUT, "--json",
                  os.path.join(out, "status.json")]
     try:
         return run.main(parser.parse_args([*arguments, *(word for text in settings for word in ("--set", text))]))

@@ -7,6 +7,7 @@ nothing: there the folder is listed at an interval. Which of the two is decided 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from tomostream.files.patterns import above_wildcards, folders_of, matches
 
@@ -60,6 +61,7 @@ class Watcher(FileSystemEventHandler):
         self._wake = wake
         self._observer: BaseObserver | None = None
         self._watched: dict[str, bool] = {}
+        self._watches: dict[str, ObservedWatch] = {}
         self._only: dict[str, frozenset[str] | None] = {}
         self._changed: set[str] = set()
         self._closed: dict[str, str] = {}
@@ -88,10 +90,18 @@ class Watcher(FileSystemEventHandler):
                 self._observer.daemon = True
                 logging.getLogger("watchdog").setLevel(logging.ERROR)       # it warns of events that come while it stops
                 self._observer.start()
-            self._observer.schedule(self, folder, recursive=recursive)
+            self._watches[folder] = self._observer.schedule(self, folder, recursive=recursive)
         except OSError:         # the kernel's inotify limit is reached: polling remains
             return False
         return True
+
+    def _forget(self, folder: str) -> None:
+        """A folder is gone: when it is made again it is watched anew, and its dead thread is missed by nobody."""
+        self._watched.pop(folder)
+        watched = self._watches.pop(folder, None)
+        if watched is not None and self._observer is not None:
+            with contextlib.suppress(KeyError):         # it was being stopped
+                self._observer.unschedule(watched)
 
     @property
     def hears(self) -> bool:
@@ -120,7 +130,7 @@ class Watcher(FileSystemEventHandler):
         if event.is_directory and event.event_type == "modified":
             return
         if path in self._watched and event.event_type == "deleted":
-            self._watched.pop(path)         # whoever makes it again will be watched again
+            self._forget(path)
         if is_database(path):
             deleted = event.event_type == "deleted" and path.endswith(JOURNAL)
             if deleted or (event.event_type == "modified" and path.endswith(WAL)):

@@ -266,6 +266,19 @@ class TestAWatcher(InAFolder):
         self.assertEqual(self.watcher.how_written(path), "")
         self.assertIn(path, self.watcher.take())
 
+    def test_hears_again_in_a_folder_that_was_removed_and_made_anew(self):
+        self.hears(only=frozenset())
+        folder = self.path("grid1")
+        os.mkdir(folder)
+        self.assertTrue(self.watcher.add(folder))
+        os.rmdir(folder)
+        wait_for(lambda: len(self.watcher._observer.emitters) == 1, 60, "the end of the old watch", every=0.01)
+        os.mkdir(folder)
+        self.assertTrue(self.watcher.add(folder))
+        path = self.write("grid1/a.tif")
+        wait_for(lambda: path in self.watcher.take(), 60, "word of a file in the new folder", every=0.01)
+        self.assertTrue(self.watcher.hears)
+
     def test_tells_a_file_that_was_moved_in_from_elsewhere(self):
         with tempfile.TemporaryDirectory(dir=os.path.dirname(self.folder)) as other:
             source = os.path.join(other, "a.tif")

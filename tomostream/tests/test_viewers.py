@@ -122,6 +122,13 @@ class TestResults(RunCase):
         self.assertAlmostEqual(found[0].defocus_max, 4.1)
         self.assertAlmostEqual(found[0].defocus_min, 3.9)
 
+    def test_a_tilt_of_which_no_defocus_is_known_has_no_point(self):
+        self.aligned_series()
+        rows = [ctf.CtfRow(number + 1, 41000.0 * (number != 2), 39000.0 * (number != 2), 10.0, 0.0, 0.2, 8.0)
+                for number in range(4)]
+        self.write("TS_01/TS_01_ctf.txt", ctf.format_ctf(rows))
+        self.assertEqual([tilt.angle for tilt in results.ctf(self.project, self.folder, "TS_01")], [*ANGLES[:2], ANGLES[3]])
+
     def test_a_missing_ctf_is_said_with_the_program_s_reason(self):
         self.aligned_series()
         with self.assertRaisesRegex(results.NoResult, "no CTF of TS_01: too few pixels"):
