@@ -59,7 +59,7 @@ def measure(count: int, tilts: int) -> dict[str, object]:
         result |= {f"tilt_{name}": value for name, value in
                    updates(page, project, lambda n: project.acquire(f"NEW_{n}", tilts=1)).items()}
         result |= {f"tomogram_{name}": value for name, value in
-                   updates(page, project, lambda n: project.tell(
+                   updates(page, project, lambda n: project.report(
                        ARETOMO, f"TS_{n % count:04d}", entries.Reconstructed, f"again {n}", version=1, tilts_used=tilts)).items()}
         result |= {"tables_every_s": page._tables_pause,
                    "tables_percent_of_time": result["tomogram_tables_ms"] / page._tables_pause / 10}

@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     except OSError as error:
         return refuse("demo", cannot_write(options.out, error))
     status = process(out, arguments, settings, options.engine)
-    return tell(out, status, time.monotonic() - began)
+    return report(out, status, time.monotonic() - began)
 
 
 def empty_folder(path: str) -> str:
@@ -99,7 +99,7 @@ def process(out: str, simulate: list[str], settings: list[str], engine: str) -> 
         microscope.wait()
 
 
-def tell(out: str, status: int, seconds: float) -> int:
+def report(out: str, status: int, seconds: float) -> int:
     """Name what came out, and how to look at it."""
     from tomostream.cli.slices import picture
 

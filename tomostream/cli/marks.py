@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         known = marks_of(os.path.join(path, REPORT), options.series_file)
         if options.set is None and options.series_file is None:
-            return tell(known)
+            return report(known)
         chosen = [name for name, each in known.items() if options.set in (None, each.mark)]
         if not chosen:
             raise UserError(f"no series is marked {options.set}: mark them on the page (tomostream page {options.project} "
@@ -65,7 +65,7 @@ def marks_of(out: str, series_file: str | None) -> dict[str, marks.Mark]:
     return marks.read(out) if series_file is None else marks.marks_in(series_file)
 
 
-def tell(known: dict[str, marks.Mark]) -> int:
+def report(known: dict[str, marks.Mark]) -> int:
     """Print the marks, a line each."""
     width = max(map(len, known), default=0)
     for name, each in sorted(known.items()):

@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
 
     try:
         scene = _scene(args)
-        Writer(scene, args.out, tell=_quiet if args.quiet else _tell).run()
+        Writer(scene, args.out, report=_quiet if args.quiet else _report).run()
     except ValueError as error:
         return refuse("simulate", error)
     except OSError as error:
@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(message: str) -> None:
+def _report(message: str) -> None:
     print(message, flush=True)
 
 

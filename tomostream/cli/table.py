@@ -32,7 +32,7 @@ class Screen:
         self.live = enabled and stream.isatty()
         self._lines = 0
         self._size = self._terminal_size() if self.live else USUAL_SIZE
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def show(self, status: ProjectStatus, protocols: Mapping[str, str]) -> None:
         if not self.enabled:
@@ -41,15 +41,15 @@ class Screen:
             self._draw(status, protocols)
             return
         for series in status.series.values():
-            if self._told.get(series.id) != series.state:
-                self._told[series.id] = series.state
+            if self._reported.get(series.id) != series.state:
+                self._reported[series.id] = series.state
                 self._print(f"{time.strftime('%H:%M:%S')}  {series.id:22.22s}  {series.state:14s}  {series.reason}")
         for name, reason in status.waiting.items():
-            if self._told.get(f"\0{name}") != reason:
-                self._told[f"\0{name}"] = reason
+            if self._reported.get(f"\0{name}") != reason:
+                self._reported[f"\0{name}"] = reason
                 self._print(f"{time.strftime('%H:%M:%S')}  {name} waits: {reason}")
-        if self._told.get("\0disk", "") != status.shortage:
-            self._told["\0disk"] = status.shortage
+        if self._reported.get("\0disk", "") != status.shortage:
+            self._reported["\0disk"] = status.shortage
             self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'disk space is sufficient again'}")
 
     def close(self, status: ProjectStatus) -> None:

@@ -103,7 +103,7 @@ class Watch:
         self.facility = facility
         self._newcomers = [Newcomers(facility, each) for each in facility.microscopes]
         self._index = Index(facility.index)
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._read_at = os.stat(facility.path).st_mtime_ns
 
     def follow(self, leaving: Leaving, once: bool) -> int:
@@ -114,14 +114,14 @@ class Watch:
             try:
                 self.turn(begin)
             except OSError as error:
-                self._tell("disk", f"for now {places.cannot_write(str(error.filename or self.facility.projects), error)}")
+                self._report("disk", f"for now {places.cannot_write(str(error.filename or self.facility.projects), error)}")
             except Exception as error:      # noqa: BLE001 - whatever it is, the microscopes are watched on
                 words = f"{type(error).__name__}: {one_line(str(error))}"
-                if self._tell("unforeseen", f"an unforeseen error, the watch goes on ({words})"):
+                if self._report("unforeseen", f"an unforeseen error, the watch goes on ({words})"):
                     traceback.print_exc()
             else:
-                self._tell("disk", "")
-                self._tell("unforeseen", "")
+                self._report("disk", "")
+                self._report("unforeseen", "")
             begin = not once
             if once and not any(each.starting for each in self._newcomers):
                 return 1 if any(note.stage is Stage.REFUSED for each in self._newcomers for note in each.notes.all()) else 0
@@ -142,13 +142,13 @@ class Watch:
                 self._started(each, note)
         for each in self._newcomers if begin else ():
             wanted = each.look()
-            self._tell(each.microscope.name, each.trouble)
+            self._report(each.microscope.name, each.trouble)
             for session in wanted:
                 if sum(other.starting for other in self._newcomers) >= self.facility.starts:
                     break
                 if each.begin(session):
                     say(f"{stamp()} {each.microscope.name}: {one_line(session)} is new and is being started")
-        self._index.write(self.listed(), [f"{name}: {text}" for name, text in self._told.items() if text and name != "disk"])
+        self._index.write(self.listed(), [f"{name}: {text}" for name, text in self._reported.items() if text and name != "disk"])
 
     def _read_again(self) -> None:
         """Take over a configuration that was changed; one that makes no sense is told, and the one before stays."""
@@ -163,12 +163,13 @@ class Watch:
             facility = read(self.facility.path)
             refuse_settings(facility)
         except ConfigError as error:
-            self._tell("configuration", f"the one before stays in force: {error}")
+            self._report("configuration", f"the one before stays in force: {error}")
             return
         if facility.projects != self.facility.projects:
-            self._tell("configuration", f"the one before stays in force: projects is now {facility.projects}; restart the watch")
+            self._report("configuration",
+                         f"the one before stays in force: projects is now {facility.projects}; restart the watch")
             return
-        self._tell("configuration", "")
+        self._report("configuration", "")
         self.facility, self._index = facility, Index(facility.index)
         self._newcomers = [Newcomers(facility, each) for each in facility.microscopes]
         say(f"{stamp()} the configuration was read again")
@@ -176,19 +177,19 @@ class Watch:
     def _started(self, newcomers: Newcomers, note: Note) -> None:
         name = f"{note.microscope}: {one_line(note.session)}"
         if note.stage is Stage.STARTED:
-            self._told.pop(name, None)
+            self._reported.pop(name, None)
             say(f"{stamp()} {name} was started in {note.project}")
-        elif self._tell(name, f"could not be started: {note.reason}"):
+        elif self._report(name, f"could not be started: {note.reason}"):
             for way, problem in deliver(message(note), destinations(newcomers)):
                 if problem:
                     print(f"{stamp()} {way}: {problem}", file=sys.stderr, flush=True)
 
-    def _tell(self, name: str, text: str) -> bool:
+    def _report(self, name: str, text: str) -> bool:
         """Say what is wrong, once, and that it is over; whether it is news."""
-        before = self._told.get(name, "")
+        before = self._reported.get(name, "")
         if text == before:
             return False
-        self._told[name] = text
+        self._reported[name] = text
         if text:
             print(f"{stamp()} {name}: {text}", file=sys.stderr, flush=True)
         else:

@@ -41,7 +41,7 @@ class DiskKeeper:
         self._protocol = protocol
         self._space = SessionSpace(os.path.dirname(os.path.dirname(os.path.abspath(protocol.getWorkingDir()))))
         self._limits = alarms.thresholds_of(protocol).room
-        self._told: tuple[str, ...] | None = None
+        self._reported: tuple[str, ...] | None = None
         self._short = False
         self._next = 0.0
 
@@ -49,12 +49,12 @@ class DiskKeeper:
         """To be called in every turn; looks every `LOOK_SECONDS`, "tomogram" being the last part that becomes known."""
         if now < self._next:
             return
-        self._next = now + (LOOK_SECONDS if PARTS[ARETOMO] in (self._told or ()) else FIRST_SECONDS)
+        self._next = now + (LOOK_SECONDS if PARTS[ARETOMO] in (self._reported or ()) else FIRST_SECONDS)
         self._space.update()
         forecast = self._space.forecast(self._protocol.expectedSeries.get())
         known = tuple(name for name, _ in forecast.parts)
-        if known != self._told:
-            self._told = known
+        if known != self._reported:
+            self._reported = known
             self._say(forecast.text())
         shortage = forecast.shortage(self._limits, self._short)
         if bool(shortage) != self._short:
@@ -62,7 +62,7 @@ class DiskKeeper:
             self._say(shortage or f"disk space is sufficient again: {forecast.text()}", warn=self._short)
 
     def _say(self, text: str, warn: bool = False) -> None:
-        self._protocol.tell(entries.Space("", text, short=self._short), warn=warn)
+        self._protocol.report(entries.Space("", text, short=self._short), warn=warn)
 
     def remove_aligned(self, record: SeriesRecord) -> None:
         """Where the form asks for it, remove the single images of a series that is registered."""

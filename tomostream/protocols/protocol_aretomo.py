@@ -79,7 +79,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
     #: The pixel size, A, for which the binning was said last.
-    _told_binning = 0.0
+    _reported_binning = 0.0
 
     # ------------------------------------------------------------------ form
     def _defineParams(self, form: Any) -> None:
@@ -98,7 +98,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self._reader = self.row_reader(self.inputSetOfTiltSeries)
         self._new: list[tuple[int, int]] = []
         self._originals: dict[tuple[str, int], Original] = {}
-        self._told_ctf = False
+        self._reported_ctf = False
         self._defoci = Defoci(ledger.read(self.ledger.path))
         self.perTsAlignZ = self.readThicknessFile(self.alignZfile.get()) if self.alignZfile.get() else {}
         if self.makeTomo.get():
@@ -109,7 +109,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         for name, opener in ((FAILED, self._open_failed), (CTFS, self._open_ctfs), (FILTERED, self._open_filtered)):
             if os.path.exists(self._getPath(self.output_files[name])):
                 opener()
-        self.tell(entries.Session("", self._runner.reason))
+        self.report(entries.Session("", self._runner.reason))
         self._handing = self._start_handing()
 
     def _start_handing(self) -> handing.HandOff | None:
@@ -155,7 +155,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     def undecided(self) -> bool:
         for entry in self._handing.told() if self._handing is not None else ():
-            self.tell(entry)
+            self.report(entry)
         return super().undecided() or (self._handing is not None and self._handing.busy)
 
     # ------------------------------------------------------------------ decide
@@ -192,8 +192,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
             self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
             return None
-        self.tell(entries.Started(series_id, f"to be aligned and reconstructed, {series.getSize()} tilts", version=version,
-                                  tilts=series.getSize(), bytes=self._volume_bytes(source)))
+        self.report(entries.Started(series_id, f"to be aligned and reconstructed, {series.getSize()} tilts", version=version,
+                                    tilts=series.getSize(), bytes=self._volume_bytes(source)))
         return Task(series_id, (series_id, source), version, needs_gpu=self._runner.gpu)
 
     def _source(self, series: TiltSeries, images: Iterable[TiltImage]) -> Source:
@@ -224,9 +224,9 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     def _genAretomoCmd(self, ts: TiltSeries, *arguments: Any, **options: Any) -> str:
         """As upstream's, which takes the binning from the form, with the one that is chosen where that says 0."""
         asked, pixel_size = self.binFactor.get(), ts.getSamplingRate()
-        if not asked and self.makeTomo.get() and pixel_size != self._told_binning:
-            self._told_binning = pixel_size
-            self.tell(entries.Session("", aretomo_form.chosen_binning(self, pixel_size, self._binning(pixel_size))))
+        if not asked and self.makeTomo.get() and pixel_size != self._reported_binning:
+            self._reported_binning = pixel_size
+            self.report(entries.Session("", aretomo_form.chosen_binning(self, pixel_size, self._binning(pixel_size))))
         self.binFactor.set(self._binning(pixel_size))
         try:
             return str(super()._genAretomoCmd(ts, *arguments, **options))
@@ -372,7 +372,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         words += "".join(f", {note}" for note in result.notes)
         words += f", {self._defoci.words(task.key)}" if self._defoci.words(task.key) else ""
         words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
-        self.tell(entries.Reconstructed(
+        self.report(entries.Reconstructed(
             task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
             seconds=round(result.seconds, 1), commands=result.commands,
             tomogram=os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
@@ -391,10 +391,11 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             self._remove_before(task)
         if self._handing is not None:
             self._handing.hand_on(task.key)
-        if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._told_ctf:
-            self._told_ctf = True
+        if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._reported_ctf:
+            self._reported_ctf = True
             note = (quality.ctf_note if quality else "") or "the program wrote none"
-            self.tell(entries.Session("", f"no CTF for {task.key}: {note}. Tilt series and tomograms come without it"), warn=True)
+            self.report(entries.Session("", f"no CTF for {task.key}: {note}. Tilt series and tomograms come without it"),
+                        warn=True)
 
     def _remove_before(self, task: Task) -> None:
         """Remove the files of the versions before this one."""
@@ -423,11 +424,11 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     def on_end(self) -> None:
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
         failed = len(self.outputs[FAILED].ids) if FAILED in self.outputs else 0
-        self.tell(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
+        self.report(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
         if self.doEstimateCtf.get() and CTFS not in self.outputs:
             why = "the alignment is skipped" if self.skipAlign.get() else "no series gave one"
-            self.tell(entries.Session("", f"there is no output {CTFS}, and none will come: {why}. Protocols that wait for it "
-                                      "can be stopped"), warn=True)
+            self.report(entries.Session("", f"there is no output {CTFS}, and none will come: {why}. Protocols that wait for it "
+                                        "can be stopped"), warn=True)
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:

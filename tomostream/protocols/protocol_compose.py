@@ -75,8 +75,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         page.start(self)
         self._micrographs: dict[str, tuple[str, str, str]] = {}
         self._decisions: list[events.Decision] = []
-        self._told: dict[str, tuple[Any, ...]] = {}
-        self._told_at = 0.0
+        self._reported: dict[str, tuple[Any, ...]] = {}
+        self._reported_at = 0.0
         self._previewed: set[str] = set()
         told = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
         self._unassigned: Set[str] = frozenset(told[-1].movies) if told else frozenset()
@@ -188,7 +188,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         reason = ("the motioncor protocol goes on" if alive else
                   f"the motioncor protocol {WORDS[state]}: continue it (or: tomostream resume {shlex.quote(os.getcwd())})")
         if alive != self._producer_alive:
-            self.tell((entries.Session if alive else entries.Waiting)("", reason), warn=not alive)
+            self.report((entries.Session if alive else entries.Waiting)("", reason), warn=not alive)
         if alive != self._producer_alive or (state == RUNNING) != self._producer_running:
             self._producer_alive, self._producer_running = alive, state == RUNNING
             self._feed(events.ProducerState(alive, reason, now, running=state == RUNNING))
@@ -223,9 +223,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             elif isinstance(decision, events.GiveUp):
                 self._give_up(decision)
             else:
-                self.tell(entries.Session("", decision.reason))
+                self.report(entries.Session("", decision.reason))
             del self._decisions[0]
-        if steady() - self._told_at >= STATES_SECONDS or decided or self._ended:
+        if steady() - self._reported_at >= STATES_SECONDS or decided or self._ended:
             self._report_states()
 
     def undecided(self) -> bool:
@@ -239,7 +239,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._pixel_size = self._reader.items.getSamplingRate()
         record = self._record(decision)
         text = f"{len(record.tilts)} tilts, version {record.version}: {decision.reason}"
-        self.tell(entries.Started(record.series_id, text, version=record.version))
+        self.report(entries.Started(record.series_id, text, version=record.version))
         for left in record.left_out:
             self.warning(f"{record.series_id}: composed without {left.movie or 'a tilt'} at {left.angle:.1f} degrees: "
                          f"{left.reason}")
@@ -259,27 +259,27 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         first = signs.read(self._getExtraPath(signs.NAME)) is None
         sign = signs.of_run(self, decision.mdocs)
         if first:
-            self.tell(entries.Session("", f"tilt angles {sign.words}"))
+            self.report(entries.Session("", f"tilt angles {sign.words}"))
         return record_of(decision, self._micrographs, movie_key, sign.negated)
 
     def _give_up(self, decision: events.GiveUp) -> None:
         item = decision.series_id or decision.series_name
         kind = entries.Failed if decision.failed else entries.NotASeries
-        self.tell(kind(item, decision.reason, name=decision.series_name, mdocs=decision.mdocs, because=decision.evidence),
-                  warn=decision.failed)
+        self.report(kind(item, decision.reason, name=decision.series_name, mdocs=decision.mdocs, because=decision.evidence),
+                    warn=decision.failed)
 
     def _report_states(self) -> None:
         """One ledger line for every series whose state or counts changed; in the log only where the state did."""
-        self._told_at = steady()
+        self._reported_at = steady()
         self._report_unassigned()
         for state in self._session.changed_states():
             if not state.series_id:
                 continue
             counts = (state.state, state.tilts_seen, state.tilts_aligned, state.tilts_failed, state.tilts_expected, state.version)
-            before = self._told.get(state.series_id)
+            before = self._reported.get(state.series_id)
             if before == counts:
                 continue
-            self._told[state.series_id] = counts
+            self._reported[state.series_id] = counts
             if state.state in TOLD_STATES and (before is None or before[0] != state.state):
                 self.info(f"{state.series_id}: {state.state}: {state.reason}")
             self.ledger.write(entries.Series(
@@ -290,15 +290,15 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _report_unassigned(self) -> None:
         """Name the movies that no series lists: while the session runs those at rest, at its end all. Told when they change."""
-        if not self._ended and self._told_at - self._looked_for_unassigned < UNASSIGNED_SECONDS:
+        if not self._ended and self._reported_at - self._looked_for_unassigned < UNASSIGNED_SECONDS:
             return
-        self._looked_for_unassigned = self._told_at
+        self._looked_for_unassigned = self._reported_at
         still = 0.0 if self._ended else seconds_of(self.time4NextTilt.get())
         loose = {key: why.reason for key, why in self._session.unassigned(still).items() if not why.expected}
         if loose.keys() != self._unassigned:
             self._unassigned = loose.keys()
-            self.tell(entries.Unassigned("", describe_unassigned(list(loose), self._session.without_movie()), count=len(loose),
-                                         movies=dict(islice(loose.items(), MAX_UNASSIGNED))), warn=bool(loose) and self._ended)
+            self.report(entries.Unassigned("", describe_unassigned(list(loose), self._session.without_movie()), count=len(loose),
+                                           movies=dict(islice(loose.items(), MAX_UNASSIGNED))), warn=bool(loose) and self._ended)
 
     def _ask_preview(self, state: events.SeriesState) -> None:
         """Tell the page, once, of which tilts it can make a preview. Nothing waits for it."""
@@ -308,7 +308,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._previewed.add(state.series_id)
         self._reader.items.loadAllProperties()
         tilts = tuple((tilt.micrograph, tilt.angle) for tilt in self._record(decision).tilts)
-        self.tell(entries.Preview(
+        self.report(entries.Preview(
             state.series_id, f"{len(tilts)} of {state.tilts_expected} tilts are there: time for a preview", tilts=tilts,
             expected=state.tilts_expected or 0, tilt_axis=decision.tilt_axis.value,
             pixel_size_A=self._reader.items.getSamplingRate()))
@@ -381,8 +381,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         record: SeriesRecord = task.arguments[0]
         left = f", without {len(record.left_out)}" if record.left_out else ""
         path = self._getExtraPath(stem(record.series_id, record.version))
-        self.tell(composed_entry(record, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
-                                 bytes_of(f"{path}{suffix}.mrcs" for suffix in ("", ODD, EVEN))))
+        self.report(composed_entry(record, f"composed of {len(record.tilts)} tilts{left}: {record.reason}",
+                                   bytes_of(f"{path}{suffix}.mrcs" for suffix in ("", ODD, EVEN))))
         self._disk.remove_aligned(record)
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
@@ -390,7 +390,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return entries.Composed(key, reason, version=version) if record is None else composed_entry(record, reason)
 
     def on_end(self) -> None:
-        self.tell(entries.Session("", f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed"))
+        self.report(entries.Session("", f"{len(self.outputs[TILT_SERIES].ids)} tilt series composed"))
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:

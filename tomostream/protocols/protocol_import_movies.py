@@ -85,7 +85,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._remember_files()
         at = until.begin(self._getPath(), (self.until.get() or "").strip())
         if at is not None:
-            self.tell(entries.Session("", f"the import will end at {until.words(at)}"))
+            self.report(entries.Session("", f"the import will end at {until.words(at)}"))
 
     def _template(self) -> Movie:
         return self._movie("", "", 1, Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0), 1.0)
@@ -142,8 +142,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for path, seen in self._files.changes():
             if self._wanted(path) and not os.path.basename(path).isprintable():
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
-                self.tell(entries.Failed(readable, "its name is no text (UTF-8) of one line, which Scipion cannot store: rename "
-                                         "it", file=path), warn=True)
+                self.report(entries.Failed(readable, "its name is no text (UTF-8) of one line, which Scipion cannot store: "
+                                           "rename it", file=path), warn=True)
             elif self._wanted(path) and self._is_new(path, seen):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
@@ -176,8 +176,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             name = self._movie_files.name(path)
             if not self.copyFiles.get():
                 self._link(path, self._getExtraPath(name))
-            self.tell(entries.Imported(name, f"its file is {path} now", version=self.done.get(name, 1), file=path, size=seen.size,
-                                       mtime=seen.mtime))
+            self.report(entries.Imported(name, f"its file is {path} now", version=self.done.get(name, 1), file=path,
+                                         size=seen.size, mtime=seen.mtime))
         return sight is Sight.NEW
 
     def _wanted(self, path: str) -> bool:
@@ -185,7 +185,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 and os.path.realpath(path) not in self._mine and not self.isBlacklisted(path))
 
     def _end(self, reason: str) -> bool:
-        self.tell(entries.Session("", f"the import ends: {reason}"))
+        self.report(entries.Session("", f"the import ends: {reason}"))
         self._ending = True
         return True
 
@@ -280,7 +280,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             return False
         self._optics = optics
         self.trouble(entries.Topic.OPTICS, "")
-        self.tell(entries.Session("", f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})"))
+        self.report(entries.Session("", f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})"))
         self._describe_set(check)
         return True
 
@@ -339,11 +339,11 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _ignore_file(self, path: str, reason: str) -> None:
         """A file that is not a movie. When it changes it is looked at again."""
-        self.tell(entries.Session("", f"{os.path.basename(path)} is ignored: {reason}"))
+        self.report(entries.Session("", f"{os.path.basename(path)} is ignored: {reason}"))
 
     def _fail_file(self, path: str, reason: str) -> None:
         """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
-        self.tell(entries.Failed(self._name(path), reason, file=path), warn=True)
+        self.report(entries.Failed(self._name(path), reason, file=path), warn=True)
 
     # ------------------------------------------------------------------ run
     def work(self, task: Task) -> None:
@@ -382,10 +382,10 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         if short:
             text += f", fewer than usual: most have {self._arrivals.usual_frames()}; it is used as it is"
         if task.version > 1:
-            self.tell(entries.Replaced(task.key, f"the file was written again: version {task.version} replaces the one before",
-                                       version=task.version, file=source, size=size, mtime=mtime))
-        self.tell(entries.Imported(task.key, text, version=task.version, file=source, size=size, mtime=mtime,
-                                   bytes=size if self.copyFiles.get() else None), warn=short)
+            self.report(entries.Replaced(task.key, f"the file was written again: version {task.version} replaces the one before",
+                                         version=task.version, file=source, size=size, mtime=mtime))
+        self.report(entries.Imported(task.key, text, version=task.version, file=source, size=size, mtime=mtime,
+                                     bytes=size if self.copyFiles.get() else None), warn=short)
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         size, mtime = self._movie_files.registered(key)
@@ -394,7 +394,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def on_end(self) -> None:
         done = len(self.outputs[MOVIES].ids)
-        self.tell(entries.Session("", f"{done} movies imported"))
+        self.report(entries.Session("", f"{done} movies imported"))
 
     # ------------------------------------------------------------------ what people read
     def form_problems(self) -> list[str]:

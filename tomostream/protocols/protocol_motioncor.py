@@ -90,7 +90,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         for name in names:
             self.open_output(name, self._template(name), "_micName")
         self.done.update(programs.in_all(output.versions for output in self.outputs.values()))
-        self.tell(entries.Session("", self._runner.reason))
+        self.report(entries.Session("", self._runner.reason))
 
     def _template(self, name: str) -> Micrograph:
         acquisition = Acquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0)
@@ -319,13 +319,13 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
     def on_registered(self, task: Task, result: Aligned) -> None:
         file = result.files[MICROGRAPHS]
         if task.version > 1:
-            self.tell(entries.Replaced(task.key, f"aligned again: version {task.version} replaces the one before",
-                                       version=task.version, file=file))
+            self.report(entries.Replaced(task.key, f"aligned again: version {task.version} replaces the one before",
+                                         version=task.version, file=file))
         self._report_command(task, result)
         drift = None if result.drift is None else round(result.drift, 3)
         words = "aligned; the program left no log of the drift" if drift is None else f"aligned, drift {drift:.1f} px"
         optics = self._reader.items.getAcquisition()
-        self.tell(entries.Aligned(
+        self.report(entries.Aligned(
             task.key, words, version=task.version, file=file, movie=task.arguments[0], drift_px=drift,
             pixel_size_A=self._reader.items.getSamplingRate(), voltage_kV=optics.getVoltage(),
             cs_mm=optics.getSphericalAberration(), amplitude_contrast=optics.getAmplitudeContrast(),
@@ -337,8 +337,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         command = result.command.replace(task.arguments[0], entries.MOVIE).replace(safe_name(name), entries.OUTPUT)
         if command != self._command:
             self._command = command
-            self.tell(entries.Command("", f"{task.key} was aligned by {result.program}: {result.command}", command=command,
-                                      program=result.program))
+            self.report(entries.Command("", f"{task.key} was aligned by {result.program}: {result.command}", command=command,
+                                        program=result.program))
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         stem = micrograph_stem(self._names.of(key), version)
@@ -346,7 +346,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
 
     def on_end(self) -> None:
         done = len(self.outputs[MICROGRAPHS].ids)
-        self.tell(entries.Session("", f"{done} micrographs, {len(self.done) - done} movies failed"))
+        self.report(entries.Session("", f"{done} micrographs, {len(self.done) - done} movies failed"))
 
     # ------------------------------------------------------------------ what people read
     @classmethod

@@ -71,7 +71,7 @@ class Previews:
 
     def __init__(self, project: str, folders: SeriesFolders, painter: Executor, say: Callable[[str], None]) -> None:
         self.maker: Maker | None = None
-        self._project, self._folders, self._painter, self._told_to = project, folders, painter, say
+        self._project, self._folders, self._painter, self._reported_to = project, folders, painter, say
         self._wanted: dict[str, Request] = {}
         self._shown: dict[str, Preview] = {}
         self._latest = ""
@@ -81,7 +81,7 @@ class Previews:
     def _say(self, text: str) -> None:
         """Log what goes wrong, and keep it for the page: whoever waits for a preview learns why none comes."""
         self.trouble = text
-        self._told_to(text)
+        self._reported_to(text)
 
     def begin(self, out: str) -> None:
         """Make those that the compose protocol asks for, from now on, below `out`. For the one process that follows a session."""

@@ -99,27 +99,27 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True  # a body that is not read must not become the next request
         where = urlsplit(self.path).path
         if not self._host_is_ours() or not self._origin_is_ours():
-            return self._tell(HTTPStatus.FORBIDDEN, error="this request comes from another site")
+            return self._report(HTTPStatus.FORBIDDEN, error="this request comes from another site")
         if not self._has_token(self.headers.get(HEADER, "")):
-            return self._tell(HTTPStatus.FORBIDDEN, error="only with the token: open the address that tomostream page printed")
+            return self._report(HTTPStatus.FORBIDDEN, error="only with the token: open the address that tomostream page printed")
         kind = REQUESTS.get(where.removeprefix("/api/")) if where.startswith("/api/") else None
         if kind is None:
-            return self._tell(HTTPStatus.NOT_FOUND, error="there is nothing of this name")
+            return self._report(HTTPStatus.NOT_FOUND, error="there is nothing of this name")
         if self.headers.get_content_type() != "application/json":
-            return self._tell(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error="a request is JSON")
+            return self._report(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error="a request is JSON")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            return self._tell(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"a request has at most {MAX_BODY} bytes")
+            return self._report(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"a request has at most {MAX_BODY} bytes")
         try:
-            return self._tell(
+            return self._report(
                 HTTPStatus.OK, text=self.server.session.act(msgspec.json.decode(self.rfile.read(int(length)), type=kind))
             )
         except (msgspec.DecodeError, RecursionError) as error:
-            return self._tell(HTTPStatus.BAD_REQUEST, error=f"the request makes no sense: {error}")
+            return self._report(HTTPStatus.BAD_REQUEST, error=f"the request makes no sense: {error}")
         except Refused as error:
-            return self._tell(HTTPStatus.CONFLICT, error=str(error))
+            return self._report(HTTPStatus.CONFLICT, error=str(error))
         except OSError as error:
-            return self._tell(HTTPStatus.INSUFFICIENT_STORAGE, error=f"it cannot be written: {error.strerror or error}")
+            return self._report(HTTPStatus.INSUFFICIENT_STORAGE, error=f"it cannot be written: {error.strerror or error}")
 
     # ------------------------------------------------------------------ who asks
     def _has_token(self, given: str) -> bool:
@@ -154,23 +154,23 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         try:
             where, query = unquote(parts.path, errors="strict"), parse_qs(parts.query)
         except ValueError:
-            return self._tell(HTTPStatus.BAD_REQUEST, error="the address is no text")
+            return self._report(HTTPStatus.BAD_REQUEST, error="the address is no text")
         if not self._host_is_ours():
-            return self._tell(HTTPStatus.FORBIDDEN, error="this request comes from another site")
+            return self._report(HTTPStatus.FORBIDDEN, error="this request comes from another site")
         if not self._may_read(query):
-            return self._tell(HTTPStatus.FORBIDDEN, error="only with the key: open the address that tomostream page printed")
+            return self._report(HTTPStatus.FORBIDDEN, error="only with the key: open the address that tomostream page printed")
         if "key" in query:  # out of the address, so that it is not in a history or a picture of the screen
             return self._redirect(parts.path)
         if where == "/api/hello":
             known = self._has_token(self.headers.get(HEADER, ""))
-            return self._tell(
+            return self._report(
                 HTTPStatus.OK if known else HTTPStatus.FORBIDDEN,
                 text="welcome" if known else "",
                 error="" if known else "only with the token",
             )
         path, name = self._file(where)
         if path is None:
-            return self._tell(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
+            return self._report(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
         return self._send(path, name, body)
 
     def _redirect(self, path: str) -> None:
@@ -204,7 +204,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         try:
             file = open(path, "rb")
         except OSError:
-            return self._tell(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
+            return self._report(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
         with file:
             kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
             self.send_response(HTTPStatus.OK)
@@ -222,7 +222,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(part)
                     length -= len(part)
 
-    def _tell(self, status: HTTPStatus, text: str = "", error: str = "") -> None:
+    def _report(self, status: HTTPStatus, text: str = "", error: str = "") -> None:
         body = json.dumps({"error": error} if error else {"text": text}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

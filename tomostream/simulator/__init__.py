@@ -21,12 +21,12 @@ __all__ = ["Clock", "Fault", "Faults", "Plan", "RealClock", "ReplayScene", "Scen
            "Writer", "parse_fault", "simulate"]  # fmt: skip
 
 
-def simulate(plan: Plan, out: str | Path, *, clock: Clock | None = None, tell: Callable[[str], None] = ignore) -> Scene:
+def simulate(plan: Plan, out: str | Path, *, clock: Clock | None = None, report: Callable[[str], None] = ignore) -> Scene:
     """Write the acquisition `plan` into the folder `out` over time; return its scene.
 
     With a `VirtualClock` all is written at once, in the order of time. Raise ValueError if the plan cannot be acquired
     or the folder already holds an acquisition, OSError if it cannot be written.
     """
     scene = SimulatedScene(plan)
-    Writer(scene, out, clock=clock, tell=tell).run()
+    Writer(scene, out, clock=clock, report=report).run()
     return scene

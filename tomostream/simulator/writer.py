@@ -43,10 +43,10 @@ class Writer:
     """
 
     def __init__(self, scene: Scene, out: str | Path, *, clock: Clock | None = None,
-                 start_time: datetime | None = None, tell: Callable[[str], None] = ignore) -> None:
+                 start_time: datetime | None = None, report: Callable[[str], None] = ignore) -> None:
         self.scene, self.plan, self.out = scene, scene.plan, Path(out)
         self._incoming = self.out / ".incoming"
-        self._clock, self._tell, self._start_time = clock or RealClock(), tell, start_time
+        self._clock, self._report, self._start_time = clock or RealClock(), report, start_time
         self._mdocs = MdocFiles(self.plan, scene.places, self.out, self._incoming, start_time or datetime.now())
         self.actions = timeline(self.plan, scene.exposures, _turn(scene))
         self._last_use = last_use(self.actions)
@@ -115,7 +115,7 @@ class Writer:
         tilt = action.exposure.tilt + 1 if action.exposure is not None else ""
         self._log(f"{time.time():.3f}", action.kind, series, tilt, path.relative_to(self.out))
         if action.kind == "movie":
-            self._tell(f"{series}  tilt {tilt} of {self.plan.tilts}  {path.name}")
+            self._report(f"{series}  tilt {tilt} of {self.plan.tilts}  {path.name}")
 
     def _write_movie(self, action: Action) -> Path:
         """Put the movie, or a part of it, on disk: under its name at once, or growing in place."""
@@ -147,7 +147,7 @@ class Writer:
         """Say once that this machine does not keep up with the interval asked for."""
         late = self._clock.now() - self.actions[self._next].time
         if self.plan.interval > 0 and late > 2 * self.plan.interval and not self._warned:
-            self._tell(f"This machine is {late:.0f} s behind: it takes {self._ahead.seconds:.2f} s to make a movie.")
+            self._report(f"This machine is {late:.0f} s behind: it takes {self._ahead.seconds:.2f} s to make a movie.")
             self._warned = True
 
     def _log(self, *row: object, mode: str = "a") -> None:

@@ -149,7 +149,7 @@ class StreamingProtocol(StreamingForm):
         self.hindrances = hindrances
         self.outputs = OutputSets()
         self._to_confirm: list[tuple[Task, object]] = []
-        self._watch_ended = self._dirty = self._said_end = False
+        self._watch_ended = self._dirty = self._reported_end = False
         self._gui_at, self._jobs_lock = 0.0, threading.Lock()
         self._jobs: list[str] = []
         self.stop_event = threading.Event()
@@ -161,12 +161,12 @@ class StreamingProtocol(StreamingForm):
         self.watcher = watch.Watcher(self._stepsExecutor.wake)
         self.watcher.add(self._getExtraPath(), only=frozenset([STOP_FILE, until.NAME]))
         self._open()
-        self.say_start()
+        self.report_start()
         if orphans:
-            self.tell(entries.Session("", f"stopped {counted(orphans, 'program')} left over from the previous run"))
+            self.report(entries.Session("", f"stopped {counted(orphans, 'program')} left over from the previous run"))
         if jobs:
-            self.tell(entries.Session("", f"cancelled {counted(jobs, 'job')} left over from the previous run"))
-        self._mend_ledger()
+            self.report(entries.Session("", f"cancelled {counted(jobs, 'job')} left over from the previous run"))
+        self._complete_ledger()
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
@@ -201,19 +201,19 @@ class StreamingProtocol(StreamingForm):
                 with lock, contextlib.suppress(FileNotFoundError):
                     os.remove(stop_file(self._getPath()))
 
-    def say_start(self) -> None:
+    def report_start(self) -> None:
         """What was found when the protocol began."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
-        self.tell(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages(),
-                                   input_run=self._input_run()))
+        self.report(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages(),
+                                     input_run=self._input_run()))
 
     def _input_run(self) -> str:
         """Return the name of the folder of the run whose output is read; "" for the first of a chain."""
         items = getattr(self, self.input_field).get() if self.input_field else None
         return "" if items is None else os.path.basename(os.path.dirname(items.getFileName()))
 
-    def _mend_ledger(self) -> None:
+    def _complete_ledger(self) -> None:
         """A run that was killed between the output and the ledger left items untold: tell them."""
         told: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
@@ -223,7 +223,7 @@ class StreamingProtocol(StreamingForm):
             if told.get(key, 0) < version:
                 self.ledger.write(self.found_entry(key, version, "registered before the protocol was continued"))
 
-    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
+    def report(self, entry: entries.Entry, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
         line = f"{entry.item}: {entry.reason}" if entry.item else entry.reason
         (self.warning if warn else self.info)(line)
@@ -322,8 +322,8 @@ class StreamingProtocol(StreamingForm):
 
     def _close(self) -> bool:
         """Close the outputs; False when they cannot be written now."""
-        if not self._said_end:
-            self._said_end = True
+        if not self._reported_end:
+            self._reported_end = True
             self.on_end()
         try:
             self.outputs.close()

@@ -121,7 +121,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._states: dict[str, JobState] = {}
         self._silent_since: dict[str, float] = {}
-        self._said_over: set[str] = set()
+        self._known_over: set[str] = set()
         self._next = 0.0
         self._trouble = ""
         #: Why the queue took no job when one was handed to it last; "" when it did.
@@ -144,7 +144,7 @@ class Jobs:
         with self._lock:
             self._states.pop(job, None)
             self._silent_since.pop(job, None)
-            self._said_over.discard(job)
+            self._known_over.discard(job)
             if not self._states:
                 self._trouble = ""
 
@@ -178,13 +178,13 @@ class Jobs:
     def _confirmed(self, job: str, state: JobState) -> JobState:
         """A controller that has just come up may not know its jobs yet: that one is over counts when it is said twice."""
         if state is not JobState.OVER:
-            self._said_over.discard(job)
+            self._known_over.discard(job)
             if state is JobState.RUNNING:
                 self._silent_since.pop(job, None)
             return state
-        if job in self._said_over:
+        if job in self._known_over:
             return state
-        self._said_over.add(job)
+        self._known_over.add(job)
         return JobState.UNKNOWN
 
     def _questions(self, jobs: list[str]) -> Iterable[list[str]]:

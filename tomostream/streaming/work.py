@@ -108,7 +108,7 @@ class Host(Protocol):
     def register_task(self, task: Task, result: object) -> None:
         """Put the rows of a finished task, all or none. Raises NotNow when the input cannot be read now."""
 
-    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
+    def report(self, entry: entries.Entry, warn: bool = False) -> None:
         """One line in the log and one in the ledger."""
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
@@ -218,7 +218,7 @@ class Work:
         if self._is_held_up(task, attempt.obstacle, attempt.disk_full):
             return
         if isinstance(attempt.error, ProgramFailed) and attempt.tries == 1:
-            self._host.tell(entries.Retried(task.key, f"{reason}; retrying once", version=task.version), warn=True)
+            self._host.report(entries.Retried(task.key, f"{reason}; retrying once", version=task.version), warn=True)
             self._start(task, tries=2)
             return
         self.fail(task, f"{reason} (failed twice)" if attempt.tries > 1 else reason)
@@ -226,7 +226,7 @@ class Work:
     def fail(self, task: Task, reason: str) -> None:
         """This item has failed for good."""
         self.done[task.key] = task.version
-        self._host.tell(entries.Failed(task.key, reason, version=task.version), warn=True)
+        self._host.report(entries.Failed(task.key, reason, version=task.version), warn=True)
         self._failed.append((task, reason))
 
     def record_failures(self, on_failed: Callable[[Task, str], None]) -> None:
@@ -255,7 +255,7 @@ class Work:
 
     def _leave(self, task: Task, why: str) -> None:
         """Leave a task undone: nothing is wrong with it, but the session was stopped before its program could run."""
-        self._host.tell(entries.Waiting(task.key, f"{why}; it is done when the protocol is continued"), warn=True)
+        self._host.report(entries.Waiting(task.key, f"{why}; it is done when the protocol is continued"), warn=True)
 
     def release(self) -> None:
         """Try again what was held up; whoever stops the session does not want to wait."""

@@ -30,12 +30,12 @@ class MadeProject:
         self.angles = tuple(angles)
         self.time = START
         self.ledgers = {}
-        self._told_command = False
+        self._reported_command = False
         for name, folder in FOLDERS.items():
             os.makedirs(os.path.join(path, "Runs", folder, "extra"), exist_ok=True)
             self.ledgers[name] = ledger.Ledger(ledger.path_in(os.path.join(path, "Runs", folder)))
 
-    def tell(self, protocol: str, item: str, kind: type[entries.Entry], reason: str = "", /, **fields: object) -> None:
+    def report(self, protocol: str, item: str, kind: type[entries.Entry], reason: str = "", /, **fields: object) -> None:
         self.ledgers[protocol].write(kind(item, reason, self.time, **fields))
 
     def extra(self, name: str, *parts: str) -> str:
@@ -48,17 +48,17 @@ class MadeProject:
     def acquire(self, series: str, tilts: int | None = None, drift: float = 2.0, seconds: float = 60.0) -> None:
         """Movies come, are imported and aligned; the mdoc lists them."""
         names = self.movies(series)[:tilts]
-        if not self._told_command:
-            self._told_command = True
-            self.tell(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.2.1",
-                      command=f'MotionCor3 -InTiff "{entries.MOVIE}" -OutMrc "{entries.OUTPUT}.mrc"')
+        if not self._reported_command:
+            self._reported_command = True
+            self.report(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.2.1",
+                        command=f'MotionCor3 -InTiff "{entries.MOVIE}" -OutMrc "{entries.OUTPUT}.mrc"')
         for count, movie in enumerate(names, start=1):
             self.time += seconds
-            self.tell(IMPORT, f"{movie}.tif", entries.Imported, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
-            self.tell(MOTIONCOR, f"{movie}.tif", entries.Aligned, "aligned", version=1, drift_px=drift,
-                      movie=f"/movies/{movie}.tif", file=f"{movie}_aligned_mic.mrc")
-            self.tell(COMPOSE, series, entries.Series, f"{count} tilts so far, waiting for the next.", name=series,
-                      state="acquiring", seen=count, aligned=count, failed=0, expected=len(self.angles), version=0)
+            self.report(IMPORT, f"{movie}.tif", entries.Imported, "imported, 3 frames", mtime=self.time - 1, size=1, version=1)
+            self.report(MOTIONCOR, f"{movie}.tif", entries.Aligned, "aligned", version=1, drift_px=drift,
+                        movie=f"/movies/{movie}.tif", file=f"{movie}_aligned_mic.mrc")
+            self.report(COMPOSE, series, entries.Series, f"{count} tilts so far, waiting for the next.", name=series,
+                        state="acquiring", seen=count, aligned=count, failed=0, expected=len(self.angles), version=0)
 
     def compose(self, series: str, version: int = 1, image_files: bool = True, left_out: Sequence[Sequence[object]] = (),
                 counts: Sequence[float] | None = None) -> None:
@@ -73,9 +73,9 @@ class MadeProject:
                 json.dump({"series_id": series, "tilts": tilts, "tilt_axis_source": "title", "voltage": 300.0,
                            "warnings": [], "mdocs": [f"/mdocs/{series}.mdoc"]}, file)
             write_mrc(f"{stem}.mrcs", stack_with_dot(self.angles, counts), 4.0)
-        self.tell(COMPOSE, series, entries.Composed, "composed", version=version, name=series, tilts=len(tilts),
-                  movies=tuple(tilt["movie"] for tilt in tilts), tilt_axis=85.0,
-                  left_out=tuple(entries.LeftOut(*each) for each in left_out))
+        self.report(COMPOSE, series, entries.Composed, "composed", version=version, name=series, tilts=len(tilts),
+                    movies=tuple(tilt["movie"] for tilt in tilts), tilt_axis=85.0,
+                    left_out=tuple(entries.LeftOut(*each) for each in left_out))
 
     def reconstruct(self, series: str, version: int = 1, image_files: bool = True, axis: float = 85.0, excluded: int = 0,
                     filtered: bool = False, **figures: object) -> None:
@@ -90,7 +90,7 @@ class MadeProject:
                     "excluded": tuple(entries.Excluded(angle, "too dark") for angle in self.angles[:excluded]),
                     "tomogram": os.path.relpath(self.extra(ARETOMO, name, f"{series}.mrc"), self.path), "tilt_offset": 1.5,
                     "thickness_A": 1500.0, "quality": 0.9, "quality_note": "trust", "trust": Trust.TRUSTED, **figures}
-        self.tell(ARETOMO, series, entries.Reconstructed, f"{evidence['tilts_used']} tilts aligned", **evidence)
+        self.report(ARETOMO, series, entries.Reconstructed, f"{evidence['tilts_used']} tilts aligned", **evidence)
 
     def _alignment_files(self, series: str, name: str, axis: float, excluded: int, filtered: bool) -> None:
         os.makedirs(self.extra(ARETOMO, name), exist_ok=True)
@@ -121,7 +121,7 @@ class MadeProject:
     def close(self) -> None:
         """The last line of every protocol."""
         for name in self.ledgers:
-            self.tell(name, "", entries.Session, "ended")
+            self.report(name, "", entries.Session, "ended")
 
 
 def stack_with_dot(angles: Sequence[float], counts: Sequence[float] | None = None) -> np.ndarray:

@@ -248,7 +248,7 @@ class OfAretomo(BothDirections):
     def sent(self, values: Mapping[str, object]) -> tuple[dict[str, list[str]], bool]:
         """(flags, whether the form warns of more than it does by default)."""
         protocol: ProtTomoStreamAreTomo = self.form(values)
-        protocol.perTsAlignZ, protocol._told_binning = {}, 2.0
+        protocol.perTsAlignZ, protocol._reported_binning = {}, 2.0
         acquisition = TomoAcquisition(voltage=300.0, magnification=50000.0, sphericalAberration=2.7, amplitudeContrast=0.1)
         acquisition.setTiltAxisAngle(85.0)
         acquisition.setDosePerFrame(3.0)

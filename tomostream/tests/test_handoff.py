@@ -95,8 +95,8 @@ class Project(MadeProject):
                 ("_samplingRate", str(PIXEL)), ("_acquisition._voltage", "300.0"), ("_acquisition._sphericalAberration", "2.7"),
                 ("_acquisition._amplitudeContrast", "0.1")])
             base.commit()
-        self.tell(COMPOSE, NAME, entries.Composed, "composed", version=1, name=NAME, tilts=len(tilts),
-                  movies=tuple(self.movies(NAME)))
+        self.report(COMPOSE, NAME, entries.Composed, "composed", version=1, name=NAME, tilts=len(tilts),
+                    movies=tuple(self.movies(NAME)))
 
     def _align(self, hand: int, halves: bool) -> None:
         folder = self.extra(ARETOMO, NAME)
@@ -119,9 +119,9 @@ class Project(MadeProject):
                       for section, angle in enumerate(NOMINAL))
         with open(f"{stem}_quality.json", "w", encoding="utf-8") as file:
             file.write(format_quality(Quality(tilts, self.specimen.rows[0].rot_deg, OFFSET, defocus_hand=hand)))
-        self.tell(ARETOMO, NAME, entries.Reconstructed, "done", version=1, tilts_used=len(self.specimen.rows), tilt_offset=OFFSET,
-                  folder=os.path.relpath(folder, self.path), tomogram=os.path.relpath(f"{stem}.mrc", self.path),
-                  commands=("tomostream-aretomo " + " ".join(words),))
+        self.report(ARETOMO, NAME, entries.Reconstructed, "done", version=1, tilts_used=len(self.specimen.rows),
+                    tilt_offset=OFFSET, folder=os.path.relpath(folder, self.path),
+                    tomogram=os.path.relpath(f"{stem}.mrc", self.path), commands=("tomostream-aretomo " + " ".join(words),))
 
     def series(self):
         status = ProjectStatus(self.path)
@@ -202,9 +202,9 @@ class TestOfAreTomo3(unittest.TestCase):
             project = Project(os.path.join(folder, "project"), 2.0, halves=False)
             known = project.series()
             made = os.path.relpath(os.path.dirname(known.volume.path), project.path)
-            project.tell(ARETOMO, NAME, entries.Reconstructed, "done", version=1, tilts_used=len(project.specimen.rows),
-                         folder=made, tomogram=os.path.join(made, f"{NAME}.mrc"), ctf_corrected=True,
-                         commands=(f"AreTomo3 -InPrefix x.mrc -AtBin {BINNING} -VolZ -1 -FlipVol 1",))
+            project.report(ARETOMO, NAME, entries.Reconstructed, "done", version=1, tilts_used=len(project.specimen.rows),
+                           folder=made, tomogram=os.path.join(made, f"{NAME}.mrc"), ctf_corrected=True,
+                           commands=(f"AreTomo3 -InPrefix x.mrc -AtBin {BINNING} -VolZ -1 -FlipVol 1",))
             series = project.series()
             self.assertEqual((series.volume.binning, series.thickness, series.volume.size), (BINNING, DEPTH, known.volume.size))
             self.assertEqual((known.volume.ctf_corrected, series.volume.ctf_corrected), (False, True))

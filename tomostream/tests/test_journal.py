@@ -35,7 +35,7 @@ class TestASeries(unittest.TestCase):
         self.project.reconstruct("TS_01", version=1, image_files=False)
         series = self.status()
         self.assertEqual((series.state, series.tomogram, series.version), ("reconstructing", None, 2))
-        self.project.tell(ARETOMO, "TS_01", entries.Failed, "the program crashed", version=1)
+        self.project.report(ARETOMO, "TS_01", entries.Failed, "the program crashed", version=1)
         self.assertEqual(self.status().state, "reconstructing")
         self.project.reconstruct("TS_01", version=2, image_files=False)
         self.assertEqual(self.status().state, "done")

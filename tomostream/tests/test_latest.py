@@ -83,8 +83,8 @@ class TestTheFitOfATilt(unittest.TestCase):
 class TestOnThePage(WithProject):
     def test_the_fit_comes_with_the_optics_that_motioncor_tells(self):
         write_mrc(os.path.join(self.project.path, "a.mrc"), with_ctf(512, 4.0, 25000.0)[None], 4.0)
-        self.project.tell(MOTIONCOR, "a.tif", entries.Aligned, "aligned", file="a.mrc", drift_px=3.0, pixel_size_A=2.0,
-                          voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07)
+        self.project.report(MOTIONCOR, "a.tif", entries.Aligned, "aligned", file="a.mrc", drift_px=3.0, pixel_size_A=2.0,
+                            voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.07)
         self.writer().finish()
         self.assertAlmostEqual(self.read("data", "session.js")["tilt"]["ctf"]["defocus_um"], 2.5, delta=0.03)
 
@@ -92,8 +92,8 @@ class TestOnThePage(WithProject):
         for name, level in (("a", 5.0), ("b", 9.0)):
             self.project.time += 60
             write_mrc(os.path.join(self.project.path, f"{name}.mrc"), with_rings(256, 0.2)[None] + np.float32(level), 2.0)
-            self.project.tell(MOTIONCOR, f"{name}.tif", entries.Aligned, "aligned", file=f"{name}.mrc", drift_px=3.0,
-                              pixel_size_A=2.0)
+            self.project.report(MOTIONCOR, f"{name}.tif", entries.Aligned, "aligned", file=f"{name}.mrc", drift_px=3.0,
+                                pixel_size_A=2.0)
             self.writer().finish()
             told = self.read("data", "session.js")["tilt"]
             self.assertEqual((told["movie"], told["drift_px"], told["drift_A"], told["shape"], told["spectrum"]),

@@ -178,7 +178,7 @@ class TestARunMadeAnew(unittest.TestCase):
         self.path = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.path)
 
-    def tell(self, number: int, protocol: str, *told: entries.Entry) -> str:
+    def report(self, number: int, protocol: str, *told: entries.Entry) -> str:
         folder = os.path.join(self.path, "Runs", f"{number:06d}_{CLASSES[protocol]}")
         os.makedirs(os.path.join(folder, "extra"), exist_ok=True)
         writer = ledger.Ledger(ledger.path_in(folder))
@@ -188,18 +188,18 @@ class TestARunMadeAnew(unittest.TestCase):
 
     def chain(self, first: int, movie: str, series: str) -> list[str]:
         """An import with one movie, a motioncor and a compose with one series, each reading the one before."""
-        imported = self.tell(first, IMPORT, entries.Session("", "starts"), entries.Imported(movie))
-        aligned = self.tell(first + 1, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)),
-                            entries.Aligned(movie))
-        composed = self.tell(first + 2, COMPOSE, entries.Session("", "starts", input_run=os.path.basename(aligned)),
-                             entries.Failed(series, "made up"))
+        imported = self.report(first, IMPORT, entries.Session("", "starts"), entries.Imported(movie))
+        aligned = self.report(first + 1, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)),
+                              entries.Aligned(movie))
+        composed = self.report(first + 2, COMPOSE, entries.Session("", "starts", input_run=os.path.basename(aligned)),
+                               entries.Failed(series, "made up"))
         return [imported, aligned, composed]
 
     def test_two_chains_of_one_project_are_not_mixed(self):
         self.chain(2, "old.tif", "OLD")
         status = ProjectStatus(self.path)
         status.update()
-        imported = self.tell(12, IMPORT, entries.Session("", "starts"), entries.Imported("new.tif"))
+        imported = self.report(12, IMPORT, entries.Session("", "starts"), entries.Imported("new.tif"))
         status.update()
         self.assertEqual((list(status.movies), list(status.series), status.folders), (["new"], [], {IMPORT: imported}))
 
@@ -207,15 +207,15 @@ class TestARunMadeAnew(unittest.TestCase):
         imported, _, _ = self.chain(2, "a.tif", "OLD")
         status = ProjectStatus(self.path)
         status.update()
-        newer = self.tell(9, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)))
+        newer = self.report(9, MOTIONCOR, entries.Session("", "starts", input_run=os.path.basename(imported)))
         status.update()
         self.assertEqual(status.folders, {IMPORT: imported, MOTIONCOR: newer})
         self.assertEqual((status.movie_counts()["aligned"], list(status.series)), (0, []))
 
     def test_a_run_that_never_says_what_it_reads_is_not_asked_at_every_update(self):
         many = [entries.Aligned(f"TS_{number:04d}_001_{'x' * 80}.tif", "aligned") for number in range(600)]
-        self.tell(2, IMPORT, entries.Session("", "starts"))
-        self.tell(3, MOTIONCOR, *many)
+        self.report(2, IMPORT, entries.Session("", "starts"))
+        self.report(3, MOTIONCOR, *many)
         status = ProjectStatus(self.path)
         status.update()
         with mock.patch.object(ledger, "read", wraps=ledger.read) as asked:
@@ -230,8 +230,8 @@ class TestARunMadeAnew(unittest.TestCase):
         later = mock.patch.object(ledger.clock, "time", return_value=time.time() + 60)
         later.start()
         self.addCleanup(later.stop)
-        self.tell(4, COMPOSE, entries.Session("", "starts", input_run=f"{3:06d}_{CLASSES[MOTIONCOR]}"),
-                  *(entries.Failed(f"NEW_{number}", "made up") for number in range(20)))
+        self.report(4, COMPOSE, entries.Session("", "starts", input_run=f"{3:06d}_{CLASSES[MOTIONCOR]}"),
+                    *(entries.Failed(f"NEW_{number}", "made up") for number in range(20)))
         status.update()
         self.assertEqual([len(status.series), "OLD" in status.series, status.movie_counts()["aligned"]], [20, False, 1])
 

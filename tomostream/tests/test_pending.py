@@ -42,7 +42,7 @@ class TestPendingChoices(WithProject):
         """The compose protocol has made version 2 of the first series, without these."""
         gone = [entries.LeftOut(f"{name}.tif", -40.0, "The user took it out: grid bar.", Why.TAKEN_OUT) for name in names]
         movies = [name for name in self.project.movies("TS_01") if name not in names]
-        self.project.tell(COMPOSE, "TS_01", entries.Composed, "composed again", version=2, movies=movies, left_out=tuple(gone))
+        self.project.report(COMPOSE, "TS_01", entries.Composed, "composed again", version=2, movies=movies, left_out=tuple(gone))
 
     def test_a_tilt_that_was_taken_out_is_named_in_the_line_of_its_series_alone(self):
         self.assertNotIn("again", self.status())

@@ -233,8 +233,8 @@ class FakePreviews:
 class TestOnThePage(WithProject):
     def test_the_page_says_why_no_preview_can_come(self):
         self.project.acquire("TS_01", tilts=4)
-        self.project.tell(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 4, expected=5,
-                          pixel_size_A=4.0)
+        self.project.report(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 4, expected=5,
+                            pixel_size_A=4.0)
         self.writer().finish()
         self.assertEqual(self.read("data", "session.js")["preview_trouble"],
                          "TS_01: no preview: its mdoc tells no tilt axis or no pixel size")
@@ -251,8 +251,8 @@ class TestOnThePage(WithProject):
         self.ask("TS_01")
 
     def ask(self, name: str) -> None:
-        self.project.tell(COMPOSE, name, entries.Preview, "time for a preview", tilts=(("a.mrc", -3.0), ("b.mrc", 0.0)),
-                          expected=5, tilt_axis=85.0, pixel_size_A=4.0)
+        self.project.report(COMPOSE, name, entries.Preview, "time for a preview", tilts=(("a.mrc", -3.0), ("b.mrc", 0.0)),
+                            expected=5, tilt_axis=85.0, pixel_size_A=4.0)
 
     def update(self, page: writer.ReportWriter) -> None:
         page.update()
@@ -302,24 +302,24 @@ class TestOnThePage(WithProject):
     def test_it_goes_when_the_series_fails(self):
         page = self.page()
         self.update(page)
-        self.project.tell(COMPOSE, "TS_01", entries.Failed, "two tilts only")
+        self.project.report(COMPOSE, "TS_01", entries.Failed, "two tilts only")
         page.finish()
         self.assertEqual((self.rows()[0]["thumb"], self.pictures()), ("", []))
 
     def test_none_is_begun_while_movies_or_series_wait(self):
         page = self.page()
         for n in range(7):
-            self.project.tell(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
+            self.project.report(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
         page.update()
         self.assertEqual(page.previews.maker.told[-1], (["TS_01"], False, True))
         for n in range(7):
-            self.project.tell(MOTIONCOR, f"m{n}.tif", entries.Failed, "no frames")    # lost movies do not wait
+            self.project.report(MOTIONCOR, f"m{n}.tif", entries.Failed, "no frames")    # lost movies do not wait
         self.update(page)
         self.assertEqual(page.previews.maker.told[-1], (["TS_01"], True, False))
         page.update()
         self.project.acquire("TS_02")
         self.project.compose("TS_02")
-        self.project.tell(ARETOMO, "TS_02", entries.Started, "to be aligned", version=1)
+        self.project.report(ARETOMO, "TS_02", entries.Started, "to be aligned", version=1)
         page.update()
         self.assertEqual(page.previews.maker.told[-1][1:], (False, True))
 

@@ -141,10 +141,10 @@ class TestStatus(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             made = MadeProject(folder)
             made.acquire("TS_01")
-            made.tell(IMPORT, "cut.tif", entries.Failed, "it is cut short")
-            made.tell(IMPORT, "late.tif", entries.Waiting, "is not complete")
-            made.tell(IMPORT, "repaired.tif", entries.Failed, "it is cut short")
-            made.tell(IMPORT, "repaired.tif", entries.Imported, "imported")
+            made.report(IMPORT, "cut.tif", entries.Failed, "it is cut short")
+            made.report(IMPORT, "late.tif", entries.Waiting, "is not complete")
+            made.report(IMPORT, "repaired.tif", entries.Failed, "it is cut short")
+            made.report(IMPORT, "repaired.tif", entries.Imported, "imported")
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 self.assertEqual(main(["status", folder, "--json"]), 0)
         self.assertEqual(json.loads(said.getvalue())["movies"],
@@ -157,11 +157,12 @@ class TestStatus(unittest.TestCase):
             status = ProjectStatus(folder)
             status.update()
             self.assertEqual((exit_status(status), exit_status(status, died=True)), (0, 1))
-            made.tell(COMPOSE, "", entries.Unassigned, "1 movie in no tilt series", count=1, movies={"m_1": "No mdoc lists it."})
+            made.report(COMPOSE, "", entries.Unassigned, "1 movie in no tilt series", count=1,
+                        movies={"m_1": "No mdoc lists it."})
             status.update()
             self.assertEqual((exit_status(status), status.as_json()["movies"]["unassigned"]), (1, {"m_1": "No mdoc lists it."}))
             self.assertIn("1 movie in no tilt series", table.render(status, {}))
-            made.tell(COMPOSE, "", entries.Unassigned, "every movie belongs to a tilt series", count=0, movies={})
+            made.report(COMPOSE, "", entries.Unassigned, "every movie belongs to a tilt series", count=0, movies={})
             status.update()
             self.assertEqual(exit_status(status), 0)
 

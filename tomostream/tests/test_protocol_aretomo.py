@@ -155,7 +155,7 @@ class TestBinning(InFolder):
     def command(self, pixel_size: float, **values: int) -> tuple[list[str], list[str]]:
         protocol, said = ProtTomoStreamAreTomo(), []
         protocol.setWorkingDir(self.folder)
-        protocol.tell = lambda entry: said.append(entry.reason)
+        protocol.report = lambda entry: said.append(entry.reason)
         for name, value in values.items():
             getattr(protocol, name).set(value)
         series = TiltSeries(tsId="TS_1")
@@ -201,7 +201,7 @@ class TestAKnownTilt(InFolder):
     def tilt_cor(self, **values: object) -> list[str]:
         protocol = ProtTomoStreamAreTomo()
         protocol.setWorkingDir(self.folder)
-        protocol.perTsAlignZ, protocol._told_binning = {}, 2.0
+        protocol.perTsAlignZ, protocol._reported_binning = {}, 2.0
         for name, value in values.items():
             getattr(protocol, name).set(value)
         series = TiltSeries(tsId="TS_1")

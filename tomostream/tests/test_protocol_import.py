@@ -30,7 +30,7 @@ class TestWatching(unittest.TestCase):
             watcher=SimpleNamespace(how_written=lambda path: ""), timeout=SimpleNamespace(get=lambda: "1h"), attempts={},
             _wanted=lambda path: True, _is_new=lambda path, seen: True, trouble=lambda *words: None, _getPath=lambda: "",
             stop_asked=lambda: False,
-            tell=lambda entry, warn: told.append((entry.item, type(entry))))
+            report=lambda entry, warn: told.append((entry.item, type(entry))))
         self.assertFalse(ProtTomoStreamImportMovies.watch(protocol))
         self.assertEqual(sorted(protocol._arrivals.waiting), ["/data/a.tif", "/data/caf\u00e9 [1].tif"])
         self.assertEqual(told, [("caf\\udce9.tif", entries.Failed), ("two lines.tif", entries.Failed)])

@@ -118,10 +118,10 @@ class TestWhatIsWritten(WithProject):
             self.assertTrue(column["meaning"])
 
     def test_the_exact_command_of_every_movie_is_on_the_page_and_the_versions_of_that_run(self):
-        self.project.tell(MOTIONCOR, "", entries.Session, "starts", versions={"tomostream": "9.9", "numpy": "1.26"})
+        self.project.report(MOTIONCOR, "", entries.Session, "starts", versions={"tomostream": "9.9", "numpy": "1.26"})
         self.project.whole("TS_01")
-        self.project.tell(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.3.0",
-                          command=f"MotionCor3 -InTiff {entries.MOVIE} -Trunc 2 -OutMrc {entries.OUTPUT}.mrc")
+        self.project.report(MOTIONCOR, "", entries.Command, "aligned with", program="MotionCor3 1.3.0",
+                            command=f"MotionCor3 -InTiff {entries.MOVIE} -Trunc 2 -OutMrc {entries.OUTPUT}.mrc")
         self.project.whole("TS_02")
         self.writer().finish()
         first, second = (self.read("series", name, "data.js") for name in ("TS_01", "TS_02"))
@@ -144,8 +144,8 @@ class TestWhatIsWritten(WithProject):
     def test_a_session_in_progress_counts_movies_and_series_by_state(self):
         self.project.whole("TS_01")
         self.project.acquire("TS_02", tilts=3)
-        self.project.tell(IMPORT, "bad.tif", entries.Failed, "it is cut short")
-        self.project.tell(COMPOSE, "", entries.Unassigned, "1 movie in no series", count=1, movies={"m": "No mdoc lists it."})
+        self.project.report(IMPORT, "bad.tif", entries.Failed, "it is cut short")
+        self.project.report(COMPOSE, "", entries.Unassigned, "1 movie in no series", count=1, movies={"m": "No mdoc lists it."})
         self.writer().finish()
         session = self.read("data", "session.js")
         self.assertEqual(session["unassigned"], "1 movie in no series")
@@ -193,14 +193,14 @@ class TestWhatIsWritten(WithProject):
         page = self.writer()
         page.finish()
         self.assertEqual(len(self.rows()), 1)
-        self.project.tell(COMPOSE, "Map", entries.NotASeries, "a map")
+        self.project.report(COMPOSE, "Map", entries.NotASeries, "a map")
         page.finish()
         self.assertEqual((self.rows(), self.read("data", "rows-000.js")), ([], [None]))
 
     def test_a_failed_series_has_a_page_with_the_reason_and_no_tomogram(self):
         self.project.acquire("TS_01")
         self.project.compose("TS_01")
-        self.project.tell(ARETOMO, "TS_01", entries.Failed, "the program made no tomogram", version=1)
+        self.project.report(ARETOMO, "TS_01", entries.Failed, "the program made no tomogram", version=1)
         self.writer().finish()
         page = self.read("series", "TS_01", "data.js")
         self.assertEqual((page["facts"]["state"], set(page["pictures"])), ("failed", {"film"}))
@@ -215,7 +215,7 @@ class TestWhatIsWritten(WithProject):
             follower = Follower(folder)
             for place, (name, movie, event) in enumerate(events):
                 project.time += 1
-                project.tell(name, f"m{movie}.tif", event, "why")
+                project.report(name, f"m{movie}.tif", event, "why")
                 if place % 7 == 0:
                     follower.update()
             follower.update()
@@ -230,7 +230,7 @@ class TestLongSessions(WithProject):
             follower = follow.Follower(self.project.path)
         for n in range(120):
             self.project.time += 60.0 if n < 100 else 30.0
-            self.project.tell(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
+            self.project.report(IMPORT, f"m{n}.tif", entries.Imported, mtime=self.project.time)
         follower.update()
         facts = follower.session_facts(self.project.time, True, None)
         self.assertEqual(follower.counts.imported, 120)
@@ -245,21 +245,21 @@ class TestWhatKeepsAProtocol(WithProject):
         return follower.session_facts(self.project.time, True, None, states)
 
     def test_a_queue_is_apart_from_all_else_and_each_is_over_alone(self):
-        tell = self.project.tell
-        tell(MOTIONCOR, "", entries.Waiting, "the queue does not answer", topic=entries.Topic.QUEUE)
-        tell(MOTIONCOR, "", entries.Waiting, "the disk is full", topic=entries.Topic.DISK)
-        tell(MOTIONCOR, "", entries.Command, command="MotionCor3", program="MotionCor3 1.0")
+        report = self.project.report
+        report(MOTIONCOR, "", entries.Waiting, "the queue does not answer", topic=entries.Topic.QUEUE)
+        report(MOTIONCOR, "", entries.Waiting, "the disk is full", topic=entries.Topic.DISK)
+        report(MOTIONCOR, "", entries.Command, command="MotionCor3", program="MotionCor3 1.0")
         facts = self.facts()
         self.assertEqual((facts.queues, facts.held_up), (
             {MOTIONCOR: "the queue does not answer"}, {MOTIONCOR: "the disk is full"}))
-        tell(MOTIONCOR, "", entries.Session, "over: the disk is full", over=entries.Topic.DISK)
+        report(MOTIONCOR, "", entries.Session, "over: the disk is full", over=entries.Topic.DISK)
         facts = self.facts()
         self.assertEqual((facts.queues, facts.held_up), ({MOTIONCOR: "the queue does not answer"}, {}))
-        tell(MOTIONCOR, "", entries.Session, "motioncor starts", versions={"tomostream": "1"})
+        report(MOTIONCOR, "", entries.Session, "motioncor starts", versions={"tomostream": "1"})
         self.assertEqual(self.facts().queues, {})
 
     def test_a_shortage_counts_while_the_protocol_that_tells_of_it_runs(self):
-        self.project.tell(COMPOSE, "", entries.Space, "12 h need 60 GB", short=True)
+        self.project.report(COMPOSE, "", entries.Space, "12 h need 60 GB", short=True)
         self.assertEqual(self.facts().shortage, "12 h need 60 GB")
         self.assertEqual(self.facts({COMPOSE: "dead"}).shortage, "")
 
@@ -574,7 +574,7 @@ class TestAlarmsThatStay(WithProject):
     def fail(self, series: str) -> None:
         self.project.acquire(series)
         self.project.compose(series)
-        self.project.tell(ARETOMO, series, entries.Failed, "no axis", version=1)
+        self.project.report(ARETOMO, series, entries.Failed, "no axis", version=1)
 
     def acknowledge(self, *words: str) -> tuple[int, str]:
         out, err = io.StringIO(), io.StringIO()
@@ -660,7 +660,7 @@ class TestAlarmsThatStay(WithProject):
 class TestHostileNames(WithProject):
     def test_a_name_full_of_tags_is_data_and_stays_what_it_was(self):
         self.project.whole("TS_01", image_files=False)
-        self.project.tell(COMPOSE, HOSTILE, entries.Series, f"because {HOSTILE}", name=HOSTILE, state="acquiring", seen=1)
+        self.project.report(COMPOSE, HOSTILE, entries.Series, f"because {HOSTILE}", name=HOSTILE, state="acquiring", seen=1)
         self.writer().finish()
         for name in ("rows-000.js", "session.js"):
             with open(self.path("data", name), encoding="utf-8") as file:

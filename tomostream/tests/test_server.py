@@ -187,7 +187,7 @@ class TestWhatIsChanged(Served):
         self.assertLessEqual(marks.read(self.page.out)["TS_01"].time, time.time())
 
     def test_an_alarm_is_acknowledged(self):
-        self.project.tell(COMPOSE, "TS_02", entries.Failed, "its movies never came", name="TS_02")
+        self.project.report(COMPOSE, "TS_02", entries.Failed, "its movies never came", name="TS_02")
         self.page.finish()
         (alarm,) = read_alarms(self.page.out)
         self.assertEqual(self.change("acknowledge", {"key": alarm.key})[0], 200)
@@ -322,7 +322,7 @@ class TestTheSummaryToHandOver(WithProject):
     def test_it_says_what_was_done_with_what_and_what_failed_and_why(self):
         self.project.whole("TS_01", quality=0.8)
         self.project.whole("TS_02")
-        self.project.tell(COMPOSE, HOSTILE, entries.Failed, f"because of {HOSTILE}", name=HOSTILE)
+        self.project.report(COMPOSE, HOSTILE, entries.Failed, f"because of {HOSTILE}", name=HOSTILE)
         page = self.writer()
         page.finish()
         marks.put(page.out, "TS_01", marks.Mark("good", "nice membrane", time.time()))

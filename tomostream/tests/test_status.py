@@ -94,7 +94,7 @@ class WithRuns(unittest.TestCase):
     def fail(self, series: str, reason: str = "no axis") -> None:
         self.made.acquire(series)
         self.made.compose(series, image_files=False)
-        self.made.tell(ARETOMO, series, entries.Failed, reason, version=1)
+        self.made.report(ARETOMO, series, entries.Failed, reason, version=1)
 
 
 class TestTheStatesOfProtocols(WithRuns):
@@ -134,7 +134,7 @@ class TestTheStatesOfProtocols(WithRuns):
 
     def test_tell_of_one_that_is_launched_that_it_is_starting_and_of_one_that_waits_for_what(self):
         self.here(MOTIONCOR)
-        self.made.tell(MOTIONCOR, "", entries.Waiting, "the queue does not answer")
+        self.made.report(MOTIONCOR, "", entries.Waiting, "the queue does not answer")
         self.run_db(COMPOSE, status="launched")
         _, told = self.status()
         self.assertEqual((told["protocols"][COMPOSE]["state"], told["protocols"][MOTIONCOR]["reason"]),
@@ -205,7 +205,7 @@ class TestWhatNeedsAPerson(WithRuns):
 
     def test_is_no_map(self):
         self.made.whole("TS_01", image_files=False)
-        self.made.tell(COMPOSE, "map", entries.NotASeries, "a map")
+        self.made.report(COMPOSE, "map", entries.NotASeries, "a map")
         self.all_finished()
         code, told = self.status()
         self.assertEqual((code, told["ignored"], told["counts"]["series"]), (0, {"map": "a map"}, {"done": 1}))
@@ -217,8 +217,8 @@ class TestASeriesThatIsDone(WithRuns):
         return status.series["TS_01"].state
 
     def again(self, state: str, seen: int, reason: str = "so far") -> None:
-        self.made.tell(COMPOSE, "TS_01", entries.Series, reason, name="TS_01", state=state, seen=seen, aligned=seen, version=1,
-                       expected=5)
+        self.made.report(COMPOSE, "TS_01", entries.Series, reason, name="TS_01", state=state, seen=seen, aligned=seen, version=1,
+                         expected=5)
 
     def test_stays_done_while_compose_takes_in_again_what_it_knew(self):
         self.made.whole("TS_01", image_files=False)
@@ -360,7 +360,7 @@ class TestTheLiveTable(WithRuns):
     def test_never_repeats_itself(self):
         for number in range(30):
             self.made.whole(f"TS_{number:02d}", image_files=False)
-        self.made.tell(COMPOSE, "漢字" * 8, entries.Started, "two columns a sign")
+        self.made.report(COMPOSE, "漢字" * 8, entries.Started, "two columns a sign")
         self.fail("bad\nname")
         terminal = self.show([(40, 10)] * 5)
         self.assertEqual((self.count(terminal, "movies:"), self.count(terminal, "new_4")), (1, 1))

@@ -118,7 +118,7 @@ class TestOnThePage(WithProject):
         message, = sent
         self.assertEqual(message.subject, f"[tomostream] proj: session at {until.words(at)}")
         self.assertIn("1 of 1 series have tomograms", message.text)
-        self.project.tell(IMPORT, "", entries.Session, "the import ends")
+        self.project.report(IMPORT, "", entries.Session, "the import ends")
         self.states = dict.fromkeys(self.states, "finished")
         page.finish()
         page.send_summary()

@@ -36,7 +36,7 @@ class RunCase(unittest.TestCase):
         self.folder = os.path.join(self.project, RUN)
         os.makedirs(os.path.join(self.folder, "extra"))
 
-    def tell(self, item: str, kind: type[entries.Entry], **fields) -> None:
+    def report(self, item: str, kind: type[entries.Entry], **fields) -> None:
         ledger.Ledger(ledger.path_in(self.folder)).write(kind(item, **fields))
 
     def write(self, name: str, text: str) -> None:
@@ -54,21 +54,21 @@ class RunCase(unittest.TestCase):
         quality = Quality(tilts, tilt_axis_deg=84.5, tilt_offset_deg=1.5, thickness_A=1800.0, quality=0.9,
                                   ctf_note="too few pixels")
         self.write(f"{folder}/{name}_quality.json", format_quality(quality))
-        self.tell(name, entries.Reconstructed, folder=f"{RUN}/extra/{folder}", **evidence)
+        self.report(name, entries.Reconstructed, folder=f"{RUN}/extra/{folder}", **evidence)
 
 
 class TestResults(RunCase):
     """What is read."""
 
     def test_the_frames_of_a_movie_come_from_the_program_s_log(self):
-        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
+        self.report("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         self.write("a_001_aligned_mic-Full.log", motioncor.format_log([(0.0, 0.0), (1.5, -0.5)]))
         self.assertEqual(results.frame_drift(self.folder, "a_001.tif"), ((0.0, 0.0), (1.5, -0.5)))
 
     def test_the_log_is_that_of_the_movie_whatever_its_name(self):
         for movie, stem, shift in (("a.mrc.tif", "a.mrc", 1.0), ("x.mrc", "x", 2.0), ("x.tif", "x_tif", 3.0),
                                    ("y.tif", "y_aligned_mic-v2", 4.0)):
-            self.tell(movie, entries.Aligned, file=f"extra/{stem}.mrc")
+            self.report(movie, entries.Aligned, file=f"extra/{stem}.mrc")
             self.write(f"{stem}-Full.log", motioncor.format_log([(0.0, 0.0), (shift, 0.0)]))
         for movie, shift in (("a.mrc.tif", 1.0), ("x.mrc", 2.0), ("x.tif", 3.0), ("y.tif", 4.0)):
             self.assertEqual(results.frame_drift(self.folder, movie)[1], (shift, 0.0))
@@ -78,19 +78,19 @@ class TestResults(RunCase):
             results.frame_drift(self.folder, "b_002.tif")
 
     def test_a_log_that_is_gone_is_said(self):
-        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
+        self.report("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         with self.assertRaisesRegex(results.NoResult, "no log of the frames"):
             results.frame_drift(self.folder, "a_001.tif")
 
     def test_a_log_of_garbage_is_said_with_its_name(self):
-        self.tell("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
+        self.report("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         self.write("a_001_aligned_mic-Full.log", "nonsense here\n")
         with self.assertRaisesRegex(results.NoResult, r"a_001_aligned_mic-Full\.log cannot be shown"):
             results.frame_drift(self.folder, "a_001.tif")
 
     def test_movies_and_series_are_listed_newest_first(self):
         for name in ("a.tif", "b.tif", "a.tif"):
-            self.tell(name, entries.Aligned, drift_px=1.0)
+            self.report(name, entries.Aligned, drift_px=1.0)
         self.assertEqual(results.movies(self.folder), ["a.tif", "b.tif"])
 
     def test_shifts_and_uncertainties_belong_to_their_angles(self):
@@ -267,7 +267,7 @@ class TestViewers(RunCase):
 
     def test_the_drift_of_the_movie_that_is_named_in_part_is_drawn(self):
         for name in ("a_001.tif", "b_001.tif"):
-            self.tell(name, entries.Aligned, file=f"extra/{name[:5]}_aligned_mic.mrc", drift_px=1.0)
+            self.report(name, entries.Aligned, file=f"extra/{name[:5]}_aligned_mic.mrc", drift_px=1.0)
             self.write(f"{name[:5]}_aligned_mic-Full.log", motioncor.format_log([(0.0, 0.0), (1.0, 1.0)]))
         viewer = self.viewer("ProtTomoStreamMotionCor")
         viewer.movie.set("a_")

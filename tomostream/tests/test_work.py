@@ -43,7 +43,7 @@ class Around:
             raise self.refusal
         self.registered.append((task.key, task.version, result))
 
-    def tell(self, entry: entries.Entry, warn: bool = False) -> None:
+    def report(self, entry: entries.Entry, warn: bool = False) -> None:
         self.told.append((entry.item, type(entry), entry.reason))
 
     def trouble(self, topic: str, text: str) -> None:

@@ -57,7 +57,7 @@ class StreamViewer(EmProtocolViewer):
 
     def _getVisualizeDict(self) -> dict[str, Callable[..., Any]]:
         handlers = {SHOW + name: self._open_output for name in self.outputs if self._output(name) is not None}
-        return {REPORT: self._open_report, **handlers, **{name: self._told(call) for name, call in
+        return {REPORT: self._open_report, **handlers, **{name: self._reported(call) for name, call in
                                                           self.plot_handlers().items()}}
 
     def _output(self, name: str) -> Any:
@@ -72,7 +72,7 @@ class StreamViewer(EmProtocolViewer):
     def project_path(self) -> str:
         return os.path.abspath(self.getProject().path)
 
-    def _told(self, call: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
+    def _reported(self, call: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
         """Return a handler for which something that is not there becomes a message."""
         def shown(param: Any = None) -> list[Any]:
             try:
@@ -82,7 +82,7 @@ class StreamViewer(EmProtocolViewer):
         return shown
 
     def _open_report(self, param: Any = None) -> list[Any]:
-        return self._told(lambda: self._browse(results.report_page(self.project_path)))()
+        return self._reported(lambda: self._browse(results.report_page(self.project_path)))()
 
     def _browse(self, address: str) -> list[Any]:
         """Open an address in the browser of this desktop; where there is none, say the address."""
@@ -134,7 +134,7 @@ class StreamViewer(EmProtocolViewer):
 
     def decide_on_tilts(self) -> list[Any]:
         """As the button does it; for the action in the menu of the box."""
-        return self._told(self._choose_tilts)()
+        return self._reported(self._choose_tilts)()
 
     def _choose_tilts(self) -> list[Any]:
         from tomostream.windows.tilts import TiltsWindow

@@ -42,7 +42,7 @@ class Window(tk.Toplevel):
         self.pictures.append(photo)
         return photo
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         messagebox.showinfo(self.title(), text, parent=self)
 
     def ask(self, text: str) -> bool:

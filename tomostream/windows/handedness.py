@@ -103,16 +103,16 @@ class HandednessWindow(Window):
     def remember(self) -> None:
         """Keep the choice for the instrument."""
         if not self.sign.get():
-            self.tell("Choose first: angles as given, or negated.")
+            self.report("Choose first: angles as given, or negated.")
             return
         try:
             file = instruments.remember(self.name.get(), self.sign.get(), self.choice.get(),
                                         self.found.evidence if self.found else "")
         except ValueError as problem:
-            self.tell(f"Not remembered: {problem}.")
+            self.report(f"Not remembered: {problem}.")
             return
-        self.tell(f"Remembered for {self.name.get()}: tilt angles {self.sign.get()}.\n\nRuns that are started from now on with "
-                  f"'as remembered for the instrument' use it; one that runs stays as it began.\n\n({file})")
+        self.report(f"Remembered for {self.name.get()}: tilt angles {self.sign.get()}.\n\nRuns that are started from now on with "
+                    f"'as remembered for the instrument' use it; one that runs stays as it began.\n\n({file})")
         if self._chosen is not None:
             self._chosen(self.name.get(), self.sign.get())
         self.destroy()

@@ -168,7 +168,7 @@ class TiltsWindow(Window):
         try:
             left = exclusions.apply(self.series, out, back)
         except ValueError as problem:
-            self.tell(f"Nothing was changed: {problem}.")
+            self.report(f"Nothing was changed: {problem}.")
             return
         self.load()
         self._next(left)
@@ -176,7 +176,7 @@ class TiltsWindow(Window):
     def _next(self, left: int) -> None:
         ended = ended_protocols(self.project)
         if not ended:
-            self.tell(f"{left} tilts are to be used. The series is composed and reconstructed again now.")
+            self.report(f"{left} tilts are to be used. The series is composed and reconstructed again now.")
         elif self.ask(f"{left} tilts are to be used. {' and '.join(ended)} ended before: the series is made again when "
                       f"{'it is' if len(ended) == 1 else 'they are'} continued. Continue now?"):
             Progress(self.master, "Continuing the protocols",

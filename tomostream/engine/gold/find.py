@@ -86,7 +86,7 @@ def find_gold(
         progress("gold beads", 0.5)
         every = _of_size(geometry, scales, diameter_A, threads)
         found = with_neighbours(like_gold(every, NOMINAL, diameter_A), every, NOMINAL, diameter_A)
-        return _told(geometry, scales, _apart(found), every)
+        return _reported(geometry, scales, _apart(found), every)
     tried: list[Measured] = []
     for number, sought in enumerate(LADDER_A):
         progress("gold beads", number / (1 + len(LADDER_A)))
@@ -96,7 +96,7 @@ def find_gold(
         return Gold((), tuple(tilt.section for tilt in geometry.tilts), measured=tuple(tried))
     every = _of_size(geometry, scales, common, threads)
     found = _apart(with_neighbours(like_gold(every, SAME_SIZE, common), every, SAME_SIZE, common))
-    return _told(geometry, scales, found if len(found) >= MIN_BEADS else [], every)
+    return _reported(geometry, scales, found if len(found) >= MIN_BEADS else [], every)
 
 
 class Scales:
@@ -133,7 +133,7 @@ def _apart(every: Sequence[Measured]) -> list[Measured]:
     return kept
 
 
-def _told(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: Sequence[Measured]) -> Gold:
+def _reported(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: Sequence[Measured]) -> Gold:
     """The beads as they are handed on."""
     sections = tuple(tilt.section for tilt in geometry.tilts)
     if not gold:

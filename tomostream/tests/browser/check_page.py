@@ -89,7 +89,7 @@ class TestPage(unittest.TestCase):
         self.project.acquire("TS_06", tilts=5)
         self.project.acquire("TS_07")
         self.project.compose("TS_07")
-        self.project.tell(ARETOMO, "TS_07", entries.Failed, "the program made no tomogram: it said nothing", version=1)
+        self.project.report(ARETOMO, "TS_07", entries.Failed, "the program made no tomogram: it said nothing", version=1)
 
     # ------------------------------------------------------------------ what is checked
     def test_a_session_in_progress_shows_sorts_and_filters(self):
@@ -148,8 +148,8 @@ class TestPage(unittest.TestCase):
     def test_a_preview_is_marked_until_the_tomogram_replaces_it(self):
         self.project.whole("TS_00")
         self.project.acquire("TS_01", tilts=14)
-        self.project.tell(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 14, expected=21,
-                          tilt_axis=85.0, pixel_size_A=4.0)
+        self.project.report(COMPOSE, "TS_01", entries.Preview, "time for a preview", tilts=(("a.mrc", 0.0),) * 14, expected=21,
+                            tilt_axis=85.0, pixel_size_A=4.0)
         page = self.write()
         page.previews.maker = FakePreviews(os.path.dirname(self.project.path))
         page.update()
@@ -195,7 +195,7 @@ class TestPage(unittest.TestCase):
 
     def test_hostile_names_are_shown_and_do_nothing(self):
         self.project.acquire(HOSTILE, tilts=3)
-        self.project.tell(COMPOSE, HOSTILE, entries.Failed, f"because of {HOSTILE}", name=HOSTILE)
+        self.project.report(COMPOSE, HOSTILE, entries.Failed, f"because of {HOSTILE}", name=HOSTILE)
         self.open(self.write())
         self.browser.until(f"{ROWS} === 1")
         self.assertEqual(self.browser.run(f"return {NAMES}"), [HOSTILE])
@@ -210,7 +210,7 @@ class TestPage(unittest.TestCase):
         names = ["<script>window.hacked=1</script>", '"quoted" \'twice\' `once`', "A" * 200, "100 % & more?#/..", "Zelle 1 ä 试"]
         for name in names:
             self.project.acquire(name, tilts=2)
-            self.project.tell(COMPOSE, name, entries.Failed, f"only two tilts of {name}", name=name)
+            self.project.report(COMPOSE, name, entries.Failed, f"only two tilts of {name}", name=name)
         self.open(self.write())
         self.browser.until(f"{ROWS} === {len(names)}")
         for width in (1600, 380):
