@@ -200,9 +200,19 @@ def _check_names(arguments: Arguments) -> None:
 
 
 def _use_threads(threads: int) -> None:
-    """Let the libraries that make threads of their own (BLAS, numba) have as many as were asked for."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    """Let the libraries that make threads of their own (BLAS, numba) have as many as were asked for.
+
+    They read these variables when they are loaded. Where numba is loaded already it is told: another value in the environment
+    would make it refuse to compile anything more.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
+    if "numba" in sys.modules:
+        import numba
+
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    else:
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)
 
 
 def _run(arguments: Arguments, log: Log) -> None:

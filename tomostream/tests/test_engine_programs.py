@@ -14,10 +14,13 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import numba
 import numpy as np
 import tifffile
 
+from tomostream.engine import aretomo
 from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 from tomostream.tests.test_motioncor_engine import DRIFT, drifting, eer_frame, write_eer
 
@@ -176,6 +179,15 @@ class TestCompiledCode(ProgramTest):
     def test_movies_of_other_formats_need_no_compiled_code(self):
         self.assertEqual(self.run_it(MOTIONCOR, "-InTiff", self.movie(), "-OutMrc", "out.mrc").returncode, 0)
         self.assertFalse(os.path.exists(self.path("cache")))
+
+
+class TestThreads(unittest.TestCase):
+    def test_of_a_second_call_in_one_process_are_as_many_as_it_asks_for_and_compiling_goes_on(self):
+        before = os.environ.get("NUMBA_NUM_THREADS")
+        self.addCleanup(numba.set_num_threads, numba.get_num_threads())
+        with mock.patch.dict(os.environ):
+            aretomo._use_threads(1)
+            self.assertEqual((numba.get_num_threads(), os.environ.get("NUMBA_NUM_THREADS")), (1, before))
 
 
 class TestStopping(ProgramTest):
