@@ -23,8 +23,8 @@ PARENT_DEATH_SIGNAL = 1
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]
 SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160"]
-#: For the import: four times as long as the microscope takes to begin, for machines that are busy.
-TIME_OUT = "60"
+#: For the import: twice as long as the microscope takes to begin, for machines that are busy.
+TIME_OUT = "30"
 REAL = ["--frames", "6", "--interval", "1", "--start-delay", "15"]
 REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180"]
 
