@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+from typing import Any
 
 from tomostream.cli import home
 from tomostream.journal.status import CLASSES
@@ -147,7 +148,7 @@ def select(view, run) -> None:
         view._runItemClick(item)
 
 
-def summaries(window, camera: Camera, runs: dict[str, object]) -> None:
+def summaries(window, camera: Camera, runs: dict[str, Any]) -> None:
     """Each run selected: the project window with its summary and its methods."""
     view = window.getViewWidget()
     for name, run in runs.items():
@@ -159,7 +160,7 @@ def summaries(window, camera: Camera, runs: dict[str, object]) -> None:
                 camera.errors.append(f"summary of {name}: {text}")
 
 
-def forms(window, camera: Camera, runs: dict[str, object], expert: bool) -> None:
+def forms(window, camera: Camera, runs: dict[str, Any], expert: bool) -> None:
     """The four forms, every tab of each."""
     from pyworkflow.gui.form import FormWindow
 
@@ -179,7 +180,7 @@ def forms(window, camera: Camera, runs: dict[str, object], expert: bool) -> None
             form.root.destroy()
 
 
-def wizards(window, camera: Camera, runs: dict[str, object]) -> None:
+def wizards(window, camera: Camera, runs: dict[str, Any]) -> None:
     """The wizards of ours: what they fill in and say."""
     from pyworkflow.gui.form import FormWindow
 
@@ -228,13 +229,13 @@ def visit(window, camera: Camera, name: str) -> None:
         shown.destroy()
 
 
-def toplevels(root, kind: type) -> list:
+def toplevels(root, kind: Any) -> list:
     """All windows of a class below another one."""
     found = [child for child in root.winfo_children() if isinstance(child, kind) and child.winfo_exists()]
     return found + [each for child in root.winfo_children() for each in toplevels(child, kind)]
 
 
-def menu(window, camera: Camera, runs: dict[str, object]) -> None:
+def menu(window, camera: Camera, runs: dict[str, Any]) -> None:
     """The action of ours in the menu of a box, called as Scipion's canvas calls it."""
     for name in ("compose", "aretomo"):
         with camera.watching(f"menu of {name}"):
@@ -263,7 +264,7 @@ def widgets_of(root, kind: str) -> list:
     return found
 
 
-def viewers(window, camera: Camera, runs: dict[str, object]) -> None:
+def viewers(window, camera: Camera, runs: dict[str, Any]) -> None:
     """Analyze results of each run: its window, and every plot of it."""
     from pyworkflow.config import Config
     from pyworkflow.gui.form import FormWindow

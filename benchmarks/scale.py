@@ -68,9 +68,10 @@ def write_mdoc(folder: str, series: int) -> None:
 # ---------------------------------------------------------------------- filling, in a process with Scipion's environment
 def fill(project: str, frames: str, mdocs: str, series: int) -> None:
     """Make a project in which so many series are done."""
+    from tomostream.cli import home
     from tomostream.cli import project as command
 
-    command.scipion_environment(command.default_home(project))
+    home.scipion_environment(home.default_home(project))
     settings = {name: dict(values) for name, values in SETTINGS.items()}
     settings[IMPORT].update(filesPath=frames, filesPattern="*.tif")
     settings[COMPOSE].update(filesPath=mdocs)

@@ -278,8 +278,8 @@ class _Dresser:
             for number in range(rng.randint(1, 3)):
                 self._other(events, 0.1 * number, Text(f"/s/old_{number:02d}.mrc.mdoc", self._earlier(number)))
         if "maps and montages" in extras:
-            for name, text in (("LMM.mrc.mdoc", _MONTAGE), ("map.st.mdoc", _MAP)):
-                self._other(events, rng.uniform(0.0, last), Text(f"/s/{name}", text.encode))
+            for name, content in (("LMM.mrc.mdoc", _MONTAGE), ("map.st.mdoc", _MAP)):
+                self._other(events, rng.uniform(0.0, last), Text(f"/s/{name}", content.encode))
 
     def _other(self, events: list[tuple[float, str, object]], time: float, text: Text) -> None:
         events.append((time, "mdoc", text))

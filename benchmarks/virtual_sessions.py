@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 SCHEMES = ("dose-symmetric", "bidirectional, half1", "unidirectional", "interleaved, 2-30 targets",
            "PACEtomo, rewritten sorted", "Tomo5, written at the end", "frame mdocs")
@@ -76,7 +77,7 @@ class VirtualSession:
     end: str
     tilts: int
     series: list[TrueSeries]
-    events: list[tuple[float, str, object]]
+    events: list[tuple[float, str, Any]]
     junk: dict[str, float]
     skew_of_server: float
 
@@ -218,7 +219,7 @@ class _Writer:
 
     def __init__(self, plan: _Plan) -> None:
         self.plan, self.rng = plan, plan.rng
-        self.events: list[tuple[float, str, object]] = []
+        self.events: list[tuple[float, str, Any]] = []
 
     def write_all(self, series: list[TrueSeries]) -> None:
         for each in series:
@@ -314,9 +315,9 @@ class _Writer:
         return files
 
 
-def _in_bursts(events: list[tuple[float, str, object]], burst: float) -> Iterator[tuple[float, str, object]]:
+def _in_bursts(events: list[tuple[float, str, Any]], burst: float) -> Iterator[tuple[float, str, Any]]:
     """A file server shows what changed every `burst` seconds, and only the last state of each file."""
-    newest: dict[tuple[int, str], tuple[float, str, object]] = {}
+    newest: dict[tuple[int, str], tuple[float, str, Any]] = {}
     for time, what, data in sorted(events, key=lambda event: event[0]):
         turn = math.ceil(time / burst)
         path = data if isinstance(data, str) else data.path
@@ -327,7 +328,7 @@ def _in_bursts(events: list[tuple[float, str, object]], burst: float) -> Iterato
 
 # ---------------------------------------------------------------------- micrographs
 
-def _produce(plan: _Plan, shots: list[Shot]) -> list[tuple[float, str, object]]:
+def _produce(plan: _Plan, shots: list[Shot]) -> list[tuple[float, str, Any]]:
     """Align the movies in the order in which they come, on some workers; lose, delay and fail some."""
     rng, events = plan.rng, []
     workers = [0.0] * rng.choice((1, 2, 4))
@@ -372,19 +373,19 @@ def _dead_time(plan: _Plan, shots: list[Shot]) -> tuple[float, float] | None:
     return start, start + plan.rng.uniform(60, 3600)
 
 
-def _restart(plan: _Plan, series: list[TrueSeries]) -> list[tuple[float, str, object]]:
+def _restart(plan: _Plan, series: list[TrueSeries]) -> list[tuple[float, str, Any]]:
     if "restart" not in plan.faults:
         return []
     last = max((shot.time for each in series for shot in each.shots), default=100.0)
     times = sorted(plan.rng.uniform(50, last + 600) for _ in range(plan.rng.randint(1, 3)))
-    events: list[tuple[float, str, object]] = []
+    events: list[tuple[float, str, Any]] = []
     for time in times:
         if not events or time > events[-1][0] + 1:
             events += [(time, "killed", None), (time + plan.rng.uniform(5, 300), "continued", plan.rng.random() < 0.5)]
     return sorted(events, key=lambda event: event[0])
 
 
-def _end(rng: Random, end: str, events: list[tuple[float, str, object]]) -> list[tuple[float, str, object]]:
+def _end(rng: Random, end: str, events: list[tuple[float, str, Any]]) -> list[tuple[float, str, Any]]:
     """End the session: the input closes after the last micrograph, the user stops it, or nothing more happens."""
     last = max(time for time, _, _ in events)
     if end == "stopped":
@@ -399,7 +400,7 @@ def _end(rng: Random, end: str, events: list[tuple[float, str, object]]) -> list
     return events
 
 
-def _note_truth(events: list[tuple[float, str, object]]) -> None:
+def _note_truth(events: list[tuple[float, str, Any]]) -> None:
     for time, what, data in events:
         if what == "mdoc":
             for shot in data.shots:
