@@ -131,6 +131,14 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class OtherReaders:
+    """Protocols of other plugins that work on the composed series now, by their labels; an empty tuple where there is none."""
+
+    labels: tuple[str, ...]
+    time: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing happened; time went on."""
 
@@ -138,7 +146,7 @@ class Tick:
 
 
 Event = (MdocRead | MdocGone | MovieSeen | MovieFailed | MicrographReady | ProducerState | InputClosed | Stop | Restored
-         | Excluded | Tick)
+         | Excluded | OtherReaders | Tick)
 
 
 @dataclass(frozen=True)
@@ -187,13 +195,31 @@ class GiveUp:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """A composed series stays as it is although these `movies` of it came late, or anew; why, and what to do, in a sentence."""
+
+    series_id: str
+    movies: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class EndSession:
     """Everything is decided and nothing more is to be expected; the protocol may close its outputs."""
 
     reason: str
 
 
-Decision = Compose | GiveUp | EndSession
+Decision = Compose | GiveUp | Keep | EndSession
+
+
+class Late(str, Enum):
+    """What becomes of a composed series when a tilt of it comes late or a micrograph is replaced. What a person chose, and
+    movies that turn out to be of another series, always compose it again."""
+
+    UNLESS_READ = "compose again, unless other plugins read it"
+    AGAIN = "compose again"
+    NEVER = "leave the series as it is"
 
 
 @dataclass(frozen=True)
@@ -203,7 +229,7 @@ class Policy:
     `project`: the session's project as a command line names it, for advice. `expected_tilts` None: learned. `tilt_axis` None:
     from the mdoc; 0.0 is a value. `prefix` is put in front of the names of the series.
     `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` without anything new ends the
-    session, but not while the producer is known to run.
+    session, but not while the producer is known to run. `late`: what is done about late tilts of a composed series.
     """
 
     time_for_next_tilt: float = 180.0
@@ -215,6 +241,7 @@ class Policy:
     excluded_words: tuple[str, ...] = ()
     prefix: str = ""
     project: str = "PROJECT"
+    late: Late = Late.UNLESS_READ
     rules_off: frozenset[str] = field(default_factory=frozenset)
 
 

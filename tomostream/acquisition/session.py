@@ -27,11 +27,13 @@ from tomostream.acquisition.events import (
     Excluded,
     GiveUp,
     InputClosed,
+    Late,
     MdocGone,
     MdocRead,
     MicrographReady,
     MovieFailed,
     MovieSeen,
+    OtherReaders,
     Phase,
     Policy,
     ProducerState,
@@ -83,6 +85,9 @@ class Session:
         self._closed_at: float | None = None
         self._stopped = False
         self._forcing = False
+        self._readers: tuple[str, ...] = ()
+        self._chosen: set[str] = set()
+        self._kept: dict[str, tuple[str, ...]] = {}
         self._last_news: float | None = None
         self._last_mdoc = -math.inf
 
@@ -285,6 +290,7 @@ class Session:
                 self._evaluate(series, decisions)
             return
         if exposure.state != "aligned" or not self._has_news(series):
+            self._tell_kept(series, decisions)
             return
         known = series.composed.get(exposure.ident)
         why = (f"the micrograph of {exposure.key} came late" if known is None
@@ -310,9 +316,15 @@ class Session:
         series = self._directory.with_id(event.series_id)
         if series is None:
             return
-        if self._roster.leave_out(series) and not series.pending:
+        changed = self._roster.leave_out(series)
+        if changed and series.version:
+            self._chosen.add(series.series_id)
+        if changed and not series.pending:
             self._reopen(series, "the user changed which tilts are left out", phase="aligning")
             self._decide(series, decisions, "")
+
+    def _on_readers(self, event: OtherReaders, decisions: list[Decision]) -> None:
+        self._readers = event.labels
 
     def _on_closed(self, event: InputClosed, decisions: list[Decision]) -> None:
         if self._closed_at is None:
@@ -407,7 +419,9 @@ class Session:
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
             series.registered, series.given_up, series.started_over, series.wrong_movies = {}, "", False, False
             decisions.append(decision)
+            self._chosen.discard(series.series_id)
             self._learn(series)
+        self._tell_kept(series, decisions)
         series.why_again = []
         self._agenda.enter(series, "composed" if series.version else "failed")
 
@@ -434,9 +448,27 @@ class Session:
         series.given_up = against.category
 
     def _has_news(self, series: Series) -> bool:
+        """Tell whether what can be composed differs from what was, and is to take its place."""
+        stays = series.version and (not self._evidence.on("late") or self._stays(series))
+        return not stays and self._differs(series)
+
+    def _stays(self, series: Series) -> bool:
+        """Tell whether late tilts of a composed series change nothing: others may be in the middle of reading it."""
+        late = self._policy.late
+        return (series.version > 0 and (late is Late.NEVER or (late is Late.UNLESS_READ and bool(self._readers)))
+                and not series.wrong_movies and series.series_id not in self._chosen)
+
+    def _tell_kept(self, series: Series, decisions: list[Decision]) -> None:
+        """Say, once, which tilts of a series that stays as it is came late."""
+        if not self._stays(series):
+            return
+        late = verdict.not_composed(series)
+        if late and self._kept.get(series.series_id) != late:
+            self._kept[series.series_id] = late
+            decisions.append(verdict.keep(series, late, self._readers, self._policy.project))
+
+    def _differs(self, series: Series) -> bool:
         """Tell whether what can be composed differs from what was: more, newer, or without a replaced exposure."""
-        if not self._evidence.on("late") and series.version:
-            return False
         done = series.composed
         if series.wrong_movies or any(ident in series.replaced for ident in done):
             return True
@@ -513,5 +545,5 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Tick: Session._on_tick, Restored: Session._on_restored, MdocRead: Session._on_mdoc, MdocGone: Session._on_gone,
     MovieSeen: Session._on_seen, MovieFailed: Session._on_failed, MicrographReady: Session._on_micrograph,
     ProducerState: Session._on_producer, InputClosed: Session._on_closed, Stop: Session._on_stop,
-    Excluded: Session._on_excluded,
+    Excluded: Session._on_excluded, OtherReaders: Session._on_readers,
 }

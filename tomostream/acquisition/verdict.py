@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tomostream.acquisition.events import Compose, GiveUp, LeftOut, Policy, Why
+from tomostream.acquisition.events import Compose, GiveUp, Keep, LeftOut, Policy, Why
 from tomostream.acquisition.facts import FRAME_SET, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.frames import different_angles, targets_share_a_name
 from tomostream.acquisition.fromnames import NAMES_ONLY
@@ -231,6 +231,19 @@ def give_up_again(series: Series, why: Obstacle) -> GiveUp:
     """Return the decision not to use a second acquisition under the name of a series that is composed."""
     return give_up(series, Obstacle(why.category, f"It was acquired again under the same name, and the second acquisition "
                                                   f"cannot be used: {why.reason}. Version {series.version} stays"))
+
+
+def not_composed(series: Series) -> tuple[str, ...]:
+    """Return the movies of a series with a micrograph that the composed version does not hold, by their keys."""
+    return tuple(sorted(each.key for each in aligned(series) if series.composed.get(each.ident, -1) < each.version))
+
+
+def keep(series: Series, late: tuple[str, ...], readers: tuple[str, ...], project: str) -> Keep:
+    """Return the decision that a series stays as it was composed although tilts of it came late."""
+    named = ", ".join(late[:MAX_NAMES]) + (" ..." if len(late) > MAX_NAMES else "")
+    why = f" ({', '.join(readers[:MAX_NAMES])} would mix two versions of it)" if readers else ""
+    return Keep(series.series_id, late, f"{named} came after version {series.version} was composed, which stays as it is{why}; "
+                f"to compose it again: tomostream resume {project} --set 'compose.lateTilts=compose again'")
 
 
 def mdocs(series: Series) -> tuple[str, ...]:

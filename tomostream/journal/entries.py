@@ -162,6 +162,12 @@ class Composed(Entry, frozen=True, tag="composed"):
     bytes: int | None = None
 
 
+class Kept(Entry, frozen=True, tag="kept"):
+    """A composed series stays as it is although tilts of it came late."""
+
+    movies: tuple[str, ...] = ()
+
+
 class Unassigned(Entry, frozen=True, tag="unassigned"):
     """Which movies no series lists, all of them each time, with why; `count` may be more than are named."""
 
@@ -265,6 +271,6 @@ class Space(Entry, frozen=True, tag="space"):
 
 
 AnyEntry = (Header | Imported | Aligned | Replaced | Series | Preview | Composed | NotASeries | Reconstructed | Started | Retried
-            | Failed | Waiting | Session | Command | Space | Unassigned)
+            | Failed | Waiting | Session | Command | Space | Unassigned | Kept)
 #: An item that ended well, in the ledger of its protocol.
 Done = Imported | Aligned | Composed | Reconstructed

@@ -66,6 +66,8 @@ class SeriesStatus:
     preview: entries.Preview | None = None
     #: What is said of it when it is done; a compose protocol that goes on tells of earlier stages again.
     done_reason: str = ""
+    #: Why late tilts are not in it, "" where there are none.
+    kept: str = ""
 
     @property
     def ended(self) -> bool:
@@ -261,11 +263,15 @@ class ProjectStatus:
         elif isinstance(entry, entries.Composed):
             series.composed = entry.time
             series.composed_first = series.composed_first or entry.time
-            series.done_reason = ""
+            series.done_reason = series.kept = ""
             series.version, series.movies, series.tilts_used = entry.version, entry.movies, len(entry.movies)
             series.tilt_axis_deg, series.left_out = entry.tilt_axis, entry.left_out
             series.tilt_series = os.path.join(self.folders[COMPOSE], "extra", f"{stem(series.id, series.version)}.mrcs")
             series.state, series.reason = "reconstructing", entry.reason
+        elif isinstance(entry, entries.Kept):
+            series.kept = entry.reason
+            series.reason = _with_kept(series.reason, entry.reason)
+            series.done_reason = _with_kept(series.done_reason, entry.reason) if series.done_reason else ""
         elif isinstance(entry, entries.Failed):
             series.state, series.reason = "failed", entry.reason
         elif isinstance(entry, entries.Started):
@@ -297,6 +303,7 @@ class ProjectStatus:
             series.result = entry
             if series.left_out:
                 series.reason += f"; without {'; '.join(map(_named, series.left_out))}"
+            series.reason = _with_kept(series.reason, series.kept) if series.kept else series.reason
             series.done_reason = series.reason
         elif isinstance(entry, entries.Failed):
             series.state, series.reason = "failed", entry.reason
@@ -346,6 +353,10 @@ class ProjectStatus:
         return {"format": FORMAT, "series": series, "ignored": self.not_series, "movies": movies,
                 "counts": {"movies": self.movie_counts(),
                            "series": {state: states[state] for state in STATES if states[state]}}}
+
+
+def _with_kept(reason: str, kept: str) -> str:
+    return reason if kept in reason else f"{reason}; {kept}"
 
 
 def _named(left: entries.LeftOut) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyworkflow.protocol import params
 
+from tomostream.acquisition.events import Late
 from tomostream.files import patterns
 from tomostream.protocols import alarms, disk, forms, mdocs, page, signs
 from tomostream.streaming import form as streaming_form
@@ -18,6 +19,8 @@ from tomostream.streaming.values import seconds_of
 
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
           "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
+#: What is done about late tilts, as the form lists it.
+LATE = (Late.UNLESS_READ, Late.AGAIN, Late.NEVER)
 #: What can be put in front of the name of a series, which names tables of databases.
 PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,29})?", re.ASCII)
 
@@ -76,6 +79,12 @@ def _define_streaming(form: Any) -> None:
                        "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
                        "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
                        "are minutes and hours.")
+    form.addParam("lateTilts", params.EnumParam, choices=[each.value for each in LATE], default=0, label="Late tilts",
+                  help="What happens when a tilt of a series that is composed comes late, or is aligned again. tomostream's own "
+                       "protocols follow a series that is composed again. Those of other plugins read a series several times "
+                       "while they work on it, and would put the alignment of one version together with the tilts of the "
+                       "other: while one of them works on the series, late tilts are left out and told of. What is chosen by "
+                       "hand (tilts to leave out) always composes a series again.")
     form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
                   help="The protocol never ends while the motioncor protocol before it runs, however long the microscope "
                        "pauses. It ends as soon as its input is closed and every mdoc is decided. Where its input ended "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Set
@@ -28,7 +29,7 @@ from tomostream.choices.exclusions import Exclusions
 from tomostream.files.clock import steady
 from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
-from tomostream.journal import entries, ledger
+from tomostream.journal import entries, ledger, readers
 from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
 from tomostream.journal.layout import EVEN, ODD, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
@@ -49,6 +50,8 @@ TOLD_STATES = ("acquiring", "aligning", "waiting")
 STATES_SECONDS = 1.0
 #: Seconds between two looks at which movies no series lists; and how many of them an entry names.
 UNASSIGNED_SECONDS, MAX_UNASSIGNED = 30.0, 500
+#: Seconds between two looks at which protocols of other plugins work on the series.
+READERS_SECONDS = 10.0
 
 
 class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
@@ -81,6 +84,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         told = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
         self._unassigned: Set[str] = frozenset(told[-1].movies) if told else frozenset()
         self._looked_for_unassigned = steady()
+        self._looked_for_readers = -math.inf
         self._producer_alive = True
         self._producer_running = False
         self._ended = False
@@ -114,7 +118,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             expected_tilts=self.expectedTilts.get(), min_tilts=self.minNumTilts.get(),
             min_percent=float(self.percentTiltsRequired.get()), tilt_axis=self.manualTiltAxisAngle.get(),
             excluded_words=tuple((self.excludedWords.get() or "").split()), prefix=(self.seriesPrefix.get() or "").strip(),
-            project=shlex.quote(os.getcwd()))
+            project=shlex.quote(os.getcwd()), late=compose_form.LATE[self.lateTilts.get()])
 
     def _restore(self) -> None:
         """What is registered already, from the output and the sidecars."""
@@ -148,6 +152,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def watch(self) -> bool:
         now = steady()
+        self._watch_readers(now)
         self._watch_producers(now)
         self._watch_micrographs(now)
         self._watch_mdocs(now)
@@ -159,6 +164,12 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._disk.look(now)
         self._ended = self._ended or any(isinstance(each, events.EndSession) for each in self._decisions)
         return self._ended
+
+    def _watch_readers(self, now: float) -> None:
+        """Tell the session which protocols of other plugins work on the series: these read a series more than once."""
+        if now - self._looked_for_readers >= READERS_SECONDS:
+            self._looked_for_readers = now
+            self._feed(events.OtherReaders(readers.of_other_plugins(os.getcwd(), self.getObjId()), now))
 
     def _watch_producers(self, now: float) -> None:
         for reader in self._ledgers:
@@ -222,6 +233,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 yield self._compose_task(decision)
             elif isinstance(decision, events.GiveUp):
                 self._give_up(decision)
+            elif isinstance(decision, events.Keep):
+                self.report(entries.Kept(decision.series_id, decision.reason, movies=decision.movies), warn=True)
             else:
                 self.report(entries.Session("", decision.reason))
             del self._decisions[0]

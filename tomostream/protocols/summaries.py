@@ -62,19 +62,26 @@ def of_series(protocol: Any, output_name: str) -> list[str]:
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
     last: dict[str, entries.AnyEntry] = {}
+    kept: dict[str, entries.Kept] = {}
     unassigned = None
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         if isinstance(entry, entries.Unassigned):
             unassigned = entry
+        elif isinstance(entry, entries.Kept):
+            kept[entry.item] = entry
         elif not isinstance(entry, (entries.Preview, entries.Space)):
             last[entry.item] = entry
+            if isinstance(entry, entries.Composed):
+                kept.pop(entry.item, None)
     waiting = [(key, entry) for key, entry in last.items()
                if key and isinstance(entry, entries.Series) and entry.state not in ("composed", "failed", "ignored")]
     failed = [(key, entry) for key, entry in last.items()
               if key and (isinstance(entry, entries.Failed) or (isinstance(entry, entries.Series) and entry.state == "failed"))]
     other = [(key, entry) for key, entry in last.items() if key and (isinstance(entry, entries.NotASeries) or (
         isinstance(entry, entries.Series) and entry.state == "ignored"))]
-    for title, found in (("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other)):
+    kinds: list[tuple[str, list[tuple[str, Any]]]] = [
+        ("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other), ("Late tilts left out", list(kept.items()))]
+    for title, found in kinds:
         if found:
             lines.append(f"*{title}: {len(found)}*")
             lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]

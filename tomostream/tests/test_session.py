@@ -21,11 +21,14 @@ from tomostream.acquisition.events import (
     Excluded,
     GiveUp,
     InputClosed,
+    Keep,
+    Late,
     MdocGone,
     MdocRead,
     MicrographReady,
     MovieFailed,
     MovieSeen,
+    OtherReaders,
     Policy,
     ProducerState,
     Restored,
@@ -345,6 +348,39 @@ class TestMicrographs(unittest.TestCase):
         made = player.feed(MicrographReady(key(tilts("X")[4]), last + 500.0))
         self.assertEqual([(each.version, len(each.tilts), each.left_out) for each in made], [(2, COUNT, ())])
         self.assertIn("came late", made[0].reason)
+
+    def test_a_series_that_others_work_on_stays_as_it_is_when_a_tilt_comes_late_and_that_is_told_once(self) -> None:
+        player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
+        which = tilts("X")
+        last = player.acquire("X", which, lost=[4, 5])
+        player.wait(last + 1000.0)
+        player.feed(OtherReaders(("imod - preprocess",), last + 1000.0))
+        made = player.feed(MicrographReady(key(which[4]), last + 1010.0), MdocRead(mdoc("X", which), last + 1011.0),
+                           MicrographReady(key(which[4]), last + 1012.0))
+        self.assertEqual([(type(each), each.movies) for each in made], [(Keep, (key(which[4]),))])
+        self.assertIn("imod - preprocess would mix two versions", made[0].reason)
+        self.assertEqual((player.state("X").state, player.state("X").version), ("composed", 1))
+        again = player.feed(MicrographReady(key(which[5]), last + 1020.0))
+        self.assertEqual([each.movies for each in again], [tuple(sorted(map(key, which[4:6])))])
+
+    def test_what_a_person_chose_composes_a_series_again_that_others_work_on_with_what_came_late(self) -> None:
+        player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
+        which = tilts("X")
+        last = player.acquire("X", which, lost=[4])
+        player.wait(last + 1000.0)
+        player.feed(OtherReaders(("imod - preprocess",), last + 1000.0), MicrographReady(key(which[4]), last + 1010.0),
+                    Excluded("X", {key(which[7]): "dark"}, last + 1020.0))
+        player.feed(Excluded("X", {}, last + 1030.0))
+        self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed],
+                         [(1, COUNT - 1), (2, COUNT - 1), (3, COUNT)])
+
+    def test_late_tilts_compose_again_although_others_read_or_never_as_the_form_says(self) -> None:
+        for late, readers, versions in ((Late.AGAIN, ("imod",), [1, 2]), (Late.NEVER, (), [1]), (Late.UNLESS_READ, (), [1, 2])):
+            player = Player(expected_tilts=COUNT, time_for_next_series=1e6, late=late)
+            last = player.acquire("X", tilts("X"), lost=[4])
+            player.wait(last + 1000.0)
+            player.feed(OtherReaders(readers, last + 1000.0), MicrographReady(key(tilts("X")[4]), last + 1010.0))
+            self.assertEqual(([each.version for _, each in player.composed], len(player.of(Keep))), (versions, len(versions) % 2))
 
     def test_a_queue_of_movies_is_not_taken_for_lost_ones(self) -> None:
         player = Player(expected_tilts=COUNT)

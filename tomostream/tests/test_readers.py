@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which protocols of other plugins work on tilt series, from a project's database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import unittest
+
+from tomostream.journal import readers
+
+COMPOSE, ARETOMO = 10, 20
+
+
+class Project:
+    """The tables of a project of Scipion that tell who reads what."""
+
+    def __init__(self, test: unittest.TestCase) -> None:
+        folder = tempfile.TemporaryDirectory()
+        test.addCleanup(folder.cleanup)
+        self.path = folder.name
+        self._next = 1000
+        with self._open() as base:
+            base.execute("CREATE TABLE Objects (id INTEGER PRIMARY KEY, parent_id INTEGER, name TEXT, classname TEXT, "
+                         "value TEXT, label TEXT)")
+        self.protocol(COMPOSE, "ProtTomoStreamComposeTS", "compose")
+        self.protocol(ARETOMO, "ProtTomoStreamAreTomo", "aretomo")
+        self.reads(ARETOMO, COMPOSE, "tiltSeries")
+
+    @contextlib.contextmanager
+    def _open(self):
+        with contextlib.closing(sqlite3.connect(os.path.join(self.path, "project.sqlite"))) as base:
+            yield base
+            base.commit()
+
+    def add(self, *rows: tuple) -> list[int]:
+        numbers = range(self._next, self._next + len(rows))
+        self._next += len(rows)
+        with self._open() as base:
+            base.executemany("INSERT INTO Objects VALUES (?, ?, ?, ?, ?, ?)", [
+                (number, *row) for number, row in zip(numbers, rows, strict=True)])
+        return list(numbers)
+
+    def protocol(self, number: int, kind: str, label: str, status: str = "scheduled") -> None:
+        with self._open() as base:
+            base.execute("INSERT INTO Objects VALUES (?, NULL, ?, ?, NULL, ?)", (number, kind, kind, label))
+        self.add((number, f"{number}.status", "String", status, ""),
+                 (number, f"{number}.workingDir", "String", f"Runs/{number:06d}_{kind}", ""))
+
+    def reads(self, number: int, source: int, output: str | None, parent: int | None = None) -> None:
+        pointer, = self.add((parent or number, f"{number}.inputSet", "Pointer", str(source), ""))
+        self.add((pointer, f"{number}.{pointer}._extended", "String", output, ""))
+
+    def ends(self, number: int, kind: str) -> None:
+        """A run that has finished, as it says of itself."""
+        folder = os.path.join(self.path, "Runs", f"{number:06d}_{kind}", "logs")
+        os.makedirs(folder)
+        with contextlib.closing(sqlite3.connect(os.path.join(folder, "run.db"))) as base:
+            base.execute("CREATE TABLE Objects (name TEXT, value TEXT)")
+            base.execute("INSERT INTO Objects VALUES (?, 'finished')", (f"{number}.status",))
+            base.commit()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        return readers.of_other_plugins(self.path, COMPOSE)
+
+
+class TestReadersOfOtherPlugins(unittest.TestCase):
+    def setUp(self) -> None:
+        self.project = Project(self)
+
+    def test_our_own_are_none(self) -> None:
+        self.assertEqual(self.project.found, ())
+
+    def test_one_that_is_to_read_our_series_or_those_of_our_aretomo_is_one(self) -> None:
+        self.project.protocol(30, "ProtImodTsNormalization", "imod - preprocess")
+        self.project.reads(30, COMPOSE, "tiltSeries")
+        self.project.protocol(40, "ProtImodTomoReconstruction", "")
+        self.project.reads(40, ARETOMO, "TiltSeries")
+        self.assertEqual(self.project.found, ("imod - preprocess", "ProtImodTomoReconstruction"))
+
+    def test_one_that_names_the_output_itself_or_has_it_in_a_list_is_one(self) -> None:
+        output, = self.project.add((COMPOSE, f"{COMPOSE}.tiltSeries", "SetOfTiltSeries", None, ""))
+        self.project.protocol(30, "ProtOther", "by the output")
+        self.project.reads(30, output, None)
+        self.project.protocol(40, "ProtUnion", "from a list")
+        pointers, = self.project.add((40, "40.inputSets", "PointerList", None, ""))
+        self.project.reads(40, COMPOSE, "tiltSeries", parent=pointers)
+        self.assertEqual(self.project.found, ("by the output", "from a list"))
+
+    def test_one_that_reads_tomograms_or_another_protocol_or_was_only_saved_is_none(self) -> None:
+        for number, source, output, status in ((30, ARETOMO, "Tomograms", "running"), (40, 99, "tiltSeries", "running"),
+                                               (50, COMPOSE, "tiltSeries", "saved")):
+            self.project.protocol(number, "ProtOther", f"reader {number}", status)
+            self.project.reads(number, source, output)
+        self.assertEqual(self.project.found, ())
+
+    def test_one_that_has_ended_is_none_although_the_project_was_not_told(self) -> None:
+        self.project.protocol(30, "ProtOther", "a reader", "running")
+        self.project.reads(30, COMPOSE, "tiltSeries")
+        self.project.ends(30, "ProtOther")
+        self.assertEqual(self.project.found, ())
+
+    def test_a_database_that_cannot_be_read_tells_of_none(self) -> None:
+        self.assertEqual(readers.of_other_plugins(os.path.join(self.project.path, "gone"), COMPOSE), ())
+
+
+if __name__ == "__main__":
+    unittest.main()
