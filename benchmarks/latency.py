@@ -128,7 +128,7 @@ class Observer(threading.Thread):
 def start_tomostream(session: Session, options: argparse.Namespace, **more: object) -> None:
     given = {"compose.expectedTilts": RHYTHMS[options.now][3]} if options.tilts_given and options.now in RHYTHMS else {}
     session.run("--timeout", str(options.hold), "--quiet", engine="gpu", settings={
-        **given, **more,
+        **given, **more, "aretomo.filteredTomograms": not options.unfiltered,
         "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.gpuList": "10 11 12 13", "aretomo.gpuList": "14 15",
         "motioncor.numberOfThreads": options.threads, "aretomo.numberOfThreads": 3})
     wait_for(lambda: session.ledger(ARETOMO), 240, "start of the last protocol")
@@ -291,6 +291,8 @@ def main() -> int:
     parser.add_argument("--shortest", action="store_true", help="the shortest settings that upstream's forms take")
     parser.add_argument("--throughput", action="store_true", help="100 runs of 0.2 s on 4 threads, and nothing else")
     parser.add_argument("--tilts-given", action="store_true", help="tomostream is told the number of tilts")
+    parser.add_argument("--unfiltered", action="store_true",
+                        help="no filtered tomograms, which the CPU program adds to the stand-in's work")
     parser.add_argument("--seconds", default="0.5,2", help="run times of the two stand-ins (default 0.5,2)")
     parser.add_argument("--threads", type=int, default=3, help="threads of the protocols as in their forms (default 3)")
     parser.add_argument("--hold", type=int, default=3600, help="time without a movie after which the import ends, s")
