@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cores of this machine, shared by the CPU programs of all sessions: who asked first goes first.
+"""The cores of this machine, shared by the CPU programs of all sessions: the session that has fewest goes first.
 
-Each program that wants to run draws a ticket for so many cores, whose lock passes on to the program itself. Its turn has come
-when those before it leave enough cores; nobody overtakes.
+Each program that wants to run draws a ticket for so many cores, whose lock passes on to the program itself. A session of which
+no program runs never waits: programs run for minutes, and the kernel shares the cores meanwhile. So there may be one program a
+session more than there are cores for, until others end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder
 
 #: How many cores the CPU programs of all sessions of this machine may use together.
 CORES = "TOMOSTREAM_CORES"
-DESCRIPTION = ("How many cores the CPU programs of all tomostream sessions of this machine use together. Empty: all that it has.")
+DESCRIPTION = ("How many cores the CPU programs of all tomostream sessions of this machine use together. Empty: all that it has. "
+               "A session of which no program runs may start one all the same.")
 _LOG = logging.getLogger(__name__)
 
 
@@ -37,28 +39,43 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def hold_cores(wanted: int, stop: threading.Event | None = None) -> Iterator[None]:
+def hold_cores(wanted: int, stop: threading.Event | None = None, session: str = "") -> Iterator[None]:
     """Hold so many cores (at most all) against the CPU programs of every other session while a program runs.
 
     Where the folder of the tickets cannot be used the program runs all the same; that is logged.
+
+    Parameters
+    ----------
+    stop : set when the session is to be stopped.
+    session : the project; see `tickets.Ticket`.
 
     Raises
     ------
     Stopped : `stop` was set before the turn came.
     ValueError : the setting is not a number.
     """
-    stop, total = stop or threading.Event(), cores()
-    try:
-        ticket: Ticket | None = Ticket(folder("cores"), min(wanted, total))
-    except OSError as error:
-        _LOG.warning("Cores are not shared with other sessions: %s", error)
-        ticket = None
-    if ticket is None:
+    with contextlib.ExitStack() as held:
+        try:
+            ticket = _granted(wanted, stop or threading.Event(), session, held)
+        except OSError as error:
+            held.close()
+            _LOG.warning("Cores are not shared with other sessions: %s", error)
+        else:
+            held.enter_context(inheriting(ticket.fileno()))
         yield
-        return
-    with ticket:
-        while not ticket.turn(total):
-            if stop.wait(LOOK_SECONDS):
-                raise Stopped("the session was stopped while it waited for a core")
-        with inheriting(ticket.fileno()):
-            yield
+
+
+def _granted(wanted: int, stop: threading.Event, session: str, held: contextlib.ExitStack) -> Ticket:
+    """Return a ticket whose turn has come; `held` gives it back.
+
+    Raises
+    ------
+    Stopped, ValueError : see `hold_cores`.
+    OSError : the folder of the tickets cannot be used.
+    """
+    total = cores()
+    ticket = held.enter_context(Ticket(folder("cores"), min(wanted, total), session))
+    while not ticket.turn(total, one_each=True):
+        if stop.wait(LOOK_SECONDS):
+            raise Stopped("the session was stopped while it waited for a core")
+    return ticket

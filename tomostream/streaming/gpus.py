@@ -65,12 +65,17 @@ def inheriting(*descriptors: int) -> Iterator[None]:
 
 
 @contextmanager
-def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None) -> Iterator[None]:
+def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None, session: str = "") -> Iterator[None]:
     """Hold the GPUs against every other tomostream protocol of this machine while a program runs.
 
     One lock file a GPU and slot, in the machine's temporary folder; the kernel frees it when its holders are gone. The
     program inherits it: one that outlives a killed protocol keeps its GPU. GPUs are taken in ascending order, so two
     protocols that want the same pair cannot wait for each other.
+
+    Parameters
+    ----------
+    stop : set when the session is to be stopped.
+    session : the project; see `tickets.Ticket`.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None) -> Iterat
     stop = stop or threading.Event()
     slots = programs_per_gpu()
     with ExitStack() as held:
-        locks = [held.enter_context(_lock_one(gpu, slots, stop)) for gpu in sorted(set(gpus))]
+        locks = [_lock_one(gpu, slots, stop, session, held) for gpu in sorted(set(gpus))]
         with inheriting(*(lock.fileno() for lock in locks)):
             yield
 
@@ -99,21 +104,21 @@ def programs_per_gpu() -> int:
     return int(given or 1)
 
 
-def _lock_one(gpu: int, slots: int, stop: threading.Event) -> Lock:
-    """Take one of the slots of a GPU, whichever is free first. Who waits longest goes first: a session that gives a GPU back and
-    wants it again at once stands behind the others."""
+def _lock_one(gpu: int, slots: int, stop: threading.Event, session: str, held: ExitStack) -> Lock:
+    """Take one of the slots of a GPU, whichever is free first; `held` gives it back. The session that has least of this GPU goes
+    first, and of two the one that was served longer ago. The slot is what the program inherits: one that outlives its protocol
+    keeps it, whatever the tickets say."""
     name = os.path.join(tempfile.gettempdir(), f"tomostream-gpu-{socket.gethostname()}-{gpu}")
     with ExitStack() as opened:
         locks = [opened.enter_context(Lock(f"{name}-{slot}.lock")) for slot in range(slots)]
-        place = opened.enter_context(Ticket(folder(f"gpu-{gpu}"), 1))
+        ticket = opened.enter_context(Ticket(folder(f"gpu-{gpu}"), 1, session))
         while True:
-            for lock in locks if place.turn(1) else ():
-                if lock.take():
-                    opened.pop_all()
-                    place.close()
-                    for other in locks:
-                        if other is not lock:
-                            other.close()
-                    return lock
+            taken = next((lock for lock in locks if lock.take()), None) if ticket.turn(slots) else None
+            if taken is not None:
+                for other in locks:
+                    if other is not taken:
+                        other.close()
+                held.push(opened.pop_all())
+                return taken
             if stop.wait(LOOK_SECONDS):
                 raise Stopped("the session was stopped while it waited for a GPU")

@@ -39,6 +39,7 @@ class Workplace:
     def __init__(self, host: Host, root: str) -> None:
         self._host = host
         self.root = root
+        self._session = os.path.realpath(os.curdir)         # Scipion works in the folder of the project
 
     def clear(self) -> None:
         """Remove what earlier processes of this run left."""
@@ -59,11 +60,15 @@ class Workplace:
     def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
         """Hold the GPUs of this thread's step while its program runs. A job of the queue has those of its own node."""
         executor = self._host._stepsExecutor
-        return gpu_lock(executor.getGpuList(), self._host.stop_event) if executor.here else contextlib.nullcontext()
+        if not executor.here:
+            return contextlib.nullcontext()
+        return gpu_lock(executor.getGpuList(), self._host.stop_event, self._session)
 
     def hold_cores(self, wanted: int) -> contextlib.AbstractContextManager[None]:
         """Hold cores of this machine while a CPU program runs. A job of the queue has those that the queue gives it."""
-        return hold_cores(wanted, self._host.stop_event) if self._host._stepsExecutor.here else contextlib.nullcontext()
+        if not self._host._stepsExecutor.here:
+            return contextlib.nullcontext()
+        return hold_cores(wanted, self._host.stop_event, self._session)
 
     def run(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
         """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
