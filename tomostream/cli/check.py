@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tomostream.cli import errors, home, readiness, refuse
@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
 
     try:
-        home.set_variables(home.default_home(options.project or ""))
+        problems = home.set_variables(home.default_home(options.project or ""))
         found = []
-        for finding in findings(options):
+        for finding in findings(options, problems):
             found.append(finding)
             print(finding, flush=True)
     except errors.UserError as error:
@@ -43,8 +43,13 @@ def main(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def findings(options: argparse.Namespace) -> Iterator[Finding]:
-    """Yield all checks, one after the other; what takes long comes late."""
+def findings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Iterator[Finding]:
+    """Yield all checks, one after the other; what takes long comes late.
+
+    Parameters
+    ----------
+    problems : what is wrong with Scipion's configuration.
+    """
     from tomostream.acquisition.movies import EXTENSIONS
     from tomostream.cli import project, run
 
@@ -56,6 +61,7 @@ def findings(options: argparse.Namespace) -> Iterator[Finding]:
             yield readiness.wrong("project", str(error))
     yield readiness.interpreter()
     yield readiness.packages()
+    yield from readiness.configured(problems)
     movies: list[str] = []
     mdocs: list[str] = []
     if options.movies:

@@ -11,9 +11,12 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tomostream.cli.errors import UserError
+from tomostream.files import configuration
+from tomostream.files.configuration import HOME
+from tomostream.report.notify import VARIABLES
 
 
 def scipion_environment(home: str) -> None:
@@ -23,19 +26,43 @@ def scipion_environment(home: str) -> None:
     Parameters
     ----------
     home : folder for Scipion's own files, made if nothing else is configured.
+
+    Raises
+    ------
+    UserError : see `configure` and `make_home`.
+    OSError : the files cannot be written.
     """
-    set_variables(home)
+    configure(home)
     make_home()
 
 
-def set_variables(home: str) -> None:
-    """Set the variables that Scipion needs and nobody has set; nothing is written.
+def configure(home: str) -> None:
+    """As `set_variables`, for a command that does nothing where Scipion's configuration makes no sense.
+
+    Raises
+    ------
+    UserError : a file of it makes no sense; says which line.
+    """
+    for problem in set_variables(home):
+        raise UserError(problem)
+
+
+def set_variables(home: str) -> list[str]:
+    """Set what Scipion needs: the variables of its configuration, as its own launcher does, and those that nobody has set. What
+    is set in the environment stays. Nothing is written.
 
     Parameters
     ----------
     home : folder for Scipion's own files.
+
+    Returns
+    -------
+    What is wrong with the configuration, a sentence each.
     """
     environment = os.environ
+    configured, problems = _configured({**environment, HOME: environment.get(HOME, home)})
+    for name, value in configured.items():
+        environment.setdefault(name, value)
     bin_folder = os.path.dirname(sys.executable)
     if environment.get("PATH", "").split(os.pathsep)[0] != bin_folder:
         environment["PATH"] = os.pathsep.join([bin_folder, environment.get("PATH", "")])
@@ -44,7 +71,22 @@ def set_variables(home: str) -> None:
     environment.setdefault("MPLBACKEND", "Agg")
     home = environment["SCIPION_HOME"] = os.path.abspath(environment.get("SCIPION_HOME", home))
     data = environment.get("SCIPION_USER_DATA", os.path.join(home, "ScipionUserData"))
-    environment["SCIPION_USER_DATA"] = os.path.abspath(data)
+    environment["SCIPION_USER_DATA"] = os.path.abspath(os.path.expanduser(data))
+    return problems
+
+
+def _configured(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of Scipion's configuration, read as its launcher reads them, and what is wrong with its files. Ours of
+    the alarms are read where they are needed: a password may hold what Scipion takes for a comment."""
+    found: dict[str, str] = {}
+    problems = []
+    for path in configuration.files(environment):
+        try:
+            found |= configuration.variables(path)
+        except configuration.Unreadable as error:
+            problems.append(str(error))
+    given = {name: os.path.expandvars(value.split("#")[0]).strip() for name, value in found.items()}
+    return {name: value for name, value in given.items() if value and name not in {HOME, *VARIABLES}}, problems
 
 
 def make_home() -> None:

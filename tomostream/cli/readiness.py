@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import configparser
 import glob
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import shlex
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tomostream.cli.places import cannot_write, nearest
+from tomostream.files import configuration
 from tomostream.files.patterns import files_of, near, what_lies
 from tomostream.journal.space import disk_of, human
 from tomostream.report.notify import EMAIL, WEBHOOK, Destinations, test_message
@@ -262,17 +261,33 @@ def read_queues() -> Queues:
     scipion = importlib.util.find_spec("scipion")
     if not os.path.exists(file) and scipion is not None and scipion.origin is not None:
         file = os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template")
-    parser = configparser.RawConfigParser(comment_prefixes=(";",))
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
-        if not parser.read(file, encoding="utf-8") or not parser.sections():
+        parser = configuration.read(file, (";",))
+        if not parser.sections():
             raise NoQueue(f"there is no queue: {file} cannot be read or is empty")
         host = "localhost" if parser.has_section("localhost") else parser.sections()[0]
-        names = tuple(json.loads(parser.get(host, "QUEUES", fallback="{}")))
-        submit, *others = (parser.get(host, name, fallback="") for name in ("SUBMIT_COMMAND", "CHECK_COMMAND", "CANCEL_COMMAND"))
-    except (OSError, ValueError, configparser.Error, UnicodeDecodeError) as error:
-        raise NoQueue(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        names = tuple(configuration.table(file, parser, host, "QUEUES"))
+        configuration.table(file, parser, host, "QUEUES_DEFAULT")
+    except configuration.Unreadable as error:
+        raise NoQueue(str(error)) from error
+    submit, *others = (parser.get(host, name, fallback="") for name in ("SUBMIT_COMMAND", "CHECK_COMMAND", "CANCEL_COMMAND"))
     return Queues(file, names if parser.get(host, "NAME", fallback="") else (), submit, tuple(others))
+
+
+def configured(problems: Sequence[str]) -> list[Finding]:
+    """Tell whether Scipion's files of variables and of queues make sense.
+
+    Parameters
+    ----------
+    problems : of the variables; see `home.set_variables`.
+    """
+    found = [wrong("Scipion", problem) for problem in problems]
+    try:
+        file = read_queues().file
+    except NoQueue as error:
+        return [*found, wrong("Scipion", str(error))]
+    return found or [ok("Scipion", f"{' and '.join([*filter(os.path.exists, configuration.files(os.environ)), file])} "
+                                         "can be read")]
 
 
 def queue(name: str) -> Finding:

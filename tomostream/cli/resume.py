@@ -12,6 +12,7 @@ from tomostream.cli import errors, home, places, refuse
 from tomostream.cli.leaving import Interrupted, Leaving, say
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
+from tomostream.report import notify
 
 if TYPE_CHECKING:
     from pyworkflow.protocol import Protocol
@@ -43,6 +44,7 @@ def main(options: argparse.Namespace) -> int:
             options.json = run.json_place(options.json)
             settings = project.settings_of(options.set)
             home.scipion_environment(home.default_home(options.project))
+            run.refuse_queues()
             home.quiet_logs()
             with project.starting(project.existing(options.project), say, leaving):
                 chain = project.load(options.project)
@@ -79,7 +81,8 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
               for name in project.ORDER if name in chain.protocols}
     wanted = to_continue(states, options.again, options.start)
     change(chain, settings, wanted)
-    for sentence in [text for name in settings for text in project.warnings(chain, [name])]:
+    notes = [text for name in settings for text in project.warnings(chain, [name])]
+    for sentence in filter(None, [*notes, notify.kept_in_vain(chain.path)]):
         say(f"Note: {sentence.rstrip('.')}.")
     for line in findings(states, wanted, found(chain.path)):
         say(line)

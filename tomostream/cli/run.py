@@ -63,7 +63,7 @@ def main(options: argparse.Namespace) -> int:
             options.json = json_place(options.json)
             options.page = os.path.abspath(options.page) if options.page else None
             settings = make_settings(options)
-            home.set_variables(home.default_home(options.project))
+            home.configure(home.default_home(options.project))
             notes = [*refuse_early(options), *found_instead(settings)]
             chain = prepare(options, settings)
             for sentence in dict.fromkeys([*notes, *project.warnings(chain)]):
@@ -126,14 +126,27 @@ def refuse_early(options: argparse.Namespace) -> list[str]:
     from tomostream.cli import project
 
     project.refuse_place(home.project_path(options.project), options.project)
+    refuse_queues()
+    if not options.queue:
+        return []
     try:
-        if not options.queue:
-            readiness.read_queues()         # Scipion reads the file of queues whether they are used or not
-            return []
         absent = readiness.absent_of(options.queue)
     except readiness.NoQueue as error:
-        raise errors.UserError(f"--queue {options.queue}: {error}" if options.queue else str(error)) from error
+        raise errors.UserError(f"--queue {options.queue}: {error}") from error
     return [f"The queue '{options.queue}' takes no jobs here: {absent}"] if absent else []
+
+
+def refuse_queues() -> None:
+    """Scipion reads the file of queues whether they are used or not.
+
+    Raises
+    ------
+    UserError : it makes no sense.
+    """
+    try:
+        readiness.read_queues()
+    except readiness.NoQueue as error:
+        raise errors.UserError(str(error)) from error
 
 
 def promised(chain: Chain, no_report: bool) -> list[str]:

@@ -8,7 +8,6 @@ wherever the server offers TLS, and a password never over an open line.
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import json
 import os
@@ -25,6 +24,7 @@ from datetime import datetime, timezone
 from email.message import EmailMessage
 from http.client import HTTPException
 
+from tomostream.files import configuration
 from tomostream.report.alarms import KINDS, Event
 
 #: Seconds that a server may take, messages that may wait, and how often sending one is attempted.
@@ -40,7 +40,6 @@ EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SE
                                   "TOMOSTREAM_WEBHOOK")
 #: In a project: where its alarms go.
 KEPT = ".alarms.json"
-HOME, LOCAL = "SCIPION_HOME", "SCIPION_LOCAL_CONFIG"
 USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
     EMAIL: "Who gets the alarms of a running session by e-mail: addresses separated by commas. Empty: nobody.",
@@ -123,23 +122,29 @@ def kept(project: str) -> dict[str, str]:
     return {name: str(data[name]) for name in VARIABLES if name in data} if isinstance(data, dict) else {}
 
 
+def kept_in_vain(project: str) -> str:
+    """Return why what `keep` has kept cannot be read, in a sentence; "" where it can, or nothing was kept."""
+    path = os.path.join(project, KEPT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            if isinstance(json.load(file), dict):
+                return ""
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError):
+        pass
+    return f"{path}, which says where the alarms of this session go, makes no sense: remove it, and set {EMAIL} or {WEBHOOK}"
+
+
 def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return our variables in Scipion's configuration: `config/scipion.conf` of its home, and above it the user's own.
 
     A process that Scipion starts has them in its environment; one that is started from a terminal has not.
     """
-    files = [os.path.join(environment[HOME], "config", "scipion.conf")] if environment.get(HOME) else []
-    files.append(os.path.expanduser(environment.get(LOCAL, "") or os.path.join("~", ".config", "scipion", "scipion.conf")))
     found: dict[str, str] = {}
-    for path in files:
-        parser = configparser.RawConfigParser(strict=False, default_section="")
-        parser.optionxform = str  # type: ignore[assignment, method-assign]
-        try:
-            parser.read(path, encoding="utf-8")
-        except (OSError, configparser.Error, UnicodeDecodeError):
-            continue        # Scipion itself says what is wrong with its file
-        found |= {name: value.strip() for section in parser.sections() for name, value in parser.items(section)
-                  if name in VARIABLES and value is not None}
+    for path in configuration.files(environment):
+        with contextlib.suppress(configuration.Unreadable):         # `tomostream check` and `run` say so
+            found |= {name: value for name, value in configuration.variables(path).items() if name in VARIABLES}
     return found
 
 

@@ -18,8 +18,10 @@ from tomostream.cli import home, main, project, readiness
 from tomostream.cli.errors import UserError
 from tomostream.cli.readiness import NoQueue, Verdict
 from tomostream.constants import ENGINE_AUTO, ENGINE_CPU, ENGINE_GPU
+from tomostream.files import configuration
 from tomostream.files.patterns import near
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.report import notify
 from tomostream.tests.support import LAUNCH, clean_environment
 from tomostream.tests.test_mdoc import DATA
 
@@ -136,6 +138,81 @@ class TestTheQueue(InAFolder):
                 file.write(text)
             with self.assertRaisesRegex(NoQueue, "hosts.conf"):
                 readiness.absent_of("gpu")
+
+
+class TestConfiguration(InAFolder):
+    """A file of Scipion's that makes no sense is told with its line, and nothing is done that would go by half of it."""
+
+    def write(self, name: str, text: str | bytes) -> str:
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        return self.path(name)
+
+    def test_that_makes_no_sense_is_told_with_file_and_line(self):
+        for text, line, why in (("\n# EM\nEM_ROOT = em\n[PLUGINS]\n", 3, r"'EM_ROOT = em' stands before any \[SECTION\]"),
+                                ("[PLUGINS]\nA = 1\n\nMOTIONCOR_HOME /sw\n", 4, "'MOTIONCOR_HOME /sw' is neither a .* nor NAME"),
+                                (b"[PLUGINS]\nA = \xff\xfe\n", 2, "this is no text"),
+                                (b"\0\0\0", 1, "stands before any")):
+            path = self.write("scipion.conf", text)
+            with self.assertRaisesRegex(configuration.Unreadable, f"^{path}, line {line}: .*{why}.*; correct the file"):
+                configuration.variables(path)
+        os.makedirs(self.path("folder.conf"))
+        with self.assertRaisesRegex(configuration.Unreadable, "folder.conf: cannot be read .is a directory"):
+            configuration.variables(self.path("folder.conf"))
+        self.assertEqual(configuration.variables(self.path("none.conf")), {})
+
+    def test_of_queues_is_told_with_the_line_of_the_value(self):
+        self.hosts()
+        for queues, line, why in (('QUEUES = { "gpu": {},\n    "long" }', 4, "QUEUES is not JSON"),
+                                  ('QUEUES = ["gpu"]', 3, "QUEUES must look like"),
+                                  ('QUEUES_DEFAULT = {', 3, "QUEUES_DEFAULT is not JSON")):
+            self.write("hosts.conf", f"[localhost]\nNAME = X\n{queues}\n")
+            with self.assertRaisesRegex(NoQueue, f"hosts.conf, line {line}: {why}"):
+                readiness.read_queues()
+
+    def test_is_refused_by_run_and_resume_and_a_finding_of_check(self):
+        for name in ("SCIPION_HOSTS", "SCIPION_USER_DATA", "SCIPION_LOCAL_CONFIG"):
+            os.environ.pop(name, None)
+        os.environ |= {"SCIPION_HOME": self.path(".scipion"), "HOME": self.folder}
+        home.scipion_environment("")
+        os.makedirs(self.path("night", "Runs"))
+        self.write("night/project.sqlite", "")
+        commands = (["run", self.path("new"), "--movies", "x", "--mdocs", "y"], ["resume", self.path("night")])
+        for name in (".scipion/config/scipion.conf", ".scipion/config/hosts.conf"):
+            with open(self.path(name), encoding="utf-8") as file:
+                before = file.read()
+            self.write(name, f"{before}\ngarbage {{\n")
+            line = before.count("\n") + 2
+            for words in commands:
+                with contextlib.redirect_stderr(io.StringIO()) as said:
+                    self.assertEqual(main(words), 2)
+                self.assertIn(f"{self.path(name)}, line {line}: 'garbage {{' is neither", said.getvalue())
+            finding, = readiness.configured(home.set_variables(""))
+            self.assertEqual((finding.verdict, finding.name), (Verdict.WRONG, "Scipion"))
+            self.assertIn(f"{name}, line {line}", finding.text)
+            self.write(name, before)
+        self.assertEqual([each.verdict for each in readiness.configured(home.set_variables(""))], [Verdict.OK])
+        self.assertFalse(os.path.exists(self.path("new")))
+
+    def test_holds_for_our_commands_as_for_scipion_and_the_environment_goes_before_it(self):
+        for name in ("MOTIONCOR_HOME", "ARETOMO_HOME", "SCIPION_USER_DATA", "TOMOSTREAM_SMTP_PASSWORD"):
+            os.environ.pop(name, None)
+        os.environ |= {"SCIPION_HOME": self.path("scipion"), "HOME": self.folder, "GPU": "/gpu", "ARETOMO_HOME": "/mine"}
+        self.write("scipion/config/scipion.conf", "[PYWORKFLOW]\nSCIPION_USER_DATA = /data # ours\n[PLUGINS]\n"
+                   "MOTIONCOR_HOME = x\nARETOMO_HOME = /theirs\nTOMOSTREAM_SMTP_PASSWORD = a#b\nSCIPION_HOME = /elsewhere\n")
+        os.environ["SCIPION_LOCAL_CONFIG"] = self.write("mine.conf", "[PLUGINS]\nMOTIONCOR_HOME = $GPU/motioncor\n")
+        self.assertEqual(home.set_variables(""), [])
+        self.assertEqual([os.environ.get(name) for name in ("SCIPION_USER_DATA", "MOTIONCOR_HOME", "ARETOMO_HOME", "SCIPION_HOME",
+                                                            "TOMOSTREAM_SMTP_PASSWORD")],
+                         ["/data", "/gpu/motioncor", "/mine", self.path("scipion"), None])
+
+    def test_of_the_alarms_of_a_project_that_makes_no_sense_is_told(self):
+        self.assertEqual(notify.kept_in_vain(self.folder), "")
+        notify.keep(self.folder, {notify.EMAIL: "a@lab.org"})
+        self.assertEqual(notify.kept_in_vain(self.folder), "")
+        self.write(notify.KEPT, "{")
+        self.assertIn(f"{self.path(notify.KEPT)}, which says where the alarms", notify.kept_in_vain(self.folder))
 
 
 class TestPlaces(InAFolder):
@@ -264,7 +341,7 @@ class TestRun(InAFolder):
         for words, said in ((("./new folder/my session.1",), "Call it 'my-session-1'"),
                             (("./night", "--queue", "nosuch"), "has no queue of this name; it has: gpu, long"),
                             (("./night", "--until", "soon"), "'soon' is not a time"),
-                            (("./night",), "hosts.conf cannot be read: File contains no section headers"),
+                            (("./night",), "hosts.conf, line 1: 'garbage {' stands before any [SECTION]; correct the file"),
                             (("./new/night", "--set", "aretomo.darkTol=3"), "3 cannot be; it must be between 0 and 1"),
                             (("./night", "--page", self.path("file", "page")), "is a file and no folder")):
             if words == ("./night",):
