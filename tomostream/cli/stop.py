@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
-from tomostream.files.logs import counted
 from tomostream.journal import runs, stopping
 from tomostream.journal.layout import stop_file, stop_request
 from tomostream.journal.status import CLASSES, ProjectStatus
@@ -85,8 +84,9 @@ def ending(folder: str) -> str:
     while runs.process_of(folder) is not None and time.monotonic() < deadline:
         pause.wait(0.02)
     jobs = cancel_left(folder)
-    cancelled = f", and {counted(jobs, 'job')} in the queue cancelled" if jobs else ""
-    return f"was ended (process {pid}){cancelled}: what was in flight is made again when it goes on"
+    words = jobs.in_words()
+    again = "; jobs that were not cancelled are when it goes on" if jobs.left else ""
+    return f"was ended (process {pid}){words and f', and {words}'}: what was in flight is made again when it goes on{again}"
 
 
 def end(pids: Iterable[int]) -> None:

@@ -20,7 +20,7 @@ from pyworkflow.protocol.executor import QueueStepExecutor, ThreadStepExecutor
 from pyworkflow.protocol.launch import analyzeFormattingTypeError
 from pyworkflow.utils import process
 
-from tomostream.files.logs import one_sentence
+from tomostream.files.logs import counted, one_sentence
 from tomostream.streaming.gpus import inherited
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
@@ -87,7 +87,8 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         self.jobs.refusal = ""
         self.jobs.add(job)
         submitted = self._noted()
-        submitted.add(job)
+        if cancelled := submitted.add(job):
+            log.info("%s left over from an earlier process cancelled", counted(cancelled, "job"))
         self.protocol.jobs_changed(started=job)
         wait = threading.Event()
         try:

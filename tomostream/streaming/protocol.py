@@ -164,8 +164,8 @@ class StreamingProtocol(StreamingForm):
         self.report_start()
         if orphans:
             self.report(entries.Session("", f"stopped {counted(orphans, 'program')} left over from the previous run"))
-        if jobs:
-            self.report(entries.Session("", f"cancelled {counted(jobs, 'job')} left over from the previous run"))
+        if words := jobs.in_words():
+            self.report(entries.Session("", f"left over from the previous run: {words}"), warn=bool(jobs.left))
         self._complete_ledger()
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 

@@ -205,7 +205,7 @@ class Jobs:
     def _alone(self, job: str, status: int, said: str) -> JobState:
         """Return the answer to a question about one job."""
         words = said.strip()
-        if _NO_SUCH_JOB.search(words):
+        if is_unknown(words):
             return JobState.OVER
         if status != 0:
             raise NoAnswer(f"the scheduler cannot be asked now: {' '.join(words.split())[-200:] or f'exit status {status}'}")
@@ -218,6 +218,11 @@ class Jobs:
     def _judge(self, words: str) -> JobState:
         over = _OVER.search(words) if self._done is None else self._done.search(words)
         return JobState.OVER if over else JobState.RUNNING
+
+
+def is_unknown(said: str) -> bool:
+    """Tell whether a scheduler says that it does not know a job: it has ended, and was forgotten."""
+    return _NO_SUCH_JOB.search(said) is not None
 
 
 def _names(line: str, job: str) -> bool:

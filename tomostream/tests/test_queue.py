@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
 import unittest
 from collections import Counter
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from pyworkflow.config import Config
@@ -19,6 +21,7 @@ from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO, MOTIONCOR  # noqa: E402
 from tomostream.streaming import executor, queue, submitted  # noqa: E402
 from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
+from tomostream.streaming.submitted import Cancelled  # noqa: E402
 from tomostream.tests.schedulers import Scheduler  # noqa: E402
 from tomostream.tests.support import ORDER, Session, wait_for  # noqa: E402
 
@@ -245,22 +248,47 @@ class TestJobsThatAProcessLeft(unittest.TestCase):
             self.addCleanup(queue.ask, f"kill -9 -{process}")
             self.noted.add(job)
         self.noted.remove(jobs[1][0])
-        self.assertEqual((submitted.cancel_left(self.run_folder), os.path.exists(self.path)), (2, False))
+        self.assertEqual((submitted.cancel_left(self.run_folder), os.path.exists(self.path)), (Cancelled(2), False))
         for number in (0, 2):
             wait_for(lambda number=number: queue.ask(f"{self.place}/squeue -h -j {jobs[number][0]}")[0], 60, "end of the job")
         self.assertEqual(queue.ask(f"{self.place}/squeue -h -j {jobs[1][0]}")[0], 0)
-        self.assertEqual(submitted.cancel_left(self.run_folder), 0)
+        self.assertEqual(submitted.cancel_left(self.run_folder), Cancelled())
 
     def test_are_none_where_nothing_was_noted_or_makes_no_sense(self):
         for text in ("", "[]", '{"cancel": "true", "jobs": 3}', '{"cancel": "true %(X)s", "jobs": ["1"]}', '{"cancel": "true"}'):
             with open(self.path, "w", encoding="utf-8") as file:
                 file.write(text)
-            self.assertEqual(submitted.cancel_left(self.run_folder), 0, text)
+            self.assertEqual(submitted.cancel_left(self.run_folder), Cancelled(), text)
 
-    def test_that_the_scheduler_does_not_cancel_are_no_reason_not_to_go_on(self):
-        self.noted.add("4711")
+    def test_that_the_scheduler_does_not_cancel_stay_noted_and_are_when_it_takes_jobs_again(self):
+        job, process = self.submit()
+        self.addCleanup(queue.ask, f"kill -9 -{process}")
+        self.noted.add(job)
         self.scheduler.behave("down")
-        self.assertEqual((submitted.cancel_left(self.run_folder), os.path.exists(self.path)), (0, False))
+        found = submitted.cancel_left(self.run_folder)
+        self.assertEqual((found.number, found.left), (0, (job,)))
+        self.assertRegex(found.in_words(), rf"^cancelled 1 job not \({job}: .*Unable to contact")
+        again = submitted.Submitted(self.path, f"{self.place}/scancel %(JOB_ID)s")
+        self.assertEqual(again.add("1"), 0)                     # it cannot be cancelled now either
+        self.scheduler.behave()
+        self.assertEqual((again.add("2"), again.add("3")), (1, 0))
+        wait_for(lambda: queue.ask(f"{self.place}/squeue -h -j {job}")[0], 60, "end of the job")
+        with open(self.path, encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["jobs"], ["1", "2", "3"])
+
+    def test_that_the_scheduler_does_not_know_have_ended(self):
+        self.assertEqual(submitted.cancel_jobs("echo 'error: Invalid job id specified' >&2; exit 1 # %(JOB_ID)s", ["1", "2"]),
+                         Cancelled())
+
+    def test_are_not_asked_for_one_by_one_where_nothing_answers(self):
+        with mock.patch.object(submitted, "ask", side_effect=NoAnswer("it hangs")) as asked:
+            self.assertEqual(submitted.cancel_jobs("scancel %(JOB_ID)s", ["1", "2"]), Cancelled(0, ("1", "2"), "it hangs"))
+        asked.assert_called_once_with("scancel 1")
+
+    def test_in_words(self):
+        for found, words in ((Cancelled(), ""), (Cancelled(2), "2 jobs in the queue cancelled"),
+                             (Cancelled(1, ("7",), "why"), "1 job in the queue cancelled, 1 job not (7: why)")):
+            self.assertEqual(found.in_words(), words)
 
 
 @pytest.mark.chain
