@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count as counter
 
@@ -13,9 +15,10 @@ from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.facts import FRAME_SET, MdocFacts
 from tomostream.acquisition.frames import Targets
 from tomostream.acquisition.goingon import why_another
+from tomostream.acquisition.matching import parts
 from tomostream.acquisition.naming import SeriesIds, movie_key, series_name
 from tomostream.acquisition.roster import Roster
-from tomostream.acquisition.series import SERIES_KINDS, Series
+from tomostream.acquisition.series import SERIES_KINDS, Series, seconds
 
 
 class Directory:
@@ -65,6 +68,7 @@ class Directory:
             others = self._series_have_mdocs or any(path not in each.mdocs for same in self._restored.values() for each in same)
             if others:
                 self._held[facts.path] = facts
+                self.roster.note_folder(facts.tilts[0].movie_folder)
             return others
         if not self._series_have_mdocs and facts.kind in SERIES_KINDS and facts.tilts:
             self._series_have_mdocs = True
@@ -86,7 +90,16 @@ class Directory:
     def take_held(self) -> list[MdocFacts]:
         """Return the frame sets that were kept back and that no mdoc of a series lists, to be read after all."""
         held, self._held = self._held, {}
-        return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0])]
+        return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0]) and not self._taken_again(facts)]
+
+    def _taken_again(self, frame: MdocFacts) -> bool:
+        """Tell whether a frame set is of an exposure, or of a whole acquisition, that the mdoc of its series replaced."""
+        tilt = frame.tilts[0]
+        time, folder = seconds(tilt.time), parts(tilt.movie_folder)
+        return time is not None and any(
+            series.last_acquired is not None and time < series.last_acquired and not series.only_frames
+            and any(parts(each.tilt.movie_folder) == folder for each in series.exposures.values())
+            for series in self.named(frame.frame_series))
 
     def lose(self, path: str) -> None:
         """A file is gone, and the frame sets of it."""
@@ -121,13 +134,62 @@ class Directory:
         if targets is not None:
             name = targets.name_of(facts)
         series = self._series.get((folder, name))
-        if series is not None and facts.copy and not series.shares_with(facts):
+        if series is not None and facts.copy and not series.shares_with(facts) and not series.began_after(facts):
             name = series_name(facts.path)          # what it is a copy of is not what has this name here
             series = self._series.get((folder, name))
         if series is None:
-            series = self._goes_on(name, folder, facts) or self._new_series(name, folder, facts)
+            series = (self._take_over(name, folder, facts) or self._goes_on(name, folder, facts)
+                      or self._new_series(name, folder, facts))
+        elif facts.kind == "frame" and not series.version and self._restored.get(name):
+            self._go_on_from(series, facts)
         self._by_path[facts.path] = series
         return series
+
+    def _go_on_from(self, series: Series, frame: MdocFacts) -> None:
+        """A frame tells what its series is registered as; those read before, which the composition lacks, could not."""
+        restored = self._restored_for(series.name, frame)
+        if restored is not None:
+            self._ids.release(series.series_id)
+            series.series_id = restored.series_id
+            self._adopt(series, restored)
+
+    def _take_over(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
+        """Return the series that was composed of frame sets before this mdoc of it came; from now on it is what the mdoc says.
+
+        It keeps its identifier, by which it is registered.
+        """
+        if facts.kind != "tilt-series" or facts.copy:
+            return None
+        listed = {id(each): (series, each) for tilt in facts.tilts for series, each in self.roster.listed_as(tilt)
+                  if series.only_frame_sets and series.version}
+        counts = Counter(series for series, _ in listed.values())
+        series, count = counts.most_common(1)[0] if counts else (None, 0)
+        if series is None or (2 * count < len(series.exposures) and count < len(facts.tilts)):
+            return None
+        self._hold_back(series)
+        series.notes.append(f"it was composed as {series.series_id} of frame sets before {os.path.basename(facts.path)} came")
+        last = max((time for tilt in facts.tilts if (time := seconds(tilt.time)) is not None), default=math.inf)
+        for each in list(series.exposures.values()):
+            if id(each) not in listed and (each.acquired is None or each.acquired <= last):
+                self.roster.dismiss(series, each)
+        self._rename(series, name, folder)
+        return series
+
+    def _hold_back(self, series: Series) -> None:
+        """The frame sets of a series are evidence about movies only: it has, or will have, an mdoc."""
+        self._held.update((path, file.facts) for path, file in series.files.items())
+        self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
+        self._targets = {place: targets.without(self._held) for place, targets in self._targets.items()}
+        series.files.clear()
+
+    def _rename(self, series: Series, name: str, folder: str) -> None:
+        self._series = {place: each for place, each in self._series.items() if each is not series}
+        self._by_name[series.name].remove(series)
+        series.name, series.folder = name, folder
+        self._series[folder, name] = series
+        self._by_name.setdefault(name, []).append(series)
+        self._ids.release(series.series_id)
+        self._ids.restore(name, series.series_id, folder)
 
     def _goes_on(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
         """Return the series of this name in another folder with which a session goes on here; None where there is none."""
@@ -223,10 +285,18 @@ class Directory:
             lambda each: not copy and any(keys <= {movie_key(movie) for movie in each.movies} for keys in meant),
             lambda each: not copy and not each.mdocs and (not each.movies or not meant))
         found = next((each for test in tests for each in same_name if test(each)), None)
+        if found is None and not copy and facts.kind == "tilt-series":
+            found = self._of_frame_sets({key for keys in meant if len(keys) == 1 for key in keys})
         if found is not None:
-            same_name.remove(found)
+            self._restored[found.series_name].remove(found)
             self.roster.adopted(found)
         return found
+
+    def _of_frame_sets(self, keys: set[str]) -> Restored | None:
+        """Find what was registered, under any name, of frame sets that are kept back now, and is made of these movies mostly."""
+        held = {path.partition(FRAME_SET)[0] for path in self._held}
+        return next((each for same in self._restored.values() for each in same if held and held.issuperset(each.mdocs)
+                     and 2 * len(keys.intersection(map(movie_key, each.movies))) > len(each.movies)), None)
 
     def _adopt(self, series: Series, restored: Restored) -> None:
         """Let a series go on from what is registered of it."""

@@ -191,7 +191,7 @@ class Targets:
         same = [part for part in self._parts if not _other_label(part.last, frame)]
         distances = {id(part): _distance(part.last, frame) for part in same}
         known = [part for part in same if distances[id(part)] is not None]
-        part = min(known, key=lambda each: distances[id(each)] or 0.0) if known else (same[-1] if same else None)
+        part = min(reversed(known), key=lambda each: distances[id(each)] or 0.0) if known else (same[-1] if same else None)
         if part is not None and (_dose_falls(part.last, frame) or _exposed_elsewhere(part, frame)
                                  or (distances[id(part)] or 0.0) > OTHER_PLACE or _begins_anew(part, frame)):
             part = None
@@ -262,7 +262,7 @@ def _begins_anew(part: _Part, frame: MdocFacts) -> bool:
 def _exposed_elsewhere(part: _Part, frame: MdocFacts) -> bool:
     """Tell whether this angle was exposed in this series already, at another place."""
     return any((_distance(each, frame) or 0.0) > OTHER_TARGET for each in part.exposed
-               if abs(each.tilts[0].angle - frame.tilts[0].angle) <= SAME_ANGLE)
+               if abs(each.tilts[0].angle - frame.tilts[0].angle) <= ANGLE_TOLERANCE)
 
 
 def _distance(one: MdocFacts, other: MdocFacts) -> float | None:

@@ -426,7 +426,7 @@ def _evidence(grammar: Grammar) -> dict[str, str]:
     titles = " ".join(grammar.titles)
     found = {match[1]: match[2] for match in _TITLE_SCHEME.finditer(titles)}
     kept = {key: text for key in ("ImageFile", "ImageSize") if (text := grammar.header.text(key))}
-    first = next((section for section in grammar.sections if section.finished), None)
+    first = next((section for section in grammar.sections if section.finished or section.text("DateTime") is not None), None)
     if first is not None:
         kept.update({key: text for key in ("Binning", "ImageShift", "NavigatorLabel", "StagePosition", "UncroppedSize")
                      if (text := first.text(key))})

@@ -220,7 +220,7 @@ class SeriesIds:
     because SQLite does not see case. A name that is such already is its own identifier. Any other gets a hash of the
     original name appended, so that which identifier it gets does not depend on which name came first. Only names that
     differ by case alone, and one name in two folders, are told apart by arrival; `restore` makes that last. Of one name in
-    two folders the second gets the folder that differs in front: `grid2_TS_01`.
+    two folders the second gets the folder that differs in front: `grid2_TS_01`; where that is taken, more: `night2_grid2_TS_01`.
 
     Parameters
     ----------
@@ -270,12 +270,13 @@ class SeriesIds:
 
     def _choose(self, name: str, folder: str) -> str:
         wanted = valid_id(f"{self._prefix}{name}")
-        owner = self._owners.get(wanted.casefold())
-        if owner is None:
-            return wanted
-        if folder and owner[0] != folder:
+        words: list[str] = []
+        while (owner := self._owners.get(wanted.casefold())) is not None and folder and owner[0] != folder:
             differs = re.sub(r"[^A-Za-z0-9]+", "_", folder_that_differs(f"{folder}/{name}", f"{owner[0]}/{name}")).strip("_")
-            wanted = valid_id(f"{differs}_{self._prefix}{name}".lstrip("_"))
+            if not differs or differs in words:
+                break
+            words.append(differs)
+            wanted = valid_id("_".join([*words, f"{self._prefix}{name}"]))
         series_id, count = wanted, 2
         while series_id.casefold() in self._owners:
             series_id, count = f"{wanted[: _LONGEST_ID - 8].rstrip('_')}_{count}", count + 1

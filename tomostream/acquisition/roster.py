@@ -54,11 +54,12 @@ class Roster:
         self._named_by_time: dict[int, list[tuple[Series, Exposure]]] = {}
         self._wanting: dict[Signature, dict[int, Series]] = {}
         self._changed: dict[int, Series] = {}
+        self._robbed: dict[int, Series] = {}
         self._movies_reported = False
         self._restored: dict[str, Restored] = {}
         self._excluded: dict[str, Mapping[str, str]] = {}
         self._finder = Finder(self)
-        self.search, self.meant = self._finder.search, self._finder.meant
+        self.search, self.meant, self.note_folder = self._finder.search, self._finder.meant, self._finder.note_folder
 
     # ------------------------------------------------------------------ movies
 
@@ -150,7 +151,11 @@ class Roster:
         return Unassigned("No mdoc lists it.")
 
     def take_changed(self) -> list[Series]:
-        """Return the series that got other movies, or lost some, without having been read."""
+        """Return the series that got other movies, or lost some, without having been read. What was lost is looked for again."""
+        robbed, self._robbed = self._robbed, {}
+        for series in robbed.values():
+            if series.missing:
+                self._finder.search(series)
         changed, self._changed = self._changed, {}
         return list(changed.values())
 
@@ -193,10 +198,25 @@ class Roster:
         self._see_twins(series, exposure)
         self._changed.pop(id(series), None)
 
+    def listed_as(self, tilt: Tilt) -> Iterator[tuple[Series, Exposure]]:
+        """Yield the series of which a file lists this exposure, or did, and what it is there."""
+        name = movie_key(tilt.movie or "")
+        return self._alike(Exposure((name, tilt.time), "", tilt, 0.0, seconds(tilt.time), name=name))
+
     def was_listed(self, tilt: Tilt) -> bool:
         """Tell whether a file of a series lists this exposure, or did: it may have been exposed again since."""
-        name = movie_key(tilt.movie or "")
-        return any(True for _ in self._alike(Exposure((name, tilt.time), "", tilt, 0.0, seconds(tilt.time), name=name)))
+        return any(True for _ in self.listed_as(tilt))
+
+    def dismiss(self, series: Series, exposure: Exposure) -> None:
+        """An exposure is not one of this series after all."""
+        if exposure.bound:
+            self.unbind(series, exposure)
+        for each in (series.exposures, series.missing):
+            each.pop(exposure.ident, None)
+        self._group(exposure.name).listed = [one for one in self._group(exposure.name).listed if one[1] is not exposure]
+        for listed in (self._nameless, self._named_by_time):
+            listed.update({second: [one for one in there if one[1] is not exposure] for second, there in listed.items()
+                           if any(one[1] is exposure for one in there)})
 
     def _twins(self, series: Series, exposure: Exposure) -> list[tuple[Series, Exposure]]:
         """Return this exposure as files of other series list it, whether its movie is there or not."""
@@ -248,9 +268,13 @@ class Roster:
 
         Its series has its own movies elsewhere, or mdocs give the name in several folders.
         """
-        if not self._finder.is_of_another(wanted(series, exposure), movie.folder):
-            return False
+        want = wanted(series, exposure)
         homes = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
+        fits = [matching.same_end(want.folder, folder) for folder in homes]
+        if fits and min(fits) > matching.same_end(want.folder, movie.folder):
+            return True
+        if not self._finder.is_of_another(want, movie.folder):
+            return False
         return len({each.tilt.movie_folder for _, each in group.listed}) > 1 or (bool(homes) and movie.folder not in homes)
 
     def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
@@ -286,7 +310,7 @@ class Roster:
             exposure.tilt = replace(exposure.tilt, movie=None)
         if series.composed.pop(exposure.ident, None) is not None:
             series.why_again.append(f"{movie.key} belongs to another tilt")
-            series.wrong_movies = True
+            series.wrong_since = self._agenda.now if series.wrong_since is None else series.wrong_since
         self._changed[id(series)] = series
         if exposure.state != "excluded":
             self._wait(series, exposure)
@@ -295,6 +319,7 @@ class Roster:
         if exposure.ident in series.exposures:
             self._see_twins(series, exposure)
         self._want(series, exposure)
+        self._robbed[id(series)] = series
         if not movie.listed:
             self.loose.add(movie)
         for other, each in movie.listed:
@@ -430,7 +455,8 @@ class Roster:
                     self._changed[id(other)] = other
         for wanting in self._wanting.values():
             wanting.pop(id(series), None)
-        self._changed.pop(id(series), None)
+        for changed in (self._changed, self._robbed):
+            changed.pop(id(series), None)
 
     # ------------------------------------------------------------------ tilts that people take out
 

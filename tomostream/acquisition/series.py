@@ -87,9 +87,9 @@ class Series:
     """A tilt series. The session changes its phases; `read` takes in mdocs.
 
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt series).
-    `composed` maps the idents composed last to the version of their micrograph; `wrong_movies`: one of these turned out to be
-    another tilt's. `retired`: what was listed before the acquisition was started over. `unsure`: movies of nobody among which
-    nothing tells which are its own. `notes` say what it has to do with a series of its name in another folder. `number`
+    `composed` maps the idents composed last to the version of their micrograph; `wrong_since`: when one of these turned out
+    to be another tilt's. `retired`: what was listed before the acquisition was started over. `unsure`: movies of nobody among
+    which nothing tells which are its own. `notes` say what it has to do with a series of its name in another folder. `number`
     counts the series of a session as they came.
     """
 
@@ -127,7 +127,7 @@ class Series:
     last_acquired: float | None = None
     came_whole: bool = False
     started_over: bool = False
-    wrong_movies: bool = False
+    wrong_since: float | None = None
     unsure: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     wake: float | None = None
@@ -173,9 +173,23 @@ class Series:
         """Whether all that it lists belongs to another series."""
         return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
 
+    def began_after(self, facts: MdocFacts) -> bool:
+        """Whether all that a file lists was exposed before this series began, with movies in the same folder: it was replaced."""
+        known = [time for tilt in facts.tilts if (time := seconds(tilt.time)) is not None]
+        if len(known) < len(facts.tilts) or not known or self.first_acquired is None or self.only_copies:
+            return False
+        folders = {parts(tilt.movie_folder) for tilt in facts.tilts} - {()}
+        return max(known) < self.first_acquired and not folders.isdisjoint(
+            parts(each.tilt.movie_folder) for each in self.exposures.values())
+
+    @property
+    def only_copies(self) -> bool:
+        """Whether every file that it has is a copy of another by name and content."""
+        return bool(self.files) and all(file.facts.copy for file in self.files.values())
+
     def shares_with(self, facts: MdocFacts) -> bool:
         """Whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
-        idents = [self._known_ident(_ident(tilt)) for tilt in facts.tilts]
+        idents = [self._known_ident(_ident(tilt), tilt.angle) for tilt in facts.tilts]
         return not idents or not self.exposures or any(
             ident in known for ident in idents for known in (self.exposures, self.replaced, self.retired))
 
@@ -204,8 +218,11 @@ class Series:
         self.trouble.pop(facts.path, None)
         old = self.files.get(facts.path)
         change = Change()
+        copied = {self._known_ident(_ident(tilt), tilt.angle) for tilt in facts.tilts} if facts.copy else set[Ident]()
+        if copied & self.retired or (copied and self.began_after(facts)):       # of what was acquired again since
+            self.retired |= copied
         if old is not None and old.facts.tilts and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
-            idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
+            idents = [(self._known_ident(_ident(tilt), tilt.angle), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
             old.facts = facts
             self._list(old, idents, change, time)
         else:
@@ -225,8 +242,8 @@ class Series:
 
     def _reread(self, facts: MdocFacts, old: _File | None, change: Change, time: float) -> None:
         """Take in a file that is new or was rewritten."""
-        idents = [(self._known_ident(_ident(tilt)), tilt) for tilt in facts.tilts]
-        if self.reacquire_rule and self._started_over(idents, old, facts.kind == "frame"):
+        idents = [(self._known_ident(_ident(tilt), tilt.angle), tilt) for tilt in facts.tilts]
+        if self.reacquire_rule and self._started_over(idents, old, facts.kind == "frame", facts.copy):
             change.retired.extend(self.exposures.values())
             self.retired.update(self.exposures)
             self._forget_all()
@@ -243,7 +260,8 @@ class Series:
             file.dropped.pop(ident, None)
             known = self.exposures.get(ident)
             if known is not None:
-                known.tilt = tilt if tilt.movie is not None else replace(tilt, movie=known.tilt.movie)
+                known.tilt = tilt if tilt.movie is not None else replace(
+                    tilt, movie=known.tilt.movie, movie_folder=known.tilt.movie_folder)
             elif ident in self.replaced and not again:
                 continue
             elif ident in self.replaced:
@@ -271,14 +289,16 @@ class Series:
         step = step_of(sorted(each.tilt.angle for each in self.exposures.values()))
         return ANGLE_TOLERANCE if step is None else min(ANGLE_TOLERANCE, 0.4 * step)
 
-    def _started_over(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool) -> bool:
+    def _started_over(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool, copy: bool) -> bool:
         """Tell whether a file holds another acquisition under the same name, not more of this one.
 
         That is when nothing it lists is known, all of it is later than all that is known, and no other file lists what is
         known (at the turn of a bidirectional series another does). A single repeated exposure is not: then the others are
-        still listed. A file of another name counts where those that listed what is known were removed.
+        still listed. A file of another name counts where those that listed what is known were removed, or are copies.
         """
-        if not idents or len(self.exposures) < 2 or (old is None and not any(file.gone for file in self.files.values())):
+        copies = self.only_copies and not copy
+        if not idents or len(self.exposures) < 2 or (
+                old is None and not copies and not any(file.gone for file in self.files.values())):
             return False
         times = [seconds(tilt.time) for _, tilt in idents]
         known = [each.acquired for each in self.exposures.values()]
@@ -293,13 +313,17 @@ class Series:
         return not any(ident in file.listed for file in others for ident in self.exposures)
 
     def _forget_all(self) -> None:
-        self.exposures, self.replaced, self.files, self.rhythm = {}, {}, {}, Rhythm()
+        self.files = {path: replace(file, listed={}, dropped={}) for path, file in self.files.items() if file.facts.copy}
+        self.exposures, self.replaced, self.rhythm = {}, {}, Rhythm()
         self.first_new, self.first_acquired, self.last_acquired = None, None, None
 
-    def _known_ident(self, ident: Ident) -> Ident:
-        """Return the ident under which this exposure is known, if one of the two has no time."""
+    def _known_ident(self, ident: Ident, angle: float) -> Ident:
+        """Return the ident under which this exposure is known, if one of the two has no time, or no name."""
         if ident in self.exposures:
             return ident
+        if ident[0].startswith("?") and ident[1] is not None:   # a frame set of it names the movie
+            return next((known for known, each in self.exposures.items() if known[1] == ident[1]
+                         and abs(each.tilt.angle - angle) <= SAME_ANGLE), ident)
         if ident[1] is None:
             return next((known for known in self.exposures if known[0] == ident[0]), ident)
         if (ident[0], None) in self.exposures:

@@ -43,7 +43,7 @@ from tomostream.acquisition.events import (
     Tick,
     Unassigned,
 )
-from tomostream.acquisition.evidence import RULES, Evidence, follows
+from tomostream.acquisition.evidence import RULES, SETTLE, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.frames import apart
 from tomostream.acquisition.naming import basename
@@ -232,7 +232,8 @@ class Session:
         for path, file in series.files.items() if originals else ():
             if file.facts.copy and path not in self._copies_reported:
                 self._copies_reported.add(path)
-                reason = f"It is a copy of {basename(originals[0])}, and lists the same tilts."
+                reason = (f"It is a copy of {basename(originals[0])}, and lists the same tilts." if file.listed else
+                          f"It is a copy of {basename(originals[0])} as it was before the series was acquired again.")
                 decisions.append(GiveUp("", basename(path), reason, False, (), (path,)))
 
     def _successors(self, series: Series, before: int) -> None:
@@ -376,6 +377,9 @@ class Session:
             self._decide(series, decisions, "")
             return
         why, again = self._evidence.micrographs_over(series, self._agenda.now, self._closed_at is not None)
+        if series.version and series.wrong_since is not None:       # what is registered is wrong: not for long
+            again = min(again, series.wrong_since + SETTLE)
+            why = why or ("" if self._agenda.now < again else "the series was composed again without movies that are not its own")
         if why:
             self._decide(series, decisions, why)
         else:
@@ -417,7 +421,7 @@ class Session:
             series.version = decision.version
             series.reason = series.composed_reason = decision.reason
             series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up, series.started_over, series.wrong_movies = {}, "", False, False
+            series.registered, series.given_up, series.started_over, series.wrong_since = {}, "", False, None
             decisions.append(decision)
             self._chosen.discard(series.series_id)
             self._learn(series)
@@ -436,7 +440,8 @@ class Session:
         if series.version:
             series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
             self._agenda.enter(series, "composed")
-            if series.started_over and against.failed and series.given_up != against.category:
+            wrong = series.started_over or series.wrong_since is not None
+            if wrong and against.failed and series.given_up != against.category:
                 series.given_up = against.category
                 decisions.append(verdict.give_up_again(series, against))
             return
@@ -470,7 +475,7 @@ class Session:
     def _differs(self, series: Series) -> bool:
         """Tell whether what can be composed differs from what was: more, newer, or without a replaced exposure."""
         done = series.composed
-        if series.wrong_movies or any(ident in series.replaced for ident in done):
+        if series.wrong_since is not None or any(ident in series.replaced for ident in done):
             return True
         if any(each.state == "excluded" and each.ident in done for each in series.exposures.values()):
             return True
@@ -485,7 +490,7 @@ class Session:
     def _see_to_changed(self, decisions: list[Decision]) -> None:
         """Series got other movies although nothing new was read of them: they are decided (again)."""
         for series in self._roster.take_changed():
-            if not series.pending and (series.wrong_movies or self._has_news(series)):
+            if not series.pending and self._has_news(series):
                 self._reopen(series, "" if series.why_again else "movies of it were found", phase="aligning")
             if series.pending:
                 self._evaluate(series, decisions)

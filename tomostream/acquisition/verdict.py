@@ -228,7 +228,10 @@ def give_up(series: Series, why: Obstacle) -> GiveUp:
 
 
 def give_up_again(series: Series, why: Obstacle) -> GiveUp:
-    """Return the decision not to use a second acquisition under the name of a series that is composed."""
+    """Return the decision not to compose a composed series again: for a second acquisition, or without movies of another."""
+    if not series.started_over:
+        return give_up(series, Obstacle(why.category, f"Version {series.version} holds movies that are not its own, and without "
+                                                      f"them {why.reason}: do not use it"))
     return give_up(series, Obstacle(why.category, f"It was acquired again under the same name, and the second acquisition "
                                                   f"cannot be used: {why.reason}. Version {series.version} stays"))
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unittest
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -15,6 +18,8 @@ from tomostream.journal import entries
 from tomostream.journal.composed import read_record
 from tomostream.journal.layout import stem
 from tomostream.journal.status import COMPOSE
+from tomostream.simulator import Plan, SimulatedScene, VirtualClock, Writer
+from tomostream.tests import standins
 from tomostream.tests.support import Session
 
 pytestmark = pytest.mark.chain
@@ -65,6 +70,67 @@ class TestTwoGridsInSmallLetters(unittest.TestCase):
     def test_nothing_is_left_over(self):
         self.assertEqual(self.session.outcome()["movies"]["unassigned"], {})
         self.assertEqual(self.session.outcome()["counts"]["movies"]["aligned"], 4 * TILTS)
+
+#: Nights of one project, a folder each: layout, names, series. Their series have the same names, their movies too.
+NIGHTS = (("standard", "exact", 1), ("flat", "exact", 1), ("folder-per-series", "exact", 2), ("two-grids", "exact", 2),
+          ("samples", "exact", 2), ("standard", "lower", 1), ("standard", "prefix", 1), ("standard", "rounded", 1),
+          ("standard", "brackets", 1), ("standard", "extension", 1), ("standard", "accents", 1),
+          ("folder-per-series", "prefix", 2), ("two-grids", "lower", 2), ("two-grids", "prefix", 2), ("flat", "rounded", 1),
+          ("flat", "extension", 1), ("folder-per-series", "lower", 2))
+NIGHT_TILTS = 3
+
+
+class TestManyNights(unittest.TestCase):
+    """Every layout and every kind of names at once. The sum of a movie is a number of its bytes: it tells which file it is of."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.session = Session()
+        cls.addClassCleanup(cls.session.__exit__)
+        cls.session.use_standins("0")
+        for number, (layout, names, series) in enumerate(NIGHTS):
+            plan = Plan(series=series, tilts=NIGHT_TILTS, frames=2, size=(48, 40), pixel_size=12.0, defocus=None, layout=layout,
+                        names=names, seed=number)
+            Writer(SimulatedScene(plan), cls.folder(number), clock=VirtualClock(),
+                   start_time=datetime.now() - timedelta(days=len(NIGHTS) - number)).run()
+        cls.session.frames = os.path.join(cls.session.acquisition, "**", "*.tif")
+        cls.session.mdocs = cls.session.acquisition
+        cls.session.run("--timeout", "5", engine="gpu", settings={"compose.time4NextTilt": 12}).wait(timeout=400)
+        cls.truth, cls.files = {}, {}
+        for number in range(len(NIGHTS)):
+            movies = sorted(str(path) for path in Path(cls.folder(number)).rglob("*.tif"))
+            cls.files.update({standins.value_of(path): path for path in movies})
+            with open(os.path.join(cls.folder(number), "truth.json"), encoding="utf-8") as file:
+                for series in json.load(file)["series"]:
+                    tilts = {path: each["angle_deg"] for each in series["tilts"] for path in movies
+                             if path.endswith(f"/{each['movie']}")}
+                    assert len(tilts) == NIGHT_TILTS, tilts
+                    cls.truth[number, min(tilts)] = tilts
+
+    @classmethod
+    def folder(cls, number: int) -> str:
+        return os.path.join(cls.session.acquisition, f"night{number:02d}")
+
+    def test_every_image_of_every_series_is_of_the_movie_that_was_exposed_for_it(self):
+        self.assertEqual(len(self.files), NIGHT_TILTS * len(self.truth))
+        made = {entry.item: entry for entry in self.session.events(COMPOSE, entries.Composed)}
+        self.assertEqual(len(made), len(self.truth), self.session.last_words())
+        found = {}
+        for series_id, entry in made.items():
+            path = os.path.join(self.session.folder_of(COMPOSE), "extra", stem(series_id, entry.version))
+            record = read_record(f"{path}.json")
+            with mrcfile.open(f"{path}.mrcs", permissive=True) as stack:
+                movies = [self.files[float(image.flat[0])] for image in stack.data]
+            number = int(os.path.relpath(record.mdocs[0], self.session.acquisition)[5:7])
+            tilts = self.truth[number, min(movies)]
+            self.assertEqual(sorted(movies), sorted(tilts), (series_id, NIGHTS[number]))
+            for movie, tilt in zip(movies, record.tilts, strict=True):
+                self.assertAlmostEqual(abs(tilts[movie]), abs(tilt.angle), places=3)
+            found[number, min(movies)] = series_id
+        self.assertEqual(found.keys(), self.truth.keys())
+
+    def test_nothing_is_left_over(self):
+        self.assertEqual(self.session.outcome()["movies"]["unassigned"], {})
 
 
 if __name__ == "__main__":

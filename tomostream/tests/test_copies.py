@@ -7,10 +7,11 @@ import os
 import tempfile
 import unittest
 from dataclasses import replace
+from itertools import permutations
 
 from tomostream.acquisition.copies import original_name
 from tomostream.acquisition.events import GiveUp, MdocRead, MicrographReady
-from tomostream.acquisition.facts import MdocFacts
+from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.journal import entries, ledger
 from tomostream.journal.status import ProjectStatus
@@ -127,6 +128,25 @@ class TestCopiesInASession(unittest.TestCase):
         player = self.play(read("TS_01.mrc.mdoc"), mdoc("TS_01", other, "/data/TS_01 (1).mrc.mdoc", copy=True))
         self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
         self.assertEqual({each.series_name for each in player.session.states()}, {"TS_01", "TS_01 (1)"})
+
+    def test_copies_of_an_acquisition_that_was_replaced_are_never_mixed_with_the_one_in_its_place(self) -> None:
+        def in_camera_folder(which: tuple[Tilt, ...]) -> tuple[Tilt, ...]:
+            return tuple(replace(each, movie_folder="X:\\session") for each in which)
+
+        first = in_camera_folder(tilts("TS_01"))
+        second = in_camera_folder(tuple(replace(each, movie=f"TS_01_{each.order + 50:03d}_{each.angle:.1f}.tif")
+                                        for each in tilts("TS_01", begin=3000.0)))
+        files = [mdoc("TS_01", second), mdoc("TS_01", first[:7], "/data/copy_of_TS_01.mrc.mdoc", copy=True),
+                 mdoc("TS_01", first[:10], "/data/TS_01.mrc (1).mdoc", copy=True)]
+        for order in permutations(files):
+            player = Player(expected_tilts=COUNT)
+            player.feed(*(MicrographReady(key(each), 1.0) for each in (*first, *second)))
+            player.feed(*(MdocRead(facts, 10.0 + place) for place, facts in enumerate(order)))
+            player.wait()
+            self.assertEqual([{str(tilt.movie) for tilt in each.tilts} for _, each in player.composed],
+                             [{str(each.movie) for each in second}])
+            self.assertEqual({path for each in player.given_up for path in each.mdocs}, {each.path for each in files[1:]})
+            self.assertIn("before the series was acquired again", player.given_up[0].reason)
 
     def test_a_copy_delays_nothing(self) -> None:
         plain, copied = Player(expected_tilts=COUNT), Player(expected_tilts=COUNT)

@@ -120,6 +120,58 @@ class TestFrameSetsOfTheWholeSession(unittest.TestCase):
         player.feed(MdocRead(frame_sets(one), 1.0), MdocRead(mdoc("TS_01", one[:-1]), 2.0), *movies(one, "/data", 3.0), Stop(4.0))
         self.assertEqual(list(player.session.unassigned()), [key(one[-1])])
 
+    def test_what_was_composed_of_them_goes_on_as_the_mdoc_says_that_comes_later_whatever_its_name(self) -> None:
+        one = tilts("TS_01", COUNT)
+        for name in ("TS_01", "lamella 1"):
+            for bare in (False, True):
+                player = Player(min_tilts=3, time_for_next_tilt=60.0)
+                player.feed(MdocRead(frame_sets(one[:5]), 1.0), *movies(one[:5], "/data/frames", 2.0))
+                player.wait(900.0)
+                self.assertEqual([len(each.tilts) for _, each in player.composed], [5])
+                listed = tuple(replace(each, movie=None) for each in one) if bare and name == "TS_01" else one
+                player.feed(*movies(one[5:], "/data/frames", 900.0),
+                            MdocRead(mdoc(name, listed, f"/data/mdocs/{name}.mdoc"), 901.0))
+                player.wait()
+                self.assertEqual(self.composed(player), {"TS_01": {key(each) for each in one}}, (name, bare))
+                self.assertEqual(player.composed[-1][1].series_name, name)
+                self.assertEqual([each for each in player.given_up if each.failed], [])
+
+    def test_an_mdoc_goes_on_with_what_was_registered_of_frame_sets_before_a_restart(self) -> None:
+        one, two = tilts("frames", COUNT), tilts("TS_02", COUNT, 1000.0)
+        for mdocs in ((), ("/data/session.mdoc",)):
+            player = Player(min_tilts=3)
+            player.feed(Restored("frames", "frames", tuple(key(each) for each in one[:5]), 2, 0.0, mdocs=mdocs),
+                        MdocRead(mdoc("TS_02", two, "/data/mdocs/TS_02.mdoc"), 0.5), MdocRead(frame_sets(one), 1.0),
+                        *movies(one, "/data/frames", 2.0), MdocRead(mdoc("Position_1", one, "/data/mdocs/Position_1.mdoc"), 3.0))
+            player.wait()
+            self.assertEqual(self.composed(player), {"frames": {key(each) for each in one}}, mdocs)
+            self.assertEqual([each.series_name for _, each in player.composed], ["Position_1"])
+
+    def test_tilts_of_another_series_that_were_composed_of_them_are_given_back(self) -> None:
+        one = tilts("TS_01", COUNT)
+        two = tuple(replace(each, movie=f"TS_01_{each.order + 50:03d}_{each.angle + 0.3:.1f}.tif", angle=each.angle + 0.3)
+                    for each in tilts("TS_01", COUNT, 15.0))
+        player = Player(min_tilts=3, time_for_next_tilt=60.0)
+        mixed = (*one[:4], *two[:3])
+        player.feed(MdocRead(frame_sets(mixed), 1.0), *movies(mixed, "/data/frames", 2.0))
+        player.wait(900.0)
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [7])
+        player.feed(*movies((*one[4:], *two[3:]), "/data/frames", 900.0), MdocRead(mdoc("A", one, "/data/mdocs/A.mdoc"), 901.0),
+                    MdocRead(mdoc("B", two, "/data/mdocs/B.mdoc"), 902.0))
+        player.wait()
+        self.assertEqual(self.composed(player), {"TS_01": {key(each) for each in one}, "B": {key(each) for each in two}})
+
+    def test_those_of_an_acquisition_that_was_replaced_make_no_series_when_the_session_ends_after_a_restart(self) -> None:
+        first = in_folder(tilts("TS_01", COUNT), "X:\\s")
+        second = in_folder(tuple(replace(each, movie=f"TS_01_{each.order + 50:03d}_{each.angle:.1f}.tif")
+                                 for each in tilts("TS_01", COUNT, 3000.0)), "X:\\s")
+        player = Player(min_tilts=3)
+        player.feed(Restored("TS_01", "TS_01", tuple(key(each) for each in second), 2, 0.0, mdocs=("/data/TS_01.mrc.mdoc",)),
+                    MdocRead(frame_sets((*first, *second)), 1.0), MdocRead(mdoc("TS_01", second), 2.0),
+                    *movies((*first, *second), "/data/frames", 3.0), Stop(9.0))
+        self.assertEqual(player.composed, [])
+        self.assertEqual(set(player.session.unassigned()), {key(each) for each in first})
+
     def test_what_was_made_of_them_before_the_first_mdoc_came_is_taken_back_and_its_name_is_free(self) -> None:
         one = tilts("TS_01", COUNT)
         player = Player(expected_tilts=COUNT)

@@ -30,7 +30,7 @@ from tomostream.acquisition.fromnames import NamedSeries
 from tomostream.acquisition.matching import Found, Step, Wanted, assign, search
 from tomostream.acquisition.naming import basename, folder_of, movie_key
 from tomostream.acquisition.session import Session
-from tomostream.tests.test_session import GAP, mdoc, tilt, tilts
+from tomostream.tests.test_session import GAP, Player, mdoc, tilt, tilts
 
 COUNT = 9
 
@@ -121,6 +121,61 @@ class TestFolders(unittest.TestCase):
         made = scope.run(events)
         self.assertNotIn("/d/grid2/TS_01.mrc.mdoc", made)
         self.assertEqual(made["/d/grid1/TS_01.mrc.mdoc"], [scope.truth["/d/grid1/TS_01.mrc.mdoc"]])
+
+    def test_a_movie_of_the_other_grid_that_comes_before_its_mdoc_is_not_taken_for_one_that_is_late(self):
+        scope = Microscope()
+        one = scope.series("/d/grid1/TS_01.mrc.mdoc", "/d/grid1/frames", folder="X:\\s\\grid1\\frames")
+        late = {movie_key(str(one.tilts[0].movie))}
+        session = Session(Policy(min_tilts=3))
+        decisions = [each for event in sorted(scope.events, key=lambda each: each.time)
+                     if isinstance(event, MdocRead) or event.movie not in late for each in session.handle(event)]
+        decisions += [each for event in (MovieSeen("other", 2000.0, f"/d/grid2/frames/{one.tilts[0].movie}", 1999.0),
+                                         MicrographReady("other", 2001.0), Stop(2002.0)) for each in session.handle(event)]
+        last = [each for each in decisions if isinstance(each, Compose)][-1]
+        mine = scope.truth["/d/grid1/TS_01.mrc.mdoc"].keys() - late
+        self.assertEqual({movie_key(str(tilt.movie)) for tilt in last.tilts}, mine)
+        self.assertIn("other", session.unassigned())
+
+    def test_a_composition_with_a_movie_of_another_series_is_replaced_soon_though_its_own_never_comes(self):
+        one, two = tilts("TS_01", COUNT), tilts("TS_01", COUNT, 1000.0)
+        player = Player(min_tilts=3)
+        player.feed(MdocRead(mdoc("TS_01", one, "/d/grid1/TS_01.mrc.mdoc"), 1.0))
+        for each in one[1:]:
+            name = movie_key(each.movie)
+            player.feed(MovieSeen(name, 2.0, f"/d/grid1/{each.movie}"), MicrographReady(name, 3.0))
+        foreign = movie_key(two[0].movie)
+        player.feed(MovieSeen(foreign, 500.0, f"/d/grid2/{two[0].movie}"), MicrographReady(foreign, 501.0))
+        self.assertIn(foreign, {movie_key(tilt.movie) for tilt in player.composed[-1][1].tilts})
+        player.feed(MdocRead(mdoc("TS_01", two, "/d/grid2/TS_01.mrc.mdoc"), 600.0))
+        player.wait(621.0)
+        time, last = player.composed[-1]
+        self.assertEqual((time, last.series_id), (620.0, "TS_01"))
+        self.assertEqual({movie_key(tilt.movie) for tilt in last.tilts}, {movie_key(each.movie) for each in one[1:]})
+
+    def test_a_composition_whose_movies_are_all_of_another_series_is_said_to_be_wrong(self):
+        one, two = tilts("TS_01", COUNT), tilts("TS_01", COUNT, 1000.0)
+        player = Player(min_tilts=3)
+        player.feed(MdocRead(mdoc("TS_01", one, "/d/grid1/TS_01.mrc.mdoc"), 1.0))
+        for each in one:
+            name = movie_key(each.movie)
+            player.feed(MovieSeen(name, 2.0, f"/d/grid2/{each.movie}"), MicrographReady(name, 3.0))
+        player.wait(900.0)
+        self.assertEqual(len(player.composed), 1)
+        player.feed(MdocRead(mdoc("TS_01", two, "/d/grid2/TS_01.mrc.mdoc"), 1000.0))
+        player.wait(1100.0)
+        self.assertEqual([(each.series_id, each.failed) for each in player.given_up], [("TS_01", True)])
+        self.assertIn("do not use it", player.given_up[0].reason)
+
+    def test_a_series_that_loses_movies_to_their_own_mdoc_finds_its_own_under_changed_names(self):
+        scope = Microscope()
+        renamed = {str(each.movie): f"session7_{each.movie}" for each in tilts("TS_01", COUNT)}
+        scope.series("/d/night1/TS_01.mrc.mdoc", "/d/night1/frames", rename=renamed, folder="X:\\frames")
+        scope.series("/d/night2/TS_01.mrc.mdoc", "/d/night2/frames", 90000.0, folder="X:\\frames")
+        movies = [each for each in scope.events if not isinstance(each, MdocRead)]
+        mdocs = [each for each in scope.events if isinstance(each, MdocRead) and len(each.facts.tilts) == COUNT]
+        for order in ((*movies, *mdocs), (*movies, *mdocs[::-1]), (*mdocs, *movies), (*mdocs, *movies[::-1])):
+            made = scope.run([replace(each, time=float(k)) for k, each in enumerate(order)])
+            self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
 
     def test_times_decide_where_no_folder_does(self):
         want = [Wanted("a.tif", "", "/d", "A", 0.0, time) for time in (100.0, 5000.0)]

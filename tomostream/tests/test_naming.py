@@ -172,6 +172,8 @@ class TestSeriesIds(unittest.TestCase):
         self.assertEqual((one, ids.id_for("TS_1", "/d/grid 1/mdocs")), ("TS_1", "TS_1"))
         self.assertEqual((other, ids.id_for("TS_1", "/d/grid 3/mdocs")), ("grid_2_TS_1", "grid_3_TS_1"))
         self.assertEqual((ids.id_for("ts_1", "/d/grid 1/mdocs"), ids.id_for("TS_1", "/e/grid 2")), ("ts_1_2", "e_TS_1"))
+        self.assertEqual((ids.id_for("TS_1", "/e/grid 1"), ids.id_for("TS_1", "/e/grid 1/b")),
+                         ("e_grid_1_TS_1", "e_grid_1_b_TS_1"))
 
     def test_a_prefix_is_put_in_front_of_every_name(self):
         ids = SeriesIds("lam3_")

@@ -38,6 +38,7 @@ from tomostream.acquisition.events import (
 )
 from tomostream.acquisition.evidence import RULES, Evidence, Production
 from tomostream.acquisition.facts import Known, MdocFacts, Origin, Tilt
+from tomostream.acquisition.frames import Targets
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import parse_movie_name
 from tomostream.acquisition.preview import SHARE, is_due
@@ -954,6 +955,42 @@ class TestSessionEnds(unittest.TestCase):
                 at = 200.0 * start + 30.0 * place
                 player.feed(MdocRead(facts, at), MicrographReady(key(each), at + 5.0))
         self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("F", 5), ("F_6", 5)])
+
+    def test_frames_of_a_target_begun_anew_after_one_tilt_are_told_apart_by_their_place_though_the_stage_reads_back_otherwise(
+            self) -> None:
+        def frame(number: int, angle: float, shift: str, dose: float) -> MdocFacts:
+            name = f"lam_{number:03d}_{angle:.1f}.tif"      # as written without the end of the last line
+            return read_mdoc(f"/data/{name}.mdoc", (
+                f"T = SerialEM: x\nVoltage = 300\n\n[FrameSet = 0]\nTiltAngle = {angle}\nStagePosition = 1 2\nExposureDose = 3\n"
+                f"ImageShift = {shift}\nPriorRecordDose = {dose}\nSubFramePath = X:\\s\\{name}\n"
+                f"DateTime = 15-Jan-2026  09:{number % 50:02d}:00").encode())
+
+        targets = Targets("lam")
+        frames = [frame(1, -27.006, "10 4", 0.1), *(frame(51 + k, 3.0 * k - 27.002, "15 6", 3.0 * k + 0.1) for k in range(5))]
+        for each in frames:
+            targets.add(each)
+        self.assertEqual([targets.name_of(each) for each in frames], ["lam"] + ["lam_51"] * 5)
+
+    def test_frames_of_a_series_collected_again_at_the_very_same_place_stay_together(self) -> None:
+        targets = Targets("F")
+        exposed = [replace(tilt("F", place, at=1000.0 * again + GAP * place), prior_dose=Known(3.0 * place, "x"),
+                           movie=f"F_{11 * again + place:03d}_0.0.tif") for again in (0, 1) for place in range(11)]
+        frames = [mdoc("F", (each,), f"/d/{each.movie}.mdoc", kind="frame", frame_series="F",
+                       evidence={"StagePosition": "1.0 2.0"}) for each in exposed]
+        for each in frames:
+            targets.add(each)
+        self.assertEqual([targets.name_of(each) for each in frames], ["F"] * 11 + ["F_11"] * 11)
+
+    def test_after_a_restart_frames_go_on_with_their_series_though_the_first_of_them_is_not_in_it(self) -> None:
+        which = tilts("F", 5)
+        player = Player(min_tilts=3)
+        player.feed(Restored("F_x", "F", tuple(key(each) for each in which[1:]), 2, 0.0))
+        for each in which:
+            player.feed(MdocRead(mdoc("F", (each,), f"/data/{each.movie}.mdoc", kind="frame", frame_series="F"), 1.0),
+                        MicrographReady(key(each), 2.0))
+        player.wait()
+        self.assertEqual([(each.series_id, each.version, len(each.tilts)) for _, each in player.composed], [("F_x", 3, 5)])
+        self.assertEqual(player.given_up, [])
 
     def frames_in_turns(self, name: str, angles: tuple[float, ...] = DOSE_SYMMETRIC[:11], targets: int = 2,
                         **evidence: tuple[str, ...]) -> Player:
