@@ -461,7 +461,7 @@ class Session:
         """Tell whether late tilts of a composed series change nothing: others may be in the middle of reading it."""
         late = self._policy.late
         return (series.version > 0 and (late is Late.NEVER or (late is Late.UNLESS_READ and bool(self._readers)))
-                and not series.wrong_movies and series.series_id not in self._chosen)
+                and series.wrong_since is None and series.series_id not in self._chosen)
 
     def _tell_kept(self, series: Series, decisions: list[Decision]) -> None:
         """Say, once, which tilts of a series that stays as it is came late."""

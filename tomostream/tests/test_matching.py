@@ -17,6 +17,7 @@ from tomostream.acquisition.events import (
     Compose,
     Event,
     GiveUp,
+    Late,
     MdocGone,
     MdocRead,
     MicrographReady,
@@ -138,19 +139,19 @@ class TestFolders(unittest.TestCase):
 
     def test_a_composition_with_a_movie_of_another_series_is_replaced_soon_though_its_own_never_comes(self):
         one, two = tilts("TS_01", COUNT), tilts("TS_01", COUNT, 1000.0)
-        player = Player(min_tilts=3)
-        player.feed(MdocRead(mdoc("TS_01", one, "/d/grid1/TS_01.mrc.mdoc"), 1.0))
-        for each in one[1:]:
-            name = movie_key(each.movie)
-            player.feed(MovieSeen(name, 2.0, f"/d/grid1/{each.movie}"), MicrographReady(name, 3.0))
-        foreign = movie_key(two[0].movie)
-        player.feed(MovieSeen(foreign, 500.0, f"/d/grid2/{two[0].movie}"), MicrographReady(foreign, 501.0))
-        self.assertIn(foreign, {movie_key(tilt.movie) for tilt in player.composed[-1][1].tilts})
-        player.feed(MdocRead(mdoc("TS_01", two, "/d/grid2/TS_01.mrc.mdoc"), 600.0))
-        player.wait(621.0)
-        time, last = player.composed[-1]
-        self.assertEqual((time, last.series_id), (620.0, "TS_01"))
-        self.assertEqual({movie_key(tilt.movie) for tilt in last.tilts}, {movie_key(each.movie) for each in one[1:]})
+        for late in (Late.AGAIN, Late.NEVER):
+            player = Player(min_tilts=3, late=late, expected_tilts=COUNT, time_for_next_tilt=3000.0)
+            player.feed(MdocRead(mdoc("TS_01", one, "/d/grid1/TS_01.mrc.mdoc"), 1.0))
+            for each, grid in zip(one, ("grid2", *["grid1"] * COUNT), strict=False):
+                name = movie_key(each.movie)
+                player.feed(MovieSeen(name, 2.0, f"/d/{grid}/{each.movie}"), MicrographReady(name, 3.0))
+            player.wait(599.0)
+            self.assertEqual(len(player.composed[-1][1].tilts), COUNT)
+            player.feed(MdocRead(mdoc("TS_01", two, "/d/grid2/TS_01.mrc.mdoc"), 600.0))
+            player.wait(621.0)
+            time, last = player.composed[-1]
+            self.assertEqual((time, last.series_id), (620.0, "TS_01"))
+            self.assertEqual({movie_key(tilt.movie) for tilt in last.tilts}, {movie_key(each.movie) for each in one[1:]})
 
     def test_a_composition_whose_movies_are_all_of_another_series_is_said_to_be_wrong(self):
         one, two = tilts("TS_01", COUNT), tilts("TS_01", COUNT, 1000.0)
