@@ -93,8 +93,9 @@ def of_earlier_session(series: Series) -> Obstacle:
 
 
 def _no_axis(series: Series, policy: Policy, others: Iterable[Series]) -> Obstacle:
-    """Name the axis of a series that was composed, which is likely that of this one, too."""
-    axes = ((each.name, tilt_axis(each, policy).value) for each in others if each is not series and each.version)
+    """Name the axis of another series, which is likely that of this one, too: of one that was composed, if there is one."""
+    like = [each for each in others if each is not series and each.exposures and not each.given_up]
+    axes = ((each.name, tilt_axis(each, policy).value) for each in sorted(like, key=lambda each: not each.version))
     name, axis = next(((name, axis) for name, axis in axes if axis is not None), ("", None))
     known = "" if axis is None else f" ({name} has {axis:g} degrees)"
     value = "DEGREES" if axis is None else f"{axis:g}"

@@ -36,6 +36,13 @@ KINDS = {
 DEFAULT_SECONDS = {"late": 60.0, "stuck": 30.0}
 
 
+def _not_understood(text: str, form: FaultKind) -> str:
+    """Say how a fault is written, and what its letters are."""
+    told = [f"{letter} is the number of {what}, from 1" for letter, what in (("S", "the series"), ("T", "the exposure"))
+            if f":{letter}" in form.text]
+    return f"The fault {text!r} is not understood: {form.text}{'; ' if told else ''}{'; '.join(told)}."
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault: its kind, its series and tilt (acquisition order) from 1, its delay in s, where it has them."""
@@ -55,9 +62,9 @@ def parse_fault(text: str) -> Fault:
     try:
         numbers = [int(value) for value in arguments[:2]] + [float(value) for value in arguments[2:]]
     except ValueError:
-        raise ValueError(f"The fault {text!r} is not understood: {form.text}.") from None
+        raise ValueError(_not_understood(text, form)) from None
     if not form.required <= len(numbers) <= form.allowed or any(value < 0 for value in numbers):
-        raise ValueError(f"The fault {text!r} is not understood: {form.text}.")
+        raise ValueError(_not_understood(text, form))
     seconds = float(numbers[2]) if len(numbers) > 2 else DEFAULT_SECONDS.get(kind)
     series, tilt = ([int(value) for value in numbers[:2]] + [None, None])[:2]
     return Fault(kind, series, tilt, seconds)

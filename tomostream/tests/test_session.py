@@ -827,6 +827,13 @@ class TestFiles(unittest.TestCase):
                       "resume /data/night1 --again --from compose --set compose.manualTiltAxisAngle="
                       f"{AXIS.value:g}", player.given_up[1].reason)
 
+    def test_the_advice_names_the_axis_of_a_series_that_is_still_acquired_where_none_is_composed(self) -> None:
+        player = Player(expected_tilts=COUNT)
+        player.feed(MdocRead(mdoc("B", tilts("B"), tilt_axis=AXIS), 1.0))
+        player.feed(*(MicrographReady(key(each), 2.0) for each in tilts("A")),
+                    MdocRead(mdoc("A", tilts("A"), tilt_axis=Known[float](None, "no title")), 3.0))
+        self.assertIn(f"compose.manualTiltAxisAngle={AXIS.value:g}", player.given_up[0].reason)
+
     def test_an_unknown_axis_fails_that_series_with_the_reason(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.feed(*(MicrographReady(key(each), 1.0) for each in tilts("X")),
