@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tomostream.cli import errors, home, readiness, refuse
+from tomostream.cli.leaving import show
 from tomostream.cli.readiness import Finding, Verdict
 from tomostream.files.patterns import files_of
 
@@ -35,11 +36,11 @@ def main(options: argparse.Namespace) -> int:
         found = []
         for finding in findings(options, problems):
             found.append(finding)
-            print(finding, flush=True)
+            show(str(finding))
     except errors.UserError as error:
         return refuse("check", error)
     bad = sum(finding.verdict is Verdict.WRONG for finding in found)
-    print(f"{bad} of {len(found)} checks found something wrong." if bad else f"All {len(found)} checks are well.")
+    show(f"{bad} of {len(found)} checks found something wrong." if bad else f"All {len(found)} checks are well.")
     return 1 if bad else 0
 
 

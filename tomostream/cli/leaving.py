@@ -82,6 +82,21 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def show(text: str) -> None:
+    """What was asked for. That nobody reads it to the end changes nothing: the exit status says the rest.
+
+    Raises
+    ------
+    OSError : it cannot be written for another reason.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno not in READER_GONE:
+            raise
+        mute()
+
+
 def reader_gone() -> bool:
     """Tell whether the output is a pipe that was closed, or a terminal that was."""
     try:

@@ -10,6 +10,7 @@ import shlex
 
 from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse, table
+from tomostream.cli.leaving import show
 from tomostream.cli.places import where
 from tomostream.journal import runs
 from tomostream.journal.layout import REPORT
@@ -66,12 +67,12 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         told = {"project": path, "protocols": attention.as_json(found), "needs_attention": needs,
                 **as_json(status, choices), "disk": disk(space.forecast()), "trouble": choices.trouble}
-        print(json.dumps(told, indent=1))
+        show(json.dumps(told, indent=1))
     else:
         protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
         lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
         trouble = [f"which tilts were taken out is unknown: {choices.trouble}"] if choices.trouble else []
-        print("\n".join([*attention.lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
+        show("\n".join([*attention.lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
     return NEEDS_ATTENTION if needs else 0
 
 

@@ -7,6 +7,7 @@ The terminals are real (pty), the processes that are started are `sleep`, starte
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pty
@@ -25,7 +26,8 @@ import pytest
 
 from tomostream import cli
 from tomostream.cli import leaving, main
-from tomostream.journal.status import COMPOSE
+from tomostream.journal import entries
+from tomostream.journal.status import ARETOMO, COMPOSE
 from tomostream.tests.made_project import MadeProject
 from tomostream.tests.support import LAUNCH, ORDER, Session, clean_environment, wait_for
 
@@ -207,6 +209,30 @@ class TestAClosedPipe(Driven):
             self.assertEqual((child.returncode, child.stderr.count(b"\n")), (status, bool(target)), child.stderr)
             self.assertIn(words, child.stderr)
             os.close(write)
+
+
+class TestAnAnswerThatNobodyReadsToTheEnd(unittest.TestCase):
+    """`tomostream status P | head -2`: the exit status says the same as where all of it was read."""
+
+    def show(self, number: int) -> mock.Mock:
+        with mock.patch("builtins.print", side_effect=OSError(number, os.strerror(number))), \
+                mock.patch.object(leaving, "mute") as mute:
+            leaving.show("text")
+        return mute
+
+    def test_is_no_error_and_a_full_disk_is_one(self):
+        self.show(errno.EPIPE).assert_called_once_with()
+        with self.assertRaises(OSError):
+            self.show(errno.ENOSPC)
+
+    def test_of_status_has_the_exit_status_of_the_whole(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = MadeProject(os.path.join(folder.name, "night"))
+        made.acquire("TS_01")
+        made.report(ARETOMO, "TS_01", entries.Failed, "no axis", version=1)
+        with mock.patch.object(leaving, "mute"), mock.patch("builtins.print", side_effect=BrokenPipeError(errno.EPIPE, "")):
+            self.assertEqual(main(["status", made.path]), 3)
 
 
 class TestEveryCommandThatTells(unittest.TestCase):
