@@ -1,25 +1,44 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Series of which there is no mdoc, from the names of their movies alone: series, order and angle."""
+"""Series of which there is no mdoc, from the names of their movies: series, order and angle.
+
+Where the stack of a series has its angles beside it (`TS_01.rawtlt`), these are used: names hold them rounded.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, undated
+from tomostream.acquisition.grammar import number
+from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, folder_of, movie_key, parse_movie_name, undated
 
 #: What stands in the place of the extension of a file that does not exist.
 NAMES_ONLY = " [names of the movies]"
+#: What the angles of a stack are called, after the name of its series.
+ANGLE_FILES = (".rawtlt", ".mrc.rawtlt", ".st.rawtlt")
+#: So many lines of a file of angles are read.
+MAX_ANGLES = 1000
 
 _UNKNOWN = Known[float](None, "there is no mdoc, and names do not tell it")
 _WARNING = "There is no mdoc: angles and order are those in the names of the movies, doses are unknown."
 
 
 class NamedSeries:
-    """Puts movies together by their folder and by the series in their names, as they come."""
+    """Puts movies together by their folder and by the series in their names, as they come.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    folder : where files of angles may lie, besides the folders of the movies; "" for nowhere else.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
         self._tilts: dict[tuple[str, str], dict[str, Tilt]] = {}
+        self._angle_files: dict[tuple[str, str], str] = {}
+        self._refused: dict[str, str] = {}
 
     def add(self, path: str) -> MdocFacts | None:
         """Take in a movie; return its series as an mdoc would give it now. Doses and tilt axis stay unknown.
@@ -27,13 +46,73 @@ class NamedSeries:
         None where the name does not tell series, order and angle.
         """
         fields, folder = parse_movie_name(path), folder_of(path)
-        if fields.angle is None or fields.order is None:
-            return None
         series = undated(fields.series)
+        if fields.angle is None or fields.order is None:
+            self._refused[movie_key(path)] = path
+            return None
         tilts = self._tilts.setdefault((folder, series), {})
         tilts[movie_key(path)] = Tilt(basename(path), fields.angle, fields.order, dose=_UNKNOWN, prior_dose=_UNKNOWN,
                                       movie_folder=folder)
-        ordered = tuple(sorted(tilts.values(), key=lambda tilt: tilt.order))
+        return self._facts(folder, series)
+
+    def with_new_angles(self) -> list[MdocFacts]:
+        """Return the series beside whose movies a file of angles lies now that was not there before."""
+        found = [(place, path) for place in self._tilts if place not in self._angle_files and (path := self._find(*place))]
+        self._angle_files.update(found)
+        return [self._facts(*place) for place, _ in found]
+
+    def _find(self, folder: str, series: str) -> str:
+        """Return the file of angles of a series; "" where there is none."""
+        places = [each for each in (folder, self._folder) if each]
+        paths = (os.path.join(place, f"{series}{ending}") for place in places for ending in ANGLE_FILES)
+        return next((path for path in paths if os.path.isfile(path)), "")
+
+    def why_refused(self, movie: str) -> str:
+        """Say why a movie (`movie_key`) is in no series; "" where its name tells its series."""
+        path = self._refused.get(movie, "")
+        fields = parse_movie_name(path)
+        if not path:
+            return ""
+        if fields.angle is not None:
+            return "Its name gives no order of acquisition: without mdoc files names must be NAME_ORDER_ANGLE."
+        file = self._find(folder_of(path), undated(fields.series))
+        if not file:
+            return "Its name gives no tilt angle: without mdoc files names must be NAME_ORDER_ANGLE."
+        return (f"Its name gives no tilt angle, and {os.path.basename(file)} does not tell which of its angles is that of which "
+                "movie: it lists them as the stack does, which may be sorted. Let the names be NAME_ORDER_ANGLE.")
+
+    def _facts(self, folder: str, series: str) -> MdocFacts:
+        ordered = tuple(sorted(self._tilts[folder, series].values(), key=lambda tilt: tilt.order))
+        path, warnings = self._angle_files.get((folder, series), ""), [_WARNING]
+        if path:
+            name = os.path.basename(path)
+            exact = with_angles(ordered, read_angles(path))
+            warnings.append(f"{name} is not used: its angles are not those in the names of the movies." if exact is None else
+                            f"The tilt angles are those of {name}.")
+            ordered = exact or ordered
         return MdocFacts(os.path.join(folder, f"{series}{NAMES_ONLY}"), "tilt-series", series_name=series,
                          tilts=ordered, tilts_if_ended=ordered, tilt_axis=_UNKNOWN, pixel_size=_UNKNOWN,
-                         movie_pixel_size=_UNKNOWN, voltage=_UNKNOWN, magnification=_UNKNOWN, warnings=(_WARNING,))
+                         movie_pixel_size=_UNKNOWN, voltage=_UNKNOWN, magnification=_UNKNOWN, warnings=tuple(warnings))
+
+
+def read_angles(path: str) -> list[float]:
+    """Return the tilt angles in degrees of a file that has one a line; none where it cannot be read as such."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file.read(100 * MAX_ANGLES).splitlines() if line.strip()]
+    except OSError:
+        return []
+    angles = [number(line.split()[0]) for line in lines]
+    return [angle for angle in angles if angle is not None] if None not in angles else []
+
+
+def with_angles(tilts: Sequence[Tilt], angles: Iterable[float]) -> tuple[Tilt, ...] | None:
+    """Return tilts whose angles were rounded with those of a stack; None where these are not theirs, each its own."""
+    left, found = sorted(angles), []
+    for tilt in sorted(tilts, key=lambda each: each.angle):
+        near = min(left, key=lambda angle: abs(angle - tilt.angle), default=math.inf)
+        if abs(near - tilt.angle) > ANGLE_TOLERANCE:
+            return None
+        left.remove(near)
+        found.append(replace(tilt, angle=near))
+    return tuple(sorted(found, key=lambda tilt: tilt.order))

@@ -48,6 +48,8 @@ TILT_SERIES = "tiltSeries"
 TOLD_STATES = ("acquiring", "aligning", "waiting")
 #: Seconds between two looks at which series changed their state, for the ledger.
 STATES_SECONDS = 1.0
+#: Seconds between two looks for files of angles, where there are no mdoc files.
+ANGLES_SECONDS = 5.0
 #: Seconds between two looks at which movies no series lists; and how many of them an entry names.
 UNASSIGNED_SECONDS, MAX_UNASSIGNED = 30.0, 500
 #: Seconds between two looks at which protocols of other plugins work on the series.
@@ -91,8 +93,9 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._input_closed = False
         self._reader = self.row_reader(self.inputMicrographs)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
-        self._named = NamedSeries() if self.fromNames.get() else None
         folder, pattern = mdocs.place_of(self)
+        self._named = NamedSeries(folder) if self.fromNames.get() else None
+        self._angles_at = 0.0
         self._files = Lookout(os.path.join(folder, pattern), self.watcher, (".mdoc",), descend=pattern == mdocs.EVERY,
                               poll=self.pollSeconds.get(), full_every=60.0)
         output = self.open_output(TILT_SERIES, objects.series_template(), "_tsId")
@@ -209,6 +212,10 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _watch_mdocs(self, now: float) -> None:
         if self._named is not None:
+            if now - self._angles_at >= ANGLES_SECONDS:
+                self._angles_at = now
+                for facts in self._named.with_new_angles():
+                    self._feed(events.MdocRead(facts, now))
             return
         for path, _ in self._files.changes():
             self._feed(events.MdocRead(read_mdoc(path), now))
@@ -307,7 +314,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             return
         self._looked_for_unassigned = self._reported_at
         still = 0.0 if self._ended else seconds_of(self.time4NextTilt.get())
-        loose = {key: why.reason for key, why in self._session.unassigned(still).items() if not why.expected}
+        loose = {key: (self._named.why_refused(key) if self._named is not None else "") or why.reason
+                 for key, why in self._session.unassigned(still).items() if not why.expected}
         if loose.keys() != self._unassigned:
             self._unassigned = loose.keys()
             self.report(entries.Unassigned("", describe_unassigned(list(loose), self._session.without_movie()), count=len(loose),

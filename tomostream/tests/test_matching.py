@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import doctest
+import os
 import random
+import tempfile
 import unicodedata
 import unittest
 from dataclasses import replace
@@ -428,6 +430,29 @@ class TestSeriesWithoutAnMdoc(unittest.TestCase):
             self.assertEqual({(tilt.angle, tilt.order) for tilt in each.tilts}, true)
             self.assertEqual(len({str(tilt.movie)[:2] for tilt in each.tilts}), 1)
             self.assertEqual(each.mdocs, ())
+
+
+    def test_angles_of_a_stack_beside_the_movies_are_used_where_names_tell_which_is_whose(self):
+        with tempfile.TemporaryDirectory() as folder:
+            named = NamedSeries(os.path.join(folder, "stacks"))
+            os.mkdir(os.path.join(folder, "stacks"))
+            names = [f"{folder}/TS_{series}_{each.order:03d}_{each.angle:.1f}.tif" for series in "123" for each in tilts("x", 5)]
+            for name in [*names, f"{folder}/TS_4_001.tif", f"{folder}/TS_5_001.tif"]:
+                named.add(name)
+            for file, angles in (("TS_1.rawtlt", (-6.01, -3.02, 0.004, 3.01, 6.02)), ("TS_4.rawtlt", (0.0, 3.0)),
+                                 ("stacks/TS_2.mrc.rawtlt", (-6.0, -3.0, 0.0))):
+                with open(os.path.join(folder, file), "w", encoding="utf-8") as out:
+                    out.writelines(f" {angle:.3f}\n" for angle in angles)
+            one, two = named.with_new_angles()
+            self.assertEqual([(each.order, each.angle) for each in one.tilts],
+                             [(1, 0.004), (2, 3.01), (3, -3.02), (4, 6.02), (5, -6.01)])
+            self.assertIn("The tilt angles are those of TS_1.rawtlt.", one.warnings)
+            self.assertEqual([each.angle for each in two.tilts], [0.0, 3.0, -3.0, 6.0, -6.0])
+            self.assertIn("TS_2.mrc.rawtlt is not used: its angles are not those in the names of the movies.", two.warnings)
+            self.assertEqual(named.with_new_angles(), [])
+            self.assertIn("TS_4.rawtlt does not tell which of its angles", named.why_refused("TS_4_001"))
+            self.assertIn("gives no tilt angle: without mdoc files", named.why_refused("TS_5_001"))
+            self.assertEqual(named.why_refused(movie_key(names[0])), "")
 
 
 class TestWhatIsSaid(unittest.TestCase):
