@@ -2,7 +2,8 @@
 """Which protocols of other plugins work on an output of ours, as the project's database has it.
 
 Upstream's protocols read a tilt series at several moments: its stack and angles before their program runs, its images when the
-result is registered (aretomo/protocols/protocol_aretomo.py of scipion-em-aretomo 4.0.1: `convertInputStep`, `createOutputTs`).
+result is registered (scipion-em-aretomo 4.0.1, protocols/protocol_aretomo.py, `convertInputStep` in line 386 and
+`_registerOutput` in 574).
 Tables are named by the tsId (`SetOfTiltSeries._setItemMapperPath` of scipion-em-tomo), so both versions of a series that is
 composed again have one, and they remember by the tsId alone what they have done.
 """

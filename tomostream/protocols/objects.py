@@ -147,6 +147,29 @@ def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisitio
     return acquisition
 
 
+def prior_doses(initial: Sequence[float | None], accumulated: Sequence[float | None],
+                orders: Sequence[int | None]) -> list[float | None]:
+    """Return the dose before each tilt; from the doses accumulated after it where those before contradict them.
+
+    The compose of scipion-em-tomo 3.12.4 gives as a dose before a tilt the larger one of that of the tilt itself and of what its
+    earlier tilts would have with the dose of a frame (protocol_compose_TS.py, line 450); what has accumulated after it is right.
+
+    Parameters
+    ----------
+    initial, accumulated : before and after each tilt, e/A2; None is unknown.
+    orders : place of each tilt in the acquisition.
+    """
+    pairs = list(zip(initial, accumulated, strict=True))
+    if all(before is None or after is None or before < after for before, after in pairs):
+        return list(initial)
+    known = {order: after for order, after in zip(orders, accumulated, strict=True) if order is not None and after is not None}
+    if len(known) < len(pairs):
+        return list(initial)
+    in_order = sorted(known)
+    before_tilt = dict(zip(in_order, [0.0, *(known[order] for order in in_order[:-1])], strict=True))
+    return [None if order is None else before_tilt[order] for order in orders]
+
+
 def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
     """Return the acquisition of a series with the tilt axis and offset that were found; `rows`: by index of the image."""
     acquisition = original.series.getAcquisition().clone()

@@ -200,15 +200,18 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         """Read all that is needed of a series; steps never see the set."""
         tilts = []
         even = odd = stack = ""
-        for image in images:
-            acquisition = image.getAcquisition()
+        images = list(images)
+        acquired = [image.getAcquisition() for image in images]
+        priors = objects.prior_doses([each and each.getDoseInitial() for each in acquired],
+                                     [each and each.getAccumDose() for each in acquired],
+                                     [image.getAcquisitionOrder() for image in images])
+        for image, prior in zip(images, priors, strict=True):
             stack = image.getFileName()
             if image.hasOddEven():
                 odd, even = image.getOdd(), image.getEven()
             matrix = image.getTransform().getMatrix() if image.hasTransform() else None
             transform = None if matrix is None else (*matrix[0, :2], *matrix[1, :2], matrix[0, 2], matrix[1, 2])
-            tilts.append(SourceTilt(image.getIndex(), image.getTiltAngle(), image.getAcquisitionOrder(),
-                                    None if acquisition is None else acquisition.getDoseInitial(), image.isEnabled(),
+            tilts.append(SourceTilt(image.getIndex(), image.getTiltAngle(), image.getAcquisitionOrder(), prior, image.isEnabled(),
                                     transform))
         width, height, _ = series.getDim() or series.getFirstItem().getDim()
         even, odd = even and os.path.abspath(even), odd and os.path.abspath(odd)

@@ -33,7 +33,7 @@ from tomostream.programs.quality import GoldQuality, Quality, format_quality  # 
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols import aretomo_form  # noqa: E402
 from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
-from tomostream.protocols.objects import point_at  # noqa: E402
+from tomostream.protocols.objects import point_at, prior_doses  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 
@@ -78,6 +78,17 @@ class InFolder(unittest.TestCase):
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
+
+
+class TestTheDosesBeforeTilts(unittest.TestCase):
+    def test_are_those_of_the_input(self) -> None:
+        self.assertEqual(prior_doses([6.0, 0.0, 12.0], [12.0, 6.0, 18.0], [2, 1, 3]), [6.0, 0.0, 12.0])
+        self.assertEqual(prior_doses([6.0, None], [12.0, None], [2, 1]), [6.0, None])
+
+    def test_are_those_accumulated_after_the_tilts_before_where_the_input_contradicts_itself_as_upstreams_compose(self) -> None:
+        self.assertEqual(prior_doses([6.0, 6.0, 6.0, 9.0], [12.0, 6.0, 18.0, 24.0], [2, 1, 3, 4]), [6.0, 0.0, 12.0, 18.0])
+        self.assertEqual(prior_doses([0.0, 0.0], [0.0, 0.0], [1, 2]), [0.0, 0.0])
+        self.assertEqual(prior_doses([6.0, 6.0], [6.0, None], [1, 2]), [6.0, 6.0])
 
 
 class TestInputs(InFolder):
