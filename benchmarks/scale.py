@@ -217,7 +217,7 @@ def measure(movies: int) -> dict[str, float]:
         began = time.time()
         if session.call("resume", session.project, "--no-follow", seconds=1200):
             raise SystemExit(session.said("resume"))
-        wait_for(lambda: started(session, ARETOMO), 600, "start of the last protocol")
+        wait_for(lambda: all(started(session, name) for name in ORDER), 600, "start of the protocols")
         up = {name: started(session, name) for name in ORDER}
         pids = {name: session.pids(name)[-1] for name in ORDER}
         calm = wait_until_calm(pids)
