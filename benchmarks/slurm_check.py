@@ -7,7 +7,8 @@ Starts munge and SLURM in a folder of its own, simulates an acquisition and runs
 job is cancelled, the program of another is killed, that of a third hangs until the time limit of the template (1 minute) ends
 the job, and again when it is tried once more. A second session sends the commands of MotionCor3 and AreTomo3 to the queue, where
 stand-ins answer. Printed: what became of each movie and series, and how long after its file was there an item was registered,
-which is what looking at the queue costs. Takes some 5 minutes, of which 3 are the time limits.
+which is what looking at the queue costs. Then sessions are stopped and killed, and the controller is gone for a while (see
+`slurm_outages.py`). Takes some 10 minutes, of which 3 are the time limits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import sys
 import tempfile
 import threading
 import time
+
+import slurm_outages
 
 SLURM_CONF = """
 ClusterName=tomostream
@@ -86,10 +89,24 @@ class Slurm:
         with open(config, "w", encoding="utf-8") as file:
             file.write(SLURM_CONF.format(host=host, folder=folder, cpus=os.cpu_count()))
         os.environ["SLURM_CONF"] = config
-        self.processes = [self._munge()]
-        for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", host]):
-            self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        self.munge = self._munge()
+        self.controller = self._start("slurmctld", "-D")
+        self.node = self._start("slurmd", "-D", "-N", host)
         self._wait_until(lambda: "idle" in sh("sinfo", "-h", "-o", "%t").stdout, "SLURM did not come up")
+
+    @staticmethod
+    def _start(*command: str) -> subprocess.Popen:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop_controller(self) -> None:
+        """End slurmctld; jobs that run go on."""
+        self.controller.send_signal(signal.SIGTERM)
+        self.controller.wait(40)
+
+    def start_controller(self) -> None:
+        """Start it again, and wait until it answers."""
+        self.controller = self._start("slurmctld", "-D")
+        self._wait_until(lambda: sh("squeue", "-h").returncode == 0, "slurmctld did not come up again")
 
     def _munge(self) -> subprocess.Popen:
         os.makedirs("/run/munge", exist_ok=True)
@@ -99,7 +116,7 @@ class Slurm:
         command = ["munged", "--foreground", "--force", f"--key-file={key}", "--socket=/run/munge/munge.socket.2",
                    f"--pid-file={self.folder}/munge/pid", f"--log-file={self.folder}/munge/log",
                    f"--seed-file={self.folder}/munge/seed"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = self._start(*command)
         self._wait_until(lambda: sh("munge", "-n").returncode == 0, "munge did not come up")
         return process
 
@@ -112,10 +129,9 @@ class Slurm:
             pause.wait(0.3)
 
     def close(self) -> None:
-        for process in reversed(self.processes):
+        for process in (self.node, self.controller, self.munge):
             process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait(20)
+            process.wait(40)
 
 
 class Saboteur(threading.Thread):
@@ -184,6 +200,7 @@ class Saboteur(threading.Thread):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tilts", type=int, default=11)
+    parser.add_argument("--outages", action="store_true", help="only what is done to sessions and to the controller")
     options = parser.parse_args()
     if not shutil.which("slurmctld") or not shutil.which("munged"):
         print("This needs Debian's slurm-wlm and munge (make test-slurm installs them).", file=sys.stderr)
@@ -193,7 +210,8 @@ def main() -> int:
     saboteur = Saboteur(folder)
     try:
         acquire(folder, options.tilts)
-        good = [session(folder, options.tilts, saboteur), with_aretomo3(folder, options.tilts)]
+        good = [] if options.outages else [session(folder, options.tilts, saboteur), with_aretomo3(folder, options.tilts)]
+        good += slurm_outages.play(slurm, slurm_outages.hosts_in(folder))
         print(f"{sum(good)} passed, {len(good) - sum(good)} failed")
         return 0 if all(good) else 1
     finally:

@@ -26,7 +26,7 @@ class Origin(str, Enum):
     SUMMED = "summed"                   # the doses of the tilts before, to be summed again where one comes between
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known(Generic[T]):
     """A value and where it came from.
 
@@ -39,7 +39,7 @@ class Known(Generic[T]):
     origin: Origin = field(default=Origin.READ, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tilt:
     """One exposure of a tilt series.
 

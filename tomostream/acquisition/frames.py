@@ -52,7 +52,7 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
     names = [parse_movie_name(tilt.movie) for tilt in facts.tilts if tilt.movie is not None]
     if not _is_of_many(facts) or not names or any(name.order is None and name.angle is None for name in names):
         return [facts]
-    unknown = Known[float](None, "PriorRecordDose is not in the file")
+    unknown: Known[float] = Known(None, "PriorRecordDose is not in the file")
     frames = []
     for tilt in facts.tilts:
         if tilt.movie is not None:

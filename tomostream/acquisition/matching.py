@@ -59,7 +59,7 @@ FOR_SINGLE_TILTS = (Step.FOLDED, Step.ANGLE)
 MAX_ANGLE_DIFFERENCE = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What an mdoc says of the movie of a tilt.
 
@@ -75,7 +75,7 @@ class Wanted:
     time: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A movie that is there: its path, or its name where the path is not known; when it was written, in seconds."""
 
@@ -83,7 +83,7 @@ class Found:
     written: float | None = None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def parts(folder: str) -> tuple[str, ...]:
     """Return the parts of a folder in any notation, folded, without the drive.
 
@@ -108,7 +108,7 @@ def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int]:
     return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def same_end(written: str, folder: str) -> int:
     """Return how many of the last parts of two folders are the same."""
     return _common(parts(folder)[::-1], parts(written)[::-1])
@@ -208,7 +208,7 @@ def _how(wanted: Wanted, found: Found) -> Step:
 _ANGLE = re.compile(r"(?<![0-9.])[+-]?[0-9]{1,2}\.[0-9]+(?![0-9.])")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def folded(name: str) -> str:
     """Return a name without what a transfer changes: case, accents composed or not or in a code page, blanks, brackets.
 
@@ -221,7 +221,7 @@ def folded(name: str) -> str:
     return re.sub(r"[^a-z0-9.+-]+", "_", text).strip("_")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def without_angle(name: str) -> tuple[str, float | None]:
     """Return a folded name with a mark in the place of its angle, and the angle in degrees."""
     text = folded(name)
@@ -269,7 +269,7 @@ def _place(wanted: Wanted, name: str) -> str | None:
 Signature = tuple[str, str, int, int]
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def signatures(file: str) -> frozenset[Signature]:
     """Return by what the movie of this name can be found: each ending of its name, the name without its angle, its place."""
     text, fields = folded(file), parse_movie_name(file)

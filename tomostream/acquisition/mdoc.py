@@ -280,7 +280,7 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
     exposures = [_exposure(section, index, times[index]) for index, section in enumerate(kept)]
     if not frame_doses_are_on_another_scale(kept):
         return exposures
-    unknown = Known[float](None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
+    unknown: Known[float] = Known(None, "ExposureDose is unknown, and FrameDosesAndNumber is on another scale in this file")
     return [replace(exposure, dose=unknown) if exposure.dose.origin is Origin.FRAME_DOSES else exposure
             for exposure in exposures]
 
@@ -435,7 +435,7 @@ def _evidence(grammar: Grammar) -> dict[str, str]:
 
 def _name_frame(facts: MdocFacts) -> MdocFacts:
     """Say to which series a frame mdoc belongs, and its place in it, from the name of its movie or else its own."""
-    unknown = Known[float](None, "PriorRecordDose is not in the file")
+    unknown: Known[float] = Known(None, "PriorRecordDose is not in the file")
     facts = replace(facts, tilts=_without_sums(facts.tilts, unknown),
                     tilts_if_ended=_without_sums(facts.tilts_if_ended, unknown))
     name = (facts.tilts[0].movie if facts.tilts else None) or facts.series_name

@@ -42,7 +42,7 @@ _LONGEST_ID = 64
 ANGLE_TOLERANCE = 0.5
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def basename(path: str) -> str:
     """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever this machine is."""
     last = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
@@ -68,7 +68,7 @@ def _cut(name: str, endings: Sequence[str]) -> str:
         shorter = shorter[: -len(ending)]
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def movie_key(name: str) -> str:
     """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions.
 
@@ -86,7 +86,7 @@ def series_name(path: str | os.PathLike[str]) -> str:
     return _cut(basename(text), (*_STACK_EXTENSIONS, *_SERIES_SUFFIXES))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MovieName:
     """What the name of a movie says: its series, its place in it (as counted by the instrument), its nominal angle."""
 
@@ -95,7 +95,7 @@ class MovieName:
     angle: float | None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def parse_movie_name(name: str) -> MovieName:
     """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
     key = movie_key(name)

@@ -26,7 +26,7 @@ from tomostream.acquisition.unassigned import exposed_again
 from tomostream.acquisition.verdict import called
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """Files and exposures of one name."""
 

@@ -36,7 +36,7 @@ def seconds(time: datetime | None) -> float | None:
     return None if time is None else (time.replace(tzinfo=None) - _EPOCH).total_seconds()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Exposure:
     """One exposure that an mdoc listed. `version` is that of its micrograph, 0 while there is none.
 

@@ -277,7 +277,7 @@ def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
         if each.ident in series.exposures:
             tilt = replace(each.tilt, order=orders[each.ident], movie=movie_of(each))
             if each.tilt.prior_dose.origin is Origin.SUMMED:
-                prior = Known(total, "running sum", Origin.SUMMED) if total is not None else Known[float](
+                prior = Known(total, "running sum", Origin.SUMMED) if total is not None else Known(
                     None, "the dose of an earlier tilt is unknown")
                 tilt = replace(tilt, prior_dose=prior)
             tilts[each.ident] = tilt

@@ -14,7 +14,7 @@ from tomostream.journal import composed, entries, layout, space
 from tomostream.journal.status import ARETOMO, ProjectStatus
 from tomostream.tests.made_project import MadeProject
 
-UNKNOWN = Known[float](None, "not in the file")
+UNKNOWN: Known[float] = Known(None, "not in the file")
 
 
 class TestASeries(unittest.TestCase):

@@ -818,7 +818,7 @@ class TestFiles(unittest.TestCase):
 
     def test_the_advice_for_an_unknown_axis_names_the_project_and_the_axis_that_another_series_has(self) -> None:
         player = Player(expected_tilts=COUNT, project="/data/night1")
-        unknown = Known[float](None, "no title")
+        unknown: Known[float] = Known(None, "no title")
         for start, name, axis in ((1.0, "A", unknown), (100.0, "B", AXIS), (200.0, "C", unknown)):
             player.feed(*(MicrographReady(key(each), start) for each in tilts(name)),
                         MdocRead(mdoc(name, tilts(name), tilt_axis=axis), start + 1.0))
@@ -831,7 +831,7 @@ class TestFiles(unittest.TestCase):
         player = Player(expected_tilts=COUNT)
         player.feed(MdocRead(mdoc("B", tilts("B"), tilt_axis=AXIS), 1.0))
         player.feed(*(MicrographReady(key(each), 2.0) for each in tilts("A")),
-                    MdocRead(mdoc("A", tilts("A"), tilt_axis=Known[float](None, "no title")), 3.0))
+                    MdocRead(mdoc("A", tilts("A"), tilt_axis=Known(None, "no title")), 3.0))
         self.assertIn(f"compose.manualTiltAxisAngle={AXIS.value:g}", player.given_up[0].reason)
 
     def test_an_unknown_axis_fails_that_series_with_the_reason(self) -> None:
