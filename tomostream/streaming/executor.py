@@ -21,7 +21,7 @@ from pyworkflow.protocol.launch import analyzeFormattingTypeError
 from pyworkflow.utils import process
 
 from tomostream.files.logs import counted, one_sentence
-from tomostream.streaming.gpus import inherited
+from tomostream.streaming.gpus import GpuSlots, inherited
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
 from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, NotTaken, is_marked, submit_job, with_mark, words_of_queue
@@ -65,6 +65,9 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.jobs = Jobs(self.hostConfig.getCheckCommand(), self.hostConfig.getJobDoneRegex())
+        gpus = list(self.gpuDict.values())
+        if len(gpus) == 1:      # each job has that one on a node of its own
+            self.slots = GpuSlots(gpus * self.numberOfProcs)
         self._submitted: Submitted | None = None
 
     def trouble(self) -> str:

@@ -1046,6 +1046,16 @@ class TestTheLoop(unittest.TestCase):
         self.assertEqual(len(seen), 20)
         self.assertEqual(set(seen), {0, 1})
 
+    def test_gives_every_job_of_a_queue_the_one_gpu_of_the_form(self):
+        """Jobs have GPUs of their own, which Scipion numbers from 0: where one is named, as many at a time as workers."""
+        for gpus, many in (([2], 3), ([2, 3], 2)):
+            host = mock.Mock(**{"getCheckCommand.return_value": "true", "getJobDoneRegex.return_value": ""})
+            slots, taken = executor.EventQueueStepExecutor(host, {}, 3, gpuList=gpus).slots, []
+            while slots:
+                taken.append(object())
+                slots.take(taken[-1])
+            self.assertEqual([slots.of(each) for each in taken], [[0]] * many)
+
     def test_does_not_let_a_step_without_a_gpu_wait_for_one(self):
         order, free = [], threading.Event()
 
