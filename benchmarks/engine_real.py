@@ -2,9 +2,12 @@
 """The tilt-series alignment on a real series, by checks that need no truth, and beside an alignment by other software.
 
     python benchmarks/engine_real.py                                         # EMPIAR-10499, fetched once as for the demo
+    python benchmarks/engine_real.py --gold 10                               # and how far its gold beads are from their places
     python benchmarks/engine_real.py --stack STACK.mrc --tilts TILTS.csv --pixel 10 --axis -5 [--other WARP.xml]
 
 The series of the demo comes with an alignment that others made of it with Warp: without --stack it is put beside ours.
+With --gold DIAMETER (nm) its beads are found, and how far they are from where the alignment puts them is told.
+
 Three checks. Even and odd tilts are aligned apart, from nothing, and compared with the alignment of all, after a rigid motion
 of the specimen. Each tilt is compared with what its neighbours within 12 degrees predict for it (a slab of the measured
 thickness, the tilt itself left out): correlation of whitened spectra, 0.02 - 0.2 cycles per pixel of 10 A. The other
@@ -35,6 +38,9 @@ from tomostream.engine.align import Alignment, AlignOptions, align_series
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.preprocess import work_stack
+from tomostream.engine.gold.find import find_gold
+from tomostream.engine.recon.solution import of_alignment
+from tomostream.engine.recon.stack import TiltStack
 
 #: The alignment that comes with the demo's series.
 OTHER = "testdata/00254.xml"
@@ -114,14 +120,27 @@ def by_tilt(series: Series, whole: Alignment, other: Other | None, threads: int)
            f"other at {np.sum(difference < -0.002)} (by up to {max(0.0, -difference.min()):.3f})")
 
 
-def measure(series: Series, other: Other | None, threads: int) -> Iterator[str]:
-    """The whole series, its halves, and every tilt."""
+def beads(series: Series, whole: Alignment, diameter_nm: float, threads: int) -> str:
+    """How far gold beads are from where the alignment puts them."""
+    stack = TiltStack("series", series.stack, series.pixel_A)
+    found = find_gold(stack, of_alignment(whole, False, 0.0).used, series.pixel_A, 10.0 * diameter_nm, threads)
+    if found.residual_px is None:
+        return f"gold: {len(found.beads)} beads, too few to say how far they are from their places"
+    common = np.array(list(found.offsets_px.values()))
+    return (f"gold: {len(found.beads)} beads are {found.residual_px:.2f} px RMS from where the alignment puts them, "
+            f"{np.sqrt(np.mean(common**2)):.2f} px of it alike for all beads of a tilt")
+
+
+def measure(series: Series, other: Other | None, gold_nm: float | None, threads: int) -> Iterator[str]:
+    """The whole series, its gold, its halves, and every tilt."""
     options = AlignOptions(series.pixel_A, series.axis_deg, threads=threads)
     begun = time.perf_counter()
     whole = align_series(series.stack, series.angles, options)
     yield (f"whole series: {time.perf_counter() - begun:.1f} s, {sum(tilt.used for tilt in whole.tilts)} of "
            f"{len(whole.tilts)} tilts, axis {whole.tilt_axis_deg:.2f}, offset {whole.tilt_offset_deg:+.2f} deg, thickness "
            f"{whole.thickness_A:.0f} A, {whole.quality:.2f} {whole.quality_note}")
+    if gold_nm is not None:
+        yield beads(series, whole, gold_nm, threads)
     yield from halves(series, whole, options)
     yield from by_tilt(series, whole, other, threads)
 
@@ -151,6 +170,7 @@ def main() -> None:
     parser.add_argument("--pixel", type=float, default=10.0, help="pixel size in A")
     parser.add_argument("--axis", type=float, default=0.0, help="tilt axis in degrees, to start from")
     parser.add_argument("--other", help="Warp's XML file of the same series")
+    parser.add_argument("--gold", type=float, metavar="DIAMETER", help="of gold beads in it, in nm")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     if (arguments.stack is None) != (arguments.tilts is None):
@@ -163,7 +183,7 @@ def main() -> None:
             other = read_warp(arguments.other, arguments.pixel) if arguments.other else None
     except (OSError, ValueError, realdata.UserError) as error:
         parser.error(str(error))
-    for line in measure(series, other, arguments.threads):
+    for line in measure(series, other, arguments.gold, arguments.threads):
         print(line, flush=True)
 
 

@@ -22,7 +22,7 @@ PIXEL_A = 10.8
 
 @dataclass(frozen=True)
 class Case:
-    """One simulated series: lengths in A, angles in degrees, dose in e/A2 a tilt."""
+    """One simulated series: lengths in A, angles in degrees, dose in e/A2 a tilt; `thicker`: A of thickness to an A across."""
 
     name: str
     shape: tuple[int, int] = (512, 512)
@@ -35,6 +35,7 @@ class Case:
     own_tilt: float = 0.0
     jitter: float = 0.05
     wedge: bool = False
+    thicker: float = 0.0
     full_search: bool = False
     spoiled: str = ""
 
@@ -52,6 +53,7 @@ CASES = (
     Case("-6, one side", own_tilt=-6.0, shape=(288, 288), thickness=1300.0, angles=(0.0, 60.0, 2.0)),
     Case("hard", thickness=2200.0, contrast=0.03, dose=2.0),
     Case("wedge", thickness=2000.0, wedge=True, jitter=0.2),
+    Case("thicker to one side", thickness=1500.0, thicker=0.1),
     Case("wide, axis -4", shape=(384, 544), axis=-4.0, start_axis=-6.0),
     Case("wide, axis 88", shape=(384, 544), axis=88.0, start_axis=90.0),
     Case("tall, axis 40", shape=(544, 384), axis=40.0, start_axis=38.0),
@@ -102,7 +104,7 @@ def phantom(random: np.random.Generator, case: Case) -> tuple[np.ndarray, np.nda
         max(case.shape) * PIXEL_A)
     steepest = math.radians(max(map(abs, case.angles[:2])))
     wide = field / math.cos(steepest) * 1.05 + case.thickness * math.tan(steepest)
-    long, thick = field * 1.2, case.thickness
+    long, thick = field * 1.2, case.thickness + 0.5 * abs(case.thicker) * wide
     volume = wide * long * thick
 
     def anywhere(count: int, fill: float) -> np.ndarray:
@@ -128,6 +130,8 @@ def phantom(random: np.random.Generator, case: Case) -> tuple[np.ndarray, np.nda
     points = np.concatenate([group for group, _ in groups])
     weights = np.concatenate([np.full(len(group), weight) for group, weight in groups])
     keep = np.abs(points[:, 2]) < thick / 2
+    if case.thicker:
+        keep = np.abs(points[:, 2]) < (case.thickness + case.thicker * points[:, 0]) / 2
     if case.wedge:
         local = 900.0 + (thick - 900.0) * (points[:, 1] / long + 0.5)
         keep &= (np.abs(points[:, 2]) < local / 2) & ~((points[:, 0] > 0.18 * field) & (points[:, 1] > 0.1 * field))

@@ -17,12 +17,13 @@ from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Sta
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.heights import heights, slope_of
 from tomostream.engine.align.offset import decide, expected_deg, limits
-from tomostream.engine.align.pipeline import Bench
+from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
 from tomostream.engine.align.robust import elsewhere
 from tomostream.engine.align.series import called_back
+from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
 
 PIXEL_A = 16.0
@@ -263,6 +264,59 @@ class TestLamellae(unittest.TestCase):
     def test_no_offset_is_tried_that_would_turn_an_image_edge_on(self) -> None:
         self.assertEqual(limits(np.array([-60.0, 60.0]), 0.0), (-22.0, 22.0))
         self.assertEqual(limits(np.array([-48.0, 66.0]), 0.0), (-30.0, 16.0))
+
+
+def thicker_to_one_side(gain: float) -> Truth:
+    """25 tilts of a specimen 700 A thick in the middle, by `gain` A an A thicker towards +X; the tilts are where they belong."""
+    random = np.random.default_rng(5)
+    angles, reach = np.arange(-60.0, 60.1, 5.0), 8000.0
+    points = (random.random((60000, 3)) - 0.5) * [reach, 3200.0, 2300.0]
+    points = points[np.abs(points[:, 2]) < 0.5 * np.maximum(700.0 + gain * points[:, 0], 50.0)]
+    specimen = Specimen(points, np.ones(len(points)))
+    clean = [project(specimen, t, 0.0, np.zeros(2), (SIDE, SIDE)) for t in angles]
+    level = np.std(clean[12])
+    stack = [100.0 * (1.0 - 0.05 * (c - c.mean()) / level + 0.1 * random.normal(size=c.shape)) for c in clean]
+    return Truth(np.array(stack, dtype=np.float32), angles, 0.0, np.zeros((25, 2)))
+
+
+class TestWedges(unittest.TestCase):
+    """Specimens that are thicker on one side than on the other."""
+
+    def test_tilts_of_one_are_put_where_they_belong_and_not_where_the_likelihood_of_an_even_slab_is_highest(self) -> None:
+        for gain in (0.16, -0.16):
+            truth = thicker_to_one_side(gain)
+            images = work_stack(truth.stack, PIXEL_A, PIXEL_A, 1)
+            bench = Bench(images, np.arange(25), 1)
+            pose, _ = maximise(bench, Pose(truth.angles, 0.0, np.zeros((25, 2)), 700.0 / PIXEL_A), 0.025, 3)
+            wedge = wedge_of(bench, pose, 0.02)
+            free = np.eye(50) - gauge(np.cos(np.radians(truth.angles)), np.sin(np.radians(truth.angles)))
+            before = rms((free @ pose.shifts.ravel())[0::2])
+            after = rms((free @ pose.moved(wedge.moves(pose, PIXEL_A)).shifts.ravel())[0::2])
+            self.assertGreater(before, 0.35)
+            self.assertLess(after, 0.5 * before)
+            self.assertEqual(np.sign(wedge.bend), -np.sign(gain))
+
+    def test_a_slope_of_the_thickness_that_chance_makes_moves_nothing(self) -> None:
+        self.assertEqual(wedge_from(1500.0, 0.02, 0.02).bend, 0.0)
+        self.assertEqual(wedge_from(1500.0, 0.0, 0.0), Wedge(0.0, 0.0))
+        sure = wedge_from(1600.0, 0.1, 1e-6)
+        self.assertAlmostEqual(sure.bend, -20.0, places=3)      # T T' / 8
+        self.assertAlmostEqual(sure.sigma, 6.0, delta=0.1)
+
+    def test_what_a_wedge_may_be_wrong_by_is_least_where_a_shift_of_the_specimen_hides_it(self) -> None:
+        tilts = np.arange(-60.0, 60.1, 5.0)
+        deviations = Wedge(0.0, 10.0).deviations(tilts)
+        self.assertGreater(deviations[0], 4.0)
+        self.assertLess(deviations.min(), 1.0)
+        np.testing.assert_allclose(deviations, deviations[::-1])
+
+    def test_a_field_that_is_small_for_the_thickness_of_the_specimen_tells_nothing_of_a_wedge(self) -> None:
+        images = work_stack(np.random.default_rng(0).normal(size=(5, SIDE, SIDE)).astype(np.float32), PIXEL_A, PIXEL_A, 1)
+        bench = Bench(images, np.arange(5), 1)
+        pose = Pose(np.arange(5.0), 0.0, np.zeros((5, 2)), 100.0)
+        self.assertIsNone(parts_for(bench, pose))
+        self.assertEqual(wedge_of(bench, pose, 0.02), Wedge())
+        self.assertEqual(parts_for(bench, dataclasses.replace(pose, thickness=70.0)), (3, 3))
 
 
 class TestGeometries(unittest.TestCase):

@@ -17,7 +17,7 @@ import numpy as np
 from tomostream.engine.align.geometry import Floats, Pose, frame_shape
 from tomostream.engine.align.likelihood import model_of, signal_share, steadied
 from tomostream.engine.align.pipeline import Bench
-from tomostream.engine.align.spectra import parts_of
+from tomostream.engine.align.spectra import Band, parts_of
 
 MAX_PARTS, MIN_PART = 4, 24  # parts a side, and their shorter side in working pixels
 REACH, STEPS = 0.6, 25  # heights that are tried: up to this share of the thickness to either side, so many
@@ -35,18 +35,44 @@ class Slope:
     freedom: int
 
 
+@dataclass(frozen=True)
+class Plane:
+    """A plane through values in the parts of the field: its `level` in the middle of the frame, its slopes `across` and
+    `along` the axis, and the standard deviation `sigma` of the first, from `freedom` parts more than a plane needs."""
+
+    level: float
+    across: float
+    along: float
+    sigma: float
+    freedom: int
+
+
+def parts_a_side(shape: tuple[int, int]) -> tuple[int, int]:
+    """Into how many parts (down, over) a frame of `shape` is cut."""
+    down, over = (int(np.clip(side // MIN_PART, 2, MAX_PARTS)) for side in shape)
+    return down, over
+
+
 def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Floats]:
-    """Centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working pixels.
+    """Centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working pixels."""
+    parts = parts_a_side(frame_shape(bench.images.image_shape, pose.axis_deg))
+    centres, _, found = bands_and_heights(bench, pose, highest_per_A, parts)
+    return centres, found
+
+
+def bands_and_heights(
+    bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int, int]
+) -> tuple[Floats, list[Band], Floats]:
+    """`heights` of `parts` (down, over), and between centres and heights the band of each.
 
     With q_i the coefficients of tilt i in a part, M the inverse of the model's covariance and t_i the tangents, the
     log-likelihood of the height z is, up to a constant, ``-sum M_ij q_i* q_j exp(2 pi i kx z (t_j - t_i))``.
     """
     shape = frame_shape(bench.images.image_shape, pose.axis_deg)
-    parts = tuple(int(np.clip(side // MIN_PART, 2, MAX_PARTS)) for side in shape)
-    size, corners = parts_of(shape, (parts[0], parts[1]))
+    size, corners = parts_of(shape, parts)
     centres = np.array([(left + 0.5 * (size[1] - shape[1]), top + 0.5 * (size[0] - shape[0])) for top, left in corners])
     share = signal_share(bench.cut(pose, highest_per_A), pose)
-    bands = bench.cut_parts(pose, highest_per_A, (parts[0], parts[1]))
+    bands = bench.cut_parts(pose, highest_per_A, parts)
     model = model_of(bands[0], pose, share, bench.threads)
     trials = np.linspace(-REACH, REACH, STEPS) * pose.thickness
     turns = trials[None, :, None] * bands[0].cells.kx[:, None, None] * pose.tangents()[bench.members]
@@ -57,7 +83,7 @@ def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Flo
         coupled = model.inverse * np.matmul(np.conj(values), np.swapaxes(values, 1, 2))
         value = -np.real(np.einsum("czj,czj->z", np.matmul(np.conj(phases), coupled), phases))
         found.append(_top(trials, value))
-    return centres, np.array(found)
+    return centres, bands, np.array(found)
 
 
 def _top(x: Floats, y: Floats) -> float:
@@ -68,8 +94,8 @@ def _top(x: Floats, y: Floats) -> float:
     return float(x[top] + (x[1] - x[0]) * (np.clip(0.5 * (before - after) / bend, -1.5, 1.5) if bend < 0.0 else 0.0))
 
 
-def slope_of(centres: Floats, found: Floats) -> Slope:
-    """The slope of a plane through heights `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
+def plane_through(centres: Floats, found: Floats) -> Plane:
+    """The plane through values `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
     design = np.column_stack([np.ones(len(found)), centres])
     plain = found - design @ np.linalg.lstsq(design, found, rcond=None)[0]
     freedom = max(1, len(found) - UNKNOWNS)
@@ -81,4 +107,10 @@ def slope_of(centres: Floats, found: Floats) -> Slope:
         left = found - design @ plane
         usual = max(1.4826 * float(np.median(np.abs(left))), 1e-9)
         weight = 1.0 / (1.0 + (left / (OUTLYING * usual)) ** 2)
-    return Slope(float(np.degrees(np.arctan(plane[1]))), float(np.degrees(np.arctan(spread))), freedom)
+    return Plane(float(plane[0]), float(plane[1]), float(plane[2]), float(spread), freedom)
+
+
+def slope_of(centres: Floats, found: Floats) -> Slope:
+    """The slope of a plane through heights `found` (P,) at `centres` (P, 2)."""
+    plane = plane_through(centres, found)
+    return Slope(float(np.degrees(np.arctan(plane.across))), float(np.degrees(np.arctan(plane.sigma))), plane.freedom)

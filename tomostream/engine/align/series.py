@@ -43,6 +43,7 @@ from tomostream.engine.align.quality import (
     standard_deviations,
 )
 from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
+from tomostream.engine.align.wedge import wedge_of
 from tomostream.files.mrc import Sections
 
 FINE_A = 10.0
@@ -370,7 +371,8 @@ def _rescued(state: Progress, say: Say) -> Progress:
 
 
 def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment:
-    """Maximum likelihood at the fine scale, checks, and the answer."""
+    """Maximum likelihood at the fine scale, checks, what a wedge makes of it, and the answer."""
+    wedge = wedge_of(state.bench, state.pose, COARSE_TOP)
     pose = state.pose.scaled(state.bench.images.pixel_A / bench.images.pixel_A)
     pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
@@ -378,6 +380,7 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     field = quarters(bench, pose, QUARTERS_TOP)
     sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
     heights = np.array([match.height_here for match in matches])
+    sigma[:, 0] = np.hypot(sigma[:, 0], wedge.deviations(pose.tilts_deg[bench.members]) / bench.images.pixel_A)
     sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
                     float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]))
@@ -385,6 +388,7 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     figure, note, trust = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
     left_out = residuals(bench, pose, matches)
+    pose = pose.moved(wedge.moves(pose, bench.images.pixel_A))
     return answer_of(bench, pose, angles, state.reasons, state.offset, sigma, left_out, (figure, note, trust))
 
 
