@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Wiener tomogram beside WBP, SIRT and deconvolutions, against a specimen that is known; and pictures of a real one.
 
-    python benchmarks/engine_wiener.py [--sets thin,base,...] [--seeds 1] [--threads 2] [--csv FILE]
+    python benchmarks/engine_wiener.py [--sets thin,base,...] [--seeds 1] [--first 5] [--threads 2] [--csv FILE]
+    python benchmarks/engine_wiener.py --cost [--threads 2]
+    python benchmarks/engine_wiener.py --slices FOLDER [--sets ...] [--seeds 1]
     python benchmarks/engine_wiener.py --picture PICTURE.png STACK.mrc ALIGNMENT.aln
 
 For each series: correlation with the truth, inside the specimen, of WBP, SIRT (15 iterations), the best of 15 deconvolutions of
 the WBP volume (three strengths, five falls, chosen by the truth, which nobody has) and the Wiener tomogram, the latter with the
 thickness measured from the series itself; where the shell correlation with the truth falls below one half, in the plane; and the
-CPU seconds that SIRT and the Wiener tomogram took from the aligned images on, one after the other in the same process. With --csv
-every series is a line of the file, and those that are there already are not made again.
+CPU seconds that SIRT and the Wiener tomogram took from the aligned images on, one after the other in the same process. Gold beads
+are no part of the truth; where they are not erased, what is within a diameter of one is not looked at. With --csv every series is
+a line of the file, and those that are there already are not made again: several runs with other sets or seeds may share the file,
+and the last one prints the table of all. --cost: the CPU seconds at the size that microscopes have. --slices: slices of every one
+of these volumes, and of the truth.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +47,8 @@ def cases() -> dict[str, Any]:
         "high": replace(base, name="6 um", defocus=60000.0),
         "sharp": replace(base, name="5.4 A/px, 800 A, 3 um", pixel=5.4, thickness=800.0, depth=224, defocus=30000.0),
         "sharpest": replace(base, name="2.7 A/px, 400 A, 2.5 um", pixel=2.7, thickness=400.0, depth=224, defocus=25000.0),
-        "gold": replace(base, name="25 gold beads", gold=25),
+        "gold": replace(base, name="10 gold beads of 10 nm, erased", beads=10),
+        "gold-left": replace(base, name="10 gold beads of 10 nm, not erased", beads=10),
         "inclined": replace(base, name="inclined by 9 degrees", own_tilt=9.0, depth=256),
     }
 
@@ -79,56 +85,114 @@ def reach(series: Any, volume: Any) -> float:
     return float((2 + (below[0] if len(below) else 48)) / 100 / series.case.pixel)
 
 
-def measure(case: Any, seed: int, threads: int) -> dict[str, Any]:
-    """Correlations, reaches and times of one series."""
+def correlation(series: Any, volume: Any, erased: bool) -> float:
+    """With the truth, inside the specimen; away from beads that were not `erased`."""
     import numpy as np
 
-    from tomostream.engine.recon.slab import Method, Slab
-    from tomostream.engine.recon.wiener import WienerSlab
-    from tomostream.tests.known_specimen import known
+    if erased or not len(series.beads):
+        return float(series.correlation(volume))
+    z, y, x = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * series.case.pixel for n in volume.shape), indexing="ij", sparse=True)
+    far = np.ones(volume.shape, bool)
+    for bead in series.beads:
+        far &= (x - bead[0]) ** 2 + (y - bead[1]) ** 2 + (z - bead[2]) ** 2 > series.case.diameter**2
+    looked_at = series.inner(far) > series.inner(far).mean()
+    return float(np.corrcoef(series.inner(volume)[looked_at], series.inner(series.truth)[looked_at])[0, 1])
 
-    series = known(case, seed)
-    shape, out = (case.side, case.side), {}
 
-    def plain(iterations: int) -> Any:
-        volume = np.empty((case.depth, *shape), np.float32)
-        for block in Slab(series.angles, case.side, case.depth, Method(iterations), threads).blocks(series.images, True):
+class Reconstructions:
+    """What is made of the aligned images of one series, with `threads`."""
+
+    def __init__(self, name: str, seed: int, threads: int) -> None:
+        import engine_gold
+        import numpy as np
+
+        from tomostream.tests.known_specimen import known
+
+        self.series, self.threads, self.thickness_A = known(cases()[name], seed), threads, 0.0
+        known.cache_clear()
+        self.erased = name == "gold"
+        if self.erased:
+            clean, _ = engine_gold.without_gold(self.series, threads)
+            self.series = replace(self.series, images=clean.astype(np.float32))
+
+    def plain(self, iterations: int) -> Any:
+        """WBP, or SIRT."""
+        import numpy as np
+
+        from tomostream.engine.recon.slab import Method, Slab
+
+        case, volume = self.series.case, np.empty(self.series.truth.shape, np.float32)
+        for block in Slab(self.series.angles, case.side, case.depth, Method(iterations), self.threads).blocks(
+                self.series.images, True):
             volume[:, block.y0 : block.y1] = block.data
         return volume
 
-    def wiener() -> Any:
-        volume = np.empty((case.depth, *shape), np.float32)
-        work = WienerSlab(series.angles, shape, case.depth, case.pixel, series.contrast, None, None, threads)
-        for first, block in work.blocks(series.images, np.empty(work.room_shape, np.float32), True):
+    def wiener(self) -> Any:
+        """The Wiener tomogram; `thickness_A` is what it found."""
+        import numpy as np
+
+        from tomostream.engine.recon.wiener import WienerSlab
+
+        case, volume = self.series.case, np.empty(self.series.truth.shape, np.float32)
+        work = WienerSlab(self.series.angles, volume.shape[1:], case.depth, case.pixel, self.series.contrast, None, None,
+                          self.threads)
+        for first, block in work.blocks(self.series.images, np.empty(work.room_shape, np.float32), True):
             volume[first : first + len(block.data), block.y0 : block.y1] = block.data
-        out["thickness"] = work.findings.thickness_A
+        self.thickness_A = work.findings.thickness_A
         return volume
 
-    flat = plain(0)
-    out["WBP"], out["WBP reach"] = series.correlation(flat), reach(series, flat)
-    for name, work in (("SIRT", lambda: plain(15)), ("Wiener", wiener)):
-        best = 1e9
-        for _ in range(2):
-            began = time.process_time()
-            volume = work()
-            best = min(best, time.process_time() - began)
-        out[name], out[f"{name} reach"], out[f"{name} s"] = series.correlation(volume), reach(series, volume), best
-    out["deconvolved"] = max(series.correlation(each) for each in deconvolutions(flat, case.pixel, case.defocus))
-    known.cache_clear()
+    def deconvolved(self, flat: Any) -> tuple[float, Any]:
+        """The best deconvolution of the WBP volume `flat`, and its correlation."""
+        case, best = self.series.case, (-1.0, flat)
+        for each in deconvolutions(flat, case.pixel, case.defocus):
+            found = self.correlation(each)
+            best = (found, each) if found > best[0] else best
+        return best
+
+    def correlation(self, volume: Any) -> float:
+        """With the truth."""
+        return correlation(self.series, volume, self.erased)
+
+
+def measure(name: str, seed: int, threads: int) -> dict[str, Any]:
+    """Correlations, reaches and times of one series."""
+    made = Reconstructions(name, seed, threads)
+    flat, out = made.plain(0), {}
+    out["WBP"], out["WBP reach"] = made.correlation(flat), reach(made.series, flat)
+    for method, work in (("SIRT", lambda: made.plain(15)), ("Wiener", made.wiener)):
+        seconds, volume = least_cpu(work)
+        out[method], out[f"{method} reach"], out[f"{method} s"] = made.correlation(volume), reach(made.series, volume), seconds
+    out["deconvolved"], out["thickness"] = made.deconvolved(flat)[0], made.thickness_A
     return out
 
 
-def measured(names: list[str], seeds: int, threads: int, path: str) -> list[dict[str, Any]]:
+def least_cpu(work: Callable[[], Any], repeats: int = 2) -> tuple[float, Any]:
+    """CPU seconds of the fastest of `repeats` calls, and what the last one returned."""
+    best, result = 1e9, None
+    for _ in range(repeats):
+        result = None
+        began = time.process_time()
+        result = work()
+        best = min(best, time.process_time() - began)
+    return best, result
+
+
+def lines_of(path: str) -> list[dict[str, Any]]:
+    """The series that are in a file of results already; none where `path` is "" or does not exist."""
+    if not path or not os.path.exists(path):
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{key: value if key == "set" else float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def measured(names: list[str], seeds: range, threads: int, path: str) -> list[dict[str, Any]]:
     """A line for each series: those of `path` ("" none), and the others, which are added there."""
     rows: list[dict[str, Any]] = []
-    if path and os.path.exists(path):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [{key: value if key == "set" else float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    for seed in range(5, 5 + seeds):
+    for seed in seeds:
         for name in names:
-            if any((row["set"], row["seed"]) == (name, seed) for row in rows):
+            if any((row["set"], row["seed"]) == (name, seed) for row in [*rows, *lines_of(path)]):
                 continue
-            rows.append({"set": name, "seed": seed, **measure(cases()[name], seed, threads)})
+            rows.append({"set": name, "seed": seed, **measure(name, seed, threads)})
             if path:
                 new = not os.path.exists(path)
                 with open(path, "a", newline="", encoding="utf-8") as file:
@@ -136,7 +200,7 @@ def measured(names: list[str], seeds: int, threads: int, path: str) -> list[dict
                     if new:
                         writer.writeheader()
                     writer.writerow(rows[-1])
-    return [row for row in rows if row["set"] in names]
+    return [row for row in lines_of(path) or rows if row["set"] in names]
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -144,6 +208,7 @@ def table(rows: list[dict[str, Any]]) -> None:
     import numpy as np
 
     others = ("WBP", "SIRT", "deconvolved")
+    rows = sorted(rows, key=lambda row: list(cases()).index(row["set"]))
     print(f"{'set':42s} seeds   WBP  SIRT deconv. Wiener   over WBP     over SIRT    over deconv.  0.5 at (A)    s: SIRT Wiener")
     ratios = np.array([[row["Wiener"] / row[key] for key in others] + [row["Wiener s"] / row["SIRT s"]] for row in rows])
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -157,6 +222,53 @@ def table(rows: list[dict[str, Any]]) -> None:
     for what, values in (("median", np.median(ratios, axis=0)), ("worst", worst)):
         print(f"{what}: Wiener over WBP {values[0]:.2f}, over SIRT {values[1]:.2f}, over the best deconvolution {values[2]:.2f}; "
               f"time {values[3]:.2f} x SIRT")
+
+
+def cost(threads: int) -> None:
+    """Print the CPU seconds of SIRT and the Wiener tomogram, in turn, for 41 x 1024 x 1024 to a depth of 256 px."""
+    import numpy as np
+
+    from tomostream.engine.recon.slab import Method, Slab
+    from tomostream.engine.recon.wiener import WienerSlab
+    from tomostream.tests.known_specimen import Case, contrast_of_case
+
+    case = Case(side=1024, depth=256)
+    shape = case.side, case.side
+    images = np.random.default_rng(0).standard_normal((len(case.angles), *shape), dtype=np.float32)
+
+    def sirt() -> None:
+        for _ in Slab(case.angles, case.side, case.depth, Method(15), threads).blocks(images, True):
+            pass
+
+    def wiener() -> None:
+        work = WienerSlab(case.angles, shape, case.depth, case.pixel, contrast_of_case(case), None, None, threads)
+        for _ in work.blocks(images, np.empty(work.room_shape, np.float32), True):
+            pass
+
+    seconds = np.array([[least_cpu(work, 1)[0] for work in (sirt, wiener)] for _ in range(4)])[1:]
+    both, ratio = seconds.min(axis=0), np.median(seconds[:, 1] / seconds[:, 0])
+    print(f"{len(images)} x {case.side} x {case.side} -> {case.side} x {case.side} x {case.depth}, {threads} threads: CPU s "
+          f"{both[0]:.2f} (SIRT), {both[1]:.2f} (Wiener), {ratio:.2f} x in the median of three")
+
+
+def slices(folder: str, names: list[str], seeds: range, threads: int) -> None:
+    """Write the central slice of each series as WBP, SIRT, best deconvolution, Wiener and the truth, side by side, and below
+    each of them a slice across the tilt axis."""
+    import numpy as np
+    from PIL import Image
+
+    from tomostream.files.grey import grey_range, to_bytes
+
+    os.makedirs(folder, exist_ok=True)
+    for name in names:
+        for seed in seeds:
+            made = Reconstructions(name, seed, threads)
+            flat = made.plain(0)
+            panels = []
+            for volume in (flat, made.plain(15), made.deconvolved(flat)[1], made.wiener(), made.series.truth):
+                views = volume[len(volume) // 2], volume[:, volume.shape[1] // 2]
+                panels.append(np.vstack([to_bytes(view, grey_range(view)) for view in views]))
+            Image.fromarray(np.hstack(panels)).save(os.path.join(folder, f"{name}_{seed}.png"))
 
 
 def picture(target: str, stack: str, aln: str, threads: int) -> None:
@@ -193,8 +305,11 @@ def picture(target: str, stack: str, aln: str, threads: int) -> None:
 def main() -> None:
     """Read the options, set the threads before anything makes some, print the table or make the picture."""
     parser = argparse.ArgumentParser(description="the Wiener tomogram against a known specimen")
-    parser.add_argument("--sets", default="all")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sets", "--set", default="all")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--first", type=int, default=5, help="the first of them")
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--slices", metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--csv", default="")
     parser.add_argument("--picture", nargs=3, metavar=("PNG", "STACK", "ALN"))
@@ -204,8 +319,15 @@ def main() -> None:
     if options.picture:
         picture(*options.picture, options.threads)
         return
+    if options.cost:
+        cost(options.threads)
+        return
     names = list(cases()) if options.sets == "all" else options.sets.split(",")
-    table(measured(names, options.seeds, options.threads, options.csv))
+    seeds = range(options.first, options.first + options.seeds)
+    if options.slices:
+        slices(options.slices, names, seeds, options.threads)
+    else:
+        table(measured(names, seeds, options.threads, options.csv))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import replace
 from unittest import mock
 
 import numpy as np
+import scipy.fft
 
 from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, flip_phases, pairs
 from tomostream.engine.recon.slab import Method, Slab
@@ -34,6 +35,17 @@ def plain(series: Known, iterations: int, upright: bool = True) -> Array:
     slab = Slab(series.angles, case.side, case.depth, Method(iterations), 2)
     blocks = [(b.y0, b.y1, b.data.copy()) for b in slab.blocks(series.images, upright)]
     return assembled(case, [(0, *block) for block in blocks], upright)
+
+
+def deconvolved(series: Known) -> Array:
+    """WBP divided by the contrast transfer, damped where noise is expected: the best setting where there is much signal."""
+    case, flat = series.case, plain(series, 0)
+    k = np.sqrt(sum(np.meshgrid(*[(np.fft.fftfreq if axis < 2 else np.fft.rfftfreq)(n) ** 2 for axis, n in enumerate(flat.shape)],
+                                indexing="ij", sparse=True))).astype(np.float32)
+    transfer = np.sin(series.contrast.tilts[0].optics.phase((k / case.pixel) ** 2, case.defocus)).astype(np.float32)
+    ratio = 10**3.9 * np.exp(-k * 400 / case.pixel) * np.minimum(1, k / 0.01)
+    spectrum = scipy.fft.rfftn(flat) * (transfer / (transfer**2 + 1 / np.maximum(ratio, 1e-9)))
+    return np.asarray(scipy.fft.irfftn(spectrum, s=flat.shape))
 
 
 def assembled(case: Case, blocks: list[tuple[int, int, int, Array]], upright: bool) -> Array:
@@ -122,6 +134,12 @@ class SpecimenTest(unittest.TestCase):
         volume, sirt = wiener(series, series.contrast)[0], plain(series, 15)
         for low, high in ((0.04, 0.08), (0.08, 0.12), (0.12, 0.2)):
             self.assertGreater(self.shell(series, volume, low, high), self.shell(series, sirt, low, high) - 0.01)
+
+    def test_where_there_is_much_signal_it_is_no_worse_than_a_deconvolution(self) -> None:
+        """What specimens show otherwise than random fields do became structure along z: a deconvolution was better by 7 %."""
+        series = known(replace(SMALL, own_tilt=9.0, depth=200, step=3.0))
+        volume, _ = wiener(series, series.contrast)
+        self.assertGreater(series.correlation(volume), series.correlation(deconvolved(series)))
 
     def shell(self, series: Known, volume: Array, low: float, high: float) -> float:
         """Fourier shell correlation with the truth between two frequencies (cycles/px)."""

@@ -84,6 +84,44 @@ def ring_sums(spectrum, kx, ky, scale, sums):  # type: ignore[no-untyped-def]
                 sums[ring] += spectrum[y, x, 0] * spectrum[y, x, 0] + spectrum[y, x, 1] * spectrum[y, x, 1]
 
 
+@nb.njit(nogil=True, error_model="numpy", cache=True)
+def pair_sums(first, second, seen, other, rings, columns, cells, table, coherence, wave, out):  # type: ignore[no-untyped-def]
+    """What two tilts have in common, added up in cells: times what it would be of a specimen of power 1, and the latter's square.
+
+    Parameters
+    ----------
+    first, second : complex64 (n,)
+        Spectra of the tilts; `seen`, `other` float32 (n,): what they are times the root of the specimen's power.
+    rings, columns, cells : int64 (n,)
+        Where each frequency is: in `table` float64 (rings,), in `coherence` float64 and `wave` complex128 (columns,), by which
+        the model and the cross spectrum are multiplied, and in `out`.
+    out : float64 (2, cells)
+        Added to.
+    """
+    for k in range(first.shape[0]):
+        model = seen[k] * other[k] * coherence[columns[k]] * table[rings[k]]
+        if model != 0.0:
+            a, b, turn = first[k], second[k], wave[columns[k]]
+            real = (a.real * b.real + a.imag * b.imag) * turn.real - (a.imag * b.real - a.real * b.imag) * turn.imag
+            out[0, cells[k]] += real * model
+            out[1, cells[k]] += model * model
+
+
+@nb.njit(nogil=True, error_model="numpy", cache=True)
+def pair_spectrum(first, second, seen, other, rings, columns, table, places, signs, out):  # type: ignore[no-untyped-def]
+    """The cross spectrum of two tilts as `pair_sums` has it, times its model, by the `places` int64 (columns,) of its columns:
+    real and imaginary part and the model's square are added to `out`, float64 (3, places). By `signs` float64 (columns,) both
+    are multiplied, of the imaginary part the sign as well."""
+    for k in range(first.shape[0]):
+        model = seen[k] * other[k] * table[rings[k]]
+        if model != 0.0:
+            a, b, x = first[k], second[k], columns[k]
+            size = model * abs(signs[x])
+            out[0, places[x]] += (a.real * b.real + a.imag * b.imag) * size
+            out[1, places[x]] += (a.imag * b.real - a.real * b.imag) * model * signs[x]
+            out[2, places[x]] += model * model
+
+
 @nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def stretch_waves(lines, start, nx, cosine, factor, out):  # type: ignore[no-untyped-def]
     """`factor` times `kernels.stretch` of waves along y, `nx` columns from `start` on of float32 (rows, columns, 2), into `out`,

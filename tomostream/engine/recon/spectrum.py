@@ -18,6 +18,7 @@ q is the frequency in the untilted image, in cycles/px. All powers are per pixel
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,8 +43,10 @@ SAMPLE = 40_000
 _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
-#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
-_MISFIT = 1.5
+#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise. It is so many times
+#: that of counting, and so many times the signal's power: where there is much signal, tilts that differ must not be believed to
+#: differ by what lies at one height and not at another.
+_MISFIT, _UNLIKE = 1.5, 3.0
 #: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
 #: the second on only counting makes noise.
 _COARSE = (1.0 / 600.0, 1.0 / 300.0)
@@ -56,8 +59,8 @@ _NEARLY_BEST = 1.5
 
 @dataclass(frozen=True)
 class Sample:
-    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n); `kx` (n,) in cycles/px;
-    `sectors` (n,): in which of SECTORS, of half a turn from kx on, each of them is.
+    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n), from rows of a grid: `kx` (L,) of its
+    columns in cycles/px, and the column (n,) of each frequency; `sectors` (n,): which of SECTORS, from kx on, it is in.
 
     Whitened: with the mean power of each tilt's image divided out, and its contrast transfer multiplied on; per pixel of the
     specimen that the tilt shows. `rings` (K, n): the ring of q in each tilt, RINGS where it is beyond the last.
@@ -67,6 +70,7 @@ class Sample:
 
     values: Complexes
     kx: Doubles
+    columns: NDArray[np.int64]
     sectors: NDArray[np.int64]
     rings: NDArray[np.int64]
     seen: NDArray[np.float32]
@@ -75,12 +79,13 @@ class Sample:
 
     @classmethod
     def of(
-        cls, values: Complexes, frequencies: tuple[Doubles, Doubles], angles: tuple[Doubles, Doubles], areas: Doubles,
+        cls, values: Complexes, grid: tuple[Doubles, NDArray[np.int64], Doubles], angles: tuple[Doubles, Doubles], areas: Doubles,
         powers: Doubles, contrasts: Doubles,
     ) -> Sample:
-        """From spectra (K, n), multiplied by the root of the cosine, at `frequencies` kx and ky >= 0 (n,); `angles`: cosines and
-        tangents (K,); `powers` (K, RINGS) of the images; `contrasts` as for `measured`."""
-        (kx, ky), (cosines, tangents) = frequencies, angles
+        """From spectra (K, n), multiplied by the root of the cosine, on a `grid`: kx (L,) of its columns, the column and ky >= 0
+        of each (n,); `angles`: cosines and tangents (K,); `powers` (K, RINGS) of the images; `contrasts` as for `measured`."""
+        (columns_kx, columns, ky), (cosines, tangents) = grid, angles
+        kx = columns_kx[columns]
         sectors = (np.arctan2(ky, kx) / np.pi * SECTORS).astype(np.int64) % SECTORS
         q = np.hypot(kx[None] / cosines[:, None], ky[None])
         rings = np.where(q < 0.49, np.rint(q * 2 * (RINGS - 1)), RINGS).astype(np.int64)
@@ -89,18 +94,38 @@ class Sample:
         squares = np.append((contrasts**2).mean(axis=1), np.zeros((len(values), 1)), axis=1).astype(np.float32)
         each = np.take_along_axis(white, rings, axis=1)
         seen = each * np.take_along_axis(squares, rings, axis=1) / np.sqrt(cosines)[:, None].astype(np.float32)
-        return cls(values * each / np.sqrt(areas)[:, None].astype(np.float32), kx, sectors, rings, seen, tangents, areas)
+        white_values = values * (each / np.sqrt(areas)[:, None].astype(np.float32))
+        return cls(white_values, columns_kx, columns, sectors, rings, seen, tangents, areas)
 
     def thinned(self, step: int) -> Sample:
         """The same at fewer frequencies."""
-        return replace(self, values=self.values[:, ::step], kx=self.kx[::step], sectors=self.sectors[::step],
-                       rings=self.rings[:, ::step], seen=self.seen[:, ::step])
+        values, columns, sectors, rings, seen = (
+            np.ascontiguousarray(each[..., ::step])
+            for each in (self.values, self.columns, self.sectors, self.rings, self.seen))
+        return replace(self, values=values, columns=columns, sectors=sectors, rings=rings, seen=seen)
 
-    def cross(self, i: int, j: int) -> Complexes:
-        """Cross spectrum of two tilts, (n,), per pixel of the specimen that both show."""
-        out: Complexes = self.values[i] * np.conj(self.values[j])
+    def gain(self, i: int, j: int) -> float:
+        """What the cross spectrum of two tilts is multiplied by to be per pixel of the specimen that both show."""
         small, large = sorted((float(self.areas[i]), float(self.areas[j])))
-        return out * np.float32(np.sqrt(large / small))
+        return math.sqrt(large / small)
+
+    def sums(
+        self, pair: tuple[int, int], table: Doubles, slab: tuple[float, float], cells: NDArray[np.int64], count: int
+    ) -> Doubles:
+        """What two tilts have in common, times what the specimen's power times that would be, and the square of the latter,
+        (2, count): added up in `cells` (n,). `table` (RINGS,) is on it; it is 0 where the slab of this thickness and height (px)
+        lets them share little."""
+        from tomostream.engine.recon.spectral_kernels import pair_sums
+
+        (i, j), (thickness, height) = pair, slab
+        turn = self.kx * (self.tangents[i] - self.tangents[j])
+        coherence = np.sinc(thickness * turn)
+        coherence[np.abs(coherence) < _MIN_COHERENCE] = 0.0
+        wave = self.gain(i, j) * np.exp(2j * np.pi * height * turn)
+        out = np.zeros((2, count))
+        pair_sums(self.values[i], self.values[j], self.seen[i], self.seen[j], self.rings[i], self.columns, cells,
+                  np.append(table, 0.0), coherence, wave, out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -149,9 +174,10 @@ def measured(
         for _ in range(2):
             thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
-    rest = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
+    signal = shares * means * power
+    rest = smooth(np.maximum(powers - signal, _MIN_NOISE * powers))
     coarse = np.clip((np.linspace(0, 0.5, RINGS) / pixel_A - _COARSE[0]) / (_COARSE[1] - _COARSE[0]), 0.0, 1.0)
-    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
+    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse + _UNLIKE * signal
     directions = _directions(sample, alike, shares * power, (thick, height), threads)
     return Specimen(thick, height, power, shares, noise, directions)
 
@@ -163,11 +189,9 @@ def _power(
     """The specimen's power, pooled over all pairs, and every tilt's share of it (with `weights`)."""
     count, roots = len(sample.values), np.sqrt(weights)
 
-    def sums(pair: tuple[int, int]) -> tuple[Doubles, ...]:
+    def sums(pair: tuple[int, int]) -> Doubles:
         i, j = pair
-        real, factor = _common(sample, pair, alike(i, j) * roots[i] * roots[j], slab)
-        ring = sample.rings[i]
-        return tuple(np.asarray(np.bincount(ring, each, RINGS + 1), np.float64) for each in (real * factor, factor**2))
+        return sample.sums(pair, alike(i, j) * roots[i] * roots[j], slab, sample.rings[i], RINGS + 1)
 
     pairs = [(i, i + step) for step in _NEAR for i in range(count - step)]
     tops, norms = np.zeros((count, RINGS + 1)), np.zeros((count, RINGS + 1))
@@ -180,19 +204,6 @@ def _power(
     return power, weights * np.array([_share(top, norm, power) for top, norm in zip(tops, norms, strict=True)])
 
 
-def _common(sample: Sample, pair: tuple[int, int], table: Doubles, slab: tuple[float, float]) -> tuple[Doubles, Doubles]:
-    """What two tilts have in common, (n,), and what the specimen's power times that would be, with `table` (RINGS,) on it; 0
-    where the slab of this thickness and height (px) lets them share little."""
-    (i, j), (thickness, height) = pair, slab
-    turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
-    coherence = np.sinc(thickness * turn)
-    coherence[np.abs(coherence) < _MIN_COHERENCE] = 0.0
-    factor = sample.seen[i] * sample.seen[j] * coherence * np.append(table, 0.0)[sample.rings[i]]
-    cross = sample.cross(i, j)
-    real = cross.real if height == 0 else (cross * np.exp(2j * np.pi * height * turn)).real
-    return real.astype(np.float64), np.asarray(factor, np.float64)
-
-
 def _directions(
     sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, slab: tuple[float, float], threads: int
 ) -> Doubles:
@@ -203,9 +214,8 @@ def _directions(
 
     def sums(pair: tuple[int, int]) -> Doubles:
         i, j = pair
-        real, model = _common(sample, pair, alike(i, j) * roots[i] * roots[j], slab)
-        cell = band[sample.rings[i]] * SECTORS + sample.sectors
-        return np.stack([np.bincount(cell, each, bands * SECTORS) for each in (real * model, model**2)])
+        cells = band[sample.rings[i]] * SECTORS + sample.sectors
+        return sample.sums(pair, alike(i, j) * roots[i] * roots[j], slab, cells, bands * SECTORS)
 
     pairs = [(i, i + step) for step in _NEAR for i in range(count - step)]
     found = np.zeros((count, 2, bands * SECTORS))
@@ -258,28 +268,30 @@ def _slab(
     sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, limits: tuple[float, float], threads: int
 ) -> tuple[float, float]:
     """Thickness and height (px) of the even slab that the cross spectra of all pairs fit best; `signal` g^2 S (K, RINGS)."""
+    from tomostream.engine.recon.spectral_kernels import pair_spectrum
+
     step, count = 0.25 / limits[1], len(sample.values)
     bins = int(1.5 / limits[0] / step) + 1
     roots = np.sqrt(signal)
 
-    def sums(pair: tuple[int, int]) -> NDArray[np.complex128]:
+    def sums(pair: tuple[int, int]) -> Doubles:
         i, j = pair
-        ring = sample.rings[i]
-        factor = sample.seen[i] * sample.seen[j] * np.append(alike(i, j) * roots[i] * roots[j], 0.0)[ring]
         turn = sample.kx * (sample.tangents[i] - sample.tangents[j])
         place = np.minimum(np.abs(turn) / step, bins - 1).astype(np.int64)
-        cross = sample.cross(i, j) * factor
-        imaginary = np.where(turn < 0, -cross.imag, cross.imag)
-        real, norm = np.bincount(place, cross.real, bins), np.bincount(place, factor**2, bins)
-        return np.stack([real + 1j * np.bincount(place, imaginary, bins), norm.astype(complex)])
+        table = np.append(alike(i, j) * roots[i] * roots[j], 0.0)
+        out = np.zeros((3, bins))
+        pair_spectrum(sample.values[i], sample.values[j], sample.seen[i], sample.seen[j], sample.rings[i], sample.columns,
+                      table, place, sample.gain(i, j) * np.where(turn < 0, -1.0, 1.0), out)
+        return out
 
     pairs = [(i, i + step) for step in _FAR for i in range(count - step)]
-    top, norm = np.sum(parallel(sums, pairs, threads), axis=0)[:, :-1]
+    real, imaginary, norm = np.sum(parallel(sums, pairs, threads), axis=0)[:, :-1]
+    top = real + 1j * imaginary
     u = (np.arange(bins - 1) + 0.5) * step
     thicknesses, heights = np.geomspace(*limits, 80), np.linspace(-0.25, 0.25, 101) * limits[1]
     models = np.sinc(thicknesses[:, None] * u[None])
     turned = (np.exp(2j * np.pi * heights[:, None] * u[None]) * top[None]).real
-    fits = (models @ turned.T) / np.sqrt(np.maximum((models**2) @ norm.real, 1e-30))[:, None]
+    fits = (models @ turned.T) / np.sqrt(np.maximum((models**2) @ norm, 1e-30))[:, None]
     best, where = np.unravel_index(int(np.argmax(fits)), fits.shape)
     return float(thicknesses[best]), float(heights[where])
 

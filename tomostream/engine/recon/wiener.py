@@ -177,8 +177,8 @@ class WienerSlab:
         areas = self._ny * np.minimum(slab.nx / slab.cosines, slab.length)
         contrasts, amplitude = self._contrasts(max(AMPLITUDES)), None
         powers = self._powers * slab.cosines[:, None]
-        sample = Sample.of(values[:, keep], (kx.ravel()[keep], ky.ravel()[keep]), (slab.cosines, slab.tangents), areas,
-                           self._powers, contrasts)
+        grid = np.fft.fftfreq(slab.length), np.flatnonzero(keep) % slab.length, ky.ravel()[keep]
+        sample = Sample.of(values[:, keep], grid, (slab.cosines, slab.tangents), areas, self._powers, contrasts)
         thickness = None if self._given_A is None else self._given_A / self.pixel_A
         specimen = measured(sample, powers, contrasts, self._weights, thickness, self.pixel_A, self.threads)
         if self.contrast is not None:
@@ -199,7 +199,7 @@ class WienerSlab:
 
     def _lowest(self) -> tuple[float, float]:
         """Frequencies (cycles/px) from which on images count, and from which on they count whole."""
-        field = 1.5 / min(self._ny, self._slab.nx)
+        field = 0.6 / min(self._ny, self._slab.nx)      # longer waves are tilts' means, which are taken away
         return max(LOWEST[0] * self.pixel_A, field), max(LOWEST[1] * self.pixel_A, 2 * field)
 
     def _contrasts(self, floor: float) -> Doubles:
