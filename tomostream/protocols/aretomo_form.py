@@ -18,12 +18,13 @@ from tomostream.programs import aretomo3
 from tomostream.programs.aretomo import MAX_BINNING, MAX_SLICES_WITHOUT_VOLUME, VOXEL_A, binning_of, slices
 from tomostream.programs.gold import MAX_NM, MIN_NM
 from tomostream.protocols import engines, forms, handing
+from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 
 CPU_COMMAND = "tomostream-aretomo"
 LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness": (2, 100000), "SARTiter": (1, 1000),
           "SARTproj": (1, 1000), "darkTol": (0, 1), "patchX": (1, 100), "patchY": (1, 100), "minPhaseShift": (0, 360),
-          "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "flatAngle": (-60, 60), "pollSeconds": (0.1, 3600)}
+          "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "flatAngle": (-60, 60), **streaming_form.LIMITS}
 #: Upstream's choices, short enough for the box.
 AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
 LOCAL_CHOICES = ("No", "At the places of a file (AreTomo2)", "In patches")

@@ -18,7 +18,7 @@ from tomostream.streaming import form as streaming_form
 from tomostream.streaming.values import seconds_of
 
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
-          "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), "pollSeconds": (0.1, 3600)}
+          "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), **streaming_form.LIMITS}
 #: What is done about late tilts, as the form lists it.
 LATE = (Late.UNLESS_READ, Late.AGAIN, Late.NEVER)
 #: What can be put in front of the name of a series, which names tables of databases.

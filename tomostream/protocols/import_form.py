@@ -12,9 +12,10 @@ from pyworkflow.protocol import params
 from tomostream.files import patterns
 from tomostream.journal import until
 from tomostream.protocols import forms
+from tomostream.streaming import form as streaming_form
 
-LIMITS = {"settleSeconds": (0, 3600), "pollSeconds": (0.1, 3600), "sphericalAberration": (0, 100),
-          "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000)}
+LIMITS = {"settleSeconds": (0, 3600), "sphericalAberration": (0, 100),
+          "amplitudeContrast": (0, 1), "dosePerFrame": (0, 1000), "doseInitial": (0, 10000), **streaming_form.LIMITS}
 
 
 def define(form: Any) -> None:
@@ -60,10 +61,7 @@ def _define_streaming(section: Any) -> None:
                      label="Quiet time of a complete file (s)",
                      help="A file whose structure is complete and that was neither closed nor moved into place while "
                           "we watched is used after this many seconds without a change.")
-    section.addParam("pollSeconds", params.FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
-                     label="Interval on network disks (s)",
-                     help="On a local disk new movies are noticed at once; on a network disk the folder is listed "
-                          "at this interval. 1 to 10 s are reasonable.")
+    streaming_form.define_params(section)
 
 
 def define_mdocs(form: Any) -> None:

@@ -11,11 +11,12 @@ from motioncorr.constants import MOTIONCOR_HOME
 from pyworkflow.protocol import params
 
 from tomostream.protocols import engines, forms
+from tomostream.streaming import form as streaming_form
 
 CPU_COMMAND = "tomostream-motioncor"
 LIMITS = {"binFactor": (1, 16), "patchX": (0, 100), "patchY": (0, 100), "patchOverlap": (0, 100), "group": (1, math.inf),
           "groupLocal": (1, math.inf), "tol": (0.001, 100), "eerGroup": (1, math.inf), "eerDose": (0, 100),
-          "scaleMaj": (0.5, 2), "scaleMin": (0.5, 2), "pollSeconds": (0.1, 3600)}
+          "scaleMaj": (0.5, 2), "scaleMin": (0.5, 2), **streaming_form.LIMITS}
 #: Fields for which upstream sends flags that MotionCor3 does not know (-MaskCent, -MaskSize).
 CROP = ("cropOffsetX", "cropOffsetY", "cropDimX", "cropDimY")
 _LINES_OF_CROP = ("Crop_offsets__px_", "Crop_dimensions__px_")

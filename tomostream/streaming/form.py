@@ -23,9 +23,12 @@ from tomostream.journal.layout import stop_file
 from tomostream.streaming.gpus import programs_per_gpu
 from tomostream.streaming.values import convert
 
+#: Range of the field of `define_params`.
+LIMITS = {"pollSeconds": (0.1, 3600)}
+
 
 def define_params(form: Any) -> None:
-    """Add the field that every protocol that reads another's rows has in its Streaming section."""
+    """Add the field that every protocol has in its Streaming section."""
     form.addParam("pollSeconds", FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
                   label="Interval on network disks (s)",
                   help="On a local disk new files and rows are noticed at once. On a network disk (NFS, Lustre, "

@@ -23,9 +23,7 @@ from typing import Any, TextIO, cast
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
-from pyworkflow.protocol import (
-    STATUS_RUNNING,
-)
+from pyworkflow.protocol import STATUS_RUNNING
 
 from tomostream.files import locks
 from tomostream.files.clock import steady
@@ -38,13 +36,12 @@ from tomostream.streaming.form import StreamingForm
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.obstacles import Obstacles
 from tomostream.streaming.orphans import end_orphans
-from tomostream.streaming.programs import WORK_FOLDER
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet, OutputSets
 from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.submitted import cancel_left
 from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
-from tomostream.streaming.workplace import Workplace
+from tomostream.streaming.workplace import WORK_FOLDER, Workplace
 
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0

@@ -16,9 +16,10 @@ from tomostream.files.logs import last_words, one_sentence
 from tomostream.streaming.cores import hold_cores
 from tomostream.streaming.executor import JobEnded
 from tomostream.streaming.gpus import gpu_lock
-from tomostream.streaming.programs import gpu_command
 from tomostream.streaming.work import Postponed
 
+#: Programs write here first; what is complete is renamed into extra/.
+WORK_FOLDER = ".work"
 #: Numbers the work folders of this process.
 _NUMBERS = itertools.count(1)
 
@@ -89,3 +90,8 @@ class Workplace:
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"
         return last_words(log) or status
+
+
+def gpu_command(line: str) -> str:
+    """Return a command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
+    return line.replace("%", "%%").replace("%%(GPU)s", "%(GPU)s") if "%(GPU)s" in line else line

@@ -25,9 +25,8 @@ from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 from tomostream.protocols import motioncor_form  # noqa: E402
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.protocols.references import References  # noqa: E402
-from tomostream.streaming.programs import WORK_FOLDER, gpu_command  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed, Task  # noqa: E402
-from tomostream.streaming.workplace import Workplace  # noqa: E402
+from tomostream.streaming.workplace import WORK_FOLDER, Workplace, gpu_command  # noqa: E402
 from tomostream.tests.dmfile import dm_file  # noqa: E402
 from tomostream.tests.test_movie_formats import SIDE, eer_file, eer_frame  # noqa: E402
 
