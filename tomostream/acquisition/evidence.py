@@ -252,9 +252,9 @@ class Evidence:
 
     # ------------------------------------------------------------------ is a micrograph still to come?
 
-    def micrographs_over(self, series: Series, now: float, closed: bool) -> tuple[str, float]:
+    def micrographs_over(self, series: Series, now: float) -> tuple[str, float]:
         """Return why the missing micrographs of a series are not waited for; or nothing, and when to ask again."""
-        if closed:
+        if self.closed_at is not None:
             return "no more micrographs will come", now
         production, patience = self.production, self.policy.time_for_next_tilt
         if not production.alive and self.on("producer"):

@@ -11,15 +11,16 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
 from tomostream.acquisition.copies import own_name
-from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale, running_sums
+from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale
 from tomostream.acquisition.facts import Kind, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
 from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, series_name, undated
+from tomostream.acquisition.ordering import Described, in_order, prior_doses, without_repeats
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
@@ -88,21 +89,6 @@ def _read_bytes(path: str) -> bytes | str:
         return "There is no permission to read the file."
     except (OSError, ValueError) as error:
         return f"The file cannot be read: {error}."
-
-
-@dataclass(frozen=True)
-class _Exposure:
-    """One section that describes one exposure: what it says, before it is put in order."""
-
-    section: Section
-    index: int
-    movie: str | None
-    angle: float | None
-    time: datetime | None
-    stamp: float | None
-    prior: float | None
-    dose: Known[float]
-    folder: str = ""
 
 
 def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFacts:
@@ -197,7 +183,7 @@ def _dialect(grammar: Grammar) -> str:
     return "unknown"
 
 
-def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[Kind, str]:
+def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
     """Return the kind of the file, and why it is not a tilt series ("" when it is)."""
     montage = grammar.header.number("Montage")
     flagged = montage is not None and montage != 0
@@ -227,7 +213,7 @@ def _kind(grammar: Grammar, exposures: Sequence[_Exposure]) -> tuple[Kind, str]:
     return "tilt-series", ""
 
 
-def _overwritten(exposures: Sequence[_Exposure]) -> bool:
+def _overwritten(exposures: Sequence[Described]) -> bool:
     """Tell whether tilts exposed one after another have all written into one file. A movie of fast tilting is one exposure."""
     movies = {exposure.movie for exposure in exposures}
     times = [exposure.time for exposure in exposures if exposure.time is not None]
@@ -237,7 +223,7 @@ def _overwritten(exposures: Sequence[_Exposure]) -> bool:
     return len(angles) > 1 and (max(times) - min(times)).total_seconds() >= MIN_BETWEEN_TILTS * (len(times) - 1)
 
 
-def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:
+def _movies_at_angles(exposures: Sequence[Described]) -> bool:
     """Tell whether these are tilts whatever else the file says: each has a movie of its own, at another angle."""
     movies = {exposure.movie for exposure in exposures}
     angles = sorted(exposure.angle for exposure in exposures if exposure.angle is not None)
@@ -245,7 +231,7 @@ def _movies_at_angles(exposures: Sequence[_Exposure]) -> bool:
             and all(after - before > SAME_ANGLE for before, after in pairwise(angles)))
 
 
-def _may_name_no_movie(grammar: Grammar, exposures: Sequence[_Exposure]) -> bool:
+def _may_name_no_movie(grammar: Grammar, exposures: Sequence[Described]) -> bool:
     """Tell whether this is the start of a series that leaves SubFramePath empty, as Tomo5 does."""
     return exposures[0].section.values.get("SubFramePath") == ("",) or _dialect(grammar) == "Tomo5"
 
@@ -258,7 +244,7 @@ def _why_nothing(grammar: Grammar) -> str:
     return "No section describes an image yet."
 
 
-def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warnings: list[str]) -> list[_Exposure]:
+def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warnings: list[str]) -> list[Described]:
     """Read every section by itself. Sections that contradict themselves are left out, with a warning."""
     kept = []
     for section in sections:
@@ -290,11 +276,11 @@ def _grow(values: Sequence[float | None]) -> bool:
     return all(a < b for a, b in pairwise([value for value in values if value is not None]))
 
 
-def _exposure(section: Section, index: int, time: datetime | None) -> _Exposure:
+def _exposure(section: Section, index: int, time: datetime | None) -> Described:
     path = section.text("SubFramePath") or ""
     movie = basename(path) if len(path) <= _LONGEST_PATH else ""
     angle = section.number("TiltAngle")
-    return _Exposure(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
+    return Described(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
                      prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section),
                      folder=folder_of(path) if movie else "")
@@ -306,11 +292,11 @@ def _target_defocus(section: Section) -> float | None:
     return None if target is None or target == 0 else -target
 
 
-def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, ...]:
+def _tilts(exposures: Sequence[Described], warnings: list[str]) -> tuple[Tilt, ...]:
     """Put the exposures in the order of acquisition and give each what the specimen had received before it."""
-    ordered = _in_order(exposures, warnings)
-    priors = _prior_doses(ordered, warnings)
-    pairs = _without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
+    ordered = in_order(exposures, warnings)
+    priors = prior_doses(ordered, warnings)
+    pairs = without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
     tilts = [Tilt(movie=exposure.movie, angle=exposure.angle, order=0, time=exposure.time, dose=exposure.dose,
                   prior_dose=prior, section=_label(exposure.section), target_defocus=_target_defocus(exposure.section),
                   movie_folder=exposure.folder)
@@ -320,73 +306,6 @@ def _tilts(exposures: Sequence[_Exposure], warnings: list[str]) -> tuple[Tilt, .
         warnings.append(f"{len(missing)} section(s) have no TiltAngle that is a number from -90 to 90, and are left out"
                         f": {', '.join(missing[:5])}.")
     return tuple(replace(tilt, order=order) for order, tilt in enumerate(tilts, start=1))
-
-
-def _in_order(exposures: Sequence[_Exposure], warnings: list[str]) -> list[_Exposure]:
-    """Sort by TimeStamp, else DateTime, else PriorRecordDose, else as in the file, with a warning."""
-    stamps = [exposure.stamp for exposure in exposures]
-    times = [exposure.time for exposure in exposures]
-    priors = [exposure.prior for exposure in exposures]
-    if len(exposures) < 2:
-        return list(exposures)
-    if None not in stamps and len(set(stamps)) > 1:
-        return sorted(exposures, key=lambda e: (e.stamp or 0.0, e.prior or 0.0, e.index))
-    if None not in times and len(set(times)) > 1:
-        return sorted(exposures, key=lambda e: (e.time or datetime.min, e.prior or 0.0, e.index))
-    if None not in priors and len(set(priors)) == len(priors):
-        return sorted(exposures, key=lambda e: (e.prior or 0.0, e.index))
-    numbered = [(_number_in_name(exposure), exposure) for exposure in exposures]
-    if len({number_of for number_of, _ in numbered} - {None}) == len(exposures):
-        warnings.append("The order of the tilts was taken from the numbers in the names of their movies: the file holds "
-                        "neither TimeStamp nor DateTime nor PriorRecordDose.")
-        return [exposure for _, exposure in sorted(numbered, key=lambda pair: (pair[0] or 0, pair[1].index))]
-    warnings.append("No TimeStamp, DateTime or PriorRecordDose says in which order the tilts were acquired: "
-                    "the order of the file is taken.")
-    return list(exposures)
-
-
-def _number_in_name(exposure: _Exposure) -> int | None:
-    """Return the acquisition number in the name of the movie, where the angle beside it is that of the tilt."""
-    fields = parse_movie_name(exposure.movie or "")
-    agrees = exposure.angle is not None and fields.angle is not None and abs(fields.angle - exposure.angle) <= 1.0
-    return fields.order if agrees else None
-
-
-def _order_is_a_guess(ordered: Sequence[_Exposure]) -> bool:
-    """Tell whether tilts of no known time are listed by angle: acquired so, or sorted afterwards? It cannot be told."""
-    if len(ordered) < 3 or any(_number_in_name(exposure) is not None for exposure in ordered):
-        return False
-    if all(exposure.stamp is not None or exposure.time is not None for exposure in ordered):
-        return False
-    angles = [exposure.angle for exposure in ordered if exposure.angle is not None]
-    return angles == sorted(angles) or angles == sorted(angles, reverse=True)
-
-
-def _prior_doses(ordered: Sequence[_Exposure], warnings: list[str]) -> list[Known[float]]:
-    """Return the dose before each exposure, e/A2: PriorRecordDose where it grows with time, else the running sum."""
-    priors = [exposure.prior for exposure in ordered]
-    known = [prior for prior in priors if prior is not None]
-    grows = all(a < b for a, b in pairwise(known)) and all(prior >= 0 for prior in known)
-    uncalibrated = not any(known) and (len(known) > 1 or any(exposure.dose.value is None for exposure in ordered))
-    if known and len(known) == len(priors) and grows and not uncalibrated:
-        return [Known(prior, "field PriorRecordDose", Origin.PRIOR_DOSE) for prior in known]
-    if known and not uncalibrated:
-        problem = "does not grow from tilt to tilt" if not grows else "is not in every section"
-        warnings.append(f"PriorRecordDose {problem}: the running sum of the doses is taken.")
-    if _order_is_a_guess(ordered):
-        return [Known(None, "the file lists the tilts by angle and does not say when each was acquired")] * len(ordered)
-    return running_sums([exposure.dose for exposure in ordered])
-
-
-def _without_repeats(pairs: list[tuple[_Exposure, Known[float]]],
-                     warnings: list[str]) -> list[tuple[_Exposure, Known[float]]]:
-    """Keep the latest of the sections that name one movie of one folder: the file on disk is that of the latest exposure."""
-    last = {(one.folder, one.movie): place for place, (one, _) in enumerate(pairs) if one.movie is not None}
-    kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].folder, pair[0].movie] == place]
-    if len(kept) < len(pairs):
-        warnings.append(f"{len(pairs) - len(kept)} section(s) name a movie that a later section names too: the later exposure "
-                        "overwrote their frames, and they are left out.")
-    return kept
 
 
 def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:

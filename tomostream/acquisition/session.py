@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from tomostream.acquisition import verdict
 from tomostream.acquisition.agenda import Agenda
+from tomostream.acquisition.deciding import Decider
 from tomostream.acquisition.directory import Directory
 from tomostream.acquisition.events import (
     Compose,
@@ -27,14 +27,12 @@ from tomostream.acquisition.events import (
     Excluded,
     GiveUp,
     InputClosed,
-    Late,
     MdocGone,
     MdocRead,
     MicrographReady,
     MovieFailed,
     MovieSeen,
     OtherReaders,
-    Phase,
     Policy,
     ProducerState,
     Restored,
@@ -43,7 +41,7 @@ from tomostream.acquisition.events import (
     Tick,
     Unassigned,
 )
-from tomostream.acquisition.evidence import RULES, SETTLE, Evidence, follows
+from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.frames import apart
 from tomostream.acquisition.naming import basename
@@ -54,12 +52,6 @@ from tomostream.acquisition.unassigned import exposed_again, of_no_series, witho
 
 #: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt", "overwritten")
-
-#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong.
-OLD = 3600.0
-
-#: Seconds. No series is looked at twice at one time.
-_SOON = 0.01
 
 
 class Session:
@@ -80,14 +72,10 @@ class Session:
         self._directory = Directory(self._agenda, self._evidence)
         self._roster = self._directory.roster
         self._evidence.all_listed = self._roster.all_listed
+        self._decider = Decider(policy, self._agenda, self._evidence, self._directory)
         self._ignored: dict[str, str] = {}
         self._copies_reported: set[str] = set()
-        self._closed_at: float | None = None
         self._stopped = False
-        self._forcing = False
-        self._readers: tuple[str, ...] = ()
-        self._chosen: set[str] = set()
-        self._kept: dict[str, tuple[str, ...]] = {}
         self._last_news: float | None = None
         self._last_mdoc = -math.inf
 
@@ -102,7 +90,7 @@ class Session:
             self._last_news = self._evidence.started = self._agenda.now
         decisions: list[Decision] = []
         _HANDLERS[type(event)](self, event, decisions)
-        self._see_to_changed(decisions)
+        self._decider.see_to_changed(decisions)
         self._run_deadlines(decisions)
         self._maybe_end(decisions)
         return decisions
@@ -202,15 +190,15 @@ class Session:
         if change.new or change.restored:
             self._news_of(series, change, before, decisions)
         elif _is_no_series(facts) and not series.exposures:
-            self._decide(series, decisions, "")
+            self._decider.decide(series, decisions, "")
         elif change.replaced or series.open_section != was_open or not series.exposures:
             series.changed = self._agenda.now
-            self._evaluate(series, decisions)
+            self._decider.evaluate(series, decisions)
         elif series.given_up == "axis" and verdict.tilt_axis(series, self._policy).value is not None:
-            self._reopen(series, "its tilt axis is known now")
-            self._evaluate(series, decisions)
+            self._decider.reopen(series, "its tilt axis is known now")
+            self._decider.evaluate(series, decisions)
         elif series.pending:
-            self._evaluate(series, decisions)
+            self._decider.evaluate(series, decisions)
 
     def _news_of(self, series: Series, change: Change, before: int, decisions: list[Decision]) -> None:
         """A series got new tilts: it goes on, and others may be over because of it."""
@@ -220,11 +208,11 @@ class Session:
         if series.phase != "acquiring" and any(each.ident not in series.composed
                                                 for each in [*change.new, *change.restored]):
             late = f"{verdict.names(change.new or change.restored)} came after it was decided"
-            self._reopen(series, late if series.version or series.given_up else "")
+            self._decider.reopen(series, late if series.version or series.given_up else "")
         series.over_since = None
         self._evidence.active(series)
         self._successors(series, before)
-        self._evaluate(series, decisions)
+        self._decider.evaluate(series, decisions)
 
     def _report_copies(self, series: Series, decisions: list[Decision]) -> None:
         """Name, once, each file of a series that is a copy of another file of it."""
@@ -267,7 +255,7 @@ class Session:
         for series, exposure in movie.listed:
             if exposure.state == "missing" and exposure.ident in series.exposures:
                 self._roster.set(series, exposure, "failed", sentence(movie.failed))
-                self._evaluate(series, decisions)
+                self._decider.evaluate(series, decisions)
 
     def _on_micrograph(self, event: MicrographReady, decisions: list[Decision]) -> None:
         movie = self._roster.movie(event.movie)
@@ -288,16 +276,16 @@ class Session:
         """An exposure of this series has a (new) micrograph: decide, if it was waited for or changes something."""
         if series.pending:
             if not series.missing:
-                self._evaluate(series, decisions)
+                self._decider.evaluate(series, decisions)
             return
-        if exposure.state != "aligned" or not self._has_news(series):
-            self._tell_kept(series, decisions)
+        if exposure.state != "aligned" or not self._decider.has_news(series):
+            self._decider.report_kept(series, decisions)
             return
         known = series.composed.get(exposure.ident)
         why = (f"the micrograph of {exposure.key} came late" if known is None
                else f"the micrograph of {exposure.key} was replaced by version {exposure.version}")
-        self._reopen(series, why if series.version or series.given_up else "", phase="aligning")
-        self._evaluate(series, decisions)
+        self._decider.reopen(series, why if series.version or series.given_up else "", phase="aligning")
+        self._decider.evaluate(series, decisions)
 
     def _on_producer(self, event: ProducerState, decisions: list[Decision]) -> None:
         production = self._evidence.production
@@ -319,17 +307,17 @@ class Session:
             return
         changed = self._roster.leave_out(series)
         if changed and series.version:
-            self._chosen.add(series.series_id)
+            self._decider.chosen.add(series.series_id)
         if changed and not series.pending:
-            self._reopen(series, "the user changed which tilts are left out", phase="aligning")
-            self._decide(series, decisions, "")
+            self._decider.reopen(series, "the user changed which tilts are left out", phase="aligning")
+            self._decider.decide(series, decisions, "")
 
     def _on_readers(self, event: OtherReaders, decisions: list[Decision]) -> None:
-        self._readers = event.labels
+        self._decider.readers = event.labels
 
     def _on_closed(self, event: InputClosed, decisions: list[Decision]) -> None:
-        if self._closed_at is None:
-            self._closed_at = self._evidence.closed_at = self._agenda.now
+        if self._evidence.closed_at is None:
+            self._evidence.closed_at = self._agenda.now
             for series in list(self._agenda.pending.values()):
                 self._agenda.schedule(series, self._agenda.now)
 
@@ -354,152 +342,11 @@ class Session:
         if series.version:
             series.why_again.append("it was acquired again under the same name")
 
-    # ------------------------------------------------------------------ deciding
-
-    def _evaluate(self, series: Series, decisions: list[Decision]) -> None:
-        """Decide about a series if it can be decided now, else note when to look again."""
-        if series.is_copy:
-            self._decide(series, decisions, "")
-            self._evidence.forget(series)
-            return
-        if series.phase == "acquiring":
-            evidence, again = self._evidence.acquisition_over(series, self._agenda.now)
-            if not evidence:
-                self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
-                return
-            self._finish_sections(series)
-            series.evidence = evidence
-            series.finished_at = self._agenda.now
-            self._agenda.enter(series, "aligning")
-        if series.phase != "aligning":
-            return
-        if (not series.missing and not self._waits_for_versions(series)) or self._is_old(series):
-            self._decide(series, decisions, "")
-            return
-        why, again = self._evidence.micrographs_over(series, self._agenda.now, self._closed_at is not None)
-        if series.version and series.wrong_since is not None:       # what is registered is wrong: not for long
-            again = min(again, series.wrong_since + SETTLE)
-            why = why or ("" if self._agenda.now < again else "the series was composed again without movies that are not its own")
-        if why:
-            self._decide(series, decisions, why)
-        else:
-            self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
-
-    def _is_old(self, series: Series) -> bool:
-        """Tell whether a series that was found at the start is of an earlier session, and its movies are gone."""
-        began = self._evidence.began
-        return (began is not None and not series.version and not self._evidence.written_at_once(series)
-                and series.last_acquired is not None and all(each.acquired is not None for each in series.exposures.values())
-                and series.last_acquired < began - OLD and self._roster.none_came(series))
-
-    def _waits_for_versions(self, series: Series) -> bool:
-        """Tell whether more micrographs of a composed series are being replaced: it is composed once, after all."""
-        versions = {each.version for each in series.exposures.values() if each.state == "aligned"}
-        bumped = any(series.composed.get(each.ident, each.version) < each.version for each in series.exposures.values())
-        return bumped and len(versions) > 1 and self._closed_at is None
-
-    def _finish_sections(self, series: Series) -> None:
-        """The files have stopped growing beyond doubt: a last section that lacks only its end counts."""
-        for file in list(series.files.values()):
-            facts = file.facts
-            if facts.last_section_open and len(facts.tilts_if_ended) > len(facts.tilts):
-                last_new, change = series.last_new, series.read(replace(
-                    facts, tilts=facts.tilts_if_ended, last_section_open=False), self._agenda.now)
-                series.last_new = last_new
-                for exposure in change.new:
-                    self._roster.enlist(series, exposure)
-
-    def _decide(self, series: Series, decisions: list[Decision], why_missing: str) -> None:
-        """Compose the series or give it up, unless that was said before."""
-        against = (verdict.of_earlier_session(series) if self._is_old(series)
-                   else verdict.obstacle(series, self._policy, why_missing, self._directory.series))
-        if against is not None:
-            self._give_up(series, against, decisions)
-            return
-        if self._has_news(series):
-            decision = verdict.compose(series, self._policy, why_missing)
-            series.version = decision.version
-            series.reason = series.composed_reason = decision.reason
-            series.composed = {each.ident: each.version for each in verdict.aligned(series)}
-            series.registered, series.given_up, series.started_over, series.wrong_since = {}, "", False, None
-            decisions.append(decision)
-            self._chosen.discard(series.series_id)
-            self._learn(series)
-        self._tell_kept(series, decisions)
-        series.why_again = []
-        self._agenda.enter(series, "composed" if series.version else "failed")
-
-    def _learn(self, series: Series) -> None:
-        """Remember the angles of a series, unless it was the end of the session that decided it."""
-        if not self._forcing:
-            self._evidence.schemes.learn(series.series_id, series.angles(),
-                                         [each.series_id for each in series.companions.values()])
-
-    def _give_up(self, series: Series, against: verdict.Obstacle, decisions: list[Decision]) -> None:
-        series.why_again = []
-        if series.version:
-            series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
-            self._agenda.enter(series, "composed")
-            wrong = series.started_over or series.wrong_since is not None
-            if wrong and against.failed and series.given_up != against.category:
-                series.given_up = against.category
-                decisions.append(verdict.give_up_again(series, against))
-            return
-        self._agenda.enter(series, "failed" if against.failed else "ignored")
-        if series.given_up not in (against.category, "restored"):
-            decision = verdict.give_up(series, against)
-            series.reason = decision.reason
-            decisions.append(decision)
-        series.given_up = against.category
-
-    def _has_news(self, series: Series) -> bool:
-        """Tell whether what can be composed differs from what was, and is to take its place."""
-        stays = series.version and (not self._evidence.on("late") or self._stays(series))
-        return not stays and self._differs(series)
-
-    def _stays(self, series: Series) -> bool:
-        """Tell whether late tilts of a composed series change nothing: others may be in the middle of reading it."""
-        late = self._policy.late
-        return (series.version > 0 and (late is Late.NEVER or (late is Late.UNLESS_READ and bool(self._readers)))
-                and series.wrong_since is None and series.series_id not in self._chosen)
-
-    def _tell_kept(self, series: Series, decisions: list[Decision]) -> None:
-        """Say, once, which tilts of a series that stays as it is came late."""
-        if not self._stays(series):
-            return
-        late = verdict.not_composed(series)
-        if late and self._kept.get(series.series_id) != late:
-            self._kept[series.series_id] = late
-            decisions.append(verdict.keep(series, late, self._readers, self._policy.project))
-
-    def _differs(self, series: Series) -> bool:
-        """Tell whether what can be composed differs from what was: more, newer, or without a replaced exposure."""
-        done = series.composed
-        if series.wrong_since is not None or any(ident in series.replaced for ident in done):
-            return True
-        if any(each.state == "excluded" and each.ident in done for each in series.exposures.values()):
-            return True
-        return any(each.state == "aligned" and done.get(each.ident, -1) < each.version
-                   for each in series.exposures.values())
-
-    def _reopen(self, series: Series, why: str, phase: Phase = "acquiring") -> None:
-        if why:
-            series.why_again.append(why)
-        self._agenda.enter(series, phase)
-
-    def _see_to_changed(self, decisions: list[Decision]) -> None:
-        """Series got other movies although nothing new was read of them: they are decided (again)."""
-        for series in self._roster.take_changed():
-            if not series.pending and self._has_news(series):
-                self._reopen(series, "" if series.why_again else "movies of it were found", phase="aligning")
-            if series.pending:
-                self._evaluate(series, decisions)
-
     # ------------------------------------------------------------------ time
 
     def _run_deadlines(self, decisions: list[Decision]) -> None:
         for series in self._agenda.due():
-            self._evaluate(series, decisions)
+            self._decider.evaluate(series, decisions)
 
     def _end_time(self) -> float | None:
         """Return when the session is over, if nothing happens until then."""
@@ -508,16 +355,17 @@ class Session:
         production = self._evidence.production
         waiting = (production.running or not production.alive) and self._evidence.on("producer")
         times = [math.inf if waiting else self._last_news + self._policy.time_for_next_series]
-        if self._closed_at is not None and not self._agenda.pending:
-            later = self._policy.time_for_next_tilt if not self._roster.all_listed() else 0.0
-            times.append(max(self._closed_at, self._last_mdoc if not self._roster.all_listed() else self._closed_at) + later)
+        closed_at = self._evidence.closed_at
+        if closed_at is not None and not self._agenda.pending:
+            all_listed = self._roster.all_listed()
+            times.append(closed_at if all_listed else max(closed_at, self._last_mdoc) + self._policy.time_for_next_tilt)
         return min(times)
 
     def _maybe_end(self, decisions: list[Decision]) -> None:
         end = self._end_time()
         if self._agenda.ended or end is None or self._agenda.now < end:
             return
-        if self._closed_at is not None and not self._agenda.pending:
+        if self._evidence.closed_at is not None and not self._agenda.pending:
             reason = "The input was closed, and every series is decided."
         else:
             reason = f"Nothing new came for {self._policy.time_for_next_series:.0f} s, the time for the next series."
@@ -527,16 +375,16 @@ class Session:
 
     def _force(self, why: str, decisions: list[Decision]) -> None:
         """Decide everything now, with what is there."""
-        self._forcing = True
+        self._decider.forcing = True
         for frame in self._directory.take_held():
             self._directory.regroup(frame)
             self._read(self._directory.series_of(frame), frame, decisions)
         for series in list(self._agenda.pending.values()):
             if series.phase == "acquiring":
-                self._finish_sections(series)
+                self._decider.finish_sections(series)
                 series.evidence = [why]
-            self._decide(series, decisions, why)
-        self._forcing = False
+            self._decider.decide(series, decisions, why)
+        self._decider.forcing = False
 
 
 def _is_no_series(facts: MdocFacts) -> bool:
