@@ -91,10 +91,6 @@ class MovieFiles:
         """Return the size and time of the file of which a registered movie was made."""
         return self._registered[name]
 
-    def path_of(self, name: str) -> str:
-        """Return the file of a movie, "" where it is not known."""
-        return self._owners.get(movie_key(name), "")
-
     # ------------------------------------------------------------------ what is seen
 
     def sight(self, path: str, facts: FileFacts) -> tuple[Sight, str]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tomostream.handoff.facts import Target
     from tomostream.journal.status import ProjectStatus, SeriesStatus
 
-HELP = "hand finished series to IMOD, RELION 5 and Warp: their files, and a README with the next commands"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")

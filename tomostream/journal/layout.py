@@ -7,8 +7,6 @@ import os
 
 #: In `extra` of a run: the protocol is asked to end as soon as what is in flight has finished.
 STOP_FILE = "STOP_STREAMING.TXT"
-
-
 #: The folder of a project that holds its live page.
 REPORT = "report"
 

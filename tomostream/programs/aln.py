@@ -73,11 +73,6 @@ def second_column(values: Sequence[float]) -> SecondColumn:
     return SecondColumn.DOSE_AFTER if ranked[0] > 0.9 * step else SecondColumn.DOSE_BEFORE
 
 
-def parse_angles(text: str, source: str = "angle file") -> tuple[AngleRow, ...]:
-    """Read an angle file; `#` starts a comment. See `parse_angle_file`."""
-    return parse_angle_file(text, source)[0]
-
-
 def parse_angle_file(text: str, source: str = "angle file") -> tuple[tuple[AngleRow, ...], SecondColumn]:
     """Read an angle file, and tell what its second column was taken for; `#` starts a comment.
 

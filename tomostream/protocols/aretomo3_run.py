@@ -15,7 +15,8 @@ from tomostream.programs.aretomo3 import MEASURED_THICKNESS, Wanted
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, format_quality
 from tomostream.programs.words import words_of_flags
-from tomostream.protocols.aretomo_run import EVEN, ODD, AretomoRun, Result, expected_sizes, read_if_there
+from tomostream.protocols.aretomo_run import EVEN, ODD, AretomoRun, expected_sizes, read_if_there
+from tomostream.protocols.aretomo_series import Result
 from tomostream.protocols.programs import Runner
 from tomostream.streaming.work import BadInput
 

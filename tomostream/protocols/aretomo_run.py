@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import mrcfile
@@ -28,10 +28,10 @@ from tomostream.programs.aln import (
     raw_sections,
     row_from_xf,
 )
-from tomostream.programs.aretomo import binning_of
-from tomostream.programs.ctf import CtfRow, ctf_sections, parse_ctf
+from tomostream.programs.ctf import ctf_sections, parse_ctf
 from tomostream.programs.quality import Quality, parse_quality
 from tomostream.programs.words import parse_flags, phase_search, tilt_axis_word, words_of_flags
+from tomostream.protocols.aretomo_series import Result, Settings, Source
 from tomostream.protocols.programs import Runner
 from tomostream.streaming.work import BadInput, ProgramFailed
 
@@ -43,90 +43,6 @@ SIZE_TOLERANCE = 2
 #: MRC modes that AreTomo2 and AreTomo3 read.
 GPU_MODES = (1, 2, 6)
 Parsed = TypeVar("Parsed")
-
-
-@dataclass(frozen=True)
-class SourceTilt:
-    """One tilt image of the input: what the program and the output need of it. Doses in e/A2, None unknown."""
-
-    index: int
-    angle: float
-    order: int | None
-    prior_dose: float | None
-    enabled: bool
-    transform: tuple[float, float, float, float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2, None unknown."""
-
-    series_id: str
-    stack: str
-    even: str
-    odd: str
-    size: tuple[int, int]
-    pixel_size: float
-    tilt_axis: float | None
-    tilts: tuple[SourceTilt, ...]
-    dose: float | None = None
-    command: str = ""
-    half_command: str = ""
-
-    @property
-    def used(self) -> tuple[SourceTilt, ...]:
-        """The tilts that are given to the program, in the order of its sections: by angle.
-
-        AreTomo2 takes an alignment file (-AlnFile: halves, aligned input) as being in the order of the stack, and sorts it not.
-        """
-        return tuple(sorted((tilt for tilt in self.tilts if tilt.enabled), key=lambda tilt: tilt.angle))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came out for one series. `rows`: input index -> row of the alignment."""
-
-    folder: str
-    rows: Mapping[int, AlnRow] = field(default_factory=dict)
-    reasons: Mapping[int, str] = field(default_factory=dict)
-    ctf: tuple[CtfRow, ...] = ()
-    ctf_order: tuple[int, ...] = ()
-    quality: Quality | None = None
-    commands: tuple[str, ...] = ()
-    seconds: float = 0.0
-    #: What people have to know of how it was made.
-    notes: tuple[str, ...] = ()
-    #: Whether the tomograms are corrected for the CTF.
-    ctf_corrected: bool = False
-    #: Whether there is a filtered tomogram, for viewing.
-    filtered: bool = False
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size, so that the volume
-    has `min_slices`, without which the program makes none;
-    `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
-    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing;
-    `gold`: as the CPU program's `-EraseGold`, "" where gold is left as it is."""
-
-    skip_align: bool = False
-    tomogram: bool = True
-    halves: bool = False
-    weight_by_dose: bool = False
-    ctf: bool = True
-    thickness: int = 1200
-    binning: int = 1
-    flip: bool = True
-    imod: int = 0
-    correct_ctf: bool = False
-    filtered: bool = False
-    min_slices: int = 0
-    gold: str = ""
-
-    def binning_for(self, pixel_size: float) -> int:
-        """Return the binning of the tomograms of series of a pixel size, A."""
-        return binning_of(self.binning, pixel_size, self.thickness, self.min_slices)
 
 
 class AretomoRun:

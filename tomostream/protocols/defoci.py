@@ -9,7 +9,7 @@ from dataclasses import replace
 from tomostream.journal import entries
 from tomostream.journal.composed import target_defocus
 from tomostream.programs.defocus import Belief, Doubt, Evidence, judge
-from tomostream.protocols.aretomo_run import Result, Source
+from tomostream.protocols.aretomo_series import Result, Source
 from tomostream.protocols.objects import Verdict
 
 

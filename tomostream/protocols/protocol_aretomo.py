@@ -30,23 +30,15 @@ from tomostream.acquisition.movies import check_movie
 from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
 from tomostream.journal import entries, ledger
+from tomostream.journal.layout import stem
 from tomostream.journal.space import bytes_of
 from tomostream.programs.aretomo import VOXEL_A
 from tomostream.programs.aretomo3 import MIN_SLICES
 from tomostream.programs.quality import Trust
 from tomostream.protocols import actions, aretomo_form, engines, handing, objects, page, programs, summaries
 from tomostream.protocols.aretomo3_run import Aretomo3Run
-from tomostream.protocols.aretomo_run import (
-    EVEN,
-    ODD,
-    AretomoRun,
-    Result,
-    Settings,
-    Source,
-    SourceTilt,
-    expected_sizes,
-    take_over,
-)
+from tomostream.protocols.aretomo_run import EVEN, ODD, AretomoRun, expected_sizes, take_over
+from tomostream.protocols.aretomo_series import Result, Settings, Source, source_of
 from tomostream.protocols.defoci import Defoci
 from tomostream.protocols.objects import Original
 from tomostream.streaming import form as streaming_form
@@ -123,7 +115,6 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             started.hand_on(name)
         return started
 
-
     def _open_failed(self) -> OutputSet:
         return self.open_output(FAILED, objects.series_template(), "_tsId", self._describe)
 
@@ -188,38 +179,13 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         images = [image.clone() for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD)]
         self._originals[series_id, version] = Original(series.clone(), images)
         try:
-            source = self._source(series, images)
+            source = source_of(series, images, self.command_of(series), self.command_of(series, even=True))
         except (AttributeError, TypeError, ValueError, OSError) as error:     # pyworkflow's ways to say "no such file"
             self.fail(Task(series_id, (series_id,), version), f"the series cannot be read: {error}")
             return None
         self.report(entries.Started(series_id, f"to be aligned and reconstructed, {series.getSize()} tilts", version=version,
                                     tilts=series.getSize(), bytes=self._volume_bytes(source)))
         return Task(series_id, (series_id, source), version, needs_gpu=self._runner.gpu)
-
-    def _source(self, series: TiltSeries, images: Iterable[TiltImage]) -> Source:
-        """Read all that is needed of a series; steps never see the set."""
-        tilts = []
-        even = odd = stack = ""
-        images = list(images)
-        acquired = [image.getAcquisition() for image in images]
-        priors = objects.prior_doses([each and each.getDoseInitial() for each in acquired],
-                                     [each and each.getAccumDose() for each in acquired],
-                                     [image.getAcquisitionOrder() for image in images])
-        for image, prior in zip(images, priors, strict=True):
-            stack = image.getFileName()
-            if image.hasOddEven():
-                odd, even = image.getOdd(), image.getEven()
-            matrix = image.getTransform().getMatrix() if image.hasTransform() else None
-            transform = None if matrix is None else (*matrix[0, :2], *matrix[1, :2], matrix[0, 2], matrix[1, 2])
-            tilts.append(SourceTilt(image.getIndex(), image.getTiltAngle(), image.getAcquisitionOrder(), prior, image.isEnabled(),
-                                    transform))
-        width, height, _ = series.getDim() or series.getFirstItem().getDim()
-        even, odd = even and os.path.abspath(even), odd and os.path.abspath(odd)
-        source = Source(series.getTsId(), os.path.abspath(stack), even, odd,
-                        (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts),
-                        series.getAcquisition().getDosePerFrame())
-        commands = {"command": self.command_of(series), "half_command": self.command_of(series, even=True)}
-        return Source(**{**source.__dict__, **commands})
 
     def _binning(self, pixel_size: float) -> int:
         return settings_of(self).binning_for(pixel_size)
@@ -256,7 +222,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     def work(self, task: Task) -> Result:
         source: Source = task.arguments[1]
         began = steady()
-        name = source.series_id if task.version == 1 else f"{source.series_id}-v{task.version}"
+        name = stem(task.key, task.version)
         folder = self.workplace.folder(name)
         kind = Aretomo3Run if self.engine.get() == ENGINE_ARETOMO3 else AretomoRun
         result = kind(source, self._settings, folder, self._runner, self._cpu).run()
@@ -403,10 +369,10 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     def _remove_before(self, task: Task) -> None:
         """Remove the files of the versions before this one."""
         for version in range(1, task.version):
-            shutil.rmtree(self._getExtraPath(task.key if version == 1 else f"{task.key}-v{version}"), ignore_errors=True)
+            shutil.rmtree(self._getExtraPath(stem(task.key, version)), ignore_errors=True)
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        folder = self._getExtraPath(key if version == 1 else f"{key}-v{version}")
+        folder = self._getExtraPath(stem(key, version))
         tomogram = os.path.join(folder, f"{key}.mrc")
         return entries.Reconstructed(key, reason, version=version, folder=folder,
                                      tomogram=tomogram if os.path.exists(tomogram) else None)

@@ -74,19 +74,15 @@ class SimulatedScene:
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
         rng = np.random.default_rng([self.plan.seed, exposure.series, exposure.slot, 2])
         frames = np.empty((self.plan.frames, *self.plan.size[::-1]), np.uint16)
-        expected: Iterable[NDArray[np.float32] | float] = self._expected(exposure)
+        expected: Iterable[NDArray[np.float32] | float] = self.expected(exposure)
         if self.plan.faults.of("dark", exposure.series + 1, exposure.tilt + 1):
             expected = [0.02 * self._flux(exposure) / self.plan.frames] * self.plan.frames
         for index, mean in enumerate(expected):
             frames[index] = np.minimum(rng.poisson(mean, frames.shape[1:]), 65535)
         return frames
 
-    def expected_frames(self, exposure: Exposure) -> NDArray[np.float32]:
-        """Expected counts (frames, rows, columns) without the noise of counting."""
-        return np.stack(list(self._expected(exposure)))
-
-    def _expected(self, exposure: Exposure) -> Iterator[NDArray[np.float32]]:
-        """Expected counts (rows, columns), frame by frame."""
+    def expected(self, exposure: Exposure) -> Iterator[NDArray[np.float32]]:
+        """Yield the expected counts (rows, columns) of each frame, without the noise of counting."""
         shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
         truth, flux = exposure.truth, self._flux(exposure) / self.plan.frames
         shift = truth.shift or (0.0, 0.0)

@@ -24,7 +24,8 @@ from tomostream.programs import aretomo3  # noqa: E402
 from tomostream.programs.aln import AngleRow, parse_aln  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo3_run import Aretomo3Run  # noqa: E402
-from tomostream.protocols.aretomo_run import Result, Settings, Source, SourceTilt, take_over  # noqa: E402
+from tomostream.protocols.aretomo_run import take_over  # noqa: E402
+from tomostream.protocols.aretomo_series import Result, Settings, Source, SourceTilt  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
 from tomostream.tests import standins  # noqa: E402
 from tomostream.tests.support import Session  # noqa: E402

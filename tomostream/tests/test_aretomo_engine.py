@@ -37,7 +37,7 @@ from tomostream.programs.aln import (
     format_aln,
     format_angles,
     parse_aln,
-    parse_angles,
+    parse_angle_file,
     parse_xf,
     raw_sections,
 )
@@ -614,7 +614,7 @@ class GivenAlignmentTest(InFolder):
         weighted = self.volume("w.mrc", *kind, "-ImgDose", 3, "-AngFile", self.angle_file())
         by_order = self.text(
             "order.tlt",
-            "".join(f"{r.tilt_deg} {r.order}\n" for r in parse_angles(Path(self.angle_file()).read_text())),
+            "".join(f"{r.tilt_deg} {r.order}\n" for r in parse_angle_file(Path(self.angle_file()).read_text())[0]),
         )
         ordered = self.volume("o.mrc", *kind, "-ImgDose", 3, "-AngFile", by_order)
         self.assertGreater(np.abs(weighted - plain).max(), 0.02 * np.abs(plain).max())
@@ -622,7 +622,7 @@ class GivenAlignmentTest(InFolder):
 
     def test_after_any_dose_the_weights_are_numbers(self) -> None:
         kind = ["-AlnFile", self.aln, "-VolZ", 40, "-OutBin", 1, "-Wbp", 1, "-PixSize", 3.0, "-ImgDose", 3, "-AngFile"]
-        rows = parse_angles(Path(self.angle_file()).read_text())
+        rows = parse_angle_file(Path(self.angle_file()).read_text())[0]
         late = [AngleRow(r.tilt_deg, r.order, (r.pre_exposure or 0.0) + 20000) for r in rows]
         weighted = self.volume("w.mrc", *kind, self.angle_file())
         np.testing.assert_allclose(self.volume("l.mrc", *kind, self.text("late.tlt", format_angles(late))), weighted,

@@ -16,7 +16,7 @@ from tomostream.journal.composed import SeriesRecord, TiltRecord, target_defocus
 from tomostream.programs.ctf import CtfRow  # noqa: E402
 from tomostream.programs.defocus import Doubt, Evidence, judge  # noqa: E402
 from tomostream.programs.quality import Quality  # noqa: E402
-from tomostream.protocols.aretomo_run import Result, Source  # noqa: E402
+from tomostream.protocols.aretomo_series import Result, Source  # noqa: E402
 from tomostream.protocols.defoci import Defoci  # noqa: E402
 
 PIXEL = 4.0

@@ -30,7 +30,8 @@ from tomostream.engine import motioncor as cpu_motioncor  # noqa: E402
 from tomostream.engine.commandline import Flag, Use  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo3_run import Aretomo3Run  # noqa: E402
-from tomostream.protocols.aretomo_run import AretomoRun, Source  # noqa: E402
+from tomostream.protocols.aretomo_run import AretomoRun  # noqa: E402
+from tomostream.protocols.aretomo_series import Source  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo, settings_of  # noqa: E402
 from tomostream.tests.test_forms import FormCase, fields_of  # noqa: E402
 from tomostream.tests.test_protocol_motioncor import OfAMovie  # noqa: E402

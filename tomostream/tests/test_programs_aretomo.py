@@ -26,7 +26,6 @@ from tomostream.programs.aln import (
     format_xf,
     parse_aln,
     parse_angle_file,
-    parse_angles,
     parse_xf,
     raw_sections,
     row_from_xf,
@@ -181,14 +180,14 @@ class XfTest(unittest.TestCase):
 class AngleFileTest(unittest.TestCase):
     def test_three_columns_are_read_back(self) -> None:
         rows = (AngleRow(-3.0, 2, 3.0), AngleRow(0.0, 1, 0.0), AngleRow(3.0, 3, 6.1))
-        self.assertEqual(parse_angles(format_angles(rows)), rows)
+        self.assertEqual(parse_angle_file(format_angles(rows))[0], rows)
 
     def test_comments_blank_lines_and_zero_based_orders_are_accepted(self) -> None:
-        rows = parse_angles("# tilt order\n-3 1\n\n 0 0 # first\n")
+        rows = parse_angle_file("# tilt order\n-3 1\n\n 0 0 # first\n")[0]
         self.assertEqual(rows, (AngleRow(-3.0, 2), AngleRow(0.0, 1)))
 
     def test_an_accumulated_dose_in_the_second_column_gives_the_order(self) -> None:
-        rows = parse_angles("-3 6.2\n0 3.1\n3 9.3\n")
+        rows = parse_angle_file("-3 6.2\n0 3.1\n3 9.3\n")[0]
         self.assertEqual([r.order for r in rows], [2, 1, 3])
 
     def test_whole_doses_are_told_from_an_order_by_their_spacing_and_range(self) -> None:
@@ -214,7 +213,7 @@ class AngleFileTest(unittest.TestCase):
     def test_what_is_not_an_angle_is_refused(self) -> None:
         for text, why in (("", "no tilt"), ("a b\n", "line 1"), ("120\n", "90 degrees"), ("1 2\n3\n", "columns")):
             with self.assertRaisesRegex(AlnError, why):
-                parse_angles(text)
+                parse_angle_file(text)
 
 
 class OtherFilesTest(unittest.TestCase):

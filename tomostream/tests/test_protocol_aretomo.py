@@ -26,13 +26,14 @@ from tomostream.programs.aln import (  # noqa: E402
     LocalShift,
     format_aln,
     parse_aln,
-    parse_angles,
+    parse_angle_file,
 )
 from tomostream.programs.ctf import CtfRow, format_ctf  # noqa: E402
 from tomostream.programs.quality import GoldQuality, Quality, format_quality  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols import aretomo_form  # noqa: E402
-from tomostream.protocols.aretomo_run import AretomoRun, Result, Settings, Source, SourceTilt  # noqa: E402
+from tomostream.protocols.aretomo_run import AretomoRun  # noqa: E402
+from tomostream.protocols.aretomo_series import Result, Settings, Source, SourceTilt  # noqa: E402
 from tomostream.protocols.objects import point_at, prior_doses  # noqa: E402
 from tomostream.protocols.protocol_aretomo import ProtTomoStreamAreTomo  # noqa: E402
 from tomostream.streaming.work import BadInput, ProgramFailed  # noqa: E402
@@ -105,7 +106,7 @@ class TestInputs(InFolder):
         sections = self.write()
         self.assertEqual(tuple(sections), BY_ANGLE)
         with open(self.path("TS_1_angles.txt"), encoding="utf-8") as file:
-            rows = parse_angles(file.read())
+            rows = parse_angle_file(file.read())[0]
         self.assertEqual([row.tilt_deg for row in rows], [ANGLES[section] for section in BY_ANGLE])
         self.assertEqual([row.pre_exposure for row in rows], [3.0 * section for section in BY_ANGLE])
         self.assertEqual([row.order for row in rows], [section + 1 for section in BY_ANGLE])

@@ -123,7 +123,7 @@ class GeometryTest(unittest.TestCase):
     def found(self, plan: Plan, x: float, y: float, z: float, frame: int) -> list[tuple[complex, object]]:
         """Where the point lies in a frame of every tilt, with the truth of the tilt."""
         scene = SimulatedScene(plan, point_specimen(x, y, z))
-        return [(dark_centre(scene.expected_frames(one)[frame]), one.truth) for one in scene.exposures]
+        return [(dark_centre(list(scene.expected(one))[frame]), one.truth) for one in scene.exposures]
 
     def test_point_lies_where_the_alignment_in_truth_says(self) -> None:
         x, y, z = 180.0, -210.0, 150.0
@@ -149,7 +149,7 @@ class GeometryTest(unittest.TestCase):
         self.assertEqual((points.shape, gold["diameter_A"]), ((4, 3), 100.0))
         axis, inside = cmath.exp(1j * math.radians(plan.tilt_axis)), 0
         for exposure in scene.exposures[:5]:
-            image = scene.expected_frames(exposure)[0]
+            image = next(scene.expected(exposure))
             angle, shift = math.radians(exposure.truth.angle), complex(*exposure.truth.shift)
             for x, y, z in points:
                 seen = complex(x * math.cos(angle) + z * math.sin(angle), y) / plan.pixel_size * axis + shift
@@ -159,12 +159,12 @@ class GeometryTest(unittest.TestCase):
                 inside += 1
                 self.assertLess(image[row, column], 0.5 * np.median(image))
         self.assertGreater(inside, 12)
-        self.assertGreater(scene.expected_frames(scene.exposures[0])[0].max(), 1.1 * np.median(image))     # the rim
+        self.assertGreater(next(scene.expected(scene.exposures[0])).max(), 1.1 * np.median(image))     # the rim
 
     def test_frames_drift_as_truth_says_against_the_first(self) -> None:
         scene = SimulatedScene(self.plan, point_specimen(50.0, 40.0, 0.0))
         for exposure in scene.exposures[:3]:
-            places = [dark_centre(frame) for frame in scene.expected_frames(exposure)]
+            places = [dark_centre(frame) for frame in scene.expected(exposure)]
             self.assertEqual(exposure.truth.drift[0], (0.0, 0.0))
             for place, drift in zip(places, exposure.truth.drift, strict=True):
                 self.assertLess(abs(place - places[0] - complex(*drift)), 0.03)
@@ -192,7 +192,7 @@ class PictureTest(unittest.TestCase):
 
     def test_marks_lie_on_their_own_side_and_not_on_the_mirrored_one(self) -> None:
         scene = SimulatedScene(self.plan)
-        images = [(scene.expected_frames(one)[self.plan.frames // 2], one.truth) for one in scene.exposures]
+        images = [(list(scene.expected(one))[self.plan.frames // 2], one.truth) for one in scene.exposures]
         for start, end in MARKS.values():
             axis = np.linspace(start, end, 12)
             self.assertLess(self.brightness(images, axis), self.brightness(images, -axis))
@@ -234,7 +234,7 @@ class PictureTest(unittest.TestCase):
     def test_an_image_at_a_defocus_shows_protein_dark(self) -> None:
         plan = replace(self.plan, defocus=4.0, tilts=1, drift=0.0)
         scene = SimulatedScene(plan, point_specimen(0.0, 0.0, 0.0))
-        frame = scene.expected_frames(scene.exposures[0])[0]
+        frame = next(scene.expected(scene.exposures[0]))
         self.assertLess(frame[94:98, 94:98].mean(), frame.mean())
 
 

@@ -70,17 +70,6 @@ class Band:
             coverage=self.coverage[keep],
         )
 
-    def narrowed(self, highest: float) -> Band:
-        """The band up to another highest frequency."""
-        inside = np.hypot(self.cells.kx[:, None], self.cells.ky) < highest
-        keep = inside.any(axis=1)
-        cells = replace(
-            self.cells, kx=self.cells.kx[keep], ky=self.cells.ky[keep], weight=(self.cells.weight * inside)[keep],
-            row=self.cells.row[keep], column=self.cells.column[keep], highest=highest,
-        )
-        values = self.values[keep] * inside[keep][:, None, :]
-        return replace(self, cells=cells, values=values.astype(np.complex64), ring=self.ring[keep])
-
 
 def phases(cells: Cells, moves: Floats) -> Complexes:
     """exp(2 pi i k.d) for moves d (tilts, 2), shape (cells, tilts, places)."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -287,8 +286,3 @@ def aln_of(solution: Solution, stack: TiltStack) -> AlnFile:
     )
     patches = max((shift.patch + 1 for shift in local), default=0)
     return AlnFile(rows, solution.dark, (nx, ny, stack.sections), patches, local)
-
-
-def stem_of(path: str) -> str:
-    """Name of a file without folder and last extension."""
-    return os.path.splitext(os.path.basename(path))[0]
