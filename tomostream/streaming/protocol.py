@@ -31,13 +31,12 @@ from tomostream.files.logs import Lenient, counted, one_sentence
 from tomostream.journal import entries, ledger, runs, until, versions
 from tomostream.journal.layout import STOP_FILE, stop_file
 from tomostream.streaming import inputs, rows, watch
+from tomostream.streaming.bookkeeping import IDLE_SECONDS, OPEN_SECONDS, Bookkeeping
 from tomostream.streaming.executor import adopt
-from tomostream.streaming.form import StreamingForm
 from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.obstacles import Obstacles
 from tomostream.streaming.orphans import end_orphans
 from tomostream.streaming.sets import REPLACED, NotCommitted, OutputSet, OutputSets
-from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.submitted import cancel_left
 from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
@@ -45,30 +44,19 @@ from tomostream.streaming.workplace import WORK_FOLDER, Workplace
 
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
-#: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
-GUI_SECONDS = 1.0
-#: Seconds without any event after which a turn is taken all the same.
-IDLE_SECONDS = 2.0
-#: Seconds for which the outputs may be locked or unreadable at the start.
-OPEN_SECONDS = 600.0
 #: Seconds for which an error that nobody foresaw may come again in every turn before the protocol ends with it.
 FAILING_SECONDS = 600.0
 
 
-class StreamingProtocol(StreamingForm):
+class StreamingProtocol(Bookkeeping):
     """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
 
-    _stepsCheckSecs = IDLE_SECONDS
     #: The entry with which an item ends well in the ledger of this protocol.
     done_event: type[entries.Done] = entries.Aligned
     #: The pointer to the output of another protocol that is read; "" for the first of a chain.
     input_field = ""
     #: Output -> its file in the folder of the run.
     output_files: Mapping[str, str] = MappingProxyType({})
-    #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
-    _complete = False
-    _step_log: StepLog | None = None
-    _newSteps = False
     _failing_since: float | None = None
     #: What came and is not handed out yet, in protocols that keep it here.
     _new: Collection[Any] = ()
@@ -146,9 +134,8 @@ class StreamingProtocol(StreamingForm):
         self.hindrances = hindrances
         self.outputs = OutputSets()
         self._to_confirm: list[tuple[Task, object]] = []
-        self._watch_ended = self._dirty = self._reported_end = False
-        self._gui_at, self._jobs_lock = 0.0, threading.Lock()
-        self._jobs: list[str] = []
+        self._watch_ended = self._reported_end = False
+        self.begin_bookkeeping()
         self.stop_event = threading.Event()
         self.workplace = Workplace(self, self._getExtraPath(WORK_FOLDER))
         orphans, jobs = end_orphans(self.workplace.root), cancel_left(self._getPath())
@@ -400,79 +387,6 @@ class StreamingProtocol(StreamingForm):
         producer = pointer.getObjValue()
         folder = os.path.dirname(inputs.file_of(pointer))
         return runs.producer_state(folder, producer.getObjId())
-
-    # ------------------------------------------------------------------ steps.sqlite: append new rows, update changed ones
-    def _insertFunctionStep(self, *args: Any, **kwargs: Any) -> int:
-        index: int = super()._insertFunctionStep(*args, **kwargs)
-        self._steps[-1].setObjId(index + self._log_of_steps().before)       # an id from the start, and for good
-        return index
-
-    def _log_of_steps(self) -> StepLog:
-        """Return the list of steps, opened when it is first asked for. Rows of earlier processes stay."""
-        if self._step_log is None:
-            self._step_log = StepLog(self.getStepsFile(), self.warning, OPEN_SECONDS)
-        return self._step_log
-
-    def loadSteps(self) -> list[Any]:
-        """During the run nobody needs the old steps: what is done is read from the outputs."""
-        return [] if self._stepsExecutor is not None else super().loadSteps()
-
-    def _storeSteps(self) -> None:
-        for step in self._log_of_steps().store(self._steps):
-            if step is not self._steps[0] and step.isFinished():
-                self._steps[step.getIndex() - 1] = Finished
-
-    def _stepStarted(self, step: Any) -> None:
-        self._log_of_steps().note(step)
-
-    def _stepFinished(self, step: Any) -> bool:
-        """One bad item never ends the protocol; the end of `turn` does."""
-        self._log_of_steps().note(step)
-        self._stepsDone.increment()
-        self._dirty = True
-        if step is self._steps[0]:
-            self.lastStatus = step.getStatus()
-            if step.isFailed():
-                self.setFailed(f"Protocol failed: {step.getErrorMessage()}")
-            return step.isFinished()
-        if step.isFailed() and step.attempt.error is None:
-            step.attempt.error = RuntimeError(step.getErrorMessage())
-        self.in_flight.ended(step.attempt)
-        return True
-
-    def _stepsCheck(self) -> None:
-        """End of a turn: what the GUI reads follows at most once a second. (Having this is `worksInStreaming`.)"""
-        now = time.monotonic()
-        if now - self._gui_at < GUI_SECONDS and not self._complete:
-            return
-        self._gui_at = now
-        try:
-            self._store_for_gui()
-            self.trouble(entries.Topic.DATABASES, "")
-        except Exception as error:  # noqa: BLE001 - sqlite3's errors come wrapped in several ways; all mean "not now"
-            self.trouble(entries.Topic.DATABASES, f"Scipion's own databases cannot be written now ({one_sentence(error)})")
-
-    def _store_for_gui(self) -> None:
-        if self._newSteps or self._log_of_steps().changed:
-            self._storeSteps()
-            self._newSteps = False
-        if self._dirty:
-            self._dirty = False
-            self._numberOfSteps.set(len(self._steps))
-            with self._jobs_lock:
-                self._jobId.set(",".join(self._jobs)) if self._jobs else self._jobId.clear()
-            seen = [output.items for name, output in self.outputs.items() if getattr(self, name, None) is not None]
-            self._store(self._numberOfSteps, self._stepsDone, self._jobId, *seen)
-
-    def jobs_changed(self, started: str | None = None, ended: str | None = None) -> None:
-        """From a step's thread: a queue job began or ended."""
-        with self._jobs_lock:
-            if started is not None:
-                self._jobs.append(started)
-            if ended is not None and ended in self._jobs:
-                self._jobs.remove(ended)
-        self._dirty = True
-        self._stepsExecutor.wake()
 
 
 def _log_with_times() -> None:
