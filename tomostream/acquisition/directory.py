@@ -198,7 +198,7 @@ class Directory:
             return series
         for other in reversed(self.named(name)):
             if not why_another(other, facts):
-                other.notes.append(f"{facts.path} goes on with the series in {other.folder}: later, at angles that were "
+                other.notes.append(f"{facts.path} continues the series in {other.folder}: later, at angles that were "
                                    "missing, on the same specimen")
                 self._elsewhere[folder, name] = other
                 return other

@@ -22,7 +22,7 @@ ANGLE_FILES = (".rawtlt", ".mrc.rawtlt", ".st.rawtlt")
 #: So many lines of a file of angles are read.
 MAX_ANGLES = 1000
 
-_UNKNOWN: Known[float] = Known(None, "there is no mdoc, and names do not tell it")
+_UNKNOWN: Known[float] = Known(None, "there is no mdoc, and names do not give it")
 _WARNING = "There is no mdoc: angles and order are those in the names of the movies, doses are unknown."
 
 

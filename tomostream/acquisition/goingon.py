@@ -23,7 +23,7 @@ def why_another(series: Series, facts: MdocFacts) -> str:
     known = list(series.exposures.values())
     times = [seconds(tilt.time) for tilt in facts.tilts]
     if not known or not times or None in times or any(each.acquired is None for each in known):
-        return "nothing tells when its tilts were acquired"
+        return "it is not known when its tilts were acquired"
     if min(time for time in times if time is not None) <= max(each.acquired or 0.0 for each in known):
         return "its tilts are not later than those there"
     again = next((tilt.angle for tilt in facts.tilts for each in known if abs(each.tilt.angle - tilt.angle) <= ANGLE_TOLERANCE),
@@ -49,7 +49,7 @@ def _another_specimen(files: list[MdocFacts], facts: MdocFacts, series: Series) 
     if dose_tells and (before.value or 0.0) < max(dose or 0.0 for dose in received):
         return "its specimen had received less dose before its first tilt"
     if not dose_tells and (here is None or there is None):
-        return "neither stage position nor dose tells that it is the same specimen"
+        return "neither stage position nor dose shows that it is the same specimen"
     return ""
 
 

@@ -200,7 +200,7 @@ def why_stack(path: str, check: MovieCheck, kinds: frozenset[str]) -> str:
     if os.path.exists(mdoc):
         facts = read_mdoc(mdoc)
         if facts.kind in ("tilt-series", "image", "montage", "fast-tilt") and not facts.frame_sets:
-            return f"{os.path.basename(mdoc)} describes its images: a stack, no movie"
+            return f"{os.path.basename(mdoc)} describes its images: a stack, not a movie"
     if kinds & {"EER", "TIFF"} and parse_movie_name(path).angle is None:
         return f"the movies of this folder are {' and '.join(sorted(kinds - {'MRC'}))} files, and its name gives no tilt angle"
     return ""

@@ -47,8 +47,8 @@ WORDS = {
     Step.EXTENSION: "the extension differs from that in SubFramePath",
     Step.FOLDED: "the names differ from SubFramePath in case, accents, blanks or brackets",
     Step.ANGLE: "the names differ from SubFramePath in how the angle is rounded",
-    Step.PREFIX: "the names have something before what SubFramePath says",
-    Step.PLACE: "the names tell series, order and angle",
+    Step.PREFIX: "the names have a prefix that SubFramePath does not have",
+    Step.PLACE: "the names give series, order and angle",
 }
 
 #: The steps for names that a transfer changed, in order.

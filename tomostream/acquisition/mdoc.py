@@ -80,7 +80,7 @@ def _read_bytes(path: str) -> bytes | str:
         if not stat.S_ISREG(status.st_mode):
             return "It is not a file."
         if status.st_size > LARGEST_MDOC:
-            return f"It is {status.st_size} bytes long: that is no mdoc."
+            return f"It is {status.st_size} bytes long, too long for an mdoc."
         with open(path, "rb") as stream:
             return stream.read(LARGEST_MDOC + 1)
     except FileNotFoundError:

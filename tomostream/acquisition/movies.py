@@ -155,7 +155,7 @@ def _check_mrc(file: _File) -> MovieCheck:
         raise _Never("It is not an MRC file: its header holds no size and mode.") from None
     width, height, frames = header.columns, header.rows, header.sections
     if 0 in (width, height, frames):
-        raise _NotYet(f"Its MRC header says {width} x {height} x {frames} pixels: it is not written to the end yet.")
+        raise _NotYet(f"Its MRC header says {width} x {height} x {frames} pixels: it is not completely written yet.")
     if not header.pixel_type:
         raise _Never(f"Its MRC mode {header.mode} is not one of a movie ({', '.join(map(str, MODES))}).")
     if file.size < header.file_bytes:
@@ -316,7 +316,7 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
     if offsets is None or counts is None or offsets.count == 0 or offsets.count != counts.count:
         raise _Never(f"In {what} the offsets or sizes of the image data are missing.")
     if {offsets.kind, counts.kind} - {*_INTEGERS} or offsets.count > _MAX_STRIPS:
-        raise _Never(f"In {what} the offsets or sizes of the image data are no integers.")
+        raise _Never(f"In {what} the offsets or sizes of the image data are not integers.")
     compression = tiff.integer(fields, _COMPRESSION, _UNCOMPRESSED, what)
     bits = tiff.integer(fields, _BITS, 1, what)
     total = _check_data(tiff, tiff.values(offsets, what), tiff.values(counts, what), compression, what)

@@ -24,7 +24,7 @@ def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigne
     if different_angles([each.tilt.angle for each in alone]) < max(min_tilts, 2):
         return left
     return left or dict.fromkeys((each.key for each in alone), Unassigned(
-        "Only its own frame mdoc lists it, and its name does not tell of which series it is: let the names of frames begin "
+        "Only its own frame mdoc lists it, and its name does not say to which series it belongs: let the names of frames begin "
         "with that of their series, or save an mdoc of each series."))
 
 

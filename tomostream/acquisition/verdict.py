@@ -130,7 +130,7 @@ def unsure(series: Series) -> list[str]:
     if not series.unsure or not series.missing:
         return []
     named = ", ".join(series.unsure[:MAX_NAMES]) + (f" and {more} more" if (more := len(series.unsure) - MAX_NAMES) > 0 else "")
-    return [f"{count(len(series.unsure), 'movie')} in no tilt series may be its own, but nothing tells which ({named}): let "
+    return [f"{count(len(series.unsure), 'movie')} in no tilt series may be its own, but it is not known which ({named}): let "
             "their names be those of SubFramePath in the mdoc, or give each series a folder of its own"]
 
 

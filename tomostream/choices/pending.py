@@ -12,7 +12,7 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.choices import exclusions
 from tomostream.journal.status import COMPOSE, ProjectStatus, SeriesStatus
 
-#: So many tilts are named; more are counted.
+#: Tilts that are named; more are counted.
 MAX_NAMES = 3
 
 

@@ -17,7 +17,7 @@ from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
 #: Subcommand -> one line of help. The module of the same name does the work, or the one in `MODULES`.
 COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
-    "check": "before a night: say whether programs, folders, disk, queue, mail and clocks are well",
+    "check": "before a night: check programs, folders, disk, queue, mail and clocks",
     "run": "make a project, run the four protocols on a folder that is being written, and follow them",
     "parameters": "list the parameters of the four protocols, for --set",
     "watch": "start a project for each new session of the microscopes of a facility, and write a page above all of them",
@@ -26,7 +26,7 @@ COMMANDS = {
     "report": "write the live page of a project: open report/index.html in a browser",
     "page": "say where the page of a project is; serve it with its buttons; write the summary to hand over",
     "marks": "say which series are marked good, bad or to look at again, and make Scipion sets of them",
-    "resume": "bring a dead session back: every protocol that was running goes on",
+    "resume": "bring a dead session back: every protocol that was running continues",
     "until": "say when the import of a session that runs is to end",
     "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
     "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",

@@ -20,7 +20,7 @@ from tomostream.files.patterns import files_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from tomostream.cli.run import ENGINES
 
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="name or path that a project is going to have")
+    parser.add_argument("project", nargs="?", metavar="PROJECT", help="name or path of the project to come")
     parser.add_argument("--movies", metavar="PATTERN", help="folder or pattern of the movies, as for run")
     parser.add_argument("--mdocs", metavar="FOLDER", help="folder or pattern of the mdoc files, as for run")
     parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs are to do the work")
@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     except errors.UserError as error:
         return refuse("check", error)
     bad = sum(finding.verdict is Verdict.WRONG for finding in found)
-    show(f"{bad} of {len(found)} checks found something wrong." if bad else f"All {len(found)} checks are well.")
+    show(f"{bad} of {len(found)} checks found a problem." if bad else f"All {len(found)} checks passed.")
     return 1 if bad else 0
 
 

@@ -36,8 +36,8 @@ def main(options: argparse.Namespace) -> int:
     except (NoSeries, ValueError) as error:
         return refuse("exclude", str(error))
     then = ("It is composed and reconstructed again now" if composes(path) else
-            f"The session has ended; it is made again with: tomostream resume {shlex.quote(path)} --again --from compose")
-    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used. {then}.")
+            f"The session has ended; make it again with: tomostream resume {shlex.quote(path)} --again --from compose")
+    print(f"{series.series_id}: {left} of {len(series.tilts)} tilts will be used. {then}.")
     return 0
 
 

@@ -13,7 +13,7 @@ from tomostream.acquisition.doctor import UNUSABLE, as_json, as_lines, as_text, 
 from tomostream.acquisition.movies import EXTENSIONS
 from tomostream.files import patterns
 
-#: So many files are told of in full; more of them in a line each.
+#: Files that are described in full; more of them get a line each.
 MAX_IN_FULL = 3
 
 

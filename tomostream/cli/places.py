@@ -20,7 +20,7 @@ def cannot_write(path: str, error: OSError) -> str:
     """
     above = nearest(path)
     if error.errno in (errno.ENOTDIR, errno.EEXIST) and not os.path.isdir(above):
-        why = f"{above} is a file and no folder. Choose another place"
+        why = f"{above} is a file, not a folder. Choose another place"
     elif error.errno == errno.EISDIR:
         why = "it is a folder. Name a file in it"
     elif error.errno == errno.EROFS:

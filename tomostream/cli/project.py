@@ -264,8 +264,8 @@ def launch(chain: Chain, name: str) -> bool:
 
 def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:
     """Return what is to be known of protocols that were not started, because their end was asked for before, in a sentence."""
-    return (f"Somebody asked meanwhile for the end of the session: {joined(names)} {'was' if len(names) == 1 else 'were'} not "
-            f"started. To go on: tomostream resume {shlex.quote(chain.path)}")
+    return (f"The session was asked to stop meanwhile: {joined(names)} {'was' if len(names) == 1 else 'were'} not "
+            f"started. To continue: tomostream resume {shlex.quote(chain.path)}")
 
 
 @contextmanager

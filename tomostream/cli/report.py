@@ -30,10 +30,10 @@ PATIENCE_SECONDS = 300.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
-    parser.add_argument("--follow", action="store_true", help="go on until the session has ended")
+    parser.add_argument("--follow", action="store_true", help="keep following until the session has ended")
     parser.add_argument("--out", metavar="REPORT", help="where to write the page (default: report in the project)")
     parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE",
-                        help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be given again")
+                        help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be repeated")
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="do not print alarms")
 
@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
     if path is None:
         return refuse("report", f"there is no Scipion project {options.project}")
     if not options.follow and not tomostream_runs(path):
-        return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they tell. "
+        return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they write. "
                       "Use --follow to wait for them")
     out = os.path.abspath(options.out or os.path.join(path, REPORT))
     only = OnlyOne(out)
@@ -133,7 +133,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
             reported = report_once(f"for now {cannot_write(writer.out, error)}", reported)
         except Exception as error:      # noqa: BLE001 - whatever it is, the session and its alarms are followed on
             trace = traceback.format_exc()
-            reported = report_once(f"an unexpected error, the page is followed on ({type(error).__name__}: {error}); please "
+            reported = report_once(f"an unexpected error, the page is still followed ({type(error).__name__}: {error}); please "
                                    f"report it with this:\n{trace}".rstrip(), reported)
             if ended:
                 return 1

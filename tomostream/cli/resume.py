@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",
                         help="only this protocol (import, motioncor, compose, aretomo) and those after it")
     parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
-                        help="a parameter that is to be another one from now on, e.g. compose.manualTiltAxisAngle=84.3; for "
+                        help="a parameter to change from now on, e.g. compose.manualTiltAxisAngle=84.3; for "
                              "protocols that are continued")
-    parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
+    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols run")
     parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
     parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
 
@@ -87,7 +87,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
     for line in findings(states, wanted, found(chain.path)):
         say(line)
     if not wanted:
-        say("Nothing is to be continued." + ("" if options.again or runs.RUNNING in states.values() else
+        say("There is nothing to continue." + ("" if options.again or runs.RUNNING in states.values() else
                                              f" For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
     return continue_all(chain, states, wanted, leaving)
 
@@ -119,7 +119,7 @@ def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[st
     for name, values in settings.items():
         if name not in wanted:
             raise errors.UserError(f"--set {name}.{next(iter(values))}: {name} is not continued now. Stop it first if it runs; "
-                                    "if it has finished, say --again.")
+                                    "if it has finished, give --again.")
         protocol = chain.protocols[name]
         project.apply(protocol, name, values)
         problems = protocol._validate()

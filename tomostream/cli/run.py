@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true",
                         help="do not write the live page (report/index.html in the project)")
     parser.add_argument("--page", metavar="FOLDER", help="write the live page into this folder, which a web server may show")
-    parser.add_argument("--no-follow", action="store_true", help="return when the protocols run")
+    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols run")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -248,14 +248,14 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
         except Exception as error:      # noqa: BLE001 - whatever it was, the session goes on, and so does the following
             ended, before, trouble = False, trouble, f"{type(error).__name__}: {error}"
             if trouble != before:
-                say(f"An unexpected error; the session goes on and is followed on. Please report it with this:\n"
+                say(f"An unexpected error; the session continues and is still followed. Please report it with this:\n"
                     f"{traceback.format_exc()}".rstrip())
         if ended:
             break
         leaving.asked = leaving.asked or (reader_gone() and not options.json)
         leaving.wait(REFRESH_SECONDS)
     if leaving.asked:
-        say(f"\nNo longer following. The protocols go on; see: tomostream status {shlex.quote(chain.path)}")
+        say(f"\nNo longer following. The protocols keep running; see: tomostream status {shlex.quote(chain.path)}")
         return INTERRUPTED
     screen.close(status)
     found = attention.processes(status)

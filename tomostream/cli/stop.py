@@ -22,7 +22,7 @@ from tomostream.streaming.submitted import cancel_left
 #: What becomes of a protocol that is asked to stop.
 IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
 #: And of one that a command, which starts protocols one after the other, has not started yet.
-NOT_STARTED = "does not run yet: the command that starts the session starts it no more"
+NOT_STARTED = "is not running yet: the command that starts the session will no longer start it"
 #: Seconds that a process may take to go.
 GONE_SECONDS = 5.0
 
@@ -63,9 +63,9 @@ def main(options: argparse.Namespace) -> int:
         except OSError as error:
             return refuse("stop", cannot_write(stop_file(chosen[name]), error))
     for name in [name for name in CLASSES if name in wanted and (name in chosen or starting)]:
-        print(f"{name} {words.get(name, NOT_STARTED if starting else 'does not run: nothing is to be stopped')}.")
+        print(f"{name} {words.get(name, NOT_STARTED if starting else 'is not running: there is nothing to stop')}.")
     if running or starting:
-        print(f"To go on: tomostream resume {shlex.quote(path)} --again")
+        print(f"To continue: tomostream resume {shlex.quote(path)} --again")
     return 0
 
 
@@ -79,14 +79,14 @@ def ending(folder: str) -> str:
     try:
         end([pid, *descendants(pid)])
     except PermissionError:
-        return f"{IN_ORDER}; its process {pid} belongs to somebody else and was not ended"
+        return f"{IN_ORDER}; its process {pid} belongs to another user and was not ended"
     pause, deadline = threading.Event(), time.monotonic() + GONE_SECONDS
     while runs.process_of(folder) is not None and time.monotonic() < deadline:
         pause.wait(0.02)
     jobs = cancel_left(folder)
     words = jobs.in_words()
-    again = "; jobs that were not cancelled are when it goes on" if jobs.left else ""
-    return f"was ended (process {pid}){words and f', and {words}'}: what was in flight is made again when it goes on{again}"
+    again = "; jobs that were not cancelled will be when it continues" if jobs.left else ""
+    return f"was ended (process {pid}){words and f', and {words}'}: what was in flight is repeated when it continues{again}"
 
 
 def end(pids: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ from tomostream.journal.status import IMPORT, ProjectStatus
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("time", nargs="?", metavar="TIME",
-                        help=f"08:00 (the next time that it is so late), '2026-11-30 08:00', or {until.NEVER}; none: tell when "
+                        help=f"08:00 (the next time it is 08:00), '2026-11-30 08:00', or {until.NEVER}; none: say when "
                              "it ends")
 
 

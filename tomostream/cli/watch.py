@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
         if lock is None:
             words = f"process {holder(os.path.join(facility.projects, LOCK))} watches {facility.projects} already"
             if options.once:
-                say(f"Nothing is to be done: {words}.")
+                say(f"Nothing to do: {words}.")
                 return 0
             return refuse("watch", words)
         with lock, Leaving() as leaving:
@@ -117,7 +117,7 @@ class Watch:
                 self._report("disk", f"for now {places.cannot_write(str(error.filename or self.facility.projects), error)}")
             except Exception as error:      # noqa: BLE001 - whatever it is, the microscopes are watched on
                 words = f"{type(error).__name__}: {one_line(str(error))}"
-                if self._report("unforeseen", f"an unforeseen error, the watch goes on ({words})"):
+                if self._report("unforeseen", f"an unexpected error; watching continues ({words})"):
                     traceback.print_exc()
             else:
                 self._report("disk", "")
@@ -126,7 +126,7 @@ class Watch:
             if once and not any(each.starting for each in self._newcomers):
                 return 1 if any(note.stage is Stage.REFUSED for each in self._newcomers for note in each.notes.all()) else 0
             leaving.wait(STARTING_SECONDS if any(each.starting for each in self._newcomers) else self.facility.every)
-        say("No longer watching; the sessions go on.")
+        say("No longer watching; the sessions keep running.")
         return 0
 
     def turn(self, begin: bool = True) -> None:

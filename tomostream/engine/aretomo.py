@@ -47,7 +47,7 @@ KNOWN = flags(
          help="a line a section: tilt angle, acquisition order, dose before it; # begins a comment. "
          "Without it the angles are those of the stack's header (SerialEM, FEI)"),
     Flag("-TiltRange", float, (2, 3), group=IN, unit="degrees", help="first and last angle, evenly spaced between, "
-         "where there is no angle file"),
+         "where no angle file is given"),
     Flag("-AlnFile", str, group=IN, help="use this alignment (AreTomo, AreTomo2, AreTomo3 or ours, of any binning; "
          "or IMOD's .xf with its .tlt beside it); implies -Align 0"),
     Flag("-Align", int, default=(1,), low=0, high=1, group=ALI, help="0: do not align"),
@@ -74,10 +74,10 @@ KNOWN = flags(
     Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
          help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
     Flag("-Wiener", int, default=(0,), low=0, high=1, group=REC,
-         help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as the series itself tells"),
+         help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as measured in the series"),
     Flag("-EraseGold", str, default=("no",), group=REC, unit="no | auto | nm",
          help="gold beads of this diameter, or (auto) of the one they turn out to have, and hot pixels are filled with what is "
-         "around them, alike in whole, even and odd images, before the reconstruction; <In>_gold.star tells where the beads are"),
+         "around them, alike in whole, even and odd images, before the reconstruction; <In>_gold.star lists the beads"),
     Flag("-OutErased", int, default=(0,), low=0, high=1, group=OUT, help="1: with -EraseGold, the tilt series without gold as "
          "well, not aligned, for another program (<In>_erased.mrc; _erased_even, _erased_odd)"),
     Flag("-CorrCTF", int, (1, 2), (0, 15), low=0, group=REC, unit="0 | 1, (not used)",

@@ -125,7 +125,7 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
         signum = end.signum or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
         if signum:  # whatever came of it: joining a thread, for one, may fail with an error of its own
             how = "interrupted" if signum == signal.SIGINT else "terminated"
-            return _complain(program, f"{how}; nothing was left behind", 128 + signum)
+            return _complain(program, f"{how}; no incomplete file was left", 128 + signum)
         return _status_of(program, error)
 
 
@@ -137,7 +137,7 @@ def _status_of(program: str, error: BaseException) -> int:
         return _complain(program, f"not enough memory ({error}); close other programs or use a machine with more", 1)
     if isinstance(error, BrokenPipeError):
         _to_nowhere(sys.stdout)
-        return _complain(program, "nobody reads the lines of progress any more; nothing was left behind", 1)
+        return _complain(program, "nobody reads the progress any more; no incomplete file was left", 1)
     if isinstance(error, OSError):
         return _complain(program, sentence_of(error), 1)
     raise error

@@ -89,7 +89,7 @@ def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solu
         log.say("warning: -Wiener 1 is not used: -VolZ 0 asks for the aligned stack")
         return None
     if len(solution.used) < MIN_TILTS_OF_WIENER:
-        log.say(f"warning: -Wiener 1 is not used: {MIN_TILTS_OF_WIENER} tilts are needed, which tell the specimen from the noise")
+        log.say(f"warning: -Wiener 1 is not used: {MIN_TILTS_OF_WIENER} tilts are needed, to separate specimen from noise")
         return None
     if not data.pixel_size_A > 0:
         raise EngineError(f"{data.stack.path} does not give its pixel size, which the Wiener tomogram needs: give -PixSize")

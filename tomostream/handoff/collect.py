@@ -174,7 +174,7 @@ def _record(path: str) -> SeriesRecord:
     except RecordError as error:
         raise NotPossible(str(error)) from error
     if record is None:
-        raise NotPossible(f"{os.path.basename(path)}, which says of what a series is made, is gone")
+        raise NotPossible(f"{os.path.basename(path)}, which says what the series was composed of, is missing")
     return record
 
 

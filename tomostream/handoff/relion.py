@@ -40,7 +40,7 @@ def write(series: Series, out: str, copy: bool) -> None:
                                         ("the amplitude contrast", optics.amplitude_contrast)) if value is None]
     missing += ["the dose before each tilt"] if any(tilt.prior_dose is None for tilt in used) else []
     if missing:
-        raise NotPossible(f"RELION needs {' and '.join(missing)} of {series.name}, which nothing tells")
+        raise NotPossible(f"RELION needs {' and '.join(missing)} of {series.name}, which is not known")
     images = Images(series, out, copy)
     rows = [_tilt(series, tilt, images) for tilt in used]
     _write_star({series.name: _columns(rows)}, os.path.join(out, TILT_SERIES, f"{series.name}.star"))

@@ -33,7 +33,7 @@ def write(series: Series, out: str, copy: bool) -> None:
     if not series.used:
         raise NotPossible(f"{series.name} has no aligned tilt")
     if any(tilt.prior_dose is None for tilt in series.tilts):
-        raise NotPossible(f"Warp needs the dose before each tilt of {series.name}, which nothing tells")
+        raise NotPossible(f"Warp needs the dose before each tilt of {series.name}, which is not known")
     tilts = sorted((*series.used, *cut(series)), key=lambda tilt: -tilt.nominal_deg)
     for tilt in tilts:
         _bring_average(series, tilt, out, copy)

@@ -122,12 +122,12 @@ def process(folder: str, waits: str = "") -> Process:
     if state == FINISHED:
         return Process("finished", since)
     if state == STOPPED:
-        return Process("stopped", since, f"It was stopped; to go on: {resume}")
+        return Process("stopped", since, f"It was stopped; to continue: {resume}")
     if state == DEAD:
         return Process("dead", since, f"Its process is gone; bring it back with: {resume}")
     why = " ".join((facts.get("_error") or last_error(os.path.join(folder, "logs"))).split())[:300]
     return Process("dead", since, f"It ended with an error ({why or 'see its log'}); log: "
-                                  f"{os.path.join(folder, 'logs', 'run.stdout')}; to go on: {resume}")
+                                  f"{os.path.join(folder, 'logs', 'run.stdout')}; to continue: {resume}")
 
 
 def _begin_of(pid: int | None) -> float:

@@ -25,7 +25,7 @@ MAX_SHARE = 0.1
 NIGHT = 12.0
 #: Seconds of tilts that make the pace, and the least for which it is told.
 PACE_SECONDS, MIN_PACE_SECONDS = 3600.0, 120.0
-#: So many of the latest items say what one takes.
+#: How many of the latest items say what one takes.
 LATEST = 50
 #: What a series consists of, in the order in which it is told.
 PARTS = {IMPORT: "copied movies", MOTIONCOR: "aligned tilts", COMPOSE: "stack", ARETOMO: "tomogram"}

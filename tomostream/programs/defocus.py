@@ -122,7 +122,7 @@ def _doubt(defocus: float, rings: float, score: float, evidence: Evidence) -> tu
     if abs(defocus - where) <= tolerance:
         enough = rings >= MIN_RINGS / ENOUGH_RINGS
         return (Doubt.NONE, "") if enough else (
-            Doubt.RINGS, f"a defocus of {defocus:.2f} µm is not believed: hardly a ring speaks for it")
+            Doubt.RINGS, f"a defocus of {defocus:.2f} µm is not believed: hardly any Thon ring supports it")
     speaks = f"the target is {where:.2f} µm" if whose is Doubt.TARGET else f"the other series have {where:.2f} µm"
     if rings >= MANY_RINGS / ENOUGH_RINGS and score >= GOOD_SCORE:
         return Doubt.NONE, f"a defocus of {defocus:.2f} µm, where {speaks}: many rings speak for it"

@@ -61,7 +61,7 @@ GROUPS: tuple[tuple[str, tuple[Field, ...]], ...] = (
               "Uncertainty (one standard deviation) of the shift of the worst tilt, in pixels of the tilt series. Known with "
               "the CPU engine."),
         Field("alarmQuality", "quality_min", "Quality of alignment less than",
-              "From 0 to 1. An alignment that says of itself that it is not to be trusted raises it at any value.", 1.0, 1.0),
+              "From 0 to 1. An alignment that its program does not trust raises the alarm at any value.", 1.0, 1.0),
     )),
 )
 FIELDS = tuple(field for _, group in GROUPS for field in group)

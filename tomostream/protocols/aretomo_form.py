@@ -130,9 +130,9 @@ def define(form: Any) -> None:
     section.addParam("filteredTomograms", params.BooleanParam, default=True, label="Filtered tomograms for viewing?",
                      condition="makeTomo",
                      help="Also makes of every series the tomogram in which most can be seen: filtered and corrected for the CTF "
-                          "by what the series itself tells of specimen and noise, without a parameter. The page shows it. It "
-                          "is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for averaging "
-                          "take the others. The CPU engine makes it from the alignment of whatever program, in about the "
+                          "by what is measured of specimen and noise in the series itself, without a parameter. The page shows "
+                          "it. It is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for "
+                          "averaging take the others. The CPU engine makes it from the alignment of any program, in about the "
                           "time of one more reconstruction.")
     section.addParam("flatAngle", params.FloatParam, default=0.0, label="",  # AreTomo3 reads such an angle, no more
                      condition=f"engine!={ENGINE_ARETOMO3} and refineTiltAngles!={LEAVE_ANGLES} and not skipAlign")
@@ -145,10 +145,10 @@ def define(form: Any) -> None:
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
                   help="When series come faster than they are processed: Yes takes the newest first, so that you see "
                        "what the microscope does now; No takes them in order.")
-    form.addParam("leaveOutDoubtful", params.BooleanParam, default=False, label="Leave out series not to be trusted?",
-                  help="Every series of the outputs tells whether its alignment is to be trusted (the attribute "
+    form.addParam("leaveOutDoubtful", params.BooleanParam, default=False, label="Leave out untrusted series?",
+                  help="Every series of the outputs says whether its alignment can be trusted (the attribute "
                        "_tomostreamTrusted) and why not. Yes: such a series goes to FailedTiltSeries instead, and no "
-                       "protocol behind this one builds on it. Only the CPU engine judges its alignments.")
+                       "downstream protocol builds on it. Only the CPU engine judges its alignments.")
     form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                   label="Remove tomograms that were replaced?",
                   help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
@@ -163,7 +163,7 @@ def _define_gold(form: Any) -> None:
                      help="Gold makes streaks in tomograms. Beads are found with the help of the alignment, as points that all "
                           "tilts show, and filled with the noise of their surroundings before the reconstruction, alike in "
                           "the whole, the even and the odd tomogram; hot pixels likewise. Automatic: at least three beads of one "
-                          "size of 5 to 20 nm. The page tells how many were erased, and how far they are from where the "
+                          "size of 5 to 20 nm. The page shows how many were erased, and how far they are from where the "
                           "alignment puts them. AreTomo2 and AreTomo3 erase nothing: with Automatic or a diameter they align "
                           "only, and the CPU engine makes all tomograms from their alignment.")
     section.addParam("goldDiameter", params.FloatParam, default=10.0, condition=f"makeTomo and eraseGold=={GOLD_WORDS.index('')}",

@@ -334,7 +334,7 @@ class AretomoRun:
             raise ProgramFailed(f"the alignment file of {self.runner.name} makes no sense: {error}") from error
         rows = {used[section].index: row for section, row in zip(sections, aln.rows, strict=True)}
         if not all(math.isfinite(value) for row in rows.values() for value in (row.rot_deg, row.tx, row.ty, row.tilt_deg)):
-            raise ProgramFailed("the alignment holds values that are no numbers")
+            raise ProgramFailed("the alignment holds values that are not numbers")
         reasons = {tilt.index: "excluded by the program (dark)" for tilt in used if tilt.index not in rows}
         if quality is not None:
             reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts

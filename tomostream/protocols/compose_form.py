@@ -99,7 +99,7 @@ def problems(protocol: Any) -> list[str]:
     """Return what is wrong in the fields, for `_validate`."""
     errors = []
     if protocol.fromNames.get() and protocol.manualTiltAxisAngle.get() is None:
-        errors.append("Tilt axis angle: series from the names of movies alone need it, no mdoc file tells it.")
+        errors.append("Tilt axis angle: series made from the names of movies alone need it, because no mdoc file gives it.")
     if not protocol.fromNames.get() and protocol.inputMicrographs.getObjValue() is not None and not mdocs.place_of(protocol)[0]:
         errors.append("Folder of the mdoc files is empty, here and in the import: say where the microscope writes them.")
     if not (protocol.mdocPattern.get() or "").strip():

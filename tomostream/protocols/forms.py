@@ -75,7 +75,7 @@ def number_problems(protocol: Any, limits: Mapping[str, tuple[float, float]]) ->
         if value is None or lowest <= value <= highest:
             continue
         wanted = f"between {lowest:g} and {highest:g}" if math.isfinite(highest) else f"{lowest:g} or more"
-        problems.append(f"{label_of(protocol, name)}: {value:g} cannot be; it must be {wanted}.")
+        problems.append(f"{label_of(protocol, name)}: {value:g} is out of range; it must be {wanted}.")
     return problems
 
 

@@ -26,7 +26,7 @@ def define_params(form: Any) -> None:
     form.addSection(label="Hand-off")
     form.addParam("handOff", params.FolderParam, default="", label="Folder for other programs",
                   help="Every series that is finished is handed on into this folder, in the files of other programs, with a "
-                       "README that says the next commands; it is replaced when the series is made again, and removed when that "
+                       "README that gives the next commands; it is replaced when the series is made again, and removed when that "
                        "fails. Empty: nothing is handed on; `tomostream export PROJECT FOLDER` does it at any time. Series must "
                        "come from the compose protocol of tomostream.")
     form.addParam("handOffTo", params.StringParam, default=",".join(target.value for target in USUAL), label="Programs",

@@ -52,8 +52,8 @@ def define(form: Any) -> None:
 
 def _define_streaming(section: Any) -> None:
     section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
-                     help="Time at which the import ends although movies still come: 08:00 is the next time that it is so "
-                          "late, 2026-11-30 08:00 is that time on that day, as this machine counts it. What was imported is "
+                     help="Time at which the import ends although movies still come: 08:00 is the next time it is 08:00, "
+                          "2026-11-30 08:00 is that time on that day, in this machine's time zone. What was imported is "
                           "processed to its end. Empty: no such time. While it runs it can be changed: tomostream until "
                           "PROJECT 09:30.")
     forms.put_after(section, "until", "timeout")

@@ -27,13 +27,13 @@ HELPS = {
     "alignFrame0": "First frame that is aligned and summed; the first of a movie is 1. Of EER movies all are used.",
     "alignFrameN": "Last frame that is aligned and summed; 0 is the last one of each movie. Of EER movies all are used.",
     "binFactor": "Fourier binning of the sums: 2 doubles the pixel size. Fractions are allowed.",
-    "group": "So many frames are summed before they are aligned as whole frames. More than 1 helps when frames hold very "
+    "group": "Number of frames summed before whole frames are aligned. More than 1 helps when frames hold very "
              "few electrons.",
-    "groupLocal": "So many frames are summed before patches are aligned. Without effect with 1 x 1 patches.",
-    "patchOverlap": "So much of a patch, in per cent, it shares with the next. Without effect with 1 x 1 patches.",
+    "groupLocal": "Number of frames summed before patches are aligned. No effect with 1 x 1 patches.",
+    "patchOverlap": "Overlap of neighbouring patches, in per cent. No effect with 1 x 1 patches.",
     "defectFile": "Pixels of the camera that are replaced by good ones around them: SerialEM's defect file (defects_*.txt), or "
                   "lines of x, y, width and height, from the lower left corner, in pixels of the frames.",
-    "tol": "The alignment ends when frames move by less than so many pixels. MotionCor3 only: the CPU engine aligns until "
+    "tol": "The alignment ends when frames move by less than this many pixels. MotionCor3 only: the CPU engine aligns until "
            "nothing changes.",
     "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",
     "doMagCor": "MotionCor3 stretches the images so that the magnification is the same in all directions. Not done by the CPU "
@@ -88,7 +88,7 @@ def define(form: Any) -> None:
     form.getParam("numberOfThreads").default.set(3)
     form.getSection("EER").addParam(
         "eerDose", params.FloatParam, default=0.0, label="or dose of a fraction (e/A2)",
-        help="So many raw frames are summed to a fraction that it gets about this dose, by the dose per frame of the import: "
+        help="Raw frames are summed to fractions of about this dose, by the dose per frame of the import: "
              "0.5 to 1.25 is usual. 0: the number above, which is also taken where the dose per frame is not known.")
     forms.put_after(form.getSection("EER"), "eerDose", "eerGroup")
     form.addSection(label="Streaming")

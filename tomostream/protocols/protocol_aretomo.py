@@ -396,8 +396,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self.report(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
         if self.doEstimateCtf.get() and CTFS not in self.outputs:
             why = "the alignment is skipped" if self.skipAlign.get() else "no series gave one"
-            self.report(entries.Session("", f"there is no output {CTFS}, and none will come: {why}. Protocols that wait for it "
-                                        "can be stopped"), warn=True)
+            self.report(entries.Session("", f"there is no output {CTFS}, and there will be none: {why}. Protocols that wait for "
+                                        "it can be stopped"), warn=True)
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:

@@ -143,7 +143,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         except RecordError as error:
             record, problem = None, str(error)
         if record is None:
-            self.warning(f"{series_id}: of which movies it was made is no longer known ({problem}); it stays as it is")
+            self.warning(f"{series_id}: the movies it was made of are no longer known ({problem}); it stays as it is")
         return record
 
     def _sidecar(self, series_id: str, version: int) -> str:
@@ -199,7 +199,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _watch_state(self, closed: bool, now: float) -> None:
         state = self.producer_state(self.inputMicrographs)
         alive = state not in BROKEN_OFF
-        reason = ("the motioncor protocol goes on" if alive else
+        reason = ("the motioncor protocol continues" if alive else
                   f"the motioncor protocol {WORDS[state]}: continue it (or: tomostream resume {shlex.quote(os.getcwd())})")
         if alive != self._producer_alive:
             self.report((entries.Session if alive else entries.Waiting)("", reason), warn=not alive)

@@ -142,7 +142,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         for path, seen in self._files.changes():
             if self._wanted(path) and not os.path.basename(path).isprintable():
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
-                self.report(entries.Failed(readable, "its name is no text (UTF-8) of one line, which Scipion cannot store: "
+                self.report(entries.Failed(readable, "its name is not one line of UTF-8 text, which Scipion cannot store: "
                                            "rename it", file=path), warn=True)
             elif self._wanted(path) and self._is_new(path, seen):
                 written = self.watcher.how_written(path)
@@ -430,5 +430,5 @@ def why_left_over(movie: MovieCheck, missing: str) -> str:
     """Return why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
     if movie.state != "complete":
         return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
-    return (f"is complete, but the import ended and nothing gave the {missing}: give it in the import form, or put a mdoc file "
+    return (f"is complete, but the import ended and the {missing} is not known: give it in the import form, or put a mdoc file "
             "where the form says, and continue the import")

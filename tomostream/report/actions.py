@@ -105,7 +105,7 @@ class Session:
             left = exclusions.change(series, request.movies, request.reason, request.back)
         except (NoSeries, ValueError) as error:
             raise Refused(str(error)) from error
-        return f"{series.series_id}: {left} of {len(series.tilts)} tilts are to be used; the session makes it again, if it runs"
+        return f"{series.series_id}: {left} of {len(series.tilts)} tilts will be used; the session makes it again, if it runs"
 
     def _stop(self) -> str:
         starting = stopping.ask(self.project, CLASSES)

@@ -199,7 +199,7 @@ def _figures(facts: SeriesFacts, limits: Thresholds) -> list[Finding]:
     if limits.quality_min is not None and (
             doubtful or (facts.quality is not None and facts.quality < limits.quality_min)):
         figure = "unknown" if facts.quality is None else f"{facts.quality:.2f}"
-        found.append(Finding("quality", (facts.quality_note or "the alignment is not to be trusted") if doubtful
+        found.append(Finding("quality", (facts.quality_note or "the alignment cannot be trusted") if doubtful
                              else f"alignment quality {figure}"))
     return found
 

@@ -42,11 +42,11 @@ EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SE
 KEPT = ".alarms.json"
 USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
-    EMAIL: "Who gets the alarms of a running session by e-mail: addresses separated by commas. Empty: nobody.",
+    EMAIL: "E-mail addresses that receive the alarms of a running session, separated by commas. Empty: nobody.",
     SENDER: "Sender of these e-mails (tomostream@localhost).",
     SERVER: "Mail server that takes them, HOST or HOST:PORT (localhost:25; 465 speaks TLS from the start).",
-    USER: "User name at the mail server, if it wants one.",
-    PASSWORD: "Password at the mail server, if it wants one. It is sent over verified TLS only.",
+    USER: "User name at the mail server, if it needs one.",
+    PASSWORD: "Password at the mail server, if it needs one. It is sent over verified TLS only.",
     WEBHOOK: "Address (http or https) that gets every alarm as JSON, e.g. of a chat service. Empty: none."}
 
 

@@ -93,7 +93,7 @@ class Previews:
         if series is not None and series.version == 0 and not series.ended and series.preview is not None:
             request = request_of(self._project, series.preview)
             if request is None:
-                self.trouble = f"{series_id}: no preview: its mdoc tells no tilt axis or no pixel size"
+                self.trouble = f"{series_id}: no preview: its mdoc gives no tilt axis or no pixel size"
         if request is None:
             self._wanted.pop(series_id, None)
             return None

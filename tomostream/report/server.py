@@ -154,7 +154,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         try:
             where, query = unquote(parts.path, errors="strict"), parse_qs(parts.query)
         except ValueError:
-            return self._report(HTTPStatus.BAD_REQUEST, error="the address is no text")
+            return self._report(HTTPStatus.BAD_REQUEST, error="the address is not text")
         if not self._host_is_ours():
             return self._report(HTTPStatus.FORBIDDEN, error="this request comes from another site")
         if not self._may_read(query):

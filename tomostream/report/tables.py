@@ -82,7 +82,7 @@ COLUMNS = (
     Column("version", "", "1, one more each time a late or repeated tilt had it made again", _fact("version")),
     Column("tilts_expected", "", "tilts of a complete series", _fact("tilts_expected")),
     Column("tilts_seen", "", "tilts that the mdoc lists", _fact("tilts_seen")),
-    Column("tilts_aligned", "", "tilts of which the movie was aligned", _fact("tilts_aligned")),
+    Column("tilts_aligned", "", "tilts whose movie was aligned", _fact("tilts_aligned")),
     Column("tilts_used", "", "tilts in the tomogram (before it is made: in the tilt series)", _fact("tilts_used")),
     Column("dose_e_A2", "e/A2", "dose of the whole series", lambda entry: None if entry.facts.dose_e_A2 is None
            else round(entry.facts.dose_e_A2, 2)),

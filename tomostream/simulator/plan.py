@@ -93,7 +93,7 @@ class Plan:
         for name, choices in (("scheme", SCHEMES), ("format", FORMATS), ("write", WRITES),
                               ("layout", tuple(LAYOUTS)), ("names", tuple(NAMES))):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{getattr(self, name)!r} is no {name}: choose one of {', '.join(choices)}.")
+                raise ValueError(f"{getattr(self, name)!r} is not a {name}: choose one of {', '.join(choices)}.")
         if self.half1 and self.scheme != "bidirectional":
             raise ValueError("--half1 is what SerialEM does at the turn of a bidirectional series: add that scheme.")
 

@@ -34,7 +34,7 @@ def out_of_reach(path: str) -> str:
         if error.errno in _NO_ANSWER:
             return f"{path} cannot be read ({(error.strerror or str(error)).lower()})"
         if not os.path.isdir(folder):
-            return f"the folder {folder} is not there, or is not to be reached"
+            return f"the folder {folder} does not exist, or cannot be reached"
         return "" if os.access(folder, os.X_OK) else f"there is no permission to enter the folder {folder}"
 
 

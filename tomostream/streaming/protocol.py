@@ -44,7 +44,7 @@ from tomostream.streaming.workplace import WORK_FOLDER, Workplace
 
 #: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
-#: Seconds for which an error that nobody foresaw may come again in every turn before the protocol ends with it.
+#: Seconds for which an unexpected error may come again in every turn before the protocol ends with it.
 FAILING_SECONDS = 600.0
 
 

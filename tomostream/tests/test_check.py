@@ -121,7 +121,7 @@ class TestSeriesAndMovies(InAFolder):
 class TestTheQueue(InAFolder):
     def test_that_is_not_in_hosts_conf_is_told_with_those_that_are(self):
         self.hosts()
-        self.assertEqual(str(readiness.queue("gpu")), "ok    queue        'gpu' is known, and its commands are here")
+        self.assertEqual(str(readiness.queue("gpu")), "ok    queue        'gpu' is configured, and its commands are installed")
         finding = readiness.queue("gpus")
         self.assertEqual((finding.verdict, finding.text),
                          (Verdict.WRONG, f"{self.path('hosts.conf')} has no queue of this name; it has: gpu, long"))
@@ -221,7 +221,7 @@ class TestPlaces(InAFolder):
             self.assertRegex(str(readiness.place(self.path("night"))), "^WRONG disk +only 1 GB of 1 TB are free")
         with mock.patch.object(readiness, "disk_of", return_value=(10 ** 12, 10 ** 12)):
             self.assertEqual(readiness.place(self.path("night")).verdict, Verdict.OK)
-        self.assertIn("is a file and no folder", readiness.place(os.path.join(self.path("file", make=True), "night")).text)
+        self.assertIn("is a file, not a folder", readiness.place(os.path.join(self.path("file", make=True), "night")).text)
 
     def test_a_clock_of_the_disk_that_is_ahead_or_behind_is_wrong(self):
         self.assertEqual(readiness.clock(self.path("night")).verdict, Verdict.OK)
@@ -342,8 +342,8 @@ class TestRun(InAFolder):
                             (("./night", "--queue", "nosuch"), "has no queue of this name; it has: gpu, long"),
                             (("./night", "--until", "soon"), "'soon' is not a time"),
                             (("./night",), "hosts.conf, line 1: 'garbage {' stands before any [SECTION]; correct the file"),
-                            (("./new/night", "--set", "aretomo.darkTol=3"), "3 cannot be; it must be between 0 and 1"),
-                            (("./night", "--page", self.path("file", "page")), "is a file and no folder")):
+                            (("./new/night", "--set", "aretomo.darkTol=3"), "3 is out of range; it must be between 0 and 1"),
+                            (("./night", "--page", self.path("file", "page")), "is a file, not a folder")):
             if words == ("./night",):
                 with open(self.path("hosts.conf"), "w", encoding="utf-8") as file:
                     file.write("garbage {")

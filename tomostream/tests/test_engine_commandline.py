@@ -221,7 +221,7 @@ class TestErrors(unittest.TestCase):
                     os.kill(os.getpid(), number)
                 cleaned.append(True)
 
-        self.assertEqual(status_and_line(work), (143, "prog: error: terminated; nothing was left behind\n"))
+        self.assertEqual(status_and_line(work), (143, "prog: error: terminated; no incomplete file was left\n"))
         self.assertEqual(cleaned, [True])
 
     def test_a_signal_that_was_lost_in_compiled_code_comes_again(self):
@@ -244,7 +244,7 @@ class TestErrors(unittest.TestCase):
             finally:
                 raise RuntimeError("release unlocked lock")
 
-        self.assertEqual(status_and_line(work), (130, "prog: error: interrupted; nothing was left behind\n"))
+        self.assertEqual(status_and_line(work), (130, "prog: error: interrupted; no incomplete file was left\n"))
 
     def test_signals_that_are_ignored_stay_so(self):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

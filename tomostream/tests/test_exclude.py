@@ -90,7 +90,7 @@ class TestCommand(SeriesCase):
     def test_tilts_are_named_by_order_or_movie_and_come_back(self):
         status, out, _ = self.run_command("TS_01", "3", "TS_01_002.tif", "--reason", "grid  bar")
         self.assertEqual(status, 0)
-        self.assertIn("The session has ended; it is made again with: tomostream resume", out)
+        self.assertIn("The session has ended; make it again with: tomostream resume", out)
         self.assertEqual(self.excluded(), {"TS_01": {"TS_01_003": "grid bar", "TS_01_002": "grid bar"}})
         self.assertEqual(self.run_command("TS_01", "3", "--back")[0], 0)
         self.assertEqual(self.excluded(), {"TS_01": {"TS_01_002": "grid bar"}})

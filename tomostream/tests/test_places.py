@@ -52,7 +52,7 @@ class TestPlaces(unittest.TestCase):
             with mock.patch.dict(os.environ):
                 status, err = self.run_command(*words)
             self.assertEqual((status, len(err.splitlines())), (2, 1), (words, err))
-            self.assertRegex(err, f"^tomostream {words[0]}: .* cannot be written: {self.file} is a file and no folder. Choose")
+            self.assertRegex(err, f"^tomostream {words[0]}: .* cannot be written: {self.file} is a file, not a folder. Choose")
         self.assertFalse(os.path.exists(os.path.join(self.folder, "new")))
 
     def test_a_disk_that_gets_full_while_the_page_is_written_is_said_and_exits_with_two(self):

@@ -237,7 +237,7 @@ class TestOnThePage(WithProject):
                             pixel_size_A=4.0)
         self.writer().finish()
         self.assertEqual(self.read("data", "session.js")["preview_trouble"],
-                         "TS_01: no preview: its mdoc tells no tilt axis or no pixel size")
+                         "TS_01: no preview: its mdoc gives no tilt axis or no pixel size")
 
     def page(self) -> writer.ReportWriter:
         made = self.writer(say=self.said.append)

@@ -675,7 +675,7 @@ class CommandTest(FolderTest):
         self.out.write_text("a file")
         status, _, err = self.call(str(self.out), "--tilts", "1", "--size", "48")
         self.assertEqual((status, err.count("\n")), (2, 1))
-        self.assertIn("is a file and no folder", err)
+        self.assertIn("is a file, not a folder", err)
 
     def test_every_fault_is_explained_in_the_help(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()) as out, self.assertRaises(SystemExit):

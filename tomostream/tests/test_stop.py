@@ -80,7 +80,7 @@ class TestStop(unittest.TestCase):
         self.assertEqual(self.asked(), [COMPOSE])
         self.assertIsNone(process.poll())
         self.assertEqual(runs.process_of(self.folder(COMPOSE)), process.pid)
-        self.assertIn("import does not run: nothing is to be stopped.", said)
+        self.assertIn("import is not running: there is nothing to stop.", said)
         self.assertIn("compose was asked to stop: it finishes what is in flight", said)
         self.assertIn(f"tomostream resume '{self.made.path}' --again", said)
 
@@ -217,8 +217,8 @@ class TestWhileTheSessionStarts(unittest.TestCase):
         self.request = {MOTIONCOR: ()}
         self.assertEqual(self.start(), [COMPOSE, ARETOMO])
         self.assertEqual((self.launched, self.asked()), ([IMPORT, MOTIONCOR], [MOTIONCOR]))
-        self.assertIn("compose does not run yet: the command that starts the session starts it no more.", self.said)
-        self.assertIn("To go on: tomostream resume", self.said)
+        self.assertIn("compose is not running yet: the command that starts the session will no longer start it.", self.said)
+        self.assertIn("To continue: tomostream resume", self.said)
 
     def test_the_end_of_one_that_is_named_keeps_only_that_one_from_being_started(self):
         self.request = {IMPORT: (ARETOMO,)}
@@ -237,7 +237,7 @@ class TestWhileTheSessionStarts(unittest.TestCase):
         self.assertEqual((self.resume(*project.ORDER), self.launched), ([], list(project.ORDER)))
 
     def test_nothing_is_noted_where_no_command_starts_anything(self):
-        self.assertIn("import does not run: nothing is to be stopped.", self.stop())
+        self.assertIn("import is not running: there is nothing to stop.", self.stop())
         self.assertFalse(stopping.is_asked(self.made.path, IMPORT))
         with locks.hold(starting_file(self.made.path), 0.0):
             self.assertTrue(stopping.ask(self.made.path, [IMPORT]))
@@ -246,7 +246,7 @@ class TestWhileTheSessionStarts(unittest.TestCase):
 
     def test_what_was_not_started_is_told_with_what_to_do(self):
         self.assertEqual(project.stopped_while_starting(self.chain(), [COMPOSE, ARETOMO]),
-                         "Somebody asked meanwhile for the end of the session: compose and aretomo were not started. To go on: "
+                         "The session was asked to stop meanwhile: compose and aretomo were not started. To go on: "
                          f"tomostream resume {self.made.path}")
 
 

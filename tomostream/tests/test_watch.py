@@ -342,7 +342,7 @@ class TestTheWatch(WithStarts):
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), mock.patch.object(watching, "listed", listed):
             self.assertEqual(watching.follow(leaving, once=True), 0)
         self.assertEqual(said.getvalue().count("Traceback"), 1)
-        self.assertIn("unforeseen: over: an unforeseen error, the watch goes on (ZeroDivisionError: no)", said.getvalue())
+        self.assertIn("unforeseen: over: an unexpected error; watching continues (ZeroDivisionError: no)", said.getvalue())
 
 
 class TestTheIndex(WithAFacility):

@@ -176,8 +176,8 @@ class TiltsWindow(Window):
     def _next(self, left: int) -> None:
         ended = ended_protocols(self.project)
         if not ended:
-            self.report(f"{left} tilts are to be used. The series is composed and reconstructed again now.")
-        elif self.ask(f"{left} tilts are to be used. {' and '.join(ended)} ended before: the series is made again when "
+            self.report(f"{left} tilts will be used. The series is composed and reconstructed again now.")
+        elif self.ask(f"{left} tilts will be used. {' and '.join(ended)} ended before: the series is made again when "
                       f"{'it is' if len(ended) == 1 else 'they are'} continued. Continue now?"):
             Progress(self.master, "Continuing the protocols",
                      lambda _: our_command("resume", self.project, "--again", "--from", COMPOSE, "--no-follow", "--quiet"),

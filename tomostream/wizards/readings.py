@@ -103,7 +103,7 @@ def who_has_what(mdocs: Sequence[str], movie_pattern: str) -> list[str]:
     if not movies:
         return []
     if len(movies) > MAX_MOVIES:
-        return [f"Whose the {len(movies)} movies are tells: tomostream mdoc FOLDER --movies PATTERN"]
+        return [f"To see to which series the {len(movies)} movies belong: tomostream mdoc FOLDER --movies PATTERN"]
     lines = overview.as_text(overview.survey(mdocs, movies, time.time())).splitlines()
     left = len(lines) - MAX_LINES
     more = [f"... and {left} more lines: tomostream mdoc FOLDER --movies PATTERN"] if left > 0 else []

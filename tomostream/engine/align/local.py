@@ -169,7 +169,7 @@ def local_motion(
     )
     grid, used = patches_of(frame_shape(images.image_shape, pose.axis_deg), pose.axis_deg, patches)
     if used != patches:
-        progress(f"local motion: instead of {patches[0]} x {patches[1]} patches {used[0]} x {used[1]} are used, which tell more")
+        progress(f"local motion: instead of {patches[0]} x {patches[1]} patches {used[0]} x {used[1]} are used")
     if max(used) < 2:
         return LocalMotion((), used, 0.0, "the field is too small for patches: the global alignment is kept")
     times = pose.tilts_deg[members] / TURN_DEG

@@ -47,10 +47,10 @@ class Quarters:
         uneven = np.percentile(np.abs(ordered - median_filter(ordered, NEIGHBOURING)), 90.0)
         out = []
         if np.median(np.abs(self.turned)) > LARGEST_TURN_DEG:
-            out.append(f"the images are turned against each other by {np.median(np.abs(self.turned)):.2f} degrees, as with a "
+            out.append(f"the images are rotated against each other by {np.median(np.abs(self.turned)):.2f} degrees, as with a "
                        "wrong tilt axis")
         if np.median(np.abs(ordered)) > LARGEST_STRETCH:
-            out.append(f"the images are stretched by {100 * np.median(np.abs(ordered)):.0f} % otherwise than the tilt angles say")
+            out.append(f"the images are stretched by {100 * np.median(np.abs(ordered)):.0f} % off what their angles predict")
         if uneven > LARGEST_UNEVENNESS:
             out.append(f"neighbouring images are stretched unevenly by {100 * uneven:.1f} %, as with swapped tilt angles")
         return out
@@ -225,7 +225,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     if span_deg < 40.0:
         reasons.append(f"the tilts used span only {span_deg:.0f} degrees")
     if clear < 0.5:
-        reasons.append("most tilts hardly stand out of the noise when they are left out and predicted")
+        reasons.append("most tilts, left out and predicted from the others, hardly stand out from the noise")
     if checks.sigma_A > TRUSTED_SIGMA_A:
         reasons.append(f"quarters of the field aligned separately suggest errors of {checks.sigma_A:.0f} A")
     reasons += checks.misfits
