@@ -135,7 +135,8 @@ class Exclusions:
         self._known: Choice = {}
 
     def changes(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Series and the movies to leave out now, with why; a file that cannot be read changes nothing, and is read again."""
+        """Yield the series and the movies to leave out now, with why; a file that cannot be read changes nothing, and is read
+        again."""
         try:
             status = os.stat(self.path)
         except OSError:

@@ -116,8 +116,8 @@ def side_views(volume: Image) -> tuple[Image, Image]:
 
 
 def seen(plain: Image, filtered: Image, strength: NDArray[np.float64]) -> Image:
-    """A side view of the filtered volume, and above and below where that is empty (`strength` of each z: its deviation) the
-    plain one, as strong: what the filter takes for empty has to be seen, or nobody could tell that it is wrong."""
+    """Return a side view of the filtered volume, and above and below where that is empty (`strength` of each z: its deviation)
+    the plain one, as strong: what the filter takes for empty has to be seen, or nobody could tell that it is wrong."""
     level = float(np.median(strength[strength > 0])) if (strength > 0).any() else 0.0
     missing = 1 - np.clip(strength / (0.3 * level), 0, 1) if level else np.ones(len(strength))
     inside = missing == 0

@@ -130,7 +130,8 @@ def _volume(project: str, name: str, result: entries.Reconstructed, flags: Mappi
 
 
 def _thickness(flags: Mapping[str, str], volume: Volume | None) -> int:
-    """Thickness of the volume in px of the tilt series: as asked for, but AreTomo3 makes 100 slices or more, or measures it."""
+    """Return the thickness of the volume in px of the tilt series: as asked for, but AreTomo3 makes 100 slices or more, or
+    measures it."""
     if "-AtBin" in flags and volume is not None:
         return round((volume.size[2] if volume.upright else volume.size[1]) * volume.binning)
     return int(float(flags.get("-VolZ", "0")))

@@ -93,7 +93,8 @@ def remove(name: str, out: str) -> bool:
 
 
 def handed_on(out: str) -> list[HandedOn]:
-    """All series that a folder holds, by name. Facts that cannot be read are left out: they are rewritten with the series."""
+    """Return all series that a folder holds, by name. Facts that cannot be read are left out: they are rewritten with the
+    series."""
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(os.path.join(out, FACTS)), "*.json"))):
         handed = _read(path)

@@ -125,7 +125,8 @@ def _degrees(radians: float) -> float | None:
 
 
 def ctf_of(used: Sequence[Tilt], tilt: Tilt) -> CtfRow | None:
-    """The CTF of a tilt; one that has none of its own takes that of the nearest angle, with a score of 0. None: no tilt has."""
+    """Return the CTF of a tilt; one that has none of its own takes that of the nearest angle, with a score of 0. None: no tilt
+    has."""
     if tilt.ctf is not None:
         return tilt.ctf
     near = min((other for other in used if other.ctf is not None),
@@ -180,7 +181,8 @@ def unbinned(series: Series) -> tuple[int, int, int]:
 
 
 def _shared(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Columns of all series; one that a series does not know is left out for all, but files are named where there are any."""
+    """Return the columns of all series; one that a series does not know is left out for all, but files are named where there are
+    any."""
     labels = list(dict.fromkeys(label for row in rows for label in row))
     return {label: [row.get(label) if row.get(label) is not None else "None" for row in rows] for label in labels
             if label.startswith("rlnTomoReconstructed") or all(row.get(label) is not None for row in rows)}

@@ -56,7 +56,7 @@ def remove(name: str, folder: str) -> None:
 
 
 def size_on_disk(series: Series) -> int:
-    """Bytes that the pyramid of a series takes at most, uncompressed."""
+    """Return the bytes that the pyramid of a series takes at most, uncompressed."""
     return 0 if series.volume is None else sum(4 * z * y * x for z, y, x in _levels(series.volume.size[::-1]))
 
 
@@ -73,12 +73,12 @@ def _newer(zarr: Any) -> bool:
 
 
 def _group(zarr: Any, path: str) -> Any:
-    """A new group in version 2 of the format, which all readers know."""
+    """Return a new group in version 2 of the format, which all readers know."""
     return zarr.open_group(path, mode="w", **({"zarr_format": 2} if _newer(zarr) else {}))
 
 
 def _array(group: Any, name: str, shape: tuple[int, int, int]) -> Any:
-    """A new array of chunks in nested folders, as OME-NGFF wants them."""
+    """Return a new array of chunks in nested folders, as OME-NGFF wants them."""
     fields: dict[str, Any] = {"shape": shape, "chunks": tuple(min(CHUNK, length) for length in shape), "dtype": "float32"}
     if hasattr(group, "create_array"):
         return group.create_array(name, chunk_key_encoding={"name": "v2", "separator": "/"}, **fields)
@@ -96,7 +96,7 @@ def _levels(shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
 
 
 def _slabs(path: str, upright: bool, depth: int) -> Iterator[NDArray[np.float32]]:
-    """The sections of a volume as slabs of `depth` slices in z, one at a time in memory."""
+    """Yield the sections of a volume as slabs of `depth` slices in z, one at a time in memory."""
     stack = open_mrc(path)
     if upright:
         for start in range(0, len(stack), depth):
@@ -124,7 +124,7 @@ def _fill(arrays: list[Any], path: str, upright: bool) -> None:
 
 
 def _halved(slab: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Mean of cubes of two voxels a side; an axis that the level does not halve any more (one voxel) is kept."""
+    """Return the mean of cubes of two voxels a side; an axis that the level does not halve any more (one voxel) is kept."""
     for axis in range(3):
         length = slab.shape[axis] // 2
         if length == 0:

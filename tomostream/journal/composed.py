@@ -114,7 +114,7 @@ def read_record(path: str) -> SeriesRecord | None:
 
 
 def target_defocus(stack: str) -> float | None:
-    """The target defocus (um, underfocus positive) of a composed stack; None where no sidecar tells it."""
+    """Return the target defocus (um, underfocus positive) of a composed stack; None where no sidecar tells it."""
     try:
         record = read_record(f"{os.path.splitext(stack)[0]}.json")
     except RecordError:

@@ -44,7 +44,7 @@ def stem(series_id: str, version: int) -> str:
 
 
 def micrograph_stem(name: str, version: int) -> str:
-    """Name of the files of one version of a micrograph, without extension; `name` is that of the movie.
+    """Return the name of the files of one version of a micrograph, without extension; `name` is that of the movie.
 
     The version is at the end: `x-v2` can be the name of a movie. So no two movies, whatever their names, share a file.
     """
@@ -52,5 +52,6 @@ def micrograph_stem(name: str, version: int) -> str:
 
 
 def frames_log(micrograph: str, patches: bool = False) -> str:
-    """Name of the program's log of the frames of a micrograph, which is given by the name of its file without extension."""
+    """Return the name of the program's log of the frames of a micrograph, which is given by the name of its file without
+    extension."""
     return f"{micrograph}{'-Patch' if patches else ''}-Full.log"

@@ -58,7 +58,7 @@ def _state(folder: str, protocol_id: int, facts: Mapping[str, str | None], patie
 
 
 def _is_gone(folder: str, protocol_id: int, facts: Mapping[str, str | None], patience: float) -> bool:
-    """Whether nobody is at a run that has not ended. Until a process has come up, the number of the one before is kept."""
+    """Tell whether nobody is at a run that has not ended. Until a process has come up, the number of the one before is kept."""
     pid, host = facts.get("_pid"), facts.get("hostFullName")
     coming_up = facts.get("status") != "running" and not _is_elsewhere(host)
     if not facts.get("_jobId") and (coming_up or pid in (None, "", "0")):
@@ -241,7 +241,7 @@ def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
 
 
 def _is_elsewhere(host: str | None) -> bool:
-    """Whether a process is on another machine than this one, where it cannot be looked for."""
+    """Tell whether a process is on another machine than this one, where it cannot be looked for."""
     return bool(host) and host != os.uname().nodename.split(".")[0] and host != _full_host_name()
 
 

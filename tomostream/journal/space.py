@@ -197,7 +197,7 @@ class SessionSpace:
 
 
 def disk_of(path: str) -> tuple[int, int] | None:
-    """Return bytes that may still be written to the disk of a path, and the bytes that it has; None where that cannot be told."""
+    """Return the bytes that may still be written to the disk of a path, and its size; None where that is not known."""
     try:
         disk = os.statvfs(path)
     except OSError:

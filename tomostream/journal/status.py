@@ -326,8 +326,8 @@ class ProjectStatus:
                 "reconstructed": series.reconstructed}
 
     def latency_s(self, series: SeriesStatus) -> float | None:
-        """Seconds from the last movie of a series on disk to its tomogram; None where there is none yet, and where people had
-        it made again (a movie did not make it newer)."""
+        """Return seconds from the last movie of a series on disk to its tomogram; None where there is none yet, and where
+        people had it made again (a movie did not make it newer)."""
         times = self.times(series)
         last, done = times["last_movie"] or times["imported"], times["reconstructed"]
         if last is None or done is None or (series.version > 1 and last < (series.composed_first or 0.0)):

@@ -77,7 +77,8 @@ def write(run: str, at: float | None, form: str | None = None) -> None:
 
 
 def begin(run: str, form: str, now: float | None = None) -> float | None:
-    """An import starts or goes on: when it is to end. A time that has passed no longer counts: whoever continues wants more.
+    """Note that an import starts or continues; return when it is to end. A time that has passed no longer counts: whoever
+    continues wants more.
 
     Raises
     ------

@@ -182,7 +182,7 @@ class AlnFile:
 
 
 def format_aln(aln: AlnFile) -> str:
-    """AreTomo2's `.aln` text. Without `raw_size` the older header of AreTomo 1 is written."""
+    """Return AreTomo2's `.aln` text. Without `raw_size` the older header of AreTomo 1 is written."""
     lines = ["# AreTomo Alignment / Priims bprmMn "]
     if aln.raw_size is None:
         lines.append(f"# {len(aln.rows)}  {aln.patches}")
@@ -319,7 +319,8 @@ def raw_sections(aln: AlnFile, sections: int | None = None) -> tuple[tuple[int, 
 
 
 def _column_is_zero(aln: AlnFile, rows: list[int], total: int) -> bool:
-    """Whether the file has 0 as the section of every dark frame, as some versions of AreTomo3 write it: nothing is told then.
+    """Tell whether the file has 0 as the section of every dark frame, as some versions of AreTomo3 write it: nothing is told
+    then.
 
     A single dark frame of section 0 may be meant: it is not where its place in the sorted stack is another, or where the rows
     count from 1.
@@ -388,7 +389,7 @@ def scaled(aln: AlnFile, scale: float) -> AlnFile:
 
 
 def xf_of_row(rot_deg: float, tx: float, ty: float) -> Xf:
-    """IMOD's transform of a raw image to the aligned one, (a11, a12, a21, a22, dx, dy): the inverse of the shift sense.
+    """Return IMOD's transform of a raw image to the aligned one, (a11, a12, a21, a22, dx, dy): the inverse of the shift sense.
 
     `aligned = R(-rot) (raw - (tx, ty))`, both from the image centre.
     """

@@ -114,7 +114,7 @@ class Wanted:
 
 
 def arguments(flags: Mapping[str, Sequence[str]], stack: str, folder: str, wanted: Wanted) -> dict[str, list[str]]:
-    """AreTomo3's flags for what AreTomo2's `flags` ask, without those of the threads."""
+    """Return AreTomo3's flags for what AreTomo2's `flags` ask, without those of the threads."""
     out: dict[str, list[str]] = {
         "-InPrefix": [stack], "-OutDir": [os.path.join(folder, "")], "-Cmd": ["1" if wanted.align else "2"], "-Serial": ["0"]}
     for flag, values in flags.items():
@@ -147,7 +147,7 @@ def slices(thickness: int, binning: float) -> int:
 
 
 def sides(size: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Sides (x, y) of a volume of images of this size: halves are rounded down, then both sides are made even."""
+    """Return the sides (x, y) of a volume of images of this size: halves are rounded down, then both sides are made even."""
     x, y = (int(length / binning) // 2 * 2 for length in size)
     return x, y
 
@@ -215,7 +215,8 @@ def parse_version(text: str, source: str = "session") -> str:
 
 
 def parse_defocus_hand(text: str, source: str = "CTF file") -> int | None:
-    """The eighth column of `_CTF.txt`: -1 where the defocus says that the tilt axis points the other way than it was given."""
+    """Return the eighth column of `_CTF.txt`: -1 where the defocus says that the tilt axis points the other way than it was
+    given."""
     for line in text.splitlines():
         words = line.split("#")[0].split()
         if len(words) >= 8 and words[7] in ("1", "-1"):

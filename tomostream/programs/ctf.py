@@ -37,7 +37,7 @@ _NOT_MEASURED_A = 10.0
 
 
 def format_ctf(rows: Sequence[CtfRow]) -> str:
-    """AreTomo2's `_ctf.txt`."""
+    """Return AreTomo2's `_ctf.txt`."""
     lines = [CTF_HEADER]
     lines += [
         f"{r.number:4d}   {r.defocus_max_A:8.2f}  {r.defocus_min_A:8.2f}  {r.azimuth_deg:8.2f}  {r.phase_rad:8.2f}"
@@ -48,7 +48,7 @@ def format_ctf(rows: Sequence[CtfRow]) -> str:
 
 
 def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg: Sequence[float]) -> str:
-    """IMOD's defocus file (version 3, astigmatism, phase shifts where there are any), one line a view.
+    """Return IMOD's defocus file (version 3, astigmatism, phase shifts where there are any), one line a view.
 
     `views` are numbered from 1 in the stack that it goes with. Defoci in nm, the larger first, then its azimuth in
     degrees. (AreTomo2 writes the smaller first with the azimuth of the larger; readers take it for that of the first.)

@@ -199,7 +199,7 @@ def _whole_numbers(words: Sequence[str], at_least: int, where: str) -> list[int]
 
 
 def _areas(keyword: str, values: list[int], columns: int, rows: int, block: int, where: str) -> list[_Area]:
-    """The areas that one line tells; `block` is the side of a bad pixel, where the list was scaled up."""
+    """Return the areas that one line tells; `block` is the side of a bad pixel, where the list was scaled up."""
     if keyword != "UsableArea" and min(values) < 0:
         raise BadFileError(f"{where}: {keyword} has a negative number, which no camera has")
     right, bottom = columns - 1, rows - 1

@@ -75,7 +75,7 @@ class Belief:
 
 
 def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage_kV: float = 300.0) -> Belief | None:
-    """What to believe of the CTF of a series; None where there is none.
+    """Return what to believe of the CTF of a series; None where there is none.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage
 
 
 def rings_of(rows: Sequence[CtfRow], defocus_um: float, pixel_size: float, voltage_kV: float = 300.0) -> tuple[float, bool]:
-    """How many rings of a defocus lie within the resolution of a fit, or of the pixels; whether the rings end before the pixels
-    do, as rings should and a slope does not."""
+    """Return how many rings of a defocus lie within the resolution of a fit, or of the pixels; whether the rings end before the
+    pixels do, as rings should and a slope does not."""
     volts = voltage_kV * 1e3
     wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
     measured = [row.resolution_A for row in rows if row.resolution_A is not None]

@@ -28,7 +28,7 @@ class BeadRow:
 
 
 def format_beads(rows: Sequence[BeadRow]) -> str:
-    """The text of the file, a STAR table."""
+    """Return the text of the file, a STAR table."""
     head = [f"data_{BLOCK}", "", "loop_", *(f"_{name} #{number}" for number, name in enumerate(_COLUMNS, start=1))]
     body = [" ".join([*(f"{v:10.2f}" for v in (*row.voxel, *row.position_A, row.diameter_A)), f"{row.tilts:5d}",
                       f"{row.residual_A:8.2f}"]) for row in rows]

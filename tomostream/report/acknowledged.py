@@ -18,7 +18,7 @@ FILE = "acknowledged.json"
 
 
 def read(out: str) -> dict[str, float]:
-    """Key of an alarm -> when it was acknowledged (seconds since the epoch), for the page in folder `out`."""
+    """Return key of an alarm -> when it was acknowledged (seconds since the epoch), for the page in folder `out`."""
     try:
         with open(os.path.join(out, FILE), encoding="utf-8") as file:
             data = json.load(file)

@@ -153,7 +153,7 @@ class Alarms:
         self._memory = _Memory()
 
     def take_events(self) -> list[Event]:
-        """Events since this was last asked."""
+        """Return events since this was last asked."""
         events, self._events = self._events, []
         return events
 
@@ -283,7 +283,7 @@ class Alarms:
 
     # ------------------------------------------------------------------ the session so far
     def _median_axis(self) -> float | None:
-        """Median tilt axis of the series so far; None before there are three."""
+        """Return the median tilt axis of the series so far; None before there are three."""
         axes = self._memory.sorted_axes
         return axes[len(axes) // 2] if len(axes) >= 3 else None
 

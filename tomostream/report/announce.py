@@ -66,7 +66,7 @@ class Announcer:
                   for key, alarm in self._before.items() if key not in active and alarm.kind in KINDS)]
 
     def since(self) -> dict[str, float]:
-        """Key -> since when an alarm held, as an earlier writer left it."""
+        """Return key -> since when an alarm held, as an earlier writer left it."""
         return {key: alarm.since for key, alarm in self._before.items()}
 
 

@@ -63,14 +63,14 @@ def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms:
     told += [f"{series.id} failed: {series.reason}" for series in status.series.values()
              if series.state == "failed" and key_of("series-failed", series.id) not in known]
     if status.shortage and any(each.state in ("starting", "running") for each in found.values()):
-        told.append(status.shortage)
+        told.append(status.shortage[:1].upper() + status.shortage[1:])
     told += [f"{KINDS.get(alarm.kind, alarm.kind)}: {alarm.text}" for alarm in alarms
              if alarm.acknowledged is None and alarm.kind not in _OF_THEIR_OWN]
-    return [one_line(text[:1].upper() + text[1:] if text == status.shortage else text) for text in told]
+    return [one_line(text) for text in told]
 
 
 def lines(needs: Sequence[str]) -> list[str]:
-    """What needs a person, for a terminal; nothing where nothing does."""
+    """Return what needs a person, for a terminal; nothing where nothing does."""
     return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
 
 

@@ -70,7 +70,8 @@ def read_data(folder: str) -> tuple[str, dict[str, Any]]:
 
 
 def safe_name(series_id: str, taken: set[str]) -> str:
-    """A folder name for any series name: letters, digits, - and _ only, and none that differs from another in case alone."""
+    """Return a folder name for any series name: letters, digits, - and _ only, and none that differs from another in case
+    alone."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", series_id)[:60]
     if plain and plain == series_id and plain.casefold() not in taken:
         return plain

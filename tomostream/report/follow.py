@@ -74,7 +74,7 @@ class Follower(ProjectStatus):
         self._tilts: list[TiltNews] = []
 
     def take_changed(self) -> list[str]:
-        """Ids of the series of which anything changed, in the order in which it did."""
+        """Return the ids of the series of which anything changed, in the order in which it did."""
         changed, self._changed = list(self._changed), {}
         return changed
 
@@ -164,7 +164,7 @@ class Follower(ProjectStatus):
 
     # ------------------------------------------------------------------ rates
     def per_hour(self, times: deque[float], now: float) -> float | None:
-        """Events per hour over the last hour, or since the first one if that is less; None while too few to tell.
+        """Return events per hour over the last hour, or since the first one if that is less; None while too few to tell.
 
         Over a minute at least: movies that were there before the session come all at once, which is no rate.
         """
@@ -175,7 +175,8 @@ class Follower(ProjectStatus):
         return (len(recent) - 1) * 3600.0 / span
 
     def rhythm(self) -> float | None:
-        """The longest gap between movies that is usual in this session, s: 95 of 100 are shorter. None before 20 movies."""
+        """Return the longest gap between movies that is usual in this session, s: 95 of 100 are shorter. None before 20
+        movies."""
         times = list(self.imports)[-200:]
         if len(times) < 20:
             return None

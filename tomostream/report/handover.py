@@ -209,7 +209,7 @@ def numbers(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def figures(series: Sequence[Mapping[str, Any]]) -> str:
-    """Median and range of what was measured."""
+    """Return the median and range of what was measured."""
     lines = []
     for name, words, unit in FIGURES:
         values = numbers(series, name)

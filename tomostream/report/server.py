@@ -263,7 +263,7 @@ def inside(folder: str, name: str) -> str | None:
 
 
 def listed_files(folder: str) -> list[str]:
-    """The files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
+    """Return the files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
     try:
         return [str(each["path"]) for each in read_data(folder)[1]["files"]]
     except (KeyError, TypeError):

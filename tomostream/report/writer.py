@@ -270,7 +270,7 @@ class ReportWriter:
         return bool(done)
 
     def _made(self, series_id: str, job: Future[Made]) -> Made:
-        """What the pictures' thread gave back; an unexpected error costs one series its pictures, and nothing else."""
+        """Return what the pictures' thread gave back; an unexpected error costs one series its pictures, and nothing else."""
         try:
             return job.result()
         except OSError:

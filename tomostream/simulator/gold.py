@@ -28,7 +28,8 @@ SAMPLING = 2.5
 
 def bead_contrast(diameter: float, pixel_size: float, optics: Optics, offset: tuple[float, float] = (0.0, 0.0)
                   ) -> NDArray[np.float32]:
-    """The share of electrons that is missing around a bead, square, odd; its centre `offset` (x, y) px from the middle pixel."""
+    """Return the share of electrons that is missing around a bead, square, odd; its centre `offset` (x, y) px from the middle
+    pixel."""
     spectrum, side = _spectrum(diameter, pixel_size, optics)
     ky, kx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     shifted = spectrum * np.exp(-2j * math.pi * (kx * offset[0] + ky * offset[1]))
@@ -37,7 +38,7 @@ def bead_contrast(diameter: float, pixel_size: float, optics: Optics, offset: tu
 
 @functools.lru_cache(maxsize=16)
 def _spectrum(diameter: float, pixel_size: float, optics: Optics) -> tuple[NDArray[np.complex128], int]:
-    """Transform of the contrast about index 0, and its side in pixels."""
+    """Return the transform of the contrast about index 0, and its side in pixels."""
     volts = optics.voltage * 1e3
     wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
     defocus = optics.defocus or 0.0
@@ -59,7 +60,8 @@ def _spectrum(diameter: float, pixel_size: float, optics: Optics) -> tuple[NDArr
 
 def gold_contrast(shape: tuple[int, int], places: Iterable[tuple[float, float]], diameter: float, pixel_size: float,
                   optics: Optics) -> NDArray[np.float32]:
-    """The share of electrons that beads at `places`, (x, y) as pixel indices, take from an image of `shape` (rows, columns)."""
+    """Return the share of electrons that beads at `places`, (x, y) as pixel indices, take from an image of `shape` (rows,
+    columns)."""
     out = np.zeros(shape, np.float32)
     for x, y in places:
         column, row = round(x), round(y)

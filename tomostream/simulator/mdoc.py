@@ -62,7 +62,8 @@ def header(style: MdocStyle, image_file: str, with_axis: bool = True, montage: b
 
 
 def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool = True, folder: str = "D:\\DATA\\frames") -> str:
-    """The section of one exposure, closed by a blank line. `folder` of the movie on the camera's computer; "": not told."""
+    """Return the section of one exposure, closed by a blank line. `folder` of the movie on the camera's computer; "": not
+    told."""
     truth, plan = exposure.truth, style.plan
     frames = len(truth.drift)
     moment = style.start + timedelta(seconds=exposure.slot * style.step)

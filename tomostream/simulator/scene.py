@@ -108,7 +108,7 @@ class SimulatedScene:
         return Optics(None if self.plan.defocus is None else self.plan.defocus * 1e4, self.plan.voltage)
 
     def _gold(self, series: int, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
-        """Transform of what the beads of a series take away."""
+        """Return the transform of what the beads of a series take away."""
         plan, (rows, columns) = self.plan, self._padded()
         x, y = project_points(series_beads(plan, series), plan.pixel_size, tilt, plan.tilt_axis, shift)
         places = zip((x + (columns - 1) / 2).tolist(), (y + (rows - 1) / 2).tolist(), strict=True)
@@ -150,8 +150,8 @@ def series_specimen(plan: Plan, series: int) -> Specimen:
 
 
 def series_beads(plan: Plan, series: int) -> NDArray[np.float64]:
-    """Centres of the gold beads (n, 3) of a series in A, as `Specimen` has its points: in the field of the untilted image, none
-    through another where there is room."""
+    """Return the centres of the gold beads (n, 3) of a series in A, as `Specimen` has its points: in the field of the untilted
+    image, none through another where there is room."""
     rng, axis, pre = np.random.default_rng([plan.seed, series, 3]), math.radians(plan.tilt_axis), math.radians(plan.pre_tilt)
     field = np.array([*(0.9 * length * plan.pixel_size for length in plan.size), max(0.0, plan.thickness - plan.gold_diameter)])
     found = np.zeros((0, 3))

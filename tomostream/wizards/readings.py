@@ -54,7 +54,7 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc", largest: int = FILES
 
 
 def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
-    """Facts of the mdoc files that are tilt series or single frames of one; maps and montages are ignored.
+    """Return the facts of the mdoc files that are tilt series or single frames of one; maps and montages are ignored.
 
     Raises
     ------
