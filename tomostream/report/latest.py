@@ -5,6 +5,8 @@ first minute on."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,49 @@ class LatestTilt:
     optics: Optics | None = None
     #: Defoci of the series of the session that are believed, µm.
     others: tuple[float, ...] = ()
+
+
+class TiltPainter:
+    """Has the newest aligned tilt painted by a thread that paints other things, too.
+
+    Parameters
+    ----------
+    project, out : folders of the project and of the page.
+    painter : the thread.
+    say : told of every picture that cannot be made.
+    """
+
+    def __init__(self, project: str, out: str, painter: ThreadPoolExecutor, say: Callable[[str], None]) -> None:
+        self._project, self._out, self._painter, self._say = project, out, painter, say
+        self._at = 0.0
+        self._job: Future[dict[str, Any]] | None = None
+        #: What the page has to know of the newest picture.
+        self.shown: dict[str, Any] = {}
+
+    def follow(self, tilt: LatestTilt | None, now: float, idle: bool) -> bool:
+        """Have a tilt painted where that thread is `idle`; return True when there is another picture."""
+        job = self._job
+        if job is not None and job.done():
+            self._job = None
+            try:
+                self.shown = job.result()
+            except (OSError, ValueError):       # it was replaced or taken away: the next one is painted
+                return False
+            except Exception as error:  # noqa: BLE001 - one picture less; the next tilt is painted
+                self._say(f"no picture of {tilt.movie if tilt else 'a tilt'}: {error}")
+                return False
+            return True
+        new = tilt is not None and tilt.time != self.shown.get("time")
+        if (tilt is not None and new and job is None and idle and now - self._at >= EVERY
+                and os.path.exists(os.path.join(self._project, tilt.file))):
+            self._at = now
+            self._job = self._painter.submit(paint_tilt, tilt, self._project, self._out)
+        return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the picture in progress is made, for at most this long."""
+        if self._job is not None:
+            wait([self._job], seconds)
 
 
 def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:

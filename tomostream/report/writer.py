@@ -44,7 +44,7 @@ from tomostream.report.facts import SeriesFacts, from_json, read_json, series_fa
 from tomostream.report.folders import SeriesFolders
 from tomostream.report.follow import BAR, Follower
 from tomostream.report.judging import Finding, Thresholds
-from tomostream.report.latest import EVERY, paint_tilt
+from tomostream.report.latest import TiltPainter
 from tomostream.report.notify import Notifier
 from tomostream.report.painting import Made, files_of, paint
 from tomostream.report.previews import Preview, Previews
@@ -106,9 +106,7 @@ class ReportWriter:
         self.alarms = Alarms(thresholds, self._announcer.since())
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
         self._latest = ""
-        self._tilt_at = 0.0
-        self._tilt_job: Future[dict[str, Any]] | None = None
-        self._tilt: dict[str, Any] = {}
+        self._tilt = TiltPainter(self.project, self.out, self._painter, self._say)
         self._prepare()
 
     # ------------------------------------------------------------------ what callers use
@@ -130,7 +128,7 @@ class ReportWriter:
             self._changed(series_id)
         try:
             news = self._collect() or news
-            news = self._follow_tilt(now) or news
+            news = self._tilt.follow(self.follower.latest_tilt, now, not self.busy) or news
             preview = self.previews.update(self.follower, self.running)
             if preview is not None:
                 news = True
@@ -172,8 +170,7 @@ class ReportWriter:
         while self.busy:
             self.wait(60.0)
             self.update()
-        if self._tilt_job is not None:
-            wait([self._tilt_job], 60.0)
+        self._tilt.wait(60.0)
         self._tables_at = self._beat_at = 0.0
         self.update()
         write_text(os.path.join(self.out, handover.FILE), handover.page(self.out))
@@ -280,26 +277,6 @@ class ReportWriter:
             os.makedirs(self._folders.path(series_id), exist_ok=True)
             return Made(self._facts(self.follower.series[series_id]), {},
                         f"no pictures: an unexpected error ({type(error).__name__}: {error})")
-
-    def _follow_tilt(self, now: float) -> bool:
-        """Have the newest aligned tilt painted while nothing else is; True when there is another picture."""
-        tilt, job = self.follower.latest_tilt, self._tilt_job
-        if job is not None and job.done():
-            self._tilt_job = None
-            try:
-                self._tilt = job.result()
-            except (OSError, ValueError):       # it was replaced or taken away: the next one is painted
-                return False
-            except Exception as error:  # noqa: BLE001 - one picture less; the next tilt is painted
-                self._say(f"no picture of {tilt.movie if tilt else 'a tilt'}: {error}")
-                return False
-            return True
-        new = tilt is not None and tilt.time != self._tilt.get("time")
-        if (tilt is not None and new and job is None and not self.busy and now - self._tilt_at >= EVERY
-                and os.path.exists(os.path.join(self.project, tilt.file))):
-            self._tilt_at = now
-            self._tilt_job = self._painter.submit(paint_tilt, tilt, self.project, self.out)
-        return False
 
     def _take(self, series_id: str, facts: SeriesFacts, made: dict[str, Any], trouble: str = "", write: bool = True) -> None:
         findings: tuple[Finding, ...] = ()
@@ -444,7 +421,7 @@ class ReportWriter:
             "trouble": self.notifier.trouble if self.notifier else "",
             "not_series": len(follower.not_series), "latest": latest.folder and self._latest if latest else "",
             "preview": self.previews.newest(), "preview_trouble": self.previews.trouble,
-            "tilt": self._tilt, "marks": marks.revision(self.out),
+            "tilt": self._tilt.shown, "marks": marks.revision(self.out),
             "root": os.path.relpath(self.project, self.out), "handover": handover.FILE if not self.running else "",
             "bar_seconds": BAR, "activity": [[bar * BAR, *counts] for bar, counts in sorted(follower.activity.items())],
             "columns": [column.name for column in tables.COLUMNS], "chunks": self._revisions}

@@ -239,7 +239,8 @@ class TestValidation(FormCase):
 
     def test_a_measured_thickness_is_aretomo3_s_alone(self):
         for engine, expected in ((ENGINE_GPU, True), (ENGINE_CPU, True), (ENGINE_ARETOMO3, False)):
-            self.assertEqual("-1 cannot be" in self.problems("ProtTomoStreamAreTomo", engine=engine, tomoThickness=-1), expected)
+            found = self.problems("ProtTomoStreamAreTomo", engine=engine, tomoThickness=-1)
+            self.assertEqual("-1 is out of range" in found, expected)
 
     def test_a_project_folder_may_have_mrc_in_its_name(self):
         from pyworkflow.project import Manager
@@ -293,8 +294,8 @@ class TestAlarmFields(FormCase):
         self.assertEqual(self.thresholds(alarmAxis=3.0, alarmThresholds="axis_deg=2 quiet_series=5").axis_deg, 2.0)
 
     def test_what_cannot_be_is_refused_with_the_name_of_the_field(self):
-        for values, words in (({"alarmCounts": 150.0}, "Counts less than (%): 150 cannot be"),
-                              ({"alarmDrift": -1.0}, "Drift more than (px): -1 cannot be"),
+        for values, words in (({"alarmCounts": 150.0}, "Counts less than (%): 150 is out of range"),
+                              ({"alarmDrift": -1.0}, "Drift more than (px): -1 is out of range"),
                               ({"alarmThin": 400.0, "alarmThick": 300.0}, "cannot be thicker than 300 nm and thinner than 400"),
                               ({"alarmThresholds": "speed=3"}, "'speed=3' is not a threshold")):
             self.assertIn(words, self.problems("ProtTomoStreamComposeTS", **values))

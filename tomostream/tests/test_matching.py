@@ -391,7 +391,7 @@ class TestTheSameNameAgain(unittest.TestCase):
         made = self.play((first, 0.0), (more, 1200.0))
         self.assertEqual({each.series_id for each in made}, {"TS_01"})
         self.assertEqual(len(made[-1].tilts), 9)
-        self.assertTrue(any("goes on with" in text for text in made[-1].evidence))
+        self.assertTrue(any("continues the series" in text for text in made[-1].evidence))
 
     def test_another_specimen_in_another_folder_is_another_series_and_the_reason_is_told(self):
         first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0, "/d/a/TS_01.mrc.mdoc")

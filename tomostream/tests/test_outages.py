@@ -162,7 +162,7 @@ class TestWhatIsOutOfReach(InAFolder):
 
     def test_a_file_whose_folder_is_gone_is_also_behind_a_link(self):
         os.symlink(self.path("gone", "a"), self.path("link"))
-        self.assertIn("gone is not there", out_of_reach(self.path("link")))
+        self.assertIn("gone does not exist", out_of_reach(self.path("link")))
 
     def test_a_file_of_a_server_that_does_not_answer_is(self):
         with mock.patch("os.open", side_effect=OSError(116, "Stale file handle")):

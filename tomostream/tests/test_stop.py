@@ -107,7 +107,8 @@ class TestStop(unittest.TestCase):
         self.addCleanup(process.stdout.close)
         self.addCleanup(self.end, process, psutil.Process(process.pid))
         process.stdout.readline()
-        self.assertEqual(stop.descendants(process.pid), [])
+        # a program that has just been started has no command line for a moment
+        wait_for(lambda: stop.descendants(process.pid) == [], 60, "the writer of the page")
         self.assertTrue(stop.is_writer(psutil.Process(process.pid).children()[0].pid))
 
     def test_now_ends_all_before_any_can_read_the_request(self):
@@ -246,7 +247,7 @@ class TestWhileTheSessionStarts(unittest.TestCase):
 
     def test_what_was_not_started_is_told_with_what_to_do(self):
         self.assertEqual(project.stopped_while_starting(self.chain(), [COMPOSE, ARETOMO]),
-                         "The session was asked to stop meanwhile: compose and aretomo were not started. To go on: "
+                         "The session was asked to stop meanwhile: compose and aretomo were not started. To continue: "
                          f"tomostream resume {self.made.path}")
 
 
