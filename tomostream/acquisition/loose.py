@@ -11,7 +11,7 @@ from tomostream.acquisition.naming import basename, folder_of
 from tomostream.acquisition.series import Exposure, Series
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Movie:
     """What is known of a movie: its file, version of its micrograph (0: none), or why it failed; and who lists it.
 
@@ -72,7 +72,10 @@ class Loose:
         """A movie belongs to somebody."""
         if self._movies.pop(movie.key, None) is not None:
             for signature in movie.signatures:
-                self._by_signature[signature].pop(movie.key)
+                alike = self._by_signature[signature]
+                alike.pop(movie.key)
+                if not alike:
+                    del self._by_signature[signature]       # else a long session keeps five empty ones for every movie
 
     def like(self, signatures: Iterable[Signature]) -> list[Movie]:
         """Return the movies that have one of these signatures."""
