@@ -92,6 +92,8 @@ class Decider:
                 series.last_new = last_new
                 for exposure in change.new:
                     self._roster.enlist(series, exposure)
+                if series.missing:
+                    self._roster.search(series)
 
     def decide(self, series: Series, decisions: list[Decision], why_missing: str) -> None:
         """Compose the series or give it up, unless that was said before."""

@@ -11,7 +11,7 @@ from tomostream.acquisition import matching
 from tomostream.acquisition.candidates import at_home, by_folder, nearest_folder, nearness, wanted
 from tomostream.acquisition.facts import Tilt
 from tomostream.acquisition.loose import Loose, Movie
-from tomostream.acquisition.matching import CHANGED_NAMES, Step, Wanted
+from tomostream.acquisition.matching import CHANGED_NAMES, Step, Wanted, folded
 from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, match_movies, movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, seconds
 
@@ -47,6 +47,7 @@ class Finder:
         self._roster = roster
         self._written_folders: dict[str, None] = {}
         self._best_fits: dict[str, int] = {}
+        self._by_likeness: dict[str, list[tuple[Series, Exposure]]] = {}
 
     def note_folder(self, folder: str) -> None:
         """An mdoc names this folder of movies, as the microscope's computer calls it."""
@@ -83,7 +84,9 @@ class Finder:
 
     def search(self, series: Series) -> None:
         """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
-        lacking = [each for each in series.missing.values() if not each.bound] if self._roster.loose else []
+        if not self._roster.loose and folded(series.name) not in self._by_likeness:
+            return
+        lacking = [each for each in series.missing.values() if not each.bound]
         if any(not each.name for each in lacking):
             self._match_nameless(series)
         for named in by_folder([each for each in lacking if each.name]):
@@ -104,7 +107,7 @@ class Finder:
         got = [each.step for each in series.exposures.values() if each.bound]
         exact = any(step not in CHANGED_NAMES for step in got)
         result = matching.search([wanted(series, each) for each in lacking], [each.found for each in like],
-                                 matching.FOR_SINGLE_TILTS if exact else CHANGED_NAMES, len(got))
+                                 matching.FOR_SINGLE_TILTS if exact else matching.SEARCHED, len(got))
         series.unsure = tuple(like[place].key for place in result.ambiguous)
         step, pairs = result.step, result.pairs or {}
         if step is None or any(self._wanted_elsewhere(series, lacking[tilt], like[movie], step) for tilt, movie in pairs.items()):
@@ -127,6 +130,9 @@ class Finder:
     def _match_nameless(self, series: Series) -> None:
         """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
         others = [each for each in self._roster.named(series.name) if each is not series]
+        for other, each in self._by_likeness.pop(folded(series.name), []):
+            if other is not series and each.bound and not each.name and each.step in (Step.PREFIX, Step.HOME):
+                self._roster.unbind(other, each)        # here is the series that the name tells
         nearer = [other for other in others if self._leave_to(series, other)]
         for other in others:
             self._as_in(series, other)
@@ -146,17 +152,44 @@ class Finder:
         return bool(found)
 
     def _match_places(self, series: Series) -> None:
-        """Give tilts without a name the movies whose names tell series, order and angle, of the folder that is their own."""
+        """Give tilts without a name the movies whose names tell series, order and angle, of the folder that is their own.
+
+        The name of the series can have something before it, or be that of the folder.
+        """
+        for how, step in (("series", Step.PLACE), ("tail", Step.PREFIX), ("folder", Step.HOME)):
+            movies = nearest_folder(series, self._roster.loose.of_series(series.name, how), self.homes(series),
+                                    self._roster.named(series.name))
+            label = self._label(series.name, movies, step)
+            if label:
+                self._match_labelled(series, movies, label, step)
+                return
+
+    def _label(self, name: str, movies: Sequence[Movie], step: Step) -> str:
+        """Return what the names of movies say in the place of the name of a series; "" where they disagree or mean another."""
+        mine, found = folded(name), set[str]()
+        for movie in movies:
+            said = matching.labels(basename(movie.found.path))
+            fits = [text for label, text in said.items()
+                    if (step is Step.HOME or (label == mine if step is Step.PLACE else label.endswith(f"_{mine}")))]
+            found.add(fits[-1] if fits else "")
+        if step is Step.PLACE:
+            return min(found, default="")
+        label = found.pop() if len(found) == 1 else ""
+        longer = [label[place:] for place in range(len(label)) if not place or label[place - 1] in "_-. "]
+        return "" if any(self._roster.named(each) for each in longer if len(each) > len(name) or step is Step.HOME) else label
+
+    def _match_labelled(self, series: Series, movies: Sequence[Movie], label: str, step: Step) -> None:
+        """Give tilts without a name the movies whose names tell this label, order and angle."""
         ordered = series.in_order()
-        movies = nearest_folder(series, self._roster.loose.of_series(series.name), self.homes(series),
-                                self._roster.named(series.name))
         files = {basename(movie.found.path): movie for movie in movies}
         tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
-        matched = match_movies(tilts, files, series.name)
+        matched = match_movies(tilts, files, label)
         for exposure, tilt in zip(ordered, matched, strict=True):
             if not exposure.bound and not exposure.name and exposure.owner is None and tilt.movie is not None:
                 exposure.tilt = replace(exposure.tilt, movie=tilt.movie)
-                self._roster.bind(series, exposure, files[tilt.movie], Step.PLACE)
+                self._roster.bind(series, exposure, files[tilt.movie], step)
+                if step is not Step.PLACE:
+                    self._by_likeness.setdefault(folded(label), []).append((series, exposure))
 
     def _as_in(self, series: Series, other: Series) -> None:
         """Let tilts without a name have the movies that the same exposures have in another file, of which one is a copy."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tomostream.acquisition.matching import Found, Signature, folded, signatures
-from tomostream.acquisition.naming import basename, folder_of
+from tomostream.acquisition.naming import folder_of
 from tomostream.acquisition.series import Exposure, Series
 
 
@@ -37,7 +37,7 @@ class Movie:
     @property
     def signatures(self) -> frozenset[Signature]:
         """By what a search finds it."""
-        return signatures(basename(self.path or self.key))
+        return signatures(self.path or self.key)
 
     @property
     def folder(self) -> str:
@@ -84,9 +84,12 @@ class Loose:
             found.update(self._by_signature.get(signature, {}))
         return list(found.values())
 
-    def of_series(self, name: str) -> dict[str, list[Movie]]:
-        """Return the movies whose names begin with that of a series, by their folder."""
+    def of_series(self, name: str, how: str = "series") -> dict[str, list[Movie]]:
+        """Return the movies whose names begin with that of a series, by their folder.
+
+        `how` "tail": those that have something before it; "folder": those in a folder of that name.
+        """
         folders: dict[str, list[Movie]] = {}
-        for movie in self._by_signature.get(("series", folded(name), 0, 0), {}).values():
+        for movie in self._by_signature.get((how, folded(name), 0, 0), {}).values():
             folders.setdefault(movie.folder, []).append(movie)
         return folders

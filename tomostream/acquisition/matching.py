@@ -37,6 +37,7 @@ class Step(str, Enum):
     ANGLE = "angle"
     PREFIX = "prefix"
     PLACE = "place"
+    HOME = "home"
 
 
 #: What people read of movies that were found by a step; "" where there is nothing to report.
@@ -49,10 +50,12 @@ WORDS = {
     Step.ANGLE: "the names differ from SubFramePath in how the angle is rounded",
     Step.PREFIX: "the names have a prefix that SubFramePath does not have",
     Step.PLACE: "the names give series, order and angle",
+    Step.HOME: "their folder bears the name of the series, and their names give order and angle",
 }
 
-#: The steps for names that a transfer changed, in order.
-CHANGED_NAMES = (Step.FOLDED, Step.ANGLE, Step.PREFIX, Step.PLACE)
+#: The steps for names that a transfer changed, in order, and all by which a movie is found that is not of the very name.
+SEARCHED = (Step.FOLDED, Step.ANGLE, Step.PREFIX, Step.PLACE)
+CHANGED_NAMES = (*SEARCHED, Step.HOME)
 #: Steps that can be right for one tilt of a series whose other tilts were found by their exact names.
 FOR_SINGLE_TILTS = (Step.FOLDED, Step.ANGLE)
 #: By how many degrees an angle in the name of a movie may differ from the tilt's.
@@ -270,23 +273,35 @@ Signature = tuple[str, str, int, int]
 
 
 @lru_cache(maxsize=4096)
-def signatures(file: str) -> frozenset[Signature]:
-    """Return by what the movie of this name can be found: each ending of its name, the name without its angle, its place."""
+def signatures(path: str) -> frozenset[Signature]:
+    """Return by what a movie can be found: each ending of its name, the name without its angle, its place, its folder's name."""
+    file = basename(path)
     text, fields = folded(file), parse_movie_name(file)
-    begins = (0, *(found.end() for found in re.finditer("[_.-]+", text)))
-    found: set[Signature] = {("ending", text[begin:], 0, 0) for begin in begins}
-    found.add(("angle", without_angle(file)[0], 0, 0))
-    for series in map(folded, (fields.series, undated(fields.series), target_name(file))):
+    found: set[Signature] = {("ending", ending, 0, 0) for ending in _endings(text)}
+    found.update((("angle", without_angle(file)[0], 0, 0), ("folder", folded(basename(folder_of(path))), 0, 0)))
+    for series in labels(file):
         found.add(("series", series, 0, 0))
+        found.update(("tail", ending, 0, 0) for ending in _endings(series)[1:])
         if fields.order is not None and fields.angle is not None:
             found.add(("place", series, fields.order, round(fields.angle)))
     return frozenset(found)
 
 
+def _endings(text: str) -> list[str]:
+    """Return a folded name from each of its words on."""
+    return [text[begin:] for begin in (0, *(found.end() for found in re.finditer("[_.-]+", text)))]
+
+
+def labels(file: str) -> dict[str, str]:
+    """Return what the name of a movie may say of its series: folded, and as it stands there."""
+    series = parse_movie_name(file).series
+    return {folded(each): each for each in (target_name(file), undated(series), series)}
+
+
 def wanted_signatures(wanted: Wanted) -> frozenset[Signature]:
     """Return what movies that can be meant have in `signatures`."""
     if not wanted.name:
-        return frozenset([("series", folded(wanted.series), 0, 0)])
+        return frozenset((kind, folded(wanted.series), 0, 0) for kind in ("series", "tail", "folder"))
     found: set[Signature] = {("ending", folded(wanted.name), 0, 0), ("angle", without_angle(wanted.name)[0], 0, 0)}
     order = parse_movie_name(wanted.name).order
     if order is not None:
@@ -303,7 +318,7 @@ class Search:
     ambiguous: tuple[int, ...] = ()
 
 
-def search(wanted: Sequence[Wanted], found: Sequence[Found], steps: Iterable[Step] = CHANGED_NAMES, before: int = 0) -> Search:
+def search(wanted: Sequence[Wanted], found: Sequence[Found], steps: Iterable[Step] = SEARCHED, before: int = 0) -> Search:
     """Find the movies of tilts of one series of which none has the exact name.
 
     Parameters

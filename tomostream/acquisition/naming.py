@@ -23,9 +23,10 @@ _STACK_EXTENSIONS = (*MOVIE_EXTENSIONS, ".st", ".idoc", ".mdoc")
 #: (_unsorted) and Tomo5 (_override). They are other states of the same series.
 _SERIES_SUFFIXES = ("-half1", "-unsorted", "_unsorted", "_override")
 
-#: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none.
-_ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
-                          re.ASCII | re.DOTALL)
+#: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none. Some
+#: versions of Tomo5 write it in brackets: `Position_1_001[-12.00]_EER.eer`.
+_ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})(?:_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?|"
+                          r"_?\[(?P<bracketed>[+-]?[0-9]{1,2}[.,][0-9]+)\](?:[_-].*)?)", re.ASCII | re.DOTALL)
 #: Newer PACEtomo: NAME_tilt_ORDER_angle_ANGLE.
 _PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
                        re.ASCII | re.DOTALL)
@@ -99,9 +100,10 @@ class MovieName:
 def parse_movie_name(name: str) -> MovieName:
     """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
     key = movie_key(name)
-    found = _PACETOMO.fullmatch(key) or _ORDER_ANGLE.fullmatch(key)
-    if found is not None:
+    if (found := _PACETOMO.fullmatch(key)) is not None:
         return MovieName(found["series"], int(found["order"]), _angle(found["angle"]))
+    if (found := _ORDER_ANGLE.fullmatch(key)) is not None:
+        return MovieName(found["series"], int(found["order"]), _angle(found["angle"] or found["bracketed"]))
     if (date := _DATE.fullmatch(key)) is not None:
         return MovieName(date["day"], int(re.sub("[.-]", "", date["time"])), None)
     rest = _DATE.sub("", key).lstrip("_")

@@ -334,6 +334,52 @@ class TestNameless(unittest.TestCase):
         self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
 
 
+    def nameless(self, file: str, name: str = "Position_1", read: int = COUNT, others: tuple[str, ...] = (),
+                 facts: dict[str, object] | None = None) -> Player:
+        """A series of Tomo5 whose mdoc names no movies: `file` of {order} and {angle}; movies come first, then mdocs."""
+        which = tilts(name, COUNT)
+        player = Player(min_tilts=3)
+        for each in which:
+            path = f"/d/{file.format(order=each.order, angle=each.angle)}"
+            player.feed(MovieSeen(movie_key(path), 1.0, path, 1.0), MicrographReady(movie_key(path), 2.0))
+        for begin, other in enumerate((name, *others)):
+            bare = tuple(replace(each, movie=None) for each in tilts(other, COUNT, 5000.0 * begin))
+            player.feed(MdocRead(mdoc(other, bare[:read], f"/d/{other}.mdoc", tilts_if_ended=bare, **(facts or {})), 3.0))
+        player.feed(Stop(4.0))
+        return player
+
+    def test_names_of_the_series_in_small_letters_with_something_before_or_of_the_folder_alone_are_found(self):
+        for file, step in (("position_1_{order:03d}_{angle:.2f}.tif", Step.PLACE),
+                           ("Position_1_{order:03d}[{angle:.2f}]_EER.eer", Step.PLACE),
+                           ("2026_krios_Position_1_{order:03d}_{angle:.2f}.tif", Step.PREFIX),
+                           ("Zellko\u0308rper_Position_1_{order:03d}_[{angle:.2f}]-7_EER.eer", Step.PREFIX),
+                           ("Position_1/frames_{order:03d}_{angle:.1f}.tif", Step.HOME)):
+            player = self.nameless(file)
+            self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT], file)
+            self.assertEqual({each.step for each in player.session.series[0].exposures.values()}, {step}, file)
+
+    def test_a_name_with_something_before_it_is_that_of_the_series_it_names_whatever_came_first(self):
+        for others in (("krios_Position_1",), ("1", "krios_Position_1")):
+            player = self.nameless("krios_Position_1_{order:03d}_{angle:.2f}.tif", others=others)
+            self.assertEqual([each.series_name for _, each in player.composed], ["krios_Position_1"])
+
+    def test_movies_of_two_prefixes_are_not_guessed(self):
+        which = tilts("Position_1", COUNT)
+        player = Player(min_tilts=3)
+        for each in which:
+            for prefix in ("a", "b"):
+                name = f"{prefix}_Position_1_{each.order:03d}_{each.angle:.2f}"
+                player.feed(MovieSeen(name, 1.0, f"/d/{name}.tif"), MicrographReady(name, 2.0))
+        player.feed(MdocRead(mdoc("Position_1", tuple(replace(each, movie=None) for each in which), "/d/Position_1.mdoc"), 3.0),
+                    Stop(4.0))
+        self.assertEqual(player.composed, [])
+        self.assertEqual(len(player.session.unassigned()), 2 * COUNT)
+
+    def test_the_last_tilt_of_a_file_without_its_last_line_end_finds_its_movie_by_its_place(self):
+        player = self.nameless("Position_1_{order:03d}_{angle:.2f}.tif", read=COUNT - 1, facts={"last_section_open": True})
+        self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
+
+
 class TestTheSameNameAgain(unittest.TestCase):
     """A series collected again, or gone on with in another folder."""
 

@@ -80,6 +80,13 @@ def tilts_of(*angles: float) -> list[Tilt]:
     return [Tilt(None, angle, order) for order, angle in enumerate(angles, start=1)]
 
 
+    def test_an_angle_in_brackets_is_read(self):
+        for name in ("Position_1_003[-12.00]_20260115_090109_EER.eer", "Position_1_003_[-12.00]-55_fractions.tiff",
+                     "Position_1_003[-12.00].eer"):
+            fields = parse_movie_name(name)
+            self.assertEqual((fields.series, fields.order, fields.angle), ("Position_1", 3, -12.0), name)
+
+
 class TestDatesInNames(unittest.TestCase):
     def test_a_date_in_a_name_is_no_part_of_the_series(self) -> None:
         for name, said in (("20240105_123045_lamella_-3.0.tif", ("lamella", None, -3.0)),
