@@ -13,8 +13,8 @@ KINDS = {"kill": 12, "kill-two": 4, "kill-all": 4, "unreadable": 3, "permission"
          "full": 2, "locked": 1, "hang-up": 3, "clock": 4, "neighbour": 2, "scheduler": 3}
 #: Kinds of which a session has one at most: they take long, or need a place of their own.
 ONCE = ("locked", "full", "neighbour")
-#: A session whose programs are jobs of a queue goes on in jobs when its protocols are killed: only these kinds are done to it.
-WITH_SCHEDULER = ("scheduler", "unreadable", "stalled", "paused-writer", "locked", "hang-up")
+#: What is done to a session whose programs are jobs of a queue.
+WITH_SCHEDULER = ("scheduler", "kill", "kill-two", "kill-all", "unreadable", "stalled", "paused-writer", "locked", "hang-up")
 #: How a scheduler behaves for a while; what ends the driver; by how many seconds a clock is set.
 BEHAVIOURS, SIGNALS = ("absent", "down", "hangs", "silent", "forgets"), ("SIGHUP", "SIGTERM", "SIGINT")
 STEPS = ("3600", "-3600", "-90")
