@@ -35,11 +35,11 @@ if "SCIPION_HOME" not in os.environ:
 
 #: In the source of a class whose tests start processes of ours and wait for them: in a terminal, or the page's own. (A session of
 #: Scipion processes is marked `chain` where it is started.)
-PROCESSES = re.compile(r"\bpty\.|\bbackground\.start\(")
+PROCESSES = re.compile(r"\bpty\.|\bbackground\.start\(|\bLAUNCH\b")
 #: A property test that tries so many examples, or more, takes its time.
 MANY_EXAMPLES = 50
 #: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.
-ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf)\b|engine import (?:aretomo|quick)\b"
+ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf|recon)\b|engine import (?:aretomo|quick)\b|tests\.hostile import"
                             r"|[\"']tomostream\.engine\.(?:motioncor|aretomo|preview)[\"']")
 
 

@@ -10,6 +10,7 @@ import tempfile
 import unittest
 
 import numpy as np
+import pytest
 from pyworkflow.config import Config
 
 Config.getDomain().getProtocols()       # the plugins below ours can be imported only once Scipion knows them
@@ -93,6 +94,7 @@ class MarksCase(unittest.TestCase):
                 if run.getClassName() == "ProtUserSubSet" for _, output in run.iterOutputAttributes()}
 
 
+@pytest.mark.slow       # Scipion makes the sets in processes of its own
 class TestSets(MarksCase):
     def test_those_of_the_good_ones_are_boxes_in_the_project_with_tomograms_and_tilt_series(self):
         status, text = self.said("--set", "good")
