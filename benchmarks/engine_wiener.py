@@ -53,7 +53,7 @@ def cases() -> dict[str, Any]:
     }
 
 
-def deconvolutions(volume: Any, pixel: float, defocus: float) -> Iterator[Any]:
+def deconvolutions(volume: Any, pixel: float, defocus: float, threads: int) -> Iterator[Any]:
     """A volume divided by the CTF, damped where an assumed signal-to-noise ratio falls, for all STRENGTHS and FALLS."""
     import numpy as np
     import scipy.fft
@@ -63,11 +63,12 @@ def deconvolutions(volume: Any, pixel: float, defocus: float) -> Iterator[Any]:
     k = np.sqrt(sum(np.meshgrid(*[(np.fft.fftfreq if i < 2 else np.fft.rfftfreq)(n) ** 2 for i, n in enumerate(volume.shape)],
                                 indexing="ij", sparse=True))).astype(np.float32)
     transfer = np.sin(Optics().phase((k / pixel) ** 2, defocus)).astype(np.float32)
-    spectrum = scipy.fft.rfftn(volume, workers=2)
+    spectrum = scipy.fft.rfftn(volume, workers=threads)
     for strength in STRENGTHS:
         for fall in FALLS:
             ratio = 10 ** (3 * strength) * np.exp(-k * 2 * 100 / pixel * fall) * np.minimum(1, k / 0.01)
-            yield scipy.fft.irfftn(spectrum * (transfer / (transfer**2 + 1 / np.maximum(ratio, 1e-9))), s=volume.shape, workers=2)
+            filtered = spectrum * (transfer / (transfer**2 + 1 / np.maximum(ratio, 1e-9)))
+            yield scipy.fft.irfftn(filtered, s=volume.shape, workers=threads, overwrite_x=True)
 
 
 def reach(series: Any, volume: Any) -> float:
@@ -144,7 +145,7 @@ class Reconstructions:
     def deconvolved(self, flat: Any) -> tuple[float, Any]:
         """The best deconvolution of the WBP volume `flat`, and its correlation."""
         case, best = self.series.case, (-1.0, flat)
-        for each in deconvolutions(flat, case.pixel, case.defocus):
+        for each in deconvolutions(flat, case.pixel, case.defocus, self.threads):
             found = self.correlation(each)
             best = (found, each) if found > best[0] else best
         return best

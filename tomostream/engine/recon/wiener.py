@@ -98,6 +98,7 @@ class WienerSlab:
         self.rows = len(self._work.ky)
         self._powers = np.zeros((len(tilts_deg), RINGS))
         self._counts: Doubles | None = None
+        self._transfers: dict[float, Doubles] = {}
         self._phases: Floats | None = None
         self.findings = Findings(0.0, 0.0, None)
 
@@ -206,19 +207,20 @@ class WienerSlab:
         """The transfer function by ring at some places across every tilt, (K, PLACES, RINGS); 1 where it is not known."""
         if self.contrast is None:
             return np.ones((len(self._slab.tilts_deg), 1, RINGS))
-        if self._phases is None:
-            self._phases = np.stack([self._phases_of(tilt) for tilt in self.contrast.tilts])
-        values = np.sin(self._phases)
-        if floor:
-            values = np.where(self._phases < np.pi / 2, np.maximum(values, np.float32(floor)), values)
-        return np.asarray(np.sqrt((values**2).mean(axis=2)) * np.sign(values.mean(axis=2)), np.float64)
+        if floor not in self._transfers:
+            if self._phases is None:
+                self._phases = np.stack([self._phases_of(tilt) for tilt in self.contrast.tilts])
+            values = np.sin(self._phases)
+            if floor:
+                values = np.where(self._phases < np.pi / 2, np.maximum(values, np.float32(floor)), values)
+            self._transfers[floor] = np.sqrt((values**2).mean(axis=2), dtype=np.float64) * np.sign(values.mean(axis=2))
+        return self._transfers[floor]
 
     def _phases_of(self, tilt: TiltContrast) -> Floats:
         """The argument of a tilt's transfer function, (PLACES, directions, RINGS)."""
         s = np.linspace(0, 0.5, RINGS) / self.pixel_A
         extras = np.linspace(-0.4, 0.4, PLACES) * self._slab.nx * self.pixel_A * tilt.across
-        directions = np.linspace(0, np.pi, DIRECTIONS if tilt.astigmatism_A > 0 else 1, endpoint=False)
-        directions = np.resize(directions, DIRECTIONS)[:, None]
+        directions = np.linspace(0, np.pi, DIRECTIONS, endpoint=False)[:, None]
         return np.stack([tilt.phase(s * np.cos(directions), s * np.sin(directions), float(extra)) for extra in extras]).astype(
             np.float32)
 
