@@ -14,8 +14,10 @@ from functools import lru_cache
 import numpy as np
 
 from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series
+from tomostream.engine.align.chain import chain_deviations, step_deviations
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.heights import heights, slope_of
+from tomostream.engine.align.likelihood import model_of, signal_share
 from tomostream.engine.align.offset import decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
@@ -541,6 +543,31 @@ class TestHonesty(unittest.TestCase):
         moved = np.stack([3.0 * np.cos(angles) - 2.0 * np.sin(angles), np.full(31, 5.0)], axis=1).ravel()
         np.testing.assert_allclose(taken @ moved, moved, atol=1e-9)
         self.assertAlmostEqual(float(np.trace(taken)), 3.0)
+
+    def test_a_tilt_that_hangs_on_a_weak_link_is_uncertain_with_all_beyond_it(self) -> None:
+        order, tilts = np.array([1, 0, 2, 3, 4]), np.array([-30.0, -60.0, 0.0, 30.0, 60.0])
+        firm = chain_deviations(order, np.full(4, 0.01), tilts)
+        loose = chain_deviations(order, np.array([0.01, 0.01, 0.01, 3.0]), tilts)
+        self.assertLess(firm.max(), 0.02)
+        self.assertGreater(loose[4], 0.5)
+        self.assertEqual(int(np.argmax(loose)), 4)
+        shifted = chain_deviations(np.arange(2), np.array([5.0]), np.array([-20.0, 20.0]))
+        np.testing.assert_allclose(shifted, 0.0, atol=1e-9)     # two tilts are always where some specimen has them
+
+    def test_neighbours_that_share_nothing_are_a_weak_link(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        stack = truth.stack.copy()
+        stack[-2:] = np.random.default_rng(7).normal(100.0, 8.0, stack[-2:].shape)
+        pose = Pose(truth.angles, truth.axis, truth.shifts, 1200.0 / PIXEL_A)
+        weak = []
+        for images in (truth.stack, stack):
+            bench = Bench(work_stack(images, PIXEL_A, PIXEL_A, 1), np.arange(len(truth.angles)), 1)
+            band = bench.cut(pose, 0.03)
+            order, steps = step_deviations(band, pose, model_of(band, pose, signal_share(band, pose)), PIXEL_A)
+            self.assertEqual(order.tolist(), list(range(len(truth.angles))))
+            weak.append(steps[-2])
+        self.assertLess(weak[0], 0.5)
+        self.assertGreater(weak[1], 4.0 * weak[0])
 
     def test_uncertainties_do_not_explode_where_rounding_spoils_the_null_space(self) -> None:
         information = 1e6 * (31.0 * np.eye(31) - np.ones((31, 31))) + np.random.default_rng(0).normal(size=(31, 31))

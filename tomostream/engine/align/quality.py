@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
 from tomostream.engine.align.geometry import Floats, Pose, frame_shape
-from tomostream.engine.align.likelihood import ascend, fisher, model_of, signal_share, steadied
+from tomostream.engine.align.likelihood import Model, ascend, fisher, model_of, signal_share, steadied
 from tomostream.engine.align.offset import LARGEST_DEG, Offset
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.spectra import Band
@@ -84,7 +84,7 @@ def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Fl
     return out
 
 
-def fisher_deviations(band: Band, pose: Pose) -> Floats:
+def fisher_deviations(band: Band, pose: Pose, model: Model) -> Floats:
     """Standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, as far as noise goes.
 
     From the Fisher matrix, after taking out what a shift of the specimen in X, Y and Z does; the window lets only the
@@ -96,8 +96,9 @@ def fisher_deviations(band: Band, pose: Pose) -> Floats:
         The coefficients of the used tilts.
     pose : Pose
         Where they are.
+    model : Model
+        Of the band at this pose.
     """
-    model = model_of(band, pose, signal_share(band, pose))
     cosines = np.cos(np.radians(pose.tilts_deg[band.members]))
     scale = np.stack([1.0 / cosines, np.ones_like(cosines)], axis=1).ravel()
     share = np.sqrt(np.clip(band.coverage, 0.05, 1.0))

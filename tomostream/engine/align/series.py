@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.align.answer import answer_of, residuals
+from tomostream.engine.align.chain import chain_deviations, step_deviations
 from tomostream.engine.align.commonline import axis_by_common_line, common_line_score
 from tomostream.engine.align.geometry import Floats, Pose
 from tomostream.engine.align.heights import heights, slope_of
+from tomostream.engine.align.likelihood import model_of, signal_share
 from tomostream.engine.align.model import (
     MAXIMUM_THREADS,
     Alignment,
@@ -378,9 +380,12 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
     pose, matches = called_back(bench, pose, angles, say)
     field = quarters(bench, pose, QUARTERS_TOP)
-    sigma = standard_deviations(fisher_deviations(bench.cut(pose, FINE_TOP), pose), field, pose.tilts_deg[bench.members])
+    band, used_deg = bench.cut(pose, FINE_TOP), pose.tilts_deg[bench.members]
+    model = model_of(band, pose, signal_share(band, pose), bench.threads)
+    sigma = standard_deviations(fisher_deviations(band, pose, model), field, used_deg)
     heights = np.array([match.height_here for match in matches])
-    sigma[:, 0] = np.hypot(sigma[:, 0], wedge.deviations(pose.tilts_deg[bench.members]) / bench.images.pixel_A)
+    chain = chain_deviations(*step_deviations(band, pose, model, bench.images.pixel_A), used_deg)
+    sigma[:, 0] = np.hypot(np.maximum(sigma[:, 0], chain), wedge.deviations(used_deg) / bench.images.pixel_A)
     sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
                     float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]))
