@@ -72,7 +72,7 @@ def nearest_folder(series: Series, folders: Mapping[str, list[Movie]], homes: se
     return [] if folder is None else best[folder]
 
 
-def nearness(series: Series, folder: str) -> tuple[int, int, int, int]:
+def nearness(series: Series, folder: str) -> tuple[int, int, int, int, int]:
     """Return how near a folder is to the mdoc of a series; see `matching.agreement`."""
     return matching.agreement(Wanted("", "", series.folder, series.name, 0.0), folder)
 

@@ -196,6 +196,10 @@ class Evidence:
             return f"only the range from {low:.1f} to {high:.1f} degrees"
         return ""
 
+    def at_rest(self, series: Series, now: float) -> bool:
+        """Tell whether nothing new came of a series, and none of its files changed, for the time for the next tilt."""
+        return now >= self._bound(series)
+
     def _bound(self, series: Series) -> float:
         last = max(series.last_new, series.changed)
         if self.on("interleaved"):

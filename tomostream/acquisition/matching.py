@@ -99,16 +99,18 @@ def parts(folder: str) -> tuple[str, ...]:
     return tuple(word for word in words if word and word != "." and not word.endswith(":"))
 
 
-def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int]:
+def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int, int]:
     """Tell how well a folder fits what an mdoc says: the more, the better, the first number before the others.
 
     How many of its last parts are those of SubFramePath's folder; how many parts it shares with SubFramePath, the mdoc's folder
-    and the name of the series; how many of its first parts are those of the mdoc's folder; how few of its parts are neither's.
+    and the name of the series; how many of its first parts are those of the mdoc's folder; how few of its parts are neither's;
+    how few of the mdoc's folder are not its own.
     """
     there, written, own = parts(folder), parts(wanted.folder), parts(wanted.mdoc_folder)
     known = {*written, *own, wanted.series.casefold()}
     shared = len(known.intersection(there))
-    return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)))
+    return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)),
+            -len(set(own).difference(there)))
 
 
 @lru_cache(maxsize=16384)
@@ -126,7 +128,7 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int, int]:
+def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int, int, int]:
     """Tell how well a movie of the right name fits: by its folder, then by being of the very same name."""
     return (*agreement(wanted, folder_of(found.path)), int(basename(found.path) == wanted.name))
 

@@ -204,6 +204,19 @@ class TestFolders(unittest.TestCase):
         self.assertIn("another folder", scope.session.unassigned()["old"].reason)
 
 
+    def test_of_two_folders_of_mdocs_the_one_above_is_that_of_the_movies_beside_it(self):
+        one = tuple(replace(each, movie_folder="X:\\s\\frames") for each in tilts("TS_01", COUNT))
+        two = tuple(replace(each, movie_folder="X:\\s\\second\\frames") for each in tilts("TS_01", COUNT, 5000.0))
+        player = Player(min_tilts=3)
+        player.feed(MdocRead(mdoc("TS_01", one, "/s/TS_01.mrc.mdoc"), 1.0),
+                    MdocRead(mdoc("TS_01", two, "/s/second/TS_01.mrc.mdoc"), 2.0))
+        for each in one:
+            path = f"/s/frames/{str(each.movie).replace('.0.tif', '.01.tif')}"
+            player.feed(MovieSeen(movie_key(path), 3.0, path), MicrographReady(movie_key(path), 4.0))
+        player.feed(Stop(5.0))
+        self.assertEqual([(each.series_id, len(each.tilts)) for _, each in player.composed], [("TS_01", COUNT)])
+
+
 class TestNoMovieInTwoSeries(unittest.TestCase):
     @settings(max_examples=120, deadline=None)
     @given(st.data())

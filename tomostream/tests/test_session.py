@@ -1115,6 +1115,19 @@ class TestSessionEnds(unittest.TestCase):
         self.assertEqual([(each.series_id, each.version, len(each.tilts)) for _, each in player.composed],
                          [("old_id", 4, COUNT)])
 
+    def test_after_a_restart_a_tilt_whose_last_line_has_no_end_stays_in_its_series(self) -> None:
+        which = tilts("TS_01", 7)
+        player = Player(time_for_next_tilt=60.0)
+        player.feed(Restored("TS_01", "TS_01", tuple(key(each) for each in which), 1, 0.0, mdocs=("/data/TS_01.mrc.mdoc",),
+                             micrograph_versions=(1,) * 7),
+                    MdocRead(mdoc("TS_01", which[:-1], tilts_if_ended=which, last_section_open=True), 1.0),
+                    *(MicrographReady(key(each), 2.0) for each in which))
+        player.wait(500.0)
+        self.assertEqual(player.composed, [])
+        player.feed(*(MicrographReady(key(each), 500.0, 2) for each in which))
+        player.wait()
+        self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(2, 7)])
+
     def test_after_a_restart_a_replaced_micrograph_is_noticed_where_its_version_was_kept(self) -> None:
         player = Player()
         movies = tuple(str(each.movie) for each in tilts("X"))
