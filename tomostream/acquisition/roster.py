@@ -8,30 +8,22 @@ file or another exposure of that name comes: what was given to the wrong one is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from tomostream.acquisition import matching
 from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.candidates import wanted
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
-from tomostream.acquisition.facts import Tilt
 from tomostream.acquisition.finding import Finder
+from tomostream.acquisition.listings import Listings
 from tomostream.acquisition.loose import Loose, Movie
 from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step
 from tomostream.acquisition.naming import folder_of, movie_key, parse_movie_name
-from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin, seconds
+from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin
 from tomostream.acquisition.unassigned import exposed_again
 from tomostream.acquisition.verdict import called
-
-
-@dataclass(slots=True)
-class _Group:
-    """Files and exposures of one name."""
-
-    movies: list[Movie] = field(default_factory=list)
-    listed: list[tuple[Series, Exposure]] = field(default_factory=list)
 
 
 class Roster:
@@ -48,10 +40,10 @@ class Roster:
         self._evidence = evidence
         self.named = named
         self._movies: dict[str, Movie] = {}
-        self._groups: dict[str, _Group] = {}
+        self._of_name: dict[str, list[Movie]] = {}
         self.loose = Loose()
-        self._nameless: dict[int, list[tuple[Series, Exposure]]] = {}
-        self._named_by_time: dict[int, list[tuple[Series, Exposure]]] = {}
+        self._listings = Listings()
+        self.listed_as, self.was_listed = self._listings.listed_as, self._listings.was_listed
         self._wanting: dict[Signature, dict[int, Series]] = {}
         self._changed: dict[int, Series] = {}
         self._robbed: dict[int, Series] = {}
@@ -65,7 +57,7 @@ class Roster:
 
     def knows(self, key: str) -> bool:
         """Tell whether a movie is known, by its file or by an mdoc."""
-        return key in self._movies or bool(self._group(key).listed)
+        return key in self._movies or bool(self._listings.of_name(key))
 
     def movie(self, key: str, path: str = "", written: float | None = None) -> Movie:
         """Return what is known of a movie. One that is new, or whose file is, looks for its exposure."""
@@ -78,16 +70,15 @@ class Roster:
                 if exposure.step in CHANGED_NAMES:      # its name was not that of its file
                     self.unbind(series, exposure)
             self.loose.remove(movie)
-            self._group(movie.name).movies.remove(movie)
+            self._of_name[movie.name].remove(movie)
             movie.name, movie.path, movie.written = movie_key(path), path, written
             self._join(movie)
         return movie
 
     def _join(self, movie: Movie) -> None:
         """A file takes its place among those of its name."""
-        group = self._group(movie.name)
-        group.movies.append(movie)
-        self._assign(group)
+        self._of_name.setdefault(movie.name, []).append(movie)
+        self._assign(movie.name)
         if not movie.listed:
             self.loose.add(movie)
             for series in self.who_wants(movie):
@@ -104,7 +95,7 @@ class Roster:
 
     def of_name(self, name: str) -> Sequence[Movie]:
         """Return the movies whose files have a name."""
-        return self._group(name).movies
+        return self._of_name.get(name, ())
 
     def movie_of(self, exposure: Exposure) -> Movie:
         """Return the movie of an exposure that has one."""
@@ -146,7 +137,7 @@ class Roster:
                 if parse_movie_name(each.name or each.key).angle == name.angle and (
                         not each.bound or self._movies[each.key].folder == movie.folder) and each.name != movie.name:
                     return exposed_again(each.key)
-        if len(self._group(movie.name).movies) > 1:
+        if len(self.of_name(movie.name)) > 1:
             return Unassigned("No mdoc lists it: another folder has a movie of this name, which is used.")
         return Unassigned("No mdoc lists it.")
 
@@ -175,21 +166,17 @@ class Roster:
 
     def enlist(self, series: Series, exposure: Exposure) -> None:
         """An exposure is listed for the first time (or again): connect it with its movie."""
-        if exposure.acquired is not None:
-            listed = self._named_by_time if exposure.name else self._nameless
-            listed.setdefault(round(exposure.acquired), []).append((series, exposure))
+        self._listings.note_time(series, exposure)
         if exposure.bound:
             self._claim(series, exposure, self._movies[exposure.key])
         elif not exposure.name:
             self.set(series, exposure, "missing")
         else:
             self._finder.note_folder(exposure.tilt.movie_folder)
-            group = self._group(exposure.name)
-            if not any(each is exposure for _, each in group.listed):
-                group.listed.append((series, exposure))
+            self._listings.note_name(series, exposure)
             self._wait(series, exposure)
-            self._assign(group)
-            for other, twin in group.listed if not exposure.bound else ():
+            self._assign(exposure.name)
+            for other, twin in self._listings.of_name(exposure.name) if not exposure.bound else ():
                 if twin.bound and twin.step in CHANGED_NAMES and self._mean_one(series, exposure, other, twin, twin.key):
                     self.bind(series, exposure, self._movies[twin.key], twin.step)
                     break
@@ -198,37 +185,18 @@ class Roster:
         self._see_twins(series, exposure)
         self._changed.pop(id(series), None)
 
-    def listed_as(self, tilt: Tilt) -> Iterator[tuple[Series, Exposure]]:
-        """Yield the series of which a file lists this exposure, or did, and what it is there."""
-        name = movie_key(tilt.movie or "")
-        return self._alike(Exposure((name, tilt.time), "", tilt, 0.0, seconds(tilt.time), name=name))
-
-    def was_listed(self, tilt: Tilt) -> bool:
-        """Tell whether a file of a series lists this exposure, or did: it may have been exposed again since."""
-        return any(True for _ in self.listed_as(tilt))
-
     def dismiss(self, series: Series, exposure: Exposure) -> None:
         """An exposure is not one of this series after all."""
         if exposure.bound:
             self.unbind(series, exposure)
         for each in (series.exposures, series.missing):
             each.pop(exposure.ident, None)
-        self._group(exposure.name).listed = [one for one in self._group(exposure.name).listed if one[1] is not exposure]
-        for listed in (self._nameless, self._named_by_time):
-            listed.update({second: [one for one in there if one[1] is not exposure] for second, there in listed.items()
-                           if any(one[1] is exposure for one in there)})
+        self._listings.remove(exposure)
 
     def _twins(self, series: Series, exposure: Exposure) -> list[tuple[Series, Exposure]]:
         """Return this exposure as files of other series list it, whether its movie is there or not."""
-        return [(other, each) for other, each in self._alike(exposure) if other is not series and each.ident in other.exposures]
-
-    def _alike(self, exposure: Exposure) -> Iterator[tuple[Series, Exposure]]:
-        """Yield what files say, or said, of this exposure."""
-        alike = list(self._group(exposure.name).listed) if exposure.name else []
-        second = None if exposure.acquired is None else round(exposure.acquired)
-        for listed in (self._nameless, self._named_by_time) if not exposure.name else (self._nameless,):
-            alike += listed.get(second, ()) if second is not None else ()
-        yield from ((series, each) for series, each in alike if is_twin(exposure, each))
+        return [(other, each) for other, each in self._listings.alike(exposure)
+                if other is not series and each.ident in other.exposures]
 
     def _see_twins(self, series: Series, exposure: Exposure) -> None:
         """An exposure that several files list belongs to one series, before its movie is there as well as after."""
@@ -241,29 +209,28 @@ class Roster:
         for signature in matching.wanted_signatures(wanted(series, exposure)):
             self._wanting.setdefault(signature, {})[id(series)] = series
 
-    def _group(self, name: str) -> _Group:
-        return self._groups.setdefault(name, _Group())
-
-    def _assign(self, group: _Group) -> None:
+    def _assign(self, name: str) -> None:
         """Give the exposures of one name their movies."""
-        if not group.movies:
+        movies = self.of_name(name)
+        if not movies:
             return
-        live = [(series, each) for series, each in group.listed if each.ident in series.exposures and each.owner is None]
-        kept = [next((place for place, movie in enumerate(group.movies) if each.bound and movie.key == each.key), None)
+        live = [(series, each) for series, each in self._listings.of_name(name)
+                if each.ident in series.exposures and each.owner is None]
+        kept = [next((place for place, movie in enumerate(movies) if each.bound and movie.key == each.key), None)
                 for _, each in live]
         means = [wanted(series, each) for series, each in live]
-        given = matching.assign(means, [each.found for each in group.movies], kept,
+        given = matching.assign(means, [each.found for each in movies], kept,
                                 lambda want, movie: self._finder.is_of_another(want, folder_of(movie.path)))
-        given = [None if choice is not None and self._strays(group, *each, group.movies[choice[0]]) else choice
+        given = [None if choice is not None and self._strays(*each, movies[choice[0]]) else choice
                  for each, choice in zip(live, given, strict=True)]
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is None and exposure.bound and exposure.step not in CHANGED_NAMES:
                 self.unbind(series, exposure)
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is not None:
-                self.bind(series, exposure, group.movies[choice[0]], choice[1])
+                self.bind(series, exposure, movies[choice[0]], choice[1])
 
-    def _strays(self, group: _Group, series: Series, exposure: Exposure, movie: Movie) -> bool:
+    def _strays(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
         """Tell whether a movie of the right name lies in the folder of other movies, where names come in several folders.
 
         Its series has its own movies elsewhere, or mdocs give the name in several folders.
@@ -275,7 +242,8 @@ class Roster:
             return True
         if not self._finder.is_of_another(want, movie.folder):
             return False
-        return len({each.tilt.movie_folder for _, each in group.listed}) > 1 or (bool(homes) and movie.folder not in homes)
+        folders = {each.tilt.movie_folder for _, each in self._listings.of_name(exposure.name)}
+        return len(folders) > 1 or (bool(homes) and movie.folder not in homes)
 
     def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
         exposure.step = step
@@ -290,7 +258,7 @@ class Roster:
         exposure.key, exposure.bound, exposure.step = movie.key, True, step
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
-        for other, twin in self._group(exposure.name).listed if step in CHANGED_NAMES and exposure.name else ():
+        for other, twin in self._listings.of_name(exposure.name) if step in CHANGED_NAMES and exposure.name else ():
             if not twin.bound and twin.ident in other.exposures and self._mean_one(series, exposure, other, twin, movie.key):
                 self.bind(other, twin, movie, step)
 
@@ -442,15 +410,14 @@ class Roster:
         """A series turned out to be none: its movies are free, and what it had of others is theirs again."""
         for exposure in list(series.exposures.values()):
             twins = [(other, each) for other, each in self._twins(series, exposure) if each.owner is series]
-            group = self._group(exposure.name)
-            group.listed = [(other, each) for other, each in group.listed if other is not series]
+            self._listings.remove_name(series, exposure.name)
             if exposure.bound:
                 self.unbind(series, exposure)
             for other, each in twins:
                 each.owner = None
                 if not each.bound:
                     self._wait(other, each)
-                    self._assign(group)
+                    self._assign(exposure.name)
                     self._want(other, each)
                     self._changed[id(other)] = other
         for wanting in self._wanting.values():
