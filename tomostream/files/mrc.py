@@ -77,18 +77,23 @@ class MrcStack:
         BadFileError
             Where the file cannot be read any more.
         """
+        return self.rows(index, 0, self.shape[1])
+
+    def rows(self, index: int, first: int, last: int) -> NDArray[Any]:
+        """Return the rows from `first` to before `last` of a section; see `section`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} sections, none with index {index}")
         stored = _stored_type(self.header)
-        count = self.header.section_bytes // stored.itemsize
+        row_bytes = self.header.section_bytes // self.shape[1]
+        count = (last - first) * row_bytes // stored.itemsize
         try:
-            start = self.header.offset + index % len(self) * self.header.section_bytes
+            start = self.header.offset + index % len(self) * self.header.section_bytes + first * row_bytes
             raw = np.fromfile(self.path, stored, count, offset=start)
         except OSError as error:
             raise BadFileError(f"{sentence_of(error, self.path)}; check the path") from error
         if raw.size < count:
             raise BadFileError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
-        raw = raw.reshape(self.shape[1], -1)
+        raw = raw.reshape(last - first, -1)
         if self.header.packed:
             return _unpacked(raw, self.shape[2])
         if self.header.bytes is Bytes.SHIFTED and self.header.mode == 0:

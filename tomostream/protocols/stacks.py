@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.output import Outputs
-from tomostream.files.mrc import open_mrc
+from tomostream.engine.output import Outputs, statistics
+from tomostream.engine.recon.volume import VolumeWriter
+from tomostream.files.mrc import MrcStack, open_mrc
 from tomostream.journal.composed import RecordError, SeriesRecord, TiltRecord, read_record
 from tomostream.journal.layout import EVEN, ODD
 from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
+#: Pixels that are copied at a time, which stay in the processor's cache, and images that are.
+PIECE, AT_ONCE = 1 << 21, 2
 
 
 def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[int, int]:
@@ -30,18 +35,50 @@ def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[
     BadInput : an image cannot be read or has another size than the first; names the file.
     EngineError : the stack cannot be written (disk full, no permission).
     """
-    first = read_image(paths[0])
-    with Outputs() as outputs:
-        stack = outputs.mapped_mrc(target, (len(paths), *first.shape), pixel_size, LABEL, volume=False)
-        stack[0] = first
-        for index, path in enumerate(paths[1:], start=1):
-            image = read_image(path)
-            if image.shape != first.shape:
-                raise BadInput(f"{os.path.basename(path)} is {image.shape[1]} x {image.shape[0]} pixels, but "
-                               f"{os.path.basename(paths[0])} is {first.shape[1]} x {first.shape[0]}: they cannot be tilts "
-                               "of one series")
-            stack[index] = image
-    return first.shape[1], first.shape[0]
+    images = [open_image(path) for path in paths]
+    height, width = images[0].shape
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != (height, width):
+            raise BadInput(f"{os.path.basename(path)} is {image.shape[1]} x {image.shape[0]} pixels, but "
+                           f"{os.path.basename(paths[0])} is {width} x {height}: they cannot be tilts of one series")
+    with Outputs() as outputs, VolumeWriter(outputs, target, (len(paths), height, width), pixel_size, LABEL, volume=False) as out:
+        step = max(1, PIECE // width)
+
+        def copied(section: int) -> list[tuple[float, float, float, float]]:
+            """Copy an image piece by piece; return the statistics of each."""
+            found = []
+            for first in range(0, height, step):
+                piece = images[section].rows(first, min(first + step, height))
+                out.write(piece[None], section, first)
+                found.append(statistics(piece))
+            return found
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for found in pool.map(copied, range(len(images))):
+                for row, (low, high, mean, deviation) in enumerate(found):
+                    count = width * (min((row + 1) * step, height) - row * step)
+                    out.add_statistics(low, high, count * mean, count * (deviation**2 + mean**2))
+    return width, height
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a file, read by rows."""
+
+    stack: MrcStack
+    section: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, px."""
+        return self.stack.shape[1], self.stack.shape[2]
+
+    def rows(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return the rows from `first` to before `last`; raises `BadInput`."""
+        try:
+            return self.stack.rows(self.section, first, last).astype(np.float32, copy=False)
+        except (OSError, ValueError, IndexError) as error:
+            raise BadInput(_unreadable(self.stack.path, error)) from error
 
 
 def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
@@ -76,8 +113,8 @@ def _record(path: str) -> SeriesRecord | None:
         return None
 
 
-def read_image(location: str) -> NDArray[np.float32]:
-    """Return one image as float32, shape (height, width). `location`: a path, or "section@path" with sections from 1.
+def open_image(location: str) -> Image:
+    """Open one image. `location`: a path, or "section@path" with sections from 1.
 
     Raises
     ------
@@ -90,7 +127,16 @@ def read_image(location: str) -> NDArray[np.float32]:
         stack = open_mrc(path)
         if not section and len(stack) != 1:
             raise BadInput(f"{os.path.basename(path)} holds {len(stack)} images where one was expected")
-        return stack.section(int(section or 1) - 1).astype(np.float32)
+        return Image(stack, int(section or 1) - 1)
     except (OSError, ValueError, IndexError) as error:
-        raise BadInput(f"the micrograph {os.path.basename(path)} cannot be read: {error}") from error
+        raise BadInput(_unreadable(path, error)) from error
 
+
+def read_image(location: str) -> NDArray[np.float32]:
+    """Return one image as float32, shape (height, width); see `open_image`."""
+    image = open_image(location)
+    return image.rows(0, image.shape[0])
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    return f"the micrograph {os.path.basename(path)} cannot be read: {error}"

@@ -20,7 +20,15 @@ from tomostream.engine.align.heights import heights, slope_of
 from tomostream.engine.align.likelihood import model_of, signal_share
 from tomostream.engine.align.offset import decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench, maximise
-from tomostream.engine.align.preprocess import clear_of_bars, densest, screen, work_stack
+from tomostream.engine.align.preprocess import (
+    clear_of_bars,
+    densest,
+    fourier_crop,
+    level_of,
+    reasons_of,
+    work_stack,
+    work_stacks,
+)
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
 from tomostream.engine.align.robust import elsewhere
@@ -514,15 +522,32 @@ class TestDarkImages(unittest.TestCase):
         angles = np.arange(-60.0, 61.0, 10.0)
         stack = np.stack([rng.normal(100 - abs(angle) / 3, 4, (32, 32)) for angle in angles]).astype(np.float32)
         stack[3] *= 0.3
-        self.assertEqual([i for i, reason in enumerate(screen(stack, angles, 0.7)) if reason], [3])
+        levels = [level_of(image) for image in stack]
+        self.assertEqual([i for i, reason in enumerate(reasons_of(levels, angles, 0.7)) if reason], [3])
         for tolerance in (0.0, 1.0, 1.5, -1.0):
-            self.assertFalse(any(screen(stack, angles, tolerance)), tolerance)
+            self.assertFalse(any(reasons_of(levels, angles, tolerance)), tolerance)
 
     def test_an_image_with_any_value_that_is_not_finite_is_left_out(self):
         stack = np.random.default_rng(1).normal(100, 4, (13, 64, 64)).astype(np.float32)
         stack[2, 5, 5], stack[4, 6, 6], stack[6, 7, 7] = np.nan, np.inf, 1e30
-        self.assertEqual([i for i, reason in enumerate(screen(stack, np.arange(-60.0, 61.0, 10.0), 0.7)) if reason], [2, 4, 6])
-        self.assertTrue(np.isfinite(work_stack(stack, 10.0, 20.0, 1).coefficients).all())
+        (images,), levels = work_stacks(stack, 10.0, (20.0,), 1)
+        reasons = reasons_of(levels, np.arange(-60.0, 61.0, 10.0), 0.7)
+        self.assertEqual([i for i, reason in enumerate(reasons) if reason], [2, 4, 6])
+        self.assertTrue(np.isfinite(images.coefficients).all())
+
+
+class TestWorkingImages(unittest.TestCase):
+    def test_those_of_two_pixel_sizes_are_what_each_would_be_by_itself(self):
+        stack = np.random.default_rng(1).normal(100, 4, (2, 600, 90)).astype(np.float32)
+        both, _ = work_stacks(stack, 5.0, (10.0, 20.0), 2)
+        for images, pixel_A in zip(both, (10.0, 20.0), strict=True):
+            np.testing.assert_array_equal(images.coefficients, work_stack(stack, 5.0, pixel_A, 1).coefficients)
+
+    def test_cropping_a_transform_keeps_its_low_frequencies(self):
+        image = np.random.default_rng(1).normal(100, 4, (601, 90)).astype(np.float32)
+        whole, small = (np.fft.rfft2(each) / each.size for each in (image, fourier_crop(image, (120, 20))))
+        np.testing.assert_allclose(small[:60, :10], whole[:60, :10], atol=1e-5)
+        np.testing.assert_allclose(small[61:, :10], whole[-59:, :10], atol=1e-5)
 
 
 class TestHonesty(unittest.TestCase):

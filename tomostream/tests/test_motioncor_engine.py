@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from tomostream.engine.frames import adding, align, interpolation, sums
 from tomostream.engine.frames.plan import IntegrationEntry, plan_fractions
+from tomostream.engine.frames.references import References
+from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.motioncor import main
 from tomostream.programs.motioncor import parse_log
 from tomostream.tests.dmfile import dm_file
@@ -752,6 +754,18 @@ class TestSums(EngineTest):
         total, frame = np.zeros((4, 5), np.float32), np.arange(20).reshape(4, 5)
         adding.add_moved(total, frame, (2, -1))
         np.testing.assert_array_equal(total, np.pad(frame, ((0, 1), (2, 0)), mode="symmetric")[1:, :5])
+
+
+class TestStore(unittest.TestCase):
+    def test_a_frame_binned_in_bands_is_what_it_would_be_in_one(self):
+        rng = np.random.default_rng(1)
+        counts, gain = rng.poisson(3, (403, 50)).astype(np.uint8), rng.uniform(0.9, 1.1, (403, 50)).astype(np.float32)
+        movie = mock.Mock(path="movie")
+        movie.read.return_value = counts
+        kept = FrameStore(movie, plan_fractions(1), (slice(0, 403), slice(0, 50)))
+        for references in (References(), References(gain)):
+            kept.references = references
+            np.testing.assert_array_equal(kept.binned(0, 6), align.binned(references.corrected(counts), 6))
 
 
 class TestFractions(unittest.TestCase):

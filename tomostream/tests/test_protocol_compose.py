@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 import unittest
+from unittest.mock import patch
 
 import mrcfile
 import numpy as np
@@ -20,7 +21,7 @@ from tomostream.programs.ctf import CtfRow  # noqa: E402
 from tomostream.protocols.objects import ctf_of_tilt  # noqa: E402
 from tomostream.protocols.programs import in_all  # noqa: E402
 from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
-from tomostream.protocols.stacks import stack_images  # noqa: E402
+from tomostream.protocols.stacks import open_image, stack_images  # noqa: E402
 from tomostream.streaming.work import BadInput  # noqa: E402
 from tomostream.tests.made_project import write_mrc  # noqa: E402
 
@@ -86,6 +87,28 @@ class TestAStack(unittest.TestCase):
         size = stack_images([self.image(f"{value:.0f}.mrc", value=value) for value in (3.0, 1.0, 2.0)], target, 2.0)
         with mrcfile.open(target) as stack:
             self.assertEqual((size, stack.data.shape, stack.data[:, 0, 0].tolist()), ((6, 4), (3, 4, 6), [3.0, 1.0, 2.0]))
+
+    def test_copied_in_pieces_it_has_all_rows_and_the_statistics_of_all(self):
+        rng, target = np.random.default_rng(1), os.path.join(self.folder, "TS_1.mrcs")
+        images = rng.normal(1000, 3, (3, 11, 6)).astype(np.float32)
+        paths = [self.image(f"{n}.mrc") for n in range(3)]
+        for path, image in zip(paths, images, strict=True):
+            write_mrc(path, image, 2.0)
+        with patch("tomostream.protocols.stacks.PIECE", 24):
+            stack_images(paths, target, 2.0)
+        with mrcfile.open(target) as stack:
+            np.testing.assert_array_equal(stack.data, images)
+            header = [float(stack.header[name]) for name in ("dmin", "dmax", "dmean", "rms")]
+        np.testing.assert_allclose(header, [images.min(), images.max(), images.mean(dtype=float), images.std(dtype=float)], 1e-5)
+
+    def test_an_image_that_becomes_shorter_while_it_is_copied_is_named(self):
+        paths = [self.image("a.mrc"), self.image("b.mrc")]
+        opened = [open_image(path) for path in paths]
+        os.truncate(paths[1], 1040)
+        handed = patch("tomostream.protocols.stacks.open_image", side_effect=opened)
+        with handed, self.assertRaisesRegex(BadInput, "b.mrc cannot be read"):
+            stack_images(paths, os.path.join(self.folder, "TS_1.mrcs"), 2.0)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.mrc", "b.mrc"])
 
     def test_of_images_of_two_sizes_is_refused_and_leaves_nothing(self):
         paths = [self.image("a.mrc"), self.image("b.mrc", rows=1)]

@@ -9,11 +9,13 @@ import tempfile
 import unittest
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.output import Outputs
+from tomostream.engine.recon import aligned
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
 from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
@@ -227,6 +229,16 @@ class AlignedImageTest(InFolder):
         inner = (slice(14, -14), slice(14, -14))
         difference = (image - image[inner].mean())[inner] - (expected - expected[inner].mean())[inner]
         self.assertLess(np.abs(difference).max(), 0.15)  # of marks 25 to 40 deep
+
+    def test_an_image_transformed_in_bands_is_what_it_would_be_in_one(self) -> None:
+        image = np.random.default_rng(1).normal(10, 1, (75, 64)).astype(np.float32)
+        place, made = Placement(5.0, 1.5, -2.0), []
+        for rows in (1000, 32):
+            with mock.patch.object(aligned, "_BAND", rows):
+                made.append(Aligner((75, 64), (36, 32), 2.0, 2).image(image, place))
+        np.testing.assert_array_equal(*made)
+        known = Aligner((75, 64), (36, 32), 2.0).image(image, place, mean=float(image.mean(dtype=float)))
+        np.testing.assert_array_equal(made[0], known)
 
     def test_binning_keeps_the_signal_below_its_nyquist_frequency(self) -> None:
         n, binning = 240, 4.0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine.align.geometry import Floats, parallel
+from tomostream.engine.output import statistics
 from tomostream.files.mrc import MAX_VALUE, UNUSABLE_VALUES, Sections
 
 CLIP_SIGMA = 4.5
@@ -18,6 +20,7 @@ OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly a
 BLOTS_A = (480.0, 240.0, 120.0, 60.0)  # sides of the patches whose brightness is limited
 BLUR_A = 200.0  # over which brightness is averaged to see what is opaque
 DUPLICATE_CORRELATION = 0.98  # of two images with their own noise it is far below, even at equal angle
+BAND = 256  # rows that are transformed at a time, so that the spectrum of a whole image is never held
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,37 @@ class WorkStack:
 
 def fourier_crop(image: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
     """`image` reduced to `shape` by cropping its Fourier transform; mean value and centre (index n/2) are kept."""
-    rows, columns = shape
-    if (rows, columns) == image.shape:
-        return image.astype(np.float32)
-    transform = scipy.fft.rfft2(image.astype(np.float32))
-    half = rows // 2
-    rest = rows - half
-    cropped = np.concatenate([transform[:rest], transform[transform.shape[0] - half:]], axis=0)[:, : columns // 2 + 1]
-    scale = (rows * columns) / (image.shape[0] * image.shape[1])
-    out: NDArray[np.float32] = scipy.fft.irfft2(cropped, s=(rows, columns)) * np.float32(scale)
+    return fourier_crops(image, [shape])[0]
+
+
+def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
+    """`fourier_crop` to several shapes, each no larger than the one before, by one transform of the image."""
+    out: list[NDArray[np.float32]] = []
+    spectrum: NDArray[np.complex64] | None = None
+    for shape in shapes:
+        if shape == image.shape:
+            out.append(image.astype(np.float32))
+            continue
+        spectrum = _low_frequencies(image, shape) if spectrum is None else _low_rows(spectrum, shape)
+        scale = (shape[0] * shape[1]) / (image.shape[0] * image.shape[1])
+        out.append(scipy.fft.irfft2(spectrum, s=shape) * np.float32(scale))
     return out
+
+
+def _low_frequencies(image: Floats, shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """What a real transform of `shape` holds of that of `image`; its columns are cropped before they are transformed."""
+    waves = np.empty((image.shape[0], shape[1] // 2 + 1), np.complex64)
+    for first in range(0, len(waves), BAND):
+        band = np.asarray(image[first : first + BAND], np.float32)
+        waves[first : first + BAND] = scipy.fft.rfft(band, axis=1)[:, : waves.shape[1]]
+    return _low_rows(scipy.fft.fft(waves, axis=0, overwrite_x=True), shape)
+
+
+def _low_rows(spectrum: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """A spectrum without the rows and columns that one of `shape` does not have."""
+    half = shape[0] // 2
+    low = np.concatenate([spectrum[: shape[0] - half], spectrum[len(spectrum) - half :]])
+    return low[:, : shape[1] // 2 + 1]
 
 
 def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tuple[tuple[int, int], float]:
@@ -136,43 +160,62 @@ def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
     return out / (deviation if deviation > 0 else np.float32(1.0))
 
 
+@dataclass(frozen=True)
+class Level:
+    """Mean and standard deviation of a section, and why it cannot be used, by itself: "" where it can."""
+
+    mean: float
+    deviation: float
+    reason: str
+
+
+def level_of(image: NDArray[np.float32]) -> Level:
+    """Look at one image; blank ones, and such with values that are no numbers, cannot be used."""
+    with np.errstate(all="ignore"):
+        low, high, mean, deviation = statistics(image)
+    reason = ""
+    if not (np.isfinite(mean) and max(high, -low) < MAX_VALUE):
+        if not np.isfinite(image).any():
+            return Level(float("nan"), float("nan"), "blank: no finite value")
+        reason = UNUSABLE_VALUES
+        _, _, mean, deviation = statistics(_bounded(image))
+    if not deviation > 1e-6 * max(abs(mean), 1e-30):
+        reason = "blank: all pixels are equal"
+    return Level(mean, deviation, reason)
+
+
+def _bounded(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image that is left out, with values whose squares do not overflow."""
+    return np.clip(np.nan_to_num(image, posinf=0.0, neginf=0.0), -MAX_VALUE, MAX_VALUE)
+
+
 def work_stack(stack: Sections, pixel_A: float, target_A: float, threads: int) -> WorkStack:
     """Working images of a stack (n, rows, columns) at about `target_A` per pixel."""
-    shape, scale = reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A)
-
-    def one(section: int) -> NDArray[np.float32]:
-        image = np.nan_to_num(np.asarray(stack[section], dtype=np.float32), posinf=0.0, neginf=0.0)
-        image = np.clip(image, -MAX_VALUE, MAX_VALUE)       # of an image that is left out: squares must not overflow
-        cleaned = clean(fourier_crop(image, shape), pixel_A * scale)
-        return ndimage.spline_filter(cleaned, order=3, output=np.float32, mode="mirror")
-
-    images = parallel(one, range(len(stack)), threads)
-    return WorkStack(np.stack(images), pixel_A * scale, scale)
+    return work_stacks(stack, pixel_A, (target_A,), threads)[0][0]
 
 
-def screen(stack: Sections, tilts_deg: Floats, dark_tol: float) -> list[str]:
-    """Why each section cannot be used, "" where it can: blank, dark or a duplicate of another section.
+def work_stacks(
+    stack: Sections, pixel_A: float, targets_A: Sequence[float], threads: int
+) -> tuple[list[WorkStack], list[Level]]:
+    """Working images at several pixel sizes, of growing size, and the sections' levels; every section is read once."""
+    sizes = [reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A) for target_A in targets_A]
 
-    Of an identical pair the section of the larger tilt angle is set aside; `robust` may swap them.
-    """
-    means = np.empty(len(stack))
-    deviations = np.empty(len(stack))
-    reasons = [""] * len(stack)
-    for section in range(len(stack)):
-        sample = np.asarray(stack[section], dtype=np.float32)
-        finite = np.isfinite(sample)
-        if not finite.any():
-            means[section], deviations[section] = np.nan, np.nan
-            reasons[section] = "blank: no finite value"
-            continue
-        if not finite.all() or float(np.abs(sample).max()) >= MAX_VALUE:
-            reasons[section] = UNUSABLE_VALUES
-            sample = np.clip(np.nan_to_num(sample, posinf=0.0, neginf=0.0), -MAX_VALUE, MAX_VALUE)
-            finite = np.isfinite(sample)
-        means[section] = np.mean(sample[finite], dtype=np.float64)
-        deviations[section] = np.std(sample[finite], dtype=np.float64)
-        if not deviations[section] > 1e-6 * max(abs(means[section]), 1e-30):
-            reasons[section] = "blank: all pixels are equal"
+    def one(section: int) -> tuple[list[NDArray[np.float32]], Level]:
+        image = np.asarray(stack[section], dtype=np.float32)
+        level = level_of(image)
+        reduced = fourier_crops(_bounded(image) if level.reason else image, [shape for shape, _ in sizes])
+        cleaned = [clean(each, pixel_A * scale) for each, (_, scale) in zip(reduced, sizes, strict=True)]
+        return [ndimage.spline_filter(each, order=3, output=np.float32, mode="mirror") for each in cleaned], level
+
+    made = parallel(one, range(len(stack)), threads)
+    images = [WorkStack(np.stack([own[i] for own, _ in made]), pixel_A * scale, scale) for i, (_, scale) in enumerate(sizes)]
+    return images, [level for _, level in made]
+
+
+def reasons_of(levels: Sequence[Level], tilts_deg: Floats, dark_tol: float) -> list[str]:
+    """Why each section cannot be used, "" where it can: blank or dark. Duplicates are found by their pictures (`duplicates`)."""
+    reasons = [level.reason for level in levels]
+    means, deviations = (np.array(values) for values in zip(*((level.mean, level.deviation) for level in levels), strict=True))
     _mark_dark(reasons, means, deviations, tilts_deg, dark_tol)
     return reasons
 

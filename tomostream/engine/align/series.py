@@ -33,7 +33,7 @@ from tomostream.engine.align.pipeline import (
     maximise,
     spread,
 )
-from tomostream.engine.align.preprocess import duplicates, screen, work_stack
+from tomostream.engine.align.preprocess import WorkStack, duplicates, reasons_of, work_stacks
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import (
     Checks,
@@ -138,7 +138,9 @@ def align_series(
     say: Say = progress if progress is not None else _silent
     angles = _checked(stack, angles_deg, options)
     threads = max(1, min(options.threads, MAXIMUM_THREADS))
-    state = _prepare(stack, angles, options, threads, orders, say)
+    (fine, coarse), levels = work_stacks(stack, options.pixel_size_A, (FINE_A, _coarse_A(stack, options)), threads)
+    reasons = {i: reason for i, reason in enumerate(reasons_of(levels, angles, options.dark_tol)) if reason}
+    state = _prepare(coarse, reasons, angles, options, threads, orders, say)
     if len(state.bench.members) < 2:
         raise AlignmentError(
             f"only {len(state.bench.members)} of {len(angles)} images can be used ({_first_reason(state.reasons)}); "
@@ -148,7 +150,6 @@ def align_series(
     state = _refine(state, angles, options, say)
     if options.tilt_cor >= 0:
         state = _settle_offset(state, angles, options, expected_deg(angles, orders), say)
-    fine = work_stack(stack, options.pixel_size_A, FINE_A, threads)
     return _finish(state, replace(state.bench, images=fine), angles, say)
 
 
@@ -193,12 +194,11 @@ def _coarse_A(stack: Sections, options: AlignOptions) -> float:
 
 
 def _prepare(
-    stack: Sections, angles: Floats, options: AlignOptions, threads: int,
+    coarse: WorkStack, reasons: dict[int, str], angles: Floats, options: AlignOptions, threads: int,
     orders: Sequence[int] | None, say: Say,
 ) -> Progress:
-    """Screen the images and make the coarse working images."""
-    reasons = {i: reason for i, reason in enumerate(screen(stack, angles, options.dark_tol)) if reason}
-    coarse = work_stack(stack, options.pixel_size_A, _coarse_A(stack, options), threads)
+    """Where the alignment begins: the coarse working images, without those that cannot be used for one of `reasons`."""
+    reasons = dict(reasons)
     usable = np.array([i not in reasons for i in range(len(angles))])
     for first, second in duplicates(coarse, usable):
         later = first if orders is not None and orders[first] > orders[second] else second

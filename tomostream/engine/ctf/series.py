@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ MIN_TOP = 1.0 / 28.0
 BEYOND = 1.6
 # of the centre of an image, which is enough to see how far its signal goes, px
 CENTRE = 2048
+# raw images that are worked on at the same time
+IMAGES_AT_ONCE = 4
 # phase shifts that a search tries
 PHASES = 9
 
@@ -60,17 +63,24 @@ def estimate(
     if note:
         return CtfResult(None, None, note)
     factor = binning(pixel_A, top)
-    spectra = []
-    for index, tilt in enumerate(tilts):
-        progress("spectra for the CTF", index / len(tilts))
+    at_once = min(threads, IMAGES_AT_ONCE)
+
+    def one(tilt: TiltUse) -> TiltSpectra:
         raw = _binned(stack.section(tilt.section), factor)
         axis = tilt.placement.rot_deg
-        spectra.append(tilt_spectra(raw, tilt.tilt_deg, axis, pixel_A * factor, threads, BEYOND * top))
+        return tilt_spectra(raw, tilt.tilt_deg, axis, pixel_A * factor, max(1, threads // at_once), BEYOND * top)
+
+    spectra: list[TiltSpectra] = []
+    with ThreadPoolExecutor(at_once) as pool:
+        for made in pool.map(one, tilts):
+            progress("spectra for the CTF", len(spectra) / len(tilts))
+            spectra.append(made)
     series, phase = _best_phase(spectra, optics, phase_search_deg, top)
     if not series.found:
         return CtfResult(None, None, series.note)
     used = replace(optics, phase_rad=float(np.radians(phase)))
-    pictures = [spectrum_picture(s, t, used) for s, t in zip(spectra, series.tilts, strict=True)]
+    with ThreadPoolExecutor(threads) as pool:
+        pictures = list(pool.map(lambda s, t: spectrum_picture(s, t, used), spectra, series.tilts))
     return CtfResult(series, np.stack(pictures), series.note)
 
 

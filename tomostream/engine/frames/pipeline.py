@@ -221,7 +221,7 @@ def _measure(
         return align.Motion(np.zeros((count, 2)), np.ones(count, bool), np.zeros(count))
     rows, columns = store.counts(0).shape
     factor = align.bin_factor((rows, columns))
-    images = list(executor.map(lambda index: align.binned(store.frame(index), factor), range(count)))
+    images = list(executor.map(lambda index: store.binned(index, factor), range(count)))
     reference = max(0, job.reference - 1 - job.throw) if job.reference >= 0 else None
     motion = align.measure(images, factor, executor, job.group, reference)
     doubtful = np.nonzero(~motion.measured)[0] + 1
@@ -248,12 +248,10 @@ def _write_sums(
     weighting = doses_known(job, fractions)
     if job.split:
         odd, even = summation.image(every[0::2]), summation.image(every[1::2])
-        write(names.total, odd + even)
-        if not weighting:
-            write(names.odd, odd)
-            write(names.even, even)
+        results = {names.total: odd + even} | ({} if weighting else {names.odd: odd, names.even: even})
     else:
-        write(names.total, summation.image(every))
+        results = {names.total: summation.image(every)}
+    list(summation.executor.map(write, results, results.values()))
     if weighting:
         _write_weighted(job, summation, fractions, write)
     if job.stack:
@@ -276,5 +274,4 @@ def _write_weighted(
     if job.split:
         wanted |= {names.odd: every[0::2], names.even: every[1::2]}
     images = summation.weighted(doses, job.pixel_size, job.voltage, list(wanted.values()))
-    for path, image in zip(wanted, images, strict=True):
-        write(os.fspath(path), image)
+    list(summation.executor.map(write, map(os.fspath, wanted), images))

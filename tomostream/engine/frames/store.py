@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from tomostream.engine import limits
 from tomostream.engine.frames import plan
+from tomostream.engine.frames.align import binned
 from tomostream.engine.frames.movies import Movie
 from tomostream.engine.frames.references import References
 from tomostream.files.errors import EngineError
 
 _CACHE_SHARE = 0.4
 """Decoded frames are kept while they take less than this share of the free memory; else they are decoded again."""
-_ALL = slice(None)
+_BAND_ROWS = 128
 _LARGEST = 1e15
 """Counts beyond this are none, and their squares would overflow."""
 
@@ -24,7 +25,7 @@ _LARGEST = 1e15
 class FrameStore:
     """The frames of a movie as counts, cut to the window, with bad pixels replaced; kept in memory if they fit.
 
-    `references` are applied by `frame` and `rows`; they are set once the bad pixels are known (`replace`).
+    `references` are applied by `binned` and `rows`; they are set once the bad pixels are known (`replace`).
     """
 
     def __init__(self, movie: Movie, fractions: Sequence[plan.Fraction], window: tuple[slice, slice]) -> None:
@@ -57,9 +58,11 @@ class FrameStore:
         """Rows of a frame, corrected: in the counts' own type if there are no references, else float32."""
         return self.references.corrected(counts[which], which)
 
-    def frame(self, index: int) -> NDArray:
-        """The whole of frame `index`, corrected."""
-        return self.rows(self.counts(index), _ALL)
+    def binned(self, index: int, factor: int) -> NDArray[np.float32]:
+        """Frame `index`, corrected and summed over squares of `factor` pixels; in bands that stay in the processor's cache."""
+        counts, step = self.counts(index), factor * max(1, _BAND_ROWS // factor)
+        bands = (slice(first, first + step) for first in range(0, len(counts) // factor * factor, step))
+        return np.concatenate([binned(self.rows(counts, band), factor) for band in bands])
 
     def _decoded(self, index: int) -> NDArray:
         fraction = self._fractions[index]

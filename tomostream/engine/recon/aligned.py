@@ -12,6 +12,8 @@ pixel covers exactly its raw pixels, and the tilt axis goes through the centre o
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +28,10 @@ _MAX_FINE = 1 << 26
 _ROLL_OFF = 0.05
 _PAD = 24
 _TAPER = 6.0
+# rows that are transformed at a time: the spectrum of a whole image is never held
+_BAND = 256
+# numba runs one parallel loop at a time
+_SAMPLING = threading.Lock()
 # rounds of sharpening shifts at patches; each leaves half or less of what their weighted mean flattens
 _SHARPENED = 6
 
@@ -104,19 +110,33 @@ def _grids(shape: tuple[int, int], binning: float) -> tuple[tuple[int, int], tup
     return (padded[0], padded[1]), (fine[0], fine[1])
 
 
-def _padded(image: Floats, size: tuple[int, int]) -> Floats:
-    """Centre `image` in `size`; the margin goes smoothly from one edge to the opposite one, as the FFT is periodic."""
-    out = image
-    for axis in (0, 1):
-        n, extra = out.shape[axis], size[axis] - out.shape[axis]
-        before = extra // 2
-        first, last = np.take(out, [0], axis=axis), np.take(out, [n - 1], axis=axis)
-        ramp = (np.arange(extra, dtype=np.float32) + 1) / (extra + 1)
-        ramp = (0.5 - 0.5 * np.cos(np.pi * ramp)).reshape((-1, 1) if axis == 0 else (1, -1)).astype(np.float32)
-        margin = last + (first - last) * ramp
-        tail, head = np.split(margin, [extra - before], axis=axis)
-        out = np.concatenate([head, out, tail], axis=axis)
-    return out
+def _ramp(length: int) -> Floats:
+    """From 0 to 1, smoothly."""
+    ramp = (np.arange(length, dtype=np.float32) + 1) / (length + 1)
+    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+
+
+def _padded_bands(image: Floats, mean: np.float32, size: tuple[int, int]) -> Iterator[tuple[int, Floats]]:
+    """`image` minus `mean`, centred in `size`, in bands of rows, each with its first row; a band is gone at the next.
+
+    The margin goes smoothly from one edge to the opposite one, as the FFT is periodic.
+    """
+    extra, beside = (whole - n for whole, n in zip(size, image.shape, strict=True))
+    above, left = extra // 2, beside // 2
+    last = image[-1:] - mean
+    tail, head = np.split(last + ((image[:1] - mean) - last) * _ramp(extra)[:, None], [extra - above])
+    across, columns = _ramp(beside)[None], slice(left, left + image.shape[1])
+    out = np.empty((max(_BAND, len(head), len(tail)), size[1]), np.float32)
+    inner = range(0, len(image), _BAND)
+    for first, rows in ((0, head), *((above + y, image[y : y + _BAND]) for y in inner), (above + len(image), tail)):
+        band = out[: len(rows)]
+        band[:, columns] = rows
+        if above <= first < above + len(image):
+            band[:, columns] -= mean
+        end = band[:, columns.stop - 1 : columns.stop]
+        margin = end + (band[:, left : left + 1] - end) * across
+        band[:, columns.stop :], band[:, :left] = margin[:, : beside - left], margin[:, beside - left :]
+        yield first, band
 
 
 class Aligner:
@@ -142,8 +162,12 @@ class Aligner:
         self._ky = (self._rows / self.padded[0]).astype(np.float32)[:, None]
         self._kx = (np.arange(self._columns) / self.padded[1]).astype(np.float32)[None]
 
-    def image(self, raw: Floats, placement: Placement, dose_weight: tuple[Floats, Floats] | None = None) -> Floats:
+    def image(
+        self, raw: Floats, placement: Placement, dose_weight: tuple[Floats, Floats] | None = None, mean: float | None = None
+    ) -> Floats:
         """The aligned image (float32, `out_shape`) of a raw one, minus the raw image's mean; 0 where there is no data.
+
+        May be called from several threads.
 
         Parameters
         ----------
@@ -151,16 +175,20 @@ class Aligner:
         placement : Placement
         dose_weight : (frequencies, weights), optional
             Radial weight; frequencies in cycles per raw px, ascending.
+        mean : float, optional
+            Of the raw image, where it is known.
         """
         from tomostream.engine.recon.kernels import sample
 
         clean = without_spikes(raw)
-        fine = self._interpolated(clean - np.float32(clean.mean(dtype=np.float64)), placement.rot_deg, dose_weight)
+        known = mean if mean is not None and clean is raw else float(clean.mean(dtype=np.float64))
+        fine = self._interpolated(clean, np.float32(known), placement.rot_deg, dose_weight)
         out = np.empty(self.out_shape, np.float32)
         before = np.array([(p - n) // 2 for p, n in zip(self.padded, self.shape, strict=True)], dtype=np.float64)
         field = np.array(self.shape, dtype=np.float64)
         step, knots = self._knots(placement)
-        sample(fine, before, self.spacing, field, _TAPER * self.binning, self._affine(placement), step, knots, out)
+        with _SAMPLING:
+            sample(fine, before, self.spacing, field, _TAPER * self.binning, self._affine(placement), step, knots, out)
         return out
 
     def _affine(self, placement: Placement) -> NDArray[np.float64]:
@@ -184,12 +212,16 @@ class Aligner:
         raw_y = a[3] * x + a[4] * y + a[5] - placement.ty - (self.shape[0] - 1) / 2
         return step, placement.local.at(raw_x, raw_y, self.shape[1], self.shape[0]).astype(np.float32)
 
-    def _interpolated(self, image: Floats, rot_deg: float, dose_weight: tuple[Floats, Floats] | None) -> Floats:
-        """`image`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
+    def _interpolated(
+        self, image: Floats, mean: np.float32, rot_deg: float, dose_weight: tuple[Floats, Floats] | None
+    ) -> Floats:
+        """`image` minus `mean`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
         import scipy.fft
 
-        spectrum = scipy.fft.rfft2(_padded(image, self.padded), workers=self.threads)
-        spectrum = spectrum[self._rows, : self._columns]
+        waves = np.empty((self.padded[0], self._columns), np.complex64)
+        for first, band in _padded_bands(image, mean, self.padded):
+            waves[first : first + len(band)] = scipy.fft.rfft(band, axis=1, workers=self.threads)[:, : self._columns]
+        spectrum = scipy.fft.fft(waves, axis=0, workers=self.threads, overwrite_x=True)[self._rows]
         spectrum *= self._band(rot_deg)
         if dose_weight is not None:
             radius = np.hypot(self._ky, self._kx)

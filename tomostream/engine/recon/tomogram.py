@@ -2,7 +2,7 @@
 """From a stack and where its tilts go to files: the tomogram with its two projections, or the aligned stack.
 
 Memory: the aligned images at the output's binning (beyond 2 GB, or half of what is free, in a temporary file beside it),
-one raw image at a time with its Fourier transforms, and about 250 MB of buffers; never the volume.
+up to four raw images at a time, and about 250 MB of buffers; never the volume.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from tomostream import __version__
 from tomostream.engine import limits
-from tomostream.engine.output import Outputs
+from tomostream.engine.output import Outputs, statistics
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
 from tomostream.engine.recon.contrast import Contrast, flip_phases
 from tomostream.engine.recon.slab import MAX_TILT_DEG, Block, Method, Slab
@@ -37,6 +38,8 @@ LABEL = f"tomostream-aretomo {__version__}"
 _IN_MEMORY = 2 << 30
 # of the memory that is free
 _SHARE = 0.5
+# raw images that are worked on at the same time
+_IMAGES_AT_ONCE = 4
 # an image whose mean is below this many of its standard deviations has no counts to be relative to
 _MIN_MEAN = 0.25
 
@@ -167,7 +170,7 @@ class _Intensity:
 
 
 def _intensity(image: Floats) -> _Intensity:
-    return _Intensity(float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64)))
+    return _Intensity(*statistics(image)[2:])
 
 
 def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> list[float]:
@@ -190,17 +193,24 @@ def align_images(
     progress: Progress = _silent,
 ) -> list[_Intensity]:
     """Fill `out` (K, ny, nx) with the aligned images of `tilts`, each minus its mean. Returns the raw intensities."""
-    aligner = Aligner(stack.shape, (out.shape[1], out.shape[2]), options.binning, options.threads)
+    at_once = min(options.threads, _IMAGES_AT_ONCE)
+    aligner = Aligner(stack.shape, (out.shape[1], out.shape[2]), options.binning, max(1, options.threads // at_once))
     weights: list[tuple[Floats, Floats]] | list[None] = [None] * len(tilts)
     doses = [tilt.pre_exposure for tilt in tilts]
     if options.pixel_size_A > 0 and all(dose is not None for dose in doses):
         weights = dose_weights([dose or 0.0 for dose in doses], options.pixel_size_A, options.voltage_kV)
-    intensities = []
-    for index, (tilt, weight) in enumerate(zip(tilts, weights, strict=True)):
-        progress("aligned images", index / len(tilts))
-        raw = stack.section(tilt.section)
-        intensities.append(_intensity(raw))
-        out[index] = aligner.image(raw, tilt.placement, weight)
+
+    def one(index: int) -> _Intensity:
+        raw = stack.section(tilts[index].section)
+        intensity = _intensity(raw)
+        out[index] = aligner.image(raw, tilts[index].placement, weights[index], intensity.mean)
+        return intensity
+
+    intensities: list[_Intensity] = []
+    with ThreadPoolExecutor(at_once) as pool:
+        for intensity in pool.map(one, range(len(tilts))):
+            progress("aligned images", len(intensities) / len(tilts))
+            intensities.append(intensity)
     return intensities
 
 
