@@ -161,7 +161,7 @@ class TiffMovie:
         if self._behind:
             return self._frame_behind(index)
         page = self._pages[index]
-        frame = guarded(f"{self.path}: frame {index + 1}", lambda: page.asarray(maxworkers=1))[::-1]
+        frame = guarded(f"{self.path}: frame {index + 1}", lambda: turned_over(page))
         if frame.shape != self.shape:
             raise EngineError(f"{self.path}: frame {index + 1} cannot be decoded; {_DAMAGED}")
         return frame.view(np.uint8) if frame.dtype == bool else frame
@@ -273,6 +273,20 @@ class EerMovie:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def turned_over(page: Any) -> NDArray:
+    """The image of a page of a TIFF with row 0 at the bottom; a compressed one is put there strip by strip, in one copy."""
+    if page.is_contiguous or page.dtype == bool or len(page.shape) != 2:
+        image: NDArray = page.asarray(maxworkers=1)[::-1]
+        return image
+    out = np.zeros(page.shape, page.dtype)
+    upward = out[::-1]
+    for segment, (_, _, row, column, _), (_, rows, columns, _) in page.segments(maxworkers=1):
+        if segment is not None:
+            into = upward[row : row + rows, column : column + columns]
+            into[:] = segment[0, : into.shape[0], : into.shape[1], 0]
+    return out
 
 
 def guarded(what: str, read: Callable[[], Any]) -> Any:

@@ -248,10 +248,11 @@ def _write_sums(
     weighting = doses_known(job, fractions)
     if job.split:
         odd, even = summation.image(every[0::2]), summation.image(every[1::2])
-        results = {names.total: odd + even} | ({} if weighting else {names.odd: odd, names.even: even})
+        if not weighting:
+            list(summation.executor.map(write, (names.odd, names.even), (odd, even)))
+        write(names.total, np.add(odd, even, out=odd))
     else:
-        results = {names.total: summation.image(every)}
-    list(summation.executor.map(write, results, results.values()))
+        write(names.total, summation.image(every))
     if weighting:
         _write_weighted(job, summation, fractions, write)
     if job.stack:

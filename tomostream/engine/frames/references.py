@@ -139,8 +139,10 @@ def usable_gain(
     if inverse:
         with np.errstate(divide="ignore"):
             gain = 1 / gain
-    bad = ~((gain > 0) & (gain < MAX_VALUE))
-    if bad.mean() > 0.5:
+    bad = gain > 0
+    bad &= gain < MAX_VALUE
+    np.logical_not(bad, out=bad)
+    if 2 * np.count_nonzero(bad) > bad.size:
         raise EngineError(f"-Gain {path} is zero or not a number in more than half of the image; it is not a gain")
     gain[bad] = 1
     factor = super_resolution(gain.shape, shape)
@@ -243,7 +245,7 @@ def load_defects(
     if defect_map:
         image = read_image(defect_map, "-DefectMap")
         bad |= magnified(image != 0, shape, f"-DefectMap {defect_map}")
-    if bad.mean() > 0.5:
+    if 2 * np.count_nonzero(bad) > bad.size:
         raise EngineError("the defects cover more than half of the frame; check -DefectFile and -DefectMap")
     return bad
 

@@ -97,8 +97,11 @@ def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     none = np.zeros(0, np.int64)
     if spread <= 0:
         return none, none
-    rows, columns = np.nonzero(image > middle + _SPIKE * spread)
-    if len(rows) == 0 or len(rows) > _MAX_SPIKES * image.size:
+    limit = middle + _SPIKE * spread
+    if not image.max() > limit:
+        return none, none
+    rows, columns = np.divmod(np.flatnonzero(image > limit), image.shape[1])
+    if len(rows) > _MAX_SPIKES * image.size:
         return none, none
     median = np.array([np.median(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4])
                        for y, x in zip(rows.tolist(), columns.tolist(), strict=True)])
