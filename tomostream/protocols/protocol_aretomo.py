@@ -31,7 +31,6 @@ from tomostream.constants import ENGINE_ARETOMO3
 from tomostream.files.clock import steady
 from tomostream.journal import entries, ledger
 from tomostream.journal.layout import stem
-from tomostream.journal.space import bytes_of
 from tomostream.programs.aretomo import VOXEL_A
 from tomostream.programs.aretomo3 import MIN_SLICES
 from tomostream.programs.quality import Trust
@@ -41,6 +40,7 @@ from tomostream.protocols.aretomo_run import EVEN, ODD, AretomoRun, expected_siz
 from tomostream.protocols.aretomo_series import Result, Settings, Source, source_of
 from tomostream.protocols.defoci import Defoci
 from tomostream.protocols.objects import Original
+from tomostream.protocols.reconstructed import reconstructed
 from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
@@ -327,42 +327,15 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self.outputs[CTFS].put(task.key, series, task.version, children=children)
 
     def on_registered(self, task: Task, result: Result) -> None:
-        source: Source = task.arguments[1]
-        quality = result.quality
-        excluded = tuple(entries.Excluded(tilt.angle, result.reasons[tilt.index]) for tilt in source.tilts
-                         if tilt.index in result.reasons)
-        used = len(result.rows) or len(source.used)
-        axis = next(iter(result.rows.values())).rot_deg if result.rows else source.tilt_axis
-        words = f"{used} tilts aligned" + (f", {len(excluded)} excluded" if excluded else "")
-        words += f", tilt axis {axis:.2f} degrees" if axis is not None else ""
-        words += f", {quality.local.note}" if quality and quality.local and quality.local.applied else ""
-        gold = quality.gold if quality else None
-        words += f", {gold.words}" if gold else ""
-        words += "".join(f", {note}" for note in result.notes)
-        words += f", {self._defoci.words(task.key)}" if self._defoci.words(task.key) else ""
-        words += f", tomogram in {result.seconds:.0f} s" if self.makeTomo.get() else f" in {result.seconds:.0f} s"
-        self.report(entries.Reconstructed(
-            task.key, words, version=task.version, tilts_used=used, excluded=excluded, tilt_axis=axis, folder=result.folder,
-            seconds=round(result.seconds, 1), commands=result.commands,
-            tomogram=os.path.join(result.folder, f"{task.key}.mrc") if self.makeTomo.get() else None,
-            z_first=self.flipVol.get() if self.makeTomo.get() else None,
-            tilt_offset=quality.tilt_offset_deg if quality else None, thickness_A=quality.thickness_A if quality else None,
-            resolution_xy_A=quality.resolution_xy_A if quality else None,
-            resolution_z_A=quality.resolution_z_A if quality else None,
-            quality=quality.quality if quality else None, quality_note=quality.quality_note if quality else "",
-            trust=quality.trust if quality else Trust.UNKNOWN,
-            defocus_um=self._defoci.value(task.key), defocus_note=self._defoci.words(task.key),
-            defocus_doubted=tuple(sorted(result.ctf_order[place] for place in self._defoci.doubted(task.key))),
-            ctf_corrected=result.ctf_corrected and self.makeTomo.get(),
-            gold_beads=gold.beads if gold else None, gold_residual_px=gold.residual_px if gold else None,
-            local_note=quality.local.note if quality and quality.local else "", bytes=bytes_of([result.folder])))
+        made = self.makeTomo.get()
+        self.report(reconstructed(task, task.arguments[1], result, self._defoci, self.flipVol.get() if made else None))
         if self.removeReplaced.get():
             self._remove_before(task)
         if self._handing is not None:
             self._handing.hand_on(task.key)
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._reported_ctf:
             self._reported_ctf = True
-            note = (quality.ctf_note if quality else "") or "the program wrote none"
+            note = (result.quality.ctf_note if result.quality else "") or "the program wrote none"
             self.report(entries.Session("", f"no CTF for {task.key}: {note}. Tilt series and tomograms come without it"),
                         warn=True)
 
