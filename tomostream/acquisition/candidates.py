@@ -59,7 +59,7 @@ def nearest_folder(series: Series, folders: Mapping[str, list[Movie]], homes: se
     """
     fits = {folder: nearness(series, folder) for folder in folders}
     folders = {folder: movies for folder, movies in folders.items()
-               if all(nearness(each, folder) <= fits[folder] for each in same)}
+               if all(nearness(each, folder) <= fits[folder] for each in same if not each.is_copy)}
     if len(folders) < 2:
         return next(iter(folders.values()), [])
     if len(homes) == 1:

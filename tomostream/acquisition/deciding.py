@@ -12,8 +12,9 @@ from tomostream.acquisition.events import Decision, Late, Phase, Policy
 from tomostream.acquisition.evidence import SETTLE, Evidence
 from tomostream.acquisition.series import Series
 
-#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong.
-OLD = 3600.0
+#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong, and where its file came
+#: later, as a slow transfer or Tomo5 lets it come, in another time zone.
+OLD, OLD_AND_LATE = 3600.0, 86400.0
 
 #: Seconds. No series is looked at twice at one time.
 _SOON = 0.01
@@ -72,11 +73,11 @@ class Decider:
             self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
 
     def _is_old(self, series: Series) -> bool:
-        """Tell whether a series that was found at the start is of an earlier session, and its movies are gone."""
-        began = self._evidence.began
-        return (began is not None and not series.version and not self._evidence.written_at_once(series)
+        """Tell whether a series is of an earlier session, and its movies are gone."""
+        began, older = self._evidence.began, OLD_AND_LATE if self._evidence.written_at_once(series) else OLD
+        return (began is not None and not series.version
                 and series.last_acquired is not None and all(each.acquired is not None for each in series.exposures.values())
-                and series.last_acquired < began - OLD and self._roster.none_came(series))
+                and series.last_acquired < began - older and self._roster.none_came(series))
 
     def _waits_for_versions(self, series: Series) -> bool:
         """Tell whether more micrographs of a composed series are being replaced: it is composed once, after all."""

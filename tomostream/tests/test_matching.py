@@ -388,6 +388,18 @@ class TestNameless(unittest.TestCase):
         self.assertEqual(player.composed, [])
         self.assertEqual(len(player.session.unassigned()), 2 * COUNT)
 
+    def test_of_a_mirrored_mdoc_and_its_original_either_has_the_movies_whichever_came_first(self):
+        which = tilts("Position_1", COUNT)
+        bare = tuple(replace(each, movie=None) for each in which)
+        for folders in (("/s/mdocs", "/s/mirror/mdocs"), ("/s/mirror/mdocs", "/s/mdocs")):
+            player = Player(min_tilts=3)
+            player.feed(*(MdocRead(mdoc("Position_1", bare, f"{folder}/Position_1.mdoc"), 1.0) for folder in folders))
+            for each in which:
+                name = f"position_1_{each.order:03d}_{each.angle:.2f}"
+                player.feed(MovieSeen(name, 2.0, f"/s/frames/Position_1/{name}.tif"), MicrographReady(name, 3.0))
+            player.feed(Stop(4.0))
+            self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT], folders)
+
     def test_the_last_tilt_of_a_file_without_its_last_line_end_finds_its_movie_by_its_place(self):
         player = self.nameless("Position_1_{order:03d}_{angle:.2f}.tif", read=COUNT - 1, facts={"last_section_open": True})
         self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])

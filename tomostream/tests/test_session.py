@@ -682,6 +682,14 @@ class TestFiles(unittest.TestCase):
         player.feed(*(MicrographReady(key(each), noon + 2000.0) for each in tilts("old")))
         self.assertEqual([each.series_name for _, each in player.composed], ["X", "old"])
 
+    def test_an_mdoc_of_an_earlier_day_that_comes_late_is_left_aside_too_but_not_one_of_another_time_zone(self) -> None:
+        for days, failed in ((3, False), (0.5, True)):
+            start = BEGIN.timestamp() + 86400.0 * days
+            player = Player(expected_tilts=COUNT)
+            player.feed(MovieSeen("X_000_0.0", start), MdocRead(mdoc("old", tilts("old")), start + 60.0))
+            player.wait(start + 3000.0)
+            self.assertEqual([(each.series_name, each.failed) for each in player.given_up], [("old", failed)])
+
     def test_an_mdoc_whose_movies_may_be_here_under_other_names_is_not_called_old(self) -> None:
         noon = BEGIN.timestamp() + 86400.0
         player = Player(expected_tilts=COUNT)
