@@ -66,7 +66,7 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
 
 
 def _is_of_many(facts: MdocFacts) -> bool:
-    """Tell whether a file describes the movies of a whole session, or is the begin of one: it is not named by its one movie."""
+    """Tell whether a file describes the movies of a whole session, or is the start of one: it is not named by its one movie."""
     if facts.kind != "frame" or not facts.tilts or facts.tilts[0].movie is None:
         return facts.frame_sets
     own, movie = series_name(facts.path).replace(" ", "_").casefold(), movie_key(facts.tilts[0].movie).casefold()

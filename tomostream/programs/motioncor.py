@@ -120,7 +120,7 @@ def sum_size(size: tuple[int, int], binning: float) -> tuple[int, int]:
     return x, y
 
 
-# --------------------------------------------------------------------------- what MotionCor3 does wrong without a word
+# --------------------------------------------------------------------------- what MotionCor3 does wrong silently
 _GAIN_NOT_APPLIED = ("gain size does not match frame size", "unable to apply gain reference")
 
 

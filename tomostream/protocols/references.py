@@ -38,7 +38,7 @@ def write_eer_defects(gain: str, path: str, say: Say) -> None:
 
 
 class References:
-    """What MotionCor3 is given instead of references that it would leave out without a word, in a folder of the run.
+    """What MotionCor3 is given instead of references that it would leave out silently, in a folder of the run.
 
     Parameters
     ----------
