@@ -86,10 +86,14 @@ class Roster:
                 self._finder.search(series)
 
     def _let_go(self, series: Series, movie: Movie) -> None:
-        """A movie has come that fits better by its folder than what a tilt was given while it was not there."""
+        """A movie has come that fits better, by its folder or by its name, than what a tilt was given while it was not there."""
+        fields, labels = parse_movie_name(movie.name), matching.labels(movie.name)
+        own = None not in (fields.order, fields.angle) and matching.folded(series.name) in labels
         for each in [each for each in series.exposures.values() if each.bound and each.step in CHANGED_NAMES]:
             want = wanted(series, each)
-            if ((not each.name or matching.change(each.step, want, movie.found.path) is not None)
+            if own and not each.name and each.step is not Step.PLACE:
+                self.unbind(series, each)
+            elif ((not each.name or matching.change(each.step, want, movie.found.path) is not None)
                     and matching.agreement(want, movie.folder) > matching.agreement(want, self._movies[each.key].folder)):
                 self.unbind(series, each)
 

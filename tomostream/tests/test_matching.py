@@ -376,6 +376,17 @@ class TestNameless(unittest.TestCase):
             player = self.nameless("krios_Position_1_{order:03d}_{angle:.2f}.tif", others=others)
             self.assertEqual([each.series_name for _, each in player.composed], ["krios_Position_1"])
 
+    def test_movies_of_the_very_name_go_before_those_with_something_before_it_that_came_earlier(self):
+        player, bare = Player(min_tilts=3), tuple(replace(each, movie=None) for each in tilts("Position_1", COUNT))
+        player.feed(MdocRead(mdoc("Position_1", bare, "/d/Position_1.mdoc"), 1.0))
+        for at, prefix in ((2.0, "krios_"), (3.0, "")):
+            for each in bare:
+                name = f"{prefix}Position_1_{each.order:03d}_{each.angle:.2f}"
+                player.feed(MovieSeen(name, at, f"/d/{name}.tif"), MicrographReady(name, at))
+        player.feed(Stop(4.0))
+        self.assertEqual({movie_key(str(tilt.movie))[:8] for tilt in player.composed[-1][1].tilts}, {"Position"})
+        self.assertEqual(len(player.session.unassigned()), COUNT)
+
     def test_movies_of_two_prefixes_are_not_guessed(self):
         which = tilts("Position_1", COUNT)
         player = Player(min_tilts=3)
