@@ -105,7 +105,7 @@ def simulate(camera: Camera, movies: int, folder: Path) -> None:
     order = np.argsort(np.argsort(np.abs(tilts), kind="stable"), kind="stable")
     rows = [f"{tilt:.2f} {at + 1} {DOSE * at:.2f}\n" for tilt, at in zip(tilts, order, strict=True)]
     angles_of(folder, movies).write_text("".join(rows))
-    (folder / "fractions.txt").write_text(f"{camera.frames * camera.raw} {camera.raw} {DOSE / camera.frames / camera.raw:.6f}\n")
+    (folder / "fractions.txt").write_text(f"{camera.frames * camera.raw} {camera.raw} 0.0\n")
     across, along = camera.rows * PIXEL_A * 2 + 3000, camera.columns * PIXEL_A + 1500
     specimen = make_specimen(np.random.default_rng(1), across, along, THICKNESS_A)
     for tilt in tilts:

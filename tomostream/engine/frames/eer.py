@@ -23,12 +23,12 @@ import numba as nb  # noqa: E402 - the cache's place must be known before
 @nb.njit(inline="always")
 def _word(stream, bit):  # type: ignore[no-untyped-def]
     """The 25 or more bits from `bit` on, lowest first."""
-    byte = bit >> 3
+    byte = np.uint64(bit) >> np.uint64(3)  # unsigned: no index is looked at for being negative, and four loads become one
     word = (
         np.uint32(stream[byte])
-        | (np.uint32(stream[byte + 1]) << np.uint32(8))
-        | (np.uint32(stream[byte + 2]) << np.uint32(16))
-        | (np.uint32(stream[byte + 3]) << np.uint32(24))
+        | (np.uint32(stream[byte + np.uint64(1)]) << np.uint32(8))
+        | (np.uint32(stream[byte + np.uint64(2)]) << np.uint32(16))
+        | (np.uint32(stream[byte + np.uint64(3)]) << np.uint32(24))
     )
     return word >> np.uint32(bit & 7)
 
@@ -74,6 +74,7 @@ def add_events(
     flip_x, flip_y = (1 << horizontal_bits) >> 1, (1 << vertical_bits) >> 1
     pixels = (counts.shape[0] >> upsampling_bits) * width
     bits, bit, pixel = size * 8, 0, 0
+    row, row_end = 0, width
     while bit + skip_bits <= bits:
         word = _word(stream, bit)
         skip = int(word) & skip_mask
@@ -88,11 +89,16 @@ def add_events(
         bit += horizontal_bits + vertical_bits
         if bit > bits:
             break
+        while pixel >= row_end:
+            row += 1
+            row_end += width
+        column = pixel - row_end + width
+        pixel += 1
+        if upsampling_bits == 0:
+            counts[np.uint64(row), np.uint64(column)] += 1
+            continue
         position = int(word) >> skip_bits
         x = ((position & horizontal_mask) ^ flip_x) >> (horizontal_bits - upsampling_bits)
         y = (((position >> horizontal_bits) & vertical_mask) ^ flip_y) >> (vertical_bits - upsampling_bits)
-        row = ((pixel // width) << upsampling_bits) | y
-        column = ((pixel % width) << upsampling_bits) | x
-        counts[row, column] += 1
-        pixel += 1
+        counts[(row << upsampling_bits) | y, (column << upsampling_bits) | x] += 1
     return pixel
