@@ -83,7 +83,7 @@ class Arrivals:
         self.waiting.pop(path, None)
 
     def due(self, now: float) -> list[Candidate]:
-        """Files to look at now, oldest first."""
+        """Return files to look at now, oldest first."""
         return sorted((c for c in self.waiting.values() if c.due <= now), key=lambda c: (c.mtime, c.path))
 
     def next_due(self) -> float | None:
@@ -91,7 +91,7 @@ class Arrivals:
         return min((c.due for c in self.waiting.values()), default=None)
 
     def usual_frames(self) -> int | None:
-        """The number of frames that most movies of this session have; None before three movies, and half of all, agree."""
+        """Return the number of frames that most movies of this session have; None before three movies, and half of all, agree."""
         if not self._frames:
             return None
         frames = self._frames.most_common(1)[0][0]
@@ -99,18 +99,18 @@ class Arrivals:
         return frames if alike >= 3 and 2 * alike >= self._frames.total() else None
 
     def fewer_than_usual(self, path: str, frames: int | None) -> bool:
-        """Whether a movie has fewer frames than it should: those of whole EER movies differ by a few."""
+        """Tell whether a movie has fewer frames than it should: those of whole EER movies differ by a few."""
         usual = self.usual_frames()
         if usual is None or frames is None:
             return False
         return frames < (usual * (1 - EER_SPREAD) if path.lower().endswith(".eer") else usual)
 
     def movies_have_frames(self) -> bool:
-        """Whether a movie of several frames is in use."""
+        """Tell whether a movie of several frames is in use."""
         return any(frames > 1 for frames in self._frames)
 
     def any_in_use(self) -> bool:
-        """Whether a movie is in use."""
+        """Tell whether a movie is in use."""
         return bool(self._frames)
 
     def hold(self, path: str, until: float, reason: str) -> None:
@@ -123,7 +123,7 @@ class Arrivals:
             self._frames[frames] += 1
 
     def judge(self, path: str, state: str, reason: str, frames: int | None, now: float) -> Verdict:
-        """What to do with a candidate whose file was just looked at (`state` and `reason` from `check_movie`)."""
+        """Return what to do with a candidate whose file was just looked at (`state` and `reason` from `check_movie`)."""
         candidate = self.waiting[path]
         still = now - candidate.last_change
         expired = still >= self.time_out
@@ -154,7 +154,7 @@ class Arrivals:
             self._frame_gap = max(self._frame_gap or 0.0, gap)
 
     def _quiet_time(self, candidate: Candidate, usual: int | None) -> float:
-        """Seconds without a change after which a complete file counts as written."""
+        """Return seconds without a change after which a complete file counts as written."""
         if candidate.moved:
             return 0.0
         if usual is None and candidate.path.lower().endswith(BY_FRAMES):
@@ -162,7 +162,7 @@ class Arrivals:
         return 0.0 if candidate.closed else self.settle
 
     def leftovers(self) -> Iterator[Candidate]:
-        """What never became complete, when the session ends."""
+        """Yield what never became complete, when the session ends."""
         yield from sorted(self.waiting.values(), key=lambda c: c.path)
 
     def _decide(self, path: str, state: str, reason: str = "", frames: int | None = None) -> Verdict:

@@ -14,7 +14,7 @@ _DATE = re.compile(r"\s+[0-9]{1,4}-[A-Za-z]{3}-[0-9]{1,4}(?:\s+[0-9:]*)?\s*$")
 
 
 def instrument_name(path: str) -> str:
-    """Name of the instrument in the title of an mdoc file; "" where it tells none or cannot be read."""
+    """Return the name of the instrument in the title of an mdoc file; "" where it tells none or cannot be read."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)

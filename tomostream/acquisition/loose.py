@@ -59,7 +59,7 @@ class Loose:
         return movie.key in self._movies
 
     def all(self) -> Iterable[Movie]:
-        """All of them, in the order in which they came."""
+        """Return all of them, in the order in which they came."""
         return list(self._movies.values())
 
     def add(self, movie: Movie) -> None:

@@ -260,7 +260,7 @@ def change(step: Step, wanted: Wanted, path: str) -> str | None:
 
 
 def _place(wanted: Wanted, name: str) -> str | None:
-    """Series, order and angle: the order must be that in SubFramePath's name."""
+    """Return series, order and angle: the order must be that in SubFramePath's name."""
     mine, its = parse_movie_name(wanted.name), parse_movie_name(name)
     if None in (mine.order, its.order, its.angle) or mine.order != its.order:
         return None

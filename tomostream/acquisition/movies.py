@@ -294,7 +294,7 @@ def _check_tiff(file: _File) -> MovieCheck:
 
 
 def _imagej_count(tiff: _Tiff, fields: dict[int, _Entry], frame: _Frame) -> int:
-    """How many frames lie behind the only directory; all of them must be in the file."""
+    """Return how many frames lie behind the only directory; all of them must be in the file."""
     text = fields.get(_DESCRIPTION)
     if text is None or text.count > _LONGEST_TEXT:
         return 1

@@ -50,7 +50,8 @@ def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics
 
 
 def known_from(before: Optics, after: Optics, where: str) -> str:
-    """What the source of `before` says, and what `after` knows more, from where: "voltage from the form; pixel size from X"."""
+    """Return what the source of `before` says, and what `after` knows more, from where: "voltage from the form; pixel size from
+    X"."""
     new = [name for name, old, now in (("pixel size", before.pixel_size, after.pixel_size),
                                        ("voltage", before.voltage, after.voltage)) if old is None and now is not None]
     return "; ".join(filter(None, (before.source, f"{' and '.join(new)} from {where}" if new else "")))

@@ -12,7 +12,7 @@ SHARE, MIN_TILTS = 0.6, 8
 
 
 def is_due(state: SeriesState, share: float = SHARE) -> bool:
-    """Whether a series that was never composed has enough of its expected tilts (given or learned) for a preview."""
+    """Tell whether a series that was never composed has enough of its expected tilts (given or learned) for a preview."""
     if state.version > 0 or state.state not in ("acquiring", "aligning", "waiting") or state.tilts_expected is None:
         return False
     return state.tilts_aligned >= max(MIN_TILTS, math.ceil(share * state.tilts_expected))

@@ -154,7 +154,7 @@ class Series:
         return None
 
     def _is_overtaken(self, path: str, file: _File) -> bool:
-        """Whether another file lists more than this one, and all of it: a copy that was made in mid-acquisition."""
+        """Tell whether another file lists more than this one, and all of it: a copy that was made in mid-acquisition."""
         return any(other != path and len(each.listed) > len(file.listed) and file.listed.keys() <= each.listed.keys()
                    for other, each in self.files.items())
 
@@ -174,7 +174,8 @@ class Series:
         return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
 
     def began_after(self, facts: MdocFacts) -> bool:
-        """Whether all that a file lists was exposed before this series began, with movies in the same folder: it was replaced."""
+        """Tell whether all that a file lists was exposed before this series began, with movies in the same folder: it was
+        replaced."""
         known = [time for tilt in facts.tilts if (time := seconds(tilt.time)) is not None]
         if len(known) < len(facts.tilts) or not known or self.first_acquired is None or self.only_copies:
             return False
@@ -188,7 +189,7 @@ class Series:
         return bool(self.files) and all(file.facts.copy for file in self.files.values())
 
     def shares_with(self, facts: MdocFacts) -> bool:
-        """Whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
+        """Tell whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
         idents = [self._known_ident(_ident(tilt), tilt.angle) for tilt in facts.tilts]
         return not idents or not self.exposures or any(
             ident in known for ident in idents for known in (self.exposures, self.replaced, self.retired))

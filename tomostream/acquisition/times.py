@@ -66,7 +66,7 @@ def _span(dates: Sequence[datetime | None]) -> timedelta:
 
 
 def with_clock_put_back(times: Sequence[datetime | None]) -> tuple[datetime | None, ...]:
-    """Times of one series in the order of its file, an hour later from where the clock was put back to winter time.
+    """Return times of one series in the order of its file, an hour later from where the clock was put back to winter time.
 
     Local time goes back then, and tilts sorted by it would be in a wrong order, with wrong doses. It is taken for that where
     the file goes back in time once, at night, and an hour more makes that step like those before it.

@@ -70,7 +70,7 @@ def empty_folder(path: str) -> str:
 
 
 def ends_with(parent: int) -> Callable[[], None]:
-    """What a child does before its program starts: it will be ended when its parent is gone, however that ended."""
+    """Return what a child does before its program starts: it will be ended when its parent is gone, however that ended."""
     prctl = ctypes.CDLL(None).prctl
 
     def before() -> None:

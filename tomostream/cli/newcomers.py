@@ -191,7 +191,8 @@ class Newcomers:
         return note is not None or has_movies(self.microscope, session)
 
     def look(self) -> list[str]:
-        """The sessions that are to be started, in the order of their names; at the first look, what is there may be ignored.
+        """Return the sessions that are to be started, in the order of their names; at the first look, what is there may be
+        ignored.
 
         Raises
         ------

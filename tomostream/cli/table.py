@@ -94,7 +94,8 @@ class Screen:
 
 def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None,
            limit: int | None = MAX_ROWS) -> list[str]:
-    """The table as lines, failed series first. `notes`: series -> what is added to its reason. `limit`: None shows all series."""
+    """Return the table as lines, failed series first. `notes`: series -> what is added to its reason. `limit`: None shows all
+    series."""
     shown = chosen(status.series.values(), limit, ("failed", "", "done"))
     lines = [*_head(status, protocols), *_rows(status, shown, notes or {})]
     if len(shown) < len(status.series):
@@ -111,7 +112,8 @@ def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[s
 
 
 def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int, width: int) -> list[str]:
-    """What of the table is worth most in so many lines: the counts, then the series that are in progress, then the newest."""
+    """Return what of the table is worth most in so many lines: the counts, then the series that are in progress, then the
+    newest."""
     head = _head(status, protocols)[:max(0, height - MIN_HEIGHT)]
     if protocols and head and len(head[0]) > width:
         head[0] = _by_state(protocols)
@@ -183,7 +185,7 @@ def printable(line: str) -> str:
 
 
 def cut(line: str, columns: int) -> str:
-    """As much of a line as fits into so many columns of a terminal."""
+    """Return as much of a line as fits into so many columns of a terminal."""
     width, kept = 0, []
     for sign in printable(line):
         width += 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1

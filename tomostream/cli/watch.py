@@ -209,7 +209,7 @@ def destinations(newcomers: Newcomers) -> Destinations:
 
 
 def message(note: Note) -> Message:
-    """That a session could not be started."""
+    """Say that a session could not be started."""
     name, text = f"{note.microscope} {one_line(note.session)}", f"it could not be started: {one_line(note.reason)}"
     body: dict[str, object] = {
         "format": FORMAT, "session": name, "kind": "not-started", "state": "raised", "message": text, "text": f"{name} – {text}"}

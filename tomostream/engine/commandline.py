@@ -118,33 +118,33 @@ class Arguments:
     warnings: tuple[str, ...] = field(default=())
 
     def given(self, tag: str) -> bool:
-        """Whether the tag is on the command line (a switch, or: was a value given at all)."""
+        """Tell whether the tag is on the command line (a switch, or: was a value given at all)."""
         return self.known[tag.lower()].tag.lower() in self.values
 
     def all(self, tag: str) -> tuple[Value, ...]:
-        """The values of a tag: those given, completed by the default's."""
+        """Return the values of a tag: those given, completed by the default's."""
         given = self.values.get(tag.lower(), ())
         return given + self.known[tag.lower()].default[len(given):]
 
     def text(self, tag: str) -> str:
-        """The only value as text; "" if it is absent and has no default."""
+        """Return the only value as text; "" if it is absent and has no default."""
         values = self.all(tag)
         return str(values[0]) if values else ""
 
     def numbers(self, tag: str) -> tuple[float, ...]:
-        """All values as floats."""
+        """Return all values as floats."""
         return tuple(float(value) for value in self.all(tag))
 
     def integers(self, tag: str) -> tuple[int, ...]:
-        """All values as integers."""
+        """Return all values as integers."""
         return tuple(int(value) for value in self.all(tag))
 
     def number(self, tag: str) -> float:
-        """The first value as a float."""
+        """Return the first value as a float."""
         return self.numbers(tag)[0]
 
     def integer(self, tag: str) -> int:
-        """The first value as an integer."""
+        """Return the first value as an integer."""
         return self.integers(tag)[0]
 
 
@@ -193,7 +193,7 @@ def parse(argv: Sequence[str], known: Mapping[str, Flag]) -> Arguments:
 
 
 def _as_callers_write(argv: Sequence[str], known: Mapping[str, Flag]) -> list[str]:
-    """The words, with ``-v`` as ``--version`` and numbers between commas apart, as other programs send them."""
+    """Return the words, with ``-v`` as ``--version`` and numbers between commas apart, as other programs send them."""
     out: list[str] = []
     flag: Flag | None = None
     for word in argv:
@@ -208,7 +208,7 @@ def _as_callers_write(argv: Sequence[str], known: Mapping[str, Flag]) -> list[st
 
 
 def is_tag(word: str) -> bool:
-    """Whether a word of the command line begins a new option: ``-letter`` or ``--letter``, not ``-5`` nor ``-``."""
+    """Tell whether a word of the command line begins a new option: ``-letter`` or ``--letter``, not ``-5`` nor ``-``."""
     name = word[2:] if word.startswith("--") else word[1:]
     return word.startswith("-") and name[:1].isalpha()
 
@@ -228,7 +228,7 @@ def _groups(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _unknown(tag: str, known: Mapping[str, Flag]) -> str:
-    """The message for a tag that is not known, with the nearest one that is."""
+    """Return the message for a tag that is not known, with the nearest one that is."""
     import difflib  # costs 5 ms and is needed only here
 
     near = difflib.get_close_matches(tag.lower(), list(known), n=1)
@@ -251,7 +251,7 @@ def _converted(flag: Flag, given: Sequence[str], warnings: list[str]) -> tuple[V
 
 
 def _is_default(flag: Flag, given: Sequence[str]) -> bool:
-    """Whether the values of a flag ask for what happens anyway."""
+    """Tell whether the values of a flag ask for what happens anyway."""
     try:
         values = tuple(_value(flag, text) for text in given)
     except EngineError:
@@ -305,7 +305,7 @@ def help_text(intro: str, known: Mapping[str, Flag], width: int = 100) -> str:
 
 
 def _entry(flag: Flag, width: int) -> list[str]:
-    """The lines of one flag in the help."""
+    """Return the lines of one flag in the help."""
     unit = f" [{flag.unit}]" if flag.unit else ""
     default = f" (default {' '.join(f'{value}' for value in flag.default)})" if flag.default else ""
     body = textwrap.wrap(f"{flag.help}{unit}{default}", width - 20) or [""]
@@ -313,5 +313,5 @@ def _entry(flag: Flag, width: int) -> list[str]:
 
 
 def thread_count(arguments: Arguments) -> int:
-    """The number of threads: as ``--threads`` says, else the CPUs that this process may use (affinity, containers)."""
+    """Return the number of threads: as ``--threads`` says, else the CPUs that this process may use (affinity, containers)."""
     return arguments.integer("--threads") or limits.cpus()

@@ -17,7 +17,7 @@ _TREE = "/sys/fs/cgroup"
 
 
 def cpus(groups: str = _GROUPS, tree: str = _TREE) -> int:
-    """The processors that this process may use: its affinity and the quota of its group, rounded up, at least 1.
+    """Return the processors that this process may use: its affinity and the quota of its group, rounded up, at least 1.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def cpus(groups: str = _GROUPS, tree: str = _TREE) -> int:
 
 
 def free_memory(groups: str = _GROUPS, tree: str = _TREE) -> float:
-    """Bytes that this process can take without swapping or being ended for it; 4 GiB where the system does not say.
+    """Return bytes that this process can take without swapping or being ended for it; 4 GiB where the system does not say.
 
     Parameters as for `cpus`.
     """
@@ -50,7 +50,7 @@ def free_memory(groups: str = _GROUPS, tree: str = _TREE) -> float:
 
 
 def _available() -> float:
-    """What the whole machine has left, bytes."""
+    """Return what the whole machine has left, bytes."""
     for line in _lines(Path("/proc/meminfo")):
         name, _, value = line.partition(":")
         if name == "MemAvailable":
@@ -59,13 +59,13 @@ def _available() -> float:
 
 
 def _cached(folder: Path) -> float:
-    """Bytes of files in memory that count as used by a group but are given up when it needs them."""
+    """Return bytes of files in memory that count as used by a group but are given up when it needs them."""
     values = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) == 2)
     return _number(values.get("inactive_file", values.get("total_inactive_file", "0")))
 
 
 def _folders(kind: str, groups: str, tree: str) -> Iterator[Path]:
-    """The folders of the groups of this process that bound `kind`, and of all above."""
+    """Yield the folders of the groups of this process that bound `kind`, and of all above."""
     for line in _lines(Path(groups)):
         number, _, rest = line.partition(":")
         kinds, _, path = rest.partition(":")
@@ -81,7 +81,7 @@ def _folders(kind: str, groups: str, tree: str) -> Iterator[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file of the kernel; none where it is not there."""
+    """Return the lines of a file of the kernel; none where it is not there."""
     try:
         return path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -93,7 +93,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _number(word: str) -> float:
-    """A number of the kernel's; infinite for "max" and whatever else is none."""
+    """Return a number of the kernel's; infinite for "max" and whatever else is none."""
     try:
         return float(word)
     except ValueError:

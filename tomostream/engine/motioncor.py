@@ -97,7 +97,7 @@ KNOWN = flags(
 
 
 def job_of(arguments: Arguments) -> Job:
-    """What the command line asks for.
+    """Return what the command line asks for.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def job_of(arguments: Arguments) -> Job:
 
 
 def _patches(arguments: Arguments) -> bool:
-    """Whether local alignment is asked for: MotionCor3 does it only if both numbers are above 1."""
+    """Tell whether local alignment is asked for: MotionCor3 does it only if both numbers are above 1."""
     across, down = arguments.integers("-Patch")[:2]
     return across > 1 and down > 1
 

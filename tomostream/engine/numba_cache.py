@@ -65,7 +65,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def version() -> str:
-    """A short name for the loops as they are written now."""
+    """Return a short name for the loops as they are written now."""
     engine = Path(__file__).parent
     return hashlib.sha256(b"".join((engine / name).read_bytes() for name in COMPILED)).hexdigest()[:12]
 
@@ -75,7 +75,7 @@ def _user() -> str:
 
 
 def _usable(folder: Path) -> bool:
-    """Whether the folder exists or can be made, is ours alone to write, and has or takes the compiled code.
+    """Tell whether the folder exists or can be made, is ours alone to write, and has or takes the compiled code.
 
     Cached code is run when it is loaded: a folder that another user could have filled is no place for it. A home folder
     that is full or beyond its quota takes an empty file still.
@@ -93,7 +93,7 @@ def _usable(folder: Path) -> bool:
 
 
 def _ours_alone(folder: Path) -> bool:
-    """Whether nobody else can put code there: the folder and what is in it belong to us, neither group nor others may write,
+    """Tell whether nobody else can put code there: the folder and what is in it belong to us, neither group nor others may write,
     and none of the folders above lets others rename it away."""
     if not hasattr(os, "getuid"):
         return True
@@ -106,7 +106,7 @@ def _ours_alone(folder: Path) -> bool:
 
 
 def _others_may_rename(folder: Path) -> bool:
-    """Whether others may replace what is in a folder. Those of the sticky kind (/tmp) keep each user's own safe."""
+    """Tell whether others may replace what is in a folder. Those of the sticky kind (/tmp) keep each user's own safe."""
     status = folder.stat()
     theirs = status.st_uid not in (0, os.getuid())
     open_to_all = bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX

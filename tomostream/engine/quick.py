@@ -42,11 +42,11 @@ class Size:
     depth_part: float
 
     def binning(self, pixel_size_A: float, width: int, height: int) -> int:
-        """How many pixels along each side become one."""
+        """Return how many pixels along each side become one."""
         return max(1, round(self.pixel_A / pixel_size_A), round(max(width, height) / self.edge))
 
     def depth(self, pixel_size_A: float, width: int, height: int) -> int:
-        """Depth in binned pixels, even."""
+        """Return the depth in binned pixels, even."""
         return 2 * round(min(self.depth_A / pixel_size_A, self.depth_part * min(width, height)) / 2)
 
 
@@ -128,13 +128,13 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
 
 
 def arguments_of(stem: str, target: str, depth: int, pixel_size_A: float) -> list[str]:
-    """The engine's arguments for the volume `target` of the binned images `stem`.mrcs."""
+    """Return the engine's arguments for the volume `target` of the binned images `stem`.mrcs."""
     return ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1",
             "-PixSize", f"{pixel_size_A:g}", "-Wiener", "1"]
 
 
 def filtered_of(target: str) -> str:
-    """The filtered volume that the engine writes beside `target`."""
+    """Return the filtered volume that the engine writes beside `target`."""
     return OutputFiles.of(target, target).wiener
 
 
@@ -185,7 +185,7 @@ def _plain(rows: tuple[AngleRow, ...]) -> tuple[AngleRow, ...]:
 
 
 def _scaled(path: str, source: Source, binning: int, size: tuple[int, int, int]) -> AlnFile:
-    """An alignment of the whole stack, for the binned images of it; none where it cannot be read or is of other tilts."""
+    """Return an alignment of the whole stack, for the binned images of it; none where it cannot be read or is of other tilts."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             aln = parse_aln(file.read(), os.path.basename(path))
@@ -199,7 +199,7 @@ def _scaled(path: str, source: Source, binning: int, size: tuple[int, int, int])
 
 
 def _mirrored(aln: AlnFile) -> AlnFile:
-    """The same alignment for angles of the other sign: the images stay where they are, the volume is mirrored in z."""
+    """Return the same alignment for angles of the other sign: the images stay where they are, the volume is mirrored in z."""
     return replace(aln, rows=tuple(replace(row, tilt_deg=-row.tilt_deg) for row in aln.rows),
                    dark=tuple(replace(each, tilt_deg=-each.tilt_deg) for each in aln.dark))
 
@@ -229,5 +229,5 @@ def _finished(made: Quick, stem: str, target: str) -> Quick:
 
 
 def read_volume(path: str) -> NDArray[np.float32]:
-    """A quick volume, (z, y, x)."""
+    """Return a quick volume, (z, y, x)."""
     return np.asarray(open_mrc(path), dtype=np.float32)

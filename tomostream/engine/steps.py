@@ -92,12 +92,12 @@ def read_input(arguments: Arguments, log: Log) -> Input:
 
 
 def is_xf(arguments: Arguments) -> bool:
-    """Whether the alignment is a transform file of IMOD, which has no angles."""
+    """Tell whether the alignment is a transform file of IMOD, which has no angles."""
     return arguments.text("-AlnFile").lower().endswith(".xf")
 
 
 def other_angles(arguments: Arguments, stack: TiltStack, log: Log) -> tuple[AngleRow, ...]:
-    """The angles where no option gives them: of the ``.tlt`` beside a transform file, else of the header of the stack."""
+    """Return the angles where no option gives them: of the ``.tlt`` beside a transform file, else of the header of the stack."""
     from tomostream.engine.recon.solution import read_angles
     from tomostream.files.mrc_extended import read_tilts
 
@@ -139,7 +139,7 @@ def binning(arguments: Arguments) -> float:
 
 
 def result_bytes(arguments: Arguments, data: Input) -> int:
-    """How large the tomogram or the aligned stack will be, with its halves."""
+    """Return how large the tomogram or the aligned stack will be, with its halves."""
     factor, depth = binning(arguments), arguments.integer("-VolZ")
     ny, nx = (int(side / factor) for side in data.stack.shape)
     volumes = 1 + len(HALVES) * arguments.given(HALVES[0]) + arguments.integer("-Wiener")
@@ -149,7 +149,7 @@ def result_bytes(arguments: Arguments, data: Input) -> int:
 
 
 def peak_memory() -> str:
-    """The most memory that this process held, in words, where the system tells it."""
+    """Return the most memory that this process held, in words, where the system tells it."""
     try:
         import resource
     except ImportError:
@@ -159,7 +159,7 @@ def peak_memory() -> str:
 
 
 def solve(arguments: Arguments, data: Input, log: Log) -> Solution:
-    """Where every tilt goes: read, or aligned."""
+    """Return where every tilt goes: read, or aligned."""
     from tomostream.engine.recon import solution as solutions
 
     if arguments.given("-AlnFile"):
@@ -224,7 +224,7 @@ def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: 
 
 
 def start_of(arguments: Arguments, data: Input, angles: Sequence[float], log: Log) -> Start | None:
-    """The alignment that ours is to start from (-StartAln), for tilt angles that hold a given offset already."""
+    """Return the alignment that ours is to start from (-StartAln), for tilt angles that hold a given offset already."""
     if not arguments.given("-StartAln"):
         return None
     import numpy as np

@@ -30,14 +30,14 @@ MIN_TILTS_OF_WIENER = 2
 
 
 def corrects(arguments: Arguments) -> bool:
-    """Whether anything in the reconstruction takes the CTF."""
+    """Tell whether anything in the reconstruction takes the CTF."""
     return bool(arguments.integer("-Wiener") or arguments.integer("-CorrCTF"))
 
 
 def contrast_for(
     arguments: Arguments, data: Input, solution: Solution, ctf: Sequence[CtfRow], sections: Sequence[int], hand: int, log: Log
 ) -> Contrast | None:
-    """The contrast transfer of the tilts that are used, or None, and it is said."""
+    """Return the contrast transfer of the tilts that are used, or None, and it is said."""
     from tomostream.engine.ctf.spectra import Optics
     from tomostream.engine.recon.contrast import contrast_of
 
@@ -80,7 +80,7 @@ def given_ctf(
 
 
 def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, log: Log) -> Viewing | None:
-    """The Wiener tomogram, where it is asked for; the thickness is the alignment's own."""
+    """Return the Wiener tomogram, where it is asked for; the thickness is the alignment's own."""
     from tomostream.engine.recon.tomogram import Viewing
 
     if not arguments.integer("-Wiener"):
@@ -108,7 +108,7 @@ def write_result(
     log: Log,
     viewing: Viewing | None = None,
 ) -> Resolution | None:
-    """The tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show.
+    """Return the tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show.
 
     `viewing`: the Wiener tomogram too.
     """
@@ -136,7 +136,7 @@ def write_result(
 def _compared(
     names: files.OutputFiles, solution: Solution, options: ReconOptions, outputs: Outputs, log: Log
 ) -> Resolution | None:
-    """The resolution that the two halves show, in words too; None where the pixel size is not known."""
+    """Return the resolution that the two halves show, in words too; None where the pixel size is not known."""
     from tomostream.engine.recon.resolution import resolution
     from tomostream.files.mrc import open_mrc
 
@@ -172,7 +172,7 @@ def write_quality(
 
 
 def _quality_beside(path: str) -> Quality:
-    """The quality that an earlier run left there; an empty one where there is none that makes sense."""
+    """Return the quality that an earlier run left there; an empty one where there is none that makes sense."""
     try:
         with open(path, encoding="utf-8") as file:
             return parse_quality(file.read(), path)

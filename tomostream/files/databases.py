@@ -61,7 +61,7 @@ def readers_of(path: str) -> list[str]:
 
 
 def _named(process: int) -> str:
-    """What a process is, in brackets: the folder of its protocol, else its program."""
+    """Return what a process is, in brackets: the folder of its protocol, else its program."""
     try:
         with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
             words = file.read().split("\0")

@@ -78,7 +78,8 @@ def last_error(logs: str) -> str:
 
 
 def _at_the_end(path: str, size: int = 4096) -> list[str]:
-    """The lines that say something in the last `size` bytes of a log, without blanks around them; none where there is no log."""
+    """Return the lines that say something in the last `size` bytes of a log, without blanks around them; none where there is no
+    log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             file.seek(0, os.SEEK_END)

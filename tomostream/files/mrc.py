@@ -112,7 +112,7 @@ def _stored_type(header: MrcHeader) -> np.dtype[Any]:
 
 
 def _unpacked(packed: NDArray[Any], columns: int) -> NDArray[np.uint8]:
-    """Pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
+    """Return pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
     pixels = np.empty((packed.shape[0], packed.shape[1] * 2), np.uint8)
     np.bitwise_and(packed, 15, out=pixels[:, 0::2])
     np.right_shift(packed, 4, out=pixels[:, 1::2])

@@ -74,7 +74,7 @@ def _plausible(tilts: Sequence[float], layout: str) -> HeaderTilts | None:
 
 
 def _is_of_serialem(size: int, flags: int) -> bool:
-    """Whether `size` is the bytes of what `flags` says that each section has."""
+    """Tell whether `size` is the bytes of what `flags` says that each section has."""
     if size <= 0 or flags <= 0 or flags >= 1 << len(_BYTES_OF_FLAGS):
         return False
     return size == sum(count for bit, count in enumerate(_BYTES_OF_FLAGS) if flags & 1 << bit)

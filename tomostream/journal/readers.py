@@ -58,7 +58,7 @@ def of_other_plugins(project: str, protocol: int) -> tuple[str, ...]:
 
 
 def _source(value: str, extended: str | None, outputs: dict[int, str]) -> int | None:
-    """The protocol whose tilt series (or CTFs) a pointer names; None where it names something else."""
+    """Return the protocol whose tilt series (or CTFs) a pointer names; None where it names something else."""
     number = int(value) if value.isdigit() else -1
     owner, _, own_name = outputs.get(number, "").partition(".")
     name = extended or own_name
@@ -68,7 +68,7 @@ def _source(value: str, extended: str | None, outputs: dict[int, str]) -> int | 
 
 
 def _works(project: str, number: int, facts: dict[str, str | None]) -> bool:
-    """Whether a protocol is going to run, or runs."""
+    """Tell whether a protocol is going to run, or runs."""
     folder = facts.get(f"{number}.workingDir")
     return (facts.get(f"{number}.status") not in (None, "", "saved") and bool(folder)
             and producer_state(os.path.join(project, str(folder)), number) not in ENDED)

@@ -113,7 +113,7 @@ class Aretomo3Run(AretomoRun):
         return replace(result, notes=tuple(notes), ctf_corrected=self._is_corrected(result))
 
     def _is_turned(self) -> bool:
-        """Whether the axis of the alignment points the other way than the one that was given."""
+        """Tell whether the axis of the alignment points the other way than the one that was given."""
         aln, given = read_if_there(self._known.aln, parse_aln), self.source.tilt_axis
         if aln is None or not aln.rows or given is None:
             return False

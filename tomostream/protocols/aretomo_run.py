@@ -129,8 +129,8 @@ class AretomoRun:
         return f"{self.stem}_cpu.log"
 
     def by_cpu(self, halves: bool, filtered: bool, whole: bool = False) -> str:
-        """Halves and the filtered tomogram by the CPU program in one run, from the alignment file; the whole that it makes as
-        well is kept only in place of the other program's, without gold."""
+        """Return halves and the filtered tomogram by the CPU program in one run, from the alignment file; the whole that it
+        makes as well is kept only in place of the other program's, without gold."""
         made, names = (files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}{part}.mrc") for part in ("_cpu", ""))
         flags = AretomoRun.flags(self, self.cpu, self.source.half_command, EVEN)
         flags |= {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [made.volume], "-VolZ": [str(self.slices_of_whole())]}
@@ -153,12 +153,12 @@ class AretomoRun:
         return f"{self.cpu.command} {line}"
 
     def slices_of_whole(self) -> int:
-        """Height of the tomogram that is there, in unbinned px: a program may have chosen it."""
+        """Return the height of the tomogram that is there, in unbinned px: a program may have chosen it."""
         _, rows, sections = open_mrc(f"{self.stem}.mrc").shape[::-1]
         return (sections if self.settings.flip else rows) * self.settings.binning_for(self.source.pixel_size)
 
     def _halves(self) -> dict[str, list[str]]:
-        """The flags of the CPU program for the halves."""
+        """Return the flags of the CPU program for the halves."""
         return {"-InEven": [f"{self.stem}{EVEN}.mrcs"], "-InOdd": [f"{self.stem}{ODD}.mrcs"]}
 
     def finish(self, result: Result) -> Result:

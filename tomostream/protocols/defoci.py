@@ -37,21 +37,21 @@ class Defoci:
         self._beliefs[name] = belief
 
     def doubted(self, name: str) -> frozenset[int]:
-        """Places of the CTF rows of a series that are not believed."""
+        """Return places of the CTF rows of a series that are not believed."""
         belief = self._beliefs[name]
         return belief.tilts if belief is not None else frozenset()
 
     def verdict(self, source: Source, result: Result) -> Verdict:
-        """The verdict of the alignment; the hand of a defocus that is not believed is not known."""
+        """Return the verdict of the alignment; the hand of a defocus that is not believed is not known."""
         verdict, belief = Verdict.of(result.quality, source.pixel_size), self._beliefs[source.series_id]
         return verdict if belief is None or belief.doubt is Doubt.NONE else replace(verdict, hand=None)
 
     def words(self, name: str) -> str:
-        """What is to be said of the defocus of a series; "" nothing."""
+        """Return what is to be said of the defocus of a series; "" nothing."""
         belief = self._beliefs[name]
         return belief.words if belief is not None else ""
 
     def value(self, name: str) -> float | None:
-        """The defocus in um that is believed; None where there is none."""
+        """Return the defocus in um that is believed; None where there is none."""
         belief = self._beliefs[name]
         return round(belief.defocus_um, 3) if belief is not None and belief.doubt is Doubt.NONE else None

@@ -80,7 +80,7 @@ def add_verdict(item: TiltSeries | Tomogram, verdict: Verdict) -> None:
 
 
 def sigmas_of(quality: Quality | None, sections: Sequence[int], pixel_size: float) -> dict[int, float]:
-    """Standard deviation of the shift of every tilt that has one, in A, by the index of its image.
+    """Return the standard deviation of the shift of every tilt that has one, in A, by the index of its image.
 
     `sections` : index of the image of every section that the program was given.
     """
@@ -125,7 +125,7 @@ def describe_filtered(items: Any) -> None:
 
 
 def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisition:
-    """Acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
+    """Return the acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
     angles = [tilt.angle for tilt in record.tilts]
     acquisition = TomoAcquisition()
     acquisition.setVoltage(micrographs.getVoltage() if record.voltage is None else record.voltage)
@@ -184,7 +184,8 @@ def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoA
 
 def aligned_series(original: Original, rows: Mapping[int, AlnRow],
                    sigmas: Mapping[int, float]) -> list[TiltImage]:
-    """The images of a series with their alignment, all with the same tilt offset; `rows` and `sigmas`: by index of the image."""
+    """Return the images of a series with their alignment, all with the same tilt offset; `rows` and `sigmas`: by index of the
+    image."""
     offset = tilt_offset(original.images, rows)
     images = []
     for image in original.images:
@@ -195,8 +196,8 @@ def aligned_series(original: Original, rows: Mapping[int, AlnRow],
 
 
 def aligned_image(original: TiltImage, row: AlnRow | None, offset: float = 0.0) -> TiltImage:
-    """The raw image with its alignment as a transform; where it could not be aligned (None) it is disabled, and has the tilt
-    `offset` of the others in degrees."""
+    """Return the raw image with its alignment as a transform; where it could not be aligned (None) it is disabled, and has the
+    tilt `offset` of the others in degrees."""
     image = original.clone()
     image.copyInfo(original, copyTM=False)
     transform = Transform()

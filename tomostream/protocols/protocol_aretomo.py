@@ -151,7 +151,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        """Tasks for the series that are new. A series that cannot be read now stays new."""
+        """Yield tasks for the series that are new. A series that cannot be read now stays new."""
         new, self._new = self._new, []
         while new:
             try:

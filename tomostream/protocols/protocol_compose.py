@@ -275,7 +275,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return pixel_size_doubt(self._pixel_size, (read_mdoc(path) for path in record.mdocs), image)
 
     def _record(self, decision: events.Compose) -> SeriesRecord:
-        """A decision with the files of its tilts and the sign of the angles, which is decided, and told, with the first."""
+        """Return a decision with the files of its tilts and the sign of the angles, which is decided, and told, with the
+        first."""
         first = signs.read(self._getExtraPath(signs.NAME)) is None
         sign = signs.of_run(self, decision.mdocs)
         if first:

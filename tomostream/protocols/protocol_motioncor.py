@@ -214,8 +214,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
     def _has_divided(self, target: str) -> bool:
-        """Whether a sum of an EER movie tells that its program divides the pixel size by the up-sampling itself, as MotionCor3
-        does from 1.2.3 on: the pixel size in the header is divided once more."""
+        """Tell whether a sum of an EER movie tells that its program divides the pixel size by the up-sampling itself, as
+        MotionCor3 does from 1.2.3 on: the pixel size in the header is divided once more."""
         if not self.isEER or not self._runner.gpu or self._eer_pixels() == 1 or not os.path.exists(target):
             return False
         try:
@@ -245,7 +245,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return f"{input_tag(movie)} {shlex.quote(movie)} {text} {self.extraParams2.get() or ''}".strip()
 
     def _eer_pixels(self) -> int:
-        """Pixels of the up-sampled image along one of the camera: 1, 2 or 4 (upstream counts 1, 2, 3)."""
+        """Return pixels of the up-sampled image along one of the camera: 1, 2 or 4 (upstream counts 1, 2, 3)."""
         return 2 ** self.eerSampling.get()
 
     def _getBinFactor(self) -> float:

@@ -73,7 +73,7 @@ class Obstacles:
         return is_full(error, self._folder)
 
     def full(self) -> str:
-        """That the disk of the project is full, in words."""
+        """Say that the disk of the project is full, in words."""
         disk = disk_of(self._folder)
         free = "" if disk is None else f" ({human(disk[0])} are free)"
         return f"the disk of the project is full{free}, make room"

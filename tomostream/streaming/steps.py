@@ -91,8 +91,8 @@ class StepLog:
 
 
 def open_steps(path: str, warn: Callable[[str], None], seconds: float) -> StepSet:
-    """The steps of the processes before. The list is not written safely, so after a power failure it may be no database any
-    more: then a new one is started."""
+    """Return the steps of the processes before. The list is not written safely, so after a power failure it may be no database
+    any more: then a new one is started."""
     try:
         connection = sqlite3.connect(path, timeout=seconds)
         try:

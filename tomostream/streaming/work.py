@@ -64,7 +64,7 @@ class Hindrances(Protocol):
         """Tell whether something failed because the disk is full."""
 
     def full(self) -> str:
-        """That the disk is full, in words."""
+        """Say that the disk is full, in words."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tomostream.programs.quality import Trust
 
 
 def residuals(bench: Bench, pose: Pose, matches: Sequence[Match]) -> list[float | None]:
-    """How far from its place each used tilt fits best when it is left out and predicted, in pixels of the input stack.
+    """Return how far from its place each used tilt fits best when it is left out and predicted, in pixels of the input stack.
 
     A match tells the move in the stretched frame: across the axis it is seen shortened by the cosine of the tilt.
     """
@@ -37,7 +37,7 @@ def answer_of(
     left_out: Sequence[float | None],
     verdict: tuple[float, str, Trust],
 ) -> Alignment:
-    """The result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre.
+    """Return the result in pixels of the input stack; the used tilt nearest to 0 degrees keeps its centre.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def answer_of(
 
 
 def recentred(pose: Pose, reference: int) -> Floats:
-    """Shifts (n, 2) after moving the specimen in its plane so that the tilt `reference` has none."""
+    """Return shifts (n, 2) after moving the specimen in its plane so that the tilt `reference` has none."""
     axis = np.radians(pose.axis_deg)
     x, y = pose.shifts[reference]
     across = (x * np.cos(axis) + y * np.sin(axis)) / np.cos(np.radians(pose.tilts_deg[reference]))

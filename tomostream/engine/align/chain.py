@@ -20,8 +20,8 @@ REACH_A, STEP_A = 150.0, 2.5  # of the moves that are tried, in the stretched fr
 
 
 def step_deviations(band: Band, pose: Pose, model: Model, pixel_A: float) -> tuple[NDArray[np.int64], Floats]:
-    """The members of a band in the order of their angles, and the standard deviation (members - 1,) of the step between each two
-    neighbours, in working pixels of the stretched frame.
+    """Return the members of a band in the order of their angles, and the standard deviation (members - 1,) of the step between
+    each two neighbours, in working pixels of the stretched frame.
 
     With q_i the coefficients of tilt i and M the inverse of the model's covariance, the log-likelihood of a step d is, up to a
     constant, ``-2 Re sum M_ij q_i* q_j exp(2 pi i kx d)`` over the tilts i before the cut and j beyond it. Only the covered share
@@ -48,7 +48,8 @@ def step_deviations(band: Band, pose: Pose, model: Model, pixel_A: float) -> tup
 
 
 def chain_deviations(order: NDArray[np.int64], steps: Floats, tilts_deg: Floats) -> Floats:
-    """Standard deviation (n,) of dX cos t of tilts at `tilts_deg` (n,), by independent steps between neighbours in `order`.
+    """Return the standard deviation (n,) of dX cos t of tilts at `tilts_deg` (n,), by independent steps between neighbours in
+    `order`.
 
     What a shift of the specimen in X and Z does is taken out.
     """

@@ -14,7 +14,7 @@ from tomostream.engine.align.preprocess import WorkStack
 def common_line_score(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
 ) -> float:
-    """How well the profiles along the axis agree at a pose: mean correlation of each with the sum of the others.
+    """Return how well the profiles along the axis agree at a pose: mean correlation of each with the sum of the others.
 
     Profiles are compared between the frequencies `lowest` and `highest` (cycles/px), whitened.
 
@@ -81,6 +81,6 @@ def parabola_top(x: Floats, y: Floats) -> float:
 def axis_by_common_line(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], trials: Floats, band: tuple[float, float], threads: int
 ) -> float:
-    """The tilt axis (deg) among and between `trials` at which the common lines agree best."""
+    """Return the tilt axis (deg) among and between `trials` at which the common lines agree best."""
     scores = [common_line_score(images, pose.turned(axis), members, *band, threads) for axis in trials]
     return parabola_top(trials, np.array(scores))

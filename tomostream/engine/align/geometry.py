@@ -49,15 +49,15 @@ class Pose:
         return replace(self, shifts=self.shifts + raw)
 
     def turned(self, axis_deg: float) -> Pose:
-        """The same pose with another tilt axis."""
+        """Return the same pose with another tilt axis."""
         return replace(self, axis_deg=float(axis_deg))
 
     def offset_by(self, degrees: float) -> Pose:
-        """The same pose with all tilt angles larger by `degrees`."""
+        """Return the same pose with all tilt angles larger by `degrees`."""
         return replace(self, tilts_deg=self.tilts_deg + degrees)
 
     def scaled(self, factor: float) -> Pose:
-        """The same pose in pixels that are `factor` times smaller."""
+        """Return the same pose in pixels that are `factor` times smaller."""
         return replace(self, shifts=self.shifts * factor, thickness=self.thickness * factor)
 
     def tangents(self) -> Floats:
@@ -85,7 +85,7 @@ def frame_shape(image_shape: tuple[int, int], axis_deg: float) -> tuple[int, int
 
 
 def fast_even(length: int) -> int:
-    """The smallest even fast FFT length that is not below `length`.
+    """Return the smallest even fast FFT length that is not below `length`.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class Frame:
 
 
 def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[int, int]) -> Frame:
-    """The map from the stretched frame of `shape` to indices (row, column) of the raw image `tilt`.
+    """Return the map from the stretched frame of `shape` to indices (row, column) of the raw image `tilt`.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[i
 
 
 def resample(coefficients: NDArray[np.float32], frame: Frame) -> tuple[NDArray[np.float32], float]:
-    """One image in the stretched frame, tapered to 0 at all edges, and the fraction of the frame that it covers.
+    """Return one image in the stretched frame, tapered to 0 at all edges, and the fraction of the frame that it covers.
 
     `coefficients` are the image's cubic B-spline coefficients (rows, columns). The taper is that of the frame's own
     edges times that of the raw image's edges.

@@ -54,7 +54,8 @@ def parts_a_side(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Floats]:
-    """Centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working pixels."""
+    """Return centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working
+    pixels."""
     parts = parts_a_side(frame_shape(bench.images.image_shape, pose.axis_deg))
     centres, _, found = bands_and_heights(bench, pose, highest_per_A, parts)
     return centres, found
@@ -95,7 +96,7 @@ def _top(x: Floats, y: Floats) -> float:
 
 
 def plane_through(centres: Floats, found: Floats) -> Plane:
-    """The plane through values `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
+    """Return the plane through values `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
     design = np.column_stack([np.ones(len(found)), centres])
     plain = found - design @ np.linalg.lstsq(design, found, rcond=None)[0]
     freedom = max(1, len(found) - UNKNOWNS)
@@ -111,6 +112,6 @@ def plane_through(centres: Floats, found: Floats) -> Plane:
 
 
 def slope_of(centres: Floats, found: Floats) -> Slope:
-    """The slope of a plane through heights `found` (P,) at `centres` (P, 2)."""
+    """Return the slope of a plane through heights `found` (P,) at `centres` (P, 2)."""
     plane = plane_through(centres, found)
     return Slope(float(np.degrees(np.arctan(plane.across))), float(np.degrees(np.arctan(plane.sigma))), plane.freedom)

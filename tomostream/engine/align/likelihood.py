@@ -37,7 +37,7 @@ class Model:
 
 
 def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
-    """Share of signal in the power of every tilt on every ring of raw-image frequency, (tilts, RINGS).
+    """Return the share of signal in the power of every tilt on every ring of raw-image frequency, (tilts, RINGS).
 
     From the cross spectra with the `reach` nearest tilts on either side, where the slab predicts coherence. Smoothed
     over rings; over tilts by the median of three, so that a tilt that does not fit neither gains nor spoils a share.
@@ -82,7 +82,7 @@ def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
 
 
 def _smoothed(cross: Floats, norm: Floats, order: NDArray[np.int64]) -> Floats:
-    """Shares from sums of cross power and of expected power: smooth over rings, median over three tilts."""
+    """Return shares from sums of cross power and of expected power: smooth over rings, median over three tilts."""
     kernel = np.hanning(2 * SMOOTHING_RINGS + 3)[1:-1]
     share = np.empty_like(cross)
     for tilt in range(len(cross)):
@@ -107,7 +107,7 @@ def amplitudes(band: Band, share: Floats) -> Floats:
 
 
 def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
-    """Correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
+    """Return the correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
 
     `thickness` in pixels, `kx` in cycles/px; the arrays broadcast.
 
@@ -184,7 +184,7 @@ def weighted(model: Model, values: Complexes) -> Complexes:
 
 
 def calming(band: Band, model: Model) -> NDArray[np.float32]:
-    """Factors (cells, 1, places) for coefficients that are far stronger over the series than the model predicts.
+    """Return factors (cells, 1, places) for coefficients that are far stronger over the series than the model predicts.
 
     Membranes, ice and gold make few coefficients much stronger than a random field's. The factor is that of a complex
     multivariate Student distribution with as many degrees of freedom as there are tilts:
@@ -202,7 +202,7 @@ def calming(band: Band, model: Model) -> NDArray[np.float32]:
 
 
 def steadied(band: Band, model: Model) -> Band:
-    """The band with coefficients that are too strong scaled down (`calming`)."""
+    """Return the band with coefficients that are too strong scaled down (`calming`)."""
     return replace(band, values=band.values * calming(band, model))
 
 

@@ -97,7 +97,7 @@ class Smooth:
     at_patches: Floats
 
     def at(self, places: Floats) -> Floats:
-        """Values (N, M) at places (N, 2)."""
+        """Return values (N, M) at places (N, 2)."""
         out: Floats = _alike(places, self.patches) @ self.mixing
         return out
 
@@ -200,7 +200,7 @@ def patches_of(shape: tuple[int, int], axis_deg: float, wanted: tuple[int, int])
 
 
 def _alike(places: Floats, patches: Patches) -> Floats:
-    """How much places (N, 2) are believed to move as the patches do, (N, P)."""
+    """Return how much places (N, 2) are believed to move as the patches do, (N, P)."""
     reach = REACH * np.sqrt(patches.shape[0] * patches.shape[1])
     square = np.sum((places[:, None] - patches.centres[None]) ** 2, axis=-1)
     out: Floats = np.exp(-0.5 * square / reach**2)
@@ -208,7 +208,7 @@ def _alike(places: Floats, patches: Patches) -> Floats:
 
 
 def smooth_of(patches: Patches, tilts: int) -> Smooth:
-    """The leading shapes of the Gaussian process, as many as `tilts` tilts let the memory hold."""
+    """Return the leading shapes of the Gaussian process, as many as `tilts` tilts let the memory hold."""
     values, vectors = np.linalg.eigh(_alike(patches.centres, patches))
     most = max(1, min(MAX_MODES, MAX_UNKNOWNS // (2 * tilts)))
     keep = [i for i in np.argsort(values)[::-1][:most] if values[i] > 1e-4 * values[-1]]
@@ -272,8 +272,8 @@ def terms_of(job: Job, amounts: Floats, top: float) -> Terms:
 
 
 def _cut(job: Job, cells: Cells, centre: Floats, moves: Floats, slopes: Floats) -> Band:
-    """The whitened band of one patch at all tilts, read where the field puts it: `moves` (K, 2) and `slopes` (K, 2, 2), the
-    derivative of (dX, dY) by (X, Y), in the middle of the patch."""
+    """Return the whitened band of one patch at all tilts, read where the field puts it: `moves` (K, 2) and `slopes` (K, 2, 2),
+    the derivative of (dX, dY) by (X, Y), in the middle of the patch."""
     size, shape = job.smooth.patches.size, job.smooth.patches.shape
     windows, edges = (_hann(size[0]), _hann(size[1])), [taper(side) for side in job.images.image_shape]
     image, mask = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -300,7 +300,7 @@ def _hann(length: int) -> NDArray[np.float32]:
 
 
 def prior_root(job: Job, strength: Floats) -> Floats:
-    """A square root (2K, 2K) of the prior covariance of one shape's amounts at all tilts.
+    """Return a square root (2K, 2K) of the prior covariance of one shape's amounts at all tilts.
 
     `strength`: logarithms of the motion in the plane (working px), of the motion in height relative to it, and of the share of
     variance that is each tilt's own. A specimen of another shape at rest (the same in X, Y and Z at all tilts) is taken out,
@@ -337,7 +337,7 @@ class Evidence:
         return cls(job, terms.fishers / terms.excess, (terms.gradients + there) / terms.excess)
 
     def at(self, strength: Floats, modes: int) -> tuple[Floats, float]:
-        """The most probable amounts of the first `modes` shapes, and the log-evidence over that of no motion at all."""
+        """Return the most probable amounts of the first `modes` shapes, and the log-evidence over that of no motion at all."""
         strength = np.clip(strength, LIMITS[0], LIMITS[1])
         root = prior_root(self.job, strength)
         fishers, pull, gain = _apart(self.fishers, self.pull, np.exp(strength[3] - strength[0]) * root)
@@ -349,7 +349,7 @@ class Evidence:
         return amounts, gain - 0.5 * float(np.sum(((strength[1:3] - USUAL) / UNUSUAL) ** 2))
 
     def strongest(self, start: Floats, modes: int, trials: int) -> Floats:
-        """The strengths (4,) of the prior at which the evidence is highest, searched from `start`."""
+        """Return the strengths (4,) of the prior at which the evidence is highest, searched from `start`."""
         simplex = start + np.vstack([np.zeros(4), 0.6 * np.eye(4)])
         answer = minimize(lambda trial: -self.at(trial, modes)[1], start, method="Nelder-Mead",
                           options={"maxfev": trials, "initial_simplex": simplex})
@@ -373,7 +373,8 @@ def _apart(fishers: Floats, pull: Floats, root: Floats) -> tuple[Floats, Floats,
 
 
 def _posterior(fishers: Floats, shapes: Floats, pull: Floats, root: Floats) -> tuple[Floats, float]:
-    """Most probable amounts (M, 2K) under a prior of covariance root @ root.T for each shape, and the gain in log-evidence."""
+    """Return most probable amounts (M, 2K) under a prior of covariance root @ root.T for each shape, and the gain in
+    log-evidence."""
     modes, size = shapes.shape[1], len(root)
     fishers = np.matmul(root.T, np.matmul(fishers, root))
     pairs = (shapes[:, :, None] * shapes[:, None, :]).reshape(len(shapes), -1)
@@ -388,7 +389,7 @@ def _posterior(fishers: Floats, shapes: Floats, pull: Floats, root: Floats) -> t
 
 
 def told(job: Job, amounts: Floats) -> tuple[tuple[TiltMotion, ...], float]:
-    """The field at the nodes of a grid that covers the frame, in px of the input, and its RMS without each tilt's mean."""
+    """Return the field at the nodes of a grid that covers the frame, in px of the input, and its RMS without each tilt's mean."""
     rows, columns = job.smooth.patches.shape
     line = np.linspace(-0.5, 0.5, NODES)
     nodes = np.stack(np.meshgrid(line * columns, line * rows), axis=-1).reshape(-1, 2)

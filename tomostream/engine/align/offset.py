@@ -39,13 +39,13 @@ class Offset:
     uncertain: float = 0.0
 
     def remark(self) -> str:
-        """What to say of the offset; empty where it is well known."""
+        """Return what to say of the offset; empty where it is well known."""
         if self.refused() or self.uncertain < UNCERTAIN_DEG:
             return ""
         return f"the tilt offset is uncertain by {self.uncertain:.0f} degrees"
 
     def refused(self) -> bool:
-        """Whether the series asks for an offset that no specimen is believed to have."""
+        """Tell whether the series asks for an offset that no specimen is believed to have."""
         return abs(self.found) > LARGEST_DEG
 
 
@@ -57,7 +57,7 @@ def limits(tilts_deg: Floats, used_deg: float) -> tuple[float, float]:
 
 
 def expected_deg(angles_deg: Floats, orders: Sequence[int] | None = None) -> float:
-    """The tilt offset for which a series was set up, as its angles tell; 0 where they tell nothing.
+    """Return the tilt offset for which a series was set up, as its angles tell; 0 where they tell nothing.
 
     A lamella that is flat at a stage angle of a is recorded from there to either side, so its offset is -a: a is the angle of
     the first tilt, where that is not near an end of the range, else the middle of the range.
@@ -71,7 +71,7 @@ def expected_deg(angles_deg: Floats, orders: Sequence[int] | None = None) -> flo
 
 
 def uncertainty_deg(bench: Bench, pose: Pose, slope: Slope) -> float:
-    """Standard deviation of the tilt offset (deg), from the heights of the field's parts and what is usual.
+    """Return the standard deviation of the tilt offset (deg), from the heights of the field's parts and what is usual.
 
     The scatter of a few parts tells itself badly, so it is averaged with what is usual, by degrees of freedom. That is the
     slope of N independent heights, even over the thickness T, against places, even over the width L across the axis: it

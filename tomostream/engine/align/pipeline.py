@@ -30,7 +30,7 @@ class Bench:
     threads: int
 
     def cut(self, pose: Pose, highest_per_A: float) -> Band:
-        """The whitened band of the members at `pose` up to a frequency in 1/A."""
+        """Return the whitened band of the members at `pose` up to a frequency in 1/A."""
         return cut_band(self.images, pose, self.members, *self._limits(highest_per_A, 1), self.threads)
 
     def cut_parts(self, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> list[Band]:
@@ -45,7 +45,7 @@ class Bench:
 
 
 def start_positions(pose: Pose, members: NDArray[np.int64]) -> list[int]:
-    """Positions among the members of the tilts nearest to 0 degrees, any of which may be a bad image."""
+    """Return positions among the members of the tilts nearest to 0 degrees, any of which may be a bad image."""
     return [int(i) for i in np.argsort(np.abs(pose.tilts_deg[members]), kind="stable")[:STARTS]]
 
 
@@ -59,7 +59,7 @@ def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
 def match_outward(
     bench: Bench, pose: Pose, highest_per_A: float, radius_A: float, measured: bool, follow: bool
 ) -> tuple[Pose, Sweep]:
-    """One sweep of projection matching; with `measured` the signal share is that of the present pose.
+    """Make one sweep of projection matching; with `measured` the signal share is that of the present pose.
 
     It starts from the tilt nearest to 0 degrees unless most others do not match it.
     """
@@ -86,7 +86,7 @@ def fit(bench: Bench, band: Band, pose: Pose, share: Floats, steps: int) -> tupl
 
 
 def steady_band(bench: Bench, pose: Pose, highest_per_A: float) -> Band:
-    """The band at a pose with coefficients that are too strong scaled down (`likelihood.steadied`)."""
+    """Return the band at a pose with coefficients that are too strong scaled down (`likelihood.steadied`)."""
     band = bench.cut(pose, highest_per_A)
     return steadied(band, model_of(band, pose, signal_share(band, pose), bench.threads))
 
@@ -129,7 +129,7 @@ class Contest:
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
-    """The pose with the thickness at which the likelihood is highest among and between `factors` of the present one.
+    """Return the pose with the thickness at which the likelihood is highest among and between `factors` of the present one.
 
     Where that is the first or the last of them, the search goes on from there, within what specimens can be.
     """
@@ -149,7 +149,7 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
 
 
 def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, limits: tuple[float, float]) -> Pose:
-    """The pose with the tilt offset at which the likelihood is highest, relative to the present one (deg).
+    """Return the pose with the tilt offset at which the likelihood is highest, relative to the present one (deg).
 
     Where that is the first or the last of `trials`, which are evenly spaced, the search goes on from there, within `limits`.
     """
@@ -165,7 +165,7 @@ def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, l
 
 
 def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
-    """The pose with the tilt axis at which the likelihood is highest, relative to the present one (deg)."""
+    """Return the pose with the tilt axis at which the likelihood is highest, relative to the present one (deg)."""
     contest = Contest.around(bench, pose, highest_per_A)
     values = np.array([contest.value(pose.turned(pose.axis_deg + float(trial))) for trial in trials])
     return pose.turned(pose.axis_deg + parabola_top(trials, values))

@@ -58,7 +58,7 @@ def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDAr
 
 
 def _low_frequencies(image: Floats, shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """What a real transform of `shape` holds of that of `image`; its columns are cropped before they are transformed."""
+    """Return what a real transform of `shape` holds of that of `image`; its columns are cropped before they are transformed."""
     waves = np.empty((image.shape[0], shape[1] // 2 + 1), np.complex64)
     for first in range(0, len(waves), BAND):
         band = np.asarray(image[first : first + BAND], np.float32)
@@ -67,7 +67,7 @@ def _low_frequencies(image: Floats, shape: tuple[int, int]) -> NDArray[np.comple
 
 
 def _low_rows(spectrum: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """A spectrum without the rows and columns that one of `shape` does not have."""
+    """Return a spectrum without the rows and columns that one of `shape` does not have."""
     half = shape[0] // 2
     low = np.concatenate([spectrum[: shape[0] - half], spectrum[len(spectrum) - half :]])
     return low[:, : shape[1] // 2 + 1]
@@ -87,7 +87,7 @@ def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tu
 
 
 def clear_of_bars(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32] | None:
-    """How much each pixel is clear of opaque parts (a grid bar), from 0 to 1 with a soft edge; None: all are.
+    """Return how much each pixel is clear of opaque parts (a grid bar), from 0 to 1 with a soft edge; None: all are.
 
     Where the mean is not well above 0 (images that were normalised) nothing is known, and nothing is taken for opaque.
     """
@@ -104,7 +104,7 @@ def clear_of_bars(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.floa
 
 
 def blots(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32]:
-    """What must be taken from an image so that no patch of it is much darker or brighter than patches usually are.
+    """Return what must be taken from an image so that no patch of it is much darker or brighter than patches usually are.
 
     Ice that lies on the specimen is hundreds of times stronger than the specimen at low frequencies, but in the noise of
     single pixels it does not stand out: so averages over patches, from large to small, are limited as pixels are.
@@ -136,7 +136,7 @@ def densest(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
 
 
 def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
-    """The image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped.
+    """Return the image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped.
 
     What is opaque is made empty: the edge of a grid bar, which moves otherwise than the specimen, is stronger than all else.
     """
@@ -185,7 +185,7 @@ def level_of(image: NDArray[np.float32]) -> Level:
 
 
 def _bounded(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An image that is left out, with values whose squares do not overflow."""
+    """Return an image that is left out, with values whose squares do not overflow."""
     return np.clip(np.nan_to_num(image, posinf=0.0, neginf=0.0), -MAX_VALUE, MAX_VALUE)
 
 
@@ -242,7 +242,7 @@ def _mark_dark(reasons: list[str], means: Floats, deviations: Floats, tilts_deg:
 
 
 def _robust_line(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Least absolute deviations line through (x, y), falling or level, evaluated at `at`."""
+    """Return least absolute deviations line through (x, y), falling or level, evaluated at `at`."""
     slope, level = 0.0, float(np.median(y))
     for _ in range(30):
         weight = 1.0 / np.maximum(np.abs(y - level - slope * x), 0.01)
@@ -256,7 +256,7 @@ def _robust_line(x: Floats, y: Floats, at: Floats) -> Floats:
 
 
 def duplicates(images: WorkStack, usable: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Pairs of sections whose pixels are the same picture (correlation above 0.98, the noise included)."""
+    """Return pairs of sections whose pixels are the same picture (correlation above 0.98, the noise included)."""
     flat = images.coefficients.reshape(len(images.coefficients), -1)
     flat = flat[:, :: max(1, flat.shape[1] // 20000)]
     flat = flat - flat.mean(axis=1, keepdims=True)

@@ -43,7 +43,7 @@ def default_share(count: int, pixel_A: float) -> Floats:
 def expectation(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes
 ) -> tuple[Complexes, Floats]:
-    """What `others` (positions in the band) predict for `tilt`: mean (cells, places) and gain in precision (cells,).
+    """Return what `others` (positions in the band) predict for `tilt`: mean (cells, places) and gain in precision (cells,).
 
     The gain is 1/v with v the variance of the residual; a likelihood ratio weighs the mean by it.
 
@@ -117,7 +117,7 @@ def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, floa
 
 
 def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Match:
-    """The highest place of a map within `radius` pixels of no move, refined by parabolas."""
+    """Return the highest place of a map within `radius` pixels of no move, refined by parabolas."""
     rows, columns = values.shape
     dy = scipy.fft.fftfreq(rows, 1.0 / rows)[:, None] * spacing[0]
     dx = scipy.fft.fftfreq(columns, 1.0 / columns)[None] * spacing[1]
@@ -157,7 +157,7 @@ def match_tilt(
 
 
 def outward_order(tilts_deg: Floats, start: int) -> list[int]:
-    """Positions by distance in angle from `start`, which is first."""
+    """Return positions by distance in angle from `start`, which is first."""
     return [int(i) for i in np.argsort(np.abs(tilts_deg - tilts_deg[start]), kind="stable")]
 
 

@@ -38,7 +38,7 @@ class Quarters:
     tilts_deg: Floats
 
     def misfits(self) -> list[str]:
-        """What a wrong tilt axis or wrong tilt angles leave behind, in words; empty where there is no sign of them.
+        """Return what a wrong tilt axis or wrong tilt angles leave behind, in words; empty where there is no sign of them.
 
         Good series, those of wedges and of ice on the specimen among them, have about a third of the limits at most, series
         with an axis that is wrong by 10 degrees or with swapped angles more than the limits.
@@ -70,7 +70,8 @@ class Checks:
 
 
 def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Floats:
-    """Standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, free of shifts of the specimen.
+    """Return the standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, free of shifts of the
+    specimen.
 
     The larger of two: what the Fisher matrix predicts for noise (`fisher_deviations`), and what quarters of the field,
     aligned apart, show. The Fisher matrix alone is 1.5 to 8 times too small: it does not know that the specimen is no even
@@ -85,7 +86,7 @@ def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Fl
 
 
 def fisher_deviations(band: Band, pose: Pose, model: Model) -> Floats:
-    """Standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, as far as noise goes.
+    """Return the standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, as far as noise goes.
 
     From the Fisher matrix, after taking out what a shift of the specimen in X, Y and Z does; the window lets only the
     covered share of the coefficients be independent.
@@ -207,7 +208,7 @@ def loosely_placed(sigma_A: Floats, tilts_deg: Floats) -> str:
 
 
 def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str, Trust]:
-    """A figure between 0 and 1, what it is worth in words, and whether the alignment is to be trusted.
+    """Return a figure between 0 and 1, what it is worth in words, and whether the alignment is to be trusted.
 
     The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree. A tilt
     offset that is not well known does not make the shifts wrong; it is said, after "trust", as are tilts whose places are not.

@@ -69,7 +69,7 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
 
 
 def _fitting_start(band: Band, pose: Pose, share: Floats, starts: Sequence[int], radius: float) -> int:
-    """The first of `starts` that fits to its neighbours; the first of all where none does."""
+    """Return the first of `starts` that fits to its neighbours; the first of all where none does."""
     angles = pose.tilts_deg[band.members]
     for start in starts:
         others = nearest(angles, start, range(len(angles)))
@@ -111,7 +111,7 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
 
 
 def leave_one_out(band: Band, model: Model, position: int, product: Complexes, radius: float) -> Match:
-    """How well one tilt matches what all others predict; `product` is the model's inverse @ values.
+    """Return how well one tilt matches what all others predict; `product` is the model's inverse @ values.
 
     The expectation of tilt i given all others is q_i - (M q)_i / M_ii, with precision M_ii.
     """
@@ -132,8 +132,8 @@ def all_left_out(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float
 
 
 def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
-    """Positions of tilts that fit better elsewhere, by `all_left_out`: by so much that neither noise nor an uneven specimen
-    explains it.
+    """Return positions of tilts that fit better elsewhere, by `all_left_out`: by so much that neither noise nor an uneven
+    specimen explains it.
 
     The height is in standard deviations of noise, so its square is about twice the logarithm of the likelihood ratio.
     """
@@ -145,5 +145,5 @@ def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
 
 
 def without(bench: Bench, tilts: set[int]) -> Bench:
-    """The bench with some tilts taken out of use."""
+    """Return the bench with some tilts taken out of use."""
     return replace(bench, members=np.array([tilt for tilt in bench.members if int(tilt) not in tilts], dtype=np.int64))

@@ -158,12 +158,12 @@ def _silent(line: str) -> None:
 
 
 def _first_reason(reasons: dict[int, str]) -> str:
-    """One reason to quote."""
+    """Return one reason to quote."""
     return next((f"section {section + 1}: {reason}" for section, reason in sorted(reasons.items())), "")
 
 
 def _checked(stack: Sections, angles_deg: NDArray[np.floating], options: AlignOptions) -> Floats:
-    """The angles, after looking whether stack, angles and options make sense together."""
+    """Return the angles, after looking whether stack, angles and options make sense together."""
     angles = np.asarray(angles_deg, dtype=float)
     if stack.ndim != 3:
         raise AlignmentError(f"the stack has {stack.ndim} dimensions; a tilt series has 3 (section, row, column)")
@@ -188,7 +188,7 @@ def _checked(stack: Sections, angles_deg: NDArray[np.floating], options: AlignOp
 
 
 def _coarse_A(stack: Sections, options: AlignOptions) -> float:
-    """Pixel size of the coarse working images."""
+    """Return the pixel size of the coarse working images."""
     longest = max(stack.shape[1:]) * options.pixel_size_A
     return COARSE_A if longest > 4000.0 else max(FINE_A, options.pixel_size_A)
 
@@ -197,7 +197,7 @@ def _prepare(
     coarse: WorkStack, reasons: dict[int, str], angles: Floats, options: AlignOptions, threads: int,
     orders: Sequence[int] | None, say: Say,
 ) -> Progress:
-    """Where the alignment begins: the coarse working images, without those that cannot be used for one of `reasons`."""
+    """Return where the alignment begins: the coarse working images, without those that cannot be used for one of `reasons`."""
     reasons = dict(reasons)
     usable = np.array([i not in reasons for i in range(len(angles))])
     for first, second in duplicates(coarse, usable):
@@ -213,7 +213,7 @@ def _prepare(
 
 
 def _begin(state: Progress, start: Start, options: AlignOptions, say: Say) -> Progress:
-    """Where another alignment has the tilts; those that it does not have are tried from their neighbours."""
+    """Return where another alignment has the tilts; those that it does not have are tried from their neighbours."""
     offset = start.offset_deg if options.tilt_cor >= 0 else 0.0
     pose = replace(state.pose.turned(start.axis_deg).offset_by(offset), shifts=start.shifts / state.bench.images.scale)
     missing = {int(i): "not in the alignment to start from" for i in state.bench.members if not start.known[i]}
@@ -249,13 +249,13 @@ def _place(state: Progress, options: AlignOptions, say: Say) -> Progress:
 
 
 def _by_common_lines(bench: Bench, pose: Pose, reach_deg: float, step_deg: float) -> Pose:
-    """The pose with the axis near its own at which the common lines agree best."""
+    """Return the pose with the axis near its own at which the common lines agree best."""
     trials = pose.axis_deg + np.arange(-reach_deg, reach_deg + 0.1, step_deg)
     return pose.turned(axis_by_common_line(bench.images, pose, bench.members, trials, LINES, bench.threads))
 
 
 def _search_axis(state: Progress, far: float) -> float:
-    """The tilt axis in [-90, 90) at which the tilts fit best together, by trying directions all around.
+    """Return the tilt axis in [-90, 90) at which the tilts fit best together, by trying directions all around.
 
     Each direction gets a sweep of projection matching of its own at low resolution; the measure is the mean height
     of the peaks. Then the common lines decide between the best three.
@@ -307,7 +307,7 @@ def _refine(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Sa
 
 
 def _fit_geometry(bench: Bench, pose: Pose, nominal_deg: Floats, options: AlignOptions, search: Search) -> Pose:
-    """One round over thickness, tilt offset and axis, shifts following each time."""
+    """Go once over thickness, tilt offset and axis, shifts following each time."""
     top = search.top
     pose, _ = maximise(bench, fit_thickness(bench, pose, top, np.array(search.factors)), top, 1)
     if options.tilt_cor >= 0:

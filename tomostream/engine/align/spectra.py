@@ -39,7 +39,7 @@ class Cells:
     highest: float
 
     def middle_ky(self) -> Floats:
-        """Mean |ky| of each cell, (cells,)."""
+        """Return the mean |ky| of each cell, (cells,)."""
         out: Floats = np.mean(np.abs(self.ky), axis=1)
         return out
 
@@ -60,11 +60,11 @@ class Band:
     coverage: Floats
 
     def moved(self, moves: Floats) -> Band:
-        """The band after moving each tilt's image by (dX, dY) in the stretched frame, by phase factors."""
+        """Return the band after moving each tilt's image by (dX, dY) in the stretched frame, by phase factors."""
         return replace(self, values=self.values * phases(self.cells, moves))
 
     def subset(self, keep: NDArray[np.int64]) -> Band:
-        """The band of some of its tilts, by position."""
+        """Return the band of some of its tilts, by position."""
         return replace(
             self, members=self.members[keep], values=self.values[:, keep], ring=self.ring[:, keep],
             coverage=self.coverage[keep],
@@ -81,7 +81,7 @@ def phases(cells: Cells, moves: Floats) -> Complexes:
 
 
 def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
-    """Cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel.
+    """Return cells that tile the half plane kx >= 0 of a frame of `shape`, between two frequencies in cycles per pixel.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def cut_band(
 
 
 def parts_of(shape: tuple[int, int], parts: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Size (rows, columns) and corners (top, left) of `parts` (down, over) that a frame of `shape` is cut into."""
+    """Return the size (rows, columns) and corners (top, left) of `parts` (down, over) that a frame of `shape` is cut into."""
     size = (fast_even(shape[0] // parts[0] - 1), fast_even(shape[1] // parts[1] - 1))
     tops, lefts = (np.rint(np.linspace(0, side - own, n)).astype(int) for side, own, n in zip(shape, size, parts, strict=True))
     return size, [(int(top), int(left)) for top in tops for left in lefts]

@@ -39,13 +39,13 @@ class Wedge:
     sigma: float = 0.0
 
     def moves(self, pose: Pose, pixel_A: float) -> Floats:
-        """What is to be added to the moves (n, 2) of all tilts, in pixels."""
+        """Return what is to be added to the moves (n, 2) of all tilts, in pixels."""
         out = np.zeros((len(pose.tilts_deg), 2))
         out[:, 0] = -self.bend / pixel_A * pose.tangents() ** 2
         return out
 
     def deviations(self, tilts_deg: Floats) -> Floats:
-        """Standard deviation (n,) of dX cos t of tilts, in A; what a shift of the specimen does is taken out."""
+        """Return the standard deviation (n,) of dX cos t of tilts, in A; what a shift of the specimen does is taken out."""
         tilts = np.radians(tilts_deg)
         seen = np.cos(tilts) * np.tan(tilts) ** 2
         design = np.stack([np.cos(tilts), np.sin(tilts)], axis=1)
@@ -60,7 +60,8 @@ def parts_for(bench: Bench, pose: Pose) -> tuple[int, int] | None:
 
 
 def thicknesses(bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and how thick each is (P,), working pixels.
+    """Return centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and how thick each is (P,),
+    working pixels.
 
     That is the thickness at which the likelihood of the part alone is highest, with its own share of signal and at the height of
     the plane through the heights of all parts: the specimen may be inclined along the axis.
@@ -82,7 +83,7 @@ def thicknesses(bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int
 
 
 def wedge_of(bench: Bench, pose: Pose, highest_per_A: float) -> Wedge:
-    """What the thickness of the parts of the field tells of the shifts at the highest likelihood."""
+    """Return what the thickness of the parts of the field tells of the shifts at the highest likelihood."""
     parts = parts_for(bench, pose)
     if parts is None:
         return Wedge()

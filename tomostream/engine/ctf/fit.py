@@ -110,7 +110,7 @@ def _rings(s: Doubles, optics: Optics) -> Doubles:
 
 
 def _tables(spectra: Sequence[TiltSpectra], rings: Doubles, depths: Doubles) -> dict[int, _Table]:
-    """The tables of the three hands, with rings (D, S) of the depths (K, S)."""
+    """Return the tables of the three hands, with rings (D, S) of the depths (K, S)."""
     grid = _defoci()
     values = {hand: np.zeros((len(spectra), SECTORS, len(grid))) for hand in HANDS}
     linear, square = rings.astype(np.float32).T, (0.5 * rings**2).astype(np.float32).T
@@ -172,7 +172,7 @@ def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float
 def _settled(
     table: _Table, defocus: Doubles, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, tuple[float, float], float]:
-    """Defoci and astigmatism after fitting them in turn, and the log-likelihood there."""
+    """Return defoci and astigmatism after fitting them in turn, and the log-likelihood there."""
     for _ in range(2):
         astigmatism = _astigmatism(table, defocus, astigmatism)
         defocus = _refined(table, defocus, astigmatism)
@@ -281,7 +281,7 @@ class _Sums:
 
 
 def _bases(s: Doubles) -> tuple[Doubles, Doubles]:
-    """What a background's correction and the depth of the rings are made of: (S, N) each, smooth in log k."""
+    """Return what a background's correction and the depth of the rings are made of: (S, N) each, smooth in log k."""
     from scipy.interpolate import BSpline
 
     x = np.log(s)
@@ -295,7 +295,7 @@ def _bases(s: Doubles) -> tuple[Doubles, Doubles]:
 def separated(
     spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, list[TiltSpectra]]:
-    """Depth of the rings of every tilt, (K, S), and the spectra with the background that goes with it.
+    """Return the depth of the rings of every tilt, (K, S), and the spectra with the background that goes with it.
 
     The modulation of a tilt is b(s) + f a(s) c: a correction b of its background, a depth a common to the series, and a
     factor f of its own, as a longer path leaves fewer of the electrons in the image. All are found together by least
@@ -337,7 +337,7 @@ def _judged(
     gains: dict[int, float],
     signal_top: float,
 ) -> CtfSeries:
-    """The fit with its scores, and what it is worth."""
+    """Return the fit with its scores, and what it is worth."""
     defocus, hand, astigmatism, depths = solution
     size, azimuth = astigmatism
     around = table.at(defocus[:, None] + np.array([[-100.0, 0.0, 100.0]]), astigmatism)
@@ -375,7 +375,7 @@ def _score(
     astigmatism: tuple[float, float],
     depth: Doubles,
 ) -> tuple[float, float]:
-    """Correlation of the profile with the rings where the series has rings, and the resolution up to which it lasts.
+    """Return the correlation of the profile with the rings where the series has rings, and the resolution up to which it lasts.
 
     The score leaves out the first ring, which is so wide that a wrong background looks like it. The rings last while the
     local correlation, over one and a half of them, is above one half.

@@ -57,7 +57,7 @@ def zeros(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> list[tuple[float, 
 
 
 def _crossings(k: Doubles, phase: Doubles) -> list[float]:
-    """Where the phase passes a multiple of pi."""
+    """Return where the phase passes a multiple of pi."""
     turns = np.floor(phase / math.pi)
     return [float(each) for each in k[1:][np.diff(turns) != 0]]
 

@@ -120,7 +120,7 @@ def _range(images: Sequence[Floats], pixel_A: float, threads: int) -> tuple[floa
 def _best_phase(
     spectra: Sequence[TiltSpectra], optics: Optics, search_deg: tuple[float, float], top: float
 ) -> tuple[CtfSeries, float]:
-    """The fit at the phase shift (degrees, returned too) that suits the series best, between trials by a parabola."""
+    """Return the fit at the phase shift (degrees, returned too) that suits the series best, between trials by a parabola."""
 
     def fit(phase_deg: float) -> CtfSeries:
         return fit_series(spectra, replace(optics, phase_rad=float(np.radians(phase_deg))), top)
@@ -146,7 +146,7 @@ def binning(pixel_A: float, top: float) -> int:
 
 
 def _binned(image: Floats, factor: int) -> Floats:
-    """Means of `factor` x `factor` pixels. What they fold back is noise: beyond the new range there is no signal."""
+    """Return means of `factor` x `factor` pixels. What they fold back is noise: beyond the new range there is no signal."""
     if factor == 1:
         return image
     ny, nx = (n // factor for n in image.shape)
@@ -158,6 +158,6 @@ def _binned(image: Floats, factor: int) -> Floats:
 
 
 def _centre(image: Floats) -> Floats:
-    """The middle of an image, at most 2048 px wide and high."""
+    """Return the middle of an image, at most 2048 px wide and high."""
     y, x = (max(0, (n - CENTRE) // 2) for n in image.shape)
     return image[y : y + CENTRE, x : x + CENTRE]

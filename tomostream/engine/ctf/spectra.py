@@ -49,7 +49,7 @@ class Optics:
         return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
 
     def phase(self, s: Doubles, defocus_A: Doubles | float) -> Doubles:
-        """Argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase).
+        """Return the argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase).
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class TiltSpectra:
     pixel_size_A: float
 
     def with_background(self, factor: Doubles) -> TiltSpectra:
-        """The same with a background `factor` (S,) times as high."""
+        """Return the same with a background `factor` (S,) times as high."""
         return replace(self, modulation=((1 + self.modulation) / factor - 1).astype(np.float32))
 
 
@@ -140,7 +140,7 @@ def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
 
 
 def usable_range(pixel_A: float) -> bool:
-    """Whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
+    """Tell whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
     return LAST / pixel_A > 2.6 * _LOWEST
 
 
@@ -186,7 +186,7 @@ def _tile(image: Floats, pixel_A: float) -> int:
 def tilt_spectra(
     image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1, top_A: float = _HIGHEST
 ) -> TiltSpectra:
-    """Spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention.
+    """Return spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def _starts(length: int, tile: int) -> list[int]:
 
 
 def _binned(power: Floats, grid: _Grid) -> Doubles:
-    """Mean power of every sector and bin, (SECTORS, S); bins without a coefficient take their neighbours' mean."""
+    """Return the mean power of every sector and bin, (SECTORS, S); bins without a coefficient take their neighbours' mean."""
     total = np.bincount(grid.bins.ravel(), weights=power.ravel(), minlength=grid.s.size * SECTORS + 1)[:-1]
     total = total.reshape(SECTORS, -1)
     out = np.empty_like(total)

@@ -17,7 +17,7 @@ Rows = Callable[[NDArray, slice], NDArray]
 
 
 def sum_type(kind: np.dtype, number: int) -> np.dtype:
-    """The smallest type that holds the sum of `number` frames of type `kind`; float32 for all but bytes."""
+    """Return the smallest type that holds the sum of `number` frames of type `kind`; float32 for all but bytes."""
     return np.dtype(f"{kind.kind}2") if kind.itemsize == 1 and kind.kind in "iu" and number <= 256 else np.dtype("f4")
 
 
@@ -52,7 +52,7 @@ def add_moved(
 
 
 def _within(offset: int, length: int, target: int) -> int:
-    """The offset nearest to `offset` for which one mirror image at each end fills the target."""
+    """Return the offset nearest to `offset` for which one mirror image at each end fills the target."""
     return max(target - 2 * length, min(length, offset))
 
 

@@ -56,7 +56,7 @@ class Motion:
 
 
 def bin_factor(shape: tuple[int, int]) -> int:
-    """Pixels to sum in each direction before alignment.
+    """Return pixels to sum in each direction before alignment.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def measure(
 
 
 def has_signal(images: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
-    """Which frames are more than blank: some spread, and at least a tenth of the usual mean if that is positive."""
+    """Return which frames are more than blank: some spread, and at least a tenth of the usual mean if that is positive."""
     means = np.array([float(image.mean()) for image in images])
     spreads = np.array([float(image.std()) for image in images])
     usual = float(np.median(means[spreads > 0])) if (spreads > 0).any() else 0.0
@@ -137,7 +137,7 @@ def _interpolated(displacement: NDArray[np.float64], measured: NDArray[np.bool_]
 
 
 def _measure_groups(spectra: Spectra, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Displacements (binned pixels) and peak heights of all frames, in groups that grow until the peaks stand out."""
+    """Return displacements (binned pixels) and peak heights of all frames, in groups that grow until the peaks stand out."""
     count = len(spectra.values)
     number = max(1, min(group, count // 3))
     while True:
@@ -154,7 +154,7 @@ def _measure_groups(spectra: Spectra, group: int) -> tuple[NDArray[np.float64], 
 def _spread(
     displacement: NDArray[np.float64], peaks: NDArray[np.float64], number: int, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places of single frames from those of groups: linear between the groups' middles and beyond the outer ones."""
+    """Return places of single frames from those of groups: linear between the groups' middles and beyond the outer ones."""
     edges = np.append(np.arange(len(displacement)) * number, count)
     middles = (edges[:-1] + edges[1:] - 1) / 2
     index = np.arange(count)
@@ -220,11 +220,11 @@ class _Stage:
         self._power = np.maximum(self._power, self._power.max() * 1e-12 + 1e-30)
 
     def _radial(self, image: NDArray) -> NDArray[np.float64]:
-        """Mean over rings of equal frequency."""
+        """Return the mean over rings of equal frequency."""
         return np.bincount(self._ring.ravel(), image.ravel(), self._rings) / np.maximum(self._population, 1)
 
     def _map(self, profile: NDArray[np.float64]) -> NDArray[np.float32]:
-        """A radial weight as an image; the lowest frequencies, illumination and thickness, are left out."""
+        """Return a radial weight as an image; the lowest frequencies, illumination and thickness, are left out."""
         profile = profile.copy()
         profile[:4] = 0
         return profile.astype(np.float32)[self._ring]
@@ -235,7 +235,7 @@ class _Stage:
         return self._map(np.exp(-40 * k**2) / self._power)
 
     def _coherence_weight(self, cross: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The weight of maximum likelihood from the mean cross power of two frames, by ring (module docstring)."""
+        """Return the weight of maximum likelihood from the mean cross power of two frames, by ring (module docstring)."""
         count, others = len(self._values), len(self._values) - 1
         signal = np.clip(np.convolve(np.pad(cross, 4, mode="edge"), np.full(9, 1 / 9), "valid"), 0, self._power)
         chance = self._power / np.sqrt(np.maximum(9 * self._population, 1) * count * others)
@@ -245,7 +245,7 @@ class _Stage:
         return self._map(signal / (self._power * (others * signal + self._power - signal)))
 
     def _moved_back(self, index: int, position: NDArray[np.float64]) -> NDArray[np.complex64]:
-        """The spectrum of frame `index` with its content moved back from `position`."""
+        """Return the spectrum of frame `index` with its content moved back from `position`."""
         return self._values[index] * (
             np.exp(2j * np.pi * self._kx * position[0]).astype(np.complex64)
             * np.exp(2j * np.pi * self._ky * position[1]).astype(np.complex64))
@@ -290,7 +290,7 @@ class _Stage:
         return _Solution(position, np.array([one.height for one in found]), float(sum(one.height for one in found)))
 
     def _nearest(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same places within half a frame of the median: a transform repeats itself, and steps add up without end."""
+        """Return the same places within half a frame of the median: a transform repeats itself, and steps add up without end."""
         period = np.array(self._spectra.size[::-1], float)
         middle = np.median(position, axis=0)
         return middle + (position - middle + period / 2) % period - period / 2
@@ -345,6 +345,6 @@ class _Comparison:
 
 
 def _vertex(before: float, at: float, after: float) -> float:
-    """Where the parabola through three equidistant values has its vertex, within half a step of the middle one."""
+    """Return where the parabola through three equidistant values has its vertex, within half a step of the middle one."""
     bend = before - 2 * at + after
     return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0

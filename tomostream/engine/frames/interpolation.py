@@ -26,7 +26,7 @@ _BLOCK = 64
 
 
 def kernel(fraction: float, half: int = HALF) -> NDArray[np.float64]:
-    """Weights of the pixels from ``-(half - 1)`` to `half` around one, to move content by `fraction` of a pixel.
+    """Return weights of the pixels from ``-(half - 1)`` to `half` around one, to move content by `fraction` of a pixel.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def kernel(fraction: float, half: int = HALF) -> NDArray[np.float64]:
 
 
 def _banded(fraction: float, half: int) -> NDArray[np.float32]:
-    """The kernel as a matrix, (`_BLOCK`, `_BLOCK` + 2 half - 1), from pixels to moved ones; input begins at 1 - half."""
+    """Return the kernel as a matrix, (`_BLOCK`, `_BLOCK` + 2 half - 1), from pixels to moved ones; input begins at 1 - half."""
     weights = kernel(fraction, half).astype(np.float32)
     matrix = np.zeros((_BLOCK, _BLOCK + 2 * half - 1), np.float32)
     for row in range(_BLOCK):

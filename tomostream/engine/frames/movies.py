@@ -37,7 +37,7 @@ class Movie(Protocol):
     shape: tuple[int, int]
 
     def read(self, first: int, number: int) -> NDArray:
-        """The sum of `number` frames from `first` on."""
+        """Return the sum of `number` frames from `first` on."""
 
     def close(self) -> None:
         """Close the file."""
@@ -69,7 +69,7 @@ def open_movie(path: str, kind: str, upsampling: int = 1) -> Movie:
 
 
 def total(frames: list[NDArray]) -> NDArray:
-    """The sum of frames in the smallest type that is sure to hold it (float32 stays float32)."""
+    """Return the sum of frames in the smallest type that is sure to hold it (float32 stays float32)."""
     if len(frames) == 1:
         return frames[0]
     first = frames[0].dtype
@@ -118,7 +118,8 @@ class TiffMovie:
         self.count = self._behind or len(self._pages)
 
     def _behind_the_only_page(self) -> int:
-        """How many frames lie one behind another where there is one page for all of them; 0 where every one has its own."""
+        """Return how many frames lie one behind another where there is one page for all of them; 0 where every one has its
+        own."""
         page, count = self._pages[0], 0
         if len(self._file.pages) == 1 and page.compression == 1:
             count = imagej_frames(str(page.description))
@@ -202,7 +203,7 @@ class EerMovie:
         self.shape = (rows * upsampling, self._columns * upsampling)
 
     def _checked_pages(self) -> list[Any]:
-        """The pages of events; a file may hold an ordinary image besides."""
+        """Return the pages of events; a file may hold an ordinary image besides."""
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
         events = guarded(self.path, lambda: [page for page in pages if int(page.compression) in EER_COMPRESSIONS])
         if not events:
@@ -255,7 +256,7 @@ class EerMovie:
         return skip, horizontal, vertical
 
     def _stream(self, page: Any, index: int) -> tuple[NDArray[np.uint8], int]:
-        """The bytes of a frame, followed by a few zeros, and how many they are."""
+        """Return the bytes of a frame, followed by a few zeros, and how many they are."""
         counts, offsets = page.databytecounts, page.dataoffsets
         size = int(sum(counts))
         if size > os.path.getsize(self.path):
@@ -276,7 +277,8 @@ class EerMovie:
 
 
 def turned_over(page: Any) -> NDArray:
-    """The image of a page of a TIFF with row 0 at the bottom; a compressed one is put there strip by strip, in one copy."""
+    """Return the image of a page of a TIFF with row 0 at the bottom; a compressed one is put there strip by strip, in one
+    copy."""
     if page.is_contiguous or page.dtype == bool or len(page.shape) != 2:
         image: NDArray = page.asarray(maxworkers=1)[::-1]
         return image
@@ -329,7 +331,7 @@ def check_size(path: str, page: Any, upsampling: int = 1) -> None:
 
 
 def _shown(shape: tuple[Any, ...]) -> str:
-    """A shape for a message, whatever a damaged file made of it."""
+    """Return a shape for a message, whatever a damaged file made of it."""
     text = str(tuple(shape))
     return text if len(text) < 60 else f"{text[:60]} ..."
 

@@ -71,17 +71,17 @@ def _threads(job: Job) -> ThreadPoolExecutor:
 
 
 def doses_known(job: Job, fractions: Sequence[plan.Fraction]) -> bool:
-    """Whether dose weighting can be done: dose, pixel size and a voltage of 80 to 300 kV, as in MotionCor3."""
+    """Tell whether dose weighting can be done: dose, pixel size and a voltage of 80 to 300 kV, as in MotionCor3."""
     return fractions[-1].dose_after > 0 and weighting_asked(job)
 
 
 def weighting_asked(job: Job) -> bool:
-    """The part of `doses_known` that the command line alone decides."""
+    """Return the part of `doses_known` that the command line alone decides."""
     return job.align and job.pixel_size > 0 and 80 <= job.voltage <= 300
 
 
 def wanted_files(job: Job) -> list[str]:
-    """The files that will be written whatever the movie holds: those to be reserved before any work."""
+    """Return the files that will be written whatever the movie holds: those to be reserved before any work."""
     names = job.names
     wanted = [names.total]
     wanted += [names.odd, names.even] if job.split else []
@@ -90,7 +90,7 @@ def wanted_files(job: Job) -> list[str]:
 
 
 def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]:
-    """Which frames of the file make which frames of the movie."""
+    """Return which frames of the file make which frames of the movie."""
     entries = plan.read_integration_file(job.integration_file) if job.integration_file else ()
     if not entries and job.kind == "eer" and movie.count > _MAX_EER_FRACTIONS:
         group = -(-movie.count // _MAX_EER_FRACTIONS)
@@ -103,7 +103,7 @@ def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]
 
 
 def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3)."""
+    """Return rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3)."""
     asked = (job.crop[1] // 2 * 2, job.crop[0] // 2 * 2)
     if any(0 < pixels < _SMALLEST for pixels in job.crop):
         raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is too small; give {_SMALLEST} pixels or more each way, 0 for all")
@@ -143,7 +143,7 @@ def _check(
 
 
 def in_range(job: Job, fractions: Sequence[plan.Fraction]) -> list[int]:
-    """The frames of the _DWS sum: those that end within -SumRange, if it is wider than 1 e/A2, as in MotionCor3."""
+    """Return the frames of the _DWS sum: those that end within -SumRange, if it is wider than 1 e/A2, as in MotionCor3."""
     low, high = job.sum_range
     return [i for i, fraction in enumerate(fractions) if low <= fraction.dose_after <= high and high - low > 1.0]
 
@@ -194,7 +194,7 @@ def _doubt_gain(job: Job, total: NDArray, refs: references.References, warn: Say
 
 
 def _total(store: FrameStore, executor: Executor, say: Say) -> tuple[NDArray, bool]:
-    """The sum of all frames as counts, and whether any frame has two different values; says how far it is each second."""
+    """Return the sum of all frames as counts, and whether any frame has two different values; says how far it is each second."""
     total = None
     varying = False
     said = time.monotonic()

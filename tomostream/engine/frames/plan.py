@@ -107,7 +107,7 @@ def plan_fractions(
 
 
 def _group_sizes(count: int, entries: tuple[IntegrationEntry, ...]) -> list[tuple[int, float | None]]:
-    """Frames of the file, and dose of one, for each fraction."""
+    """Return frames of the file, and dose of one, for each fraction."""
     raw = [entry.raw for entry in entries]
     excess = sum(raw) - count
     for index in reversed(range(len(raw))):

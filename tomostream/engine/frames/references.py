@@ -91,7 +91,7 @@ def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
 
 
 def averaged(gain: NDArray, bad: NDArray[np.bool_], factor: int) -> tuple[NDArray, NDArray[np.bool_]]:
-    """A gain of super-resolution for frames of 1 / `factor` of its pixels along each side: the mean over each of them.
+    """Return a gain of super-resolution for frames of 1 / `factor` of its pixels along each side: the mean over each of them.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def usable_gain(
 
 
 def _times(small: tuple[int, ...], large: tuple[int, ...]) -> int:
-    """How many times `small` goes into `large`, alike in both directions; 0 if it does not."""
+    """Return how many times `small` goes into `large`, alike in both directions; 0 if it does not."""
     factor = large[0] // small[0]
     return factor if (small[0] * factor, small[1] * factor) == large else 0
 
@@ -173,12 +173,12 @@ class References:
         return frame if self.gain is None else np.multiply(frame, self.gain[which], dtype=np.float32)
 
     def corrected_sum(self, total: NDArray, frames: int) -> NDArray:
-        """The references applied to a sum of `frames` frames."""
+        """Return the references applied to a sum of `frames` frames."""
         dark = None if self.dark is None else self.dark * np.float32(frames)
         return References(self.gain, dark).corrected(total)
 
     def cut(self, window: tuple[slice, slice]) -> References:
-        """The references of a part of the frame."""
+        """Return the references of a part of the frame."""
         return References(*(None if ref is None else np.ascontiguousarray(ref[window]) for ref in (self.gain, self.dark)))
 
     def patched(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> References:
@@ -299,7 +299,7 @@ def outlying_pixels(summed: NDArray, executor: Executor) -> NDArray[np.bool_]:
 
 
 def _block_means(blocks: NDArray) -> NDArray[np.float32]:
-    """Means of blocks (n, rows, m, columns) of pixels, (n, m)."""
+    """Return means of blocks (n, rows, m, columns) of pixels, (n, m)."""
     wide = blocks.sum(axis=1, dtype=np.float32)
     return wide.sum(axis=2) / np.float32(blocks.shape[1] * blocks.shape[3])
 
@@ -351,7 +351,7 @@ def better_orientation(
 
 
 def _fine_detail(image: NDArray) -> NDArray[np.float32]:
-    """Each pixel against its four neighbours, outliers clipped, with variance 1 (0 for an even image)."""
+    """Return each pixel against its four neighbours, outliers clipped, with variance 1 (0 for an even image)."""
     image = image.astype(np.float32)
     around = np.roll(image, 1, 0) + np.roll(image, -1, 0) + np.roll(image, 1, 1) + np.roll(image, -1, 1)
     detail = image - around / 4
@@ -381,7 +381,7 @@ def _variance_ratio(blocks: NDArray, means: NDArray[np.float32]) -> float:
 
 
 def _largest_around(means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest of the 3 x 3 values around each, borders repeated."""
+    """Return the largest of the 3 x 3 values around each, borders repeated."""
     padded = np.pad(means, 1, mode="edge")
     rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
     return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

@@ -64,14 +64,14 @@ def added(images: Sequence[NDArray]) -> NDArray:
 
 
 def _smooth(image: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """A running mean over 2 `width` + 1 pixels in both directions, so that a mask has no edge."""
+    """Return a running mean over 2 `width` + 1 pixels in both directions, so that a mask has no edge."""
     from scipy.ndimage import uniform_filter
 
     return uniform_filter(image, 2 * width + 1, mode="nearest")
 
 
 def _border(length: int) -> NDArray[np.float32]:
-    """A cosine fall to zero over the outer hundredth at both ends: the transform sees no edge of the frame."""
+    """Return a cosine fall to zero over the outer hundredth at both ends: the transform sees no edge of the frame."""
     width = max(1, length // 100)
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
     return np.concatenate([ramp, np.ones(length - 2 * width), ramp[::-1]]).astype(np.float32)
@@ -92,7 +92,7 @@ class Spectra:
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.float32]], executor: Executor) -> Spectra:
-        """Transform binned frames."""
+        """Return the transform binned frames."""
         rows, columns = (_fast(n) for n in images[0].shape)
         weight = illumination(images)[:rows, :columns]
         total = float(weight.sum())
@@ -107,7 +107,7 @@ class Spectra:
         return cls(values, size, (columns / size[1], rows / size[0]), executor)
 
     def coarse(self, longest: int = 400) -> Spectra:
-        """The same with frequencies up to where the longer side is `longest` pixels."""
+        """Return the same with frequencies up to where the longer side is `longest` pixels."""
         ratio = longest / max(self.size)
         if ratio >= 1:
             return self
@@ -117,7 +117,7 @@ class Spectra:
         return Spectra(values, size, scale, self.executor)
 
     def grouped(self, number: int) -> Spectra:
-        """Sums of `number` neighbours; the last one takes what is left over."""
+        """Return sums of `number` neighbours; the last one takes what is left over."""
         count = max(1, len(self.values) // number)
         ends = [*range(number, number * count, number), len(self.values)]
         parts = [added(list(self.values[i * number : end])) for i, end in enumerate(ends)]
@@ -130,7 +130,7 @@ class Spectra:
 
 
 def _fast(length: int) -> int:
-    """The largest even length up to `length` whose prime factors are at most 5."""
+    """Return the largest even length up to `length` whose prime factors are at most 5."""
     best = 2
     for fives in range(7):
         for threes in range(8):
@@ -145,7 +145,7 @@ def _even(length: float) -> int:
 
 
 def _cropped(spectrum: NDArray[np.complex64], rows: int, size: tuple[int, int]) -> NDArray[np.complex64]:
-    """The low frequencies of a real transform of `rows` rows, as one of `size`."""
+    """Return the low frequencies of a real transform of `rows` rows, as one of `size`."""
     half, columns = size[0] // 2, size[1] // 2 + 1
     if size[0] >= rows:
         return spectrum[:, :columns]

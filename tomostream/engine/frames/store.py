@@ -55,7 +55,7 @@ class FrameStore:
         return frame
 
     def rows(self, counts: NDArray, which: slice) -> NDArray:
-        """Rows of a frame, corrected: in the counts' own type if there are no references, else float32."""
+        """Return rows of a frame, corrected: in the counts' own type if there are no references, else float32."""
         return self.references.corrected(counts[which], which)
 
     def binned(self, index: int, factor: int) -> NDArray[np.float32]:

@@ -38,14 +38,14 @@ class Frames(Protocol):
         """Whether all of them are in memory."""
 
     def counts(self, index: int) -> NDArray:
-        """The counts of a frame, (rows, columns)."""
+        """Return the counts of a frame, (rows, columns)."""
 
     def rows(self, counts: NDArray, which: slice) -> NDArray:
-        """Rows of it, corrected."""
+        """Return rows of it, corrected."""
 
 
 def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Rows and columns after Fourier cropping: int(n / binning + 0.5) // 2 * 2, as MotionCor3 has it.
+    """Return rows and columns after Fourier cropping: int(n / binning + 0.5) // 2 * 2, as MotionCor3 has it.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
 
 
 def used_window(shape: tuple[int, int], binning: float) -> tuple[slice, slice]:
-    """The part of the frame, about its centre, that the output shows.
+    """Return the part of the frame, about its centre, that the output shows.
 
     Cropping in Fourier space from n to n' pixels bins by n / n', which is not `binning` where n' was rounded: 4092
     pixels binned by 4 would become 1022 of 4.004. Here 4088 pixels are used, so that the pixel size is what the header
@@ -134,7 +134,7 @@ class Summation:
     whole_pixels: bool = False
 
     def image(self, frames: Sequence[int]) -> NDArray[np.float32]:
-        """The sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
+        """Return the sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
         shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
         classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
         plain = self._window_shape() == self._out()
@@ -159,7 +159,7 @@ class Summation:
         return image[used_window(self.shape, self.binning)]
 
     def _class_sums(self, classes: Sequence[_Class], margin: int) -> list[NDArray]:
-        """The sums of each class's frames, with `margin` pixels more at each side; frame by frame, rows in parallel."""
+        """Return the sums of each class's frames, with `margin` pixels more at each side; frame by frame, rows in parallel."""
         shape = (self.shape[0] + 2 * margin, self.shape[1] + 2 * margin)
         sums = []
         for members in classes:
@@ -174,12 +174,12 @@ class Summation:
         return sums
 
     def _loaded(self, frames: Sequence[int]) -> Iterator[NDArray]:
-        """The counts of the frames, decoded by as many threads as there are, and so many in memory at a time."""
+        """Yield the counts of the frames, decoded by as many threads as there are, and so many in memory at a time."""
         for start in range(0, len(frames), self.workers):
             yield from self.executor.map(self.frames.counts, frames[start : start + self.workers])
 
     def _interpolated(self, classes: Sequence[_Class]) -> NDArray[np.float32]:
-        """The sum of the classes, each moved by its fraction; those of one cell in x by the mean of theirs."""
+        """Return the sum of the classes, each moved by its fraction; those of one cell in x by the mean of theirs."""
         half = max(1, min(interpolation.HALF, min(self.shape) // 4))
         sources = dict(zip(classes, self._sources(classes, half), strict=True))
         columns = []
@@ -196,7 +196,7 @@ class Summation:
         return np.ascontiguousarray(self._window(out))
 
     def _sources(self, classes: Sequence[_Class], margin: int) -> list[MovedFrames]:
-        """The classes' sums with a margin: made from the frames block by block if these are in memory, else beforehand."""
+        """Return the classes' sums with a margin: made from the frames block by block if these are in memory, else beforehand."""
         height = self.shape[0] + 2 * margin
         if not self.frames.kept:
             return [MovedFrames((total,), ((0, 0),), height) for total in self._class_sums(classes, margin)]
@@ -211,7 +211,7 @@ class Summation:
         ]
 
     def _cropped_spectrum(self, image: NDArray[np.float32], workers: int | None = None) -> NDArray[np.complex64]:
-        """The low frequencies of an image, as the real transform of one of the output's size, with its mean kept."""
+        """Return the low frequencies of an image, as the real transform of one of the output's size, with its mean kept."""
         threads = workers or self.workers
         rows, columns = self._out()
         if (rows, columns) == image.shape:
@@ -224,7 +224,7 @@ class Summation:
         return spectrum
 
     def _phases(self, shift: tuple[float, float]) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-        """Factors for columns and rows that move content by `shift` (x, y) pixels of the frames."""
+        """Return factors for columns and rows that move content by `shift` (x, y) pixels of the frames."""
         rows, columns = self._out()
         tall, wide = self._window_shape()
         kx = np.arange(columns // 2 + 1) / wide
@@ -262,7 +262,7 @@ class Summation:
     def frame_spectrum(
         self, frame: int, exponent: tuple[float, NDArray[np.float32]] | None = None
     ) -> NDArray[np.complex64]:
-        """The cropped spectrum of one frame, moved exactly, and weighted if asked (`_add_shifted`)."""
+        """Return the cropped spectrum of one frame, moved exactly, and weighted if asked (`_add_shifted`)."""
         whole = np.rint(self.shifts[frame])
         moved = np.zeros(self.shape, np.float32)
         add_moved(moved, self.frames.counts(frame), (int(whole[0]), int(whole[1])), rows=self.frames.rows)
@@ -312,7 +312,7 @@ class Summation:
     def _decay(
         self, doses: Sequence[float], pixel_size: float, voltage: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What a dose is multiplied by in the exponent of its frame's weight, and what makes their mean square 1.
+        """Return what a dose is multiplied by in the exponent of its frame's weight, and what makes their mean square 1.
 
         Both (rows, columns) of the output's spectrum.
         """
@@ -333,7 +333,7 @@ class Summation:
         return decay, norm
 
     def aligned_frame(self, frame: int) -> NDArray[np.float32]:
-        """One frame, moved exactly and cropped."""
+        """Return one frame, moved exactly and cropped."""
         return self._inverse(self.frame_spectrum(frame))
 
 

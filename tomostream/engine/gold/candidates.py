@@ -66,7 +66,8 @@ class Filter:
         return np.asarray(scipy.fft.rfft2(whole), np.complex64)
 
     def depths(self, image: Floats) -> tuple[Floats, Floats]:
-        """How much darker the ball is than its surroundings at each pixel, and the correlation of the window with the ball."""
+        """Return how much darker the ball is than its surroundings at each pixel, and the correlation of the window with the
+        ball."""
         import scipy.fft
 
         ny, nx = image.shape
@@ -86,7 +87,7 @@ class Filter:
         return depth, correlation
 
     def peaks(self, image: Floats) -> Peaks:
-        """The peaks of one image."""
+        """Return the peaks of one image."""
         depth, correlation = self.depths(image)
         low, middle, high = np.percentile(depth[::2, ::2], (16, 50, 84))
         score = (depth - middle) / max((high - low) / 2, 1e-12)
@@ -103,7 +104,7 @@ class Filter:
 
 
 def _refined(values: Floats, x: NDArray[np.int64], y: NDArray[np.int64]) -> Doubles:
-    """Maxima (x, y) of parabolas through the neighbours of peaks."""
+    """Return maxima (x, y) of parabolas through the neighbours of peaks."""
     out = np.stack([x, y], axis=1).astype(float)
     for column, (dx, dy) in enumerate(((1, 0), (0, 1))):
         before, middle, after = (values[y + k * dy, x + k * dx].astype(float) for k in (-1, 0, 1))
@@ -113,7 +114,7 @@ def _refined(values: Floats, x: NDArray[np.int64], y: NDArray[np.int64]) -> Doub
 
 
 def candidates(images: WorkImages, radius_px: float, threads: int) -> list[Peaks]:
-    """The peaks of every image."""
+    """Return the peaks of every image."""
     from tomostream.engine.align.geometry import parallel
 
     work = Filter(images.shape, radius_px)

@@ -62,7 +62,7 @@ class Erasure:
     hot: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
 
     def spots(self, section: int) -> list[Spot]:
-        """Where beads are in a section; none in one that is not used."""
+        """Return where beads are in a section; none in one that is not used."""
         if section not in self.gold.sections:
             return []
         tilt, (ny, nx) = self.gold.sections.index(section), self.whole.shape
@@ -75,7 +75,7 @@ class Erasure:
         return out
 
     def hot_of(self, section: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and columns of the hot pixels of a section."""
+        """Return rows and columns of the hot pixels of a section."""
         if section not in self.hot:
             self.hot[section] = hot_pixels(self.whole.section(section))
         return self.hot[section]
@@ -104,7 +104,7 @@ class ErasedStack(TiltStack):
 
 
 def without_hot(image: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64], section: int) -> Floats:
-    """An image with the values of other pixels nearby in place of some."""
+    """Return an image with the values of other pixels nearby in place of some."""
     if not len(rows):
         return image
     rng = np.random.default_rng([section, 1])
@@ -121,7 +121,7 @@ def without_hot(image: Floats, rows: NDArray[np.int64], columns: NDArray[np.int6
 
 
 def without_spots(image: Floats, spots: Sequence[Spot], section: int) -> Floats:
-    """An image with its surroundings in place of some round pieces."""
+    """Return an image with its surroundings in place of some round pieces."""
     if not spots:
         return image
     out = np.array(image, np.float32)
@@ -156,7 +156,7 @@ def _range(at: float, reach: float, count: int) -> tuple[int, int]:
 
 
 def _plane(part: Floats, x: Doubles, y: Doubles, clear: NDArray[np.bool_], scale: float) -> Doubles:
-    """The plane that fits the clear pixels best, at all; the mean of all pixels where hardly any are clear."""
+    """Return the plane that fits the clear pixels best, at all; the mean of all pixels where hardly any are clear."""
     if np.count_nonzero(clear) < 12:
         return np.full(part.shape, float(np.median(part)))
     design = np.stack([np.ones(part.shape), x / scale, y / scale], axis=-1)
@@ -169,7 +169,7 @@ def _plane(part: Floats, x: Doubles, y: Doubles, clear: NDArray[np.bool_], scale
 def _noise(
     image: Floats, spot: Spot, part: tuple[int, int, int, int], centres: Doubles, rng: np.random.Generator
 ) -> Doubles:
-    """Noise of the surroundings for the part (y0, y1, x0, x1) of an image; none where everything around is gold."""
+    """Return the noise of the surroundings for the part (y0, y1, x0, x1) of an image; none where everything around is gold."""
     y0, y1, x0, x1 = part
     (ny, nx), sources = image.shape, []
     half = 0.5 * math.hypot(y1 - y0, x1 - x0)

@@ -72,7 +72,7 @@ def find_gold(
     stack: TiltStack, tilts: Sequence[TiltUse], pixel_A: float, diameter_A: float | None = None, threads: int = 1,
     progress: Callable[[str, float], None] = _silent,
 ) -> Gold:
-    """The gold beads of an aligned series.
+    """Return the gold beads of an aligned series.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Scales:
         self._levels = [finest]
 
     def of(self, diameter_A: float) -> WorkImages:
-        """Images in which a bead of this size is nine to seventeen pixels wide; the finest, where it is less."""
+        """Return images in which a bead of this size is nine to seventeen pixels wide; the finest, where it is less."""
         level = 0
         while diameter_A / self._levels[level].pixel_A > 1.9 * ACROSS and min(self._levels[level].shape) >= MIN_SIDE:
             level += 1
@@ -116,7 +116,7 @@ class Scales:
 
 
 def _of_size(geometry: Geometry, scales: Scales, diameter_A: float, threads: int) -> list[Measured]:
-    """All points that are seen as balls of about one size."""
+    """Return all points that are seen as balls of about one size."""
     images = scales.of(diameter_A)
     radius = 0.5 * diameter_A / images.pixel_A
     points = Search(geometry, images, candidates(images, radius, threads), radius).run()
@@ -134,7 +134,7 @@ def _apart(every: Sequence[Measured]) -> list[Measured]:
 
 
 def _reported(geometry: Geometry, scales: Scales, gold: Sequence[Measured], every: Sequence[Measured]) -> Gold:
-    """The beads as they are handed on."""
+    """Return the beads as they are handed on."""
     sections = tuple(tilt.section for tilt in geometry.tilts)
     if not gold:
         return Gold((), sections, measured=tuple(every))
@@ -158,7 +158,7 @@ def _offsets(geometry: Geometry, gold: Sequence[Measured]) -> dict[int, float]:
 
 
 def _bead(geometry: Geometry, each: Measured) -> Bead:
-    """A bead, put in every tilt where it was seen, else where it must be."""
+    """Return a bead, put in every tilt where it was seen, else where it must be."""
     point = each.point
     places = geometry.places(point.position[None])[:, 0]
     for tilt, off in zip(point.tilts.tolist(), point.residuals, strict=True):

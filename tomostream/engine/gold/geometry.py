@@ -42,7 +42,7 @@ class Geometry:
         return [number for number, tilt in enumerate(self.tilts) if tilt.placement.local is not None]
 
     def places(self, points: Doubles) -> Doubles:
-        """Where points (n, 3) are seen: (K, n, 2)."""
+        """Return where points (n, 3) are seen: (K, n, 2)."""
         across = np.multiply.outer(self.cosines, points[:, 0]) + np.multiply.outer(self.sines, points[:, 2])
         turned = _turned(across, points[:, 1], np.array([[tilt.placement.rot_deg] for tilt in self.tilts]))
         out = turned + self.shifts[:, None]
@@ -51,12 +51,12 @@ class Geometry:
         return out
 
     def place(self, tilt: int, points: Doubles) -> Doubles:
-        """Where points (..., 3) are seen in one tilt: (..., 2)."""
+        """Return where points (..., 3) are seen in one tilt: (..., 2)."""
         across = points[..., 0] * self.cosines[tilt] + points[..., 2] * self.sines[tilt]
         return self.raw(tilt, np.stack([across, points[..., 1]], axis=-1))
 
     def raw(self, tilt: int, aligned: Doubles) -> Doubles:
-        """The inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image."""
+        """Return the inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image."""
         place = self.tilts[tilt].placement
         turned = _turned(aligned[..., 0], aligned[..., 1], place.rot_deg)
         out = turned + self.shifts[tilt]

@@ -42,18 +42,18 @@ class WorkImages:
         return self.data.shape[1], self.data.shape[2]
 
     def indices(self, places: Doubles) -> Doubles:
-        """Pixel indices (x, y) of places in raw pixels from the centre of the image, (..., 2)."""
+        """Return the pixel indices (x, y) of places in raw pixels from the centre of the image, (..., 2)."""
         middle = np.array(self.shape[::-1]) / 2
         # the reduction keeps index n / 2, the centre of an image is (n - 1) / 2
         return middle + (places - 0.5) / np.array(self.scales)
 
     def places(self, indices: Doubles) -> Doubles:
-        """The inverse of `indices`."""
+        """Return the inverse of `indices`."""
         middle = np.array(self.shape[::-1]) / 2
         return (indices - middle) * np.array(self.scales) + 0.5
 
     def binned(self) -> WorkImages:
-        """The same with pixels of twice the size."""
+        """Return the same with pixels of twice the size."""
         from tomostream.engine.align.preprocess import fourier_crop
 
         ny, nx = (2 * max(1, round(n / 4)) for n in self.shape)
@@ -86,7 +86,7 @@ def work_images(stack: TiltStack, geometry: Geometry, pixel_A: float, target_A: 
 
 
 def ball(radius_px: float, reach: int) -> Doubles:
-    """The thickness of a ball about the middle of a square of 2 reach + 1 pixels, 1 at its middle."""
+    """Return the thickness of a ball about the middle of a square of 2 reach + 1 pixels, 1 at its middle."""
     return _ball(round(radius_px, 3), reach)
 
 

@@ -34,7 +34,7 @@ class Asked:
 
 
 def asked(arguments: Arguments) -> Asked | None:
-    """What `-EraseGold` says; None where nothing is to be erased."""
+    """Return what `-EraseGold` says; None where nothing is to be erased."""
     word = arguments.text(TAG).lower()
     if word in (NO, "0"):
         return None
@@ -52,7 +52,7 @@ def asked(arguments: Arguments) -> Asked | None:
 def erased(
     arguments: Arguments, data: Input, names: OutputFiles, solution: Solution, options: ReconOptions, outputs: Outputs, log: Log
 ) -> tuple[Input, Erasure | None]:
-    """The input without gold and hot pixels, where that is asked for; what was found is written."""
+    """Return the input without gold and hot pixels, where that is asked for; what was found is written."""
     what = asked(arguments)
     if what is None:
         return data, None
@@ -73,7 +73,7 @@ def erased(
 
 
 def words(gold: Gold, pixel_A: float) -> str:
-    """What was found, for the log."""
+    """Return what was found, for the log."""
     if not gold.beads or gold.diameter_A is None:
         return "gold: no beads were found"
     count = f"{len(gold.beads)} bead{'s' * (len(gold.beads) > 1)}"
@@ -115,7 +115,7 @@ def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -
 
 
 def with_gold(quality: Quality, erasure: Erasure) -> Quality:
-    """The quality of an alignment with what was erased, and what that tells of the alignment."""
+    """Return the quality of an alignment with what was erased, and what that tells of the alignment."""
     gold = erasure.gold
     told = GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
     tilts = tuple(replace(tilt, gold_px=gold.offsets_px.get(tilt.section)) for tilt in quality.tilts)

@@ -61,7 +61,7 @@ class Measured:
 
 
 def measured(geometry: Geometry, images: WorkImages, point: Point, radius_px: float) -> Measured:
-    """What the average of the images around a point shows."""
+    """Return what the average of the images around a point shows."""
     average = _average(geometry, images, point, math.ceil(REACH * radius_px) + 1)
     reach = len(average) // 2
     at = np.arange(-reach, reach + 1)
@@ -77,7 +77,7 @@ def measured(geometry: Geometry, images: WorkImages, point: Point, radius_px: fl
 
 
 def _average(geometry: Geometry, images: WorkImages, point: Point, reach: int) -> Doubles:
-    """The mean of the images around a point, each over its own surroundings where they are counts; without its level."""
+    """Return the mean of the images around a point, each over its own surroundings where they are counts; without its level."""
     from scipy.ndimage import map_coordinates
 
     at = np.arange(-reach, reach + 1)
@@ -95,7 +95,7 @@ def _average(geometry: Geometry, images: WorkImages, point: Point, reach: int) -
 
 
 def _fitted(average: Doubles, distance: Doubles, radius: float, reach: int) -> tuple[float, float, float]:
-    """Correlation and depth of the ball of one radius, and that radius."""
+    """Return the correlation and depth of the ball of one radius, and that radius."""
     window = distance <= max(WINDOW * radius, radius + 2)
     model, values = ball(radius, reach)[window], -average[window]
     model, values = model - model.mean(), values - values.mean()
@@ -105,14 +105,14 @@ def _fitted(average: Doubles, distance: Doubles, radius: float, reach: int) -> t
 
 
 def _radial(average: Doubles, distance: Doubles) -> Doubles:
-    """Means over rings of one pixel."""
+    """Return means over rings of one pixel."""
     ring = np.rint(distance).astype(int).ravel()
     count = np.bincount(ring)
     return np.asarray(np.bincount(ring, average.ravel()) / np.maximum(count, 1))[: len(average) // 2 + 1]
 
 
 def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float, min_fit: float = MIN_FIT) -> list[Measured]:
-    """Those of some points that could be gold of about one diameter, each by its own average."""
+    """Return those of some points that could be gold of about one diameter, each by its own average."""
     return [each for each in every if abs(each.diameter_A / diameter_A - 1) <= tolerance
             and each.fit >= min_fit and each.uneven <= MAX_UNEVEN and each.depth >= least_depth(each.diameter_A, each.counts)]
 
@@ -133,12 +133,12 @@ def with_neighbours(
 
 
 def least_depth(diameter_A: float, counts: bool) -> float:
-    """What gold of some size takes away at least."""
+    """Return what gold of some size takes away at least."""
     return 0.5 * (1 - math.exp(-diameter_A / ABSORPTION_A)) if counts else MIN_DEVIATIONS
 
 
 def common_size(every: Sequence[Measured]) -> float | None:
-    """The diameter (A) that most of some points have; None where they are few, or of many sizes."""
+    """Return the diameter (A) that most of some points have; None where they are few, or of many sizes."""
     if len(every) < MIN_BEADS:
         return None
     sizes = np.array([each.diameter_A for each in every])
@@ -150,7 +150,7 @@ def common_size(every: Sequence[Measured]) -> float | None:
 
 
 def reach_A(beads: Sequence[Measured]) -> float:
-    """How far from their middles beads and their fringes show, A."""
+    """Return how far from their middles beads and their fringes show, A."""
     profile = np.mean([each.profile / each.depth for each in beads], axis=0)
     radius = float(np.median([each.diameter_A for each in beads])) / 2
     step = beads[0].step_A

@@ -74,7 +74,7 @@ class Search:
             self.free[tilt, : len(each.scores)] = True
 
     def run(self) -> list[Point]:
-        """All points; once more for those that others hide, which are known then."""
+        """Return all points; once more for those that others hide, which are known then."""
         for _ in range(2):
             before = len(self.found)
             self._run_once()
@@ -126,13 +126,13 @@ class Search:
         return points[rows, best], mean[rows, best]
 
     def _within(self, index: Doubles) -> NDArray[np.bool_]:
-        """Whether indices (..., 2) of working images are within them."""
+        """Tell whether indices (..., 2) of working images are within them."""
         ny, nx = self.images.shape
         inside = (index >= self.margin) & (index <= np.array([nx - 1, ny - 1]) - self.margin)
         return np.asarray(inside.all(axis=-1))
 
     def _fitted(self, start: Doubles) -> Point | None:
-        """The point near `start` that fits free peaks of enough tilts; None where there is none."""
+        """Return the point near `start` that fits free peaks of enough tilts; None where there is none."""
         position, tolerance = start, 2 * self.tolerance
         for _ in range(5):
             tilts, peaks, shown = self._matches(position, tolerance)
@@ -169,8 +169,8 @@ class Search:
         return np.asarray((np.hypot(across, offsets[:, 1]) < HIDDEN * self.margin * self.scale).any(axis=1))
 
     def _enough(self, tilts: Ints, shown: Ints, count: int) -> bool:
-        """Whether a point is seen in enough of the tilts that show its place, and in every third of them by angle; `count` with
-        those in which others may hide it."""
+        """Tell whether a point is seen in enough of the tilts that show its place, and in every third of them by angle; `count`
+        with those in which others may hide it."""
         if len(tilts) < max(MIN_TILTS, MIN_SHARE * len(shown), MIN_SHARE_OF_ALL * count):
             return False
         angles = np.degrees(np.arcsin(self.geometry.sines[tilts]))
@@ -182,7 +182,8 @@ class Search:
 
 
 def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Doubles]:
-    """The point that fits what is seen of it, (across, along) in raw px a tilt, that far off with less weight; the residuals."""
+    """Return the point that fits what is seen of it, (across, along) in raw px a tilt, that far off with less weight; the
+    residuals."""
     design = np.stack([geometry.cosines[tilts], geometry.sines[tilts]], axis=1)
     weight = np.ones(len(tilts))
     for _ in range(4):

@@ -28,7 +28,7 @@ REACH, MARGIN, MAX_MOVE = 1.6, 4, 1.0
 
 
 def refined(geometry: Geometry, images: WorkImages, point: Point, radius_px: float) -> Point:
-    """The same point, placed by its own images."""
+    """Return the same point, placed by its own images."""
     seen = np.stack([point.position[0] * geometry.cosines[point.tilts] + point.position[2] * geometry.sines[point.tilts],
                      np.full(len(point.tilts), point.position[1])], axis=1) + point.residuals
     places = np.stack([geometry.raw(tilt, at) for tilt, at in zip(point.tilts.tolist(), seen, strict=True)])
@@ -45,7 +45,7 @@ def refined(geometry: Geometry, images: WorkImages, point: Point, radius_px: flo
 
 
 def _patch(image: NDArray[np.float32], at: Doubles, reach: int) -> Doubles:
-    """The square of an image about (x, y), by cubic splines, less its level and over its deviation."""
+    """Return the square of an image about (x, y), by cubic splines, less its level and over its deviation."""
     from scipy.ndimage import map_coordinates
 
     ny, nx = image.shape
@@ -59,7 +59,7 @@ def _patch(image: NDArray[np.float32], at: Doubles, reach: int) -> Doubles:
 
 
 def _displacements(patches: Doubles) -> Doubles:
-    """Displacements (x, y) of each patch (n, side, side) from the mean of all, px."""
+    """Return displacements (x, y) of each patch (n, side, side) from the mean of all, px."""
     template = patches.mean(axis=0)
     down, right = np.gradient(template)
     design = np.stack([np.ones(template.size), template.ravel(), right.ravel(), down.ravel()], axis=1)

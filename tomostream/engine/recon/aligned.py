@@ -49,7 +49,7 @@ class LocalShifts:
     dy: NDArray[np.float64]
 
     def at(self, x: NDArray[np.float64], y: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-        """Shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes."""
+        """Return the shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes."""
         if x.ndim > 1:  # row by row, because there may be many patches
             rows = [self.at(of_x, of_y, width, height) for of_x, of_y in zip(x, y, strict=True)]
             return np.stack(rows, axis=1)
@@ -60,8 +60,8 @@ class LocalShifts:
 
     @classmethod
     def through(cls, wanted: LocalShifts, width: int, height: int) -> LocalShifts:
-        """Patches at the same places whose weighted mean (`at`) is there what `wanted` says; the mean of its own shifts would
-        flatten what is curved."""
+        """Return patches at the same places whose weighted mean (`at`) is there what `wanted` says; the mean of its own shifts
+        would flatten what is curved."""
         target = np.stack([wanted.dx, wanted.dy])
         values = target.copy()
         for _ in range(_SHARPENED):
@@ -165,7 +165,7 @@ class Aligner:
     def image(
         self, raw: Floats, placement: Placement, dose_weight: tuple[Floats, Floats] | None = None, mean: float | None = None
     ) -> Floats:
-        """The aligned image (float32, `out_shape`) of a raw one, minus the raw image's mean; 0 where there is no data.
+        """Return the aligned image (float32, `out_shape`) of a raw one, minus the raw image's mean; 0 where there is no data.
 
         May be called from several threads.
 
@@ -235,7 +235,7 @@ class Aligner:
         return fine
 
     def _band(self, rot_deg: float) -> Floats:
-        """Weight of every frequency: 1 inside the output's Nyquist box, turned to the raw image's axes, rolled off."""
+        """Return the weight of every frequency: 1 inside the output's Nyquist box, turned to the raw image's axes, rolled off."""
         c, s = np.float32(math.cos(math.radians(rot_deg))), np.float32(math.sin(math.radians(rot_deg)))
         outer = np.maximum(np.abs(c * self._kx + s * self._ky), np.abs(c * self._ky - s * self._kx))
         share = np.float32(2 * self.binning) * outer

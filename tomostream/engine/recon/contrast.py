@@ -63,7 +63,7 @@ class TiltContrast:
     upward: float
 
     def phase(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0) -> Doubles:
-        """Argument of the sine at frequencies (1/A), with `extra_A` of defocus more."""
+        """Return the argument of the sine at frequencies (1/A), with `extra_A` of defocus more."""
         s = kx**2 + ky**2
         defocus: Doubles | float = self.defocus_A + extra_A
         if self.astigmatism_A > 0:
@@ -80,14 +80,14 @@ class TiltContrast:
             wave * self.astigmatism_A * math.sin(double), whole - constant, constant], np.float32)
 
     def transfer(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0, floor: float = 0.0) -> Doubles:
-        """The transfer function; below its first maximum at least `floor`: thick specimens absorb and scatter inelastically,
-        and amplitude contrast that falls with the frequency is what that looks like."""
+        """Return the transfer function; below its first maximum at least `floor`: thick specimens absorb and scatter
+        inelastically, and amplitude contrast that falls with the frequency is what that looks like."""
         phase = self.phase(kx, ky, extra_A)
         out = np.sin(phase)
         return np.where(phase < math.pi / 2, np.maximum(out, floor), out) if floor else out
 
     def extras(self, width_A: float, height_A: float, top: float) -> Doubles:
-        """Defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`."""
+        """Return defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`."""
         reach, middle = abs(self.across) * width_A / 2, self.upward * height_A
         step = _MAX_STEP / (math.pi * self.optics.wavelength_A * top**2)
         if 4 * reach < step:
@@ -95,7 +95,7 @@ class TiltContrast:
         return middle + np.linspace(-reach, reach, 2 + int(2 * reach / step))
 
     def shares(self, extras: Doubles, width: int, pixel_A: float, height_A: float) -> Floats:
-        """How much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours."""
+        """Return how much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours."""
         if len(extras) == 1:
             return np.ones((1, width), np.float32)
         column = (np.arange(width) - (width - 1) / 2) * pixel_A * self.across + self.upward * height_A
@@ -116,7 +116,7 @@ class Contrast:
         return min(0.45 / self.pixel_A, _TOP)
 
     def slabs(self, depth: int) -> list[tuple[int, int]]:
-        """Parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them."""
+        """Return parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them."""
         steepest = max(abs(tilt.upward) for tilt in self.tilts)
         wavelength = self.tilts[0].optics.wavelength_A
         spread = math.pi * wavelength * self.top**2 * steepest * depth * self.pixel_A
@@ -129,7 +129,7 @@ def contrast_of(
     rows: Sequence[CtfRow], sections: Sequence[int], tilts: Sequence[TiltUse], optics: Optics, hand: int,
     raw_pixel_A: float, binning: float,
 ) -> Contrast | None:
-    """The contrast of aligned, binned images of `tilts` from the CTF of raw ones.
+    """Return the contrast of aligned, binned images of `tilts` from the CTF of raw ones.
 
     Parameters
     ----------
@@ -176,7 +176,8 @@ class Filtered:
         self.inside = tuple(slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.size, shape, strict=True))
 
     def spectrum(self, image: Floats) -> Complexes:
-        """The Fourier transform of an image on 0: what would join its edges would lend weight to the noise of the edges."""
+        """Return the Fourier transform of an image on 0: what would join its edges would lend weight to the noise of the
+        edges."""
         import scipy.fft
 
         whole = np.zeros((self.size[0], self.shape[1]), np.float32)
@@ -187,14 +188,14 @@ class Filtered:
         return out
 
     def waves(self, spectrum: Complexes) -> Complexes:
-        """Waves along y (rows of ky, columns with their margins) of a spectrum, which is replaced."""
+        """Return waves along y (rows of ky, columns with their margins) of a spectrum, which is replaced."""
         import scipy.fft
 
         out: Complexes = scipy.fft.ifft(spectrum, axis=1, workers=self.threads, overwrite_x=True)
         return out
 
     def image(self, waves: Complexes) -> Floats:
-        """The image (ny, nx) of waves along y."""
+        """Return the image (ny, nx) of waves along y."""
         import scipy.fft
 
         out: Floats = scipy.fft.irfft(waves[:, self.inside[1]], self.size[0], axis=0, workers=self.threads)
@@ -203,8 +204,8 @@ class Filtered:
     def across(
         self, spectrum: Complexes, tilt: TiltContrast, height_A: float, top: float, floor: float = 0.0, flip: bool = False
     ) -> Complexes:
-        """Waves along y, as of `waves`, of an image multiplied at each place by the transfer function, with its `floor`, or, to
-        `flip` phases, by its sign."""
+        """Return waves along y, as of `waves`, of an image multiplied at each place by the transfer function, with its `floor`,
+        or, to `flip` phases, by its sign."""
         from tomostream.engine.recon.spectral_kernels import add_share, transferred
 
         extras = tilt.extras(self.shape[1] * self.pixel_A, height_A, top)
@@ -224,7 +225,7 @@ class Filtered:
 
 
 def pairs(values: Complexes) -> Floats:
-    """Complex numbers, next to each other along the last axis, as pairs of float32."""
+    """Return complex numbers, next to each other along the last axis, as pairs of float32."""
     return values[..., None].view(np.float32)
 
 

@@ -99,7 +99,7 @@ def write_imod(
 
 
 def _order_list(job: ImodJob, kept: Sequence[int]) -> str:
-    """Acquisition order and tilt angle; for Relion all tilts without a heading, else the kept ones with it."""
+    """Return the acquisition order and tilt angle; for Relion all tilts without a heading, else the kept ones with it."""
     lines = {order: f"{order:4d},{angle:.2f}\n" for order, angle in zip(job.orders, job.angles, strict=True)}
     if job.kind == RELION:
         return "".join(lines[order] for order in sorted(lines))

@@ -72,7 +72,7 @@ def resolution(
 
 
 def _starts(length: int) -> list[int]:
-    """Where the pieces begin along one side: one in the middle, or two that have nothing in common."""
+    """Return where the pieces begin along one side: one in the middle, or two that have nothing in common."""
     margin = round(MARGIN * length)
     if length - 2 * margin < 2 * SIDE:
         return [max(0, (length - SIDE) // 2)]
@@ -80,7 +80,7 @@ def _starts(length: int) -> list[int]:
 
 
 def _piece(volume: MrcStack, box: tuple[slice, slice, slice], upright: bool) -> NDArray[np.float32]:
-    """A part of a volume as (z, y, x), without its mean."""
+    """Return a part of a volume as (z, y, x), without its mean."""
     z, y, x = box
     sections, rows = (z, y) if upright else (y, z)
     part = np.stack([volume.section(s)[rows, x] for s in range(sections.start, sections.stop)]).astype(np.float32)
@@ -125,7 +125,7 @@ class _Sums:
                 self._sums[row, column] += np.bincount(place.ravel(), value.ravel(), self._shells + 1)
 
     def curves(self) -> tuple[Floats, Floats]:
-        """The correlation in every shell, in the plane and along z; over three neighbouring shells."""
+        """Return the correlation in every shell, in the plane and along z; over three neighbouring shells."""
         out = []
         for (cross, a, b), count in zip(self._sums[:, :, :-1], self._count[:, :-1], strict=True):
             cross, a, b = (np.convolve(np.pad(values, 1, mode="edge"), (0.25, 0.5, 0.25), "valid") for values in (cross, a, b))
@@ -136,7 +136,7 @@ class _Sums:
 
 
 def _ends(length: int) -> Floats:
-    """A window for the few pixels of the depth: level, with soft ends."""
+    """Return a window for the few pixels of the depth: level, with soft ends."""
     edge = max(1, length // 8)
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
     window = np.ones(length)
@@ -145,7 +145,7 @@ def _ends(length: int) -> Floats:
 
 
 def _crossing(shells: Floats, curve: Floats) -> float | None:
-    """Where a curve falls below the threshold for the first time after it was above, in A; its end where it never does."""
+    """Return where a curve falls below the threshold for the first time after it was above, in A; its end where it never does."""
     known = np.isfinite(curve)
     shells, curve = shells[known], curve[known]
     above = np.flatnonzero(curve > 2 * THRESHOLD)

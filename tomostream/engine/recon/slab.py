@@ -68,7 +68,7 @@ class Block:
 
 
 def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Width in radians that each tilt stands for: half the way to its neighbours; tilts at one angle share it.
+    """Return the width in radians that each tilt stands for: half the way to its neighbours; tilts at one angle share it.
 
     The ends count as far outward as inward. A gap counts at most thrice the median step: what was not measured cannot
     be made up by its neighbours' noise.
@@ -137,7 +137,7 @@ class Slab:
             self._filter = wbp_filter(frequencies, self.tilts_deg)
 
     def block_rows(self, ny: int) -> int:
-        """Rows of a block: about 96 MB of volume, an even share of `ny`."""
+        """Return rows of a block: about 96 MB of volume, an even share of `ny`."""
         most = max(8, _BLOCK_BYTES // (4 * self.nx * self.depth))
         blocks = math.ceil(ny / most)
         return math.ceil(ny / blocks)
@@ -232,7 +232,7 @@ def _taper(nu: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interpolation_gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What linear interpolation has to be divided by to be nearest to exact shifts, in least squares.
+    """Return what linear interpolation has to be divided by to be nearest to exact shifts, in least squares.
 
     Its gain g at a fraction a is 1 - a + a exp(2 pi i f), against exp(2 pi i f a); on average over a the real part of
     the ratio is sinc^2 f, and |g|^2 is 2/3 + cos(2 pi f) / 3. Dividing by their quotient loses nothing of the signal

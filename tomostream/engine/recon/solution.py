@@ -59,11 +59,11 @@ class Solution:
         return self.used[len(self.used) // 2].placement.rot_deg
 
     def with_doses(self, doses: dict[int, float]) -> Solution:
-        """The same with the dose before each tilt, by section."""
+        """Return the same with the dose before each tilt, by section."""
         return replace(self, used=tuple(replace(t, pre_exposure=doses[t.section]) for t in self.used))
 
     def without(self, reasons: dict[int, str]) -> Solution:
-        """The same without some sections."""
+        """Return the same without some sections."""
         used = tuple(t for t in self.used if t.section not in reasons)
         if not used:
             raise EngineError(f"no tilt is left to reconstruct from ({next(iter(reasons.values()))})")
@@ -102,7 +102,7 @@ def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondC
 
 
 def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None) -> Solution:
-    """The solution in an alignment file, for `stack`; one of another binning is scaled, and `say` is told.
+    """Return the solution in an alignment file, for `stack`; one of another binning is scaled, and `say` is told.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None
 
 
 def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Solution:
-    """The solution in a transform file of IMOD, a line a section, with the tilt angle of every section in degrees.
+    """Return the solution in a transform file of IMOD, a line a section, with the tilt angle of every section in degrees.
 
     Raises
     ------
@@ -176,13 +176,13 @@ def _local_shifts(aln: AlnFile) -> dict[int, LocalShifts]:
 
 
 def of_identity(angles: Sequence[float]) -> Solution:
-    """A stack that is aligned already."""
+    """Return a stack that is aligned already."""
     used = [TiltUse(section, angle, Placement(0.0, 0.0, 0.0)) for section, angle in enumerate(angles)]
     return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)))
 
 
 def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float = 0.0) -> Solution:
-    """The solution in our own alignment.
+    """Return the solution in our own alignment.
 
     Its shifts are from pixel index n / 2 and are moved to the centre of the area, (n - 1) / 2, which IMOD and AreTomo
     mean, half a pixel further; then the specimen is moved in its plane, so that the least tilted image has no shift.
@@ -225,7 +225,7 @@ def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float =
 
 
 def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) -> Solution:
-    """The same with local motion, where there is any, and told in the quality; `shape` (ny, nx) of the raw images.
+    """Return the same with local motion, where there is any, and told in the quality; `shape` (ny, nx) of the raw images.
 
     Its places are in the raw image, from pixel index n / 2; those of `LocalShifts` from (n - 1) / 2, before the global shift.
     """
@@ -273,7 +273,7 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
 
 
 def aln_of(solution: Solution, stack: TiltStack) -> AlnFile:
-    """The `.aln` of a solution."""
+    """Return the `.aln` of a solution."""
     ny, nx = stack.shape
     rows = tuple(
         AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used

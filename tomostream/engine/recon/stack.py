@@ -53,12 +53,12 @@ class TiltStack:
         return image
 
     def usable(self, index: int) -> bool:
-        """Whether all values of a section are finite and within what can be added up."""
+        """Tell whether all values of a section are finite and within what can be added up."""
         image = np.asarray(self.data[index], dtype=np.float32)
         return bool(max(float(image.max()), -float(image.min())) < MAX_VALUE)
 
     def blank(self, index: int) -> bool:
-        """Whether all pixels of a section are equal."""
+        """Tell whether all pixels of a section are equal."""
         image = self.data[index]
         return bool((image == image.flat[0]).all())
 
@@ -87,7 +87,7 @@ def without_spikes(image: Floats) -> Floats:
 
 
 def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of hot pixels and X-rays: few, bright, and far above their own neighbourhood.
+    """Return rows and columns of hot pixels and X-rays: few, bright, and far above their own neighbourhood.
 
     Only what is bright counts, since dense specimen is dark; a bright area (a hole, the film's edge) is no spike.
     """

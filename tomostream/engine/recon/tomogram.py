@@ -174,7 +174,7 @@ def _intensity(image: Floats) -> _Intensity:
 
 
 def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> list[float]:
-    """Factor that brings every tilt to the contrast of the least tilted one.
+    """Return the factor that brings every tilt to the contrast of the least tilted one.
 
     Counts fall with the path through the specimen and with the beam, contrast relative to them does not: with counts
     the factor is the ratio of the means; images without a positive mean (already normalised ones) are left as they are.
@@ -237,7 +237,7 @@ def write_aligned_stack(
 
 
 def usable(tilts: Sequence[TiltUse]) -> list[TiltUse]:
-    """The tilts that a slab can use: those within 80 degrees."""
+    """Return the tilts that a slab can use: those within 80 degrees."""
     return [tilt for tilt in tilts if abs(tilt.tilt_deg) <= MAX_TILT_DEG]
 
 
@@ -290,7 +290,7 @@ def reconstruct(
 
 
 def _blocks(slab: Slab, images: Floats, options: ReconOptions, pixel_A: float, folder: str) -> Iterator[tuple[int, Block]]:
-    """Blocks of the tomogram, with the first z of each as in the file: in slabs of height where the CTF is corrected."""
+    """Yield blocks of the tomogram, with the first z of each as in the file: in slabs of height where the CTF is corrected."""
     if options.contrast is None or not options.flip_phases:
         for block in slab.blocks(images, options.upright):
             yield 0, block
