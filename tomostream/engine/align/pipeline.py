@@ -61,6 +61,30 @@ def match_outward(
 ) -> tuple[Pose, Sweep]:
     """Make one sweep of projection matching; with `measured` the signal share is that of the present pose.
 
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    radius_A : float
+        How far from its place a tilt is looked for, A.
+    measured : bool
+        Take the share of signal at the present pose, else a usual one.
+    follow : bool
+        First move a tilt along with its nearest placed neighbours: in a series that is not aligned yet.
+
+    Returns
+    -------
+    Pose
+        With the shifts found.
+    Sweep
+        What each tilt was found with.
+
+    Notes
+    -----
     It starts from the tilt nearest to 0 degrees unless most others do not match it.
     """
     band = bench.cut(pose, highest_per_A)
@@ -79,7 +103,28 @@ def match_outward(
 
 
 def fit(bench: Bench, band: Band, pose: Pose, share: Floats, steps: int) -> tuple[Floats, float]:
-    """Moves (tilts, 2) of all tilts that maximise the likelihood of a band, and the log-likelihood ratio reached."""
+    """Find the moves of all tilts that maximise the likelihood of a band.
+
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    band : Band
+        Coefficients (cells, tilts, places) at the pose.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    share : ndarray, shape (tilts, RINGS)
+        Share of signal in the power.
+    steps : int
+        At most this many of the ascent.
+
+    Returns
+    -------
+    ndarray, shape (all tilts, 2)
+        Moves (dX, dY), working pixels; 0 for tilts that are not members.
+    float
+        The log-likelihood ratio reached.
+    """
     model = model_of(band, pose, share, bench.threads)
     moves, value, _ = ascend(band, model, np.ones(len(bench.members), bool), steps, 6.0)
     return spread(moves, bench.members, len(pose.tilts_deg)), value
@@ -92,7 +137,28 @@ def steady_band(bench: Bench, pose: Pose, highest_per_A: float) -> Band:
 
 
 def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps: int = 6) -> tuple[Pose, float]:
-    """Joint maximum likelihood of all shifts at a pose's axis, angles and thickness; returns the log-likelihood too."""
+    """Fit all shifts at once by maximum likelihood, at a pose's axis, angles and thickness.
+
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    rounds : int
+        Times that the band is cut anew at the moved pose, at most.
+    steps : int
+        Of the ascent in each.
+
+    Returns
+    -------
+    Pose
+        With the shifts found.
+    float
+        The log-likelihood ratio reached.
+    """
     value = -np.inf
     for _ in range(rounds):
         band = steady_band(bench, pose, highest_per_A)
@@ -131,6 +197,23 @@ class Contest:
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
     """Return the pose with the thickness at which the likelihood is highest among and between `factors` of the present one.
 
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    factors : ndarray
+        Thicknesses that are tried, of the present one.
+
+    Returns
+    -------
+    Pose
+
+    Notes
+    -----
     Where that is the first or the last of them, the search goes on from there, within what specimens can be.
     """
     band = steady_band(bench, pose, highest_per_A)
@@ -151,6 +234,25 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
 def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, limits: tuple[float, float]) -> Pose:
     """Return the pose with the tilt offset at which the likelihood is highest, relative to the present one (deg).
 
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    trials : ndarray
+        Offsets that are tried, degrees, evenly spaced.
+    limits : (float, float)
+        Offsets that a specimen can have, degrees.
+
+    Returns
+    -------
+    Pose
+
+    Notes
+    -----
     Where that is the first or the last of `trials`, which are evenly spaced, the search goes on from there, within `limits`.
     """
     contest = Contest.around(bench, pose, highest_per_A)
@@ -165,7 +267,23 @@ def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, l
 
 
 def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
-    """Return the pose with the tilt axis at which the likelihood is highest, relative to the present one (deg)."""
+    """Return the pose with the tilt axis at which the likelihood is highest, relative to the present one (deg).
+
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    trials : ndarray
+        Turns of the axis that are tried, degrees.
+
+    Returns
+    -------
+    Pose
+    """
     contest = Contest.around(bench, pose, highest_per_A)
     values = np.array([contest.value(pose.turned(pose.axis_deg + float(trial))) for trial in trials])
     return pose.turned(pose.axis_deg + parabola_top(trials, values))

@@ -197,7 +197,26 @@ def work_stack(stack: Sections, pixel_A: float, target_A: float, threads: int) -
 def work_stacks(
     stack: Sections, pixel_A: float, targets_A: Sequence[float], threads: int
 ) -> tuple[list[WorkStack], list[Level]]:
-    """Working images at several pixel sizes, of growing size, and the sections' levels; every section is read once."""
+    """Make working images at several pixel sizes; every section is read once.
+
+    Parameters
+    ----------
+    stack : sections, shape (n, rows, columns)
+        Raw images.
+    pixel_A : float
+        Their pixel size.
+    targets_A : sequence of float
+        About the pixel sizes wanted, growing.
+    threads : int
+        Sections read at a time.
+
+    Returns
+    -------
+    list of WorkStack
+        One a pixel size: spline coefficients of reduced, cleaned images.
+    list of Level
+        Of every section: mean, deviation, why it cannot be used.
+    """
     sizes = [reduced_shape((stack.shape[1], stack.shape[2]), pixel_A, target_A) for target_A in targets_A]
 
     def one(section: int) -> tuple[list[NDArray[np.float32]], Level]:

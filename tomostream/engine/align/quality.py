@@ -208,8 +208,29 @@ def loosely_placed(sigma_A: Floats, tilts_deg: Floats) -> str:
 
 
 def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset) -> tuple[float, str, Trust]:
-    """Return a figure between 0 and 1, what it is worth in words, and whether the alignment is to be trusted.
+    """Judge an alignment by its own checks.
 
+    Parameters
+    ----------
+    checks : Checks
+        What was measured of the alignment, lengths in A.
+    used, total : int
+        Tilts used, tilts of the series.
+    span_deg : float
+        From the lowest to the highest tilt used.
+    offset : Offset
+        The tilt offset and its uncertainty, degrees.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    str
+        What it is worth, for people.
+    Trust
+
+    Notes
+    -----
     The figure is the share of tilts that are used and stand well out of the noise, lowered where the halves disagree. A tilt
     offset that is not well known does not make the shifts wrong; it is said, after "trust", as are tilts whose places are not.
     """

@@ -42,6 +42,24 @@ class Repair:
 def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> Repair:
     """Check every tilt against what its inner neighbours predict, outward from the untilted one.
 
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    radius_A : float
+        How far from its place a tilt is looked for, A.
+
+    Returns
+    -------
+    Repair
+        The pose, the tilts that had slipped, and those that fit nowhere with the reason.
+
+    Notes
+    -----
     Where another place fits clearly better, the tilt goes there and its outer neighbours follow; where no place stands
     out, the tilt is a misfit and takes no part in the checks that follow.
     """
@@ -79,8 +97,30 @@ def _fitting_start(band: Band, pose: Pose, share: Floats, starts: Sequence[int],
 
 
 def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: float, radius_A: float) -> tuple[Pose, list[int]]:
-    """Try tilts that are out of use again, outward, each from its neighbours; returns the pose and those that now fit.
+    """Try tilts that are out of use again, outward, each from its neighbours.
 
+    Parameters
+    ----------
+    bench : Bench
+        Images, members and what they are worth.
+    pose : Pose
+        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    candidates : sequence of int
+        Sections that are out of use.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+    radius_A : float
+        How far from its place a tilt is looked for, A.
+
+    Returns
+    -------
+    Pose
+        With the shifts of those that now fit.
+    list of int
+        These sections, sorted.
+
+    Notes
+    -----
     Early on a tilt may not fit because its neighbours, the axis or the thickness were not yet right.
     """
     everyone = replace(bench, members=np.sort(np.concatenate([bench.members, np.asarray(candidates, dtype=np.int64)])))
@@ -111,8 +151,28 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
 
 
 def leave_one_out(band: Band, model: Model, position: int, product: Complexes, radius: float) -> Match:
-    """Return how well one tilt matches what all others predict; `product` is the model's inverse @ values.
+    """Find how well one tilt matches what all others predict.
 
+    Parameters
+    ----------
+    band : Band
+        Coefficients q, (cells, tilts, places).
+    model : Model
+        The inverse M of their covariance in each cell.
+    position : int
+        Of the tilt among the members.
+    product : ndarray, (cells, tilts, places)
+        M q.
+    radius : float
+        How far from its place the peak may be, working pixels.
+
+    Returns
+    -------
+    Match
+        Where it fits best, and how far that stands out.
+
+    Notes
+    -----
     The expectation of tilt i given all others is q_i - (M q)_i / M_ii, with precision M_ii.
     """
     own = model.inverse[:, position, position][:, None]

@@ -243,7 +243,28 @@ def _own_rings(
 def profile(
     tilt: TiltSpectra, optics: Optics, defocus: float, hand: int, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, Doubles]:
-    """Modulation (S,) of one tilt with all heights and sectors brought to its mean defocus, and its weight."""
+    """Bring the rings of one tilt together.
+
+    Parameters
+    ----------
+    tilt : TiltSpectra
+        Modulation by height, sector and s = k^2, shape (heights, SECTORS, S).
+    optics : Optics
+        Voltage and spherical aberration.
+    defocus : float
+        Mean, A; underfocus is positive.
+    hand : int
+        1 or -1: which way the defocus goes across the tilt axis.
+    astigmatism : (float, float)
+        Half the difference of the defoci (A) and its azimuth (radians).
+
+    Returns
+    -------
+    ndarray, shape (S,)
+        The modulation with all heights and sectors brought to the mean defocus.
+    ndarray, shape (S,)
+        Its weight.
+    """
     size, azimuth = astigmatism
     angles = np.arange(SECTORS) * math.pi / SECTORS
     total, weight = np.zeros(len(tilt.s)), np.zeros(len(tilt.s))
@@ -295,8 +316,30 @@ def _bases(s: Doubles) -> tuple[Doubles, Doubles]:
 def separated(
     spectra: Sequence[TiltSpectra], optics: Optics, defocus: Doubles, hand: int, astigmatism: tuple[float, float]
 ) -> tuple[Doubles, list[TiltSpectra]]:
-    """Return the depth of the rings of every tilt, (K, S), and the spectra with the background that goes with it.
+    """Separate rings from background.
 
+    Parameters
+    ----------
+    spectra : sequence of TiltSpectra
+        Of K tilts, at the same S values of s = k^2.
+    optics : Optics
+        Voltage and spherical aberration.
+    defocus : ndarray, shape (K,)
+        A; underfocus is positive.
+    hand : int
+        1 or -1: which way the defocus goes across the tilt axis.
+    astigmatism : (float, float)
+        Half the difference of the defoci (A) and its azimuth (radians).
+
+    Returns
+    -------
+    ndarray, shape (K, S)
+        The depth of the rings of every tilt.
+    list of TiltSpectra
+        The spectra with the background that goes with it.
+
+    Notes
+    -----
     The modulation of a tilt is b(s) + f a(s) c: a correction b of its background, a depth a common to the series, and a
     factor f of its own, as a longer path leaves fewer of the electrons in the image. All are found together by least
     squares: a background fitted without rings in mind follows the first of them and moves the rest.

@@ -94,7 +94,24 @@ class ImageCtf:
 
 
 def of_image(image: Floats, optics: Optics, pixel_A: float, threads: int = 1) -> ImageCtf:
-    """Return the CTF of the middle of one image, taken as untilted: at high tilts it is found less often."""
+    """Return the CTF of the middle of one image, taken as untilted: at high tilts it is found less often.
+
+    Parameters
+    ----------
+    image : ndarray, float32, shape (ny, nx)
+        Counts.
+    optics : Optics
+        Voltage, spherical aberration, amplitude contrast.
+    pixel_A : float
+        Its pixel size.
+    threads : int
+        Of the transforms.
+
+    Returns
+    -------
+    ImageCtf
+        The fit with its spectra; or none, with the reason.
+    """
     image = _centre(image)
     top, note = _range([image] if usable_range(pixel_A) else [], pixel_A, threads)
     if note:

@@ -64,7 +64,26 @@ class WorkImages:
 
 
 def work_images(stack: TiltStack, geometry: Geometry, pixel_A: float, target_A: float, threads: int) -> WorkImages:
-    """Working images at about `target_A` a pixel; raw ones where these are coarser."""
+    """Make the working images of an aligned series.
+
+    Parameters
+    ----------
+    stack : TiltStack
+        Raw tilt images.
+    geometry : Geometry
+        Where the tilts go.
+    pixel_A : float
+        Of the stack.
+    target_A : float
+        About the pixel size wanted.
+    threads : int
+        Images made at a time.
+
+    Returns
+    -------
+    WorkImages
+        Reduced images, or raw ones where these are coarser.
+    """
     from tomostream.engine.align.geometry import parallel
     from tomostream.engine.align.preprocess import fourier_crop, reduced_shape
     from tomostream.engine.recon.stack import without_spikes

@@ -61,7 +61,24 @@ class Measured:
 
 
 def measured(geometry: Geometry, images: WorkImages, point: Point, radius_px: float) -> Measured:
-    """Return what the average of the images around a point shows."""
+    """Return what the average of the images around a point shows.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Where the tilts go.
+    images : WorkImages
+        Working images.
+    point : Point
+        Position (raw px from the centre of the specimen) and the tilts that show it.
+    radius_px : float
+        Of the ball that was sought, working pixels.
+
+    Returns
+    -------
+    Measured
+        Diameter, depth, fit and profile of the average over the tilts.
+    """
     average = _average(geometry, images, point, math.ceil(REACH * radius_px) + 1)
     reach = len(average) // 2
     at = np.arange(-reach, reach + 1)
@@ -112,7 +129,23 @@ def _radial(average: Doubles, distance: Doubles) -> Doubles:
 
 
 def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float, min_fit: float = MIN_FIT) -> list[Measured]:
-    """Return those of some points that could be gold of about one diameter, each by its own average."""
+    """Return those of some points that could be gold of about one diameter, each by its own average.
+
+    Parameters
+    ----------
+    every : sequence of Measured
+        Points with their averages.
+    tolerance : float
+        By which a diameter may be off, as a share.
+    diameter_A : float
+        That of the beads.
+    min_fit : float
+        Least correlation of the average with a ball.
+
+    Returns
+    -------
+    list of Measured
+    """
     return [each for each in every if abs(each.diameter_A / diameter_A - 1) <= tolerance
             and each.fit >= min_fit and each.uneven <= MAX_UNEVEN and each.depth >= least_depth(each.diameter_A, each.counts)]
 

@@ -80,8 +80,27 @@ class TiltContrast:
             wave * self.astigmatism_A * math.sin(double), whole - constant, constant], np.float32)
 
     def transfer(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0, floor: float = 0.0) -> Doubles:
-        """Return the transfer function; below its first maximum at least `floor`: thick specimens absorb and scatter
-        inelastically, and amplitude contrast that falls with the frequency is what that looks like."""
+        """Return the contrast transfer function.
+
+        Parameters
+        ----------
+        kx, ky : ndarray
+            Frequencies, 1/A.
+        extra_A : float
+            Defocus beyond that of the centre, A.
+        floor : float
+            The least below its first maximum.
+
+        Returns
+        -------
+        ndarray
+            sin(phase), at least `floor` below its first maximum.
+
+        Notes
+        -----
+        Thick specimens absorb and scatter inelastically, and amplitude contrast that falls with the frequency is what that looks
+        like: hence `floor`.
+        """
         phase = self.phase(kx, ky, extra_A)
         out = np.sin(phase)
         return np.where(phase < math.pi / 2, np.maximum(out, floor), out) if floor else out
@@ -230,7 +249,21 @@ def pairs(values: Complexes) -> Floats:
 
 
 def flip_phases(images: Floats, contrast: Contrast, height_A: float, out: Floats, threads: int = 1) -> None:
-    """Fill `out` (K, ny, nx) with `images` times the sign of the transfer function at each place, for one height."""
+    """Fill `out` with images times the sign of the transfer function at each place, for one height.
+
+    Parameters
+    ----------
+    images : ndarray, float32, shape (K, ny, nx)
+        Aligned images.
+    contrast : Contrast
+        Of the K tilts.
+    height_A : float
+        Height z for which the defocus is taken.
+    out : ndarray, float32, shape (K, ny, nx)
+        Filled.
+    threads : int
+        Of the transforms.
+    """
     work = Filtered((images.shape[1], images.shape[2]), contrast.pixel_A, threads)
     for image, tilt, target in zip(images, contrast.tilts, out, strict=True):
         target[...] = work.image(work.across(work.spectrum(image), tilt, height_A, contrast.top, flip=True))

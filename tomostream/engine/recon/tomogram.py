@@ -192,7 +192,26 @@ def align_images(
     out: Floats,
     progress: Progress = _silent,
 ) -> list[_Intensity]:
-    """Fill `out` (K, ny, nx) with the aligned images of `tilts`, each minus its mean. Returns the raw intensities."""
+    """Align and bin images.
+
+    Parameters
+    ----------
+    stack : TiltStack
+        Raw tilt images (ny, nx).
+    tilts : sequence of TiltUse
+        Which sections are used, K of them, and where each goes.
+    options : ReconOptions
+        Binning, threads, and what dose weights need.
+    out : ndarray, float32, shape (K, ny, nx)
+        Filled with the aligned images, each minus its mean.
+    progress : callable
+        Told the share that is done.
+
+    Returns
+    -------
+    list
+        Mean and deviation of each raw image.
+    """
     at_once = min(options.threads, _IMAGES_AT_ONCE)
     aligner = Aligner(stack.shape, (out.shape[1], out.shape[2]), options.binning, max(1, options.threads // at_once))
     weights: list[tuple[Floats, Floats]] | list[None] = [None] * len(tilts)
@@ -223,7 +242,25 @@ def write_aligned_stack(
     path: str,
     progress: Progress = _silent,
 ) -> None:
-    """Write the aligned, binned images (each with its mean, in the order of `tilts`) to `path`."""
+    """Write the aligned, binned images, each with its mean, in the order of `tilts`.
+
+    Parameters
+    ----------
+    stack : TiltStack
+        Raw tilt images (ny, nx).
+    tilts : sequence of TiltUse
+        Which sections are used, K of them, and where each goes.
+    tilt_axis_deg : float
+        From the y axis, counter-clockwise: decides which side of the result is the longer one.
+    options : ReconOptions
+        Binning, pixel size, contrast.
+    outputs : Outputs
+        Where files are kept until all are complete.
+    path : str
+        Of the stack.
+    progress : callable
+        Told the share that is done.
+    """
     ny, nx = aligned_size(stack.shape, tilt_axis_deg, options.binning)
     if min(ny, nx) < 2:
         size = f"{stack.shape[1]} x {stack.shape[0]}"
@@ -253,10 +290,34 @@ def reconstruct(
     scales: Sequence[float] | None = None,
     viewing: Viewing | None = None,
 ) -> Reconstructed:
-    """Write the tomogram to `path` and its sums over z and over y to `projections` (XY, XZ), where they are wanted.
+    """Write a tomogram.
 
-    `scales` are the factors of the tilts' contrast, those of the whole series for a half of it: measured where they are not
-    given. `viewing`: the Wiener tomogram, from the same aligned images.
+    Parameters
+    ----------
+    stack : TiltStack
+        Raw tilt images (ny, nx).
+    tilts : sequence of TiltUse
+        Which sections are used, K of them, and where each goes.
+    tilt_axis_deg : float
+        From the y axis, counter-clockwise.
+    options : ReconOptions
+        Method, depth (raw px), binning, contrast, orientation.
+    outputs : Outputs
+        Where files are kept until all are complete.
+    path : str
+        Of the tomogram.
+    projections : (str, str), optional
+        Files for its sums over z and over y.
+    progress : callable
+        Told the share that is done.
+    scales : sequence of float, optional
+        Factors of the tilts' contrast, those of the whole series for a half of it; measured where not given.
+    viewing : Viewing, optional
+        The Wiener tomogram, from the same aligned images.
+
+    Returns
+    -------
+    Reconstructed
 
     Raises
     ------
