@@ -28,6 +28,7 @@ SPOILED = {
 }
 Record = dict[str, object]
 ASTRAY_PX = 2.0
+OFF_PX = 1.5  # from here on a tilt that is neither named nor left out is worse than it may be
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,25 @@ def screen(records: Sequence[Record]) -> Iterator[str]:
             f"{sum(str(r['note']).startswith('do not') for r in mine.records):10d}  {mine.pair('matching_px', 2):12s}  "
             f"{mine.pair('tiltxcorr_px', 1)}"
         )
+
+
+def honesty(records: Sequence[Record]) -> Iterator[str]:
+    """What is trusted, and how far it is off: a table by set, and each tilt that is off and that nothing warns of."""
+    rows = []
+    for name in dict.fromkeys(str(record["set"]) for record in records):
+        mine = Column([record for record in records if record["set"] == name])
+        good = mine.trusted
+        named = f"{sum(int(r['named']) for r in good.records)} of {sum(int(r['tilts']) for r in good.records):,}"
+        rows.append((name, str(len(mine.records)), str(len(good.records)), good.pair("rms_px", 2),
+                     good.worst("worst_not_named_px"), named))
+    yield from rst(("set", "series", "trusted", "RMS px", "worst tilt", "named"), rows)
+    good = Column(records).trusted
+    off = [record for record in good.records if float(record["worst_not_named_px"]) > OFF_PX]
+    yield ""
+    yield (f"{len(records)} series, {len(good.records)} trusted: RMS {good.pair('rms_px', 2)} px, median (worst); "
+           f"{len(off)} with a tilt more than {OFF_PX:g} px off that is not named")
+    for record in off:
+        yield f"  {record['set']}, seed {record['seed']}: {float(record['worst_not_named_px']):.2f} px; {record['note']}"
 
 
 def readme(records: Sequence[Record]) -> Iterator[str]:

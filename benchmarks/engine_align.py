@@ -6,6 +6,7 @@
     python benchmarks/engine_align.py --seeds 10 --record FILE       # a JSON line a series; goes on where it was stopped
     python benchmarks/engine_align.py --record FILE --table          # only the table of what is recorded
     python benchmarks/engine_align.py --record FILE --readme         # the README's tables of it
+    python benchmarks/engine_align.py --series 250 --record FILE     # so many small series of all kinds: is the trust right?
     python benchmarks/engine_align.py --wrong                        # series whose alignment cannot be right: does it say so?
     python benchmarks/engine_align.py --thicker 1.0                  # the likelihood's own thickness (series.THICKER)
 
@@ -30,9 +31,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from align_tables import readme, screen
+from align_tables import honesty, readme, screen
 from judging import shifts_of
-from simulated_series import CASES, PIXEL_A, Case, Truth, residual, residuals, simulate
+from simulated_series import CASES, PIXEL_A, SMALL, Case, Truth, residual, residuals, simulate
 
 from tomostream.engine.align import AlignOptions, align_series, series
 from tomostream.engine.align.commonline import axis_by_common_line
@@ -186,6 +187,18 @@ def wrong(threads: int) -> Iterator[str]:
         yield f"{name:34s} axis {answer.tilt_axis_deg - case.axis:+6.1f}  {answer.quality:.2f}  {answer.quality_note}"
 
 
+def asked(arguments: argparse.Namespace) -> Iterator[tuple[Case, int]]:
+    """The series that are asked for: sets and seeds."""
+    if arguments.table:
+        return
+    if arguments.series:
+        for number in range(arguments.series):
+            yield SMALL[number % len(SMALL)], arguments.first + number // len(SMALL)
+        return
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        yield from ((case, seed) for case in CASES if case.name in arguments.sets)
+
+
 def run(arguments: argparse.Namespace) -> Iterator[str]:
     """Measure what is not yet recorded, then give the table."""
     records = recorded(arguments.record)
@@ -193,14 +206,19 @@ def run(arguments: argparse.Namespace) -> Iterator[str]:
         yield from readme(records)
         return
     done = {(record["set"], record["seed"]) for record in records}
-    for seed in range(arguments.first, arguments.first + (0 if arguments.table else arguments.seeds)):
-        for case in (case for case in CASES if case.name in arguments.sets and (case.name, seed) not in done):
-            record = measure(case, seed, arguments.threads, not arguments.alone)
-            records.append(record)
-            yield f"{case.name}, seed {seed}: {record['rms_px']:.3f} px in {record['cpu_seconds']:.0f} s of CPU"
-            if arguments.record:
-                with open(arguments.record, "a") as file:
-                    file.write(json.dumps(record) + "\n")
+    for case, seed in asked(arguments):
+        if (case.name, seed) in done:
+            continue
+        record = measure(case, seed, arguments.threads, not arguments.alone and not arguments.series)
+        records.append(record)
+        yield (f"{case.name}, seed {seed}: {record['rms_px']:.3f} px, worst tilt that is not named "
+               f"{record['worst_not_named_px']:.2f} px, in {record['cpu_seconds']:.0f} s of CPU")
+        if arguments.record:
+            with open(arguments.record, "a") as file:
+                file.write(json.dumps(record) + "\n")
+    if arguments.series:
+        yield from honesty(records)
+        return
     if tiltxcorr_installed():
         yield "torch-tiltxcorr is installed"
     else:
@@ -212,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=[case.name for case in CASES], help="names; see simulated_series.py")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--series", type=int, default=0, metavar="N", help="so many small series of all kinds in turn")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="without matching and torch-tiltxcorr")

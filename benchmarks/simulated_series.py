@@ -75,6 +75,12 @@ CASES = (
     Case("mixed", shape=FEW, thickness=1300.0, spoiled="mixed"),
 )
 
+#: Sets of small series, in which many can be run: those of the sets above that are, and smaller ones of others.
+SMALL = tuple(case for case in CASES if case.shape == FEW) + tuple(
+    replace(case, name=f"{case.name}, small", shape=FEW) for case in CASES
+    if case.name in ("base", "thin", "pre-tilt 9", "pre-tilt 4", "hard", "wedge", "thicker to one side", "-40 to 64", "21 tilts")
+) + tuple(case for case in CASES if case.name == "small 256")
+
 
 @dataclass(frozen=True)
 class Truth:
