@@ -323,7 +323,7 @@ class TestWedges(unittest.TestCase):
     def test_a_field_that_is_small_for_the_thickness_of_the_specimen_tells_nothing_of_a_wedge(self) -> None:
         images = work_stack(np.random.default_rng(0).normal(size=(5, SIDE, SIDE)).astype(np.float32), PIXEL_A, PIXEL_A, 1)
         bench = Bench(images, np.arange(5), 1)
-        pose = Pose(np.arange(5.0), 0.0, np.zeros((5, 2)), 100.0)
+        pose = Pose(np.arange(5.0), 0.0, np.zeros((5, 2)), 110.0)
         self.assertIsNone(parts_for(bench, pose))
         self.assertEqual(wedge_of(bench, pose, 0.02), Wedge())
         self.assertEqual(parts_for(bench, dataclasses.replace(pose, thickness=70.0)), (3, 3))

@@ -23,8 +23,9 @@ from tomostream.engine.align.heights import bands_and_heights, plane_through
 from tomostream.engine.align.likelihood import log_likelihood_ratio, model_of, signal_share, steadied, weighted
 from tomostream.engine.align.pipeline import Bench
 
-ACROSS_PART = 1.5  # parts of the field to a thickness of the specimen: smaller ones lose what they hold while the tilts move it
-MIN_PARTS, MAX_PARTS = 3, 4  # a side; fewer do not tell by how much they scatter
+# Parts of the field to a thickness of the specimen: smaller ones lose what they hold while the tilts move it, and are found too
+# even. Parts a side: fewer do not tell by how much they scatter. And thicknesses that a field must hold at least.
+ACROSS_PART, MIN_PARTS, MAX_PARTS, MIN_FIELD = 1.5, 3, 4, 1.5
 FACTORS = np.geomspace(0.55, 1.8, 5)  # of the thickness of the whole that are tried for its parts
 CHANCE = 1.5  # standard deviations that a slope has by chance
 FORMULA_SIGMA = 0.3  # by how much the formula may be wrong, a share; benchmarks/engine_align.py --sets "thicker to one side"
@@ -55,8 +56,11 @@ class Wedge:
 
 def parts_for(bench: Bench, pose: Pose) -> tuple[int, int] | None:
     """Into how many parts (down, over) the field is cut; None where it is too small for the thickness of the specimen."""
-    down, over = (int(ACROSS_PART * side / pose.thickness) for side in frame_shape(bench.images.image_shape, pose.axis_deg))
-    return (min(down, MAX_PARTS), min(over, MAX_PARTS)) if min(down, over) >= MIN_PARTS else None
+    held = np.array(frame_shape(bench.images.image_shape, pose.axis_deg)) / pose.thickness
+    if held.min() < MIN_FIELD:
+        return None
+    down, over = np.clip((ACROSS_PART * held).astype(int), MIN_PARTS, MAX_PARTS).tolist()
+    return down, over
 
 
 def thicknesses(bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> tuple[Floats, Floats]:
