@@ -14,7 +14,7 @@ import scipy.fft
 
 from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, flip_phases, pairs
 from tomostream.engine.recon.slab import Method, Slab
-from tomostream.engine.recon.spectral_kernels import transferred
+from tomostream.engine.recon.spectral_kernels import estimate, transferred
 from tomostream.engine.recon.wiener import Findings, WienerSlab
 from tomostream.tests.known_specimen import Array, Case, Known, contrast_of_case, known, points_of, projected
 
@@ -140,6 +140,22 @@ class SpecimenTest(unittest.TestCase):
         series = known(replace(SMALL, own_tilt=9.0, depth=200, step=3.0))
         volume, _ = wiener(series, series.contrast)
         self.assertGreater(series.correlation(volume), series.correlation(deconvolved(series)))
+
+    def test_what_one_tilt_alone_shows_is_weakened_no_more_than_what_all_share(self) -> None:
+        """The part of the signal that is like no other tilt's: of the same size everywhere it made streaks along the images."""
+        tilts, columns = 4, 8
+        tangents, ones = np.linspace(-1.5, 1.5, tilts), np.ones((tilts, 401), np.float32)
+        made = []
+        for unlike in (0.0, 0.15):
+            spectra = np.ones((tilts, 3, columns, 2), np.float32)
+            turns = np.ones((tilts, columns), np.complex64)
+            estimate(spectra, np.array([0, 1, 2, 3]), 64.0, unlike, tangents, np.ones(tilts), turns, turns, ones, 3 * ones, ones,
+                     np.ones((tilts, 401, 2), np.float32))
+            made.append(spectra[:, 0, :, 0])
+        for column in (0, 3):       # shared by all tilts, and by none
+            ratio = made[1][:, column] / made[0][:, column]
+            self.assertGreater(ratio.min(), 0.85)
+            self.assertLess(ratio.max(), 0.95)
 
     def shell(self, series: Known, volume: Array, low: float, high: float) -> float:
         """Fourier shell correlation with the truth between two frequencies (cycles/px)."""

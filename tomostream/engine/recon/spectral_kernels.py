@@ -193,12 +193,19 @@ def _solved(rows, count, width):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(fastmath=True, error_model="numpy", inline="always")
-def _shared(kx, thickness, tangents, out):  # type: ignore[no-untyped-def]
-    """Fill the upper triangle of `out` (K, K) with what two tilts share of an even slab at kx."""
+def _shared(kx, thickness, tangents, unlike, out, own):  # type: ignore[no-untyped-def]
+    """Fill the upper triangle of `out` (K, K) with what two tilts share of an even slab at kx, and `own` (K,) with the part of
+    each that is like no other's: `unlike` for every tilt that shares its frequencies."""
+    for i in range(tangents.shape[0]):
+        own[i] = 0.0
     for i in range(tangents.shape[0]):
         for j in range(i, tangents.shape[0]):
             angle = math.pi * thickness * kx * (tangents[i] - tangents[j])
-            out[i, j] = math.sin(angle) / angle if abs(angle) > 1e-6 else 1.0
+            both = math.sin(angle) / angle if abs(angle) > 1e-6 else 1.0
+            out[i, j] = both
+            own[i] += unlike * both * both
+            if j > i:
+                own[j] += unlike * both * both
 
 
 @nb.njit(fastmath=True, error_model="numpy", inline="always")
@@ -228,7 +235,7 @@ def _weights(kx, ky, cosines, before, strength, after, directions, used, weights
 
 
 @nb.njit(fastmath=True, error_model="numpy", inline="always")
-def _of_column(spectra, x, y0, y1, used, count, weights, shared, centre, back, system):  # type: ignore[no-untyped-def]
+def _of_column(spectra, x, y0, y1, used, count, weights, shared, own, centre, back, system):  # type: ignore[no-untyped-def]
     """Solve for column x of the rows y0 to y1 of `spectra`, in place."""
     width, padded = 2 * (y1 - y0), (count + 3) // 4 * 4
     for i in range(padded):
@@ -237,6 +244,7 @@ def _of_column(spectra, x, y0, y1, used, count, weights, shared, centre, back, s
     for i in range(count):
         k, row = used[i], system[i]
         signal = weights[i, 1]
+        row[i] += signal * signal * own[k]
         for j in range(i, count):
             row[j] += signal * weights[j, 1] * shared[k, used[j]]
         real, imag = weights[i, 0] * centre[k, x].real, weights[i, 0] * centre[k, x].imag
@@ -259,7 +267,9 @@ def _of_column(spectra, x, y0, y1, used, count, weights, shared, centre, back, s
 
 
 @nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
-def estimate(spectra, bands, thickness, tangents, cosines, centre, back, before, strength, after, directions):  # type: ignore[no-untyped-def]
+def estimate(  # type: ignore[no-untyped-def]
+    spectra, bands, thickness, unlike, tangents, cosines, centre, back, before, strength, after, directions,
+):
     """The Wiener estimate of the stretched images' spectra, in place (`wiener` has the formula).
 
     At each kx and for each band of ky the tilts that reach there are weighted, the system of their covariance is solved for
@@ -273,6 +283,8 @@ def estimate(spectra, bands, thickness, tangents, cosines, centre, back, before,
         First row of each band, and the last row + 1: within a band all weights are those of its middle.
     thickness : float
         Of the specimen, px.
+    unlike : float
+        Part of the signal that is another one in each tilt, for every tilt that shares its frequencies.
     tangents, cosines : float64 (K,)
     centre, back : complex64 (K, columns)
         Factors of the data and of the result.
@@ -289,14 +301,15 @@ def estimate(spectra, bands, thickness, tangents, cosines, centre, back, before,
     for job in nb.prange((columns + _COLUMNS_AT_ONCE - 1) // _COLUMNS_AT_ONCE):
         x0 = job * _COLUMNS_AT_ONCE
         x1 = min(x0 + _COLUMNS_AT_ONCE, columns)
-        shared = np.empty((_COLUMNS_AT_ONCE, tilts, tilts), np.float32)
+        shared, own = np.empty((_COLUMNS_AT_ONCE, tilts, tilts), np.float32), np.empty((_COLUMNS_AT_ONCE, tilts), np.float32)
         system = np.empty((tilts + 3, tilts + 3 + widest), np.float32)
         used, weights = np.empty(tilts, np.int64), np.empty((tilts, 3), np.float32)
         for x in range(x0, x1):
-            _shared((x if 2 * x <= columns else x - columns) / columns, thickness, tangents, shared[x - x0])
+            _shared((x if 2 * x <= columns else x - columns) / columns, thickness, tangents, unlike, shared[x - x0], own[x - x0])
         for b in range(len(bands) - 1):
             ky = 0.5 * (bands[b] + bands[b + 1] - 1) / (2 * rows - 2)
             for x in range(x0, x1):
                 kx = (x if 2 * x <= columns else x - columns) / columns
                 count = _weights(kx, ky, cosines, before, strength, after, directions, used, weights)
-                _of_column(spectra, x, bands[b], bands[b + 1], used, count, weights, shared[x - x0], centre, back, system)
+                _of_column(spectra, x, bands[b], bands[b + 1], used, count, weights, shared[x - x0], own[x - x0], centre, back,
+                           system)

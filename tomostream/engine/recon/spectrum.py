@@ -43,18 +43,17 @@ SAMPLE = 40_000
 _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
-#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise. It is so many times
-#: that of counting, and so many times the signal's power: where there is much signal, tilts that differ must not be believed to
-#: differ by what lies at one height and not at another.
-_MISFIT, _UNLIKE = 1.5, 3.0
+#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
+_MISFIT = 1.5
 #: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
 #: the second on only counting makes noise.
 _COARSE = (1.0 / 600.0, 1.0 / 300.0)
 _THICKNESSES_A = (200.0, 6000.0)
 #: Widths of the window over rings by which spectra are smoothed: rings at least, and part of q.
 _NARROW, _PART = 3, 0.12
-#: A larger amplitude contrast is believed where it leaves a spectrum smoother by this factor, in squares.
-_NEARLY_BEST = 1.5
+#: A larger amplitude contrast is believed where it leaves a spectrum smoother by this factor, in squares: spectra of specimens
+#: themselves are as far from smooth as 1.8 times the best.
+_NEARLY_BEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -174,10 +173,9 @@ def measured(
         for _ in range(2):
             thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
-    signal = shares * means * power
-    rest = smooth(np.maximum(powers - signal, _MIN_NOISE * powers))
+    rest = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
     coarse = np.clip((np.linspace(0, 0.5, RINGS) / pixel_A - _COARSE[0]) / (_COARSE[1] - _COARSE[0]), 0.0, 1.0)
-    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse + _UNLIKE * signal
+    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
     directions = _directions(sample, alike, shares * power, (thick, height), threads)
     return Specimen(thick, height, power, shares, noise, directions)
 

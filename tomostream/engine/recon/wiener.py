@@ -6,10 +6,12 @@ The stretched image i shows ``g_i c_i p_i + n_i``: its projection p_i, with the 
 of it, and noise of power N_i. With ``b_i^2 = g_i^2 <c_i^2> S / N_i`` and images m_i that are multiplied by c_i and whitened, the
 covariance of the data is ``1 + b_i b_j sinc(Z kx (tan t_i - tan t_j))``, and the estimate of the volume is the back-projection of
 
-    sqrt(S) b_i [(1 + b b^T sinc)^-1 m]_i / Z
+    sqrt(S) b_i [(1 + b b^T sinc + u)^-1 m]_i / Z
 
 A small system of equations at each frequency replaces ramp, CTF correction, dose and contrast weights, deconvolution and
-low-pass. No parameter is left. What the tilts share decides about each frequency: where they are noise the estimate is 0.
+low-pass. No parameter is left but that of u, which is for what no random field explains: on the diagonal, UNLIKE b_i^2 times the
+number of tilts that share a frequency with tilt i (the sum of sinc^2). What the tilts share decides about each frequency: where
+they are noise the estimate is 0.
 
 Multiplying by c_i is done at each place with its own defocus, across the tilt axis and in slabs of height (`contrast`).
 """
@@ -35,6 +37,9 @@ Complexes = NDArray[np.complex64]
 LOWEST = (1.0 / 2500.0, 1.0 / 1250.0)
 #: Amplitude contrasts that are tried, beside the one that was given.
 AMPLITUDES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+#: Specimens are no random fields: so much of a tilt's signal, for every tilt that shares its frequencies, is like no other's.
+#: Where there is much signal all differences between tilts would be made into structure along z otherwise.
+UNLIKE = 0.15
 #: Outside the slab the estimate falls off over this part of the thickness.
 FADE = 0.15
 #: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
@@ -234,8 +239,9 @@ class WienerSlab:
         turns = 2j * np.pi * slab.tangents[:, None] * kx[None]
         centre = np.exp(specimen.height * turns).astype(np.complex64)
         back = np.exp((middle - specimen.height) * turns) / _interpolation_gain(kx)[None] / specimen.thickness
-        estimate(room.reshape(*room.shape[:2], -1, 2), _bands(self._ky()), specimen.thickness, slab.tangents, slab.cosines,
-                 centre, back.astype(np.complex64), before, strength, after, specimen.directions.astype(np.float32))
+        estimate(room.reshape(*room.shape[:2], -1, 2), _bands(self._ky()), specimen.thickness, UNLIKE, slab.tangents,
+                 slab.cosines, centre, back.astype(np.complex64), before, strength, after,
+                 specimen.directions.astype(np.float32))
 
     def _tables(self, specimen: Specimen) -> tuple[Floats, Floats, Floats]:
         """Weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
