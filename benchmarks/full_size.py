@@ -122,6 +122,7 @@ def _write_movie(path: Path, camera: Camera, specimen: Any, tilt: float, gain: A
     import tifffile
 
     from tomostream.simulator.movies import drift_path, electrons_per_pixel
+    from tomostream.tests.test_movie_formats import eer_file
 
     number = round(1000 + 10 * tilt)
     rng = np.random.default_rng((2, number))
@@ -136,7 +137,7 @@ def _write_movie(path: Path, camera: Camera, specimen: Any, tilt: float, gain: A
         for frame, (x, y) in enumerate(drift):
             bits, sizes = streams(image, inverse, x, y, 1000 * number + frame, camera.raw)
             pages += [bits[i, :size].tobytes() for i, size in enumerate(sizes)]
-        path.write_bytes(_eer(pages, camera.columns, camera.rows))
+        path.write_bytes(eer_file(pages, 65001, (), camera.rows))
         return
     with tifffile.TiffWriter(path) as writer:
         for frame, (x, y) in enumerate(drift):
@@ -245,23 +246,6 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:  # noqa: C901 -
         return bits, sizes
 
     return counted, streams
-
-
-def _eer(pages: list[bytes], columns: int, rows: int) -> bytes:
-    """An EER file of 7 + 2 + 2 bits a code: a TIFF whose pages are streams of events."""
-    import struct
-
-    out, link = bytearray(b"II*\0" + bytes(4)), 4
-    for data in pages:
-        offset = len(out)
-        out += data + b"\0" * (len(data) % 2)
-        tags = [(256, 4, columns), (257, 4, rows), (258, 3, 1), (259, 3, 65001), (262, 3, 1), (273, 4, offset), (277, 3, 1),
-                (278, 4, rows), (279, 4, len(data))]
-        struct.pack_into("<I", out, link, len(out))
-        out += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-        link = len(out)
-        out += bytes(4)
-    return bytes(out)
 
 
 # ---------------------------------------------------------------------------------------------- inside of the programs

@@ -28,8 +28,9 @@ INTRO = f"""{NAME} {__version__} - aligns a tilt series and reconstructs it on t
 
   {NAME} -InMrc TS.mrc -OutMrc out/TS.mrc -AngFile TS.tlt -TiltAxis 84.7 1 -VolZ 1200 -OutBin 4 -PixSize 1.35
 
-Memory: the aligned images at the output's binning (beyond 2 GB in a temporary file beside the output), one raw image
-with its Fourier transforms (4 to 10 times its float32 size), and about 250 MB; the volume is written as it is made.
+Memory: the aligned images at the output's binning (beyond 2 GB in a temporary file beside the output), for each thread (in the
+reconstruction four at most) a raw image with a part of its Fourier transform (1.5 times its float32 size), and about 350 MB; the
+volume is written as it is made.
 41 tilts of 4096 x 5760 px at -OutBin 4 take 0.8 GB. With -Wiener 1 the spectra of the stretched
 images come on top, 1.5 times the aligned images or more, likewise in a file where they are many. The pages of the input
 that the alignment looked at come on top where the system counts mapped files; it takes them back when it needs them.

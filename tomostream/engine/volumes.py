@@ -145,7 +145,8 @@ def _compared(
     even, odd = (open_mrc(outputs.reserve(path)) for path in (names.even, names.odd))
     widest = max(abs(tilt.tilt_deg) for tilt in solution.used)
     thickness = solution.quality.thickness_A if solution.quality is not None else None
-    found = resolution(even, odd, options.pixel_size_A * options.binning, options.upright, thickness, widest)
+    pixel_A = options.pixel_size_A * options.binning
+    found = resolution(even, odd, pixel_A, options.upright, thickness, widest, options.threads)
     xy, z = ("none" if figure is None else f"{figure:.0f} A" for figure in (found.xy_A, found.z_A))
     log.say(f"resolution by the halves (correlation of 0.143): {xy} in the plane, {z} along z")
     return found

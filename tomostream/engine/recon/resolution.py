@@ -44,7 +44,8 @@ class Resolution:
 
 
 def resolution(
-    even: MrcStack, odd: MrcStack, pixel_size_A: float, upright: bool, thickness_A: float | None = None, widest_deg: float = 60.0
+    even: MrcStack, odd: MrcStack, pixel_size_A: float, upright: bool, thickness_A: float | None = None,
+    widest_deg: float = 60.0, threads: int = 1,
 ) -> Resolution:
     """Compare two halves of a tomogram.
 
@@ -65,7 +66,7 @@ def resolution(
     top = (shape[0] - depth) // 2
     for y, x in places:
         box = (slice(top, top + depth), slice(y, y + side_y), slice(x, x + side_x))
-        sums.add(_piece(even, box, upright), _piece(odd, box, upright))
+        sums.add(_piece(even, box, upright), _piece(odd, box, upright), threads)
     xy, z = sums.curves()
     shells = (np.arange(len(xy)) + 0.5) / (2 * len(xy)) / pixel_size_A
     return Resolution(_crossing(shells, xy), _crossing(shells, z), shells, xy, z)
@@ -83,7 +84,8 @@ def _piece(volume: MrcStack, box: tuple[slice, slice, slice], upright: bool) -> 
     """Return a part of a volume as (z, y, x), without its mean."""
     z, y, x = box
     sections, rows = (z, y) if upright else (y, z)
-    part = np.stack([volume.section(s)[rows, x] for s in range(sections.start, sections.stop)]).astype(np.float32)
+    inside = (volume.rows(s, rows.start, rows.stop)[:, x] for s in range(sections.start, sections.stop))
+    part = np.stack(list(inside)).astype(np.float32)
     part = part if upright else part.transpose(1, 0, 2)
     return part - part.mean()
 
@@ -92,9 +94,11 @@ class _Sums:
     """Cross power and powers of all pieces, by shell: in the plane, and along z."""
 
     def __init__(self, window: NDArray[np.float32], shells: int, flat: NDArray[np.int64], steep: NDArray[np.int64]) -> None:
-        self._window, self._shells, self._places = window, shells, (flat, steep)
-        self._sums = np.zeros((2, 3, shells + 1))
-        self._count = np.array([np.bincount(place.ravel(), minlength=shells + 1) for place in self._places])
+        self._window, self._shells = window, shells
+        inside = [np.flatnonzero(place < shells) for place in (flat, steep)]
+        self._places = [(where, place.ravel()[where]) for where, place in zip(inside, (flat, steep), strict=True)]
+        self._sums = np.zeros((2, 3, shells))
+        self._count = np.array([np.bincount(shell, minlength=shells) for _, shell in self._places])
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], widest_deg: float) -> _Sums:
@@ -115,19 +119,19 @@ class _Sums:
             window *= taper.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
         return cls(window, shells, shell(radius, slope <= FLAT), shell(np.abs(kz), measured & (slope >= STEEP)))
 
-    def add(self, even: NDArray[np.float32], odd: NDArray[np.float32]) -> None:
+    def add(self, even: NDArray[np.float32], odd: NDArray[np.float32], threads: int) -> None:
         import scipy.fft
 
-        a, b = (scipy.fft.rfftn(piece * self._window) for piece in (even, odd))
+        a, b = (scipy.fft.rfftn(piece * self._window, workers=threads) for piece in (even, odd))
         values = (a.real * b.real + a.imag * b.imag, a.real**2 + a.imag**2, b.real**2 + b.imag**2)
-        for row, place in enumerate(self._places):
+        for row, (where, shell) in enumerate(self._places):
             for column, value in enumerate(values):
-                self._sums[row, column] += np.bincount(place.ravel(), value.ravel(), self._shells + 1)
+                self._sums[row, column] += np.bincount(shell, value.ravel()[where], self._shells)
 
     def curves(self) -> tuple[Floats, Floats]:
         """Return the correlation in every shell, in the plane and along z; over three neighbouring shells."""
         out = []
-        for (cross, a, b), count in zip(self._sums[:, :, :-1], self._count[:, :-1], strict=True):
+        for (cross, a, b), count in zip(self._sums, self._count, strict=True):
             cross, a, b = (np.convolve(np.pad(values, 1, mode="edge"), (0.25, 0.5, 0.25), "valid") for values in (cross, a, b))
             power = np.sqrt(a * b)
             good = (power > 0) & (count >= ENOUGH)
