@@ -29,6 +29,8 @@ LAST = 0.47
 _NOISE_FROM = 1.0 / 9.0
 # share of the noise's power below which the specimen's does not count
 _MIN_SIGNAL = 0.003
+# along each side, of the pixels that tell the usual brightness of an image, about
+_LEVEL_SIDE = 512
 # tiles whose heights differ by less share a spectrum (A)
 _HEIGHT_STEP = 250.0
 
@@ -239,7 +241,8 @@ def _by_height(
             dx, dy = x + tile / 2 - image.shape[1] / 2, y + tile / 2 - image.shape[0] / 2
             height = (c * dx + s * dy) * pixel_A * math.tan(math.radians(tilt_deg))
             places.setdefault(round(height / _HEIGHT_STEP), []).append((y, x, height))
-    level = float(np.median(image))
+    step = max(1, min(image.shape) // _LEVEL_SIDE)
+    level = float(np.median(image[::step, ::step]))
     for group in sorted(places):
         tiles = [image[y : y + tile, x : x + tile] for y, x, _ in places[group]]
         kept = [t for t in tiles if level <= 0 or float(t.mean()) > 0.5 * level]
