@@ -23,7 +23,7 @@ from tomostream.tests import standins
 from tomostream.tests.support import Session
 
 pytestmark = pytest.mark.chain
-TILTS = 5
+TILTS = 4
 
 
 class TestTwoGridsInSmallLetters(unittest.TestCase):
@@ -39,8 +39,8 @@ class TestTwoGridsInSmallLetters(unittest.TestCase):
         writer.wait(timeout=120)
         cls.session.frames = os.path.join(cls.session.acquisition, "*", "frames", "*.tif")
         cls.session.mdocs = cls.session.acquisition
-        run = cls.session.run("--timeout", "10", settings={"compose.time4NextTilt": 12, "motioncor.binFactor": 1,
-                                                           "motioncor.engine": 2})
+        run = cls.session.run("--timeout", "5", engine="gpu", settings={"compose.time4NextTilt": 12, "motioncor.binFactor": 1,
+                                                                        "motioncor.engine": 2})       # the movies: by the CPU
         cls.status = run.wait(timeout=400)
 
     def test_every_image_of_every_series_is_the_one_that_was_exposed_for_it(self):
