@@ -173,6 +173,11 @@ class Series:
         """Whether all that it lists belongs to another series."""
         return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
 
+    def goes_on(self, facts: MdocFacts) -> bool:
+        """Whether a file ends with a tilt that lacks only its end and is not known yet: it counts once the file is at rest."""
+        return facts.last_section_open and any(
+            self._known_ident(_ident(tilt), tilt.angle) not in self.exposures for tilt in facts.tilts_if_ended)
+
     def began_after(self, facts: MdocFacts) -> bool:
         """Tell whether all that a file lists was exposed before this series began, with movies in the same folder: it was
         replaced."""

@@ -199,6 +199,9 @@ class Session:
             self._decider.evaluate(series, decisions)
         elif series.pending:
             self._decider.evaluate(series, decisions)
+        if series.phase == "composed" and series.goes_on(facts):
+            self._decider.reopen(series, "")
+            self._decider.evaluate(series, decisions)
 
     def _news_of(self, series: Series, change: Change, before: int, decisions: list[Decision]) -> None:
         """A series got new tilts: it goes on, and others may be over because of it."""

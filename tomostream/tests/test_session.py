@@ -1136,6 +1136,16 @@ class TestSessionEnds(unittest.TestCase):
         player.wait()
         self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(2, 7)])
 
+    def test_after_a_restart_a_last_tilt_without_its_line_end_that_came_while_nothing_ran_is_composed(self) -> None:
+        which = tilts("TS_01", 7)
+        player = Player(time_for_next_tilt=60.0)
+        player.feed(Restored("TS_01", "TS_01", tuple(key(each) for each in which[:-1]), 1, 0.0, mdocs=("/data/TS_01.mrc.mdoc",)),
+                    *(MovieSeen(key(each), 0.5) for each in which),
+                    MdocRead(mdoc("TS_01", which[:-1], tilts_if_ended=which, last_section_open=True), 1.0),
+                    *(MicrographReady(key(each), 2.0) for each in which))
+        player.wait(100.0)
+        self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(2, 7)])
+
     def test_after_a_restart_a_replaced_micrograph_is_noticed_where_its_version_was_kept(self) -> None:
         player = Player()
         movies = tuple(str(each.movie) for each in tilts("X"))
