@@ -45,10 +45,10 @@ def _another_specimen(files: list[MdocFacts], facts: MdocFacts, series: Series) 
     received = [each.tilt.prior_dose.value for each in series.exposures.values()
                 if each.tilt.prior_dose.origin is not Origin.SUMMED]
     before = facts.tilts[0].prior_dose
-    dose_tells = before.value is not None and before.origin is not Origin.SUMMED and received and None not in received
-    if dose_tells and (before.value or 0.0) < max(dose or 0.0 for dose in received):
+    dose_known = before.value is not None and before.origin is not Origin.SUMMED and received and None not in received
+    if dose_known and (before.value or 0.0) < max(dose or 0.0 for dose in received):
         return "its specimen had received less dose before its first tilt"
-    if not dose_tells and (here is None or there is None):
+    if not dose_known and (here is None or there is None):
         return "neither stage position nor dose shows that it is the same specimen"
     return ""
 

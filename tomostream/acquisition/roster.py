@@ -277,7 +277,7 @@ class Roster:
         movie = self._movies[exposure.key]
         movie.listed = [(other, each) for other, each in movie.listed if each is not exposure]
         exposure.key, exposure.bound, exposure.step = exposure.name, False, Step.EXACT
-        exposure.version, exposure.least_version, exposure.owner = 0, 1, None
+        exposure.version, exposure.min_version, exposure.owner = 0, 1, None
         if not exposure.name:
             exposure.tilt = replace(exposure.tilt, movie=None)
         if series.composed.pop(exposure.ident, None) is not None:
@@ -324,7 +324,7 @@ class Roster:
             self._exclude(series, exposure, why)
 
     def _match_state(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        if movie.version >= exposure.least_version:
+        if movie.version >= exposure.min_version:
             self.align(series, exposure, movie)
         elif movie.failed:
             self.set(series, exposure, "failed", sentence(movie.failed))
@@ -339,7 +339,7 @@ class Roster:
         if exposure.acquired is not None and each.acquired is not None and not is_twin(exposure, each):
             old_series, old = (other, each) if each.acquired < exposure.acquired else (series, exposure)
             if old is each:
-                exposure.least_version = max(exposure.least_version, movie.version + 1)
+                exposure.min_version = max(exposure.min_version, movie.version + 1)
             if old.ident in old_series.exposures and old.ident not in old_series.composed and old.owner is None:
                 self.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
@@ -392,7 +392,7 @@ class Roster:
 
     def align(self, series: Series, exposure: Exposure, movie: Movie) -> None:
         """The micrograph of an exposure is there."""
-        if movie.version < exposure.least_version:
+        if movie.version < exposure.min_version:
             return
         if exposure.state == "missing" or exposure.version == 0:
             self._evidence.production.passing(exposure, self._agenda.now)

@@ -43,7 +43,7 @@ class Exposure:
     `name` is the movie's name in the mdoc (`movie_key`), `key` that of the movie it was found to be (`bound`, by which `step`),
     or `name` until then. `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it
     belongs to another series, `owner`); `reason` says why for the last three. `movie_seen` False: the import told of movies, but
-    not of this one. A micrograph counts from version `least_version` on: a movie's name can be used again.
+    not of this one. A micrograph counts from version `min_version` on: a movie's name can be used again.
     """
 
     ident: Ident
@@ -54,7 +54,7 @@ class Exposure:
     state: str = "missing"
     version: int = 0
     reason: str = ""
-    least_version: int = 1
+    min_version: int = 1
     movie_seen: bool = True
     owner: Series | None = None
     name: str = ""

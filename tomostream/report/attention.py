@@ -57,16 +57,16 @@ def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms:
     alarms : that hold, see `announce.read_alarms`.
     """
     known = {alarm.key for alarm in alarms if alarm.acknowledged is not None}
-    told = [f"{name} is dead (since {local(each.since)}): {each.reason}" for name, each in found.items()
+    needs = [f"{name} is dead (since {local(each.since)}): {each.reason}" for name, each in found.items()
             if each.state == "dead" and key_of("protocol-died", name) not in known]
-    told += [f"{name}: {each.reason}" for name, each in found.items() if each.state == "never-started" and each.reason]
-    told += [f"{series.id} failed: {series.reason}" for series in status.series.values()
+    needs += [f"{name}: {each.reason}" for name, each in found.items() if each.state == "never-started" and each.reason]
+    needs += [f"{series.id} failed: {series.reason}" for series in status.series.values()
              if series.state == "failed" and key_of("series-failed", series.id) not in known]
     if status.shortage and any(each.state in ("starting", "running") for each in found.values()):
-        told.append(status.shortage[:1].upper() + status.shortage[1:])
-    told += [f"{KINDS.get(alarm.kind, alarm.kind)}: {alarm.text}" for alarm in alarms
+        needs.append(status.shortage[:1].upper() + status.shortage[1:])
+    needs += [f"{KINDS.get(alarm.kind, alarm.kind)}: {alarm.text}" for alarm in alarms
              if alarm.acknowledged is None and alarm.kind not in _OF_THEIR_OWN]
-    return [one_line(text) for text in told]
+    return [one_line(text) for text in needs]
 
 
 def lines(needs: Sequence[str]) -> list[str]:

@@ -88,18 +88,18 @@ class Index:
         return True
 
     def _row(self, listed: Listed) -> Row:
-        told = self._session(listed.page)
+        session = self._session(listed.page)
         known = Row(listed.microscope, listed.session, listed.project, listed.note or "starting", bool(listed.note))
-        if not told:
+        if not session:
             return known
-        state, grave = standing(told, self._clock())
-        series, movies = told.get("series", {}), told.get("movies", {})
-        kinds = told.get("kinds", {})
+        state, grave = standing(session, self._clock())
+        series, movies = session.get("series", {}), session.get("movies", {})
+        kinds = session.get("kinds", {})
         return Row(
             listed.microscope, listed.session, listed.project, state, grave, series.get("done", 0), sum(series.values()),
             series.get("failed", 0), movies.get("aligned", 0), movies.get("found", 0),
-            tuple(one_line(f"{kinds.get(each['kind'], each['kind'])}: {each['text']}") for each in told.get("alarms", ())),
-            told.get("last_event"),
+            tuple(one_line(f"{kinds.get(each['kind'], each['kind'])}: {each['text']}") for each in session.get("alarms", ())),
+            session.get("last_event"),
             os.path.relpath(os.path.join(os.path.realpath(listed.page), "index.html"), os.path.realpath(self.folder)))
 
     def _session(self, page: str) -> Mapping[str, Any]:
@@ -109,22 +109,22 @@ class Index:
             stamp = os.stat(path).st_mtime_ns
             if self._read.get(path, (0, {}))[0] != stamp:
                 with open(path, encoding="utf-8") as file:
-                    told = unscript(file.read())[-1]
-                self._read[path] = (stamp, told if isinstance(told, dict) else {})
+                    session = unscript(file.read())[-1]
+                self._read[path] = (stamp, session if isinstance(session, dict) else {})
         except (OSError, ValueError):
             return self._read.get(path, (0, {}))[1]
         return self._read[path][1]
 
 
-def standing(told: Mapping[str, Any], now: float) -> tuple[str, bool]:
+def standing(session: Mapping[str, Any], now: float) -> tuple[str, bool]:
     """Return how a session stands, in words, and whether that needs a person. Ended is only what ended by itself."""
-    states = told.get("protocols", {})
+    states = session.get("protocols", {})
     dead = [name for name in CLASSES if states.get(name) in (DEAD, FAILED)]
     if dead:
         return f"{', '.join(dead)} died", True
-    if not told.get("running"):
+    if not session.get("running"):
         return ("ended" if states and all(state == FINISHED for state in states.values()) else "stopped"), False
-    if now - told.get("updated", now) > STALE_SECONDS:
+    if now - session.get("updated", now) > STALE_SECONDS:
         return "running, its page is not written", True
     return "running", False
 

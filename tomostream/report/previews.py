@@ -50,12 +50,12 @@ class _Work:
     process: subprocess.Popen[bytes]
 
 
-def request_of(project: str, told: entries.Preview) -> Request | None:
+def request_of(project: str, asked: entries.Preview) -> Request | None:
     """Return what the ledger of the compose protocol tells of a preview; None where too little is known."""
-    if not told.tilts or told.tilt_axis is None or told.pixel_size_A is None:
+    if not asked.tilts or asked.tilt_axis is None or asked.pixel_size_A is None:
         return None
-    made = tuple(Tilt(os.path.join(project, path), angle) for path, angle in told.tilts)
-    return Request(told.item, made, told.expected, told.tilt_axis, told.pixel_size_A)
+    made = tuple(Tilt(os.path.join(project, path), angle) for path, angle in asked.tilts)
+    return Request(asked.item, made, asked.expected, asked.tilt_axis, asked.pixel_size_A)
 
 
 class Previews:
@@ -66,7 +66,7 @@ class Previews:
     project : folder of the project.
     folders : where the page keeps the data and pictures of its series.
     painter : the pictures' thread.
-    say : told what goes wrong with one, a line; it has no other consequence.
+    say : gets a line for what goes wrong with one; it has no other consequence.
     """
 
     def __init__(self, project: str, folders: SeriesFolders, painter: Executor, say: Callable[[str], None]) -> None:
@@ -190,7 +190,7 @@ def signature(request: Request) -> list[Any]:
 
 
 class Maker:
-    """Makes previews below `out`. What goes wrong with one is told to `say`, a line, and has no other consequence."""
+    """Makes previews below `out`. What goes wrong with one goes to `say` in a line, and has no other consequence."""
 
     def __init__(self, out: str, say: Callable[[str], None]) -> None:
         self._root = os.path.join(out, FOLDER)

@@ -99,7 +99,7 @@ class StreamingProtocol(Bookkeeping):
         """The rows of a task are on disk: say so in the ledger."""
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        """For the ledger: what is known of an item that was registered by a run that was killed before it could tell."""
+        """For the ledger: what is known of an item that was registered by a run that was killed before it reported it."""
         raise NotImplementedError
 
     def on_end(self) -> None:
@@ -198,13 +198,13 @@ class StreamingProtocol(Bookkeeping):
         return "" if items is None else os.path.basename(os.path.dirname(items.getFileName()))
 
     def _complete_ledger(self) -> None:
-        """A run that was killed between the output and the ledger left items untold: tell them."""
-        told: dict[str, int] = {}
+        """Report the items that a run which was killed between the output and the ledger left unreported."""
+        reported: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
             if isinstance(entry, self.done_event):
-                told[entry.item] = entry.version
+                reported[entry.item] = entry.version
         for key, version in self.done.items():
-            if told.get(key, 0) < version:
+            if reported.get(key, 0) < version:
                 self.ledger.write(self.found_entry(key, version, "registered before the protocol was continued"))
 
     def report(self, entry: entries.Entry, warn: bool = False) -> None:
@@ -223,7 +223,7 @@ class StreamingProtocol(Bookkeeping):
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do.
 
-        Whatever goes wrong is told and retried: a session is left alone for a night. What the disk or a database says
+        Whatever goes wrong is reported and retried: a session is left alone for a night. What the disk or a database says
         is waited for; anything else ends the protocol when it does not go away.
         """
         try:

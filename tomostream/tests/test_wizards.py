@@ -197,7 +197,7 @@ def form_of(target):
         return viewer
 
 
-class TestWands(unittest.TestCase):
+class TestWizards(unittest.TestCase):
     """Scipion finds the wizards, and their fields exist."""
 
     def test_every_target_is_a_field_of_its_form_and_scipion_finds_it(self):

@@ -117,6 +117,6 @@ def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -
 def with_gold(quality: Quality, erasure: Erasure) -> Quality:
     """Return the quality of an alignment with what was erased, and what that tells of the alignment."""
     gold = erasure.gold
-    told = GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
+    found = GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
     tilts = tuple(replace(tilt, gold_px=gold.offsets_px.get(tilt.section)) for tilt in quality.tilts)
-    return replace(quality, gold=told, tilts=tilts)
+    return replace(quality, gold=found, tilts=tilts)
