@@ -141,12 +141,8 @@ def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps:
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
+    bench, pose, highest_per_A
+        As for `match_outward`.
     rounds : int
         Times that the band is cut anew at the moved pose, at most.
     steps : int
@@ -199,12 +195,8 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
+    bench, pose, highest_per_A
+        As for `match_outward`.
     factors : ndarray
         Thicknesses that are tried, of the present one.
 
@@ -236,12 +228,8 @@ def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, l
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
+    bench, pose, highest_per_A
+        As for `match_outward`.
     trials : ndarray
         Offsets that are tried, degrees, evenly spaced.
     limits : (float, float)
@@ -271,12 +259,8 @@ def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> 
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
+    bench, pose, highest_per_A
+        As for `match_outward`.
     trials : ndarray
         Turns of the axis that are tried, degrees.
 

@@ -44,14 +44,8 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
-    radius_A : float
-        How far from its place a tilt is looked for, A.
+    bench, pose, highest_per_A, radius_A
+        As for `pipeline.match_outward`.
 
     Returns
     -------
@@ -101,16 +95,10 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
 
     Parameters
     ----------
-    bench : Bench
-        Images, members and what they are worth.
-    pose : Pose
-        Axis (degrees), angles, thickness and shifts (working pixels) to start from.
+    bench, pose, highest_per_A, radius_A
+        As for `pipeline.match_outward`.
     candidates : sequence of int
         Sections that are out of use.
-    highest_per_A : float
-        Highest frequency that is used, 1/A.
-    radius_A : float
-        How far from its place a tilt is looked for, A.
 
     Returns
     -------

@@ -322,14 +322,10 @@ def separated(
     ----------
     spectra : sequence of TiltSpectra
         Of K tilts, at the same S values of s = k^2.
-    optics : Optics
-        Voltage and spherical aberration.
     defocus : ndarray, shape (K,)
         A; underfocus is positive.
-    hand : int
-        1 or -1: which way the defocus goes across the tilt axis.
-    astigmatism : (float, float)
-        Half the difference of the defoci (A) and its azimuth (radians).
+    optics, hand, astigmatism
+        As for `profile`.
 
     Returns
     -------

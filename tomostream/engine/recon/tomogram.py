@@ -246,10 +246,8 @@ def write_aligned_stack(
 
     Parameters
     ----------
-    stack : TiltStack
-        Raw tilt images (ny, nx).
-    tilts : sequence of TiltUse
-        Which sections are used, K of them, and where each goes.
+    stack, tilts, progress
+        As for `align_images`.
     tilt_axis_deg : float
         From the y axis, counter-clockwise: decides which side of the result is the longer one.
     options : ReconOptions
@@ -258,8 +256,6 @@ def write_aligned_stack(
         Where files are kept until all are complete.
     path : str
         Of the stack.
-    progress : callable
-        Told the share that is done.
     """
     ny, nx = aligned_size(stack.shape, tilt_axis_deg, options.binning)
     if min(ny, nx) < 2:
@@ -294,10 +290,8 @@ def reconstruct(
 
     Parameters
     ----------
-    stack : TiltStack
-        Raw tilt images (ny, nx).
-    tilts : sequence of TiltUse
-        Which sections are used, K of them, and where each goes.
+    stack, tilts, progress
+        As for `align_images`.
     tilt_axis_deg : float
         From the y axis, counter-clockwise.
     options : ReconOptions
@@ -308,8 +302,6 @@ def reconstruct(
         Of the tomogram.
     projections : (str, str), optional
         Files for its sums over z and over y.
-    progress : callable
-        Told the share that is done.
     scales : sequence of float, optional
         Factors of the tilts' contrast, those of the whole series for a half of it; measured where not given.
     viewing : Viewing, optional
