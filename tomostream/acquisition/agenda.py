@@ -25,7 +25,7 @@ class Agenda:
         self._tiebreak = counter()
 
     def enter(self, series: Series, phase: Phase) -> None:
-        """A series enters a phase. One that is open again opens the session again."""
+        """Let a series enter a phase. One that is open again opens the session again."""
         series.phase = phase
         self.touch(series)
         for group, inside in ((self.acquiring, phase == "acquiring"), (self.pending, series.pending)):

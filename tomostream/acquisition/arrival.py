@@ -68,7 +68,7 @@ class Arrivals:
         self._frame_gap: float | None = None
 
     def see(self, path: str, size: int, mtime: float, now: float, closed: bool = False, moved: bool = False) -> None:
-        """A file is new, has changed, was closed by its writer, or was moved into place."""
+        """Note that a file is new, has changed, was closed by its writer, or was moved into place."""
         old = self.waiting.get(path)
         if old is None:
             self.waiting[path] = Candidate(path, size, mtime, now, now, closed, now, moved=moved)
@@ -118,7 +118,7 @@ class Arrivals:
         self._wait(self.waiting[path], until, reason)
 
     def note_frames(self, frames: int | None) -> None:
-        """A movie of so many frames is in use."""
+        """Note that a movie of so many frames is in use."""
         if frames is not None:
             self._frames[frames] += 1
 

@@ -86,7 +86,7 @@ class Decider:
         return bumped and len(versions) > 1 and self._evidence.closed_at is None
 
     def finish_sections(self, series: Series) -> None:
-        """The files have stopped growing beyond doubt: a last section that lacks only its end counts."""
+        """Count a last section that lacks only its end: the files have stopped growing beyond doubt."""
         for file in list(series.files.values()):
             facts = file.facts
             if facts.last_section_open and len(facts.tilts_if_ended) > len(facts.tilts):
@@ -177,7 +177,7 @@ class Decider:
         self._agenda.enter(series, phase)
 
     def see_to_changed(self, decisions: list[Decision]) -> None:
-        """Series got other movies although nothing new was read of them: they are decided (again)."""
+        """Decide (again) the series that got other movies although nothing new was read of them."""
         for series in self._roster.take_changed():
             if not series.pending and self.has_news(series):
                 self.reopen(series, "" if series.why_again else "movies of it were found", phase="aligning")

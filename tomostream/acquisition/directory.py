@@ -102,13 +102,13 @@ class Directory:
             for series in self.named(frame.frame_series))
 
     def lose(self, path: str) -> None:
-        """A file is gone, and the frame sets of it."""
+        """Note that a file is gone, and the frame sets of it."""
         for each in (path, *(known for known in self._by_path if known.startswith(f"{path}{FRAME_SET}"))):
             if each in self._by_path:
                 self._by_path[each].lose(each)
 
     def restore(self, event: Restored) -> None:
-        """This series is registered already."""
+        """Note that this series is registered already."""
         same = self._restored.setdefault(event.series_name, [])
         older = next((each for each in same if each.series_id == event.series_id), None)
         if older is not None:

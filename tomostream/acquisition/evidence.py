@@ -75,12 +75,12 @@ class Production:
     passed_listed: list[tuple[float, float]] = field(default_factory=list)
 
     def deliver(self, exposure: Exposure, time: float) -> None:
-        """The micrograph of a listed exposure came."""
+        """Note that the micrograph of a listed exposure came."""
         overtaken = self.overtaken(exposure)
         self.lateness = max(FORGETTING * self.lateness, 0.0 if overtaken is None else time - overtaken)
 
     def passing(self, exposure: Exposure, time: float) -> None:
-        """A micrograph of this listed exposure is there."""
+        """Note that a micrograph of this listed exposure is there."""
         line, place = self._line(exposure)
         if not line or line[-1][0] < place:
             line.append((place, time))
@@ -227,7 +227,7 @@ class Evidence:
     # ------------------------------------------------------------------ which series are interleaved?
 
     def active(self, series: Series) -> None:
-        """A series got a tilt: find those that are interleaved with it."""
+        """Note that a series got a tilt; find those that are interleaved with it."""
         for other in self.recently(series):
             if overlap(series, other):
                 series.companions[id(other)] = other
@@ -236,7 +236,7 @@ class Evidence:
         self.recent[id(series)] = series
 
     def forget(self, series: Series) -> None:
-        """A series turned out to be none."""
+        """Note that a series turned out to be none."""
         self.recent.pop(id(series), None)
         for other in series.companions.values():
             other.companions.pop(id(series), None)

@@ -50,7 +50,7 @@ class Finder:
         self._by_likeness: dict[str, list[tuple[Series, Exposure]]] = {}
 
     def note_folder(self, folder: str) -> None:
-        """An mdoc names this folder of movies, as the microscope's computer calls it."""
+        """Note that an mdoc names this folder of movies, as the microscope's computer calls it."""
         if folder and folder not in self._written_folders:
             self._written_folders[folder] = None
             self._best_fits.clear()

@@ -69,7 +69,7 @@ class MovieFiles:
     # ------------------------------------------------------------------ what is known
 
     def remember(self, path: str, name: str) -> None:
-        """A run before gave this name to a file."""
+        """Note that an earlier run gave this name to a file."""
         self._names[path] = name
         self._owners[movie_key(name)] = path
         facts = self._look(path)
@@ -77,7 +77,7 @@ class MovieFiles:
             self._inodes[facts.device, facts.inode] = path
 
     def register(self, path: str, name: str, size: int, mtime: float) -> None:
-        """A movie is in the output, made of this file. `path` "": only its copy in the project is known."""
+        """Note that a movie is in the output, made of this file. `path` "": only its copy in the project is known."""
         self._registered[name] = (size, mtime)
         self._by_content.setdefault((size, mtime), []).append((path, name))
         if path:
@@ -154,7 +154,7 @@ class MovieFiles:
     # ------------------------------------------------------------------ one movie of a name in a folder
 
     def use(self, path: str) -> None:
-        """This file is the movie of its name in its folder."""
+        """Note that this file is the movie of its name in its folder."""
         self._used[os.path.dirname(path), movie_key(path)] = path
 
     def beside(self, path: str) -> str:

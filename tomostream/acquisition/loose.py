@@ -63,13 +63,13 @@ class Loose:
         return list(self._movies.values())
 
     def add(self, movie: Movie) -> None:
-        """A movie belongs to nobody."""
+        """Note that a movie is in no series."""
         self._movies[movie.key] = movie
         for signature in movie.signatures:
             self._by_signature.setdefault(signature, {})[movie.key] = movie
 
     def remove(self, movie: Movie) -> None:
-        """A movie belongs to somebody."""
+        """Note that a movie is in a series."""
         if self._movies.pop(movie.key, None) is not None:
             for signature in movie.signatures:
                 alike = self._by_signature[signature]

@@ -256,7 +256,7 @@ class SeriesIds:
         self._take(key, series_id)
 
     def release(self, series_id: str) -> None:
-        """The series of an identifier turned out to be none: another can have it."""
+        """Let another series have the identifier of one that turned out to be none."""
         owner = self._owners.pop(series_id.casefold(), None)
         if owner is not None:
             self._ids.pop(owner, None)

@@ -113,7 +113,7 @@ class Roster:
         return list(found.values())
 
     def see(self, key: str, path: str = "", written: float | None = None) -> None:
-        """The import told of a movie."""
+        """Note that the import reported a movie."""
         self._movies_reported = True
         movie = self.movie(key, path, written)
         movie.seen = True
@@ -162,14 +162,14 @@ class Roster:
             self._restored[movie_key(movie)] = restored
 
     def adopted(self, restored: Restored) -> None:
-        """The series was found again, and owns its movies itself."""
+        """Note that the series was found again, and owns its movies itself."""
         for movie in restored.movies:
             self._restored.pop(movie_key(movie), None)
 
     # ------------------------------------------------------------------ exposures
 
     def enlist(self, series: Series, exposure: Exposure) -> None:
-        """An exposure is listed for the first time (or again): connect it with its movie."""
+        """Connect an exposure, listed for the first time or again, with its movie."""
         self._listings.note_time(series, exposure)
         if exposure.bound:
             self._claim(series, exposure, self._movies[exposure.key])
@@ -190,7 +190,7 @@ class Roster:
         self._changed.pop(id(series), None)
 
     def dismiss(self, series: Series, exposure: Exposure) -> None:
-        """An exposure is not one of this series after all."""
+        """Take an exposure from a series: it is not one of it after all."""
         if exposure.bound:
             self.unbind(series, exposure)
         for each in (series.exposures, series.missing):
@@ -273,7 +273,7 @@ class Roster:
         return bool(folder) and each.ident == exposure.ident and fits[0] == fits[1]
 
     def unbind(self, series: Series, exposure: Exposure) -> None:
-        """A movie is not that of this exposure after all."""
+        """Take its movie from an exposure: it is not its own after all."""
         movie = self._movies[exposure.key]
         movie.listed = [(other, each) for other, each in movie.listed if each is not exposure]
         exposure.key, exposure.bound, exposure.step = exposure.name, False, Step.EXACT
@@ -391,7 +391,7 @@ class Roster:
             self._changed[id(winner)] = winner
 
     def align(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        """The micrograph of an exposure is there."""
+        """Note that the micrograph of an exposure is there."""
         if movie.version < exposure.min_version:
             return
         if exposure.state == "missing" or exposure.version == 0:
@@ -411,7 +411,7 @@ class Roster:
             series.missing.pop(exposure.ident, None)
 
     def release(self, series: Series) -> None:
-        """A series turned out to be none: its movies are free, and what it had of others is theirs again."""
+        """Free the movies of a series that turned out to be none; what it had of others is theirs again."""
         for exposure in list(series.exposures.values()):
             twins = [(other, each) for other, each in self._twins(series, exposure) if each.owner is series]
             self._listings.remove_name(series, exposure.name)

@@ -242,7 +242,7 @@ class Series:
         return change
 
     def lose(self, path: str) -> None:
-        """A file is gone. What it listed stays, unless the series is started over."""
+        """Note that a file is gone. What it listed stays, unless the series is started over."""
         if path in self.files:
             self.files[path].gone = True
 

@@ -136,7 +136,7 @@ def words(measured: Measured, top_A: float, bottom_A: float, pixel_size_A: float
 
 
 def write_job(path: str, source: quick.Source) -> None:
-    """The job of the program."""
+    """Write the job of the program."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(asdict(source), file)
 

@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def show(found: Check, project: str) -> None:
-    """What was found, and what to do next."""
+    """Print what was found, and what to do next."""
     from tomostream.choices import handedness
 
     print(f"\n{found.evidence}\n\nWhat to look for:")

@@ -77,13 +77,13 @@ class Leaving:
 
 
 def say(text: str) -> None:
-    """A line for people. Nobody may read any more; that must not end what is being done."""
+    """Print a line for people. Nobody may read any more; that must not end what is being done."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
 def show(text: str) -> None:
-    """What was asked for. That nobody reads it to the end changes nothing: the exit status says the rest.
+    """Print what was asked for. That nobody reads it to the end changes nothing: the exit status says the rest.
 
     Raises
     ------

@@ -84,7 +84,7 @@ class Notes:
         return self._known.get(session)
 
     def begin(self) -> None:
-        """From now on the microscope is watched.
+        """Watch the microscope from now on.
 
         Raises
         ------

@@ -98,7 +98,7 @@ def tomostream_runs(path: str) -> bool:
 
 
 def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:
-    """Reads the states of the protocols from their own run files; needs no Scipion."""
+    """Return a reader of the states of the protocols from their own run files; needs no Scipion."""
     from tomostream.journal.runs import run_state
 
     return lambda folders: {name: run_state(path) for name, path in folders.items()}

@@ -170,7 +170,7 @@ def publish(path: str, page: str | None) -> None:
 
 
 def quiet(text: str) -> None:
-    """What `say` is with --quiet."""
+    """Say nothing: what `say` is with --quiet."""
 
 
 def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:

@@ -53,7 +53,7 @@ class Screen:
             self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'disk space is sufficient again'}")
 
     def close(self, status: ProjectStatus) -> None:
-        """The whole table once more, to stay."""
+        """Print the whole table once more, to stay."""
         self._print(self._back() + self._over(map(printable, render(status, {}))), end="")
         self._lines = 0
 

@@ -139,7 +139,8 @@ def filtered_of(target: str) -> str:
 
 
 def angles_of(stem: str, tilt_axis: float | None) -> list[str]:
-    """Its arguments for an alignment of its own, by the angles in `stem`.tlt; without a tilt axis it looks everywhere."""
+    """Return the engine's arguments for an alignment of its own, by the angles in `stem`.tlt; without a tilt axis it looks
+    everywhere."""
     word = tilt_axis_word(tilt_axis)
     return ["-AngFile", f"{stem}.tlt", "-TiltAxis", word, "1", "-TiltCor", "0"]
 

@@ -52,7 +52,7 @@ class Log:
         print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
 
     def share(self, what: str, share: float) -> None:
-        """Progress within a stage, 0 to 1."""
+        """Report the progress within a stage, 0 to 1."""
         now = time.perf_counter()
         if what != self._last[0] or now - self._last[1] >= 1.0:
             self._last = (what, now)
@@ -373,7 +373,7 @@ def write_alignment(
     options: ReconOptions,
     outputs: Outputs,
 ) -> None:
-    """The files that tell the alignment."""
+    """Write the files of the alignment."""
     from tomostream.engine.recon.solution import aln_of
 
     outputs.text(names.aln, format_aln(aln_of(solution, data.stack)))
@@ -389,7 +389,7 @@ def write_imod(
     options: ReconOptions,
     outputs: Outputs,
 ) -> None:
-    """The files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known."""
+    """Write the files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known."""
     from tomostream.engine.recon.imod import ImodJob, write_imod
 
     if arguments.integer("-OutImod") == 0:

@@ -155,7 +155,7 @@ def _compared(
 def write_quality(
     names: files.OutputFiles, solution: Solution, found: Resolution | None, erased: Erasure | None, outputs: Outputs
 ) -> None:
-    """What is known of the alignment and, from its halves, of the tomogram; what was erased.
+    """Write what is known of the alignment and, from its halves, of the tomogram; what was erased.
 
     Of an alignment that was given, the file beside the tomogram is taken up and the rest put into it.
     """

@@ -69,7 +69,7 @@ LIMITS = {field.name: (0.0, field.highest) for field in FIELDS}
 
 
 def define_params(form: Any) -> None:
-    """The tabs, shown with the live page, which judges. Two: in one, the buttons were below the edge of a low screen."""
+    """Add the tabs, shown with the live page, which judges. Two: in one, the buttons were below the edge of a low screen."""
     tabs = {"Tilts": "Alarms", "Series": "Series alarms"}
     for title, fields in GROUPS:
         if title in tabs:

@@ -195,7 +195,7 @@ class AretomoRun:
         return files.name_problem(f"{self.stem}.mrcs", f"{self.stem}.mrc") if self.runner.gpu else ""
 
     def write_inputs(self) -> None:
-        """The stack as the program takes it, its angles, and its alignment where there is one."""
+        """Write the stack as the program takes it, its angles, and its alignment where there is one."""
         self.write_stacks({"": f"{self.stem}.mrcs", EVEN: f"{self.stem}{EVEN}.mrcs", ODD: f"{self.stem}{ODD}.mrcs"})
         rows = [AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in self.source.used]
         if any(row.order is None for row in rows):
@@ -208,7 +208,7 @@ class AretomoRun:
             self._write_alignment()
 
     def write_stacks(self, names: Mapping[str, str]) -> None:
-        """The enabled images by angle, under these names: "", EVEN, ODD -> path."""
+        """Write the enabled images by angle, under these names: "", EVEN, ODD -> path."""
         source = self.source
         for suffix, stack in (("", source.stack), (EVEN, source.even), (ODD, source.odd)):
             if not stack or (suffix and not self.settings.halves):
@@ -246,7 +246,7 @@ class AretomoRun:
         return f"{runner.command} {line}"
 
     def flags(self, runner: Runner, command: str, suffix: str) -> dict[str, list[str]]:
-        """Upstream's command with our files, and what this program takes otherwise than upstream writes it."""
+        """Return upstream's command with our files, and what this program takes otherwise than upstream writes it."""
         flags = parse_flags(command)
         flags["-InMrc"], flags["-OutMrc"] = [f"{self.stem}{suffix}.mrcs"], [f"{self.stem}{suffix}.mrc"]
         flags.pop("-OutImod", None)     # AreTomo2 writes them under wrong names, or crashes: see `write_imod`

@@ -21,7 +21,7 @@ LOOK_SECONDS, FIRST_SECONDS = 20.0, 2.0
 
 
 def define_params(form: Any) -> None:
-    """Fields of the compose form, in its Streaming section."""
+    """Add the fields of the compose form, in its Streaming section."""
     form.addParam("expectedSeries", params.IntParam, allowsNull=True, default=None, expertLevel=params.LEVEL_ADVANCED,
                   label="Series in this session",
                   help="How many series will come, if you know. It serves one purpose: to tell in time whether the disk has "
@@ -65,7 +65,7 @@ class DiskKeeper:
         self._protocol.report(entries.Space("", text, short=self._short), warn=warn)
 
     def remove_aligned(self, record: SeriesRecord) -> None:
-        """Where the form asks for it, remove the single images of a series that is registered."""
+        """Remove the single images of a series that is registered, where the form asks for it."""
         if not self._protocol.removeAligned.get():
             return
         for tilt in record.tilts:

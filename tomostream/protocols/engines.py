@@ -31,7 +31,7 @@ class Program:
 
 
 def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> None:
-    """The engine field of a form; `aretomo3`: whether AreTomo3 is one of the choices."""
+    """Add the engine field to a form; `aretomo3`: whether AreTomo3 is one of the choices."""
     text = ("\nGPU (AreTomo3): that program, in the folder of the variable ARETOMO3_HOME or on the path. It is never chosen "
             "automatically: its tomograms are corrected for the CTF and have at least 100 slices.")
     form.addParam("engine", params.EnumParam, choices=list(ARETOMO_ENGINES if aretomo3 else ENGINES), default=ENGINE_AUTO,

@@ -49,7 +49,7 @@ def set_helps(form: Any, helps: Mapping[str, str]) -> None:
 
 
 def set_labels(form: Any, labels: Mapping[str, str]) -> None:
-    """Labels by name of the field."""
+    """Set labels by name of the field."""
     for name, text in labels.items():
         form.getParam(name).label.set(text)
 
@@ -62,7 +62,7 @@ def show_if(form: Any, name: str, condition: str) -> None:
 
 
 def hide(form: Any, names: Sequence[str]) -> None:
-    """Fields of upstream's protocol that have no effect in ours; they keep their defaults."""
+    """Hide fields of upstream's protocol that have no effect in ours; they keep their defaults."""
     for name in names:
         form.getParam(name).condition.set("False")
 

@@ -22,7 +22,7 @@ PROGRAMS = tuple(target.value for target in Target)
 
 
 def define_params(form: Any) -> None:
-    """The section of the form."""
+    """Add the section to the form."""
     form.addSection(label="Hand-off")
     form.addParam("handOff", params.FolderParam, default="", label="Folder for other programs",
                   help="Every series that is finished is handed on into this folder, in the files of other programs, with a "
@@ -80,7 +80,7 @@ class HandOff:
         return self._waiting > 0
 
     def missing(self, done: Collection[tuple[str, int]]) -> list[str]:
-        """Of series that are done (name, version) those that an earlier process did not hand on."""
+        """Return those of the series that are done (name, version) that an earlier process did not hand on."""
         there = {(each.series.name, each.series.version) for each in handed_on(self._out)}
         return sorted(name for name, version in done if (name, version) not in there)
 

@@ -65,7 +65,7 @@ def _define_streaming(section: Any) -> None:
 
 
 def define_mdocs(form: Any) -> None:
-    """The mdoc files from which fields that are left empty are filled in."""
+    """Add the field of the mdoc files, from which fields that are left empty are filled in."""
     form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Folder of the mdoc files",
                   help="Folder or pattern of the mdoc files. Pixel size, voltage and magnification that are left empty below "
                        "are read from the first mdoc that gives them; the compose protocol takes its series from there.\n"

@@ -90,7 +90,7 @@ def sigmas_of(quality: Quality | None, sections: Sequence[int], pixel_size: floa
 
 
 def tilt_offset(images: Iterable[TiltImage], rows: Mapping[int, AlnRow]) -> float:
-    """By how much the alignment moved the tilt angles, in degrees: the same for all tilts, those that take no part too."""
+    """Return by how much the alignment moved the tilt angles, in degrees: the same for all tilts, those that take no part too."""
     moved = [rows[image.getIndex()].tilt_deg - image.getTiltAngle() for image in images if image.getIndex() in rows]
     return median(moved) if moved else 0.0
 

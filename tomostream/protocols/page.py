@@ -16,7 +16,7 @@ from tomostream.report.announce import read_alarms
 
 
 def define_params(form: Any) -> None:
-    """The fields of the compose protocol: the page and its previews. The alarms have a tab of their own, see `alarms`."""
+    """Add the fields of the compose protocol: the page and its previews. The alarms have a tab of their own, see `alarms`."""
     form.addParam("liveReport", params.BooleanParam, default=True, label="Write the live page?",
                   help="A page of the whole session, written while it runs into the folder report of the project, by a "
                        "process of its own at low priority: open report/index.html in a browser, from the disk or "

@@ -203,7 +203,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             self.binFactor.set(asked)
 
     def command_of(self, series: TiltSeries, even: bool | None = None) -> str:
-        """Upstream's command for a series, or for one of its halves; the only path in it that stays is quoted for the shell."""
+        """Return upstream's command for a series, or for one of its halves; the only path in it that stays is quoted for the
+        shell."""
         command = aretomo_form.with_known_tilt(self._genAretomoCmd(series, "IN", series.getTsId(), even=even), self)
         places = self.coordsFn.get() or ""
         return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
@@ -351,7 +352,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
                                      tomogram=tomogram if os.path.exists(tomogram) else None)
 
     def on_failed(self, task: Task, reason: str) -> None:
-        """The series goes to FailedTiltSeries as it came."""
+        """Put the series into FailedTiltSeries as it came."""
         if FAILED not in self.outputs:
             self._open_failed()
         original = self._originals.pop((task.key, task.version))

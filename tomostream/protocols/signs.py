@@ -30,7 +30,7 @@ class Sign:
 
 
 def define_params(group: Any) -> None:
-    """The two fields of the compose form."""
+    """Add the two fields of the compose form."""
     group.addParam("angleSign", params.EnumParam, choices=list(CHOICES), default=REMEMBERED, label="Sign of the tilt angles",
                    help="A wrong sign mirrors every tomogram. As remembered: what was chosen for this instrument with the "
                         "check of the handedness (the wizard, or `tomostream handedness PROJECT SERIES`); as given in the mdoc "

@@ -216,11 +216,11 @@ class Alarms:
         return findings
 
     def gone(self, series_id: str, time: float) -> None:
-        """What was taken for a series is none: nothing is wrong with it."""
+        """Note that what was taken for a series is none: nothing is wrong with it."""
         self._level("series-failed", time, False, True, "", series_id, f"{series_id} is not a tilt series")
 
     def session(self, facts: SessionFacts, time: float) -> None:
-        """The session as it stands now."""
+        """Judge the session as it stands now."""
         self._protocols(facts, time)
         self._standstill(facts, time)
         limits = self.thresholds

@@ -70,7 +70,7 @@ class Thresholds:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Thresholds:
-        """From NAME=VALUE words; `off` is None.
+        """Read NAME=VALUE words; `off` is None.
 
         Raises
         ------

@@ -272,7 +272,8 @@ def _mail(message: Message, destinations: Destinations, time_out: float) -> None
 
 
 def tls_context(host: str, password: bool) -> ssl.SSLContext:
-    """Verifies the certificate and the name of a server; only this machine's own, without a password, may sign its own."""
+    """Return a context that verifies the certificate and the name of a server; only this machine's own, without a password, may
+    sign its own."""
     context = ssl.create_default_context()
     if host in LOOPBACK and not password:
         context.check_hostname = False

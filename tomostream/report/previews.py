@@ -128,7 +128,7 @@ class Previews:
         return self._shown[series_id].pictures if series_id in self._shown else {}
 
     def replaced(self, series_id: str) -> None:
-        """The series has ended: its own pictures are on the page."""
+        """Note that a series has ended: its own pictures are on the page."""
         self._shown.pop(series_id, None)
 
     def newest(self) -> dict[str, Any] | None:
@@ -185,7 +185,7 @@ class Previews:
 
 
 def signature(request: Request) -> list[Any]:
-    """Tells the data of one preview from those of another, and from those of a tomogram."""
+    """Return what distinguishes the data of one preview from those of another, and from those of a tomogram."""
     return ["preview", len(request.tilts), request.expected]
 
 
@@ -205,7 +205,7 @@ class Maker:
         return self._work.request.series_id if self._work else ""
 
     def has(self, series_id: str) -> None:
-        """This series has its preview already."""
+        """Note that a series has its preview already."""
         self._over.add(series_id)
 
     def update(self, wanted: Mapping[str, Request], may_start: bool, must_yield: bool) -> tuple[Request, str] | None:

@@ -34,7 +34,7 @@ class MoviesAhead:
         return self._made[exposure.slot]
 
     def forget(self, exposure: Exposure) -> None:
-        """The movie of this exposure is on disk."""
+        """Note that the movie of this exposure is on disk."""
         self._made.pop(exposure.slot, None)
 
     def before_start(self, interval: float) -> None:

@@ -109,7 +109,7 @@ class Bookkeeping(StreamingForm):
             self._store(self._numberOfSteps, self._stepsDone, self._jobId, *seen)
 
     def jobs_changed(self, started: str | None = None, ended: str | None = None) -> None:
-        """From a step's thread: a queue job began or ended."""
+        """Note, from a step's thread, that a queue job began or ended."""
         with self._jobs_lock:
             if started is not None:
                 self._jobs.append(started)

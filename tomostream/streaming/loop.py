@@ -50,7 +50,7 @@ class EventLoop:
         return ""
 
     def wake(self) -> None:
-        """From any thread: take a turn now."""
+        """Take a turn now; from any thread."""
         with self._condition:
             self._awake = True
             self._condition.notify()

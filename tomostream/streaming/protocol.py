@@ -82,7 +82,7 @@ class StreamingProtocol(Bookkeeping):
         return ()
 
     def work(self, task: Task) -> Any:
-        """In a thread: the program and its files. Returns plain values for `register`."""
+        """Run the program, in a thread, and check its files. Return plain values for `register`."""
 
     def register(self, task: Task, result: Any) -> None:
         """Main thread: put the rows of a finished task with `self.outputs[name].put(...)`."""
@@ -93,10 +93,10 @@ class StreamingProtocol(Bookkeeping):
         return None
 
     def on_failed(self, task: Task, reason: str) -> None:
-        """An item failed for good; its line is in the ledger already."""
+        """Take in that an item failed for good; its line is in the ledger already."""
 
     def on_registered(self, task: Task, result: Any) -> None:
-        """The rows of a task are on disk: say so in the ledger."""
+        """Report in the ledger that the rows of a task are on disk."""
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
         """For the ledger: what is known of an item that was registered by a run that was killed before it reported it."""
@@ -186,7 +186,7 @@ class StreamingProtocol(Bookkeeping):
                     os.remove(stop_file(self._getPath()))
 
     def report_start(self) -> None:
-        """What was found when the protocol began."""
+        """Report what was found when the protocol began."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
         self.report(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages(),
@@ -268,7 +268,7 @@ class StreamingProtocol(Bookkeeping):
         return False
 
     def fail(self, task: Task, reason: str) -> None:
-        """This item has failed for good."""
+        """Note that an item has failed for good."""
         self.in_flight.fail(task, reason)
         self._dirty = True
 

@@ -53,7 +53,7 @@ class _Change:
 
 
 def create_tables(database: Any, columns: Mapping[str, Sequence[Any]]) -> None:
-    """The tables of a set inside a set (a tilt series), without a commit of their own.
+    """Make the tables of a set inside a set (a tilt series), without a commit of their own.
 
     As pyworkflow's `createTables` makes them, for any reader: names, columns, types, the row id. Left out are UNIQUE and
     AUTOINCREMENT of the classes' table, of which nobody makes use, and "DEFAULT NULL", which is the default.

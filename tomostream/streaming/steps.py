@@ -70,7 +70,7 @@ class StepLog:
         return bool(self._changed)
 
     def note(self, step: Any) -> None:
-        """A step began or ended."""
+        """Note that a step began or ended."""
         self._changed[step.getObjId()] = step
 
     def store(self, steps: list[Any]) -> list[Any]:

@@ -80,7 +80,7 @@ class Attempt:
     postponed: bool = False
 
     def carry_out(self, work: Callable[[Task], object], hindrances: Hindrances) -> None:
-        """In a thread: do the work; its result or its error, with what stood in its way, is kept here."""
+        """Do the work, in a thread; its result or its error, with what stood in its way, is kept here."""
         try:
             self.result = work(self.task)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
@@ -175,7 +175,7 @@ class Work:
 
     # ------------------------------------------------------------------ what ended
     def ended(self, attempt: Attempt) -> None:
-        """An attempt has ended; it is taken up in the next `collect`."""
+        """Note that an attempt has ended; it is taken up in the next `collect`."""
         self._ended.append(attempt)
 
     def collect(self) -> None:
@@ -224,7 +224,7 @@ class Work:
         self.fail(task, f"{reason} (failed twice)" if attempt.tries > 1 else reason)
 
     def fail(self, task: Task, reason: str) -> None:
-        """This item has failed for good."""
+        """Note that an item has failed for good."""
         self.done[task.key] = task.version
         self._host.report(entries.Failed(task.key, reason, version=task.version), warn=True)
         self._failed.append((task, reason))

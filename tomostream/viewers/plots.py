@@ -15,7 +15,7 @@ GRID = {"color": "0.85", "linewidth": 0.7}
 
 
 def draw_frame_drift(figure: Any, movie: str, shifts: Sequence[tuple[float, float]]) -> None:
-    """Where the specimen was in every frame: the path in the image plane, and both components over the frames."""
+    """Draw where the specimen was in every frame: the path in the image plane, and both components over the frames."""
     x, y = [shift[0] for shift in shifts], [shift[1] for shift in shifts]
     frames = range(1, len(shifts) + 1)
     path, over = figure.subplots(1, 2)
@@ -111,7 +111,7 @@ def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
 
 
 def draw_ctf(figure: Any, series_id: str, tilts: Sequence[TiltCtf]) -> None:
-    """Defocus of every tilt in um (underfocus positive), and how far the fit reaches in A."""
+    """Draw the defocus of every tilt in um (underfocus positive), and how far the fit reaches in A."""
     defocus, resolution = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     angles = [tilt.angle for tilt in tilts]
     defocus.fill_between(angles, [tilt.defocus_min for tilt in tilts], [tilt.defocus_max for tilt in tilts],

@@ -49,7 +49,7 @@ class StreamViewer(EmProtocolViewer):
         self.define_plots(form)
 
     def define_plots(self, form: Any) -> None:
-        """Fields of one kind of protocol."""
+        """Add the fields of one kind of protocol."""
 
     def plot_handlers(self) -> dict[str, Callable[..., Any]]:
         """Return field -> method, for one kind of protocol."""

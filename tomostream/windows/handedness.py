@@ -69,7 +69,7 @@ class HandednessWindow(Window):
 
     # ------------------------------------------------------------------ what is shown
     def load(self) -> None:
-        """The check of the chosen series, where one was made."""
+        """Show the check of the chosen series, where one was made."""
         series_id = self.choice.get()
         self.found = handedness.read_check(self.project, series_id)
         self.canvas.delete("all")

@@ -109,7 +109,7 @@ class ThicknessWindow(Window):
         self.redraw()
 
     def typed(self) -> None:
-        """A thickness in nm that was typed: about the same middle."""
+        """Take a thickness in nm that was typed: about the same middle."""
         try:
             thick = 10.0 * float(self.entry.get().replace(",", "."))
         except ValueError:

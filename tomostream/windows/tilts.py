@@ -106,7 +106,7 @@ class TiltsWindow(Window):
         self.table.see(middle.movie)
 
     def refresh(self) -> None:
-        """The list as it stands, with the marks."""
+        """Show the list as it stands, with the marks."""
         if self.series is None:
             return
         selected = self.table.selection()
@@ -129,7 +129,7 @@ class TiltsWindow(Window):
         return next((tilt for tilt in self.series.tilts if tilt.movie == movie), None) if self.series else None
 
     def show_picture(self) -> None:
-        """The image of the tilt that was selected last."""
+        """Show the image of the tilt that was selected last."""
         selected = self.table.selection()
         tilt = self.tilt(selected[-1]) if selected else None
         if tilt is None:

@@ -61,7 +61,7 @@ class Pose:
         return replace(self, shifts=self.shifts * factor, thickness=self.thickness * factor)
 
     def tangents(self) -> Floats:
-        """Tangents of the tilt angles, (n,)."""
+        """Return the tangents of the tilt angles, (n,)."""
         return np.tan(np.radians(self.tilts_deg))
 
 

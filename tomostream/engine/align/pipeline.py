@@ -50,7 +50,7 @@ def start_positions(pose: Pose, members: NDArray[np.int64]) -> list[int]:
 
 
 def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
-    """Moves of the members as moves of all `count` tilts, (count, 2), others 0."""
+    """Return moves of the members as moves of all `count` tilts, (count, 2), others 0."""
     out = np.zeros((count, 2))
     out[members] = moves
     return out

@@ -161,7 +161,7 @@ def bounded_inverse(information: Floats) -> Floats:
 
 
 def without_gauge(moves: Floats, tangents: Floats) -> Floats:
-    """Moves (n, 2) in the stretched frame without what a shift of the specimen in X, Y and Z makes of them."""
+    """Return moves (n, 2) in the stretched frame without what a shift of the specimen in X, Y and Z makes of them."""
     design = np.stack([np.ones_like(tangents), tangents], axis=1)
     across = moves[:, 0] - design @ np.linalg.lstsq(design, moves[:, 0], rcond=None)[0]
     return np.stack([across, moves[:, 1] - moves[:, 1].mean()], axis=1)

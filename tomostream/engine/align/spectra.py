@@ -187,7 +187,7 @@ def cut_parts(
 
 
 def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
-    """Coefficients divided by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
+    """Divide coefficients by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
 
     The ring power is smoothed over neighbours and interpolated linearly, so that there are no steps at ring borders.
 

@@ -182,7 +182,7 @@ class References:
         return References(*(None if ref is None else np.ascontiguousarray(ref[window]) for ref in (self.gain, self.dark)))
 
     def patched(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> References:
-        """References for frames whose pixels `bad` hold the counts of `source` (flat indices)."""
+        """Return references for frames whose pixels `bad` hold the counts of `source` (flat indices)."""
         return References(*(None if ref is None else _replaced(ref, bad, source) for ref in (self.gain, self.dark)))
 
 

@@ -82,7 +82,7 @@ class FrameStore:
         return frame
 
     def replace(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
-        """From now on give pixels `bad` the value of `source` (flat indices) in every frame."""
+        """Give pixels `bad` the value of `source` (flat indices) in every frame from now on."""
         self._bad = (bad, source)
         for index, frame in list(self._kept.items()):
             self._kept[index] = self._patched(frame)
