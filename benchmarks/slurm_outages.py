@@ -20,7 +20,7 @@ from tomostream.tests.support import ORDER, Session, end, wait_for
 TILTS = 4
 SETTINGS = {"compose.expectedTilts": TILTS, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 4}
 #: Seconds that a program takes while something is done to its job, and afterwards.
-SLOW, FAST = "40,40", "0.2,0.2"
+SLOW, FAST = "200,200", "0.2,0.2"
 
 
 class Controller(Protocol):
@@ -48,19 +48,22 @@ def begin(session: Session, seconds: str = SLOW) -> subprocess.Popen:
     return run
 
 
-def go_on(session: Session) -> int:
-    """Resume a session with fast programs, to its end; the exit status."""
+def go_on(session: Session, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Resume a session with fast programs, and stop it when its tomogram is there."""
     session.environment["STANDIN_SECONDS"] = FAST
-    return session.call("resume", session.project, "--again", "--quiet", "--set", "import.timeout=15", seconds=400)
+    session.call("resume", session.project, "--again", "--no-follow", "--quiet")
+    meanwhile()
+    wait_for(lambda: len(session.rows(ARETOMO)) == 1, 240, "tomogram")
+    session.call("stop", session.project)
+    wait_for(lambda: not session.pids(), 120, "end of the session")
 
 
-def whole(session: Session, status: int) -> list[str]:
+def whole(session: Session) -> list[str]:
     """What is not as it should be at the end."""
     ends = Counter(entry["item"] for entry in session.standin_runs("end"))
     failed = [f"{entry.item}: {entry.reason}" for name in ORDER
               for kind in (entries.Failed, entries.Retried) for entry in session.events(name, kind)]
-    checks = {f"exit status {status}": status == 0,
-              f"{len(session.rows(MOTIONCOR))} movies": len(session.rows(MOTIONCOR)) == TILTS,
+    checks = {f"{len(session.rows(MOTIONCOR))} movies": len(session.rows(MOTIONCOR)) == TILTS,
               f"{len(session.rows(ARETOMO))} tomograms": len(session.rows(ARETOMO)) == 1,
               f"programs ran to their ends {dict(ends)}": set(ends.values()) == {1} and len(ends) == TILTS + 1,
               f"failed or retried: {failed}": not failed, f"jobs left: {jobs()}": not jobs()}
@@ -81,14 +84,15 @@ def stopped_at_once(_slurm: Controller, session: Session) -> list[str]:
         ours = set(jobs()) - {other}
         session.call("stop", session.project, "--now")
         leave(ours)
-        wrong = [] if jobs() == {other: "RUNNING"} else [f"somebody else's job {other}: {jobs()}"]
+        wrong = [] if jobs() == {other: "RUNNING"} else [f"somebody else's job {other} is gone: {jobs()}"]
         if f"{len(ours)} jobs in the queue cancelled" not in session.said("stop"):
             wrong.append(f"stop said: {session.said('stop')}")
         run.wait(timeout=120)
     finally:
         subprocess.run(["scancel", other], check=True)
     leave([other])
-    return wrong + whole(session, go_on(session))
+    go_on(session)
+    return wrong + whole(session)
 
 
 def killed(_slurm: Controller, session: Session) -> list[str]:
@@ -98,7 +102,8 @@ def killed(_slurm: Controller, session: Session) -> list[str]:
     for pid in session.pids(MOTIONCOR):
         end(pid)
     wrong = [] if set(jobs()) >= ours else ["jobs ended with their protocol"]
-    return wrong + whole(session, go_on(session))
+    go_on(session)
+    return wrong + whole(session)
 
 
 def killed_while_the_controller_is_gone(slurm: Controller, session: Session) -> list[str]:
@@ -108,31 +113,36 @@ def killed_while_the_controller_is_gone(slurm: Controller, session: Session) -> 
     slurm.stop_controller()
     for pid in session.pids():
         end(pid)
-    session.environment["STANDIN_SECONDS"] = FAST
-    session.call("resume", session.project, "--again", "--no-follow")
-    said = wait_for(lambda: [entry.reason for entry in session.events(MOTIONCOR, entries.Session)
-                             if "left over from the previous run: cancelled" in entry.reason], 120, "word of the old jobs")
-    wait_for(lambda: [entry for entry in session.events(MOTIONCOR, entries.Waiting) if entry.topic is entries.Topic.QUEUE], 120,
-             "word of the queue that takes no jobs")
-    slurm.start_controller()
-    leave(ours, 120)
-    session.call("stop", session.project)
-    wait_for(lambda: not session.pids(), 240, "end of the session")
-    return whole(session, 0) + ([] if f"{len(ours)} jobs not" in said[0] else [f"the ledger says: {said[0]}"])
+    said: list[str] = []
+
+    def come_back() -> None:
+        said.extend(wait_for(lambda: [entry.reason for entry in session.events(MOTIONCOR, entries.Session)
+                                      if "left over from the previous run: cancelled" in entry.reason], 120, "old jobs"))
+        wait_for(lambda: said_of_queue(session), 120, "word of the queue that takes no jobs")
+        slurm.start_controller()
+        leave(ours, 120)
+
+    go_on(session, come_back)
+    return whole(session) + ([] if f"{len(ours)} jobs not" in said[0] else [f"the ledger says: {said[0]}"])
 
 
 def controller_gone(slurm: Controller, session: Session) -> list[str]:
     """The controller is gone for half a minute while jobs run: that is said, they count as running, and nothing is lost."""
     run = begin(session, "15,1")
     slurm.stop_controller()
-    said = wait_for(lambda: [entry.reason for entry in session.events(MOTIONCOR, entries.Waiting)
-                             if entry.topic is entries.Topic.QUEUE], 120, "word of the queue that does not answer")
+    said = wait_for(lambda: said_of_queue(session), 120, "word of the queue that does not answer")
     wait_for(lambda: len(session.standin_runs("end")) >= 1, 120, "end of a job")
     slurm.start_controller()
     wait_for(lambda: len(session.rows(ARETOMO)) == 1, 240, "tomogram")
     session.call("stop", session.project)
     status = run.wait(timeout=240)
-    return whole(session, status) + ([] if "does not answer" in said[0] else [f"the ledger says: {said[0]}"])
+    return [*([] if status == 0 else [f"exit status {status}"]), *whole(session),
+            *([] if "does not answer" in said[0] or "takes no jobs" in said[0] else [f"the ledger says: {said[0]}"])]
+
+
+def said_of_queue(session: Session) -> list[str]:
+    """What the alignment of movies says of a queue that does not answer or takes no jobs."""
+    return [entry.reason for entry in session.events(MOTIONCOR, entries.Waiting) if entry.topic is entries.Topic.QUEUE]
 
 
 CASES: tuple[Callable[[Controller, Session], list[str]], ...] = (
@@ -140,7 +150,12 @@ CASES: tuple[Callable[[Controller, Session], list[str]], ...] = (
 
 
 def play(slurm: Controller, hosts: str) -> list[bool]:
-    """Play all cases; whether each came out as it should."""
+    """Play all cases with a file of queues that gives jobs more time than `hosts`; whether each came out as it should."""
+    with open(hosts, encoding="utf-8") as file:
+        text = file.read().replace("#SBATCH -t 1\n", "#SBATCH -t 9\n")
+    hosts = f"{hosts}.long"
+    with open(hosts, "w", encoding="utf-8") as file:
+        file.write(text)
     good = []
     for case in CASES:
         with Session(SCIPION_HOSTS=hosts) as session:

@@ -72,12 +72,20 @@ def submit_job(command: str, cwd: str | None = None, env: Mapping[str, str] | No
         status, said = ask(command, seconds, cwd, env)
     except NoAnswer as error:
         raise NotTaken(str(error)) from error
-    number = re.search(r"\d+", said)
+    number = _number(said)
     if status == 0 and number:
-        return number.group()
+        return number
     words = " ".join(said.split())[-200:]
     raise NotTaken(f"'{command.split()[0]}' says: {words}" if words else
                    f"'{command.split()[0]}' ended with status {status} and gave no number of a job")
+
+
+def _number(said: str) -> str:
+    """Return the number of the job that a scheduler has taken; "" where it gives none. What it warns of may hold numbers, too,
+    and one of these would be somebody else's job: it is the one behind "job" (SLURM, Grid Engine, LSF), else that with which a
+    line begins (PBS, `sbatch --parsable`)."""
+    found = re.search(r"\bjob(?:-array)?\s+<?(\d+)", said, re.I) or re.search(r"^\s*(\d+)", said, re.M)
+    return found[1] if found else ""
 
 
 def ask(command: str, seconds: float = ANSWER_SECONDS, cwd: str | None = None,

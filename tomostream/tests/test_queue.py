@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tempfile
 import threading
 import unittest
@@ -198,6 +199,10 @@ class TestJobs(unittest.TestCase):
 class TestASubmission(unittest.TestCase):
     def test_gives_the_number_of_the_job(self):
         self.assertEqual(queue.submit_job("echo Submitted batch job 4711"), "4711")
+        for said in ("sbatch: warning: 2 nodes are down\nSubmitted batch job 4711", "Job <4711> is submitted to queue <12>.",
+                     'Your job 4711 ("62-3-1") has been submitted', "4711.node1", "qsub: quota of project 3\n4711",
+                     "Your job-array 4711.1-3:1 has been submitted", "4711;cluster2"):
+            self.assertEqual(queue.submit_job(f"printf '%s' {shlex.quote(said)}"), "4711", said)
 
     def test_that_is_not_taken_says_why(self):
         for command, words in (("no-such-sbatch job.sh", "no-such-sbatch.* not found"),
