@@ -175,3 +175,20 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     """Correlation of two volumes, away from their edges."""
     inner = tuple(slice(length // 8, length - length // 8) for length in one.shape)
     return float(np.corrcoef(one[inner].ravel(), other[inner].ravel())[0, 1])
+
+
+#: In cycles a voxel: between these frequencies volumes are compared. Below, a slab and its illumination are like their own mirror
+#: images; beyond, a real tomogram is noise, of which each way of reconstruction makes another.
+BAND = (0.06, 0.25)
+
+
+def compared(theirs: np.ndarray, ours: np.ndarray) -> tuple[float, float]:
+    """Correlation of a volume with ours, and the largest one with a mirror image of ours; in `BAND`, and with the power of ours
+    at each frequency, which depends on how a volume was reconstructed."""
+    k = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*map(np.fft.fftfreq, ours.shape), indexing="ij", sparse=True)))
+    shell = np.minimum((k * 2 * max(ours.shape)).astype(int), max(ours.shape))
+    here, there = (np.fft.fftn(volume - volume.mean()) for volume in (theirs, ours))
+    power = [np.bincount(shell.ravel(), np.abs(transform.ravel()) ** 2) + 1e-12 for transform in (here, there)]
+    band = np.exp(-0.5 * (k / BAND[1]) ** 2) * (1 - np.exp(-0.5 * (k / BAND[0]) ** 2))
+    theirs, ours = np.fft.ifftn(here * np.sqrt(power[1] / power[0])[shell] * band).real, np.fft.ifftn(there * band).real
+    return likeness(ours, theirs), max(likeness(each, theirs) for each in (ours[:, :, ::-1], ours[:, ::-1], ours[::-1]))

@@ -16,11 +16,13 @@ import time
 
 import numpy as np
 
+from tomostream.simulator import Plan, SimulatedScene, Writer
 from tomostream.tests import foreign_geometry
-from tomostream.tests.downstream import imod_standins, sessions
+from tomostream.tests.downstream import imod_standins, sessions, specimen
 from tomostream.tests.downstream.sessions import Node, Session
 
-SECONDS = 1500.0
+#: Seconds after which a session is given up: for a machine that is busy with other work.
+SECONDS = 5400.0
 CLI = [sys.executable, "-m", "tomostream.cli"]
 ENDED = ("finished", "failed", "aborted")
 RELION = "reliontomo - converter"
@@ -118,15 +120,20 @@ def run(session: Session, folder: str) -> Running:
     running.schedule()
     deadline = time.monotonic() + SECONDS
     wait(running.ours_run, deadline, "our protocols did not start")
-    subprocess.run([*CLI, "simulate", running.acquisition, "--quiet", "--series", str(sessions.SERIES), "--tilts",
-                    str(sessions.TILTS), "--frames", "2", "--size", str(sessions.SIZE), "--pixel-size", str(sessions.PIXEL),
-                    "--dose", str(sessions.DOSE), "--interval", "0.3", "--max-tilt", str(sessions.HIGHEST),
-                    "--thickness", "900"], check=True, stdout=sys.stderr)
+    acquire(running.acquisition, session.tilt_axis)
     if sessions.IMPORT in running.protocols:
         wait(lambda: imported(running) == sessions.SERIES * sessions.TILTS, deadline, "not all movies were imported")
         subprocess.run([*CLI, "stop", running.place, "import"], check=False, stdout=sys.stderr)
     wait(Settled(running.ended), deadline)
     return running
+
+
+def acquire(folder: str, tilt_axis: float) -> None:
+    """Write the movies and mdocs of a session, as a microscope does."""
+    plan = Plan(series=sessions.SERIES, tilts=sessions.TILTS, tilt_step=sessions.STEP, frames=2,
+                size=(sessions.SIZE, sessions.SIZE), pixel_size=sessions.PIXEL, dose=sessions.DOSE, interval=0.3,
+                tilt_axis=tilt_axis, thickness=sessions.SLAB, max_shift=sessions.SIZE / 40)
+    Writer(SimulatedScene(plan, specimen.balls), folder).run()
 
 
 class Settled:
@@ -201,8 +208,7 @@ def tomograms(protocol, output: str) -> dict[str, str]:
 
 
 def likeness(path: str, other: str) -> list[float]:
-    """Correlation of a tomogram with ours, and the largest with a mirror image of it; binned to the size of ours, and with its
-    power at each resolution, which depends on how it was reconstructed."""
+    """`foreign_geometry.compared` of a tomogram, binned to the size of ours, and ours."""
     import mrcfile
 
     one, ours = (np.asarray(mrcfile.read(name), float) for name in (path, other))
@@ -212,18 +218,7 @@ def likeness(path: str, other: str) -> list[float]:
         one = one[:z * binning, :y * binning, :x * binning].reshape(z, binning, y, binning, x, binning).mean((1, 3, 5))
     if one.shape != ours.shape:
         return [0.0, 1.0]
-    one = matched(one, ours)
-    mirrored = (one[:, :, ::-1], one[:, ::-1], one[::-1])
-    return [foreign_geometry.likeness(one, ours), max(foreign_geometry.likeness(each, ours) for each in mirrored)]
-
-
-def matched(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A volume with the power of another of its shape at each spatial frequency."""
-    k = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*map(np.fft.fftfreq, one.shape), indexing="ij", sparse=True)))
-    shell = np.minimum((k * 2 * max(one.shape)).astype(int), max(one.shape))
-    here, there = (np.fft.fftn(volume - volume.mean()) for volume in (one, other))
-    power = [np.bincount(shell.ravel(), np.abs(transform.ravel()) ** 2) + 1e-12 for transform in (here, there)]
-    return np.fft.ifftn(here * np.sqrt(power[1] / power[0])[shell]).real
+    return list(foreign_geometry.compared(one, ours))
 
 
 def facts_of(protocol, output: str) -> dict:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-SIZE, TILTS, SERIES, PIXEL, DOSE, THICKNESS, BINNING = 192, 9, 3, 8.0, 6.0, 200, 2
-HIGHEST = 40
-#: Limits of upstream's filter: tilt angle in degrees, accumulated dose in e/A2. Three of nine tilts are out.
-MAX_ANGLE, MAX_DOSE = 35, 40.0
+SIZE, TILTS, SERIES, PIXEL, DOSE, THICKNESS, BINNING = 256, 13, 2, 8.0, 6.0, 200, 2
+#: Degrees between tilts; and A of the specimen, less than that of the tomogram.
+STEP, SLAB = 10, 900.0
+#: Limits of upstream's filter: tilt angle in degrees, accumulated dose in e/A2. Three of thirteen tilts are out.
+MAX_ANGLE, MAX_DOSE = 55, 64.0
 
 
 class Shifts(str, Enum):
@@ -21,16 +22,28 @@ class Shifts(str, Enum):
     FINE = "those of tiltalign after tiltxcorr"
 
 
+class Doses(str, Enum):
+    """What the doses before the tilts of a series must be."""
+
+    TRUE = "those of the simulation"
+    SPENT = "none: the images were weighted"
+    #: tomo/protocols/protocol_compose_TS.py of scipion-em-tomo 3.12.4, generateOutTs: the larger one of the dose of the tilt
+    #: itself and of the dose of a *frame* times the tilts before. Of two frames a tilt that is half of what it should be.
+    UPSTREAM = "those of upstream's compose"
+    #: imod/protocols/protocol_ctfCorrection.py of scipion-em-imod 3.9.1 copies one acquisition into all images.
+    LAST = "that of the last tilt, in all"
+
+
 @dataclass(frozen=True)
 class Expected:
     """What must come out for every series. None and False: not looked for.
 
-    `doses` : None, or by how much they are multiplied (0: they are used up). `axis` : None, or 0.0 for turned images, 1.0 else.
+    `axis` : None, or 0.0 for turned images, 1.0 else.
     `limits` : the tilts out of the limits of the filter are disabled. `tomogram` : that of ours, to be compared.
     """
 
     angles: bool = False
-    doses: float | None = None
+    doses: Doses | None = None
     axis: float | None = None
     halves: bool | None = None
     shifts: Shifts | None = None
@@ -38,11 +51,10 @@ class Expected:
     tomogram: bool = False
 
 
-RAW = Expected(angles=True, doses=1.0, axis=1.0)
-RAW_HALVES = Expected(angles=True, doses=1.0, axis=1.0, halves=True)
-#: Upstream's compose adds up the dose of a frame, not of a tilt; what is behind it has that.
-RAW_HALVES_OF_FRAMES = Expected(angles=True, axis=1.0, halves=True)
-ALIGNED = Expected(angles=True, doses=1.0, axis=1.0, shifts=Shifts.TRUE)
+RAW = Expected(angles=True, doses=Doses.TRUE, axis=1.0)
+RAW_HALVES = Expected(angles=True, doses=Doses.TRUE, axis=1.0, halves=True)
+RAW_HALVES_UPSTREAM = Expected(angles=True, doses=Doses.UPSTREAM, axis=1.0, halves=True)
+ALIGNED = Expected(angles=True, doses=Doses.TRUE, axis=1.0, shifts=Shifts.TRUE)
 TOMOGRAM = Expected(axis=1.0, tomogram=True)
 PRESENT = Expected()
 
@@ -65,7 +77,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Session:
-    """Protocols that are all given to the scheduler before the first movie.
+    """Protocols that are all given to the scheduler before the first movie. `tilt_axis` in degrees is that of the simulation.
 
     `template` : of tomostream/workflows, filled in with `answers`; its protocols by their labels. `template_outputs` : those of
     it that are looked at. `compared` : the node whose tomograms are ours. `relion` : the node whose aligned series and CTFs are
@@ -73,6 +85,7 @@ class Session:
     """
 
     nodes: tuple[Node, ...]
+    tilt_axis: float
     template: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
     template_outputs: Mapping[str, Mapping[str, Expected]] = field(default_factory=dict)
@@ -84,7 +97,11 @@ class Session:
 IMPORT, MOTIONCOR, COMPOSE = "tomostream - import movies", "tomostream - motioncor", "tomostream - compose series"
 ARETOMO = "tomostream - aretomo"
 _CPU = {"engine": "CPU"}
-_ARETOMO = {**_CPU, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "filteredTomograms": "no"}
+#: Tomograms by weighted back-projection, as most of the others make them: a mirror image of one by SIRT, whose balls are longer,
+#: correlates with it by 0.12.
+WBP = 1
+_ARETOMO = {**_CPU, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "reconMethod": WBP,
+            "filteredTomograms": "no"}
 _COMPOSE = {"doEvenOdd": "yes", "liveReport": "no", "expectedTilts": TILTS, "time4NextTilt": "10m"}
 _TEMPLATE = {"engine": "CPU", "tilts": str(TILTS), "timeout": "1h"}
 _HALVES = {MOTIONCOR: {"splitEvenOdd": True}, COMPOSE: {"doEvenOdd": True, "liveReport": False}}
@@ -105,18 +122,18 @@ OURS = (
 
 FILTER = "tomo - exclude views filter"
 IMOD = Session(
+    tilt_axis=84.7,
     template="streaming_tomography_imod",
     answers={**_TEMPLATE, "minTilt": "-70", "maxTilt": "70", "quality": "0", "minViews": "3", "binning": str(BINNING),
              "thickness": str(THICKNESS // BINNING)},
     template_values=_HALVES,
     template_outputs={
         FILTER: {"tiltSeries": RAW_HALVES}, "imod - Tilt-series preprocess": {"TiltSeries": RAW},
-        "imod - Coarse prealignment": {"TiltSeries": Expected(angles=True, doses=1.0, axis=1.0, shifts=Shifts.COARSE)},
+        "imod - Coarse prealignment": {"TiltSeries": Expected(angles=True, doses=Doses.TRUE, axis=1.0, shifts=Shifts.COARSE)},
         "imod - Generate fiducial model": {"FiducialModelGaps": PRESENT},
-        "imod - Fiducial alignment": {"TiltSeries": Expected(angles=True, doses=1.0, axis=1.0, shifts=Shifts.FINE)},
+        "imod - Fiducial alignment": {"TiltSeries": Expected(angles=True, doses=Doses.TRUE, axis=1.0, shifts=Shifts.FINE)},
         "imod - CTF estimation (auto)": {"CTFTomoSeries": PRESENT},
-        # scipion-em-imod 3.9.1 gives every image the dose of the last one
-        "imod - CTF correction": {"TiltSeries": Expected(angles=True, axis=0.0)},
+        "imod - CTF correction": {"TiltSeries": Expected(angles=True, doses=Doses.LAST, axis=0.0)},
         "imod - Tomo reconstruction": {"Tomograms": PRESENT}},
     nodes=(
         _aretomo(COMPOSE, "tiltSeries"),
@@ -125,27 +142,29 @@ IMOD = Session(
              {"Tomograms": Expected(axis=1.0, halves=True, tomogram=True)},
              {"tomoThickness": THICKNESS, "useGpu": False, "processOddEven": True}),
         Node("imod - dose filter", "ProtImodDoseFilter", {"inputSetOfTiltSeries": (COMPOSE, "tiltSeries")},
-             {"TiltSeries": Expected(angles=True, doses=0.0, axis=1.0, halves=True)}, {"processOddEven": True}),
+             {"TiltSeries": Expected(angles=True, doses=Doses.SPENT, axis=1.0, halves=True)}, {"processOddEven": True}),
         Node("imod - beads", "ProtImodFiducialModel", {"inputSetOfTiltSeries": ("imod - Coarse prealignment", "TiltSeries")},
              {"FiducialModelGaps": PRESENT}, {"typeOfModel": 0}),
         Node("imod - fiducial alignment by beads", "ProtImodFiducialAlignment",
              {"inputSetOfLandmarkModels": ("imod - beads", "FiducialModelGaps")},
-             {"TiltSeries": Expected(angles=True, doses=1.0, axis=1.0, shifts=Shifts.FINE)})),
+             {"TiltSeries": Expected(angles=True, doses=Doses.TRUE, axis=1.0, shifts=Shifts.FINE)})),
     compared=ARETOMO)
 
 FILTERED = Session(
+    tilt_axis=2.1,
     template="streaming_tomography_filtered",
     answers={**_TEMPLATE, "minTilt": str(-MAX_ANGLE), "maxTilt": str(MAX_ANGLE), "maxDose": str(MAX_DOSE), "quality": "0",
              "minViews": "3", "binning": str(BINNING), "alignZ": "140", "thickness": str(THICKNESS)},
     template_values=_HALVES,
     template_outputs={
-        FILTER: {"tiltSeries": Expected(angles=True, doses=1.0, axis=1.0, halves=True, limits=True)},
-        ARETOMO: {"TiltSeries": Expected(angles=True, doses=1.0, axis=1.0, halves=True, limits=True, shifts=Shifts.TRUE),
+        FILTER: {"tiltSeries": Expected(angles=True, doses=Doses.TRUE, axis=1.0, halves=True, limits=True)},
+        ARETOMO: {"TiltSeries": Expected(angles=True, doses=Doses.TRUE, axis=1.0, halves=True, limits=True, shifts=Shifts.TRUE),
                   "Tomograms": Expected(axis=1.0)}},
     nodes=())
 
 _CTF = ("cistem - CTFFIND 5", "CTFs")
 OTHERS = Session(
+    tilt_axis=-95.3,
     nodes=(
         *OURS,
         Node("cistem - CTFFIND 5", "CistemProtTsCtffind", {"inputTiltSeries": (COMPOSE, "tiltSeries")}, {"CTFs": PRESENT},
@@ -167,12 +186,14 @@ OTHERS = Session(
              {"tomograms": TOMOGRAM}),
         Node("aretomo - reconstruction of our alignment", "ProtAreTomoAlignRecon",
              {"inputSetOfTiltSeries": (ARETOMO, "TiltSeries")}, {"Tomograms": Expected(axis=1.0, halves=True, tomogram=True)},
-             {"skipAlign": True, "doEvenOdd": True, "tomoThickness": THICKNESS, "binFactor": BINNING, "doEstimateCtf": False},
+             {"skipAlign": True, "doEvenOdd": True, "tomoThickness": THICKNESS, "binFactor": BINNING, "reconMethod": WBP,
+              "doEstimateCtf": False},
              after=ARETOMO)),       # without an alignment it leaves its input's database locked for as long as it runs
     compared=ARETOMO, relion="cistem - CTFFIND 5")
 
 _UPSTREAM = "upstream - "
 UPSTREAM = Session(
+    tilt_axis=2.1,
     nodes=(
         Node(_UPSTREAM + "import movies", "ProtImportMovies", {}, {},
              {"filesPattern": "*.tif", "voltage": 300.0, "sphericalAberration": 2.7, "amplitudeContrast": 0.1,
@@ -182,18 +203,19 @@ UPSTREAM = Session(
              {"inputMovies": (_UPSTREAM + "import movies", "outputMovies")}, {},
              {"patchX": 1, "patchY": 1, "doApplyDoseFilter": False, "splitEvenOdd": True}),
         Node(_UPSTREAM + "compose", "ProtComposeTS", {"inputMicrographs": (_UPSTREAM + "motioncorr", "micrographs")},
-             {"tiltSeries": RAW_HALVES_OF_FRAMES}, {"time4NextTilt": "20", "doEvenOdd": True}),
+             {"tiltSeries": RAW_HALVES_UPSTREAM}, {"time4NextTilt": "20", "doEvenOdd": True}),
         _aretomo(_UPSTREAM + "compose", "tiltSeries", "tomostream - aretomo behind upstream's compose",
-                 aligned=Expected(angles=True, axis=1.0, shifts=Shifts.TRUE)),
+                 aligned=Expected(angles=True, doses=Doses.UPSTREAM, axis=1.0, shifts=Shifts.TRUE)),
         Node(COMPOSE, "ProtTomoStreamComposeTS", {"inputMicrographs": (_UPSTREAM + "motioncorr", "micrographs")},
              {"tiltSeries": RAW_HALVES}, _COMPOSE, "compose"),
         Node(_UPSTREAM + "aretomo", "ProtAreTomoAlignRecon", {"inputSetOfTiltSeries": (COMPOSE, "tiltSeries")},
              {"TiltSeries": ALIGNED, "Tomograms": Expected(axis=1.0, halves=True, tomogram=True)},
-             {"doEvenOdd": True, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "doEstimateCtf": False}),
+             {"doEvenOdd": True, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "reconMethod": WBP,
+              "doEstimateCtf": False}),
         Node(MOTIONCOR, "ProtTomoStreamMotionCor", {"inputMovies": (_UPSTREAM + "import movies", "outputMovies")}, {},
              {**_CPU, "splitEvenOdd": "yes"}, "motioncor"),
         Node(_UPSTREAM + "compose behind our motioncor", "ProtComposeTS", {"inputMicrographs": (MOTIONCOR, "micrographs")},
-             {"tiltSeries": RAW_HALVES_OF_FRAMES}, {"time4NextTilt": "20", "doEvenOdd": True})),
+             {"tiltSeries": RAW_HALVES_UPSTREAM}, {"time4NextTilt": "20", "doEvenOdd": True})),
     compared="tomostream - aretomo behind upstream's compose")
 
 SESSIONS = {"imod": IMOD, "filtered": FILTERED, "others": OTHERS, "upstream": UPSTREAM}
