@@ -196,7 +196,7 @@ def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
     if not exposures:
         return "unreadable", _why_nothing(grammar)
     images = grammar.of_kind("ZValue")
-    movies = [exposure.movie for exposure in exposures if exposure.movie is not None]
+    movies = [(exposure.folder, exposure.movie) for exposure in exposures if exposure.movie is not None]
     one_movie = len(movies) > 1 and len(set(movies)) == 1
     if images and (one_movie or (not movies and grammar.of_kind("FrameSet"))):
         return "fast-tilt", (f"Its {len(images)} images share one movie (fast tilting): tomostream needs one movie a "
@@ -215,7 +215,7 @@ def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
 
 def _overwritten(exposures: Sequence[Described]) -> bool:
     """Tell whether tilts exposed one after another have all written into one file. A movie of fast tilting is one exposure."""
-    movies = {exposure.movie for exposure in exposures}
+    movies = {None if exposure.movie is None else (exposure.folder, exposure.movie) for exposure in exposures}
     times = [exposure.time for exposure in exposures if exposure.time is not None]
     if len(exposures) < 2 or len(movies) != 1 or None in movies or len(times) < len(exposures):
         return False
@@ -225,7 +225,7 @@ def _overwritten(exposures: Sequence[Described]) -> bool:
 
 def _movies_at_angles(exposures: Sequence[Described]) -> bool:
     """Tell whether these are tilts whatever else the file says: each has a movie of its own, at another angle."""
-    movies = {exposure.movie for exposure in exposures}
+    movies = {None if exposure.movie is None else (exposure.folder, exposure.movie) for exposure in exposures}
     angles = sorted(exposure.angle for exposure in exposures if exposure.angle is not None)
     return (len(exposures) > 1 and None not in movies and len(movies) == len(angles) == len(exposures)
             and all(after - before > SAME_ANGLE for before, after in pairwise(angles)))

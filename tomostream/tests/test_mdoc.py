@@ -293,6 +293,14 @@ class TestTraps(unittest.TestCase):
         self.assertEqual(facts.kind, "overwritten")
         self.assertIn("5 tilts name one file (frames.tif)", facts.reason)
 
+    def test_movies_of_one_name_in_folders_of_their_own_overwrite_nothing(self):
+        for kind in ("FrameSet", "ZValue"):
+            text = "".join(f"[{kind} = {place}]\nTiltAngle = {3.0 * place}\nSubFramePath = X:\\TS_0{place}\\frames_001_0.0.tif\n"
+                           f"DateTime = 01-Jan-24  10:0{place}:00\n\n" for place in range(3))
+            facts = read_text("T = SerialEM: x\nVoltage = 300\n\n" + text)
+            self.assertEqual((facts.kind, len(facts.tilts)), ("tilt-series", 3), kind)
+            self.assertEqual([tilt.movie_folder for tilt in facts.tilts], [f"X:\\TS_0{place}" for place in range(3)])
+
     def test_a_section_that_contradicts_itself_is_left_out(self):
         twice = section(6.0) + "TiltAngle = 9.0\n"
         facts = read_text(series_text([section(0.0), section(3.0), twice, section(12.0)]) + "\n")
