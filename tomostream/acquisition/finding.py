@@ -84,7 +84,7 @@ class Finder:
 
     def search(self, series: Series) -> None:
         """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
-        if not self._roster.loose and folded(series.name) not in self._by_likeness:
+        if not self._roster.loose and folded(series.name) not in self._by_likeness and len(self._roster.named(series.name)) < 2:
             return
         lacking = [each for each in series.missing.values() if not each.bound]
         if any(not each.name for each in lacking):

@@ -292,6 +292,15 @@ class TestNamesThatATransferChanged(unittest.TestCase):
         result = search(want, movies)
         self.assertEqual((result.step, result.ambiguous), (None, (0, 1, 2, 3)))
 
+    def test_movies_that_two_series_may_mean_alike_are_given_to_neither(self):
+        player = Player(min_tilts=3)
+        for night, begin in (("a", 0.0), ("b", 90000.0)):
+            player.feed(MdocRead(mdoc("TS_01", tilts("TS_01", COUNT, begin), f"/m/{night}/TS_01.mrc.mdoc"), 1.0))
+        for each in tilts("TS_01", COUNT):
+            path = f"/f/session7_{each.movie}"
+            player.feed(MovieSeen(movie_key(path), 2.0, path), MicrographReady(movie_key(path), 3.0))
+        self.assertEqual(len(player.session.unassigned()), COUNT)
+
     def test_the_exact_name_goes_before_a_likeness(self):
         """`X_TS_01` has no mdoc yet: its movies look like those of TS_01 with a prefix, until its own mdoc comes."""
         scope = Microscope()
@@ -337,6 +346,31 @@ class TestNameless(unittest.TestCase):
                     events, key=lambda each: isinstance(each, MdocRead)))]
             made = scope.run(events)
             self.assertEqual({path: versions[-1] for path, versions in made.items()}, scope.truth)
+
+    def test_folders_are_paired_with_series_in_order_of_time_where_nothing_else_tells(self):
+        player, begins = Player(min_tilts=3), {"b": 90000.0, "a": 0.0}
+        for sample, begin in begins.items():
+            for each in tilts("TS_01", COUNT, begin):
+                path, when = f"/{sample}{sample}/{each.movie}", each.time.timestamp() if each.time else 0.0
+                player.feed(MovieSeen(f"{sample}-{movie_key(path)}", 1.0, path, when))
+        for sample, begin in begins.items():
+            bare = tuple(replace(each, movie=None) for each in tilts("TS_01", COUNT, begin))
+            player.feed(MdocRead(mdoc("TS_01", bare, f"/m/{sample}/TS_01.mdoc"), 2.0))
+        found = {series.folder: {each.key[:1] for each in series.exposures.values() if each.bound}
+                 for series in player.session.series}
+        self.assertEqual(found["/m/a"], {"a"})
+        self.assertLessEqual(found["/m/b"], {"b"})
+
+    def test_movies_go_to_the_nearer_mdoc_of_the_name_although_it_comes_later(self):
+        bare = [tuple(replace(each, movie=None) for each in tilts("TS_01", COUNT, begin)) for begin in (0.0, 90000.0)]
+        player = Player(min_tilts=3)
+        player.feed(MdocRead(mdoc("TS_01", bare[0], "/d/other/TS_01.mdoc"), 1.0))
+        for each in tilts("TS_01", COUNT):
+            path = f"/d/sample/frames/{each.movie}"
+            player.feed(MovieSeen(movie_key(path), 2.0, path), MicrographReady(movie_key(path), 3.0))
+        player.feed(MdocRead(mdoc("TS_01", bare[1], "/d/sample/TS_01.mdoc"), 4.0))
+        missing = {series.folder: len(series.missing) for series in player.session.series}
+        self.assertEqual(missing, {"/d/other": COUNT, "/d/sample": 0})
 
     def test_two_samples_of_which_only_the_times_tell(self):
         scope = Microscope()
