@@ -161,7 +161,7 @@ class TestCtrlC(Driven):
         self.addCleanup(os.close, terminal)
         self.read_until(terminal, "following")
         os.write(terminal, b"\x03\x03")
-        self.read_until(terminal, "The protocols go on; see: tomostream status")
+        self.read_until(terminal, "The protocols keep running; see: tomostream status")
         self.assertEqual(self.status_of(pid), 130)
         self.assertEqual(tuple(self.running()), ORDER)
 
@@ -290,7 +290,7 @@ class TestTimeout(Driven):
         self.assertIn(child.returncode, (124, 130))
         self.assertEqual(tuple(self.running()), ORDER)
         self.assertIn("aretomo is starting", rest)
-        self.assertIn("The protocols go on", rest)
+        self.assertIn("The protocols keep running", rest)
         self.assertEqual(errors, "")
 
 
