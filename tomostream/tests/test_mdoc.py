@@ -224,6 +224,11 @@ class TestTraps(unittest.TestCase):
         self.assertEqual([tilt.angle for tilt in facts.tilts], [0.0, 3.0, -3.0])
         self.assertEqual([tilt.prior_dose.value for tilt in facts.tilts], [0.0, 2.0, 4.0])
 
+    def test_numbers_in_movie_names_with_other_angles_than_those_of_the_tilts_order_nothing(self):
+        facts = read_text(series_text([section(angle, "ExposureDose = 2", f"SubFramePath = TS_{number:03d}_{angle + 6:.1f}.tif")
+                                       for angle, number in ((-3.0, 3), (0.0, 1), (3.0, 2))]) + "\n")
+        self.assertEqual([tilt.angle for tilt in facts.tilts], [-3.0, 0.0, 3.0])
+
     def test_time_stamps_order_tilts_across_the_hour_that_comes_twice(self):
         facts = read_text(series_text([section(0.0, "DateTime = 29-Oct-2023  02:59:30", "TimeStamp = 100"),
                                        section(3.0, "DateTime = 29-Oct-2023  02:00:10", "TimeStamp = 140")]) + "\n")
