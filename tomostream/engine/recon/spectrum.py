@@ -97,23 +97,23 @@ class Sample:
         return cls(white_values, columns_kx, columns, sectors, rings, seen, tangents, areas)
 
     def thinned(self, step: int) -> Sample:
-        """The same at fewer frequencies."""
+        """Return the same at fewer frequencies."""
         values, columns, sectors, rings, seen = (
             np.ascontiguousarray(each[..., ::step])
             for each in (self.values, self.columns, self.sectors, self.rings, self.seen))
         return replace(self, values=values, columns=columns, sectors=sectors, rings=rings, seen=seen)
 
     def gain(self, i: int, j: int) -> float:
-        """What the cross spectrum of two tilts is multiplied by to be per pixel of the specimen that both show."""
+        """Return what the cross spectrum of two tilts is multiplied by to be per pixel of the specimen that both show."""
         small, large = sorted((float(self.areas[i]), float(self.areas[j])))
         return math.sqrt(large / small)
 
     def sums(
         self, pair: tuple[int, int], table: Doubles, slab: tuple[float, float], cells: NDArray[np.int64], count: int
     ) -> Doubles:
-        """What two tilts have in common, times what the specimen's power times that would be, and the square of the latter,
-        (2, count): added up in `cells` (n,). `table` (RINGS,) is on it; it is 0 where the slab of this thickness and height (px)
-        lets them share little."""
+        """Return what two tilts have in common, times what the specimen's power times that would be, and the square of the
+        latter, (2, count): added up in `cells` (n,). `table` (RINGS,) is on it; it is 0 where the slab of this thickness and
+        height (px) lets them share little."""
         from tomostream.engine.recon.spectral_kernels import pair_sums
 
         (i, j), (thickness, height) = pair, slab
@@ -162,7 +162,7 @@ def measured(
     means = np.maximum(squares.mean(axis=1), 1e-6)
 
     def alike(i: int, j: int) -> Doubles:
-        """How much more two tilts show together than what they show each, where both change across the image, (RINGS,)."""
+        """Return how much more two tilts show together than what they show each, where both change across the image, (RINGS,)."""
         return np.asarray((squares[i] * squares[j]).mean(axis=0) / (means[i] * means[j]))
 
     # spectra are smoothed relative to what the images show: where they are steep, a mean over rings is of the highest of them
@@ -184,7 +184,7 @@ def _power(
     sample: Sample, alike: Callable[[int, int], Doubles], weights: Doubles, steep: Doubles, slab: tuple[float, float],
     threads: int,
 ) -> tuple[Doubles, Doubles]:
-    """The specimen's power, pooled over all pairs, and every tilt's share of it (with `weights`)."""
+    """Return the specimen's power, pooled over all pairs, and every tilt's share of it (with `weights`)."""
     count, roots = len(sample.values), np.sqrt(weights)
 
     def sums(pair: tuple[int, int]) -> Doubles:
@@ -205,7 +205,7 @@ def _power(
 def _directions(
     sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, slab: tuple[float, float], threads: int
 ) -> Doubles:
-    """The power by direction over its mean, (K, RINGS, SECTORS); `signal` g^2 S (K, RINGS)."""
+    """Return the power by direction over its mean, (K, RINGS, SECTORS); `signal` g^2 S (K, RINGS)."""
     count, bands, roots = len(sample.values), len(_BANDS) - 1, np.sqrt(signal)
     q = np.linspace(0, 0.5, RINGS)
     band = np.append(np.clip(np.searchsorted(_BANDS, q, side="right") - 1, 0, bands - 1), 0)
@@ -230,7 +230,7 @@ def _directions(
 
 
 def _counting(rest: Doubles, powers: Doubles, weights: Doubles) -> Doubles:
-    """The noise of counting, (K, RINGS), from the `rest` of the images' powers that no specimen explains.
+    """Return the noise of counting, (K, RINGS), from the `rest` of the images' powers that no specimen explains.
 
     At middle frequencies the rest is of the specimen too: what it shows otherwise than the model says, which is no noise.
     Counting makes noise that hardly changes with the frequency, ``exp(a_i - b q^2)`` with one b for camera and interpolation,
@@ -265,7 +265,8 @@ def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:
 def _slab(
     sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, limits: tuple[float, float], threads: int
 ) -> tuple[float, float]:
-    """Thickness and height (px) of the even slab that the cross spectra of all pairs fit best; `signal` g^2 S (K, RINGS)."""
+    """Return the thickness and height (px) of the even slab that the cross spectra of all pairs fit best; `signal` g^2 S (K,
+    RINGS)."""
     from tomostream.engine.recon.spectral_kernels import pair_spectrum
 
     step, count = 0.25 / limits[1], len(sample.values)
@@ -295,7 +296,7 @@ def _slab(
 
 
 def smooth(values: Doubles, part: float = _PART) -> Doubles:
-    """Means over neighbouring rings, along the last axis: `part` of the frequency to either side."""
+    """Return means over neighbouring rings, along the last axis: `part` of the frequency to either side."""
     rings = np.arange(values.shape[-1])
     half = np.maximum(_NARROW, np.rint(part * rings)).astype(int)
     half = np.minimum(half, rings + 1)
@@ -305,8 +306,8 @@ def smooth(values: Doubles, part: float = _PART) -> Doubles:
 
 
 def absorbed(power: Doubles, contrast: Doubles, first: float, floors: Sequence[float]) -> float:
-    """The least amplitude contrast, among `floors`, with which the specimen's power is about as smooth at low frequencies as with
-    any of them.
+    """Return the least amplitude contrast, among `floors`, with which the specimen's power is about as smooth at low
+    frequencies as with any of them.
 
     Below the first maximum of the transfer function the power that was measured is divided by whatever is believed of it
     there. A straight line and a little bend in double logarithms are what specimens have; too little amplitude contrast makes

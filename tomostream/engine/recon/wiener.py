@@ -157,7 +157,7 @@ class WienerSlab:
         return np.asarray(scipy.fft.fft(out, axis=1, overwrite_x=True))
 
     def _ring_powers(self, spectrum: Complexes, shown: int) -> Doubles:
-        """Mean power of an image by ring of frequency, (RINGS,), smooth; per pixel that shows something."""
+        """Return the mean power of an image by ring of frequency, (RINGS,), smooth; per pixel that shows something."""
         from tomostream.engine.recon.spectral_kernels import ring_sums
 
         work, scale = self._work, 2 * (RINGS - 1) * self.pixel_A
@@ -170,7 +170,7 @@ class WienerSlab:
         return np.asarray(np.maximum(level, 1e-12 * float(level.max())) / max(shown, 1))
 
     def _measured(self, room: Floats) -> Specimen:
-        """The specimen by a sample of the spectra, and what is known then."""
+        """Return the specimen by a sample of the spectra, and what is known then."""
         slab = self._slab
         # more rows where ky is low, for rings of low frequencies are small; not ky = 0, where illumination and edges show
         rows = 1 + np.unique(np.rint((self.rows - 2) * np.linspace(0, 1, max(8, min(SAMPLE // slab.length, self.rows))) ** 2))
@@ -204,12 +204,12 @@ class WienerSlab:
         return np.arange(self.rows) / (2 * self.rows - 2)
 
     def _lowest(self) -> tuple[float, float]:
-        """Frequencies (cycles/px) from which on images count, and from which on they count whole."""
+        """Return frequencies (cycles/px) from which on images count, and from which on they count whole."""
         field = 0.6 / min(self._ny, self._slab.nx)      # longer waves are tilts' means, which are taken away
         return max(LOWEST[0] * self.pixel_A, field), max(LOWEST[1] * self.pixel_A, 2 * field)
 
     def _contrasts(self, floor: float) -> Doubles:
-        """The transfer function by ring at some places across every tilt, (K, PLACES, RINGS); 1 where it is not known."""
+        """Return the transfer function by ring at some places across every tilt, (K, PLACES, RINGS); 1 where it is not known."""
         if self.contrast is None:
             return np.ones((len(self._slab.tilts_deg), 1, RINGS))
         if floor not in self._transfers:
@@ -222,7 +222,7 @@ class WienerSlab:
         return self._transfers[floor]
 
     def _phases_of(self, tilt: TiltContrast) -> Floats:
-        """The argument of a tilt's transfer function, (PLACES, directions, RINGS)."""
+        """Return the argument of a tilt's transfer function, (PLACES, directions, RINGS)."""
         s = np.linspace(0, 0.5, RINGS) / self.pixel_A
         extras = np.linspace(-0.4, 0.4, PLACES) * self._slab.nx * self.pixel_A * tilt.across
         directions = np.linspace(0, np.pi, DIRECTIONS, endpoint=False)[:, None]
@@ -244,7 +244,7 @@ class WienerSlab:
                  specimen.directions.astype(np.float32))
 
     def _tables(self, specimen: Specimen) -> tuple[Floats, Floats, Floats]:
-        """Weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
+        """Return weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
         squares = (self._contrasts(max(AMPLITUDES)) ** 2).mean(axis=1)
         even = smooth(squares)        # a band of ky holds several rings: they are weighted as one
         low, whole = self._lowest()
@@ -290,7 +290,7 @@ def _bands(ky: Doubles) -> NDArray[np.int64]:
 
 
 def tamed(image: Floats, pixel_A: float) -> Floats:
-    """An image in which neither pixels nor patches of some 80 A are much darker or brighter than usual.
+    """Return an image in which neither pixels nor patches of some 80 A are much darker or brighter than usual.
 
     Gold is hundreds of times stronger than protein, and the estimate of all frequencies would follow it.
     """
@@ -313,6 +313,6 @@ def tamed(image: Floats, pixel_A: float) -> Floats:
 
 
 def _limits(values: Floats) -> tuple[np.float32, np.float32]:
-    """What most values are within: CLIP standard deviations about the median, as its middle two thirds have them."""
+    """Return what most values are within: CLIP standard deviations about the median, as its middle two thirds have them."""
     low, middle, high = np.percentile(values, (15.87, 50, 84.13))
     return np.float32(middle - CLIP * (middle - low)), np.float32(middle + CLIP * (high - middle))
