@@ -105,6 +105,7 @@ class ReportWriter:
         self._announcer = Announcer(self.out, self._say, notifier)
         self.alarms = Alarms(thresholds, self._announcer.since())
         self._tables, self._tables_at, self._tables_pause, self._beat_at = tables.Tables(), 0.0, TABLES_EVERY, 0.0
+        self._stopwatch: Callable[[], float] = time.perf_counter
         self._latest = ""
         self._tilt = TiltPainter(self.project, self.out, self._painter, self._say)
         self._prepare()
@@ -384,12 +385,12 @@ class ReportWriter:
             self._write_tables(now)
 
     def _write_tables(self, now: float) -> None:
-        began = time.perf_counter()
+        began = self._stopwatch()
         texts = {"metrics.csv": self._tables.csv(), "session.json": self._tables.json(self.summary(now))}
         for name, text in texts.items():
             write_text(os.path.join(self.out, name), text)
         self._tables.stale, self._tables_at = False, now
-        self._tables_pause = max(TABLES_EVERY, TABLES_PAUSE * (time.perf_counter() - began),
+        self._tables_pause = max(TABLES_EVERY, TABLES_PAUSE * (self._stopwatch() - began),
                                  sum(map(len, texts.values())) / TABLES_BYTES)
 
     def summary(self, now: float) -> dict[str, Any]:
