@@ -642,6 +642,9 @@ class TestHonesty(unittest.TestCase):
         self.assertEqual(loosely_placed(sigma_A[:2], angles[:2]), "the place of the tilt at 60 degrees is uncertain by 15 A")
         checks = Checks(np.full(31, 20.0), 1.0, loose=words)
         self.assertEqual(judge(checks, 31, 31, 90.0, decide(0.0, 0.5))[1:], (f"trust; {words}", Trust.TRUSTED))
+        most = judge(dataclasses.replace(checks, loose_share=0.8), 31, 31, 90.0, decide(0.0, 0.5))
+        self.assertEqual(most[1:], (f"do not trust: {words}", Trust.DOUBTFUL))
+        self.assertEqual(judge(dataclasses.replace(checks, loose_share=0.6), 31, 31, 90.0, decide(0.0, 0.5))[2], Trust.TRUSTED)
         self.assertNotIn("places", judge(checks, 8, 31, 90.0, decide(0.0, 0.5))[1])     # there is more to say of that one
         self.assertEqual(loosely_placed(np.full(9, 7.9), np.arange(9.0)), "")
         self.assertIn("the places of 9 tilts are", loosely_placed(np.full(9, 8.1), np.arange(9.0)))

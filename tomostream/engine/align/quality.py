@@ -20,6 +20,7 @@ TRUSTED_SPLIT_A = 20.0
 TRUSTED_SIGMA_A = 20.0
 UNCERTAIN_A = 8.0  # standard deviation of the place of a tilt from which on it is named; errors of 15 A are twice that
 MAX_NAMED = 6
+TRUSTED_LOOSE = 2 / 3  # of the tilts that may be uncertain
 NEIGHBOURING = 7  # tilts over which the scatter between quarters is averaged: four tell that of one tilt badly
 LARGEST_TURN_DEG = 0.1
 LARGEST_STRETCH = 0.025
@@ -60,13 +61,14 @@ class Quarters:
 class Checks:
     """Measured on the finished alignment: leave-one-out heights (members,), the RMS difference of even and odd tilts aligned
     apart, in A (None where there are too few), what quarters of the field show, the typical uncertainty in A, and in words
-    which tilts have places that are not well known (`loosely_placed`)."""
+    which tilts have places that are not well known (`loosely_placed`), and their share of all."""
 
     heights: Floats
     split_A: float | None
     misfits: tuple[str, ...] = ()
     sigma_A: float = 0.0
     loose: str = ""
+    loose_share: float = 0.0
 
 
 def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Floats:
@@ -251,6 +253,8 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
         reasons.append("most tilts, left out and predicted from the others, hardly stand out from the noise")
     if checks.sigma_A > TRUSTED_SIGMA_A:
         reasons.append(f"quarters of the field aligned separately suggest errors of {checks.sigma_A:.0f} A")
+    if checks.loose_share > TRUSTED_LOOSE:
+        reasons.append(checks.loose)
     reasons += checks.misfits
     figure /= 1.0 + len(checks.misfits)
     if offset.refused():

@@ -36,6 +36,7 @@ from tomostream.engine.align.pipeline import (
 from tomostream.engine.align.preprocess import WorkStack, duplicates, reasons_of, work_stacks
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import (
+    UNCERTAIN_A,
     Checks,
     fisher_deviations,
     judge,
@@ -388,7 +389,8 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     sigma[:, 0] = np.hypot(np.maximum(sigma[:, 0], chain), wedge.deviations(used_deg) / bench.images.pixel_A)
     sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
-                    float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]))
+                    float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]),
+                    float(np.mean(sigma_A > UNCERTAIN_A)))
     span = float(np.ptp(angles[bench.members]))
     figure, note, trust = judge(checks, len(bench.members), len(angles), span, state.offset)
     say(f"quality {figure:.2f}: {note}")
