@@ -379,6 +379,7 @@ class TestUpdates(WithProject):
         for n in range(200):
             self.project.acquire(f"TS_{n:03d}", tilts=1)
         page = self.writer()
+        page._stopwatch = lambda: 0.0
         page.finish()
         self.assertEqual(len(self.rows()), 200)
         with mock.patch.object(tables, "as_csv", wraps=tables.as_csv) as one, mock.patch.object(writer, "TABLES_BYTES", 1000):
