@@ -130,7 +130,8 @@ def judged(found: dict, truth: Truth, expected: Expected) -> list[str]:
 
     tomogram = of(expected.tomogram, "likeness", alike)
     if tomogram == WRONG and any("likeness" in one for one in series.values()):
-        tomogram = " ".join(f"{value:.2f}" for value in next(one["likeness"] for one in series.values() if "likeness" in one))
+        measured = [one["likeness"] for one in series.values() if "likeness" in one]
+        tomogram = f"{min(each[0] for each in measured):.2f} {max(each[1] for each in measured):.2f}"
     return [f"{len(series.keys() & truth.tilts.keys())} of {len(truth.tilts)}",
             of(expected.angles, "angles", lambda name, one: angles_right(truth, name, one, expected)),
             of(expected.doses is not None, "dose", lambda name, one: doses_right(truth, name, one, expected)),

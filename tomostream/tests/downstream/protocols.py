@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from tomostream.journal import runs
 from tomostream.simulator import Plan, SimulatedScene, Writer
 from tomostream.tests import foreign_geometry
 from tomostream.tests.downstream import imod_standins, sessions, specimen
@@ -24,7 +25,6 @@ from tomostream.tests.downstream.sessions import Node, Session
 #: Seconds after which a session is given up: for a machine that is busy with other work.
 SECONDS = 5400.0
 CLI = [sys.executable, "-m", "tomostream.cli"]
-ENDED = ("finished", "failed", "aborted")
 RELION = "reliontomo - converter"
 
 
@@ -105,9 +105,13 @@ class Running:
             os.path.exists(os.path.join(protocol.getWorkingDir(), "extra", "ledger.jsonl")) for protocol in ours)
 
     def ended(self) -> bool:
+        """Whether all have, as their own databases say: on a busy machine Scipion takes one that is ending for dead."""
+        return all(runs.run_state(protocol.getWorkingDir()) in runs.ENDED for protocol in self.protocols.values())
+
+    def take_in(self) -> None:
+        """Read what came out, once all have ended."""
         for protocol in self.protocols.values():
             self.project._updateProtocol(protocol)
-        return all(protocol.getStatus() in ENDED for protocol in self.protocols.values())
 
     def looked_at(self):
         """(node, output, what is expected) of every output that is looked at."""
@@ -125,6 +129,7 @@ def run(session: Session, folder: str) -> Running:
         wait(lambda: imported(running) == sessions.SERIES * sessions.TILTS, deadline, "not all movies were imported")
         subprocess.run([*CLI, "stop", running.place, "import"], check=False, stdout=sys.stderr)
     wait(Settled(running.ended), deadline)
+    running.take_in()
     return running
 
 
@@ -224,7 +229,7 @@ def likeness(path: str, other: str) -> list[float]:
 def facts_of(protocol, output: str) -> dict:
     """What an output says of itself, as anybody reads it."""
     items = getattr(protocol, output, None)
-    found = {"status": protocol.getStatus(), "series": {}, "error": str(protocol.getErrorMessage())[:200]}
+    found = {"status": runs.run_state(protocol.getWorkingDir()), "series": {}, "error": str(protocol.getErrorMessage())[:200]}
     if items is None:
         return found
     if not hasattr(items, "iterItems"):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-SIZE, TILTS, SERIES, PIXEL, DOSE, THICKNESS, BINNING = 256, 13, 2, 8.0, 6.0, 200, 2
+SIZE, TILTS, SERIES, PIXEL, DOSE, THICKNESS, BINNING = 256, 15, 2, 8.0, 6.0, 200, 2
 #: Degrees between tilts; and A of the specimen, less than that of the tomogram.
-STEP, SLAB = 10, 900.0
-#: Limits of upstream's filter: tilt angle in degrees, accumulated dose in e/A2. Three of thirteen tilts are out.
-MAX_ANGLE, MAX_DOSE = 55, 64.0
+STEP, SLAB = 8.8, 900.0
+#: Limits of upstream's filter: tilt angle in degrees, accumulated dose in e/A2. Three of fifteen tilts are out.
+MAX_ANGLE, MAX_DOSE = 55, 76.0
 
 
 class Shifts(str, Enum):
