@@ -235,8 +235,8 @@ def moved_onto(one: np.ndarray, ours: np.ndarray, most: float = 1.0) -> np.ndarr
     like = np.fft.ifftn(np.fft.fftn(ours - ours.mean()) * transform.conj()).real
     peak = np.unravel_index(int(like.argmax()), like.shape)
     for axis, (place, length) in enumerate(zip(peak, like.shape, strict=True)):
-        around = np.moveaxis(like, axis, 0)[(slice(None), *np.delete(peak, axis))]
-        before, middle, after = np.roll(around, 1 - place)[:3]
+        line = tuple(slice(None) if each == axis else peak[each] for each in range(3))
+        before, middle, after = np.roll(like[line], 1 - place)[:3]
         shift = (place + length // 2) % length - length // 2 + 0.5 * (before - after) / (before - 2 * middle + after)
         frequency = np.fft.fftfreq(length).reshape([-1 if each == axis else 1 for each in range(3)])
         transform = transform * np.exp(-2j * np.pi * frequency * np.clip(shift, -most, most))
