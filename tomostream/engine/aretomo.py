@@ -75,7 +75,8 @@ KNOWN = flags(
     Flag("-Sart", int, (1, 2), (15, 5), low=1, high=1000, group=REC, unit="iterations, (not used)",
          help="iterative reconstruction (SIRT of that many iterations, in closed form), unless -Wbp 1"),
     Flag("-Wiener", int, default=(0,), low=0, high=1, group=REC,
-         help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as measured in the series"),
+         help="1: beside it the Wiener tomogram, for viewing (_wiener): filtered and CTF corrected as measured in the series, "
+         "without gold beads"),
     Flag("-EraseGold", str, default=("no",), group=REC, unit="no | auto | nm",
          help="gold beads of this diameter, or (auto) of the one they turn out to have, and hot pixels are filled with what is "
          "around them, alike in whole, even and odd images, before the reconstruction; <In>_gold.star lists the beads"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments
-from tomostream.engine.gold.job import with_gold
+from tomostream.engine.gold import job as gold
 from tomostream.engine.steps import NAME, Input, Log, binning, is_xf, with_ctf
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
@@ -96,7 +96,8 @@ def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solu
     quality = solution.quality
     if quality is None and arguments.given("-AlnFile"):
         quality = _quality_beside(os.path.splitext(arguments.text("-AlnFile"))[0] + "_quality.json")
-    return Viewing(names.wiener, quality.thickness_A if quality is not None else None)
+    thickness_A = quality.thickness_A if quality is not None else None
+    return Viewing(names.wiener, thickness_A, gold.for_viewing(arguments, data, solution, log))
 
 
 def write_result(
@@ -168,7 +169,7 @@ def write_quality(
     if found is not None:
         quality = replace(quality, resolution_xy_A=found.xy_A, resolution_z_A=found.z_A)
     if erased is not None:
-        quality = with_gold(quality, erased)
+        quality = gold.with_gold(quality, erased)
     outputs.text(names.quality, format_quality(replace(quality, program=f"{NAME} {__version__}" if aligned else quality.program)))
 
 

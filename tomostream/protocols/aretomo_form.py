@@ -133,7 +133,7 @@ def define(form: Any) -> None:
                           "by what is measured of specimen and noise in the series itself, without a parameter. The page shows "
                           "it. It is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for "
                           "averaging take the others. The CPU engine makes it from the alignment of any program, in about the "
-                          "time of one more reconstruction. Gold beads that stay in the images spoil it: let them be erased.")
+                          "time of one more reconstruction. Gold beads are erased from it in any case.")
     section.addParam("flatAngle", params.FloatParam, default=0.0, label="",  # AreTomo3 reads such an angle, no more
                      condition=f"engine!={ENGINE_ARETOMO3} and refineTiltAngles!={LEAVE_ANGLES} and not skipAlign")
     _define_gold(form)

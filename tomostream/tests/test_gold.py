@@ -11,6 +11,7 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import starfile
@@ -248,6 +249,25 @@ class ProgramTest(unittest.TestCase):
         gold = parse_quality(Path(self.folder, "TS_1_quality.json").read_text()).gold
         self.assertEqual((gold.beads, gold.hot_pixels), (7, 0))
         self.assertLess(gold.residual_px, 0.5)
+
+    def test_the_wiener_tomogram_is_without_gold_also_where_the_tomogram_keeps_it(self) -> None:
+        volumes = {}
+        for words in ((), ("-EraseGold", "auto"), ("-FlipInt", 1)):
+            status, out, err = self.ran("-Wiener", 1, *words)
+            self.assertEqual((status, err), (0, ""), out)
+            self.assertIn("gold: 7 beads", out)
+            volumes[words] = [np.array(open_stack(os.path.join(self.folder, name)).data, float)
+                              for name in ("v.mrc", "v_wiener.mrc")]
+        (kept, viewed), (erased, clean), (_, inverted) = volumes.values()
+        self.assertLess(kept.min() / kept.std(), 2 * erased.min() / erased.std())
+        np.testing.assert_allclose(viewed, clean, atol=1e-3 * clean.std())
+        np.testing.assert_allclose(inverted, -clean, atol=1e-3 * clean.std())
+
+    def test_where_no_point_is_as_strong_as_gold_none_is_looked_for(self) -> None:
+        self.source = self.written("TS_1.mrcs", series(0.0))
+        with mock.patch("tomostream.engine.gold.find.find_gold", side_effect=AssertionError):
+            status, out, err = self.ran("-Wiener", 1)
+        self.assertEqual((status, err), (0, ""), out)
 
     def test_where_nothing_is_found_the_tomogram_is_as_it_was_and_no_places_are_told(self) -> None:
         self.source = self.written("TS_1.mrcs", series(0.0))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tomostream.engine.gold.find import Gold
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.solution import Solution
+    from tomostream.engine.recon.stack import TiltStack
     from tomostream.engine.recon.tomogram import ReconOptions
     from tomostream.engine.steps import Input, Log
     from tomostream.programs.aretomo import OutputFiles
@@ -72,12 +74,31 @@ def erased(
     return clean, erasure
 
 
-def words(gold: Gold, pixel_A: float) -> str:
-    """Return what was found, for the log."""
+def for_viewing(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Callable[[], TiltStack | None] | None:
+    """Return what finds the images without gold for the Wiener tomogram, which gold spoils, where the tomogram keeps it.
+
+    None where it is erased for both already.
+    """
+    if asked(arguments) is not None:
+        return None
+
+    def without_gold() -> TiltStack | None:
+        from tomostream.engine.gold.erase import ErasedStack, Erasure
+        from tomostream.engine.gold.find import find_gold
+
+        gold = find_gold(data.stack, solution.used, data.pixel_size_A, None, thread_count(arguments), log.share)
+        log.say(words(gold, data.pixel_size_A, "erased from the Wiener tomogram alone"))
+        return ErasedStack.of(data.stack, Erasure(gold, data.stack)) if gold.beads else None
+
+    return without_gold
+
+
+def words(gold: Gold, pixel_A: float, done: str = "erased") -> str:
+    """Return what was found and done, for the log."""
     if not gold.beads or gold.diameter_A is None:
         return "gold: no beads were found"
     count = f"{len(gold.beads)} bead{'s' * (len(gold.beads) > 1)}"
-    line = f"gold: {count} of {gold.diameter_A / 10:.1f} nm erased, {0.2 * gold.radius_px * pixel_A:.0f} nm across"
+    line = f"gold: {count} of {gold.diameter_A / 10:.1f} nm {done}, {0.2 * gold.radius_px * pixel_A:.0f} nm across"
     if gold.residual_px is None:
         return line
     off = f"{gold.residual_px:.2f} px ({gold.residual_px * pixel_A:.1f} A)"

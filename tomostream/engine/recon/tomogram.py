@@ -89,10 +89,15 @@ class Reconstructed:
 
 @dataclass(frozen=True)
 class Viewing:
-    """The Wiener tomogram that is asked for beside: its file, and the specimen's thickness where it is known."""
+    """The Wiener tomogram that is asked for beside: its file, and the specimen's thickness where it is known.
+
+    `without_gold`: finds the gold that the tomogram keeps and returns the images without it, None where there is none. It takes
+    time, and is called only where images have points as strong as gold.
+    """
 
     path: str
     thickness_A: float | None = None
+    without_gold: Callable[[], TiltStack | None] | None = None
 
 
 def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.float64]:
@@ -305,7 +310,7 @@ def reconstruct(
     scales : sequence of float, optional
         Factors of the tilts' contrast, those of the whole series for a half of it; measured where not given.
     viewing : Viewing, optional
-        The Wiener tomogram, from the same aligned images.
+        The Wiener tomogram, from the same aligned images, or from those without gold.
 
     Returns
     -------
@@ -338,7 +343,10 @@ def reconstruct(
         if projections is not None:
             outputs.mrc(projections[0], xy, pixel, LABEL)
             outputs.mrc(projections[1], xz, pixel, LABEL)
-        findings = None if viewing is None else _write_wiener(slab, images, tilts, options, outputs, viewing, progress)
+        findings = None
+        if viewing is not None:
+            _take_gold_away(images, tilts, options, scales, viewing, progress)
+            findings = _write_wiener(slab, images, tilts, options, outputs, viewing, progress)
     return Reconstructed((shape[2], shape[1], shape[0]), tuple(scales), findings)
 
 
@@ -353,6 +361,21 @@ def _blocks(slab: Slab, images: Floats, options: ReconOptions, pixel_A: float, f
             flip_phases(images, options.contrast, ((first + last) / 2 - slab.depth / 2) * pixel_A, flipped, options.threads)
             for block in slab.blocks(flipped, options.upright, (first, last)):
                 yield (first if options.upright else slab.depth - last), block
+
+
+def _take_gold_away(
+    images: Floats, tilts: Sequence[TiltUse], options: ReconOptions, scales: Sequence[float], viewing: Viewing, progress: Progress
+) -> None:
+    """Put images without gold in the place of the aligned ones, where they show any."""
+    from tomostream.engine.recon.wiener import strong_points
+
+    pixel_A = options.pixel_size_A * options.binning
+    if viewing.without_gold is None or not strong_points(images, pixel_A, options.flip_contrast):
+        return
+    clean = viewing.without_gold()
+    if clean is not None:
+        align_images(clean, tilts, options, images, progress)
+        _scale(images, [scale / options.binning for scale in scales], options.flip_contrast)
 
 
 def _write_wiener(

@@ -46,6 +46,8 @@ FADE = 0.15
 BAND, NARROW = 0.02, 0.2
 #: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
 CLIP, PATCH_A = 6.0, 80.0
+#: Patches of so many A that are darker than all but gold: so many in an image, in half of the images.
+POINT_A, MIN_POINTS = 30.0, 3
 #: Part of a frequency over which the power of a tilt is averaged, which has the rings of its transfer function.
 FINE = 0.02
 #: Places across an image at which its transfer function is averaged.
@@ -287,6 +289,35 @@ def _bands(ky: Doubles) -> NDArray[np.int64]:
     while edges[-1] < len(ky):
         edges.append(edges[-1] + max(1, round(min(BAND, NARROW * ky[edges[-1]]) * 2 * len(ky))))
     return np.minimum(edges, len(ky))
+
+
+def strong_points(images: Floats, pixel_A: float, dense_is_bright: bool = False) -> bool:
+    """Tell whether points of half of the images (K, ny, nx) are as dark as gold alone makes them.
+
+    Parameters
+    ----------
+    images : ndarray, float32, shape (K, ny, nx)
+        Aligned tilt images; what lies outside them is 0.
+    pixel_A : float
+        Pixel size, A.
+    dense_is_bright : bool
+        Whether the contrast was inverted.
+
+    Returns
+    -------
+    bool
+        Crystals of ice and the edge of carbon can be as strong, specimens of protein and lipid are not.
+    """
+    side = max(1, round(POINT_A / pixel_A))
+    ny, nx = (n // side for n in images.shape[1:])
+    counts = []
+    for image in images:
+        patches = image[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+        some = patches[patches != 0]
+        if some.size:
+            low, high = _limits(some)
+            counts.append(int((some > high if dense_is_bright else some < low).sum()))
+    return bool(counts) and float(np.median(counts)) >= MIN_POINTS
 
 
 def tamed(image: Floats, pixel_A: float) -> Floats:
