@@ -39,8 +39,8 @@ PROCESSES = re.compile(r"\bpty\.|\bbackground\.start\(|\bLAUNCH\b")
 #: A property test that tries so many examples, or more, takes its time.
 MANY_EXAMPLES = 50
 #: In the source of a module whose tests align, reconstruct or fit something, or start the engine's programs.
-ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf|recon)\b|engine import (?:aretomo|quick)\b|tests\.hostile import"
-                            r"|[\"']tomostream\.engine\.(?:motioncor|aretomo|preview)[\"']")
+ENGINE_AT_WORK = re.compile(r"tomostream\.engine\.(?:align|ctf|frames|recon)\b|engine import (?:aretomo|motioncor|quick)\b"
+                            r"|tests\.hostile import|[\"']tomostream\.engine\.(?:motioncor|aretomo|preview)[\"']")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
