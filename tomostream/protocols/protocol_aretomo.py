@@ -160,6 +160,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
                 self._new = new
                 self.trouble(entries.Topic.SERIES, f"a tilt series cannot be read now ({error}); retrying")
                 return
+            finally:
+                self._reader.release()
             del new[0]
             self.trouble(entries.Topic.SERIES, "")
             if task is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sqlite3
 from typing import Any
@@ -56,6 +57,16 @@ class RowReader:
             return [], False
         self.trouble = ""
         return result
+
+    def release(self) -> None:
+        """Let go of the file: what was read of it, but not to its end (a first image), holds a lock until it is collected.
+
+        Its writer would wait for that, and a protocol in which nothing happens collects nothing. (pyworkflow's readers are
+        circles, and closing a connection does not end what is being read through it.)
+        """
+        self.items.close()
+        self._quick = None
+        gc.collect()
 
     def _read(self) -> tuple[list[Any], bool]:
         mapper = self.items._getMapper()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import socket
@@ -592,6 +593,23 @@ class TestAReaderOfRows(WithMovies):
         (row,), _ = self.reader.read()
         self.assertEqual((row.getObjId(), row.getSamplingRate(), self.reader.version_of(1)), (1, 3.0, 2))
         self.assertEqual(self.reader.read()[0], [])
+
+    def test_lets_the_writer_write_when_it_was_released_in_the_middle_of_reading(self):
+        self.put("a.tif", "b.tif", "c.tif")
+        self.output.commit()
+        self.assertEqual(self.read(), ["a.tif", "b.tif", "c.tif"])
+        circle: list = [self.reader.items.iterItems()]
+        next(circle[0])
+        circle.append(circle)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        del circle
+        self.put("d.tif")
+        with self.assertRaises(sets.NotCommitted):
+            self.output.commit()
+        self.reader.release()
+        self.output.commit()
+        self.assertEqual(self.read(), ["d.tif"])
 
     def test_never_takes_a_row_with_the_version_of_another_moment(self):
         self.put("a.tif")
