@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -152,6 +152,14 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
         """Yield tasks for the series that are new. A series that cannot be read now stays new."""
+        if not self._new:
+            return
+        try:
+            yield from self._tasks_of_new()
+        finally:
+            self._reader.release()      # once for all: after a restart there are as many as the session has
+
+    def _tasks_of_new(self) -> Iterator[Task]:
         new, self._new = self._new, []
         while new:
             try:
@@ -160,8 +168,6 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
                 self._new = new
                 self.trouble(entries.Topic.SERIES, f"a tilt series cannot be read now ({error}); retrying")
                 return
-            finally:
-                self._reader.release()
             del new[0]
             self.trouble(entries.Topic.SERIES, "")
             if task is not None:
