@@ -59,12 +59,10 @@ def erased(
     if what is None:
         return data, None
     from tomostream.engine.gold.erase import ErasedStack, Erasure
-    from tomostream.engine.gold.find import find_gold
 
     if not data.pixel_size_A > 0:
         raise EngineError(f"{data.stack.path} does not give its pixel size, which {TAG} needs: give -PixSize")
-    gold = find_gold(data.stack, solution.used, data.pixel_size_A, what.diameter_A, thread_count(arguments), log.share)
-    log.say(words(gold, data.pixel_size_A))
+    gold = _found(arguments, data, solution, log, what.diameter_A)
     erasure = Erasure(gold, data.stack)
     stack, *halves = (ErasedStack.of(each, erasure) for each in (data.stack, *data.halves))
     clean = replace(data, stack=stack, halves=tuple(halves))
@@ -84,13 +82,22 @@ def for_viewing(arguments: Arguments, data: Input, solution: Solution, log: Log)
 
     def without_gold() -> TiltStack | None:
         from tomostream.engine.gold.erase import ErasedStack, Erasure
-        from tomostream.engine.gold.find import find_gold
 
-        gold = find_gold(data.stack, solution.used, data.pixel_size_A, None, thread_count(arguments), log.share)
-        log.say(words(gold, data.pixel_size_A, "erased from the Wiener tomogram alone"))
+        gold = _found(arguments, data, solution, log, done="erased from the Wiener tomogram alone")
         return ErasedStack.of(data.stack, Erasure(gold, data.stack)) if gold.beads else None
 
     return without_gold
+
+
+def _found(
+    arguments: Arguments, data: Input, solution: Solution, log: Log, diameter_A: float | None = None, done: str = "erased"
+) -> Gold:
+    """Return the gold of a series, and say in the log what is `done` with it."""
+    from tomostream.engine.gold.find import find_gold
+
+    gold = find_gold(data.stack, solution.used, data.pixel_size_A, diameter_A, thread_count(arguments), log.share)
+    log.say(words(gold, data.pixel_size_A, done))
+    return gold
 
 
 def words(gold: Gold, pixel_A: float, done: str = "erased") -> str:

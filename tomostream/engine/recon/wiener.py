@@ -309,10 +309,9 @@ def strong_points(images: Floats, pixel_A: float, dense_is_bright: bool = False)
         Crystals of ice and the edge of carbon can be as strong, specimens of protein and lipid are not.
     """
     side = max(1, round(POINT_A / pixel_A))
-    ny, nx = (n // side for n in images.shape[1:])
     counts = []
     for image in images:
-        patches = image[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+        patches = _patches(image, side)
         some = patches[patches != 0]
         if some.size:
             low, high = _limits(some)
@@ -333,14 +332,20 @@ def tamed(image: Floats, pixel_A: float) -> Floats:
     side = round(PATCH_A / pixel_A)
     if not 1 < side < min(image.shape) // 4:
         return out
-    ny, nx = (n // side for n in image.shape)
-    patches = out[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+    patches = _patches(out, side)
     excess = patches - np.clip(patches, *_limits(patches[patches != 0]))
     if not excess.any():
         return out
-    rows, columns = (np.minimum(np.arange(n) // side, m - 1) for n, m in zip(image.shape, (ny, nx), strict=True))
+    rows, columns = (np.minimum(np.arange(n) // side, m - 1) for n, m in zip(image.shape, patches.shape, strict=True))
     out -= excess[rows][:, columns]
     return out
+
+
+def _patches(image: Floats, side: int) -> Floats:
+    """Return the means of the patches of `side` pixels of an image (ny, nx); what is left over at its ends is in none."""
+    ny, nx = (n // side for n in image.shape)
+    means: Floats = image[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
+    return means
 
 
 def _limits(values: Floats) -> tuple[np.float32, np.float32]:
