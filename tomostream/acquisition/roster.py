@@ -8,7 +8,7 @@ file or another exposure of that name comes: what was given to the wrong one is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tomostream.acquisition import matching
@@ -22,6 +22,7 @@ from tomostream.acquisition.loose import Loose, Movie
 from tomostream.acquisition.matching import CHANGED_NAMES, Signature, Step
 from tomostream.acquisition.naming import folder_of, movie_key, parse_movie_name
 from tomostream.acquisition.series import Exposure, Series, goes_before, is_twin
+from tomostream.acquisition.tilt_states import TiltStates
 from tomostream.acquisition.unassigned import exposed_again
 from tomostream.acquisition.verdict import called
 
@@ -41,15 +42,14 @@ class Roster:
         self.named = named
         self._movies: dict[str, Movie] = {}
         self._of_name: dict[str, list[Movie]] = {}
+        self.states = TiltStates(agenda, evidence, self.movie_of)
         self.loose = Loose()
         self._listings = Listings()
         self.listed_as, self.was_listed = self._listings.listed_as, self._listings.was_listed
         self._wanting: dict[Signature, dict[int, Series]] = {}
         self._changed: dict[int, Series] = {}
         self._robbed: dict[int, Series] = {}
-        self._movies_reported = False
         self._restored: dict[str, Restored] = {}
-        self._excluded: dict[str, Mapping[str, str]] = {}
         self._finder = Finder(self)
         self.search, self.meant, self.note_folder = self._finder.search, self._finder.meant, self._finder.note_folder
 
@@ -114,11 +114,7 @@ class Roster:
 
     def see(self, key: str, path: str = "", written: float | None = None) -> None:
         """Note that the import reported a movie."""
-        self._movies_reported = True
-        movie = self.movie(key, path, written)
-        movie.seen = True
-        for _, exposure in movie.listed:
-            exposure.movie_seen = True
+        self.states.see(self.movie(key, path, written))
 
     def none_came(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
@@ -174,11 +170,11 @@ class Roster:
         if exposure.bound:
             self._claim(series, exposure, self._movies[exposure.key])
         elif not exposure.name:
-            self.set(series, exposure, "missing")
+            self.states.set(series, exposure, "missing")
         else:
             self._finder.note_folder(exposure.tilt.movie_folder)
             self._listings.note_name(series, exposure)
-            self._wait(series, exposure)
+            self.states.wait(series, exposure)
             self._assign(exposure.name)
             for other, twin in self._listings.of_name(exposure.name) if not exposure.bound else ():
                 if twin.bound and twin.step in CHANGED_NAMES and self._mean_one(series, exposure, other, twin, twin.key):
@@ -285,7 +281,7 @@ class Roster:
             series.wrong_since = self._agenda.now if series.wrong_since is None else series.wrong_since
         self._changed[id(series)] = series
         if exposure.state != "excluded":
-            self._wait(series, exposure)
+            self.states.wait(series, exposure)
         for other, each in [(other, each) for other, each in movie.listed if each.owner is series and is_twin(exposure, each)]:
             self.unbind(other, each)
         if exposure.ident in series.exposures:
@@ -297,16 +293,12 @@ class Roster:
         for other, each in movie.listed:
             if each.state == "taken" and each.ident in other.exposures and each.owner in (None, series):
                 each.owner = None
-                self._match_state(other, each, movie)
+                self.states.match(other, each, movie)
                 self._changed[id(other)] = other
-
-    def _wait(self, series: Series, exposure: Exposure) -> None:
-        exposure.movie_seen = not self._movies_reported
-        self.set(series, exposure, "missing")
 
     def _claim(self, series: Series, exposure: Exposure, movie: Movie) -> None:
         """An exposure has its movie: see whether another has it too, and what has become of it."""
-        exposure.movie_seen = movie.seen or movie.version > 0 or not self._movies_reported
+        exposure.movie_seen = self.states.is_seen(movie)
         self.loose.remove(movie)
         if exposure.key in series.registered:       # after a restart: a registered movie is composed already
             series.composed[exposure.ident] = series.registered.pop(exposure.key)
@@ -316,20 +308,10 @@ class Roster:
             self._share(series, exposure, other, each, movie)
         owner = self._restored.get(exposure.key)
         if owner is not None and self._evidence.on("taken") and _same_folder(owner, series):
-            self.set(series, exposure, "taken", f"It is registered in the series {owner.series_name} already.")
+            self.states.set(series, exposure, "taken", f"It is registered in the series {owner.series_name} already.")
         if exposure.state in ("missing", "failed"):
-            self._match_state(series, exposure, movie)
-        why = self._excluded.get(series.series_id, {}).get(exposure.key)
-        if why is not None:
-            self._exclude(series, exposure, why)
-
-    def _match_state(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        if movie.version >= exposure.min_version:
-            self.align(series, exposure, movie)
-        elif movie.failed:
-            self.set(series, exposure, "failed", sentence(movie.failed))
-        else:
-            self.set(series, exposure, "missing")
+            self.states.match(series, exposure, movie)
+        self.states.exclude_chosen(series, exposure)
 
     def _share(self, series: Series, exposure: Exposure, other: Series, each: Exposure, movie: Movie) -> None:
         """Two exposures name one movie. The same exposure belongs to the first series; a later one takes the name over.
@@ -341,7 +323,7 @@ class Roster:
             if old is each:
                 exposure.min_version = max(exposure.min_version, movie.version + 1)
             if old.ident in old_series.exposures and old.ident not in old_series.composed and old.owner is None:
-                self.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
+                self.states.set(old_series, old, "taken", f"The name of its movie, {old.key}, was used again later.")
         elif self._evidence.on("taken") and other is not series and each.ident in other.exposures:
             self._one_owner(series, exposure, other, each)
 
@@ -357,7 +339,7 @@ class Roster:
     def _take(self, owner: Series, series: Series, exposure: Exposure) -> None:
         """An exposure that two series list belongs to the other one."""
         exposure.owner = owner
-        self.set(series, exposure, "taken", f"It belongs to the series {called(owner, series)}, which lists it too.")
+        self.states.set(series, exposure, "taken", f"It belongs to the series {called(owner, series)}, which lists it too.")
         if series.is_copy:
             self._agenda.schedule(series, self._agenda.now)
 
@@ -378,37 +360,17 @@ class Roster:
             listed = self._movies[exposure.key].listed if exposure.bound else self._twins(winner, exposure)
             twins = [each for other, each in listed if other is loser and each.ident in loser.exposures]
             exposure.owner = None
-            self._wait(winner, exposure)
+            self.states.wait(winner, exposure)
             for each in twins:
                 self._take(winner, loser, each)
                 if each.bound and not exposure.bound:
                     self.bind(winner, exposure, self._movies[each.key], each.step)
             if exposure.bound:
-                self._match_state(winner, exposure, self._movies[exposure.key])
+                self.states.match(winner, exposure, self._movies[exposure.key])
             else:
                 self._want(winner, exposure)
             winner.given_up = ""
             self._changed[id(winner)] = winner
-
-    def align(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        """Note that the micrograph of an exposure is there."""
-        if movie.version < exposure.min_version:
-            return
-        if exposure.state == "missing" or exposure.version == 0:
-            self._evidence.production.passing(exposure, self._agenda.now)
-        exposure.version = movie.version
-        if series.composed.get(exposure.ident) == 0:
-            series.composed[exposure.ident] = movie.version
-        self.set(series, exposure, "aligned")
-
-    def set(self, series: Series, exposure: Exposure, state: str, reason: str = "") -> None:
-        """Give an exposure another state."""
-        self._agenda.touch(series)
-        exposure.state, exposure.reason = state, reason
-        if state == "missing" and exposure.ident in series.exposures:
-            series.missing[exposure.ident] = exposure
-        else:
-            series.missing.pop(exposure.ident, None)
 
     def release(self, series: Series) -> None:
         """Free the movies of a series that turned out to be none; what it had of others is theirs again."""
@@ -420,7 +382,7 @@ class Roster:
             for other, each in twins:
                 each.owner = None
                 if not each.bound:
-                    self._wait(other, each)
+                    self.states.wait(other, each)
                     self._assign(exposure.name)
                     self._want(other, each)
                     self._changed[id(other)] = other
@@ -428,36 +390,6 @@ class Roster:
             wanting.pop(id(series), None)
         for changed in (self._changed, self._robbed):
             changed.pop(id(series), None)
-
-    # ------------------------------------------------------------------ tilts that people take out
-
-    def choose(self, series_id: str, movies: Mapping[str, str]) -> None:
-        """These movies are to be left out of a series, for these reasons."""
-        self._excluded[series_id] = movies
-
-    def leave_out(self, series: Series) -> bool:
-        """Leave out what was chosen and put the rest back. Tells whether anything changed."""
-        chosen = self._excluded[series.series_id]
-        changed = [each for each in series.exposures.values() if (each.key in chosen) != (each.state == "excluded")]
-        for exposure in changed:
-            self._exclude(series, exposure, chosen.get(exposure.key))
-        return bool(changed)
-
-    def _exclude(self, series: Series, exposure: Exposure, why: str | None) -> None:
-        """Leave an exposure out for the user's reason ("": none was given); None puts it back."""
-        if why is not None:
-            self.set(series, exposure, "excluded", sentence(f"The user took it out{': ' if why else ''}{why}"))
-        elif exposure.bound:
-            self.set(series, exposure, "missing")
-            self._match_state(series, exposure, self._movies[exposure.key])
-        else:
-            self._wait(series, exposure)
-
-
-def sentence(text: str) -> str:
-    """Return a reason with its full stop."""
-    text = text.strip()
-    return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _same_folder(restored: Restored, series: Series) -> bool:

@@ -45,7 +45,6 @@ from tomostream.acquisition.evidence import RULES, Evidence, follows
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.frames import apart
 from tomostream.acquisition.naming import basename
-from tomostream.acquisition.roster import sentence
 from tomostream.acquisition.series import Change, Exposure, Series
 from tomostream.acquisition.states import ignored, state_of
 from tomostream.acquisition.unassigned import exposed_again, of_no_series, without_movie
@@ -71,6 +70,7 @@ class Session:
         self._agenda = Agenda()
         self._directory = Directory(self._agenda, self._evidence)
         self._roster = self._directory.roster
+        self._states = self._roster.states
         self._evidence.all_listed = self._roster.all_listed
         self._decider = Decider(policy, self._agenda, self._evidence, self._directory)
         self._ignored: dict[str, str] = {}
@@ -257,7 +257,7 @@ class Session:
         self._last_news = self._agenda.now
         for series, exposure in movie.listed:
             if exposure.state == "missing" and exposure.ident in series.exposures:
-                self._roster.set(series, exposure, "failed", sentence(movie.failed))
+                self._states.match(series, exposure, movie)
                 self._decider.evaluate(series, decisions)
 
     def _on_micrograph(self, event: MicrographReady, decisions: list[Decision]) -> None:
@@ -271,7 +271,7 @@ class Session:
             if exposure.ident in series.exposures and exposure.state not in ("taken", "excluded"):
                 if exposure.state == "missing":
                     self._evidence.production.deliver(exposure, self._agenda.now)
-                self._roster.align(series, exposure, movie)
+                self._states.align(series, exposure, movie)
                 series.last_micrograph = self._agenda.now
                 self._micrograph_news(series, exposure, decisions)
 
@@ -304,11 +304,11 @@ class Session:
                 self._agenda.schedule(series, self._agenda.now)
 
     def _on_excluded(self, event: Excluded, decisions: list[Decision]) -> None:
-        self._roster.choose(event.series_id, event.movies)
+        self._states.choose(event.series_id, event.movies)
         series = self._directory.with_id(event.series_id)
         if series is None:
             return
-        changed = self._roster.leave_out(series)
+        changed = self._states.leave_out(series)
         if changed and series.version:
             self._decider.chosen.add(series.series_id)
         if changed and not series.pending:
