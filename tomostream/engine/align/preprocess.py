@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine.align.geometry import Floats, parallel
+from tomostream.engine.fourier import BAND, low_columns
 from tomostream.engine.output import statistics
 from tomostream.files.mrc import MAX_VALUE, UNUSABLE_VALUES, Sections
 
@@ -20,7 +21,6 @@ OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly a
 BLOTS_A = (480.0, 240.0, 120.0, 60.0)  # sides of the patches whose brightness is limited
 BLUR_A = 200.0  # over which brightness is averaged to see what is opaque
 DUPLICATE_CORRELATION = 0.98  # of two images with their own noise it is far below, even at equal angle
-BAND = 256  # rows that are transformed at a time, so that the spectrum of a whole image is never held
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDAr
 
 def _low_frequencies(image: Floats, shape: tuple[int, int]) -> NDArray[np.complex64]:
     """Return what a real transform of `shape` holds of that of `image`; its columns are cropped before they are transformed."""
-    waves = np.empty((image.shape[0], shape[1] // 2 + 1), np.complex64)
-    for first in range(0, len(waves), BAND):
-        band = np.asarray(image[first : first + BAND], np.float32)
-        waves[first : first + BAND] = scipy.fft.rfft(band, axis=1)[:, : waves.shape[1]]
-    return _low_rows(scipy.fft.fft(waves, axis=0, overwrite_x=True), shape)
+    bands = ((first, np.asarray(image[first : first + BAND], np.float32)) for first in range(0, len(image), BAND))
+    return _low_rows(low_columns(bands, len(image), shape[1] // 2 + 1), shape)
 
 
 def _low_rows(spectrum: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.fourier import BAND, low_columns
 from tomostream.engine.recon.stack import without_spikes
 
 Floats = NDArray[np.float32]
@@ -28,8 +29,6 @@ _MAX_FINE = 1 << 26
 _ROLL_OFF = 0.05
 _PAD = 24
 _TAPER = 6.0
-# rows that are transformed at a time: the spectrum of a whole image is never held
-_BAND = 256
 # numba runs one parallel loop at a time
 _SAMPLING = threading.Lock()
 # rounds of sharpening shifts at patches; each leaves half or less of what their weighted mean flattens
@@ -126,9 +125,9 @@ def _padded_bands(image: Floats, mean: np.float32, size: tuple[int, int]) -> Ite
     last = image[-1:] - mean
     tail, head = np.split(last + ((image[:1] - mean) - last) * _ramp(extra)[:, None], [extra - above])
     across, columns = _ramp(beside)[None], slice(left, left + image.shape[1])
-    out = np.empty((max(_BAND, len(head), len(tail)), size[1]), np.float32)
-    inner = range(0, len(image), _BAND)
-    for first, rows in ((0, head), *((above + y, image[y : y + _BAND]) for y in inner), (above + len(image), tail)):
+    out = np.empty((max(BAND, len(head), len(tail)), size[1]), np.float32)
+    inner = range(0, len(image), BAND)
+    for first, rows in ((0, head), *((above + y, image[y : y + BAND]) for y in inner), (above + len(image), tail)):
         band = out[: len(rows)]
         band[:, columns] = rows
         if above <= first < above + len(image):
@@ -218,10 +217,8 @@ class Aligner:
         """`image` minus `mean`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
         import scipy.fft
 
-        waves = np.empty((self.padded[0], self._columns), np.complex64)
-        for first, band in _padded_bands(image, mean, self.padded):
-            waves[first : first + len(band)] = scipy.fft.rfft(band, axis=1, workers=self.threads)[:, : self._columns]
-        spectrum = scipy.fft.fft(waves, axis=0, workers=self.threads, overwrite_x=True)[self._rows]
+        bands = _padded_bands(image, mean, self.padded)
+        spectrum = low_columns(bands, self.padded[0], self._columns, self.threads)[self._rows]
         spectrum *= self._band(rot_deg)
         if dose_weight is not None:
             radius = np.hypot(self._ky, self._kx)
