@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from simulated_series import CASES
 
+from tomostream.programs.quality import Trust
+
 #: Set -> its name for a reader, in the order of the README's tables.
 WHOLE = {
     "base": "base", "thin": "thin (900 Å)", "400 A thin": "very thin (400 Å)", "4000 A thick": "very thick (4000 Å)",
@@ -29,6 +31,11 @@ SPOILED = {
 Record = dict[str, object]
 ASTRAY_PX = 2.0
 OFF_PX = 1.5  # from here on a tilt that is neither named nor left out is worse than it may be
+
+
+def trusted(record: Record) -> bool:
+    """Tell whether the engine trusts a series."""
+    return record["trust"] == Trust.TRUSTED.value
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Column:
     @property
     def trusted(self) -> Column:
         """Those of which the engine does not say that they are not to be trusted."""
-        return Column([record for record in self.records if not str(record["note"]).startswith("do not")])
+        return Column([record for record in self.records if trusted(record)])
 
     def distrusted(self) -> str:
         """How many of the series are not to be trusted, as the engine says."""
@@ -101,7 +108,7 @@ def screen(records: Sequence[Record]) -> Iterator[str]:
             f"{mine.offset_z():>8s}  {mine.trusted.worst('worst_not_named_px'):>9s}  "
             f"{mine.median('cpu_seconds', 0):>5s}  {memory:>4s}  "
             f"{mine.count('bad_not_found'):6d} {mine.count('good_left_out'):4d}  "
-            f"{sum(str(r['note']).startswith('do not') for r in mine.records):10d}  {mine.pair('matching_px', 2):12s}  "
+            f"{sum(not trusted(r) for r in mine.records):10d}  {mine.pair('matching_px', 2):12s}  "
             f"{mine.pair('tiltxcorr_px', 1)}"
         )
 

@@ -103,22 +103,22 @@ def commit() -> str:
 
 
 def play(round_: chaos.Round, expected: dict, keep: str | None) -> dict:
-    began, version = time.time(), commit()
+    began, version, skipped = time.time(), commit(), False
     try:
         outcome = chaos.play(round_, expected, keep)
         result = "; ".join(outcome.wrong) or "same as undisturbed"
-    except chaos.Skipped as skipped:
-        outcome, result = chaos.Outcome(()), f"skipped: {skipped}"
+    except chaos.Skipped as why:
+        outcome, result, skipped = chaos.Outcome(()), f"skipped: {why}", True
     except Exception as error:  # noqa: BLE001 - the other rounds go on; this one has failed, with the reason
         outcome, result = chaos.Outcome((f"{type(error).__name__}: {error}",)), f"{type(error).__name__}: {error}"
     return {**asdict(round_), "commit": version, "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
-            "result": result, "wrong": len(outcome.wrong), "resumed": outcome.resumed,
+            "result": result, "skipped": skipped, "wrong": len(outcome.wrong), "resumed": outcome.resumed,
             "seconds": round(time.time() - began, 1)}
 
 
 def report(record: list[dict]) -> int:
     """Counts by kind, and the seconds that resuming took."""
-    played = [entry for entry in record if not entry["result"].startswith("skipped")]
+    played = [entry for entry in record if not entry["skipped"]]
     many: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     for entry in played:

@@ -136,7 +136,8 @@ def measure(case: Case, seed: int, threads: int, others: bool) -> dict[str, obje
         "worst_not_named_px": float(errors[~named].max(initial=0.0)), "sigma_px": rms(sigma),
         "axis_error_deg": answer.tilt_axis_deg - case.axis, "offset_error_deg": answer.tilt_offset_deg - case.own_tilt,
         "offset_sigma_deg": answer.tilt_offset_sigma_deg,
-        "thickness_A": answer.thickness_A, "quality": answer.quality, "note": answer.quality_note,
+        "thickness_A": answer.thickness_A, "quality": answer.quality, "trust": answer.trust.value,
+        "note": answer.quality_note,
         "bad_not_found": sorted(truth.bad - out), "good_left_out": sorted(out - truth.bad - truth.spoiled),
         "spoiled_left_out": sorted(out & truth.spoiled), "seconds": seconds, "cpu_seconds": cpu, "extra_MiB": memory,
     }

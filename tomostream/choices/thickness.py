@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from tomostream.engine import quick
 from tomostream.programs.aln import AngleRow
+from tomostream.programs.quality import Trust
 
 RESULT, VIEWS = "thickness.json", "views.npz"
 #: Room above and below the specimen in the tomogram, as a part of the specimen's thickness.
@@ -32,7 +33,8 @@ Image = NDArray[np.float32]
 class Measured:
     """Top and bottom of the specimen in A from the middle of the volume (top is positive), and what is known of them.
 
-    `thickness_A` is the alignment's own measurement (None unknown). `binning` pixels of the tilt series are one voxel.
+    `thickness_A` is the alignment's own measurement (None unknown), `note` what it says of itself and `trust` whether it is to
+    be trusted. `binning` pixels of the tilt series are one voxel.
     """
 
     pixel_size_A: float
@@ -41,6 +43,7 @@ class Measured:
     bottom_A: float
     thickness_A: float | None
     note: str = ""
+    trust: Trust = Trust.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,14 @@ def seen(plain: Image, filtered: Image, strength: NDArray[np.float64]) -> Image:
 
 
 def words(measured: Measured, top_A: float, bottom_A: float, pixel_size_A: float) -> str:
-    """Return what lines at these heights mean, in a sentence."""
+    """Return what lines at these heights mean, in a sentence, and what speaks against the alignment, in another."""
     found = heights(top_A, bottom_A, pixel_size_A)
     middle = (top_A + bottom_A) / 20
     place = "in the middle" if abs(middle) < 3 else f"{abs(middle):.0f} nm {'above' if middle > 0 else 'below'} the middle"
     known = "" if measured.thickness_A is None else f" (the alignment measured {measured.thickness_A / 10:.0f} nm)"
+    against = f" The alignment: {measured.note}." if measured.note and measured.trust is not Trust.TRUSTED else ""
     return (f"Specimen {(top_A - bottom_A) / 10:.0f} nm thick{known}, {place}: thickness for alignment {found.alignment}, "
-            f"tomogram thickness {found.tomogram} unbinned voxels of {pixel_size_A:g} A.")
+            f"tomogram thickness {found.tomogram} unbinned voxels of {pixel_size_A:g} A.{against}")
 
 
 def write_job(path: str, source: quick.Source) -> None:
@@ -160,6 +164,7 @@ def read_result(folder: str) -> tuple[Measured, tuple[Image, Image]]:
     try:
         with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
             measured = Measured(**json.load(file))
+        measured = replace(measured, trust=Trust(measured.trust))
         with np.load(os.path.join(folder, VIEWS)) as views:
             return measured, (views["xz"], views["yz"])
     except (OSError, ValueError, TypeError) as error:
@@ -182,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
     np.savez(os.path.join(folder, VIEWS), xz=xz, yz=yz)
     top, bottom = measure(volume, made.pixel_size_A, made.quality.thickness_A)
     measured = Measured(made.pixel_size_A, made.binning, top, bottom, made.quality.thickness_A,
-                        made.quality.quality_note)
+                        made.quality.quality_note, made.quality.trust)
     with open(os.path.join(folder, RESULT), "w", encoding="utf-8") as file:
         json.dump(asdict(measured), file)
     return 0

@@ -16,6 +16,7 @@ from tomostream.choices import thickness
 from tomostream.engine import quick
 from tomostream.files.grey import averaged
 from tomostream.programs.aln import AlnFile, AlnRow, AngleRow, format_aln
+from tomostream.programs.quality import Trust
 from tomostream.tests.test_handedness import ANGLES, AXIS, SHIFTS, SIDE, stack_of_marks
 
 PIXEL = 12.0
@@ -90,6 +91,14 @@ class TestHeights(unittest.TestCase):
         text = thickness.words(measured, 1000.0, -200.0, 6.0)
         for part in ("120 nm thick", "measured 125 nm", "40 nm above the middle", "thickness for alignment 200"):
             self.assertIn(part, text)
+
+
+    def test_what_speaks_against_the_alignment_is_said_and_nothing_where_it_is_trusted(self):
+        for trust, note, said in ((Trust.TRUSTED, "trust; the tilt offset may be wrong by 3 degrees", False),
+                                  (Trust.DOUBTFUL, "do not trust: only 3 tilts are used", True), (Trust.UNKNOWN, "", False)):
+            text = thickness.words(thickness.Measured(PIXEL, 2, 0.0, 0.0, None, note, trust), 100.0, -100.0, 6.0)
+            self.assertEqual(text.endswith("The alignment: do not trust: only 3 tilts are used."), said, text)
+            self.assertEqual("The alignment" in text, said, text)
 
 
 class TestProgram(unittest.TestCase):

@@ -134,8 +134,6 @@ class ThicknessWindow(Window):
         self.entry.delete(0, "end")
         self.entry.insert(0, f"{(self.lines[TOP] - self.lines[BOTTOM]) / 10:.0f}")
         text = thickness.words(self.measured, self.lines[TOP], self.lines[BOTTOM], self.source.pixel_size_A)
-        if self.measured.note and self.measured.note != "trust":
-            text += f" The alignment: {self.measured.note}."
         self.words.configure(text=text)
 
     def use(self) -> None:

@@ -86,8 +86,8 @@ class Alignment:
     """A series' alignment; `tilts` in the order of the input stack.
 
     `tilt_offset_deg` is to be added to the nominal angles to have them relative to the specimen's plane.
-    `quality` is a figure between 0 and 1, `quality_note` begins with "trust" or with "do not trust" and why not; after
-    either it says by how much the tilt offset is uncertain where that is much. An offset that is not significant is 0.
+    `quality` is a figure between 0 and 1, `trust` whether it is to be trusted, and `quality_note` says so and why not;
+    after either it says by how much the tilt offset is uncertain where that is much. An offset that is not significant is 0.
     `tilt_offset_sigma_deg` is by how much the offset may be wrong, a standard deviation; None where it was not measured.
     """
 
