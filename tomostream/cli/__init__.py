@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tomostream import __version__
+from tomostream.cli.errors import UserError
 from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
 
 #: Subcommand -> one line of help. The module of the same name does the work, or the one in `MODULES`.
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = options.command
         status = int(options.main(options))
         sys.stdout.flush()
+    except UserError as error:
+        return refuse(command, error)
     except KeyboardInterrupt:       # also while what the subcommand needs is imported, which takes its time on a busy machine
         return INTERRUPTED
     except OSError as error:

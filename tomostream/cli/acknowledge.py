@@ -25,11 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("acknowledge", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     out = os.path.join(path, REPORT)
     alarms = read_alarms(out)
     if not options.names and not options.all:

@@ -23,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("exclude", f"there is no project {options.project} with tilt series")
+    path = existing(options.project)
     try:
         series = exclusions.read_choice(path, options.series)
         if not options.tilts and not options.back:

@@ -32,15 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
     from tomostream.handoff import collect
     from tomostream.handoff.facts import Target
     from tomostream.journal.status import ProjectStatus
     from tomostream.report.marks import series_in
 
-    path = find(options.project)
-    if path is None:
-        return refuse("export", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     known = [target.value for target in Target]
     wanted = [word.strip() for word in options.to.split(",") if word.strip()]
     wrong = [word for word in wanted if word not in known]

@@ -26,12 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from tomostream.choices import handedness
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
     from tomostream.engine import quick
 
-    path = find(options.project)
-    if path is None:
-        return refuse("handedness", f"there is no project {options.project} with tilt series")
+    path = existing(options.project)
     try:
         series = read_series(path, options.series)
         found = handedness.read_check(path, options.series) if options.choose else None

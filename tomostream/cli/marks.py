@@ -34,11 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("marks", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     wanted = [word.strip() for word in options.of.split(",") if word.strip()]
     if not wanted or not set(wanted) <= OUTPUTS.keys():
         return refuse("marks", f"--of {options.of}: write {', '.join(OUTPUTS)} or some of them, with commas between")

@@ -43,11 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("page", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     out = os.path.join(path, REPORT)
     index = os.path.join(out, "index.html")
     if not os.path.exists(index):

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
+from tomostream.cli.errors import UserError
 from tomostream.journal.layout import page_of
 from tomostream.journal.status import ARETOMO, ProjectStatus
 
@@ -34,6 +37,22 @@ def cannot_write(path: str, error: OSError) -> str:
     else:
         why = f"{(error.strerror or str(error)).lower()}. Choose another place"
     return f"{os.path.abspath(path)} cannot be written: {why}"
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Let a file or folder that cannot be written be something the user can fix.
+
+    Raises
+    ------
+    UserError : in place of an OSError that names a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(cannot_write(str(error.filename).removesuffix(".part"), error)) from error
 
 
 def nearest(path: str) -> str:

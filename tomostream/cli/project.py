@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tomostream.cli.errors import UserError
 from tomostream.cli.home import project_path
 from tomostream.cli.leaving import Leaving
+from tomostream.cli.status import existing
 from tomostream.files import locks
 from tomostream.files.logs import last_error
 from tomostream.journal import runs, sessions, stopping
@@ -328,19 +329,6 @@ def interrupted(chain: Chain) -> str:
 def joined(names: Sequence[str]) -> str:
     """Return names as people write them: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def existing(project: str) -> str:
-    """Return the folder of a project that is there.
-
-    Raises
-    ------
-    UserError : there is none.
-    """
-    path = project_path(project)
-    if not os.path.isdir(os.path.join(path, "Runs")):
-        raise UserError(f"There is no Scipion project in {path}.")
-    return path
 
 
 def load(project: str) -> Chain:

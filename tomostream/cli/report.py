@@ -39,11 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("report", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     if not options.follow and not tomostream_runs(path):
         return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they write. "
                       "Use --follow to wait for them")

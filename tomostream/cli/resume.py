@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tomostream.cli import errors, home, places, refuse
+from tomostream.cli import errors, home, places
 from tomostream.cli.leaving import Interrupted, Leaving, say
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
@@ -35,18 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from tomostream.cli import INTERRUPTED, project, run
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    options.project = find(options.project) or options.project
     chain = None
-    with Leaving() as leaving:
+    with places.refused(), Leaving() as leaving:
         try:
+            options.project = existing(options.project)
             options.json = run.json_place(options.json)
             settings = project.settings_of(options.set)
             home.scipion_environment(home.default_home(options.project))
             run.refuse_queues()
             home.quiet_logs()
-            with project.starting(project.existing(options.project), say, leaving):
+            with project.starting(options.project, say, leaving):
                 chain = project.load(options.project)
                 not_continued = bring_back(chain, options, settings, leaving)
             if not_continued:
@@ -58,12 +58,6 @@ def main(options: argparse.Namespace) -> int:
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was continued")
             return INTERRUPTED
-        except errors.UserError as error:
-            return refuse("resume", error)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            return refuse("resume", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
 def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, dict[str, object]],

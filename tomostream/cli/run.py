@@ -58,7 +58,7 @@ def main(options: argparse.Namespace) -> int:
     from tomostream.cli import project
 
     chain = None
-    with Leaving() as leaving:
+    with places.refused(), Leaving() as leaving:
         try:
             options.json = json_place(options.json)
             options.page = os.path.abspath(options.page) if options.page else None
@@ -81,12 +81,6 @@ def main(options: argparse.Namespace) -> int:
         except Interrupted:
             say(f"\n{project.interrupted(chain)}" if chain else "\nInterrupted; nothing was started")
             return INTERRUPTED
-        except errors.UserError as error:
-            return refuse("run", error)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            return refuse("run", places.cannot_write(str(error.filename).removesuffix(".part"), error))
 
 
 def prepare(options: argparse.Namespace, settings: dict[str, dict[str, object]]) -> Chain:

@@ -10,6 +10,7 @@ import shlex
 
 from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse, table
+from tomostream.cli.errors import UserError
 from tomostream.cli.leaving import show
 from tomostream.cli.places import where
 from tomostream.journal import runs
@@ -46,10 +47,21 @@ def find(project: str) -> str | None:
     return next((os.path.abspath(path) for path in candidates if os.path.isdir(os.path.join(path, "Runs"))), None)
 
 
-def main(options: argparse.Namespace) -> int:
-    path = find(options.project)
+def existing(project: str) -> str:
+    """Return the folder of a project; see `find`.
+
+    Raises
+    ------
+    UserError : there is none.
+    """
+    path = find(project)
     if path is None:
-        return refuse("status", f"there is no Scipion project {options.project}")
+        raise UserError(f"there is no Scipion project {project}")
+    return path
+
+
+def main(options: argparse.Namespace) -> int:
+    path = existing(options.project)
     status = ProjectStatus(path)
     status.update()
     starting = not status.folders and attention.is_starting(path)

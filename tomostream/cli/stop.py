@@ -35,11 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("stop", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     unknown = next((name for name in options.protocols if name not in CLASSES), None)
     if unknown is not None:
         return refuse("stop", f"there is no protocol '{unknown}'; there are: {', '.join(CLASSES)}")

@@ -20,11 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from tomostream.cli.status import find
+    from tomostream.cli.status import existing
 
-    path = find(options.project)
-    if path is None:
-        return refuse("until", f"there is no Scipion project {options.project}")
+    path = existing(options.project)
     status = ProjectStatus(path)
     status.find()
     folder = status.folders.get(IMPORT)

@@ -82,7 +82,7 @@ class TestCommand(SeriesCase):
         err = io.StringIO()
         with contextlib.redirect_stderr(err):
             self.assertEqual(main(["exclude", "../no-such-project", "TS_01"]), 2)
-        self.assertEqual(err.getvalue(), "tomostream exclude: there is no project ../no-such-project with tilt series.\n")
+        self.assertEqual(err.getvalue(), "tomostream exclude: there is no Scipion project ../no-such-project.\n")
 
     def excluded(self) -> dict[str, dict[str, str]]:
         return exclusions.read(os.path.join(self.extra, exclusions.NAME))
