@@ -31,28 +31,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from player import Player
 from virtual_sessions import FAULTS, SCHEMES, Mdoc, Shot, TrueSeries, VirtualSession, virtual_session
 
-from tomostream.acquisition.events import (
-    Compose,
-    Decision,
-    EndSession,
-    Event,
-    GiveUp,
-    InputClosed,
-    MdocGone,
-    MdocRead,
-    MicrographReady,
-    MovieFailed,
-    Policy,
-    ProducerState,
-    Restored,
-    Stop,
-    Tick,
-)
+from tomostream.acquisition.events import Compose, Event, GiveUp, MdocRead, Policy
 from tomostream.acquisition.evidence import RULES
 from tomostream.acquisition.facts import Known, MdocFacts, Tilt
-from tomostream.acquisition.session import Session
 
 MIN_TILTS = 3
 TIME_FOR_NEXT_TILT = 180.0
@@ -84,114 +68,48 @@ class Run:
 
 # ---------------------------------------------------------------------- the machine
 
-class Machine:
-    """Plays a virtual session to the state machine, and keeps what the protocol would keep over a restart."""
+class Machine(Player):
+    """Plays a virtual session to the state machine."""
 
     def __init__(self, virtual: VirtualSession, rules_off: frozenset[str] = frozenset(), show: bool = False) -> None:
-        self.virtual, self.show = virtual, show
-        self.policy = Policy(time_for_next_tilt=TIME_FOR_NEXT_TILT, min_tilts=MIN_TILTS, rules_off=rules_off,
-                             expected_tilts=virtual.tilts if virtual.known else None)
-        self.session = Session(self.policy)
+        super().__init__(Policy(time_for_next_tilt=TIME_FOR_NEXT_TILT, min_tilts=MIN_TILTS, rules_off=rules_off,
+                                expected_tilts=virtual.tilts if virtual.known else None), virtual.events, show)
         self.tilts: dict[tuple[int, bool], Tilt] = {}
         self.movies: dict[tuple[float, datetime | None], str] = {}
         self.run = Run()
-        self.ledger: dict[str, Compose | GiveUp] = {}
         self.files: dict[str, MdocFacts] = {}
-        self.micrographs: dict[str, int] = {}
-        self.failed: dict[str, str] = {}
-        self.alive, self.closed, self.down, self.over = True, False, False, False
 
     def play(self) -> Run:
-        for when, what, data in self.virtual.events:
-            if not self.down:
-                self._ticks(when)
-            if self.over:
-                break
-            self._event(when, what, data)
-        if not self.down:
-            self._ticks(math.inf)
+        self.play_all()
+        self.run.end = self.end
         return self.run
 
-    def _ticks(self, until: float) -> None:
-        for _ in range(100_000):
-            due = self.session.next_deadline()
-            if self.over or due is None or due >= until:
-                return
-            self._feed(Tick(due))
-        raise RuntimeError("The machine asks to be woken for ever.")
-
-    def _feed(self, event: Event) -> None:
-        decisions = self.session.handle(event)
-        if self.show and (decisions or not isinstance(event, Tick)):
-            print(f"{event.time:10.1f} {_short(event)}")
-        for decision in decisions:
-            self._decided(event.time, decision)
-
-    def _decided(self, when: float, decision: Decision) -> None:
-        if self.show:
-            print(f"{'':12}-> {type(decision).__name__} {getattr(decision, 'series_id', '')} {decision.reason}")
-        if isinstance(decision, EndSession):
-            self.over, self.run.end = True, when
-        elif isinstance(decision, GiveUp):
+    def decided(self, when: float, decision: Compose | GiveUp) -> None:
+        if isinstance(decision, GiveUp):
             self.run.given_up[decision.mdocs[0]] += 1
             self.ledger.setdefault(decision.series_id, decision)
-        else:
-            self.ledger[decision.series_id] = decision
-            told = any("started over" in text or "exposed again" in text for text in decision.warnings)
-            self.run.compositions.append(Composition(
-                when, decision.series_id, tuple(self._movie(tilt) for tilt in decision.tilts),
-                frozenset(self._movie(left.tilt) for left in decision.left_out if left.reason),
-                decision.micrograph_versions, told))
+            return
+        self.ledger[decision.series_id] = decision
+        told = any("started over" in text or "exposed again" in text for text in decision.warnings)
+        self.run.compositions.append(Composition(
+            when, decision.series_id, tuple(self._movie(tilt) for tilt in decision.tilts),
+            frozenset(self._movie(left.tilt) for left in decision.left_out if left.reason),
+            decision.micrograph_versions, told))
 
-    def _event(self, when: float, what: str, data: object) -> None:
-        if what == "killed":
-            self.down = True
-        elif what == "continued":
-            self.down, self.over = False, False
-            self._continue(when, bool(data))
-        elif (event := self._world(when, what, data)) is not None and not self.down:
-            self._feed(event)
-
-    def _world(self, when: float, what: str, data: object) -> Event | None:
-        """Note what happens in the world, which goes on while nothing runs, and put it as an event."""
+    def happens(self, when: float, what: str, data: object) -> Event | None:
         if isinstance(data, Mdoc):
             facts = self.files[data.path] = self._facts(data)
             return MdocRead(facts, when)
-        if what == "gone":
-            self.files.pop(str(data), None)
-            return MdocGone(str(data), when)
         if what == "micrograph" and isinstance(data, tuple):
-            self.micrographs[_key(data[0])] = data[1]
-            return MicrographReady(_key(data[0]), when, data[1])
-        if what == "failed" and isinstance(data, Shot):
-            self.failed[_key(data)] = "MotionCor failed twice"
-            return MovieFailed(_key(data), "MotionCor failed twice", when)
-        if what == "producer":
-            self.alive = bool(data)
-            return ProducerState(self.alive, "the run was killed", when)
-        self.closed = self.closed or what == "closed"
-        return Stop(when) if what == "stop" else InputClosed(when)
+            return self.aligned(_key(data[0]), data[1], when)
+        return self.fails(_key(data), when) if isinstance(data, Shot) else None
 
-    def _continue(self, when: float, full: bool) -> None:
-        """Start again: all that is known is what was registered and what lies on disk."""
-        self.session = Session(self.policy)
-        for series_id, decision in self.ledger.items():
-            if isinstance(decision, GiveUp):
-                self._feed(Restored(series_id, decision.series_name, (), 0, when, decision.failed, decision.reason,
-                                    decision.mdocs if full else ()))
-            else:
-                self._feed(Restored(series_id, decision.series_name, tuple(str(t.movie) for t in decision.tilts),
-                                    decision.version, when, mdocs=decision.mdocs if full else (),
-                                    micrograph_versions=decision.micrograph_versions if full else ()))
+    def gone(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def on_disk(self, when: float) -> Iterator[Event]:
         for facts in self.files.values():
-            self._feed(MdocRead(facts, when + 0.1))
-        for movie, version in self.micrographs.items():
-            self._feed(MicrographReady(movie, when + 0.2, version))
-        for movie, reason in self.failed.items():
-            self._feed(MovieFailed(movie, reason, when + 0.3))
-        self._feed(ProducerState(self.alive, "the run was killed", when + 0.4))
-        if self.closed:
-            self._feed(InputClosed(when + 0.5))
+            yield MdocRead(facts, when + 0.1)
 
     def _facts(self, mdoc: Mdoc) -> MdocFacts:
         kind = mdoc.kind if mdoc.shots or mdoc.kind in ("unreadable", "montage") else "unreadable"
@@ -218,12 +136,6 @@ class Machine:
 
 def _key(shot: Shot) -> str:
     return shot.movie[:-4]
-
-
-def _short(event: Event) -> str:
-    if isinstance(event, MdocRead):
-        return f"mdoc {event.facts.path} {len(event.facts.tilts)}{' open' if event.facts.last_section_open else ''}"
-    return str(event)[:150]
 
 
 # ---------------------------------------------------------------------- the rule in use elsewhere

@@ -32,30 +32,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 
+from player import Player
 from virtual_folders import EXTRAS, LAYOUTS, NAMES, TRANSFERS, FolderSession, Text, folder_session
 from virtual_sessions import SCHEMES, Shot, TrueSeries
 
-from tomostream.acquisition.events import (
-    Compose,
-    EndSession,
-    Event,
-    GiveUp,
-    InputClosed,
-    MdocGone,
-    MdocRead,
-    MicrographReady,
-    MovieFailed,
-    MovieSeen,
-    Policy,
-    ProducerState,
-    Restored,
-    Stop,
-    Tick,
-)
+from tomostream.acquisition.events import Compose, Event, GiveUp, MdocRead, MovieSeen, Policy
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import basename, movie_key
-from tomostream.acquisition.session import Session
 
 MIN_TILTS = 3
 OUTCOMES = ("right", "mixed", "lost", "truncated", "duplicated", "unfinished")
@@ -76,64 +60,39 @@ class Run:
 
 # ---------------------------------------------------------------------- tomostream
 
-class Player:
+class Machine(Player):
     """Plays a session to the state machine of whichever tomostream is installed."""
 
     def __init__(self, world: FolderSession, show: bool = False) -> None:
-        self.world, self.show = world, show
-        self.policy = Policy(min_tilts=MIN_TILTS, expected_tilts=world.base.tilts if world.base.known else None)
-        self.session = Session(self.policy)
+        super().__init__(Policy(min_tilts=MIN_TILTS, expected_tilts=world.base.tilts if world.base.known else None),
+                         world.events, show)
+        self.world = world
         self.run = Run()
         self.taken: dict[str, str] = {}                 # name in the project -> path
         self.names: dict[str, str] = {}                 # path -> name in the project
-        self.ledger: dict[str, Compose | GiveUp] = {}
         self.files: dict[str, Text] = {}
         self.seen: dict[str, float | None] = {}
-        self.micrographs: dict[str, int] = {}
-        self.failures: set[str] = set()
-        self.alive, self.closed, self.down, self.over = True, False, False, False
         self.written = {path: world.written.get(shot) for shot, path in world.paths.items()}
         self.knows_paths = "path" in {each.name for each in fields(MovieSeen)}
 
     def play(self) -> Run:
-        for when, what, data in self.world.events:
-            if not self.down:
-                self._ticks(when)
-            self._event(when, what, data)
-        if not self.down:
-            self._ticks(math.inf)
+        self.play_all()
         unassigned = getattr(self.session, "unassigned", dict)()
+        self.run.end = self.end
         self.run.loose = {self._path(key) for key in unassigned}
         self.run.pending = {state.series_name for state in self.session.states() if state.state in PENDING}
         return self.run
 
-    def _ticks(self, until: float) -> None:
-        for _ in range(100_000):
-            due = self.session.next_deadline()
-            if self.over or due is None or due >= until:
-                return
-            self._feed(Tick(due))
-        raise RuntimeError("The machine asks to be woken for ever.")
-
-    def _feed(self, event: Event) -> None:
-        decisions = self.session.handle(event)
-        if self.show and (decisions or not isinstance(event, Tick)):
-            print(f"{event.time - self.world.events[0][0]:10.1f} {_short(event)}")
-        for decision in decisions:
-            if self.show:
-                print(f"{'':12}-> {type(decision).__name__} {getattr(decision, 'series_id', '')} {decision.reason}")
-            if isinstance(decision, EndSession):
-                self.over, self.run.end = True, event.time
-            elif isinstance(decision, GiveUp):
-                (self.run.failed if decision.failed else self.run.ignored).update(decision.mdocs)
-                if decision.series_id:
-                    self.ledger.setdefault(decision.series_id, decision)
-            else:
-                self.ledger[decision.series_id] = decision
-                self.run.made.append((event.time, decision.series_id,
-                                      tuple(self._path(str(tilt.movie)) for tilt in decision.tilts),
-                                      frozenset((*(self._path(str(left.tilt.movie)) for left in decision.left_out),
-                                                 *self._repeated(decision)))))
+    def decided(self, when: float, decision: Compose | GiveUp) -> None:
+        if isinstance(decision, GiveUp):
+            (self.run.failed if decision.failed else self.run.ignored).update(decision.mdocs)
+            if decision.series_id:
+                self.ledger.setdefault(decision.series_id, decision)
+            return
+        self.ledger[decision.series_id] = decision
+        self.run.made.append((when, decision.series_id, tuple(self._path(str(tilt.movie)) for tilt in decision.tilts),
+                              frozenset((*(self._path(str(left.tilt.movie)) for left in decision.left_out),
+                                         *self._repeated(decision)))))
 
     def _repeated(self, decision: Compose) -> Iterator[str]:
         """The images at angles that were exposed more than once, which the reason of a composition names."""
@@ -145,37 +104,25 @@ class Player:
         key = movie_key(movie)
         return self.taken.get(key, f"?{key}")
 
-    def _event(self, when: float, what: str, data: object) -> None:
-        if what == "killed":
-            self.down = True
-        elif what == "continued":
-            self.down, self.over = False, False
-            self._continue(when, bool(data))
-        elif (event := self._world(when, what, data)) is not None and not self.down and not self.over:
-            self._feed(event)
-
-    def _world(self, when: float, what: str, data: object) -> Event | None:
+    def happens(self, when: float, what: str, data: object) -> Event | None:
         if isinstance(data, Text):
             self.files[data.path] = data
             return MdocRead(read_mdoc(data.path, data.data()), when)
-        if what == "gone":
-            self.files.pop(str(data), None)
-            return MdocGone(str(data), when)
-        if what == "movie" and isinstance(data, Shot):
-            return self._movie_seen(self.world.path_of(data), when)
         if what == "micrograph" and isinstance(data, tuple):
-            key = self._key(self.world.path_of(data[0]))
-            self.micrographs[key] = data[1]
-            return MicrographReady(key, when, data[1])
-        if what == "failed" and isinstance(data, Shot):
-            key = self._key(self.world.path_of(data))
-            self.failures.add(key)
-            return MovieFailed(key, "MotionCor failed twice", when)
-        if what == "producer":
-            self.alive = bool(data)
-            return ProducerState(self.alive, "the run was killed", when)
-        self.closed = self.closed or what == "closed"
-        return Stop(when) if what == "stop" else InputClosed(when)
+            return self.aligned(self._key(self.world.path_of(data[0])), data[1], when)
+        if not isinstance(data, Shot):
+            return None
+        path = self.world.path_of(data)
+        return self._movie_seen(path, when) if what == "movie" else self.fails(self._key(path), when)
+
+    def gone(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def on_disk(self, when: float) -> Iterator[Event]:
+        for path in self.seen:
+            yield self._movie_seen(path, when + 0.05)
+        for text in list(self.files.values()):
+            yield MdocRead(read_mdoc(text.path, text.data()), when + 0.1)
 
     def _movie_seen(self, path: str, when: float) -> Event:
         written = self.written.get(path)
@@ -194,33 +141,6 @@ class Player:
             self.names[path] = movie_key(name)
             self.taken[movie_key(name)] = path
         return self.names[path]
-
-    def _continue(self, when: float, full: bool) -> None:
-        """Start again: all that is known is what was registered and what lies on disk."""
-        self.session = Session(self.policy)
-        for series_id, decision in self.ledger.items():
-            if isinstance(decision, Compose):
-                self._feed(Restored(series_id, decision.series_name, tuple(str(tilt.movie) for tilt in decision.tilts),
-                                    decision.version, when, mdocs=decision.mdocs if full else (),
-                                    micrograph_versions=decision.micrograph_versions if full else ()))
-        for path in self.seen:
-            self._feed(self._movie_seen(path, when + 0.05))
-        for text in list(self.files.values()):
-            self._feed(MdocRead(read_mdoc(text.path, text.data()), when + 0.1))
-        for movie, version in self.micrographs.items():
-            self._feed(MicrographReady(movie, when + 0.2, version))
-        for movie in self.failures:
-            self._feed(MovieFailed(movie, "MotionCor failed twice", when + 0.3))
-        self._feed(ProducerState(self.alive, "the run was killed", when + 0.4))
-        if self.closed:
-            self._feed(InputClosed(when + 0.5))
-
-
-def _short(event: Event) -> str:
-    if isinstance(event, MdocRead):
-        facts = event.facts
-        return f"mdoc {facts.path} {facts.kind} {len(facts.tilts)}{' open' if facts.last_section_open else ''}"
-    return str(event)[:150]
 
 
 # ---------------------------------------------------------------------- the rule in use elsewhere
@@ -369,7 +289,7 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
     seed, upstream = job
     world = folder_session(seed)
     try:
-        runs = {"tomostream": Player(world).play()}
+        runs = {"tomostream": Machine(world).play()}
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         return {}, [f"seed {seed}: raised {type(error).__name__}: {error}"]
     if upstream:
@@ -429,7 +349,7 @@ def show(seed: int) -> None:
     world = folder_session(seed)
     print(world.layout, "|", world.names, "|", world.transfer, "|", world.base.scheme, "|", sorted(world.extras),
           sorted(world.base.faults), world.base.end)
-    run = Player(world, show=True).play()
+    run = Machine(world, show=True).play()
     for series, verdict in judge(world, run):
         print(series.folder, series.name, len(series.kept), "superseded" if series.superseded else "", verdict)
 
