@@ -75,16 +75,15 @@ class TestMovieName(unittest.TestCase):
                 ("nothing.tif", MovieName("nothing", None, None))):
             self.assertEqual(parse_movie_name(name), truth, name)
 
-
-def tilts_of(*angles: float) -> list[Tilt]:
-    return [Tilt(None, angle, order) for order, angle in enumerate(angles, start=1)]
-
-
     def test_an_angle_in_brackets_is_read(self):
         for name in ("Position_1_003[-12.00]_20260115_090109_EER.eer", "Position_1_003_[-12.00]-55_fractions.tiff",
                      "Position_1_003[-12.00].eer"):
             fields = parse_movie_name(name)
             self.assertEqual((fields.series, fields.order, fields.angle), ("Position_1", 3, -12.0), name)
+
+
+def tilts_of(*angles: float) -> list[Tilt]:
+    return [Tilt(None, angle, order) for order, angle in enumerate(angles, start=1)]
 
 
 class TestDatesInNames(unittest.TestCase):
