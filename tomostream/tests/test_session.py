@@ -184,6 +184,17 @@ class TestCompleteness(unittest.TestCase):
         self.assertEqual(player.composed[-1][0], last + 10.0)
         self.assertIn("2 complete series", player.composed[-1][1].reason)
 
+    def test_what_the_end_of_the_session_cut_is_no_scheme(self) -> None:
+        player = Player(time_for_next_tilt=3000.0, time_for_next_series=200.0)
+        half = tuple(3.0 * k for k in range(12))        # one end of the range is to come: nothing says that it is over
+        for name in "AB":
+            player.acquire(name, tilts(name, 12, angles=half))
+        player.wait()
+        self.assertEqual([type(each) for _, each in player.decided], [Compose, Compose, EndSession])
+        last = player.acquire("C", tilts("C", 12, begin=2000.0, angles=half), begin=2000.0)
+        player.wait(last + 150.0)
+        self.assertEqual([each.series_name for _, each in player.composed], ["A", "B"])
+
     def test_interleaved_series_do_not_confirm_each_other_s_scheme(self) -> None:
         player = Player()
         self._interleave(player, "ABC", COUNT - 6)
