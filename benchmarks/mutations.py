@@ -24,6 +24,8 @@ from dataclasses import dataclass
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: Seconds after which a run of tests counts as stuck: a change that makes them hang is noticed.
 TIME_OUT = 300.0
+#: pytest's exit status where all tests were deselected: they are slow, and notice nothing.
+NO_TESTS = 5
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def failing(folder: str, tests: Sequence[str], slow: bool, known: Sequence[str] 
     except subprocess.TimeoutExpired:
         return ["the tests hang"]
     named = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return named or ([] if done.returncode == 0 else ["the tests cannot be run"])
+    return named or ([] if done.returncode in (0, NO_TESTS) else ["the tests cannot be run"])
 
 
 def noticed(mutation: Mutation, slow: bool, known: Sequence[str]) -> list[str]:

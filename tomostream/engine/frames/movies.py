@@ -199,7 +199,7 @@ class EerMovie:
             self._file.close()
             raise
         self.count = len(self._pages)
-        rows, self._columns = self._camera = (int(n) for n in self._pages[0].shape[-2:])
+        rows, self._columns = (int(n) for n in self._pages[0].shape[-2:])
         self.shape = (rows * upsampling, self._columns * upsampling)
 
     def _checked_pages(self) -> list[Any]:
