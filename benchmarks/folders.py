@@ -306,7 +306,8 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
                              f"{world.transfer}; {world.base.scheme}; {', '.join(sorted(world.extras))}; "
                              f"{', '.join(sorted(world.base.faults))}; {world.base.end}]")
         if rule == "tomostream":
-            notes += [f"seed {seed} {path}: no series, and composed or failed" for path in world.others if path in run.failed]
+            said = run.failed - run.ignored         # a copy is told as one, and its series can fail for reasons of its own
+            notes += [f"seed {seed} {path}: no series, and composed or failed" for path in world.others if path in said]
     return {rule: dict(rows) for rule, rows in tallies.items()}, notes
 
 

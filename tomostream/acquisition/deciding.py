@@ -60,6 +60,7 @@ class Decider:
             return
         if self._evidence.at_rest(series, self._agenda.now):
             self.finish_sections(series)        # composed before a restart, say: its files were read anew since
+        self._roster.reconsider(series)
         if (not series.missing and not self._waits_for_versions(series)) or self._is_old(series):
             self.decide(series, decisions, "")
             return

@@ -33,6 +33,9 @@ class Owners(Protocol):
     def who_wants(self, movie: Movie) -> Iterable[Series]:
         """Return the series that may mean a movie."""
 
+    def refuses(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
+        """Tell whether a movie of the right name is not that of a tilt, and note why."""
+
     def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
         """Give an exposure its movie."""
 
@@ -109,7 +112,9 @@ class Finder:
         result = matching.search([wanted(series, each) for each in lacking], [each.found for each in like],
                                  matching.FOR_SINGLE_TILTS if exact else matching.SEARCHED, len(got))
         series.unsure = tuple(like[place].key for place in result.ambiguous)
-        step, pairs = result.step, result.pairs or {}
+        step = result.step
+        pairs = {tilt: movie for tilt, movie in (result.pairs or {}).items()
+                 if not self._roster.refuses(series, lacking[tilt], like[movie])}
         if step is None or any(self._wanted_elsewhere(series, lacking[tilt], like[movie], step) for tilt, movie in pairs.items()):
             return
         for tilt, movie in pairs.items():

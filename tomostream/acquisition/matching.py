@@ -109,17 +109,18 @@ def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int, int]:
     there, written, own = parts(folder), parts(wanted.folder), parts(wanted.mdoc_folder)
     known = {*written, *own, wanted.series.casefold()}
     shared = len(known.intersection(there))
-    return (_common(there[::-1], written[::-1]), shared, _common(there, own), shared - len(set(there)),
+    return (common(there[::-1], written[::-1]), shared, common(there, own), shared - len(set(there)),
             -len(set(own).difference(there)))
 
 
 @lru_cache(maxsize=16384)
 def same_end(written: str, folder: str) -> int:
     """Return how many of the last parts of two folders are the same."""
-    return _common(parts(folder)[::-1], parts(written)[::-1])
+    return common(parts(folder)[::-1], parts(written)[::-1])
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
+def common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many of the first parts of two folders are the same."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

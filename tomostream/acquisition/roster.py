@@ -14,6 +14,7 @@ from dataclasses import replace
 from tomostream.acquisition import matching
 from tomostream.acquisition.agenda import Agenda
 from tomostream.acquisition.candidates import wanted
+from tomostream.acquisition.doubts import Doubts
 from tomostream.acquisition.events import Restored, Unassigned
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.finding import Finder
@@ -51,6 +52,8 @@ class Roster:
         self._robbed: dict[int, Series] = {}
         self._restored: dict[str, Restored] = {}
         self._finder = Finder(self)
+        self._doubts = Doubts(self._finder, self._listings)
+        self.refuses = self._doubts.refuses
         self.search, self.meant, self.note_folder = self._finder.search, self._finder.meant, self._finder.note_folder
 
     # ------------------------------------------------------------------ movies
@@ -173,6 +176,7 @@ class Roster:
             self.states.set(series, exposure, "missing")
         else:
             self._finder.note_folder(exposure.tilt.movie_folder)
+            self._doubts.note(series, exposure)
             self._listings.note_name(series, exposure)
             self.states.wait(series, exposure)
             self._assign(exposure.name)
@@ -221,7 +225,7 @@ class Roster:
         means = [wanted(series, each) for series, each in live]
         given = matching.assign(means, [each.found for each in movies], kept,
                                 lambda want, movie: self._finder.is_of_another(want, folder_of(movie.path)))
-        given = [None if choice is not None and self._strays(*each, movies[choice[0]]) else choice
+        given = [None if choice is not None and self._doubts.refuses_name(*each, movies[choice[0]]) else choice
                  for each, choice in zip(live, given, strict=True)]
         for (series, exposure), choice in zip(live, given, strict=True):
             if choice is None and exposure.bound and exposure.step not in CHANGED_NAMES:
@@ -230,20 +234,10 @@ class Roster:
             if choice is not None:
                 self.bind(series, exposure, movies[choice[0]], choice[1])
 
-    def _strays(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
-        """Tell whether a movie of the right name lies in the folder of other movies, where names come in several folders.
-
-        Its series has its own movies elsewhere, or mdocs give the name in several folders.
-        """
-        want = wanted(series, exposure)
-        homes = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
-        fits = [matching.same_end(want.folder, folder) for folder in homes]
-        if fits and min(fits) > matching.same_end(want.folder, movie.folder):
-            return True
-        if not self._finder.is_of_another(want, movie.folder):
-            return False
-        folders = {each.tilt.movie_folder for _, each in self._listings.of_name(exposure.name)}
-        return len(folders) > 1 or (bool(homes) and movie.folder not in homes)
+    def reconsider(self, series: Series) -> None:
+        """Take from a series, before it is decided, the movies of which is known by now that they are not its own."""
+        for each in self._doubts.reconsider(series, self.movie_of):
+            self.unbind(series, each)
 
     def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
         exposure.step = step
@@ -256,6 +250,7 @@ class Roster:
                 if each.step in CHANGED_NAMES:      # the name alone was not enough: here is whose it is
                     self.unbind(other, each)
         exposure.key, exposure.bound, exposure.step = movie.key, True, step
+        self._doubts.give(series, exposure, movie)
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
         for other, twin in self._listings.of_name(exposure.name) if step in CHANGED_NAMES and exposure.name else ():

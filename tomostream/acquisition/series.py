@@ -42,7 +42,8 @@ class Exposure:
 
     `name` is the movie's name in the mdoc (`movie_key`), `key` that of the movie it was found to be (`bound`, by which `step`),
     or `name` until then. `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it
-    belongs to another series, `owner`); `reason` says why for the last three. `movie_seen` False: the import told of movies, but
+    belongs to another series, `owner`); `reason` says why for the last three. `refused` says why a movie of its name is not taken
+    for its own. `movie_seen` False: the import told of movies, but
     not of this one. A micrograph counts from version `min_version` on: a movie's name can be used again.
     """
 
@@ -60,6 +61,7 @@ class Exposure:
     name: str = ""
     bound: bool = False
     step: Step = Step.EXACT
+    refused: str = ""
 
 
 @dataclass
@@ -89,7 +91,8 @@ class Series:
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt series).
     `composed` maps the idents composed last to the version of their micrograph; `wrong_since`: when one of these turned out
     to be another tilt's. `retired`: what was listed before the acquisition was started over. `unsure`: movies of nobody among
-    which nothing tells which are its own. `notes` say what it has to do with a series of its name in another folder. `number`
+    which nothing tells which are its own. `apart`: movies in another folder than most of its own, of which nothing tells whether
+    they are. `notes` say what it has to do with a series of its name in another folder. `number`
     counts the series of a session as they came.
     """
 
@@ -129,6 +132,7 @@ class Series:
     started_over: bool = False
     wrong_since: float | None = None
     unsure: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     wake: float | None = None
     deadline: float | None = None

@@ -386,6 +386,7 @@ class Session:
             if series.phase == "acquiring":
                 self._decider.finish_sections(series)
                 series.evidence = [why]
+            self._roster.reconsider(series)
             self._decider.decide(series, decisions, why)
         self._decider.forcing = False
 

@@ -134,6 +134,16 @@ def unsure(series: Series) -> list[str]:
             "their names be those of SubFramePath in the mdoc, or give each series a folder of its own"]
 
 
+def apart(series: Series) -> list[str]:
+    """Say which movies lie in another folder than the others of the series, where nothing tells whether they are its own."""
+    if not series.apart:
+        return []
+    named = ", ".join(series.apart[:MAX_NAMES]) + (f" and {more} more" if (more := len(series.apart) - MAX_NAMES) > 0 else "")
+    lie = "movie lies" if len(series.apart) == 1 else "movies lie"
+    return [f"{len(series.apart)} {lie} in another folder than the others of the series, and neither folders nor times tell "
+            f"whether they are its own ({named}): if not, take these tilts out"]
+
+
 def how_matched(series: Series, steps: Iterable[Step]) -> list[str]:
     """Say how many of its movies were found by these steps, where that is not by their very names."""
     found = Counter(each.step for each in series.exposures.values() if each.bound)
@@ -155,7 +165,8 @@ def left_out_reason(exposure: Exposure, why_missing: str) -> str:
         if not exposure.key:
             return "The mdoc does not name its movie, and no movie's name matches it alone."
         what = "Its micrograph is not there" if exposure.movie_seen else "Its movie never came"
-        return f"{what}: {why_missing or 'the series was decided without it'}."
+        refused = f" ({exposure.refused})" if exposure.refused else ""
+        return f"{what}: {why_missing or 'the series was decided without it'}{refused}."
     return exposure.reason or "Its movie could not be aligned."
 
 
@@ -188,7 +199,7 @@ def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
     warnings = dict.fromkeys([*(text for facts in files for text in facts.warnings), *series.warnings])
     for old, new in series.replaced.values():
         warnings[f"{old.key} was exposed again: {new.key} is used in its place."] = None
-    warnings.update(dict.fromkeys(f"{text}." for text in [*how_matched(series, UNSURE_STEPS), *unsure(series)]))
+    warnings.update(dict.fromkeys(f"{text}." for text in [*how_matched(series, UNSURE_STEPS), *unsure(series), *apart(series)]))
     for facts in series.trouble.values():
         warnings[f"{facts.path} could not be used: {facts.reason or facts.kind}"] = None
     return Compose(
