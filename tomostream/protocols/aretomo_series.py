@@ -121,7 +121,7 @@ def source_of(series: TiltSeries, images: Iterable[TiltImage], command: str, hal
         transform = None if matrix is None else (*matrix[0, :2], *matrix[1, :2], matrix[0, 2], matrix[1, 2])
         tilts.append(SourceTilt(image.getIndex(), image.getTiltAngle(), image.getAcquisitionOrder(), prior, image.isEnabled(),
                                 transform))
-    width, height, _ = series.getDim() or series.getFirstItem().getDim()
+    width, height, _ = series.getDim() or images[0].getDim()
     return Source(series.getTsId(), os.path.abspath(stack), even and os.path.abspath(even), odd and os.path.abspath(odd),
                   (width, height), series.getSamplingRate(), series.getAcquisition().getTiltAxisAngle(), tuple(tilts),
                   series.getAcquisition().getDosePerFrame(), command, half_command)

@@ -35,6 +35,7 @@ from tomostream.protocols.references import References, write_eer_defects
 from tomostream.streaming import form as streaming_form
 from tomostream.streaming import inputs
 from tomostream.streaming.protocol import StreamingProtocol
+from tomostream.streaming.rows import first_item
 from tomostream.streaming.work import BadInput, ProgramFailed, Task
 
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
@@ -125,7 +126,10 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
             self._reader.items.loadAllProperties()
             if self._reader.items.getSamplingRate() is None:
                 return      # an import that was killed between its first row and what it knows of the set
-            self._prepare()
+            try:
+                self._prepare()
+            finally:
+                self._reader.release()      # upstream looks at the first movie
         new, self._new = self._new, []
         for movie in new:
             version = self._reader.version_of(movie.getObjId())
@@ -135,7 +139,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
 
     def _prepare(self) -> None:
         """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
-        self.isEER = self._reader.items.getFirstItem().getFileName().lower().endswith(".eer")
+        self.isEER = first_item(self._reader.items).getFileName().lower().endswith(".eer")
         if self.isEER and self._reader.items.getGain():
             write_eer_defects(self._reader.items.getGain(), self._getExtraPath(DEFECTS_FILE_EER), self.info)
         patches = self.patchX.get(), self.patchY.get()

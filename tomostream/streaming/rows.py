@@ -24,6 +24,27 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT 1 FROM pragma_table_info(?) LIMIT 1", (name,)).fetchone() is not None
 
 
+def first_item(items: Any) -> Any:
+    """Return a copy of the first item of an open set; None where it has none.
+
+    Not `getFirstItem`: it leaves the query behind it half read, which keeps everybody else from writing until it is collected.
+    """
+    first = [item.clone() for item in items.iterItems(limit=1)]
+    return first[0] if first else None
+
+
+def let_go(items: Any) -> None:
+    """Close a set of which something may have been read, but not to its end (a first image): that holds a lock.
+
+    pyworkflow's readers are circles, and closing a connection does not end what is being read through it: its own query is ended,
+    and those of the sets in it are collected.
+    """
+    if items._mapper is not None:
+        items._mapper.db.cursor.close()
+    items.close()
+    gc.collect()
+
+
 class RowReader:
     """Rows of a Scipion set, each once, in the order in which they were committed, and again when they were replaced.
 
@@ -53,20 +74,16 @@ class RowReader:
             result = self._read()
         except database_errors() as error:
             self.trouble = f"{self.items.getFileName()} cannot be read now ({words_of(error)})"
-            self.items.close()
-            return [], False
-        self.trouble = ""
-        return result
+        else:
+            self.trouble = ""
+            return result
+        self.release()      # after the handler: the error keeps alive what was half read
+        return [], False
 
     def release(self) -> None:
-        """Let go of the file: what was read of it, but not to its end (a first image), holds a lock until it is collected.
-
-        Its writer would wait for that, and a protocol in which nothing happens collects nothing. (pyworkflow's readers are
-        circles, and closing a connection does not end what is being read through it.)
-        """
-        self.items.close()
+        """Let go of the file: its writer would wait, and a protocol in which nothing happens collects nothing. See `let_go`."""
         self._quick = None
-        gc.collect()
+        let_go(self.items)
 
     def _read(self) -> tuple[list[Any], bool]:
         mapper = self.items._getMapper()

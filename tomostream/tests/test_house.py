@@ -50,6 +50,14 @@ def imports(path: str) -> list[str]:
     return names
 
 
+class TestSets(unittest.TestCase):
+    def test_are_never_read_to_their_first_item_alone(self):
+        """The query behind it would hold a lock: `streaming.rows.first_item`."""
+        wrong = [path for path in sources() for node in ast.walk(tree(path))
+                 if isinstance(node, ast.Attribute) and node.attr in ("getFirstItem", "selectFirst", "getDimensions")]
+        self.assertEqual(wrong, [])
+
+
 class TestTheRooms(unittest.TestCase):
     def test_all_stand_on_a_floor(self):
         rooms = {path.split(os.sep)[0] for path in sources() if os.sep in path}

@@ -22,6 +22,7 @@ from tomostream.engine import quick
 from tomostream.journal.composed import NoSeries
 from tomostream.programs.aln import AngleRow
 from tomostream.protocols import ProtTomoStreamAreTomo, ProtTomoStreamComposeTS, ProtTomoStreamImportMovies, mdocs, signs
+from tomostream.streaming.rows import let_go
 from tomostream.viewers import TomoStreamMotionCorViewer, results
 from tomostream.wizards import readings
 
@@ -121,10 +122,12 @@ def quick_source(items: SetOfTiltSeries | None) -> quick.Source:
     found: list[tuple[TiltSeries, list[TiltImage]]] = []
     if os.path.exists(items.getFileName()):
         now = SetOfTiltSeries(filename=items.getFileName())
-        for series in now.iterItems(limit=SERIES_LOOKED_AT):
-            images = [image.clone() for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD) if image.isEnabled()]
-            found.append((series.clone(), images))
-        now.close()
+        try:
+            for series in now.iterItems(limit=SERIES_LOOKED_AT):
+                images = [image.clone() for image in series.iterItems(orderBy=TiltImage.INDEX_FIELD) if image.isEnabled()]
+                found.append((series.clone(), images))
+        finally:
+            let_go(now)         # a window stays open for hours
     series, images = max(found, key=lambda each: len(each[1]), default=(None, []))
     if series is None or len(images) < 3:
         raise readings.NothingFound("There is no tilt series in the input yet: wait for the first one, then try again.")
