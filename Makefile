@@ -32,7 +32,7 @@ demo-real: $(STAMP)
 	$(BIN)/tomostream demo --real demo-real
 
 quick: $(STAMP)
-	$(PYTEST) -m "not chain and not slow"
+	$(PYTEST) -m "not chain and not slow" --numprocesses auto --maxprocesses 4 --dist loadscope
 
 test: $(STAMP) lint
 	$(PYTEST)

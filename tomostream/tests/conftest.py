@@ -26,7 +26,7 @@ settings.load_profile(os.environ.get("TOMOSTREAM_EXAMPLES", "same"))
 # CI and `nohup` start us with SIGINT ignored, and so would be every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if "SCIPION_HOME" not in os.environ:
+if "SCIPION_HOME" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:     # a home for each worker of `make quick`
     HOME = tempfile.mkdtemp(prefix="tomostream-tests-")
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     scipion_environment(HOME)
