@@ -53,6 +53,7 @@ class Run:
     made: list[tuple[float, str, tuple[str, ...], frozenset[str]]] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     ignored: set[str] = field(default_factory=set)
+    copies: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
     end: float = math.inf
@@ -88,6 +89,8 @@ class Machine(Player):
             (self.run.failed if decision.failed else self.run.ignored).update(decision.mdocs)
             if decision.series_id:
                 self.ledger.setdefault(decision.series_id, decision)
+            else:
+                self.run.copies.update(decision.mdocs)
             return
         self.ledger[decision.series_id] = decision
         self.run.made.append((when, decision.series_id, tuple(self._path(str(tilt.movie)) for tilt in decision.tilts),
@@ -306,7 +309,7 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
                              f"{world.transfer}; {world.base.scheme}; {', '.join(sorted(world.extras))}; "
                              f"{', '.join(sorted(world.base.faults))}; {world.base.end}]")
         if rule == "tomostream":
-            said = run.failed - run.ignored         # a copy is told as one, and its series can fail for reasons of its own
+            said = run.failed - run.copies          # a copy is told as one, and its series can fail for reasons of its own
             notes += [f"seed {seed} {path}: no series, and composed or failed" for path in world.others if path in said]
     return {rule: dict(rows) for rule, rows in tallies.items()}, notes
 

@@ -14,6 +14,9 @@ from tomostream.acquisition.listings import Listings
 from tomostream.acquisition.loose import Movie
 from tomostream.acquisition.series import Exposure, Series
 
+#: Seconds.
+DAY = 86400.0
+
 
 class Doubts:
     """Holds each movie against the others of its series. See `homes`.
@@ -68,6 +71,10 @@ class Doubts:
             return False
         folders = {each.tilt.movie_folder for _, each in self._listings.of_name(exposure.name)}
         return len(folders) > 1 or (bool(homes) and movie.folder not in homes)
+
+    def of_another_day(self, series: Series, movie: Movie) -> bool:
+        """Tell whether a movie was written a day after a series or later: whatever its name, it is not of it."""
+        return self._homes.is_later(series.last_acquired, movie.found, DAY)
 
     def reconsider(self, series: Series, movie_of: Callable[[Exposure], Movie]) -> list[Exposure]:
         """Return the exposures of a series of whose movie is known by now that it is not theirs, before the series is decided.

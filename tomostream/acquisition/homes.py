@@ -140,6 +140,12 @@ class Homes:
             return Kin.OWN if fits else Kin.TOO_OLD
         return Kin.ELSEWHERE if best is not None and best > near else Kin.UNKNOWN
 
+    def is_later(self, time: float | None, found: Found, by: float) -> bool:
+        """Tell whether a movie was written so many seconds after an exposure that it is not of it, nor of those beside it."""
+        lag = self._current_lag()
+        return (lag is not None and time is not None and found.written is not None
+                and found.written - lag.middle - time > by)
+
     def _owner(self, folder: str) -> Key | None:
         """Return to which tilts a folder belongs by its name alone; None where it may belong to several."""
         if folder not in self._owners:

@@ -122,7 +122,8 @@ class Roster:
     def none_came(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
         return (not any(each.bound for each in series.exposures.values())
-                and 2 * sum(not self._why_unlisted(movie).expected for movie in self.loose.all()) < len(series.exposures))
+                and 2 * sum(not self._why_unlisted(movie).expected and not self._doubts.of_another_day(series, movie)
+                            for movie in self.loose.all()) < len(series.exposures))
 
     def all_listed(self) -> bool:
         """Tell whether every movie is in a series."""

@@ -16,7 +16,7 @@ from tomostream.acquisition.homes import Homes, Kin, Lag, lag_of
 from tomostream.acquisition.matching import Found, Wanted
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.session import Session
-from tomostream.tests.test_session import GAP, key, mdoc, tilts
+from tomostream.tests.test_session import BEGIN, GAP, key, mdoc, tilts
 
 #: Two folders of the camera's computer of which the names alone do not tell to which of them `ABOVE` belongs.
 FIRST, SECOND = "X:\\session\\frames", "X:\\session\\second\\frames"
@@ -184,6 +184,23 @@ class TestAStoppedSeriesWithMoviesMissing(unittest.TestCase):
         self.assertEqual((len(told[0]), told[1]), (1, []))
         self.assertIn("2 movies lie in another folder", told[0][0])
         self.assertIn(key(one[3]), told[0][0])
+
+
+class TestAnEarlierSession(unittest.TestCase):
+    def test_is_left_aside_though_as_many_movies_of_today_wait_for_their_mdoc(self):
+        noon = BEGIN.timestamp() + 3 * 86400.0
+
+        def today(name: str, begin: float) -> list[Event]:
+            return [MovieSeen(key(each), noon + begin, f"/s/frames/{each.movie}", noon + begin + GAP * place + 2.0)
+                    for place, each in enumerate(tilts(name))]
+
+        listed = mdoc("X", tilts("X", begin=3 * 86400.0))
+        session = Session(Policy(expected_tilts=len(listed.tilts)))
+        events: list[Event] = [*today("X", 0.0), MdocRead(listed, noon + 1.0), *today("Y", 2.0),
+                               MdocRead(mdoc("old", tilts("old")), noon + 3.0), Stop(noon + 4.0)]
+        given_up = [each for event in events for each in session.handle(event) if isinstance(each, GiveUp)]
+        self.assertEqual([each.failed for each in given_up if each.series_name == "old"], [False])
+        self.assertIn("Y_000_0.0", session.unassigned())
 
 
 if __name__ == "__main__":
