@@ -230,7 +230,11 @@ def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
         yield flat[start:start + _CHUNK_ELEMENTS]
 
 
-def statistics(array: np.ndarray) -> tuple[float, float, float, float]:
+Statistics = tuple[float, float, float, float]
+"""Minimum, maximum, mean and standard deviation."""
+
+
+def statistics(array: np.ndarray) -> Statistics:
     """Return minimum, maximum, mean and standard deviation of an array (the header's dmin, dmax, dmean, rms).
 
     Sums are in double precision, two passes in one: each piece's deviations are taken from its own mean (Chan et al.,

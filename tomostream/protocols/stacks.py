@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.output import Outputs, statistics
+from tomostream.engine.output import Outputs, Statistics, statistics
 from tomostream.engine.recon.volume import VolumeWriter
 from tomostream.files.mrc import MrcStack, open_mrc
 from tomostream.journal.composed import RecordError, SeriesRecord, TiltRecord, read_record
@@ -44,7 +44,7 @@ def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[
     with Outputs() as outputs, VolumeWriter(outputs, target, (len(paths), height, width), pixel_size, LABEL, volume=False) as out:
         step = max(1, PIECE // width)
 
-        def copied(section: int) -> list[tuple[float, float, float, float]]:
+        def copied(section: int) -> list[Statistics]:
             """Copy an image piece by piece; return the statistics of each."""
             found = []
             for first in range(0, height, step):
@@ -55,9 +55,8 @@ def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for found in pool.map(copied, range(len(images))):
-                for row, (low, high, mean, deviation) in enumerate(found):
-                    count = width * (min((row + 1) * step, height) - row * step)
-                    out.add_statistics(low, high, count * mean, count * (deviation**2 + mean**2))
+                for row, each in enumerate(found):
+                    out.add(each, width * (min((row + 1) * step, height) - row * step))
     return width, height
 
 

@@ -423,7 +423,7 @@ class TestEer(EngineTest):
         gain[: self.SIZE // 2, : self.SIZE // 4] = 3
         tifffile.imwrite(self.path("camera.gain"), gain)
         for sampling in (1, 2):
-            with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda i, _: np.zeros(i.shape, bool)):
+            with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda i, *_: np.zeros(i.shape, bool)):
                 image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", sampling, "-Align", 0,
                                     "-Gain", self.path("camera.gain"), "-FlipGain", 1)  # fmt: skip
             expected = self.counted(events, sampling) * np.kron(gain, np.ones((sampling, sampling)))
@@ -490,7 +490,7 @@ class TestReferences(EngineTest):
 
     def gained(self, *words):
         """The result without replacement of the corners as hot pixels."""
-        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image, _: np.zeros(image.shape, bool)):
+        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image, *_: np.zeros(image.shape, bool)):
             return self.result("-InMrc", self.flat(), *words)
 
     def test_a_gain_is_rotated_counter_clockwise_and_then_flipped(self):
@@ -703,7 +703,7 @@ class TestSums(EngineTest):
         k = 2 * np.pi * 105 / SIZE
         waves = [np.tile(np.cos(k * (x + shift[0])), (SIZE, 1)).astype(np.float32) for shift in shifts]
         with align_executor() as executor:
-            total = sums.Summation(Plain(waves), shifts, (SIZE, SIZE), 1.0, executor, 1).image(range(40))
+            total = sums.Summation(Plain(waves), shifts, (SIZE, SIZE), 1.0, executor, 1).parts(range(40))(0, SIZE)
         amplitude = 2 * np.abs(np.mean(total[:, 8:-8] * np.exp(-1j * k * x[8:-8]), axis=1)).mean() / 40
         self.assertGreater(amplitude, 0.92)
         self.assertLess(amplitude, 1.01)
@@ -789,10 +789,8 @@ class TestInterpolation(unittest.TestCase):
         image = self.wave(shape, frequency, margin=half).astype(np.float32)
         source = adding.MovedFrames((image,), ((0, 0),), len(image))
         columns = [interpolation.Column(x, ys, (source,) * len(ys)) for x, ys in moves]
-        work, out = interpolation.Interpolation(columns, shape, half), np.full(shape, np.nan, np.float32)
-        for start in work.starts():
-            work.fill(out, [start])
-        return out
+        work = interpolation.Interpolation(columns, shape, half)
+        return np.concatenate([work.rows(first, min(first + 70, shape[0])) for first in range(0, shape[0], 70)])
 
     @given(st.tuples(*[st.integers(20, 150)] * 2), st.tuples(*[st.floats(-0.4, 0.4)] * 2),
            st.lists(st.tuples(st.floats(-0.75, 0.25), st.lists(st.floats(-0.75, 0.25), min_size=1, max_size=2)),
@@ -806,10 +804,8 @@ class TestInterpolation(unittest.TestCase):
     def test_a_shift_of_nothing_changes_nothing(self):
         image = np.random.default_rng(1).normal(size=(50, 70)).astype(np.float32)
         source = adding.MovedFrames((np.pad(image, interpolation.HALF),), ((0, 0),), 70)
-        out = np.empty(image.shape, np.float32)
         work = interpolation.Interpolation([interpolation.Column(0.0, (0.0,), (source,))], image.shape)
-        work.fill(out, work.starts())
-        np.testing.assert_allclose(out, image, atol=2e-6)
+        np.testing.assert_allclose(work.rows(0, 50), image, atol=2e-6)
 
     def test_the_mean_is_kept(self):
         for fraction in (-0.7, -0.5, 0.0, 0.2):

@@ -4,7 +4,7 @@
 The kernel has 20 taps and comes nearest, in the least-squares sense, to an exact shift of all frequencies below 0.43
 cycles a pixel (86 % of Nyquist): it is off by less than 0.5 % of the amplitude up to 0.4, and falls off beyond, to zero at
 Nyquist for a shift of half a pixel, where no shift of a real image can be exact. A row of an interpolated image is a
-combination of 20 rows; 64 rows at a time, of several images at once, are one product of matrices, which BLAS does some
+combination of 20 rows; 32 rows at a time, of several images at once, are one product of matrices, which BLAS does some
 ten times as fast as transforms of the whole image; columns likewise.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 HALF = 10
 """Half of the number of taps: so many pixels are needed beyond each border of the result."""
 _BAND = 0.43
-_BLOCK = 64
+_BLOCK = 32
 """Rows, or columns, of the result that are made by one product."""
 
 
@@ -63,9 +63,6 @@ class Rows(Protocol):
     def height(self) -> int:
         """How many rows there are."""
 
-    def dtype(self) -> np.dtype:
-        """Of the numbers."""
-
     def add_to(self, total: NDArray, first: int) -> None:
         """Add the rows from `first` on to `total`, (n, columns)."""
 
@@ -101,32 +98,34 @@ class Interpolation:
         self._blocks = -(-shape[1] // _BLOCK)
         self._need = _BLOCK + 2 * half - 1
 
-    def starts(self) -> range:
-        """First rows of the blocks."""
-        return range(0, self._shape[0], _BLOCK)
-
-    def fill(self, out: NDArray[np.float32], starts: Sequence[int]) -> None:
-        """Make the blocks that begin at `starts` of the result, into `out` (all its rows)."""
+    def rows(self, first: int, last: int) -> NDArray[np.float32]:
+        """Return the rows from `first` to before `last` of the result; may be called from several threads."""
+        out = np.zeros((last - first, self._shape[1]), np.float32)
         most = max(len(column.images) for column in self._columns)
-        stacked = np.zeros((most * self._need, self._blocks * _BLOCK + 2 * self._half), np.float32)
-        along = np.empty((_BLOCK, stacked.shape[1]), np.float32)
+        stacked = np.zeros((most, self._need, self._blocks * _BLOCK + 2 * self._half), np.float32)
+        along = np.empty((_BLOCK, stacked.shape[2]), np.float32)
         across = np.empty((_BLOCK, self._blocks * _BLOCK), np.float32)
-        for start in starts:
-            target = out[start : start + _BLOCK]
-            target[:] = 0
-            for column, vertical, horizontal in zip(self._columns, self._vertical, self._horizontal, strict=True):
-                used = stacked[: vertical.shape[1]]
-                for number, image in enumerate(column.images):
-                    self._collect(image, start + 1, used[number * self._need : (number + 1) * self._need])
-                np.matmul(vertical, used, out=along)
+        for column, vertical, horizontal in zip(self._columns, self._vertical, self._horizontal, strict=True):
+            used = stacked[: len(column.images)]
+            for start in range(first, last, _BLOCK):
+                self._collect(column.images, start, self._need - _BLOCK if start > first else 0, used)
+                np.matmul(vertical, used.reshape(-1, used.shape[2]), out=along)
                 self._move_columns(along, horizontal, across)
+                target = out[start - first : start - first + _BLOCK]
                 target += across[: len(target), : self._shape[1]]
+        return out
 
-    def _collect(self, image: Rows, first: int, out: NDArray[np.float32]) -> None:
-        """The rows from `first` on of an image into `out`, as far as there are any, and zeros after the last column."""
-        rows = np.zeros((min(len(out), image.height - first), self._shape[1] + 2 * self._half), image.dtype())
-        image.add_to(rows, first)
-        out[: len(rows), : rows.shape[1]] = rows
+    def _collect(self, images: Sequence[Rows], start: int, known: int, out: NDArray[np.float32]) -> None:
+        """Put the rows that the block from `start` on needs into `out`, (images, rows, columns), and zeros where there are none.
+
+        The last `known` rows of `out` are the first ones: of the block before.
+        """
+        columns, first = self._shape[1] + 2 * self._half, start + 1 + known
+        for image, rows in zip(images, out, strict=True):
+            rows[:known] = rows[len(rows) - known :]
+            fresh = rows[known:, :columns]
+            fresh[:] = 0
+            image.add_to(fresh[: max(0, image.height - first)], first)
 
     def _move_columns(
         self, image: NDArray[np.float32], horizontal: NDArray[np.float32], out: NDArray[np.float32]

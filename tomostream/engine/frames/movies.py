@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,10 +164,25 @@ class TiffMovie:
         if self._behind:
             return self._frame_behind(index)
         page = self._pages[index]
-        frame = guarded(f"{self.path}: frame {index + 1}", lambda: turned_over(page))
+        frame = guarded(f"{self.path}: frame {index + 1}", lambda: self._decoded(page))[::-1]
         if frame.shape != self.shape:
             raise EngineError(f"{self.path}: frame {index + 1} cannot be decoded; {_DAMAGED}")
         return frame.view(np.uint8) if frame.dtype == bool else frame
+
+    def _decoded(self, page: Any) -> NDArray:
+        """Return the image of a page as it lies in the file. One that is compressed is decoded by libtiff, in half the time."""
+        if page.is_contiguous or page.bitspersample < 8:
+            image: NDArray = page.asarray(maxworkers=1)
+            return image
+        import imagecodecs
+
+        image = imagecodecs.tiff_decode(self._bytes, index=page.index)
+        return image
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        """The whole file, for libtiff. It is not mapped: see `MrcStack`."""
+        return Path(self.path).read_bytes()
 
     def _frame_behind(self, index: int) -> NDArray:
         """Frame `index` of those that share a page."""
@@ -274,21 +291,6 @@ class EerMovie:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def turned_over(page: Any) -> NDArray:
-    """Return the image of a page of a TIFF with row 0 at the bottom; a compressed one is put there strip by strip, in one
-    copy."""
-    if page.is_contiguous or page.dtype == bool or len(page.shape) != 2:
-        image: NDArray = page.asarray(maxworkers=1)[::-1]
-        return image
-    out = np.zeros(page.shape, page.dtype)
-    upward = out[::-1]
-    for segment, (_, _, row, column, _), (_, rows, columns, _) in page.segments(maxworkers=1):
-        if segment is not None:
-            into = upward[row : row + rows, column : column + columns]
-            into[:] = segment[0, : into.shape[0], : into.shape[1], 0]
-    return out
 
 
 def guarded(what: str, read: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from tomostream.engine.frames import align, plan, references, sums
 from tomostream.engine.frames.job import DEFAULT_SUM_RANGE, Job
 from tomostream.engine.frames.movies import Movie, open_movie
 from tomostream.engine.frames.store import FrameStore
-from tomostream.engine.output import Outputs
+from tomostream.engine.output import Outputs, Statistics, statistics
+from tomostream.engine.recon.volume import VolumeWriter
 from tomostream.files.errors import EngineError
 from tomostream.programs.motioncor import format_log
 
@@ -24,6 +25,8 @@ Say = Callable[[str], None]
 _MAX_EER_FRACTIONS = 40
 _SMALLEST = 16
 """Pixels of the shorter side of a frame."""
+_BAND_ROWS = 128
+"""Rows of the results that are made and written at a time."""
 
 
 def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
@@ -157,25 +160,26 @@ def _prepare(
         shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain, say)  # fmt: skip
     bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling, job.kind != "eer")
     refs, bad = refs.cut(window), bad[window]
-    if bad.any():
-        store.replace(*references.replacements(bad))
+    known = np.count_nonzero(bad)
+    where, source = references.replacements(bad)
+    if known:
+        store.replace(where, source)
     total, varying = _total(store, executor, say)
     if not varying:
         raise EngineError(
             f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
     _doubt_gain(job, total, refs, warn)
-    known = int(bad.sum())
-    found = references.outlying_pixels(refs.corrected_sum(total, len(store)), executor) & ~bad
-    hot = int(found.sum())
+    found = references.outlying_pixels(total, executor, refs, len(store))
+    found[bad] = False
+    hot = np.count_nonzero(found)
     if hot > 0.01 * bad.size:
         warn(f"{hot} pixels look hot, too many to be; they are left as they are (check -Gain)")
         hot = 0
     if hot:
-        bad = bad | found
-    if hot or known:
-        where, source = references.replacements(bad)
+        where, source = references.replacements(bad | found)
         store.replace(where, source)
-        refs = refs.patched(where, source)
+    if hot or known:
+        refs.patch(where, source)
         say(f"replaced {known} bad pixels of the map and {hot} hot or dead ones")
     store.references = refs
 
@@ -241,26 +245,49 @@ def _write_sums(
     """Compute and write every sum that is asked for."""
     names, every = job.names, list(range(len(fractions)))
     pixel_size = job.pixel_size * job.binning
-
-    def write(path: str, image: NDArray) -> None:
-        outputs.mrc(path, image, pixel_size, job.label)
-
     weighting = doses_known(job, fractions)
     if job.split:
-        odd, even = summation.image(every[0::2]), summation.image(every[1::2])
-        if not weighting:
-            list(summation.executor.map(write, (names.odd, names.even), (odd, even)))
-        write(names.total, np.add(odd, even, out=odd))
+        halves = () if weighting else (names.odd, names.even)
+        _write_parts(job, summation, [summation.parts(every[0::2]), summation.parts(every[1::2])], halves, outputs)
     else:
-        write(names.total, summation.image(every))
+        _write_parts(job, summation, [summation.parts(every)], (), outputs)
     if weighting:
-        _write_weighted(job, summation, fractions, write)
+        _write_weighted(job, summation, fractions, lambda path, image: outputs.mrc(path, image, pixel_size, job.label))
     if job.stack:
         size = sums.output_size(summation.shape, job.binning)
         groups = [every[i : i + job.stack_group] for i in range(0, len(every), job.stack_group)]
         stack = outputs.mapped_mrc(names.stack, (len(groups), *size), pixel_size, job.label, volume=False)
         for section, group in enumerate(groups):
             stack[section] = sum(summation.aligned_frame(frame) for frame in group)
+
+
+def _write_parts(
+    job: Job, summation: sums.Summation, parts: Sequence[sums.Part], halves: Sequence[str], outputs: Outputs
+) -> None:
+    """Write the total of one image or two, and each of them to its own file of `halves`, if there are any.
+
+    Some rows of all of them at a time, which stay in the processor's cache: whole images are never held.
+    """
+    rows, columns = sums.output_size(summation.shape, job.binning)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(VolumeWriter(outputs, path, (1, rows, columns), job.pixel_size * job.binning, job.label, False))
+            for path in (job.names.total, *halves)
+        ]
+
+        def band(first: int) -> list[Statistics]:
+            """Write the same rows to every file; return what is in them."""
+            images = [part(first, min(first + _BAND_ROWS, rows)) for part in parts]
+            total = images[0] if len(images) == 1 else np.add(*images)
+            written = list(zip(writers, (total, *images[: len(halves)]), strict=True))
+            for writer, image in written:
+                writer.write(image[None], 0, first)
+            return [statistics(image) for _, image in written]
+
+        starts = range(0, rows, _BAND_ROWS)
+        for first, found in zip(starts, summation.executor.map(band, starts), strict=True):
+            for writer, each in zip(writers, found, strict=True):
+                writer.add(each, columns * (min(first + _BAND_ROWS, rows) - first))
 
 
 def _write_weighted(

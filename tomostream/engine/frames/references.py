@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,7 @@ def usable_gain(
     bad : ndarray of bool
         Where it is zero, negative, beyond all measure or not a number.
     """
-    gain = oriented(read_image(path, "-Gain"), quarters, flip).astype(np.float32)
+    gain = np.require(oriented(read_image(path, "-Gain"), quarters, flip), np.float32, "W")
     if inverse:
         with np.errstate(divide="ignore"):
             gain = 1 / gain
@@ -169,27 +170,35 @@ class References:
 
     def corrected(self, counts: NDArray, which: slice = slice(None)) -> NDArray:
         """Apply the references to rows `which` of a frame; without any, the counts are returned, in their own type."""
-        frame = counts if self.dark is None else np.subtract(counts, self.dark[which], dtype=np.float32)
-        return frame if self.gain is None else np.multiply(frame, self.gain[which], dtype=np.float32)
+        if self.dark is None and self.gain is None:
+            return counts
+        frame = counts.astype(np.float32)  # by itself: what is converted within another operation takes half as long again
+        if self.dark is not None:
+            frame -= self.dark[which]
+        if self.gain is not None:
+            frame *= self.gain[which]
+        return frame
 
-    def corrected_sum(self, total: NDArray, frames: int) -> NDArray:
-        """Return the references applied to a sum of `frames` frames."""
-        dark = None if self.dark is None else self.dark * np.float32(frames)
-        return References(self.gain, dark).corrected(total)
+    def corrected_sum(self, total: NDArray, frames: int, which: slice = slice(None)) -> NDArray:
+        """Apply the references to rows `which` of a sum of `frames` frames."""
+        if self.dark is None:
+            return self.corrected(total[which], which)
+        gain = None if self.gain is None else self.gain[which]
+        return References(gain, self.dark[which] * np.float32(frames)).corrected(total[which])
 
     def cut(self, window: tuple[slice, slice]) -> References:
         """Return the references of a part of the frame."""
         return References(*(None if ref is None else np.ascontiguousarray(ref[window]) for ref in (self.gain, self.dark)))
 
-    def patched(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> References:
-        """Return references for frames whose pixels `bad` hold the counts of `source` (flat indices)."""
-        return References(*(None if ref is None else _replaced(ref, bad, source) for ref in (self.gain, self.dark)))
+    def patch(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
+        """Make them, in place, fit frames whose pixels `bad` hold the counts of `source` (flat indices)."""
+        for reference in (self.gain, self.dark):
+            if reference is not None:
+                flat = reference.reshape(-1)
+                flat[bad] = flat[source]
 
 
-def _replaced(image: NDArray[np.float32], bad: NDArray[np.intp], source: NDArray[np.intp]) -> NDArray[np.float32]:
-    out = image.copy()
-    out.reshape(-1)[bad] = image.reshape(-1)[source]
-    return out
+_NONE = References()
 
 
 def load_references(
@@ -250,15 +259,40 @@ def load_defects(
     return bad
 
 
-def outlying_pixels(summed: NDArray, executor: Executor) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class _Blocks:
+    """The corrected sum of `frames` frames, cut into blocks of pixels and made for some rows of blocks at a time."""
+
+    total: NDArray
+    references: References
+    frames: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of blocks."""
+        return self.total.shape[0] // _BLOCK, self.total.shape[1] // _BLOCK
+
+    def at(self, first: int, last: int) -> NDArray:
+        """Return some rows of blocks, (rows, _BLOCK, columns, _BLOCK)."""
+        made = self.references.corrected_sum(self.total, self.frames, slice(first * _BLOCK, last * _BLOCK))
+        return made[:, : self.shape[1] * _BLOCK].reshape(last - first, _BLOCK, self.shape[1], _BLOCK)
+
+
+def outlying_pixels(
+    total: NDArray, executor: Executor, references: References = _NONE, frames: int = 1
+) -> NDArray[np.bool_]:
     """Find pixels that are hot, or dead, in the sum of all frames, without a map.
 
     Parameters
     ----------
-    summed : ndarray, shape (rows, columns)
-        Sum of the frames, before or after the gain.
+    total : ndarray, shape (rows, columns)
+        Sum of the frames' counts.
     executor : Executor
         For the passes over the image, some rows a call.
+    references : References
+        What corrects it.
+    frames : int
+        How many were summed.
 
     Returns
     -------
@@ -272,29 +306,34 @@ def outlying_pixels(summed: NDArray, executor: Executor) -> NDArray[np.bool_]:
     -----
     Two passes, the second without what the first found, so that a very hot pixel does not hide a hot neighbour.
     """
-    rows, columns = (n // _BLOCK * _BLOCK for n in summed.shape)
-    blocks = summed[:rows, :columns].reshape(rows // _BLOCK, _BLOCK, columns // _BLOCK, _BLOCK)
-    bad = np.zeros(summed.shape, bool)
-    if blocks.size == 0:
+    blocks, bad = _Blocks(total, references, frames), np.zeros(total.shape, bool)
+    rows, columns = blocks.shape
+    if not rows * columns:
         return bad
-    found = bad[:rows, :columns].reshape(blocks.shape)
-    bands = [slice(start, start + _BAND) for start in range(0, len(blocks), _BAND)]
-    means = np.concatenate(list(executor.map(lambda band: _block_means(blocks[band]), bands)))
-    ratio = _variance_ratio(blocks, means)
+    found = bad[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
+    bands = [(first, min(first + _BAND, rows)) for first in range(0, rows, _BAND)]
+    means = np.concatenate(list(executor.map(lambda band: _block_means(blocks.at(*band)), bands)))
+    ratio = _variance_ratio(blocks)
+
+    def mark(band: tuple[int, int], limit: NDArray[np.float32]) -> bool:
+        """Mark in `found` what is above the limit; tell whether anything is."""
+        part = slice(*band)
+        np.greater(blocks.at(*band), limit[part, None, :, None], out=found[part])
+        return bool(found[part].any())
+
     for _ in range(2):
         around = _largest_around(means)
         positive = np.maximum(around, 0)
         limit = (np.sqrt(positive) + _TOLERANCE * np.sqrt(ratio)) ** 2 + np.minimum(around, 0)
-        above = limit[:, None, :, None].astype(np.float32)
-        if not any(list(executor.map(lambda band, top=above: _above(blocks[band], top[band], found[band]), bands))):
+        if not any(list(executor.map(mark, bands, repeat(limit.astype(np.float32))))):
             break
-        where = np.nonzero(found.any(axis=(1, 3)))
-        good = ~found[where[0], :, where[1], :]
-        means[where] = np.where(good, blocks[where[0], :, where[1], :], 0).sum(axis=(1, 2)) / np.maximum(
-            good.sum(axis=(1, 2)), 1)
+        for row in np.flatnonzero(found.any(axis=(1, 2, 3))):
+            good = ~found[row]
+            means[row] = np.where(good, blocks.at(row, row + 1)[0], 0).sum(axis=(0, 2)) / np.maximum(good.sum(axis=(0, 2)), 1)
     lit = means > 30 * ratio
     if lit.any():
-        found |= (blocks == 0) & lit[:, None, :, None]
+        for band in bands:
+            found[slice(*band)] |= (blocks.at(*band) == 0) & lit[slice(*band), None, :, None]
     return bad
 
 
@@ -302,12 +341,6 @@ def _block_means(blocks: NDArray) -> NDArray[np.float32]:
     """Return means of blocks (n, rows, m, columns) of pixels, (n, m)."""
     wide = blocks.sum(axis=1, dtype=np.float32)
     return wide.sum(axis=2) / np.float32(blocks.shape[1] * blocks.shape[3])
-
-
-def _above(blocks: NDArray, limit: NDArray[np.float32], found: NDArray[np.bool_]) -> bool:
-    """Mark in `found` which pixels are above the limit; tell whether any is."""
-    np.greater(blocks, limit, out=found)
-    return bool(found.any())
 
 
 def better_orientation(
@@ -369,10 +402,11 @@ def _combined(quarters: int, flip: int, turn: int, mirror: int) -> tuple[int, in
     return next(pair for pair in pairs if np.array_equal(oriented(probe, *pair), wanted))
 
 
-def _variance_ratio(blocks: NDArray, means: NDArray[np.float32]) -> float:
+def _variance_ratio(blocks: _Blocks) -> float:
     """Variance over mean in a typical block: the median over a sample of blocks; at least a tiny positive number."""
-    step = max(1, round((means.size / 4096) ** 0.5))
-    sample = blocks[::step, :, ::step, :].astype(np.float64)
+    rows, columns = blocks.shape
+    step = max(1, round((rows * columns / 4096) ** 0.5))
+    sample = np.concatenate([blocks.at(row, row + 1)[:, :, ::step] for row in range(0, rows, step)]).astype(np.float64)
     mean = sample.mean(axis=(1, 3))
     lit = mean > 0
     if not lit.any():

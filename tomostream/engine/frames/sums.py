@@ -12,7 +12,7 @@ itself, and its shift is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,6 +28,8 @@ from tomostream.files.errors import EngineError
 
 _BAND_ROWS = 256
 """Rows that one call adds: few enough to stay in the processor's cache."""
+Part = Callable[[int, int], NDArray[np.float32]]
+"""Makes the rows of an image from the first to before the last that are asked for; may be called from several threads."""
 
 
 class Frames(Protocol):
@@ -133,15 +135,18 @@ class Summation:
     workers: int
     whole_pixels: bool = False
 
-    def image(self, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Return the sum of some frames, (rows, columns) of `output_size`; the mean is that of the unbinned sum."""
+    def parts(self, frames: Sequence[int]) -> Part:
+        """Return what makes rows of the sum of some frames, of `output_size`; the mean is that of the unbinned sum."""
         shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
         classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
         plain = self._window_shape() == self._out()
-        if plain and len(classes) == 1 and max(map(abs, classes[0].fraction)) < 1e-6:
-            return self._window(self._class_sums(classes, 0)[0]).astype(np.float32)
-        if plain:
+        if plain and (len(classes) > 1 or max(map(abs, classes[0].fraction)) >= 1e-6):
             return self._interpolated(classes)
+        whole = self._window(self._class_sums(classes, 0)[0]).astype(np.float32) if plain else self._cropped(classes)
+        return lambda first, last: whole[first:last]
+
+    def _cropped(self, classes: Sequence[_Class]) -> NDArray[np.float32]:
+        """Return the sum of the classes, moved and binned in Fourier space."""
         spectrum = None
         for members, summed in zip(classes, self._class_sums(classes, 0), strict=True):
             own = self._cropped_spectrum(self._window(summed).astype(np.float32, copy=False))
@@ -178,8 +183,8 @@ class Summation:
         for start in range(0, len(frames), self.workers):
             yield from self.executor.map(self.frames.counts, frames[start : start + self.workers])
 
-    def _interpolated(self, classes: Sequence[_Class]) -> NDArray[np.float32]:
-        """Return the sum of the classes, each moved by its fraction; those of one cell in x by the mean of theirs."""
+    def _interpolated(self, classes: Sequence[_Class]) -> Part:
+        """Make rows of the sum of the classes, each moved by its fraction; those of one cell in x by the mean of theirs."""
         half = max(1, min(interpolation.HALF, min(self.shape) // 4))
         sources = dict(zip(classes, self._sources(classes, half), strict=True))
         columns = []
@@ -189,11 +194,8 @@ class Summation:
             columns.append(interpolation.Column(
                 float(x), tuple(c.fraction[1] for c in own), tuple(sources[c] for c in own)))  # fmt: skip
         work = interpolation.Interpolation(columns, self.shape, half)
-        out = np.empty(self.shape, np.float32)
-        starts = work.starts()
-        size = max(1, len(starts) // (4 * self.workers))
-        list(self.executor.map(lambda i: work.fill(out, starts[i : i + size]), range(0, len(starts), size)))
-        return np.ascontiguousarray(self._window(out))
+        down, over = used_window(self.shape, self.binning)
+        return lambda first, last: work.rows(down.start + first, down.start + last)[:, over]
 
     def _sources(self, classes: Sequence[_Class], margin: int) -> list[MovedFrames]:
         """Return the classes' sums with a margin: made from the frames block by block if these are in memory, else beforehand."""

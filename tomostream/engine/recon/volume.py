@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.output import Outputs
+from tomostream.engine.output import Outputs, Statistics
 from tomostream.files.errors import EngineError, sentence_of
 from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 
@@ -108,3 +108,8 @@ class VolumeWriter:
         self._minimum, self._maximum = min(self._minimum, minimum), max(self._maximum, maximum)
         self._sum += total
         self._squares += squares
+
+    def add(self, found: Statistics, count: int) -> None:
+        """Tell the `statistics` of `count` values that were written."""
+        low, high, mean, deviation = found
+        self.add_statistics(low, high, count * mean, count * (deviation**2 + mean**2))
