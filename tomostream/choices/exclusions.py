@@ -109,7 +109,7 @@ def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: It
         with locks.writing(path):       # another person's choice for another series may be on its way
             return _apply(path, series, out or {}, frozenset(back))
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
+        raise ValueError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
 def _apply(path: str, series: ComposedSeries, out: Mapping[str, str], back: frozenset[str]) -> int:

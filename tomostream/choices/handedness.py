@@ -119,7 +119,8 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
     except BrokenPipeError:         # of whoever reads the progress
         raise
     except OSError as error:
-        raise quick.NotDone(f"The check of {series.series_id} cannot be written: {error}") from error
+        why = (error.strerror or str(error)).lower()
+        raise quick.NotDone(f"The check of {series.series_id} cannot be written in {folder}: {why}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return found

@@ -100,7 +100,7 @@ def remember(name: str, angles: str, series: str, evidence: str = "") -> str:
             kept = {each: asdict(entry) for each, entry in sorted(entries.items())}
             write_text(target, json.dumps({"format": FORMAT, "instruments": kept}, indent=1))
     except OSError as error:
-        raise ValueError(f"{target} cannot be written: {error}") from error
+        raise ValueError(f"{target} cannot be written: {(error.strerror or str(error)).lower()}") from error
     return target
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from tomostream import __version__
 from tomostream.cli.errors import UserError
-from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute
+from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute, ready_streams
 
 #: Subcommand -> one line of help. The module of the same name does the work, or the one in `MODULES`.
 COMMANDS = {
@@ -55,9 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `tomostream` command; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     status, command = 0, ""
+    ready_streams()
     try:
         options = parsed(arguments)
         command = options.command
+        if not is_here():
+            return refuse(command, "the folder from which it was called is gone (removed, or its disk is not mounted): cd to "
+                          "another")
         status = int(options.main(options))
         sys.stdout.flush()
     except UserError as error:
@@ -71,6 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in READER_GONE:
             return refuse(command, f"the output cannot be written: {error.strerror}")
     return status
+
+
+def is_here() -> bool:
+    """Tell whether the working folder is still there: a removed one, or that of a disk that is gone, has no name any more."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 
 from tomostream.cli.errors import UserError
 from tomostream.files import configuration
 from tomostream.files.configuration import HOME
+from tomostream.files.writing import write_text
 from tomostream.report.notify import VARIABLES
 
 
@@ -107,11 +107,12 @@ def make_home() -> None:
         scipion = importlib.util.find_spec("scipion")
         if scipion is None or scipion.origin is None:
             raise UserError("Scipion is not installed in this Python: pip install scipion-em-tomostream brings it.")
-        shutil.copyfile(os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template"), hosts)
+        with open(os.path.join(os.path.dirname(scipion.origin), "templates", "hosts.template"), encoding="utf-8") as template:
+            write_text(hosts, template.read())      # whole or not at all: Scipion would read the beginning of one
     if not os.path.exists(configuration):
         os.makedirs(os.path.dirname(configuration), exist_ok=True)
-        with open(configuration, "w", encoding="utf-8") as file:
-            file.write("[PYWORKFLOW]\nSCIPION_NOTIFY = False\nCONDA_ACTIVATION_CMD = true\n[PLUGINS]\nEM_ROOT = software/em\n")
+        write_text(configuration,
+                   "[PYWORKFLOW]\nSCIPION_NOTIFY = False\nCONDA_ACTIVATION_CMD = true\n[PLUGINS]\nEM_ROOT = software/em\n")
     os.makedirs(_projects(), exist_ok=True)
 
 

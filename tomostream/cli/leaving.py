@@ -97,6 +97,24 @@ def show(text: str) -> None:
         mute()
 
 
+def ready_streams() -> None:
+    """Make sure of input and outputs that every command can use: streams that whoever called has closed (`>&-`) go nowhere, and
+    signs that the locale does not know are spelt out.
+
+    A closed one would give its number to the next file that is opened, a database, into which any child might print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)      # takes the lowest number that is free: this one
+        stream: object = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def reader_gone() -> bool:
     """Tell whether the output is a pipe that was closed, or a terminal that was."""
     try:

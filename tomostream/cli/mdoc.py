@@ -41,9 +41,9 @@ def main(args: argparse.Namespace) -> int:
         return who_has_what(files, args)
     facts = examine(files)
     if args.json:
-        say(json.dumps(as_json(facts), indent=2))
+        print(json.dumps(as_json(facts), indent=2))
     else:
-        say(as_text(facts) if args.details or len(files) <= MAX_IN_FULL else as_lines(facts))
+        print(as_text(facts) if args.details or len(files) <= MAX_IN_FULL else as_lines(facts))
     return 1 if any(one.kind in UNUSABLE for one in facts) else 0
 
 
@@ -55,11 +55,5 @@ def who_has_what(files: list[str], args: argparse.Namespace) -> int:
         print(f"There is no movie in {', '.join(args.movies)}{': ' if lies else ''}{lies}.", file=sys.stderr)
         return 1
     found = overview.survey(files, movies, time.time())
-    say(json.dumps(overview.as_json(found), indent=2) if args.json else overview.as_text(found, args.details))
+    print(json.dumps(overview.as_json(found), indent=2) if args.json else overview.as_text(found, args.details))
     return 0 if found.fine else 1
-
-
-def say(text: str) -> None:
-    """Print text, whatever the terminal can show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -111,9 +111,15 @@ class Notes:
     def project(self, session: str) -> str:
         """Return the folder of the project of a session; Scipion takes only some characters."""
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", session)[:80]
-        if plain != session:
+        if plain != session or self._is_anothers(plain):
             plain += f"-{hashlib.sha256(session.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
         return os.path.join(self._facility.projects, f"{self._microscope.name}-{plain}")
+
+    def _is_anothers(self, session: str) -> bool:
+        """Tell whether a session of another microscope may have the same project: `krios` with 1-a, and `krios-1` with a."""
+        name = f"{self._microscope.name}-{session}"
+        return any(name.startswith(f"{other.name}-") and len(other.name) > len(self._microscope.name)
+                   for other in self._facility.microscopes)
 
     def _read(self) -> Iterator[Note]:
         for path in sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.json"))):
@@ -221,8 +227,9 @@ class Newcomers:
         note = self.notes.put(session, Stage.STARTING)
         with open(self.notes.path(session, ".log"), "ab") as log:
             start.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, *self.command(session, note.project)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, env=self.environment(), start_new_session=True, pass_fds=(lock.fileno(),))
+                [sys.executable, "-c", LAUNCH, *self.command(session, note.project)], cwd=self.facility.projects,
+                env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=(lock.fileno(),))
         start.lock = lock
         return True
 

@@ -224,7 +224,7 @@ def until_time(text: str) -> str:
         at = until.parse(text, time.time())
     except ValueError as error:
         raise UserError(f"--until: {error}") from error
-    return "" if at is None else until.words(at)
+    return "" if at is None else until.exact(at)
 
 
 def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:

@@ -12,7 +12,7 @@ from tomostream.choices.pending import Pending, PendingChoices
 from tomostream.cli import refuse, table
 from tomostream.cli.errors import UserError
 from tomostream.cli.leaving import show
-from tomostream.cli.places import where
+from tomostream.cli.places import nearest, where
 from tomostream.journal import runs
 from tomostream.journal.layout import REPORT
 from tomostream.journal.space import Forecast, SessionSpace
@@ -56,6 +56,9 @@ def existing(project: str) -> str:
     """
     path = find(project)
     if path is None:
+        above = nearest(project)
+        if os.path.isdir(above) and not os.access(above, os.R_OK | os.X_OK):
+            raise UserError(f"you have no permission to enter {above}")
         raise UserError(f"there is no Scipion project {project}")
     return path
 

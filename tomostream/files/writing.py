@@ -58,7 +58,8 @@ def whole(path: str) -> Iterator[str]:
     The name is of this process and thread alone, hidden, and in the same folder; nothing of it stays when writing fails.
     """
     folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name[:200]}.{os.getpid()}-{threading.get_ident()}.part")
+    short = os.fsdecode(os.fsencode(name)[:200])        # a name may have 255 bytes, and a sign up to four of them
+    part = os.path.join(folder, f".{short}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part
         os.replace(part, path)
@@ -71,7 +72,7 @@ def whole(path: str) -> Iterator[str]:
 def remove_parts(folder: str) -> None:
     """Remove what `whole` could not, because its process was killed. For whoever is alone in this folder."""
     for name in os.listdir(folder):
-        if re.fullmatch(r"\..+\.\d+-\d+\.part", name):
+        if re.fullmatch(r"\..+\.\d+-\d+\.part", name, re.DOTALL):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(folder, name))
 

@@ -39,18 +39,35 @@ def parse(text: str, now: float) -> float | None:
         return None
     day = _TIME_OF_DAY.fullmatch(word)
     if day is not None:
-        today = datetime.fromtimestamp(now)
-        at = today.replace(hour=int(day[1]), minute=int(day[2]), second=0, microsecond=0)
-        return (at if at > today else at + timedelta(days=1)).timestamp()
+        return _next_time(int(day[1]), int(day[2]), now)
     try:
         if ":" not in word:
             raise ValueError
         then = datetime.fromisoformat(word).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"'{text}' is not a time; write 08:00, 2026-11-30 08:00, or {NEVER}") from None
     if then <= now:
         raise ValueError(f"{text} has passed; it is {words(now)} on this machine")
     return then
+
+
+def _next_time(hour: int, minute: int, now: float) -> float:
+    """Return when it is next so late. In the night in which clocks go back it is so late two times; in the one in which they go
+    forward, it is an hour later where it never is."""
+    today = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    times = []
+    for day in (today, today + timedelta(days=1)):
+        first, second = (day.replace(fold=fold).timestamp() for fold in (0, 1))
+        times += [first, max(first, second)]
+    return min(at for at in times if at > now)
+
+
+def exact(at: float) -> str:
+    """Return a time as `parse` gives it back: as `words` says it, and with seconds and the time zone where that is not enough."""
+    text = words(at)
+    if datetime.fromisoformat(text).timestamp() == at:
+        return text
+    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
 
 
 def words(at: float) -> str:

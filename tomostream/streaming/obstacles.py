@@ -25,7 +25,8 @@ _NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, er
 
 
 def out_of_reach(path: str) -> str:
-    """Return why a file cannot be read whatever is in it: its folder is not there or may not be entered, its server is silent."""
+    """Return why a file cannot be read whatever is in it: its folder is not there, is empty or may not be entered, its server is
+    silent."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))        # a pipe would block whoever waits for its writer
         return ""
@@ -35,7 +36,18 @@ def out_of_reach(path: str) -> str:
             return f"{path} cannot be read ({(error.strerror or str(error)).lower()})"
         if not os.path.isdir(folder):
             return f"the folder {folder} does not exist, or cannot be reached"
-        return "" if os.access(folder, os.X_OK) else f"there is no permission to enter the folder {folder}"
+        if not os.access(folder, os.X_OK):
+            return f"there is no permission to enter the folder {folder}"
+        return f"the folder {folder} is empty: is its disk mounted?" if _is_empty(folder) else ""
+
+
+def _is_empty(folder: str) -> bool:
+    """Tell whether nothing at all lies in a folder: so is the place of a disk that is not mounted."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def is_full(error: BaseException, path: str) -> bool:

@@ -23,7 +23,8 @@ from tomostream.files.patterns import above_wildcards, folders_of, matches
 
 #: File systems on which another machine may write without this kernel hearing of it.
 NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs fhgfs ceph glusterfs afs 9p pvfs2 orangefs wekafs panfs ncpfs".split())
+    "nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs fhgfs ceph glusterfs afs 9p pvfs2 orangefs wekafs panfs ncpfs fuse virtiofs "
+    "vboxsf prl_fs gfs2 ocfs2 cvfs dvs".split())
 #: Names that Scipion's sets give away when something was committed: the journal goes, or the -wal grows.
 JOURNAL, WAL = "-journal", "-wal"
 #: Of how many files it is remembered that they were closed or moved in before somebody asks.
@@ -95,9 +96,10 @@ class Watcher(FileSystemEventHandler):
             return False
         return True
 
-    def _forget(self, folder: str) -> None:
-        """A folder is gone: when it is made again it is watched anew, and its dead thread is missed by nobody."""
-        self._watched.pop(folder)
+    def forget(self, folder: str) -> None:
+        """Watch a folder no longer: it is gone, or another one has its name. The next `add` watches that one, and nobody misses
+        the thread of the old one."""
+        self._watched.pop(folder, None)
         watched = self._watches.pop(folder, None)
         if watched is not None and self._observer is not None:
             with contextlib.suppress(KeyError):         # it was being stopped
@@ -130,7 +132,7 @@ class Watcher(FileSystemEventHandler):
         if event.is_directory and event.event_type == "modified":
             return
         if path in self._watched and event.event_type == "deleted":
-            self._forget(path)
+            self.forget(path)
         if is_database(path):
             deleted = event.event_type == "deleted" and path.endswith(JOURNAL)
             if deleted or (event.event_type == "modified" and path.endswith(WAL)):
@@ -183,10 +185,11 @@ class Seen:
 
 @dataclass
 class _Folder:
-    """A folder as it was when last listed: names of the pattern, and its mtime at the last two listings (ns)."""
+    """A folder as it was when last listed: names of the pattern, its mtime at the last two listings (ns), and its disk."""
 
     names: set[str] = field(default_factory=set)
     mtimes: tuple[int, int] = (-1, -2)
+    device: int = -1
 
 
 class FolderWatch:
@@ -195,9 +198,12 @@ class FolderWatch:
     `pattern` is a glob that may name subfolders (`*/frames/*.tif`, `**`). What a look costs is what is new, not all:
 
     - where the watcher hears changes, only what it heard of is looked at; everything once in `full_every` seconds, in case
-      an event was lost (the kernel's queue is finite);
+      an event was lost (the kernel's queue is finite), and within `poll` seconds after another folder took the name of one:
+      a disk was mounted over it or taken away, it was renamed and made anew, a link was turned;
     - elsewhere, every `poll` seconds, a folder is listed if its own time has changed, and only names that are new, files
       that changed lately and `SLICE` of the others, in turns, are looked at.
+
+    A file whose disk is not mounted any more is out of reach, and not gone.
 
     Parameters
     ----------
@@ -227,8 +233,8 @@ class FolderWatch:
         self._quiet: list[str] = []
         self._gone: list[str] = []
         self._later: set[str] = set()
-        self._next_look = 0.0
-        self._next_full = 0.0
+        self._next_look = self._next_full = self._next_check = 0.0
+        self._places: dict[str, tuple[int, int]] = {}
 
     def root(self) -> str:
         """Return the folder above the first wildcard."""
@@ -241,14 +247,15 @@ class FolderWatch:
         `now` is the monotonic clock, in seconds.
         """
         now = time.monotonic() if now is None else now
-        if self.heard and not self.watcher.hears:
-            self.heard, self._next_look = False, 0.0
+        if self.heard and (not self.watcher.hears or self._is_replaced(now)):
+            self.heard = False
+            self.look_at_all()
         paths = self._heard_of()
         if paths is None or now >= self._next_look:
             later, self._later = self._later, set()
             paths = (paths or set()) | later | self._look_around(now)
         found = [(path, seen) for path in paths if (seen := self._look(path, now)) is not None]
-        if self._later:
+        if self._later or self.trouble:
             self._next_look = min(self._next_look, now + self.poll)
         return sorted(found, key=lambda item: (item[1].mtime, item[0]))
 
@@ -263,7 +270,7 @@ class FolderWatch:
 
     def seconds_to_next_look(self, now: float | None = None) -> float:
         now = time.monotonic() if now is None else now
-        return max(0.0, self._next_look - now)
+        return max(0.0, (min(self._next_look, self._next_check) if self.heard else self._next_look) - now)
 
     # ------------------------------------------------------------------ what to look at
     def _heard_of(self) -> set[str] | None:
@@ -322,9 +329,24 @@ class FolderWatch:
             return []
         return folders
 
+    def _is_replaced(self, now: float) -> bool:
+        """Tell whether another folder than the one that is watched has its name by now. The kernel tells nothing of that."""
+        if now < self._next_check:
+            return False
+        self._next_check = now + self.poll
+        return any(_place(folder) not in (known, None) for folder, known in self._places.items())
+
     def _watch(self, folders: list[str]) -> bool:
         """Have all folders watched; False when one of them is not heard of."""
         root = self.root()
+        before, self._places = self._places, {}
+        for folder in dict.fromkeys([root, *folders]):
+            place = _place(folder)
+            if place is not None:
+                self._places[folder] = place
+        if any(before.get(folder, place) != place for folder, place in self._places.items()):
+            for folder in self._places:
+                self.watcher.forget(os.path.realpath(folder))
         heard = self.watcher.add(root, recursive=self._wild())
         real_root = os.path.realpath(root)
         for folder in folders:
@@ -341,7 +363,8 @@ class FolderWatch:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)      # opening asks a file server again, stat may not
             try:
-                mtime = os.fstat(descriptor).st_mtime_ns
+                status = os.fstat(descriptor)
+                mtime = status.st_mtime_ns
                 if not always and state.mtimes == (mtime, mtime):
                     return set()
                 names = {name for name in os.listdir(descriptor) if self._matches(name)}
@@ -350,8 +373,11 @@ class FolderWatch:
         except OSError as error:
             self.trouble = f"the folder {folder} cannot be read: {(error.strerror or str(error)).lower()}"
             return set()
+        if state.names and not names and status.st_dev != state.device:
+            self.trouble = f"the folder {folder} is empty, and on another disk than before: is its own mounted?"
+            return set()
         new, missing = names - state.names, state.names - names
-        state.names, state.mtimes = names, (state.mtimes[1], mtime)
+        state.names, state.mtimes, state.device = names, (state.mtimes[1], mtime), status.st_dev
         return {os.path.join(folder, name) for name in new | missing}
 
     def _matches(self, name: str) -> bool:
@@ -370,6 +396,9 @@ class FolderWatch:
         try:
             status = os.stat(path)
         except FileNotFoundError:
+            if path in self._seen and self._is_unmounted(path):
+                self.trouble = self.trouble or f"{path} is out of reach: its disk is not mounted"
+                return None
             if self._seen.pop(path, None) is not None:
                 self._gone.append(path)
             self._lately.pop(path, None)
@@ -386,4 +415,22 @@ class FolderWatch:
             self._lately[path] = now
         return seen
 
+    def _is_unmounted(self, path: str) -> bool:
+        """Tell whether what is left of the path of a file is on another disk than its folder was."""
+        folder = os.path.dirname(path)
+        known = self._folders.get(folder)
+        while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+            folder = os.path.dirname(folder)
+        place = _place(folder or ".")
+        return known is not None and place is not None and place[0] != known.device
 
+
+def _place(folder: str) -> tuple[int, int] | None:
+    """Return by what a folder is told from another one of its name; None where it cannot be looked at now."""
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return (-1, -1)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -324,6 +324,12 @@ class TestScipionsOwnFiles(InAFolder):
             self.fail("it went on")
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_that_cannot_be_written_are_named_and_none_is_half_there(self):
+        with mock.patch("os.replace", side_effect=OSError(28, "No space left on device")), self.assertRaises(OSError) as caught:
+            home.make_home()
+        self.assertEqual(caught.exception.filename, self.path(".scipion", "config", "hosts.conf"))
+        self.assertEqual(os.listdir(self.path(".scipion", "config")), [])
+
     def test_are_made_again_when_another_command_took_them_back(self):
         with home.made_for(self.path("night")):
             os.remove(self.path(".scipion", "config", "hosts.conf"))

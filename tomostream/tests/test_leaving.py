@@ -211,6 +211,42 @@ class TestAClosedPipe(Driven):
             os.close(write)
 
 
+class TestHowACommandIsCalled(unittest.TestCase):
+    """From cron, over ssh, from a terminal that has stood open since yesterday."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+
+    def call(self, before: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
+        """What a shell says that calls a command after it has done something."""
+        line = f"{before} \"$@\""
+        return subprocess.run(["sh", "-c", line, "sh", sys.executable, "-c", LAUNCH, *words], cwd=self.folder, text=True,
+                              capture_output=True, check=False, env={**os.environ, **environment})
+
+    def test_with_closed_streams_it_does_its_work_and_no_file_takes_their_numbers(self):
+        for closing in (">&-", "2>&-", "<&- >&- 2>&-"):
+            done = self.call(f"exec {closing};", "list", self.folder)
+            self.assertEqual((closing, done.returncode, done.stderr), (closing, 0, ""))
+        show = "import os; from tomostream.cli.leaving import ready_streams; ready_streams(); " \
+               "assert {os.readlink(f'/proc/self/fd/{number}') for number in range(3)} == {os.devnull}; print(1)"
+        done = subprocess.run(["sh", "-c", "exec <&- >&- 2>&-; \"$@\"", "sh", sys.executable, "-c", show], check=False)
+        self.assertEqual(done.returncode, 0)
+
+    def test_in_a_locale_without_the_signs_that_it_says_they_are_spelt_out(self):
+        done = self.call("", "parameters", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("\\xb5m", done.stdout)
+
+    def test_from_a_folder_that_is_gone_says_so_in_a_sentence(self):
+        os.mkdir(os.path.join(self.folder, "gone"))
+        for words in (("run", "night", "--movies", "a", "--mdocs", "b"), ("simulate", "acq"), ("status", "night")):
+            done = self.call(f"mkdir -p {self.folder}/gone; cd {self.folder}/gone; rmdir ../gone;", *words)
+            self.assertEqual((done.returncode, done.stderr), (2, f"tomostream {words[0]}: the folder from which it was called is "
+                             "gone (removed, or its disk is not mounted): cd to another.\n"))
+
+
 class TestAnAnswerThatNobodyReadsToTheEnd(unittest.TestCase):
     """`tomostream status P | head -2`: the exit status says the same as where all of it was read."""
 

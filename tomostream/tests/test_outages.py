@@ -158,7 +158,13 @@ class TestWhatIsOutOfReach(InAFolder):
         self.assertEqual(out_of_reach(self.path("pipe.tif")), "")
 
     def test_a_file_that_is_not_there_in_a_folder_that_is_there_is_not(self):
+        self.write("b")
         self.assertEqual(out_of_reach(self.path("a")), "")
+
+    def test_a_file_whose_folder_is_empty_as_that_of_a_disk_that_is_not_mounted_is(self):
+        os.mkdir(self.path("frames"))
+        os.symlink(self.path("frames", "a.tif"), self.path("link"))
+        self.assertEqual(out_of_reach(self.path("link")), f"the folder {self.path('frames')} is empty: is its disk mounted?")
 
     def test_a_file_whose_folder_is_gone_is_also_behind_a_link(self):
         os.symlink(self.path("gone", "a"), self.path("link"))
@@ -236,6 +242,12 @@ class TestAFileThatIsWrittenWhole(InAFolder):
             self.write(name)
         writing.remove_parts(self.folder)
         self.assertEqual(sorted(os.listdir(self.folder)), sorted(left[1:]))
+
+    def test_may_have_as_long_a_name_as_the_file_system_takes(self):
+        for name in ("x" * 255, "\u6f22" * 85, "\U0001f52c" * 63):
+            writing.write_text(self.path(name), "all of it")
+            self.assertEqual(os.listdir(self.folder), [name])
+            os.remove(self.path(name))
 
     def test_leaves_nothing_beside_it_when_writing_fails_half_way(self):
         with self.assertRaises(ValueError), writing.whole(self.path("a.json")) as part:

@@ -40,6 +40,14 @@ class TestPlaces(unittest.TestCase):
             self.assertIn(words, text)
             self.assertNotIn("Errno", text)
 
+    def test_a_project_that_may_not_be_entered_is_not_said_to_be_none(self):
+        os.mkdir(os.path.join(self.folder, "proj"))
+        with mock.patch("os.access", return_value=False):
+            for name in ("status", "stop", "marks", "resume"):
+                status, err = self.run_command(name, os.path.join(self.folder, "proj"))
+                self.assertEqual(status, 2)
+                self.assertRegex(err, f"^tomostream {name}: [Yy]ou have no permission to enter {self.folder}/proj.\n$")
+
     def test_below_a_file_every_command_names_the_file_and_exits_with_two(self):
         project = MadeProject(os.path.join(self.folder, "proj"))
         project.whole("TS_01")

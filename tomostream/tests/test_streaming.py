@@ -64,6 +64,9 @@ class Silent:
     def add(self, folder: str, recursive: bool = False, only=None) -> bool:
         return False
 
+    def forget(self, folder: str) -> None:
+        pass
+
     def take(self) -> set[str]:
         return set()
 
@@ -187,6 +190,28 @@ class TestAFolderThatIsPolled(InAFolder):
         self.assertEqual(files.gone(), [])
         self.assertEqual(self.names(files.changes(10.0)), ["b.tif"])
 
+    def test_has_lost_no_file_while_its_disk_is_not_mounted(self):
+        """Its place, or that of a folder above it, is then there and empty, on another disk."""
+        for pattern, name in (("disk/*.tif", "disk/a.tif"), ("disk/*/*.tif", "disk/grid/a.tif")):
+            self.write(name)
+            files = self.watch(pattern)
+            disk = mock.Mock(st_dev=-7, st_mtime_ns=1)
+            with mock.patch.object(watch.os, "fstat", return_value=disk):
+                self.assertEqual(self.names(files.changes(0.0)), [name])
+            os.rename(self.path("disk"), self.path("away"))
+            os.mkdir(self.path("disk"))
+            self.assertEqual(files.changes(5.0), [])
+            self.assertIn("mounted", files.trouble)
+            self.assertEqual((files.gone(), files.seconds_to_next_look(5.0)), ([], 5.0))
+            os.rmdir(self.path("disk"))
+            os.rename(self.path("away"), self.path("disk"))
+            with mock.patch.object(watch.os, "fstat", return_value=disk):
+                self.write(os.path.dirname(name), "b.tif")
+                disk.st_mtime_ns = 2
+                self.assertEqual([os.path.basename(each) for each in self.names(files.changes(10.0))], ["b.tif"])
+            self.assertEqual((files.gone(), files.trouble), ([], ""))
+            shutil.rmtree(self.path("disk"))
+
     def test_is_not_listed_while_its_own_time_stands_still(self):
         self.write("a.tif")
         files = self.watch()
@@ -239,6 +264,34 @@ class TestAFolderThatIsHeard(InAFolder):
         self.write("lost.tif")
         self.assertEqual(self.files.changes(20.0), [])
         self.assertEqual([path for path, _ in self.files.changes(700.0)], [self.path("lost.tif")])
+
+    def test_is_listened_to_anew_when_another_folder_has_taken_its_name(self):
+        """As when a disk is mounted over it: the kernel hears of the folder before, and says nothing."""
+        def renamed() -> None:
+            os.rename(self.path("frames"), self.path("frames_old"))
+            os.mkdir(self.path("frames"))
+
+        def turned() -> None:
+            os.symlink(self.path("night2"), self.path("new"))
+            os.replace(self.path("new"), self.path("latest"))
+
+        for name in ("frames", "night1", "night2"):
+            os.mkdir(self.path(name))
+        os.symlink(self.path("night1"), self.path("latest"))
+        for folder, change in (("frames", renamed), ("latest", turned)):
+            watcher = watch.Watcher(lambda: None)
+            self.addCleanup(watcher.stop)
+            files = watch.FolderWatch(self.path(folder, "*.tif"), watcher, poll=5.0)
+            self.assertEqual(files.changes(0.0), [])
+            if not files.heard:
+                self.skipTest("this file system tells nothing")
+            change()
+            path = self.write(folder, "a.tif")
+            self.assertLessEqual(files.seconds_to_next_look(1.0), 4.0)
+            self.assertEqual([name for name, _ in files.changes(5.0)], [path])
+            self.assertTrue(files.heard)
+            path = self.write(folder, "b.tif")
+            wait_for(lambda files=files, path=path: path in [name for name, _ in files.changes(5.1)], 60, "word of it")
 
     def test_keeps_the_users_name_of_a_folder_behind_a_link(self):
         os.makedirs(self.path("real"))
@@ -334,7 +387,8 @@ class TestTheFileSystem(InAFolder):
         self.assertEqual(watch.file_system_of("/somewhere/else", mounts), "ext4")
 
     def test_that_another_machine_may_write_to_is_polled(self):
-        for kind, heard in (("nfs4", False), ("fuse.sshfs", False), ("lustre", False), ("ext4", True), ("xfs", True),
+        for kind, heard in (("nfs4", False), ("fuse.sshfs", False), ("lustre", False), ("fuse", False),
+                            ("virtiofs", False), ("ext4", True), ("xfs", True),
                             ("", False)):
             with mock.patch.object(watch, "file_system_of", return_value=kind):
                 self.assertEqual(watch.hears_changes(self.folder), heard, kind)

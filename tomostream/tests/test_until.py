@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import unittest
-from datetime import datetime
+from datetime import datetime, timezone
 from unittest import mock
 
 import pytest
@@ -27,21 +27,44 @@ NOON = datetime(2026, 11, 29, 12, 0).timestamp()
 
 
 class TestATime(unittest.TestCase):
+    def setUp(self) -> None:
+        patch = mock.patch.dict(os.environ, TZ="CET-1CEST,M3.5.0,M10.5.0/3")
+        patch.start()
+        time.tzset()
+        self.addCleanup(time.tzset)
+        self.addCleanup(patch.stop)
+        self.noon = datetime(2026, 11, 29, 12, 0).timestamp()
+
     def test_of_day_is_the_next_time_that_it_is_so_late(self):
-        self.assertEqual(until.parse("13:30", NOON), NOON + 5400)
-        self.assertEqual(until.parse("8:00", NOON), NOON + 20 * 3600)
-        self.assertEqual(until.parse("12:00", NOON), NOON + 24 * 3600)
+        self.assertEqual(until.parse("13:30", self.noon), self.noon + 5400)
+        self.assertEqual(until.parse("8:00", self.noon), self.noon + 20 * 3600)
+        self.assertEqual(until.parse("12:00", self.noon), self.noon + 24 * 3600)
+
+    def test_of_day_is_the_next_one_in_the_nights_in_which_clocks_are_set_too(self):
+        """2026-10-25 at 3:00 clocks go back to 2:00 (1:00 UTC), 2026-03-29 at 2:00 they go to 3:00 (1:00 UTC)."""
+        autumn, spring = (datetime(2026, *day, tzinfo=timezone.utc).timestamp() for day in ((10, 25), (3, 29)))
+        for now, text, then in ((autumn + 1800, "02:45", autumn + 2700), (autumn + 1800, "02:10", autumn + 4200),
+                                (autumn + 4500, "02:45", autumn + 6300), (autumn + 6600, "02:45", autumn + 92700),
+                                (spring, "02:30", spring + 5400), (spring, "03:30", spring + 5400)):
+            self.assertEqual((now, text, until.parse(text, now)), (now, text, then))
+            self.assertEqual(until.parse(until.exact(then), now), then)
+
+    def test_is_given_on_to_the_form_with_all_that_tells_it(self):
+        then = datetime(2026, 10, 25, 1, 45, tzinfo=timezone.utc).timestamp()       # the second time that it is 2:45
+        self.assertEqual(until.exact(then), "2026-10-25 02:45:00+01:00")
+        self.assertEqual(until.exact(then - 3600), "2026-10-25 02:45")
+        self.assertEqual(until.exact(then + 15), "2026-10-25 02:45:15+01:00")
 
     def test_with_a_date_is_that_time_and_must_be_to_come(self):
-        self.assertEqual(until.parse("2026-11-30 08:00", NOON), NOON + 20 * 3600)
+        self.assertEqual(until.parse("2026-11-30 08:00", self.noon), self.noon + 20 * 3600)
         with self.assertRaisesRegex(ValueError, "has passed; it is 2026-11-29 12:00"):
-            until.parse("2026-11-29 08:00", NOON)
+            until.parse("2026-11-29 08:00", self.noon)
 
     def test_that_is_none_is_refused_with_what_to_write(self):
-        self.assertEqual([until.parse(text, NOON) for text in ("", " never ")], [None, None])
+        self.assertEqual([until.parse(text, self.noon) for text in ("", " never ")], [None, None])
         for text in ("8", "24:00", "08:60", "tomorrow", "2026-11-30"):
             with self.assertRaisesRegex(ValueError, f"'{text}' is not a time; write 08:00, 2026-11-30 08:00, or never"):
-                until.parse(text, NOON)
+                until.parse(text, self.noon)
 
     def test_on_the_command_line_of_run_is_refused_before_anything_is_made(self):
         self.assertEqual(run.until_time("2099-01-02 03:04"), "2099-01-02 03:04")

@@ -41,6 +41,7 @@ HOSTILE = "<script>alert(1)</script>"
 STARTER = """
 import os, sys, time
 words, folder = sys.argv[1:], {folder!r}
+os.getcwd()
 with open(os.path.join(folder, "calls"), "a") as file:
     file.write(" ".join(words[:2]) + "\\n")
 os.makedirs(os.path.join(words[1], "Runs"), exist_ok=True)
@@ -241,6 +242,22 @@ class TestNewSessions(WithStarts):
         for project in projects:
             self.assertRegex(os.path.basename(project), r"^[A-Za-z0-9_-]+$")
         self.assertEqual(sorted(os.walk(self.path("krios1"))), before)
+
+    def test_of_microscopes_whose_names_continue_each_other_have_projects_of_their_own(self):
+        made = [Newcomers(read, each) for read in [self.read(f'[[microscope]]\nname = "krios1-b"\nroot = "{self.folder}/k"\n'
+                                                             'movies = "*"')] for each in read.microscopes]
+        self.assertEqual([os.path.basename(made[0].notes.project(name)) for name in ("s1", "b-s1")],
+                         ["krios1-s1", "krios1-b-s1-15e326"])
+        self.assertEqual(os.path.basename(made[1].notes.project("s1")), "krios1-b-s1")
+
+    def test_are_started_though_the_folder_from_which_the_watch_was_called_is_gone(self):
+        self.touch("krios1", "s1", "frames", "a.tif")
+        made, before = self.make(), os.getcwd()
+        os.mkdir(self.path("gone"))
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.path("gone"))
+        os.rmdir(self.path("gone"))
+        self.assertEqual(self.start_all(made), [Stage.STARTED])
 
     def test_wait_while_the_root_is_not_there(self):
         os.rmdir(self.path("krios1"))
