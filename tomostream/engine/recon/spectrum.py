@@ -32,7 +32,7 @@ Complexes = NDArray[np.complex64]
 #: Rings of q, from 0 to 0.5.
 RINGS = 401
 #: How many tilts apart are pairs whose cross spectra tell the power, and those that tell the thickness.
-_NEAR, _FAR = (1, 2), (1, 2, 4, 6)
+_NEAR, _FAR = (1, 2), (1, 2, 3, 4, 6, 8, 10)
 #: Directions of frequencies, in half a turn; bands of them, in cycles/px, of which each has its own power by direction.
 SECTORS, _BANDS = 16, (0.0, 0.03, 0.06, 0.12, 0.24, 0.5)
 #: As many looks say that the power is the same in all directions.
@@ -49,6 +49,10 @@ _MISFIT = 1.5
 #: the second on only counting makes noise.
 _COARSE = (1.0 / 600.0, 1.0 / 300.0)
 _THICKNESSES_A = (200.0, 6000.0)
+#: How far from the middle alignments put specimens, standard deviation in thicknesses.
+_OFF_CENTRE = 0.125
+#: Slabs less likely than the best by this factor are left out.
+_UNLIKELY = 1e-3
 #: Widths of the window over rings by which spectra are smoothed: rings at least, and part of q.
 _NARROW, _PART = 3, 0.12
 #: A larger amplitude contrast is believed where it leaves a spectrum smoother by this factor, in squares: spectra of specimens
@@ -130,7 +134,8 @@ class Sample:
 @dataclass(frozen=True)
 class Specimen:
     """Thickness and height of the slab in px; power S of its projections (RINGS,); `shares` g^2 and `noise` N (K, RINGS);
-    `directions` (K, RINGS, SECTORS): the power by direction, over S."""
+    `directions` (K, RINGS, SECTORS): the power by direction, over S; `slabs` (3, n): thicknesses and heights that the data allow,
+    in px, and how likely each is."""
 
     thickness: float
     height: float
@@ -138,6 +143,7 @@ class Specimen:
     shares: Doubles
     noise: Doubles
     directions: Doubles
+    slabs: Doubles
 
 
 def measured(
@@ -168,16 +174,18 @@ def measured(
     # spectra are smoothed relative to what the images show: where they are steep, a mean over rings is of the highest of them
     steep = smooth(powers.mean(axis=0), 0.0)
     height, thick = 0.0, float(np.clip(1500.0 / pixel_A if thickness is None else thickness, *limits))
+    slabs = np.array([[thick], [height], [1.0]])
     power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
     if thickness is None:
         for _ in range(2):
-            thick, height = _slab(sample.thinned(2), alike, power * shares, limits, threads)
+            slabs = likely_slabs(sample.thinned(2), alike, power * shares, limits, threads)
+            thick, height = map(float, slabs[:2] @ slabs[2])
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
     rest = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
     coarse = np.clip((np.linspace(0, 0.5, RINGS) / pixel_A - _COARSE[0]) / (_COARSE[1] - _COARSE[0]), 0.0, 1.0)
     noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
     directions = _directions(sample, alike, shares * power, (thick, height), threads)
-    return Specimen(thick, height, power, shares, noise, directions)
+    return Specimen(thick, height, power, shares, noise, directions, slabs)
 
 
 def _power(
@@ -262,11 +270,28 @@ def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:
     return np.asarray(np.exp(np.clip(parameters[0] - parameters[1] * x, -4, 1.5)))
 
 
-def _slab(
+def likely_slabs(
     sample: Sample, alike: Callable[[int, int], Doubles], signal: Doubles, limits: tuple[float, float], threads: int
-) -> tuple[float, float]:
-    """Return the thickness and height (px) of the even slab that the cross spectra of all pairs fit best; `signal` g^2 S (K,
-    RINGS)."""
+) -> Doubles:
+    """Return which even slabs the cross spectra of all pairs allow.
+
+    Thick specimens are dim: often no slab fits much better than all others, and the one that fits best is one of noise. Before
+    all thicknesses are equally likely, on a logarithmic scale, and heights near the middle more than others.
+
+    Parameters
+    ----------
+    alike : callable
+        How much more two tilts show together than what they show each, (RINGS,).
+    signal : ndarray, shape (K, RINGS)
+        g^2 S.
+    limits : (float, float)
+        Least and largest thickness, px.
+
+    Returns
+    -------
+    ndarray, shape (3, n)
+        Thicknesses and heights in px, and how likely each of these slabs is; that adds up to 1.
+    """
     from tomostream.engine.recon.spectral_kernels import pair_spectrum
 
     step, count = 0.25 / limits[1], len(sample.values)
@@ -290,9 +315,15 @@ def _slab(
     thicknesses, heights = np.geomspace(*limits, 80), np.linspace(-0.25, 0.25, 101) * limits[1]
     models = np.sinc(thicknesses[:, None] * u[None])
     turned = (np.exp(2j * np.pi * heights[:, None] * u[None]) * top[None]).real
-    fits = (models @ turned.T) / np.sqrt(np.maximum((models**2) @ norm, 1e-30))[:, None]
-    best, where = np.unravel_index(int(np.argmax(fits)), fits.shape)
-    return float(thicknesses[best]), float(heights[where])
+    fits = np.maximum(models @ turned.T, 0.0) / np.sqrt(np.maximum((models**2) @ norm, 1e-30))[:, None]
+    # of what no slab explains, per real number: noise, and what an even slab is not
+    rest = (float((np.abs(top) ** 2 / np.maximum(norm, 1e-30)).sum()) - float(fits.max()) ** 2) / (2 * np.count_nonzero(norm))
+    off = heights[None] / (_OFF_CENTRE * thicknesses[:, None])
+    likely = 0.5 * fits**2 / max(rest, 1e-30) - 0.5 * off**2 - np.log(thicknesses)[:, None]
+    chances = np.exp(likely - likely.max())
+    rows, columns = np.nonzero(chances > _UNLIKELY)
+    chances = chances[rows, columns]
+    return np.stack([thicknesses[rows], heights[columns], chances / chances.sum()])
 
 
 def smooth(values: Doubles, part: float = _PART) -> Doubles:

@@ -276,11 +276,28 @@ class WienerSlab:
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(line, range(len(spectra))))
-        z = np.arange(*part) + 0.5 - self.depth / 2
-        outside = np.abs(z - specimen.height) - specimen.thickness / 2
-        fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / (FADE * specimen.thickness), 0, 1))
-        for block in slab.projected(lines, fade.astype(np.float32), self._ny, upright):
+        for block in slab.projected(lines, chance_inside(np.arange(*part) + 0.5 - self.depth / 2, specimen), self._ny, upright):
             yield (part[0] if upright else self.depth - part[1]), block
+
+
+def chance_inside(z: Doubles, specimen: Specimen) -> Floats:
+    """Return how likely it is that there is specimen at heights `z`; its edges are soft.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n,)
+        Heights in px from the middle of the volume.
+    specimen : Specimen
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        0 to 1.
+    """
+    thicknesses, heights, chances = specimen.slabs
+    outside = np.abs(z[:, None] - heights[None]) - thicknesses[None] / 2
+    each = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / (FADE * thicknesses[None]), 0, 1))
+    return np.asarray(each @ chances, dtype=np.float32)
 
 
 def _bands(ky: Doubles) -> NDArray[np.int64]:
