@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a right click on the box of a run with series offers, beside STOP STREAMING."""
+"""The entry that runs with series add to the menu of their box, below STOP STREAMING."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TILTS = "TILTS: TAKE OUT OR PUT BACK"
 
 
 def of_series(protocol: Any, output: str) -> list[tuple[str, Callable[..., None]]]:
-    """Return the action, once the run has its output."""
+    """Return the action; none before the run has its output."""
     def choose(event: object = None) -> None:
         """Scipion's canvas hands an event to an action, its tree view nothing."""
         viewer = Config.getDomain().findViewers(protocol, DESKTOP_TKINTER)[0](project=protocol.getProject(), protocol=protocol)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from tomostream.files.mrc import open_mrc
 from tomostream.programs import aretomo3
 from tomostream.programs.aln import AlnFile, AngleRow, parse_aln
-from tomostream.programs.aretomo import OutputFiles
 from tomostream.programs.aretomo3 import MEASURED_THICKNESS, Wanted
 from tomostream.programs.ctf import parse_ctf
 from tomostream.programs.quality import Quality, format_quality
@@ -89,8 +88,8 @@ class Aretomo3Run(AretomoRun):
         return f"{runner.command} {line}"
 
     def give_known_names(self) -> None:
-        """Rename what it wrote, and remove what nobody asked for."""
-        made, known = aretomo3.OutputFiles.of(self.stack, self.folder), OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
+        """Rename the outputs of AreTomo3, and remove those not asked for."""
+        made, known = aretomo3.OutputFiles.of(self.stack, self.folder), self.out
         if not self.settings.tomogram and os.path.exists(made.volume):
             os.remove(made.volume)
         for name, new in ((made.volume, known.volume), (made.even, f"{self.stem}{EVEN}.mrc"), (made.odd, f"{self.stem}{ODD}.mrc"),
@@ -101,48 +100,44 @@ class Aretomo3Run(AretomoRun):
             os.remove(made.done)
 
     def make_halves(self, commands: list[str], notes: list[str]) -> None:
-        """They came with the whole series."""
+        """AreTomo3 makes them in the run of the whole series."""
 
     def finish(self, result: Result) -> Result:
-        """Return what its files say beyond the alignment; its inputs are removed."""
+        """Add what its files say beyond the alignment; remove its inputs."""
         shutil.rmtree(os.path.dirname(self.stack))
-        hand = read_if_there(self._known.ctf_text, aretomo3.parse_defocus_hand) if self.fits_ctf else None
+        hand = read_if_there(self.out.ctf_text, aretomo3.parse_defocus_hand) if self.fits_ctf else None
         notes = list(result.notes)
         if self._is_turned():
             notes.append("tilt axis turned around" + (", as the defocus across it says" if hand == -1 else ""))
         return replace(result, notes=tuple(notes), ctf_corrected=self._is_corrected(result))
 
     def _is_turned(self) -> bool:
-        """Tell whether the axis of the alignment points the other way than the one that was given."""
-        aln, given = read_if_there(self._known.aln, parse_aln), self.source.tilt_axis
+        """Tell whether the axis of the alignment points the opposite way to the one given."""
+        aln, given = read_if_there(self.out.aln, parse_aln), self.source.tilt_axis
         if aln is None or not aln.rows or given is None:
             return False
         return abs((aln.rows[0].rot_deg - given + 180) % 360 - 180) > TURNED
 
     def _defocus_hand(self) -> int | None:
-        """Return which way the defocus goes across the axis, as `Quality` has it; None where the program fitted none.
+        """Return which way the defocus changes across the axis, in the convention of `Quality`; None where no CTF was fitted.
 
-        With 1 in its file the defocus falls towards +x at positive tilts, with -1 it grows; then the axis is turned, where that
-        is not forbidden, and seen from the new axis it falls.
+        A 1 in its file means that the defocus falls towards +x at positive tilts, a -1 that it grows. At -1 AreTomo3 turns the
+        axis around, unless the axis is fixed; seen from the turned axis the defocus falls.
         """
-        found = read_if_there(self._known.ctf_text, aretomo3.parse_defocus_hand)
+        found = read_if_there(self.out.ctf_text, aretomo3.parse_defocus_hand)
         if found is None or found == 1:
             return None if found is None else -1
         return -1 if self._is_turned() or self.source.tilt_axis is None else 1
 
     def _is_corrected(self, result: Result) -> bool:
-        """Tell whether it corrected the volumes for the CTF: where it found one in every image."""
+        """Tell whether the volumes are corrected for the CTF: only if it was found in every image."""
         return (self.settings.correct_ctf and self.fits_ctf and bool(result.ctf)
                 and all(row.defocus_max_A >= self.source.pixel_size for row in result.ctf))
 
     # ------------------------------------------------------------------ what came out
-    @property
-    def _known(self) -> OutputFiles:
-        return OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
-
     def volume_sizes(self) -> list[tuple[int, int, int]]:
-        """With the axis and the thickness that it found; it searches the axis far from the one it is given."""
-        aln = read_if_there(self._known.aln, parse_aln) or AlnFile(())
+        """With the axis and the thickness that AreTomo3 found: it searches far from the axis it is given."""
+        aln = read_if_there(self.out.aln, parse_aln) or AlnFile(())
         axis = aln.rows[0].rot_deg if aln.rows else self.source.tilt_axis
         thickness = self.settings.thickness
         if thickness == MEASURED_THICKNESS:
@@ -152,19 +147,19 @@ class Aretomo3Run(AretomoRun):
         sizes = expected_sizes(aretomo3.sides(self.source.size, binning), axis, z, 1, True)
         return [(x, y, z) if self.settings.flip else (x, z, y) for x, y, _ in sizes]
 
-    def read_quality(self, out: OutputFiles) -> Quality | None:
-        """From its own table and session file, written as the quality of any other program."""
+    def read_quality(self) -> Quality | None:
+        """From AreTomo3's own table and session file; written to `_quality.json`, as for any other program."""
         made = aretomo3.OutputFiles.of(self.stack, self.folder)
         metrics = read_if_there(made.metrics, aretomo3.parse_metrics) or aretomo3.Metrics()
         version = read_if_there(made.session, aretomo3.parse_version) or ""
-        ctf = self.fits_ctf and bool(read_if_there(out.ctf_text, parse_ctf))
+        ctf = self.fits_ctf and bool(read_if_there(self.out.ctf_text, parse_ctf))
         thickness = metrics.thickness_px if metrics.thickness_px and metrics.thickness_px > 0 else None
         quality = Quality(
             program=f"AreTomo3 {version}" if version else "AreTomo3, version not known", tilt_axis_deg=metrics.tilt_axis_deg,
             tilt_offset_deg=metrics.tilt_offset_deg if ctf else None,
             thickness_A=None if thickness is None else thickness * self.source.pixel_size, quality_note=_note(metrics, ctf),
             ctf_note="" if ctf else "AreTomo3 fitted none", defocus_hand=self._defocus_hand() if ctf else None)
-        with open(out.quality, "w", encoding="utf-8") as file:
+        with open(self.out.quality, "w", encoding="utf-8") as file:
             file.write(format_quality(quality))
         return quality
 
@@ -175,7 +170,7 @@ class Aretomo3Run(AretomoRun):
 
 
 def _note(metrics: aretomo3.Metrics, ctf: bool) -> str:
-    """Return what its table says that has no column of its own on the page."""
+    """Return those values of AreTomo3's table that have no column of their own on the page."""
     words = []
     if metrics.largest_shift_px is not None:
         words.append(f"largest shift {metrics.largest_shift_px:.0f} px")

@@ -27,7 +27,7 @@ LIMITS = {"binFactor": (0, MAX_BINNING), "alignZ": (1, 100000), "tomoThickness":
           "maxPhaseShift": (0, 360), "goldDiameter": (MIN_NM, MAX_NM), "flatAngle": (-60, 60), **streaming_form.LIMITS}
 #: Upstream's choices, short enough for the box.
 AXIS_CHOICES = ("No", "One refined axis for the series", "A refined axis for each tilt")
-LOCAL_CHOICES = ("No", "At the places of a file (AreTomo2)", "In patches")
+LOCAL_CHOICES = ("No", "At positions from a file (AreTomo2)", "In patches")
 #: Choices of *Erase gold beads?*, and the words of `-EraseGold`; "" where the diameter is given.
 GOLD_CHOICES, GOLD_WORDS = ("No", "Automatic", "Of a diameter"), (None, "auto", "")
 #: Numbers of those choices, and of those of the tilt angles.
@@ -35,43 +35,44 @@ AXIS_FOR_EACH_TILT, LEAVE_ANGLES, CORRECT_ANGLES = 2, 0, 2
 HELPS = {
     "inputSetOfTiltSeries": "The tilt series from the compose protocol. The set may still be empty and growing. To skip the "
                             "alignment they must be aligned already.",
-    "makeTomo": "No: the series are aligned only.",
+    "makeTomo": "No: the series are only aligned.",
     "doEvenOdd": "Also reconstructs the even and the odd series, with the alignment of the whole one. The compose protocol "
                  "must have made them.",
-    "binFactor": "Pixels of the tilt series to a voxel of the tomogram, in each axis. The alignment is not affected. 0: "
-                 f"chosen from the pixel size, so that the voxels are about {VOXEL_A:g} A.",
+    "binFactor": "Pixels of the tilt series per voxel of the tomogram, along each axis. Does not affect the alignment. 0: "
+                 f"chosen from the pixel size, for voxels of about {VOXEL_A:g} A.",
     "alignZ": "Thickness of the specimen in unbinned voxels (pixels of the tilt series). AreTomo aligns with a volume of this "
               "height. The CPU engine measures the thickness itself.",
-    "alignZfile": "A text file with two columns, the name of a series and its thickness for alignment in unbinned voxels; other "
-                  "series have that of the form. Not used by the CPU engine.",
-    "tomoThickness": "Height of the volume, in unbinned voxels (pixels of the tilt series): the specimen and some room "
-                     "above and below. Thickness in A divided by the pixel size in A. AreTomo3 makes at least 100 binned "
-                     "slices, and with -1 it takes the thickness that it measures and 300 voxels.",
-    "refineTiltAngles": "The tilt of the specimen against the stage. No: it is not measured. Measure only: it is used in the "
-                        "alignment, and the tomogram stays as the stage was. Measure and correct: the tomogram is levelled, too; "
-                        "the missing wedge then has another direction in each tomogram. AreTomo3 measures it from the CTF and "
-                        "either levels the tomogram or does not use it.",
-    "flatAngle": "The stage angle at which the specimen lies flat, across the beam, where you know it: of a lamella that was "
-                 "milled at 10 degrees, -10 or 10, by how it was loaded; in most sessions the angle of the first tilt. Then its "
-                 "tilt is not measured: minus this angle is added to the tilt angles. 0: not known, it is measured.",
-    "refineTiltAxis": "No: the axis of the mdoc file is used as it is. The CPU engine and AreTomo3 refine one axis for the "
-                      "series in both other cases. AreTomo3 also turns it around (by 180 degrees) where the defocus says so, "
-                      "which exchanges front and back of the tomogram; with No it does not.",
+    "alignZfile": "A text file with two columns, the name of a series and its thickness for alignment in unbinned voxels; all "
+                  "other series use the value of the form. Not used by the CPU engine.",
+    "tomoThickness": "Height of the volume, in unbinned voxels (pixels of the tilt series): the specimen plus some room above "
+                     "and below. Thickness in A divided by the pixel size in A. AreTomo3 makes at least 100 binned slices; "
+                     "with -1 it uses the thickness that it measures plus 300 voxels.",
+    "refineTiltAngles": "The tilt of the specimen relative to the stage. No: it is not measured. Measure only: it is used in "
+                        "the alignment, but the tomogram keeps the orientation of the stage. Measure and correct: the tomogram "
+                        "is also levelled; the direction of the missing wedge then differs between tomograms. AreTomo3 measures "
+                        "the tilt from the CTF, and either levels the tomogram or does not use it.",
+    "flatAngle": "The stage angle at which the specimen is perpendicular to the beam, if you know it: for a lamella milled at "
+                 "10 degrees it is -10 or 10, depending on how the grid was loaded; in most sessions it is the angle of the "
+                 "first tilt. The tilt of the specimen is then not measured; this angle is subtracted from all tilt angles. "
+                 "0: not known, the tilt is measured.",
+    "refineTiltAxis": "No: the axis from the mdoc file is used unchanged. With either other choice the CPU engine and AreTomo3 "
+                      "refine one axis for the series. AreTomo3 also turns it by 180 degrees where the defocus gradient says "
+                      "so, which swaps front and back of the tomogram; with No it does not.",
     "doEstimateCtf": "Estimates the defocus of every tilt. Needs pixel size, voltage and spherical aberration, which the "
                      "import form asks for.",
-    "doPhaseShiftSearch": "Only with a phase plate: searches the phase shift in the range below.",
-    "minPhaseShift": "Smallest phase shift that is searched, in degrees.",
-    "maxPhaseShift": "Largest phase shift that is searched, in degrees.",
+    "doPhaseShiftSearch": "Only with a phase plate: searches for the phase shift in the range below.",
+    "minPhaseShift": "Lower limit of the search, in degrees.",
+    "maxPhaseShift": "Upper limit of the search, in degrees.",
     "doDW": "Weights the spatial frequencies of each tilt by the dose (e/A2) that the specimen had received before it. The CPU "
-            "engine does it; AreTomo2 1.1.3 and AreTomo3 2.3.1 do not.",
+            "engine does this; AreTomo2 1.1.3 and AreTomo3 2.3.1 do not.",
     "SARTiter": "Iterations of the iterative reconstruction.",
-    "SARTproj": "Projections that are used together in one update. Not used by the CPU engine, which uses all.",
-    "sampleType": "Local motion is measured in patches of the image, or by AreTomo2 at places that a file names.",
-    "Patches": "Patches along x and y, in each of which the motion is measured; AreTomo3 wants at least 4 in all.",
-    "patchX": "Patches along x for the local alignment; AreTomo3 wants at least 4 in all.",
+    "SARTproj": "Projections used together in one update. Ignored by the CPU engine, which uses all of them.",
+    "sampleType": "Local motion is measured in patches of the image or, by AreTomo2, at positions listed in a file.",
+    "Patches": "Patches along x and y, in each of which the motion is measured; AreTomo3 needs at least 4 in all.",
+    "patchX": "Patches along x for the local alignment; AreTomo3 needs at least 4 in all.",
     "patchY": "Patches along y for the local alignment.",
-    "darkTol": "Tilts that are dark, because a bar or ice is in the way, are left out. Between 0 and 1: the higher, the more "
-               "tilts go. 0 and 1 leave none out.",
+    "darkTol": "Dark tilts, blocked by a grid bar or thick ice, are left out. Between 0 and 1: the higher, the more tilts are "
+               "left out; 0 and 1 leave none out.",
 }
 
 
@@ -82,7 +83,7 @@ LABELS = {
     "refineTiltAngles": "Tilt of the specimen", "flatAngle": "Specimen is flat at (deg; 0: measure)",
     "refineTiltAxis": "Refine the tilt axis?",
     "darkTol": "Leave out dark tilts (0 to 1)", "Local_motion_correction": "Local motion", "sampleType": "Correct local motion?",
-    "coordsFn": "File of places", "Patches": "Patches", "patchX": "along x", "patchY": "along y",
+    "coordsFn": "File of positions", "Patches": "Patches", "patchX": "along x", "patchY": "along y",
     "outImod": "Files for other programs", "doPhaseShiftSearch": "Search the phase shift (phase plate)?",
     "Phase_shift_range__deg._": "Phase shift (deg)", "minPhaseShift": "from", "maxPhaseShift": "to",
     "doDW": "Weight the tilts by dose?", "SART_options": "SART", "flipInt": "Dense structures bright?",
@@ -91,7 +92,7 @@ LABELS = {
 
 
 class AretomoProgram(str, Enum):
-    """Which program a form stands for, as texts name it."""
+    """The programs, by the names used in messages."""
 
     ARETOMO2 = "AreTomo2"
     ARETOMO3 = "AreTomo3"
@@ -99,7 +100,7 @@ class AretomoProgram(str, Enum):
 
 
 def chosen(protocol: Any) -> engines.Program:
-    """Return the program that does the work of a protocol."""
+    """Return the program to run for a protocol."""
     return engines.choose(protocol.engine.get(), aretomo.Plugin, CPU_COMMAND)
 
 
@@ -125,15 +126,15 @@ def define(form: Any) -> None:
     forms.hide(form, ["roiArea"])       # no program knows -Roi
     section.addParam("correctCtf", params.BooleanParam, default=True, label="Correct the tomograms for the CTF?",
                      condition=f"engine=={ENGINE_ARETOMO3} and doEstimateCtf and not skipAlign",
-                     help="AreTomo3 corrects every tilt image for the CTF that it finds, by the height of each place. "
-                          "Tomograms are marked as corrected, so that nothing corrects them again.")
+                     help="AreTomo3 corrects every tilt image for the CTF that it finds, taking the height of each point into "
+                          "account. The tomograms are marked as corrected, so that nothing corrects them again.")
     section.addParam("filteredTomograms", params.BooleanParam, default=True, label="Filtered tomograms for viewing?",
                      condition="makeTomo",
-                     help="Also makes of every series the tomogram in which most can be seen: filtered and corrected for the CTF "
-                          "by what is measured of specimen and noise in the series itself, without a parameter. The page shows "
-                          "it. It is an output of its own, FilteredTomograms, for viewing, picking and segmentation; for "
-                          "averaging take the others. The CPU engine makes it from the alignment of any program, in about the "
-                          "time of one more reconstruction. Gold beads are erased from it in any case.")
+                     help="Also makes, for every series, the tomogram that shows most: filtered and corrected for the CTF "
+                          "according to specimen and noise as measured in the series itself, with no parameter to set. The page "
+                          "shows it. It is a separate output, FilteredTomograms, for viewing, picking and segmentation; for "
+                          "averaging use the others. The CPU engine makes it from the alignment of any program, in about the "
+                          "time of one more reconstruction. Gold beads are always erased from it.")
     section.addParam("flatAngle", params.FloatParam, default=0.0, label="",  # AreTomo3 reads such an angle, no more
                      condition=f"engine!={ENGINE_ARETOMO3} and refineTiltAngles!={LEAVE_ANGLES} and not skipAlign")
     _define_gold(form)
@@ -143,50 +144,50 @@ def define(form: Any) -> None:
     forms.set_helps(form, HELPS)
     form.addSection(label="Streaming")
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest series first?",
-                  help="When series come faster than they are processed: Yes takes the newest first, so that you see "
-                       "what the microscope does now; No takes them in order.")
+                  help="When series arrive faster than they are processed: Yes takes the newest first, so that you see "
+                       "what the microscope is doing now; No takes them in order.")
     form.addParam("leaveOutDoubtful", params.BooleanParam, default=False, label="Leave out untrusted series?",
-                  help="Every series of the outputs says whether its alignment can be trusted (the attribute "
-                       "_tomostreamTrusted) and why not. Yes: such a series goes to FailedTiltSeries instead, and no "
-                       "downstream protocol builds on it. Only the CPU engine judges its alignments.")
+                  help="Every series in the outputs says whether its alignment can be trusted (attribute "
+                       "_tomostreamTrusted), and if not, why. Yes: an untrusted series goes to FailedTiltSeries instead, and "
+                       "no downstream protocol builds on it. Only the CPU engine judges its alignments.")
     form.addParam("removeReplaced", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                   label="Remove tomograms that were replaced?",
                   help="A series that is composed again (a late tilt, a repeated exposure, a tilt that you took out) gets a "
-                       "new tomogram. Yes deletes the files of the one before as soon as the new one is registered. Nothing "
-                       "of ours refers to them any more, but a protocol of another plugin that read the old one does.")
+                       "new tomogram. Yes deletes the files of the old one as soon as the new one is registered. tomostream "
+                       "no longer refers to them, but a protocol of another plugin that read the old one still does.")
 
 
 def _define_gold(form: Any) -> None:
     section = form.getSection("Extra options")
     section.addParam("eraseGold", params.EnumParam, choices=list(GOLD_CHOICES), default=0, condition="makeTomo",
                      label="Erase gold beads?",
-                     help="Gold makes streaks in tomograms. Beads are found with the help of the alignment, as points that all "
-                          "tilts show, and filled with the noise of their surroundings before the reconstruction, alike in "
-                          "the whole, the even and the odd tomogram; hot pixels likewise. Automatic: at least three beads of one "
-                          "size of 5 to 20 nm. The page shows how many were erased, and how far they are from where the "
-                          "alignment puts them. AreTomo2 and AreTomo3 erase nothing: with Automatic or a diameter they align "
-                          "only, and the CPU engine makes all tomograms from their alignment.")
+                     help="Gold makes streaks in tomograms. Beads are located with the alignment, as points visible in all "
+                          "tilts, and replaced by noise like that around them before the reconstruction, in the same way for "
+                          "the full, the even and the odd tomogram; so are hot pixels. Automatic: at least three beads of the "
+                          "same size, 5 to 20 nm. The page shows how many were erased, and how far they are from where the "
+                          "alignment predicts them. AreTomo2 and AreTomo3 erase nothing: with Automatic or a diameter they only "
+                          "align, and the CPU engine makes all tomograms from their alignment.")
     section.addParam("goldDiameter", params.FloatParam, default=10.0, condition=f"makeTomo and eraseGold=={GOLD_WORDS.index('')}",
                      label="Diameter of the beads (nm)",
-                     help="As the beads were sold; those whose diameter is up to 30 % off are erased, too. The CPU engine erases "
-                          "them, not AreTomo2 or AreTomo3.")
+                     help="Nominal diameter; beads up to 30 % larger or smaller are erased too. The CPU engine erases them, not "
+                          "AreTomo2 or AreTomo3.")
 
 
 def gold_words(protocol: Any) -> str:
-    """Return what `-EraseGold` is to say; "" where gold is left as it is."""
+    """Return the value of `-EraseGold`; "" where gold is not erased."""
     word = GOLD_WORDS[protocol.eraseGold.get()]
     return "" if word is None else word or f"{protocol.goldDiameter.get():g}"
 
 
 def _lay_out(form: Any) -> None:
-    """One tab a part of the work: in one, the buttons were below the edge of a low screen."""
+    """Give each part of the work a tab: in one tab, the buttons fell below the edge of a low screen."""
     alignment = forms.add_section(form, "Alignment", "Input")
     ctf = forms.add_section(form, "CTF", "Alignment")
     form.getSection("Extra options").label.set("Reconstruction")
     alignment.addParam("alignmentSkipped", params.LabelParam, condition="skipAlign", label="The alignment of the input is used.",
-                       help="With 'Skip alignment?' nothing is aligned, so nothing of this is asked.")
+                       help="With 'Skip alignment?' nothing is aligned, so these settings do not apply.")
     ctf.addParam("ctfSkipped", params.LabelParam, condition="skipAlign", label="Without an alignment no CTF is estimated.",
-                 help="With 'Skip alignment?' there is no output of CTFs.")
+                 help="With 'Skip alignment?' there is no CTF output.")
     forms.move(form, ["alignZ", "alignZfile", "refineTiltAngles", "flatAngle", "refineTiltAxis", "darkTol",
                       "Local_motion_correction", "outImod"], alignment)
     forms.move(form, ["CTF"], ctf)
@@ -194,7 +195,7 @@ def _lay_out(form: Any) -> None:
 
 
 def _show_what_has_an_effect(form: Any) -> None:
-    """Fields that GPU programs alone read only where one may do the work, and those of patches only with patches."""
+    """Show fields that only GPU programs read where one may be used, and those of patches only with patches."""
     gpu, aligned = engines.gpu_condition(aretomo.Plugin), "not skipAlign"
     for name in ("alignZ", "alignZfile"):
         forms.show_if(form, name, f"{aligned} and {gpu}")
@@ -215,12 +216,12 @@ def _show_what_has_an_effect(form: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------ a binning that is chosen
 def min_slices(protocol: Any) -> int:
-    """Return how many slices a volume must have so that the program makes it."""
+    """Return how many slices a volume must have for the program to make it at all."""
     return MAX_SLICES_WITHOUT_VOLUME + 1 if program_of(protocol) is AretomoProgram.ARETOMO2 else 0
 
 
 def chosen_binning(protocol: Any, pixel_size: float, binning: int) -> str:
-    """Return the binning that was chosen for series of a pixel size, A, and why, in words."""
+    """Say which binning was chosen for series of a pixel size in A, and why."""
     thickness, likely = protocol.tomoThickness.get(), binning_of(0, pixel_size)
     words = f"binning {binning}, chosen from the pixel size: voxels of {binning * pixel_size:.3g} A"
     if binning != likely:
@@ -238,7 +239,7 @@ def _thicker_by_aretomo3(thickness: int, binning: int) -> str:
 
 # ------------------------------------------------------------------------------------------------------ what is wrong
 def problems(protocol: Any) -> list[str]:
-    """Return what of the form cannot be done, in words; of its input nothing is said."""
+    """Return what in the form cannot be done, in sentences; the input is checked elsewhere."""
     program = program_of(protocol)
     errors = engines.problem(protocol.engine.get(), aretomo.Plugin, ARETOMO_HOME)
     limits: Mapping[str, tuple[float, float]] = LIMITS
@@ -252,7 +253,7 @@ def problems(protocol: Any) -> list[str]:
     if program is AretomoProgram.ARETOMO2 and protocol.sampleType.get() == LOCAL_MOTION_COORDS:
         places = protocol.coordsFn.get() or ""
         if not os.path.isfile(places):
-            errors.append(f"File of places: there is no file '{places}'. Give one, or correct local motion in patches.")
+            errors.append(f"File of positions: there is no file '{places}'. Give one, or correct local motion in patches.")
     errors += forms.words_problems(protocol, "extraParams")
     return errors + handing.problems(protocol) + _thickness_problems(protocol, program)
 
@@ -277,8 +278,8 @@ def _thickness_problems(protocol: Any, program: AretomoProgram) -> list[str]:
 
 
 def with_known_tilt(command: str, protocol: Any) -> str:
-    """Return upstream's command with the tilt of the specimen that the form tells: the second value of -TiltCor is added to the
-    angles, so a specimen that is flat at a stage angle of -10 has 10."""
+    """Return upstream's command with the known tilt of the specimen: AreTomo adds the second value of -TiltCor to the angles, so
+    it is 10 for a specimen that is flat at a stage angle of -10."""
     flat = protocol.flatAngle.get()
     if not flat or protocol.refineTiltAngles.get() == LEAVE_ANGLES or protocol.engine.get() == ENGINE_ARETOMO3:
         return command
@@ -286,12 +287,12 @@ def with_known_tilt(command: str, protocol: Any) -> str:
 
 
 def warnings(protocol: Any) -> list[str]:
-    """For `_warnings`: fields that have no effect, or another one than their name says, with this program."""
+    """For `_warnings`: fields that have no effect, or not the one their name suggests, with this program."""
     found = _OF_PROGRAM[program_of(protocol)](protocol)
     if (protocol.roiArea.get() or "").strip():
         found.append("ROI for focused alignment has no effect: AreTomo2, AreTomo3 and the CPU engine align with the whole field.")
     if protocol.doEstimateCtf.get() and protocol.skipAlign.get():
-        found.append("The alignment is taken from the input, so no CTF is estimated: there will be no output of CTFs.")
+        found.append("The alignment is taken from the input, so no CTF is estimated and there will be no CTF output.")
     items = inputs.set_of(protocol.inputSetOfTiltSeries)
     if items is not None and items.hasAlignment() and not protocol.skipAlign.get():
         found.append("The input is aligned already; it will be aligned again, from the raw images.")
@@ -301,8 +302,8 @@ def warnings(protocol: Any) -> list[str]:
 def _warnings_of_cpu(protocol: Any) -> list[str]:
     found = []
     if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
-        found.append("The CPU engine measures local motion in patches, not at given places: it is left out. Choose \"In "
-                     "patches\".")
+        found.append("The CPU engine measures local motion in patches, not at given positions, so it will not be corrected. "
+                     "Choose \"In patches\".")
     if protocol.alignZfile.get():
         found.append("The file with volume heights has no effect: the CPU engine measures the thickness of each series.")
     return found
@@ -319,15 +320,16 @@ def _warnings_of_aretomo3(protocol: Any) -> list[str]:
     if protocol.doDW.get():
         found.append("AreTomo3 weights no tilt by dose up to version 2.3.1. The CPU engine does.")
     if protocol.sampleType.get() == LOCAL_MOTION_COORDS:
-        found.append("AreTomo3 measures local motion in patches, not at given places: it is left out. Choose \"In "
-                     "patches\".")
+        found.append("AreTomo3 measures local motion in patches, not at given positions, so it will not be corrected. Choose "
+                     "\"In patches\".")
     patches = protocol.patchX.get(), protocol.patchY.get()
     if protocol.sampleType.get() == LOCAL_MOTION_PATCHES and None not in patches \
             and patches[0] * patches[1] < aretomo3.MIN_PATCHES:
-        found.append(f"{patches[0]} x {patches[1]} patches are too few: AreTomo3 measures local motion in at least "
-                     f"{aretomo3.MIN_PATCHES}, so it is left out.")
+        found.append(f"{patches[0]} x {patches[1]} patches are too few: AreTomo3 needs at least {aretomo3.MIN_PATCHES}, so local "
+                     "motion will not be corrected.")
     if protocol.refineTiltAngles.get() == CORRECT_ANGLES and not protocol.doEstimateCtf.get():
-        found.append("AreTomo3 measures the tilt of the specimen from the CTF, which is not estimated: it is not corrected.")
+        found.append("AreTomo3 measures the tilt of the specimen from the CTF, which is not estimated, so the tilt will not be "
+                     "corrected.")
     thickness, binning = protocol.tomoThickness.get(), protocol.binFactor.get()
     if protocol.makeTomo.get() and thickness is not None and binning and 0 < thickness / binning < aretomo3.MIN_SLICES:
         found.append(f"{_thicker_by_aretomo3(thickness, binning)}.")

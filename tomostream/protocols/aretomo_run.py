@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One tilt series through AreTomo2 or the CPU program: what is given to it, its command, and what comes out of its files."""
+"""One tilt series through AreTomo2 or the CPU program: its input files, its command line, and the results in its files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tomostream.streaming.work import BadInput, ProgramFailed
 EVEN, ODD = "_even", "_odd"
 #: End of the name of the angle file (angle, acquisition order, dose before the tilt).
 ANGLES = "_angles.txt"
-#: The program may round the sizes of the volume; more than this many voxels off is a wrong volume.
+#: The program may round the size of the volume; a difference of more voxels means a wrong volume.
 SIZE_TOLERANCE = 2
 #: MRC modes that AreTomo2 and AreTomo3 read.
 GPU_MODES = (1, 2, 6)
@@ -51,7 +51,7 @@ class AretomoRun:
     Parameters
     ----------
     runner : the program that was chosen.
-    cpu : the CPU program, for what AreTomo2 cannot do; the same where it was chosen.
+    cpu : the CPU program, for what AreTomo2 cannot do; the same as `runner` where it was chosen.
     """
 
     def __init__(self, source: Source, settings: Settings, folder: str, runner: Runner, cpu: Runner) -> None:
@@ -63,17 +63,27 @@ class AretomoRun:
         return os.path.join(self.folder, self.source.series_id)
 
     @property
+    def out(self) -> files.OutputFiles:
+        """The output files of the whole series, under AreTomo2's names."""
+        return files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Suffixes of the tomograms: the whole, and the halves where they are asked for."""
+        return ("", EVEN, ODD) if self.settings.halves else ("",)
+
+    @property
     def angles(self) -> str:
-        """The angle file of the program: three columns, so no `.tlt`, of which others expect one."""
+        """The angle file of the program. It has three columns, so it is not called `.tlt`: others expect one column there."""
         return f"{self.stem}{ANGLES}"
 
     def run(self) -> Result:
-        """Align and reconstruct; the files are in the folder.
+        """Align and reconstruct into the folder.
 
         Raises
         ------
         BadInput : the series cannot be processed, with the reason.
-        ProgramFailed : the program did not do it.
+        ProgramFailed : the program left no usable result.
         """
         self.check_input()
         self.write_inputs()
@@ -84,26 +94,25 @@ class AretomoRun:
             result = replace(result, quality=self.erase_gold(commands, notes))
         elif self.settings.halves and self.settings.tomogram:
             self.make_halves(commands, notes)
-            result = replace(result, quality=self.read_quality(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")))
+            result = replace(result, quality=self.read_quality())
         if self.settings.imod and self.runner.gpu:
             commands.append(self.write_imod())
         filtered = self.settings.filtered and self.settings.tomogram and self.make_filtered(commands, notes)
         return self.finish(replace(result, commands=tuple(commands), notes=tuple(notes), filtered=filtered))
 
     def make_filtered(self, commands: list[str], notes: list[str]) -> bool:
-        """Make the filtered tomogram by the CPU program, which made it with the whole where that is its own; tell whether there
-        is one. Without it the series is done all the same: it is for viewing."""
-        target = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc").wiener
-        if self.runner.gpu and not os.path.exists(target):
+        """Make the filtered tomogram with the CPU program, unless it is there already; tell whether there is one. It is only for
+        viewing, so a series without one is done all the same."""
+        if self.runner.gpu and not os.path.exists(self.out.wiener):
             commands.append(self.by_cpu(halves=False, filtered=True))
-        if check_movie(target).state == "complete":
+        if check_movie(self.out.wiener).state == "complete":
             return True
         notes.append(f"no filtered tomogram: {self.cpu.name} made none")
         return False
 
     def make_halves(self, commands: list[str], notes: list[str]) -> None:
-        """Reconstruct both halves with the alignment of the whole series; add the command lines, and what has to be known. The
-        CPU program made them with the whole."""
+        """Reconstruct both halves with the alignment of the whole series, adding to the command lines and notes. The CPU program
+        has made them together with the whole."""
         if not self.runner.gpu:
             return
         if self._has_local_shifts():
@@ -115,23 +124,25 @@ class AretomoRun:
             commands += [self.run_program(self.runner, self.source.half_command, suffix) for suffix in (EVEN, ODD)]
 
     def erase_gold(self, commands: list[str], notes: list[str]) -> Quality | None:
-        """Make the tomograms again without gold, from the alignment of a GPU program, which does not erase it; return the quality
-        with what was erased."""
+        """Make the tomograms again without gold, which no GPU program erases, from the alignment; return the quality, which says
+        what was erased."""
         notes.append(f"tomograms by {self.cpu.name}, which erases gold")
         commands.append(self.by_cpu(halves=self.settings.halves, filtered=self.settings.filtered, whole=True))
-        for suffix in ("", EVEN, ODD) if self.settings.halves else ("",):
+        for suffix in self.parts:
             self.check_volume(f"{self.stem}{suffix}.mrc", "", self.cpu_log, self.cpu)
-        return read_if_there(files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc").quality, parse_quality)
+        return read_if_there(self.out.quality, parse_quality)
 
     @property
     def cpu_log(self) -> str:
-        """The log of what the CPU program adds to the work of a GPU program."""
+        """The log of the CPU program where it adds to the work of a GPU program."""
         return f"{self.stem}_cpu.log"
 
     def by_cpu(self, halves: bool, filtered: bool, whole: bool = False) -> str:
-        """Return halves and the filtered tomogram by the CPU program in one run, from the alignment file; the whole that it
-        makes as well is kept only in place of the other program's, without gold."""
-        made, names = (files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}{part}.mrc") for part in ("_cpu", ""))
+        """Make halves and the filtered tomogram with one run of the CPU program, from the alignment file; return its command.
+
+        It always makes the whole tomogram too, which is kept only with `whole`: then it replaces the one with gold.
+        """
+        made, names = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}_cpu.mrc"), self.out
         flags = AretomoRun.flags(self, self.cpu, self.source.half_command, EVEN)
         flags |= {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [made.volume], "-VolZ": [str(self.slices_of_whole())]}
         flags |= self._halves() if halves else {}
@@ -153,7 +164,7 @@ class AretomoRun:
         return f"{self.cpu.command} {line}"
 
     def slices_of_whole(self) -> int:
-        """Return the height of the tomogram that is there, in unbinned px: a program may have chosen it."""
+        """Return the height of the existing tomogram in unbinned px: the program may have chosen it."""
         _, rows, sections = open_mrc(f"{self.stem}.mrc").shape[::-1]
         return (sections if self.settings.flip else rows) * self.settings.binning_for(self.source.pixel_size)
 
@@ -162,12 +173,12 @@ class AretomoRun:
         return {"-InEven": [f"{self.stem}{EVEN}.mrcs"], "-InOdd": [f"{self.stem}{ODD}.mrcs"]}
 
     def finish(self, result: Result) -> Result:
-        """Return the result with what else is known when everything has run."""
+        """Return the result with what is known only after everything has run."""
         return result
 
     # ------------------------------------------------------------------ what is given to the program
     def check_input(self) -> None:
-        """Refuse what no program could do."""
+        """Refuse a series that no program could process."""
         source = self.source
         check = check_movie(source.stack)
         if check.state != "complete":
@@ -180,22 +191,22 @@ class AretomoRun:
         if problem:
             raise BadInput(problem)
         if self.settings.halves and self.settings.tomogram and not (source.even and source.odd):
-            raise BadInput("even and odd tomograms are asked for, but the series has no even and odd images; switch them on in "
+            raise BadInput("even and odd tomograms were requested, but the series has no even and odd images; switch them on in "
                            "the motioncor and compose protocols")
         if self.settings.weight_by_dose and (source.dose is None or any(tilt.prior_dose is None for tilt in source.used)):
-            raise BadInput("dose weighting is asked for, but the mdoc does not give the dose of every tilt")
+            raise BadInput("dose weighting was requested, but the mdoc does not give the dose of every tilt")
 
     @property
     def min_tilts(self) -> int:
-        """Fewer tilts make no series for the program."""
+        """The fewest tilts that the program aligns."""
         return 3
 
     def name_problem(self) -> str:
-        """Return why the program would misplace its files; "" where it would not."""
+        """Return why the program would put its files in the wrong place; "" where it would not."""
         return files.name_problem(f"{self.stem}.mrcs", f"{self.stem}.mrc") if self.runner.gpu else ""
 
     def write_inputs(self) -> None:
-        """Write the stack as the program takes it, its angles, and its alignment where there is one."""
+        """Write the stack in the form the program reads, its angles, and its alignment if there is one."""
         self.write_stacks({"": f"{self.stem}.mrcs", EVEN: f"{self.stem}{EVEN}.mrcs", ODD: f"{self.stem}{ODD}.mrcs"})
         rows = [AngleRow(tilt.angle, tilt.order, tilt.prior_dose) for tilt in self.source.used]
         if any(row.order is None for row in rows):
@@ -208,7 +219,7 @@ class AretomoRun:
             self._write_alignment()
 
     def write_stacks(self, names: Mapping[str, str]) -> None:
-        """Write the enabled images by angle, under these names: "", EVEN, ODD -> path."""
+        """Write the enabled images, sorted by angle, to `names`: suffix ("", EVEN, ODD) -> path."""
         source = self.source
         for suffix, stack in (("", source.stack), (EVEN, source.even), (ODD, source.odd)):
             if not stack or (suffix and not self.settings.halves):
@@ -220,7 +231,7 @@ class AretomoRun:
                 restack(stack, names[suffix], sections, source.pixel_size)
 
     def takes(self, stack: str) -> bool:
-        """Tell whether the program reads a stack as it is; else it is given a copy in 32-bit floats."""
+        """Tell whether the program reads a stack as it is; otherwise it gets a copy in 32-bit floats."""
         return not self.runner.gpu or open_mrc(stack).header.mode in GPU_MODES
 
     def _write_alignment(self) -> None:
@@ -246,18 +257,17 @@ class AretomoRun:
         return f"{runner.command} {line}"
 
     def flags(self, runner: Runner, command: str, suffix: str) -> dict[str, list[str]]:
-        """Return upstream's command with our files, and what this program takes otherwise than upstream writes it."""
+        """Return the flags of upstream's command with our files, and with what this program expects in another form."""
         flags = parse_flags(command)
         flags["-InMrc"], flags["-OutMrc"] = [f"{self.stem}{suffix}.mrcs"], [f"{self.stem}{suffix}.mrc"]
         flags.pop("-OutImod", None)     # AreTomo2 writes them under wrong names, or crashes: see `write_imod`
-        if self.settings.halves and self.settings.tomogram and not runner.gpu and not suffix:
-            flags |= self._halves()
-        if self.settings.filtered and self.settings.tomogram and not runner.gpu and not suffix:
-            flags["-Wiener"] = ["1"]
-        if self.settings.gold and self.settings.tomogram and not runner.gpu and not suffix:
-            flags["-EraseGold"] = [self.settings.gold]
-        if self.settings.imod and not runner.gpu and not suffix:
-            flags["-OutImod"] = [str(self.settings.imod)]
+        if not runner.gpu and not suffix:       # the CPU program does in one run what takes several with the others
+            if self.settings.tomogram:
+                flags |= self._halves() if self.settings.halves else {}
+                flags |= {"-Wiener": ["1"]} if self.settings.filtered else {}
+                flags |= {"-EraseGold": [self.settings.gold]} if self.settings.gold else {}
+            if self.settings.imod:
+                flags["-OutImod"] = [str(self.settings.imod)]
         if "-ExtPhase" in flags:
             flags["-ExtPhase"] = phase_search(*map(float, flags["-ExtPhase"]))
         if "-AngFile" in flags:
@@ -268,10 +278,6 @@ class AretomoRun:
             flags.pop("-TiltAxis", None)
             if "-ImgDose" in flags:     # the doses before the tilts are in the angle file: without it halves are not weighted
                 flags["-AngFile"] = [self.angles]
-        return self._for(runner, flags)
-
-    @staticmethod
-    def _for(runner: Runner, flags: dict[str, list[str]]) -> dict[str, list[str]]:
         if not runner.gpu:
             flags.pop("-Gpu", None)
             flags["--threads"] = [str(runner.threads)]
@@ -282,7 +288,7 @@ class AretomoRun:
         return aln is not None and bool(aln.local)
 
     def write_imod(self) -> str:
-        """Return the IMOD files, by the CPU program from the alignment file: AreTomo2 cannot be asked for them."""
+        """Write the IMOD files with the CPU program, from the alignment file (see `flags` for why); return its command line."""
         out = f"{self.stem}_imod_stack.mrc"     # the program always writes a result; this one is not needed
         flags = {"-InMrc": [f"{self.stem}.mrcs"], "-OutMrc": [out], "-AlnFile": [f"{self.stem}.aln"],
                  "-AngFile": [self.angles], "-VolZ": ["0"], "-OutBin": ["8"], "-OutImod": [str(self.settings.imod)],
@@ -299,7 +305,7 @@ class AretomoRun:
         return f"{self.cpu.command} {line}"
 
     def check_volume(self, path: str, said: str, log: str, runner: Runner) -> None:
-        """See that the tomogram is there, whole and of the expected size."""
+        """Check that the tomogram is there, complete and of an expected size."""
         check = check_movie(path)
         if check.state != "complete":
             runner.keep_log(log, os.path.basename(log))
@@ -313,15 +319,14 @@ class AretomoRun:
                                 f"{' x '.join(map(str, wanted[0]))} was expected")
 
     def volume_sizes(self) -> list[tuple[int, int, int]]:
-        """Return sizes that the tomogram may have, the likeliest first."""
+        """Return the sizes that the tomogram may have, the likeliest first."""
         return expected_sizes(self.source.size, self.source.tilt_axis, self.settings.thickness,
                               self.settings.binning_for(self.source.pixel_size), self.settings.flip)
 
     # ------------------------------------------------------------------ what came out
     def read_results(self) -> Result:
-        """Return the alignment, by section of what was given to the program, back to the images of the input."""
-        out = files.OutputFiles.of(f"{self.stem}.mrcs", f"{self.stem}.mrc")
-        quality = self.read_quality(out)
+        """Return the results of the program, its sections mapped back to the images of the input."""
+        out, quality = self.out, self.read_quality()
         if self.settings.skip_align:
             return Result(self.folder, quality=quality)
         used = self.source.used
@@ -331,10 +336,10 @@ class AretomoRun:
                 raise ProgramFailed(f"{self.runner.name} wrote no alignment file")
             sections, _ = raw_sections(aln, len(used))
         except AlnError as error:
-            raise ProgramFailed(f"the alignment file of {self.runner.name} makes no sense: {error}") from error
+            raise ProgramFailed(f"the alignment file of {self.runner.name} is not valid: {error}") from error
         rows = {used[section].index: row for section, row in zip(sections, aln.rows, strict=True)}
         if not all(math.isfinite(value) for row in rows.values() for value in (row.rot_deg, row.tx, row.ty, row.tilt_deg)):
-            raise ProgramFailed("the alignment holds values that are not numbers")
+            raise ProgramFailed("the alignment contains values that are not numbers")
         reasons = {tilt.index: "excluded by the program (dark)" for tilt in used if tilt.index not in rows}
         if quality is not None:
             reasons |= {used[tilt.section].index: tilt.reason for tilt in quality.tilts
@@ -344,13 +349,13 @@ class AretomoRun:
         indices = tuple(used[section].index for section in of_ctf)
         return Result(self.folder, rows, reasons, ctf if of_ctf else (), indices, quality)
 
-    def read_quality(self, out: files.OutputFiles) -> Quality | None:
-        """Return what the program says of its own work beyond the alignment."""
-        return read_if_there(out.quality, parse_quality)
+    def read_quality(self) -> Quality | None:
+        """Return the program's own judgement of its work."""
+        return read_if_there(self.out.quality, parse_quality)
 
 
 def take_over(folder: str, target: str) -> None:
-    """Rename the finished folder into extra/; what lies there under this name was never registered."""
+    """Rename the finished folder into extra/, replacing anything of that name there, which was never registered."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if name.endswith(".mrcs") or name.endswith("~"):
@@ -362,9 +367,9 @@ def take_over(folder: str, target: str) -> None:
 
 def expected_sizes(size: tuple[int, int], tilt_axis: float | None, thickness: int, binning: float,
                    flip_vol: bool) -> list[tuple[int, int, int]]:
-    """Return sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
+    """Return the sizes (x, y, z of the file) that a tomogram of a series can have, the likeliest first.
 
-    x and y are swapped where the axis is nearer to x than to y; the refined axis decides, so near 45 degrees both may be.
+    x and y are swapped where the axis is nearer to x than to y. The refined axis decides, so near 45 degrees both are possible.
     """
     x, y = (int(length / binning + 0.1) // 2 * 2 for length in size)
     z = int(thickness / binning + 0.1) // 2 * 2
@@ -383,7 +388,7 @@ def restack(stack: str, target: str, sections: list[int], pixel_size: float) -> 
 
 
 def read_if_there(path: str, parse: Callable[[str, str], Parsed]) -> Parsed | None:
-    """Parse a text file of the program; None when it is not there."""
+    """Parse a text file of the program; None if there is none."""
     if not os.path.exists(path):
         return None
     with open(path, encoding="utf-8", errors="replace") as file:

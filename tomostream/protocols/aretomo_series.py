@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A tilt series on its way through AreTomo: what is known of it before, what is asked for, and what came out."""
+"""A tilt series on its way through AreTomo: what is known of it before, the settings, and the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tomostream.protocols.objects import prior_doses
 
 @dataclass(frozen=True)
 class SourceTilt:
-    """One tilt image of the input: what the program and the output need of it. Doses in e/A2, None unknown."""
+    """What the program and the output need of one tilt image. Doses in e/A2; None is unknown."""
 
     index: int
     angle: float
@@ -30,7 +30,7 @@ class SourceTilt:
 
 @dataclass(frozen=True)
 class Source:
-    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2, None unknown."""
+    """One tilt series of the input, read in the main thread. `dose`: of one tilt, e/A2; None is unknown."""
 
     series_id: str
     stack: str
@@ -46,16 +46,13 @@ class Source:
 
     @property
     def used(self) -> tuple[SourceTilt, ...]:
-        """The tilts that are given to the program, in the order of its sections: by angle.
-
-        AreTomo2 takes an alignment file (-AlnFile: halves, aligned input) as being in the order of the stack, and sorts it not.
-        """
+        """The tilts given to the program, by angle: with an alignment file (-AlnFile) AreTomo2 does not sort them itself."""
         return tuple(sorted((tilt for tilt in self.tilts if tilt.enabled), key=lambda tilt: tilt.angle))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out for one series. `rows`: input index -> row of the alignment."""
+    """The result for one series. `rows`: input index -> row of the alignment."""
 
     folder: str
     rows: Mapping[int, AlnRow] = field(default_factory=dict)
@@ -65,7 +62,7 @@ class Result:
     quality: Quality | None = None
     commands: tuple[str, ...] = ()
     seconds: float = 0.0
-    #: What people have to know of how it was made.
+    #: Remarks for people on how it was made.
     notes: tuple[str, ...] = ()
     #: Whether the tomograms are corrected for the CTF.
     ctf_corrected: bool = False
@@ -75,11 +72,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the form asks of every series. `thickness` in unbinned px; `binning` 0: chosen from the pixel size, so that the volume
-    has `min_slices`, without which the program makes none;
-    `imod`: 0 none, 1 Relion, 2 Warp, 3 aligned images;
-    `correct_ctf`: whether the program corrects tomograms for the CTF, if it can; `filtered`: a filtered tomogram for viewing;
-    `gold`: as the CPU program's `-EraseGold`, "" where gold is left as it is."""
+    """The settings for every series of a run.
+
+    thickness : in unbinned px.
+    binning : 0 chooses it from the pixel size, so that the volume has `min_slices`, with fewer of which the program makes none.
+    imod : 0 none, 1 Relion, 2 Warp, 3 aligned images.
+    correct_ctf : correct tomograms for the CTF, if the program can.
+    filtered : also make a filtered tomogram for viewing.
+    gold : the value of the CPU program's `-EraseGold`; "" leaves gold as it is.
+    """
 
     skip_align: bool = False
     tomogram: bool = True
@@ -101,7 +102,7 @@ class Settings:
 
 
 def source_of(series: TiltSeries, images: Iterable[TiltImage], command: str, half_command: str) -> Source:
-    """Read all that is needed of a series; steps never see the set.
+    """Read what is needed of a series, because steps never see the set.
 
     Parameters
     ----------

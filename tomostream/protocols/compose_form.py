@@ -19,9 +19,9 @@ from tomostream.streaming.values import seconds_of
 
 LIMITS = {"expectedTilts": (1, math.inf), "expectedSeries": (1, math.inf), "minNumTilts": (1, math.inf),
           "percentTiltsRequired": (0, 100), "manualTiltAxisAngle": (-360, 360), **streaming_form.LIMITS}
-#: What is done about late tilts, as the form lists it.
+#: The choices for late tilts, in the order of the form.
 LATE = (Late.UNLESS_READ, Late.AGAIN, Late.NEVER)
-#: What can be put in front of the name of a series, which names tables of databases.
+#: A prefix of series names; these name tables of databases.
 PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,29})?", re.ASCII)
 
 
@@ -33,23 +33,23 @@ def define(form: Any) -> None:
                   label="Input micrographs",
                   help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
     form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files (empty: the import's)",
-                  help="Where the microscope writes its *.mdoc files. Wildcards select several folders. Where the folder "
-                       "itself holds none, its subfolders are looked into. Empty: where the import protocol looks for them.")
+                  help="Where the microscope writes its *.mdoc files. Wildcards select several folders. If the folder "
+                       "itself holds none, its subfolders are searched. Empty: the folder given in the import protocol.")
     form.addParam("mdocPattern", params.StringParam, default="*.mdoc", label="Mdoc pattern",
                   help="Which files of the folder are mdoc files of tilt series. SerialEM, PACEtomo and Tomo5 are "
                        "understood; maps, montages and targets are recognised automatically.")
     form.addParam("excludedWords", params.StringParam, default="", label="Exclusion words",
-                  help="Words separated by blanks. An mdoc file whose name holds one of them is ignored.")
+                  help="Words separated by blanks. An mdoc file whose name contains one of them is ignored.")
     form.addParam("fromNames", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                   label="Series from the names of the movies alone?",
                   help="For sessions without mdoc files whose movies are called NAME_ORDER_ANGLE, e.g. TS_01_012_-18.0.tif. "
-                       "Doses are unknown then, and the tilt axis angle has to be given below. Mdoc files are not read.")
+                       "Doses are then unknown, and the tilt axis angle must be given below. Mdoc files are not read.")
     form.addParam("seriesPrefix", params.StringParam, default="", label="Prefix of the series' names",
-                  help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that are put "
-                       "together later. Letters, digits and underscores. Series of one name in two folders get the folder "
-                       "that differs in front by themselves.")
+                  help="Put in front of the name of every series, e.g. grid1_ for grid1_TS_01: for sessions that will be "
+                       "merged later. Letters, digits and underscores. Series with the same name in two folders get the "
+                       "folder name in front automatically.")
     form.addParam("doEvenOdd", params.BooleanParam, default=False, label="Even/odd tilt series too?",
-                  help="Also composes the sums of even and of odd frames. The motioncor protocol must have made them.")
+                  help="Also composes series of the sums of even and of odd frames. The motioncor protocol must have made them.")
     _define_geometry(form)
     _define_streaming(form)
     form.addParallelSection(threads=3, mpi=0)
@@ -63,32 +63,32 @@ def _define_geometry(form: Any) -> None:
                         "convention). Empty: from each mdoc file. 0 is a value.")
     signs.define_params(group)
     group.addParam("expectedTilts", params.IntParam, allowsNull=True, default=None, label="Tilts per series",
-                   help="How many tilts a complete series has. Empty: learned from the series that came before. When it "
-                        "is known, a series is composed the moment its last tilt is aligned.")
+                   help="How many tilts a complete series has. Empty: learned from earlier series. When it is known, a series "
+                        "is composed the moment its last tilt is aligned.")
     group.addParam("minNumTilts", params.IntParam, default=3, label="Minimum number of tilts",
-                   help="Series with fewer aligned tilts are not composed, and reported.")
+                   help="Series with fewer aligned tilts are reported as failed, and not composed.")
     group.addParam("percentTiltsRequired", params.IntParam, default=50, expertLevel=params.LEVEL_ADVANCED,
                    label="Minimum of aligned tilts (%)",
-                   help="A series of which fewer of the acquired tilts could be aligned is not composed, and reported.")
+                   help="A series with a smaller share of its acquired tilts aligned is reported as failed, and not composed.")
 
 
 def _define_streaming(form: Any) -> None:
     form.addSection(label="Streaming")
     form.addParam("time4NextTilt", params.StringParam, default="3m", label="Time for the next tilt (s, m, h)",
-                  help="Upper bound: a series for which nothing new came for this long is taken as it is. Most series are "
-                       "decided earlier, by the number of tilts or by their own rhythm, which also holds for series "
-                       "acquired in turns (PACEtomo). 20 s is the recommended minimum. A number is seconds; 3m and 1h "
+                  help="Upper limit: a series with nothing new for this long is composed as it is. Most series are composed "
+                       "earlier, because the number of tilts is known or by their own rhythm, which also works for series "
+                       "acquired in turns (PACEtomo). 20 s is the recommended minimum. A plain number means seconds; 3m and 1h "
                        "are minutes and hours.")
     form.addParam("lateTilts", params.EnumParam, choices=[each.value for each in LATE], default=0, label="Late tilts",
-                  help="What happens when a tilt of a series that is composed comes late, or is aligned again. tomostream's own "
-                       "protocols follow a series that is composed again. Those of other plugins read a series several times "
-                       "while they work on it, and would put the alignment of one version together with the tilts of the "
-                       "other: while one of them works on the series, late tilts are left out and told of. What is chosen by "
-                       "hand (tilts to leave out) always composes a series again.")
+                  help="What happens when a tilt arrives after its series was composed, or is aligned again. tomostream's own "
+                       "protocols follow a series that is composed again. Protocols of other plugins read a series several "
+                       "times while they work on it, and would combine the alignment of one version with the tilts of "
+                       "another: while one of them works on the series, late tilts are left out and reported. A choice made by "
+                       "hand (tilts to leave out) always composes the series again.")
     form.addParam("time4NextTS", params.StringParam, default="30m", label="Time for the next tilt series (s, m, h)",
-                  help="The protocol never ends while the motioncor protocol before it runs, however long the microscope "
-                       "pauses. It ends as soon as its input is closed and every mdoc is decided. Where its input ended "
-                       "without being closed, it ends when nothing new came for this long.")
+                  help="The protocol never ends while the motioncor protocol before it is running, however long the "
+                       "microscope pauses. It ends as soon as its input is closed and every mdoc has been dealt with. If its "
+                       "input ended without being closed, it ends after this long without anything new.")
     disk.define_params(form)
     page.define_params(form)
     streaming_form.define_params(form)
@@ -105,7 +105,7 @@ def problems(protocol: Any) -> list[str]:
     if not (protocol.mdocPattern.get() or "").strip():
         errors.append("Mdoc pattern is empty: *.mdoc takes all of them.")
     if not PREFIX.fullmatch((protocol.seriesPrefix.get() or "").strip()):
-        errors.append("Prefix of the series' names: letters, digits and underscores, a letter first, 30 at most.")
+        errors.append("Prefix of the series' names: use at most 30 letters, digits and underscores, beginning with a letter.")
     errors += signs.problems(protocol) + alarms.problems(protocol)
     return errors + forms.time_problems(protocol, ["time4NextTilt", "time4NextTS"]) + forms.number_problems(protocol, LIMITS)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The disk of a session in the compose form: what will be needed, and what may be removed."""
+"""The disk space of a session: what it will need, and what may be removed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def define_params(form: Any) -> None:
     """Add the fields of the compose form, in its Streaming section."""
     form.addParam("expectedSeries", params.IntParam, allowsNull=True, default=None, expertLevel=params.LEVEL_ADVANCED,
                   label="Series in this session",
-                  help="How many series will come, if you know. It serves one purpose: to tell in time whether the disk has "
-                       "room for them. Empty: there must be room for a night at the present pace.")
+                  help="How many series there will be, if you know. Used only to warn in time if the disk has no room for "
+                       "them. Empty: there must be room for a night at the present pace.")
     form.addParam("removeAligned", params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                   label="Remove aligned tilts that are in a stack?",
-                  help="Yes saves about a third of the disk: the single aligned tilts (their even and odd sums too, where those "
-                       "are stacked as well) are deleted as soon as their series is registered. The micrographs of the "
-                       "motioncor protocol still list them, so nothing else can be done with these micrographs afterwards. Late "
-                       "and repeated tilts are still taken in: the others come from the stack.")
+                  help="Yes saves about a third of the disk space: the individual aligned tilts (and their even and odd sums, "
+                       "if those are stacked too) are deleted as soon as their series is registered. The motioncor output "
+                       "still lists these micrographs, but they cannot be used for anything else afterwards. Late and repeated "
+                       "tilts are still accepted: the other tilts are taken from the stack.")
 
 
 class DiskKeeper:
-    """Says what the session needs when it becomes known, and when disk space is running low; removes what is not needed."""
+    """Reports what the session needs once that is known, and when disk space is running low; removes what is not needed."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -46,7 +46,7 @@ class DiskKeeper:
         self._next = 0.0
 
     def look(self, now: float) -> None:
-        """To be called in every turn; looks every `LOOK_SECONDS`, "tomogram" being the last part that becomes known."""
+        """Call in every turn; looks every `LOOK_SECONDS`. The size of a tomogram is the last part to become known."""
         if now < self._next:
             return
         self._next = now + (LOOK_SECONDS if PARTS[ARETOMO] in (self._reported or ()) else FIRST_SECONDS)
@@ -76,7 +76,7 @@ class DiskKeeper:
 
 
 def summary(protocol: Any) -> list[str]:
-    """Return the last that was said of the disk."""
+    """Return the latest report on disk space."""
     said = [entry for entry in ledger.read(protocol._getExtraPath(ledger.NAME)) if isinstance(entry, entries.Space)]
     if not said:
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which program does the work: the GPU one of the upstream plugins, or our own on the CPU with the same command line."""
+"""Which program is run: the GPU program of an upstream plugin, or our own on the CPU, with the same command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tomostream.streaming.cores import cores
 
 @dataclass(frozen=True)
 class Program:
-    """A program as it is run: command, environment (None: ours), whether it needs a GPU, and why it was chosen."""
+    """A program to run: command, environment (None: ours), whether it needs a GPU, and why it was chosen."""
 
     command: str
     environment: Mapping[str, str] | None
@@ -32,8 +32,8 @@ class Program:
 
 def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> None:
     """Add the engine field to a form; `aretomo3`: whether AreTomo3 is one of the choices."""
-    text = ("\nGPU (AreTomo3): that program, in the folder of the variable ARETOMO3_HOME or on the path. It is never chosen "
-            "automatically: its tomograms are corrected for the CTF and have at least 100 slices.")
+    text = ("\nGPU (AreTomo3): AreTomo3, in the folder given by the variable ARETOMO3_HOME or on the path. It is never chosen "
+            "automatically, because its tomograms are corrected for the CTF and have at least 100 slices.")
     form.addParam("engine", params.EnumParam, choices=list(ARETOMO_ENGINES if aretomo3 else ENGINES), default=ENGINE_AUTO,
                   display=params.EnumParam.DISPLAY_HLIST, label="Engine",
                   help=f"Which program does the work.\nautomatic: {gpu_program} if it is installed and this machine has a "
@@ -43,8 +43,8 @@ def add_engine_param(form: Any, gpu_program: str, aretomo3: bool = False) -> Non
 
 
 class GpusBelowEngine:
-    """A protocol whose GPUs are asked for below its engine, where one is chosen that has a use for them, and not in the header
-    of the form, which Scipion shows whatever is chosen."""
+    """A protocol whose form asks for the GPUs below the engine, and only where the engine uses one. Scipion's own field, in the
+    header of the form, would always be shown."""
 
     def allowsGpu(self) -> bool:
         return False
@@ -55,7 +55,7 @@ class GpusBelowEngine:
 
 
 def gpu_condition(plugin: Any) -> str:
-    """Return the condition of fields that a GPU program alone reads: one is chosen, or there for the automatic choice."""
+    """Return the condition for fields that only a GPU program reads: one is chosen, or available to *automatic*."""
     automatic = (ENGINE_AUTO,) if os.path.exists(plugin.getProgram()) else ()
     return f"engine in {(*automatic, ENGINE_GPU, ENGINE_ARETOMO3)}"
 
@@ -65,8 +65,8 @@ def put_gpus_below_engine(form: Any, section: Any, plugin: Any) -> None:
     gpus = form.getParam(GPU_LIST)
     gpus.expertLevel.set(params.LEVEL_NORMAL)
     forms.set_labels(form, {GPU_LIST: "GPU IDs"})
-    forms.set_helps(form, {GPU_LIST: "Numbers of the GPUs, e.g. 0 or 0 1, as nvidia-smi counts them. A program runs on one of "
-                                     "them at a time. With a queue: as the job sees them."})
+    forms.set_helps(form, {GPU_LIST: "Numbers of the GPUs as nvidia-smi counts them, e.g. 0 or 0 1. Each program runs on one of "
+                                     "them. With a queue: as seen by the job."})
     forms.show_if(form, GPU_LIST, gpu_condition(plugin))
     forms.move(form, [GPU_LIST], section)
     forms.put_after(section, GPU_LIST, "engine")
@@ -102,11 +102,11 @@ def choose(choice: int, plugin: Any, cpu_command: str) -> Program:
 
 
 def problem(choice: int, plugin: Any, variable: str) -> list[str]:
-    """For `_validate`: a GPU program that was asked for and is not there."""
+    """For `_validate`: a GPU program that was chosen but is not installed."""
     if choice == ENGINE_ARETOMO3 and aretomo3() is None:
-        return [f"Engine GPU (AreTomo3) was chosen, but there is no AreTomo3, neither in {ARETOMO3_HOME} "
-                f"({_aretomo3_home() or 'not set'}) nor on the path. Set {ARETOMO3_HOME} in Scipion's configuration to the "
-                "folder of the program, or choose another engine."]
+        return [f"Engine GPU (AreTomo3) was chosen, but AreTomo3 is neither in {ARETOMO3_HOME} ({_aretomo3_home() or 'not set'}) "
+                f"nor on the path. Set {ARETOMO3_HOME} in Scipion's configuration to the folder of the program, or choose "
+                "another engine."]
     if choice != ENGINE_GPU:
         return []
     program = plugin.getProgram()

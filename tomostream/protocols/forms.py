@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Forms that come from upstream: order of fields, texts, fields that mean nothing here; and what is wrong in a form."""
+"""Helpers for forms inherited from upstream: order, texts and visibility of fields; checks of what was entered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tomostream.streaming.values import seconds_of
 
 
 def put_after(group: Any, name: str, after: str) -> None:
-    """Show a field of a section or group right after another one of it."""
+    """Show a field of a section or group right after another field of it."""
     order = group._paramList
     order.remove(name)
     order.insert(order.index(after) + 1, name)
@@ -25,7 +25,7 @@ def put_first(group: Any, names: Sequence[str]) -> None:
 
 
 def move(form: Any, names: Sequence[str], section: Any) -> None:
-    """Show fields, lines or groups at the end of a section, in this order, and nowhere else; one left without any goes."""
+    """Move fields, lines or groups to the end of a section, in this order; sections left empty are removed."""
     for other in form.iterSections():
         for group in (other, *(element for _, element in _elements(other) if hasattr(element, "_paramList"))):
             group._paramList[:] = [name for name in group._paramList if name not in names]
@@ -34,7 +34,7 @@ def move(form: Any, names: Sequence[str], section: Any) -> None:
 
 
 def add_section(form: Any, label: str, after: str) -> Any:
-    """Add a section right after another one; what is added to the form itself goes where it went before."""
+    """Add a section right after another one. What is added to the form itself later goes where it would have gone before."""
     section = form.addSection(label=label, updateSection=False)
     order = form._sectionList
     order.remove(section)
@@ -43,7 +43,7 @@ def add_section(form: Any, label: str, after: str) -> Any:
 
 
 def set_helps(form: Any, helps: Mapping[str, str]) -> None:
-    """Help texts by name of the field."""
+    """Set help texts by name of the field."""
     for name, text in helps.items():
         form.getParam(name).help.set(text)
 
@@ -55,20 +55,20 @@ def set_labels(form: Any, labels: Mapping[str, str]) -> None:
 
 
 def show_if(form: Any, name: str, condition: str) -> None:
-    """Show a field of upstream's only under this condition; names in it are those of other fields."""
+    """Show an upstream field only under this condition, an expression in the names of other fields."""
     param = form.getParam(name)
     param.condition.set(condition)
     form._analizeCondition(name, param)     # pyworkflow does it only when a field is added
 
 
 def hide(form: Any, names: Sequence[str]) -> None:
-    """Hide fields of upstream's protocol that have no effect in ours; they keep their defaults."""
+    """Hide upstream fields that have no effect in our protocol; they keep their defaults."""
     for name in names:
         form.getParam(name).condition.set("False")
 
 
 def number_problems(protocol: Any, limits: Mapping[str, tuple[float, float]]) -> list[str]:
-    """For `_validate`: numbers outside (lowest, highest), in words. Empty ones are Scipion's to refuse, or allowed."""
+    """For `_validate`: numbers outside (lowest, highest), in sentences. Empty fields are allowed, or refused by Scipion."""
     problems = []
     for name, (lowest, highest) in limits.items():
         value = getattr(protocol, name).get()
@@ -80,16 +80,16 @@ def number_problems(protocol: Any, limits: Mapping[str, tuple[float, float]]) ->
 
 
 def words_problems(protocol: Any, name: str) -> list[str]:
-    """For `_validate`: what is added to a command line must be whole words to the shell."""
+    """For `_validate`: extra command-line words must be well-formed for the shell."""
     try:
         shlex.split(getattr(protocol, name).get() or "")
     except ValueError as error:
-        return [f"{label_of(protocol, name)}: a quotation is not closed ({str(error).lower()})."]
+        return [f"{label_of(protocol, name)}: a quotation mark is not closed ({str(error).lower()})."]
     return []
 
 
 def time_problems(protocol: Any, names: Sequence[str]) -> list[str]:
-    """For `_validate`: texts that are no times, in words."""
+    """For `_validate`: texts that are not times, in sentences."""
     problems = []
     for name in names:
         try:
@@ -100,7 +100,7 @@ def time_problems(protocol: Any, names: Sequence[str]) -> list[str]:
 
 
 def label_of(protocol: Any, name: str) -> str:
-    """Return what stands beside a field; with the line in front of it where it is one of several in a line."""
+    """Return the label of a field, with the label of its line in front where several share a line."""
     param = protocol.getParam(name)
     for section in protocol._definition.iterSections():
         for _, group in _elements(section):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Handing finished series on while a session runs, in a thread of its own: a stack without its dark tilts may take a while."""
+"""Handing on finished series while a session runs, in a thread: writing a stack without its dark tilts takes a while."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def define_params(form: Any) -> None:
     """Add the section to the form."""
     form.addSection(label="Hand-off")
     form.addParam("handOff", params.FolderParam, default="", label="Folder for other programs",
-                  help="Every series that is finished is handed on into this folder, in the files of other programs, with a "
-                       "README that gives the next commands; it is replaced when the series is made again, and removed when that "
-                       "fails. Empty: nothing is handed on; `tomostream export PROJECT FOLDER` does it at any time. Series must "
-                       "come from the compose protocol of tomostream.")
+                  help="Every finished series is written into this folder in the file formats of other programs, with a README "
+                       "that gives the next commands. It is replaced when the series is made again, and removed if that "
+                       "fails. Empty: nothing is written; `tomostream export PROJECT FOLDER` does it at any time. The series "
+                       "must come from tomostream's compose protocol.")
     form.addParam("handOffTo", params.StringParam, default=",".join(target.value for target in USUAL), label="Programs",
-                  help=f"Any of {', '.join(PROGRAMS)}, with commas between. zarr is OME-Zarr, for napari and neuroglancer: "
-                       "another copy of every tomogram, a sixth larger.")
+                  help=f"Any of {', '.join(PROGRAMS)}, separated by commas. zarr is OME-Zarr, for napari and neuroglancer: "
+                       "one more copy of every tomogram, a sixth larger.")
     form.addParam("handOffCopy", params.BooleanParam, default=False, label="Copy images and tomograms?",
-                  help="No: they are linked. Movies are always linked.")
+                  help="No: they are linked. Movies are linked in any case.")
 
 
 def targets_of(protocol: Any) -> list[Target]:
-    """Return the programs that a form names.
+    """Return the programs named in the form.
 
     Raises
     ------
-    ValueError : one is none of ours.
+    ValueError : one is unknown.
     """
     return [Target(word.strip()) for word in (protocol.handOffTo.get() or "").split(",") if word.strip()]
 
@@ -55,11 +55,11 @@ def problems(protocol: Any) -> list[str]:
     except ValueError:
         found = []
     known = ", ".join(PROGRAMS)
-    return [] if found else [f"Programs (hand-off) are '{protocol.handOffTo.get()}': write {known} or some of them."]
+    return [] if found else [f"Programs (hand-off) are '{protocol.handOffTo.get()}': use one or more of {known}."]
 
 
 class HandOff:
-    """What is handed on of a run, one series after the other.
+    """Hands on the series of a run, one after the other.
 
     Parameters
     ----------
@@ -80,16 +80,16 @@ class HandOff:
         return self._waiting > 0
 
     def missing(self, done: Collection[tuple[str, int]]) -> list[str]:
-        """Return those of the series that are done (name, version) that an earlier process did not hand on."""
+        """Return the finished series (name, version) that an earlier process did not hand on."""
         there = {(each.series.name, each.series.version) for each in handed_on(self._out)}
         return sorted(name for name, version in done if (name, version) not in there)
 
     def hand_on(self, name: str) -> None:
-        """Write a series, whose end is in the ledger."""
+        """Write a series; its last entry must be in the ledger."""
         self._start(self._export, name)
 
     def take_back(self, name: str) -> None:
-        """Remove a series, which failed."""
+        """Remove a series that failed when it was made again."""
         self._start(self._remove, name)
 
     def told(self) -> list[entries.Session]:
@@ -116,7 +116,7 @@ class HandOff:
     def _export(self, name: str) -> str:
         self._status.update()
         if os.path.realpath(self._status.folders.get(ARETOMO, "")) != os.path.realpath(self._run):
-            raise NotPossible("this run does not end the newest chain of the project's tomostream protocols")
+            raise NotPossible("this run is not the last of the newest chain of tomostream protocols in the project")
         refused = export(collect(self._status, self._status.series[name]), self._out, self._targets, self._copy)
         served = ", ".join(target.value for target in self._targets if target not in refused)
         words = f"{name} was handed on to {served}" if served else f"{name} was not handed on"

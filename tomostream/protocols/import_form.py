@@ -21,7 +21,7 @@ LIMITS = {"settleSeconds": (0, 3600), "sphericalAberration": (0, 100),
 def define(form: Any) -> None:
     """Put our fields into upstream's form, in our order, with our words."""
     form.getParam("filesPath").help.set(
-        "Folder into which the microscope writes the movies. It may still be empty, or appear later.\n"
+        "Folder into which the microscope writes its movies. It may be empty, or not exist yet.\n"
         "Wildcards select several folders, e.g. /data/session/*/frames.")
     pattern = form.getParam("filesPattern")
     pattern.default.set("*")
@@ -35,11 +35,11 @@ def define(form: Any) -> None:
                             "timeout": "End when no new movie came for (s, m, h)",
                             "fileTimeout": "Longest wait for one file (s, m, h)"})
     form.getParam("timeout").help.set(
-        "Time without any new movie after which the import ends and closes its output. A number is seconds; "
+        "Time without a new movie after which the import ends and closes its output. A plain number means seconds; "
         "30m and 12h are minutes and hours. STOP STREAMING (right click on the box) ends it at any time.")
     form.getParam("fileTimeout").help.set(
-        "Upper bound for files whose structure cannot be checked, or that look cut off: unchanged for this long, and "
-        "such a file is taken, or reported as truncated. Complete files do not wait for it. Seconds by default.")
+        "For files whose structure cannot be checked, or that look cut off: once unchanged for this long, such a file is "
+        "imported, or reported as truncated. Complete files do not wait for it. Seconds by default.")
     _define_streaming(form.getSection("Streaming"))
     forms.move(form, ["copyFiles"], form.getSection("Streaming"))
     forms.put_after(form.getSection("Streaming"), "copyFiles", "fileTimeout")
@@ -47,33 +47,33 @@ def define(form: Any) -> None:
     copy.label.set("Copy movies into the project?")
     copy.expertLevel.set(params.LEVEL_NORMAL)
     copy.help.set("No: the project holds links, and the raw data stays where it is. Yes: every movie is copied, for "
-                  "cameras whose buffer is purged during the session. Movies are only ever read, never moved.")
+                  "cameras whose buffer is purged during the session. Movies are read, never moved.")
 
 
 def _define_streaming(section: Any) -> None:
     section.addParam("until", params.StringParam, default="", label="End at (08:00, or a date and a time)",
-                     help="Time at which the import ends although movies still come: 08:00 is the next time it is 08:00, "
-                          "2026-11-30 08:00 is that time on that day, in this machine's time zone. What was imported is "
-                          "processed to its end. Empty: no such time. While it runs it can be changed: tomostream until "
-                          "PROJECT 09:30.")
+                     help="Time at which the import ends even if movies still arrive: 08:00 is the next time it is 08:00, "
+                          "2026-11-30 08:00 is that time on that day, in this machine's time zone. Whatever was imported is "
+                          "still processed. Empty: no such time. It can be changed during the run: tomostream until PROJECT "
+                          "09:30.")
     forms.put_after(section, "until", "timeout")
     section.addParam("settleSeconds", params.FloatParam, default=1.0, expertLevel=params.LEVEL_ADVANCED,
                      label="Quiet time of a complete file (s)",
-                     help="A file whose structure is complete and that was neither closed nor moved into place while "
-                          "we watched is used after this many seconds without a change.")
+                     help="A file with a complete structure that was not seen being closed or moved into place is imported "
+                          "after this many seconds without a change.")
     streaming_form.define_params(section)
 
 
 def define_mdocs(form: Any) -> None:
-    """Add the field of the mdoc files, from which fields that are left empty are filled in."""
+    """Add the field for the mdoc files, from which empty fields are filled in."""
     form.addParam("mdocsPath", params.PathParam, allowsNull=True, label="Folder of the mdoc files",
-                  help="Folder or pattern of the mdoc files. Pixel size, voltage and magnification that are left empty below "
-                       "are read from the first mdoc that gives them; the compose protocol takes its series from there.\n"
-                       "The wizard reads them now, if there is already an mdoc, and fills in the fields.")
+                  help="Folder or pattern of the mdoc files. If pixel size, voltage or magnification are left empty below, "
+                       "they are read from the first mdoc that gives them; the compose protocol takes its series from there.\n"
+                       "If there is already an mdoc, the wizard reads it now and fills in the fields.")
 
 
 def define_acquisition(form: Any) -> Any:
-    """Let what an mdoc tells be left empty; return the group of the acquisition."""
+    """Allow fields that an mdoc gives to be left empty; return the group of acquisition fields."""
     for name, unit in (("samplingRate", "Pixel size of the movies in A"), ("voltage", "Acceleration voltage in kV"),
                        ("magnification", "Nominal magnification")):
         field = form.getParam(name)

@@ -21,7 +21,7 @@ def place_of(protocol: Any) -> tuple[str, str]:
 
 
 def of_import(protocol: Any) -> str:
-    """Return folder or pattern of the mdoc files that the import two protocols before was given; "" where there is none."""
+    """Return the folder or pattern of mdoc files given to the import, two protocols upstream; "" where there is none."""
     movies = getattr(protocol.inputMicrographs.getObjValue(), "inputMovies", None)
     given = getattr(movies.getObjValue() if movies is not None else None, "mdocsPath", None)
     return str(given.get() or "").strip() if given is not None else ""

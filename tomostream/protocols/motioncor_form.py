@@ -31,19 +31,19 @@ HELPS = {
              "few electrons.",
     "groupLocal": "Number of frames summed before patches are aligned. No effect with 1 x 1 patches.",
     "patchOverlap": "Overlap of neighbouring patches, in per cent. No effect with 1 x 1 patches.",
-    "defectFile": "Pixels of the camera that are replaced by good ones around them: SerialEM's defect file (defects_*.txt), or "
-                  "lines of x, y, width and height, from the lower left corner, in pixels of the frames.",
-    "tol": "The alignment ends when frames move by less than this many pixels. MotionCor3 only: the CPU engine aligns until "
+    "defectFile": "Camera pixels to replace by good ones around them: SerialEM's defect file (defects_*.txt), or lines of x, y, "
+                  "width and height, from the lower left corner, in pixels of the frames.",
+    "tol": "The alignment ends when frames move by less than this many pixels. MotionCor3 only: the CPU engine iterates until "
            "nothing changes.",
-    "EERtext": "EER movies hold hundreds of raw frames; they are summed to fractions before they are aligned.",
-    "doMagCor": "MotionCor3 stretches the images so that the magnification is the same in all directions. Not done by the CPU "
-                "engine.",
+    "EERtext": "EER movies hold hundreds of raw frames, which are summed into fractions before the alignment.",
+    "doMagCor": "MotionCor3 stretches the images so that the magnification is the same in all directions. The CPU engine does "
+                "not.",
     "scaleMaj": "Scale along the major axis of the distortion (no unit).",
     "scaleMin": "Scale along the minor axis of the distortion (no unit).",
     "angDist": "Angle of the major axis of the distortion in degrees.",
-    "doApplyDoseFilter": "Dose weighting of the frames inside a movie. Off by default: in tomography the weight belongs to the "
-                         "whole series (the CPU engine of aretomo does it with the dose of each tilt), not to the single "
-                         "exposure. With Yes, weighted micrographs come as a second output, micrographsDW.",
+    "doApplyDoseFilter": "Dose weighting of the frames within a movie. Off by default: in tomography, dose weighting applies to "
+                         "the whole series (aretomo's CPU engine does it with the dose of each tilt), not to the single "
+                         "exposure. Yes: dose-weighted micrographs are a second output, micrographsDW.",
     "splitEvenOdd": "Also sums the even and the odd frames, as micrographsEven and micrographsOdd: for even/odd tilt series, "
                     "whose tomograms can train a denoiser.",
 }
@@ -53,18 +53,18 @@ LABELS = {
     _PATCH_LINE: "Patches", "patchX": "along x", "patchY": "along y", "patchOverlap": "Overlap of patches (%)",
     "Group_N_frames": "Frames summed before", "group": "whole frames are aligned", "groupLocal": "patches are aligned",
     "tol": "Aligned when frames move less than (px)", "eerGroup": "Raw frames of a fraction", "eerSampling": "Upsampling",
-    "EERtext": "For movies in the EER format alone.", "splitEvenOdd": "Even/odd sums too?",
+    "EERtext": "For movies in EER format only.", "splitEvenOdd": "Even/odd sums too?",
     "gainRot": "Rotate the gain reference", "gainFlip": "Then flip the gain reference",
     "defectFile": "Defects of the camera: a list", "defectMap": "Defects of the camera: a map",
     "scaleMaj": "Scale along the major axis",
     "scaleMin": "Scale along the minor axis", "angDist": "Angle of the major axis (deg)",
 }
-_PATCHES = ("1 x 1 aligns whole frames. More patches correct local motion and so deform a tilt image; the deformation "
-            "differs from tilt to tilt and the series no longer fits together. The CPU engine aligns whole frames in any case.")
+_PATCHES = ("1 x 1 aligns whole frames. More patches correct local motion, which deforms the tilt image; the deformation "
+            "differs from tilt to tilt, so the series no longer fits together. The CPU engine always aligns whole frames.")
 
 
 def chosen(protocol: Any) -> engines.Program:
-    """Return the program that does the work of a protocol."""
+    """Return the program to run for a protocol."""
     return engines.choose(protocol.engine.get(), motioncorr.Plugin, CPU_COMMAND)
 
 
@@ -88,17 +88,17 @@ def define(form: Any) -> None:
     form.getParam("numberOfThreads").default.set(3)
     form.getSection("EER").addParam(
         "eerDose", params.FloatParam, default=0.0, label="or dose of a fraction (e/A2)",
-        help="Raw frames are summed to fractions of about this dose, by the dose per frame of the import: "
-             "0.5 to 1.25 is usual. 0: the number above, which is also taken where the dose per frame is not known.")
+        help="Raw frames are summed into fractions of about this dose, using the dose per frame of the import; 0.5 to 1.25 is "
+             "usual. 0: the number above, which is also used where the dose per frame is not known.")
     forms.put_after(form.getSection("EER"), "eerDose", "eerGroup")
     form.addSection(label="Streaming")
     form.addParam("newestFirst", params.BooleanParam, default=False, label="Newest movies first?",
-                  help="When movies come faster than they are processed: Yes takes the newest first, so that you see "
-                       "what the microscope does now; No takes them in order.")
+                  help="When movies arrive faster than they are processed: Yes takes the newest first, so that you see "
+                       "what the microscope is doing now; No takes them in order.")
 
 
 def _show_what_has_an_effect(form: Any) -> None:
-    """Fields that MotionCor3 alone reads only where it may do the work, and those of patches only with more than one."""
+    """Show fields that only MotionCor3 reads where it may be used, and those of patches only with more than one."""
     gpu = engines.gpu_condition(motioncorr.Plugin)
     for name in (_PATCH_LINE, "patchX", "patchY", "tol", "doMagCor"):
         forms.show_if(form, name, gpu)
@@ -109,7 +109,7 @@ def _show_what_has_an_effect(form: Any) -> None:
 
 
 def problems(protocol: Any) -> list[str]:
-    """Return what of the form cannot be done, in words; of its input nothing is said."""
+    """Return what in the form cannot be done, in sentences; the input is checked elsewhere."""
     errors = engines.problem(protocol.engine.get(), motioncorr.Plugin, MOTIONCOR_HOME)
     errors += forms.number_problems(protocol, LIMITS)
     errors += forms.words_problems(protocol, "extraParams2")
@@ -121,7 +121,7 @@ def problems(protocol: Any) -> list[str]:
 
 
 def raw_frames(dose: float | None, movies: Any, otherwise: int) -> int:
-    """Return how many raw frames of EER movies make a fraction of about a dose (e/A2); `otherwise` where that cannot be told."""
+    """Return how many raw EER frames make a fraction of this dose (e/A2); `otherwise` where the dose per frame is not known."""
     acquisition = movies.getAcquisition()
     frame = (acquisition.getDosePerFrame() or 0.0) if acquisition is not None else 0.0
     return max(1, round(dose / frame)) if dose and frame > 0 else otherwise
@@ -132,10 +132,10 @@ def warnings(protocol: Any) -> list[str]:
     found, gpu = [], chosen(protocol).gpu
     if max(protocol.patchX.get() or 0, protocol.patchY.get() or 0) > 1:
         sizes = f"Patches are {protocol.patchX.get()} x {protocol.patchY.get()}"
-        found.append(f"{sizes}: local correction deforms a tilt image, and differently at every tilt. 1 x 1 is right for tilt "
-                     "series." if gpu else f"{sizes}, without effect: the CPU engine aligns whole frames.")
+        found.append(f"{sizes}: local correction deforms every tilt image differently. Use 1 x 1 for tilt series." if gpu
+                     else f"{sizes}, without effect: the CPU engine aligns whole frames.")
     if protocol.doApplyDoseFilter.get():
-        found.append("Dose weighting of single exposures is on: in tomography it belongs to the whole series.")
+        found.append("Dose weighting of single exposures is on: in tomography it applies to the whole series.")
     if protocol.doMagCor.get() and not gpu:
         found.append("The anisotropic magnification is not corrected: MotionCor3 does it, the CPU engine does not.")
     movies = protocol.inputMovies.get()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scipion's objects as the protocols fill them in."""
+"""Filling in Scipion's objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tomostream.programs.aln import AlnRow, xf_of_row
 from tomostream.programs.ctf import CtfRow
 from tomostream.programs.quality import Quality, Trust
 
-#: Of a micrograph: its sums of odd and of even frames, in this order, as upstream's motioncor names them.
+#: Attribute of a micrograph with its sums of odd and of even frames, in this order; upstream's motioncor uses the same name.
 EVEN_ODD_ATTRIBUTE = "_mcEvenOddMics"
 #: Scipion asks for a magnification; it only scales the "scanned pixel size", which nothing here uses.
 NOMINAL_MAGNIFICATION = 50000
@@ -29,21 +29,21 @@ NOMINAL_MAGNIFICATION = 50000
 
 @dataclass(frozen=True)
 class Original:
-    """A series and its images as they were in the input when the series was handed out: a row may be replaced meanwhile."""
+    """A series and its images as they were in the input when work on it began: its row may be replaced meanwhile."""
 
     series: TiltSeries
     images: list[TiltImage]
 
 
 def series_template() -> TiltSeries:
-    """Return the first row of a set of tilt series: makes the columns."""
+    """Return the first row of a set of tilt series, which defines the columns."""
     series = TiltSeries(tsId="template")
     series.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
     return series
 
 
 def aligned_template() -> TiltSeries:
-    """Return the first row of a set of aligned tilt series: makes the columns."""
+    """Return the first row of a set of aligned tilt series, which defines the columns."""
     series = series_template()
     add_verdict(series, Verdict())
     return series
@@ -51,7 +51,7 @@ def aligned_template() -> TiltSeries:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an alignment is worth, as attributes of the items of a set: other protocols can select by it. None is unknown.
+    """How far an alignment can be trusted, as attributes that other protocols can select by. None is unknown.
 
     `hand` is RELION's (1 or -1), `sigma_A` the typical standard deviation of a tilt's shift in A.
     """
@@ -63,7 +63,7 @@ class Verdict:
 
     @classmethod
     def of(cls, quality: Quality | None, pixel_size: float) -> Verdict:
-        """Return the verdict of a program that gives one; `pixel_size` of the tilt series in A."""
+        """Return the verdict in a program's quality file; `pixel_size` is that of the tilt series in A."""
         if quality is None:
             return cls()
         sigmas = [tilt.sigma_px for tilt in quality.tilts if tilt.used and tilt.sigma_px is not None]
@@ -72,7 +72,7 @@ class Verdict:
 
 
 def add_verdict(item: TiltSeries | Tomogram, verdict: Verdict) -> None:
-    """Give a tilt series or tomogram the attributes of its verdict: the same ones for all items of a set."""
+    """Give a tilt series or tomogram the attributes of its verdict; all items of a set must have them."""
     item._tomostreamTrusted = Boolean(None if verdict.trust is Trust.UNKNOWN else verdict.trust is Trust.TRUSTED)
     item._tomostreamNote = String(verdict.note)
     item._relionHand = Integer(verdict.hand)
@@ -80,9 +80,9 @@ def add_verdict(item: TiltSeries | Tomogram, verdict: Verdict) -> None:
 
 
 def sigmas_of(quality: Quality | None, sections: Sequence[int], pixel_size: float) -> dict[int, float]:
-    """Return the standard deviation of the shift of every tilt that has one, in A, by the index of its image.
+    """Return the standard deviation of the shift in A, image index -> value, for the tilts that have one.
 
-    `sections` : index of the image of every section that the program was given.
+    `sections` : image index of every section that the program was given.
     """
     tilts = quality.tilts if quality is not None else ()
     return {sections[tilt.section]: tilt.sigma_px * pixel_size for tilt in tilts
@@ -90,13 +90,13 @@ def sigmas_of(quality: Quality | None, sections: Sequence[int], pixel_size: floa
 
 
 def tilt_offset(images: Iterable[TiltImage], rows: Mapping[int, AlnRow]) -> float:
-    """Return by how much the alignment moved the tilt angles, in degrees: the same for all tilts, those that take no part too."""
+    """Return by how much the alignment changed the tilt angles, in degrees; it applies to tilts left out as well."""
     moved = [rows[image.getIndex()].tilt_deg - image.getTiltAngle() for image in images if image.getIndex() in rows]
     return median(moved) if moved else 0.0
 
 
 def tomogram_template(halves: bool) -> Tomogram:
-    """Return the first row of a set of tomograms: makes the columns."""
+    """Return the first row of a set of tomograms, which defines the columns."""
     tomogram = Tomogram(tsId="template")
     tomogram.setOrigin(Transform())
     tomogram.setAcquisition(TomoAcquisition(magnification=NOMINAL_MAGNIFICATION, voltage=300.0))
@@ -106,7 +106,7 @@ def tomogram_template(halves: bool) -> Tomogram:
 
 
 def filtered_template() -> Tomogram:
-    """Return the first row of a set of filtered tomograms: makes the columns."""
+    """Return the first row of a set of filtered tomograms, which defines the columns."""
     tomogram = tomogram_template(False)
     mark_filtered(tomogram)
     return tomogram
@@ -119,13 +119,13 @@ def mark_filtered(tomogram: Tomogram) -> None:
 
 
 def describe_filtered(items: Any) -> None:
-    """Say of a set of tomograms that they are for viewing, and nothing to average."""
+    """Mark a set of tomograms as being for viewing, not for averaging."""
     items.setCtfCorrected(True)
     items.setObjComment("Filtered and corrected for the CTF, for viewing and picking. For averaging take the other tomograms.")
 
 
 def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisition:
-    """Return the acquisition of a series: axis, range and step in degrees, doses in e/A2; what is not known stays empty."""
+    """Return the acquisition of a series: axis, range and step in degrees, doses in e/A2; unknown values stay empty."""
     angles = [tilt.angle for tilt in record.tilts]
     acquisition = TomoAcquisition()
     acquisition.setVoltage(micrographs.getVoltage() if record.voltage is None else record.voltage)
@@ -149,10 +149,10 @@ def series_acquisition(record: SeriesRecord, micrographs: Any) -> TomoAcquisitio
 
 def prior_doses(initial: Sequence[float | None], accumulated: Sequence[float | None],
                 orders: Sequence[int | None]) -> list[float | None]:
-    """Return the dose before each tilt; from the doses accumulated after it where those before contradict them.
+    """Return the dose before each tilt, computed from the accumulated doses where the given ones contradict these.
 
-    The compose of scipion-em-tomo 3.12.4 gives as a dose before a tilt the larger one of that of the tilt itself and of what its
-    earlier tilts would have with the dose of a frame (protocol_compose_TS.py, line 450); what has accumulated after it is right.
+    scipion-em-tomo 3.12.4 composes a wrong dose before a tilt: the larger of the tilt's own dose and of what the earlier tilts
+    would have at the dose of a frame (protocol_compose_TS.py, line 450). The accumulated dose is right.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def prior_doses(initial: Sequence[float | None], accumulated: Sequence[float | N
 
 
 def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoAcquisition:
-    """Return the acquisition of a series with the tilt axis and offset that were found; `rows`: by index of the image."""
+    """Return the acquisition of a series with the tilt axis and offset of its alignment; `rows`: by image index."""
     acquisition = original.series.getAcquisition().clone()
     if rows:
         offset = tilt_offset(original.images, rows)
@@ -184,8 +184,7 @@ def aligned_acquisition(original: Original, rows: Mapping[int, AlnRow]) -> TomoA
 
 def aligned_series(original: Original, rows: Mapping[int, AlnRow],
                    sigmas: Mapping[int, float]) -> list[TiltImage]:
-    """Return the images of a series with their alignment, all with the same tilt offset; `rows` and `sigmas`: by index of the
-    image."""
+    """Return the images of a series with their alignment and the common tilt offset; `rows` and `sigmas`: by image index."""
     offset = tilt_offset(original.images, rows)
     images = []
     for image in original.images:
@@ -196,8 +195,8 @@ def aligned_series(original: Original, rows: Mapping[int, AlnRow],
 
 
 def aligned_image(original: TiltImage, row: AlnRow | None, offset: float = 0.0) -> TiltImage:
-    """Return the raw image with its alignment as a transform; where it could not be aligned (None) it is disabled, and has the
-    tilt `offset` of the others in degrees."""
+    """Return the raw image with its alignment as a transform. One that could not be aligned (None) is disabled, and gets the
+    common tilt `offset` in degrees."""
     image = original.clone()
     image.copyInfo(original, copyTM=False)
     transform = Transform()
@@ -242,7 +241,7 @@ def tomogram(series_id: str, path: str, size: tuple[int, int, int], pixel_size: 
 
 
 def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
-    """CTF of one tilt; disabled, with the wrong-defocus mark of Scipion, where there is none."""
+    """Return the CTF of one tilt; where there is none it is disabled and has Scipion's wrong-defocus mark."""
     model = CTFModel()
     if row is None or row.defocus_max_A <= 0 or not math.isfinite(row.defocus_max_A):
         model.setWrongDefocus()
@@ -258,8 +257,8 @@ def ctf_of_tilt(row: CtfRow | None, spectrum: str | None) -> CTFTomo:
 
 
 def point_at(ctfs: SetOfCTFTomoSeries, series: Any) -> None:
-    """Have CTFs name the tilt series that they are of. Upstream's setter copies the pointer with its number in the database: of
-    a set that is stored already, two objects would then have one number, and nothing of the protocol could be stored any more.
+    """Have a set of CTFs point at its tilt series. Upstream's setter also copies the id of the pointer: in a set that is stored
+    already, two objects would then share an id, and the protocol could not be stored any more.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the two protocols that run a program share: reading the rows of their input, the program itself, its log."""
+"""What the two protocols that run a program share: reading rows of the input, running the program, keeping its log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED_LOGS = "failed"
 
 
 class Runner:
-    """A program as a protocol runs it: under the lock of a GPU, or on its share of the cores."""
+    """Runs the program of a protocol: under the lock of a GPU, or on its share of the cores."""
 
     def __init__(self, protocol: StreamingProtocol, program: engines.Program) -> None:
         self._protocol = protocol
@@ -42,12 +42,12 @@ class Runner:
 
     @property
     def name(self) -> str:
-        """The program in messages."""
+        """The name of the program in messages."""
         return os.path.basename(shlex.split(self._program.command)[0])
 
     @property
     def threads(self) -> int:
-        """Cores of a CPU program, with as many programs at a time as the protocol has workers."""
+        """Threads for a CPU program when every worker of the protocol runs one."""
         return engines.threads_per_program(self._protocol._stepsExecutor.numberOfProcs)
 
     def run(self, arguments: str, log: str) -> str:
@@ -59,7 +59,7 @@ class Runner:
             return self._protocol.workplace.run(self.command, arguments, log, env=self._program.environment)
 
     def keep_log(self, log: str, name: str) -> None:
-        """Keep the log of a program that failed, for people."""
+        """Keep the log of a failed program, for people to read."""
         if os.path.exists(log):
             folder = self._protocol._getExtraPath(FAILED_LOGS)
             os.makedirs(folder, exist_ok=True)
@@ -67,9 +67,9 @@ class Runner:
 
 
 def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: str) -> tuple[list[Any], bool]:
-    """(new rows of the input, whether these were the last ones); says what is in the way.
+    """Return (new rows of the input, whether these were the last); reports what prevents reading.
 
-    `what` comes, and `producer` makes it: "movies", "the import".
+    `what` and `producer` are the words for messages: "movies", "the import".
     """
     rows, closed = protocol._reader.read()
     trouble = protocol._reader.trouble
@@ -83,6 +83,6 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
 
 
 def in_all(versions: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return the items that every output holds in the same version: only these are done."""
+    """Return the items that all outputs hold in the same version: only these are done."""
     first, *others = versions
     return {key: version for key, version in first.items() if all(other.get(key) == version for other in others)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Align and reconstruct every tilt series as it comes."""
+"""Align and reconstruct every tilt series as it arrives."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     done_event = entries.Reconstructed
     input_field = "inputSetOfTiltSeries"
-    #: The pixel size, A, for which the binning was said last.
+    #: The pixel size, A, for which the binning was last reported.
     _reported_binning = 0.0
 
     # ------------------------------------------------------------------ form
@@ -105,7 +105,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self._handing = self._start_handing()
 
     def _start_handing(self) -> handing.HandOff | None:
-        """Hand on what an earlier process left, and then what is finished; None where the form names no folder."""
+        """Hand on what an earlier process did not; None where the form names no folder."""
         folder = (self.handOff.get() or "").strip()
         if not folder:
             return None
@@ -127,12 +127,12 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     @staticmethod
     def _describe_aligned(items: Any) -> None:
-        """What is known of the aligned series before there is one."""
+        """Set what is known of the aligned series before there is one."""
         items.setAlignment(ALIGN_2D)
         items._hasAlignment.set(True)
 
     def _describe_tomograms(self, items: Any) -> None:
-        """What is known of the tomograms before there is one."""
+        """Set what is known of the tomograms before there is one."""
         items._hasOddEven.set(self.doEvenOdd.get())
 
     def _describe(self, items: Any) -> None:
@@ -151,13 +151,13 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
-        """Yield tasks for the series that are new. A series that cannot be read now stays new."""
+        """Yield a task for each new series. A series that cannot be read now stays new."""
         if not self._new:
             return
         try:
             yield from self._tasks_of_new()
         finally:
-            self._reader.release()      # once for all: after a restart there are as many as the session has
+            self._reader.release()      # once for all of them: after a restart all series of the session are new
 
     def _tasks_of_new(self) -> Iterator[Task]:
         new, self._new = self._new, []
@@ -177,7 +177,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         return [task.arguments[1].stack] if len(task.arguments) > 1 else []
 
     def _task(self, row_id: int, version: int) -> Task | None:
-        """Return the task of one row of the input; None where it is done, in progress, or cannot be done."""
+        """Return the task for one row of the input; None if it is done, in progress, or impossible."""
         self._reader.items.loadAllProperties()      # known since the first series, not since this run began
         series = know_tables(self._reader.items[row_id])
         series_id = series.getTsId()
@@ -199,7 +199,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         return settings_of(self).binning_for(pixel_size)
 
     def _genAretomoCmd(self, ts: TiltSeries, *arguments: Any, **options: Any) -> str:
-        """As upstream's, which takes the binning from the form, with the one that is chosen where that says 0."""
+        """As upstream, which takes the binning from the form; 0 there is replaced by the chosen binning."""
         asked, pixel_size = self.binFactor.get(), ts.getSamplingRate()
         if not asked and self.makeTomo.get() and pixel_size != self._reported_binning:
             self._reported_binning = pixel_size
@@ -211,14 +211,13 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             self.binFactor.set(asked)
 
     def command_of(self, series: TiltSeries, even: bool | None = None) -> str:
-        """Return upstream's command for a series, or for one of its halves; the only path in it that stays is quoted for the
-        shell."""
+        """Return upstream's command for a series or one of its halves, with the only path that we keep in it quoted."""
         command = aretomo_form.with_known_tilt(self._genAretomoCmd(series, "IN", series.getTsId(), even=even), self)
         places = self.coordsFn.get() or ""
         return str(command).replace(f"-RoiFile {places}", f"-RoiFile {shlex.quote(places)}") if places else str(command)
 
     def _volume_bytes(self, source: Source) -> int:
-        """Return bytes of the tomogram of a series, with its halves and the filtered one."""
+        """Return the size in bytes of the tomogram of a series, its halves and the filtered one."""
         if not self.makeTomo.get():
             return 0
         thickness = self.tomoThickness.get() if self.tomoThickness.get() > 0 else LIKELY_THICKNESS
@@ -238,7 +237,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         target = self._getExtraPath(name)
         take_over(folder, target)
         if self.leaveOutDoubtful.get() and result.quality is not None and result.quality.trust is Trust.DOUBTFUL:
-            raise BadInput(f"left out of the outputs, as the form asks, because its alignment is doubtful "
+            raise BadInput(f"left out of the outputs, as requested in the form, because its alignment is doubtful "
                            f"({result.quality.quality_note}); its files are in {target}")
         return replace(result, folder=target, seconds=steady() - began)
 
@@ -248,9 +247,11 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         original = self._originals[task.key, task.version]
         self._defoci.judge(source, result, self._reader.items.getAcquisition().getVoltage())
         if self.makeTomo.get() and self.outputs[TOMOGRAMS].versions.get(task.key, 0) < task.version:
-            self._register_tomogram(task, source, result, original)
+            self._register_tomogram(TOMOGRAMS, task, source, result, original)
         if result.filtered:
-            self._register_filtered(task, source, result, original)
+            if FILTERED not in self.outputs:
+                self._open_filtered()
+            self._register_tomogram(FILTERED, task, source, result, original)
         if not self.skipAlign.get() and self.outputs[ALIGNED].versions.get(task.key, 0) < task.version:
             self._register_aligned(task, source, result, original)
         if result.ctf and not self.skipAlign.get():
@@ -260,42 +261,28 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
                 self.outputs[name].remove(task.key)
         del self._originals[task.key, task.version]
 
-    def _register_tomogram(self, task: Task, source: Source, result: Result, original: Original) -> None:
-        items = self.outputs[TOMOGRAMS].items
-        path = os.path.join(result.folder, f"{task.key}.mrc")
+    def _register_tomogram(self, output: str, task: Task, source: Source, result: Result, original: Original) -> None:
+        filtered, items = output == FILTERED, self.outputs[output].items
+        path = os.path.join(result.folder, f"{task.key}{'_wiener' if filtered else ''}.mrc")
         check = check_movie(path)
-        size = (check.width or 0, check.height or 0, check.frames or 0)        # the program's run has checked them
+        size = (check.width or 0, check.height or 0, check.frames or 0)        # checked when the program ended
         pixel_size = source.pixel_size * self._binning(source.pixel_size)
         if items._samplingRate.get() is None:
             items.copyInfo(self._reader.items)
             items.setSamplingRate(pixel_size)
-        halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)]
-        tomogram = objects.tomogram(task.key, path, size, pixel_size,
-                                    objects.aligned_acquisition(original, result.rows), halves if self.doEvenOdd.get() else [],
-                                    self._defoci.verdict(source, result))
-        tomogram.setCtfCorrected(result.ctf_corrected)
-        items.setCtfCorrected(result.ctf_corrected)
         items.setDim(size)
-        items._hasOddEven.set(self.doEvenOdd.get())
-        self.outputs[TOMOGRAMS].put(task.key, tomogram, task.version)
-
-    def _register_filtered(self, task: Task, source: Source, result: Result, original: Original) -> None:
-        if FILTERED not in self.outputs:
-            self._open_filtered()
-        items = self.outputs[FILTERED].items
-        path = os.path.join(result.folder, f"{task.key}_wiener.mrc")
-        check = check_movie(path)
-        size = (check.width or 0, check.height or 0, check.frames or 0)
-        pixel_size = source.pixel_size * self._binning(source.pixel_size)
-        if items._samplingRate.get() is None:
-            items.copyInfo(self._reader.items)
-            items.setSamplingRate(pixel_size)
-        objects.describe_filtered(items)
-        items.setDim(size)
-        tomogram = objects.tomogram(task.key, path, size, pixel_size, objects.aligned_acquisition(original, result.rows), [],
+        with_halves = self.doEvenOdd.get() and not filtered
+        halves = [os.path.join(result.folder, f"{task.key}{suffix}.mrc") for suffix in (ODD, EVEN)] if with_halves else []
+        tomogram = objects.tomogram(task.key, path, size, pixel_size, objects.aligned_acquisition(original, result.rows), halves,
                                     self._defoci.verdict(source, result))
-        objects.mark_filtered(tomogram)
-        self.outputs[FILTERED].put(task.key, tomogram, task.version)
+        if filtered:
+            objects.describe_filtered(items)
+            objects.mark_filtered(tomogram)
+        else:
+            tomogram.setCtfCorrected(result.ctf_corrected)
+            items.setCtfCorrected(result.ctf_corrected)
+            items._hasOddEven.set(with_halves)
+        self.outputs[output].put(task.key, tomogram, task.version)
 
     def _register_aligned(self, task: Task, source: Source, result: Result, original: Original) -> None:
         items = self.outputs[ALIGNED].items
@@ -378,8 +365,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self.report(entries.Session("", f"{len(self.outputs[name].ids)} series done, {failed} failed"))
         if self.doEstimateCtf.get() and CTFS not in self.outputs:
             why = "the alignment is skipped" if self.skipAlign.get() else "no series gave one"
-            self.report(entries.Session("", f"there is no output {CTFS}, and there will be none: {why}. Protocols that wait for "
-                                        "it can be stopped"), warn=True)
+            self.report(entries.Session("", f"there is no output {CTFS} and there will be none: {why}. Protocols waiting for it "
+                                        "can be stopped"), warn=True)
 
     # ------------------------------------------------------------------ what people do and read
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:
@@ -404,13 +391,13 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     def _methods(self) -> list[str]:
         output = getattr(self, TOMOGRAMS, None) or getattr(self, ALIGNED, None)
         if output is None or output.isEmpty():
-            return ["No tilt series was processed yet."]
+            return ["No tilt series has been processed yet."]
         method = "SART" if self.reconMethod.get() == 0 else "weighted back-projection"
         words = [f"{output.getSize()} tilt series were aligned and reconstructed ({method}, {self._binning_words()}) "
                  f"with {aretomo_form.program_of(self).value}."]
         if aretomo_form.gold_words(self) and self.makeTomo.get():
-            words.append(f"Gold beads were located in 3D by the alignment and replaced in the tilt images by noise of their "
-                         f"surroundings; the tomograms are by {aretomo_form.AretomoProgram.CPU.value}.")
+            words.append("Gold beads were located in 3D with the alignment and replaced in the tilt images by noise like that "
+                         f"around them; the tomograms were made by {aretomo_form.AretomoProgram.CPU.value}.")
         return words
 
     def _binning_words(self) -> str:
@@ -427,7 +414,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
 
 
 def settings_of(protocol: ProtTomoStreamAreTomo) -> Settings:
-    """Return what the form asks of every series."""
+    """Return the settings of the form that hold for every series."""
     align = not protocol.skipAlign.get()
     return Settings(skip_align=not align, tomogram=protocol.makeTomo.get(), halves=protocol.doEvenOdd.get(),
                     weight_by_dose=protocol.doDW.get(), ctf=protocol.doEstimateCtf.get(), thickness=protocol.tomoThickness.get(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Put the aligned tilts of each series together as soon as the series is complete."""
+"""Compose the aligned tilts of each series as soon as the series is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tomostream.files.errors import EngineError
 from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger, readers
 from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
-from tomostream.journal.layout import EVEN, ODD, stem
+from tomostream.journal.layout import EVEN, ODD, SIGN, stem
 from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, compose_form, disk, mdocs, objects, page, signs, summaries
@@ -44,15 +44,15 @@ from tomostream.streaming.values import seconds_of
 from tomostream.streaming.work import ProgramFailed, Task
 
 TILT_SERIES = "tiltSeries"
-#: States that the log tells of; that a series is composed or has failed has lines of its own.
-TOLD_STATES = ("acquiring", "aligning", "waiting")
-#: Seconds between two looks at which series changed their state, for the ledger.
+#: States that are logged; a series that was composed or has failed gets a line of its own.
+LOGGED_STATES = ("acquiring", "aligning", "waiting")
+#: Seconds between two ledger updates on the states of series.
 STATES_SECONDS = 1.0
-#: Seconds between two looks for files of angles, where there are no mdoc files.
+#: Seconds between two searches for files of tilt angles, where there are no mdoc files.
 ANGLES_SECONDS = 5.0
-#: Seconds between two looks at which movies no series lists; and how many of them an entry names.
+#: Seconds between two searches for movies that no series lists; and how many of them an entry names.
 UNASSIGNED_SECONDS, MAX_UNASSIGNED = 30.0, 500
-#: Seconds between two looks at which protocols of other plugins work on the series.
+#: Seconds between two checks which protocols of other plugins work on the series.
 READERS_SECONDS = 10.0
 
 
@@ -83,8 +83,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._reported: dict[str, tuple[Any, ...]] = {}
         self._reported_at = 0.0
         self._previewed: set[str] = set()
-        told = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
-        self._unassigned: Set[str] = frozenset(told[-1].movies) if told else frozenset()
+        reported = [each for each in ledger.read(self.ledger.path) if isinstance(each, entries.Unassigned)]
+        self._unassigned: Set[str] = frozenset(reported[-1].movies) if reported else frozenset()
         self._looked_for_unassigned = steady()
         self._looked_for_readers = -math.inf
         self._producer_alive = True
@@ -106,7 +106,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._restore()
 
     def _producer_folders(self) -> list[str]:
-        """Working folders of the runs before this one, whose ledgers tell which movies failed: motioncor's, import's."""
+        """Return the folders of the motioncor and import runs, whose ledgers say which movies failed."""
         pointers = [self.inputMicrographs, getattr(self.inputMicrographs.getObjValue(), "inputMovies", None)]
         files = [inputs.file_of(pointer) for pointer in pointers if pointer is not None]
         folders = [os.path.dirname(file) for file in files if file]
@@ -124,7 +124,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             project=shlex.quote(os.getcwd()), late=compose_form.LATE[self.lateTilts.get()])
 
     def _restore(self) -> None:
-        """What is registered already, from the output and the sidecars."""
+        """Tell the session what is already registered, from the output and the sidecars."""
         for series_id, version in self.outputs[TILT_SERIES].versions.items():
             record = self._known(series_id, version)
             if record is None:
@@ -135,7 +135,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 mdocs=record.mdocs, micrograph_versions=tuple(tilt.micrograph_version for tilt in record.tilts)))
 
     def _known(self, series_id: str, version: int) -> SeriesRecord | None:
-        """Of what a registered series is made; None, and a warning, where its sidecar does not tell any more."""
+        """Return what a registered series is made of; None, with a warning, if its sidecar is lost or damaged."""
         path = self._sidecar(series_id, version)
         try:
             record = read_record(path)
@@ -143,7 +143,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         except RecordError as error:
             record, problem = None, str(error)
         if record is None:
-            self.warning(f"{series_id}: the movies it was made of are no longer known ({problem}); it stays as it is")
+            self.warning(f"{series_id}: the movies it was composed of are no longer known ({problem}); it stays as it is")
         return record
 
     def _sidecar(self, series_id: str, version: int) -> str:
@@ -270,14 +270,14 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return Task(record.series_id, (record,), record.version)
 
     def _doubt_pixel_size(self, record: SeriesRecord) -> str:
-        """Return why the pixel size cannot be right, in words; "" where the mdoc does not give, or agrees."""
+        """Return why the pixel size must be wrong; "" where the mdoc gives none, or agrees."""
         image = check_movie(record.tilts[0].micrograph)
         return pixel_size_doubt(self._pixel_size, (read_mdoc(path) for path in record.mdocs), image)
 
     def _record(self, decision: events.Compose) -> SeriesRecord:
-        """Return a decision with the files of its tilts and the sign of the angles, which is decided, and told, with the
-        first."""
-        first = signs.read(self._getExtraPath(signs.NAME)) is None
+        """Return a decision with the files of its tilts and the sign of the angles, which is decided and reported with the first
+        series."""
+        first = signs.read(self._getExtraPath(SIGN)) is None
         sign = signs.of_run(self, decision.mdocs)
         if first:
             self.report(entries.Session("", f"tilt angles {sign.words}"))
@@ -290,7 +290,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                     warn=decision.failed)
 
     def _report_states(self) -> None:
-        """One ledger line for every series whose state or counts changed; in the log only where the state did."""
+        """Write a ledger entry for every series whose state or counts changed, and a log line where the state did."""
         self._reported_at = steady()
         self._report_unassigned()
         for state in self._session.changed_states():
@@ -301,7 +301,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
             if before == counts:
                 continue
             self._reported[state.series_id] = counts
-            if state.state in TOLD_STATES and (before is None or before[0] != state.state):
+            if state.state in LOGGED_STATES and (before is None or before[0] != state.state):
                 self.info(f"{state.series_id}: {state.state}: {state.reason}")
             self.ledger.write(entries.Series(
                 state.series_id, state.reason, name=state.series_name, state=state.state, seen=state.tilts_seen,
@@ -310,7 +310,8 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                 self._ask_preview(state)
 
     def _report_unassigned(self) -> None:
-        """Name the movies that no series lists: while the session runs those at rest, at its end all. Told when they change."""
+        """Report the movies that no series lists, when they change: while the session runs those that are settled, at its end
+        all."""
         if not self._ended and self._reported_at - self._looked_for_unassigned < UNASSIGNED_SECONDS:
             return
         self._looked_for_unassigned = self._reported_at
@@ -323,7 +324,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
                                            movies=dict(islice(loose.items(), MAX_UNASSIGNED))), warn=bool(loose) and self._ended)
 
     def _ask_preview(self, state: events.SeriesState) -> None:
-        """Tell the page, once, of which tilts it can make a preview. Nothing waits for it."""
+        """Tell the page, once, which tilts to make a preview of. Nothing waits for it."""
         decision = None if state.series_id in self._previewed else self._session.as_it_stands(state.series_id)
         if decision is None:
             return
@@ -352,12 +353,12 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         return size
 
     def _images(self, record: SeriesRecord, suffix: str = "") -> list[str]:
-        """Return the images of a series; those that were removed, from the stack of an earlier version."""
+        """Return the images of a series; those already removed come from the stack of an earlier version."""
         earlier = [self._getExtraPath(stem(record.series_id, version)) for version in range(record.version - 1, 0, -1)]
         return [find_image(tilt, suffix, earlier) for tilt in record.tilts]
 
     def _insertFunctionStep(self, *args: Any, **kwargs: Any) -> int:
-        """Steps are stored with their arguments for the eye: a series' name is enough there."""
+        """Scipion stores the arguments of a step for display only: the name of the series is enough."""
         return super()._insertFunctionStep(*[arg for arg in args if not isinstance(arg, SeriesRecord)], **kwargs)
 
     # ------------------------------------------------------------------ register
@@ -433,7 +434,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
     def _methods(self) -> list[str]:
         output = getattr(self, TILT_SERIES, None)
         if output is None or output.isEmpty():
-            return ["No tilt series was composed yet."]
+            return ["No tilt series has been composed yet."]
         return [f"{output.getSize()} tilt series were composed from the aligned tilts and the mdoc files while they were "
                 "acquired, sorted by tilt angle, with the dose of each tilt before its exposure."]
 
@@ -442,7 +443,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
 
 def composed_entry(record: SeriesRecord, reason: str, size: int | None = None) -> entries.Composed:
-    """Return what the ledger tells of a composed series."""
+    """Return the ledger entry of a composed series."""
     return entries.Composed(
         record.series_id, reason, version=record.version, name=record.series_name, tilts=len(record.tilts),
         movies=tuple(tilt.movie for tilt in record.tilts), tilt_axis=record.tilt_axis,

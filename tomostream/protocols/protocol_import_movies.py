@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Import the movies of a running acquisition, one a tilt, as soon as each is written."""
+"""Import the movies of a running acquisition, one per tilt, as soon as each is written."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from tomostream.streaming.watch import Seen
 from tomostream.streaming.work import BadInput, Task
 
 MOVIES = "outputMovies"
-#: Seconds between two looks for the first mdoc while pixel size or voltage is not known.
+#: Seconds between two searches for the first mdoc while pixel size or voltage is not known.
 FACTS_SECONDS = 2.0
-#: Seconds between two looks for movies whose folder is out of reach.
+#: Seconds between two tries to read movies in a folder that is out of reach.
 REACH_SECONDS = 2.0
 
 
@@ -105,7 +105,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         movies.setDark(self.getDark())
 
     def _remember_files(self) -> None:
-        """From the ledger of the run before: which file gave which movie, to notice a file that was written again."""
+        """Take from the ledger which file gave which movie, to notice a file that is written again."""
         versions: dict[str, int] = {}
         registered: dict[str, tuple[str, int, float]] = {}
         for entry in ledger.read(self.ledger.path):
@@ -118,7 +118,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 registered[entry.item] = (entry.file, entry.size, entry.mtime)
                 versions[entry.item] = entry.version
         for name, version in self.done.items():
-            if versions.get(name, 0) < version:         # killed before it was told: the link or the copy knows
+            if versions.get(name, 0) < version:         # killed before it was reported: the link or the copy says
                 target = self._getExtraPath(name)
                 registered[name] = (os.readlink(target) if os.path.islink(target) else "", *self._size_of(target))
         for name, (path, size, mtime) in registered.items():
@@ -157,9 +157,9 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             return self._end("STOP STREAMING was asked for")
         left = until.seconds_left(self._getPath())
         if left is not None and left <= 0:
-            return self._end("it was to end at this time")
+            return self._end("the time set for its end has come")
         if self._files.trouble and self._movie_files:
-            self._news_at = now                 # whether movies come cannot be seen now
+            self._news_at = now                 # new movies cannot be seen now
         if now - self._news_at > seconds_of(self.timeout.get()) and not self.attempts:
             if self._looked_again:
                 return self._end(f"no new movie came for {self.timeout.get()}")
@@ -168,7 +168,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return False
 
     def _is_new(self, path: str, seen: Seen) -> bool:
-        """Tell whether a file is to be looked at: not one that is imported already, by this path or another."""
+        """Tell whether a file must be looked at: it is not yet imported under this path or another."""
         sight, other = self._movie_files.sight(path, FileFacts(seen.size, seen.mtime, seen.device, seen.inode))
         if sight is Sight.SAME:
             self._ignore_file(path, f"it is the same file as {other}")
@@ -217,7 +217,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                 break
             self.trouble(entries.Topic.REACH, "")
             foreign = self._why_no_movie(candidate.path, check)
-            if foreign:                     # it speaks for nothing: neither for the pixel size nor for the size of the images
+            if foreign:                     # it must decide neither the pixel size nor the size of the images
                 if self._arrivals.judge(candidate.path, check.state, check.reason, check.frames, now).state == "ready":
                     self._ignore_file(candidate.path, foreign)
                 continue
@@ -236,7 +236,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             yield from self._last_look()
 
     def _why_no_movie(self, path: str, check: MovieCheck) -> str:
-        """Say why a file is not a movie of this session, by its structure and by what lies beside it."""
+        """Return why a file is not a movie of this session, by its structure and the files beside it; "" where it is."""
         beside = self._movie_files.beside(path) or next(
             (other for other in other_formats(path) if other in self._arrivals.waiting and goes_first(other, path)), "")
         if beside and check.state == "complete":
@@ -245,7 +245,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return why_no_movie(path, check, self._arrivals.movies_have_frames()) or why_stack(path, check, kinds)
 
     def _waits_for_frames(self, candidate: Candidate, check: MovieCheck, now: float) -> bool:
-        """The first file of one image waits as long as any file may: movies with frames may come, and then it is an average."""
+        """Tell whether a file of one image must wait: if movies with frames arrive, it is an average and not a movie."""
         until = candidate.last_change + self._arrivals.time_out
         if check.state != "complete" or check.frames != 1 or self._arrivals.any_in_use() or now >= until:
             return False
@@ -253,7 +253,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         return True
 
     def _last_look(self) -> Iterable[Task]:
-        """The session ends: what is complete comes along, the rest is named."""
+        """At the end of the session: import what is complete, and report the rest."""
         for candidate in list(self._arrivals.leftovers()):
             self._arrivals.forget(candidate.path)
             check = check_movie(candidate.path)
@@ -262,7 +262,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             elif check.state == "complete" and self._optics_known(candidate.path, check):
                 yield self._task(candidate.path, check)
             else:
-                self._fail_file(candidate.path, why_left_over(check, self._missing()))
+                self._fail_file(candidate.path, why_left_over(check, self._missing_text))
 
     def _optics_known(self, path: str, check: MovieCheck) -> bool:
         """Tell whether pixel size and voltage are known: from the form, else the first mdoc, else the header."""
@@ -283,9 +283,6 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self.report(entries.Session("", f"pixel size {optics.pixel_size:g} A, voltage {optics.voltage:g} kV ({optics.source})"))
         self._describe_set(check)
         return True
-
-    def _missing(self) -> str:
-        return self._missing_text
 
     def _form_optics(self) -> Optics:
         pixel = self.samplingRate.get()
@@ -321,7 +318,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             movies.setFramesRange([1, check.frames, 1])
 
     def _name(self, path: str) -> str:
-        """Return the movie's name in Scipion: its file name; with its folder in front when another folder has that name too."""
+        """Return the movie's name in Scipion: its file name, with its folder in front where two folders hold that name."""
         return self._movie_files.name(path)
 
     def inputs_of(self, task: Task) -> Iterable[str]:
@@ -338,11 +335,11 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
                     run=self.copyFiles.get())
 
     def _ignore_file(self, path: str, reason: str) -> None:
-        """A file that is not a movie. When it changes it is looked at again."""
+        """Report a file that is not a movie. If it changes, it is looked at again."""
         self.report(entries.Session("", f"{os.path.basename(path)} is ignored: {reason}"))
 
     def _fail_file(self, path: str, reason: str) -> None:
-        """A file that is no good now. When it changes it is looked at again, so it does not count as done."""
+        """Report a file that cannot be used. If it changes, it is looked at again, so it does not count as done."""
         self.report(entries.Failed(self._name(path), reason, file=path), warn=True)
 
     # ------------------------------------------------------------------ run
@@ -377,7 +374,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def on_registered(self, task: Task, result: object) -> None:
         source, size, mtime, *_, frames = task.arguments
         self._movie_files.register(source, task.key, size, mtime)
-        text = f"imported, {frames} frames" if frames else "imported"
+        text = f"imported, {frames} frames" if frames else "imported"       # not known of every format
         short = self._arrivals.fewer_than_usual(source, frames)
         if short:
             text += f", fewer than usual: most have {self._arrivals.usual_frames()}; it is used as it is"
@@ -409,8 +406,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def _methods(self) -> list[str]:
         movies = getattr(self, MOVIES, None)
         if movies is None or movies.isEmpty():
-            return ["No movie was imported yet."]
-        return [f"{movies.getSize()} movies, one a tilt, were imported while they were acquired "
+            return ["No movie has been imported yet."]
+        return [f"{movies.getSize()} movies, one per tilt, were imported while they were acquired "
                 f"(pixel size {movies.getSamplingRate():g} A, {movies.getAcquisition().getVoltage():g} kV)."]
 
     def _citations(self) -> list[str]:
@@ -418,7 +415,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
 
 def _look(path: str) -> FileFacts | None:
-    """Return what the disk says of a file; None where nothing is there."""
+    """Return the facts of a file on disk; None if there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -427,8 +424,8 @@ def _look(path: str) -> FileFacts | None:
 
 
 def why_left_over(movie: MovieCheck, missing: str) -> str:
-    """Return why a movie that is there was not imported when the import ended. `missing`: what of pixel size and voltage is."""
+    """Return why a movie was not imported when the import ended. `missing`: "pixel size", "voltage" or both."""
     if movie.state != "complete":
         return f"is not complete ({movie.reason.rstrip('.')}), and the import ended"
-    return (f"is complete, but the import ended and the {missing} is not known: give it in the import form, or put a mdoc file "
-            "where the form says, and continue the import")
+    return (f"is complete, but the import ended and the {missing} is not known: give it in the import form, or put an mdoc file "
+            "into the folder named there, and continue the import")

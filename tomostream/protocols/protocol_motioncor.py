@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Align the frames of every movie as it comes, one movie at a time."""
+"""Align the frames of every movie as it arrives, one movie at a time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tomostream.streaming.work import BadInput, ProgramFailed, Task
 MICROGRAPHS, WEIGHTED, EVEN, ODD = "micrographs", "micrographsDW", "micrographsEven", "micrographsOdd"
 #: Output -> what the program appends to the name of the file.
 SUFFIXES = {MICROGRAPHS: "", WEIGHTED: "_DW", EVEN: "_EVN", ODD: "_ODD"}
-#: Flags of the files that the program reads beside a movie, and those that upstream sends although no program knows them.
+#: Flags of the files that the program reads with a movie; and flags that upstream sends although no program knows them.
 REFERENCES, UNKNOWN = ("-Gain", "-Dark", "-DefectFile", "-DefectMap"), ("-MaskCent", "-MaskSize")
 #: A pixel size in the header of a sum may be off by this share.
 PIXEL_TOLERANCE = 0.01
@@ -49,7 +49,7 @@ PIXEL_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Aligned:
-    """What came out for one movie: files by output name, the total drift in px of the movie, and what was run."""
+    """The result for one movie: files by output name, the total drift in px of the movie, and what was run."""
 
     files: dict[str, str]
     drift: float | None
@@ -125,7 +125,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         if self._new and self._template_args is None:
             self._reader.items.loadAllProperties()
             if self._reader.items.getSamplingRate() is None:
-                return      # an import that was killed between its first row and what it knows of the set
+                return      # an import that was killed between its first row and the properties of its set
             try:
                 self._prepare()
             finally:
@@ -138,7 +138,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
                        version, needs_gpu=self._runner.gpu)
 
     def _prepare(self) -> None:
-        """With the first movie, all that holds for every movie is known: the command line and the sets' description."""
+        """With the first movie, set what holds for all: the command line and the description of the sets."""
         self.isEER = first_item(self._reader.items).getFileName().lower().endswith(".eer")
         if self.isEER and self._reader.items.getGain():
             write_eer_defects(self._reader.items.getGain(), self._getExtraPath(DEFECTS_FILE_EER), self.info)
@@ -178,11 +178,11 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
                        program=program)
 
     def _gain(self) -> str:
-        """Return the gain reference that the program is given; "" where it gets none."""
+        """Return the gain reference given to the program, or ""."""
         return str((self._template_args or {}).get("-Gain", "")).strip('"')
 
     def _refuse_what_comes_out_wrong(self, movie: str) -> None:
-        """MotionCor3 exits with 0 where it leaves the gain out or renders EER wrongly: that is found before it runs."""
+        """Refuse what MotionCor3 would do wrong and still exit with 0: leave the gain out, or render EER wrongly."""
         if is_eer(movie) != self.isEER and self._eer_pixels() != 1:
             raise BadInput(f"it is {'an EER movie' if is_eer(movie) else 'no EER movie'}, unlike the first movies of this run, "
                            "and up-sampled sums have another pixel size: align it in a run of its own, or without up-sampling")
@@ -196,7 +196,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
             raise BadInput(problem)
 
     def _given_references(self, check: MovieCheck) -> dict[str, str]:
-        """Return flags and files of references that MotionCor3 is given in another form than they have."""
+        """Return flags and files of those references that must be converted for MotionCor3."""
         if not self._runner.gpu or not check.width or not check.height:
             return {}
         args = {tag: str(value).strip('"') for tag, value in (self._template_args or {}).items() if tag in REFERENCES}
@@ -211,15 +211,15 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return given
 
     def _expected_size(self, check: MovieCheck) -> tuple[int, int] | None:
-        """Return the size of the sums in px; None where the movie's is not known, or more was asked for than the form knows."""
+        """Return the size of the sums in px; None where that of the movie is not known, or extra parameters may change it."""
         if not check.width or not check.height or (self.extraParams2.get() or "").strip():
             return None
         pixels = self._eer_pixels() if check.dtype == "eer" else 1
         return sum_size((check.width * pixels, check.height * pixels), self.binFactor.get())
 
     def _has_divided(self, target: str) -> bool:
-        """Tell whether a sum of an EER movie tells that its program divides the pixel size by the up-sampling itself, as
-        MotionCor3 does from 1.2.3 on: the pixel size in the header is divided once more."""
+        """Tell from the sum of an EER movie whether the program divides the pixel size by the up-sampling itself, as MotionCor3
+        does since 1.2.3: the pixel size in the header is then divided twice."""
         if not self.isEER or not self._runner.gpu or self._eer_pixels() == 1 or not os.path.exists(target):
             return False
         try:
@@ -230,8 +230,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
 
     def _arguments(self, movie: str, frames: int, target: str, folder: str, divides: bool = False,
                    given: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Return the command line; `divides`: the program divides the pixel size of EER movies by the up-sampling; `given`:
-        references in another form."""
+        """Return the command line; `divides`: see `_has_divided`; `given`: converted references."""
         args: dict[str, Any] = {**(self._template_args or {}), **given}
         last = self.alignFrameN.get()
         if not is_eer(movie):
@@ -249,19 +248,19 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return f"{input_tag(movie)} {shlex.quote(movie)} {text} {self.extraParams2.get() or ''}".strip()
 
     def _eer_pixels(self) -> int:
-        """Return pixels of the up-sampled image along one of the camera: 1, 2 or 4 (upstream counts 1, 2, 3)."""
+        """Return the up-sampling along one axis: 1, 2 or 4 (upstream stores 0, 1, 2)."""
         return 2 ** self.eerSampling.get()
 
     def _getBinFactor(self) -> float:
-        """Return the pixel of the sums in pixels of the movie as it was imported."""
+        """Return the pixel size of the sums, in pixels of the imported movie."""
         return self.binFactor.get() / (self._eer_pixels() if self.isEER else 1)
 
     def _stretch(self) -> float:
-        """By how much the program enlarges an image whose magnification differs by direction: by its larger scale."""
+        """Return by how much the program enlarges an image when it corrects anisotropic magnification: the larger scale."""
         return max(self.scaleMaj.get(), self.scaleMin.get()) if self.doMagCor.get() and self._runner.gpu else 1.0
 
     def _fraction_file(self, frames: int, folder: str) -> str:
-        """EER: raw frames, how many make a fraction, dose of a raw frame (e/A2)."""
+        """Write, for EER, the number of raw frames, how many make a fraction, and the dose of a raw frame (e/A2)."""
         path = os.path.join(folder, "FmIntFile.txt")
         with open(path, "w", encoding="utf-8") as file:
             group = motioncor_form.raw_frames(self.eerDose.get(), self._reader.items, self.eerGroup.get())
@@ -269,12 +268,12 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return path
 
     def _made(self, target: str) -> dict[str, str]:
-        """Output -> the file that the program writes for it."""
+        """Return the file that the program writes for each output."""
         base, extension = os.path.splitext(target)
         return {name: f"{base}{SUFFIXES[name]}{extension}" for name in self.outputs}
 
     def _check_sums(self, target: str, stem: str, said: str, size: tuple[int, int] | None) -> None:
-        """Look at what the program wrote: all sums are there, whole, of the expected size, and with the gain applied."""
+        """Check that all sums are there, complete, of the expected size, and with the gain applied."""
         log = os.path.join(os.path.dirname(target), "program.log")
         problems = [_problem_of_sum(name, path, said, size) for name, path in self._made(target).items()]
         if self._gain():
@@ -285,7 +284,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
             raise ProgramFailed(f"{self._runner.name} {problem}")
 
     def _collect_files(self, target: str, folder: str, stem: str) -> Aligned:
-        """Move what the program wrote into extra/, under the micrograph's own name: what is there is complete."""
+        """Move the files of the program into extra/ under the name of the micrograph; what is there is complete."""
         made = self._made(target)
         drift = self._drift(folder)
         kept = {}
@@ -301,7 +300,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
 
     @staticmethod
     def _drift(folder: str) -> float | None:
-        """Length of the path of the frames, px of the movie; None when the program left no log of it, or one without numbers."""
+        """Return the length of the path of the frames in px of the movie; None without a usable log."""
         logs = glob.glob(os.path.join(glob.escape(folder), "*-Full.log"))
         if not logs:
             return None
@@ -336,7 +335,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
             bytes=bytes_of(result.files.values())))
 
     def _report_command(self, task: Task, result: Aligned) -> None:
-        """The command line, once for all movies whose command differs in the names of the files alone."""
+        """Report the command line, once for all movies whose commands differ only in file names."""
         name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
         command = result.command.replace(task.arguments[0], entries.MOVIE).replace(safe_name(name), entries.OUTPUT)
         if command != self._command:
@@ -369,7 +368,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         return self.threads_problem() + motioncor_form.problems(self)
 
     def _dose_per_frame(self) -> float | None:
-        """Return the dose of a frame in e/A2: of the movies, or of the import's form while there are none."""
+        """Return the dose of a frame in e/A2: from the movies, or from the import form while there are none."""
         dose = inputs.set_of(self.inputMovies).getAcquisition().getDosePerFrame()
         given = getattr(self.inputMovies.getObjValue(), "dosePerFrame", None)
         return dose if dose is not None or given is None else given.get()
@@ -383,27 +382,24 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
     def _methods(self) -> list[str]:
         micrographs = getattr(self, MICROGRAPHS, None)
         if micrographs is None or micrographs.isEmpty():
-            return ["No movie was aligned yet."]
-        program = "MotionCor3" if self._used_gpu() else "tomostream's CPU engine"
+            return ["No movie has been aligned yet."]
+        program = "MotionCor3" if motioncor_form.chosen(self).gpu else "tomostream's CPU engine"
         return [f"The frames of {micrographs.getSize()} movies were aligned as whole frames and summed with {program}"
                 f" (binning {self.binFactor.get():g}, pixel size of the sums {micrographs.getSamplingRate():g} A)."]
-
-    def _used_gpu(self) -> bool:
-        return motioncor_form.chosen(self).gpu
 
     def _citations(self) -> list[str]:
         return ["Zheng2017"]
 
 
 class UniqueNames:
-    """Names of the output files of movies: without the extension, but for movies that would share it (x.mrc and x.tif)."""
+    """Names of output files: the movie's without its extension, unless two would then be the same (x.mrc and x.tif)."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
     def of(self, movie: str) -> str:
-        """Return the name of a movie: the same whenever it is asked for, and no other movie's."""
+        """Return the name for a movie: always the same, and no other movie's."""
         if movie not in self._names:
             name = removeBaseExt(movie)
             while self._owners.setdefault(name, movie) != movie:
@@ -413,12 +409,12 @@ class UniqueNames:
 
 
 def is_eer(movie: str) -> bool:
-    """Tell whether this is an EER movie: that is a fact of each movie, not of the first one."""
+    """Tell whether this movie is EER; a run may hold both kinds."""
     return movie.lower().endswith(".eer")
 
 
 def _problem_of_sum(name: str, path: str, said: str, size: tuple[int, int] | None) -> str:
-    """Return what is wrong with a sum that a program was to write; "" where it is right."""
+    """Return what is wrong with a sum that the program should have written, or ""."""
     check = check_movie(path)
     if check.state != "complete":
         missing = "made no" if not os.path.exists(path) else f"left an incomplete ({check.reason})"

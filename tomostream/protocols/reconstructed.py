@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the ledger, and so the page, says of a series that was aligned and reconstructed."""
+"""The ledger entry, and so the line on the page, of a series that was aligned and reconstructed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tomostream.streaming.work import Task
 
 
 def reconstructed(task: Task, source: Source, result: Result, defoci: Defoci, z_first: bool | None) -> entries.Reconstructed:
-    """Return what is known of a series that is done.
+    """Return the ledger entry of a finished series.
 
     Parameters
     ----------
-    defoci : what is believed of the defocus of each series.
+    defoci : the believed defocus of each series.
     z_first : whether the slices of the tomogram are along z; None where there is no tomogram.
     """
     quality = result.quality

@@ -24,9 +24,9 @@ _LIST_OF_MOTIONCOR = "defects_{}x{}.txt"
 
 
 def write_eer_defects(gain: str, path: str, say: Say) -> None:
-    """Write the defects that a ``.gain`` of an EER camera names, as the list that both programs read, where it names any.
+    """Write the defects listed in the ``.gain`` of an EER camera, if any, in the form that both programs read.
 
-    As upstream does it, but that a damaged file is said and ends nothing: the movies that need it fail with the reason.
+    As upstream does, except that a damaged file is only reported: the movies that need it fail with the reason.
     """
     try:
         found = guarded(gain, lambda: [tuple(map(int, defect)) for defect in parseEERDefects(gain)])
@@ -38,20 +38,20 @@ def write_eer_defects(gain: str, path: str, say: Say) -> None:
 
 
 class References:
-    """What MotionCor3 is given instead of references that it would leave out silently, in a folder of the run.
+    """Converts references that MotionCor3 would silently ignore; the converted files are in a folder of the run.
 
     Parameters
     ----------
     folder : str
         Where they are written.
     say : callable
-        Is told what was made, once.
+        Called once for each file made, with a sentence.
     """
 
     def __init__(self, folder: str, say: Say) -> None:
         self._folder = folder
         self._say = say
-        self._lock = threading.Lock()       # movies are aligned at a time
+        self._lock = threading.Lock()       # several movies are aligned at the same time
         self._made: dict[tuple[str, str, int, int], str] = {}
 
     def image(self, flag: str, path: str, columns: int, rows: int) -> str:
@@ -99,7 +99,7 @@ class References:
 
     @staticmethod
     def _factor(gain: tuple[int, ...], frames: tuple[int, int]) -> int:
-        """By how much a gain is averaged; it may be turned by a quarter."""
+        """Return the factor by which to average a gain, which may be rotated by 90 degrees."""
         return max(super_resolution(gain, frames), super_resolution(gain[::-1], frames))
 
     def defects(self, path: str, columns: int, rows: int, turned_over: bool) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stacks of aligned tilts, and what is kept beside a stack so that the protocol can go on after it was killed."""
+"""Writing stacks of aligned tilts, and finding the image of a tilt again in an earlier stack."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tomostream.journal.layout import EVEN, ODD
 from tomostream.streaming.work import BadInput
 
 LABEL = "tomostream tilt series"
-#: Pixels that are copied at a time, which stay in the processor's cache, and images that are.
+#: Pixels copied at a time, few enough for the processor's cache; and images copied at the same time.
 PIECE, AT_ONCE = 1 << 21, 2
 
 
 def stack_images(paths: Sequence[str], target: str, pixel_size: float) -> tuple[int, int]:
-    """Put single images together as one stack (MRC mode 2), written under another name until it is whole.
+    """Write single images as one stack (MRC mode 2), under a temporary name until it is complete.
 
     Returns
     -------
@@ -81,7 +81,7 @@ class Image:
 
 
 def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
-    """Return where the image of a tilt is: its micrograph, or a section of an earlier stack where that was removed.
+    """Return where the image of a tilt is: its micrograph or, if that was removed, a section of an earlier stack.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def find_image(tilt: TiltRecord, suffix: str, earlier: Sequence[str]) -> str:
 
 
 def _record(path: str) -> SeriesRecord | None:
-    """Return what a sidecar says; one that makes no sense is as good as none: the image is then missed, by its name."""
+    """Return the record in a sidecar; a damaged one counts as absent, and the missing image is then reported by name."""
     try:
         return read_record(path)
     except RecordError:
@@ -117,7 +117,7 @@ def open_image(location: str) -> Image:
 
     Raises
     ------
-    BadInput : it cannot be read, or is no single image.
+    BadInput : it cannot be read, or is not a single image.
     """
     section, at, path = location.partition("@")
     if not (at and section.isdigit()):

@@ -1,16 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the summaries of the protocols say, from their journals."""
+"""The summaries of the protocols, from their ledgers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tomostream.journal import entries, ledger
 from tomostream.programs.quality import Trust
 
+#: The newest items that are named under each heading.
+MAX_NAMED = 20
+
+
+def _named(title: str, found: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a heading with the number of items, and the newest (item, reason) below it; nothing where there are none."""
+    lines = [f"*{title}: {len(found)}*", *(f"  {item}: {reason}" for item, reason in found[-MAX_NAMED:])]
+    if len(found) > MAX_NAMED:
+        lines.append(f"  ... and {len(found) - MAX_NAMED} more, see extra/{ledger.NAME}")
+    return lines if found else []
+
 
 def of_results(protocol: Any) -> list[str]:
-    """Return counts, what is in progress, what failed and why, what was excluded."""
+    """Return counts, and which series are in progress, waiting, failed or done; with the tilts excluded and why."""
     last: dict[str, entries.AnyEntry] = {}
     for entry in ledger.read(protocol._getExtraPath(ledger.NAME)):
         last[entry.item] = entry
@@ -18,11 +30,8 @@ def of_results(protocol: Any) -> list[str]:
     lines = [f"*{len(done)}* series aligned and reconstructed."]
     for kind, title in ((entries.Started, "In progress"), (entries.Retried, "Retrying"), (entries.Waiting, "Waiting"),
                         (entries.Failed, "Failed")):
-        found = [(key, entry) for key, entry in last.items() if key and isinstance(entry, kind)]
-        if found:
-            lines.append(f"*{title}: {len(found)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
-    for key, entry in list(done.items())[-20:]:
+        lines += _named(title, [(key, entry.reason) for key, entry in last.items() if key and isinstance(entry, kind)])
+    for key, entry in list(done.items())[-MAX_NAMED:]:
         lines.append(f"  {key}: {entry.reason}")
         lines += [f"    without {tilt.angle:.1f} degrees: {tilt.reason}" for tilt in entry.excluded]
         if entry.quality_note and entry.trust is not Trust.TRUSTED:
@@ -33,7 +42,7 @@ def of_results(protocol: Any) -> list[str]:
 
 
 def of_movies(protocol: Any, output_name: str, verb: str) -> list[str]:
-    """Return counts, what is waiting and why, what failed and why: for the summary of the two protocols of movies."""
+    """Return counts, and which movies wait or failed, and why: for import and motioncor."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* movies {verb}."]
     last: dict[str, entries.AnyEntry] = {}
@@ -48,17 +57,12 @@ def of_movies(protocol: Any, output_name: str, verb: str) -> list[str]:
     if session is not None:
         lines.append(f"*Waiting*: {session.reason}.")
     for kind, title in ((entries.Failed, "Failed"), (entries.Waiting, "Waiting")):
-        items = [entry for entry in last.values() if isinstance(entry, kind)]
-        if items:
-            lines.append(f"*{title}: {len(items)}*")
-            lines += [f"  {entry.item}: {entry.reason}" for entry in items[-20:]]
-            if len(items) > 20:
-                lines.append(f"  ... and {len(items) - 20} more, see extra/{ledger.NAME}")
+        lines += _named(title, [(entry.item, entry.reason) for entry in last.values() if isinstance(entry, kind)])
     return lines
 
 
 def of_series(protocol: Any, output_name: str) -> list[str]:
-    """Return series by state, those that wait and why, those that failed and why."""
+    """Return counts, and which series are incomplete, failed or are none, and why."""
     output = getattr(protocol, output_name, None)
     lines = [f"*{0 if output is None else output.getSize()}* tilt series composed."]
     last: dict[str, entries.AnyEntry] = {}
@@ -80,11 +84,10 @@ def of_series(protocol: Any, output_name: str) -> list[str]:
     other = [(key, entry) for key, entry in last.items() if key and (isinstance(entry, entries.NotASeries) or (
         isinstance(entry, entries.Series) and entry.state == "ignored"))]
     kinds: list[tuple[str, list[tuple[str, Any]]]] = [
-        ("Not complete yet", waiting), ("Failed", failed), ("No tilt series", other), ("Late tilts left out", list(kept.items()))]
+        ("Not complete yet", waiting), ("Failed", failed), ("Not tilt series", other),
+        ("Late tilts left out", list(kept.items()))]
     for title, found in kinds:
-        if found:
-            lines.append(f"*{title}: {len(found)}*")
-            lines += [f"  {key}: {entry.reason}" for key, entry in found[-20:]]
+        lines += _named(title, [(key, entry.reason) for key, entry in found])
     if isinstance(last.get(""), entries.Waiting):
         lines.append(f"*Waiting*: {last[''].reason}.")
     if unassigned is not None and unassigned.count:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Scipion keeps of a run that is at work, for its windows: the list of steps, how many are done, the jobs of a queue.
+"""What Scipion stores about a running protocol, for its windows: the list of steps, how many are done, the jobs of a queue.
 
-pyworkflow writes all of it whenever a step begins or ends. Here it follows at most once a second, and nothing is decided from it.
+pyworkflow writes all of it whenever a step begins or ends. Here it is written at most once a second, and nothing is decided by
+it.
 """
 
 from __future__ import annotations
@@ -17,48 +18,48 @@ from tomostream.streaming.sets import OutputSets
 from tomostream.streaming.steps import Finished, StepLog
 from tomostream.streaming.work import Work
 
-#: Seconds between two writings of what only the eye needs: run.db and steps.sqlite.
+#: Seconds between two writings of run.db and steps.sqlite, which are only displayed.
 GUI_SECONDS = 1.0
-#: Seconds without any event after which a turn is taken all the same.
+#: Seconds without any event after which a turn is taken anyway.
 IDLE_SECONDS = 2.0
 #: Seconds for which outputs and the list of steps may be locked or unreadable at the start.
 OPEN_SECONDS = 600.0
 
 
 class Bookkeeping(StreamingForm):
-    """The part of a protocol at work of which pyworkflow keeps books. Rows of steps are appended, or updated when they change."""
+    """The part of a running protocol that pyworkflow stores. Rows of steps are appended, or updated when they change."""
 
     _stepsCheckSecs = IDLE_SECONDS
     in_flight: Work
     outputs: OutputSets
-    #: Known only when the protocol runs; pyworkflow makes protocols of which nothing runs, too.
+    #: Set when the protocol runs; pyworkflow also creates protocols that never run.
     _complete = False
     _step_log: StepLog | None = None
     _newSteps = False
 
     def begin_bookkeeping(self) -> None:
-        """Nothing of this process is written yet."""
+        """Start with nothing of this process written."""
         self._dirty = False
         self._gui_at, self._jobs_lock = 0.0, threading.Lock()
         self._jobs: list[str] = []
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
-        """Something of this topic keeps the protocol from going on ("": no longer); see `Troubles`."""
+        """Report what keeps the protocol from going on, by topic; "" when it is over. See `Troubles`."""
         raise NotImplementedError
 
     def _insertFunctionStep(self, *args: Any, **kwargs: Any) -> int:
         index: int = super()._insertFunctionStep(*args, **kwargs)
-        self._steps[-1].setObjId(index + self._log_of_steps().before)       # an id from the start, and for good
+        self._steps[-1].setObjId(index + self._log_of_steps().before)       # its final id, before it is stored
         return index
 
     def _log_of_steps(self) -> StepLog:
-        """Return the list of steps, opened when it is first asked for. Rows of earlier processes stay."""
+        """Return the list of steps, opened on first use. Rows of earlier processes stay."""
         if self._step_log is None:
             self._step_log = StepLog(self.getStepsFile(), self.warning, OPEN_SECONDS)
         return self._step_log
 
     def loadSteps(self) -> list[Any]:
-        """During the run nobody needs the old steps: what is done is read from the outputs."""
+        """Load none during the run: what is done is read from the outputs."""
         return [] if self._stepsExecutor is not None else super().loadSteps()
 
     def _storeSteps(self) -> None:
@@ -70,7 +71,7 @@ class Bookkeeping(StreamingForm):
         self._log_of_steps().note(step)
 
     def _stepFinished(self, step: Any) -> bool:
-        """One bad item never ends the protocol; the end of `turn` does."""
+        """Take in a step that ended. A failed item never ends the protocol; only the step of `turn` does."""
         self._log_of_steps().note(step)
         self._stepsDone.increment()
         self._dirty = True
@@ -85,7 +86,7 @@ class Bookkeeping(StreamingForm):
         return True
 
     def _stepsCheck(self) -> None:
-        """End of a turn: what the GUI reads follows at most once a second. (Having this is `worksInStreaming`.)"""
+        """At the end of a turn, write what the GUI reads, at most once a second. (By this method `worksInStreaming` is true.)"""
         now = time.monotonic()
         if now - self._gui_at < GUI_SECONDS and not self._complete:
             return

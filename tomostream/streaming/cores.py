@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The cores of this machine, shared by the CPU programs of all sessions: the session that has fewest goes first.
 
-Each program that wants to run draws a ticket for so many cores, whose lock passes on to the program itself. A session of which
-no program runs never waits: programs run for minutes, and the kernel shares the cores meanwhile. So there may be one program a
-session more than there are cores for, until others end.
+Each program draws a ticket for the cores that it wants, and inherits the ticket's lock. A session with no program running never
+waits: programs run for minutes, and the kernel shares the cores meanwhile. So there may be one program per session more than
+there are cores for, until others end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder
 
 #: How many cores the CPU programs of all sessions of this machine may use together.
 CORES = "TOMOSTREAM_CORES"
-DESCRIPTION = ("How many cores the CPU programs of all tomostream sessions of this machine use together. Empty: all that it has. "
-               "A session of which no program runs may start one all the same.")
+DESCRIPTION = ("How many cores the CPU programs of all tomostream sessions on this machine may use together. Empty: all. A "
+               "session with no program running may always start one.")
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,9 +40,9 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def hold_cores(wanted: int, stop: threading.Event | None = None, session: str = "") -> Iterator[None]:
-    """Hold so many cores (at most all) against the CPU programs of every other session while a program runs.
+    """Hold cores (at most all) against the CPU programs of every other session while a program runs.
 
-    Where the folder of the tickets cannot be used the program runs all the same; that is logged.
+    If the folder of the tickets cannot be used, that is logged and the program runs anyway.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def hold_cores(wanted: int, stop: threading.Event | None = None, session: str = 
 
 
 def _granted(wanted: int, stop: threading.Event, session: str, held: contextlib.ExitStack) -> Ticket:
-    """Return a ticket whose turn has come; `held` gives it back.
+    """Wait for a ticket's turn; `held` gives the ticket back.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A step executor that sleeps on a condition, so that a step starts when it can and not at the next tick.
+"""Step executors that sleep on a condition, so that a step starts as soon as it can and not at the next tick.
 
 One loop, in the main thread. A turn: collect the steps that ended, start what is ready, let the protocol take its own turn
 (register, watch, decide), start what that made ready, store the steps. Then sleep until somebody calls `wake()` or the
-protocol's next deadline comes. The executors of pyworkflow sleep 3 s after every turn in which nothing was launched.
+protocol's next deadline comes. pyworkflow's own executors sleep for 3 s after every turn in which nothing was launched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tomostream.streaming.submitted import NAME, Submitted
 
 
 class JobEnded(Exception):
-    """The queue ended a job before its program was done; the words are the queue's."""
+    """The queue ended a job before its program was done; the message is the queue's."""
 
 
 class EventStepExecutor(EventLoop, ThreadStepExecutor):
@@ -37,7 +37,7 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
 
     def runJob(self, log: Any, programName: str, params: str, numberOfMpi: int = 1, numberOfThreads: int = 1,
                env: Any = None, cwd: str | None = None, executable: str | None = None) -> None:
-        """As upstream's, but the program inherits the GPU locks of its thread, and the log gets one line without colours.
+        """As upstream, but the program inherits the GPU locks of its thread, and the log gets one line without colours.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         super().__init__(*args, **kwargs)
         self.jobs = Jobs(self.hostConfig.getCheckCommand(), self.hostConfig.getJobDoneRegex())
         gpus = list(self.gpuDict.values())
-        if len(gpus) == 1:      # each job has that one on a node of its own
+        if len(gpus) == 1:      # every job has a GPU of this number on its own node
             self.slots = GpuSlots(gpus * self.numberOfProcs)
         self._submitted: Submitted | None = None
 
@@ -75,11 +75,11 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
 
     def runJob(self, log: Any, programName: str, params: str, numberOfMpi: int = 1, numberOfThreads: int = 1,
                env: Any = None, cwd: str | None = None, executable: str | None = None) -> None:
-        """Submit a job and wait until it left its mark, or the scheduler says that it is over.
+        """Submit a job and wait until it has left its mark, or the scheduler says that it is over.
 
         Raises
         ------
-        JobEnded : the queue says that it ended the job before the program was done.
+        JobEnded : the queue ended the job before the program was done.
         NotTaken : the queue takes no jobs now; nothing is wrong with the item.
         """
         try:
@@ -108,19 +108,19 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
             raise JobEnded(f"the queue ended job {job}: {said}")
 
     def _noted(self) -> Submitted:
-        """Return the list on the disk of the jobs of this run."""
+        """Return the list of this run's jobs that is kept on disk."""
         if self._submitted is None:
             extra = os.path.dirname(self.protocol.workplace.root)
             self._submitted = Submitted(os.path.join(extra, NAME), self.hostConfig.getCancelCommand())
         return self._submitted
 
     def _is_over(self, job: str, logs: str) -> bool:
-        """Tell whether the scheduler says that a job is over, or does not know it any more and has written into the job's own log
-        that it ended it: SLURM forgets a cancelled job at once, and would say so in words only after MinJobAge."""
+        """Tell whether the scheduler says that a job is over, or no longer knows it and has written into its log that it ended
+        it: SLURM forgets a cancelled job at once, and reports that it is unknown only after MinJobAge."""
         return self.jobs.state(job) is JobState.OVER or (self.jobs.is_silent(job) and bool(words_of_queue(logs)))
 
     def _submit_job(self, program: str, params: str, mpi: int, env: Any, cwd: str | None) -> tuple[str, str, str]:
-        """Submit; return the job's number, the path of its own logs without their endings, and that of its mark."""
+        """Submit; return the job's number, the path of its logs without extension, and the path of its mark."""
         step = threading.current_thread().thId  # type: ignore[attr-defined]      # a thread of pyworkflow's
         submit = dict(self.hostConfig.getQueuesDefault())
         submit.update(self.submitDict)
@@ -138,11 +138,11 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         return submit_job(self.hostConfig.getSubmitCommand() % submit, cwd, env), submit["JOB_LOGS"], mark
 
     def _write_script(self, submit: Mapping[str, Any]) -> None:
-        """Write the script of a job by Scipion's template.
+        """Write the script of a job from Scipion's template.
 
         Raises
         ------
-        NotTaken : the template asks for what is not given.
+        NotTaken : the template cannot be filled in.
         """
         template = self.hostConfig.getSubmitTemplate()
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Scipion's windows, templates and canvas ask of every protocol: fields, their values and problems, STOP STREAMING."""
+"""What Scipion's windows, templates and canvas need of every protocol: fields, their values and problems, STOP STREAMING."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def define_params(form: Any) -> None:
     form.addParam("pollSeconds", FloatParam, default=5.0, expertLevel=params.LEVEL_ADVANCED,
                   label="Interval on network disks (s)",
                   help="On a local disk new files and rows are noticed at once. On a network disk (NFS, Lustre, "
-                       "GPFS, CIFS...) another machine writes and this one hears nothing: there the folder is "
-                       "polled at this interval. 1 to 10 s are reasonable.")
+                       "GPFS, CIFS...) another machine writes and this one is not notified, so the folder is polled "
+                       "at this interval. 1 to 10 s are reasonable.")
 
 
 class StreamingForm(ProtStreamingBase):
-    """The part of a protocol that is there although nothing of it runs."""
+    """The part of a protocol that works whether it runs or not."""
 
     def getActions(self) -> list[tuple[str, Callable[..., None]]]:
-        """STOP STREAMING, where pwem's own import protocols have it: right click on the box."""
+        """Return STOP STREAMING, in the right-click menu of the box as in pwem's own import protocols."""
         return [("STOP STREAMING", self.stop_streaming)] if self.isRunning() else []
 
     def stop_streaming(self, event: object = None) -> None:
@@ -56,9 +56,9 @@ class StreamingForm(ProtStreamingBase):
         return os.path.exists(stop_file(self._getPath()))
 
     def processImportDict(self, importDict: dict[str, Any], importDir: str) -> dict[str, Any]:
-        """Return a workflow file as it comes in. Values given as text (templates have no other) become what the parameter wants,
-        an empty number is none, and folders stay as they are: pwem looks for relative ones beside the file, and fails on
-        a folder without a slash that is not there yet."""
+        """Convert the values of an imported workflow. Text (all that templates have) becomes the type of the parameter, and an
+        empty number None. Folders stay as they are, where pwem looks for relative ones beside the file, and fails on a folder
+        without a slash that does not exist yet."""
         return {name: self._imported(name, value) for name, value in importDict.items()}
 
     def _imported(self, name: str, value: object) -> object:
@@ -72,34 +72,35 @@ class StreamingForm(ProtStreamingBase):
             raise ValueError(f"{self._label}: '{param.label.get() or name}' cannot be '{value}': {error}.") from error
 
     def input_problems(self) -> list[str]:
-        """Return what is wrong with the input sets, for `_validate`; whoever starts a whole chain gives them later."""
+        """For `_validate`: what is wrong with the input sets. Not checked when a whole chain is started, which sets them
+        later."""
         return []
 
     def form_problems(self) -> list[str]:
-        """Return what is wrong with the other fields, for `_validate`."""
+        """For `_validate`: what is wrong with the other fields."""
         return []
 
     def _validate(self) -> list[str]:
         return self.input_problems() + self.form_problems()
 
     def threads_problem(self) -> list[str]:
-        """For `_validate`: one thread would leave none for the programs, and how many share a GPU must be a number."""
+        """For `_validate`: too few threads to run any program, or an invalid number of programs per GPU."""
         try:
             programs_per_gpu()
         except ValueError as error:
             return [f"{error}."]
         threads = self.numberOfThreads.get()
         if threads is not None and threads < 2:
-            return ["Threads must be 2 or more: by Scipion's convention one is the protocol itself, the others run the "
+            return ["Threads must be 2 or more: by Scipion's convention one is for the protocol itself and the others run the "
                     "programs, so with 1 nothing would be processed."]
         return []
 
     def getBinThreads(self) -> int:
-        """pyworkflow prints it at the start; the programs get their threads by item, see `engines`."""
+        """Return 1, which pyworkflow only prints; the threads of the programs are set in `engines`."""
         return 1
 
     def isInStreaming(self) -> bool:
-        """pyworkflow asks this only to allow a relaunch while other protocols depend on this one."""
+        """Tell whether the protocol streams, which pyworkflow asks only to allow a relaunch while others depend on this one."""
         continuing = (self.getRunMode() != MODE_RESTART
                       and self.getStatus() in (STATUS_FAILED, STATUS_ABORTED, STATUS_FINISHED))
         return super().isInStreaming() or continuing

@@ -19,7 +19,7 @@ PROGRAMS_PER_GPU = "TOMOSTREAM_PROGRAMS_PER_GPU"
 
 
 class GpuSlots:
-    """Which step has which GPUs. Keyed by the step object: its id may still be None when it starts."""
+    """Which step has which GPUs. Keyed by the step object, because its id may still be None when it starts."""
 
     def __init__(self, lists: Iterable[Iterable[int]]) -> None:
         self._free = collections.deque(list(gpus) for gpus in lists)
@@ -50,13 +50,13 @@ _HELD = _Held()
 
 
 def inherited() -> tuple[int, ...]:
-    """Return descriptors that a program of this thread is to inherit: the locks of its GPUs or cores."""
+    """Return the descriptors for a program of this thread to inherit: the locks of its GPUs or cores."""
     return _HELD.descriptors
 
 
 @contextmanager
 def inheriting(*descriptors: int) -> Iterator[None]:
-    """While this holds, programs of this thread inherit these locks: one that outlives its protocol keeps them."""
+    """Let programs of this thread inherit these locks: one that outlives its protocol keeps them."""
     before, _HELD.descriptors = _HELD.descriptors, (*_HELD.descriptors, *descriptors)
     try:
         yield
@@ -80,8 +80,8 @@ def gpu_lock(gpus: Iterable[int], stop: threading.Event | None = None, session: 
     Raises
     ------
     Stopped : `stop` was set while another program had the GPU.
-    OSError : something that is no lock lies under its name; says what to do.
-    ValueError : the number of programs that share a GPU is not a number.
+    OSError : something other than a lock has its name; says what to do.
+    ValueError : the number of programs per GPU is not a number.
     """
     stop = stop or threading.Event()
     slots = programs_per_gpu()
@@ -96,7 +96,7 @@ def programs_per_gpu() -> int:
 
     Raises
     ------
-    ValueError : it says something else than a number of at least 1.
+    ValueError : that is not a number of at least 1.
     """
     given = os.environ.get(PROGRAMS_PER_GPU, "").strip()
     if given and not (given.isdecimal() and int(given) > 0):
@@ -105,9 +105,9 @@ def programs_per_gpu() -> int:
 
 
 def _lock_one(gpu: int, slots: int, stop: threading.Event, session: str, held: ExitStack) -> Lock:
-    """Take one of the slots of a GPU, whichever is free first; `held` gives it back. The session that has least of this GPU goes
-    first, and of two the one that was served longer ago. The slot is what the program inherits: one that outlives its protocol
-    keeps it, whatever the tickets say."""
+    """Take the first free slot of a GPU; `held` gives it back. The session that has least of this GPU goes first, and of two the
+    one that was served longer ago. The program inherits the slot: one that outlives its protocol keeps it, whatever the tickets
+    say."""
     name = os.path.join(tempfile.gettempdir(), f"tomostream-gpu-{socket.gethostname()}-{gpu}")
     with ExitStack() as opened:
         locks = [opened.enter_context(Lock(f"{name}-{slot}.lock")) for slot in range(slots)]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The output of another protocol as an input, seen by the project already or not.
+"""The output of another protocol as an input, whether the project knows it yet or not.
 
-Scipion's scheduler starts a protocol as soon as the outputs that it points to are known to the project, and most protocols
-read pixel size, halves, alignment and acquisition of their input once, at their start. An output of ours is therefore shown
-to the project with its first rows, when all of that is known (see `StreamingProtocol.show_outputs`). Our own protocols do not
-wait for that: they read the file, which is there, open and with its tables, from the first moment.
+Scipion's scheduler starts a protocol as soon as the project knows the outputs that it points to, and most protocols read pixel
+size, halves, alignment and acquisition of their input only once, when they start. We therefore show an output to the project with
+its first rows, when all of that is known (see `StreamingProtocol.show_outputs`). Our own protocols need not wait for that: they
+read the file, which exists with its tables from the first moment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def unseen_file(pointer: Any) -> str:
-    """Return the file of an output of ours that the project does not see yet; "" where there is none."""
+    """Return the file of one of our outputs that the project does not know yet; "" where there is none."""
     producer, name = pointer.getObjValue(), pointer.getExtended() if pointer.hasExtended() else ""
     files = getattr(producer, "output_files", None) or {}
     path = str(producer._getPath(files[name])) if name in files else ""
@@ -22,13 +22,13 @@ def unseen_file(pointer: Any) -> str:
 
 
 def file_of(pointer: Any) -> str:
-    """Return the SQLite file of the set that a pointer names; "" while there is none."""
+    """Return the SQLite file of the set that a pointer points to; "" while there is none."""
     items = pointer.get()
     return unseen_file(pointer) if items is None else str(items.getFileName())
 
 
 def set_of(pointer: Any) -> Any:
-    """Return the set that a pointer names, seen by the project or not; None while there is none. Its properties are loaded."""
+    """Return the set that a pointer points to, known to the project or not, with its properties; None while there is none."""
     items = pointer.get()
     path = unseen_file(pointer) if items is None else ""
     if path:
@@ -39,7 +39,7 @@ def set_of(pointer: Any) -> Any:
 
 
 def attach(pointer: Any) -> None:
-    """Have a pointer give the set of the file, where the project does not see it yet: for this process alone."""
+    """Make a pointer resolve to the set in the file, in this process, where the project does not know it yet."""
     if pointer.get() is None:
         items = set_of(pointer)
         if items is not None:
@@ -47,7 +47,7 @@ def attach(pointer: Any) -> None:
 
 
 def problem(pointer: Any, label: str, producer: str) -> list[str]:
-    """For `_validate`: why an input cannot be read yet. `producer` makes it: "the import protocol"."""
+    """For `_validate`: why an input cannot be read yet. `producer`: who makes it, e.g. "the import protocol"."""
     if file_of(pointer):
         return []
     if pointer.getObjValue() is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of a pattern in a folder, and what lies there while nothing matches."""
+"""Files that match a pattern, and what else is in the folder while nothing matches."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tomostream.files import patterns
 from tomostream.files.clock import steady
 from tomostream.streaming.watch import FolderWatch, Seen, Watcher
 
-#: Seconds between two looks at what lies in a folder in which nothing matches.
+#: Seconds between two looks at what else is in a folder in which nothing matches.
 LOOK_SECONDS = 15.0
 
 
 class Lookout(FolderWatch):
-    """A `FolderWatch` of files with certain endings. `lies` says what lies there as long as none was found.
+    """A `FolderWatch` of files with certain endings. Until one is found, `lies` says what is there instead.
 
     Parameters
     ----------
     pattern, watcher, poll, full_every : of `FolderWatch`.
-    endings : of the files that are meant, in small letters.
-    descend : look into subfolders too where the folder itself holds none.
+    endings : of the files looked for, in lower case.
+    descend : search subfolders too, where the folder itself holds none.
     """
 
     def __init__(self, pattern: str, watcher: Watcher, endings: Sequence[str], descend: bool = False, poll: float = 5.0,

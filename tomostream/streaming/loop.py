@@ -14,7 +14,7 @@ from tomostream.streaming.gpus import GpuSlots
 
 
 class Worker(StepThread):
-    """Runs one step and tells the loop. `thId` and `needsGPU()` of the parent class stay: `runJob` relies on them."""
+    """Runs one step and notifies the loop. `thId` and `needsGPU()` of the parent class stay: `runJob` relies on them."""
 
     def __init__(self, step: Any, lock: threading.Lock, ended: Callable[[Any], None]) -> None:
         super().__init__(step, lock)
@@ -27,11 +27,11 @@ class Worker(StepThread):
 
 
 class EventLoop:
-    """Mixin over ThreadStepExecutor and QueueStepExecutor. `steps[0]` is the protocol's own turn; it takes no thread."""
+    """Mixin for ThreadStepExecutor and QueueStepExecutor. `steps[0]` is the protocol's own turn; it takes no thread."""
 
     #: Whether programs run on this machine, and so on its GPUs.
     here = True
-    #: Of the executor that this is mixed into.
+    #: Attributes of the executor that this is mixed into.
     gpuDict: dict[Any, list[int]]
     protocol: Any
     numberOfProcs: int
@@ -46,11 +46,11 @@ class EventLoop:
         self.newest_first = False
 
     def trouble(self) -> str:
-        """Return what keeps programs from being run, or from being followed, now, in a sentence; "" when nothing does."""
+        """Return what prevents programs from being run or followed now; "" when nothing does."""
         return ""
 
     def wake(self) -> None:
-        """Take a turn now; from any thread."""
+        """Make the loop take a turn now; may be called from any thread."""
         with self._condition:
             self._awake = True
             self._condition.notify()
@@ -94,7 +94,7 @@ class _Turn:
         self.started(self.generator)
 
     def take(self) -> bool:
-        """Return one turn; False when nothing is left to do."""
+        """Take one turn; False when nothing is left to do."""
         loop = self.loop
         with loop._condition:
             ended, loop._ended, loop._awake = loop._ended, [], False
@@ -125,7 +125,7 @@ class _Turn:
             self.generator.setFailed(str(error) or type(error).__name__)
 
     def start(self) -> None:
-        """Start what is ready, in order; a step that waits for a GPU does not hold up one that needs none."""
+        """Start what is ready, in order; a step waiting for a GPU does not hold up one that needs none."""
         skipped = []
         while self.ready and len(self.running) < self.loop.numberOfProcs:
             step = self.ready.popleft()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps work from being done although nothing is wrong with it: a full disk, a file server that is silent."""
+"""What prevents work although nothing is wrong with it: a full disk, a file server that does not answer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MIN_SPACE = 16 << 20
 
 
 def is_short(path: str) -> bool:
-    """Tell whether there is too little room on the disk of a path for anything; where that cannot be told there is enough."""
+    """Tell whether the disk of a path is full; where that cannot be determined it is not."""
     disk = disk_of(path)
     return disk is not None and disk[0] < MIN_SPACE
 
 
-#: A file server that does not answer, as the kernel says it.
+#: The kernel's errors for a file server that does not answer.
 _NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 
 
@@ -28,7 +28,7 @@ def out_of_reach(path: str) -> str:
     """Return why a file cannot be read whatever is in it: its folder is not there, is empty or may not be entered, its server is
     silent."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))        # a pipe would block whoever waits for its writer
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))        # else a pipe would block until it has a writer
         return ""
     except OSError as error:
         folder = os.path.dirname(os.path.realpath(path))
@@ -51,7 +51,7 @@ def _is_empty(folder: str) -> bool:
 
 
 def is_full(error: BaseException, path: str) -> bool:
-    """Tell whether something failed because nothing can be written any more: it says so, or there is no space left."""
+    """Tell whether something failed because the disk is full: the error says so, or there is no space left."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -61,19 +61,20 @@ def is_full(error: BaseException, path: str) -> bool:
 
 
 class Obstacles:
-    """The obstacles of one protocol.
+    """The obstacles to the work of one protocol.
 
     Parameters
     ----------
-    folder : working folder of the run; `extra`: the folder below it into which programs write.
-    inputs_of : files that the work on a task reads.
+    folder : working folder of the run.
+    extra : the folder in it into which programs write.
+    inputs_of : gives the files that the work on a task reads.
     """
 
     def __init__(self, folder: str, extra: str, inputs_of: Callable[[Task], Iterable[str]]) -> None:
         self._folder, self._extra, self._inputs_of = folder, extra, inputs_of
 
     def of(self, task: Task) -> str:
-        """Return what keeps any program from working on a task now, in words; "" when nothing does."""
+        """Return what would prevent any program from working on a task now; "" when nothing would."""
         if is_short(self._folder):
             return self.full()
         if not os.access(self._extra, os.W_OK | os.X_OK):
@@ -88,4 +89,4 @@ class Obstacles:
         """Say that the disk of the project is full, in words."""
         disk = disk_of(self._folder)
         free = "" if disk is None else f" ({human(disk[0])} are free)"
-        return f"the disk of the project is full{free}, make room"
+        return f"the disk of the project is full{free}: make room"

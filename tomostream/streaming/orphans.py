@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs that a killed protocol left running: found by a mark in their environment, and stopped.
 
-SIGKILL of a protocol does not reach its programs. They go on, hold their GPU, and write to a folder that nobody will read.
-What they have in common, with all that they started themselves, is the environment that we gave them. Their numbers may be
-anybody's by now, and their command lines name a folder into which a user may be looking, too (`tail -f`).
+SIGKILL of a protocol does not reach its programs. They go on, hold their GPU, and write to a folder that nobody will read. They,
+and everything they started, have the environment that we gave them. Their process ids may have been reused, and the folder in
+their command lines may also be in that of a user's `tail -f`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def marked(environment: Mapping[str, str] | None, folder: str) -> dict[str, str]
 
 
 def end_orphans(folder: str) -> int:
-    """End the programs of this machine that carry the mark of a work folder.
+    """End the programs on this machine that carry the mark of a work folder.
 
-    Only called by the one process of a run, before it starts a program: whoever carries its mark is a leftover.
+    Called by the only process of a run before it starts any program, so every process with its mark is a leftover.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def end_orphans(folder: str) -> int:
     stopped = 0
     for process in list(_marked_with(os.path.realpath(folder))):
         try:
-            process.kill()          # psutil makes sure by the start time that it is still the same process
+            process.kill()          # psutil checks by the start time that it is still the same process
         except psutil.Error:
             continue
         stopped += 1

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The shape of every protocol: watch, decide, run, register.
 
-The main thread does everything but the programs, and it is the only one that touches SQLite. It takes a turn when
-something happened (a step ended, a file or a row came, a deadline passed): register what ended, look at what is new,
-decide, hand out work. A Scipion step is one item's work: a program and files, never a set.
+The main thread does everything but run the programs, and it alone touches SQLite. It takes a turn when something has happened (a
+step ended, a file or a row arrived, a deadline passed): register what ended, look at what is new, decide, hand out work. A
+Scipion step is the work on one item: a program and files, never a set.
 
 A subclass fills in `open_outputs`, `watch`, `decide`, `work` and `register`.
 """
@@ -42,23 +42,23 @@ from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
 from tomostream.streaming.workplace import WORK_FOLDER, Workplace
 
-#: Held by the process that is at work on a run; how long another waits for it (one that was killed may take a moment).
+#: Held by the process of a run; and how long another waits for it (one that was killed may take a moment to go).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
-#: Seconds for which an unexpected error may come again in every turn before the protocol ends with it.
+#: Seconds for which an unexpected error may recur in every turn before it ends the protocol.
 FAILING_SECONDS = 600.0
 
 
 class StreamingProtocol(Bookkeeping):
-    """Base of the four protocols. Public names are ours, camelCase ones belong to pyworkflow."""
+    """Base of the four protocols. snake_case names are ours, camelCase ones belong to pyworkflow."""
 
-    #: The entry with which an item ends well in the ledger of this protocol.
+    #: The ledger entry of an item that ended well in this protocol.
     done_event: type[entries.Done] = entries.Aligned
-    #: The pointer to the output of another protocol that is read; "" for the first of a chain.
+    #: The field that points to the input; "" for the first of a chain.
     input_field = ""
     #: Output -> its file in the folder of the run.
     output_files: Mapping[str, str] = MappingProxyType({})
     _failing_since: float | None = None
-    #: What came and is not handed out yet, in protocols that keep it here.
+    #: Input not yet handed out, in protocols that keep it here.
     _new: Collection[Any] = ()
 
     # ------------------------------------------------------------------ the parts that a protocol fills in
@@ -70,15 +70,15 @@ class StreamingProtocol(Bookkeeping):
         raise NotImplementedError
 
     def decide(self) -> Iterable[Task]:
-        """Return what is ready now. What is not yielded, because a database cannot be read now, is given again the next time."""
+        """Yield what is ready now. What cannot be yielded, because a database cannot be read now, is yielded the next time."""
         raise NotImplementedError
 
     def undecided(self) -> bool:
-        """Tell whether something that came is not handed out yet."""
+        """Tell whether some input is not handed out yet."""
         return bool(self._new)
 
     def inputs_of(self, task: Task) -> Iterable[str]:
-        """Return files that the work on a task reads."""
+        """Return the files that the work on a task reads."""
         return ()
 
     def work(self, task: Task) -> Any:
@@ -89,26 +89,26 @@ class StreamingProtocol(Bookkeeping):
         raise NotImplementedError
 
     def next_deadline(self) -> float | None:
-        """Return seconds since the epoch at which a turn is due although nothing happens."""
+        """Return when (`steady` seconds) a turn is due even if nothing happens."""
         return None
 
     def on_failed(self, task: Task, reason: str) -> None:
-        """Take in that an item failed for good; its line is in the ledger already."""
+        """Called when an item has failed for good; its ledger entry is written already."""
 
     def on_registered(self, task: Task, result: Any) -> None:
         """Report in the ledger that the rows of a task are on disk."""
 
     def found_entry(self, key: str, version: int, reason: str) -> entries.Done:
-        """For the ledger: what is known of an item that was registered by a run that was killed before it reported it."""
+        """Return the ledger entry of an item that was registered by a process that was killed before it reported it."""
         raise NotImplementedError
 
     def on_end(self) -> None:
-        """Everything is done, the outputs are about to be closed."""
+        """Called when everything is done and the outputs are about to be closed."""
 
     # ------------------------------------------------------------------ start
     def run(self) -> None:
-        """Two processes on the same run would write the same sets: the second one (Continue was pressed twice, a resume beside
-        the GUI) exits without touching the outputs."""
+        """Run the protocol, unless another process is already doing so (Continue was pressed twice, or a resume was started
+        beside the GUI): two processes would write the same sets."""
         path = self._getExtraPath(LOCK_FILE)
         lock = locks.hold(path, LOCK_SECONDS)
         if lock is None:
@@ -116,7 +116,7 @@ class StreamingProtocol(Bookkeeping):
             self.error(f"Another process ({pid or 'number unknown'}) is at work on this run; this one ends and changes nothing.")
             self.setPid(pid or 0)
             self.setStatus(STATUS_RUNNING)
-            self._store(self.status, self._pid)     # whoever launched us wrote ours over those of the other
+            self._store(self.status, self._pid)     # our launcher has overwritten those of the other process
             return
         with lock:
             _log_with_times()
@@ -154,7 +154,7 @@ class StreamingProtocol(Bookkeeping):
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
-        """Open input, outputs and the list of steps, however long they are locked or out of reach (within reason)."""
+        """Open input, outputs and the list of steps; wait while they are locked or out of reach (within reason)."""
         end = time.monotonic() + OPEN_SECONDS
         while True:
             try:
@@ -167,7 +167,7 @@ class StreamingProtocol(Bookkeeping):
             except rows.database_errors() as error:
                 folders = (self._getPath(), self._getExtraPath(), self._getLogsPath())
                 reached = all(os.access(folder, os.W_OK | os.X_OK) for folder in folders)
-                full = self.hindrances.is_full(error)       # somebody will make room, whenever that is
+                full = self.hindrances.is_full(error)       # somebody will make room, sooner or later
                 if not full and ((isinstance(error, OSError) and reached) or time.monotonic() > end):
                     raise
                 self.outputs.clear()
@@ -176,8 +176,8 @@ class StreamingProtocol(Bookkeeping):
                 self.stop_event.wait(IDLE_SECONDS)
 
     def makePathsAndClean(self) -> None:
-        """Called by whoever launches: continuing after STOP means going on. A STOP that comes later, while the process of the
-        run is still coming up, is meant for it, and stays; so does one for a process that is at work."""
+        """Forget an earlier STOP, because whoever launches a run wants it to go on. Called by the launcher. A STOP given later,
+        while the process is coming up, stays; so does one for a process that is running."""
         super().makePathsAndClean()
         if self.stop_asked():
             lock = locks.hold(self._getExtraPath(LOCK_FILE), 0.0)
@@ -186,19 +186,19 @@ class StreamingProtocol(Bookkeeping):
                     os.remove(stop_file(self._getPath()))
 
     def report_start(self) -> None:
-        """Report what was found when the protocol began."""
+        """Report what was there when the protocol started."""
         found = len(self.done)
         text = f"continues with {found} items done" if found else "starts"
         self.report(entries.Session("", f"{self.getRunName() or self._label} {text}", versions=versions.packages(),
                                      input_run=self._input_run()))
 
     def _input_run(self) -> str:
-        """Return the name of the folder of the run whose output is read; "" for the first of a chain."""
+        """Return the name of the folder of the input's run; "" for the first of a chain."""
         items = getattr(self, self.input_field).get() if self.input_field else None
         return "" if items is None else os.path.basename(os.path.dirname(items.getFileName()))
 
     def _complete_ledger(self) -> None:
-        """Report the items that a run which was killed between the output and the ledger left unreported."""
+        """Report items that are registered but not in the ledger, because the process was killed in between."""
         reported: dict[str, int] = {}
         for entry in ledger.read(self.ledger.path):
             if isinstance(entry, self.done_event):
@@ -208,7 +208,7 @@ class StreamingProtocol(Bookkeeping):
                 self.ledger.write(self.found_entry(key, version, "registered before the protocol was continued"))
 
     def report(self, entry: entries.Entry, warn: bool = False) -> None:
-        """One line in the log and one in the ledger."""
+        """Write a line in the log and an entry in the ledger."""
         line = f"{entry.item}: {entry.reason}" if entry.item else entry.reason
         (self.warning if warn else self.info)(line)
         self.ledger.write(entry)
@@ -223,8 +223,8 @@ class StreamingProtocol(Bookkeeping):
     def turn(self, stamp: str) -> bool:
         """Register, watch, decide, hand out. True when there is nothing left to come or to do.
 
-        Whatever goes wrong is reported and retried: a session is left alone for a night. What the disk or a database says
-        is waited for; anything else ends the protocol when it does not go away.
+        Whatever goes wrong is reported and retried, because a session runs unattended for a night. Errors of a disk or a database
+        are waited out; anything else ends the protocol if it does not go away.
         """
         try:
             ended = self._take_turn()
@@ -246,7 +246,7 @@ class StreamingProtocol(Bookkeeping):
 
     def _take_turn(self) -> bool:
         if self.stop_asked():
-            self.stop_event.set()       # who waits for a GPU in a thread waits no longer
+            self.stop_event.set()       # threads no longer wait for a GPU
         self.in_flight.collect()
         try:
             if not self._watch_ended:
@@ -284,7 +284,7 @@ class StreamingProtocol(Bookkeeping):
         self._to_confirm.append((task, result))
 
     def _commit(self) -> None:
-        """Write the rows of what was registered, then tell the ledger and the project of them."""
+        """Write the rows of what was registered, then report them to the ledger and the project."""
         self.ledger.flush()
         try:
             written = self.outputs.commit()
@@ -301,11 +301,11 @@ class StreamingProtocol(Bookkeeping):
         self.show_outputs()
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
-        """Something of this topic keeps the protocol from going on ("": no longer); see `Troubles`."""
+        """Report what keeps the protocol from going on, by topic; "" when it is over. See `Troubles`."""
         self._troubles.report(topic, text)
 
     def _close(self) -> bool:
-        """Close the outputs; False when they cannot be written now."""
+        """Close the outputs; return False when they cannot be written now."""
         if not self._reported_end:
             self._reported_end = True
             self.on_end()
@@ -320,10 +320,10 @@ class StreamingProtocol(Bookkeeping):
 
     # ------------------------------------------------------------------ work in threads
     def start_step(self, attempt: Attempt) -> None:
-        """Have an attempt carried out in a thread, as a step of Scipion; see `Host`."""
+        """Have an attempt carried out in a thread, as a Scipion step; see `Host`."""
         @functools.wraps(self.work)
         def run(*_: object) -> None:
-            """Errors and results travel beside the step: a Step takes what is returned for file names to check."""
+            """Run without returning the result: a Step would take it for file names to check."""
             attempt.carry_out(self.work, self.hindrances)
 
         task = attempt.task
@@ -333,14 +333,14 @@ class StreamingProtocol(Bookkeeping):
     # ------------------------------------------------------------------ outputs
     def open_output(self, name: str, template: Any, key_attribute: str,
                     setup: Callable[[Any], None] | None = None) -> OutputSet:
-        """Open an output: the one of the run before when there is one, else an empty one with its tables, so that its
-        stream state is on disk from the first moment. `setup(set)` gives what is known of the whole set. The project sees it
-        with its first rows."""
+        """Open an output: that of an earlier process if there is one, else an empty one with its tables, so that its stream state
+        is on disk from the first moment. `setup(set)` sets what is known of the whole set. The project sees it with its first
+        rows."""
         path = self._getPath(self.output_files[name])
         items: Any = getattr(self, name, None)
         known = items is not None
         if not known:
-            # The file may be there although the project never heard of it: killed before any refresh.
+            # A process that was killed may have left a file that the project does not know.
             items = self._possibleOutputs[name](filename=path)
         if not items._getMapper().doCreateTables:
             items.loadAllProperties()       # the project may know the set as it was before its first item
@@ -355,8 +355,8 @@ class StreamingProtocol(Bookkeeping):
         return output
 
     def show_outputs(self) -> None:
-        """Let the project see the outputs that have rows, so that they tell of themselves all that protocols read at their
-        start; see `inputs`."""
+        """Let the project see the outputs that have rows, and so hold all that other protocols read when they start; see
+        `inputs`."""
         for name, output in self.outputs.items():
             if output.ids and getattr(self, name, None) is None:
                 self._defineOutputs(**{name: output.items})
@@ -366,14 +366,14 @@ class StreamingProtocol(Bookkeeping):
                 self._dirty = True
 
     def _closeOutputSet(self) -> None:
-        """Called by pyworkflow at the end, but also by another process (a refresh finds this one dead; STOP). Only the
-        process that saw the end of the stream closes: else the sets stay open and their readers wait."""
+        """Close the outputs only in the process that saw the end of the stream. pyworkflow also calls this in other processes (on
+        STOP, or when a refresh finds this one dead): then the sets stay open and their readers wait."""
         if self._complete:
             super()._closeOutputSet()
 
     # ------------------------------------------------------------------ inputs
     def row_reader(self, pointer: Any) -> rows.RowReader:
-        """Return the incremental reader of an input set; its folder and its producer's are watched."""
+        """Return the incremental reader of an input set, whose folders are watched from now on."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
         self.watcher.add(folder, only=frozenset())
@@ -383,15 +383,15 @@ class StreamingProtocol(Bookkeeping):
 
     @staticmethod
     def producer_state(pointer: Any) -> runs.RunState:
-        """Return the state of the run that makes a pointed set; see `runs.producer_state`."""
+        """Return the state of the run that makes an input; see `runs.producer_state`."""
         producer = pointer.getObjValue()
         folder = os.path.dirname(inputs.file_of(pointer))
         return runs.producer_state(folder, producer.getObjId())
 
 
 def _log_with_times() -> None:
-    """Put the time before every line of the logs of this run; Scipion's own format, if somebody set one, stays. A line that
-    finds the disk full is lost: Python would write where in the code that was, and a `print` of any library would end us."""
+    """Put the time in front of every log line of this run, unless another format was configured. On a full disk lines are lost:
+    Python would print a traceback for each, and a `print` in any library would end the process."""
     logging.raiseExceptions = False
     if not isinstance(sys.stdout, Lenient):
         sys.stdout, sys.stderr = cast(TextIO, Lenient(sys.stdout)), cast(TextIO, Lenient(sys.stderr))

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a scheduler says of the jobs of a protocol, and what it does not say.
+"""What a scheduler says about the jobs of a protocol, and what its silence means.
 
-A job is over when it left its own mark (written after its program), or when the scheduler says so in words, be it in the
-job's own log. That the
-scheduler cannot be asked, does not answer, or has nothing to say of a job is not known to be the end of that job: the
-controller may be restarting, and the program may go on writing.
+A job is over when it has left its own mark (written after its program ended), or when the scheduler says so, be it in the job's
+log. A scheduler that cannot be asked, does not answer, or has nothing to say about a job does not mean that the job has ended:
+the controller may be restarting, and the program may go on writing.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from tomostream.streaming.work import Postponed
 
 #: Seconds between two questions to the scheduler (about all jobs at once), and between two looks for a job's own mark.
 QUEUE_POLL_SECONDS, MARK_SECONDS = 10.0, 1.0
-#: Seconds after which a scheduler that does not answer is given up, until the next question.
+#: Seconds to wait for an answer of the scheduler.
 ANSWER_SECONDS = 30.0
-#: Seconds for which a scheduler that answers well must have nothing to say of a job before that counts as its end: far
-#: longer than a controller takes to start, and than SLURM remembers a job (MinJobAge, 300 s).
+#: A job counts as over when a scheduler that answers has had nothing to say about it for so many seconds: far longer than a
+#: controller takes to start, and than SLURM remembers a job (MinJobAge, 300 s).
 SILENT_SECONDS = 900.0
 
-#: Seconds after which a submission that does not end is given up.
+#: Seconds to wait for a submission.
 SUBMIT_SECONDS = 120.0
 #: A job that the scheduler does not know: SLURM, PBS, Grid Engine, LSF.
 _NO_SUCH_JOB = re.compile(r"invalid job id|unknown job|job has finished|jobs? do(?:es)? not exist|job <?\d+\S* is not found|"
@@ -50,23 +49,23 @@ class JobState(str, Enum):
 
 
 class NotTaken(Postponed):
-    """The queue takes no jobs now; the words say why. Nothing is wrong with what was to be done."""
+    """The queue takes no jobs now; the message says why. Nothing is wrong with the item."""
 
 
 class NoAnswer(Exception):
-    """The scheduler could not be asked; the words say why."""
+    """The scheduler could not be asked; the message says why."""
 
 
 def submit_job(command: str, cwd: str | None = None, env: Mapping[str, str] | None = None,
                seconds: float = SUBMIT_SECONDS) -> str:
-    """Hand a job to the scheduler; its number.
+    """Submit a job; return its number.
 
-    Whatever keeps it from being taken (no such command, a controller that does not answer, a limit, a queue that is not
-    there) is about the queue and not about the job: it is the same for all of them, and is over when somebody has seen to it.
+    Whatever prevents it (no such command, a controller that does not answer, a limit, an unknown queue) concerns the queue and
+    not the job: all jobs wait until somebody has fixed it.
 
     Raises
     ------
-    NotTaken : the scheduler did not take it, or gave no number; says what it said.
+    NotTaken : the scheduler did not take it, or gave no number; quotes what it said.
     """
     try:
         status, said = ask(command, seconds, cwd, env)
@@ -77,20 +76,20 @@ def submit_job(command: str, cwd: str | None = None, env: Mapping[str, str] | No
         return number
     words = " ".join(said.split())[-200:]
     raise NotTaken(f"'{command.split()[0]}' says: {words}" if words else
-                   f"'{command.split()[0]}' ended with status {status} and gave no number of a job")
+                   f"'{command.split()[0]}' ended with status {status} and gave no job number")
 
 
 def _number(said: str) -> str:
-    """Return the number of the job that a scheduler has taken; "" where it gives none. What it warns of may hold numbers, too,
-    and one of these would be somebody else's job: it is the one behind "job" (SLURM, Grid Engine, LSF), else that with which a
-    line begins (PBS, `sbatch --parsable`)."""
+    """Return the number of the job in a scheduler's answer; "" where it gives none. Warnings may hold numbers too, which would be
+    somebody else's job: it is the number after "job" (SLURM, Grid Engine, LSF), else one at the beginning of a line (PBS,
+    `sbatch --parsable`)."""
     found = re.search(r"\bjob(?:-array)?\s+<?(\d+)", said, re.I) or re.search(r"^\s*(\d+)", said, re.M)
     return found[1] if found else ""
 
 
 def ask(command: str, seconds: float = ANSWER_SECONDS, cwd: str | None = None,
         env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a command of the scheduler; its exit status and all that it said.
+    """Run a command of the scheduler; return its exit status and output.
 
     Raises
     ------
@@ -112,13 +111,13 @@ def ask(command: str, seconds: float = ANSWER_SECONDS, cwd: str | None = None,
 
 
 class Jobs:
-    """The jobs of one protocol. Threads ask for their own; the scheduler is asked for all of them at once.
+    """The jobs of one protocol. Threads ask about their own; the scheduler is asked about all of them at once.
 
     Parameters
     ----------
     command : Scipion's CHECK_COMMAND, with `%(JOB_ID)s`.
     done : Scipion's JOB_DONE_REGEX; "" or None where there is none.
-    asking : gives exit status and words of a command line; see `ask`.
+    asking : runs a command of the scheduler; see `ask`.
     clock : steady seconds.
     """
 
@@ -132,12 +131,12 @@ class Jobs:
         self._known_over: set[str] = set()
         self._next = 0.0
         self._trouble = ""
-        #: Why the queue took no job when one was handed to it last; "" when it did.
+        #: Why the queue did not take the latest job; "" if it did.
         self.refusal = ""
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the scheduler, in a sentence; "" when nothing is, or nobody needs it."""
+        """What is wrong with the scheduler; "" when nothing is, or there are no jobs."""
         if self.refusal:
             return f"the queue takes no jobs ({self.refusal}); they wait and are retried"
         return self._trouble and f"the queue does not answer ({self._trouble}); its jobs count as running"
@@ -145,7 +144,7 @@ class Jobs:
     def add(self, job: str) -> None:
         with self._lock:
             if not self._states:
-                self._next = self._clock() + QUEUE_POLL_SECONDS     # it was submitted just now: that is answer enough
+                self._next = self._clock() + QUEUE_POLL_SECONDS     # it was submitted just now: no need to ask yet
             self._states[job] = JobState.UNKNOWN
 
     def remove(self, job: str) -> None:
@@ -157,7 +156,7 @@ class Jobs:
                 self._trouble = ""
 
     def state(self, job: str) -> JobState:
-        """Return what is known of a job; whoever asks first when it is time asks the scheduler for all."""
+        """Return what is known of a job; the first caller after the interval asks the scheduler about all."""
         with self._lock:
             if self._clock() >= self._next:
                 self._look()
@@ -165,7 +164,7 @@ class Jobs:
             return self._states.get(job, JobState.UNKNOWN)
 
     def is_silent(self, job: str) -> bool:
-        """Tell whether the scheduler, asked last, answered well and had nothing to say of a job."""
+        """Tell whether the scheduler, when last asked, answered and had nothing to say about a job."""
         with self._lock:
             return job in self._silent_since
 
@@ -184,7 +183,7 @@ class Jobs:
         self._trouble = trouble
 
     def _confirmed(self, job: str, state: JobState) -> JobState:
-        """A controller that has just come up may not know its jobs yet: that one is over counts when it is said twice."""
+        """Believe that a job is over only when it is said twice: a controller that has just started may not know its jobs yet."""
         if state is not JobState.OVER:
             self._known_over.discard(job)
             if state is JobState.RUNNING:
@@ -196,7 +195,7 @@ class Jobs:
         return JobState.UNKNOWN
 
     def _questions(self, jobs: list[str]) -> Iterable[list[str]]:
-        """SLURM takes many jobs in one question; elsewhere one follows the other."""
+        """Group jobs into questions: SLURM takes many at once, others one at a time."""
         together = bool(re.match(r"\s*(?:\S*/)?squeue\b", self._command))
         return ([jobs] if jobs else []) if together else [[job] for job in jobs]
 
@@ -205,7 +204,7 @@ class Jobs:
         if len(jobs) == 1:
             return {jobs[0]: self._alone(jobs[0], status, said)}
         found = {job: self._judge(line) for job in jobs for line in said.splitlines() if _names(line, job)}
-        for job in jobs:        # of which nothing was said: what it says when it is asked for it alone
+        for job in jobs:        # not mentioned in the answer: ask about it alone
             if job not in found:
                 found[job] = self._alone(job, *self._asking(self._command % {"JOB_ID": job}))
         return found
@@ -229,7 +228,7 @@ class Jobs:
 
 
 def is_unknown(said: str) -> bool:
-    """Tell whether a scheduler says that it does not know a job: it has ended, and was forgotten."""
+    """Tell whether a scheduler says that it does not know a job, which has then ended and been forgotten."""
     return _NO_SUCH_JOB.search(said) is not None
 
 
@@ -238,13 +237,13 @@ def _names(line: str, job: str) -> bool:
 
 
 def with_mark(command: str, mark: str) -> str:
-    """Return a job's command that leaves a mark, the exit status of its program, when that has ended."""
+    """Return a job's command extended so that it leaves a mark, holding the exit status, when the program has ended."""
     target, part = shlex.quote(mark), shlex.quote(f"{mark}.part")
     return f"{command}\necho $? > {part} && mv -f {part} {target}"
 
 
 def is_marked(mark: str) -> bool:
-    """Tell whether a job left its mark. The folder is opened first: only then a file server is asked again."""
+    """Tell whether a job has left its mark. Opening the folder first makes the client ask the file server again."""
     try:
         os.close(os.open(os.path.dirname(mark) or ".", os.O_RDONLY | os.O_DIRECTORY))
     except OSError:
@@ -253,7 +252,7 @@ def is_marked(mark: str) -> bool:
 
 
 def words_of_queue(logs: str) -> str:
-    """Return what a queue wrote into a job's own logs (path without the endings) when it ended the job; "" when it did not."""
+    """Return what the queue wrote into a job's logs (path without extension) when it ended the job; "" if it did not."""
     for ending in (".err", ".out"):
         try:
             with open(f"{logs}{ending}", encoding="utf-8", errors="replace") as file:

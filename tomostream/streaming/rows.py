@@ -8,12 +8,12 @@ import re
 import sqlite3
 from typing import Any
 
-#: Milliseconds that a reader waits for a lock before it lets the rest go on; the rows come the next time.
+#: Milliseconds that a reader waits for a lock before it gives up until the next turn.
 BUSY_MS = 1000
 
 
 def know_tables(items: Any) -> Any:
-    """Have an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
+    """Make an open set ask SQLite whether it has a table, where pyworkflow lists all tables of the file; return the set."""
     database = items._getMapper().db
     database.hasTable = lambda name: has_table(database.connection, name)
     return items
@@ -48,9 +48,9 @@ def let_go(items: Any) -> None:
 class RowReader:
     """Rows of a Scipion set, each once, in the order in which they were committed, and again when they were replaced.
 
-    Right for a set whose ids grow with every commit (`Set.append` gives the next id). Upstream's producers that copy the
-    ids of their input may add a lower id later: when the count does not fit, all ids are compared.
-    Errors of SQLite (locked, unreadable) are told as `trouble` and nothing is lost: the rows come the next time.
+    Works for sets whose ids grow with every commit (`Set.append` gives the next id). Upstream protocols that copy the ids of
+    their input may add a lower id later: when the count does not match, all ids are compared. On an error of SQLite (locked,
+    unreadable) `trouble` says why, and the rows are returned the next time.
     """
 
     def __init__(self, items: Any, replacements: str) -> None:
@@ -65,10 +65,10 @@ class RowReader:
         self.trouble = ""
 
     def read(self) -> tuple[list[Any], bool]:
-        """(rows that are new or were replaced since the last call, closed). Rows are clones, free of the set.
+        """Return (rows that are new or were replaced since the last call, whether the set is closed). Rows are clones.
 
-        All or nothing: what cannot be read now comes the next time. The state is read with the rows: closed means that
-        these are the last ones.
+        All or nothing: what cannot be read now is returned the next time. The state is read together with the rows, so closed
+        means that these are the last ones.
         """
         try:
             result = self._read()
@@ -81,7 +81,7 @@ class RowReader:
         return [], False
 
     def release(self) -> None:
-        """Let go of the file: its writer would wait, and a protocol in which nothing happens collects nothing. See `let_go`."""
+        """Let go of the file, whose writer would wait: an idle protocol collects no garbage. See `let_go`."""
         self._quick = None
         let_go(self.items)
 
@@ -121,7 +121,7 @@ class RowReader:
         return [row.clone() for row in self.items.iterItems() if row.getObjId() not in known]
 
     def _took(self, rows: list[Any], replaced: list[tuple[int, int, int]]) -> None:
-        """Everything was read: only now it counts as read."""
+        """Note rows as read, now that everything was read."""
         if rows:
             self._known.update(row.getObjId() for row in rows)
             self._last_id = max(self._last_id, *(row.getObjId() for row in rows))
@@ -130,7 +130,7 @@ class RowReader:
             self._versions.update((item_id, version) for _, item_id, version in replaced)
 
     def _replaced(self, connection: Any) -> list[tuple[int, int, int]]:
-        """(running number, id, version) of the rows that were replaced."""
+        """Return (running number, id, version) of the rows that were replaced."""
         self._ids_grow = has_table(connection, self._replacements_table)
         if not self._ids_grow:          # an upstream set: nothing is replaced, ids may come late
             return []
@@ -144,13 +144,13 @@ class RowReader:
 
 
 def database_errors() -> tuple[type[Exception], ...]:
-    """Return what is raised when a database cannot be read or written now: by SQLite, by the disk, and as pyworkflow wraps it."""
+    """Return the errors raised when a database cannot be read or written now: SQLite's, the disk's and pyworkflow's wrapper."""
     from pyworkflow.mapper.sqlite import SqliteFlatMapperException
 
     return sqlite3.Error, OSError, SqliteFlatMapperException
 
 
 def words_of(error: BaseException) -> str:
-    """SQLite's own words: pyworkflow puts several lines of its own around them."""
+    """Return SQLite's own message, without the lines that pyworkflow wraps around it."""
     inner = re.search(r"(?:\berror:|selectAll command:)\s*([^\n]+)", str(error))
     return (inner[1] if inner else " ".join(str(error).split())).rstrip(". ")

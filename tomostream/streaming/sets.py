@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Output sets that can be read by anybody while they grow, and that hold every item exactly once.
+"""Output sets that others can read while they grow, and that hold every item exactly once.
 
 Only the main thread of a protocol touches these. A set is opened empty, with its tables, so that the next protocol can be
 launched before the first item exists. A commit is all or nothing, the tables of a tilt series included: when the disk is
 full or the file is locked, it is rolled back and retried, with the items kept in memory.
 
-What an item costs must not grow with the set. pyworkflow asks whether a table exists by listing all tables, and a file with
-a thousand tilt series has thousands: `know_tables` has SQLite asked for the one. And every reader parses the whole schema
-again after each new tilt series: the tables of a series are written with the same names, columns and types as pyworkflow's,
-but without what makes parsing slow (`create_tables`).
+The cost of an item must not grow with the set. pyworkflow checks whether a table exists by listing all tables, and a file with
+a thousand tilt series has thousands: `know_tables` makes it ask SQLite for that one. And every reader parses the whole schema
+again after each new tilt series, so the tables of a series have the same names, columns and types as pyworkflow's, but not the
+clauses that are slow to parse (`create_tables`).
 
-A table of its own, `TomostreamReplaced`, tells readers which rows were replaced by a higher version: it is written in the
-same transaction as the row, and upstream's readers never look at it.
+An additional table, `TomostreamReplaced`, tells readers which rows were replaced by a higher version. It is written in the same
+transaction as the row, and upstream's readers never look at it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NEVER = object()
 _ADD = f"INSERT INTO {REPLACED} (item_id, item_key, version) VALUES (?, ?, ?)"
 
 
-#: Milliseconds that a commit waits for a lock before it is put off; pyworkflow would wait for 1000 s.
+#: Milliseconds that a commit waits for a lock before it is postponed; pyworkflow would wait for 1000 s.
 BUSY_MS = 2000
 
 
@@ -46,17 +46,17 @@ class NotCommitted(Exception):
 
 @dataclass(frozen=True)
 class _Change:
-    """A change that waits for its commit."""
+    """A change waiting for its commit."""
 
     key: str
     apply: Callable[[], None]
 
 
 def create_tables(database: Any, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Make the tables of a set inside a set (a tilt series), without a commit of their own.
+    """Create the tables of a set inside a set (a tilt series), without a commit.
 
-    As pyworkflow's `createTables` makes them, for any reader: names, columns, types, the row id. Left out are UNIQUE and
-    AUTOINCREMENT of the classes' table, of which nobody makes use, and "DEFAULT NULL", which is the default.
+    For a reader they equal those of pyworkflow's `createTables`: names, columns, types, row id. Left out are UNIQUE and
+    AUTOINCREMENT of the table of classes, which nobody uses, and "DEFAULT NULL", which is the default.
     """
     prefix = database.tablePrefix
     database.executeCommand(f"CREATE TABLE {prefix}Classes (id INTEGER PRIMARY KEY, label_property TEXT, column_name TEXT, "
@@ -76,8 +76,8 @@ class OutputSet:
     Parameters
     ----------
     items : the Scipion set, with its mapper path given.
-    template : an item with the attributes that every item will have; it gives the columns, it is not stored.
-    key_attribute : the attribute that names an item for good, e.g. "_micName" or "_tsId".
+    template : an item with the attributes that all items will have. It defines the columns and is not stored.
+    key_attribute : the attribute that identifies an item, e.g. "_micName" or "_tsId".
     """
 
     def __init__(self, items: Set, template: Any, key_attribute: str) -> None:
@@ -117,7 +117,7 @@ class OutputSet:
         self.connection.commit()
 
     def _add_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Columns that items have had since a later release than that which made the file: they come after all others."""
+        """Add the columns that items have gained since the release that made the file, after all others."""
         known = [row[0] for row in self.connection.execute("SELECT label_property FROM Classes ORDER BY id")]
         if known != list(columns)[:len(known)]:
             return
@@ -144,19 +144,19 @@ class OutputSet:
 
     # ------------------------------------------------------------------ changing
     def put(self, key: str, item: Any, version: int = 1, children: Iterable[Any] | None = None) -> None:
-        """Add an item, or replace the one of that key, at the next `commit`. `children`: tilt images of a tilt series."""
+        """Add an item, or replace the one with that key, at the next `commit`. `children`: tilt images of a tilt series."""
         self._waiting.append(_Change(key, lambda: self._put(key, item, version, children)))
 
     def mark(self) -> int:
-        """Return where the waiting changes end now; see `take_back`."""
+        """Return how many changes are waiting; see `take_back`."""
         return len(self._waiting)
 
     def take_back(self, mark: int) -> None:
-        """Forget the changes that were put since `mark`."""
+        """Drop the changes made since `mark`."""
         del self._waiting[mark:]
 
     def remove(self, key: str) -> None:
-        """Remove an item at the next commit; it may not be there."""
+        """Remove an item, if it is there, at the next commit."""
         if key in self.ids:
             self._waiting.append(_Change(key, lambda: self._remove(key)))
 
@@ -178,12 +178,12 @@ class OutputSet:
         self.versions[key] = version
 
     def _write_children(self, item: Any, children: Iterable[Any]) -> None:
-        """Fill the tables of a tilt series (or CTF series): its own, in the same file and the same transaction."""
+        """Fill the tables of a tilt series (or CTF series), in the same file and the same transaction."""
         self.items._setItemMapperPath(item)     # tables are named by tsId in tilt series, by id in CTF series
         mapper = item._getMapper()
         children = list(children)
         columns = children[0].getObjDict(includeClass=True)
-        if not mapper.doCreateTables:       # a version before, of other columns maybe
+        if not mapper.doCreateTables:       # an earlier version, perhaps with other columns
             for table in ("Objects", "Classes"):
                 mapper.db.executeCommand(f"DROP TABLE {mapper.db.tablePrefix}{table}")
         create_tables(mapper.db, columns)
@@ -218,7 +218,7 @@ class OutputSet:
 
         Raises
         ------
-        NotCommitted : with SQLite's words; what is not visible waits for the next call.
+        NotCommitted : with SQLite's message; what is not visible waits for the next call.
         """
         changed = bool(self._waiting)
         if changed:
@@ -265,10 +265,10 @@ class OutputSet:
         self.items._idCount = count
 
     def write_properties(self) -> None:
-        """Size, stream state and what is known of the whole set, in the same transaction as the rows: what has changed.
+        """Write the changed properties (size, stream state, ...) in the same transaction as the rows.
 
-        Not `mapper.setProperty`: it lists all tables of the file twice for each property, and a set of a thousand tilt
-        series has thousands of tables.
+        Not with `mapper.setProperty`, which lists all tables of the file twice for each property: a set of a thousand tilt series
+        has thousands of tables.
         """
         values = {key: None if value is None else str(value) for key, value in self.items.getObjDict().items()}
         values["self"] = self.items.getClassName()
@@ -294,14 +294,15 @@ class OutputSet:
             raise NotCommitted(self._why(error)) from error
 
     def _why(self, error: BaseException) -> str:
-        """Why nothing was committed, in words; of a file that is locked also by whom, which may have to be ended."""
+        """Return why nothing was committed; if the file is locked also by whom, because that process may have to be ended."""
         words = words_of(error)
         readers = readers_of(self.items.getFileName()) if "locked" in words else []
-        return words + (f": {' and '.join(readers)} does not stop reading {self.items.getFileName()}" if readers else "")
+        return words + (f": {' and '.join(readers)} {'keeps' if len(readers) == 1 else 'keep'} reading {self.items.getFileName()}"
+                        if readers else "")
 
 
 class OutputSets(dict[str, OutputSet]):
-    """The outputs of a protocol by their names, in the order in which they were opened: others read the first one."""
+    """The outputs of a protocol by name, in the order in which they were opened: other protocols read the first one."""
 
     @property
     def dirty(self) -> bool:
@@ -310,7 +311,7 @@ class OutputSets(dict[str, OutputSet]):
 
     @contextlib.contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Keep the rows that are put in this context only when nothing goes wrong in it."""
+        """Drop the rows put in this context if it raises."""
         marks = {name: output.mark() for name, output in self.items()}
         try:
             yield
@@ -320,8 +321,8 @@ class OutputSets(dict[str, OutputSet]):
             raise
 
     def commit(self) -> bool:
-        """Write what waits; tell whether anything did. Secondary outputs go first, the one that others read last: what is in
-        the last is in all of them.
+        """Write what is waiting; tell whether anything was. Secondary outputs are written first and the one that others read
+        last, so that what is in the last is in all of them.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The list of steps that Scipion shows (steps.sqlite): new rows are appended, changed ones updated, none is kept in memory.
 
-pyworkflow rewrites the whole list each time. It is a log for the eye: nothing is decided from it.
+pyworkflow rewrites the whole list each time. It is for display only: nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyworkflow.protocol.protocol import FunctionStep, StepSet
 
 
 class Finished:
-    """What is left of a step that ended: its status. 60,000 of them would fill the memory with arguments."""
+    """Takes the place of a step that ended: the arguments of 60,000 of them would fill the memory."""
 
     _prerequisites = ()
 
@@ -32,17 +32,13 @@ class Finished:
 
 
 class StepLog:
-    """The steps of a run, those of its earlier processes included.
+    """The steps of a run, including those of its earlier processes. Raises database errors when it cannot be opened now.
 
     Parameters
     ----------
     path : steps.sqlite of the run.
-    warn : is told that the list was damaged.
-    seconds : for how long to wait for a list that is locked.
-
-    Raises
-    ------
-    An error of the database : it cannot be opened now.
+    warn : called with a sentence if the list was damaged.
+    seconds : for how long to wait for a locked list.
     """
 
     def __init__(self, path: str, warn: Callable[[str], None], seconds: float) -> None:
@@ -61,7 +57,7 @@ class StepLog:
             database.executeCommand(f"UPDATE Objects SET {column}='{STATUS_ABORTED}' WHERE {column}='running'")
             self._mapper.commit()
         database.executeCommand("PRAGMA synchronous=OFF")
-        #: Rows of earlier processes stay: ids go on after them.
+        #: The last id of earlier processes, whose rows stay.
         self.before: int = self._mapper.maxId() or 0
 
     @property
@@ -74,7 +70,7 @@ class StepLog:
         self._changed[step.getObjId()] = step
 
     def store(self, steps: list[Any]) -> list[Any]:
-        """Append what is new and update what changed; the steps that changed."""
+        """Append what is new and update what changed; return the steps that changed."""
         changed = list(self._changed.values())
         first = self._stored == 0
         for step in steps[self._stored:]:
@@ -91,15 +87,15 @@ class StepLog:
 
 
 def open_steps(path: str, warn: Callable[[str], None], seconds: float) -> StepSet:
-    """Return the steps of the processes before. The list is not written safely, so after a power failure it may be no database
-    any more: then a new one is started."""
+    """Return the steps of earlier processes. The list is written without syncing, so a power failure may damage it: then a new
+    one is started."""
     try:
         connection = sqlite3.connect(path, timeout=seconds)
         try:
             connection.execute("PRAGMA quick_check").fetchone()
         finally:
             connection.close()
-    except sqlite3.OperationalError:        # locked for so long, or out of reach: pyworkflow says it
+    except sqlite3.OperationalError:        # still locked, or out of reach: pyworkflow will raise
         pass
     except sqlite3.DatabaseError as error:
         warn(f"The list of steps was damaged ({error}); a new one is started. No result depends on it.")

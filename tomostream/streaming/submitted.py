@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs that a run has in the queue, kept in its folder: whoever ends the run at once, or continues one whose process is gone,
-cancels them. What they make is of no use any more, and they would hold a GPU for it. Those that the scheduler does not cancel,
+"""The jobs that a run has in the queue, noted in its folder, so that `stop --now`, or whoever continues a run whose process is
+gone, can cancel them: nobody uses their results any more, and they would hold GPUs. Jobs that the scheduler does not cancel,
 because it does not answer, stay noted and are cancelled when it takes jobs again.
 """
 
@@ -23,25 +23,25 @@ NAME = "queue-jobs.json"
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many jobs were cancelled, and which the scheduler did not cancel, with its words."""
+    """How many jobs were cancelled, and which were not, with the scheduler's message."""
 
     number: int = 0
     left: tuple[str, ...] = ()
     why: str = ""
 
     def in_words(self) -> str:
-        """Return both in words, for what follows a sentence; "" where there were no jobs."""
+        """Return both in words, to be added to a sentence; "" if there were no jobs."""
         done = f"{counted(self.number, 'job')} in the queue cancelled" if self.number else ""
         left = f"{counted(len(self.left), 'job')} not ({', '.join(self.left)}: {self.why})" if self.left else ""
         return f"{done}, {left}" if done and left else done or (left and f"cancelled {left}")
 
 
 class Submitted:
-    """Notes the jobs of a process while they run; its threads may do so at the same time.
+    """Notes the jobs of a process while they run. Thread-safe.
 
     Parameters
     ----------
-    path : the file. Jobs that it names already were left by an earlier process.
+    path : the file. Jobs already in it were left by an earlier process.
     cancel : the command that cancels a job, with %(JOB_ID)s in it.
     """
 
@@ -53,7 +53,7 @@ class Submitted:
         self._lock = threading.Lock()
 
     def add(self, job: str) -> int:
-        """Note a job that was submitted. The scheduler answers, then: jobs that were left are cancelled; returns how many."""
+        """Note a job that was submitted. The scheduler evidently answers, so leftover jobs are cancelled; returns how many."""
         with self._lock:
             self._jobs.append(job)
             self._write()
@@ -77,7 +77,7 @@ class Submitted:
 
 
 def _read(path: str) -> tuple[str, list[str]]:
-    """Return the command that cancels a job, and the jobs that are noted; none where that makes no sense."""
+    """Return the command that cancels a job, and the jobs noted; none if the file is missing or invalid."""
     try:
         with open(path, encoding="utf-8") as file:
             kept = json.load(file)
@@ -87,7 +87,7 @@ def _read(path: str) -> tuple[str, list[str]]:
 
 
 def _note(path: str, cancel: str, jobs: Sequence[str]) -> None:
-    with contextlib.suppress(OSError):      # a full disk: the job would run to its end
+    with contextlib.suppress(OSError):      # on a full disk: the job would run to its end
         write_text(path, json.dumps({"cancel": cancel, "jobs": jobs}) + "\n")
 
 
@@ -103,9 +103,9 @@ def cancel_jobs(command: str, jobs: Sequence[str]) -> Cancelled:
     for place, job in enumerate(jobs):
         try:
             status, said = ask(command % {"JOB_ID": job})
-        except NoAnswer as error:           # the others would not be answered either
+        except NoAnswer as error:           # asking about the others would be in vain too
             return Cancelled(number, (*left, *jobs[place:]), str(error))
-        except (KeyError, TypeError, ValueError):       # a command that is none
+        except (KeyError, TypeError, ValueError):       # the command cannot be filled in
             return Cancelled(number)
         if status == 0:
             number += 1
@@ -116,11 +116,11 @@ def cancel_jobs(command: str, jobs: Sequence[str]) -> Cancelled:
 
 
 def cancel_left(run: str) -> Cancelled:
-    """Cancel the jobs that a process that is gone has left in the queue.
+    """Cancel the jobs that a dead process left in the queue.
 
     Parameters
     ----------
-    run : folder of the run. No process may be at work on it.
+    run : folder of the run, which no process may be running.
     """
     path = os.path.join(run, "extra", NAME)
     command, jobs = _read(path)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Places in a queue between processes: the session that has least goes first, whoever asked first within it.
+"""Places in a queue between processes: the session that has least goes first, and within it the one that asked first.
 
-A ticket is a file whose name says when it was drawn, since when its program may run, how much is wanted, and whose it is. Its
-lock is held as long as the program lives that it is for: whoever is gone has no place any more. Another file for each session
-says how much it has had until now. Who is next follows from these names alone, by one rule (`next_place`); tickets are drawn and
-granted under one lock, the gate.
+A ticket is a file whose name says when it was drawn, since when its program may run, how much it wants, and whose it is. Its lock
+is held for the life of the program: a dead one loses its place. Another file for each session says how much it has had so far.
+Who is next follows from these names alone, by one rule (`next_place`); tickets are drawn and granted under one lock, the gate.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from dataclasses import dataclass, replace
 
 from tomostream.files.locks import Lock, is_held
 
-#: Seconds between two looks whether the turn has come, and between two tries to pass the gate.
+#: Seconds between two checks whether it is a ticket's turn, and between two tries to take the gate.
 LOOK_SECONDS, GATE_SECONDS = 0.1, 0.002
-#: How many sessions that ask for nothing now are remembered.
+#: How many sessions that have no ticket now are remembered.
 MAX_REMEMBERED = 100
 _TICKET = re.compile(r"(\d{20})-(\d{20})-(\d+)-([0-9a-f]+)-\d+-\d+")
 _USED = re.compile(r"used-(\d+)-([0-9a-f]+)")
@@ -38,11 +37,11 @@ class Stopped(Exception):
 
 
 def folder(what: str) -> str:
-    """Return where the tickets for something of this machine lie; made if it is not there, for all users.
+    """Return the folder of the tickets for a resource of this machine, created for all users if necessary.
 
     Raises
     ------
-    OSError : it cannot be made.
+    OSError : it cannot be created.
     """
     path = os.path.join(tempfile.gettempdir(), f"tomostream-{what}-{socket.gethostname()}")
     if not os.path.isdir(path):
@@ -54,8 +53,8 @@ def folder(what: str) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """One ticket, as everybody sees it: of which session, how much it wants, when it was drawn, since when its program may run
-    (0: it waits); times in nanoseconds."""
+    """One ticket: its session, how much it wants, when it was drawn, since when its program may run (0: it waits). Times in
+    nanoseconds."""
 
     session: str
     wanted: int
@@ -67,13 +66,13 @@ class Place:
 def next_place(places: Iterable[Place], total: int, used: Mapping[str, int], one_each: bool = False) -> Place | None:
     """Return which ticket is granted next; None while there is no room for it.
 
-    First comes the session that has least now, of several the one that has had least until now, and of that its oldest ticket. It
+    It is the oldest ticket of the session that has least now; of several such sessions, of the one that has had least so far. It
     waits until there is room for it, and nobody overtakes it.
 
     Parameters
     ----------
     total : how much there is.
-    used : what each session has had, in any unit; see `use`. Those that are not named had nothing.
+    used : what each session has had, in any unit; see `use`. Sessions not named have had nothing.
     one_each : whether a session that has nothing may always begin, even when nothing is left.
     """
     has: Counter[str] = Counter()
@@ -91,7 +90,7 @@ def next_place(places: Iterable[Place], total: int, used: Mapping[str, int], one
 
 
 def use(places: Iterable[Place], noted: Mapping[str, int], now: int) -> dict[str, int]:
-    """Return how much each session has had: what is noted of programs that have ended, and what runs until now."""
+    """Return how much each session has had: what is noted of programs that ended, plus those still running."""
     used = dict(noted)
     for place in places:
         if place.began:
@@ -100,21 +99,21 @@ def use(places: Iterable[Place], noted: Mapping[str, int], now: int) -> dict[str
 
 
 def head_start(session: str, places: Iterable[Place], used: Mapping[str, int]) -> int:
-    """Return what a session counts as having had that begins to ask, or does so again: no less than the one of those who ask that
-    has had least. Else it would go before all others until it had caught up with their past.
+    """Return what a session that begins to ask is taken to have had: no less than any other session now asking. Otherwise it
+    would go before all others until it had caught up with them.
     """
     others = [used.get(place.session, 0) for place in places if place.session != session]
     return max(used.get(session, 0), min(others) if others else max(used.values(), default=0))
 
 
 class Ticket:
-    """One program's place among those that want to run, until it is closed.
+    """A program's place among those that want to run, until it is closed.
 
     Parameters
     ----------
     place : folder of the tickets.
-    wanted : how much of it.
-    session : whose it is: anything that is the same for all programs of a session and of no other one.
+    wanted : how much of the resource.
+    session : any text that is the same for all programs of a session and different from other sessions.
 
     Raises
     ------
@@ -126,7 +125,7 @@ class Ticket:
         number = next(_NUMBERS)
         hidden = os.path.join(place, f".{os.getpid()}-{number}")
         key = hashlib.sha256(session.encode(errors="surrogateescape")).hexdigest()[:16]
-        with self._gate():                      # so that the order of names is that of their appearance
+        with self._gate():                      # so that names appear in their own order
             self._begin_to_ask(key)
             self._lock = Lock(hidden)
             self._lock.take()
@@ -141,7 +140,7 @@ class Ticket:
         self.close()
 
     def close(self) -> None:
-        """Give the place up; what the program had counts for its session."""
+        """Give up the place; what the program had is counted for its session."""
         with contextlib.suppress(OSError):
             os.remove(self._path(self._place))
             if self._place.began:
@@ -150,15 +149,15 @@ class Ticket:
         self._lock.close()
 
     def fileno(self) -> int:
-        """Return the descriptor that the program is to inherit."""
+        """Return the descriptor for the program to inherit."""
         return self._lock.fileno()
 
     def turn(self, total: int, one_each: bool = False) -> bool:
-        """Tell whether this one may run; from then on it counts as running. The parameters are those of `next_place`.
+        """Tell whether this program may run now, and count it as running if so. Parameters as in `next_place`.
 
         Raises
         ------
-        OSError : the folder cannot be read any more, or somebody has removed the ticket.
+        OSError : the folder can no longer be read, or somebody has removed the ticket.
         """
         if not self._place.began and self._is_next(total, one_each):
             with self._gate():
@@ -169,7 +168,7 @@ class Ticket:
         return self._place.began > 0
 
     def _is_next(self, total: int, one_each: bool) -> bool:
-        """Tell whether this ticket is next; tickets of programs that are gone are removed on the way."""
+        """Tell whether this ticket is next; tickets of dead programs are removed on the way."""
         found, noted = self._read()
         places = [place for place in found if not place.began or self._is_alive(place)]
         used = use(places, noted, _now())
@@ -196,7 +195,7 @@ class Ticket:
         return os.path.join(self._folder, place.name)
 
     def _read(self) -> tuple[list[Place], dict[str, int]]:
-        """Return all tickets, and what is noted of programs that have ended."""
+        """Return all tickets, and what each session had through programs that ended."""
         places: list[Place] = []
         noted: dict[str, int] = {}
         for name in os.listdir(self._folder):
@@ -208,8 +207,8 @@ class Ticket:
         return places, noted
 
     def _begin_to_ask(self, session: str) -> None:
-        """Note what a session counts as having had that has no ticket now. Of too many others that have none, those that have had
-        least are forgotten: they would count as much as whoever asks anyway."""
+        """Note the head start of a session that has no ticket now. If there are too many other idle sessions, those that have had
+        least are forgotten: they would get the same head start anyway."""
         places, noted = self._read()
         asking = {place.session for place in places}
         if session not in asking:
@@ -220,7 +219,7 @@ class Ticket:
                 os.remove(os.path.join(self._folder, _note(other, noted[other])))
 
     def _note(self, session: str, noted: Mapping[str, int], used: int) -> None:
-        """Note what a session has had. Where that cannot be (a full disk, another user's) the rule goes by what it has now."""
+        """Note what a session has had. If that fails (a full disk, another user's file), only what it has now counts."""
         new = os.path.join(self._folder, _note(session, used))
         with contextlib.suppress(OSError):
             if session in noted:

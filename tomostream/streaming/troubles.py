@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps a protocol from going on although nothing is wrong with any item: reported when it begins and when it is over."""
+"""What keeps a protocol from going on although nothing is wrong with any item; reported when it begins and when it is over."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Host(Protocol):
     ledger: ledger.Ledger
 
     def info(self, text: str) -> None:
-        """Write one line into the log."""
+        """Write a line in the log."""
 
     def warning(self, text: str) -> None:
-        """Write one line into the log, as a warning."""
+        """Write a warning in the log."""
 
 
 class Troubles:
-    """The troubles of a protocol by their topics. One that goes on with other words is still the same."""
+    """The troubles of a protocol by topic. One that continues in other words is still the same."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._present: dict[entries.Topic, str] = {}
 
     def report(self, topic: entries.Topic, text: str) -> None:
-        """There is trouble of this topic, in words; "" when there is none (any more)."""
+        """Report trouble of a topic in words; "" when there is none, or it is over."""
         before = self._present.pop(topic, "")
         if text:
             self._present[topic] = text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values of parameters given as text: on the command line, in a workflow template, as times in a form."""
+"""Parameter values given as text: on the command line, in a workflow template, or as times in a form."""
 
 from __future__ import annotations
 
@@ -35,12 +35,11 @@ def seconds_of(text: object) -> float:
 
 
 def convert(param: Any, value: object) -> object:
-    """Return a value given as text, as the parameter wants it: choices by name or number, yes and no for switches, nothing for an
-    empty number.
+    """Convert text to the type of a parameter: choices by name or number, yes and no for switches, None for an empty number.
 
     Raises
     ------
-    ValueError : the text is none of the choices, no switch, no number; says which there are.
+    ValueError : the text is not valid for the parameter; says what is.
     """
     from pyworkflow.protocol import BooleanParam, EnumParam, FloatParam, IntParam
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is new: files in folders, rows in a set, the state of the run that makes a set. Each costs what is new, not all.
+"""New and changed files in folders, at a cost that depends on what is new and not on all that is there.
 
-Changes are told by inotify where the kernel sees them. On a network disk another machine writes, and this kernel hears
-nothing: there the folder is listed at an interval. Which of the two is decided by the file system's type.
+inotify reports changes that this kernel sees. On a network disk another machine writes and this kernel is not notified, so the
+folder is listed at intervals. Which of the two is used depends on the type of the file system.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ NETWORK_FILE_SYSTEMS = frozenset(
     "vboxsf prl_fs gfs2 ocfs2 cvfs dvs".split())
 #: Names that Scipion's sets give away when something was committed: the journal goes, or the -wal grows.
 JOURNAL, WAL = "-journal", "-wal"
-#: Of how many files it is remembered that they were closed or moved in before somebody asks.
+#: For how many files it is remembered that they were closed or moved into place.
 MAX_CLOSED = 10_000
 
 
 def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
-    """Return the type of the file system that holds `path` ("ext4", "nfs4", "fuse.sshfs"); "" when it cannot be told."""
+    """Return the type of the file system that holds `path` ("ext4", "nfs4", "fuse.sshfs"); "" if unknown."""
     path = os.path.realpath(path)
     best, kind = "", ""
     try:
@@ -50,7 +50,7 @@ def file_system_of(path: str, mounts: str = "/proc/self/mounts") -> str:
 
 
 def hears_changes(path: str) -> bool:
-    """Tell whether inotify tells of every change below `path`: a local disk."""
+    """Tell whether inotify reports every change below `path`, because it is on a local disk."""
     kind = file_system_of(path)
     return bool(kind) and kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse.")
 
@@ -68,10 +68,10 @@ class Watcher(FileSystemEventHandler):
         self._closed: dict[str, str] = {}
 
     def add(self, folder: str, recursive: bool = False, only: frozenset[str] | None = None) -> bool:
-        """Watch a folder; False when changes in it are not heard (network disk, no such folder, no inotify left).
+        """Watch a folder; return False when changes in it are not reported (network disk, no such folder, no inotify watches
+        left).
 
-        Where `only` is given, nothing but databases and the files of these names wakes anybody; else what changes is
-        collected for `take`.
+        With `only`, just databases and files of these names wake the executor; without it, what changes is collected for `take`.
         """
         folder = os.path.realpath(folder)
         if only is None or folder not in self._only:
@@ -107,21 +107,21 @@ class Watcher(FileSystemEventHandler):
 
     @property
     def hears(self) -> bool:
-        """Whether the threads that hear of changes still live; where they do not, folders are to be looked at instead."""
+        """Whether the threads that report changes are alive; if not, folders must be listed instead."""
         if self._observer is None:
             return True
         return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def take(self) -> set[str]:
-        """Return the real paths of data files that changed since it was last asked."""
+        """Return the real paths of data files that changed since the last call."""
         changed, self._changed = self._changed, set()
         return changed
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """In watchdog's thread, which an error would end: then nothing would be heard any more."""
+        """Take in an event, in watchdog's thread. An error would end that thread, and no more changes would be reported."""
         try:
             self._hear(event)
-        except Exception as error:      # whatever it was, the folder is looked at, and the next event is heard
+        except Exception as error:      # whatever it was, the folder is listed, and the next event is taken in
             logging.getLogger(__name__).error("A change in a folder was not understood (%s): %s", event, error, exc_info=error)
             self._wake()
 
@@ -147,7 +147,7 @@ class Watcher(FileSystemEventHandler):
 
     def _collect(self, path: str, event: FileSystemEvent) -> None:
         self._changed.add(path)
-        if len(self._closed) >= MAX_CLOSED:         # of files for which nobody asks: they are no movies
+        if len(self._closed) >= MAX_CLOSED:         # files that nobody asks about are not movies
             self._closed.pop(next(iter(self._closed)))
         if event.event_type == "closed" or (event.event_type == "moved" and event.dest_path):
             self._closed[path] = event.event_type
@@ -157,8 +157,8 @@ class Watcher(FileSystemEventHandler):
             self._changed.add(os.fsdecode(event.src_path))
 
     def how_written(self, path: str) -> str:
-        """"closed" or "moved", told once, when the file was closed by its writer, or moved into place, while we watched;
-        "" when it was not."""
+        """Return, once, "closed" or "moved" if the file was closed by its writer, or moved into place, while we watched; else
+        ""."""
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         return self._closed.pop(real, "")
 
@@ -168,13 +168,13 @@ class Watcher(FileSystemEventHandler):
 
 
 def is_database(path: str) -> bool:
-    """Tell whether this is one of SQLite's files: what matters of them is the commit, not each write."""
+    """Tell whether this is one of SQLite's files, of which only commits matter, not every write."""
     return ".sqlite" in path or path.endswith((".db", ".db" + JOURNAL, ".db" + WAL))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look told of a file: enough to notice that it changed, or that it may be read now."""
+    """What `stat` says about a file: enough to notice that it changed, or that it may be read now."""
 
     size: int
     mtime: float
@@ -193,9 +193,9 @@ class _Folder:
 
 
 class FolderWatch:
-    """Files of some patterns in a folder, told when they are new or changed.
+    """Reports files that match a pattern when they are new or changed.
 
-    `pattern` is a glob that may name subfolders (`*/frames/*.tif`, `**`). What a look costs is what is new, not all:
+    `pattern` is a glob that may name subfolders (`*/frames/*.tif`, `**`). The cost of a look depends on what is new:
 
     - where the watcher hears changes, only what it heard of is looked at; everything once in `full_every` seconds, in case
       an event was lost (the kernel's queue is finite), and within `poll` seconds after another folder took the name of one:
@@ -220,7 +220,7 @@ class FolderWatch:
     def __init__(self, pattern: str, watcher: Watcher, poll: float = 5.0, full_every: float = 600.0) -> None:
         self.pattern, self.watcher, self.poll, self.full_every = pattern, watcher, poll, full_every
         self.heard = False
-        self.deeper = 0             # so many levels of subfolders belong to the folders of the pattern
+        self.deeper = 0             # levels of subfolders that count as folders of the pattern
         self.trouble = ""
         self._base = os.path.basename(pattern)
         self._above = os.path.dirname(pattern)
@@ -242,7 +242,7 @@ class FolderWatch:
         return head if os.path.isdir(head) else os.path.dirname(head) or "."
 
     def changes(self, now: float | None = None) -> list[tuple[str, Seen]]:
-        """(path, what is seen of it) for new and changed files, oldest first; `trouble` says why a folder is not read.
+        """Return (path, its facts) of new and changed files, oldest first; `trouble` says why a folder cannot be read.
 
         `now` is the monotonic clock, in seconds.
         """
@@ -264,7 +264,7 @@ class FolderWatch:
         self._next_look = self._next_full = 0.0
 
     def gone(self) -> list[str]:
-        """Return files that were seen and are no more (removed or renamed), told once."""
+        """Return, once, the files that are gone (removed or renamed)."""
         gone, self._gone = self._gone, []
         return gone
 
@@ -274,7 +274,7 @@ class FolderWatch:
 
     # ------------------------------------------------------------------ what to look at
     def _heard_of(self) -> set[str] | None:
-        """Own names of the files of which the watcher heard; None when there is a folder that is not known yet."""
+        """Return our paths of the files that the watcher reported; None when there is a folder not known yet."""
         paths, unknown = set[str](), False
         for path in self.watcher.take():
             folder = self._real.get(os.path.dirname(path))
@@ -287,11 +287,11 @@ class FolderWatch:
                 self._folders[folder].names.add(os.path.basename(path))
         if not unknown:
             return paths
-        self._later |= paths            # they are not new to the listing that follows: they are looked at with it
+        self._later |= paths            # the listing that follows does not find them new: look at them with it
         return None
 
     def _look_around(self, now: float) -> set[str]:
-        """List the folders, as far as that is needed; what is there to be looked at."""
+        """List the folders as far as needed; return the files to look at."""
         everything = now >= self._next_full
         self.trouble = ""
         paths: set[str] = set()
@@ -312,7 +312,7 @@ class FolderWatch:
         return paths
 
     def _wild(self) -> bool:
-        """True where wildcards choose the folders."""
+        """Tell whether wildcards choose the folders."""
         return self.deeper > 0 or above_wildcards(self._above) != self._above
 
     def _list_folders(self) -> list[str]:
@@ -337,7 +337,7 @@ class FolderWatch:
         return any(_place(folder) not in (known, None) for folder, known in self._places.items())
 
     def _watch(self, folders: list[str]) -> bool:
-        """Have all folders watched; False when one of them is not heard of."""
+        """Watch all folders; return False when changes in one of them are not reported."""
         root = self.root()
         before, self._places = self._places, {}
         for folder in dict.fromkeys([root, *folders]):
@@ -358,7 +358,8 @@ class FolderWatch:
         return heard
 
     def _list(self, folder: str, always: bool) -> set[str]:
-        """New names of a folder; what is gone is noted. Nothing is read where its time has not changed twice running."""
+        """Return the names that are new in a folder, or gone. It is not read if its time was the same in the last two
+        listings."""
         state = self._folders.setdefault(folder, _Folder())
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)      # opening asks a file server again, stat may not
@@ -384,7 +385,7 @@ class FolderWatch:
         return matches(name, self._base)
 
     def _some_known(self, now: float) -> set[str]:
-        """Return what changed lately, and a slice of the rest."""
+        """Return what changed recently, and a slice of the rest."""
         self._lately = {path: at for path, at in self._lately.items() if now - at < self.LATELY}
         if not self._quiet:
             self._quiet = list(self._seen)
@@ -392,7 +393,7 @@ class FolderWatch:
         return {*self._lately, *some}
 
     def _look(self, path: str, now: float) -> Seen | None:
-        """Return what is new of a file; None when nothing is."""
+        """Return the facts of a file if it is new or changed, else None."""
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -403,7 +404,7 @@ class FolderWatch:
                 self._gone.append(path)
             self._lately.pop(path, None)
             return None
-        except OSError as error:        # a folder that may not be entered now: its files are not gone
+        except OSError as error:        # a folder that cannot be entered now: its files are not gone
             self._later.add(path)
             self.trouble = f"{path} cannot be looked at now: {(error.strerror or str(error)).lower()}"
             return None

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work in flight: which task runs, which waits for what, which is retried, which is outdated before it is there.
+"""Work in flight: which task runs, which waits for what, which is retried, which is superseded before it has ended.
 
-Knows neither Scipion nor threads: it is handed what it needs, and told what ended. Everything here is called from the main
-thread, but for `Attempt.carry_out`.
+Knows neither Scipion nor threads. Everything here is called from the main thread, except `Attempt.carry_out`.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ from tomostream.streaming.tickets import Stopped
 
 #: Seconds after which an item that found the disk full is retried: at first, and at most.
 DISK_SECONDS, MAX_DISK_SECONDS = 5.0, 600.0
-#: The same for one that was postponed: at most.
+#: Seconds after which an item that was postponed is retried, at most.
 MAX_POSTPONED_SECONDS = 60.0
-#: How many of the items that are held up are looked at in a turn: the file server may be slow to say no.
+#: How many of the held items are checked in a turn: a file server may be slow to answer.
 HELD_A_TURN = 20
 
 
 class BadInput(Exception):
-    """The input itself is wrong: trying again would not help."""
+    """The input itself is wrong; retrying would not help."""
 
 
 class ProgramFailed(Exception):
-    """A program ended without its output; once more is worth a try."""
+    """A program ended without its output; worth retrying once."""
 
 
 class Postponed(Exception):
-    """Nothing is wrong with the item, and no program was run for it: what runs programs takes none now. It is retried."""
+    """No program could be run now; nothing is wrong with the item, and it is retried."""
 
 
 class NotNow(Exception):
-    """A database cannot be read now; what needs it comes again in the next turn."""
+    """A database cannot be read now; what needs it is repeated in the next turn."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Work for one item. `arguments` are plain values (names, numbers), never sets or rows.
 
-    `run` False: there is nothing to run, the item is registered at once.
+    With `run` False there is nothing to run: the item is registered at once.
     """
 
     key: str
@@ -55,16 +54,16 @@ class Task:
 
 
 class Hindrances(Protocol):
-    """What keeps work from being done although nothing is wrong with it; see `obstacles`."""
+    """What prevents work although nothing is wrong with it; see `obstacles.Obstacles`."""
 
     def of(self, task: Task) -> str:
-        """Return what keeps any program from working on a task now, in words; "" when nothing does."""
+        """Return what would prevent any program from working on a task now, or ""."""
 
     def is_full(self, error: BaseException) -> bool:
         """Tell whether something failed because the disk is full."""
 
     def full(self) -> str:
-        """Say that the disk is full, in words."""
+        """Say that the disk is full."""
 
 
 @dataclass
@@ -80,7 +79,7 @@ class Attempt:
     postponed: bool = False
 
     def carry_out(self, work: Callable[[Task], object], hindrances: Hindrances) -> None:
-        """Do the work, in a thread; its result or its error, with what stood in its way, is kept here."""
+        """Do the work, in a thread; keep its result, or its error with what was in its way."""
         try:
             self.result = work(self.task)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is this item's and becomes its reason
@@ -92,7 +91,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Held:
-    """A task that waits, at least until `due` (steady seconds), and why."""
+    """A task that waits at least until `due` (`steady` seconds), and why."""
 
     task: Task
     due: float
@@ -103,7 +102,7 @@ class Host(Protocol):
     """What work in flight needs of its protocol."""
 
     def start_step(self, attempt: Attempt) -> None:
-        """Have an attempt carried out in a thread; `Work.ended` is called then."""
+        """Carry out an attempt in a thread, then call `Work.ended`."""
 
     def register_task(self, task: Task, result: object) -> None:
         """Put the rows of a finished task, all or none. Raises NotNow when the input cannot be read now."""
@@ -112,7 +111,7 @@ class Host(Protocol):
         """One line in the log and one in the ledger."""
 
     def trouble(self, topic: entries.Topic, text: str) -> None:
-        """Something of this topic keeps the protocol from going on ("": no longer)."""
+        """Report what keeps the protocol from going on, by topic; "" when it is over."""
 
     def stop_asked(self) -> bool:
         """Tell whether the session is to be stopped."""
@@ -123,9 +122,9 @@ class Work:
 
     Parameters
     ----------
-    host : starts, registers, tells.
-    hindrances : what keeps tasks from being worked on.
-    clock : steady seconds.
+    host : starts steps, registers, reports.
+    hindrances : what prevents work on tasks.
+    clock : seconds that only go forward.
     """
 
     def __init__(self, host: Host, hindrances: Hindrances, clock: Callable[[], float] = steady) -> None:
@@ -141,17 +140,17 @@ class Work:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs, waits, or is still to be registered or told."""
+        """Whether nothing runs, waits, or is still to be registered or reported."""
         return not (self.attempts or self._ended or self._held or self._to_register or self._failed)
 
     @property
     def waits_for_reading(self) -> bool:
-        """Whether something that is finished cannot be registered because its input cannot be read."""
+        """Whether something finished cannot be registered because its input cannot be read."""
         return bool(self._to_register)
 
     # ------------------------------------------------------------------ handing out
     def hand_out(self, tasks: Iterable[Task]) -> None:
-        """Start what is not done, in flight or held up; a newer version takes the place of one that waits."""
+        """Start tasks that are not done, in flight or held; a newer version replaces one that waits."""
         for task in tasks:
             if self.done.get(task.key, 0) >= task.version:
                 continue
@@ -161,7 +160,7 @@ class Work:
                 if held.task.version < task.version:
                     self._held[task.key] = replace(held, task=task)
             elif running is not None:
-                if running.task.version < task.version:      # its result is outdated before it is there
+                if running.task.version < task.version:      # its result is out of date before it exists
                     self._superseded[task.key] = task
             elif task.run:
                 self._start(task)
@@ -175,11 +174,11 @@ class Work:
 
     # ------------------------------------------------------------------ what ended
     def ended(self, attempt: Attempt) -> None:
-        """Note that an attempt has ended; it is taken up in the next `collect`."""
+        """Note that an attempt has ended, for the next `collect`."""
         self._ended.append(attempt)
 
     def collect(self) -> None:
-        """Register, try again, hold or fail what ended since the last turn."""
+        """Register, retry, hold or fail what ended since the last turn."""
         again, self._to_register = self._to_register, []
         for task, result in again:
             self._register(task, result)
@@ -230,15 +229,15 @@ class Work:
         self._failed.append((task, reason))
 
     def record_failures(self, on_failed: Callable[[Task, str], None]) -> None:
-        """What failed goes to the outputs; the input from which it is copied may be locked now, then it comes again."""
+        """Put what failed into the outputs. It stays for the next turn if the input, from which it is copied, is locked."""
         while self._failed:
             on_failed(*self._failed[0])
             del self._failed[0]
 
     # ------------------------------------------------------------------ what is held up
     def _is_held_up(self, task: Task, obstacle: str, disk_full: bool) -> bool:
-        """Tell whether a task failed by no fault of its own: the disk is full, a folder is out of reach. Then it waits and is
-        tried again when that is over; where that cannot be seen, each time later."""
+        """Hold a task that failed through no fault of its own (a full disk, a folder out of reach), and tell whether it did. It
+        is retried when that is over or, where that cannot be seen, at growing intervals."""
         if not obstacle and not disk_full:
             return False
         text = obstacle or self._hindrances.full()
@@ -247,18 +246,18 @@ class Work:
         return True
 
     def _hold(self, task: Task, why: str, longest: float) -> None:
-        """Keep a task for later: each time a longer pause, at most `longest` seconds; 0: until nothing is in its way."""
+        """Keep a task for later, each time for longer, up to `longest` seconds; 0: until nothing is in its way."""
         pause = 0.0
         if longest:
             pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), longest)
         self._held[task.key] = Held(task, self._clock() + pause, why)
 
     def _leave(self, task: Task, why: str) -> None:
-        """Leave a task undone: nothing is wrong with it, but the session was stopped before its program could run."""
+        """Leave a task undone, because the session was stopped before its program could run."""
         self._host.report(entries.Waiting(task.key, f"{why}; it is done when the protocol is continued"), warn=True)
 
     def release(self) -> None:
-        """Try again what was held up; whoever stops the session does not want to wait."""
+        """Retry what was held; if the session was stopped, leave it instead."""
         if not self._held:
             return
         now, stopped = self._clock(), self._host.stop_asked()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the programs of a run work: their folders, the GPUs and cores that they hold, their command lines and logs."""
+"""Where the programs of a run work: their folders, the GPUs and cores they hold, their command lines and logs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Host(Protocol):
 
 
 class Workplace:
-    """Work folders below `root`, a folder of the run on the same disk as its results, and what runs in them."""
+    """Runs programs in work folders below `root`, which is on the same disk as the results of the run."""
 
     def __init__(self, host: Host, root: str) -> None:
         self._host = host
@@ -43,12 +43,12 @@ class Workplace:
         self._session = os.path.realpath(os.curdir)         # Scipion works in the folder of the project
 
     def clear(self) -> None:
-        """Remove what earlier processes of this run left."""
+        """Remove what earlier processes of this run left behind."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def folder(self, name: str) -> str:
-        """Return an empty folder for one run of a program. No other program ever writes there: a job whose submission seemed
-        to fail may run all the same."""
+        """Return an empty folder for one run of a program, never used again: a job whose submission seemed to fail may run after
+        all."""
         folder = os.path.join(self.root, str(os.getpid()), str(next(_NUMBERS)), name)
         os.makedirs(folder)
         return folder
@@ -59,22 +59,22 @@ class Workplace:
         shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
 
     def hold_gpus(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the GPUs of this thread's step while its program runs. A job of the queue has those of its own node."""
+        """Hold the GPUs of this thread's step while its program runs. Jobs of a queue use those of their nodes."""
         executor = self._host._stepsExecutor
         if not executor.here:
             return contextlib.nullcontext()
         return gpu_lock(executor.getGpuList(), self._host.stop_event, self._session)
 
     def hold_cores(self, wanted: int) -> contextlib.AbstractContextManager[None]:
-        """Hold cores of this machine while a CPU program runs. A job of the queue has those that the queue gives it."""
+        """Hold cores of this machine while a CPU program runs. Jobs of a queue use those that the queue gives them."""
         if not self._host._stepsExecutor.here:
             return contextlib.nullcontext()
         return hold_cores(wanted, self._host.stop_event, self._session)
 
     def run(self, program: str, arguments: str, log: str, env: Mapping[str, str] | None = None) -> str:
-        """Run a command line (here or through the queue), its words going to `log`; return the end of that log.
+        """Run a command line (here or through the queue) with its output in `log`; return the end of that log.
 
-        An exit status proves nothing in either direction, so it is reported but not judged: the caller looks at the files.
+        An exit status proves nothing either way, so it is reported but not judged: the caller checks the files.
 
         Raises
         ------
@@ -93,5 +93,5 @@ class Workplace:
 
 
 def gpu_command(line: str) -> str:
-    """Return a command line of which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting: any other % is doubled."""
+    """Return a command line in which pyworkflow will fill in the GPUs (`%(GPU)s`) by formatting, with any other % doubled."""
     return line.replace("%", "%%").replace("%%(GPU)s", "%(GPU)s") if "%(GPU)s" in line else line

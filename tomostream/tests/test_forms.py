@@ -222,15 +222,15 @@ class TestValidation(FormCase):
 
     def test_a_quotation_that_is_not_closed_is_refused_before_it_reaches_the_shell(self):
         for name, field in (("ProtTomoStreamMotionCor", "extraParams2"), ("ProtTomoStreamAreTomo", "extraParams")):
-            self.assertIn("Additional parameters: a quotation is not closed", self.problems(name, **{field: "-Iter '7"}))
+            self.assertIn("Additional parameters: a quotation mark is not closed", self.problems(name, **{field: "-Iter '7"}))
 
     def test_local_motion_at_places_needs_their_file(self):
         values = {"engine": ENGINE_GPU, "sampleType": 1}
-        self.assertIn("File of places: there is no file ''", self.problems("ProtTomoStreamAreTomo", **values))
+        self.assertIn("File of positions: there is no file ''", self.problems("ProtTomoStreamAreTomo", **values))
         path = os.path.join(self.folder.name, "it's here.txt")
         with open(path, "w", encoding="utf-8"):
             pass
-        self.assertNotIn("File of places", self.problems("ProtTomoStreamAreTomo", **values, coordsFn=path))
+        self.assertNotIn("File of positions", self.problems("ProtTomoStreamAreTomo", **values, coordsFn=path))
 
     def test_a_volume_that_aretomo2_would_not_make_is_refused_with_the_reason(self):
         for engine, expected in ((ENGINE_GPU, True), (ENGINE_CPU, False), (ENGINE_ARETOMO3, False)):

@@ -161,7 +161,7 @@ class TestARealImport(unittest.TestCase):
                 if session.call("until", session.project, datetime.fromtimestamp(asked).isoformat(" ")) == 0:
                     break
             wait_for(lambda: session.state(IMPORT) == "finished", 240, "end of the import")
-            told = [each for each in session.events(IMPORT, entries.Session) if "it was to end at this time" in each.reason]
+            told = [each for each in session.events(IMPORT, entries.Session) if "time set for its end has come" in each.reason]
             self.assertEqual(len(told), 1)
             self.assertGreaterEqual(told[0].time, asked)
             self.assertIsNone(session.writer.poll())
