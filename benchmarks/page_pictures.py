@@ -43,7 +43,7 @@ def main() -> None:
         if options.as_it_is:
             folder = os.path.join(os.path.abspath(options.project), REPORT)
         else:
-            page = ReportWriter(options.project, folder, states=states_of())
+            page = ReportWriter(options.project, folder, states=states_of)
             page.finish()
             page.close()
             name = name or page.summary(0.0)["latest"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The `tomostream` command. Each subcommand is a module of this room with `add_arguments` and `main`.
 
-A module is imported only when its subcommand is called, so that `--help` needs neither numpy nor Scipion.
+A module is imported only when its subcommand is called, so that `--help` imports neither numpy nor Scipion.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from tomostream.cli.leaving import OUTPUT_TROUBLE, READER_GONE, mute, ready_stre
 COMMANDS = {
     "simulate": "write an acquisition over time, as a microscope does, with known truth",
     "check": "before a night: check programs, folders, disk, queue, mail and clocks",
-    "run": "make a project, run the four protocols on a folder that is being written, and follow them",
+    "run": "make a project, run the four protocols on a folder into which a microscope writes, and follow them",
     "parameters": "list the parameters of the four protocols, for --set",
-    "watch": "start a project for each new session of the microscopes of a facility, and write a page above all of them",
-    "status": "say what needs attention, and where every protocol, movie and series of a project stands",
-    "list": "list the sessions of this machine, or of a folder, and how they stand",
+    "watch": "start a project for each new session of a facility's microscopes, and write a page that lists them all",
+    "status": "show what needs attention, and the state of every protocol, movie and series of a project",
+    "list": "list the sessions of this machine, or in a folder, and their states",
     "report": "write the live page of a project: open report/index.html in a browser",
-    "page": "say where the page of a project is; serve it with its buttons; write the summary to hand over",
-    "marks": "say which series are marked good, bad or to look at again, and make Scipion sets of them",
+    "page": "show where the page of a project is; serve it with its buttons; write the summary to hand over",
+    "marks": "list the series marked good, bad or to look at again, and make Scipion sets of them",
     "resume": "bring a dead session back: every protocol that was running continues",
-    "until": "say when the import of a session that runs is to end",
-    "stop": "end the protocols of a session, in order or (--now) at once; resume takes them up again",
-    "acknowledge": "list the alarms of a session, or say that they are known: they are no longer shown and counted",
+    "until": "show or set the time at which the import of a running session ends",
+    "stop": "end the protocols of a session, in order or (--now) at once; resume continues them",
+    "acknowledge": "list the alarms of a session, or acknowledge them, so that they are no longer shown and counted",
     "exclude": "take tilts out of a series or put them back; only that series is made again",
-    "export": "hand finished series to IMOD, RELION 5 and Warp: their files, and a README with the next commands",
-    "handedness": "check the sign of the tilt angles: one series both ways; remember the choice for the instrument",
+    "export": "write finished series for IMOD, RELION 5 and Warp, with a README that gives the next commands",
+    "handedness": "check the sign of the tilt angles by reconstructing one series both ways; remember the choice",
     "mdoc": "the mdoc doctor: what a file is, and what tomostream reads from it",
-    "demo": "simulate a small acquisition and run the whole way to tomograms on it",
+    "demo": "simulate a small acquisition and process it all the way to tomograms",
 }
 
 
-#: Exit status of a command that was asked to leave.
+#: Exit status of a command that was interrupted.
 INTERRUPTED = 130
-#: A module `list` would hide Python's own.
+#: A module called `list` would shadow the built-in.
 MODULES = {"list": "sessions"}
 
 
 def refuse(command: str, why: object) -> int:
-    """Say in one sentence why a subcommand does nothing; the exit status for that."""
+    """Say in one sentence why a subcommand does nothing; return the exit status for that."""
     print(f"tomostream {command}: {str(why).rstrip('.')}.", file=sys.stderr)
     return 2
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return refuse(command, error)
-    except KeyboardInterrupt:       # also while what the subcommand needs is imported, which takes its time on a busy machine
+    except KeyboardInterrupt:       # also during the imports of the subcommand, which take a while on a busy machine
         return INTERRUPTED
     except OSError as error:
         if error.filename is not None or error.errno not in OUTPUT_TROUBLE:
@@ -88,7 +88,7 @@ def is_here() -> bool:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    """Return what the command line says; `main` in it is the function of the subcommand."""
+    """Parse the command line; `main` of the result is the function of the subcommand."""
     parser = argparse.ArgumentParser(prog="tomostream", description="On-the-fly cryo-electron tomography.")
     parser.add_argument("--version", action="version", version=f"tomostream {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -103,6 +103,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
             subcommand = subparser
     if subcommand is None or arguments[0] != wanted:
         return parser.parse_args(arguments)
-    options = subcommand.parse_intermixed_args(arguments[1:])       # names may stand after options: exclude P TS_01 --back 7
+    options = subcommand.parse_intermixed_args(arguments[1:])       # names may follow options: exclude P TS_01 --back 7
     options.command = wanted
     return options

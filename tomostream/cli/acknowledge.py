@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream acknowledge`: say that an alarm is known, so that it is no longer shown, sent or counted."""
+"""`tomostream acknowledge`: acknowledge alarms, so that they are no longer shown, sent or counted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tomostream.report.notify import one_line, utc
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("names", nargs="*", metavar="SERIES|KIND",
-                        help="a series or a protocol that has an alarm of its own, or a kind of alarm; none: list the alarms")
-    parser.add_argument("--all", action="store_true", help="all alarms that hold now")
+                        help="a series or protocol that has an alarm, or a kind of alarm; none: list the alarms")
+    parser.add_argument("--all", action="store_true", help="all alarms that are on")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def show(alarms: Sequence[Alarm]) -> int:
-    """Return one line an alarm: since when, whether it is known, which, and why."""
+    """Print a line for each alarm: since when it is on, whether it is acknowledged, which, and why."""
     if not alarms:
         print("No alarms.")
     for alarm in sorted(alarms, key=lambda each: (each.acknowledged is not None, each.since)):

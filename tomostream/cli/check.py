@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream check`: before a night, whether everything that a session needs is there."""
+"""`tomostream check`: before a night, check that everything a session needs is there."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from tomostream.files.patterns import files_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from tomostream.cli.run import ENGINES
 
-    parser.add_argument("project", nargs="?", metavar="PROJECT", help="name or path of the project to come")
+    parser.add_argument("project", nargs="?", metavar="PROJECT", help="name or path of the project to be made")
     parser.add_argument("--movies", metavar="PATTERN", help="folder or pattern of the movies, as for run")
     parser.add_argument("--mdocs", metavar="FOLDER", help="folder or pattern of the mdoc files, as for run")
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs are to do the work")
-    parser.add_argument("--queue", metavar="NAME", help="the queue of Scipion's hosts.conf that is to run the programs")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs will be run")
+    parser.add_argument("--queue", metavar="NAME", help="the queue in Scipion's hosts.conf that will run the programs")
     parser.add_argument("--no-message", action="store_true", help="do not send a test message by mail and webhook")
-    parser.epilog = "One line a check. Exit status: 0; 1 if something is wrong."
+    parser.epilog = "Prints one line per check. Exit status: 0; 1 if something is wrong."
 
 
 def main(options: argparse.Namespace) -> int:
-
     try:
         problems = home.set_variables(home.default_home(options.project or ""))
         found = []
@@ -45,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def findings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """Yield all checks, one after the other; what takes long comes late.
+    """Yield the results of all checks, the slow ones last.
 
     Parameters
     ----------
@@ -85,13 +84,13 @@ def findings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Itera
 
 
 def programs(options: argparse.Namespace) -> Iterator[Finding]:
-    """Yield the programs and GPUs, as Scipion's plugins know them."""
+    """Yield the checks of programs and GPUs, as configured for Scipion's plugins."""
     from tomostream.cli import run
 
     scipion = os.environ["SCIPION_HOME"]
     with tempfile.TemporaryDirectory() as elsewhere:
         if not os.path.isdir(os.environ["SCIPION_HOME"]):
-            os.environ["SCIPION_HOME"] = elsewhere          # Scipion makes folders in its home, and a check leaves nothing behind
+            os.environ["SCIPION_HOME"] = elsewhere          # Scipion makes folders in its home; a check must leave nothing behind
         home.quiet_logs()
         from pyworkflow.config import Config
 

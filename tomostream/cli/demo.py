@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream demo`: an acquisition that runs, four Scipion protocols that turn it into tomograms, and pictures of them."""
+"""`tomostream demo`: a simulated acquisition, four Scipion protocols that turn it into tomograms, and pictures of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tomostream.journal.status import ProjectStatus
 
 #: Linux: the option of prctl by which a process asks to be signalled when its parent has ended.
 PARENT_DEATH_SIGNAL = 1
-#: Two series of this are processed on two cores while they are "acquired".
+#: Small enough for two cores to process two series while they are "acquired".
 SIMULATED = ["--series", "2", "--tilts", "15", "--tilt-step", "6", "--frames", "4", "--size", "320", "--pixel-size", "8",
              "--interval", "1", "--start-delay", "15"]
 SIMULATED_SETTINGS = ["compose.expectedTilts=15", "aretomo.tomoThickness=220", "aretomo.alignZ=160"]
-#: For the import: twice as long as the microscope takes to begin, for machines that are busy.
+#: Time-out of the import: twice the start delay of the microscope, for busy machines.
 TIME_OUT = "30"
 REAL = ["--frames", "6", "--interval", "1", "--start-delay", "15"]
 REAL_SETTINGS = ["compose.expectedTilts=41", "aretomo.tomoThickness=300", "aretomo.alignZ=180"]
@@ -59,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def empty_folder(path: str) -> str:
-    """Make the folder of a demo; one that holds another demo gets a number behind its name, nothing is overwritten."""
+    """Make the folder of a demo; nothing is overwritten: if it is not empty, a number is added to its name."""
     base, number = os.path.abspath(path), 1
     candidate = base
     while os.path.isdir(candidate) and os.listdir(candidate):
@@ -70,12 +70,12 @@ def empty_folder(path: str) -> str:
 
 
 def ends_with(parent: int) -> Callable[[], None]:
-    """Return what a child does before its program starts: it will be ended when its parent is gone, however that ended."""
+    """Return a function for a child to call before its program starts, so that it ends when its parent does."""
     prctl = ctypes.CDLL(None).prctl
 
     def before() -> None:
         prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:      # it has just ended
+        if os.getppid() != parent:      # the parent has just ended
             os._exit(1)
 
     return before
@@ -100,7 +100,7 @@ def process(out: str, simulate: list[str], settings: list[str], engine: str) -> 
 
 
 def report(out: str, status: int, seconds: float) -> int:
-    """Name what came out, and how to look at it."""
+    """Print the results, and how to look at them."""
     from tomostream.cli.slices import picture
 
     project = os.path.join(out, "project")
@@ -109,7 +109,7 @@ def report(out: str, status: int, seconds: float) -> int:
     tomograms = [series.tomogram for series in results.series.values() if series.tomogram and os.path.exists(series.tomogram)]
     say("")
     if not tomograms:
-        say(f"No tomogram came out; the logs are in {project}/Runs/*/logs.")
+        say(f"No tomogram was made; the logs are in {project}/Runs/*/logs.")
         return status or 2
     for path in tomograms:
         say(f"tomogram: {path}")

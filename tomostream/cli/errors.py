@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a command cannot do for its user."""
+"""The error that ends a command."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("series", metavar="SERIES", help="the series, as `tomostream status` names it")
     parser.add_argument("tilts", nargs="*", metavar="TILT",
-                        help="acquisition order (1 is the first) or movie name; none: list the tilts of the series")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the page, the summary and the log")
-    parser.add_argument("--back", action="store_true", help="put them back; without TILT, all of them")
+                        help="acquisition order (the first is 1) or movie name; none: list the tilts of the series")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="the reason, for the page, the summary and the log")
+    parser.add_argument("--back", action="store_true", help="put the tilts back; without TILT, all of them")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def composes(path: str) -> bool:
-    """Tell whether the compose protocol of a project runs."""
+    """Tell whether the compose protocol of a project is running."""
     status = ProjectStatus(path)
     status.find()
     folder = status.folders.get(COMPOSE, "")
@@ -48,7 +48,7 @@ def composes(path: str) -> bool:
 
 
 def show(series: ComposedSeries) -> int:
-    """Return the tilts by angle, with what becomes of each."""
+    """Print the tilts by angle, with the state of each."""
     print(f"{'order':>6} {'angle':>8}  movie")
     for tilt in series.tilts:
         state = "" if tilt.state == "used" else f"  ({'taken out' if tilt.state == 'excluded' else tilt.state}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream export`: finished series in the files of IMOD, RELION 5 and Warp."""
+"""`tomostream export`: finished series in the file formats of IMOD, RELION 5 and Warp."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
-    parser.add_argument("out", metavar="OUT", help="folder; what an earlier export wrote there is replaced, series by series")
+    parser.add_argument("out", metavar="OUT", help="folder to write into; an earlier export there is replaced, series by series")
     parser.add_argument("--to", default="imod,relion5,warp", metavar="PROGRAMS",
-                        help="any of imod,relion5,warp,zarr (default: imod,relion5,warp; zarr is OME-Zarr, another copy of "
+                        help="any of imod,relion5,warp,zarr (default: imod,relion5,warp; zarr is OME-Zarr, one more copy of "
                         "each tomogram)")
-    parser.add_argument("--series", nargs="+", default=[], metavar="SERIES", help="these series (default: all that are finished)")
+    parser.add_argument("--series", nargs="+", default=[], metavar="SERIES", help="only these series (default: all finished)")
     parser.add_argument("--series-file", metavar="FILE",
-                        help="the series that a file names: the list that the page saves, or one name a line")
+                        help="only the series listed in a file: the list that the page saves, or one name per line")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--link", dest="copy", action="store_false", help="link images and tomograms (the default)")
-    images.add_argument("--copy", dest="copy", action="store_true", help="copy images and tomograms; movies are linked always")
+    images.add_argument("--copy", dest="copy", action="store_true", help="copy images and tomograms; movies are always linked")
     parser.set_defaults(copy=False)
 
 
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
     wanted = [word.strip() for word in options.to.split(",") if word.strip()]
     wrong = [word for word in wanted if word not in known]
     if wrong or not wanted:
-        return refuse("export", f"--to {options.to}: write {', '.join(known)} or some of them, with commas between")
+        return refuse("export", f"--to {options.to}: use one or more of {', '.join(known)}, separated by commas")
     status = ProjectStatus(path)
     status.update()
     done = {each.id: each for each in collect.finished(status)}
@@ -53,16 +53,16 @@ def main(options: argparse.Namespace) -> int:
         return refuse("export", error)
     unknown = [name for name in named if name not in done]
     if unknown:
-        return refuse("export", f"{', '.join(unknown)}: no such finished series; there are {', '.join(done) or 'none'}")
+        return refuse("export", f"{', '.join(unknown)}: no such finished series; finished are {', '.join(done) or 'none'}")
     chosen = [done[name] for name in dict.fromkeys(named)] or list(done.values())
     if not chosen:
-        return refuse("export", "no series is reconstructed yet: there is nothing to hand on")
+        return refuse("export", "no series has been reconstructed yet: there is nothing to hand on")
     return hand_on(status, chosen, options, [Target(word) for word in wanted])
 
 
 def hand_on(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argparse.Namespace,
             targets: Sequence[Target]) -> int:
-    """Write the chosen series, one after the other; the exit status."""
+    """Write the chosen series, one after the other; return the exit status."""
     from tomostream.handoff import collect
     from tomostream.handoff.export import README, export
     from tomostream.handoff.facts import NotPossible
@@ -81,5 +81,5 @@ def hand_on(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argp
         served = ", ".join(target.value for target in targets if target not in refused)
         why_not = "".join(f"; not {target.value}: {why}" for target, why in refused.items())
         print(f"{each.id}: {served or 'not handed on'}{why_not}")
-    print(f"What to do next, and what was decided: {os.path.join(options.out, README)}")
+    print(f"Next steps, and what was decided: {os.path.join(options.out, README)}")
     return 1 if failed else 0

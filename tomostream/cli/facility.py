@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The configuration of `tomostream watch`: a TOML file that says which microscopes write where, and what is to be done."""
+"""The configuration of `tomostream watch`: a TOML file that says which microscopes write where, and how to process it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
-#: In a pattern: the name of the session's folder.
+#: Stands for the name of the session's folder in a pattern.
 SESSION = "{session}"
 
 
@@ -32,7 +32,7 @@ class ConfigError(Exception):
 
 
 class Existing(str, Enum):
-    """What becomes of the session folders that are there when a microscope is watched for the first time."""
+    """What to do with the session folders that exist when a microscope is first watched."""
 
     IGNORE = "ignore"
     START = "start"
@@ -40,8 +40,8 @@ class Existing(str, Enum):
 
 @dataclass(frozen=True)
 class Microscope:
-    """What is watched. `movies` and `mdocs`: patterns below the folder of a session, or whole ones with `{session}` in them.
-    `settings`: as of `tomostream run --set`. `report`: folder for the pages of its sessions, "" inside their projects."""
+    """A microscope to watch. `movies` and `mdocs`: patterns below the folder of a session, or absolute ones with `{session}` in
+    them. `settings`: as for `tomostream run --set`. `report`: folder for the pages of its sessions; "": in their projects."""
 
     name: str
     root: str
@@ -59,7 +59,7 @@ class Microscope:
     settings: tuple[str, ...] = ()
 
     def pattern(self, pattern: str, session: str) -> str:
-        """Return a pattern for one session; a folder of any name is taken literally."""
+        """Return a pattern for one session, whose name is taken literally."""
         import glob
 
         whole = os.path.isabs(pattern)
@@ -69,8 +69,8 @@ class Microscope:
 
 @dataclass(frozen=True)
 class Facility:
-    """The whole configuration. `index`: folder of the page above all sessions; `every`: seconds between two looks; `starts`:
-    sessions that are started at the same time; `cores`, `programs_per_gpu`: for all sessions together, "" as it comes."""
+    """The whole configuration. `index`: folder of the page that lists all sessions; `every`: seconds between two looks; `starts`:
+    sessions started at the same time; `cores`, `programs_per_gpu`: for all sessions together, "" for the default."""
 
     path: str
     projects: str
@@ -87,7 +87,7 @@ def read(path: str) -> Facility:
 
     Raises
     ------
-    ConfigError : it cannot be read, or something in it makes no sense.
+    ConfigError : it cannot be read, or something in it is invalid.
     """
     path = os.path.abspath(path)
     try:
@@ -99,7 +99,7 @@ def read(path: str) -> Facility:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     table = Table(path, "", document)
     projects = table.folder("projects")
-    tables = table.take("microscope", list, "one [[microscope]] table or more")
+    tables = table.take("microscope", list, "one or more [[microscope]] tables")
     if not tables or not all(isinstance(each, dict) for each in tables):
         raise ConfigError(f"{path}: there is no [[microscope]] table; write one for each microscope")
     facility = Facility(
@@ -133,12 +133,12 @@ def _microscope(table: Table) -> Microscope:
     for key in ("movies", "mdocs"):
         pattern = getattr(microscope, key)
         if os.path.isabs(pattern) and SESSION not in pattern:
-            raise table.wrong(key, pattern, f"a pattern below the folder of a session, or a whole one with {SESSION} in it")
+            raise table.wrong(key, pattern, f"a pattern below the folder of a session, or an absolute one with {SESSION} in it")
     return microscope
 
 
 def variables(microscope: Microscope) -> dict[str, str]:
-    """Return the addresses of the alarms of a microscope as Scipion's variables; none where it has none of its own."""
+    """Return a microscope's own addresses for alarms, as Scipion's variables."""
     from tomostream.report.notify import EMAIL, WEBHOOK
 
     given = {EMAIL: ",".join(microscope.email), WEBHOOK: microscope.webhook}
@@ -146,7 +146,7 @@ def variables(microscope: Microscope) -> dict[str, str]:
 
 
 def _settings(table: Table) -> tuple[str, ...]:
-    """`[microscope.set.aretomo] tomoThickness = 1500` as words of `--set`."""
+    """Return `[microscope.set.aretomo] tomoThickness = 1500` as words of `--set`."""
     words = []
     for protocol, values in table.take("set", dict, "tables of parameters", {}).items():
         if protocol not in CLASSES or not isinstance(values, dict):
@@ -159,20 +159,20 @@ def _settings(table: Table) -> tuple[str, ...]:
 
 
 def _refuse_together(facility: Facility) -> None:
-    """What cannot be said of one microscope alone."""
+    """Refuse what does not fit together, whatever each microscope says by itself."""
     names = [each.name for each in facility.microscopes]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise ConfigError(f"{facility.path}: two microscopes have the name '{double}'; give each one of its own")
+        raise ConfigError(f"{facility.path}: two microscopes are called '{double}'; give each its own name")
     for each in facility.microscopes:
         for key, folder in (("projects", facility.projects), ("index", facility.index), (f"{each.name}: report", each.report)):
             if folder and os.path.commonpath([each.root, folder]) == each.root:
                 raise ConfigError(f"{facility.path}: {key} is '{folder}', inside the root of the microscope '{each.name}' "
-                                  f"({each.root}); nothing is written there, choose another place")
+                                  f"({each.root}), where nothing must be written; choose another place")
 
 
 class Table:
-    """A table of a configuration: gives values of the kinds that are asked for, and refuses what nobody asked for."""
+    """A table of a configuration: returns checked values, and refuses keys that nobody asked for."""
 
     def __init__(self, path: str, where: str, values: Mapping[str, Any]) -> None:
         self.path, self.where, self._values = path, where, values
@@ -183,11 +183,11 @@ class Table:
         return ConfigError(f"{self.path}: {self.where}{key} is {shown}; write {write}")
 
     def take(self, key: str, kind: type[T], write: str, default: T | None = None) -> T:
-        """Return a value of a kind.
+        """Return a value of a type.
 
         Raises
         ------
-        ConfigError : it is of another, or is not there and must be.
+        ConfigError : it is of another type, or missing and without a default.
         """
         self._asked.append(key)
         if key not in self._values:
@@ -206,10 +206,10 @@ class Table:
         return value
 
     def folder(self, key: str, default: str | None = None) -> str:
-        """Return a whole path; ~ is the home of the user."""
+        """Return an absolute path; ~ is the home of the user."""
         value = os.path.expanduser(self.text(key, default))
         if value and not os.path.isabs(value):
-            raise self.wrong(key, value, "a whole path, beginning with /")
+            raise self.wrong(key, value, "an absolute path, beginning with /")
         return os.path.normpath(value) if value else ""
 
     def choice(self, key: str, choices: Sequence[str], default: str) -> str:
@@ -239,7 +239,7 @@ class Table:
         return values
 
     def time(self, key: str, default: str) -> str:
-        """Return a time as people write it; as it was written."""
+        """Return a time as it was written, after checking it."""
         value = self._values.get(key, default)
         self._asked.append(key)
         self._time(key, value)
@@ -258,11 +258,11 @@ class Table:
             raise self.wrong(key, value, 'a time, e.g. "30s", "10m" or "12h"') from None
 
     def refuse_unknown(self) -> None:
-        """Refuse what nobody asked for: it would be passed over in silence.
+        """Refuse keys that nobody asked for, which would otherwise be ignored silently.
 
         Raises
         ------
-        ConfigError : names the first such key, and what comes near.
+        ConfigError : names the first such key, and a similar one.
         """
         unknown = next((key for key in self._values if key not in self._asked), None)
         if unknown is not None:

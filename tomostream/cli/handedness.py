@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("series", metavar="SERIES", help="a composed series, as `tomostream status` names it")
     parser.add_argument("--choose", choices=(instruments.AS_GIVEN, instruments.NEGATED),
-                        help="remember this for the instrument; sessions that are started afterwards use it")
-    parser.add_argument("--instrument", metavar="NAME", help="name of the instrument (default: the one that the mdoc gives)")
+                        help="remember this for the instrument; sessions started afterwards use it")
+    parser.add_argument("--instrument", metavar="NAME", help="name of the instrument (default: the one given in the mdoc)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -43,8 +43,8 @@ def main(options: argparse.Namespace) -> int:
         file = instruments.remember(name, options.choose, options.series, found.evidence if found else "")
     except (NoSeries, quick.NotDone, ValueError) as error:
         return refuse("handedness", str(error))
-    print(f"Remembered for {name}: tilt angles {options.choose} ({file}). Sessions that are started from now on use it; one "
-          "that runs stays as it began.")
+    print(f"Remembered for {name}: tilt angles {options.choose} ({file}). Sessions started from now on use it; a running one "
+          "keeps its sign.")
     return 0
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scipion's own files and variables: what it needs and nobody has set, and where its projects are.
+"""Scipion's own files and variables: defaults for those that it needs and nobody has set, and where its projects are.
 
-A command that is refused takes back what it had made of them.
+A command that is refused removes the files that it has made.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tomostream.report.notify import VARIABLES
 
 
 def scipion_environment(home: str) -> None:
-    """Set what Scipion needs and nobody has set, for this process and its children, and make the files that it needs. Call before
-    pyworkflow is imported.
+    """Set the variables that Scipion needs and nobody has set, for this process and its children, and make the files that it
+    needs. Call before pyworkflow is imported.
 
     Parameters
     ----------
-    home : folder for Scipion's own files, made if nothing else is configured.
+    home : folder for Scipion's own files, if nothing else is configured.
 
     Raises
     ------
@@ -37,19 +37,19 @@ def scipion_environment(home: str) -> None:
 
 
 def configure(home: str) -> None:
-    """As `set_variables`, for a command that does nothing where Scipion's configuration makes no sense.
+    """As `set_variables`, for a command that refuses an invalid configuration.
 
     Raises
     ------
-    UserError : a file of it makes no sense; says which line.
+    UserError : a file of it is invalid; says which line.
     """
     for problem in set_variables(home):
         raise UserError(problem)
 
 
 def set_variables(home: str) -> list[str]:
-    """Set what Scipion needs: the variables of its configuration, as its own launcher does, and those that nobody has set. What
-    is set in the environment stays. Nothing is written.
+    """Set the variables of Scipion's configuration, as its own launcher does, and those that it needs and nobody has set. What is
+    set in the environment stays. Nothing is written.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def set_variables(home: str) -> list[str]:
 
 
 def _configured(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the variables of Scipion's configuration, read as its launcher reads them, and what is wrong with its files. Ours of
-    the alarms are read where they are needed: a password may hold what Scipion takes for a comment."""
+    """Return the variables of Scipion's configuration, read as its launcher reads them, and what is wrong with its files. Those
+    of our alarms are read where they are needed: a password may contain what Scipion takes for a comment."""
     found: dict[str, str] = {}
     problems = []
     for path in configuration.files(environment):
@@ -90,11 +90,11 @@ def _configured(environment: Mapping[str, str]) -> tuple[dict[str, str], list[st
 
 
 def make_home() -> None:
-    """Make the files of Scipion's own that it needs and that are not there.
+    """Make those of Scipion's own files that it needs and that do not exist.
 
     Raises
     ------
-    UserError : Scipion is not installed, or its file of queues was named and is not there.
+    UserError : Scipion is not installed, or the file of queues named by a variable does not exist.
     OSError : they cannot be written.
     """
     environment = os.environ
@@ -129,8 +129,8 @@ def _projects() -> str:
 
 @contextlib.contextmanager
 def made_for(path: str) -> Iterator[None]:
-    """Make Scipion's files for a project in `path`. When what is done meanwhile raises, they are taken back as far as they were
-    not there before, with the folders above the project; nothing that anybody else has put there is.
+    """Make Scipion's files for a project in `path`. If the block raises, those that did not exist before are removed, with the
+    folders above the project, but nothing that others have put there.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def made_for(path: str) -> Iterator[None]:
     try:
         make_home()
         yield
-        make_home()         # another command, refused meanwhile, may have taken them back
+        make_home()         # another command, refused meanwhile, may have removed them
     except BaseException:
         if not linked and os.path.islink(link) and not os.path.exists(link):
             os.remove(link)
@@ -154,7 +154,7 @@ def made_for(path: str) -> Iterator[None]:
 
 
 def _take_back(files: list[str], folders: list[str]) -> None:
-    """Remove files and folders of Scipion's that were made; nothing where another project was made meanwhile and needs them."""
+    """Remove files and folders that were made for Scipion, unless another project made meanwhile needs them."""
     if os.path.isdir(_projects()) and os.listdir(_projects()):
         return
     for name in filter(os.path.exists, files):
@@ -165,7 +165,7 @@ def _take_back(files: list[str], folders: list[str]) -> None:
 
 
 def _absent_above(path: str) -> list[str]:
-    """Return the folders that would have to be made for a path, itself included where it could be one."""
+    """Return the folders that would have to be made for a path, including the path itself."""
     found, path = [], os.path.abspath(path)
     while not os.path.lexists(path):
         found.append(path)
@@ -176,7 +176,7 @@ def _absent_above(path: str) -> list[str]:
 def project_path(project: str) -> str:
     """Return the folder of a project, given as a name (in Scipion's projects folder) or as a path.
 
-    Call after `scipion_environment`: where the projects are depends on it.
+    Call after `scipion_environment`, which sets the projects folder.
     """
     if os.sep in project or project in (".", "..") or os.path.isdir(os.path.join(project, "Runs")):
         return os.path.abspath(project)
@@ -184,7 +184,7 @@ def project_path(project: str) -> str:
 
 
 def default_home(project: str) -> str:
-    """Return where Scipion's own files go when nothing is configured: beside a project that is a path, else the user's data."""
+    """Return where Scipion's own files go if nothing is configured: beside a project given as a path, else the user's data."""
     if os.sep in project:
         return os.path.join(os.path.dirname(os.path.abspath(project)), ".scipion")
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
@@ -192,7 +192,7 @@ def default_home(project: str) -> str:
 
 
 def quiet_logs() -> None:
-    """pyworkflow logs to the terminal by default; here the table is what people want to see."""
+    """Keep pyworkflow's log off the terminal, where people want to see the table."""
     import logging
 
     logging.getLogger().handlers.clear()

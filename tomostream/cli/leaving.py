@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Leaving while the protocols go on: Ctrl-C, a closed terminal, `timeout`, a pipe that nobody reads any more."""
+"""Leaving while the protocols go on: Ctrl-C, a closed terminal, `timeout`, a pipe that nobody reads any longer."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-#: What asks this command to go. The protocols have sessions of their own and do not hear it.
+#: Signals that ask this command to leave. The protocols have process sessions of their own and do not get them.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: What a terminal that was closed, or a pipe without a reader, answers.
+#: Errors of writing to a closed terminal, or to a pipe without a reader.
 READER_GONE = (errno.EPIPE, errno.EIO)
-#: What else an output answers that cannot be written: a full disk, a quota.
+#: Errors of any output that cannot be written: also a full disk, a quota.
 OUTPUT_TROUBLE = (*READER_GONE, errno.ENOSPC, errno.EDQUOT)
 
 
 class Interrupted(Exception):
-    """Ctrl-C while protocols were being started: not one more is."""
+    """Ctrl-C while protocols were being started; no more are started."""
 
 
 class Leaving:
-    """While this holds, the signals are noted, not raised, so that none of them can fall between the start of a process and
-    the note of its number.
+    """In this context signals are noted and not raised, so that none can arrive between the start of a process and the note of
+    its id.
 
-    A pipe wakes up whoever waits: an event must not be set by a signal handler, which may interrupt its own waiting.
+    A pipe wakes up whoever waits. An event must not be set in a signal handler, which may interrupt its own waiting.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Leaving:
     def __enter__(self) -> Leaving:
         os.set_blocking(self._write, False)
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:      # nohup, and jobs in the background, stay as they are
+            if signal.getsignal(number) is not signal.SIG_IGN:      # nohup and background jobs keep ignoring them
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -54,17 +54,17 @@ class Leaving:
         self.interrupted = self.interrupted or number == signal.SIGINT
         try:
             os.write(self._write, b".")
-        except BlockingIOError:     # so many signals that the pipe is full: it wakes up all the same
+        except BlockingIOError:     # the pipe is full of signals: it wakes up anyway
             return
 
     def wait(self, seconds: float) -> bool:
-        """Wait, or less long when something asks to leave; whether it does."""
+        """Wait, at most until something asks to leave; return whether it does."""
         if not self.asked:
             select.select([self._read], [], [], seconds)
         return self.asked
 
     def pause(self, seconds: float) -> None:
-        """Wait while protocols are being started. A hang-up and `timeout` let the start come to its end first.
+        """Wait while protocols are being started. A hang-up or `timeout` lets the start finish first.
 
         Raises
         ------
@@ -77,17 +77,17 @@ class Leaving:
 
 
 def say(text: str) -> None:
-    """Print a line for people. Nobody may read any more; that must not end what is being done."""
+    """Print a line for people. It must not end the command if nobody reads any longer."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
 def show(text: str) -> None:
-    """Print what was asked for. That nobody reads it to the end changes nothing: the exit status says the rest.
+    """Print what was asked for. A reader that leaves early is no error: the exit status says the rest.
 
     Raises
     ------
-    OSError : it cannot be written for another reason.
+    OSError : the output cannot be written for another reason.
     """
     try:
         print(text, flush=True)
@@ -116,19 +116,19 @@ def ready_streams() -> None:
 
 
 def reader_gone() -> bool:
-    """Tell whether the output is a pipe that was closed, or a terminal that was."""
+    """Tell whether the output is a closed pipe or terminal."""
     try:
         number = sys.stdout.fileno()
     except io.UnsupportedOperation:
         return False
     look = select.poll()
-    look.register(number, 0)        # errors and hang-ups are told unasked
+    look.register(number, 0)        # errors and hang-ups are always reported
     return bool(look.poll(0))
 
 
 def mute() -> None:
-    """Let the rest of the output go nowhere."""
-    with contextlib.suppress(io.UnsupportedOperation):      # not a file: nothing is left in it
+    """Discard the rest of the output."""
+    with contextlib.suppress(io.UnsupportedOperation):      # not a file, so nothing is buffered
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

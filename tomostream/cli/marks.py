@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream marks`: what people think of the series, and Scipion sets of those that they marked."""
+"""`tomostream marks`: the marks that people gave to series, and Scipion sets of marked series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", choices=NAMES, metavar="MARK",
                         help=f"make Scipion sets of the series with this mark ({', '.join(NAMES)}), as its 'create subset' does")
     parser.add_argument("--series-file", metavar="FILE",
-                        help="take the list that the page saves, or one name a line, and not the marks kept with the session")
+                        help="use the list that the page saves, or one name per line, instead of the marks kept with the session")
     parser.add_argument("--of", default=",".join(USUAL), metavar="WHAT",
                         help=f"which sets: any of {','.join(OUTPUTS)} (default: {','.join(USUAL)})")
 
@@ -39,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
     path = existing(options.project)
     wanted = [word.strip() for word in options.of.split(",") if word.strip()]
     if not wanted or not set(wanted) <= OUTPUTS.keys():
-        return refuse("marks", f"--of {options.of}: write {', '.join(OUTPUTS)} or some of them, with commas between")
+        return refuse("marks", f"--of {options.of}: use one or more of {', '.join(OUTPUTS)}, separated by commas")
     try:
         known = marks_of(os.path.join(path, REPORT), options.series_file)
         if options.set is None and options.series_file is None:
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def marks_of(out: str, series_file: str | None) -> dict[str, marks.Mark]:
-    """Return series -> mark: of a list that the page saved, or those kept beside the page in folder `out`.
+    """Return series -> mark, from a list that the page saved, or as kept beside the page in folder `out`.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def marks_of(out: str, series_file: str | None) -> dict[str, marks.Mark]:
 
 
 def report(known: dict[str, marks.Mark]) -> int:
-    """Print the marks, a line each."""
+    """Print a line for each mark."""
     width = max(map(len, known), default=0)
     for name, each in sorted(known.items()):
         print(f"{name:{width}}  {each.mark or '-':10}  {each.note}".rstrip())
@@ -78,7 +78,7 @@ def label_of(mark: str | None) -> str:
 
 
 def make_sets(project: str, series: Sequence[str], outputs: Collection[str], label: str) -> int:
-    """Make a subset of each output of the aretomo run, as Scipion's own *create subset* does, and say what came out.
+    """Make a subset of each output of the aretomo run, as Scipion's own *create subset* does, and print what they hold.
 
     Raises
     ------
@@ -93,15 +93,15 @@ def make_sets(project: str, series: Sequence[str], outputs: Collection[str], lab
     chain = projects.load(project)
     aretomo = chain.protocols.get(ARETOMO)
     if aretomo is None:
-        raise UserError(f"the project {chain.path} has no aretomo run, whose outputs could be chosen from")
-    if os.path.exists(aretomo.getDbPath()):     # its outputs, as the run has told them since the project was last looked at
+        raise UserError(f"the project {chain.path} has no aretomo run to choose outputs from")
+    if os.path.exists(aretomo.getDbPath()):     # the project may not know the latest outputs of the run
         chain.project._updateProtocol(aretomo)
     made = [make_set(chain.project, aretomo, output, series, label) for output in outputs]
     return 0 if any(made) else 1
 
 
 def make_set(project: Project, aretomo: Protocol, output: str, series: Sequence[str], label: str) -> bool:
-    """Make the subset of one output and say what it holds; False where none of the series is in it.
+    """Make the subset of one output and print what it holds; return False if none of the series is in it.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def make_set(project: Project, aretomo: Protocol, output: str, series: Sequence[
 
 
 def subset(project: Project, aretomo: Protocol, output: str, ids: Sequence[int], label: str) -> str:
-    """Run Scipion's protocol of subsets on rows of an output; return the name of its box.
+    """Run Scipion's subset protocol on rows of an output; return the name of its box.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def subset(project: Project, aretomo: Protocol, output: str, ids: Sequence[int],
     made.inputObject.set(aretomo)
     made.inputObject.setExtended(output)
     project.saveProtocol(made)
-    selection = made._getExtraPath("selected.txt")      # the numbers of its rows in one line, as Scipion's viewer writes them
+    selection = made._getExtraPath("selected.txt")      # row ids on one line, as Scipion's viewer writes them
     os.makedirs(os.path.dirname(selection), exist_ok=True)
     with open(selection, "w", encoding="utf-8") as file:
         file.write(" ".join(map(str, ids)) + "\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream mdoc`: the mdoc doctor, and which movie is whose in a whole folder."""
+"""`tomostream mdoc`: the mdoc doctor, and which movie belongs to which series in a whole folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomostream.acquisition.doctor import UNUSABLE, as_json, as_lines, as_text, 
 from tomostream.acquisition.movies import EXTENSIONS
 from tomostream.files import patterns
 
-#: Files that are described in full; more of them get a line each.
+#: Up to so many files are described in full; more get a line each.
 MAX_IN_FULL = 3
 
 
@@ -21,17 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""
     parser.add_argument("paths", nargs="+", metavar="FILE-OR-FOLDER", help="mdoc files, or folders to look for them in")
     parser.add_argument("--movies", metavar="PATTERN", action="append", default=[],
-                        help="folder or pattern of the movies: say which series has which movies, and what is left over; may be "
-                             "given again")
-    parser.add_argument("--details", action="store_true", help=f"every tilt of every series (always up to {MAX_IN_FULL} files)")
-    parser.add_argument("--json", action="store_true", help="print objects, for programs")
+                        help="folder or pattern of the movies: show which series has which movies, and what is left over; may be "
+                             "repeated")
+    parser.add_argument("--details", action="store_true", help="show every tilt of every series (the default for up to "
+                        f"{MAX_IN_FULL} files)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.epilog = ("Exit status: 0; 1 if a file cannot be used (it cannot be read, or one movie holds all its "
-                     "tilts). Montages and maps are named, and no error. With --movies: 0 if every series has all its movies and "
-                     "every movie its series, else 1.")
+                     "tilts). Montages and maps are listed and are not errors. With --movies: 0 if every series has all its "
+                     "movies and every movie its series, else 1.")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print what the files are; return the exit status."""
+    """Describe the files; return the exit status."""
     files = find_mdocs(args.paths)
     if not files:
         print("[]" if args.json else f"There is no mdoc file in {', '.join(args.paths)}.",
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def who_has_what(files: list[str], args: argparse.Namespace) -> int:
-    """Print which movie is whose; return the exit status."""
+    """Print which movie belongs to which series; return the exit status."""
     movies = [path for given in args.movies for path in overview.movie_files(given)]
     if not movies:
         lies = "; ".join(filter(None, (patterns.what_lies(overview.pattern_of(given), EXTENSIONS) for given in args.movies)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream page`: where the page of a session is; serve it with its buttons; write the summary to hand over."""
+"""`tomostream page`: show where the page of a session is; serve it with its buttons; write the summary to hand over."""
 
 from __future__ import annotations
 
@@ -20,26 +20,15 @@ PORT = 8737
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
-    parser.add_argument(
-        "--serve",
-        action="store_true",
-        help="serve the page: marks are kept with the session, alarms acknowledged, tilts excluded, the session stopped from it",
-    )
-    parser.add_argument(
-        "--port", type=int, default=PORT, metavar="N", help=f"port of --serve (default {PORT}; 0: any free one)"
-    )
-    parser.add_argument(
-        "--bind",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="address of --serve (default 127.0.0.1: this machine alone; 0.0.0.0: whoever has the printed address)",
-    )
-    parser.add_argument(
-        "--token", metavar="WORD", help="what changes need, 16 characters at least (default: a new one each time)"
-    )
-    parser.add_argument(
-        "--summary", metavar="FILE", help="write the summary to hand over: FILE.html, or FILE.pdf where Chromium is installed"
-    )
+    parser.add_argument("--serve", action="store_true",
+                        help="serve the page, with buttons to mark series, acknowledge alarms, exclude tilts and stop")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"port of --serve (default {PORT}; 0: any free one)")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS",
+                        help="address of --serve (default 127.0.0.1: this machine only; 0.0.0.0: anybody with the address)")
+    parser.add_argument("--token", metavar="WORD",
+                        help="secret that changes require, at least 16 characters (default: a new one each time)")
+    parser.add_argument("--summary", metavar="FILE",
+                        help="write the summary to hand over: FILE.html, or FILE.pdf if Chromium is installed")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -69,18 +58,10 @@ def serve(session: Session, options: argparse.Namespace) -> int:
     try:
         server = PageServer(session, options.token or secrets.token_urlsafe(24), options.bind, options.port)
     except (OSError, OverflowError) as error:
-        return refuse("page", f"{options.bind}:{options.port} cannot be served at ({error}): choose another --port or --bind")
+        return refuse("page", f"{options.bind}:{options.port} cannot be used ({error}): choose another --port or --bind")
     with server:
-        name = (
-            "localhost"
-            if is_local(options.bind)
-            else socket.gethostname()
-            if options.bind in ("0.0.0.0", "::")
-            else options.bind
-        )
-        print(
-            f"{server.address(name)}\nWhoever has this address can change the session. Ctrl-C ends the serving, not the session.",
-            flush=True,
-        )
+        name = socket.gethostname() if options.bind in ("0.0.0.0", "::") else options.bind
+        print(f"{server.address('localhost' if is_local(options.bind) else name)}\nAnybody with this address can change the "
+              "session. Ctrl-C ends the serving, not the session.", flush=True)
         server.serve_forever(poll_interval=0.5)
     return 0

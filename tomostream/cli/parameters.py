@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream parameters`: the names that `--set` takes, with their defaults and labels."""
+"""`tomostream parameters`: the names that `--set` accepts, with their defaults and labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def listing(name: str) -> list[str]:
-    """Return a line for each parameter that has a field in the form: `protocol.parameter = default  # label`."""
+    """Return a line for each parameter with a field in the form: `protocol.parameter = default  # label`."""
     from pyworkflow.config import Config
     from pyworkflow.protocol import LabelParam, PointerParam
 

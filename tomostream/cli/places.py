@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Places that users name for what a command writes: whether it can, and in words why not."""
+"""Places that users choose for the output of a command: whether they can be written and, if not, why."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def cannot_write(path: str, error: OSError) -> str:
 
     Parameters
     ----------
-    path : as the user named it, absolute or not.
-    error : what the system said.
+    path : as the user gave it, absolute or not.
+    error : the error of the system.
     """
     above = nearest(path)
     if error.errno in (errno.ENOTDIR, errno.EEXIST) and not os.path.isdir(above):
@@ -56,7 +56,7 @@ def refused() -> Iterator[None]:
 
 
 def nearest(path: str) -> str:
-    """Return the lowest of a path and its parents that is there."""
+    """Return a path, or the nearest of its parents, that exists."""
     path = os.path.abspath(path)
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
@@ -64,7 +64,7 @@ def nearest(path: str) -> str:
 
 
 def where(status: ProjectStatus) -> list[str]:
-    """Return where the page and the tomograms of a project are, a line each, as far as they are there."""
+    """Return a line each for the page and the tomograms of a project, if there are any."""
     page = page_of(status.project)
     made = [series.tomogram for series in status.series.values() if series.tomogram]
     return [*([f"page: {page}"] if os.path.exists(page) else []),
@@ -72,7 +72,7 @@ def where(status: ProjectStatus) -> list[str]:
 
 
 def check_file(path: str) -> None:
-    """Make sure now that a file can be written at the end, hours from now: it is opened beside its place, and removed.
+    """Check that a file can be written hours from now, by writing and removing one beside it.
 
     Raises
     ------

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Scipion project from the command line: what Scipion needs, the four protocols, starting and continuing them.
-
-Works with no Scipion variable set: what Scipion needs is then made in a folder of the project's own. Variables that are set
-(SCIPION_HOME, MOTIONCOR_HOME, ARETOMO_HOME, ...) are honoured.
-"""
+"""A Scipion project from the command line: making it, its four protocols, starting and continuing them."""
 
 from __future__ import annotations
 
@@ -35,14 +31,14 @@ if TYPE_CHECKING:
     from pyworkflow.project import Project
     from pyworkflow.protocol import Protocol
 
-#: Seconds for a protocol process to come up and open its output. A busy machine imports Scipion in half a minute.
+#: Seconds for a protocol to start and open its output. On a busy machine importing Scipion takes half a minute.
 START_SECONDS = 180.0
 POINTERS = {MOTIONCOR: ("inputMovies", IMPORT, "outputMovies"), COMPOSE: ("inputMicrographs", MOTIONCOR, "micrographs"),
             ARETOMO: ("inputSetOfTiltSeries", COMPOSE, "tiltSeries")}
 ORDER = (IMPORT, MOTIONCOR, COMPOSE, ARETOMO)
 
 
-#: Characters in a path that Scipion's own command lines and settings do not survive.
+#: Characters that Scipion's command lines and settings cannot handle in a path.
 UNFIT = frozenset('"$`\\\n')
 
 
@@ -58,11 +54,10 @@ class Chain:
         return os.path.join(self.path, self.protocols[name].getWorkingDir())
 
     def state(self, name: str) -> str:
-        """running, finished, stopped, failed, dead or unknown."""
         return runs.producer_state(self.folder(name), self.protocols[name].getObjId())
 
     def ended(self) -> bool:
-        """Tell whether none of the four goes on."""
+        """Tell whether all four protocols have ended."""
         return all(self.state(name) in runs.ENDED for name in ORDER)
 
 
@@ -71,8 +66,7 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
 
     Raises
     ------
-    UserError : a parameter that does not exist, a value that does not fit, a project or files that are there already. No
-        project is left behind then.
+    UserError : a parameter does not exist, a value is invalid, or the place is taken. Then no project is left behind.
     """
     path = project_path(project)
     refuse_place(path, project)
@@ -88,15 +82,15 @@ def create(project: str, settings: dict[str, dict[str, object]]) -> Chain:
         scipion_project = Manager().createProject(os.path.basename(path), location=os.path.dirname(path))
         os.chdir(path)
         return Chain(path, scipion_project, make_protocols(scipion_project, ours, settings))
-    except BaseException:       # Scipion ends the program where it cannot read its configuration
+    except BaseException:       # Scipion exits if it cannot read its configuration
         remove(path)
         os.chdir(before)
         raise
 
 
 def refuse_place(path: str, project: str) -> None:
-    """Refuse a place where Scipion cannot work, or where something lies: Scipion empties folders of a new project, and a
-    project that is refused is removed, so nobody's files may be in it.
+    """Refuse a place where Scipion cannot work, or that is not empty: Scipion empties the folder of a new project, and a project
+    that is refused is removed, so nobody's files may be in it.
 
     Raises
     ------
@@ -109,8 +103,8 @@ def refuse_place(path: str, project: str) -> None:
     fit = re.sub(r"[^\w-]", "-", name)     # as Scipion's Project.cleanProjectName does, and would put the project there
     if fit != name:
         raise UserError(f"Scipion cannot name a project '{name}': only letters, digits, - and _. Call it '{fit}'.")
-    if os.path.isdir(os.path.join(path, "Runs")):
-        raise UserError(f"There is a project in {path} already. Choose another name, or bring it back with: "
+    if sessions.is_project(path):
+        raise UserError(f"There is already a project in {path}. Choose another name, or bring it back with: "
                         f"tomostream resume {project}")
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise UserError(f"{path} already exists and is not an empty folder. Give the project a folder of its own, e.g. "
@@ -118,7 +112,7 @@ def refuse_place(path: str, project: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a project that `create` has made and in which nothing ran."""
+    """Remove a project made by `create` in which nothing has run."""
     os.chdir(os.path.dirname(path))
     shutil.rmtree(path, ignore_errors=True)
 
@@ -141,7 +135,7 @@ def make_protocols(scipion_project: Project, ours: ModuleType, settings: dict[st
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return what `--set PROTOCOL.PARAMETER=VALUE` says: protocol -> parameter -> value.
+    """Parse `--set PROTOCOL.PARAMETER=VALUE` into protocol -> parameter -> value.
 
     Raises
     ------
@@ -159,7 +153,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, dict[str, object]]:
 
 
 def apply(protocol: Protocol, name: str, values: dict[str, object]) -> None:
-    """Set parameters of a protocol; a name that is none is refused, with the ones that come near."""
+    """Set parameters of a protocol. Raises UserError for an unknown name, with similar ones, and for an invalid value."""
     import difflib
 
     for key, value in values.items():
@@ -176,7 +170,7 @@ def apply(protocol: Protocol, name: str, values: dict[str, object]) -> None:
 
 
 def use_queue(chain: Chain, queue: str) -> None:
-    """Send every program run of motioncor and aretomo to a queue of hosts.conf, as a job of its own."""
+    """Run every program of motioncor and aretomo as a job of a queue in hosts.conf."""
     for name in (MOTIONCOR, ARETOMO):
         protocol = chain.protocols[name]
         protocol._useQueue.set(True)
@@ -185,11 +179,11 @@ def use_queue(chain: Chain, queue: str) -> None:
 
 
 def validate(chain: Chain) -> None:
-    """Refuse what the protocols refuse, before anything is started. The inputs come later, so they are not judged here.
+    """Refuse, before anything is started, what the forms refuse. The inputs are not checked, because they come later.
 
     Raises
     ------
-    UserError : with the protocols' own words.
+    UserError : with the protocols' own messages.
     """
     problems = []
     for name in ORDER:
@@ -199,17 +193,17 @@ def validate(chain: Chain) -> None:
 
 
 def warnings(chain: Chain, names: Sequence[str] = ORDER) -> list[str]:
-    """Return what the forms of these protocols warn of, in sentences."""
+    """Return the warnings of the forms of these protocols."""
     return [f"{name}: {text}" for name in names for text in chain.protocols[name]._warnings()]
 
 
 @contextmanager
 def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterator[None]:
-    """While this holds no other command starts or continues protocols of this project.
+    """Keep other commands from starting or continuing protocols of this project.
 
     Raises
     ------
-    UserError : another command does so, and does not come to an end.
+    UserError : another command is doing so and does not finish.
     Interrupted : Ctrl-C while waiting for it.
     """
     file, deadline = starting_file(path), time.monotonic() + 4 * START_SECONDS
@@ -232,13 +226,13 @@ def starting(path: str, say: Callable[[str], None], leaving: Leaving) -> Iterato
 
 
 def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> list[str]:
-    """Start the four, each when the output that it reads is open (empty as it may be). Returns those that were not started,
-    because somebody asked meanwhile for the end of the first of them.
+    """Start the four protocols, each as soon as its input is open (though it may be empty). Returns those that were not started,
+    because meanwhile somebody asked the first of them to stop.
 
     Raises
     ------
-    UserError : a protocol did not come up; says where its log is.
-    Interrupted : Ctrl-C; those that were started go on.
+    UserError : a protocol did not start; says where its log is.
+    Interrupted : Ctrl-C; those already started go on.
     """
     with starting(chain.path, say, leaving):
         for place, name in enumerate(ORDER):
@@ -252,8 +246,8 @@ def start(chain: Chain, say: Callable[[str], None], leaving: Leaving) -> list[st
 
 
 def launch(chain: Chain, name: str) -> bool:
-    """Start or continue one protocol, in a session of its own: Ctrl-C, a closed terminal or pipe here do not reach it. Returns
-    whether it was started: not where somebody has asked for its end. One who asks while it is started is heard too."""
+    """Start or continue one protocol, in a process session of its own, out of reach of Ctrl-C or a closed terminal here. Returns
+    whether it was started: not if somebody has asked it to stop. A request made during the start is honoured too."""
     if stopping.is_asked(chain.path, name):
         return False
     with detached_children():
@@ -264,15 +258,15 @@ def launch(chain: Chain, name: str) -> bool:
 
 
 def stopped_while_starting(chain: Chain, names: Sequence[str]) -> str:
-    """Return what is to be known of protocols that were not started, because their end was asked for before, in a sentence."""
+    """Say which protocols were not started because they were asked to stop."""
     return (f"The session was asked to stop meanwhile: {joined(names)} {'was' if len(names) == 1 else 'were'} not "
             f"started. To continue: tomostream resume {shlex.quote(chain.path)}")
 
 
 @contextmanager
 def detached_children() -> Iterator[None]:
-    """While this holds, processes that pyworkflow starts get a session of their own and nothing of this terminal."""
-    # the package has a function of this name, which hides the module from `from ... import`
+    """Give processes that pyworkflow starts a session of their own, detached from this terminal."""
+    # the package has a function of the same name, which hides the module from `from ... import`
     module: Any = importlib.import_module("pyworkflow.protocol.launch")
     original: type[subprocess.Popen[bytes]] = module.Popen
 
@@ -288,12 +282,12 @@ def detached_children() -> Iterator[None]:
 
 
 def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> bool:
-    """Wait until a protocol has opened the output that the next one reads, seen by the project or not (`streaming/inputs.py`);
-    False when its end was asked for before that.
+    """Wait until a protocol has opened the output that the next one reads, whether the project knows it yet or not (see
+    `streaming/inputs.py`); return False if it was asked to stop before that.
 
     Raises
     ------
-    UserError : it did not come up; says where its log is.
+    UserError : it did not start; says where its log is.
     Interrupted : Ctrl-C.
     """
     protocol = chain.protocols[name]
@@ -310,12 +304,12 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> bool:
             break
         leaving.pause(0.3)
     logs = os.path.join(chain.folder(name), "logs")
-    raise UserError(f"The protocol {name} did not come up: {last_error(logs) or 'see its log'} "
+    raise UserError(f"The protocol {name} did not start: {last_error(logs) or 'see its log'} "
                     f"(log: {os.path.join(logs, 'run.stdout')})")
 
 
 def interrupted(chain: Chain) -> str:
-    """Return what runs after Ctrl-C fell into the start, in a sentence, and what to do."""
+    """Say what is running after Ctrl-C during the start, and what to do."""
     states = {name: chain.state(name) for name in ORDER if name in chain.protocols}
     running = [name for name, state in states.items() if state == runs.RUNNING]
     rest = [name for name in states if name not in running]
@@ -327,12 +321,12 @@ def interrupted(chain: Chain) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Return names as people write them: a, b and c."""
+    """Return names as a list in a sentence: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def load(project: str) -> Chain:
-    """Open a project that is there.
+    """Open an existing project.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a session could run here: one finding a check. `tomostream check` makes all, `run` those that are quick."""
+"""Checks whether a session could run here, each returning a finding. `tomostream check` runs all, `run` the quick ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tomostream.journal.space import disk_of, human
 from tomostream.report.notify import EMAIL, WEBHOOK, Destinations, test_message
 
 DISTRIBUTION = "scipion-em-tomostream"
-#: Bytes: with less a night is not worth starting.
+#: Bytes; with less a night is not worth starting.
 MIN_FREE = 50 * 10 ** 9
 #: Seconds by which a file server or a microscope may be ahead or behind.
 MAX_CLOCK_SECONDS = 5.0
 
 
 class Verdict(str, Enum):
-    """What a finding means: nothing, something to know, or that a session would not go well."""
+    """What a finding means: all is well, something to know, or a session would fail."""
 
     OK = "ok"
     NOTE = "note"
@@ -42,7 +42,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, in a line."""
+    """The result of one check, in a line."""
 
     verdict: Verdict
     name: str
@@ -66,20 +66,20 @@ def wrong(name: str, text: str) -> Finding:
 
 # ---------------------------------------------------------------------------------------------------- this Python
 def interpreter() -> Finding:
-    """Tell whether this Python is one for which the package is made."""
+    """Check the version of Python."""
     words = f"Python {platform.python_version()}, {sys.executable}"
     try:
         wanted = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
     except importlib.metadata.PackageNotFoundError:
-        return note("interpreter", f"{words}; {DISTRIBUTION} is not installed in it, only found")
+        return note("interpreter", f"{words}; {DISTRIBUTION} is not installed in it, only on its path")
     from packaging.specifiers import SpecifierSet
 
     fits = platform.python_version() in SpecifierSet(wanted)
-    return ok("interpreter", words) if fits else wrong("interpreter", f"{words}, where Python {wanted} is needed")
+    return ok("interpreter", words) if fits else wrong("interpreter", f"{words}, but Python {wanted} is needed")
 
 
 def packages() -> Finding:
-    """Tell whether what the package needs is there, in versions that it takes."""
+    """Check that the required packages are installed, in suitable versions."""
     from packaging.requirements import Requirement
 
     try:
@@ -95,15 +95,15 @@ def packages() -> Finding:
             troubles.append(f"{each.name} is missing")
             continue
         if not each.specifier.contains(version, prereleases=True):
-            troubles.append(f"{each.name} is {version}, where {each.specifier} is needed")
+            troubles.append(f"{each.name} is {version}, but {each.specifier} is needed")
     if troubles:
         return wrong("packages", f"{'; '.join(troubles)}: pip install --upgrade {DISTRIBUTION}")
-    return ok("packages", f"all {len(needed)} are there")
+    return ok("packages", f"all {len(needed)} are installed")
 
 
 # ---------------------------------------------------------------------------------------------------- programs
 def programs(engine: int) -> list[Finding]:
-    """Return which program would align movies and which series, and whether it is there. Call when Scipion can be imported.
+    """Check which programs would align movies and series, and that they are there. Call when Scipion can be imported.
 
     Parameters
     ----------
@@ -125,14 +125,14 @@ def programs(engine: int) -> list[Finding]:
         if problems:
             found.append(wrong("programs", f"{name}: {problems[0]}"))
         elif shutil.which(path) is None:
-            found.append(wrong("programs", f"{name}: {path} is not there or cannot be run: install tomostream again"))
+            found.append(wrong("programs", f"{name}: {path} is missing or cannot be run: reinstall tomostream"))
         else:
             found.append(ok("programs", f"{name}: {path} ({chosen.reason})"))
     return found
 
 
 def gpus() -> Finding:
-    """Return the GPUs that this machine shows."""
+    """List the GPUs of this machine."""
     from tomostream.protocols.engines import gpu_present
 
     models = []
@@ -146,7 +146,7 @@ def gpus() -> Finding:
 
 
 def _listed_by_driver() -> list[str]:
-    """Return the models that the driver's own program tells; none where it cannot."""
+    """Return the models listed by nvidia-smi; none if it fails."""
     if shutil.which("nvidia-smi") is None:
         return []
     try:
@@ -159,13 +159,13 @@ def _listed_by_driver() -> list[str]:
 
 # ---------------------------------------------------------------------------------------------------- folders
 def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
-    """Tell whether the folder of a pattern is there and can be read, and what matches.
+    """Check that the folder of a pattern exists and can be read, and what matches.
 
     Parameters
     ----------
-    name : what is looked for, "movies" or "mdoc files".
+    name : "movies" or "mdoc files".
     pattern : a glob of files.
-    endings : that such files have, in small letters.
+    endings : of such files, in lower case.
     """
     above = os.path.dirname(pattern)
     if not glob.has_magic(above):
@@ -175,18 +175,18 @@ def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
             return wrong(name, f"you have no permission to read {above}")
     found = [path for path in files_of(pattern) if path.lower().endswith(tuple(endings))]
     if found:
-        return ok(name, f"{len(found)} match {pattern}, the first is {os.path.basename(found[0])}")
+        return ok(name, f"{len(found)} match {pattern}, the first being {os.path.basename(found[0])}")
     instead = what_lies(pattern, endings)
     return wrong(name, instead) if instead else note(name, f"none match {pattern} yet; the session would wait for them")
 
 
 def series(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Finding]:
-    """Return whether the mdoc files can be used and every movie finds its series: what `tomostream mdoc` tells, in short.
+    """Check that the mdoc files can be used and every movie has its series: a short form of `tomostream mdoc`.
 
     Parameters
     ----------
-    movies : none where they are not known; then it is told what the mdoc files are.
-    again : the command that tells it in full.
+    movies : may be empty, then only the mdoc files are described.
+    again : the command that gives the long form.
     """
     from tomostream.acquisition import doctor, overview
 
@@ -204,7 +204,7 @@ def series(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Find
 
 
 def _unusable(mdocs: Mapping[str, str]) -> list[Finding]:
-    """Return that mdoc files cannot be used, with the first of them and why."""
+    """Return a finding about mdoc files that cannot be used, naming the first and why."""
     if not mdocs:
         return []
     path, reason = next(iter(mdocs.items()))
@@ -221,7 +221,7 @@ def _written(path: str) -> float:
 
 
 def place(project: str) -> Finding:
-    """Tell whether a project can be made here, and on which disk it would be."""
+    """Check that a project can be made here, and how much room its disk has."""
     folder = nearest(project)
     if not os.path.isdir(folder):
         return wrong("project", f"{folder} is a file, not a folder")
@@ -229,15 +229,15 @@ def place(project: str) -> Finding:
         return wrong("project", f"you have no permission to write in {folder}")
     disk = disk_of(folder)
     if disk is None:
-        return note("disk", f"how much is free on the disk of {folder} cannot be determined")
-    words = f"{human(disk[0])} of {human(disk[1])} are free for {project}"
+        return note("disk", f"the free space on the disk of {folder} cannot be determined")
+    words = f"{human(disk[0])} of {human(disk[1])} free for {project}"
     return ok("disk", words) if disk[0] >= MIN_FREE else wrong("disk", f"only {words}; a night needs {human(MIN_FREE)} or more")
 
 
 # ---------------------------------------------------------------------------------------------------- the queue
 @dataclass(frozen=True)
 class Queues:
-    """What Scipion's hosts.conf tells of the queue of this machine."""
+    """The queues of this machine, from Scipion's hosts.conf."""
 
     file: str
     names: tuple[str, ...]
@@ -246,11 +246,11 @@ class Queues:
 
 
 class NoQueue(Exception):
-    """A queue that cannot be used, in a sentence."""
+    """A queue cannot be used; says why."""
 
 
 def read_queues() -> Queues:
-    """Return the queues as Scipion would read them, from its configuration or the template that it starts from.
+    """Read the queues as Scipion would, from its configuration or the template for it.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def read_queues() -> Queues:
 
 
 def configured(problems: Sequence[str]) -> list[Finding]:
-    """Tell whether Scipion's files of variables and of queues make sense.
+    """Check that Scipion's files of variables and queues are valid.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def configured(problems: Sequence[str]) -> list[Finding]:
 
 
 def queue(name: str) -> Finding:
-    """Tell whether a queue is known, and the commands that ask it for anything are there."""
+    """Check that a queue is configured, and its commands are installed."""
     try:
         absent = absent_of(name)
     except NoQueue as error:
@@ -302,7 +302,7 @@ def queue(name: str) -> Finding:
 
 
 def absent_of(name: str) -> str:
-    """Return which commands of a queue are not on this machine, in words; "" where all are.
+    """Say which commands of a queue are not installed on this machine; "" if all are.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def absent_of(name: str) -> str:
     if name not in known.names:
         raise NoQueue(f"{known.file} has no queue of this name; it has: {', '.join(known.names) or 'none'}")
     absent = list(_absent([known.submit, *known.others]))
-    return f"{' and '.join(absent)} cannot be found (see {known.file}); items wait until it can" if absent else ""
+    return f"{' and '.join(absent)} cannot be found (see {known.file}); items will wait" if absent else ""
 
 
 def _absent(commands: Iterable[str]) -> Iterable[str]:
@@ -322,28 +322,28 @@ def _absent(commands: Iterable[str]) -> Iterable[str]:
         except ValueError:
             first = [command]
         if not first:
-            yield "a command of the queue that is empty"
+            yield "an empty command of the queue"
         elif shutil.which(first[0]) is None:
             yield first[0]
 
 
 # ---------------------------------------------------------------------------------------------------- people and clocks
 def messages(send: bool = True) -> list[Finding]:
-    """Tell whether alarms can be sent: a test message, every way that is configured."""
+    """Check that alarms can be sent, with a test message to every configured destination."""
     try:
         destinations = Destinations.configured()
     except ValueError as error:
         return [wrong("alarms", str(error))]
     if not destinations:
-        return [note("alarms", f"they have no recipient: neither {EMAIL} nor {WEBHOOK} is set")]
+        return [note("alarms", f"no recipient: neither {EMAIL} nor {WEBHOOK} is set")]
     if not send:
-        return [note("alarms", "a test message was not sent")]
-    return [wrong("alarms", problem) if problem else ok("alarms", f"{way} took a test message")
+        return [note("alarms", "no test message was sent")]
+    return [wrong("alarms", problem) if problem else ok("alarms", f"{way} accepted a test message")
             for way, problem in test_message(destinations, f"check on {platform.node()}")]
 
 
 def clock(project: str) -> Finding:
-    """Tell whether the clock of the disk of a project agrees with that of this machine. A file is made there, and removed."""
+    """Check the clock of a project's disk against that of this machine, with a temporary file."""
     folder = nearest(project)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -357,13 +357,13 @@ def clock(project: str) -> Finding:
     if abs(ahead) <= MAX_CLOCK_SECONDS:
         return ok("clock", f"the clock of the disk of {folder} agrees with this machine's")
     return wrong("clock", f"the clock of the disk of {folder} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this "
-                          "machine's: set both by a time server")
+                          "machine's: synchronise both with a time server")
 
 
 def microscope_clock(files: Iterable[str], now: float) -> list[Finding]:
-    """Tell whether a file was written in the future: the clock of the microscope's computer is ahead."""
+    """Check for files written in the future, because the clock of the microscope's computer is ahead."""
     newest = max(map(_written, files), default=0.0)
     if newest - now <= MAX_CLOCK_SECONDS:
         return []
     return [note("clock", f"the newest file was written {newest - now:.0f} s in the future: the clock of the microscope's "
-                          "computer is ahead, and times on the page are only as accurate")]
+                          "computer is ahead, and times on the page will be off")]

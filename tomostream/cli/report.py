@@ -9,31 +9,32 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
 from tomostream.journal.layout import REPORT
+from tomostream.journal.runs import run_state
 from tomostream.journal.status import ProjectStatus
 from tomostream.report.background import OnlyOne, SessionThresholds
 from tomostream.report.notify import Destinations, Notifier
 from tomostream.report.writer import ReportWriter
 
-#: In the background: far behind the programs, and yet not so far that on a full machine the page falls behind too.
+#: Niceness in the background: well behind the programs, but not so far that the page falls behind on a busy machine.
 NICE = 10
 #: Seconds between two looks at the project.
 REFRESH_SECONDS = 2.0
-#: Seconds for which a session whose protocols died or were stopped is still followed: somebody may continue them. For so
-#: long, too, it is waited for the protocols that do not exist yet.
+#: Seconds for which a session with no running protocol is still followed: somebody may continue those that died or were stopped,
+#: or they may not have been started yet.
 PATIENCE_SECONDS = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
-    parser.add_argument("--follow", action="store_true", help="keep following until the session has ended")
+    parser.add_argument("--follow", action="store_true", help="keep the page up to date until the session has ended")
     parser.add_argument("--out", metavar="REPORT", help="where to write the page (default: report in the project)")
     parser.add_argument("--threshold", action="append", default=[], metavar="NAME=VALUE",
-                        help="when an alarm is raised, e.g. axis_deg=2 or drift_px=off; may be repeated")
+                        help="when to raise an alarm, e.g. axis_deg=2 or drift_px=off; may be repeated")
     parser.add_argument("--background", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="do not print alarms")
 
@@ -43,16 +44,16 @@ def main(options: argparse.Namespace) -> int:
 
     path = existing(options.project)
     if not options.follow and not tomostream_runs(path):
-        return refuse("report", f"no protocol of tomostream has run in {path}; the page is made of what they write. "
-                      "Use --follow to wait for them")
+        return refuse("report", f"no tomostream protocol has run in {path}, so there is nothing to show. Use --follow to "
+                      "wait for them")
     out = os.path.abspath(options.out or os.path.join(path, REPORT))
     only = OnlyOne(out)
     try:
         os.makedirs(out, exist_ok=True)
         if not only.taken():            # before anything is written there
-            if options.background:      # a protocol that goes on: the page goes on anyway
+            if options.background:      # started by a protocol that is continued: the page is already being written
                 return 0
-            print(f"tomostream report: another process writes {out} already.", file=sys.stderr)
+            print(f"tomostream report: another process is already writing {out}.", file=sys.stderr)
             return 1
         return write(path, out, options)
     except ValueError as error:
@@ -68,12 +69,12 @@ def write(path: str, out: str, options: argparse.Namespace) -> int:
 
     Raises
     ------
-    ValueError : a threshold or a destination of alarms makes no sense.
+    ValueError : a threshold or a destination of alarms is invalid.
     OSError : the page cannot be written.
     """
     thresholds = SessionThresholds(path, options.threshold)
     notifier = Notifier(Destinations.configured(path), os.path.basename(path)) if options.follow else None
-    writer = ReportWriter(path, out, thresholds.read(), notifier, states_of(), None if options.quiet else say)
+    writer = ReportWriter(path, out, thresholds.read(), notifier, states_of, None if options.quiet else say)
     try:
         if options.background:
             os.nice(NICE)
@@ -89,17 +90,15 @@ def write(path: str, out: str, options: argparse.Namespace) -> int:
 
 
 def tomostream_runs(path: str) -> bool:
-    """Tell whether any of our protocols has a run in a project."""
+    """Tell whether a project has runs of our protocols."""
     status = ProjectStatus(path)
     status.update()
     return bool(status.folders)
 
 
-def states_of() -> Callable[[Mapping[str, str]], dict[str, str]]:
-    """Return a reader of the states of the protocols from their own run files; needs no Scipion."""
-    from tomostream.journal.runs import run_state
-
-    return lambda folders: {name: run_state(path) for name, path in folders.items()}
+def states_of(folders: Mapping[str, str]) -> dict[str, str]:
+    """Return the states of the runs in these folders (protocol -> folder); needs no Scipion."""
+    return {name: run_state(path) for name, path in folders.items()}
 
 
 def say(text: str) -> None:
@@ -107,7 +106,7 @@ def say(text: str) -> None:
 
 
 def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | None = None) -> int:
-    """Write the page until all four protocols have ended, or a signal comes. A full disk only delays it."""
+    """Write the page until all four protocols have ended, or a signal arrives. A full disk only delays it."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -129,7 +128,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
             reported = ""
         except OSError as error:
             reported = report_once(f"for now {cannot_write(writer.out, error)}", reported)
-        except Exception as error:      # noqa: BLE001 - whatever it is, the session and its alarms are followed on
+        except Exception as error:      # noqa: BLE001 - whatever it is, keep following the session and its alarms
             trace = traceback.format_exc()
             reported = report_once(f"an unexpected error, the page is still followed ({type(error).__name__}: {error}); please "
                                    f"report it with this:\n{trace}".rstrip(), reported)
@@ -140,7 +139,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
 
 
 def report_once(trouble: str, before: str) -> str:
-    """Log a trouble that is not the one of before; returns it."""
+    """Log a trouble unless it is the one reported before; return it."""
     if trouble != before:
         print(f"tomostream report: {trouble}.", file=sys.stderr, flush=True)
     return trouble

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream resume`: every protocol of a session that died, failed or was stopped goes on from what is registered."""
+"""`tomostream resume`: continue every protocol of a session that died, failed or was stopped, from what is registered."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
     from tomostream.cli.project import Chain
 
+#: How many series are named in a line.
+MAX_NAMES = 8
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("--again", action="store_true",
-                        help="continue finished protocols too: for movies that came after the session had ended")
+                        help="continue finished protocols too, for movies that arrived after the session had ended")
     parser.add_argument("--from", dest="start", choices=(IMPORT, MOTIONCOR, COMPOSE, ARETOMO), metavar="PROTOCOL",
                         help="only this protocol (import, motioncor, compose, aretomo) and those after it")
     parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
-                        help="a parameter to change from now on, e.g. compose.manualTiltAxisAngle=84.3; for "
-                             "protocols that are continued")
-    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols run")
-    parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
-    parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
+                        help="change a parameter from now on, e.g. compose.manualTiltAxisAngle=84.3; only of protocols "
+                             "that are continued")
+    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols are running")
+    parser.add_argument("--json", metavar="FILE", help="at the end, write the status as JSON to FILE")
+    parser.add_argument("--quiet", action="store_true", help="no live table, only the result")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -62,11 +66,11 @@ def main(options: argparse.Namespace) -> int:
 
 def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, dict[str, object]],
                leaving: Leaving) -> list[str]:
-    """Say how each protocol ended, and continue those that are to be continued; returns those whose end was asked for before.
+    """Say how each protocol ended, and continue those that should be; return those that were asked to stop meanwhile.
 
     Raises
     ------
-    UserError : a setting is refused, or a protocol does not come up.
+    UserError : a setting is refused, or a protocol does not start.
     Interrupted : Ctrl-C meanwhile.
     """
     from tomostream.cli import project
@@ -81,15 +85,15 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
     for line in findings(states, wanted, found(chain.path)):
         say(line)
     if not wanted:
-        say("There is nothing to continue." + ("" if options.again or runs.RUNNING in states.values() else
-                                             f" For movies that came later: tomostream resume {shlex.quote(chain.path)} --again"))
+        again = f" For movies that arrived later: tomostream resume {shlex.quote(chain.path)} --again"
+        say("There is nothing to continue." + ("" if options.again or runs.RUNNING in states.values() else again))
     return continue_all(chain, states, wanted, leaving)
 
 
 def to_continue(states: Mapping[str, str], again: bool = False, start: str | None = None) -> list[str]:
-    """Return which protocols are to be continued, in the order of the chain, from `start` on.
+    """Return which protocols to continue, in the order of the chain, from `start` on.
 
-    All that did not finish and do not run; and what had finished after one of these, because more will come to it.
+    Those that neither finished nor are running, and finished ones after one of these, because they will get more input.
     """
     wanted: list[str] = []
     names = list(CLASSES)
@@ -102,7 +106,7 @@ def to_continue(states: Mapping[str, str], again: bool = False, start: str | Non
 
 
 def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[str]) -> None:
-    """Give protocols that are about to be continued other parameters.
+    """Change parameters of protocols that are about to be continued.
 
     Raises
     ------
@@ -112,8 +116,8 @@ def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[st
 
     for name, values in settings.items():
         if name not in wanted:
-            raise errors.UserError(f"--set {name}.{next(iter(values))}: {name} is not continued now. Stop it first if it runs; "
-                                    "if it has finished, give --again.")
+            raise errors.UserError(f"--set {name}.{next(iter(values))}: {name} is not being continued. Stop it first if it is "
+                                    "running; if it has finished, add --again.")
         protocol = chain.protocols[name]
         project.apply(protocol, name, values)
         problems = protocol._validate()
@@ -122,7 +126,7 @@ def change(chain: Chain, settings: dict[str, dict[str, object]], wanted: list[st
 
 
 def found(path: str) -> dict[str, str]:
-    """Return what the ledgers say is done and what is not, in words: protocol -> text."""
+    """Return what is done and what is not according to the ledgers: protocol -> text."""
     status = ProjectStatus(path)
     status.update()
     movies, series = status.movies.values(), status.series.values()
@@ -143,25 +147,25 @@ def found(path: str) -> dict[str, str]:
         ARETOMO: f"{done} series reconstructed" + (f", to be done: {some(to_make)}" if to_make else "")}
 
 
-def some(names: list[str], most: int = 8) -> str:
-    """Return names, the first of them where there are many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def some(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
 def findings(states: Mapping[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:
-    """Return a line for each protocol: how its run ended, what is done, what happens now."""
-    return [f"{name} {runs.WORDS[state]}: {done[name]}" + ("; goes on" if name in wanted else "")
+    """Return a line for each protocol: how its run ended, what is done, whether it is continued."""
+    return [f"{name} {runs.WORDS[state]}: {done[name]}" + ("; continues" if name in wanted else "")
             for name, state in states.items()]
 
 
 def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], leaving: Leaving) -> list[str]:
-    """Continue the protocols in order, each when the output that it reads is known to the project; returns those that were not
-    continued, because somebody asked meanwhile for their end or for that of the one that they read.
+    """Continue the protocols in order, each as soon as its input is open; return those not continued because they, or the one
+    whose output they read, were asked to stop meanwhile.
 
     Raises
     ------
-    UserError : a protocol did not come up, or pyworkflow refuses; says why.
-    Interrupted : Ctrl-C; those that were continued go on.
+    UserError : a protocol did not start, or pyworkflow refuses; says why.
+    Interrupted : Ctrl-C; those already continued go on.
     """
     from tomostream.cli import project
 
@@ -182,15 +186,15 @@ def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], lea
 
 
 def mark_dead(chain: Chain, protocol: Protocol) -> None:
-    """Tell the project what it cannot see: it takes a process that nobody collected (a zombie) for alive."""
+    """Tell the project that a protocol is dead, because it takes a zombie process for alive."""
     if protocol.isActive():
-        protocol.setFailed("Its process was not there any more when the session was resumed.")
+        protocol.setFailed("Its process was gone when the session was resumed.")
         chain.project._storeProtocol(protocol)
 
 
 def prepare(protocol: Protocol) -> None:
-    """Continue, never restart: a restart would delete what is registered."""
+    """Set a protocol to continue, never to restart, which would delete what is registered."""
     from pyworkflow.protocol import MODE_RESUME
 
     protocol.runMode.set(MODE_RESUME)
-    protocol._prerequisites.clear()     # a run that was scheduled once would be scheduled again, and wait for ever
+    protocol._prerequisites.clear()     # else a run that was once scheduled would be scheduled again, and wait for ever

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import INTERRUPTED, errors, home, places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
-from tomostream.files.patterns import folder_and_pattern
+from tomostream.files.patterns import folder_and_pattern, what_lies
 from tomostream.files.writing import write_text
 from tomostream.journal import until
 from tomostream.journal.layout import REPORT, page_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tomostream.cli.project import Chain
 
 ENGINES = {"auto": 0, "gpu": 1, "cpu": 2}
-#: Seconds between two looks at the ledgers for the live table.
+#: Seconds between two updates of the live table.
 REFRESH_SECONDS = 1.0
 
 
@@ -39,19 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mdocs", required=True, metavar="FOLDER", help="folder or pattern of the mdoc files")
     parser.add_argument("--set", action="append", default=[], metavar="PROTOCOL.PARAMETER=VALUE",
                         help="a parameter of import, motioncor, compose or aretomo; `tomostream parameters` lists them; may be "
-                             "given again")
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs do the work")
+                             "repeated")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="auto", help="which programs to run")
     parser.add_argument("--timeout", default="12h", metavar="TIME",
-                        help="the import ends when no new movie came for this long; seconds, or 30m, 12h (default 12h)")
-    parser.add_argument("--until", metavar="TIME", help="the import ends then although movies still come: 08:00, or "
+                        help="end the import after this long without a new movie; seconds, or 30m, 12h (default 12h)")
+    parser.add_argument("--until", metavar="TIME", help="end the import at this time even if movies still arrive: 08:00, or "
                         "'2026-11-30 08:00'; tomostream until changes it")
-    parser.add_argument("--queue", metavar="NAME", help="run the programs through this queue of Scipion's hosts.conf, a job each")
-    parser.add_argument("--json", metavar="FILE", help="write where everything stands to FILE, at the end")
-    parser.add_argument("--quiet", action="store_true", help="no live table, only the end")
+    parser.add_argument("--queue", metavar="NAME", help="run each program as a job of this queue in Scipion's hosts.conf")
+    parser.add_argument("--json", metavar="FILE", help="at the end, write the status as JSON to FILE")
+    parser.add_argument("--quiet", action="store_true", help="no live table, only the result")
     parser.add_argument("--no-report", action="store_true",
                         help="do not write the live page (report/index.html in the project)")
-    parser.add_argument("--page", metavar="FOLDER", help="write the live page into this folder, which a web server may show")
-    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols run")
+    parser.add_argument("--page", metavar="FOLDER", help="write the live page into this folder, e.g. that of a web server")
+    parser.add_argument("--no-follow", action="store_true", help="return as soon as the protocols are running")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace, settings: dict[str, dict[str, object]]) -> Chain:
-    """Make the project and all that it needs; nothing is left of it when it is refused.
+    """Make the project and all that it needs; if it is refused, nothing is left behind.
 
     Raises
     ------
@@ -111,11 +111,11 @@ def prepare(options: argparse.Namespace, settings: dict[str, dict[str, object]])
 
 
 def refuse_early(options: argparse.Namespace) -> list[str]:
-    """Return the quick part of `tomostream check`, before anything is made. What is worth knowing, in sentences.
+    """Make the quick checks of `tomostream check` before anything is created; return notes for the user.
 
     Raises
     ------
-    UserError : the place of the project or the queue cannot be.
+    UserError : the place of the project or the queue cannot be used.
     """
     from tomostream.cli import project
 
@@ -131,11 +131,11 @@ def refuse_early(options: argparse.Namespace) -> list[str]:
 
 
 def refuse_queues() -> None:
-    """Scipion reads the file of queues whether they are used or not.
+    """Refuse an invalid file of queues, which Scipion reads whether queues are used or not.
 
     Raises
     ------
-    UserError : it makes no sense.
+    UserError : it is invalid.
     """
     try:
         readiness.read_queues()
@@ -144,7 +144,7 @@ def refuse_queues() -> None:
 
 
 def promised(chain: Chain, no_report: bool) -> list[str]:
-    """Return where the page and the tomograms will be."""
+    """Return lines that say where the page and the tomograms will be."""
     binning = chain.protocols[ARETOMO].binFactor.get()
     size = f"binning {binning}" if binning else f"voxels of about {VOXEL_A:g} A; another binning: --set aretomo.binFactor=4"
     page = [] if no_report else [f"Page: {page_of(chain.path)}"]
@@ -152,7 +152,7 @@ def promised(chain: Chain, no_report: bool) -> list[str]:
 
 
 def publish(path: str, page: str | None) -> None:
-    """Have the page of a new project written into another folder: the one inside the project becomes a link to it.
+    """Put the page of a new project into another folder, to which the one inside the project becomes a link.
 
     Raises
     ------
@@ -189,21 +189,20 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 
 
 def movie_pattern(given: str) -> tuple[str, str]:
-    """Return folder and pattern of what `--movies` names: a folder, or a pattern of files."""
+    """Return folder and pattern for `--movies`, which is a folder or a pattern of files."""
     movies = os.path.abspath(given)
     is_folder = os.path.isdir(movies) or not any(sign in os.path.basename(movies) for sign in "*?[#")
     return (movies, "*") if is_folder else os.path.split(movies)
 
 
 def mdoc_pattern_of(given: str) -> tuple[str, str]:
-    """Return folder and pattern of what `--mdocs` names: a folder, or a pattern of files."""
+    """Return folder and pattern for `--mdocs`, which is a folder or a pattern of files."""
     return folder_and_pattern(os.path.abspath(given), ".mdoc")
 
 
 def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Return what lies in the folders in which no movie, or no mdoc, has the name that was given."""
+    """Return notes on what is there instead where no movie, or no mdoc, matches the pattern given."""
     from tomostream.acquisition.movies import EXTENSIONS
-    from tomostream.files.patterns import what_lies
 
     movies = os.path.join(str(settings[IMPORT]["filesPath"]), str(settings[IMPORT]["filesPattern"]))
     folder, pattern = str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"])
@@ -212,34 +211,32 @@ def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
 
 
 def until_time(text: str) -> str:
-    """Return the time of `--until`, as the form takes it.
+    """Return the time of `--until` for the form.
 
     Raises
     ------
     UserError : it is not a time, or has passed.
     """
-    from tomostream.cli.errors import UserError
-
     try:
         at = until.parse(text, time.time())
     except ValueError as error:
-        raise UserError(f"--until: {error}") from error
+        raise errors.UserError(f"--until: {error}") from error
     return "" if at is None else until.exact(at)
 
 
 def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
-    """Show where everything stands until the four protocols end. Stopping this stops nothing else."""
+    """Show the state of the session until the four protocols end. Stopping this stops nothing else."""
     status = ProjectStatus(chain.path)
     screen = table.Screen(sys.stdout, enabled=not options.quiet)
     trouble = ""
     while not leaving.asked:
         try:
-            ended = chain.ended()       # first, then what was written before the end
+            ended = chain.ended()       # first this, so that the update includes what was written before the end
             status.update()
             screen.show(status, {name: chain.state(name) for name in chain.protocols})
         except OSError:
             raise
-        except Exception as error:      # noqa: BLE001 - whatever it was, the session goes on, and so does the following
+        except Exception as error:      # noqa: BLE001 - whatever it was, the session goes on: keep following it
             ended, before, trouble = False, trouble, f"{type(error).__name__}: {error}"
             if trouble != before:
                 say(f"An unexpected error; the session continues and is still followed. Please report it with this:\n"
@@ -265,11 +262,11 @@ def follow(chain: Chain, options: argparse.Namespace, leaving: Leaving) -> int:
 
 
 def json_place(path: str | None) -> str | None:
-    """Return where the status goes at the end; absolute, because Scipion works in the project's folder.
+    """Return the absolute path for the final status, because Scipion works in the project's folder.
 
     Raises
     ------
-    OSError : it cannot be written there, which is to be known before the night and not after it.
+    OSError : it cannot be written there. Better to know that before the night than after it.
     """
     if path:
         path = os.path.abspath(path)

@@ -15,9 +15,9 @@ from tomostream.report.attention import Overview, local, overview
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", metavar="FOLDER",
-                        help="look for projects here and up to two folders below; none: those that were started from the command "
-                             "line, and those in Scipion's projects folders")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, for programs")
+                        help="look for projects here and up to two levels below; none: those started from the command line, and "
+                             "those in Scipion's projects folders")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def lines(found: Sequence[Overview]) -> list[str]:
-    """Return the newest first; below a session the first thing that needs a person."""
+    """Return a line for each session and, below it, the first thing that needs attention."""
     told = [f"{'state':14s}{'series':>9s}{'failed':>8s}{'movies':>13s}  {'last event':18s}project"]
     for each in found:
         series = f"{each.series.get('done', 0)}/{sum(each.series.values())}"

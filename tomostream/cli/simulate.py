@@ -42,20 +42,20 @@ def _add_series(group: _Group) -> None:
     add = group.add_argument
     add("--series", type=int, default=1, metavar="N", help="tilt series (default: 1)")
     add("--tilts", metavar="N|CSV",
-        help="tilts a series (default: 41); with --replay the table of the tilts, a CSV file with the columns section "
+        help="tilts per series (default: 41); with --replay the table of the tilts, a CSV file with the columns section "
              "(from 0), tilt_angle_deg, prior_dose_e_per_A2, acquisition_order")
     add("--replay", metavar="STACK",
-        help="make the movies of the images of a real tilt series: an MRC stack, motion-corrected, not aligned")
-    add("--frames", type=int, default=8, metavar="N", help="frames a movie (default: 8)")
+        help="make the movies from the images of a real tilt series: an MRC stack, motion-corrected, not aligned")
+    add("--frames", type=int, default=8, metavar="N", help="frames per movie (default: 8)")
     add("--tilt-step", type=float, metavar="DEG", help="degrees from tilt to tilt (default: 3)")
     add("--max-tilt", type=float, metavar="DEG", help="highest tilt in degrees, instead of --tilt-step")
     add("--scheme", default=SCHEMES[0], choices=SCHEMES, help=f"order of the tilts (default: {SCHEMES[0]})")
     add("--interleave", action="store_true",
-        help="all series in turns, tilt by tilt, as PACEtomo does; else one series after the other")
+        help="acquire all series in turns, tilt by tilt, as PACEtomo does (default: one series after the other)")
     add("--tilt-axis", type=float, metavar="DEG",
-        help="tilt axis in IMOD's convention, degrees from the y axis (default: 84.7); with --replay what the mdoc "
-             "shall say (default: -5)")
-    add("--axis-error", type=float, default=0.0, metavar="DEG", help="the mdoc's axis minus the true one (default: 0)")
+        help="tilt axis in IMOD's convention, degrees from the y axis (default: 84.7); with --replay the value for the "
+             "mdoc (default: -5)")
+    add("--axis-error", type=float, default=0.0, metavar="DEG", help="axis in the mdoc minus the true one (default: 0)")
 
 
 def _add_images(group: _Group) -> None:
@@ -65,13 +65,13 @@ def _add_images(group: _Group) -> None:
     add("--dose", type=float, metavar="E", help="dose of a tilt in e/A2 (default: 3; with --replay that of the table)")
     add("--defocus", type=float, default=4.0, metavar="UM", help="underfocus in µm, 0 for no CTF (default: 4)")
     add("--voltage", type=float, default=300.0, metavar="KV", help="kV (default: 300)")
-    add("--thickness", type=float, default=1300.0, metavar="A", help="of the ice in A (default: 1300)")
+    add("--thickness", type=float, default=1300.0, metavar="A", help="thickness of the ice in A (default: 1300)")
     add("--pre-tilt", type=float, default=0.0, metavar="DEG", help="tilt of the slab itself (default: 0)")
     add("--gold", type=int, default=0, metavar="N", help="gold beads in the field of every series (default: 0)")
-    add("--gold-diameter", type=float, default=10.0, metavar="NM", help="of the gold beads in nm (default: 10)")
+    add("--gold-diameter", type=float, default=10.0, metavar="NM", help="diameter of the gold beads in nm (default: 10)")
     add("--max-shift", type=float, metavar="PX", help="worst tracking error in px (default: 1/40 of the smaller side)")
-    add("--drift", type=float, default=3.0, metavar="PX", help="path during an exposure in px (default: 3)")
-    add("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    add("--drift", type=float, default=3.0, metavar="PX", help="length of the drift during an exposure in px (default: 3)")
+    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
 
 
 def _add_writing(group: _Group) -> None:
@@ -82,7 +82,7 @@ def _add_writing(group: _Group) -> None:
     add("--format", default=FORMATS[0], choices=FORMATS, help=f"of the movies (default: {FORMATS[0]})")
     add("--write", default=WRITES[0], choices=WRITES,
         help="movies appear whole (atomic), grow in place (slow), or grow by whole frames, each time a valid, shorter "
-             f"movie (frames); but for atomic the mdocs are seen half-written, too (default: {WRITES[0]})")
+             f"movie (frames); except with atomic, the mdocs are seen half-written too (default: {WRITES[0]})")
     add("--layout", default="standard", choices=LAYOUTS, help="folders and names of the files, see below (default: standard)")
     add("--names", default="exact", choices=NAMES, help="what a transfer made of the movies' names, see below (default: exact)")
     add("--rewrite", action="store_true", help="rewrite the whole mdoc at every exposure, as some scripts do")
@@ -90,8 +90,8 @@ def _add_writing(group: _Group) -> None:
         help="with --scheme bidirectional: at the turn the mdoc is renamed to -half1 and a new one begins, its "
              "sections reversed, as SerialEM does")
     add("--fault", action="append", default=[], metavar="KIND[:S[:T]]",
-        help="something that goes wrong, see below; can be given several times")
-    add("--quiet", action="store_true", help="do not name every movie")
+        help="something that goes wrong, see below; may be repeated")
+    add("--quiet", action="store_true", help="do not print every movie")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -120,7 +120,7 @@ def _quiet(_message: str) -> None:
 
 
 def _scene(args: argparse.Namespace) -> Scene:
-    """Return what is to be acquired: simulated, or a replay. Raise ValueError with a sentence."""
+    """Return the scene to acquire, simulated or replayed. Raises ValueError with a sentence."""
     from tomostream.simulator import ReplayScene, SimulatedScene
 
     plan = _plan(args)
@@ -129,14 +129,14 @@ def _scene(args: argparse.Namespace) -> Scene:
     if args.tilts is None:
         raise ValueError("--replay needs the table of the tilts: --tilts CSV.")
     if args.gold:
-        raise ValueError(f"--gold {args.gold}: --replay shows what the images show; leave --gold out.")
+        raise ValueError(f"--gold {args.gold}: --replay cannot add gold to the images; leave --gold out.")
     if args.series != 1:
-        raise ValueError(f"--series {args.series}: --replay makes one series, that of the stack; leave --series out.")
+        raise ValueError(f"--series {args.series}: --replay makes the one series of the stack; leave --series out.")
     return ReplayScene(plan, args.replay, args.tilts, args.dose, args.pixel_size)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    """Return the plan that the options describe. Raise ValueError with a sentence."""
+    """Return the plan that the options describe. Raises ValueError with a sentence."""
     from tomostream.simulator import Faults, parse_fault
 
     if len(args.size) > 2:
@@ -162,7 +162,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _tilts(args: argparse.Namespace) -> int:
-    """Return the tilts of a series; with --max-tilt and --tilt-step alone what fills the range."""
+    """Return the number of tilts of a series: as given, else what fills the range of --max-tilt."""
     if args.replay is not None:
         return 1
     if args.tilts is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: A slice is the mean of so much of the specimen: single slices of one tomogram are noise to the eye.
+#: Thickness over which slices are averaged, because single slices look like noise.
 SLICE_A = 100.0
 
 
@@ -33,7 +33,7 @@ def central_slice(path: str) -> NDArray[np.uint8]:
 
 
 def picture(tomograms: Sequence[str], target: str, side: int = 700) -> str:
-    """Central slices side by side as a PNG; returns its path."""
+    """Write central slices side by side as a PNG; return its path."""
     from PIL import Image, ImageDraw
 
     tiles = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream status`: what needs a person, how the protocols stand, and where every movie and every series is."""
+"""`tomostream status`: what needs attention, and the state of every protocol, movie and series."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tomostream.journal.status import CLASSES, COMPOSE, ProjectStatus
 from tomostream.report import attention
 from tomostream.report.announce import read_alarms
 
-#: Exit status where something needs a person.
+#: Exit status if something needs attention.
 NEEDS_ATTENTION = 3
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--all", action="store_true", help=f"show every series (default: {table.MAX_ROWS}, failed ones first)")
-    parser.epilog = ("Exit status: 0 nothing needs a person; 3 something does: a dead protocol, a failed series, an alarm that "
+    parser.epilog = ("Exit status: 0 nothing needs attention; 3 something does: a dead protocol, a failed series, an alarm that "
                      "is on and not acknowledged; 2 there is no such project.")
 
 
@@ -86,13 +86,13 @@ def main(options: argparse.Namespace) -> int:
     else:
         protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
         lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
-        trouble = [f"which tilts were taken out is unknown: {choices.trouble}"] if choices.trouble else []
+        trouble = [f"it is not known which tilts were taken out: {choices.trouble}"] if choices.trouble else []
         show("\n".join([*attention.lines(needs), *lines, *trouble, f"disk: {space.forecast().text()}", *where(status)]))
     return NEEDS_ATTENTION if needs else 0
 
 
 def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]:
-    """Return the status, with what people decided of each series that its newest version does not show."""
+    """Return the status, with the decisions by people that the newest version of each series does not show yet."""
     told = status.as_json()
     for each in told["series"]:
         pending = choices.of(status.series[each["id"]])
@@ -101,13 +101,13 @@ def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]
 
 
 def disk(forecast: Forecast) -> dict[str, object]:
-    """Return the disk of the project, in bytes."""
+    """Return the forecast of disk space, in bytes."""
     return {"free": forecast.free, "total": forecast.total, "series": forecast.per_series, "parts": dict(forecast.parts),
             "series_an_hour": forecast.pace, "short": forecast.shortage()}
 
 
 def notes(status: ProjectStatus, choices: PendingChoices, project: str) -> dict[str, str]:
-    """Return what people decided of which series that its newest version does not show: series -> words, and what to do."""
+    """Return the decisions by people that the newest versions do not show yet, and what to do: series -> words."""
     found = {series.id: str(pending) for series in status.series.values() if (pending := choices.of(series)) != Pending()}
     if found and runs.run_state(status.folders[COMPOSE]) != runs.RUNNING:
         found = {name: f"{text}, by: tomostream resume {shlex.quote(project)} --again --from compose"

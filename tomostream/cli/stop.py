@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream stop`: end protocols of a session, or all, in order or at once; `tomostream resume` takes them up again."""
+"""`tomostream stop`: end some or all protocols of a session, in order or at once; `tomostream resume` continues them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tomostream.journal.status import CLASSES, ProjectStatus
 from tomostream.report import background
 from tomostream.streaming.submitted import cancel_left
 
-#: What becomes of a protocol that is asked to stop.
+#: What happens to a protocol that is asked to stop,
 IN_ORDER = "was asked to stop: it finishes what is in flight, registers what is decided and closes its outputs"
-#: And of one that a command, which starts protocols one after the other, has not started yet.
-NOT_STARTED = "is not running yet: the command that starts the session will no longer start it"
-#: Seconds that a process may take to go.
+#: and to one that a command, which starts protocols one after the other, has not started yet.
+NOT_STARTED = "is not running yet: the command that is starting the session will not start it"
+#: Seconds for a process to end.
 GONE_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
-    parser.add_argument("protocols", nargs="*", metavar="PROTOCOL", help=f"{', '.join(CLASSES)}; none: all that run")
+    parser.add_argument("protocols", nargs="*", metavar="PROTOCOL", help=f"{', '.join(CLASSES)}; none: all that are running")
     parser.add_argument("--now", action="store_true",
-                        help="end the processes too; what is in flight is made again when the session is resumed")
+                        help="end the processes too; what is in flight is repeated when the session is resumed")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
         return refuse("stop", f"the project {path} has no {' and no '.join(absent) or 'tomostream'} protocol")
     chosen = {name: status.folders[name] for name in CLASSES if name in wanted and name in status.folders}
     running = [name for name, folder in chosen.items() if runs.run_state(folder) == runs.RUNNING]
-    # all before any is asked: who reads the request decides with what is there, and gives up series that only wait
+    # end all processes before asking any: one that reads the request would give up series that are only waiting
     words = {name: ending(chosen[name]) if options.now else IN_ORDER for name in running}
     for name in running:
         try:
@@ -68,7 +68,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def ending(folder: str) -> str:
-    """End the processes of a run at once, and wait until it has gone; what becomes of it, in words."""
+    """End the processes of a run at once and wait until they are gone; return what happened, in words."""
     pid = runs.process_of(folder)
     if pid is None and runs.run_state(folder) != runs.RUNNING:
         return "has stopped"
@@ -88,11 +88,11 @@ def ending(folder: str) -> str:
 
 
 def end(pids: Iterable[int]) -> None:
-    """SIGTERM to each; one that has ended meanwhile needs none.
+    """Send SIGTERM to processes; those that have ended meanwhile are skipped.
 
     Raises
     ------
-    PermissionError : one is another user's.
+    PermissionError : one belongs to another user.
     """
     for pid in pids:
         try:
@@ -102,7 +102,7 @@ def end(pids: Iterable[int]) -> None:
 
 
 def is_writer(pid: int) -> bool:
-    """Tell whether a process writes the page of a session in the background; see `report/background.py`."""
+    """Tell whether a process is the background writer of a page; see `report/background.py`."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return set(background.WORDS) <= set(os.fsdecode(file.read()).split("\0"))
@@ -111,8 +111,8 @@ def is_writer(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the programs that a process has started, and theirs. Not its process group: that may be Scipion's window. Not who
-    writes the page either, which is to show that the session was stopped, and ends by itself."""
+    """Return all processes started by a process, directly or not. (Its process group may include Scipion's window.) The writer of
+    the page is left out: it must still show that the session was stopped, and ends by itself."""
     parents: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The live table of a session, for a terminal; plain lines where the output is no terminal."""
+"""The live table of a session in a terminal; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import TextIO
 from tomostream.journal.status import STATES, ProjectStatus, SeriesStatus
 
 COLUMNS = (("series", 22), ("state", 15), ("tilts", 14), ("axis", 8), ("latency", 8))
-#: Most rows of a table.
 MAX_ROWS = 25
-#: Most failed movies that are named; the newest are.
+#: How many failed movies are named, the newest.
 FAILED_SHOWN = 10
-#: Columns and rows of a terminal that does not tell them.
+#: Columns and rows of a terminal whose size is not known.
 USUAL_SIZE = (80, 24)
-#: Rows in which nothing but the table is worth to be shown.
+#: Rows that are kept for the table, at the cost of the lines above it.
 MIN_HEIGHT = 3
 
 
 class Screen:
-    """Shows the table again and again at the same place; without a terminal, only what changed, a line each."""
+    """Redraws the table in place; without a terminal, prints a line for each change."""
 
     def __init__(self, stream: TextIO, enabled: bool = True) -> None:
         self.stream = stream
@@ -53,25 +52,25 @@ class Screen:
             self._print(f"{time.strftime('%H:%M:%S')}  {status.shortage or 'disk space is sufficient again'}")
 
     def close(self, status: ProjectStatus) -> None:
-        """Print the whole table once more, to stay."""
+        """Print the whole table a last time, to stay."""
         self._print(self._back() + self._over(map(printable, render(status, {}))), end="")
         self._lines = 0
 
     def _draw(self, status: ProjectStatus, protocols: Mapping[str, str]) -> None:
         size = self._terminal_size()
-        back, self._size = "\x1b[H" if size != self._size else self._back(), size      # what a new width did is not known
+        back, self._size = "\x1b[H" if size != self._size else self._back(), size      # a new width may have wrapped lines
         columns, rows = size
-        lines = fit(status, protocols, rows - 1, columns - 1)       # the cursor stands in the last row
+        lines = fit(status, protocols, rows - 1, columns - 1)       # the last row is for the cursor
         self._print(back + self._over(cut(line, columns - 1) for line in lines), end="")
         self._lines = len(lines)
 
     def _back(self) -> str:
-        """Return what leads to the first line of the table that is there."""
+        """Return the escape sequence that moves to the first line of the table."""
         return f"\x1b[{self._lines}F" if self._lines else ""
 
     def _over(self, lines: Iterable[str]) -> str:
-        """Return what writes lines over those that are there. The screen is not cleared for it: tmux and others would keep what
-        it showed among the lines that have scrolled away, once a second."""
+        """Return the text that overwrites the table with lines. The screen is not cleared, because tmux and others would then
+        keep a copy of it in their scrollback, once a second."""
         if not self.live:
             return "".join(f"{line}\n" for line in lines)
         return "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
@@ -84,7 +83,7 @@ class Screen:
         return size.columns or USUAL_SIZE[0], size.lines or USUAL_SIZE[1]
 
     def _print(self, text: str, end: str = "\n") -> None:
-        """Write; when that is no longer possible, nothing more is, and following goes on or ends as the caller decides."""
+        """Write; once that fails, nothing more is written, and the caller decides whether to go on following."""
         try:
             self.stream.write(text + end)
             self.stream.flush()
@@ -94,7 +93,7 @@ class Screen:
 
 def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[str, str] | None = None,
            limit: int | None = MAX_ROWS) -> list[str]:
-    """Return the table as lines, failed series first. `notes`: series -> what is added to its reason. `limit`: None shows all
+    """Return the table as lines, failed series first. `notes`: series -> text added to its reason. `limit`: None shows all
     series."""
     shown = chosen(status.series.values(), limit, ("failed", "", "done"))
     lines = [*_head(status, protocols), *_rows(status, shown, notes or {})]
@@ -102,22 +101,22 @@ def render(status: ProjectStatus, protocols: Mapping[str, str], notes: Mapping[s
         lines.append(f"... and {len(status.series) - len(shown)} more series; --all shows them")
     failed = [(name, movie.failed) for name, movie in status.movies.items() if movie.failed]
     if len(failed) > FAILED_SHOWN:
-        lines.append(f"... {len(failed) - FAILED_SHOWN} failed movies before")
+        lines.append(f"... {len(failed) - FAILED_SHOWN} earlier failed movies")
     lines += [f"failed movie {name}: {reason}" for name, reason in failed[-FAILED_SHOWN:]]
     lines += [f"{name}: {text}" for name, text in status.unreadable.items()]
     lines += [status.unassigned_reason] if status.unassigned_count else []
-    lines += [f"{len(status.not_series)} mdoc files are no tilt series (maps, montages): {', '.join(list(status.not_series)[:5])}"
-              + (", ..." if len(status.not_series) > 5 else "")] if status.not_series else []
+    if status.not_series:
+        names = ", ".join([*list(status.not_series)[:5], *(["..."] if len(status.not_series) > 5 else [])])
+        lines.append(f"{len(status.not_series)} mdoc files are not tilt series (maps, montages): {names}")
     return lines
 
 
 def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int, width: int) -> list[str]:
-    """Return what of the table is worth most in so many lines: the counts, then the series that are in progress, then the
-    newest."""
+    """Return the most useful part of the table for a number of lines: the counts, then series in progress, then the newest."""
     head = _head(status, protocols)[:max(0, height - MIN_HEIGHT)]
     if protocols and head and len(head[0]) > width:
         head[0] = _by_state(protocols)
-    room = min(height - len(head) - 2, MAX_ROWS)        # a line of titles, and one that says how many are not shown
+    room = min(height - len(head) - 2, MAX_ROWS)        # minus the titles, and a line on how many are not shown
     shown = chosen(status.series.values(), max(0, room), ("", "failed", "done"))
     lines = [*head, *_rows(status, shown, {})]
     if len(shown) < len(status.series):
@@ -126,7 +125,7 @@ def fit(status: ProjectStatus, protocols: Mapping[str, str], height: int, width:
 
 
 def chosen(series: Iterable[SeriesStatus], limit: int | None, order: Sequence[str]) -> list[SeriesStatus]:
-    """Return the series that are shown, group by group ("" is all that has not ended); of a group the newest, in their order."""
+    """Return the series to show, group by group ("" is all that have not ended), the newest of each, in their order."""
     groups: dict[str, list[SeriesStatus]] = {name: [] for name in order}
     for each in series:
         groups[each.state if each.ended else ""].append(each)
@@ -138,7 +137,7 @@ def chosen(series: Iterable[SeriesStatus], limit: int | None, order: Sequence[st
 
 
 def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
-    """Return counts, how the protocols stand, what they wait for."""
+    """Return lines with the states of the protocols, the counts, and what the protocols wait for."""
     movies, states = status.movie_counts(), Counter(series.state for series in status.series.values())
     lines = [f"protocols: {', '.join(f'{name} {state}' for name, state in protocols.items())}"] if protocols else []
     lines.append(f"movies: {movies['found']} found, {movies['imported']} imported, {movies['aligned']} aligned, "
@@ -151,7 +150,7 @@ def _head(status: ProjectStatus, protocols: Mapping[str, str]) -> list[str]:
 
 
 def _by_state(protocols: Mapping[str, str]) -> str:
-    """Return how the protocols stand, those in the rarest state first: on a narrow terminal the one that died is seen."""
+    """Return the states of the protocols, the rarest first, so that a dead one is visible on a narrow terminal."""
     names: dict[str, list[str]] = {}
     for name, state in protocols.items():
         names.setdefault(state, []).append(name)
@@ -180,12 +179,12 @@ def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
 
 
 def printable(line: str) -> str:
-    """Return a line that moves no cursor: names of files may hold anything."""
+    """Return a line without control characters, which file names may contain."""
     return "".join(sign if sign.isprintable() else " " for sign in line)
 
 
 def cut(line: str, columns: int) -> str:
-    """Return as much of a line as fits into so many columns of a terminal."""
+    """Return as much of a line as fits into a number of terminal columns."""
     width, kept = 0, []
     for sign in printable(line):
         width += 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1

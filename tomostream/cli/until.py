@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream until`: when the import of a session that runs is to end."""
+"""`tomostream until`: show or set when the import of a running session ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tomostream.journal.status import IMPORT, ProjectStatus
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="name or path of the project")
     parser.add_argument("time", nargs="?", metavar="TIME",
-                        help=f"08:00 (the next time it is 08:00), '2026-11-30 08:00', or {until.NEVER}; none: say when "
+                        help=f"08:00 (the next time it is 08:00), '2026-11-30 08:00', or {until.NEVER}; none: show when "
                              "it ends")
 
 
@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
         return refuse("until", f"the project {path} has no import protocol")
     if options.time is not None:
         if runs.run_state(folder) != runs.RUNNING:
-            return refuse("until", f"the import of {path} does not run")
+            return refuse("until", f"the import of {path} is not running")
         try:
             until.write(folder, until.parse(options.time, time.time()))
         except ValueError as error:
@@ -39,5 +39,5 @@ def main(options: argparse.Namespace) -> int:
             return refuse("until", cannot_write(str(error.filename or folder), error))
     at = until.read(folder)
     print("The import ends by its time-out or when it is stopped; no time is set." if at is None
-          else f"The import ends at {until.words(at)}. What was imported is processed to its end.")
+          else f"The import ends at {until.words(at)}. Whatever was imported is still processed.")
     return 0

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happened in a session: the record that protocols write and everybody else reads."""
+"""The record of a session: what the protocols write and everybody else reads."""

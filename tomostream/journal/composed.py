@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The composed series of a project and the sidecars of their stacks, which are read and written here alone: no Scipion.
+"""The composed series of a project and the sidecars of their stacks, which only this module reads and writes. No Scipion.
 
-A sidecar says of what a stack is made. Keys that are not known pass; a wrong one is an error that names it.
+A sidecar says what a stack is made of. Unknown keys are ignored; a wrong value is an error that names its key.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FORMAT = 1
 
 
 class RecordError(ValueError):
-    """A sidecar makes no sense; names the file and the key."""
+    """A sidecar is invalid; names the file and the key."""
 
 
 class TiltRecord(msgspec.Struct, frozen=True):
-    """One tilt of a composed series, as it is registered. None is unknown. Doses in e/A2, angle in degrees, target defocus in
-    um, underfocus positive."""
+    """One tilt of a composed series, as registered. None is unknown. Doses in e/A2, angle in degrees, target defocus in um,
+    underfocus positive."""
 
     movie: str
     angle: float
@@ -49,9 +49,9 @@ class TiltRecord(msgspec.Struct, frozen=True):
 
 
 class SeriesRecord(msgspec.Struct, frozen=True):
-    """A composed series: the sidecar of its stack. The outputs say that it is done, this says of what it is made.
+    """The sidecar of the stack of a composed series. The outputs say that it is done, the sidecar says what it is made of.
 
-    `tilts` are in the order of the sections; `negated`: the angles are those of the mdoc with the other sign.
+    `tilts` are in the order of the sections; `negated`: the angles of the mdoc have been negated.
     """
 
     series_id: str = ""
@@ -72,7 +72,7 @@ class SeriesRecord(msgspec.Struct, frozen=True):
 
 def record_of(decision: Compose, micrographs: Mapping[str, tuple[str, str, str]], key_of: Callable[[str], str],
               negated: bool = False) -> SeriesRecord:
-    """From a decision and the files (sum, odd, even) of each movie; `negated` gives all angles the other sign."""
+    """Return the record of a decision. `micrographs`: the files (sum, odd, even) of each movie; `negated`: negate all angles."""
     sign = -1.0 if negated else 1.0
     tilts = []
     versions = decision.micrograph_versions or (1,) * len(decision.tilts)
@@ -98,11 +98,11 @@ def write_record(record: SeriesRecord, path: str) -> None:
 
 
 def read_record(path: str) -> SeriesRecord | None:
-    """Read a sidecar; None where there is none (removed by hand).
+    """Read a sidecar; None if there is none (removed by hand).
 
     Raises
     ------
-    RecordError : it makes no sense, or cannot be read now; names the file and what is wrong.
+    RecordError : it is invalid, or cannot be read now; names the file and what is wrong.
     """
     try:
         with open(path, "rb") as file:
@@ -114,7 +114,7 @@ def read_record(path: str) -> SeriesRecord | None:
 
 
 def target_defocus(stack: str) -> float | None:
-    """Return the target defocus (um, underfocus positive) of a composed stack; None where no sidecar tells it."""
+    """Return the target defocus (um, underfocus positive) of a composed stack; None if its sidecar does not give it."""
     try:
         record = read_record(f"{os.path.splitext(stack)[0]}.json")
     except RecordError:
@@ -124,14 +124,14 @@ def target_defocus(stack: str) -> float | None:
 
 
 class NoSeries(Exception):
-    """There is no such series (yet); the words say what there is."""
+    """There is no such series (yet); the message says what there is."""
 
 
 @dataclass(frozen=True)
 class Tilt:
     """One tilt of a series. `section` from 0 in the newest stack, None where it is not in it; angle in degrees, dose in e/A2.
 
-    `micrograph` is its file below the project, "" where none was aligned. `state` is used, missing (left out by itself,
+    `micrograph` is its file below the project, "" if it was not aligned. `state` is used, missing (left out automatically,
     `reason` says why) or excluded (taken out by a person).
     """
 
@@ -148,7 +148,7 @@ class Tilt:
 
 @dataclass(frozen=True)
 class ComposedSeries:
-    """A composed series, its newest version. `tilts` by angle, those that are left out too. Axis in degrees, pixel in A."""
+    """The newest version of a composed series. `tilts` by angle, including those left out. Axis in degrees."""
 
     series_id: str
     version: int
@@ -177,7 +177,7 @@ def composed(project: str) -> list[str]:
     status.update()
     found = [each for each in status.series.values() if each.composed is not None]
     if not found:
-        raise NoSeries("No tilt series is composed yet: there is nothing to choose from.")
+        raise NoSeries("No tilt series has been composed yet: there is nothing to choose from.")
     return [each.id for each in sorted(found, key=lambda each: each.composed or 0.0, reverse=True)]
 
 
@@ -200,7 +200,7 @@ def read_series(project: str, series_id: str) -> ComposedSeries:
     versions = [record for number in range(1, max(1, series.version) + 1)
                 if (record := _record(os.path.join(extra, f"{stem(series_id, number)}.json"))) is not None]
     if not versions:
-        raise NoSeries(f"{series_id} is not composed yet: there is nothing to choose from.")
+        raise NoSeries(f"{series_id} has not been composed yet: there is nothing to choose from.")
     newest = versions[-1]
     return ComposedSeries(
         series_id, newest.version, extra, os.path.join(extra, f"{stem(series_id, newest.version)}.mrcs"), _tilts(versions),
@@ -216,7 +216,7 @@ def _record(path: str) -> SeriesRecord | None:
 
 
 def _tilts(versions: list[SeriesRecord]) -> tuple[Tilt, ...]:
-    """Return all tilts that any version had, as the newest has them; of those that it has not, why."""
+    """Return the tilts of all versions, as they are in the newest, or with the reason why they are not in it."""
     found: dict[str, Tilt] = {}
     for record in versions:
         for each in record.tilts:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a ledger tells: one frozen type an event, one line of JSON an entry.
+"""The entries of a ledger: a frozen type for each kind of event, a line of JSON for each entry.
 
-The field `event` of a line says which type it is; what has its default is not written. A later version may add fields and
-events: fields that are not known pass. A movie ends as `Imported` and `Aligned`, or `Failed`; a series as `Composed` and
-`Reconstructed`, or `Failed`. Entries whose item is "" are about the protocol itself. Sentences (`reason`) are for people:
-nothing is decided by them.
+The field `event` of a line names its type; fields with their default value are not written. A later version may add fields and
+events, so unknown fields are ignored. A movie ends as `Imported` and `Aligned`, or `Failed`; a series as `Composed` and
+`Reconstructed`, or `Failed`. Entries whose item is "" are about the protocol itself. Sentences (`reason`) are for people: no
+decision depends on them.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from tomostream.programs.quality import Trust
 
 #: The version of the format that `Header` names.
 FORMAT = 1
-#: Seconds since the epoch that no clock of a session reaches (the year 5138).
+#: Times in seconds since the epoch are before this (the year 5138).
 LATEST = 1e11
-#: In a command line that is told once for many movies: the movie's file, and the name of its output without the extension.
+#: Placeholders in a command line common to many movies: the movie's file, and the name of its output without extension.
 MOVIE, OUTPUT = "{movie}", "{output}"
 
 Time = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 
 
 class Entry(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):
-    """What all entries have: the item (a movie, a series, "" the protocol), a sentence, seconds since the epoch."""
+    """The fields of all entries: the item (a movie, a series, "" for the protocol), a sentence, seconds since the epoch."""
 
     item: str = ""
     reason: str = ""
-    #: Below zero until it is written: then it is the time of writing.
+    #: Negative until the entry is written, which sets it.
     time: Time = -1.0
 
     @property
     def kind(self) -> str:
-        """The name of the event, as the file has it."""
+        """The name of the event in the file."""
         return str(self.__struct_config__.tag)
 
 
@@ -63,12 +63,12 @@ class Topic(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Topic:
-        """A later version may know more of them."""
+        """Map topics added by a later version to OTHER."""
         return cls.OTHER
 
 
 class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tilt that a series was composed without: its movie ("" unknown), angle in degrees, why in a word and in a sentence."""
+    """A tilt left out of a composed series: its movie ("" unknown), angle in degrees, the reason as a word and a sentence."""
 
     movie: str = ""
     angle: float | None = None
@@ -77,7 +77,7 @@ class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Excluded(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tilt that the alignment left out: angle in degrees, and why."""
+    """A tilt left out by the alignment: angle in degrees, and why."""
 
     angle: float
     reason: str = ""
@@ -102,8 +102,8 @@ class Imported(Entry, frozen=True, tag="imported"):
 
 
 class Aligned(Entry, frozen=True, tag="aligned"):
-    """The frames of the file `movie` were aligned: the micrograph, the length of the frames' path in px of the movie, which are
-    `pixel_size_A` wide; and the optics."""
+    """The frames of the file `movie` were aligned: the micrograph `file`, the length of the frames' path in px of the movie,
+    whose pixel size is `pixel_size_A`, and the optics."""
 
     version: int = 1
     file: str = ""
@@ -117,7 +117,7 @@ class Aligned(Entry, frozen=True, tag="aligned"):
 
 
 class Replaced(Entry, frozen=True, tag="replaced"):
-    """A movie that was imported or aligned came again: this version takes the place of the one before."""
+    """A movie was imported or aligned again: this version replaces the one before."""
 
     version: int = 1
     file: str = ""
@@ -127,7 +127,7 @@ class Replaced(Entry, frozen=True, tag="replaced"):
 
 # ---------------------------------------------------------------------------------------------------- of a series
 class Series(Entry, frozen=True, tag="series"):
-    """Where a series stands, and its numbers of tilts."""
+    """The state of a series, and its numbers of tilts."""
 
     name: str = ""
     state: Phase = "acquiring"
@@ -139,7 +139,7 @@ class Series(Entry, frozen=True, tag="series"):
 
 
 class Preview(Entry, frozen=True, tag="preview"):
-    """Of which tilts (micrograph, angle in degrees) of an incomplete series a preview can be made."""
+    """A preview of an incomplete series can be made from these tilts (micrograph, angle in degrees)."""
 
     tilts: tuple[tuple[str, float], ...] = ()
     expected: int = 0
@@ -148,7 +148,7 @@ class Preview(Entry, frozen=True, tag="preview"):
 
 
 class Composed(Entry, frozen=True, tag="composed"):
-    """A series was composed of `movies`, in the order of its sections. Tilt axis in degrees."""
+    """A series was composed of `movies`, in the order of the sections of its stack. Tilt axis in degrees."""
 
     version: int = 1
     name: str = ""
@@ -163,13 +163,13 @@ class Composed(Entry, frozen=True, tag="composed"):
 
 
 class Kept(Entry, frozen=True, tag="kept"):
-    """A composed series stays as it is although tilts of it came late."""
+    """A composed series stays as it is although more of its tilts arrived late."""
 
     movies: tuple[str, ...] = ()
 
 
 class Unassigned(Entry, frozen=True, tag="unassigned"):
-    """Which movies no series lists, all of them each time, with why; `count` may be more than are named."""
+    """The movies that no series lists, all of them each time, with the reasons; there may be more (`count`) than are named."""
 
     count: int | None = None
     movies: dict[str, str] = {}
@@ -184,10 +184,10 @@ class NotASeries(Entry, frozen=True, tag="not-a-series"):
 
 
 class Reconstructed(Entry, frozen=True, tag="reconstructed"):
-    """A series was aligned and reconstructed. Angles in degrees; folder and tomogram below the project; None unknown.
+    """A series was aligned and reconstructed. Angles in degrees; folder and tomogram relative to the project; None is unknown.
 
-    `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y. `defocus_um` is believed,
-    underfocus positive; `defocus_doubted` are the images (from 1) whose defocus is not, and `defocus_note` says why.
+    `z_first`: the sections of the tomogram are slices in z (AreTomo2's -FlipVol 1), else in y. `defocus_um`: the believed
+    defocus, underfocus positive; `defocus_doubted`: the images (from 1) whose defocus is not believed; `defocus_note`: why not.
     `ctf_corrected`: the program corrected the tomogram and its halves for the CTF.
     """
 
@@ -219,7 +219,7 @@ class Reconstructed(Entry, frozen=True, tag="reconstructed"):
 
 # ---------------------------------------------------------------------------------------------------- of both, or of the run
 class Started(Entry, frozen=True, tag="started"):
-    """Work on a series began; `bytes`: what its result will take on the disk."""
+    """Work on a series began; `bytes`: the space that its result will take on disk."""
 
     version: int = 1
     tilts: int | None = None
@@ -233,7 +233,7 @@ class Retried(Entry, frozen=True, tag="retried"):
 
 
 class Failed(Entry, frozen=True, tag="failed"):
-    """An item failed for good; of a series of which there was an mdoc alone, `name` and what spoke for giving it up."""
+    """An item failed for good. For a series that was never composed, also its `name`, and the evidence for giving it up."""
 
     version: int | None = None
     file: str = ""
@@ -243,14 +243,14 @@ class Failed(Entry, frozen=True, tag="failed"):
 
 
 class Waiting(Entry, frozen=True, tag="waiting"):
-    """A movie, or the protocol, waits for something that `reason` names; of the protocol, what that is about (`topic`)."""
+    """A movie, or the protocol, waits for what `reason` says; for the protocol, `topic` says what kind of thing that is."""
 
     topic: Topic = Topic.OTHER
 
 
 class Session(Entry, frozen=True, tag="session"):
-    """News of the protocol itself; when it starts, `versions` of the packages that do the work and the name of the folder of the
-    run whose output it reads (`input_run`). `over`: that for which it waited no longer keeps it."""
+    """News of the protocol itself. When it starts: the `versions` of the packages used, and the name of the folder of the run
+    whose output it reads (`input_run`). `over`: the topic of a wait that has ended."""
 
     versions: dict[str, str] = {}
     input_run: str = ""
@@ -258,14 +258,14 @@ class Session(Entry, frozen=True, tag="session"):
 
 
 class Command(Entry, frozen=True, tag="command"):
-    """The command line (with `MOVIE` and `OUTPUT`) of all movies from here on, and the program whose line it is."""
+    """The command line (with `MOVIE` and `OUTPUT`) for all movies from here on, and the name and version of its program."""
 
     command: str = ""
     program: str = ""
 
 
 class Space(Entry, frozen=True, tag="space"):
-    """What the session needs of the disk; `short`: that is more than there is."""
+    """The disk space that the session needs; `short`: there is less than that."""
 
     short: bool = False
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The names of files and folders inside runs and projects. A dash is in no tsId, so what has one cannot collide with a series."""
+"""The names of files and folders inside runs and projects. No tsId contains a dash, so a name with one never equals a series'."""
 
 from __future__ import annotations
 
 import os
 
-#: In `extra` of a run: the protocol is asked to end as soon as what is in flight has finished.
+#: In `extra` of a run: asks the protocol to end as soon as what is in flight has finished.
 STOP_FILE = "STOP_STREAMING.TXT"
 #: The folder of a project that holds its live page.
 REPORT = "report"
@@ -17,7 +17,7 @@ def page_of(project: str) -> str:
 
 
 def starting_file(project: str) -> str:
-    """Return what a command holds while it starts protocols of a project."""
+    """Return the lock file that a command holds while it starts protocols of a project."""
     return os.path.join(project, "Runs", ".starting")
 
 
@@ -31,10 +31,10 @@ def stop_file(run: str) -> str:
     return os.path.join(run, "extra", STOP_FILE)
 
 
-#: In `extra` of a compose run, beside the files of series: what people took out, and the sign of the tilt angles.
+#: In `extra` of a compose run, beside the files of series: tilts taken out by people, and the sign of the tilt angles.
 EXCLUDED = "taken-out.json"
 SIGN = "tilt-angles.json"
-#: What the stacks of the sums of odd and of even frames have at the end of their name.
+#: Suffixes of the stacks of sums of odd and of even frames.
 ODD, EVEN = "-odd", "-even"
 
 
@@ -46,12 +46,11 @@ def stem(series_id: str, version: int) -> str:
 def micrograph_stem(name: str, version: int) -> str:
     """Return the name of the files of one version of a micrograph, without extension; `name` is that of the movie.
 
-    The version is at the end: `x-v2` can be the name of a movie. So no two movies, whatever their names, share a file.
+    The version is at the end because `x-v2` can be the name of a movie: so no two movies, whatever their names, share a file.
     """
     return f"{name}_aligned_mic{'' if version == 1 else f'-v{version}'}"
 
 
 def frames_log(micrograph: str, patches: bool = False) -> str:
-    """Return the name of the program's log of the frames of a micrograph, which is given by the name of its file without
-    extension."""
+    """Return the name of the log with the shifts of the frames; `micrograph`: name of its file without extension."""
     return f"{micrograph}{'-Patch' if patches else ''}-Full.log"

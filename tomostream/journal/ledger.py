@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger of a protocol: what happened to every movie and every series, and why, one line of JSON an entry.
+"""The ledger of a protocol: what happened to every movie and every series, and why, as lines of JSON.
 
-`extra/ledger.jsonl` is only ever appended to, by one process; any number of processes read it, each from where it stopped.
-It tells, it does not decide: what is done is read from the output sets. The types are in `entries`. Pure: the report reads
-it too.
+`extra/ledger.jsonl` is only ever appended to, by one process; any number of processes read it, each continuing where it stopped.
+It informs and does not decide: what is done is read from the output sets. The types of the entries are in `entries`.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ NAME = "ledger.jsonl"
 
 
 class LedgerError(Exception):
-    """A line is not an entry; says what is wrong with which field."""
+    """A line is not an entry; says which field is wrong, and how."""
 
 
 def path_in(protocol_folder: str) -> str:
-    """Return where the ledger of a protocol lies, given its working folder."""
+    """Return the path of the ledger of a run, given its folder."""
     return os.path.join(protocol_folder, "extra", NAME)
 
 
 class Ledger:
-    """The writing end. A full disk never stops the protocol: lines wait in memory and are written when they can be."""
+    """The writing end. A full disk never stops the protocol: lines are kept in memory until they can be written."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -38,7 +37,7 @@ class Ledger:
         self._end_last_line()
 
     def _end_last_line(self) -> None:
-        """A killed process may have left half a line: end it, so that the next line is whole."""
+        """End the last line, of which a killed process may have written half, so that the next one is whole."""
         try:
             with open(self.path, "rb+") as file:
                 if file.seek(0, os.SEEK_END):
@@ -54,8 +53,7 @@ class Ledger:
         self._pending.append(encode(Header(time=float(round(clock.time())), format=FORMAT, tomostream=__version__)))
 
     def write(self, entry: Entry) -> Entry:
-        """Append one entry, as of now where it has no time. It is on its way to the disk when this returns, or kept for the
-        next try."""
+        """Append an entry, stamped with the time if it has none. When this returns it is written, or kept for the next try."""
         entry = msgspec.structs.replace(entry, time=clock.time() if entry.time < 0 else entry.time,
                                         reason=" ".join(entry.reason.split()))
         self._pending.append(encode(entry))
@@ -63,17 +61,17 @@ class Ledger:
         return entry
 
     def flush(self) -> bool:
-        """Write what is pending; False (and `trouble` says why) when the disk does not take it."""
+        """Write what is pending; return False if that fails (`trouble` says why)."""
         if not self._pending:
             return True
         try:
-            with open(self.path, "ab", buffering=0) as file:        # a buffer would be written once more at the end
+            with open(self.path, "ab", buffering=0) as file:        # a buffer would be written again on closing
                 size, data = file.tell(), b"".join(self._pending)
                 try:
                     while data:
                         data = data[file.write(data):]
                 except OSError:
-                    file.truncate(size)     # half of it may have been written before the disk was full
+                    file.truncate(size)     # part of it may have been written before the disk was full
                     raise
         except OSError as error:
             self.trouble = str(error)
@@ -84,10 +82,10 @@ class Ledger:
 
 
 class LedgerReader:
-    """The reading end: `new()` gives the entries written since it was last asked. A half-written last line waits.
+    """The reading end: `new()` returns the entries written since the last call. A half-written last line is left for later.
 
-    A line that is not an entry is passed over: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted`:
-    the file was made again since the last call, so the entries are those of another run.
+    Lines that are not entries are skipped: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted`: the
+    file was created anew since the last call, so the entries are those of another run.
     """
 
     def __init__(self, path: str) -> None:
@@ -99,8 +97,8 @@ class LedgerReader:
         self._head = b""
 
     def new(self, limit: int = -1) -> list[AnyEntry]:
-        """New entries, oldest first, of the next `limit` bytes (-1: of all); none when the file does not exist yet or cannot be
-        read now."""
+        """Return new entries, oldest first, from the next `limit` bytes (-1: all); none if the file does not exist yet or
+        cannot be read now."""
         try:
             with open(self.path, "rb") as file:
                 head = file.readline()      # holds the time at which the file was made
@@ -132,7 +130,7 @@ _decoder: msgspec.json.Decoder[AnyEntry] = msgspec.json.Decoder(AnyEntry)
 
 
 def encode(entry: Entry) -> bytes:
-    """Return one line. Numbers that are not finite become null; of a file name that is no text, the bytes are spelt out."""
+    """Return one line. Numbers that are not finite become null; bytes of a file name that are not text are spelt out."""
     try:
         return _encoder.encode(entry) + b"\n"
     except UnicodeEncodeError:
@@ -152,7 +150,7 @@ def parse(line: bytes | str) -> AnyEntry:
 
     Raises
     ------
-    LedgerError : it is none; names the field.
+    LedgerError : it is not an entry; names the field.
     """
     try:
         entry = _decoder.decode(line)
@@ -164,5 +162,5 @@ def parse(line: bytes | str) -> AnyEntry:
 
 
 def read(path: str, limit: int = -1) -> list[AnyEntry]:
-    """Return the entries of a ledger within its first `limit` bytes (-1: all); what is none is passed over."""
+    """Return the entries within the first `limit` bytes of a ledger (-1: all); invalid lines are skipped."""
     return LedgerReader(path).new(limit)

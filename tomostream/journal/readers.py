@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which protocols of other plugins work on an output of ours, as the project's database has it.
+"""Which protocols of other plugins work on one of our outputs, according to the project's database.
 
-Upstream's protocols read a tilt series at several moments: its stack and angles before their program runs, its images when the
-result is registered (scipion-em-aretomo 4.0.1, protocols/protocol_aretomo.py, `convertInputStep` in line 386 and
-`_registerOutput` in 574).
-Tables are named by the tsId (`SetOfTiltSeries._setItemMapperPath` of scipion-em-tomo), so both versions of a series that is
-composed again have one, and they remember by the tsId alone what they have done.
+Upstream's protocols read a tilt series more than once: its stack and angles before their program runs, its images when the result
+is registered (scipion-em-aretomo 4.0.1, protocols/protocol_aretomo.py, `convertInputStep` in line 386 and `_registerOutput` in
+line 574). Tables are named after the tsId (`SetOfTiltSeries._setItemMapperPath` of scipion-em-tomo), so both versions of a series
+that is composed again share one, and these protocols remember what they have done by the tsId alone.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from tomostream.files.databases import select
 from tomostream.journal.runs import ENDED, producer_state
 from tomostream.journal.status import CLASSES
 
-#: The object that a pointer names, with the output where it names a protocol; and whose it is. An output has its protocol's
-#: number before the first dot of its name.
+#: For each pointer: its owner, the object it points to and, if that is a protocol, the output. The name of an output begins with
+#: the id of its protocol and a dot.
 _POINTERS = """
     SELECT owner.id, owner.classname, owner.label, pointer.value, extended.value FROM Objects pointer
     JOIN Objects parent ON parent.id = pointer.parent_id
@@ -30,10 +29,10 @@ _OUTPUTS = "SELECT id, name FROM Objects WHERE classname LIKE 'SetOf%'"
 
 
 def of_other_plugins(project: str, protocol: int) -> tuple[str, ...]:
-    """Return the labels of the protocols of other plugins that are to read, or are reading, tilt series of a protocol.
+    """Return the labels of the protocols of other plugins that read, or will read, tilt series of a protocol.
 
-    Those behind our own protocols are among them; readers of tomograms are not: a tomogram is one file, of one version. Nor are
-    those that were saved and never started, or have ended. Empty where the database cannot be read.
+    They include those downstream of our own protocols, but not readers of tomograms (a tomogram is one file of one version), nor
+    those that were saved and never started, or have ended. Empty if the database cannot be read.
     """
     database = os.path.join(project, "project.sqlite")
     try:
@@ -58,7 +57,7 @@ def of_other_plugins(project: str, protocol: int) -> tuple[str, ...]:
 
 
 def _source(value: str, extended: str | None, outputs: dict[int, str]) -> int | None:
-    """Return the protocol whose tilt series (or CTFs) a pointer names; None where it names something else."""
+    """Return the protocol whose tilt series (or CTFs) a pointer points to; None if it points to something else."""
     number = int(value) if value.isdigit() else -1
     owner, _, own_name = outputs.get(number, "").partition(".")
     name = extended or own_name
@@ -68,7 +67,7 @@ def _source(value: str, extended: str | None, outputs: dict[int, str]) -> int | 
 
 
 def _works(project: str, number: int, facts: dict[str, str | None]) -> bool:
-    """Tell whether a protocol is going to run, or runs."""
+    """Tell whether a protocol is running, or going to run."""
     folder = facts.get(f"{number}.workingDir")
     return (facts.get(f"{number}.status") not in (None, "", "saved") and bool(folder)
             and producer_state(os.path.join(project, str(folder)), number) not in ENDED)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The state of a run, read from what the run itself wrote and from its process."""
+"""The state of a run, from what the run itself has written and from its process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tomostream.files.databases import select
 from tomostream.files.logs import last_error
 from tomostream.journal.layout import stop_file
 
-#: Seconds that a run may take from its launch until its process is seen.
+#: Seconds that a run may take from its launch until its process exists.
 LAUNCH_SECONDS = 5.0
 RunState = Literal["running", "finished", "stopped", "failed", "dead", "unknown"]
-#: What `producer_state` gives. Stopped: a person asked for it. Failed: it ended with an error. Dead: its process is gone.
+#: The states of `producer_state`. Stopped: at the request of a person. Failed: with an error. Dead: its process is gone.
 RUNNING: Final = "running"
 FINISHED: Final = "finished"
 STOPPED: Final = "stopped"
@@ -31,18 +31,17 @@ UNKNOWN: Final = "unknown"
 #: States in which a run ended before its work was done, and all in which it has ended.
 BROKEN_OFF = frozenset[str]({STOPPED, FAILED, DEAD})
 ENDED = BROKEN_OFF | {FINISHED}
-#: State -> how a protocol is told to be, behind its name.
+#: State -> the words to follow the name of a protocol.
 WORDS: Mapping[str, str] = {RUNNING: "is running", FINISHED: "has finished", STOPPED: "was stopped",
                             FAILED: "ended with an error", DEAD: "died", UNKNOWN: "was never started"}
 
 
 def producer_state(folder: str, protocol_id: int, patience: float = LAUNCH_SECONDS) -> RunState:
-    """Tell whether the run that makes a set goes on, ended well, was stopped, ended with an error, or died silently.
+    """Return the state of a run: running, finished, stopped, failed (with an error), dead (silently) or unknown.
 
-    Read from the run's own `logs/run.db`: the project's database follows only when somebody refreshes it. A run that
-    says it is running and whose process is gone (same machine, not in a queue) is dead, or stopped where a person had asked for
-    its end; `patience` is for how many seconds after its launch a run is believed to be coming up although no process of it
-    is seen.
+    It is read from the run's own `logs/run.db`, because the project's database is updated only when somebody refreshes it. A run
+    that claims to be running but whose process is gone (same machine, not in a queue) is dead, or stopped if a person had asked
+    it to. For `patience` seconds after its launch a run without a process is assumed to be starting.
     """
     return _state(folder, protocol_id, _facts(_database(folder), protocol_id), patience)
 
@@ -58,7 +57,7 @@ def _state(folder: str, protocol_id: int, facts: Mapping[str, str | None], patie
 
 
 def _is_gone(folder: str, protocol_id: int, facts: Mapping[str, str | None], patience: float) -> bool:
-    """Tell whether nobody is at a run that has not ended. Until a process has come up, the number of the one before is kept."""
+    """Tell whether a run that has not ended has no process. Until a new process has started, the run keeps the old one's id."""
     pid, host = facts.get("_pid"), facts.get("hostFullName")
     coming_up = facts.get("status") != "running" and not _is_elsewhere(host)
     if not facts.get("_jobId") and (coming_up or pid in (None, "", "0")):
@@ -71,12 +70,12 @@ def _database(folder: str) -> str:
 
 
 def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
-    """`producer_state` of the run in a folder as Scipion names it: "000123_ProtTomoStreamComposeTS"."""
+    """Return `producer_state` of the run in a folder, named as by Scipion: "000123_ProtTomoStreamComposeTS"."""
     return producer_state(folder, _number(folder), patience)
 
 
 def process_of(folder: str) -> int | None:
-    """Return the process of a run that goes on here; None where it is not seen on this machine (another host, a queue)."""
+    """Return the process of a run; None if it is not on this machine (another host, a queue)."""
     database, number = _database(folder), _number(folder)
     return _process(folder, _facts(database, number)) or _coming_up(database, number)
 
@@ -93,10 +92,10 @@ ProcessState = Literal["never-started", "starting", "running", "stopped", "dead"
 
 @dataclass(frozen=True)
 class Process:
-    """Where a protocol stands, as `tomostream status` tells it.
+    """The state of a protocol, as shown by `tomostream status`.
 
-    `since`: seconds since the epoch at which that began, 0 where nobody knows. `reason`: why, and what to do; "" where there is
-    nothing to say. One that ended with an error is dead: it needs a person just as well.
+    `since`: when it began, in seconds since the epoch, 0 if unknown. `reason`: why, and what to do. A protocol that ended with an
+    error counts as dead, because it needs a person just as much.
     """
 
     state: ProcessState
@@ -108,7 +107,7 @@ NEVER_STARTED = Process("never-started")
 
 
 def process(folder: str, waits: str = "") -> Process:
-    """Return where the run in a folder stands. `waits`: what it waits for, where it said so."""
+    """Return the state of the run in a folder. `waits`: what it said it is waiting for."""
     facts, number = _facts(_database(folder), _number(folder)), _number(folder)
     state = _state(folder, number, facts, LAUNCH_SECONDS)
     resume = f"tomostream resume {shlex.quote(os.path.dirname(os.path.dirname(os.path.abspath(folder))))}"
@@ -131,7 +130,7 @@ def process(folder: str, waits: str = "") -> Process:
 
 
 def _begin_of(pid: int | None) -> float:
-    """When a process began; 0 where it is not seen."""
+    """Return when a process started; 0 if it is not there."""
     try:
         return 0.0 if pid is None else psutil.Process(pid).create_time()
     except psutil.Error:
@@ -147,14 +146,14 @@ def _time_of(text: str | None) -> float:
 
 
 def _last_sign(folder: str) -> float:
-    """When a run last wrote anything; 0 where it never did."""
+    """Return when a run last wrote anything; 0 if never."""
     files = [_database(folder), *(os.path.join(folder, "logs", name) for name in ("run.stdout", "run.stderr")),
              os.path.join(folder, "extra", "ledger.jsonl")]
     return max((os.path.getmtime(path) for path in files if os.path.exists(path)), default=0.0)
 
 
 def made_classes(project: str, names: Iterable[str]) -> set[str]:
-    """Return which of these protocol classes a project has, started or not; none where its database cannot be read."""
+    """Return which of these protocol classes a project has, started or not; none if its database cannot be read."""
     wanted = set(names)
     try:
         rows = select(os.path.join(project, "project.sqlite"), "SELECT DISTINCT classname FROM Objects")
@@ -164,7 +163,7 @@ def made_classes(project: str, names: Iterable[str]) -> set[str]:
 
 
 def is_just_made(project: str) -> bool:
-    """Tell whether a project was made, or changed, so lately that its protocols may be about to be launched."""
+    """Tell whether a project was made or changed so recently that its protocols may be about to be launched."""
     try:
         return abs(time.time() - os.path.getmtime(os.path.join(project, "project.sqlite"))) < LAUNCH_SECONDS
     except OSError:
@@ -188,7 +187,7 @@ def _number(folder: str) -> int:
 
 
 def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
-    """Return what a run says of itself, by the names of Scipion; empty where it cannot be read."""
+    """Return what a run says about itself, by Scipion's names; empty if it cannot be read."""
     names = {f"{protocol_id}.{name}": name for name in (
         "status", "_pid", "hostFullName", "_jobId", "initTime", "endTime", "_error")}
     try:
@@ -199,9 +198,9 @@ def _facts(database: str, protocol_id: int) -> dict[str, str | None]:
 
 
 def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
-    """Tell whether a run died before it could write its process id: nobody on this machine is at it."""
+    """Tell whether a run died before it could write its process id: no process on this machine runs it."""
     try:
-        if abs(time.time() - os.path.getmtime(database)) < patience:        # one of an hour ahead: the clock was set back
+        if abs(time.time() - os.path.getmtime(database)) < patience:    # one far in the future: the clock was set back
             return False
         return _coming_up(database, protocol_id) is None
     except OSError:
@@ -209,7 +208,7 @@ def _never_came_up(database: str, protocol_id: int, patience: float) -> bool:
 
 
 def _coming_up(database: str, protocol_id: int) -> int | None:
-    """Return the process that was launched for a run, by its command line; None where there is none on this machine."""
+    """Return the process that was launched for a run, found by its command line; None if there is none on this machine."""
     project, _, _ = os.path.abspath(database).rpartition(f"{os.sep}Runs{os.sep}")
     words = {project, os.path.relpath(database, project), str(protocol_id)}
     return next((int(pid) for pid in filter(str.isdigit, os.listdir("/proc")) if words <= _words_of(pid)), None)
@@ -224,8 +223,8 @@ def _words_of(pid: str) -> set[str]:
 
 
 def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
-    """Tell whether a process of this machine has ended. After a reboot its number may be another's: that one does not name the
-    folder of the run in its command line."""
+    """Tell whether a process of this machine has ended. After a reboot another process may have its id, but not the folder of the
+    run in its command line."""
     if not pid or not pid.isdigit() or int(pid) == 0 or _is_elsewhere(host):
         return False
     try:
@@ -241,7 +240,7 @@ def _process_gone(pid: str | None, host: str | None, run: str) -> bool:
 
 
 def _is_elsewhere(host: str | None) -> bool:
-    """Tell whether a process is on another machine than this one, where it cannot be looked for."""
+    """Tell whether a process is on another machine, where it cannot be looked for."""
     return bool(host) and host != os.uname().nodename.split(".")[0] and host != _full_host_name()
 
 

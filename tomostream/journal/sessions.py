@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the sessions of this machine are: those that were started from the command line are noted, others are looked for."""
+"""Where the sessions of this machine are: those started from the command line are noted, others are searched for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tomostream.files import locks
 from tomostream.files.writing import write_text
 from tomostream.journal.status import CLASSES
 
-#: How deep below a folder that a person names projects are looked for.
+#: How many levels below a folder projects are searched for.
 DEPTH = 2
 
 
 def path() -> str:
-    """Return the file in which they are noted, the user's own."""
+    """Return the user's own file in which they are noted."""
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(base, "tomostream", "sessions.json")
 
 
 def remember(project: str) -> None:
-    """Note a project for `known`. Nothing depends on it: where it cannot be written, it is not."""
+    """Note a project for `known`. Failure to write is ignored, because nothing depends on it."""
     file = path()
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -34,7 +34,7 @@ def remember(project: str) -> None:
 
 
 def known() -> list[str]:
-    """Return the projects that were noted and are still there."""
+    """Return the noted projects that still exist."""
     return [project for project in _noted() if is_project(project)]
 
 
@@ -53,7 +53,7 @@ def is_project(folder: str) -> bool:
 
 
 def below(folder: str, depth: int = DEPTH) -> list[str]:
-    """Return the projects in a folder, itself included, with runs of our protocols, in the order of their names."""
+    """Return the projects with runs of our protocols in a folder, or the folder itself if it is one, sorted by name."""
     if is_project(folder):
         return [os.path.abspath(folder)] if has_sessions(folder) else []
     if depth < 1:
@@ -75,5 +75,5 @@ def has_sessions(project: str) -> bool:
 
 
 def all_of(folders: Iterable[str]) -> list[str]:
-    """Return the projects that were noted and those below these folders, each once."""
+    """Return the noted projects and those below these folders, each once."""
     return list(dict.fromkeys([*known(), *(project for folder in folders for project in below(folder, 1))]))

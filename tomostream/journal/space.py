@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a session needs on the disk of its project, forecast from what its items have taken so far.
+"""The disk space that a session needs, forecast from what its items have taken so far.
 
-Pure: read from the ledgers of the four protocols, where each item tells its `bytes`. A series needs its aligned tilts, its
-stack and its tomogram, and its movies where they are copied. Until the first series is done, the stack is as large as its
-aligned tilts, and the tomogram is what the aretomo protocol said it will be.
+It is read from the ledgers of the four protocols, which give the `bytes` of each item. A series needs its aligned tilts, its
+stack and its tomogram, and its movies if they are copied. Until the first series is done, the stack is taken to be as large as
+its aligned tilts, and the tomogram as the aretomo protocol predicts.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from dataclasses import dataclass
 from tomostream.journal import entries, ledger
 from tomostream.journal.status import ARETOMO, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 
-#: A shortage is over when this much more is free than is needed.
+#: A shortage is over when this many times the space needed is free.
 ENOUGH = 1.2
-#: The limit in bytes is at most this share of a disk: a small one is not always short.
+#: The limit in bytes is at most this share of a disk, so that a small disk is not always short.
 MAX_SHARE = 0.1
-#: Hours at the present pace for which there must be room, where nobody says how many series will come: a night.
+#: Hours at the present pace for which there must be room, unless the number of series is given: a night.
 NIGHT = 12.0
-#: Seconds of tilts that make the pace, and the least for which it is told.
+#: Seconds of tilts from which the pace is computed, and the least that suffice.
 PACE_SECONDS, MIN_PACE_SECONDS = 3600.0, 120.0
-#: How many of the latest items say what one takes.
+#: The size of an item is the mean over so many of the latest.
 LATEST = 50
-#: What a series consists of, in the order in which it is told.
+#: The parts of a series, in the order in which they are reported.
 PARTS = {IMPORT: "copied movies", MOTIONCOR: "aligned tilts", COMPOSE: "stack", ARETOMO: "tomogram"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A disk of which a smaller share is free, or fewer bytes, is short whatever is known of the session."""
+    """A disk with a smaller share free, or fewer bytes, is short whatever the session needs."""
 
     share: float = 0.05
     bytes: int = 5_000_000_000
@@ -41,9 +41,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Room:
-    """What is free on a disk, and what is needed (None: not known) for what (in words). The one place that says what is short.
+    """What is free on a disk, what is needed (None: not known) and for `what`. The only place that decides what is short.
 
-    `expected`: the user said how much will come, so that a small share of a disk may be enough.
+    `expected`: the user said how many series there will be, so that a small share of a disk may be enough.
     """
 
     free: int
@@ -53,10 +53,10 @@ class Room:
     expected: bool = False
 
     def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
-        """Return why the disk is short, "" when it is not. One that was short must have more room before it no longer is."""
+        """Return why the disk is short, or "". One that was short needs somewhat more room before it no longer is."""
         limits, factor = limits or Limits(), ENOUGH if was_short else 1.0
         if self.needed is not None and self.free < factor * self.needed:
-            return (f"disk space is running low: {human(self.free)} are free, {self.what} need {human(self.needed)}. "
+            return (f"disk space is running low: {human(self.free)} are free, but {self.what} need {human(self.needed)}. "
                     "Make room in time")
         least = max(limits.share * self.total, min(limits.bytes, MAX_SHARE * self.total))
         if not self.expected and self.free < factor * least:
@@ -67,10 +67,10 @@ class Room:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of the disk at one time. Sizes in bytes; None is unknown, `free` and `total` both or none.
+    """What is known of the disk at one time. Sizes in bytes; None is unknown (`free` and `total` only together).
 
-    `parts`: bytes of a series by its parts (`PARTS`). `pace`: series an hour. `expected`: series that are still to come, as the
-    user says.
+    `parts`: bytes of the parts of a series (`PARTS`). `pace`: series per hour. `expected`: how many series are still to come,
+    according to the user.
     """
 
     free: int | None
@@ -86,7 +86,7 @@ class Forecast:
 
     @property
     def needed(self) -> int | None:
-        """Bytes for the series that are expected, or for a night at the present pace."""
+        """Bytes for the expected series, or for a night at the present pace."""
         if self.per_series is None:
             return None
         if self.expected is not None:
@@ -95,16 +95,16 @@ class Forecast:
 
     def text(self) -> str:
         """Return one line for people."""
-        free = ("how much is free on the project's disk is unknown" if self.free is None else
+        free = ("the free space on the project's disk is unknown" if self.free is None else
                 f"{human(self.free)} are free on the project's disk")
         if self.per_series is None:
-            return f"{free}; what a series needs is said when its first tilt is aligned"
+            return f"{free}; the space per series will be known when the first tilt is aligned"
         parts = ", ".join(f"{name} {human(size)}" for name, size in self.parts)
-        whole = "" if self.expected is None else f"; the {self.expected} that are expected need {human(self.needed or 0)}"
+        whole = "" if self.expected is None else f"; the {self.expected} still expected need {human(self.needed or 0)}"
         return f"{free}; a series of {self.tilts} tilts needs {human(self.per_series)} ({parts}){self._room()}{whole}"
 
     def _room(self) -> str:
-        """For how much more there is room, as the end of a sentence."""
+        """Return how much more there is room for, as the end of a sentence."""
         if self.free is None or self.per_series is None:
             return ""
         hours = f", {self.free / self.per_series / self.pace:.0f} h at the present pace" if self.pace else ""
@@ -112,19 +112,19 @@ class Forecast:
 
     @property
     def room(self) -> Room | None:
-        """What is free and needed; None where that cannot be told."""
+        """What is free and needed; None if unknown."""
         if self.free is None or self.total is None:
             return None
-        what = f"{NIGHT:.0f} h at the present pace" if self.expected is None else f"the {self.expected} series that are expected"
+        what = f"{NIGHT:.0f} h at the present pace" if self.expected is None else f"the {self.expected} series still expected"
         return Room(self.free, self.total, self.needed, what, self.expected is not None)
 
     def shortage(self, limits: Limits | None = None, was_short: bool = False) -> str:
-        """Return why the disk is short, "" when it is not or nobody can tell; see `Room`."""
+        """Return why the disk is short; "" if it is not, or that is unknown. See `Room`."""
         return self.room.shortage(limits, was_short) if self.room is not None else ""
 
 
 class SessionSpace:
-    """Follows the ledgers of a project; `update()`, then `forecast()`. What an update costs is what is new.
+    """Follows the ledgers of a project; `update()`, then `forecast()`. The cost of an update depends on what is new.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class SessionSpace:
         self._composed: set[str] = set()
 
     def update(self) -> None:
-        """Take in what the ledgers tell since the last time."""
+        """Take in the new entries of the ledgers."""
         self._status.find()
         for name, folder in self._status.folders.items():
             path = ledger.path_in(folder)
@@ -169,7 +169,7 @@ class SessionSpace:
             self._bytes[name].append(entry.bytes)
 
     def forecast(self, series: int | None = None) -> Forecast:
-        """Return the forecast now. `series`: how many the whole session will have, where that is known."""
+        """Return the forecast as of now. `series`: how many the whole session will have, if known."""
         free, total = disk_of(self.project) or (None, None)
         tilts = self._expected_tilts or (round(statistics.median(self._tilts)) if self._tilts else self._max_tilts) or None
         expected = None if series is None else max(0, series - len(self._composed))
@@ -187,7 +187,7 @@ class SessionSpace:
         return round(statistics.mean(self._bytes[name])) if self._bytes[name] else None
 
     def _pace(self, tilts: int | None) -> float | None:
-        """Return series an hour, by the movies of the last hour; None before there are enough."""
+        """Return the series per hour, from the movies of the last hour; None while there are too few."""
         times = self._imported
         while times and times[-1] - times[0] > PACE_SECONDS:
             times.popleft()
@@ -197,7 +197,7 @@ class SessionSpace:
 
 
 def disk_of(path: str) -> tuple[int, int] | None:
-    """Return the bytes that may still be written to the disk of a path, and its size; None where that is not known."""
+    """Return the free bytes on the disk of a path, and its size; None if unknown."""
     try:
         disk = os.statvfs(path)
     except OSError:
@@ -206,7 +206,7 @@ def disk_of(path: str) -> tuple[int, int] | None:
 
 
 def bytes_of(paths: Iterable[str]) -> int:
-    """Return bytes of some files and folders together; what is not there, or is a link, counts nothing."""
+    """Return the total size of files and folders; missing ones and links count nothing."""
     total = 0
     for path in paths:
         if os.path.islink(path) or not os.path.exists(path):
@@ -219,7 +219,7 @@ def bytes_of(paths: Iterable[str]) -> int:
 
 
 def human(size: float) -> str:
-    """Return bytes as people say them, in powers of 1000."""
+    """Return a size for people, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where every movie and every series of a project stands, from the ledgers of its protocols.
+"""The state of every movie and every series of a project, from the ledgers of its protocols.
 
-Pure: it reads files of the project, never its databases through Scipion, so it works at any time from any terminal, while
-the session runs and afterwards. Each call reads only what is new.
+It reads files of the project and not its databases through Scipion, so it works at any time from any terminal, while the session
+runs and afterwards. Each call reads only what is new.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tomostream.journal.layout import stem
 #: The version of the format of `as_json`.
 FORMAT = 1
 IMPORT, MOTIONCOR, COMPOSE, ARETOMO = "import", "motioncor", "compose", "aretomo"
-#: Protocol of a `tomostream run` -> its class, which is in the name of its folder.
+#: Protocol -> its class, which is part of the name of its folder.
 CLASSES = {IMPORT: "ProtTomoStreamImportMovies", MOTIONCOR: "ProtTomoStreamMotionCor",
            COMPOSE: "ProtTomoStreamComposeTS", ARETOMO: "ProtTomoStreamAreTomo"}
 #: Protocol -> the one whose output it reads.
 SOURCES = {MOTIONCOR: IMPORT, COMPOSE: MOTIONCOR, ARETOMO: COMPOSE}
-#: Bytes at the start of a ledger in which a run says what it reads.
+#: A run says what it reads within the first bytes of its ledger.
 _HEAD = 1 << 16
 State = Literal["acquiring", "aligning", "waiting", "composing", "reconstructing", "done", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -43,7 +43,7 @@ def _head_is_whole(path: str) -> bool:
 
 @dataclass
 class SeriesStatus:
-    """One series, as `tomostream status --json` gives it. Times in seconds since the epoch, None where unknown."""
+    """One series. Times in seconds since the epoch; None is unknown."""
 
     id: str
     name: str = ""
@@ -64,9 +64,9 @@ class SeriesStatus:
     result: entries.Reconstructed | None = None
     left_out: tuple[entries.LeftOut, ...] = ()
     preview: entries.Preview | None = None
-    #: What is said of it when it is done; a compose protocol that goes on tells of earlier stages again.
+    #: Its reason when it is done: a compose protocol that is continued reports earlier stages again.
     done_reason: str = ""
-    #: Why late tilts are not in it, "" where there are none.
+    #: Why late tilts are not in it, or "".
     kept: str = ""
 
     @property
@@ -76,11 +76,10 @@ class SeriesStatus:
 
 @dataclass
 class MovieStatus:
-    """One movie; `pixel_size_A` is that of its frames, in which the drift is told.
+    """One movie; `pixel_size_A` is that of its frames, the unit of the drift.
 
-    `failed` is the reason, "" when it has not failed. `source` and `output` are its file and the name of its
-    micrograph, `command` the line with which it was aligned (with `entries.MOVIE` and `entries.OUTPUT` in place of these two)
-    and `program` whose line it is."""
+    `failed` is the reason, "" if it has not failed. `source` and `output` are its file and the name of its micrograph, `command`
+    the command line (with `entries.MOVIE` and `entries.OUTPUT` for these two) of the `program` that aligned it."""
 
     imported: float | None = None
     written: float | None = None
@@ -96,7 +95,7 @@ class MovieStatus:
 
     @property
     def command_line(self) -> str:
-        """The exact command line; "" where it is not known."""
+        """The exact command line; "" if unknown."""
         return self.command.replace(entries.MOVIE, self.source).replace(entries.OUTPUT, self.output) if self.source else ""
 
 
@@ -108,9 +107,9 @@ def number(value: object) -> float | None:
 
 
 class ProjectStatus:
-    """Follows the newest chain of a project. `update()` takes in what is new; `movies` and `series` hold the result.
+    """Follows the newest chain of protocols in a project. `update()` takes in what is new; `movies` and `series` hold the result.
 
-    A protocol that is rerun, or a newer chain beside an older one, makes all that was known of the older run forgotten.
+    When a protocol is run anew, or there is a newer chain, everything about the older run is forgotten.
     """
 
     def __init__(self, project: str) -> None:
@@ -120,7 +119,7 @@ class ProjectStatus:
         self.forget()
 
     def forget(self) -> None:
-        """Know nothing of any item: what follows is read from the start of every ledger."""
+        """Forget all items, and read every ledger from the start."""
         self.movies: dict[str, MovieStatus] = {}
         self.series: dict[str, SeriesStatus] = {}
         self.not_series: dict[str, str] = {}
@@ -136,7 +135,7 @@ class ProjectStatus:
         self._readers = {name: ledger.LedgerReader(ledger.path_in(folder)) for name, folder in self.folders.items()}
 
     def update(self) -> bool:
-        """Read what is new; True when there was anything."""
+        """Read what is new; return whether there was anything."""
         self.find()
         found = {name: reader.new() for name, reader in self._readers.items()}
         if any(reader.restarted for reader in self._readers.values()):
@@ -154,7 +153,7 @@ class ProjectStatus:
         return news
 
     def _protocol(self, name: str, entry: entries.AnyEntry) -> None:
-        """What a protocol tells of itself."""
+        """Take in what a protocol says about itself."""
         if isinstance(entry, entries.Waiting):
             self.troubles.setdefault(name, {})[entry.topic] = entry.reason
         elif isinstance(entry, entries.Space):
@@ -172,18 +171,18 @@ class ProjectStatus:
 
     @property
     def waiting(self) -> dict[str, str]:
-        """Protocol -> the newest of what keeps it from going on."""
+        """Protocol -> the latest reason that keeps it from going on."""
         return {name: list(troubles.values())[-1] for name, troubles in self.troubles.items() if troubles}
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Protocol -> how many lines of its ledger are no entries, and what is wrong with the last one."""
+        """Protocol -> how many lines of its ledger are invalid, and what is wrong with the last one."""
         return {name: f"{reader.wrong} {'entry' if reader.wrong == 1 else 'entries'} cannot be read and "
                       f"{'is' if reader.wrong == 1 else 'are'} left out ({reader.trouble})"
                 for name, reader in self._readers.items() if reader.wrong}
 
     def find(self) -> None:
-        """The newest import, and of each protocol behind it the newest run that reads the output of the one found before it."""
+        """Find the newest import and, for each later protocol, the newest run that reads the output of the previous one."""
         try:
             names = sorted(os.listdir(os.path.join(self.project, "Runs")), reverse=True)
         except OSError:
@@ -191,7 +190,7 @@ class ProjectStatus:
         found: dict[str, str] = {}
         for key, class_name in CLASSES.items():
             if found and SOURCES[key] not in found:
-                break                   # those further on belong to an older chain
+                break                   # the remaining ones belong to an older chain
             source = os.path.basename(found.get(SOURCES.get(key, ""), ""))
             for name in names:
                 folder = os.path.join(self.project, "Runs", name)
@@ -206,13 +205,13 @@ class ProjectStatus:
                 self._readers[key] = ledger.LedgerReader(ledger.path_in(found[key]))
 
     def _reads(self, folder: str) -> str:
-        """Return the name of the run whose output a run reads; "" while it has not said so."""
+        """Return the name of the run whose output a run reads; "" if it has not said so yet."""
         if folder not in self._inputs:
             said = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
                          if isinstance(entry, entries.Session) and entry.input_run), "")
             if not said and not _head_is_whole(ledger.path_in(folder)):
                 return ""
-            self._inputs[folder] = said         # "" for good where its head is whole: it is not read at every update
+            self._inputs[folder] = said         # "" is final once the head is complete, so it is not read in every update
         return self._inputs[folder]
 
     # ------------------------------------------------------------------ one method a protocol
@@ -223,7 +222,7 @@ class ProjectStatus:
         movie = self._movie(entry.item)
         if isinstance(entry, (entries.Imported, entries.Replaced)):
             movie.imported, movie.failed, movie.waiting = entry.time, "", ""
-            # a microscope whose clock is ahead: no file was written after it was imported
+            # a file cannot have been written after its import: the clock of the microscope may be ahead
             movie.written = min(entry.mtime, entry.time) if entry.mtime is not None else None
         elif isinstance(entry, entries.Failed):
             movie.failed, movie.waiting = entry.reason, ""
@@ -282,9 +281,9 @@ class ProjectStatus:
     @staticmethod
     def _counts(series: SeriesStatus, entry: entries.Series) -> None:
         if series.state == "done" and entry.seen <= series.tilts_seen and entry.version <= series.version:
-            return                  # a compose protocol that goes on takes in again what is done
+            return                  # a compose protocol that was continued reports again what is done
         if entry.state == "composed" and series.state in ("acquiring", "aligning", "waiting") and series.done_reason:
-            series.state, series.reason = "done", series.done_reason        # what came later changed nothing
+            series.state, series.reason = "done", series.done_reason        # later tilts changed nothing
         series.name, series.tilts_seen, series.tilts_aligned = entry.name, entry.seen, entry.aligned
         series.tilts_expected = series.tilts_expected if entry.expected is None else entry.expected
         if entry.state in ("acquiring", "aligning", "waiting") or (entry.state == "failed" and not series.ended):
@@ -294,7 +293,7 @@ class ProjectStatus:
         series = self._series(entry)
         version = getattr(entry, "version", None)
         if version is not None and version < series.version:
-            return                                  # of a version that was replaced meanwhile
+            return                                  # a version that was replaced meanwhile
         if isinstance(entry, entries.Reconstructed):
             series.state, series.reason, series.reconstructed = "done", entry.reason, entry.time
             series.tilts_used = series.tilts_used if entry.tilts_used is None else entry.tilts_used
@@ -314,7 +313,8 @@ class ProjectStatus:
 
     # ------------------------------------------------------------------ results
     def times(self, series: SeriesStatus) -> dict[str, float | None]:
-        """When the last of its movies was written, imported, aligned; when it was composed and reconstructed."""
+        """Return when the last movie of a series was written, imported and aligned, and when it was composed and
+        reconstructed."""
         movies = [self.movies[key] for key in series.movies if key in self.movies]
 
         def last(values: Iterable[float | None]) -> float | None:
@@ -326,8 +326,8 @@ class ProjectStatus:
                 "reconstructed": series.reconstructed}
 
     def latency_s(self, series: SeriesStatus) -> float | None:
-        """Return seconds from the last movie of a series on disk to its tomogram; None where there is none yet, and where
-        people had it made again (a movie did not make it newer)."""
+        """Return the seconds from the last movie of a series on disk to its tomogram; None if there is none yet, or if it was
+        made again at the request of people rather than because of a movie."""
         times = self.times(series)
         last, done = times["last_movie"] or times["imported"], times["reconstructed"]
         if last is None or done is None or (series.version > 1 and last < (series.composed_first or 0.0)):
@@ -360,6 +360,6 @@ def _with_kept(reason: str, kept: str) -> str:
 
 
 def _named(left: entries.LeftOut) -> str:
-    """Return a tilt that was left out, for people."""
+    """Describe a tilt that was left out."""
     angle = "an unknown angle" if left.angle is None else f"{left.angle:.1f} degrees"
     return f"{left.movie or 'a tilt'} at {angle}: {left.reason}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asking for the end of protocols that a command is about to start: it starts them no more.
+"""Asking a command that is about to start protocols not to start them.
 
-While a command starts or continues the protocols of a project, one after the other, a request in the folder of a run would be too
-early for those that are still to come. So it lies beside the lock that this command holds, as a list of names in JSON.
+While a command starts or continues the protocols of a project one after the other, a request in the folder of a run would be too
+early for those not started yet. The request is therefore beside the lock that the command holds, as a list of names in JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tomostream.journal.layout import starting_file, stop_request
 
 
 def ask(project: str, names: Collection[str]) -> bool:
-    """Ask for the end of these protocols before they are started; returns whether a command is starting protocols of the project.
+    """Ask that these protocols not be started; returns whether a command is starting protocols of the project.
 
-    Those that run are to be asked after this and not before: one that is started meanwhile is asked by who starts it.
+    Ask running protocols after this and not before: one that is started in between is asked by the command that starts it.
 
     Raises
     ------
@@ -33,12 +33,12 @@ def ask(project: str, names: Collection[str]) -> bool:
 
 
 def is_asked(project: str, name: str) -> bool:
-    """Tell whether somebody asked for the end of a protocol since the command that holds the lock took it."""
+    """Tell whether somebody has asked not to start a protocol since the starting command took its lock."""
     return name in _asked(project)
 
 
 def forget(project: str) -> None:
-    """Whoever starts protocols now wants them to run, whatever was asked for before."""
+    """Forget earlier requests: whoever starts protocols now wants them to run."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(stop_request(project))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When an import is to end by the clock on the wall: kept beside its ledger, so that it can be changed while it runs.
+"""The wall-clock time at which an import ends, kept beside its ledger so that it can be changed while the import runs.
 
-`extra/until.json` of the import holds `at` (seconds since the epoch, null for never) and `form`, what its form said when that was
-decided: a form that says something else later decides anew. A time that came before the import itself is kept whatever its form
-says: then `form` is null.
+`extra/until.json` of the import holds `at` (seconds since the epoch, null for never) and `form`, the value of the form when that
+was decided: if the form is changed later, it decides anew. `form` is null for a time that was given before the import started,
+which counts whatever the form says.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ _TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
 def parse(text: str, now: float) -> float | None:
-    """Return a time as people give it, in seconds since the epoch; None for "never" and for nothing.
+    """Parse a time; return seconds since the epoch, None for "never" and for empty text.
 
     Parameters
     ----------
-    text : time of day (08:00: the next time that it is so late), or a date and a time (2026-11-30 08:00), as this machine
-        counts them.
+    text : time of day (08:00: the next time it is 08:00), or date and time (2026-11-30 08:00), in this machine's time zone.
     now : seconds since the epoch.
 
     Raises
@@ -71,17 +70,17 @@ def exact(at: float) -> str:
 
 
 def words(at: float) -> str:
-    """Return a time for people at this machine."""
+    """Format a time in this machine's time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def read(run: str) -> float | None:
-    """When the import in a folder is to end; None where nobody said so."""
+    """Return when the import in a folder will end; None if no time is set."""
     return _read(run)[0]
 
 
 def write(run: str, at: float | None, form: str | None = None) -> None:
-    """Decide when the import in a folder is to end. `form`: what its form says; None: as it was, or not known yet.
+    """Set when the import in a folder will end. `form`: the value of its form; None: as before, or not known yet.
 
     Raises
     ------
@@ -94,17 +93,17 @@ def write(run: str, at: float | None, form: str | None = None) -> None:
 
 
 def begin(run: str, form: str, now: float | None = None) -> float | None:
-    """Note that an import starts or continues; return when it is to end. A time that has passed no longer counts: whoever
-    continues wants more.
+    """Note that an import starts or continues; return when it will end. A time that has passed no longer counts: whoever
+    continues the import wants more movies.
 
     Raises
     ------
     OSError : it cannot be written.
-    ValueError : the form makes no sense.
+    ValueError : the value of the form is invalid.
     """
     now = time.time() if now is None else now
     at, before = _read(run)
-    if before is None:      # it was given while the import was coming up
+    if before is None:      # the time was given while the import was starting
         write(run, at, form)
     elif form != before:
         at = parse(form, now)
@@ -116,7 +115,7 @@ def begin(run: str, form: str, now: float | None = None) -> float | None:
 
 
 def _read(run: str) -> tuple[float | None, str | None]:
-    """When, and what the form said: None where the import had not said it yet, "" where nobody decided anything."""
+    """Return the time and the value of the form: None if the import has not written it yet, "" if nothing was decided."""
     try:
         with open(os.path.join(run, "extra", NAME), encoding="utf-8") as file:
             kept = json.load(file)
@@ -126,6 +125,6 @@ def _read(run: str) -> tuple[float | None, str | None]:
 
 
 def seconds_left(run: str) -> float | None:
-    """Return seconds until the import in a folder is to end, 0 or less when it is so late; None where nobody said so."""
+    """Return the seconds until the import in a folder ends, 0 or less if that time has come; None if no time is set."""
     at = read(run)
     return None if at is None else at - time.time()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which versions did the work: of the Python packages, and of a program that was run."""
+"""Versions: of the Python packages, and of a program that was run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tomostream import __version__
 
 PACKAGES = ("scipion-pyworkflow", "scipion-em", "scipion-em-tomo", "scipion-em-motioncorr", "scipion-em-aretomo", "numpy",
             "scipy", "numba")
-#: "AreTomo2 version 1.1.3", "MotionCor3 1.2.1": what the programs say of themselves.
+#: How the programs report their versions: "AreTomo2 version 1.1.3", "MotionCor3 1.2.1".
 _SAID = re.compile(r"\b(MotionCor|AreTomo)\d?\b[ ,:]*(?:version)?[ :=]*v?(\d+(?:\.\d+)+)", re.IGNORECASE)
 _IN_NAME = re.compile(r"\d+(?:\.\d+)+")
 
 
 def packages() -> dict[str, str]:
-    """Return name -> version of tomostream, of Python, and of what they rest on; what is not installed is left out."""
+    """Return name -> version of tomostream, Python and the packages used; what is not installed is left out."""
     found = {"tomostream": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -34,8 +34,8 @@ def of_program(command: str, log: str = "") -> str:
 
     Parameters
     ----------
-    command : the command line, the program first.
-    log : what the program said. GPU programs tell their version there, or are called by it (AreTomo2_1.1.2_Cuda121).
+    command : the command line, which begins with the program.
+    log : output of the program. GPU programs report their version there, or have it in their name (AreTomo2_1.1.2_Cuda121).
     """
     try:
         path = shlex.split(command)[0]

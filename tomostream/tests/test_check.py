@@ -129,7 +129,7 @@ class TestTheQueue(InAFolder):
     def test_whose_submit_command_is_absent_makes_items_wait_and_that_is_said(self):
         self.hosts(submit="/no/such/sbatch")
         self.assertIn("/no/such/sbatch cannot be found", readiness.queue("gpu").text)
-        self.assertIn("items wait until it can", readiness.absent_of("gpu"))
+        self.assertIn("items will wait", readiness.absent_of("gpu"))
 
     def test_whose_file_makes_no_sense_is_told_with_the_file(self):
         self.hosts()
@@ -218,7 +218,7 @@ class TestConfiguration(InAFolder):
 class TestPlaces(InAFolder):
     def test_a_disk_with_too_little_room_is_wrong_and_a_file_is_no_place(self):
         with mock.patch.object(readiness, "disk_of", return_value=(10 ** 9, 10 ** 12)):
-            self.assertRegex(str(readiness.place(self.path("night"))), "^WRONG disk +only 1 GB of 1 TB are free")
+            self.assertRegex(str(readiness.place(self.path("night"))), "^WRONG disk +only 1 GB of 1 TB free")
         with mock.patch.object(readiness, "disk_of", return_value=(10 ** 12, 10 ** 12)):
             self.assertEqual(readiness.place(self.path("night")).verdict, Verdict.OK)
         self.assertIn("is a file, not a folder", readiness.place(os.path.join(self.path("file", make=True), "night")).text)

@@ -145,7 +145,7 @@ class TestSeries(SeriesCase):
         self.assertEqual(exclusions.apply(again, back=["TS_01_004"]), 5)
 
     def test_a_project_without_series_says_so(self):
-        with tempfile.TemporaryDirectory() as empty, self.assertRaisesRegex(NoSeries, "No tilt series is composed yet"):
+        with tempfile.TemporaryDirectory() as empty, self.assertRaisesRegex(NoSeries, "No tilt series has been composed yet"):
             composed(empty)
 
 

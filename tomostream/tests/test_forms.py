@@ -362,7 +362,7 @@ class TestSignOfTheAngles(FormCase):
         protocol = self.protocol("ProtTomoStreamComposeTS", angleSign=signs.AS_GIVEN)
         self.project.saveProtocol(protocol)
         os.makedirs(protocol._getExtraPath())
-        with open(protocol._getExtraPath(signs.NAME), "w", encoding="utf-8") as file:
+        with open(protocol._getExtraPath(signs.SIGN), "w", encoding="utf-8") as file:
             json.dump({"negated": True, "words": "negated, as remembered for Krios 7"}, file)
         self.assertIn("as remembered for Krios 7", "\n".join(protocol.summary()))
         self.assertTrue(signs.of_run(protocol, ()).negated)
@@ -384,7 +384,7 @@ class TestSignOfTheAngles(FormCase):
             self.assertFalse(signs.of_run(protocol, ()).negated)
             instruments.remember("Krios 7", instruments.NEGATED, "TS_01")
             self.assertFalse(signs.of_run(protocol, ()).negated)
-            os.remove(protocol._getExtraPath(signs.NAME))
+            os.remove(protocol._getExtraPath(signs.SIGN))
             self.assertTrue(signs.of_run(protocol, ()).negated)
 
 

@@ -408,10 +408,10 @@ class TestOneAfterTheOther(unittest.TestCase):
 
     def test_the_command_refuses_programs_and_series_that_are_none(self):
         self.assertEqual(self.run_command("--to", "eman")[::2],
-                         (2, "tomostream export: --to eman: write imod, relion5, warp, zarr or some of them, with commas "
-                             "between.\n"))
+                         (2, "tomostream export: --to eman: use one or more of imod, relion5, warp, zarr, separated by "
+                             "commas.\n"))
         self.assertEqual(self.run_command("--series", "TS_9")[::2],
-                         (2, "tomostream export: TS_9: no such finished series; there are TS_01.\n"))
+                         (2, "tomostream export: TS_9: no such finished series; finished are TS_01.\n"))
 
 
 class TestCtfThatIsHandedOn(unittest.TestCase):

@@ -128,7 +128,7 @@ class TestWords(MarksCase):
     def test_what_makes_no_set_is_said(self):
         self.assertEqual(self.said("--set", "look-again")[0], 2)
         self.assertIn("no series is marked look-again", self.said("--set", "look-again")[1])
-        self.assertIn("--of volumes: write tomograms, tilt-series, filtered", self.said("--set", "good", "--of", "volumes")[1])
+        self.assertIn("--of volumes: use one or more of tomograms", self.said("--set", "good", "--of", "volumes")[1])
         self.assertEqual(self.said("--set", "good", "--of", "filtered"),
                          (1, "FilteredTomograms: none of these series is in it (yet)\n"))
         unknown = self.write("TS_77\n")

@@ -113,7 +113,7 @@ class TestSettings(unittest.TestCase):
         chain = SimpleNamespace(protocols={COMPOSE: protocol})
         resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [COMPOSE])
         protocol.manualTiltAxisAngle.set.assert_called_once_with(84.3)
-        with self.assertRaisesRegex(errors.UserError, "compose is not continued now"):
+        with self.assertRaisesRegex(errors.UserError, "compose is not being continued"):
             resume.change(chain, {COMPOSE: {"manualTiltAxisAngle": "84.3"}}, [ARETOMO])
         protocol._validate.return_value = ["Tilt axis angle: it is too large."]
         with self.assertRaisesRegex(errors.UserError, "too large"):
@@ -132,7 +132,7 @@ class TestTheTable(unittest.TestCase):
             status = ProjectStatus(folder)
             status.update()
             lines = table.render(status, {})
-        self.assertIn("... 3 failed movies before", lines)
+        self.assertIn("... 3 earlier failed movies", lines)
         self.assertEqual(sum(line.startswith("failed movie m") for line in lines), 10)
 
 

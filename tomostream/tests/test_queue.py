@@ -208,8 +208,8 @@ class TestASubmission(unittest.TestCase):
         for command, words in (("no-such-sbatch job.sh", "no-such-sbatch.* not found"),
                                ("echo 'sbatch: error: invalid partition specified: tomo2' >&2; exit 1", "invalid partition"),
                                ("echo 'Submitted batch job 12'; exit 1", "Submitted batch job 12"),
-                               ("echo Submitted", "says: Submitted"), ("true", "status 0 and gave no number"),
-                               ("false", "status 1 and gave no number")):
+                               ("echo Submitted", "says: Submitted"), ("true", "status 0 and gave no job number"),
+                               ("false", "status 1 and gave no job number")):
             with self.assertRaisesRegex(queue.NotTaken, words):
                 queue.submit_job(command)
 

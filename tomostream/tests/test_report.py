@@ -806,7 +806,7 @@ class TestCommand(WithProject):
         os.makedirs(os.path.join(other, "Runs", "000002_ProtImportMovies", "extra"))
         status, _, err = self.run_command(other)
         self.assertEqual((status, len(err.splitlines()), os.listdir(other)), (2, 1, ["Runs"]))
-        self.assertIn("no protocol of tomostream has run", err)
+        self.assertIn("no tomostream protocol has run", err)
 
     def test_ledgers_that_were_cut_and_spoilt_make_the_page_of_what_is_whole(self):
         self.project.whole("TS_01")
@@ -870,7 +870,7 @@ class TestCommand(WithProject):
         self.assertTrue(first.taken())
         status, _, err = self.run_command(self.project.path)
         self.assertEqual(status, 1)
-        self.assertIn("another process writes", err)
+        self.assertIn("another process is already writing", err)
         first.release()
         self.assertEqual(self.run_command(self.project.path)[0], 0)
 

@@ -120,8 +120,8 @@ sys.stdin.read()
             with self.assertRaises(NotCommitted) as caught:
                 output.commit()
             reader.stdin.close()
-        self.assertEqual(str(caught.exception), f"database is locked: process {reader.pid} (Runs/000007_ProtForeign) does not "
-                                                f"stop reading {self.path}")
+        self.assertEqual(str(caught.exception), f"database is locked: process {reader.pid} (Runs/000007_ProtForeign) keeps "
+                                                f"reading {self.path}")
         self.assertEqual(readers_of(self.path), [])
         output.commit()
         self.assertEqual([item.getTsId() for item in self.reopened(output).iterItems()], ["TS_01", "TS_02"])

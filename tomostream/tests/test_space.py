@@ -76,20 +76,20 @@ class TestForecast(unittest.TestCase):
     def test_nothing_is_foreseen_before_the_first_tilt(self):
         forecast = self.forecast(5 * GB)
         self.assertIsNone(forecast.per_series)
-        self.assertIn("is said when its first tilt is aligned", forecast.text())
+        self.assertIn("will be known when the first tilt is aligned", forecast.text())
         self.assertEqual(forecast.shortage(), "")
 
     def test_a_night_at_the_present_pace_must_fit(self):
         self.acquire()
         self.finish()       # 12 h x 3 series x 190 MB = 6.84 GB
         self.assertEqual(self.forecast(6.9 * GB).shortage(), "")
-        self.assertIn("6.8 GB are free, 12 h at the present pace need 6.84 GB", self.forecast(6.8 * GB).shortage())
+        self.assertIn("6.8 GB are free, but 12 h at the present pace need 6.84 GB", self.forecast(6.8 * GB).shortage())
 
     def test_the_series_that_are_expected_must_fit(self):
         self.acquire()
         self.finish()
         self.assertEqual(self.forecast(1.4 * GB, series=10).shortage(), "")         # 7 are still to come: 1.33 GB
-        self.assertIn("the 7 series that are expected need 1.33 GB", self.forecast(1.3 * GB, series=10).shortage())
+        self.assertIn("the 7 series still expected need 1.33 GB", self.forecast(1.3 * GB, series=10).shortage())
         self.assertEqual(self.forecast(0.1 * GB, series=3).shortage(), "")
 
     def test_a_disk_that_was_short_needs_more_before_it_is_not(self):

@@ -398,7 +398,7 @@ class TestResume(unittest.TestCase):
                 mock.patch.object(resume, "say") as said:
             resume.bring_back(chain, options, {}, mock.Mock())
         self.assertEqual(said.call_args_list[-1].args[0],
-                         "There is nothing to continue. For movies that came later: tomostream resume '/data/night 1' --again")
+                         "There is nothing to continue. For movies that arrived later: tomostream resume '/data/night 1' --again")
 
     def test_tells_what_the_form_warns_of_a_value_that_is_changed(self):
         protocol = SimpleNamespace(getObjId=lambda: 1, _warnings=lambda: ["Time for the next tilt is short."])

@@ -218,7 +218,7 @@ class TestWhileTheSessionStarts(unittest.TestCase):
         self.request = {MOTIONCOR: ()}
         self.assertEqual(self.start(), [COMPOSE, ARETOMO])
         self.assertEqual((self.launched, self.asked()), ([IMPORT, MOTIONCOR], [MOTIONCOR]))
-        self.assertIn("compose is not running yet: the command that starts the session will no longer start it.", self.said)
+        self.assertIn("compose is not running yet: the command that is starting the session will not start it.", self.said)
         self.assertIn("To continue: tomostream resume", self.said)
 
     def test_the_end_of_one_that_is_named_keeps_only_that_one_from_being_started(self):

@@ -111,7 +111,7 @@ class TestWhatIsKept(unittest.TestCase):
             self.assertIn("ends at 2099-01-02 03:04.", self.command(0))
             self.assertIn("no time is set", self.command(0, "never"))
             self.assertIn("'late' is not a time", self.command(2, "late"))
-        self.assertIn("does not run", self.command(2, "08:00"))
+        self.assertIn("is not running", self.command(2, "08:00"))
 
     def command(self, status: int, *words: str) -> str:
         out = io.StringIO()

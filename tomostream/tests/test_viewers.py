@@ -258,7 +258,7 @@ class TestViewers(RunCase):
     def test_taking_tilts_out_where_there_is_no_series_becomes_a_message(self):
         views = self.viewer("ProtTomoStreamComposeTS").decide_on_tilts()
         self.assertEqual([type(view).__name__ for view in views], ["MessageView"])
-        self.assertIn("No tilt series is composed yet", views[0]._msg)
+        self.assertIn("No tilt series has been composed yet", views[0]._msg)
 
     def test_a_plot_of_nothing_becomes_a_message(self):
         viewer = self.viewer("ProtTomoStreamMotionCor")

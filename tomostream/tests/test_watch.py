@@ -108,11 +108,11 @@ class TestAConfiguration(WithAFacility):
                 ("", "cores = true", "cores is True; write a whole number"),
                 ("", "cores = ", "is not TOML"),
                 (f'report = "{self.folder}/krios1/pages"', "", "inside the root of the microscope 'krios1'"),
-                (f'[[microscope]]\nname = "krios1"\nroot = "{self.folder}/x"\nmovies = "*"', "", "two microscopes have the name"),
+                (f'[[microscope]]\nname = "krios1"\nroot = "{self.folder}/x"\nmovies = "*"', "", "two microscopes are called"),
                 ('[[microscope]]\nname = "k 2"\nroot = "/x"\nmovies = "*"', "", "microscope 2: name is 'k 2'; write letters"),
-                ('[[microscope]]\nname = "k2"\nroot = "x"\nmovies = "*"', "", "'k2': root is 'x'; write a whole path"),
+                ('[[microscope]]\nname = "k2"\nroot = "x"\nmovies = "*"', "", "'k2': root is 'x'; write an absolute path"),
                 ('[[microscope]]\nname = "k2"\nroot = "/x"', "", "'k2': movies is missing; write a text in quotes"),
-                ('[[microscope]]\nname = "k2"\nroot = "/x"\nmovies = "/y/*.tif"', "", "a whole one with {session} in it")):
+                ('[[microscope]]\nname = "k2"\nroot = "/x"\nmovies = "/y/*.tif"', "", "an absolute one with {session} in it")):
             with self.assertRaises(ConfigError) as caught:
                 self.read(more, top)
             self.assertIn(words, str(caught.exception))
@@ -124,7 +124,7 @@ class TestAConfiguration(WithAFacility):
             facility.read(self.path("nowhere.toml"))
         with open(self.path("empty.toml"), "w", encoding="utf-8") as file:
             file.write('projects = "/data"\n')
-        with self.assertRaisesRegex(ConfigError, r"microscope is missing; write one \[\[microscope\]\] table or more"):
+        with self.assertRaisesRegex(ConfigError, r"microscope is missing; write one or more \[\[microscope\]\] tables"):
             facility.read(self.path("empty.toml"))
 
     def test_takes_patterns_elsewhere_with_the_name_of_the_session_taken_literally(self):
