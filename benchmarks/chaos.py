@@ -14,7 +14,8 @@ small tmpfs). unreadable: a set is no database for a while. permission: a folder
 not be entered for a while. stalled: a protocol stands still (SIGSTOP). paused-writer: the microscope stands still in the
 middle of a movie. hang-up: the terminal is closed, or the driver ended. clock: the clock is set by an hour or 90 s (needs
 a C compiler). neighbour: another session on the same machine and GPUs. scheduler: the programs of the session are jobs of a
-queue whose scheduler fails, hangs, is silent or forgets them. `full` and `permission` need root; the latter runs the session
+queue whose scheduler fails, hangs, is silent or forgets them. unmounted (only with --kind): the disk with the movies is not
+mounted for a while. `full`, `unmounted` and `permission` need root; the latter runs the session
 as another user.
 
 Every output set must be that of the undisturbed session: rows, ids, files, values; nothing registered is done again; no

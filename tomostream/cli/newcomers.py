@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
 from tomostream.cli.facility import Existing, Facility, Microscope, variables
+from tomostream.files.disks import device_of
 from tomostream.files.locks import Lock
 from tomostream.files.logs import last_line
 from tomostream.files.patterns import files_of
@@ -35,6 +36,8 @@ from tomostream.streaming.gpus import PROGRAMS_PER_GPU
 NOTES = ".watch"
 #: Seconds after which a session that could not be started is retried: at first, and at most.
 RETRY_SECONDS, MAX_RETRY_SECONDS = 60.0, 600.0
+#: Beside the notes on sessions; see `Notes.note_disk`.
+DISK = "empty-on-disk"
 LAUNCH = "import sys; from tomostream.cli import main; sys.exit(main())"
 
 
@@ -91,6 +94,23 @@ class Notes:
         OSError : the folder cannot be made.
         """
         os.makedirs(self.folder, exist_ok=True)
+
+    def note_disk(self, disk: str) -> None:
+        """Note the disk on which the root was when nothing lay in it; "" when something does.
+
+        Raises
+        ------
+        OSError : it cannot be written.
+        """
+        write_text(os.path.join(self.folder, DISK), disk)
+
+    def disk(self) -> str:
+        """Return what `note_disk` noted, "" where nothing was."""
+        try:
+            with open(os.path.join(self.folder, DISK), encoding="utf-8") as file:
+                return file.read()
+        except OSError:
+            return ""
 
     def put(self, session: str, stage: Stage, reason: str = "") -> Note:
         """Note what became of a folder.
@@ -206,11 +226,23 @@ class Newcomers:
         """
         self.trouble = ""
         wanted = self.preview()
-        if self.notes.first and not self.trouble:
+        if self.trouble:
+            return []
+        if self.microscope.existing is Existing.IGNORE and (self.notes.first or self._is_mounted_now()):
             self.notes.begin()
-            for session in folders_of(self.microscope) if self.microscope.existing is Existing.IGNORE else ():
+            folders = folders_of(self.microscope)
+            for session in folders:
                 self.notes.put(session, Stage.IGNORED, "it was there before this microscope was watched")
+            self.notes.note_disk("" if folders else str(device_of(self.microscope.root)))
+            return []
+        if self.notes.first:
+            self.notes.begin()
         return wanted
+
+    def _is_mounted_now(self) -> bool:
+        """Tell whether the root, which was empty at the first look, is on another disk by now: it was not mounted then."""
+        disk = self.notes.disk()
+        return bool(disk) and disk != str(device_of(self.microscope.root))
 
     def begin(self, session: str) -> bool:
         """Start the project of a session; False while an earlier watch's start of it still lives.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from tomostream.cli import refuse
 from tomostream.cli.places import cannot_write
+from tomostream.files.disks import device_of
 from tomostream.journal.layout import REPORT
 from tomostream.journal.runs import run_state
 from tomostream.journal.status import ProjectStatus
@@ -106,14 +107,21 @@ def say(text: str) -> None:
 
 
 def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | None = None) -> int:
-    """Write the page until all four protocols have ended, or a signal arrives. A full disk only delays it."""
+    """Write the page until all four protocols have ended, the project is removed, or a signal arrives. A full disk, or one that is
+    not mounted for a while, only delays it."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if not quiet:
         say(os.path.join(writer.out, "index.html"))
-    reported, still = "", 0.0
-    while not stop.is_set() and os.path.isdir(os.path.join(writer.project, "Runs")):
+    reported, still, disk = "", 0.0, device_of(writer.project)
+    while not stop.is_set():
+        if not os.path.isdir(os.path.join(writer.project, "Runs")):
+            if device_of(writer.project) == disk:
+                return 1
+            reported = report_once(f"{writer.project} is out of reach and is waited for: is its disk mounted?", reported)
+            stop.wait(REFRESH_SECONDS)
+            continue
         still = 0.0 if writer.running else still + REFRESH_SECONDS
         ended = over(writer.states) or still > PATIENCE_SECONDS
         writer.alarms.thresholds = (thresholds.changed() if thresholds else None) or writer.alarms.thresholds
@@ -135,7 +143,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
             if ended:
                 return 1
         stop.wait(REFRESH_SECONDS)
-    return 130 if stop.is_set() else 1
+    return 130
 
 
 def report_once(trouble: str, before: str) -> str:

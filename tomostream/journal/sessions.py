@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 
 from tomostream.files import locks
+from tomostream.files.disks import is_empty
 from tomostream.files.writing import write_text
 from tomostream.journal.status import CLASSES
 
@@ -30,7 +31,8 @@ def remember(project: str) -> None:
         with locks.writing(file):
             noted = _noted()
             if os.path.abspath(project) not in noted:
-                write_text(file, json.dumps([*filter(is_project, noted), os.path.abspath(project)], indent=1) + "\n")
+                kept = [each for each in noted if not _is_removed(each)]
+                write_text(file, json.dumps([*kept, os.path.abspath(project)], indent=1) + "\n")
 
 
 def known() -> list[str]:
@@ -50,6 +52,12 @@ def _noted() -> list[str]:
 def is_project(folder: str) -> bool:
     """Tell whether a folder is a Scipion project."""
     return os.path.isdir(os.path.join(folder, "Runs"))
+
+
+def _is_removed(project: str) -> bool:
+    """Tell whether a project is gone for good: one whose disk is not mounted now will be back."""
+    above = os.path.dirname(project)
+    return not is_project(project) and os.path.isdir(above) and not is_empty(above)
 
 
 def below(folder: str, depth: int = DEPTH) -> list[str]:

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
+from tomostream.files.disks import is_empty
 from tomostream.journal.space import disk_of, human
 from tomostream.streaming.work import Task
 
@@ -21,7 +22,8 @@ def is_short(path: str) -> bool:
 
 
 #: The kernel's errors for a file server that does not answer.
-_NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+_NO_ANSWER = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
+              errno.ENETUNREACH, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ESHUTDOWN, errno.EREMOTEIO)
 
 
 def out_of_reach(path: str) -> str:
@@ -38,16 +40,7 @@ def out_of_reach(path: str) -> str:
             return f"the folder {folder} does not exist, or cannot be reached"
         if not os.access(folder, os.X_OK):
             return f"there is no permission to enter the folder {folder}"
-        return f"the folder {folder} is empty: is its disk mounted?" if _is_empty(folder) else ""
-
-
-def _is_empty(folder: str) -> bool:
-    """Tell whether nothing at all lies in a folder: so is the place of a disk that is not mounted."""
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return False
+        return f"the folder {folder} is empty: is its disk mounted?" if is_empty(folder) else ""
 
 
 def is_full(error: BaseException, path: str) -> bool:

@@ -19,6 +19,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from tomostream.files.disks import device_of
 from tomostream.files.patterns import above_wildcards, folders_of, matches
 
 #: File systems on which another machine may write without this kernel hearing of it.
@@ -419,11 +420,7 @@ class FolderWatch:
     def _is_unmounted(self, path: str) -> bool:
         """Tell whether what is left of the path of a file is on another disk than its folder was."""
         folder = os.path.dirname(path)
-        known = self._folders.get(folder)
-        while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
-            folder = os.path.dirname(folder)
-        place = _place(folder or ".")
-        return known is not None and place is not None and place[0] != known.device
+        return folder in self._folders and device_of(folder) not in (self._folders[folder].device, None)
 
 
 def _place(folder: str) -> tuple[int, int] | None:

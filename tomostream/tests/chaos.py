@@ -171,7 +171,7 @@ def play(round_: Round, expected: dict, keep: str | None = None) -> Outcome:
         if someone is None:
             raise Skipped("the session cannot be run by somebody who feels permissions (needs root and setpriv)")
     with (place_for(round_) as project, Session(project=project, someone=someone) as session,
-          neighbour_for(session, round_) as other):
+          neighbour_for(session, round_) as other, disk_for(session, round_)):
         if round_.has("clock"):
             environment = disturbances.clock_environment(session)
             if environment is None:
@@ -225,7 +225,8 @@ def do(session: Session, disturbance: Disturbance, run: subprocess.Popen, resume
     else:
         {"locked": disturbances.lock, "full": disturbances.fill, "unreadable": disturbances.make_unreadable,
          "stalled": disturbances.stall, "permission": disturbances.forbid, "paused-writer": disturbances.pause_writer,
-         "scheduler": disturbances.disturb_scheduler, "clock": disturbances.step_clock}[disturbance.kind](session, disturbance)
+         "unmounted": disturbances.unmount, "scheduler": disturbances.disturb_scheduler,
+         "clock": disturbances.step_clock}[disturbance.kind](session, disturbance)
     return before, started
 
 
@@ -280,6 +281,25 @@ def place_for(round_: Round) -> Iterator[str | None]:
     finally:
         subprocess.run(["umount", "-l", folder], check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def disk_for(session: Session, round_: Round) -> Iterator[None]:
+    """A disk of its own for the movies, mounted in their folder, where the round takes it away."""
+    if not round_.has("unmounted"):
+        yield
+        return
+    for folder in (session.frames, disturbances.disk_of(session)):
+        os.makedirs(folder)
+    try:
+        for words in (["-t", "tmpfs", "-o", "mode=777", "none"], ["--bind", disturbances.disk_of(session)]):
+            folder = disturbances.disk_of(session) if words[0] == "-t" else session.frames
+            if os.geteuid() != 0 or subprocess.run(["mount", *words, folder], stderr=subprocess.DEVNULL, check=False).returncode:
+                raise Skipped("a disk cannot be mounted here")
+        yield
+    finally:
+        for folder in (session.frames, disturbances.disk_of(session)):
+            subprocess.run(["umount", "-l", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def wait_until(session: Session, moment: float) -> None:

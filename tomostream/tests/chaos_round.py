@@ -10,7 +10,8 @@ from tomostream.tests.support import ORDER
 
 #: Kind -> how often it is drawn.
 KINDS = {"kill": 12, "kill-two": 4, "kill-all": 4, "unreadable": 3, "permission": 3, "stalled": 2, "paused-writer": 2,
-         "full": 2, "locked": 1, "hang-up": 3, "clock": 4, "neighbour": 2, "scheduler": 3}
+         "full": 2, "locked": 1, "hang-up": 3, "clock": 4, "neighbour": 2, "scheduler": 3,
+         "unmounted": 0}        # only where it is asked for, so that a seed means what it meant
 #: Kinds of which a session has one at most: they take long, or need a place of their own.
 ONCE = ("locked", "full", "neighbour")
 #: What is done to a session whose programs are jobs of a queue.
@@ -48,7 +49,7 @@ class Disturbance:
         wait = draw.uniform(*(FIRST_WAIT if first else WAITS))
         what = {"locked": draw.choice(DATABASES), "permission": draw.choice(FOLDERS)}.get(kind, "")
         what = draw.choice({"scheduler": BEHAVIOURS, "hang-up": SIGNALS, "clock": STEPS}[kind]) if kind in WITH_CHOICE else what
-        if kind in ("locked", "unreadable", "full", "paused-writer", "permission"):
+        if kind in ("locked", "unreadable", "full", "paused-writer", "permission", "unmounted"):
             wait = max(wait, 0.5)           # there is nothing to lock before
         return cls(kind, targets, what, wait, lock_seconds if kind == "locked" else draw.uniform(1.0, 6.0))
 

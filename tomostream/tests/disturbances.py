@@ -76,11 +76,10 @@ def fill(session: Session, disturbance: Disturbance) -> None:
     """Nothing can be written in the project for a while."""
     wait_for(lambda: session.ledger(ARETOMO), 120, "start of the last protocol")
     filler = os.path.join(os.path.dirname(session.project), "filler")
-    with open(filler, "wb") as file:
+    with open(filler, "wb", buffering=0) as file:       # a buffer would be written once more at the end, and fail
         try:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         except OSError:
             pass
         threading.Event().wait(disturbance.seconds)
@@ -118,6 +117,20 @@ def forbid(session: Session, disturbance: Disturbance) -> None:
     os.chmod(folder, 0o000)
     threading.Event().wait(disturbance.seconds)
     os.chmod(folder, mode)
+
+
+def disk_of(session: Session) -> str:
+    """Where the disk with the movies is mounted for good; it is mounted in their folder too."""
+    return os.path.join(session.folder, "disk")
+
+
+def unmount(session: Session, disturbance: Disturbance) -> None:
+    """The disk with the movies is not mounted for a while, and the microscope, which writes there, stands still."""
+    session.writer.send_signal(signal.SIGSTOP)
+    subprocess.run(["umount", "-l", session.frames], check=True)
+    threading.Event().wait(disturbance.seconds)
+    subprocess.run(["mount", "--bind", disk_of(session), session.frames], check=True)
+    session.writer.send_signal(signal.SIGCONT)
 
 
 def hang_up(session: Session, disturbance: Disturbance, run: subprocess.Popen) -> None:

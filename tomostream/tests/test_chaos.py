@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
+import tempfile
 import unittest
+from unittest import mock
 
 import pytest
 
-from tomostream.tests import chaos
+from tomostream.tests import chaos, disturbances
 
 pytestmark = pytest.mark.chain
 
@@ -46,12 +50,44 @@ class TestChaos(unittest.TestCase):
     def test_folders_that_may_not_be_entered_for_a_while_change_nothing(self):
         self.play(33, "permission", "permission")
 
+    def test_a_disk_of_movies_that_is_not_mounted_for_a_while_changes_nothing(self):
+        self.play(36, "unmounted", "unmounted")
 
     def test_a_closed_terminal_clocks_that_are_set_and_a_neighbour_change_nothing(self):
         self.play(34, "hang-up", "clock", "neighbour", "kill")
 
     def test_a_scheduler_that_fails_hangs_and_forgets_changes_nothing(self):
         self.play(35, "scheduler", "scheduler", "scheduler")
+
+
+class SmallDisk(io.RawIOBase):
+    """A file on a disk with room for one and nearly two more blocks."""
+
+    left = 125_000
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        if not self.left:
+            raise OSError(28, "No space left on device")
+        written = min(len(data), self.left)
+        self.left -= written
+        return written
+
+
+class TestAFullDisk(unittest.TestCase):
+    def test_is_full_until_its_time_is_over_and_that_is_no_error_of_the_round(self):
+        with tempfile.TemporaryDirectory() as folder:
+            def small_disk(path: str, mode: str, buffering: int = -1) -> io.RawIOBase | io.BufferedWriter:
+                os.mkdir(path)
+                return SmallDisk() if buffering == 0 else io.BufferedWriter(SmallDisk())
+
+            session = mock.Mock(project=os.path.join(folder, "proj"))
+            with mock.patch.object(disturbances, "open", small_disk, create=True), \
+                    mock.patch.object(disturbances.os, "remove", os.rmdir):
+                disturbances.fill(session, chaos.Disturbance("full", (), "", 0.0, 0.0))
+            self.assertEqual(os.listdir(folder), [])
 
 
 class TestComparing(unittest.TestCase):

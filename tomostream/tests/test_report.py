@@ -863,6 +863,22 @@ class TestCommand(WithProject):
         with mock.patch.object(report.signal, "signal"):
             self.assertEqual(report.follow(page, quiet=True), 1)
 
+    def test_following_goes_on_when_the_disk_of_the_project_comes_back(self):
+        """What is left of its path is on another disk meanwhile, which is how it is told from a project that was removed."""
+        page, runs = self.writer(), os.path.join(self.project.path, "Runs")
+        self.states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "finished")
+        os.rename(runs, f"{runs}.away")
+
+        def wait(_: float) -> None:
+            if os.path.exists(f"{runs}.away"):
+                os.rename(f"{runs}.away", runs)
+
+        stop = mock.Mock(**{"is_set.return_value": False, "wait.side_effect": wait})
+        with mock.patch.object(report, "device_of", side_effect=[1, 2]), mock.patch.object(report.signal, "signal"), \
+                mock.patch.object(report.threading, "Event", return_value=stop), redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(report.follow(page, quiet=True), 0)
+        self.assertIn("is out of reach and is waited for: is its disk mounted?", said.getvalue())
+
     def test_a_page_is_written_by_one_process_only(self):
         self.project.whole("TS_01")
         os.makedirs(self.path())

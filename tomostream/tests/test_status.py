@@ -268,13 +268,16 @@ class TestTheList(WithRuns):
                         else os.environ.update(XDG_DATA_HOME=before))
         os.environ["XDG_DATA_HOME"] = os.path.join(self.folder, "data")
         sessions.remember(os.path.join(self.folder, "gone"))
+        away = os.path.join(self.folder, "disk", "night")      # its disk is not mounted now
+        os.makedirs(os.path.dirname(away))
+        sessions.remember(away)
         for _ in range(2):
             sessions.remember(self.made.path)
         self.assertEqual(sessions.known(), [self.made.path])
         self.made.whole("TS_01", image_files=False)
         self.assertEqual([each["project"] for each in json.loads(self.said("list", "--json")[1])], [self.made.path])
         with open(sessions.path(), encoding="utf-8") as file:
-            self.assertEqual(json.load(file), [self.made.path])
+            self.assertEqual(json.load(file), [away, self.made.path])
 
     def test_of_nothing_says_so_and_of_no_folder_is_refused(self):
         os.makedirs(os.path.join(self.folder, "empty"))

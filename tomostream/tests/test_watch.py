@@ -259,6 +259,19 @@ class TestNewSessions(WithStarts):
         os.rmdir(self.path("gone"))
         self.assertEqual(self.start_all(made), [Stage.STARTED])
 
+    def test_that_lie_on_a_disk_that_is_mounted_after_the_first_look_were_there_before(self):
+        self.assertEqual(self.make("").look(), [])          # the root is empty: nothing tells whether its disk is mounted
+        self.touch("krios1", "old", "frames", "a.tif")
+        with mock.patch.object(newcomers, "device_of", return_value=-7):
+            self.assertEqual(self.make("").look(), [])
+            self.touch("krios1", "new", "frames", "a.tif")
+            self.assertEqual(self.make("").look(), ["new"])
+
+    def test_in_a_root_that_was_empty_at_the_first_look_are_new(self):
+        self.assertEqual(self.make("").look(), [])
+        self.touch("krios1", "new", "frames", "a.tif")
+        self.assertEqual(self.make("").look(), ["new"])
+
     def test_wait_while_the_root_is_not_there(self):
         os.rmdir(self.path("krios1"))
         made = self.make()
