@@ -119,7 +119,7 @@ def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | No
         if not os.path.isdir(os.path.join(writer.project, "Runs")):
             if device_of(writer.project) == disk:
                 return 1
-            reported = report_once(f"{writer.project} is out of reach and is waited for: is its disk mounted?", reported)
+            reported = report_once(f"{writer.project} is out of reach: is its disk mounted? Waiting for it", reported)
             stop.wait(REFRESH_SECONDS)
             continue
         still = 0.0 if writer.running else still + REFRESH_SECONDS

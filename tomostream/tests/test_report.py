@@ -877,7 +877,7 @@ class TestCommand(WithProject):
         with mock.patch.object(report, "device_of", side_effect=[1, 2]), mock.patch.object(report.signal, "signal"), \
                 mock.patch.object(report.threading, "Event", return_value=stop), redirect_stderr(io.StringIO()) as said:
             self.assertEqual(report.follow(page, quiet=True), 0)
-        self.assertIn("is out of reach and is waited for: is its disk mounted?", said.getvalue())
+        self.assertIn("is out of reach: is its disk mounted? Waiting for it", said.getvalue())
 
     def test_a_page_is_written_by_one_process_only(self):
         self.project.whole("TS_01")
