@@ -107,8 +107,8 @@ def say(text: str) -> None:
 
 
 def follow(writer: ReportWriter, quiet: bool, thresholds: SessionThresholds | None = None) -> int:
-    """Write the page until all four protocols have ended, the project is removed, or a signal arrives. A full disk, or one that is
-    not mounted for a while, only delays it."""
+    """Write the page until all four protocols have ended, the project is removed, or a signal arrives. A full disk, or one that
+    is not mounted for a while, only delays it."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
