@@ -52,6 +52,7 @@ def basename(path: str) -> str:
     return last.strip()
 
 
+@lru_cache(maxsize=16384)
 def folder_of(path: str) -> str:
     """Return the folder of a path written by any instrument, as it was written; "" where there is none."""
     name = basename(path)

@@ -16,6 +16,8 @@ from tomostream import __version__
 from tomostream.journal.entries import FORMAT, AnyEntry, Entry, Header
 
 NAME = "ledger.jsonl"
+#: Bytes by which a ledger that was made again is told from the one before: its first line holds the time at which it was made.
+_HEAD_BYTES = 128
 
 
 class LedgerError(Exception):
@@ -100,12 +102,15 @@ class LedgerReader:
         """Return new entries, oldest first, from the next `limit` bytes (-1: all); none if the file does not exist yet or
         cannot be read now."""
         try:
-            with open(self.path, "rb") as file:
-                head = file.readline()      # holds the time at which the file was made
-                self.restarted = self._offset > 0 and (head != self._head or file.seek(0, os.SEEK_END) < self._offset)
+            with open(self.path, "rb", buffering=0) as file:
+                head = os.pread(file.fileno(), _HEAD_BYTES, 0).partition(b"\n")[0]
+                size = os.fstat(file.fileno()).st_size
+                self.restarted = self._offset > 0 and (head != self._head or size < self._offset)
                 if self.restarted:
                     self._offset = 0
                 self._head = head
+                if size == self._offset:
+                    return []
                 file.seek(self._offset)
                 data = file.read(limit)
         except OSError:

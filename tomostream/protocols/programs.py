@@ -74,9 +74,9 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
     rows, closed = protocol._reader.read()
     trouble = protocol._reader.trouble
     protocol.trouble(entries.Topic.INPUT, f"the {what} cannot be read now: {trouble}" if trouble else "")
-    if protocol.stop_asked():
+    if protocol.stop_event.is_set():
         return rows, True
-    state = protocol.producer_state(pointer)
+    state = protocol.producer_state(pointer, closed)
     protocol.trouble(entries.Topic.PRODUCER, f"{producer} {WORDS[state]}: it must be continued before more {what} come "
                                              f"(tomostream resume {shlex.quote(os.getcwd())})" if state in BROKEN_OFF else "")
     return rows, closed and state == FINISHED

@@ -87,7 +87,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self._cpu = programs.Runner(self, engines.cpu(aretomo_form.CPU_COMMAND))
         self._settings = settings_of(self)
         self._stepsExecutor.newest_first = self.newestFirst.get()
-        self._reader = self.row_reader(self.inputSetOfTiltSeries)
+        self._reader = self.row_reader(self.inputSetOfTiltSeries, lambda series: series.getObjId())
         self._new: list[tuple[int, int]] = []
         self._originals: dict[tuple[str, int], Original] = {}
         self._reported_ctf = False
@@ -141,7 +141,7 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
     # ------------------------------------------------------------------ watch
     def watch(self) -> bool:
         rows, ended = programs.read_rows(self, self.inputSetOfTiltSeries, "tilt series", "the compose protocol")
-        self._new += [(row.getObjId(), self._reader.version_of(row.getObjId())) for row in rows]
+        self._new += [(row_id, self._reader.version_of(row_id)) for row_id in rows]
         return ended
 
     def undecided(self) -> bool:

@@ -91,7 +91,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._producer_running = False
         self._ended = False
         self._input_closed = False
-        self._reader = self.row_reader(self.inputMicrographs)
+        self._reader = self.row_reader(self.inputMicrographs, _files_of)
         self._ledgers = [ledger.LedgerReader(ledger.path_in(folder)) for folder in self._producer_folders()]
         folder, pattern = mdocs.place_of(self)
         self._named = NamedSeries(folder) if self.fromNames.get() else None
@@ -161,7 +161,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
         self._watch_mdocs(now)
         for series_id, movies in self._exclusions.changes():
             self._feed(events.Excluded(series_id, movies, now))
-        if self.stop_asked():
+        if self.stop_event.is_set():
             self._feed(events.Stop(now))
         self._feed(events.Tick(now))
         self._disk.look(now)
@@ -186,18 +186,16 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _watch_micrographs(self, now: float) -> None:
         rows, closed = self._reader.read()
-        for row in rows:
-            key = movie_key(row.getMicName())
-            pair = getattr(row, EVEN_ODD_ATTRIBUTE, None)
-            odd, even = (pair[0], pair[1]) if pair is not None and len(pair) == 2 else ("", "")
-            self._micrographs[key] = (row.getFileName(), odd, even)
-            self._feed(events.MicrographReady(key, now, self._reader.version_of(row.getObjId())))
+        for row_id, name, files in rows:
+            key = movie_key(name)
+            self._micrographs[key] = files
+            self._feed(events.MicrographReady(key, now, self._reader.version_of(row_id)))
         self.trouble(entries.Topic.INPUT,
                      f"the micrographs cannot be read now: {self._reader.trouble}" if self._reader.trouble else "")
         self._watch_state(closed, now)
 
     def _watch_state(self, closed: bool, now: float) -> None:
-        state = self.producer_state(self.inputMicrographs)
+        state = self.producer_state(self.inputMicrographs, closed)
         alive = state not in BROKEN_OFF
         reason = ("the motioncor protocol continues" if alive else
                   f"the motioncor protocol {WORDS[state]}: continue it (or: tomostream resume {shlex.quote(os.getcwd())})")
@@ -440,6 +438,13 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _citations(self) -> list[str]:
         return ["Mastronarde2005"]
+
+
+def _files_of(micrograph: Any) -> tuple[int, str, tuple[str, str, str]]:
+    """Return the row, the name and the files of a micrograph: the sum, those of odd and of even frames ("": there are none)."""
+    pair = getattr(micrograph, EVEN_ODD_ATTRIBUTE, None)
+    odd, even = (pair[0], pair[1]) if pair is not None and len(pair) == 2 else ("", "")
+    return micrograph.getObjId(), micrograph.getMicName(), (micrograph.getFileName(), odd, even)
 
 
 def composed_entry(record: SeriesRecord, reason: str, size: int | None = None) -> entries.Composed:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -78,6 +79,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         self._movie_files = MovieFiles(_look)
         self._kinds: dict[str, set[str]] = {}
         self._news_at = steady()
+        self._until = math.inf
         self._looked_again = self._ending = False
         self._missing_text = "pixel size or voltage"
         output = self.open_output(MOVIES, self._template(), "_micName", self._set_facts)
@@ -140,11 +142,13 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def watch(self) -> bool:
         now = steady()
         for path, seen in self._files.changes():
-            if self._wanted(path) and not os.path.basename(path).isprintable():
+            if not self._wanted(path):
+                continue
+            if not os.path.basename(path).isprintable():
                 readable = " ".join(os.path.basename(path).encode("utf-8", "backslashreplace").decode("utf-8").split())
                 self.report(entries.Failed(readable, "its name is not one line of UTF-8 text, which Scipion cannot store: "
                                            "rename it", file=path), warn=True)
-            elif self._wanted(path) and self._is_new(path, seen):
+            elif self._is_new(path, seen):
                 written = self.watcher.how_written(path)
                 self._arrivals.see(path, seen.size, seen.mtime, now, closed=bool(written), moved=written == "moved")
                 self._news_at = now
@@ -153,10 +157,11 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
             self._arrivals.forget(path)
         trouble = self._files.trouble or self._files.lies
         self.trouble(entries.Topic.FOLDER, f"no movies can be found: {trouble}" if trouble else "")
-        if self.stop_asked():
+        if self.stop_event.is_set():
             return self._end("STOP STREAMING was asked for")
         left = until.seconds_left(self._getPath())
-        if left is not None and left <= 0:
+        self._until = math.inf if left is None else now + left
+        if now >= self._until:
             return self._end("the time set for its end has come")
         if self._files.trouble and self._movie_files:
             self._news_at = now                 # new movies cannot be seen now
@@ -182,7 +187,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
 
     def _wanted(self, path: str) -> bool:
         return (path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")
-                and os.path.realpath(path) not in self._mine and not self.isBlacklisted(path))
+                and not (self._mine and os.path.realpath(path) in self._mine) and not self.isBlacklisted(path))
 
     def _end(self, reason: str) -> bool:
         self.report(entries.Session("", f"the import ends: {reason}"))
@@ -192,9 +197,8 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
     def next_deadline(self) -> float | None:
         dues = [steady() + self._files.seconds_to_next_look(),
                 self._news_at + seconds_of(self.timeout.get()) + 0.01]
-        left = until.seconds_left(self._getPath())
-        if left is not None:
-            dues.append(steady() + left + 0.01)
+        if self._until < math.inf:
+            dues.append(self._until + 0.01)
         due = self._arrivals.next_due()
         if due is not None:
             dues.append(max(due, self._reach_at, self._optics_look if self._optics.missing() else 0.0))

@@ -15,7 +15,7 @@ from typing import Any
 from motioncorr.constants import DEFECTS_FILE_EER
 from motioncorr.convert import parseMovieAlignment2
 from motioncorr.protocols import ProtMotionCorrNewStreaming
-from pwem.objects import Acquisition, Micrograph, SetOfMicrographs
+from pwem.objects import Acquisition, Micrograph, Movie, SetOfMicrographs
 from pyworkflow.constants import BETA
 from pyworkflow.object import CsvList
 from pyworkflow.utils import removeBaseExt
@@ -47,12 +47,27 @@ REFERENCES, UNKNOWN = ("-Gain", "-Dark", "-DefectFile", "-DefectMap"), ("-MaskCe
 PIXEL_TOLERANCE = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class NewMovie:
+    """What is needed of a movie of the input."""
+
+    row: int
+    name: str
+    file: str
+    frames: int
+
+    @classmethod
+    def of(cls, movie: Movie) -> NewMovie:
+        return cls(movie.getObjId(), movie.getMicName(), movie.getFileName(), movie.getNumberOfFrames())
+
+
 @dataclass(frozen=True)
 class Aligned:
-    """The result for one movie: files by output name, the total drift in px of the movie, and what was run."""
+    """The result for one movie: files by output name, the total drift in px of the movie, and what was run in which folder."""
 
     files: dict[str, str]
     drift: float | None
+    folder: str = ""
     command: str = ""
     program: str = ""
 
@@ -83,9 +98,9 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
         self._command = ""
         self._program_divides = False
         self._references = References(self._getExtraPath(), self.info)
-        self._new: list[Any] = []
+        self._new: list[NewMovie] = []
         self._names = UniqueNames()
-        self._reader = self.row_reader(self.inputMovies)
+        self._reader = self.row_reader(self.inputMovies, NewMovie.of)
         names = [MICROGRAPHS, *([WEIGHTED] if self.doApplyDoseFilter.get() else []),
                  *([EVEN, ODD] if self.splitEvenOdd.get() else [])]
         for name in names:
@@ -132,10 +147,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
                 self._reader.release()      # upstream looks at the first movie
         new, self._new = self._new, []
         for movie in new:
-            version = self._reader.version_of(movie.getObjId())
-            name = self._names.of(movie.getMicName())
-            yield Task(movie.getMicName(), (os.path.abspath(movie.getFileName()), movie.getNumberOfFrames(), name),
-                       version, needs_gpu=self._runner.gpu)
+            yield Task(movie.name, (os.path.abspath(movie.file), movie.frames, self._names.of(movie.name)),
+                       self._reader.version_of(movie.row), needs_gpu=self._runner.gpu)
 
     def _prepare(self) -> None:
         """With the first movie, set what holds for all: the command line and the description of the sets."""
@@ -296,7 +309,7 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
             # MotionCor3 cuts its own name at the first .mrc or .tif
             os.replace(path, self._getExtraPath(frames_log(stem, path.endswith("-Patch-Full.log"))))
         self.workplace.discard(folder)
-        return Aligned(kept, drift)
+        return Aligned(kept, drift, folder)
 
     @staticmethod
     def _drift(folder: str) -> float | None:
@@ -337,7 +350,8 @@ class ProtTomoStreamMotionCor(engines.GpusBelowEngine, StreamingProtocol, ProtMo
     def _report_command(self, task: Task, result: Aligned) -> None:
         """Report the command line, once for all movies whose commands differ only in file names."""
         name, _ = os.path.splitext(os.path.basename(result.files[MICROGRAPHS]))
-        command = result.command.replace(task.arguments[0], entries.MOVIE).replace(safe_name(name), entries.OUTPUT)
+        command = result.command.replace(task.arguments[0], entries.MOVIE).replace(result.folder, self.workplace.root)
+        command = command.replace(safe_name(name), entries.OUTPUT)
         if command != self._command:
             self._command = command
             self.report(entries.Command("", f"{task.key} was aligned by {result.program}: {result.command}", command=command,

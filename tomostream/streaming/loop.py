@@ -84,6 +84,8 @@ class _Turn:
     def __init__(self, loop: EventLoop, steps: list[Any], started: Callable[[Any], object],
                  finished: Callable[[Any], bool]) -> None:
         self.loop, self.steps, self.started, self.finished = loop, steps, started, finished
+        #: What can be started, in order: what waits for a GPU does not hold up what needs none.
+        self.for_gpu: collections.deque[Any] = collections.deque()
         self.ready: collections.deque[Any] = collections.deque()
         self.running: dict[int, object] = {}        # by id(): a FunctionStep has __eq__ without __hash__
         self.seen, self.generator, self.go = 1, steps[0], True
@@ -106,12 +108,10 @@ class _Turn:
             self.start()
             if self.generator.isRunning():
                 self._generate()
-            new = self.steps[self.seen:]
+            for step in self.steps[self.seen:]:
+                queue = self.for_gpu if loop._use_gpus and step.needsGPU() else self.ready
+                queue.appendleft(step) if loop.newest_first else queue.append(step)
             self.seen = len(self.steps)
-            if loop.newest_first:
-                self.ready.extendleft(new)
-            else:
-                self.ready.extend(new)
             self.start()
         idle = not self.running and not loop._ended
         return not (idle and (not self.go or not self.generator.isRunning()))
@@ -125,20 +125,19 @@ class _Turn:
             self.generator.setFailed(str(error) or type(error).__name__)
 
     def start(self) -> None:
-        """Start what is ready, in order; a step waiting for a GPU does not hold up one that needs none."""
-        skipped = []
-        while self.ready and len(self.running) < self.loop.numberOfProcs:
-            step = self.ready.popleft()
-            if self.loop._use_gpus and step.needsGPU():
-                if not self.loop.slots:
-                    skipped.append(step)
-                    continue
+        """Start what is ready, as far as there are threads and GPUs."""
+        while len(self.running) < self.loop.numberOfProcs:
+            if self.for_gpu and self.loop.slots:
+                step = self.for_gpu.popleft()
                 self.loop.slots.take(step)
+            elif self.ready:
+                step = self.ready.popleft()
+            else:
+                return
             step.setRunning()
             self.started(step)
             self.running[id(step)] = step
             Worker(step, self.lock, self.loop._step_ended).start()
-        self.ready.extendleft(reversed(skipped))
 
     def end(self) -> None:
         self.finished(self.generator)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeVar, cast
 
 from pyworkflow.config import Config
 from pyworkflow.object import Set
@@ -42,10 +44,13 @@ from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import Attempt, NotNow, Task, Work
 from tomostream.streaming.workplace import WORK_FOLDER, Workplace
 
+T = TypeVar("T")
 #: Held by the process of a run; and how long another waits for it (one that was killed may take a moment to go).
 LOCK_FILE, LOCK_SECONDS = ".lock", 5.0
 #: Seconds for which an unexpected error may recur in every turn before it ends the protocol.
 FAILING_SECONDS = 600.0
+#: Seconds between two looks at the state of the run that makes the input.
+PRODUCER_SECONDS = 1.0
 
 
 class StreamingProtocol(Bookkeeping):
@@ -58,6 +63,8 @@ class StreamingProtocol(Bookkeeping):
     #: Output -> its file in the folder of the run.
     output_files: Mapping[str, str] = MappingProxyType({})
     _failing_since: float | None = None
+    _producer_state: runs.RunState = runs.UNKNOWN
+    _producer_looked = -math.inf
     #: Input not yet handed out, in protocols that keep it here.
     _new: Collection[Any] = ()
 
@@ -151,6 +158,7 @@ class StreamingProtocol(Bookkeeping):
         if words := jobs.in_words():
             self.report(entries.Session("", f"left over from the previous run: {words}"), warn=bool(jobs.left))
         self._complete_ledger()
+        gc.freeze()         # what is loaded by now stays: no collection of garbage (`rows.let_go` asks for one) looks at it again
         self._insertFunctionStep(self.turn, repr(steady()), prerequisites=[], needsGPU=False)
 
     def _open(self) -> None:
@@ -372,21 +380,27 @@ class StreamingProtocol(Bookkeeping):
             super()._closeOutputSet()
 
     # ------------------------------------------------------------------ inputs
-    def row_reader(self, pointer: Any) -> rows.RowReader:
-        """Return the incremental reader of an input set, whose folders are watched from now on."""
+    def row_reader(self, pointer: Any, take: Callable[[Any], T]) -> rows.RowReader[T]:
+        """Return the incremental reader of an input set, whose folders are watched from now on. `take`: of `RowReader`."""
         items = pointer.get()
         folder = os.path.dirname(items.getFileName())
         self.watcher.add(folder, only=frozenset())
         self.watcher.add(os.path.join(folder, "extra"), only=frozenset([ledger.NAME]))
         self.watcher.add(os.path.join(folder, "logs"), only=frozenset())
-        return rows.RowReader(items, REPLACED)
+        return rows.RowReader(items, REPLACED, take)
 
-    @staticmethod
-    def producer_state(pointer: Any) -> runs.RunState:
-        """Return the state of the run that makes an input; see `runs.producer_state`."""
-        producer = pointer.getObjValue()
-        folder = os.path.dirname(inputs.file_of(pointer))
-        return runs.producer_state(folder, producer.getObjId())
+    def producer_state(self, pointer: Any, closed: bool) -> runs.RunState:
+        """Return the state of the run that makes an input; see `runs.producer_state`.
+
+        It is looked at once in `PRODUCER_SECONDS`, for it costs as much as all the rest of a turn; but every time once the set is
+        `closed`: then it decides whether more will come.
+        """
+        now = steady()
+        if closed or now - self._producer_looked >= PRODUCER_SECONDS:
+            self._producer_looked = now
+            folder = os.path.dirname(inputs.file_of(pointer))
+            self._producer_state = runs.producer_state(folder, pointer.getObjValue().getObjId())
+        return self._producer_state
 
 
 def _log_with_times() -> None:

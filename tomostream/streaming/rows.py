@@ -6,8 +6,10 @@ from __future__ import annotations
 import gc
 import re
 import sqlite3
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
+T = TypeVar("T")
 #: Milliseconds that a reader waits for a lock before it gives up until the next turn.
 BUSY_MS = 1000
 
@@ -45,17 +47,27 @@ def let_go(items: Any) -> None:
     gc.collect()
 
 
-class RowReader:
+class RowReader(Generic[T]):
     """Rows of a Scipion set, each once, in the order in which they were committed, and again when they were replaced.
 
     Works for sets whose ids grow with every commit (`Set.append` gives the next id). Upstream protocols that copy the ids of
     their input may add a lower id later: when the count does not match, all ids are compared. On an error of SQLite (locked,
     unreadable) `trouble` says why, and the rows are returned the next time.
+
+    Parameters
+    ----------
+    items : the set.
+    replacements : the table in which its writer notes which rows were replaced.
+    take : returns what is kept of a row. pyworkflow uses one object for all rows, and a copy of it costs more than the reading:
+        a protocol that is continued would hold copies of all 60,000 movies of a long session at once.
     """
 
-    def __init__(self, items: Any, replacements: str) -> None:
+    def __init__(self, items: Any, replacements: str, take: Callable[[Any], T]) -> None:
         self.items = items
-        self._quick = None
+        self._take = take
+        self._quick: Any = None
+        self._seen: int | None = None
+        self._closed = False
         self._last_id = 0
         self._known: set[int] = set()
         self._replacements_table = replacements
@@ -64,8 +76,8 @@ class RowReader:
         self._last_replacement = 0
         self.trouble = ""
 
-    def read(self) -> tuple[list[Any], bool]:
-        """Return (rows that are new or were replaced since the last call, whether the set is closed). Rows are clones.
+    def read(self) -> tuple[list[T], bool]:
+        """Return (what `take` returns of the rows that are new or were replaced since the last call, whether the set is closed).
 
         All or nothing: what cannot be read now is returned the next time. The state is read together with the rows, so closed
         means that these are the last ones.
@@ -85,7 +97,7 @@ class RowReader:
         self._quick = None
         let_go(self.items)
 
-    def _read(self) -> tuple[list[Any], bool]:
+    def _read(self) -> tuple[list[T], bool]:
         mapper = self.items._getMapper()
         if mapper._objTemplate is None:     # opened when the file had no tables yet
             self.items.close()
@@ -93,38 +105,46 @@ class RowReader:
             if mapper._objTemplate is None:
                 return [], False
         if mapper is not self._quick:
-            self._quick = know_tables(self.items)._getMapper()
+            mapper = self._quick = know_tables(self.items)._getMapper()
+            self._seen = None
+            mapper.db.connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")     # pyworkflow would wait for a lock for 1000 s
         connection = mapper.db.connection
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")       # pyworkflow would wait for a lock for 1000 s
+        # Another one after every commit of anybody else. By the cursor of the set: a query of its own that was half read ends so,
+        # which would keep it as it was.
+        (seen,), = mapper.db.executeCommand("PRAGMA data_version").fetchall()
+        if seen == self._seen:
+            return [], self._closed
         connection.execute("BEGIN")         # one snapshot: a row and its version belong together
         try:
-            return self._read_snapshot(mapper, connection)
+            found = self._read_snapshot(mapper, connection)
         finally:
             connection.rollback()
+        self._seen = seen
+        return found, self._closed
 
-    def _read_snapshot(self, mapper: Any, connection: Any) -> tuple[list[Any], bool]:
+    def _read_snapshot(self, mapper: Any, connection: Any) -> list[T]:
         closed = mapper.getProperty("_streamState") == str(self.items.STREAM_CLOSED)
         replaced = self._replaced(connection)
-        rows = [item.clone() for item in self.items.iterItems(where=f"id>{self._last_id}")]
-        new = {row.getObjId() for row in rows}
+        found = {item.getObjId(): self._take(item) for item in self.items.iterItems(where=f"id>{self._last_id}")}
         if not self._ids_grow:
             count = connection.execute("SELECT count(*) FROM Objects").fetchone()[0]
-            if count != len(self._known) + len(new):
-                rows += self._late(new)
-        again = {item_id for _, item_id, _ in replaced} - {row.getObjId() for row in rows}
-        rows += [item.clone() for item in map(self.items.__getitem__, sorted(again)) if item is not None]
-        self._took(rows, replaced)
-        return rows, closed
+            if count != len(self._known) + len(found):
+                found |= self._late(self._known | found.keys())
+        again = {item_id for _, item_id, _ in replaced} - found.keys()
+        found |= {item.getObjId(): self._take(item) for item in map(self.items.__getitem__, sorted(again)) if item is not None}
+        self._took(found, replaced)
+        self._closed = closed
+        return list(found.values())
 
-    def _late(self, new: set[int]) -> list[Any]:
-        known = self._known | new
-        return [row.clone() for row in self.items.iterItems() if row.getObjId() not in known]
+    def _late(self, known: set[int]) -> dict[int, T]:
+        return {item.getObjId(): self._take(item) for item in self.items.iterItems() if item.getObjId() not in known}
 
-    def _took(self, rows: list[Any], replaced: list[tuple[int, int, int]]) -> None:
+    def _took(self, found: dict[int, T], replaced: list[tuple[int, int, int]]) -> None:
         """Note rows as read, now that everything was read."""
-        if rows:
-            self._known.update(row.getObjId() for row in rows)
-            self._last_id = max(self._last_id, *(row.getObjId() for row in rows))
+        if found:
+            self._last_id = max(self._last_id, *found)
+        if not self._ids_grow:
+            self._known.update(found)
         if replaced:
             self._last_replacement = replaced[-1][0]
             self._versions.update((item_id, version) for _, item_id, version in replaced)

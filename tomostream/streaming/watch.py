@@ -15,7 +15,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirModifiedEvent,
+    FileClosedNoWriteEvent,
+    FileOpenedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+    FileSystemMovedEvent,
+)
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
@@ -28,6 +35,10 @@ NETWORK_FILE_SYSTEMS = frozenset(
     "vboxsf prl_fs gfs2 ocfs2 cvfs dvs".split())
 #: Names that Scipion's sets give away when something was committed: the journal goes, or the -wal grows.
 JOURNAL, WAL = "-journal", "-wal"
+#: Kinds of events that are not asked for. Reading a file makes them, and the protocols of a session read each other's files all
+#: the time: they would be the most frequent.
+_PASSED_OVER = (FileOpenedEvent, FileClosedNoWriteEvent, DirModifiedEvent)
+_HEARD = [kind for base in (FileSystemEvent, FileSystemMovedEvent) for kind in base.__subclasses__() if kind not in _PASSED_OVER]
 #: For how many files it is remembered that they were closed or moved into place.
 MAX_CLOSED = 10_000
 
@@ -92,7 +103,7 @@ class Watcher(FileSystemEventHandler):
                 self._observer.daemon = True
                 logging.getLogger("watchdog").setLevel(logging.ERROR)       # it warns of events that come while it stops
                 self._observer.start()
-            self._watches[folder] = self._observer.schedule(self, folder, recursive=recursive)
+            self._watches[folder] = self._observer.schedule(self, folder, recursive=recursive, event_filter=_HEARD)
         except OSError:         # the kernel's inotify limit is reached: polling remains
             return False
         return True
@@ -127,11 +138,7 @@ class Watcher(FileSystemEventHandler):
             self._wake()
 
     def _hear(self, event: FileSystemEvent) -> None:
-        if event.event_type in ("opened", "closed_no_write"):
-            return
         path = os.fsdecode(event.dest_path or event.src_path)
-        if event.is_directory and event.event_type == "modified":
-            return
         if path in self._watched and event.event_type == "deleted":
             self.forget(path)
         if is_database(path):

@@ -21,7 +21,7 @@ from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries, TomoAcquisition  # noqa: E402
 
 from tomostream.protocols.aretomo_series import source_of  # noqa: E402
-from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
+from tomostream.protocols.protocol_motioncor import NewMovie, ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.protocols.references import References  # noqa: E402
 from tomostream.streaming.rows import RowReader, first_item  # noqa: E402
 from tomostream.streaming.sets import REPLACED  # noqa: E402
@@ -108,7 +108,7 @@ class TestReading(WithoutGarbageCollection):
 
     def test_of_rows_that_breaks_off_holds_no_lock(self) -> None:
         movies = self.movies()
-        reader = RowReader(movies, REPLACED)
+        reader = RowReader(movies, REPLACED, lambda row: row.clone())
         with mock.patch.object(Movie, "clone", disk_error):
             self.assertEqual(reader.read(), ([], False))
         self.assertIn("disk I/O error", reader.trouble)
@@ -122,7 +122,7 @@ class TestProtocols(WithoutGarbageCollection):
         os.mkdir("extra")
         protocol = ProtTomoStreamMotionCor(workingDir=".")
         protocol.inputMovies.set(movies)
-        protocol._reader, protocol.outputs, protocol._names = RowReader(movies, REPLACED), {}, UniqueNames()
+        protocol._reader, protocol.outputs, protocol._names = RowReader(movies, REPLACED, NewMovie.of), {}, UniqueNames()
         protocol._template_args, protocol._references = None, References("extra", lambda line: None)
         protocol._runner = SimpleNamespace(gpu=False, name="MotionCor3", threads=1)
         protocol._new, _ = protocol._reader.read()

@@ -58,7 +58,7 @@ class TestASetThatIsNoDatabaseForAWhile(InAFolder):
             self.output.commit()
         self.output.put("b.tif", movie("b.tif"), version=2)
         self.output.commit()
-        self.reader = RowReader(SetOfMovies(filename=self.path("movies.sqlite")), sets.REPLACED)
+        self.reader = RowReader(SetOfMovies(filename=self.path("movies.sqlite")), sets.REPLACED, lambda row: row.clone())
         self.addCleanup(self.reader.items.close)
         self.movie = movie
 

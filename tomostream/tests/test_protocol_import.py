@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import unittest
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ class TestWatching(unittest.TestCase):
             _files=SimpleNamespace(changes=lambda: seen, gone=list, trouble="", lies=""), _arrivals=Arrivals(), _news_at=0.0,
             watcher=SimpleNamespace(how_written=lambda path: ""), timeout=SimpleNamespace(get=lambda: "1h"), attempts={},
             _wanted=lambda path: True, _is_new=lambda path, seen: True, trouble=lambda *words: None, _getPath=lambda: "",
-            stop_asked=lambda: False,
+            stop_event=threading.Event(),
             report=lambda entry, warn: told.append((entry.item, type(entry))))
         self.assertFalse(ProtTomoStreamImportMovies.watch(protocol))
         self.assertEqual(sorted(protocol._arrivals.waiting), ["/data/a.tif", "/data/caf\u00e9 [1].tif"])

@@ -22,6 +22,7 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 from pwem.objects import Acquisition, Movie, SetOfMovies  # noqa: E402
 from pyworkflow.utils.process import buildRunCommand  # noqa: E402
 
+from tomostream.journal import entries  # noqa: E402
 from tomostream.protocols import motioncor_form  # noqa: E402
 from tomostream.protocols.protocol_motioncor import ProtTomoStreamMotionCor, UniqueNames  # noqa: E402
 from tomostream.protocols.references import References  # noqa: E402
@@ -290,6 +291,17 @@ class TestWrongResults(OfAMovie):
         pathlib.Path("list of motioncor.txt").write_text("3 0 1 24\n")
         self.align(write_mrc("n.mrc", 32, 24, 3), runner, defectFile=os.path.abspath("list of motioncor.txt"))
         self.assertEqual(self.given(runner, "-DefectFile"), os.path.abspath("list of motioncor.txt"))
+
+    def test_the_command_is_told_once_for_movies_that_differ_in_their_names_alone(self):
+        self.words("m.mrc")
+        told: list[entries.Entry] = []
+        protocol, protocol.report = self.protocol, lambda entry, warn=False: told.append(entry)
+        protocol._runner, protocol.outputs, protocol._command = StandIn((32, 24)), {"micrographs": None}, ""
+        for name in ("a b", "TS_1[0.0]"):
+            task = Task(f"{name}.mrc", (write_mrc(f"{name}.mrc", 32, 24, 3), FRAMES, name), 1)
+            protocol._report_command(task, protocol.work(task))
+        self.assertEqual(len(told), 1, told)
+        self.assertIn(f"{protocol.workplace.root}/{entries.OUTPUT}.mrc", told[0].command)
 
     def test_a_gain_that_is_gone_stops_the_run(self):
         movie, gain = write_mrc("m.mrc", 32, 24, 3), write_mrc("gain.mrc", 32, 24, 1)

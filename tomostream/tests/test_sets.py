@@ -207,7 +207,7 @@ class TestTiltSeries(SetCase):
         output.commit()
         items = SetOfTiltSeries(filename=os.path.join(os.path.dirname(self.path), ".", "set.sqlite"))   # a connection of its own
         self.addCleanup(items.close)
-        reader = RowReader(items, REPLACED)
+        reader = RowReader(items, REPLACED, lambda row: row.clone())
         self.assertEqual(len(reader.read()[0]), 1)
         with patch.object(SqliteDb, "getTables", side_effect=AssertionError("all tables were listed")):
             self.put(output, "TS_02", (0.0, 3.0, 6.0))

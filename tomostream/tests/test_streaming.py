@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import gc
+import math
 import os
 import shutil
 import socket
@@ -365,6 +366,17 @@ class TestAWatcher(InAFolder):
         self.assertTrue(self.woken.wait(60))
 
 
+    def test_is_not_told_of_files_that_are_only_read(self):
+        old, new, told = self.write("a.tif"), self.path("b.tif"), []
+        with mock.patch.object(self.watcher, "_hear", told.append):
+            self.hears()
+            with open(old, "rb") as file:
+                file.read()
+            self.write("b.tif")
+            wait_for(lambda: (new, "closed") in {(event.src_path, event.event_type) for event in list(told)}, 60,
+                     "word of the closed file", every=0.01)
+        self.assertEqual({event.src_path for event in told}, {new})
+
     def test_goes_on_hearing_after_an_error_of_its_own(self):
         woken = threading.Event()
         watcher = watch.Watcher(woken.set)
@@ -624,7 +636,7 @@ class TestAReaderOfRows(WithMovies):
         super().setUp()
         items = SetOfMovies(filename=self.file)
         self.addCleanup(items.close)
-        self.reader = RowReader(items, sets.REPLACED)
+        self.reader = RowReader(items, sets.REPLACED, lambda row: row.clone())
 
     def read(self) -> list[str]:
         return [row.getMicName() for row in self.reader.read()[0]]
@@ -637,6 +649,35 @@ class TestAReaderOfRows(WithMovies):
         self.put("c.tif")
         self.output.commit()
         self.assertEqual(self.read(), ["c.tif"])
+
+    def test_reads_no_row_where_nothing_was_committed_since(self):
+        self.put("a.tif")
+        self.output.commit()
+        self.assertEqual(self.read(), ["a.tif"])
+        with mock.patch.object(self.reader, "_read_snapshot", side_effect=AssertionError("it was read again")):
+            self.assertEqual(self.reader.read(), ([], False))
+        self.output.set_stream_state(SetOfMovies.STREAM_CLOSED)
+        for _ in range(2):
+            self.assertEqual(self.reader.read(), ([], True))
+
+    def test_ends_a_query_of_its_own_that_was_half_read(self):
+        self.put("a.tif", "b.tif")
+        self.output.commit()
+        self.read()
+        half = self.reader.items.iterItems()
+        next(half)
+        self.assertEqual(self.read(), [])
+        self.put("c.tif")
+        self.output.commit()
+        self.assertEqual(self.read(), ["c.tif"])
+
+    def test_keeps_of_each_row_what_is_asked_for(self):
+        items = SetOfMovies(filename=self.file)
+        self.addCleanup(items.close)
+        reader = RowReader(items, sets.REPLACED, lambda row: (row.getObjId(), row.getMicName()))
+        self.put("a.tif", "b.tif")
+        self.output.commit()
+        self.assertEqual(reader.read(), ([(1, "a.tif"), (2, "b.tif")], False))
 
     def test_gives_a_replaced_row_with_its_version_once(self):
         self.put("a.tif")
@@ -694,14 +735,14 @@ class TestAReaderOfRows(WithMovies):
     def test_loses_nothing_while_the_set_is_locked(self):
         self.put("a.tif")
         self.output.commit()
-        self.reader.read()
+        with mock.patch.object(rows_room, "BUSY_MS", 20):
+            self.reader.read()
         self.put("b.tif")
         self.output.commit()
         lock = sqlite3.connect(self.file)
         self.addCleanup(lock.close)
         lock.execute("BEGIN EXCLUSIVE")
-        with mock.patch.object(rows_room, "BUSY_MS", 20):
-            self.assertEqual(self.read(), [])
+        self.assertEqual(self.read(), [])
         self.assertIn("locked", self.reader.trouble)
         lock.rollback()
         self.assertEqual(self.read(), ["b.tif"])
@@ -711,7 +752,7 @@ class TestAReaderOfRows(WithMovies):
         file = self.path("upstream.sqlite")
         upstream = SetOfMovies(filename=file)
         self.addCleanup(upstream.close)
-        reader = RowReader(SetOfMovies(filename=file), sets.REPLACED)
+        reader = RowReader(SetOfMovies(filename=file), sets.REPLACED, lambda row: row.clone())
         self.addCleanup(reader.items.close)
         found = []
         for row_id in (5, 2, 7):
@@ -736,6 +777,21 @@ connection.execute("UPDATE Objects SET value = 'finished' WHERE name = '7.status
 print(flush=True)
 time.sleep(60)
 """
+
+
+class TestTheProducerOfAnInput(unittest.TestCase):
+    def test_is_looked_at_once_a_second_but_each_time_when_its_set_is_closed(self):
+        pointer, clock, states = mock.Mock(), [100.0], iter((runs.RUNNING, runs.DEAD, runs.RUNNING, runs.FINISHED))
+        protocol = mock.Mock(_producer_looked=-math.inf)
+        with mock.patch.object(protocol_room, "steady", lambda: clock[0]), mock.patch.object(
+                protocol_room.inputs, "file_of", return_value="Runs/000002_P/movies.sqlite"), mock.patch.object(
+                protocol_room.runs, "producer_state", lambda *_: next(states)):
+            def state(now: float, closed: bool = False) -> str:
+                clock[0] = now
+                return protocol_room.StreamingProtocol.producer_state(protocol, pointer, closed)
+
+            self.assertEqual([state(100.0), state(100.9), state(101.1)], [runs.RUNNING, runs.RUNNING, runs.DEAD])
+            self.assertEqual([state(101.2, closed=True), state(101.3, closed=True)], [runs.RUNNING, runs.FINISHED])
 
 
 class TestTheStateOfAProducer(InAFolder):
@@ -1140,6 +1196,22 @@ class TestTheLoop(unittest.TestCase):
 
         self.run_steps(self.loop(3, gpus=(0,)), generate)
         self.assertEqual(order, ["cpu", "gpu 2"])
+
+    def test_looks_once_at_each_step_that_waits_for_a_gpu_however_long_it_waits(self):
+        asked: list[str] = []
+
+        class Asked(Step):
+            def needsGPU(self) -> bool:
+                asked.append(self.name)
+                return True
+
+        def generate(steps):
+            if len(steps) == 1:
+                steps += [Asked(str(number), lambda: None) for number in range(20)]
+            return all(step.status == "finished" for step in steps[1:])
+
+        self.run_steps(self.loop(3, gpus=(0,)), generate)
+        self.assertEqual(asked, [str(number) for number in range(20)])
 
     def test_takes_the_newest_first_when_asked_to(self):
         loop, order = self.loop(1), []
