@@ -16,24 +16,25 @@ class Listings:
     """Exposures with their series, as files list them, or did."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, list[Listed]] = {}
+        self._by_name: dict[str, tuple[Listed, ...]] = {}
         #: By the second of their acquisition: those without and those with the name of a movie.
-        self._nameless: dict[int, list[Listed]] = {}
-        self._named: dict[int, list[Listed]] = {}
+        self._nameless: dict[int, tuple[Listed, ...]] = {}
+        self._named: dict[int, tuple[Listed, ...]] = {}
 
     def note_time(self, series: Series, exposure: Exposure) -> None:
         """Note when an exposure was acquired, where that is known."""
         if exposure.acquired is not None:
             listed = self._named if exposure.name else self._nameless
-            listed.setdefault(round(exposure.acquired), []).append((series, exposure))
+            second = round(exposure.acquired)
+            listed[second] = (*listed.get(second, ()), (series, exposure))
 
     def note_name(self, series: Series, exposure: Exposure) -> None:
         """Note the name that the movie of an exposure has."""
-        listed = self._by_name.setdefault(exposure.name, [])
+        listed = self.of_name(exposure.name)
         if not any(each is exposure for _, each in listed):
-            listed.append((series, exposure))
+            self._by_name[exposure.name] = (*listed, (series, exposure))
 
-    def of_name(self, name: str) -> Sequence[Listed]:
+    def of_name(self, name: str) -> tuple[Listed, ...]:
         """Return the exposures whose movie has a name."""
         return self._by_name.get(name, ())
 
@@ -41,7 +42,7 @@ class Listings:
         """Forget an exposure."""
         self._keep(self._by_name, exposure.name, [one for one in self.of_name(exposure.name) if one[1] is not exposure])
         for listed in (self._nameless, self._named):
-            listed.update({second: [one for one in there if one[1] is not exposure] for second, there in listed.items()
+            listed.update({second: tuple(one for one in there if one[1] is not exposure) for second, there in listed.items()
                            if any(one[1] is exposure for one in there)})
 
     def remove_name(self, series: Series, name: str) -> None:
@@ -49,9 +50,9 @@ class Listings:
         self._keep(self._by_name, name, [one for one in self.of_name(name) if one[0] is not series])
 
     @staticmethod
-    def _keep(names: dict[str, list[Listed]], name: str, left: list[Listed]) -> None:
+    def _keep(names: dict[str, tuple[Listed, ...]], name: str, left: Sequence[Listed]) -> None:
         if left:
-            names[name] = left
+            names[name] = tuple(left)
         else:
             names.pop(name, None)
 

@@ -86,7 +86,7 @@ class Found:
     written: float | None = None
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def parts(folder: str) -> tuple[str, ...]:
     """Return the parts of a folder in any notation, folded, without the drive.
 
@@ -113,7 +113,7 @@ def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int, int]:
             -len(set(own).difference(there)))
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def same_end(written: str, folder: str) -> int:
     """Return how many of the last parts of two folders are the same."""
     return common(parts(folder)[::-1], parts(written)[::-1])
@@ -214,7 +214,7 @@ def _how(wanted: Wanted, found: Found) -> Step:
 _ANGLE = re.compile(r"(?<![0-9.])[+-]?[0-9]{1,2}\.[0-9]+(?![0-9.])")
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def folded(name: str) -> str:
     """Return a name without what a transfer changes: case, accents composed or not or in a code page, blanks, brackets.
 
@@ -227,7 +227,7 @@ def folded(name: str) -> str:
     return re.sub(r"[^a-z0-9.+-]+", "_", text).strip("_")
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def without_angle(name: str) -> tuple[str, float | None]:
     """Return a folded name with a mark in the place of its angle, and the angle in degrees."""
     text = folded(name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -43,7 +44,7 @@ _LONGEST_ID = 64
 ANGLE_TOLERANCE = 0.5
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def basename(path: str) -> str:
     """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever this machine is."""
     last = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
@@ -52,7 +53,7 @@ def basename(path: str) -> str:
     return last.strip()
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def folder_of(path: str) -> str:
     """Return the folder of a path written by any instrument, as it was written; "" where there is none."""
     name = basename(path)
@@ -70,13 +71,13 @@ def _cut(name: str, endings: Sequence[str]) -> str:
         shorter = shorter[: -len(ending)]
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def movie_key(name: str) -> str:
     """Return what a movie, its micrograph and the mdoc's SubFramePath share: the basename without movie extensions.
 
     Blanks become underscores, as in the names of Scipion's movies.
     """
-    return _cut(basename(name), MOVIE_EXTENSIONS).replace(" ", "_")
+    return sys.intern(_cut(basename(name), MOVIE_EXTENSIONS).replace(" ", "_"))        # movies and exposures keep one, not four
 
 
 def series_name(path: str | os.PathLike[str]) -> str:
@@ -97,7 +98,7 @@ class MovieName:
     angle: float | None
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def parse_movie_name(name: str) -> MovieName:
     """Read series, order and nominal angle (degrees) from a movie's name, as far as they are in it."""
     key = movie_key(name)

@@ -42,7 +42,7 @@ class Roster:
         self._evidence = evidence
         self.named = named
         self._movies: dict[str, Movie] = {}
-        self._of_name: dict[str, list[Movie]] = {}
+        self._of_name: dict[str, tuple[Movie, ...]] = {}
         self.states = TiltStates(agenda, evidence, self.movie_of)
         self.loose = Loose()
         self._listings = Listings()
@@ -73,14 +73,14 @@ class Roster:
                 if exposure.step in CHANGED_NAMES:      # its name was not that of its file
                     self.unbind(series, exposure)
             self.loose.remove(movie)
-            self._of_name[movie.name].remove(movie)
+            self._of_name[movie.name] = tuple(each for each in self._of_name[movie.name] if each is not movie)
             movie.name, movie.path, movie.written = movie_key(path), path, written
             self._join(movie)
         return movie
 
     def _join(self, movie: Movie) -> None:
         """A file takes its place among those of its name."""
-        self._of_name.setdefault(movie.name, []).append(movie)
+        self._of_name[movie.name] = (*self._of_name.get(movie.name, ()), movie)
         self._assign(movie.name)
         if not movie.listed:
             self.loose.add(movie)

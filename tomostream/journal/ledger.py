@@ -7,8 +7,10 @@ It informs and does not decide: what is done is read from the output sets. The t
 
 from __future__ import annotations
 
+import io
 import os
 import time as clock
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -101,6 +103,10 @@ class LedgerReader:
     def new(self, limit: int = -1) -> list[AnyEntry]:
         """Return new entries, oldest first, from the next `limit` bytes (-1: all); none if the file does not exist yet or
         cannot be read now."""
+        return list(self.each(limit))
+
+    def each(self, limit: int = -1) -> Iterator[AnyEntry]:
+        """Yield what `new` returns, without holding all of it: the ledger of a long session is large."""
         try:
             with open(self.path, "rb", buffering=0) as file:
                 head = os.pread(file.fileno(), _HEAD_BYTES, 0).partition(b"\n")[0]
@@ -109,16 +115,19 @@ class LedgerReader:
                 if self.restarted:
                     self._offset = 0
                 self._head = head
-                if size == self._offset:
-                    return []
-                file.seek(self._offset)
-                data = file.read(limit)
+                end = size if limit < 0 else min(size, self._offset + limit)
+                if end > self._offset:
+                    file.seek(self._offset)
+                    yield from self._entries(io.BufferedReader(file), end)
         except OSError:
-            return []
-        whole = data[:data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        found: list[AnyEntry] = []
-        for line in whole.splitlines():
+            return
+
+    def _entries(self, lines: Iterable[bytes], end: int) -> Iterator[AnyEntry]:
+        """Yield the entries of the lines that end before a place in the file."""
+        for line in lines:
+            if not line.endswith(b"\n") or self._offset + len(line) > end:
+                return
+            self._offset += len(line)
             try:
                 entry = parse(line)
             except LedgerError as error:
@@ -126,8 +135,7 @@ class LedgerReader:
                 self.trouble = f"{self.path}: {error}"
                 continue
             if not isinstance(entry, Header):
-                found.append(entry)
-        return found
+                yield entry
 
 
 _encoder = msgspec.json.Encoder(enc_hook=lambda value: value.item() if hasattr(value, "item") else str(value))
@@ -169,3 +177,8 @@ def parse(line: bytes | str) -> AnyEntry:
 def read(path: str, limit: int = -1) -> list[AnyEntry]:
     """Return the entries within the first `limit` bytes of a ledger (-1: all); invalid lines are skipped."""
     return LedgerReader(path).new(limit)
+
+
+def each(path: str) -> Iterator[AnyEntry]:
+    """Yield the entries of a ledger, as `read` returns them."""
+    return LedgerReader(path).each()

@@ -176,7 +176,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _watch_producers(self, now: float) -> None:
         for reader in self._ledgers:
-            for entry in reader.new():
+            for entry in reader.each():
                 if isinstance(entry, entries.Failed) and entry.item:
                     self._feed(events.MovieFailed(movie_key(entry.item), entry.reason, now, entry.file))
                 elif isinstance(entry, entries.Imported):

@@ -110,7 +110,7 @@ class ProtTomoStreamImportMovies(StreamingProtocol, ProtImportMovies):
         """Take from the ledger which file gave which movie, to notice a file that is written again."""
         versions: dict[str, int] = {}
         registered: dict[str, tuple[str, int, float]] = {}
-        for entry in ledger.read(self.ledger.path):
+        for entry in ledger.each(self.ledger.path):
             if not isinstance(entry, (entries.Imported, entries.Replaced, entries.Failed)) or not entry.file:
                 continue
             self._movie_files.remember(entry.file, entry.item)

@@ -208,7 +208,7 @@ class StreamingProtocol(Bookkeeping):
     def _complete_ledger(self) -> None:
         """Report items that are registered but not in the ledger, because the process was killed in between."""
         reported: dict[str, int] = {}
-        for entry in ledger.read(self.ledger.path):
+        for entry in ledger.each(self.ledger.path):
             if isinstance(entry, self.done_event):
                 reported[entry.item] = entry.version
         for key, version in self.done.items():
