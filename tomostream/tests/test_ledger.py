@@ -118,6 +118,15 @@ class TestAReader(Case):
         writer.write(entries.Imported("b"))
         self.assertEqual([entry.item for entry in reader.new()], ["b"])
 
+    def test_gives_again_what_was_not_taken_up(self):
+        writer, reader = ledger.Ledger(self.path), ledger.LedgerReader(self.path)
+        for name in "abc":
+            writer.write(entries.Imported(name))
+        first = reader.each()
+        self.assertEqual(next(first).item, "a")
+        first.close()
+        self.assertEqual([entry.item for entry in reader.each()], ["b", "c"])
+
     def test_waits_for_the_rest_of_a_line(self):
         for before in ("", '{"event":"header","time":1.0}\n'):
             with open(self.path, "w", encoding="utf-8") as file:
