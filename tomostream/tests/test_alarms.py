@@ -21,10 +21,13 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tomostream.journal.runs import Process
 from tomostream.journal.space import Room
+from tomostream.journal.status import ProjectStatus
 from tomostream.programs.quality import Trust
-from tomostream.report import notify
-from tomostream.report.alarms import Alarms, Change, Event, SessionFacts
+from tomostream.report import acknowledged, attention, notify
+from tomostream.report.alarms import KINDS, Alarm, Alarms, Change, Event, SessionFacts
+from tomostream.report.announce import ALARMS, read_alarms
 from tomostream.report.facts import SeriesFacts, TiltFacts
 from tomostream.report.judging import Thresholds, counts_of_expected, judge_series
 from tomostream.report.notify import Destinations, Notifier, as_mail, message_of, utc
@@ -45,6 +48,31 @@ def with_counts(scale=lambda angle: 1.0) -> list[TiltFacts]:
 
 def kinds(alarms: Alarms) -> list[tuple[str, bool]]:
     return [(event.kind, event.raised) for event in alarms.take_events()]
+
+
+class TestWhatNeedsAPerson(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def test_a_session_with_a_dead_protocol_is_dead_though_others_run(self):
+        for states, word in ((("running", "dead"), "dead"), (("stopped", "running"), "running"), (("finished",), "finished"),
+                             (("finished", "stopped"), "stopped"), ((), "never-started")):
+            found = {str(n): Process(state) for n, state in enumerate(states)}
+            self.assertEqual(attention.session_state(found), word, states)
+
+    def test_an_alarm_that_is_acknowledged_needs_nobody(self):
+        alarms = [Alarm("drift", 1.0, "much"), Alarm("disk", 1.0, "little room", acknowledged=2.0)]
+        self.assertEqual(attention.needs_attention(ProjectStatus(self.folder), {}, alarms), [f"{KINDS['drift']}: much"])
+
+    def test_an_alarm_that_began_after_the_one_that_was_acknowledged_is_not_known(self):
+        os.makedirs(os.path.join(self.folder, "data"))
+        with open(os.path.join(self.folder, ALARMS), "w", encoding="utf-8") as file:
+            json.dump([{"kind": "drift", "since": 100.0, "text": "much"}], file)
+        for when, known in ((50.0, None), (100.0, 100.0), (150.0, 150.0)):
+            acknowledged.acknowledge(self.folder, {"drift"}, when)
+            self.assertEqual([alarm.acknowledged for alarm in read_alarms(self.folder)], [known], when)
 
 
 class TestWhatIsWrongWithASeries(unittest.TestCase):
@@ -185,6 +213,37 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         for n in range(20):
             alarms.tilt(40 + n, f"n{n}", 2.0)
         self.assertEqual(kinds(alarms), [("drift", False)])
+
+    def test_a_series_that_is_made_again_counts_once_for_the_usual_tilt_axis(self):
+        alarms = Alarms()
+        for version in (1, 2, 3):
+            alarms.series(done("a", tilt_axis_deg=80.0, version=version), version)
+        alarms.series(done("b", tilt_axis_deg=90.0), 4.0)
+        self.assertEqual(kinds(alarms), [])
+
+    def test_an_alarm_that_is_over_is_not_raised_again_for_a_series_that_is_as_it_was(self):
+        alarms = Alarms()
+        alarms.series(done("a", thickness_A=9000.0), 1.0)
+        for n in range(alarms.thresholds.quiet_series):
+            alarms.series(done(f"s{n}"), 2.0)
+        alarms.series(done("a", thickness_A=9000.0, version=2), 3.0)
+        self.assertEqual(kinds(alarms), [("thickness", True), ("thickness", False)])
+
+    def test_falling_behind_is_over_when_it_is_well_below_its_limit(self):
+        alarms = Alarms(Thresholds(behind_minutes=10.0, release=0.7))
+        held = []
+        for time, minutes in enumerate((11.0, 9.0, 6.0)):
+            alarms.session(SessionFacts(running=True, backlog_tilts=5, backlog_minutes=minutes), float(time))
+            held.append("behind" in alarms.active)
+        self.assertEqual(held, [True, True, False])
+
+    def test_the_drift_of_a_session_is_no_measure_before_twenty_movies_are_known(self):
+        alarms = Alarms(Thresholds(drift_px=None, drift_factor=5.0, drift_min_px=1.0))
+        for n in range(19):
+            alarms.tilt(n, f"m{n}", 2.0)
+        self.assertIsNone(alarms.drift_limit())
+        alarms.tilt(19.0, "m19", 2.0)
+        self.assertEqual(alarms.drift_limit(), 10.0)
 
     def test_a_movie_that_failed_raises_an_alarm_with_its_reason(self):
         alarms = Alarms()

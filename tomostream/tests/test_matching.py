@@ -185,6 +185,19 @@ class TestFolders(unittest.TestCase):
         movies = [Found("/e/2/a.tif", 9000.0), Found("/e/1/a.tif", 4000.0)]
         self.assertEqual(assign(want, movies, [None, None]), [(1, Step.TIME), (0, Step.TIME)])
 
+    def test_times_do_not_decide_against_folders(self):
+        movies = [Found("/d/one/a.tif", 5.0), Found("/d/two/a.tif", 10.0), Found("/d/three/a.tif", 20.0)]
+        for times, places in (((10.0, 20.0), [0, 1, 2]), ((20.0, 10.0), [0, None, None])):
+            wants = [Wanted("a.tif", "d/one", "/m", "A", 0.0, 1.0), Wanted("a.tif", "one", "/d/two", "B", 0.0, times[0]),
+                     Wanted("a.tif", "one", "/d/three", "C", 0.0, times[1])]
+            given = assign(wants, movies, [None, None, None])
+            self.assertEqual([None if each is None else each[0] for each in given], places, times)
+
+    def test_of_movies_that_fit_alike_the_one_in_the_folder_of_others_is_left(self):
+        wants, movies = [Wanted("a.tif", "", "", "A", 0.0)], [Found("/d/one/a.tif"), Found("/d/two/a.tif")]
+        self.assertEqual(assign(wants, movies, [None]), [None])
+        self.assertEqual(assign(wants, movies, [None], lambda _, movie: movie.path == "/d/one/a.tif"), [(1, Step.FOLDER)])
+
     def test_nothing_is_guessed_where_nothing_tells(self):
         want = [Wanted("a.tif", "", "/d", "A", 0.0, 100.0)]
         self.assertEqual(assign(want, [Found("/e/2/a.tif", 9000.0), Found("/e/1/a.tif", 4000.0)], [None]), [None])
@@ -280,6 +293,18 @@ class TestNamesThatATransferChanged(unittest.TestCase):
     def test_the_movie_of_a_repeated_exposure_is_not_that_of_the_one_in_its_place(self):
         want = [Wanted("A_005_12.0.tif", "", "/d", "A", 12.0)]
         self.assertEqual(search(want, [Found("/d/A_004_12.0.tif")]).pairs, None)
+
+    def test_one_movie_with_something_before_its_name_is_chance_and_two_are_not(self):
+        wants = [Wanted(f"TS_01_{n:03d}.tif", "", "", "TS_01", 3.0 * n) for n in (1, 2)]
+        movies = [Found(f"grid1_TS_01_{n:03d}.tif") for n in (1, 2)]
+        self.assertIsNone(search(wants[:1], movies[:1]).step)
+        self.assertEqual(search(wants, movies).step, Step.PREFIX)
+        self.assertEqual(search(wants[:1], movies[:1], before=1).step, Step.PREFIX)
+
+    def test_a_movie_whose_name_tells_another_angle_than_the_mdoc_is_not_meant(self):
+        for angle, changed in ((-6.0, ""), (-6.9, ""), (12.0, None)):
+            want = Wanted("TS_01_003_-6.0.tif", "", "", "TS_01", angle)
+            self.assertEqual(matching.change(Step.FOLDED, want, "ts_01_003_-6.0.tif"), changed, angle)
 
     def test_series_order_and_angle_in_other_names(self):
         want = [Wanted(f"lam7_{k:03d}_{angle:.1f}.tif", "", "/d", "TS_07", angle) for k, angle in enumerate((0.0, 3.0, -3.0))]

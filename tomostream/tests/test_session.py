@@ -693,6 +693,14 @@ class TestFiles(unittest.TestCase):
         player.feed(*(MicrographReady(key(each), noon + 2000.0) for each in tilts("old")))
         self.assertEqual([each.series_name for _, each in player.composed], ["X", "old"])
 
+    def test_an_mdoc_from_shortly_before_the_session_is_not_called_old_but_one_from_hours_before_is(self) -> None:
+        for hours, failed in ((0.5, True), (3.0, False)):      # the clock of the microscope may be wrong
+            start = BEGIN.timestamp() + GAP * COUNT + 3600.0 * hours
+            player = Player(expected_tilts=COUNT)
+            player.feed(MdocRead(mdoc("old", tilts("old")), start), InputClosed(start + 1.0))
+            player.wait(start + 3000.0)
+            self.assertEqual([(each.series_name, each.failed) for each in player.given_up], [("old", failed)], hours)
+
     def test_an_mdoc_of_an_earlier_day_that_comes_late_is_left_aside_too_but_not_one_of_another_time_zone(self) -> None:
         for days, failed in ((3, False), (0.5, True)):
             start = BEGIN.timestamp() + 86400.0 * days

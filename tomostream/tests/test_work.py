@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import unittest
+from unittest import mock
 
 from tomostream.journal import entries
 from tomostream.streaming.tickets import Stopped
+from tomostream.streaming.troubles import Troubles
 from tomostream.streaming.work import (
     DISK_SECONDS,
     HELD_A_TURN,
@@ -22,6 +26,7 @@ from tomostream.streaming.work import (
     Task,
     Work,
 )
+from tomostream.streaming.workplace import Workplace
 
 
 class Around:
@@ -287,6 +292,39 @@ class TestTheRoom(unittest.TestCase):
                 "print(sorted({'pwem', 'tomo', 'numpy'} & set(sys.modules)), 'pyworkflow.protocol' in sys.modules)")
         self.assertEqual(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout,
                          "[] False\n")
+
+
+class TestTroubles(unittest.TestCase):
+    def test_one_is_reported_when_it_begins_and_when_it_is_over_and_not_while_it_lasts(self) -> None:
+        host = mock.Mock()
+        troubles = Troubles(host)
+        for text in ("locked", "still locked", "", "", "locked again"):
+            troubles.report(entries.Topic.DATABASES, text)
+        self.assertEqual([call.args[0] for call in host.warning.call_args_list], ["Locked", "Locked again"])
+        self.assertEqual([call.args[0] for call in host.info.call_args_list], ["Over: still locked"])
+        self.assertEqual([call.args[0].reason for call in host.ledger.write.call_args_list],
+                         ["locked", "over: still locked", "locked again"])
+
+
+class TestAWorkplace(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.host = mock.Mock()
+        self.place = Workplace(self.host, os.path.join(folder.name, "work"))
+        self.log = os.path.join(folder.name, "log")
+
+    def test_every_run_of_a_program_has_a_folder_of_its_own(self) -> None:
+        one, two = self.place.folder("TS_01"), self.place.folder("TS_01")
+        self.place.discard(one)
+        self.assertEqual((os.path.exists(one), os.listdir(two)), (False, []))
+
+    def test_what_the_queue_does_not_take_now_is_postponed_and_what_fails_is_told(self) -> None:
+        self.host.runJob.side_effect = RuntimeError("status 3")
+        self.assertEqual(self.place.run("sh", "-c true", self.log), "the program ended with an error (status 3)")
+        self.host.runJob.side_effect = Postponed("'sbatch' says: not now")
+        with self.assertRaises(Postponed):
+            self.place.run("sh", "-c true", self.log)
 
 
 if __name__ == "__main__":
