@@ -32,6 +32,22 @@ class CtfRow:
     resolution_A: float | None
 
 
+def wavelength_A(voltage_kV: float) -> float:
+    """Return the relativistic wavelength of electrons, A.
+
+    Notes
+    -----
+    h / sqrt(2 m e V (1 + e V / (2 m c^2))) = 12.2639 A / sqrt(V + 0.97845e-6 V^2), V in volts.
+
+    Examples
+    --------
+    >>> round(wavelength_A(300.0), 5)
+    0.01969
+    """
+    volts = voltage_kV * 1e3
+    return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+
+
 #: AreTomo2 measures no resolution and writes this into every row.
 _NOT_MEASURED_A = 10.0
 

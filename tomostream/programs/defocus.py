@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from statistics import median
 
-from tomostream.programs.ctf import CtfRow
+from tomostream.programs.ctf import CtfRow, wavelength_A
 
 #: Rings with which a defocus stands without any other evidence; where their end is not seen, of those that the pixels hold.
 ENOUGH_RINGS, ENOUGH_UNMEASURED = 2.0, 4.0
@@ -99,11 +99,9 @@ def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage
 def rings_of(rows: Sequence[CtfRow], defocus_um: float, pixel_size: float, voltage_kV: float = 300.0) -> tuple[float, bool]:
     """Return how many rings of a defocus lie within the resolution of a fit, or of the pixels; whether the rings end before the
     pixels do, as rings should and a slope does not."""
-    volts = voltage_kV * 1e3
-    wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
     measured = [row.resolution_A for row in rows if row.resolution_A is not None]
     limit, resolution = _FINEST * pixel_size, median(measured) if measured else 0.0
-    return wavelength * defocus_um * 1e4 / max(limit, resolution) ** 2, resolution > limit
+    return wavelength_A(voltage_kV) * defocus_um * 1e4 / max(limit, resolution) ** 2, resolution > limit
 
 
 def _defocus(row: CtfRow) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from tomostream.programs.ctf import wavelength_A
 from tomostream.simulator.projector import Optics
 
 #: rad/A at 300 kV: 24.5 V above ice, 0.00065 rad / (V A).
@@ -39,8 +40,7 @@ def bead_contrast(diameter: float, pixel_size: float, optics: Optics, offset: tu
 @functools.lru_cache(maxsize=16)
 def _spectrum(diameter: float, pixel_size: float, optics: Optics) -> tuple[NDArray[np.complex128], int]:
     """Return the transform of the contrast about index 0, and its side in pixels."""
-    volts = optics.voltage * 1e3
-    wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+    wavelength = wavelength_A(optics.voltage)
     defocus = optics.defocus or 0.0
     reach = diameter / 2 + 3.5 * math.sqrt(wavelength * abs(defocus)) + 2 * pixel_size
     side, finer = 2 * math.ceil(reach / pixel_size) + 1, math.ceil(pixel_size / SAMPLING)

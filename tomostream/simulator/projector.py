@@ -22,6 +22,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from tomostream.programs.ctf import wavelength_A
 from tomostream.simulator.specimen import Specimen
 
 #: Blur of a point in A (standard deviation): the envelope of the microscope and the size of a point.
@@ -79,8 +80,7 @@ def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.flo
     """
     if optics.defocus is None:
         return np.full_like(k2, 0.3)
-    volts = optics.voltage * 1e3
-    wavelength = 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+    wavelength = wavelength_A(optics.voltage)
     phase = math.pi * wavelength * optics.defocus * k2
     phase -= 0.5 * math.pi * optics.spherical_aberration * 1e7 * wavelength**3 * k2**2
     return np.sin(phase + math.asin(optics.amplitude_contrast))

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from tomostream.engine.ctf.spectra import Optics
+from tomostream.engine.dose import critical_dose
 from tomostream.engine.recon.contrast import Contrast, TiltContrast
-from tomostream.engine.recon.tomogram import critical_exposure
 from tomostream.simulator.gold import gold_contrast
 from tomostream.simulator.projector import Optics as Microscope
 
@@ -173,7 +173,7 @@ def projected(case: Case, points: Array, weights: Array, tilt: TiltContrast, ang
     extra = -case.hand * height / DEFOCUS_STEP
     kx, ky = np.fft.rfftfreq(size, case.pixel)[None], np.fft.fftfreq(size, case.pixel)[:, None]
     s = kx**2 + ky**2
-    level = np.exp(-15.0 * s - 2 * math.pi**2 * case.blur**2 * s - dose / 2 / critical_exposure(np.sqrt(s), 300.0))
+    level = np.exp(-15.0 * s - 2 * math.pi**2 * case.blur**2 * s - dose / 2 / critical_dose(np.sqrt(s), 300.0))
     total = np.zeros((size, size // 2 + 1), complex)
     for step in range(math.floor(extra.min()), math.ceil(extra.max()) + 1):
         share = weights * np.clip(1 - np.abs(extra - step), 0, None)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.programs.ctf import wavelength_A
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -46,9 +48,8 @@ class Optics:
 
     @property
     def wavelength_A(self) -> float:
-        """Relativistic electron wavelength."""
-        volts = self.voltage_kV * 1e3
-        return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
+        """Relativistic wavelength of the electrons."""
+        return wavelength_A(self.voltage_kV)
 
     def phase(self, s: Doubles, defocus_A: Doubles | float) -> Doubles:
         """Return the argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase).
@@ -101,7 +102,13 @@ class TiltSpectra:
     pixel_size_A: float
 
     def with_background(self, factor: Doubles) -> TiltSpectra:
-        """Return the same with a background `factor` (S,) times as high."""
+        """Return the same with a background `factor` (S,) times as high.
+
+        Parameters
+        ----------
+        factor : ndarray, shape (S,)
+            Of the background, more than 0.
+        """
         return replace(self, modulation=((1 + self.modulation) / factor - 1).astype(np.float32))
 
 
@@ -134,7 +141,15 @@ def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
 
 
 def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
-    """Side of a tile, px: about 1000 A, a fast Fourier length, at most a third of the image."""
+    """Side of a tile, px: about 1000 A, a fast Fourier length, at most a third of the image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx) of the images.
+    pixel_A : float
+        Size of their pixels.
+    """
     from scipy.fft import next_fast_len
 
     wanted = min(max(64.0, _TILE_A / pixel_A), max(64.0, min(shape) / 3))
@@ -142,7 +157,13 @@ def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
 
 
 def usable_range(pixel_A: float) -> bool:
-    """Tell whether images of this pixel size reach far enough beyond the lowest frequency to hold rings."""
+    """Tell whether images of this pixel size reach far enough beyond the lowest frequency to hold rings.
+
+    Parameters
+    ----------
+    pixel_A : float
+        Size of the pixels of the images.
+    """
     return LAST / pixel_A > 2.6 * _LOWEST
 
 
@@ -151,6 +172,20 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
 
     Noise is what a straight line through the logarithm of the power beyond 60 % of the range (and 9 A) says. Where the
     pixels are too coarse to reach that, it is the end of the range.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of float32, shape (ny, nx)
+        As they were taken, of one size: their power spectra are added up.
+    pixel_A : float
+        Size of a pixel.
+    threads : int
+        At most so many.
+
+    Returns
+    -------
+    float
+        1/A; 0 without images or signal.
     """
     first = max(120, math.ceil(200 * _NOISE_FROM * pixel_A / LAST))
     if first > 160:

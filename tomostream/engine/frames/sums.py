@@ -22,6 +22,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from tomostream.engine.dose import critical_dose
 from tomostream.engine.frames import interpolation
 from tomostream.engine.frames.adding import MovedFrames, add_moved, sum_type
 from tomostream.files.errors import EngineError
@@ -49,6 +50,18 @@ class Frames(Protocol):
 def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
     """Return rows and columns after Fourier cropping: int(n / binning + 0.5) // 2 * 2, as MotionCor3 has it.
 
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of a frame.
+    binning : float
+        1 or more.
+
+    Raises
+    ------
+    EngineError
+        Where nothing would be left.
+
     Examples
     --------
     >>> output_size((4092, 5760), 2.0)
@@ -66,6 +79,22 @@ def used_window(shape: tuple[int, int], binning: float) -> tuple[slice, slice]:
     Cropping in Fourier space from n to n' pixels bins by n / n', which is not `binning` where n' was rounded: 4092
     pixels binned by 4 would become 1022 of 4.004. Here 4088 pixels are used, so that the pixel size is what the header
     says, and the same in x and y.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of a frame.
+    binning : float
+        1 or more.
+
+    Returns
+    -------
+    rows, columns : slice
+
+    Examples
+    --------
+    >>> used_window((4092, 5760), 4.0)
+    (slice(2, 4090, None), slice(0, 5760, None))
     """
     sizes = [min(n, round(m * binning)) for n, m in zip(shape, output_size(shape, binning), strict=True)]
     starts = [(n - size) // 2 for n, size in zip(shape, sizes, strict=True)]
@@ -136,7 +165,13 @@ class Summation:
     whole_pixels: bool = False
 
     def parts(self, frames: Sequence[int]) -> Part:
-        """Return what makes rows of the sum of some frames, of `output_size`; the mean is that of the unbinned sum."""
+        """Return what makes rows of the sum of some frames, of `output_size`; the mean is that of the unbinned sum.
+
+        Parameters
+        ----------
+        frames : sequence of int
+            Which of them, from 0. Each is moved by its shift, by whole pixels with `whole_pixels`.
+        """
         shifts = np.rint(self.shifts) if self.whole_pixels else self.shifts
         classes = _classes(shifts, frames, 1.0 if self.whole_pixels else 1.0 / max(1, round(2 / max(self.binning, 1.0))))
         plain = self._window_shape() == self._out()
@@ -264,7 +299,20 @@ class Summation:
     def frame_spectrum(
         self, frame: int, exponent: tuple[float, NDArray[np.float32]] | None = None
     ) -> NDArray[np.complex64]:
-        """Return the cropped spectrum of one frame, moved exactly, and weighted if asked (`_add_shifted`)."""
+        """Return the cropped spectrum of one frame, moved exactly, and weighted if asked (`_add_shifted`).
+
+        Parameters
+        ----------
+        frame : int
+            From 0.
+        exponent : (float, ndarray of float32), optional
+            Weights are exp of the number times the array, which has the shape of the spectrum.
+
+        Returns
+        -------
+        ndarray of complex64
+            Real transform of an image of `output_size`.
+        """
         whole = np.rint(self.shifts[frame])
         moved = np.zeros(self.shape, np.float32)
         add_moved(moved, self.frames.counts(frame), (int(whole[0]), int(whole[1])), rows=self.frames.rows)
@@ -337,21 +385,3 @@ class Summation:
     def aligned_frame(self, frame: int) -> NDArray[np.float32]:
         """Return one frame, moved exactly and cropped."""
         return self._inverse(self.frame_spectrum(frame))
-
-
-def critical_dose(frequency: NDArray[np.floating], voltage: float) -> NDArray[np.floating]:
-    """Dose in e/A2 at which the power of the signal has fallen to 1/e, by spatial frequency in 1/A; infinite at 0.
-
-    ``(0.24499 k^-1.6649 + 2.8141)`` at 300 kV (Grant & Grigorieff, eLife 4 (2015) e06980), times 0.8 at 200 kV and 0.45
-    at 120 kV, linear between (MotionCor3).
-
-    Parameters
-    ----------
-    frequency : ndarray
-        1/A.
-    voltage : float
-        kV.
-    """
-    factor = float(np.interp(voltage, [120.0, 200.0, 300.0], [0.45, 0.8, 1.0]))
-    with np.errstate(divide="ignore"):
-        return factor * (0.24499 * np.power(frequency, -1.6649) + 2.8141)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tomostream import __version__
 from tomostream.engine import limits
+from tomostream.engine.dose import critical_dose
 from tomostream.engine.output import Outputs, statistics
 from tomostream.engine.recon.aligned import Aligner, Placement, aligned_size
 from tomostream.engine.recon.contrast import Contrast, flip_phases
@@ -100,28 +101,6 @@ class Viewing:
     without_gold: Callable[[], TiltStack | None] | None = None
 
 
-def critical_exposure(k: NDArray[np.float64], voltage_kV: float) -> NDArray[np.float64]:
-    """Dose (e/A2) after which the signal at `k` (1/A) has fallen to 1/e (Grant and Grigorieff 2015), k > 0.
-
-    At 300 kV, x 0.8 at 200 kV and x 0.45 at 120 kV, as MotionCor3 and AreTomo2 have it.
-
-    Parameters
-    ----------
-    k : ndarray
-        Spatial frequency, 1/A, more than 0.
-    voltage_kV : float
-        120, 200, 300 or between.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(float(critical_exposure(np.array(0.1), 300.0)), 2)
-    14.14
-    """
-    scale = 1.0 if voltage_kV > 250 else 0.8 if voltage_kV > 160 else 0.45
-    return (0.24499 * np.maximum(k, 1e-6) ** -1.6649 + 2.8141) * scale
-
-
 def dose_weights(
     pre_exposures: Sequence[float], pixel_size_A: float, voltage_kV: float
 ) -> list[tuple[Floats, Floats]]:
@@ -142,7 +121,7 @@ def dose_weights(
         One a tilt; the weights of all tilts have a mean square of 1 at every frequency, so that the power of the noise stays.
     """
     frequencies = np.linspace(0.0, 0.75, 769)
-    critical = critical_exposure(frequencies / pixel_size_A, voltage_kV)
+    critical = critical_dose(frequencies / pixel_size_A, voltage_kV)
     doses = np.asarray(pre_exposures, dtype=np.float64)
     doses -= doses.min()  # the same weights, and not all 0 after a large dose
     weights = np.exp(-doses[:, None] / (2 * critical[None]))
@@ -183,6 +162,18 @@ def contrast_scales(intensities: Sequence[_Intensity], least_tilted: int) -> lis
 
     Counts fall with the path through the specimen and with the beam, contrast relative to them does not: with counts
     the factor is the ratio of the means; images without a positive mean (already normalised ones) are left as they are.
+
+    Parameters
+    ----------
+    intensities : sequence, length K
+        Mean and deviation of each raw image.
+    least_tilted : int
+        Which of them is the reference.
+
+    Returns
+    -------
+    list of float
+        K factors of the aligned images, which are without their means.
     """
     reference = intensities[least_tilted]
     if not all(i.mean > _MIN_MEAN * i.deviation for i in intensities):
