@@ -99,7 +99,20 @@ def _smoothed(cross: Floats, norm: Floats, order: NDArray[np.int64]) -> Floats:
 
 
 def amplitudes(band: Band, share: Floats) -> Floats:
-    """Square root of the share of signal of every tilt in every cell, (cells, tilts)."""
+    """Square root of the share of signal of every tilt in every cell, (cells, tilts).
+
+    Parameters
+    ----------
+    band : Band
+        Gives the ring of raw-image frequency of every tilt in every cell.
+    share : ndarray, shape (tilts, RINGS)
+        See `signal_share`.
+
+    Returns
+    -------
+    ndarray, shape (cells, tilts)
+        The least share counts from 0.48 cycles/px on, where working images were cropped.
+    """
     ring = np.minimum(band.ring, RINGS - 1)
     inside = band.ring < 0.48 * RINGS_PER_CYCLE
     out: Floats = np.sqrt(np.where(inside, share[np.arange(share.shape[0])[None], ring], SMALLEST_SHARE))
@@ -163,7 +176,23 @@ def covariance(band: Band, pose: Pose, share: Floats) -> NDArray[np.float32]:
 
 
 def model_of(band: Band, pose: Pose, share: Floats, threads: int = 1) -> Model:
-    """Invert the covariance in every cell, blocks of cells in `threads` threads."""
+    """Invert the covariance in every cell, blocks of cells in `threads` threads.
+
+    Parameters
+    ----------
+    band : Band
+        Its tilts and cells.
+    pose : Pose
+        Tilt angles and thickness (px).
+    share : ndarray, shape (tilts, RINGS)
+        See `signal_share`.
+    threads : int
+
+    Returns
+    -------
+    Model
+        Of `covariance`.
+    """
     matrix = covariance(band, pose, share)
 
     inverse = matrix.copy()
@@ -178,7 +207,19 @@ def model_of(band: Band, pose: Pose, share: Floats, threads: int = 1) -> Model:
 
 
 def weighted(model: Model, values: Complexes) -> Complexes:
-    """inverse @ values: (cells, tilts, places), as real products."""
+    """inverse @ values: (cells, tilts, places), as real products.
+
+    Parameters
+    ----------
+    model : Model
+        See `model_of`.
+    values : ndarray of complex64, shape (cells, tilts, places)
+        Coefficients.
+
+    Returns
+    -------
+    ndarray of complex64, shape (cells, tilts, places)
+    """
     flat = np.ascontiguousarray(values).view(np.float32)
     return np.matmul(model.inverse, flat).view(np.complex64)
 
@@ -189,6 +230,18 @@ def calming(band: Band, model: Model) -> NDArray[np.float32]:
     Membranes, ice and gold make few coefficients much stronger than a random field's. The factor is that of a complex
     multivariate Student distribution with as many degrees of freedom as there are tilts:
     sqrt(2 K / (K + q* M q)), where the model predicts q* M q = K.
+
+    Parameters
+    ----------
+    band : Band
+        Its coefficients are judged.
+    model : Model
+        What is expected of them.
+
+    Returns
+    -------
+    ndarray of float32, shape (cells, 1, places)
+        Below sqrt(2); 1 where a coefficient is as strong as expected.
 
     Notes
     -----

@@ -39,12 +39,31 @@ class WorkStack:
 
 
 def fourier_crop(image: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """`image` reduced to `shape` by cropping its Fourier transform; mean value and centre (index n/2) are kept."""
+    """`image` reduced to `shape` by cropping its Fourier transform; mean value and centre (index n/2) are kept.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+    shape : (int, int)
+        No larger than that of the image.
+    """
     return fourier_crops(image, [shape])[0]
 
 
 def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
-    """`fourier_crop` to several shapes, each no larger than the one before, by one transform of the image."""
+    """`fourier_crop` to several shapes, each no larger than the one before, by one transform of the image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+    shapes : sequence of (int, int)
+        Each no larger than the one before.
+
+    Returns
+    -------
+    list of ndarray of float32
+        One a shape.
+    """
     out: list[NDArray[np.float32]] = []
     spectrum: NDArray[np.complex64] | None = None
     for shape in shapes:
@@ -74,6 +93,20 @@ def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tu
     """Even shape at about `target_A` per pixel and the exact factor by which the first side shrinks.
 
     Images that are already coarser keep their shape.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    pixel_A : float
+        Of the images as they are.
+    target_A : float
+        About the pixel size wanted.
+
+    Examples
+    --------
+    >>> reduced_shape((4092, 5760), 1.5, 12.0)
+    ((512, 720), 7.9921875)
     """
     if pixel_A >= target_A * 0.9:
         return shape, 1.0
@@ -105,6 +138,17 @@ def blots(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32]:
 
     Ice that lies on the specimen is hundreds of times stronger than the specimen at low frequencies, but in the noise of
     single pixels it does not stand out: so averages over patches, from large to small, are limited as pixels are.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (rows, columns)
+        With single pixels clipped already.
+    pixel_A : float
+        Size of a pixel.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
     """
     excess = np.zeros_like(image)
     for side_A in BLOTS_A:
@@ -136,6 +180,17 @@ def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
     """Return the image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped.
 
     What is opaque is made empty: the edge of a grid bar, which moves otherwise than the specimen, is stronger than all else.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+        A reduced image; values that are no numbers become 0.
+    pixel_A : float
+        Size of a pixel.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
     """
     out = np.nan_to_num(image.astype(np.float32), copy=True)
     clear = clear_of_bars(out, pixel_A)

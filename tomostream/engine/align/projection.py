@@ -35,7 +35,20 @@ class Match:
 
 
 def default_share(count: int, pixel_A: float) -> Floats:
-    """Signal share (count, RINGS) before anything was measured: falls with frequency, half at 1/60 A."""
+    """Signal share (count, RINGS) before anything was measured: it falls with the frequency.
+
+    Parameters
+    ----------
+    count : int
+        Tilts.
+    pixel_A : float
+        Of the working images.
+
+    Returns
+    -------
+    ndarray, shape (count, RINGS)
+        0.7 exp(-50 A k) at the frequency k of each ring, 1/A.
+    """
     frequency = np.arange(RINGS) / RINGS_PER_CYCLE / pixel_A
     return np.broadcast_to(0.7 * np.exp(-frequency * 50.0), (count, RINGS)).copy()
 
@@ -117,7 +130,26 @@ def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, floa
 
 
 def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Match:
-    """Return the highest place of a map within `radius` pixels of no move, refined by parabolas."""
+    """Return the highest place of a map within `radius` pixels of no move, refined by parabolas.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns)
+        A map of `shift_map`, with no move at index (0, 0).
+    spacing : (float, float)
+        px of the stretched frame, of rows and of columns.
+    radius : float
+        Largest move in either direction, px.
+
+    Returns
+    -------
+    Match
+        The height over the mean of the map, in its standard deviations.
+
+    Notes
+    -----
+    Between samples a, h, b in a line, h the highest, the top of their parabola is (a - b) / (2 (a - 2 h + b)) beyond h.
+    """
     rows, columns = values.shape
     dy = scipy.fft.fftfreq(rows, 1.0 / rows)[:, None] * spacing[0]
     dx = scipy.fft.fftfreq(columns, 1.0 / columns)[None] * spacing[1]
@@ -162,7 +194,17 @@ def outward_order(tilts_deg: Floats, start: int) -> list[int]:
 
 
 def nearest(tilts_deg: Floats, tilt: int, among: Sequence[int], count: int = NEIGHBOURS) -> list[int]:
-    """Up to `count` members of `among` that are nearest in angle to `tilt`, itself left out."""
+    """Up to `count` members of `among` that are nearest in angle to `tilt`, itself left out.
+
+    Parameters
+    ----------
+    tilts_deg : ndarray, shape (tilts,)
+        Tilt angles, by position in the band.
+    tilt, among : int, sequence of int
+        Positions in the band.
+    count : int
+        At most so many.
+    """
     others = [other for other in among if other != tilt]
     return sorted(others, key=lambda other: abs(float(tilts_deg[other] - tilts_deg[tilt])))[:count]
 

@@ -19,6 +19,20 @@ def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray
     """(512, 512): right half the power over its background, left half the fitted CTF squared.
 
     Zero frequency is at (256, 256), the edge of the picture is the highest frequency that was fitted.
+
+    Parameters
+    ----------
+    tilt : TiltSpectra
+        What was measured.
+    ctf : CtfTilt
+        What was fitted to it.
+    optics : Optics
+        With the tilt's phase shift.
+
+    Returns
+    -------
+    ndarray of float32, shape (512, 512)
+        0 to 1; row 0 is the lowest ky.
     """
     top = math.sqrt(float(tilt.s[-1]))
     axis = (np.arange(SIDE) - SIDE // 2) * top / (SIDE // 2)
@@ -41,7 +55,22 @@ def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray
 
 def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Doubles, Doubles]:
     """Return the frequency (S,), 1/A, the power over its background minus 1 with all directions brought to the mean defocus, and
-    what the fit makes of it: rings as deep as they are in the image."""
+    what the fit makes of it: rings as deep as they are in the image.
+
+    Parameters
+    ----------
+    tilt : TiltSpectra
+        What was measured.
+    ctf : CtfTilt
+        What was fitted to it.
+    optics : Optics
+        With the tilt's phase shift.
+
+    Returns
+    -------
+    frequency, measured, fitted : ndarray, shape (S,)
+        The fit is -a cos(2 phase) = a (2 CTF^2 - 1), with the depth a of the rings.
+    """
     middle, astigmatism = _middle(ctf)
     depths, corrected = separated([tilt], optics, np.array([middle]), 0, astigmatism)
     measured, _ = profile(corrected[0], optics, middle, 0, astigmatism)
@@ -50,7 +79,18 @@ def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Do
 
 def zeros(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> list[tuple[float, float]]:
     """Return where the CTF is zero as far as the rings are seen, 1/A: along the azimuth, where the defocus is largest, and
-    across it."""
+    across it.
+
+    Parameters
+    ----------
+    tilt, ctf, optics
+        As for `curves`.
+
+    Returns
+    -------
+    list of (float, float)
+        From the first zero on.
+    """
     k = np.linspace(0.0, min(1 / ctf.resolution_A, math.sqrt(float(tilt.s[-1]))), 4000)[1:]
     along, across = (_crossings(k, optics.phase(k**2, defocus)) for defocus in (ctf.defocus_max_A, ctf.defocus_min_A))
     return list(zip(along, across, strict=False))

@@ -70,6 +70,18 @@ def binned(frame: NDArray, factor: int) -> NDArray[np.float32]:
     """Sum over squares of `factor` pixels, as float32; what does not fill a square at the top and right is left out.
 
     Rows first, while the numbers are small: integers are summed in the next wider type.
+
+    Parameters
+    ----------
+    frame : ndarray, shape (rows, columns)
+        Counts of any type.
+    factor : int
+        Side of the squares.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows // factor, columns // factor)
+        Sums, not means.
     """
     rows, columns = (n // factor * factor for n in frame.shape)
     wide = np.dtype("f4") if frame.dtype.kind == "f" else np.dtype(f"{frame.dtype.kind}{min(8, frame.itemsize * 2)}")
@@ -121,7 +133,17 @@ def measure(
 
 
 def has_signal(images: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
-    """Return which frames are more than blank: some spread, and at least a tenth of the usual mean if that is positive."""
+    """Return which frames are more than blank: some spread, and at least a tenth of the usual mean if that is positive.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, shape (rows, columns)
+        The frames, binned.
+
+    Returns
+    -------
+    ndarray of bool, shape (frames,)
+    """
     means = np.array([float(image.mean()) for image in images])
     spreads = np.array([float(image.std()) for image in images])
     usual = float(np.median(means[spreads > 0])) if (spreads > 0).any() else 0.0

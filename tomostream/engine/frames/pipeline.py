@@ -106,7 +106,20 @@ def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]
 
 
 def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3)."""
+    """Return rows and columns that are used: all, or -Crop about the centre (even numbers, as in MotionCor3).
+
+    Parameters
+    ----------
+    job : Job
+        Its `crop` is (x, y), 0 for all.
+    shape : (int, int)
+        Rows and columns of a frame.
+
+    Raises
+    ------
+    EngineError
+        Where the part is larger than the frame, or too small to align.
+    """
     asked = (job.crop[1] // 2 * 2, job.crop[0] // 2 * 2)
     if any(0 < pixels < _SMALLEST for pixels in job.crop):
         raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is too small; give {_SMALLEST} pixels or more each way, 0 for all")

@@ -75,13 +75,30 @@ def oriented(image: NDArray, quarters: int, flip: int) -> NDArray:
     """Rotate counter-clockwise (as seen with row 0 at the bottom) by `quarters` of a turn, then flip.
 
     `flip`: 0 no, 1 upside down, 2 left to right.
+
+    Parameters
+    ----------
+    quarters, flip : int
+        -RotGain and -FlipGain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> oriented(np.array([[1, 2], [3, 4]]), 1, 0).tolist()         # 1 2 lay below 3 4
+    [[3, 1], [4, 2]]
     """
     turned = np.rot90(image, -quarters)  # numpy counts quarters as seen with row 0 at the top
     return turned[::-1] if flip == 1 else turned[:, ::-1] if flip == 2 else turned
 
 
 def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
-    """Repeat the pixels of a reference for a movie with a whole number of times as many (super-resolution, EER)."""
+    """Repeat the pixels of a reference for a movie with a whole number of times as many (super-resolution, EER).
+
+    Raises
+    ------
+    EngineError
+        Where the frames are not a whole number of times as large, alike in both directions.
+    """
     factor = _times(image.shape, shape)
     if factor == 0:
         turn = ", or turn it with -RotGain 1" if _times(image.shape[::-1], shape) else ""
@@ -206,6 +223,15 @@ def load_references(
     say: Say | None = None,
 ) -> tuple[References, NDArray[np.bool_]]:
     """Read the references and bring them to the frames' size and orientation; see `usable_gain`.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the frames.
+    gain, dark : str
+        Files; "" for none.
+    quarters, flip, inverse, say
+        As for `usable_gain`; the dark image is turned likewise.
 
     Returns
     -------

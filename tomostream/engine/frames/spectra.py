@@ -92,7 +92,15 @@ class Spectra:
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.float32]], executor: Executor) -> Spectra:
-        """Return the transform binned frames."""
+        """Return the transform binned frames.
+
+        Parameters
+        ----------
+        images : sequence of ndarray of float32, shape (rows, columns)
+            The binned frames.
+        executor : Executor
+            For the transforms, one frame a call.
+        """
         rows, columns = (_fast(n) for n in images[0].shape)
         weight = illumination(images)[:rows, :columns]
         total = float(weight.sum())
@@ -107,7 +115,13 @@ class Spectra:
         return cls(values, size, (columns / size[1], rows / size[0]), executor)
 
     def coarse(self, longest: int = 400) -> Spectra:
-        """Return the same with frequencies up to where the longer side is `longest` pixels."""
+        """Return the same with frequencies up to where the longer side is `longest` pixels.
+
+        Parameters
+        ----------
+        longest : int
+            px; images that are smaller stay as they are.
+        """
         ratio = longest / max(self.size)
         if ratio >= 1:
             return self

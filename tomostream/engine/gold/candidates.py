@@ -67,7 +67,18 @@ class Filter:
 
     def depths(self, image: Floats) -> tuple[Floats, Floats]:
         """Return how much darker the ball is than its surroundings at each pixel, and the correlation of the window with the
-        ball."""
+        ball.
+
+        Parameters
+        ----------
+        image : ndarray of float32, shape (ny, nx)
+            A working image.
+
+        Returns
+        -------
+        depth, correlation : ndarray of float32, shape (ny, nx)
+            The least-squares height of a dark `ball` in a round window about the pixel, and the normalised correlation.
+        """
         import scipy.fft
 
         ny, nx = image.shape
@@ -87,7 +98,18 @@ class Filter:
         return depth, correlation
 
     def peaks(self, image: Floats) -> Peaks:
-        """Return the peaks of one image."""
+        """Return the peaks of one image.
+
+        Parameters
+        ----------
+        image : ndarray of float32, shape (ny, nx)
+            A working image.
+
+        Returns
+        -------
+        Peaks
+            Scores: depths over the spread of all depths in the image, 0 where the window looks little like a ball.
+        """
         depth, correlation = self.depths(image)
         low, middle, high = np.percentile(depth[::2, ::2], (16, 50, 84))
         score = (depth - middle) / max((high - low) / 2, 1e-12)
@@ -114,7 +136,22 @@ def _refined(values: Floats, x: NDArray[np.int64], y: NDArray[np.int64]) -> Doub
 
 
 def candidates(images: WorkImages, radius_px: float, threads: int) -> list[Peaks]:
-    """Return the peaks of every image."""
+    """Return the peaks of every image.
+
+    Parameters
+    ----------
+    images : WorkImages
+        Of all tilts.
+    radius_px : float
+        Of the beads, in working px.
+    threads : int
+        Images at a time.
+
+    Returns
+    -------
+    list of Peaks
+        One a tilt.
+    """
     from tomostream.engine.align.geometry import parallel
 
     work = Filter(images.shape, radius_px)

@@ -104,7 +104,17 @@ class ErasedStack(TiltStack):
 
 
 def without_hot(image: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64], section: int) -> Floats:
-    """Return an image with the values of other pixels nearby in place of some."""
+    """Return an image with the values of other pixels nearby in place of some.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Stays as it is.
+    rows, columns : ndarray of int, shape (n,)
+        Where the hot pixels are.
+    section : int
+        Chooses the random places from which values are taken, the same every time.
+    """
     if not len(rows):
         return image
     rng = np.random.default_rng([section, 1])
@@ -121,7 +131,17 @@ def without_hot(image: Floats, rows: NDArray[np.int64], columns: NDArray[np.int6
 
 
 def without_spots(image: Floats, spots: Sequence[Spot], section: int) -> Floats:
-    """Return an image with its surroundings in place of some round pieces."""
+    """Return an image with its surroundings in place of some round pieces.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Stays as it is.
+    spots : sequence of Spot
+        Places and radii in px of this image.
+    section : int
+        Chooses the random numbers, with the number of the spot: the same every time.
+    """
     if not spots:
         return image
     out = np.array(image, np.float32)

@@ -42,7 +42,22 @@ class Geometry:
         return [number for number, tilt in enumerate(self.tilts) if tilt.placement.local is not None]
 
     def places(self, points: Doubles) -> Doubles:
-        """Return where points (n, 3) are seen: (K, n, 2)."""
+        """Return where points (n, 3) are seen: (K, n, 2).
+
+        Parameters
+        ----------
+        points : ndarray, shape (n, 3)
+            (x, y, z) in raw px from the middle of the volume: x across the tilt axis, y along it, z upward.
+
+        Returns
+        -------
+        ndarray, shape (K, n, 2)
+            (x, y) in raw px from the middle of each raw image.
+
+        Notes
+        -----
+        Of a tilt t, turned by r: (x cos t + z sin t, y), rotated by r, plus the shift, plus the local shift there.
+        """
         across = np.multiply.outer(self.cosines, points[:, 0]) + np.multiply.outer(self.sines, points[:, 2])
         turned = _turned(across, points[:, 1], np.array([[tilt.placement.rot_deg] for tilt in self.tilts]))
         out = turned + self.shifts[:, None]
@@ -51,19 +66,47 @@ class Geometry:
         return out
 
     def place(self, tilt: int, points: Doubles) -> Doubles:
-        """Return where points (..., 3) are seen in one tilt: (..., 2)."""
+        """Return where points (..., 3) are seen in one tilt: (..., 2).
+
+        Parameters
+        ----------
+        tilt : int
+            In the order of the tilts.
+        points : ndarray, shape (..., 3)
+            As for `places`.
+        """
         across = points[..., 0] * self.cosines[tilt] + points[..., 2] * self.sines[tilt]
         return self.raw(tilt, np.stack([across, points[..., 1]], axis=-1))
 
     def raw(self, tilt: int, aligned: Doubles) -> Doubles:
-        """Return the inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image."""
+        """Return the inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image.
+
+        Parameters
+        ----------
+        tilt : int
+            In the order of the tilts.
+        aligned : ndarray, shape (..., 2)
+            Raw px from the middle of the aligned image.
+        """
         place = self.tilts[tilt].placement
         turned = _turned(aligned[..., 0], aligned[..., 1], place.rot_deg)
         out = turned + self.shifts[tilt]
         return out if place.local is None else out + self._local(tilt, turned)
 
     def aligned(self, tilt: int, places: Doubles) -> Doubles:
-        """(across, along) the tilt axis, in raw pixels, of places (n, 2) in the raw image."""
+        """(across, along) the tilt axis, in raw pixels, of places (n, 2) in the raw image.
+
+        Parameters
+        ----------
+        tilt : int
+            In the order of the tilts.
+        places : ndarray, shape (n, 2)
+            (x, y) in raw px from the middle of the image.
+
+        Notes
+        -----
+        Local shifts are known at the place before them, which is found by putting the first guess in once more.
+        """
         place = self.tilts[tilt].placement
         before = places - self.shifts[tilt]
         if place.local is not None:

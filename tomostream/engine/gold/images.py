@@ -105,7 +105,20 @@ def work_images(stack: TiltStack, geometry: Geometry, pixel_A: float, target_A: 
 
 
 def ball(radius_px: float, reach: int) -> Doubles:
-    """Return the thickness of a ball about the middle of a square of 2 reach + 1 pixels, 1 at its middle."""
+    """Return the thickness of a ball about the middle of a square of 2 reach + 1 pixels, 1 at its middle.
+
+    Parameters
+    ----------
+    radius_px : float
+        Of the ball.
+    reach : int
+        Pixels from the middle of the square to its edge.
+
+    Returns
+    -------
+    ndarray, shape (2 reach + 1, 2 reach + 1)
+        sqrt(1 - (distance / radius)^2), averaged over each pixel; 0 outside.
+    """
     return _ball(round(radius_px, 3), reach)
 
 

@@ -153,7 +153,19 @@ def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float, mi
 def with_neighbours(
     found: Sequence[Measured], every: Sequence[Measured], tolerance: float, diameter_A: float
 ) -> list[Measured]:
-    """Beads, and those of all points that fit less well because they are beside one of several."""
+    """Beads, and those of all points that fit less well because they are beside one of several.
+
+    Parameters
+    ----------
+    found : sequence of Measured
+        Points that are gold by themselves.
+    every : sequence of Measured
+        All points.
+    tolerance : float
+        By which part of the diameter one may differ.
+    diameter_A : float
+        That of the beads.
+    """
     out = list(found)
     if len(found) < MIN_BEADS:
         return out
@@ -166,12 +178,30 @@ def with_neighbours(
 
 
 def least_depth(diameter_A: float, counts: bool) -> float:
-    """Return what gold of some size takes away at least."""
+    """Return what gold of some size takes away at least.
+
+    Parameters
+    ----------
+    diameter_A : float
+        Of a bead.
+    counts : bool
+        Whether images are in parts of their median, else in standard deviations.
+
+    Notes
+    -----
+    Half of 1 - exp(-diameter / ABSORPTION_A), what gold so thick absorbs and scatters.
+    """
     return 0.5 * (1 - math.exp(-diameter_A / ABSORPTION_A)) if counts else MIN_DEVIATIONS
 
 
 def common_size(every: Sequence[Measured]) -> float | None:
-    """Return the diameter (A) that most of some points have; None where they are few, or of many sizes."""
+    """Return the diameter (A) that most of some points have; None where they are few, or of many sizes.
+
+    Parameters
+    ----------
+    every : sequence of Measured
+        Points that may be gold.
+    """
     if len(every) < MIN_BEADS:
         return None
     sizes = np.array([each.diameter_A for each in every])

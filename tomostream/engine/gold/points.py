@@ -183,7 +183,28 @@ class Search:
 
 def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Doubles]:
     """Return the point that fits what is seen of it, (across, along) in raw px a tilt, that far off with less weight; the
-    residuals."""
+    residuals.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Where the tilts go.
+    tilts : ndarray of int, shape (n,)
+        Those in which the point is seen.
+    seen : ndarray, shape (n, 2)
+        Where, in the aligned image.
+
+    Returns
+    -------
+    position : ndarray, shape (3,)
+        (x, y, z) in raw px, as for `Geometry.places`.
+    residuals : ndarray, shape (n, 2)
+        Seen minus predicted.
+
+    Notes
+    -----
+    Least squares of x cos t + z sin t and y, iterated with the weights 1 / (1 + (r / 2 m)^2) of residuals r of median m (Cauchy).
+    """
     design = np.stack([geometry.cosines[tilts], geometry.sines[tilts]], axis=1)
     weight = np.ones(len(tilts))
     for _ in range(4):

@@ -28,7 +28,24 @@ REACH, MARGIN, MAX_MOVE = 1.6, 4, 1.0
 
 
 def refined(geometry: Geometry, images: WorkImages, point: Point, radius_px: float) -> Point:
-    """Return the same point, placed by its own images."""
+    """Return the same point, placed by its own images.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Where the tilts go.
+    images : WorkImages
+        Of all tilts.
+    point : Point
+        Where it was found.
+    radius_px : float
+        Of the bead, in working px.
+
+    Returns
+    -------
+    Point
+        A bead is moved in an image by a pixel at most.
+    """
     seen = np.stack([point.position[0] * geometry.cosines[point.tilts] + point.position[2] * geometry.sines[point.tilts],
                      np.full(len(point.tilts), point.position[1])], axis=1) + point.residuals
     places = np.stack([geometry.raw(tilt, at) for tilt, at in zip(point.tilts.tolist(), seen, strict=True)])

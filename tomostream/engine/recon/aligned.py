@@ -48,7 +48,20 @@ class LocalShifts:
     dy: NDArray[np.float64]
 
     def at(self, x: NDArray[np.float64], y: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-        """Return the shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes."""
+        """Return the shift (2, ...) at (x, y): the mean of the patches' shifts, weighted exp(-100 d^2), d in image sizes.
+
+        Parameters
+        ----------
+        x, y : ndarray of one shape
+            Places in raw px from the middle of the image, before the global shift.
+        width, height : int
+            Of the raw image.
+
+        Returns
+        -------
+        ndarray, shape (2, ...)
+            (dx, dy), raw px.
+        """
         if x.ndim > 1:  # row by row, because there may be many patches
             rows = [self.at(of_x, of_y, width, height) for of_x, of_y in zip(x, y, strict=True)]
             return np.stack(rows, axis=1)
@@ -60,7 +73,19 @@ class LocalShifts:
     @classmethod
     def through(cls, wanted: LocalShifts, width: int, height: int) -> LocalShifts:
         """Return patches at the same places whose weighted mean (`at`) is there what `wanted` says; the mean of its own shifts
-        would flatten what is curved."""
+        would flatten what is curved.
+
+        Parameters
+        ----------
+        wanted : LocalShifts
+            Shifts that are to be found at its places.
+        width, height : int
+            Of the raw image.
+
+        Notes
+        -----
+        The values are sharpened a few times by what is still lacking: v <- v + (wanted - at(v)).
+        """
         target = np.stack([wanted.dx, wanted.dy])
         values = target.copy()
         for _ in range(_SHARPENED):

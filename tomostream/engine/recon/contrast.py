@@ -63,7 +63,24 @@ class TiltContrast:
     upward: float
 
     def phase(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0) -> Doubles:
-        """Return the argument of the sine at frequencies (1/A), with `extra_A` of defocus more."""
+        """Return the argument of the sine at frequencies (1/A), with `extra_A` of defocus more.
+
+        Parameters
+        ----------
+        kx, ky : ndarray
+            Frequencies of the aligned image, 1/A.
+        extra_A : float
+            Defocus beyond that of the centre.
+
+        Returns
+        -------
+        ndarray
+            Radians; see `Optics.phase`.
+
+        Notes
+        -----
+        The defocus in the direction phi of a frequency is D0 + extra + A cos(2 (phi - azimuth)), with half the astigmatism A.
+        """
         s = kx**2 + ky**2
         defocus: Doubles | float = self.defocus_A + extra_A
         if self.astigmatism_A > 0:
@@ -106,7 +123,23 @@ class TiltContrast:
         return np.where(phase < math.pi / 2, np.maximum(out, floor), out) if floor else out
 
     def extras(self, width_A: float, height_A: float, top: float) -> Doubles:
-        """Return defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`."""
+        """Return defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`.
+
+        Parameters
+        ----------
+        width_A : float
+            Of the image, across the tilt axis.
+        height_A : float
+            Z of the specimen, from the middle of the volume.
+        top : float
+            The highest frequency that counts, 1/A.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Ascending, so dense that the phase changes little from one to the next at `top`; one value where all of the image
+            has about the same defocus.
+        """
         reach, middle = abs(self.across) * width_A / 2, self.upward * height_A
         step = _MAX_STEP / (math.pi * self.optics.wavelength_A * top**2)
         if 4 * reach < step:
@@ -114,7 +147,24 @@ class TiltContrast:
         return middle + np.linspace(-reach, reach, 2 + int(2 * reach / step))
 
     def shares(self, extras: Doubles, width: int, pixel_A: float, height_A: float) -> Floats:
-        """Return how much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours."""
+        """Return how much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours.
+
+        Parameters
+        ----------
+        extras : ndarray, shape (n,)
+            Of `extras`.
+        width : int
+            Columns of the image.
+        pixel_A : float
+            Size of its pixels.
+        height_A : float
+            As for `extras`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, width)
+            Adds up to 1 in every column.
+        """
         if len(extras) == 1:
             return np.ones((1, width), np.float32)
         column = (np.arange(width) - (width - 1) / 2) * pixel_A * self.across + self.upward * height_A
@@ -135,7 +185,13 @@ class Contrast:
         return min(0.45 / self.pixel_A, _TOP)
 
     def slabs(self, depth: int) -> list[tuple[int, int]]:
-        """Return parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them."""
+        """Return parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them.
+
+        Parameters
+        ----------
+        depth : int
+            Of the volume.
+        """
         steepest = max(abs(tilt.upward) for tilt in self.tilts)
         wavelength = self.tilts[0].optics.wavelength_A
         spread = math.pi * wavelength * self.top**2 * steepest * depth * self.pixel_A
@@ -224,7 +280,28 @@ class Filtered:
         self, spectrum: Complexes, tilt: TiltContrast, height_A: float, top: float, floor: float = 0.0, flip: bool = False
     ) -> Complexes:
         """Return waves along y, as of `waves`, of an image multiplied at each place by the transfer function, with its `floor`,
-        or, to `flip` phases, by its sign."""
+        or, to `flip` phases, by its sign.
+
+        Parameters
+        ----------
+        spectrum : ndarray of complex64
+            Of `spectrum`.
+        tilt : TiltContrast
+            Contrast transfer of the image.
+        height_A : float
+            Z of the specimen for which the defocus is taken.
+        top : float
+            The highest frequency that counts, 1/A.
+        floor : float
+            The least of the transfer function below its first maximum.
+        flip : bool
+            Whether to multiply by the sign only.
+
+        Returns
+        -------
+        ndarray of complex64
+            See `waves`.
+        """
         from tomostream.engine.recon.spectral_kernels import add_share, transferred
 
         extras = tilt.extras(self.shape[1] * self.pixel_A, height_A, top)

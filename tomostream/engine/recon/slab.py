@@ -148,6 +148,20 @@ class Slab:
         With `upright` the block is (depth, rows, nx) and Z grows with the first index (x, y, z: AreTomo's -FlipVol 1);
         else it is (rows, depth, nx) and Z falls with the second (x, z, y, turned by 90 degrees about x, not mirrored).
         `part`: first and last + 1 of the z (growing with Z) that are wanted; None: all of them.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (K, ny, nx)
+            Aligned images, each minus its mean.
+        upright : bool
+            Which way the volume lies.
+        part : (int, int), optional
+            Of the depth, px.
+
+        Yields
+        ------
+        ndarray of float32
+            Valid until the next one is asked for.
         """
         first, last = part if part is not None else (0, self.depth)
         middle = (first + last) / 2 - self.depth / 2
@@ -159,7 +173,19 @@ class Slab:
 
     def projected(self, lines: Floats, fade: Floats, ny: int, upright: bool) -> Iterator[Block]:
         """Back-project stretched, filtered lines (K, >= ny, >= length) into a slab about Z = 0, as deep as `fade`, its factors
-        by growing Z, is long."""
+        by growing Z, is long.
+
+        Parameters
+        ----------
+        lines : ndarray of float32, shape (K, >= ny, >= length)
+            Stretched across the tilt axis by 1 / cos t, and filtered.
+        fade : ndarray of float32, shape (depth,)
+            Factors of the slices.
+        ny : int
+            Rows of the volume.
+        upright : bool
+            Which way the volume lies; see `blocks`.
+        """
 
         def fill(y0: int, out: Floats) -> None:
             out[: len(self.tilts_deg)] = lines[:, y0 : y0 + out.shape[1], : self.length]

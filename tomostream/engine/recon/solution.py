@@ -84,6 +84,20 @@ def read_aln(path: str) -> AlnFile:
 def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondColumn]:
     """Read an angle file, and what its second column was taken for.
 
+    Parameters
+    ----------
+    path : str
+        Of the angle file.
+    sections : int
+        Of the stack.
+
+    Returns
+    -------
+    rows : tuple of AngleRow
+        In the order of the sections: the tilt angle in degrees, and what the second column says.
+    meaning : SecondColumn
+        Acquisition orders, doses, or nothing.
+
     Raises
     ------
     EngineError
@@ -103,6 +117,20 @@ def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondC
 
 def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None) -> Solution:
     """Return the solution in an alignment file, for `stack`; one of another binning is scaled, and `say` is told.
+
+    Parameters
+    ----------
+    path : str
+        An `.aln` file, of AreTomo or ours: shifts in raw px from the centre of the image.
+    stack : TiltStack
+        The images that it is for.
+    say : callable, optional
+        Told a sentence where the file is for images of another binning.
+
+    Returns
+    -------
+    Solution
+        Tilts by ascending angle.
 
     Raises
     ------
@@ -136,6 +164,20 @@ def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None
 
 def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Solution:
     """Return the solution in a transform file of IMOD, a line a section, with the tilt angle of every section in degrees.
+
+    Parameters
+    ----------
+    path : str
+        Lines of A11 A12 A21 A22 DX DY: from raw to aligned px, both from the centre.
+    angles : sequence of float
+        Tilt angles in degrees, one a section.
+    say : callable
+        Told a sentence where a small change of magnification is left out.
+
+    Returns
+    -------
+    Solution
+        Tilts by ascending angle.
 
     Raises
     ------
@@ -228,6 +270,15 @@ def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) 
     """Return the same with local motion, where there is any, and told in the quality; `shape` (ny, nx) of the raw images.
 
     Its places are in the raw image, from pixel index n / 2; those of `LocalShifts` from (n - 1) / 2, before the global shift.
+
+    Parameters
+    ----------
+    solution : Solution
+        The rigid alignment.
+    motion : LocalMotion
+        What was measured at patches of the raw images.
+    shape : (int, int)
+        (ny, nx) of these.
     """
     moved = {tilt.section: tilt for tilt in motion.tilts}
 

@@ -327,7 +327,15 @@ def likely_slabs(
 
 
 def smooth(values: Doubles, part: float = _PART) -> Doubles:
-    """Return means over neighbouring rings, along the last axis: `part` of the frequency to either side."""
+    """Return means over neighbouring rings, along the last axis: `part` of the frequency to either side.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., RINGS)
+        By ring of frequency.
+    part : float
+        Of the frequency, but at least three rings.
+    """
     rings = np.arange(values.shape[-1])
     half = np.maximum(_NARROW, np.rint(part * rings)).astype(int)
     half = np.minimum(half, rings + 1)

@@ -76,7 +76,18 @@ def open_stack(path: str) -> TiltStack:
 
 
 def without_spikes(image: Floats) -> Floats:
-    """Replace hot pixels and X-rays by the median around them."""
+    """Replace hot pixels and X-rays by the median around them.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        Stays as it is.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        The image itself where there are none; else a copy with medians of 7 x 7 pixels in their places.
+    """
     rows, columns = hot_pixels(image)
     if not len(rows):
         return image
@@ -90,6 +101,15 @@ def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows and columns of hot pixels and X-rays: few, bright, and far above their own neighbourhood.
 
     Only what is bright counts, since dense specimen is dark; a bright area (a hole, the film's edge) is no spike.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+
+    Returns
+    -------
+    rows, columns : ndarray of int, shape (n,)
+        None where they would be many: that is no camera's fault.
     """
     part = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
     low, middle, high = (float(v) for v in np.percentile(part, (16, 50, 84)))

@@ -82,7 +82,15 @@ class VolumeWriter:
             self._file = -1
 
     def write(self, data: Floats, section: int, row: int = 0) -> None:
-        """Write `data` (sections, rows, columns) at `section` and `row`. A block holds whole rows."""
+        """Write `data` (sections, rows, columns) at `section` and `row`. A block holds whole rows.
+
+        Parameters
+        ----------
+        data : ndarray of float32, shape (sections, rows, columns)
+            Of the volume's columns.
+        section, row : int
+            Where its first value goes, from 0.
+        """
         sections, rows, columns = data.shape
         if columns != self.shape[2] or section + sections > self.shape[0] or row + rows > self.shape[1]:
             raise ValueError(f"a block of {data.shape} does not fit into {self.shape} at section {section}, row {row}")

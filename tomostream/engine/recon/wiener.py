@@ -115,7 +115,23 @@ class WienerSlab:
         return len(self._slab.tilts_deg), self.rows, 2 * self._slab.length
 
     def blocks(self, images: Floats, room: Floats, upright: bool) -> Iterator[tuple[int, Block]]:
-        """Estimate the slab from `images` (K, ny, nx): a block at a time, with the first z of each (as in the file)."""
+        """Estimate the slab from `images` (K, ny, nx): a block at a time, with the first z of each (as in the file).
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (K, ny, nx)
+            Aligned images, 0 where there is no data.
+        room : ndarray of float32
+            Of `room_shape`, with K rounded up to a multiple of 4; replaced.
+        upright : bool
+            Whether sections are z (x, y, z), else y (x, z, y); see `Slab.blocks`.
+
+        Yields
+        ------
+        first : int
+            Of the z in the file.
+        block : ndarray of float32
+        """
         parts = [(0, self.depth)] if self.contrast is None else self.contrast.slabs(self.depth)
         specimen: Specimen | None = None
         for first, last in sorted(parts, key=lambda part: abs(sum(part) - self.depth)):     # the middle one first
@@ -340,6 +356,18 @@ def tamed(image: Floats, pixel_A: float) -> Floats:
     """Return an image in which neither pixels nor patches of some 80 A are much darker or brighter than usual.
 
     Gold is hundreds of times stronger than protein, and the estimate of all frequencies would follow it.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        0 where there is no data.
+    pixel_A : float
+        Size of a pixel.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        Clipped at `CLIP` standard deviations from the median, pixels first, then the means of patches.
     """
     some = image.ravel()[:: max(1, image.size // 50_000)]
     some = some[some != 0]
