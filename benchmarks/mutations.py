@@ -150,7 +150,7 @@ MUTATIONS = [
         ("        best = [place for place in best if not strays(wanted, found[place])] or best", "        pass")),
     *of("acquisition/tilt_states.py", "session exclude",
         ("        if series.composed.get(exposure.ident) == 0:", "        if False:"),
-        ("movie.seen or movie.version > 0 or not", "movie.seen or not")),
+        ("        self._movies_reported = movie.seen = True", "        movie.seen = True")),
     # ------------------------------------------------------------------ programs
     *of("programs/defects.py", "defects motioncor_engine",
         ("y = rows - 1 - bottom if turned_over else top", "y = top"),

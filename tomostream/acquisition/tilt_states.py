@@ -37,7 +37,7 @@ class TiltStates:
 
     def is_seen(self, movie: Movie) -> bool:
         """Tell whether the file of a movie is there, as far as is known: an import that reports nothing cannot tell."""
-        return movie.seen or movie.version > 0 or not self._movies_reported
+        return movie.seen or not self._movies_reported
 
     def wait(self, series: Series, exposure: Exposure) -> None:
         """Note that an exposure has no movie yet."""

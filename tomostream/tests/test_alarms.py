@@ -232,8 +232,8 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
     def test_falling_behind_is_over_when_it_is_well_below_its_limit(self):
         alarms = Alarms(Thresholds(behind_minutes=10.0, release=0.7))
         held = []
-        for time, minutes in enumerate((11.0, 9.0, 6.0)):
-            alarms.session(SessionFacts(running=True, backlog_tilts=5, backlog_minutes=minutes), float(time))
+        for now, minutes in enumerate((11.0, 9.0, 6.0)):
+            alarms.session(SessionFacts(running=True, backlog_tilts=5, backlog_minutes=minutes), float(now))
             held.append("behind" in alarms.active)
         self.assertEqual(held, [True, True, False])
 

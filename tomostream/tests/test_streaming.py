@@ -32,6 +32,8 @@ from tomostream.streaming import executor, orphans, sets, watch
 from tomostream.streaming import gpus as gpus_room
 from tomostream.streaming import protocol as protocol_room
 from tomostream.streaming import rows as rows_room
+from tomostream.streaming.bookkeeping import Bookkeeping
+from tomostream.streaming.form import StreamingForm
 from tomostream.streaming.gpus import PROGRAMS_PER_GPU, gpu_lock, inherited
 from tomostream.streaming.obstacles import is_full
 from tomostream.streaming.protocol import StreamingProtocol
@@ -1269,6 +1271,36 @@ class TestAFullDisk(InAFolder):
     def test_is_told_by_the_space_when_a_program_only_says_that_it_failed(self):
         with mock.patch("tomostream.streaming.obstacles.disk_of", return_value=(1000, 10**9)):
             self.assertTrue(is_full(ProgramFailed("it said nothing"), self.folder))
+
+
+class TestWhatScipionKeepsOfARun(unittest.TestCase):
+    def test_is_written_once_a_second_and_at_the_end_without_waiting(self):
+        for complete in (False, True):
+            protocol = mock.Mock(_gui_at=float("inf"), _complete=complete)
+            Bookkeeping._stepsCheck(protocol)
+            self.assertEqual(protocol._store_for_gui.called, complete)
+
+    def test_a_step_has_an_id_after_those_of_earlier_processes(self):
+        protocol = Bookkeeping.__new__(Bookkeeping)
+        vars(protocol).update(_steps=[mock.Mock()], _step_log=mock.Mock(before=7))
+        with mock.patch.object(StreamingForm, "_insertFunctionStep", return_value=1):
+            protocol._insertFunctionStep("turn")
+        protocol._steps[0].setObjId.assert_called_once_with(8)
+
+    def test_names_the_jobs_that_are_in_the_queue(self):
+        protocol = mock.Mock(_jobs=[], _jobs_lock=threading.Lock())
+        for started, ended in (("1", None), ("2", None), (None, "1"), (None, "7")):
+            Bookkeeping.jobs_changed(protocol, started, ended)
+        self.assertEqual(protocol._jobs, ["2"])
+
+    def test_a_step_that_failed_fails_its_attempt_and_not_the_protocol(self):
+        first, step = mock.Mock(), mock.Mock()
+        step.isFailed.return_value, step.getErrorMessage.return_value, step.attempt.error = True, "the program crashed", None
+        protocol = mock.Mock(_steps=[first, step])
+        self.assertTrue(Bookkeeping._stepFinished(protocol, step))
+        self.assertEqual(str(step.attempt.error), "the program crashed")
+        protocol.in_flight.ended.assert_called_once_with(step.attempt)
+        protocol.setFailed.assert_not_called()
 
 
 class TestRunningAProgram(InAFolder):
