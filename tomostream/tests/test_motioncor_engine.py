@@ -423,7 +423,7 @@ class TestEer(EngineTest):
         gain[: self.SIZE // 2, : self.SIZE // 4] = 3
         tifffile.imwrite(self.path("camera.gain"), gain)
         for sampling in (1, 2):
-            with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda i, *_: np.zeros(i.shape, bool)):
+            with mock.patch("tomostream.engine.frames.badpixels.outlying_pixels", lambda i, *_: np.zeros(i.shape, bool)):
                 image = self.result("-InEer", self.path("movie.eer"), "-EerSampling", sampling, "-Align", 0,
                                     "-Gain", self.path("camera.gain"), "-FlipGain", 1)  # fmt: skip
             expected = self.counted(events, sampling) * np.kron(gain, np.ones((sampling, sampling)))
@@ -490,7 +490,7 @@ class TestReferences(EngineTest):
 
     def gained(self, *words):
         """The result without replacement of the corners as hot pixels."""
-        with mock.patch("tomostream.engine.frames.references.outlying_pixels", lambda image, *_: np.zeros(image.shape, bool)):
+        with mock.patch("tomostream.engine.frames.badpixels.outlying_pixels", lambda image, *_: np.zeros(image.shape, bool)):
             return self.result("-InMrc", self.flat(), *words)
 
     def test_a_gain_is_rotated_counter_clockwise_and_then_flipped(self):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.frames import align, plan, references, sums
+from tomostream.engine.frames import align, badpixels, plan, references, sums
 from tomostream.engine.frames.job import DEFAULT_SUM_RANGE, Job
 from tomostream.engine.frames.movies import Movie, open_movie
 from tomostream.engine.frames.store import FrameStore
@@ -171,10 +171,10 @@ def _prepare(
     """Decode everything once; find and replace bad pixels; give the store the references, cut to the window."""
     refs, dead = references.load_references(
         shape, job.gain, job.dark, job.rotate_gain, job.flip_gain, job.inverse_gain, say)  # fmt: skip
-    bad = dead | references.load_defects(shape, job.defect_file, job.defect_map, job.upsampling, job.kind != "eer")
+    bad = dead | badpixels.load_defects(shape, job.defect_file, job.defect_map, job.upsampling, job.kind != "eer")
     refs, bad = refs.cut(window), bad[window]
     known = np.count_nonzero(bad)
-    where, source = references.replacements(bad)
+    where, source = badpixels.replacements(bad)
     if known:
         store.replace(where, source)
     total, varying = _total(store, executor, say)
@@ -182,14 +182,14 @@ def _prepare(
         raise EngineError(
             f"{job.movie}: every frame is constant (no pixel differs from another); there is nothing to align or sum")
     _doubt_gain(job, total, refs, warn)
-    found = references.outlying_pixels(total, executor, refs, len(store))
+    found = badpixels.outlying_pixels(total, executor, refs, len(store))
     found[bad] = False
     hot = np.count_nonzero(found)
     if hot > 0.01 * bad.size:
         warn(f"{hot} pixels look hot, too many to be; they are left as they are (check -Gain)")
         hot = 0
     if hot:
-        where, source = references.replacements(bad | found)
+        where, source = badpixels.replacements(bad | found)
         store.replace(where, source)
     if hot or known:
         refs.patch(where, source)
