@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Iterator
 
 from tomostream.engine import limits
 from tomostream.streaming.gpus import inheriting
-from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder
+from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder, setting
 
 #: How many cores the CPU programs of all sessions of this machine may use together.
 CORES = "TOMOSTREAM_CORES"
@@ -32,10 +31,7 @@ def cores() -> int:
     ------
     ValueError : the setting is not a number of at least 1.
     """
-    given = os.environ.get(CORES, "").strip()
-    if given and not (given.isdecimal() and int(given) > 0):
-        raise ValueError(f"{CORES} is '{given}'; write a whole number of at least 1, or leave it out")
-    return int(given) if given else limits.cpus()
+    return setting(CORES) or limits.cpus()
 
 
 @contextlib.contextmanager

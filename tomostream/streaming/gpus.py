@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tomostream.files.locks import Lock
-from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder
+from tomostream.streaming.tickets import LOOK_SECONDS, Stopped, Ticket, folder, setting
 
 #: How many programs one GPU may run at the same time, over all protocols of this machine.
 PROGRAMS_PER_GPU = "TOMOSTREAM_PROGRAMS_PER_GPU"
@@ -98,10 +98,7 @@ def programs_per_gpu() -> int:
     ------
     ValueError : that is not a number of at least 1.
     """
-    given = os.environ.get(PROGRAMS_PER_GPU, "").strip()
-    if given and not (given.isdecimal() and int(given) > 0):
-        raise ValueError(f"{PROGRAMS_PER_GPU} is '{given}'; write a whole number of at least 1, or leave it out")
-    return int(given or 1)
+    return setting(PROGRAMS_PER_GPU) or 1
 
 
 def _lock_one(gpu: int, slots: int, stop: threading.Event, session: str, held: ExitStack) -> Lock:

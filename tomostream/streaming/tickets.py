@@ -36,6 +36,19 @@ class Stopped(Exception):
     """The session was stopped before a program could begin."""
 
 
+def setting(name: str) -> int | None:
+    """Return how much of something the environment says is shared; None where it says nothing.
+
+    Raises
+    ------
+    ValueError : it says something else than a number of at least 1.
+    """
+    given = os.environ.get(name, "").strip()
+    if given and not (given.isdecimal() and int(given) > 0):
+        raise ValueError(f"{name} is '{given}'; write a whole number of at least 1, or leave it out")
+    return int(given) if given else None
+
+
 def folder(what: str) -> str:
     """Return the folder of the tickets for a resource of this machine, created for all users if necessary.
 
