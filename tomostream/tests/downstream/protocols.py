@@ -8,16 +8,19 @@ Everything is given to Scipion's scheduler before the first movie.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 
 import numpy as np
 
+from tomostream.files.databases import select
 from tomostream.journal import runs
-from tomostream.simulator import Plan, SimulatedScene, Writer
+from tomostream.simulator import Plan, SimulatedScene, VirtualClock, Writer
 from tomostream.tests import foreign_geometry
 from tomostream.tests.downstream import imod_standins, sessions, specimen
 from tomostream.tests.downstream.sessions import Node, Session
@@ -26,6 +29,8 @@ from tomostream.tests.downstream.sessions import Node, Session
 SECONDS = 5400.0
 CLI = [sys.executable, "-m", "tomostream.cli"]
 RELION = "reliontomo - converter"
+#: Which tilt is late.
+LATE = "late.json"
 
 
 class Running:
@@ -124,7 +129,9 @@ def run(session: Session, folder: str) -> Running:
     running.schedule()
     deadline = time.monotonic() + SECONDS
     wait(running.ours_run, deadline, "our protocols did not start")
-    acquire(running.acquisition, session.tilt_axis)
+    acquire(running.acquisition, session.tilt_axis, session.late)
+    if session.late:
+        deliver_late(running, deadline)
     if sessions.IMPORT in running.protocols:
         wait(lambda: imported(running) == sessions.SERIES * sessions.TILTS, deadline, "not all movies were imported")
         subprocess.run([*CLI, "stop", running.place, "import"], check=False, stdout=sys.stderr)
@@ -133,12 +140,47 @@ def run(session: Session, folder: str) -> Running:
     return running
 
 
-def acquire(folder: str, tilt_axis: float) -> None:
-    """Write the movies and mdocs of a session, as a microscope does."""
+def acquire(folder: str, tilt_axis: float, late: bool = False) -> None:
+    """Write the movies and mdocs of a session, as a microscope does. `late`: the movie of one tilt is kept back."""
     plan = Plan(series=sessions.SERIES, tilts=sessions.TILTS, tilt_step=sessions.STEP, frames=2,
                 size=(sessions.SIZE, sessions.SIZE), pixel_size=sessions.PIXEL, dose=sessions.DOSE, interval=0.3,
                 tilt_axis=tilt_axis, thickness=sessions.SLAB, max_shift=sessions.SIZE / 40)
-    Writer(SimulatedScene(plan, specimen.balls), folder).run()
+    scene = SimulatedScene(plan, specimen.balls)
+    if not late:
+        Writer(scene, folder).run()
+        return
+    staged = os.path.join(folder, "staged")
+    Writer(scene, staged, clock=VirtualClock()).run()
+    with open(os.path.join(staged, "truth.json"), encoding="utf-8") as file:
+        first = json.load(file)["series"][0]
+    tilt = first["tilts"][2 * sessions.TILTS // 3]
+    with open(os.path.join(folder, LATE), "w", encoding="utf-8") as file:
+        json.dump({"id": first["id"], "movie": tilt["movie"], "angle_deg": tilt["angle_deg"]}, file)
+    for path in glob.glob(os.path.join(staged, "*.json")) + glob.glob(os.path.join(staged, "*", "*")):
+        if os.path.basename(path) != tilt["movie"]:
+            os.replace(path, os.path.join(folder, os.path.relpath(path, staged)))
+
+
+def deliver_late(running: Running, deadline: float) -> None:
+    """Let the movie that was kept back come, once everybody has the series without it."""
+    with open(os.path.join(running.acquisition, LATE), encoding="utf-8") as file:
+        late = json.load(file)
+    names = {name for name, _, _ in running.looked_at()}
+    wait(lambda: all(has_series(running.protocols[name].getWorkingDir(), late["id"]) for name in names), deadline,
+         "the series without its late tilt did not come out of all protocols")
+    os.replace(os.path.join(running.acquisition, "staged", "frames", late["movie"]),
+               os.path.join(running.acquisition, "frames", late["movie"]))
+
+
+def has_series(folder: str, name: str) -> bool:
+    """Whether a set of a protocol has a row of a series."""
+    for path in glob.glob(os.path.join(folder, "*.sqlite")):
+        try:
+            if any(name in row for row in select(path, "SELECT * FROM Objects")):
+                return True
+        except sqlite3.Error:       # in the middle of being written
+            continue
+    return False
 
 
 class Settled:
@@ -254,7 +296,9 @@ def facts_of(protocol, output: str) -> dict:
     items.loadAllProperties()
     found["closed"] = items.isStreamClosed()
     kind = type(items).__name__
+    found["rows"] = 0
     for item in items.iterItems():
+        found["rows"] += 1
         one: dict = {}
         if kind == "SetOfTomograms":
             halves = item.getHalfMaps(asList=True) if item.getHalfMaps() else []

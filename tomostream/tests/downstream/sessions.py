@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 SIZE, TILTS, SERIES, PIXEL, DOSE, THICKNESS, BINNING = 256, 15, 2, 8.0, 6.0, 200, 2
@@ -39,7 +39,8 @@ class Expected:
     """What must come out for every series. None and False: not looked for.
 
     `axis` : None, or 0.0 for turned images, 1.0 else.
-    `limits` : the tilts out of the limits of the filter are disabled. `tomogram` : that of ours, to be compared.
+    `limits` : the tilts out of the limits of the filter are disabled. `tomogram` : that of ours, to be compared. `without_late` :
+    it is that of the version before the late tilt came.
     """
 
     angles: bool = False
@@ -49,6 +50,7 @@ class Expected:
     shifts: Shifts | None = None
     limits: bool = False
     tomogram: bool = False
+    without_late: bool = False
 
 
 RAW = Expected(angles=True, doses=Doses.TRUE, axis=1.0)
@@ -81,7 +83,8 @@ class Session:
 
     `template` : of tomostream/workflows, filled in with `answers`; its protocols by their labels. `template_outputs` : those of
     it that are looked at. `compared` : the node whose tomograms are ours. `relion` : the node whose aligned series and CTFs are
-    written by reliontomo's converter, of which its release offers no protocol that needs no particles.
+    written by reliontomo's converter, of which its release offers no protocol that needs no particles. `late` : one movie of the
+    first series comes when the series was composed without it and everybody behind has that.
     """
 
     nodes: tuple[Node, ...]
@@ -92,6 +95,7 @@ class Session:
     template_values: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     compared: str = ""
     relion: str = ""
+    late: bool = False
 
 
 IMPORT, MOTIONCOR, COMPOSE = "tomostream - import movies", "tomostream - motioncor", "tomostream - compose series"
@@ -218,4 +222,27 @@ UPSTREAM = Session(
              {"tiltSeries": RAW_HALVES_UPSTREAM}, {"time4NextTilt": "20", "doEvenOdd": True})),
     compared="tomostream - aretomo behind upstream's compose")
 
-SESSIONS = {"imod": IMOD, "filtered": FILTERED, "others": OTHERS, "upstream": UPSTREAM}
+_FILTER_OF_LATE = Node(FILTER, "ProtExclViewFilter", {"inTsSet": (COMPOSE, "tiltSeries")},
+                       {"tiltSeries": replace(RAW_HALVES, without_late=True)},
+                       {"minTilt": -70.0, "maxTilt": 70.0, "maxDose": 1000.0, "qualityFilterFactor": 0, "minViews": 3})
+_UPSTREAM_OF_LATE = Node(
+    _UPSTREAM + "aretomo", "ProtAreTomoAlignRecon", {"inputSetOfTiltSeries": (COMPOSE, "tiltSeries")},
+    {"TiltSeries": replace(ALIGNED, without_late=True), "Tomograms": Expected(axis=1.0, halves=True)},
+    {"doEvenOdd": True, "tomoThickness": THICKNESS, "alignZ": 140, "binFactor": BINNING, "reconMethod": WBP,
+     "doEstimateCtf": False})
+
+
+def _late(choice: str, without: bool, *others: Node) -> Session:
+    """A session in which a tilt comes late; `without`: what is composed already stays as it is."""
+    composed = replace(OURS[2], outputs={"tiltSeries": replace(RAW_HALVES, without_late=without)},
+                       values={**_COMPOSE, "time4NextTilt": "60", "lateTilts": choice})
+    ours = _aretomo(COMPOSE, "tiltSeries", aligned=replace(ALIGNED, without_late=without))
+    return Session(tilt_axis=2.1, nodes=(*OURS[:2], composed, ours, _FILTER_OF_LATE, *others), compared=ARETOMO, late=True)
+
+
+#: While protocols of other plugins read the series a late tilt is left out; where it is asked for, it is composed again all the
+#: same, and those who have the version before keep that.
+LATE = _late("compose again, unless other plugins read it", True, _UPSTREAM_OF_LATE)
+LATE_AGAIN = _late("compose again", False)
+
+SESSIONS = {"late": LATE, "late_again": LATE_AGAIN, "imod": IMOD, "filtered": FILTERED, "others": OTHERS, "upstream": UPSTREAM}
