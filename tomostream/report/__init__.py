@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The live page and its data. Pure."""
+"""The live page, its data and the alarms."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alarms that a person has seen: kept beside the page, so that they are not shown, sent or counted again.
+"""Alarms that a person has acknowledged, kept beside the page so that they are not shown, sent or counted again.
 
-Acknowledged is not over: over says that the condition is gone, acknowledged that somebody knows of it.
+Acknowledged is not over: over means that the condition is gone, acknowledged that somebody knows about it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def read(out: str) -> dict[str, float]:
 
 
 def acknowledge(out: str, keys: Collection[str], now: float) -> Mapping[str, float]:
-    """Note that a person has seen the alarms of these keys. Returns all that are acknowledged.
+    """Note that a person has acknowledged the alarms with these keys. Returns all that are acknowledged.
 
     Raises
     ------
-    OSError : it cannot be written, or somebody else has held the lock for too long.
+    OSError : it cannot be written, or another process has held the lock for too long.
     """
     path = os.path.join(out, FILE)
     with writing(path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person may change from a page that is served: typed requests, each with one function that does it."""
+"""What a person may change from a served page: typed requests, each with the function that carries it out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MarkSeries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Say that an alarm is known, by its key."""
+    """Acknowledge an alarm, by its key."""
 
     key: Name
 
@@ -48,28 +48,28 @@ class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Request = MarkSeries | Acknowledge | Exclude | Stop
-#: Name in the address -> the request that its body holds.
+#: Name in the address -> type of the request in the body.
 REQUESTS: dict[str, type[Request]] = {"marks": MarkSeries, "acknowledge": Acknowledge, "exclude": Exclude, "stop": Stop}
 
 
 class Refused(ValueError):
-    """What is asked for cannot be done; in one sentence why."""
+    """The request cannot be carried out; says why in one sentence."""
 
 
 class Session:
-    """The project and the folder of its page, on which the requests act; they may come from several threads."""
+    """The project and the folder of its page, on which requests act, possibly from several threads."""
 
     def __init__(self, project: str, out: str) -> None:
         self.project, self.out = project, out
-        self._status = ProjectStatus(project)       # of a long session, each mark reads what is new and no more
+        self._status = ProjectStatus(project)       # kept, so that a mark in a long session reads only what is new
         self._lock = threading.Lock()
 
     def act(self, request: Request) -> str:
-        """Do what is asked for; returns what was done, in words.
+        """Carry out a request; returns what was done, in words.
 
         Raises
         ------
-        Refused : it makes no sense for this session.
+        Refused : it does not apply to this session.
         OSError : a file cannot be written.
         """
         if isinstance(request, MarkSeries):
@@ -84,7 +84,7 @@ class Session:
             known = request.series in self._status.series
         if not known:
             raise Refused(f"the session has no series {request.series}")
-        # the clock of a browser may be wrong: a mark of the future would stand for good
+        # the clock of a browser may be wrong: a mark from the future could never be changed
         mark = marks.Mark(request.mark, request.note, min(request.time, time.time()))
         try:
             marks.put(self.out, request.series, mark)
@@ -95,7 +95,7 @@ class Session:
     def _acknowledge(self, request: Acknowledge) -> str:
         alarm = next((alarm for alarm in read_alarms(self.out) if alarm.key == request.key), None)
         if alarm is None:
-            raise Refused("this alarm no longer holds")
+            raise Refused("this alarm is over")
         acknowledged.acknowledge(self.out, {alarm.key}, time.time())
         return f"acknowledged: {alarm.text}"
 
@@ -105,7 +105,7 @@ class Session:
             left = exclusions.change(series, request.movies, request.reason, request.back)
         except (NoSeries, ValueError) as error:
             raise Refused(str(error)) from error
-        return f"{series.series_id}: {left} of {len(series.tilts)} tilts will be used; the session makes it again, if it runs"
+        return f"{series.series_id}: {left} of {len(series.tilts)} tilts will be used; it is made again if the session is running"
 
     def _stop(self) -> str:
         starting = stopping.ask(self.project, CLASSES)
@@ -114,7 +114,7 @@ class Session:
             folders = dict(self._status.folders)
         running = {name: folder for name, folder in folders.items() if runs.run_state(folder) == runs.RUNNING}
         if not running and not starting:
-            raise Refused("no protocol of this session runs")
+            raise Refused("no protocol of this session is running")
         for folder in running.values():
             runs.ask_to_stop(folder, "the page")
         return f"asked to stop: {', '.join([*running, *(['what is being started'] if starting else [])])}"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alarms: what a person has to be told about a running session, once, and once more when it is over.
+"""Alarms: conditions of a running session that people are told about once, and once more when they are over.
 
-Pure: facts in, events out; no clock, no disk. Every kind of alarm is a condition of the session. The first tilt or series
-that shows it raises the alarm; the next ones are added to it silently; it is over after a run of tilts or series
-without it. What is wrong with one series stays marked in its own row whatever becomes of the alarm. Every failed series is an
-alarm of its own, which stays until the series is made or a person acknowledges it.
+Facts in, events out; no clock, no disk. The first tilt or series that shows a condition raises its alarm; later ones are added
+silently; the alarm is over after a number of tilts or series in a row without it. What is wrong with one series stays marked in
+its row whatever happens to the alarm. Every failed series has an alarm of its own, which stays until the series is made or a
+person acknowledges it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ KINDS = {
     "quality": "Alignment quality", "silence": "Nothing arrives", "behind": "Processing is behind",
     "disk": "Disk nearly full", "protocol-died": "Protocol died", "standstill": "Session stands still", "held-up": "Held up",
     "queue": "Queue does not answer", "unreadable": "Entries cannot be read"}
-#: Items that an alarm names; the others are counted.
+#: How many items an alarm names; more are counted.
 MAX_ITEMS = 20
 
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """The session as a whole. None is unknown. `rhythm_s`: the longest gap between movies that is usual here.
+    """The session as a whole. None is unknown. `rhythm_s`: the longest usual gap between movies.
 
-    `seconds_since_result`: since the last tilt was aligned or tomogram made, or work for it was there. `series_s`: what a
-    tomogram takes. `dead`: protocols whose process is gone. `project`: as a command line names it. `held_up`: protocol -> what
-    keeps it from going on; `queues`:
-    protocol -> why its queue does not answer; `unreadable`: protocol -> what of its ledger cannot be read. `disk`:
-    what is free on the disk of the project; `shortage`: why the compose protocol says that it is too little for the session.
+    `seconds_since_result`: since the last tilt was aligned or tomogram made. `series_s`: the time that a tomogram takes. `dead`:
+    protocols whose process is gone. `project`: quoted for a command line. `held_up`: protocol -> what keeps it from going on.
+    `queues`: protocol -> why its queue does not answer. `unreadable`: protocol -> what in its ledger cannot be read. `disk`: the
+    space on the disk of the project. `shortage`: why this is too little for the session, according to the compose protocol.
     """
 
     running: bool = True
@@ -64,7 +63,7 @@ class SessionFacts:
 
 
 class Change(str, Enum):
-    """What became of an alarm. Over: the condition is gone. Acknowledged: a person has seen it."""
+    """What happened to an alarm. Over: the condition is gone. Acknowledged: a person knows about it."""
 
     RAISED = "raised"
     OVER = "over"
@@ -73,10 +72,10 @@ class Change(str, Enum):
 
 @dataclass(frozen=True)
 class Alarm:
-    """A condition that holds. `items`: the tilts or series that showed it, the newest last; `count` of them in all.
+    """An alarm that is on. `items`: the tilts or series that showed it, the newest last; `count`: how many there are in all.
 
-    `of`: the series or protocol that has an alarm of its own, "" for one of the whole session. `acknowledged`: when a person
-    said that it is known, None while nobody has.
+    `of`: the series or protocol that it is about, "" for the whole session. `acknowledged`: when a person acknowledged it, or
+    None.
     """
 
     kind: str
@@ -89,18 +88,18 @@ class Alarm:
 
     @property
     def key(self) -> str:
-        """Names it among all alarms of a session."""
+        """Identifies it among all alarms of a session."""
         return key_of(self.kind, self.of)
 
 
 def key_of(kind: str, of: str = "") -> str:
-    """Return the key of an alarm: its kind, and what it is of where each one has its own."""
+    """Return the key of an alarm: its kind and, for kinds with an alarm for each series or protocol, what it is about."""
     return f"{kind}/{of}" if of else kind
 
 
 @dataclass(frozen=True)
 class Event:
-    """What people are told: an alarm was raised, is over, or was acknowledged."""
+    """An alarm was raised, is over, or was acknowledged."""
 
     time: float
     kind: str
@@ -116,14 +115,14 @@ class Event:
 
 @dataclass
 class _Streak:
-    """How many in a row were without it, since the last one that showed it."""
+    """How many items in a row did not show a condition."""
 
     quiet: int = 0
 
 
 @dataclass
 class _Memory:
-    """What the judgement of the next series needs of those before; bounded."""
+    """What judging the next series needs of earlier ones; bounded."""
 
     axes: dict[str, float] = field(default_factory=dict)
     sorted_axes: list[float] = field(default_factory=list)
@@ -133,12 +132,12 @@ class _Memory:
 
 
 class Alarms:
-    """Judges tilts, series and the session; `take_events()` gives what to tell, `active` what holds now, by key.
+    """Judges tilts, series and the session; `take_events()` returns what to announce, `active` holds the alarms that are on.
 
     Parameters
     ----------
-    thresholds : when an alarm is raised and over.
-    since : key -> since when an alarm held that an earlier writer knew: it began then, not when this one looked.
+    thresholds : when alarms are raised and over.
+    since : key -> when an alarm known to an earlier writer began, which this one cannot know.
     """
 
     def __init__(self, thresholds: Thresholds | None = None, since: Mapping[str, float] | None = None) -> None:
@@ -153,17 +152,17 @@ class Alarms:
         self._memory = _Memory()
 
     def take_events(self) -> list[Event]:
-        """Return events since this was last asked."""
+        """Return the events since the last call."""
         events, self._events = self._events, []
         return events
 
     @property
     def open(self) -> list[Alarm]:
-        """Alarms that hold and that nobody has acknowledged."""
+        """Alarms that are on and not acknowledged."""
         return [alarm for alarm in self.active.values() if alarm.acknowledged is None]
 
     def acknowledge(self, seen: Mapping[str, float], time: float) -> None:
-        """People have seen alarms: key -> when. What began later is not known to them."""
+        """Take in acknowledgements: key -> when. Alarms that began later are not acknowledged by them."""
         for alarm in self.open:
             when = seen.get(alarm.key)
             if when is not None and alarm.since <= when:
@@ -172,7 +171,7 @@ class Alarms:
 
     # ------------------------------------------------------------------ what is judged
     def tilt(self, time: float, movie: str, drift_px: float | None = None, failed: str = "") -> None:
-        """One movie was aligned or failed."""
+        """Judge a movie that was aligned or failed."""
         if failed:
             self._hit("movie-failed", time, movie, f"the movie {movie} failed: {failed}")
             return
@@ -187,14 +186,14 @@ class Alarms:
             self._quiet("drift", time, self.thresholds.quiet_tilts)
 
     def drift_limit(self) -> float | None:
-        """Drift (px) above which a tilt is remarkable: the absolute one, or that of this session once 20 tilts are known."""
+        """Return the drift (px) that raises the alarm: the absolute limit, or that of this session once 20 tilts are known."""
         limits = [] if self.thresholds.drift_px is None else [self.thresholds.drift_px]
         if self.thresholds.drift_factor is not None and len(self._memory.drifts) >= 20:
             limits.append(max(self.thresholds.drift_factor * median(self._memory.drifts), self.thresholds.drift_min_px))
         return min(limits) if limits else None
 
     def series(self, facts: SeriesFacts, time: float) -> tuple[Finding, ...]:
-        """Judge a series that ended, or ended again as a higher version. Return what is wrong with it, for its row."""
+        """Judge a series that ended, possibly again as a higher version; return what is wrong with it, for its row."""
         findings = judge_series(facts, self.thresholds, self._median_axis(), self._target_defocus(facts),
                                 self.drift_limit())
         self._remember(facts)
@@ -216,11 +215,11 @@ class Alarms:
         return findings
 
     def gone(self, series_id: str, time: float) -> None:
-        """Note that what was taken for a series is none: nothing is wrong with it."""
+        """Note that something taken for a series is not one, so nothing is wrong with it."""
         self._level("series-failed", time, False, True, "", series_id, f"{series_id} is not a tilt series")
 
     def session(self, facts: SessionFacts, time: float) -> None:
-        """Judge the session as it stands now."""
+        """Judge the session as it is now."""
         self._protocols(facts, time)
         self._standstill(facts, time)
         limits = self.thresholds
@@ -228,17 +227,17 @@ class Alarms:
             limit = max(limits.silence_factor * (facts.rhythm_s or 0.0), 60.0 * limits.silence_min_minutes)
             self._level("silence", time, facts.running and facts.seconds_since_movie > limit,
                         not facts.running or facts.seconds_since_movie <= limit,
-                        f"no movie came for {facts.seconds_since_movie / 60:.0f} minutes{_usual(facts.rhythm_s)}")
+                        f"no movie has arrived for {facts.seconds_since_movie / 60:.0f} minutes{_usual(facts.rhythm_s)}")
         waits = max(facts.backlog_minutes or 0.0, facts.backlog_series_minutes or 0.0)
         if limits.behind_minutes is not None:
             self._level("behind", time, facts.running and waits > limits.behind_minutes,
                         not facts.running or waits <= limits.release * limits.behind_minutes,
-                        f"{facts.backlog_tilts} tilts and {facts.backlog_series} series wait, about {waits:.0f} minutes of "
-                        "work")
+                        f"{facts.backlog_tilts} tilts and {facts.backlog_series} series are waiting, about {waits:.0f} "
+                        "minutes of work")
         self._disk(facts, time)
 
     def _protocols(self, facts: SessionFacts, time: float) -> None:
-        """Each protocol that died, or is kept from going on, is an alarm of its own."""
+        """Give each protocol that died, or is kept from going on, an alarm of its own."""
         self._each("protocol-died", time, {
             name: f"{name} died or ended with an error; bring it back with: tomostream resume {facts.project}, or continue it "
                   "in Scipion"
@@ -254,7 +253,7 @@ class Alarms:
         self._each("unreadable", time, {name: f"{name}: {text}" for name, text in facts.unreadable.items()})
 
     def _each(self, kind: str, time: float, texts: Mapping[str, str]) -> None:
-        """An alarm of this kind of each of these protocols, and of no other."""
+        """Have an alarm of this kind for each of these protocols, and for no other."""
         for name, text in texts.items():
             self._level(kind, time, True, False, text, name)
         for alarm in list(self.active.values()):
@@ -262,17 +261,17 @@ class Alarms:
                 self._level(kind, time, False, True, "", alarm.of)
 
     def _standstill(self, facts: SessionFacts, time: float) -> None:
-        """Work is there and nothing comes of it, though every process seems to run."""
+        """Judge whether work is waiting and nothing comes of it, though every process seems to be running."""
         limit = self.thresholds.standstill_minutes
         work = facts.running and facts.backlog_tilts + facts.backlog_series > 0
         if self._work_since is None or not work:
-            self._work_since = time if work else None       # after a pause it has stood still for no longer than work is there
+            self._work_since = time if work else None       # a pause without work is no standstill
         if limit is None:
             return
         seconds = min(facts.seconds_since_result or 0.0, 0.0 if self._work_since is None else time - self._work_since)
         stands = seconds > max(60.0 * limit, 4.0 * (facts.series_s or 0.0))
         self._level("standstill", time, stands, not stands,
-                    f"{facts.backlog_tilts} tilts and {facts.backlog_series} series wait, and nothing was made of them for "
+                    f"{facts.backlog_tilts} tilts and {facts.backlog_series} series are waiting, and none has been finished for "
                     f"{seconds / 60:.0f} minutes")
 
     def _disk(self, facts: SessionFacts, time: float) -> None:
@@ -283,12 +282,12 @@ class Alarms:
 
     # ------------------------------------------------------------------ the session so far
     def _median_axis(self) -> float | None:
-        """Return the median tilt axis of the series so far; None before there are three."""
+        """Return the median tilt axis of the series so far; None if there are fewer than three."""
         axes = self._memory.sorted_axes
         return axes[len(axes) // 2] if len(axes) >= 3 else None
 
     def _target_defocus(self, facts: SeriesFacts) -> float | None:
-        """Return the user's target, else what the microscope was set to, else the median of the series before."""
+        """Return the user's target, else that of the microscope, else the median of the earlier series."""
         for target in (self.thresholds.defocus_target_um, facts.target_defocus_um):
             if target is not None:
                 return target
@@ -315,7 +314,7 @@ class Alarms:
     def _hit(self, kind: str, time: float, item: str, text: str) -> None:
         self._streaks[kind] = _Streak()
         alarm = self.active.get(kind)
-        if alarm is None or (alarm.acknowledged is not None and item not in alarm.items):   # one more than people know of
+        if alarm is None or (alarm.acknowledged is not None and item not in alarm.items):   # one that people do not know about
             self._raise(Alarm(kind, time, text, (item,)))
         elif item not in alarm.items:
             self.active[kind] = replace(alarm, text=text, items=(*alarm.items, item)[-MAX_ITEMS:], count=alarm.count + 1)
@@ -329,7 +328,7 @@ class Alarms:
             self._over(kind, time, f"the last {needed} were without it; {self.active[kind].count} had it")
 
     def _forget(self, kind: str, item: str) -> bool:
-        """Take an item out of an alarm; True when none is left."""
+        """Remove an item from an alarm; return whether none is left."""
         alarm = self.active.get(kind)
         if alarm is None or item not in alarm.items:
             return False
@@ -357,7 +356,7 @@ class Alarms:
 
 
 def _usual(rhythm_s: float | None) -> str:
-    """Return the end of a sentence on silence: what is usual, where it is known."""
+    """Return the usual gap as the end of a sentence; "" if unknown."""
     if rhythm_s is None:
         return ""
     return f"; the longest usual gap is {f'{rhythm_s:.0f} s' if rhythm_s < 100 else f'{rhythm_s / 60:.0f} minutes'}"

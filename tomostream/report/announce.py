@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alarms are announced once: to whoever listens, to the notifier, in alarms.log; kept for summaries and the next writer."""
+"""Announcing each alarm once: to the terminal, the notifier and alarms.log; they are stored for summaries and the next writer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tomostream.report.alarms import KINDS, Alarm, Alarms, Change, Event
 from tomostream.report.notify import Notifier, one_line, utc
 
 LOG = "alarms.log"
-#: Where the alarms that hold are kept: for summaries, and so that a second writer does not announce them again.
+#: The alarms that are on: for summaries, and so that the next writer does not announce them again.
 ALARMS = os.path.join("data", "alarms.json")
 
 
 class Announcer:
-    """Hands on what is new of the alarms of a page.
+    """Announces new alarms of a page.
 
     Parameters
     ----------
     out : folder of the page.
-    say : told of every alarm, a line each.
-    notifier : sends alarms on; None sends none.
+    say : called with a line for every alarm.
+    notifier : sends alarms; None sends none.
     """
 
     def __init__(self, out: str, say: Callable[[str], None], notifier: Notifier | None) -> None:
@@ -35,17 +35,17 @@ class Announcer:
         self.begun = False
 
     def announce(self, alarms: Alarms, now: float) -> None:
-        """Announce what is new. At the start what an earlier writer has announced is not announced again, nor what is long over.
+        """Announce what is new; at the start, only what an earlier writer has not announced and is still on.
 
         Raises
         ------
-        OSError : it cannot be written now; everybody else knows it, and the next call writes it.
+        OSError : it cannot be written now. It was announced all the same, and the next call writes it.
         """
         for event in self._news(alarms, now):
             word = "ALARM" if event.raised else event.change.value
             self._lines.append(one_line(f"{utc(event.time)} {word} {KINDS.get(event.kind, event.kind)}: {event.text}"))
             self._say(self._lines[-1])
-            if self._notifier is not None and event.change is not Change.ACKNOWLEDGED:     # who did it knows
+            if self._notifier is not None and event.change is not Change.ACKNOWLEDGED:     # whoever did it knows
                 self._notifier.send(event)
         if self._lines:
             held = [{"kind": alarm.kind, "of": alarm.of, "since": alarm.since, "text": alarm.text,
@@ -66,12 +66,12 @@ class Announcer:
                   for key, alarm in self._before.items() if key not in active and alarm.kind in KINDS)]
 
     def since(self) -> dict[str, float]:
-        """Return key -> since when an alarm held, as an earlier writer left it."""
+        """Return key -> when an alarm began, as stored by an earlier writer."""
         return {key: alarm.since for key, alarm in self._before.items()}
 
 
 def read_alarms(out: str) -> list[Alarm]:
-    """Return alarms that hold, as the page in folder `out` shows them; which of them are acknowledged is read from beside it."""
+    """Return the alarms that are on for the page in folder `out`, with those acknowledged marked as such."""
     try:
         with open(os.path.join(out, ALARMS), encoding="utf-8") as file:
             kept = json.load(file)

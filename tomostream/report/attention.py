@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a session needs a person for, and where it stands as a whole: for `tomostream status` and `list`, and for any index."""
+"""What in a session needs a person, and the state of the whole session: for `tomostream status`, `list` and the index."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tomostream.report.announce import read_alarms
 from tomostream.report.notify import one_line
 
 SessionState = Literal["never-started", "starting", "running", "stopped", "dead", "finished"]
-#: Alarms of what is read here from its source, so that they are not told twice.
+#: Alarms whose causes are read here directly, and must not be reported twice.
 _OF_THEIR_OWN = ("series-failed", "protocol-died")
 
 
 def processes(status: ProjectStatus) -> dict[str, Process]:
-    """Return where each of the four protocols stands, in the order of the chain.
+    """Return the state of each of the four protocols, in the order of the chain.
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ def processes(status: ProjectStatus) -> dict[str, Process]:
 
 
 def is_starting(project: str) -> bool:
-    """Tell whether a command starts protocols of a project now."""
+    """Tell whether a command is starting protocols of a project."""
     return locks.is_held(starting_file(project))
 
 
 def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms: Sequence[Alarm]) -> list[str]:
-    """Return what needs a person, a sentence each, the gravest first. What a person has acknowledged does not.
+    """Return a sentence for each thing that needs a person and is not acknowledged, the most serious first.
 
     Parameters
     ----------
     status : of the project, updated.
     found : its protocols, see `processes`.
-    alarms : that hold, see `announce.read_alarms`.
+    alarms : that are on, see `announce.read_alarms`.
     """
     known = {alarm.key for alarm in alarms if alarm.acknowledged is not None}
     needs = [f"{name} is dead (since {local(each.since)}): {each.reason}" for name, each in found.items()
@@ -70,14 +70,14 @@ def needs_attention(status: ProjectStatus, found: Mapping[str, Process], alarms:
 
 
 def lines(needs: Sequence[str]) -> list[str]:
-    """Return what needs a person, for a terminal; nothing where nothing does."""
+    """Return what needs a person as lines for a terminal; none if nothing does."""
     return ["needs attention:", *(f"- {text}" for text in needs)] if needs else []
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A session in a line. `series`: state -> how many; `last_event` in seconds since the epoch, None before there was any;
-    `page`: the file to open, "" where there is none."""
+    """A session in a line. `series`: state -> how many; `last_event`: seconds since the epoch, None if there was none; `page`:
+    the file to open, or ""."""
 
     project: str
     state: SessionState
@@ -89,14 +89,14 @@ class Overview:
     page: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `tomostream list --json` tells of a session."""
+        """Return what `tomostream list --json` prints for a session."""
         return {"project": self.project, "state": self.state, "protocols": as_json(self.processes),
                 "needs_attention": list(self.attention), "counts": {"movies": dict(self.movies), "series": dict(self.series)},
                 "last_event": self.last_event, "page": self.page}
 
 
 def overview(project: str) -> Overview | None:
-    """Return the session of a project; None where it has none of our protocols.
+    """Return the session of a project; None if it has none of our protocols.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def overview(project: str) -> Overview | None:
 
 
 def session_state(found: Mapping[str, Process]) -> SessionState:
-    """Return the session in a word: the gravest of its protocols, and it runs as long as one does."""
+    """Return the state of the whole session: dead if one protocol is, else running as long as one is."""
     states = {each.state for each in found.values()}
     order: tuple[SessionState, ...] = ("dead", "running", "starting", "stopped")
     return next((state for state in order if state in states),
@@ -123,10 +123,10 @@ def session_state(found: Mapping[str, Process]) -> SessionState:
 
 
 def as_json(found: Mapping[str, Process]) -> dict[str, dict[str, object]]:
-    """Return the protocols as scripts get them."""
+    """Return the protocols for JSON."""
     return {name: {"state": each.state, "since": each.since, "reason": each.reason} for name, each in found.items()}
 
 
 def local(seconds: float) -> str:
-    """Return a time as people at this machine read it; "?" where it is not known."""
+    """Return a time in this machine's time zone; "?" if unknown."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds > 0 else "?"

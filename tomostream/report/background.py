@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The live page written by a process of its own, which nobody waits for: `tomostream report --follow`, at low priority.
+"""Writing the live page in a process of its own, at low priority: `tomostream report --follow`.
 
-It outlives the protocol that starts it, ends when the session has ended, and there is never more than one for a page.
+Nobody waits for it. It outlives the protocol that starts it, ends when the session has ended, and is the only one for its page.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tomostream.files.writing import write_text
 from tomostream.journal.layout import REPORT
 from tomostream.report.judging import Thresholds
 
-#: By which the process that writes a page is known.
+#: The words in the command line by which the process is recognised.
 WORDS = ("report", "--follow", "--background")
 LOCK, LOG, THRESHOLDS = ".lock", "report.log", "thresholds.json"
 
 
 def start(project: str, thresholds: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
-    """Start writing the page of a project in the background; returns at once. What it says goes to report/report.log.
+    """Start writing the page of a project in the background; returns at once. Its output goes to report/report.log.
 
-    `thresholds` are those of the whole session, kept beside the page for whoever goes on with it; None: as they were.
+    `thresholds` for the whole session are stored beside the page, for later writers; None keeps the stored ones.
 
     Raises
     ------
-    OSError : the folder of the page cannot be made, or the process not be started.
+    OSError : the folder of the page cannot be made, or the process cannot be started.
     """
     folder = os.path.join(os.path.abspath(project), REPORT)
     os.makedirs(folder, exist_ok=True)
@@ -43,7 +43,7 @@ def start(project: str, thresholds: Sequence[str] | None = None) -> subprocess.P
 
 
 class SessionThresholds:
-    """The thresholds of a session, as its form gave them, with those of a command line on top; follows the file."""
+    """The thresholds of a session, from its form, overridden by those of a command line; follows changes of the form's."""
 
     def __init__(self, project: str, words: Sequence[str] = ()) -> None:
         self._path = os.path.join(os.path.abspath(project), REPORT, THRESHOLDS)
@@ -51,11 +51,11 @@ class SessionThresholds:
         self._stamp: int | None = None
 
     def read(self) -> Thresholds:
-        """Return the thresholds as they are now.
+        """Return the current thresholds.
 
         Raises
         ------
-        ValueError : a word that is none.
+        ValueError : a word is invalid.
         """
         try:
             self._stamp = os.stat(self._path).st_mtime_ns
@@ -66,7 +66,7 @@ class SessionThresholds:
         return Thresholds.parse([*kept, *self._words])
 
     def changed(self) -> Thresholds | None:
-        """Return the thresholds when somebody gave others since they were read; None when nobody did, or they make no sense."""
+        """Return the thresholds if they have changed since they were read and are valid; else None."""
         try:
             if os.stat(self._path).st_mtime_ns == self._stamp:
                 return None
@@ -76,14 +76,14 @@ class SessionThresholds:
 
 
 class OnlyOne:
-    """While this holds, no other process of this machine (or, where the disk can, of any) writes the same page."""
+    """A lock so that one process writes a page, on this machine or, where the disk supports it, on any."""
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, LOCK)
         self._lock: Lock | None = None
 
     def taken(self) -> bool:
-        """Try to be the one; False when another is. A disk that knows no locks lets everybody."""
+        """Try to take the lock; False if another process has it. A disk without locks lets everybody have it."""
         self._lock = Lock(self._path)
         return self._lock.take()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One series with all its figures: from the ledgers, the sidecar of its stack, and the files of its alignment."""
+"""All figures of one series, from the ledgers, the sidecar of its stack, and the files of its alignment."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ T = TypeVar("T")
 class TiltFacts:
     """One tilt. None is unknown. Shifts and sigma in px of the raw image, drift in px of the movie, doses in e/A2.
 
-    `section`: 0-based in the stack, None for a tilt that was left out of it. `defocus_um`: mean of both axes, underfocus
-    positive; `target_defocus_um`: what the microscope was set to. `residual_px`: how far from its place it fits best to what
-    the other tilts predict, `sigma_px` how well its place is known. `counts_part`: mean counts as a part of what the
-    tilt's cosine predicts. `command`: with which its movie was aligned.
+    `section`: 0-based in the stack, None for a tilt not in it. `defocus_um`: mean of both axes, underfocus positive;
+    `target_defocus_um`: as set at the microscope. `residual_px`: distance from its position to where it fits the prediction of
+    the other tilts best; `sigma_px`: the uncertainty of its position. `counts_part`: mean counts relative to what the cosine of
+    the tilt predicts. `command`: the command line that aligned its movie.
     """
 
     movie: str
@@ -59,8 +59,8 @@ class TiltFacts:
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """One series. None is unknown. Times in seconds since the epoch, lengths in the unit of the name. `pending`: what a person
-    decided of its tilts that its newest version does not show yet."""
+    """One series. None is unknown. Times in seconds since the epoch, lengths in the unit of the name. `pending`: decisions by a
+    person on its tilts that its newest version does not show yet."""
 
     series_id: str
     name: str = ""
@@ -105,20 +105,20 @@ class SeriesFacts:
 
     @property
     def dose_e_A2(self) -> float | None:
-        """Dose of the whole series: that before the last exposure and the last exposure."""
+        """Dose of the whole series, including its last exposure."""
         totals = [tilt.prior_dose_e_A2 + tilt.dose_e_A2 for tilt in self.tilts
                   if tilt.prior_dose_e_A2 is not None and tilt.dose_e_A2 is not None]
         return max(totals) if totals else None
 
     @property
     def median_defocus_um(self) -> float | None:
-        """Median over the tilts up to 45 degrees, where the defocus hardly depends on the place."""
+        """Median over the tilts up to 45 degrees, where the defocus varies little across the image."""
         values = [tilt.defocus_um for tilt in self.tilts if tilt.defocus_um is not None and abs(tilt.angle_deg) <= 45]
         return median(values) if values else None
 
     @property
     def target_defocus_um(self) -> float | None:
-        """What the microscope was set to, in the median over the tilts."""
+        """Median over the tilts of the defocus set at the microscope."""
         values = [tilt.target_defocus_um for tilt in self.tilts if tilt.target_defocus_um is not None]
         return median(values) if values else None
 
@@ -129,17 +129,17 @@ class SeriesFacts:
 
     @property
     def worst_tilt(self) -> TiltFacts | None:
-        """The used tilt whose shift is known least well."""
+        """The used tilt with the most uncertain shift."""
         known = [tilt for tilt in self.tilts if tilt.used and tilt.sigma_px is not None]
         return max(known, key=lambda tilt: tilt.sigma_px or 0.0) if known else None
 
     def signature(self) -> list[Any]:
-        """Return what changes whenever the pictures and plots have to be made again."""
+        """Return a value that changes whenever the pictures and plots must be made again."""
         return [self.version, self.state, self.reason, (self.times or {}).get("reconstructed")]
 
 
 def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
-    """Return what the ledgers tell of a series. Cheap: no file is opened."""
+    """Return what the ledgers say about a series; opens no file."""
     made = series.result or entries.Reconstructed()
     return SeriesFacts(
         series.id, series.name or series.id, series.state, series.reason, series.version, series.tilts_expected,
@@ -155,11 +155,11 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
 
 def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
                left_out: tuple[entries.LeftOut, ...] = ()) -> SeriesFacts:
-    """Add what the ledgers tell of its movies, the sidecar of the stack, and the files of the alignment.
+    """Add the facts of the movies, the sidecar of the stack, and the files of the alignment.
 
     Raises
     ------
-    ValueError : the sidecar makes no sense; names the file and the key.
+    ValueError : the sidecar is invalid; names the file and the key.
     """
     record = read_record(os.path.splitext(facts.tilt_series)[0] + ".json") if facts.tilt_series else None
     tilts = [_tilt(section, tilt) for section, tilt in enumerate(record.tilts)] if record else []
@@ -179,7 +179,7 @@ def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
 
 
 def drift_A(movie: MovieStatus) -> float | None:
-    """Return the length of the path of the frames in A; None where it or the pixel is not known."""
+    """Return the length of the path of the frames in A; None if it or the pixel size is unknown."""
     drift, pixel = number(movie.drift_px), number(movie.pixel_size_A)
     return None if drift is None or pixel is None else drift * pixel
 
@@ -231,7 +231,7 @@ def _ctf_of(row: CtfRow | None) -> dict[str, Any]:
 
 
 def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
-    """Return a text file of the program; None when it is not there or makes no sense (the protocol has judged it before)."""
+    """Parse a text file of the program; None if it is missing or invalid (the protocol has checked it before)."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), os.path.basename(path))
@@ -240,7 +240,7 @@ def parsed(path: str, parse: Callable[[str, str], T]) -> T | None:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Return a JSON object of a file; empty when there is none."""
+    """Return the JSON object in a file; empty if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
@@ -250,12 +250,12 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def to_json(facts: SeriesFacts) -> dict[str, Any]:
-    """Return plain values, for JSON."""
+    """Return the facts as plain values for JSON."""
     return asdict(facts)
 
 
 def from_json(data: Mapping[str, Any]) -> SeriesFacts:
-    """Return the inverse of `to_json`. Raises TypeError or KeyError where the data is of another version."""
+    """Invert `to_json`. Raises TypeError or KeyError for data of another version."""
     values = dict(data)
     values["tilts"] = tuple(TiltFacts(**tilt) for tilt in values["tilts"])
     values["trust"] = Trust(values["trust"])

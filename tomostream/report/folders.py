@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the page keeps what it shows of a series: a folder with its data and its pictures. And how any file is written."""
+"""Where the page keeps what it shows of a series: a folder with its data and pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = "data.js"
 
 
 class SeriesFolders:
-    """The folders `series/NAME` of a page. A series keeps its folder as long as this lives.
+    """The folders `series/NAME` of a page. A series keeps its folder for the life of this object.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class SeriesFolders:
         return os.path.join(self._root, self.name(series_id))
 
     def read(self, series_id: str) -> dict[str, Any]:
-        """Return the data that lies there already; empty when it is of another series, or there is none."""
+        """Return the data already there; empty if there is none, or it belongs to another series."""
         name, payload = read_data(self.path(series_id))
         return payload if name == series_id else {}
 
@@ -52,7 +52,7 @@ class SeriesFolders:
         write_text(os.path.join(self.path(series_id), DATA), tables.script("series", series_id, payload))
 
     def remove_older(self, series_id: str, version: int) -> None:
-        """Remove the pictures of the versions before."""
+        """Remove the pictures of earlier versions."""
         for name in os.listdir(self.path(series_id)):
             match = re.match(r"v(\d+)-", name)
             if match and int(match[1]) < version:
@@ -60,7 +60,7 @@ class SeriesFolders:
 
 
 def read_data(folder: str) -> tuple[str, dict[str, Any]]:
-    """Return the series whose data lie in a folder, and them; "" and nothing where there are none."""
+    """Return the name of the series whose data are in a folder, and the data; "" and nothing if there are none."""
     try:
         with open(os.path.join(folder, DATA), encoding="utf-8") as file:
             _, name, payload = tables.unscript(file.read())
@@ -70,8 +70,7 @@ def read_data(folder: str) -> tuple[str, dict[str, Any]]:
 
 
 def safe_name(series_id: str, taken: set[str]) -> str:
-    """Return a folder name for any series name: letters, digits, - and _ only, and none that differs from another in case
-    alone."""
+    """Return a folder name for any series name: only letters, digits, - and _, and different from others in more than case."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", series_id)[:60]
     if plain and plain == series_id and plain.casefold() not in taken:
         return plain

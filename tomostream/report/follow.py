@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the page needs to know of a running session, kept up to date at a cost that does not grow with it.
+"""What the page needs to know about a running session, kept up to date at a cost that does not grow with it.
 
-`ProjectStatus` knows where everything stands; here the counts, rates and the list of what changed are kept beside it, so
-that nobody has to go through all movies to count them.
+Adds to `ProjectStatus` the counts, rates and list of changes, so that nobody has to go through all movies to count them.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from tomostream.report.latest import LatestTilt
 WINDOW = 3600.0
 #: Seconds of one bar of the activity chart, and how many bars are kept.
 BAR, BARS = 600, 144
-#: Times that are kept for rates and rhythm.
+#: How many times are kept for rates and rhythm.
 KEPT = 4000
 
 
 @dataclass(frozen=True)
 class Movies:
-    """Counts of movies; every one is in `found`, and in at most one of the others' last stages."""
+    """Counts of movies: all, and those that have reached a stage."""
 
     found: int = 0
     imported: int = 0
@@ -53,7 +52,7 @@ class TiltNews:
 
 
 class Follower(ProjectStatus):
-    """Follows a project; `take_changed()` and `take_tilts()` give what is new since they were last asked."""
+    """Follows a project; `take_changed()` and `take_tilts()` return what is new since the last call."""
 
     def forget(self) -> None:
         super().forget()
@@ -74,7 +73,7 @@ class Follower(ProjectStatus):
         self._tilts: list[TiltNews] = []
 
     def take_changed(self) -> list[str]:
-        """Return the ids of the series of which anything changed, in the order in which it did."""
+        """Return the ids of the series that changed, in order of change."""
         changed, self._changed = list(self._changed), {}
         return changed
 
@@ -152,7 +151,7 @@ class Follower(ProjectStatus):
 
     def _say(self, entry: entries.AnyEntry) -> None:
         self.first_event = entry.time if self.first_event is None else min(self.first_event, entry.time)
-        if entry.time >= self.last_time and not isinstance(entry, entries.Waiting):     # a file that grows is no event
+        if entry.time >= self.last_time and not isinstance(entry, entries.Waiting):     # a growing file is no news
             self.last_time = entry.time
             self.last_text = f"{entry.item}: {entry.reason or entry.kind}"
 
@@ -164,9 +163,9 @@ class Follower(ProjectStatus):
 
     # ------------------------------------------------------------------ rates
     def per_hour(self, times: deque[float], now: float) -> float | None:
-        """Return events per hour over the last hour, or since the first one if that is less; None while too few to tell.
+        """Return events per hour over the last hour, or since the first one if that is less; None if there are too few.
 
-        Over a minute at least: movies that were there before the session come all at once, which is no rate.
+        Measured over at least a minute, because movies that were there before the session arrive all at once.
         """
         recent = [time for time in times if now - WINDOW < time <= now]
         if len(recent) < 2:
@@ -175,8 +174,7 @@ class Follower(ProjectStatus):
         return (len(recent) - 1) * 3600.0 / span
 
     def rhythm(self) -> float | None:
-        """Return the longest gap between movies that is usual in this session, s: 95 of 100 are shorter. None before 20
-        movies."""
+        """Return the longest usual gap between movies in this session, s: 95 % are shorter. None before 20 movies."""
         times = list(self.imports)[-200:]
         if len(times) < 20:
             return None
@@ -185,12 +183,12 @@ class Follower(ProjectStatus):
 
     @property
     def backlog(self) -> int:
-        """Movies that are imported and not yet aligned; those that cannot be aligned do not wait."""
+        """How many movies are imported and still to be aligned."""
         return max(0, self.counts.imported - self.counts.aligned - self.lost)
 
     @property
     def final_work(self) -> int:
-        """Series that are being composed or reconstructed, or wait for it."""
+        """How many series are being composed or reconstructed, or are waiting for it."""
         return self.states["composing"] + self.states["reconstructing"]
 
     def _since_result(self, now: float) -> float | None:
@@ -202,7 +200,7 @@ class Follower(ProjectStatus):
 
     def session_facts(self, now: float, running: bool, disk: Room | None,
                       states: Mapping[str, str] | None = None) -> SessionFacts:
-        """Return what the alarms of the session are judged by. `disk`: what is free on it; `states` of the protocols."""
+        """Return the facts for the alarms of the session. `states`: of the protocols."""
         backlog = self.backlog
         rate = self.per_hour(self.aligns, now)
         arrivals = self.per_hour(self.imports, now)
@@ -223,5 +221,5 @@ class Follower(ProjectStatus):
 
 
 def _lost(movie: MovieStatus) -> bool:
-    """Imported, and not to be aligned any more."""
+    """Tell whether a movie was imported but could not be aligned."""
     return movie.imported is not None and movie.aligned is None and bool(movie.failed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page above the pages of many sessions: a table, rewritten when something changed. Plain HTML, all text escaped."""
+"""The page that lists many sessions: a table, rewritten when something has changed. Plain HTML, all text escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tomostream.journal.status import CLASSES
 from tomostream.report.notify import one_line, utc
 from tomostream.report.tables import unscript
 
-#: Seconds without a sign of life after which the page of a running session counts as no longer written.
+#: Seconds without an update after which the page of a running session counts as no longer written.
 STALE_SECONDS = 45.0
 REFRESH_SECONDS = 15
 _HEAD = ("Microscope", "Session", "State", "Tomograms", "Movies", "Failed", "Alarms", "Last event")
@@ -26,7 +26,7 @@ _HEAD = ("Microscope", "Session", "State", "Tomograms", "Movies", "Failed", "Ala
 
 @dataclass(frozen=True)
 class Listed:
-    """A session of the table. `page`: folder of its page, or a link to it; `note`: what is said where there is none yet."""
+    """A session to list. `page`: folder of its page, or a link to it; `note`: shown if there is no page yet."""
 
     microscope: str
     session: str
@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Row:
-    """What the table shows of a session; `address` of its page, relative to the index, "" where there is none."""
+    """The row of a session; `address`: of its page, relative to the index, or ""."""
 
     microscope: str
     session: str
@@ -59,7 +59,7 @@ class Index:
 
     Parameters
     ----------
-    folder : where; made if it is not there.
+    folder : created if necessary.
     clock : seconds since the epoch.
     """
 
@@ -69,7 +69,7 @@ class Index:
         self._written = ""
 
     def write(self, sessions: Sequence[Listed], troubles: Sequence[str] = ()) -> bool:
-        """Write the table, newest event first; False when nothing has changed.
+        """Write the table, newest event first; return False if nothing has changed.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class Index:
             os.path.relpath(os.path.join(os.path.realpath(listed.page), "index.html"), os.path.realpath(self.folder)))
 
     def _session(self, page: str) -> Mapping[str, Any]:
-        """Return what the page of a session says of it as a whole; read only when it is new."""
+        """Return the data of a session from its page, which is read only if it has changed."""
         path = os.path.join(page, "data", "session.js")
         try:
             stamp = os.stat(path).st_mtime_ns
@@ -117,7 +117,7 @@ class Index:
 
 
 def standing(session: Mapping[str, Any], now: float) -> tuple[str, bool]:
-    """Return how a session stands, in words, and whether that needs a person. Ended is only what ended by itself."""
+    """Return the state of a session in words, and whether it needs a person. Ended means by itself."""
     states = session.get("protocols", {})
     dead = [name for name in CLASSES if states.get(name) in (DEAD, FAILED)]
     if dead:
@@ -125,7 +125,7 @@ def standing(session: Mapping[str, Any], now: float) -> tuple[str, bool]:
     if not session.get("running"):
         return ("ended" if states and all(state == FINISHED for state in states.values()) else "stopped"), False
     if now - session.get("updated", now) > STALE_SECONDS:
-        return "running, its page is not written", True
+        return "running, but its page is not being written", True
     return "running", False
 
 

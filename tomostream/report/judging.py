@@ -16,46 +16,46 @@ from tomostream.report.facts import SeriesFacts, TiltFacts
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When an alarm is raised, and when it is over. None switches the alarm off. Lengths and angles as their names say."""
+    """When an alarm is raised, and when it is over. None switches the alarm off. Units as in the names."""
 
     #: A tilt drifted more than this (length of the frames' path, px of the movie) ...
     drift_px: float | None = 60.0
-    #: ... or more than so many times the session's median, and more than `drift_min_px`.
+    #: ... or more than this many times the session's median, and more than `drift_min_px`.
     drift_factor: float | None = 6.0
     drift_min_px: float = 8.0
-    #: Fewer tilts in the tomogram than this part of the expected (or acquired) ones.
+    #: Share of the expected (or acquired) tilts that are in the tomogram.
     tilts_used_min: float | None = 0.85
-    #: Counts of a tilt, of what its cosine predicts: a grid bar, thick ice.
+    #: Counts of a tilt relative to what its cosine predicts: a grid bar, thick ice.
     counts_min: float | None = 0.6
-    #: Target defocus, um, underfocus positive; None: that of the mdoc, else the session's median. Tolerance for a series and
+    #: Target defocus, um, underfocus positive; None: from the mdoc, else the session's median. The tolerance is for a series and
     #: for a tilt.
     defocus_target_um: float | None = None
     defocus_tolerance_um: float | None = 1.5
-    #: Tilt axis away from the session's median, degrees.
+    #: Difference of the tilt axis from the session's median, degrees.
     axis_deg: float | None = 1.5
     #: Thickness of the specimen, A.
     thickness_min_A: float | None = 300.0
     thickness_max_A: float | None = 5000.0
     #: Residual of a tilt, and the uncertainty (sigma) of its shift, px.
     residual_px: float | None = 5.0
-    #: Quality of the alignment, 0 to 1; one that says of itself that it is not to be trusted raises the alarm at any quality.
+    #: Quality of the alignment, 0 to 1; one that its program does not trust raises the alarm at any quality.
     quality_min: float | None = 0.3
-    #: Nothing came for so many times the longest usual gap, and for `silence_min_minutes`.
+    #: Nothing arrived for this many times the longest usual gap, and for `silence_min_minutes`.
     silence_factor: float | None = 3.0
     silence_min_minutes: float = 10.0
-    #: Work that waits, in minutes of processing.
+    #: Backlog, in minutes of processing.
     behind_minutes: float | None = 15.0
-    #: Work is there, and nothing was made of it for so long (and four times what a tomogram takes).
+    #: Work is waiting and none was finished for so long (and for four times what a tomogram takes).
     standstill_minutes: float | None = 20.0
-    #: Something (a queue that does not answer, a missing program) keeps a protocol from going on for so long.
+    #: Something (a queue that does not answer, a missing program) has kept a protocol from going on for so long.
     held_up_minutes: float | None = 5.0
-    #: Free space, of the disk and in GB: whichever is reached first. What the session needs is judged besides.
+    #: Free space, as a share of the disk and in GB: whichever is reached first. What the session needs is judged separately.
     disk_free_fraction: float | None = Limits.share
     disk_free_GB: float | None = Limits.bytes / 1e9
-    #: Tilts or series without it, one after the other, after which an alarm is over.
+    #: Tilts or series in a row without the condition after which its alarm is over.
     quiet_tilts: int = 20
     quiet_series: int = 3
-    #: A value has to fall to this part of its threshold (or rise accordingly) before an alarm is over.
+    #: A value must fall to this share of its threshold (or rise accordingly) before its alarm is over.
     release: float = 0.7
 
     @property
@@ -70,11 +70,11 @@ class Thresholds:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> Thresholds:
-        """Read NAME=VALUE words; `off` is None.
+        """Parse NAME=VALUE words; `off` is None.
 
         Raises
         ------
-        ValueError : a name that is not one, a value that is not a number; says which.
+        ValueError : an unknown name, or a value that is not a number; says which.
         """
         known = get_type_hints(cls)
         values: dict[str, float | int | None] = {}
@@ -94,7 +94,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something is wrong with one series: kind, a sentence, and the tilts (movies) that it is about."""
+    """Something wrong with one series: kind, a sentence, and the tilts (movies) concerned."""
 
     kind: str
     text: str
@@ -106,7 +106,7 @@ SERIES_KINDS = ("series-failed", "tilts-lost", "counts", "defocus", "axis", "thi
 
 def judge_series(facts: SeriesFacts, limits: Thresholds, median_axis_deg: float | None = None,
                  target_defocus_um: float | None = None, drift_limit_px: float | None = None) -> tuple[Finding, ...]:
-    """Return everything that is wrong with one series, the gravest first."""
+    """Return everything that is wrong with one series, the most serious first."""
     if facts.state == "failed":
         return (Finding("series-failed", facts.reason or "failed"),)
     found = [_tilts_lost(facts, limits), _low_counts(facts, limits), _axis(facts, limits, median_axis_deg),
@@ -141,10 +141,10 @@ def _low_counts(facts: SeriesFacts, limits: Thresholds) -> Finding | None:
 
 
 def counts_of_expected(tilts: Sequence[TiltFacts]) -> list[float | None]:
-    """Return mean counts of every tilt as a part of what is expected of it; None where it cannot be told.
+    """Return the mean counts of every tilt relative to what is expected; None where unknown.
 
     Counts fall as exp(-t / (L cos(tilt))) for a slab of thickness t and mean free path L. So the logarithm of counts per
-    dose is fitted by a line in 1 / cos(tilt) with Theil and Sen's estimator, which up to 29 % of outliers do not move.
+    dose is fitted by a line in 1 / cos(tilt), with the Theil-Sen estimator, which tolerates up to 29 % of outliers.
     """
     points: list[tuple[float, float] | None] = []
     for tilt in tilts:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest aligned tilt, for the front page: the picture of its sum, its power spectrum and the CTF fitted to it. From the
-first minute on."""
+"""The latest aligned tilt, for the front page from the first minute on: its image, power spectrum and fitted CTF."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from tomostream.programs.ctf import CtfRow
 from tomostream.programs.defocus import MANY_RINGS, Doubt, Evidence, judge
 from tomostream.report.pictures import save
 
-#: Longest edge of the picture; largest and smallest edge of the tiles of the power spectrum; most tiles along each side.
+#: Longest edge of the picture; largest and smallest edge of the tiles of the power spectrum; maximum of tiles along each side.
 EDGE, MAX_TILE, MIN_TILE, MAX_TILES = 700, 512, 128, 4
-#: Rings that are drawn into the power spectrum.
+#: How many rings are drawn into the power spectrum.
 MAX_ZEROS = 12
-#: Seconds between two of them at least: tilts come faster than anybody looks.
+#: Minimum of seconds between two pictures: tilts arrive faster than anybody looks.
 EVERY = 15.0
 PICTURE, SPECTRUM = os.path.join("data", "tilt.webp"), os.path.join("data", "spectrum.webp")
 
@@ -43,35 +42,35 @@ class LatestTilt:
     drift_px: float | None = None
     drift_A: float | None = None
     optics: Optics | None = None
-    #: Defoci of the series of the session that are believed, µm.
+    #: The believed defoci of the session's series, µm.
     others: tuple[float, ...] = ()
 
 
 class TiltPainter:
-    """Has the newest aligned tilt painted by a thread that paints other things, too.
+    """Has the latest aligned tilt painted by a thread that it shares.
 
     Parameters
     ----------
     project, out : folders of the project and of the page.
     painter : the thread.
-    say : told of every picture that cannot be made.
+    say : called with a sentence for every picture that cannot be made.
     """
 
     def __init__(self, project: str, out: str, painter: ThreadPoolExecutor, say: Callable[[str], None]) -> None:
         self._project, self._out, self._painter, self._say = project, out, painter, say
         self._at = 0.0
         self._job: Future[dict[str, Any]] | None = None
-        #: What the page has to know of the newest picture.
+        #: The data of the latest picture, for the page.
         self.shown: dict[str, Any] = {}
 
     def follow(self, tilt: LatestTilt | None, now: float, idle: bool) -> bool:
-        """Have a tilt painted where that thread is `idle`; return True when there is another picture."""
+        """Have a tilt painted if the thread is `idle`; return True when there is a new picture."""
         job = self._job
         if job is not None and job.done():
             self._job = None
             try:
                 self.shown = job.result()
-            except (OSError, ValueError):       # it was replaced or taken away: the next one is painted
+            except (OSError, ValueError):       # it was replaced or removed: the next one is painted
                 return False
             except Exception as error:  # noqa: BLE001 - one picture less; the next tilt is painted
                 self._say(f"no picture of {tilt.movie if tilt else 'a tilt'}: {error}")
@@ -91,7 +90,7 @@ class TiltPainter:
 
 
 def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
-    """Write the pictures of a tilt; returns what the page has to know of them.
+    """Write the pictures of a tilt; return their data for the page.
 
     Raises
     ------
@@ -116,12 +115,12 @@ def paint_tilt(tilt: LatestTilt, project: str, out: str) -> dict[str, Any]:
 
 
 def fit_of(image: Array, optics: Optics | None, pixel_A: float, others: tuple[float, ...] = ()) -> dict[str, Any]:
-    """Return the CTF fit of one image for the page (`k` in 1/A, `zeros` as shares of Nyquist), or why there
-    is none, as `ctf_note`."""
+    """Return the CTF fit of one image for the page (`k` in 1/A, `zeros` as fractions of Nyquist), or why there is none, as
+    `ctf_note`."""
     if optics is None:
         return {"ctf_note": "voltage and spherical aberration are not known"}
     if pixel_A <= 0 or min(image.shape) < MIN_TILE or not np.isfinite(image).all() or image.std() == 0:
-        return {"ctf_note": "there is nothing to fit in it"}
+        return {"ctf_note": "the image holds nothing to fit"}
     found = of_image(image, optics, pixel_A)
     ctf, spectra = found.ctf, found.spectra
     if ctf is None or spectra is None:
@@ -138,7 +137,7 @@ def fit_of(image: Array, optics: Optics | None, pixel_A: float, others: tuple[fl
 
 
 def _doubt(ctf: CtfTilt, evidence: Evidence, pixel_A: float, voltage_kV: float) -> str:
-    """Return why the fit of one image is not believed; "" if it is. With nothing else to speak for it, it needs many rings."""
+    """Return why the fit of one image is not believed; "" if it is. Without other evidence it needs many rings."""
     row = CtfRow(1, ctf.defocus_max_A, ctf.defocus_min_A, ctf.azimuth_deg, ctf.phase_rad, ctf.score, ctf.resolution_A)
     belief = judge([row], evidence, pixel_A, voltage_kV)
     if belief is None or belief.doubt is not Doubt.NONE:
@@ -149,14 +148,14 @@ def _doubt(ctf: CtfTilt, evidence: Evidence, pixel_A: float, voltage_kV: float) 
 
 
 def _thinned(values: NDArray[np.float64]) -> list[float]:
-    """Return means of every two of the many values of a curve, which no screen shows all."""
+    """Return the means of pairs of values of a curve, which has more than a screen can show."""
     pairs = values[:len(values) // 2 * 2].reshape(-1, 2).mean(axis=1)
     return [round(float(each), 4) for each in pairs]
 
 
 def power_spectrum(image: Array) -> NDArray[np.float32] | None:
-    """Logarithm of the mean power of tiles over its smooth fall from the centre: a square whose edge is Nyquist, zero frequency
-    in its middle. None for an image that holds no tile, or nothing."""
+    """Return the logarithm of the mean power of tiles relative to its smooth radial decay, as a square with zero frequency in the
+    middle and Nyquist at the edge. None for an image that is empty, or smaller than a tile."""
     tile = min(MAX_TILE, 1 << (min(image.shape).bit_length() - 1))
     if tile < MIN_TILE:
         return None

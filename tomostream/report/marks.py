@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What people think of each series: good, bad, to look at again, and a note. Kept beside the page, for whoever opens it."""
+"""What people think of each series: good, bad, or to look at again, and a note. Kept beside the page, for whoever opens it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Note = Annotated[str, msgspec.Meta(max_length=500)]
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What a person thinks of a series; `time` in seconds since the epoch: the newer one of two counts."""
+    """What a person thinks of a series; `time` in seconds since the epoch: of two marks the newer counts."""
 
     mark: MarkName = ""
     note: Note = ""
@@ -28,11 +28,11 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def read(out: str) -> dict[str, Mark]:
-    """Return series -> its mark, for the page in folder `out`; empty where there are none.
+    """Return series -> mark, for the page in folder `out`.
 
     Raises
     ------
-    ValueError : the file was edited by hand into something else; names it.
+    ValueError : the file is invalid, perhaps edited by hand; names it.
     """
     path = os.path.join(out, FILE)
     try:
@@ -45,7 +45,7 @@ def read(out: str) -> dict[str, Mark]:
 
 
 def put(out: str, series_id: str, mark: Mark) -> None:
-    """Keep the mark of a series, unless a newer one is known.
+    """Store the mark of a series, unless there is a newer one.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def write(out: str, marks: Mapping[str, Mark]) -> None:
 
 
 def revision(out: str) -> int:
-    """Another number whenever the marks have changed; 0 without any."""
+    """Return a number that changes whenever the marks do; 0 without any."""
     try:
         return os.stat(os.path.join(out, FILE)).st_mtime_ns // 1_000_000
     except OSError:
@@ -76,8 +76,8 @@ def revision(out: str) -> int:
 
 
 def marks_in(path: str) -> dict[str, Mark]:
-    """Return series -> mark of a list that the page saved: a CSV with the columns series_id, mark and note. A list of names alone
-    has no marks.
+    """Return series -> mark from a list saved by the page: a CSV with the columns series_id, mark and note. Mere names have no
+    marks.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def marks_in(path: str) -> dict[str, Mark]:
 
 
 def series_in(path: str) -> list[str]:
-    """Return the series that a list names: the first column of a CSV as the page saves it, or one name a line.
+    """Return the series in a list: the first column of a CSV as saved by the page, or one name per line.
 
     Raises
     ------
@@ -104,5 +104,5 @@ def series_in(path: str) -> list[str]:
         names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
     names = names[1:] if names[:1] == ["series_id"] else names
     if not names:
-        raise ValueError(f"{path} names no series: write one a line, or save the list of the page")
+        raise ValueError(f"{path} names no series: write one per line, or save the list from the page")
     return list(dict.fromkeys(names))

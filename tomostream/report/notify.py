@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Alarms by e-mail (SMTP) and by webhook (JSON over HTTP), from a thread of their own.
 
-A mail server that is dead, slow or refuses never disturbs anything: sending has a time-out, nobody waits for it, what does
-not fit into the queue is dropped, and what went wrong is said in `trouble`. Mail travels over TLS with a verified certificate
-wherever the server offers TLS, and a password never over an open line.
+A mail server that is dead, slow or refuses never disturbs anything: sending has a time-out, nobody waits for it, what does not
+fit into the queue is dropped, and `trouble` says what went wrong. Mail is sent over TLS with a verified certificate wherever the
+server offers TLS, and a password never over an unencrypted connection.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tomostream.report.alarms import KINDS, Event
 TIME_OUT, MAX_WAITING, MAX_ATTEMPTS = 10.0, 100, 2
 #: The port that speaks TLS from the first byte.
 TLS_PORT = 465
-#: The version of the format of what a webhook gets.
+#: The version of the format of webhook messages.
 FORMAT = 1
-#: Names of this machine: its own mail server has a certificate of its own making, and nobody is in between.
+#: Names of this machine, whose own mail server may have a self-signed certificate: nobody is in between.
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 #: Scipion's variables, see `Destinations.from_environment`.
 EMAIL, SENDER, SERVER, WEBHOOK = ("TOMOSTREAM_ALARM_EMAIL", "TOMOSTREAM_ALARM_SENDER", "TOMOSTREAM_SMTP_SERVER",
@@ -44,15 +44,15 @@ USER, PASSWORD = "TOMOSTREAM_SMTP_USER", "TOMOSTREAM_SMTP_PASSWORD"
 VARIABLES = {
     EMAIL: "E-mail addresses that receive the alarms of a running session, separated by commas. Empty: nobody.",
     SENDER: "Sender of these e-mails (tomostream@localhost).",
-    SERVER: "Mail server that takes them, HOST or HOST:PORT (localhost:25; 465 speaks TLS from the start).",
+    SERVER: "Mail server for them, HOST or HOST:PORT (localhost:25; port 465 uses TLS from the start).",
     USER: "User name at the mail server, if it needs one.",
     PASSWORD: "Password at the mail server, if it needs one. It is sent over verified TLS only.",
-    WEBHOOK: "Address (http or https) that gets every alarm as JSON, e.g. of a chat service. Empty: none."}
+    WEBHOOK: "Address (http or https) that receives every alarm as JSON, e.g. of a chat service. Empty: none."}
 
 
 @dataclass(frozen=True)
 class Destinations:
-    """Where alarms go. `server` is HOST or HOST:PORT (25; 465 speaks TLS from the start, others where it is offered)."""
+    """Where alarms go. `server` is HOST or HOST:PORT (25; 465 uses TLS from the start, others if it is offered)."""
 
     email: tuple[str, ...] = ()
     sender: str = "tomostream@localhost"
@@ -63,8 +63,8 @@ class Destinations:
 
     @classmethod
     def configured(cls, project: str = "") -> Destinations:
-        """From the variables as Scipion sees them: those of the environment, else those with which the project was started (see
-        `keep`), else those of its scipion.conf.
+        """Return them from the environment, else from the variables with which the project was started (see `keep`), else from
+        scipion.conf.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Destinations:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Destinations:
-        """From Scipion's variables. An address list is separated by commas or blanks.
+        """Return them from a set of variables. Addresses are separated by commas or blanks.
 
         Raises
         ------
@@ -98,8 +98,8 @@ class Destinations:
 
 
 def keep(project: str, environment: Mapping[str, str]) -> None:
-    """Keep in a project where its alarms go, where the environment says so: whoever continues it may have another one. The
-    password is not kept. Nobody else may read it: the address of a webhook is a secret.
+    """Store in a project where its alarms go according to the environment, because whoever continues it may have another one. The
+    password is not stored. Only the owner may read the file, because the address of a webhook is a secret.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def keep(project: str, environment: Mapping[str, str]) -> None:
 
 
 def kept(project: str) -> dict[str, str]:
-    """Return what `keep` has kept; empty where there is nothing."""
+    """Return what `keep` has stored; empty if there is nothing."""
     try:
         with open(os.path.join(project, KEPT), encoding="utf-8") as file:
             data = json.load(file)
@@ -123,7 +123,7 @@ def kept(project: str) -> dict[str, str]:
 
 
 def kept_in_vain(project: str) -> str:
-    """Return why what `keep` has kept cannot be read, in a sentence; "" where it can, or nothing was kept."""
+    """Return why what `keep` has stored cannot be read; "" if it can, or nothing was stored."""
     path = os.path.join(project, KEPT)
     try:
         with open(path, encoding="utf-8") as file:
@@ -133,13 +133,13 @@ def kept_in_vain(project: str) -> str:
         return ""
     except (OSError, ValueError):
         pass
-    return f"{path}, which says where the alarms of this session go, makes no sense: remove it, and set {EMAIL} or {WEBHOOK}"
+    return f"{path}, which says where the alarms of this session go, is invalid: remove it, and set {EMAIL} or {WEBHOOK}"
 
 
 def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return our variables in Scipion's configuration: `config/scipion.conf` of its home, and above it the user's own.
+    """Return our variables from Scipion's configuration: `config/scipion.conf` of its home, overridden by the user's own.
 
-    A process that Scipion starts has them in its environment; one that is started from a terminal has not.
+    A process started by Scipion has them in its environment; one started from a terminal does not.
     """
     found: dict[str, str] = {}
     for path in configuration.files(environment):
@@ -150,7 +150,7 @@ def scipion_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Message:
-    """What one person gets by mail (`subject`, `text`) and a chat service by webhook (`body`, JSON)."""
+    """What people get by mail (`subject`, `text`) and a chat service by webhook (`body`, JSON)."""
 
     subject: str
     text: str
@@ -158,7 +158,7 @@ class Message:
 
 
 class Notifier:
-    """Sends messages in the background. `trouble` holds the last thing that went wrong, "" when all went well."""
+    """Sends messages in the background. `trouble` holds what went wrong with the last one, or ""."""
 
     def __init__(self, destinations: Destinations, session: str, time_out: float = TIME_OUT) -> None:
         self.destinations = destinations
@@ -171,11 +171,11 @@ class Notifier:
         self._given_up = threading.Event()
 
     def send(self, event: Event) -> None:
-        """Hand over one event; returns at once."""
+        """Queue an event; returns at once."""
         self.post(message_of(event, self.session))
 
     def post(self, message: Message) -> None:
-        """Hand over one message; returns at once."""
+        """Queue a message; returns at once."""
         if not self.destinations:
             return
         if self._thread is None:
@@ -184,10 +184,10 @@ class Notifier:
         try:
             self._queue.put_nowait(message)
         except queue.Full:
-            self.trouble = f"more than {MAX_WAITING} messages wait to be sent; '{message.subject}' is not sent"
+            self.trouble = f"more than {MAX_WAITING} messages are waiting to be sent; '{message.subject}' is not sent"
 
     def close(self, wait: float = TIME_OUT) -> None:
-        """End the thread after what waits was sent, or after `wait` seconds: what is left then is lost."""
+        """End the thread when the queue is empty, or after `wait` seconds: what is left then is lost."""
         if self._thread is None:
             return
         with contextlib.suppress(queue.Full):
@@ -208,7 +208,7 @@ class Notifier:
 
 # ------------------------------------------------------------------------------------------------ two ways
 def deliver(message: Message, destinations: Destinations, time_out: float = TIME_OUT) -> list[tuple[str, str]]:
-    """Send a message every way that is configured, now. Returns each way with what went wrong, "" where nothing did."""
+    """Send a message to every destination now. Returns each destination with what went wrong, or ""."""
     tried: list[tuple[str, str]] = []
     if destinations.email:
         tried.append(_attempt(lambda: _mail(message, destinations, time_out), f"the mail server {destinations.server}", message))
@@ -219,11 +219,11 @@ def deliver(message: Message, destinations: Destinations, time_out: float = TIME
 
 
 def test_message(destinations: Destinations, session: str = "test", time_out: float = TIME_OUT) -> list[tuple[str, str]]:
-    """Send a test every way that is configured and wait for the answers: for a check before a night.
+    """Send a test to every destination and wait for the answers: for a check before a night.
 
     Returns
     -------
-    Each way ("the mail server mail.lab.org:587", "the webhook at chat.lab.org") with what went wrong, "" where it was taken.
+    Each destination ("the mail server mail.lab.org:587", "the webhook at chat.lab.org") with what went wrong, or "".
     """
     text = "This is a test of the alarms of tomostream; nothing is wrong."
     name = one_line(session)
@@ -239,16 +239,16 @@ def _attempt(send: Callable[[], None], where: str, message: Message) -> tuple[st
         except OpenLineError as error:
             return where, f"{where}: {error}"
         except ssl.SSLCertVerificationError as error:
-            return where, f"{where} shows a certificate that cannot be trusted ({error.verify_message}), nothing was sent"
+            return where, f"{where} has a certificate that cannot be trusted ({error.verify_message}); nothing was sent"
         except (OSError, smtplib.SMTPException, urllib.error.URLError, HTTPException, ValueError) as error:
-            problem = f"{where} did not take the alarm '{one_line(message.subject)}': {one_line(str(error))}"
+            problem = f"{where} did not accept the alarm '{one_line(message.subject)}': {one_line(str(error))}"
         else:
             return where, ""
     return where, problem
 
 
 class OpenLineError(Exception):
-    """A password would travel over a line that anybody can read."""
+    """A password would be sent over an unencrypted connection."""
 
 
 def _mail(message: Message, destinations: Destinations, time_out: float) -> None:
@@ -265,15 +265,15 @@ def _mail(message: Message, destinations: Destinations, time_out: float) -> None
             private = True
         if destinations.user:
             if not private:
-                raise OpenLineError("it offers no TLS, and the password is not sent over an open line; use its port for "
-                                    f"submission (HOST:587 or HOST:{TLS_PORT} in {SERVER})")
+                raise OpenLineError("it offers no TLS, and the password is not sent unencrypted; use its submission port "
+                                    f"(HOST:587 or HOST:{TLS_PORT} in {SERVER})")
             server.login(destinations.user, destinations.password)
         server.send_message(as_mail(message, destinations))
 
 
 def tls_context(host: str, password: bool) -> ssl.SSLContext:
-    """Return a context that verifies the certificate and the name of a server; only this machine's own, without a password, may
-    sign its own."""
+    """Return a context that verifies certificate and name of a server. Only this machine's own, used without a password, may have
+    a self-signed certificate."""
     context = ssl.create_default_context()
     if host in LOOPBACK and not password:
         context.check_hostname = False
@@ -291,32 +291,32 @@ def _post(message: Message, destinations: Destinations, time_out: float) -> None
 
 # ------------------------------------------------------------------------------------------------ words
 def one_line(text: str) -> str:
-    """Return text without line breaks and other control characters: a series may be named anything."""
+    """Return text without line breaks and other control characters, which the name of a series may contain."""
     readable = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(sign if sign.isprintable() else " " for sign in readable).split())
 
 
 def message_of(event: Event, session: str) -> Message:
-    """Return an alarm as people get it."""
-    ended = "" if event.raised else f"\nIt had begun at {utc(event.since)}."
+    """Return the message for an alarm."""
+    ended = "" if event.raised else f"\nIt began at {utc(event.since)}."
     return Message(f"[tomostream] {session}: {title(event)}",
                    f"{one_line(event.text)}\n\nSession {one_line(session)}, {utc(event.time)}.{ended}\n", as_json(event, session))
 
 
 def title(event: Event) -> str:
-    """Return one line: what is the matter."""
+    """Return what is the matter, in one line."""
     return KINDS.get(event.kind, event.kind) + ("" if event.raised else f": {event.change.value}")
 
 
 def as_json(event: Event, session: str) -> dict[str, object]:
-    """Return what a webhook gets. `text` alone is what chat services show."""
+    """Return the JSON for a webhook. Chat services show only `text`."""
     name, text = one_line(session), one_line(event.text)
     return {"format": FORMAT, "session": name, "kind": event.kind, "state": event.change.value, "of": one_line(event.of),
             "time": utc(event.time), "since": utc(event.since), "message": text, "text": f"{name} – {title(event)}: {text}"}
 
 
 def as_mail(message: Message, destinations: Destinations) -> EmailMessage:
-    """Return the e-mail; no name can write a header of it."""
+    """Return the e-mail; line breaks in names cannot inject headers."""
     mail = EmailMessage()
     mail["Subject"] = one_line(message.subject)
     mail["From"], mail["To"] = one_line(destinations.sender), ", ".join(destinations.email)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that the page shows of one series, made from its files: figures, pictures, the list of its files.
+"""Everything that the page shows of one series, made from its files: figures, pictures, the list of its files.
 
-This runs in the pictures' thread. What a file of the series has wrong is told, not raised; only where nothing can be written
-any more an error goes out, so that the series is retried.
+This runs in the painting thread. A problem with a file of the series is reported and not raised; an error is raised only if
+nothing can be written, so that the series is retried.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tomostream.report import pictures
 from tomostream.report.facts import SeriesFacts, with_files
 from tomostream.report.judging import counts_of_expected
 
-#: End of a file's name -> what it is.
+#: Ending of a file name -> what the file is.
 MEANINGS = {".aln": "alignment (AreTomo)", "_ctf.txt": "CTF", "_quality.json": "quality", ".log": "log",
             "_angles.txt": "tilt angles, order, dose", ".xf": "alignment (IMOD)",
             "TiltSeries_Metrics.csv": "AreTomo3's figures", "AreTomo3_Session.json": "AreTomo3's settings"}
-#: The folder of the page takes nothing more.
+#: Errors that mean that nothing can be written into the folder of the page.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class Made:
-    """What the pictures' thread gives back for one series."""
+    """The result of the painting thread for one series."""
 
     facts: SeriesFacts
     pictures: dict[str, Any]
@@ -37,7 +37,7 @@ class Made:
 
 
 def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple[entries.LeftOut, ...], folder: str) -> Made:
-    """Return all figures and pictures of one series.
+    """Make all figures and pictures of one series.
 
     Raises
     ------
@@ -64,20 +64,20 @@ def paint(facts: SeriesFacts, movies: Mapping[str, MovieStatus], left_out: tuple
         troubles += _tried("no pictures of the tomogram", lambda: made.update(pictures.paint_tomogram(seen, folder)))
         made["filtered"] = bool(shown)
         if shown:
-            troubles += _tried("no slices of the tomogram as it is", lambda: made.update(pictures.paint_plain(facts, folder)))
+            troubles += _tried("no slices of the plain tomogram", lambda: made.update(pictures.paint_plain(facts, folder)))
     parts = zip(facts.tilts, counts_of_expected(facts.tilts), strict=True)
     facts = replace(facts, tilts=tuple(replace(tilt, counts_part=part) for tilt, part in parts))
     return Made(facts, made, "; ".join(troubles))
 
 
 def filtered_of(tomogram: str) -> str:
-    """Return the filtered tomogram, for viewing, beside a tomogram; "" where there is none."""
+    """Return the path of the filtered tomogram beside a tomogram; "" if there is none."""
     path = f"{os.path.splitext(tomogram)[0]}_wiener.mrc"
     return path if os.path.exists(path) else ""
 
 
 def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
-    """Return the pictures of a preview, as those of version 0."""
+    """Make the pictures of a preview, as version 0 of the series."""
     shown = replace(facts, version=0, tomogram=volume, z_first=True)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -88,7 +88,7 @@ def paint_preview(facts: SeriesFacts, volume: str, folder: str) -> Made:
 
 
 def _tried(what: str, act: Callable[[], None]) -> list[str]:
-    """Do it; what goes wrong, in words."""
+    """Call `act`; return what goes wrong, in words."""
     try:
         act()
     except (OSError, ValueError) as error:
@@ -99,16 +99,16 @@ def _tried(what: str, act: Callable[[], None]) -> list[str]:
 
 
 def _words(error: Exception) -> str:
-    """Return what is wrong with a file, for people."""
+    """Say what is wrong with a file."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     if isinstance(error, FileNotFoundError):
-        return f"{error.filename} is not there (any more)"
+        return f"{error.filename} does not exist (any more)"
     return f"{error.filename} cannot be read ({(error.strerror or str(error)).lower()})"
 
 
 def files_of(facts: SeriesFacts, project: str) -> list[dict[str, Any]]:
-    """Return the files of a series that people ask for: name from the project's folder, size in bytes, what it is."""
+    """Return the files of a series of interest to people: path relative to the project, size in bytes, what it is."""
     candidates = [("tilt series, raw", facts.tilt_series), ("tomogram", facts.tomogram)]
     if facts.tomogram:
         candidates.append(("filtered tomogram, for viewing", filtered_of(facts.tomogram)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures of a series for the page: central slices, a set of slices to scroll, the aligned tilt series as a film.
+"""Pictures of a series for the page: central slices, slices to scroll through, the aligned tilt series as a film.
 
-A film or a set of slices is one WebP file, an atlas of equal pictures row by row: two files a series instead of a hundred,
-which network disks thank. Pictures are drawn with y upward, as IMOD shows them: row 0 of an MRC file is at the bottom.
+A film or set of slices is a single WebP file, an atlas of equal pictures row by row: two files per series instead of a hundred,
+which is kind to network disks. Pictures are drawn with y upward, as in IMOD: row 0 of an MRC file is at the bottom.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tomostream.files.writing import whole
 from tomostream.journal.status import number
 from tomostream.report.facts import SeriesFacts, TiltFacts
 
-#: Longest edge of a picture in the atlas of slices, of the film, of the central slices, in the gallery, in the table.
+#: Longest edge of a picture in the atlas of slices, in the film, of the central slices, in the gallery, in the table.
 SLICE_EDGE, FILM_EDGE, CENTRAL_EDGE, CARD_EDGE, THUMB_EDGE = 420, 320, 900, 360, 96
-#: Most pictures in an atlas.
+#: Maximum of pictures in an atlas of slices, and of tilts.
 MAX_SLICES, MAX_FRAMES = 35, 121
-#: Of a volume that is deeper than this part of its width, the side views show the middle.
+#: The side views of a volume deeper than this share of its width show only its middle.
 DEEPEST = 0.7
-#: WebP holds no picture longer than this.
+#: Longest edge of a WebP picture.
 LONGEST = 16383
-#: Of WebP. Tilt images and slices are noise for the most part, which nobody needs to see exactly.
+#: WebP quality. Tilt images and slices are mostly noise, which nobody needs to see exactly.
 QUALITY, FILM_QUALITY, SLICES_QUALITY = 72, 50, 50
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Where the pictures of an atlas are: `count` of `width` x `height` px, `columns` in a row; `labels` one each."""
+    """The layout of an atlas: `count` pictures of `width` x `height` px, `columns` in a row, each with a label."""
 
     file: str
     width: int
@@ -65,13 +65,13 @@ class Views:
 
 
 def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:
-    """Write a WebP picture under another name, then rename it."""
+    """Write a WebP picture, complete or not at all."""
     with whole(path) as part:
         Image.fromarray(np.ascontiguousarray(pixels)).save(part, "WEBP", quality=quality, method=2)
 
 
 def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int = QUALITY) -> Atlas:
-    """Put equal pictures together, as near to a square as it gets, and write them."""
+    """Write pictures of equal size as one, as nearly square as possible."""
     height, width = images[0].shape
     columns = min(max(1, math.ceil(math.sqrt(len(images) * height / width))), LONGEST // width, len(images))
     rows = math.ceil(len(images) / columns)
@@ -85,15 +85,15 @@ def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[
 
 # ---------------------------------------------------------------------------------------------------- tomogram
 def z_first(facts: SeriesFacts, shape: tuple[int, ...]) -> bool:
-    """Tell whether the sections of a volume are slices in z, where y can come first; judged by the shape where nobody told."""
+    """Tell whether the sections of a volume are slices in z rather than y; judged by its shape if unknown."""
     return shape[0] <= shape[1] if facts.z_first is None else facts.z_first
 
 
 def read_views(path: str, facts: SeriesFacts) -> Views:
-    """Return slices of a tomogram. The file is read once, section by section, and never held in memory.
+    """Return slices of a tomogram, which is never held in memory as a whole.
 
-    Central slices are means over a slab of 1/60 of the volume's width, slices over up to five neighbours (never beyond half
-    the way to the next slice): single sections of a cryo-tomogram are mostly noise.
+    Central slices are means over a slab of 1/60 of the volume's width, slices over up to five neighbours (at most half-way to the
+    next slice): single sections of a cryo-tomogram are mostly noise.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def read_views(path: str, facts: SeriesFacts) -> Views:
 
 
 def voxel_size(path: str) -> float | None:
-    """Return the size of a voxel in A, as the file says; None where it says none."""
+    """Return the voxel size in A from the header; None if it has none."""
     return read_header(path)[0].pixel_size_A or None
 
 
@@ -128,13 +128,13 @@ def mean_of(volume: Array, axis: int, slab: int) -> Array:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` whole numbers, evenly over the middle 94 % of `count`: the rims of a volume hold nothing."""
+    """Return at most `most` indices, evenly spread over the middle 94 % of `count`: the rims of a volume are empty."""
     rim = int(0.03 * count)
     return sorted(set(np.linspace(rim, count - 1 - rim, min(most, count - 2 * rim)).round().astype(int).tolist()))
 
 
 def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
-    """Write the pictures of a tomogram into `folder`; returns what the page has to know of them.
+    """Write the pictures of a tomogram into `folder`; return their data for the page.
 
     Raises
     ------
@@ -160,12 +160,12 @@ def paint_tomogram(facts: SeriesFacts, folder: str) -> dict[str, Any]:
 
 
 def paint_plain(facts: SeriesFacts, folder: str) -> dict[str, Any]:
-    """Write the slices of a tomogram that is shown beside its filtered one; see `paint_tomogram`."""
+    """Write the slices of a tomogram shown beside its filtered one; see `paint_tomogram`."""
     return {"plain": _atlas_of(read_views(facts.tomogram or "", facts), os.path.join(folder, f"v{facts.version}-plain.webp"))}
 
 
 def _atlas_of(views: Views, path: str) -> dict[str, Any]:
-    """Write the set of slices, all in the greys of the middle one."""
+    """Write the slices, all with the grey levels of the middle one."""
     limits = grey_range(views.slices[len(views.slices) // 2])
     labels = [f"z {z + 1} of {views.shape[0]}" for z in views.sections]
     return save_atlas([to_bytes(image, limits) for image in views.slices], path, labels, SLICES_QUALITY).__dict__
@@ -173,7 +173,7 @@ def _atlas_of(views: Views, path: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- tilt series
 def aligned_picture(image: Array, rot_deg: float, tx: float, ty: float, edge: int = FILM_EDGE) -> Array:
-    """Return a raw tilt image, moved and turned as the alignment says and made small; outside of it the mean.
+    """Return a raw tilt image shifted and rotated by its alignment and reduced in size; filled with the mean outside.
 
     `raw = R(rot) aligned + (tx, ty)` from the image centre, R counter-clockwise, y upward (see `programs.aretomo`).
     """
@@ -182,7 +182,7 @@ def aligned_picture(image: Array, rot_deg: float, tx: float, ty: float, edge: in
     swap = abs(math.sin(math.radians(rot_deg))) > 0.707
     out_height, out_width = (small.shape[1], small.shape[0]) if swap else small.shape
     c, s = math.cos(math.radians(rot_deg)), math.sin(math.radians(rot_deg))
-    # Pillow takes the point (x, y) of the result (pixel centres at 0.5) to a point of the source
+    # Pillow maps a point (x, y) of the result (pixel centres at 0.5) to a point of the source
     x0 = small.shape[1] / 2 + tx / factor - c * out_width / 2 + s * out_height / 2
     y0 = small.shape[0] / 2 + ty / factor - s * out_width / 2 - c * out_height / 2
     picture = Image.fromarray(np.ascontiguousarray(small), mode="F")
@@ -192,7 +192,7 @@ def aligned_picture(image: Array, rot_deg: float, tx: float, ty: float, edge: in
 
 
 def paint_series(facts: SeriesFacts, folder: str) -> tuple[SeriesFacts, dict[str, Any]]:
-    """Write the film of the tilt series, and measure the mean counts of every tilt on the way.
+    """Write the film of the tilt series, and add the mean counts of every tilt to the facts.
 
     Raises
     ------
@@ -229,6 +229,6 @@ def _label(tilt: TiltFacts) -> str:
 
 
 def spread_tilts(tilts: Sequence[TiltFacts]) -> list[int]:
-    """Return which tilts the film shows: all, or evenly chosen ones of a very long series."""
+    """Return the indices of the tilts in the film: all, or evenly spread ones of a very long series."""
     return list(range(len(tilts))) if len(tilts) <= MAX_FRAMES else \
         sorted(set(np.linspace(0, len(tilts) - 1, MAX_FRAMES).round().astype(int).tolist()))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Previews of series that are still being acquired, for the page alone: one at a time, and only while no final work waits.
+"""Previews of series that are still being acquired, only for the page: one at a time, and only while no final work is waiting.
 
-The compose protocol tells in its ledger of which tilts a preview can be made. `Maker` makes it, by a process that takes only
-idle processor time, is ended when movies or series wait, and begun again when none do. `Previews` chooses, has the pictures
-painted, and keeps a preview on the page until the tomogram replaces it.
+The compose protocol says in its ledger which tilts a preview can be made from. `Maker` makes it, in a process that uses only idle
+processor time, is killed when movies or series are waiting, and started again when none are. `Previews` chooses a series, has the
+pictures painted, and keeps a preview on the page until the tomogram replaces it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tomostream.report.follow import Follower
 from tomostream.report.painting import Made, paint_preview
 
 FOLDER, LOG = ".preview", "preview.log"
-#: A preview is begun while at most so many movies wait to be aligned, and ended when there are more than so many.
+#: A preview is started while at most so many movies are waiting to be aligned, and killed when more than so many are.
 FEW_MOVIES, MANY_MOVIES = 2, 6
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A preview that is on the page: what it was made of, its series as it stood then, its pictures."""
+    """A preview on the page: its request, the facts of its series at that time, its pictures."""
 
     request: Request
     facts: SeriesFacts
@@ -51,7 +51,7 @@ class _Work:
 
 
 def request_of(project: str, asked: entries.Preview) -> Request | None:
-    """Return what the ledger of the compose protocol tells of a preview; None where too little is known."""
+    """Return the request for a preview from the ledger of the compose protocol; None if too little is known."""
     if not asked.tilts or asked.tilt_axis is None or asked.pixel_size_A is None:
         return None
     made = tuple(Tilt(os.path.join(project, path), angle) for path, angle in asked.tilts)
@@ -59,14 +59,14 @@ def request_of(project: str, asked: entries.Preview) -> Request | None:
 
 
 class Previews:
-    """The previews of a page. `ask()` as often as a series changes, then `update()`.
+    """The previews of a page. Call `ask()` whenever a series changes, then `update()`.
 
     Parameters
     ----------
     project : folder of the project.
     folders : where the page keeps the data and pictures of its series.
-    painter : the pictures' thread.
-    say : gets a line for what goes wrong with one; it has no other consequence.
+    painter : the painting thread.
+    say : called with a line if a preview fails, which has no other consequence.
     """
 
     def __init__(self, project: str, folders: SeriesFolders, painter: Executor, say: Callable[[str], None]) -> None:
@@ -79,16 +79,16 @@ class Previews:
         self._painting: tuple[Request, str, Future[Made]] | None = None
 
     def _say(self, text: str) -> None:
-        """Log what goes wrong, and keep it for the page: whoever waits for a preview learns why none comes."""
+        """Log what goes wrong and keep it for the page, so that whoever waits for a preview learns why there is none."""
         self.trouble = text
         self._reported_to(text)
 
     def begin(self, out: str) -> None:
-        """Make those that the compose protocol asks for, from now on, below `out`. For the one process that follows a session."""
+        """Make the requested previews from now on, below `out`. Only for the process that follows a session."""
         self.maker = Maker(out, self._say)
 
     def ask(self, series_id: str, series: SeriesStatus | None) -> Preview | None:
-        """Take in how a series stands now. Returns the preview that an earlier writer made, once, when one is wanted."""
+        """Take in the state of a series. If it needs a preview that an earlier writer has made, returns that, once."""
         request = None
         if series is not None and series.version == 0 and not series.ended and series.preview is not None:
             request = request_of(self._project, series.preview)
@@ -103,11 +103,11 @@ class Previews:
         return self._load(request)
 
     def update(self, follower: Follower, running: bool) -> Preview | None:
-        """Start, end or take over a preview; never while final work waits. Returns one that is new on the page.
+        """Start, kill or collect a preview; returns one that is new on the page.
 
         Raises
         ------
-        OSError : it cannot be written now. The next call tries again.
+        OSError : it cannot be written now; the next call retries.
         """
         if self._painting is not None:
             return self._take()
@@ -124,31 +124,31 @@ class Previews:
         return None
 
     def pictures_of(self, series_id: str) -> dict[str, Any]:
-        """Return the pictures of the preview that is shown of a series; empty for none."""
+        """Return the pictures of the preview of a series; empty if there is none."""
         return self._shown[series_id].pictures if series_id in self._shown else {}
 
     def replaced(self, series_id: str) -> None:
-        """Note that a series has ended: its own pictures are on the page."""
+        """Note that a series has ended and its own pictures are on the page."""
         self._shown.pop(series_id, None)
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the newest preview that no tomogram is to replace yet, for the page: series, tilts, expected tilts."""
+        """Return the latest preview that is not about to be replaced, for the page: series, tilts, expected tilts."""
         request = self._wanted.get(self._latest)
         if request is None or self._latest not in self._shown:
             return None
         return {"series_id": request.series_id, "tilts": len(request.tilts), "expected": request.expected}
 
     def wait(self, seconds: float) -> None:
-        """Wait until the one that is being painted is painted, at most so long."""
+        """Wait until the painting in progress is done, for at most this long."""
         wait([] if self._painting is None else [self._painting[2]], seconds)
 
     def close(self) -> None:
-        """End what is in progress; what is on the page stays."""
+        """Kill the preview in progress; what is on the page stays."""
         if self.maker is not None:
             self.maker.close()
 
     def _take(self) -> Preview | None:
-        """Return what was painted, put on the page unless the series was composed meanwhile."""
+        """Put what was painted on the page, unless the series was composed meanwhile, and return it."""
         if self._painting is None or not self._painting[2].done():
             return None
         request, volume, job = self._painting
@@ -170,7 +170,7 @@ class Previews:
         self._shown[self._latest] = preview
 
     def _load(self, request: Request) -> Preview | None:
-        """Return the preview of this request that an earlier writer made."""
+        """Return the preview for this request if an earlier writer has made it."""
         payload = self._folders.read(request.series_id)
         if payload.get("signature") != signature(request):
             return None
@@ -185,33 +185,33 @@ class Previews:
 
 
 def signature(request: Request) -> list[Any]:
-    """Return what distinguishes the data of one preview from those of another, and from those of a tomogram."""
+    """Return what distinguishes the data of a preview from those of another one, and of a tomogram."""
     return ["preview", len(request.tilts), request.expected]
 
 
 class Maker:
-    """Makes previews below `out`. What goes wrong with one goes to `say` in a line, and has no other consequence."""
+    """Makes previews below `out`. `say` is called with a line if one fails, which has no other consequence."""
 
     def __init__(self, out: str, say: Callable[[str], None]) -> None:
         self._root = os.path.join(out, FOLDER)
         self._say = say
         self._work: _Work | None = None
         self._over: set[str] = set()
-        shutil.rmtree(self._root, ignore_errors=True)       # of a writer that was killed
+        shutil.rmtree(self._root, ignore_errors=True)       # left by a writer that was killed
 
     @property
     def series(self) -> str:
-        """The series of which a preview is in progress; "" for none."""
+        """The series whose preview is in progress, or ""."""
         return self._work.request.series_id if self._work else ""
 
     def has(self, series_id: str) -> None:
-        """Note that a series has its preview already."""
+        """Note that a series already has its preview."""
         self._over.add(series_id)
 
     def update(self, wanted: Mapping[str, Request], may_start: bool, must_yield: bool) -> tuple[Request, str] | None:
-        """Go on; return a request and the volume that was made of it, once.
+        """Go on; return, once, a request and the volume that was made for it.
 
-        `wanted`: series that are still to be acquired, the newest last. The caller removes the volume's folder.
+        `wanted`: requests for series still being acquired, the newest last. The caller removes the volume's folder.
         """
         made = None
         if self._work is not None:
@@ -226,7 +226,7 @@ class Maker:
         return made
 
     def stop(self) -> None:
-        """End what is in progress; it may be begun again."""
+        """Kill the preview in progress; it may be started again."""
         if self._work is None:
             return
         try:
@@ -238,7 +238,7 @@ class Maker:
         self._work = None
 
     def close(self) -> None:
-        """End what is in progress for good; nothing is left."""
+        """Kill the preview in progress, and remove everything."""
         self.stop()
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -261,7 +261,7 @@ class Maker:
     def _collect(self, work: _Work) -> tuple[Request, str] | None:
         self._work = None
         self._over.add(work.request.series_id)
-        volume = os.path.join(work.folder, f"{NAME}_wiener.mrc")        # of what is there, most can be seen in it
+        volume = os.path.join(work.folder, f"{NAME}_wiener.mrc")        # the filtered tomogram shows most
         if work.process.returncode == 0 and os.path.exists(volume):
             return work.request, volume
         self._failed(work.request.series_id, last_line(os.path.join(work.folder, LOG)))

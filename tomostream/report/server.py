@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Serves the page of one session, and takes marks, acknowledgements, exclusions and STOP from those who have the token.
+"""Serves the page of one session, and accepts marks, acknowledgements, exclusions and STOP from those who have the token.
 
-Whoever can reach the port can read the page on the machine itself; from elsewhere only with the reading key, which the token
-gives and which gives no token back. Nothing is changed without the token in a header, which no other site's page can set: a
-form or a link of somebody else changes nothing, whatever cookies the browser holds. Only the files of the page are served,
-and those files of the project that the page of a series lists.
+On the machine itself anybody can read the page; from elsewhere it needs the reading key, which is derived from the token and does
+not reveal it. Nothing is changed without the token in a header, which pages of other sites cannot set: a foreign form or link
+changes nothing, whatever cookies the browser holds. Only the files of the page are served, and those files of the project that
+the page of a series lists.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ import msgspec
 from tomostream.report.actions import REQUESTS, Refused, Session
 from tomostream.report.folders import read_data
 
-#: Bytes that the body of a request may have.
+#: Maximum of bytes in the body of a request.
 MAX_BODY = 1 << 18
 #: Seconds after which a silent connection is closed.
 SILENCE_SECONDS = 30.0
 HEADER, COOKIE = "X-Tomostream-Token", "tomostream-reader"
 #: Names under which a browser reaches a server of its own machine.
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-#: What every answer says: no other site frames it, reads it, or learns its address.
+#: Headers of every response: no other site may frame it, read it, or learn its address.
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -53,13 +53,13 @@ class PageServer(http.server.ThreadingHTTPServer):
     Parameters
     ----------
     session : the project and the folder of its page.
-    token : what changes need; at least 16 characters.
-    host : address to bind to; an address of the loopback is readable without a key.
+    token : required for changes; at least 16 characters.
+    host : address to bind to; a loopback address can be read without a key.
     port : 0 takes any free one.
 
     Raises
     ------
-    OSError : the address cannot be had.
+    OSError : the address cannot be used.
     """
 
     daemon_threads = True
@@ -67,7 +67,7 @@ class PageServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, session: Session, token: str, host: str = "127.0.0.1", port: int = 0) -> None:
         if len(token) < 16:
-            raise ValueError("a token of fewer than 16 characters can be guessed")
+            raise ValueError("a token with fewer than 16 characters can be guessed")
         self.session, self.token = session, token
         self.local = is_local(host)
         self.key = hmac.new(token.encode(), b"reader", hashlib.sha256).hexdigest()
@@ -75,7 +75,7 @@ class PageServer(http.server.ThreadingHTTPServer):
         super().__init__((host, port), PageHandler)
 
     def address(self, name: str) -> str:
-        """Return what to open in a browser, for a machine that reaches us by this name; holds the token."""
+        """Return the address to open in a browser, for a machine that knows us by this name; it contains the token."""
         host = f"[{name}]" if ":" in name else name
         reading = "" if self.local else f"?key={self.key}"
         return f"http://{host}:{self.server_address[1]}/{reading}#token={self.token}"
@@ -96,26 +96,25 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         self._read(False)
 
     def do_POST(self) -> None:
-        self.close_connection = True  # a body that is not read must not become the next request
+        self.close_connection = True  # an unread body must not be taken for the next request
         where = urlsplit(self.path).path
         if not self._host_is_ours() or not self._origin_is_ours():
             return self._report(HTTPStatus.FORBIDDEN, error="this request comes from another site")
         if not self._has_token(self.headers.get(HEADER, "")):
-            return self._report(HTTPStatus.FORBIDDEN, error="only with the token: open the address that tomostream page printed")
+            return self._report(HTTPStatus.FORBIDDEN, error="the token is missing: open the address that tomostream page printed")
         kind = REQUESTS.get(where.removeprefix("/api/")) if where.startswith("/api/") else None
         if kind is None:
-            return self._report(HTTPStatus.NOT_FOUND, error="there is nothing of this name")
+            return self._report(HTTPStatus.NOT_FOUND, error="there is no such request")
         if self.headers.get_content_type() != "application/json":
-            return self._report(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error="a request is JSON")
+            return self._report(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error="a request must be JSON")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            return self._report(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"a request has at most {MAX_BODY} bytes")
+            return self._report(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"a request may have at most {MAX_BODY} bytes")
         try:
-            return self._report(
-                HTTPStatus.OK, text=self.server.session.act(msgspec.json.decode(self.rfile.read(int(length)), type=kind))
-            )
+            request = msgspec.json.decode(self.rfile.read(int(length)), type=kind)
+            return self._report(HTTPStatus.OK, text=self.server.session.act(request))
         except (msgspec.DecodeError, RecursionError) as error:
-            return self._report(HTTPStatus.BAD_REQUEST, error=f"the request makes no sense: {error}")
+            return self._report(HTTPStatus.BAD_REQUEST, error=f"the request is invalid: {error}")
         except Refused as error:
             return self._report(HTTPStatus.CONFLICT, error=str(error))
         except OSError as error:
@@ -126,9 +125,9 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         return hmac.compare_digest(given.encode(), self.server.token.encode())
 
     def _host_is_ours(self) -> bool:
-        """Tell whether a host is ours: a name of another site that was made to point to this machine is refused."""
+        """Tell whether the request was made to a name of ours, not to that of another site that points to this machine."""
         if not self.server.local:
-            return True  # they need the key
+            return True  # the key is required anyway
         try:
             return urlsplit(f"//{self.headers.get('Host', '')}").hostname in LOCAL_NAMES
         except ValueError:
@@ -158,16 +157,13 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         if not self._host_is_ours():
             return self._report(HTTPStatus.FORBIDDEN, error="this request comes from another site")
         if not self._may_read(query):
-            return self._report(HTTPStatus.FORBIDDEN, error="only with the key: open the address that tomostream page printed")
-        if "key" in query:  # out of the address, so that it is not in a history or a picture of the screen
+            return self._report(HTTPStatus.FORBIDDEN, error="the key is missing: open the address that tomostream page printed")
+        if "key" in query:  # remove it from the address, so that it is not in the history or on screenshots
             return self._redirect(parts.path)
         if where == "/api/hello":
             known = self._has_token(self.headers.get(HEADER, ""))
-            return self._report(
-                HTTPStatus.OK if known else HTTPStatus.FORBIDDEN,
-                text="welcome" if known else "",
-                error="" if known else "only with the token",
-            )
+            return self._report(HTTPStatus.OK if known else HTTPStatus.FORBIDDEN, text="welcome" if known else "",
+                                error="" if known else "the token is missing")
         path, name = self._file(where)
         if path is None:
             return self._report(HTTPStatus.NOT_FOUND, error="there is no such file in this page")
@@ -181,7 +177,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _file(self, where: str) -> tuple[str | None, str]:
-        """Return the file that an address names, and the name to save it under ("": it is shown); None where there is none."""
+        """Return the file for an address (None if there is none), and the name to save it under ("": show it)."""
         parts = [part for part in where.split("/") if part]
         if any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
             return None, ""
@@ -190,7 +186,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         return inside(self.server.session.out, os.path.join(*parts) if parts else "index.html"), ""
 
     def _download(self, parts: list[str]) -> tuple[str | None, str]:
-        """Return a file of the project, by its place in the list of a series: `download/SERIES/2`."""
+        """Return a file of the project by its position in the list of a series: `download/SERIES/2`."""
         if len(parts) != 2 or not parts[1].isdecimal() or len(parts[1]) > 4:
             return None, ""
         listed = listed_files(os.path.join(self.server.session.out, "series", parts[0]))
@@ -208,17 +204,15 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         with file:
             kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
             self.send_response(HTTPStatus.OK)
-            self.send_header(
-                "Content-Type",
-                kind + ("; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""),
-            )
+            is_text = kind.startswith("text/") or kind.endswith(("javascript", "json"))
+            self.send_header("Content-Type", kind + ("; charset=utf-8" if is_text else ""))
             length = os.fstat(file.fileno()).st_size
             self.send_header("Content-Length", str(length))
             if name:
                 self.send_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}")
             self.end_headers()
             if body:
-                while length > 0 and (part := file.read(min(length, 1 << 20))):    # one that grows is sent as long as was said
+                while length > 0 and (part := file.read(min(length, 1 << 20))):    # a growing file is cut at the announced length
                     self.wfile.write(part)
                     length -= len(part)
 
@@ -239,17 +233,17 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *_: Any) -> None:
-        """Nothing: an address may hold the key."""
+        """Log nothing, because an address may contain the key."""
 
     def handle(self) -> None:
         try:
             super().handle()
         except (ConnectionError, TimeoutError):
-            self.close_connection = True  # whoever asked is gone
+            self.close_connection = True  # the client is gone
 
 
 def is_local(host: str) -> bool:
-    """Tell whether an address is reached from the machine itself alone."""
+    """Tell whether an address can be reached only from the machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -257,13 +251,13 @@ def is_local(host: str) -> bool:
 
 
 def inside(folder: str, name: str) -> str | None:
-    """Return the regular file `name` below `folder`, wherever links lead; None where it is elsewhere, or none."""
+    """Return the regular file `name` below `folder`, after following links; None if it is elsewhere, or there is none."""
     root, path = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
     return path if path.startswith(root + os.sep) and os.path.isfile(path) else None
 
 
 def listed_files(folder: str) -> list[str]:
-    """Return the files that the data of a series lists, from the folder of the project; absolute ones lie elsewhere."""
+    """Return the files listed in the data of a series, relative to the project; those elsewhere are absolute."""
     try:
         return [str(each["path"]) for each in read_data(folder)[1]["files"]]
     except (KeyError, TypeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What people are told once when a session has ended: what came of it, what needs a person, and where the page is."""
+"""The message sent once when a session has ended: its results, what needs attention, and where the page is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tomostream.journal.until import words
 from tomostream.report.alarms import KINDS, Alarm
 from tomostream.report.notify import FORMAT, Message, one_line, utc
 
-#: Alarms that are named; the others are counted.
+#: How many alarms are named; more are counted.
 MAX_ALARMS = 20
 
 
@@ -36,7 +36,7 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """How it ended: by itself only where all four protocols finished."""
+        """How it ended; by itself only if all four protocols finished."""
         if any(state == RUNNING for state in self.protocols.values()):
             return "session" if self.until is None else f"session at {words(self.until)}"
         dead = [name for name, state in self.protocols.items() if state in (DEAD, FAILED)]
@@ -47,7 +47,7 @@ class Summary:
         return "session stopped"
 
     def lines(self) -> list[str]:
-        """For people, a line a fact."""
+        """Return the text, a line for each fact."""
         total, done = sum(self.series.values()), self.series.get("done", 0)
         others = ", ".join(f"{count} {state}" for state, count in self.series.items() if count and state != "done")
         rates = [f"{value:.{digits}f} {what} per hour" for value, digits, what in (
@@ -64,11 +64,11 @@ class Summary:
             lines += [f"- and {len(waiting) - MAX_ALARMS} more"] if len(waiting) > MAX_ALARMS else []
         else:
             lines.append("Nothing needs attention.")
-        lines += [f"{known} acknowledged alarms still hold."] if known else []
+        lines += [f"{known} acknowledged alarms are still on."] if known else []
         return [*lines, f"The page: {self.page}"]
 
     def message(self) -> Message:
-        """To be sent by mail and webhook."""
+        """Return the message for mail and webhook."""
         name, lines = one_line(self.session), self.lines()
         when = f", {utc(self.began)} to {utc(self.ended)}" if self.began is not None and self.ended is not None else ""
         body: dict[str, object] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of the session: its columns, for the page, `metrics.csv` and `session.json` alike."""
+"""The columns of the table of series, for the page, `metrics.csv` and `session.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tomostream.report.facts import SeriesFacts
 from tomostream.report.judging import Finding
 from tomostream.report.notify import utc
 
-#: Series in one file of rows: what is written again when one of them changes.
+#: Series in one file of rows, which is rewritten when one of them changes.
 CHUNK = 50
 #: The version of the format of session.json and of the columns.
 FORMAT = 1
@@ -22,8 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """What a row is made of. `folder`: of the series' data and pictures, inside `series/`; `thumb`: its small picture. Both ""
-    for none."""
+    """What a row is made from. `folder`: with the data and pictures, inside `series/`; `thumb`: the small picture; or ""."""
 
     facts: SeriesFacts
     findings: tuple[Finding, ...] = ()
@@ -33,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name (with the unit), what it is, and where it comes from. Unknown values are empty (null)."""
+    """One column: its name (with the unit), its meaning, and how it is computed. Unknown values are empty (null)."""
 
     name: str
     unit: str
@@ -77,38 +76,38 @@ COLUMNS = (
     Column("name", "", "name of the series at the microscope", _fact("name")),
     Column("state", "", "acquiring, aligning, waiting, composing, reconstructing, done or failed", _fact("state")),
     Column("reason", "", "why it is in this state, in words", _fact("reason")),
-    Column("pending", "", "what a person decided of its tilts that the newest version does not show yet, in words",
+    Column("pending", "", "decisions by a person on its tilts that the newest version does not show yet, in words",
            _fact("pending")),
-    Column("version", "", "1, one more each time a late or repeated tilt had it made again", _fact("version")),
+    Column("version", "", "1, and one more each time it was made again", _fact("version")),
     Column("tilts_expected", "", "tilts of a complete series", _fact("tilts_expected")),
-    Column("tilts_seen", "", "tilts that the mdoc lists", _fact("tilts_seen")),
+    Column("tilts_seen", "", "tilts listed in the mdoc", _fact("tilts_seen")),
     Column("tilts_aligned", "", "tilts whose movie was aligned", _fact("tilts_aligned")),
     Column("tilts_used", "", "tilts in the tomogram (before it is made: in the tilt series)", _fact("tilts_used")),
     Column("dose_e_A2", "e/A2", "dose of the whole series", lambda entry: None if entry.facts.dose_e_A2 is None
            else round(entry.facts.dose_e_A2, 2)),
     Column("tilt_axis_deg", "degrees", "rotation of the tilt axis from the y axis of the image, counter-clockwise; refined "
            "once it is done", _fact("tilt_axis_deg", 2)),
-    Column("tilt_offset_deg", "degrees", "tilt of the specimen against the stage, which the alignment found",
+    Column("tilt_offset_deg", "degrees", "tilt of the specimen relative to the stage, measured by the alignment",
            _fact("tilt_offset_deg", 2)),
-    Column("thickness_A", "A", "thickness of the specimen, which the alignment found", _fact("thickness_A", 0)),
-    Column("resolution_xy_A", "A", "where the correlation of the even and the odd tomogram falls below 0.143, in the plane",
+    Column("thickness_A", "A", "thickness of the specimen, measured by the alignment", _fact("thickness_A", 0)),
+    Column("resolution_xy_A", "A", "where the correlation of the even and the odd tomogram falls below 0.143, in plane",
            _fact("resolution_xy_A", 1)),
     Column("resolution_z_A", "A", "the same along z", _fact("resolution_z_A", 1)),
     Column("quality", "0 to 1", "quality of the alignment", _fact("quality", 3)),
-    Column("trust", "", "trusted, doubtful or unknown: whether the alignment is to be trusted, by its own checks",
+    Column("trust", "", "trusted, doubtful or unknown: whether the alignment can be trusted, by its own checks",
            lambda entry: entry.facts.trust.value),
-    Column("quality_note", "", "why it is to be trusted or not, in words", _fact("quality_note")),
-    Column("worst_tilt_deg", "degrees", "tilt angle of the tilt whose shift is known least well",
+    Column("quality_note", "", "why it can be trusted or not, in words", _fact("quality_note")),
+    Column("worst_tilt_deg", "degrees", "tilt angle of the tilt with the most uncertain shift",
            lambda entry: _worst(entry, "angle_deg", 2)),
     Column("worst_sigma_px", "px", "standard deviation of its shift, raw pixels",
            lambda entry: _worst(entry, "sigma_px", 3)),
     Column("max_residual_px", "px", "largest distance of a tilt from where the other tilts predict it, raw pixels",
            lambda entry: _most(entry, "residual_px", 3)),
-    Column("target_defocus_um", "um", "what the microscope was set to (TargetDefocus of the mdoc)",
+    Column("target_defocus_um", "um", "the defocus set at the microscope (TargetDefocus of the mdoc)",
            _fact("target_defocus_um", 3)),
     Column("defocus_um", "um", "median defocus of its tilts up to 45 degrees, underfocus positive",
            _fact("median_defocus_um", 3)),
-    Column("defocus_min_um", "um", "least defocus of its tilts, underfocus positive",
+    Column("defocus_min_um", "um", "smallest defocus of its tilts, underfocus positive",
            lambda entry: round(min(_defoci(entry)), 3) if _defoci(entry) else None),
     Column("defocus_max_um", "um", "largest defocus of its tilts",
            lambda entry: round(max(_defoci(entry)), 3) if _defoci(entry) else None),
@@ -124,11 +123,12 @@ COLUMNS = (
     Column("alarms", "", "kinds of alarms that it shows, separated by blanks",
            lambda entry: " ".join(dict.fromkeys(finding.kind for finding in entry.findings))),
     Column("pixel_size_A", "A", "pixel size of the tilt images", _fact("pixel_size_A", 4)),
-    Column("tomogram", "", "file of the tomogram, from the project's folder", _fact("tomogram")),
-    Column("page", "", "folder of its data and pictures, inside series/; empty before there are any", lambda entry: entry.folder),
+    Column("tomogram", "", "file of the tomogram, relative to the project", _fact("tomogram")),
+    Column("page", "", "folder of its data and pictures, inside series/; empty if there are none yet",
+           lambda entry: entry.folder),
     Column("thumb", "", "small picture of its tomogram, in that folder", lambda entry: entry.thumb),
-    Column("gold_beads", "", "gold beads that were erased; empty where they were not sought", _fact("gold_beads")),
-    Column("gold_residual_px", "px", "how far they are from where the alignment puts them (RMS), raw pixels",
+    Column("gold_beads", "", "gold beads that were erased; empty if none were searched for", _fact("gold_beads")),
+    Column("gold_residual_px", "px", "their distance from where the alignment predicts them (RMS), raw pixels",
            _fact("gold_residual_px", 3)))
 TIMES = {column.name for column in COLUMNS if column.unit == "time"}
 

@@ -454,7 +454,7 @@ class TestSending(unittest.TestCase):
         self.assertIn("To: me@lab.org, you@lab.org", server.got[0])
         self.assertIn("TS_7: tilt axis 88.0 degrees", server.got[0])
         self.assertIn("Tilt axis: over", server.got[1])
-        self.assertIn(f"It had begun at {utc(1_800_000_000.0)}", server.got[1])
+        self.assertIn(f"It began at {utc(1_800_000_000.0)}", server.got[1])
 
     def test_an_error_that_nobody_foresaw_is_said_and_the_next_alarm_is_sent(self):
         notifier = Notifier(Destinations(webhook="http://chat"), "night")
@@ -490,11 +490,11 @@ class TestSending(unittest.TestCase):
         for _ in range(300):
             notifier.send(self.event)
         self.assertLess(time.monotonic() - began, 10.0)         # 300 that waited for the time-out would take a minute
-        self.assertIn("wait to be sent", notifier.trouble)
+        self.assertIn("are waiting to be sent", notifier.trouble)
         notifier.close(0.1)
         wait_for(lambda: all(thread.name != "tomostream-alarms" for thread in threading.enumerate()), 60, "no thread left over")
         short = self.send(Destinations(webhook="http://127.0.0.1:1/"))
-        self.assertRegex(short.trouble, "webhook at 127.0.0.1 did not take the alarm.*refused")
+        self.assertRegex(short.trouble, "webhook at 127.0.0.1 did not accept the alarm.*refused")
 
     def test_a_name_with_line_ends_cannot_write_headers(self):
         event = Event(1.0, "axis", Change.RAISED, "x\r\nBcc: all@lab.org", 1.0)
@@ -513,7 +513,7 @@ class TestSending(unittest.TestCase):
         both = Destinations(("me@lab.org",), server=address, webhook="http://127.0.0.1:1/")
         mail, hook = notify.test_message(both, "night", 2.0)
         self.assertEqual((mail, len(server.got)), ((f"the mail server {address}", ""), 1))
-        self.assertRegex(hook[1], "webhook at 127.0.0.1 did not take.*refused")
+        self.assertRegex(hook[1], "webhook at 127.0.0.1 did not accept.*refused")
 
     def test_wrong_destinations_are_refused_in_words(self):
         for name, value in (("TOMOSTREAM_ALARM_EMAIL", "me"), ("TOMOSTREAM_SMTP_SERVER", "host:mail"),
@@ -625,7 +625,7 @@ class TestPrivateMail(unittest.TestCase):
     def test_a_password_is_not_sent_to_a_server_without_tls(self):
         with mock.patch.object(SecureMails, "handle", Mails.handle):
             (_, problem), = notify.test_message(self.to, time_out=5.0)
-        self.assertRegex(problem, "offers no TLS.*password is not sent over an open line")
+        self.assertRegex(problem, "offers no TLS.*password is not sent unencrypted")
         self.assertEqual(self.server.got, [])
 
 

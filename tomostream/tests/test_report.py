@@ -342,7 +342,7 @@ class TestPictures(WithProject):
         page.finish()
         path = self.project.extra(ARETOMO, "TS_01", "TS_01.mrc")
         self.assertEqual(self.read("series", "TS_01", "data.js")["trouble"],
-                         f"no pictures of the tomogram: {path} is not there (any more)")
+                         f"no pictures of the tomogram: {path} does not exist (any more)")
         self.assertEqual([row["thumb"] for row in self.rows()], ["", "v1-thumb.webp"])
 
     def test_a_flat_volume_and_a_cut_stack_make_a_page_too(self):

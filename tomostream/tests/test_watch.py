@@ -409,7 +409,7 @@ class TestTheIndex(WithAFacility):
                                ({"running": False, "protocols": {**four, ARETOMO: "stopped"}}, ("stopped", False)),
                                ({"running": True, "protocols": {**four, ARETOMO: "dead"}}, ("aretomo died", True)),
                                ({"running": True, "protocols": {**four, ARETOMO: "failed"}}, ("aretomo died", True)),
-                               ({"running": True, "updated": 1.0}, ("running, its page is not written", True)),
+                               ({"running": True, "updated": 1.0}, ("running, but its page is not being written", True)),
                                ({"running": True, "updated": 999.0}, ("running", False))):
             self.assertEqual(standing(told, 1000.0), expected)
 
