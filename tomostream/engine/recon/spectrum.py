@@ -44,7 +44,7 @@ _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
 #: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
-_MISFIT = 1.5
+_MISFIT = 2.0
 #: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
 #: the second on only counting makes noise.
 _COARSE = (1.0 / 600.0, 1.0 / 300.0)

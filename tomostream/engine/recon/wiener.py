@@ -39,7 +39,7 @@ LOWEST = (1.0 / 2500.0, 1.0 / 1250.0)
 AMPLITUDES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 #: Specimens are no random fields: so much of a tilt's signal, for every tilt that shares its frequencies, is like no other's.
 #: Where there is much signal all differences between tilts would be made into structure along z otherwise.
-UNLIKE = 0.15
+UNLIKE = 0.3
 #: Outside the slab the estimate falls off over this part of the thickness.
 FADE = 0.15
 #: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
