@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from tomostream import __version__
-from tomostream.engine import steps, volumes
+from tomostream.engine import limits, steps, volumes
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
 from tomostream.engine.errors import exit_status
 from tomostream.engine.gold import job as gold
@@ -134,6 +134,7 @@ def _main(argv: Sequence[str]) -> int:
     _check(arguments)
     _warn_of_unused(arguments, log)
     _use_threads(thread_count(arguments))
+    limits.keep_freed_memory()
     _run(arguments, log)
     return 0
 
@@ -232,7 +233,7 @@ def _run(arguments: Arguments, log: Log) -> None:
             outputs.reserve(name)
         solution = steps.solve(arguments, data, log)
         if not aligns(arguments):
-            solution = steps.readable(data, solution, log)
+            solution = steps.readable(arguments, data, solution, log)
         options = steps.recon_options(arguments, data)
         ctf: Sequence[CtfRow] = ()
         sections, hand = tuple(tilt.section for tilt in solution.used), 0
@@ -244,7 +245,7 @@ def _run(arguments: Arguments, log: Log) -> None:
             if volumes.corrects(arguments):
                 ctf, sections, hand = volumes.given_ctf(arguments, data, names, solution, outputs, log)
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
-        used = steps.readable(data, solution, log) if aligns(arguments) else solution
+        used = steps.readable(arguments, data, solution, log) if aligns(arguments) else solution
         used = steps.dosed(arguments, data, steps.in_range(arguments, used, log), log)
         data, erased = gold.erased(arguments, data, names, used, options, outputs, log)
         if volumes.corrects(arguments):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tomostream import __version__
+from tomostream.engine import limits
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
 from tomostream.engine.errors import exit_status
 from tomostream.files.errors import EngineError
@@ -164,6 +165,7 @@ def _run(words: Sequence[str]) -> int:
         _warn(f"-Patch: {_LOCAL}; global motion is")
 
     _use_one_thread_a_product()
+    limits.keep_freed_memory()
     from tomostream.engine.frames.pipeline import correct_movie
 
     correct_movie(job, _say, _warn)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tomostream.engine.output import Outputs
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
-    from tomostream.engine.recon.tomogram import ReconOptions
+    from tomostream.engine.recon.tomogram import ReconOptions, TiltUse
 
 NAME = "tomostream-aretomo"
 #: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
@@ -259,17 +259,21 @@ def locally(
     return with_local(solution, motion, data.stack.shape)
 
 
-def readable(data: Input, solution: Solution, log: Log) -> Solution:
-    """Without the tilts whose image, or one of its halves, holds nothing to use."""
+def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
+    """Without the tilts whose image, or one of its halves, holds nothing to use; what was aligned has been looked at."""
+    from tomostream.engine.align.geometry import parallel
     from tomostream.files.mrc import UNUSABLE_VALUES
 
-    out: dict[int, str] = {}
-    for tilt in solution.used:
-        for stack in (data.stack, *data.halves):
-            if not stack.usable(tilt.section):
-                out[tilt.section] = UNUSABLE_VALUES + (f" in {stack.path}" if stack is not data.stack else "")
-        if tilt.section not in out and data.stack.blank(tilt.section):
-            out[tilt.section] = "blank: all pixels are equal"
+    def wrong(tilt: TiltUse) -> str:
+        """Return why a tilt is not used; "" where it is."""
+        found = "" if aligns(arguments) or data.stack.usable(tilt.section) else UNUSABLE_VALUES
+        for half in data.halves:
+            found = found if half.usable(tilt.section) else f"{UNUSABLE_VALUES} in {half.path}"
+        blank = not (found or aligns(arguments)) and data.stack.blank(tilt.section)
+        return "blank: all pixels are equal" if blank else found
+
+    reasons = parallel(wrong, solution.used, thread_count(arguments))
+    out = {tilt.section: reason for tilt, reason in zip(solution.used, reasons, strict=True) if reason}
     order = sorted(solution.used, key=lambda tilt: tilt.tilt_deg)
     dark = tuple(DarkFrame(frame, tilt.section, tilt.tilt_deg) for frame, tilt in enumerate(order) if tilt.section in out)
     return replace(_without(solution, out, log), dark=(*solution.dark, *dark))

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import io
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -178,6 +179,21 @@ class TestLimits(unittest.TestCase):
                           memory__job__memory_DOT_usage_in_bytes="2500000\n")  # fmt: skip
         self.assertEqual(limits.free_memory(*where), 500000)
         self.assertGreater(limits.free_memory(*self.tree("0::/job\n", job__memory_DOT_max="max\n")), 3000000)
+
+    @unittest.skipUnless(platform.libc_ver()[0] == "glibc", "another C library keeps what it keeps")
+    def test_memory_that_was_freed_is_used_again_instead_of_being_taken_anew(self):
+        code = """
+import resource, numpy as np
+from tomostream.engine import limits
+limits.keep_freed_memory()
+faults = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+for _ in range(9):
+    np.ones(1 << 22, np.float32)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[1] - faults[0], faults[-1] - faults[1])"""
+        ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        first, later = map(int, ran.stdout.split())
+        self.assertLess(later, max(first, 8))
 
 
 class TestErrors(unittest.TestCase):

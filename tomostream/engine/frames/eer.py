@@ -69,36 +69,28 @@ def add_events(
     int
         Pixels passed when the stream ended: fewer than the camera has if the frame is damaged.
     """
-    skip_mask = (1 << skip_bits) - 1
+    skip_mask, position_bits = (1 << skip_bits) - 1, horizontal_bits + vertical_bits
     horizontal_mask, vertical_mask = (1 << horizontal_bits) - 1, (1 << vertical_bits) - 1
     flip_x, flip_y = (1 << horizontal_bits) >> 1, (1 << vertical_bits) >> 1
-    pixels = (counts.shape[0] >> upsampling_bits) * width
+    pixels, flat = (counts.shape[0] >> upsampling_bits) * width, counts.reshape(-1)
     bits, bit, pixel = size * 8, 0, 0
     row, row_end = 0, width
     while bit + skip_bits <= bits:
         word = _word(stream, bit)
         skip = int(word) & skip_mask
-        bit += skip_bits
+        # 0 or 1 is added, for which of them is as good as random: a branch would be mispredicted at every other code
+        event = int(skip != skip_mask)
+        bit += skip_bits + position_bits * (event | int(always_position))
         pixel += skip
-        if pixel >= pixels:
-            break
-        if skip == skip_mask:
-            if always_position:
-                bit += horizontal_bits + vertical_bits
-            continue
-        bit += horizontal_bits + vertical_bits
-        if bit > bits:
+        if pixel >= pixels or bit > bits:
             break
         while pixel >= row_end:
             row += 1
             row_end += width
-        column = pixel - row_end + width
-        pixel += 1
-        if upsampling_bits == 0:
-            counts[np.uint64(row), np.uint64(column)] += 1
-            continue
         position = int(word) >> skip_bits
         x = ((position & horizontal_mask) ^ flip_x) >> (horizontal_bits - upsampling_bits)
         y = (((position >> horizontal_bits) & vertical_mask) ^ flip_y) >> (vertical_bits - upsampling_bits)
-        counts[(row << upsampling_bits) | y, (column << upsampling_bits) | x] += 1
+        line = ((row << upsampling_bits) | y) * (width << upsampling_bits)
+        flat[np.uint64(line + (((pixel - row_end + width) << upsampling_bits) | x))] += event
+        pixel += event
     return pixel

@@ -86,13 +86,14 @@ class Filter:
         whole = np.pad((image - level).astype(np.float32), self.reach, mode="reflect")
         inner = (slice(self.reach, self.reach + ny), slice(self.reach, self.reach + nx))
 
-        def along(values: Floats, kernel: NDArray[np.complex64]) -> Floats:
-            out: Floats = scipy.fft.irfft2(scipy.fft.rfft2(values, s=self.size) * kernel, s=self.size)
+        def along(spectrum: NDArray[np.complex64], kernel: NDArray[np.complex64]) -> Floats:
+            out: Floats = scipy.fft.irfft2(spectrum * kernel, s=self.size, overwrite_x=True)
             return out[inner]
 
-        depth = -along(whole, self._model) / np.float32(self._power)
-        mean = along(whole, self._window) / np.float32(self._count)
-        square = along(np.square(whole), self._window) / np.float32(self._count)
+        spectrum = scipy.fft.rfft2(whole, s=self.size)
+        depth = -along(spectrum, self._model) / np.float32(self._power)
+        mean = along(spectrum, self._window) / np.float32(self._count)
+        square = along(scipy.fft.rfft2(np.square(whole), s=self.size), self._window) / np.float32(self._count)
         variance = np.maximum(square - mean**2, 1e-12)
         correlation = depth * np.sqrt(np.float32(self._power / self._count) / variance)
         return depth, correlation

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.files.errors import EngineError
-from tomostream.files.mrc import MAX_VALUE, Sections, open_mrc
+from tomostream.files.mrc import MAX_VALUE, MrcStack, Sections, open_mrc
 
 Floats = NDArray[np.float32]
 # a pixel this many robust standard deviations above the median is a hot pixel or an X-ray, not specimen
 _SPIKE = 12.0
 # of the pixels; more bright ones are an area
 _MAX_SPIKES = 5e-4
+# pixels that are looked at at a time
+_PIECE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,20 @@ class TiltStack:
 
     def usable(self, index: int) -> bool:
         """Tell whether all values of a section are finite and within what can be added up."""
-        image = np.asarray(self.data[index], dtype=np.float32)
-        return bool(max(float(image.max()), -float(image.min())) < MAX_VALUE)
+        return all(max(float(piece.max()), -float(piece.min())) < MAX_VALUE for piece in self._pieces(index))
 
     def blank(self, index: int) -> bool:
         """Tell whether all pixels of a section are equal."""
-        image = self.data[index]
-        return bool((image == image.flat[0]).all())
+        first = next(self._pieces(index)).flat[0]
+        return all(bool((piece == first).all()) for piece in self._pieces(index))
+
+    def _pieces(self, index: int) -> Iterator[NDArray[Any]]:
+        """Yield a section some rows at a time, which stay in the processor's cache."""
+        ny, nx = self.shape
+        step = max(1, _PIECE // nx)
+        rows = self.data.rows if isinstance(self.data, MrcStack) else lambda i, first, last: self.data[i, first:last]
+        for first in range(0, ny, step):
+            yield rows(index, first, min(first + step, ny))
 
 
 def open_stack(path: str) -> TiltStack:
