@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tilts a person takes out of which series, and why: a small file in the folder of the compose run.
+"""Which tilts people took out of which series, and why: a small file in the folder of the compose run.
 
-`tomostream exclude` and the window in Scipion write it, the compose protocol reads it when it changes and composes only
-those series again.
+`tomostream exclude`, the page and the window in Scipion write it; the compose protocol reads it when it changes, and composes
+only the series concerned again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Choice = dict[str, dict[str, str]]
 
 
 def read(path: str) -> Choice:
-    """Return what is left out; empty when nothing is.
+    """Return what is left out.
 
     Raises
     ------
-    ValueError : the file was edited by hand into something else; names the file.
+    ValueError : the file is invalid, perhaps edited by hand; names it.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -50,7 +50,7 @@ def write(path: str, excluded: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def read_choice(project: str, series_id: str) -> ComposedSeries:
-    """Return a composed series with every tilt's state as it stands in the file: what is excluded, and why.
+    """Return a composed series with the state of every tilt according to the file: whether it is excluded, and why.
 
     Raises
     ------
@@ -69,11 +69,11 @@ def _by_person(tilt: Tilt) -> bool:
 
 
 def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
-    """Return the movies that words name: acquisition orders or names of movies.
+    """Return the movies for words that are acquisition orders or names of movies.
 
     Raises
     ------
-    ValueError : a word names none; says what there is.
+    ValueError : a word is neither; says what there is.
     """
     names = {tilt.movie for tilt in series.tilts}
     by_order = {str(tilt.order): tilt.movie for tilt in series.tilts if tilt.order is not None}
@@ -87,7 +87,7 @@ def choose(words: Iterable[str], series: ComposedSeries) -> frozenset[str]:
 
 
 def change(series: ComposedSeries, words: Sequence[str], reason: str = "", back: bool = False) -> int:
-    """Take the tilts that words name (`choose`; none: all) out of a series, or put them back; see `apply`.
+    """Take tilts (see `choose`; without words all) out of a series, or put them back; see `apply`.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def change(series: ComposedSeries, words: Sequence[str], reason: str = "", back:
 
 
 def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: Iterable[str] = ()) -> int:
-    """Take tilts out of a series (movie -> why), or put them back; returns how many tilts it will have then.
+    """Take tilts out of a series (movie -> why), or put them back; returns how many tilts it will then have.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def apply(series: ComposedSeries, out: Mapping[str, str] | None = None, back: It
     """
     path = os.path.join(series.folder, NAME)
     try:
-        with locks.writing(path):       # another person's choice for another series may be on its way
+        with locks.writing(path):       # somebody else may be writing a choice for another series
             return _apply(path, series, out or {}, frozenset(back))
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
@@ -127,7 +127,7 @@ def _apply(path: str, series: ComposedSeries, out: Mapping[str, str], back: froz
 
 
 class Exclusions:
-    """Follows the file: `changes` gives each series whose choice is another than before."""
+    """Follows the file: `changes` yields each series whose choice has changed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -135,8 +135,7 @@ class Exclusions:
         self._known: Choice = {}
 
     def changes(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the series and the movies to leave out now, with why; a file that cannot be read changes nothing, and is read
-        again."""
+        """Yield series with the movies to leave out now, and why. A file that cannot be read changes nothing and is retried."""
         try:
             status = os.stat(self.path)
         except OSError:
@@ -148,7 +147,7 @@ class Exclusions:
             wanted = read(self.path)
         except ValueError:
             return
-        self._stamp = stamp         # of before the reading: what is written meanwhile has another one
+        self._stamp = stamp         # from before the reading: what is written meanwhile changes it
         for series in sorted(wanted.keys() | self._known.keys()):
             movies = wanted.get(series, {})
             if movies.keys() != self._known.get(series, {}).keys():

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sign of the tilt angles of an instrument: one series reconstructed both ways, with pictures and what speaks for which.
+"""The sign of the tilt angles of an instrument: one series reconstructed both ways, with pictures and the evidence for either.
 
-The geometry. A point (X, Y, Z), Y along the tilt axis, is seen at x' = X cos t + Z sin t. The same images are explained as
-well by angles -t and Z' = -Z: the alignment cannot tell, the tomogram is mirrored, and every helix in it changes its hand.
-(So does a tilt axis given 180 degrees off: that inverts X, Y and Z.)
+The geometry. A point (X, Y, Z), Y along the tilt axis, is seen at x' = X cos t + Z sin t. Angles -t with Z' = -Z explain the same
+images equally well: the alignment cannot tell, the tomogram is mirrored, and every helix in it changes its hand. (A tilt axis
+that is 180 degrees off does the same: it inverts X, Y and Z.)
 
-The evidence. At tilt t a point of the specimen plane at x' lies -x' tan t higher along the beam. The defocus is larger
-where the specimen is further from the electron source. So where it grows towards +x' at positive tilts (`defocus_hand` 1),
-+z of the tomogram points to the source, as it does in a tomogram of the right hand if the images are as seen from the
-source. An image that is mirrored on its way to the disk turns this round: therefore a hint, and the proof is a structure of
-known hand.
+The evidence. At tilt t a point of the specimen plane at x' lies -x' tan t higher along the beam, and the defocus is larger where
+the specimen is further from the electron source. So if it grows towards +x' at positive tilts (`defocus_hand` 1), +z of the
+tomogram points to the source, as in a tomogram of the correct hand if the images are as seen from the source. Mirroring of the
+image anywhere between camera and disk reverses this: it is a hint, and only a structure of known hand is proof.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ LOOK_FOR = (
     "A structure of known hand decides: the two strands of actin wind around each other to the right, TMV is a right-handed "
     "helix, the 3-start helix of a microtubule is left-handed. Best of all, an average of ribosomes (or of anything with a "
     "known map) from one of the tomograms fits that map in one hand only.",
-    "If you know what lies on the side of the electron source (the support film, the sputtered layer, a fiducial layer): z "
-    "grows towards the source in the tomogram of the right hand, if the images are as seen from the source.",
-    "The defocus: where it could be measured across the tilt axis, it says which way z grows (see the evidence).",
+    "If you know what faces the electron source (the support film, the sputtered layer, a fiducial layer): in the tomogram of "
+    "the correct hand z points towards the source, if the images are as seen from the source.",
+    "The defocus: if it could be measured across the tilt axis, it tells which way z points (see the evidence).",
     "Do not judge by sharpness or by the alignment: they are the same both ways.",
 )
-#: A slice is the mean of so much of the specimen, in A.
+#: Thickness over which slices are averaged, A.
 SLAB_A = 120.0
 #: Width of a picture in px, and the room for a line of text.
 WIDTH, LINE = 440, 22
@@ -63,9 +62,9 @@ Grey = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `hand`: 1, -1 or 0 as `Quality.defocus_hand` with the angles as the mdoc gives them; None no CTF.
+    """The result. `hand`: 1, -1 or 0 as `Quality.defocus_hand`, for the angles as given in the mdoc; None without a CTF.
 
-    `advice` is as-given, negated or "" where nothing speaks for either. Files are names in `folder`.
+    `advice` is as-given, negated or "" if there is no evidence. Files are names in `folder`.
     """
 
     series: str
@@ -84,7 +83,7 @@ def folder_of(project: str, series_id: str) -> str:
 
 
 def read_check(project: str, series_id: str) -> Check | None:
-    """Return the check that was made of a series; None where there is none."""
+    """Return the check made of a series, or None."""
     try:
         with open(os.path.join(folder_of(project, series_id), RESULT), encoding="utf-8") as file:
             return Check(**{**json.load(file), "folder": folder_of(project, series_id)})
@@ -127,7 +126,7 @@ def check(project: str, series: ComposedSeries, say: Say) -> Check:
 
 
 def source_of(project: str, series: ComposedSeries) -> quick.Source:
-    """Return the series with its angles as the mdoc gives them, whatever it was composed with."""
+    """Return the series with the angles as given in the mdoc, whatever sign it was composed with."""
     sign = -1.0 if series.negated else 1.0
     rows = tuple(AngleRow(sign * tilt.angle, tilt.order) for tilt in series.used)
     try:
@@ -143,7 +142,7 @@ def source_of(project: str, series: ComposedSeries) -> quick.Source:
 
 
 def _reconstruction(project: str, series: ComposedSeries) -> entries.Reconstructed | None:
-    """Return what the ledger tells of the reconstruction of this version; None where there is none."""
+    """Return the ledger entry on the reconstruction of this version, or None."""
     status = ProjectStatus(project)
     status.update()
     found = status.series.get(series.series_id)
@@ -152,7 +151,7 @@ def _reconstruction(project: str, series: ComposedSeries) -> entries.Reconstruct
 
 
 def instrument_of(series: ComposedSeries) -> str:
-    """Return the name of the instrument that the mdoc files of a series tell; "" unknown."""
+    """Return the name of the instrument in the mdoc files of a series; "" if unknown."""
     return next((name for path in series.mdocs if (name := instrument_name(path))), "")
 
 
@@ -199,14 +198,14 @@ def judge(hand: int | None, words: str) -> tuple[str, str]:
         why = words or "no CTF was fitted"
         if hand == 0:
             why = "the CTF was fitted, but how the defocus changes across the tilt axis could not be seen"
-        return "", f"The data do not say: {why}. A structure of known hand, or what lies on which side, must decide."
+        return "", f"The data do not tell: {why}. A structure of known hand, or what lies on which side, must decide."
     advice = AS_GIVEN if hand == 1 else NEGATED
     way = "grows" if hand == 1 else "falls"
     side = "to the electron source" if hand == 1 else "away from the electron source"
     return advice, (f"The defocus {way} towards +x across the tilt axis at positive tilts. So with the angles as given, +z of "
                     f"the tomogram points {side}: where the images are as seen from the source (not mirrored), the angles are "
                     f"right {'as given' if hand == 1 else 'negated'}. A camera or a gain reference that mirrors the images "
-                    "turns this round.")
+                    "reverses this.")
 
 
 # ---------------------------------------------------------------------------------------------------- pictures
@@ -225,7 +224,7 @@ def views(volume: Grey, pixel_size_A: float) -> list[tuple[str, Grey]]:
 
 
 def sheet(series_id: str, given: list[tuple[str, Grey]], negated: list[tuple[str, Grey]]) -> Image.Image:
-    """Return both reconstructions beside each other, slice by slice."""
+    """Return both reconstructions side by side, slice by slice."""
     font = ImageFont.load_default(size=14)
     columns = []
     for title, images in (("Tilt angles as given", given), ("Tilt angles negated", negated)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was found out about the instruments of a facility, for good: a small JSON file, one entry an instrument.
+"""The remembered sign of the tilt angles of each instrument, in a small JSON file.
 
-The file is that of the user, or the one that `TOMOSTREAM_INSTRUMENTS` names, which a whole facility may share.
+The file is the user's own, or the one named by `TOMOSTREAM_INSTRUMENTS`, which a whole facility may share.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tomostream.files import locks
 from tomostream.files.writing import write_text
 
 VARIABLE = "TOMOSTREAM_INSTRUMENTS"
-DESCRIPTION = ("File (JSON) in which the sign of the tilt angles of each instrument is remembered; a facility may give one that "
-               "all its users read. Empty: tomostream/instruments.json in the user's own configuration folder.")
+DESCRIPTION = ("File (JSON) that remembers the sign of the tilt angles of each instrument; a facility may share one among all "
+               "its users. Empty: tomostream/instruments.json in the user's own configuration folder.")
 AS_GIVEN, NEGATED = "as-given", "negated"
 #: The version of the format.
 FORMAT = 1
@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """The choice for one instrument: angles (as-given or negated), when, by whom, from which series, and what spoke for it."""
+    """The choice for one instrument: angles (as-given or negated), when, by whom, from which series, and the evidence."""
 
     angles: str
     date: str
@@ -39,14 +39,14 @@ class Entry:
 
 
 def path() -> str:
-    """Return the file in which it is remembered."""
+    """Return the path of the file."""
     given = os.environ.get(VARIABLE, "").strip()
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.expanduser(given) if given else os.path.join(base, "tomostream", "instruments.json")
 
 
 def key_of(name: str) -> str:
-    """Return the key of a name: names that differ only in case and blanks are one instrument."""
+    """Return the key for a name: names that differ only in case and blanks mean the same instrument."""
     return " ".join(name.split()).casefold()
 
 
@@ -72,7 +72,7 @@ def read() -> dict[str, Entry]:
 
 
 def remembered(name: str) -> Entry | None:
-    """Return what is remembered of an instrument; None where nothing is.
+    """Return the entry of an instrument; None if nothing is remembered.
 
     Raises
     ------
@@ -82,11 +82,11 @@ def remembered(name: str) -> Entry | None:
 
 
 def remember(name: str, angles: str, series: str, evidence: str = "") -> str:
-    """Remember a choice for an instrument; one of the same name is replaced. Returns the file.
+    """Remember the choice for an instrument, replacing an earlier one. Returns the path of the file.
 
     Raises
     ------
-    ValueError : no name, or the file cannot be read or written; says which.
+    ValueError : the name is empty, or the file cannot be read or written.
     """
     if not name.strip():
         raise ValueError("give the instrument a name: the choice is remembered for it")

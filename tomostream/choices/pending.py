@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tilts a person took out or put back of which the newest version of a series does not know yet."""
+"""Which tilts people took out or put back since the newest version of a series."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.choices import exclusions
 from tomostream.journal.status import COMPOSE, ProjectStatus, SeriesStatus
 
-#: Tilts that are named; more are counted.
+#: How many tilts are named; more are counted.
 MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What is still to be done with a composed series: movies to leave out, with why (may be ""), and movies to put back."""
+    """What the next version of a series will change: movies to leave out, with the reason (may be ""), and movies to put back."""
 
     out: tuple[tuple[str, str], ...] = ()
     back: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The end of a sentence; "" when nothing is to be done."""
+        """Return the end of a sentence; "" if nothing will change."""
         parts = [f"without {some([movie for movie, _ in self.out])}"] if self.out else []
         parts += [f"with {some(self.back)} put back"] if self.back else []
         return f"to be made again {' and '.join(parts)}" if parts else ""
 
 
 def some(movies: Sequence[str]) -> str:
-    """Return tilts by the names of their movies."""
+    """Name tilts by their movies."""
     if len(movies) <= MAX_NAMES:
         return ", ".join(movies)
     return f"{', '.join(movies[:MAX_NAMES - 1])} and {len(movies) - MAX_NAMES + 1} more tilts"
 
 
 class PendingChoices:
-    """Follows what people decide in a project. `update()`, then `of()` any series; `trouble` says why nothing is known."""
+    """Follows what people decide in a project: `update()`, then `of()` any series. `trouble` says why nothing is known."""
 
     def __init__(self, status: ProjectStatus) -> None:
         self._status = status
@@ -47,7 +47,7 @@ class PendingChoices:
         self.trouble = ""
 
     def update(self) -> list[str]:
-        """Take in what was decided since the last time; names of the series of which."""
+        """Take in new decisions; return the names of the series concerned."""
         folder = self._status.folders.get(COMPOSE)
         path = os.path.join(folder, "extra", exclusions.NAME) if folder else ""
         try:
@@ -65,7 +65,7 @@ class PendingChoices:
         return sorted(name for name in before.keys() | self._wanted.keys() if before.get(name) != self._wanted.get(name))
 
     def of(self, series: SeriesStatus) -> Pending:
-        """Return what of it is not in the newest version of a series; empty for one that is not composed yet."""
+        """Return the decisions not yet in the newest version of a series; empty if it has not been composed."""
         if series.composed is None or self.trouble:
             return Pending()
         wanted = self._wanted.get(series.id, {})

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How thick the specimen is, and how high a tomogram has to be: measured in a quick reconstruction, with pictures to judge by.
+"""How thick the specimen is, and how high a tomogram must be: measured in a quick reconstruction, with pictures to judge by.
 
-As a program: `python -m tomostream.choices.thickness JOB.json FOLDER` makes the reconstruction of a `quick.Source` in a
-folder of its own and writes what was measured to FOLDER/thickness.json, the side views to FOLDER/views.npz; lines of progress
-on standard output. Scipion's wizard runs it so, because a window must never stand still.
+As a program: `python -m tomostream.choices.thickness JOB.json FOLDER` makes the reconstruction of a `quick.Source`, writes the
+measurements to FOLDER/thickness.json and the side views to FOLDER/views.npz, and prints lines of progress. Scipion's wizard runs
+it this way so that its window does not freeze.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tomostream.programs.aln import AngleRow
 from tomostream.programs.quality import Trust
 
 RESULT, VIEWS = "thickness.json", "views.npz"
-#: Room above and below the specimen in the tomogram, as a part of the specimen's thickness.
+#: Room above and below the specimen in the tomogram, relative to the specimen's thickness.
 ROOM = 0.1
 Image = NDArray[np.float32]
 
@@ -57,8 +57,8 @@ class Heights:
 def heights(top_A: float, bottom_A: float, pixel_size_A: float) -> Heights:
     """Return heights that hold a specimen from bottom to top with some room.
 
-    The middle of the volume is fixed, so a specimen that is not in the middle needs more. Even numbers, as the programs
-    make them. `pixel_size_A` is that of the tilt series.
+    The middle of the volume is fixed, so a specimen that is not centred needs more. The heights are even, as the programs make
+    them. `pixel_size_A` is that of the tilt series.
 
     Raises
     ------
@@ -72,10 +72,10 @@ def heights(top_A: float, bottom_A: float, pixel_size_A: float) -> Heights:
 
 
 def measure(volume: Image, pixel_size_A: float, thickness_A: float | None) -> tuple[float, float]:
-    """(top, bottom) of the specimen in A from the middle of a volume (z, y, x).
+    """Return (top, bottom) of the specimen in A from the middle of a volume (z, y, x).
 
-    The specimen is where slices hold more structure than those far above and below. Where the alignment tells the
-    thickness, only the middle is taken from the volume.
+    The specimen is where slices hold more structure than those far above and below. If the alignment gives the thickness, only
+    the middle is taken from the volume.
     """
     depth = volume.shape[0]
     z = (np.arange(depth) - (depth - 1) / 2) * pixel_size_A
@@ -94,7 +94,7 @@ def measure(volume: Image, pixel_size_A: float, thickness_A: float | None) -> tu
 
 
 def structure(volume: Image) -> NDArray[np.float64]:
-    """Return how much structure each slice in z holds: 0 as little as the outermost, 1 as much as the fullest."""
+    """Return how much structure each slice in z holds, from 0 for the outermost slices to 1 for the fullest."""
     depth, height, width = volume.shape
     rim_y, rim_x = height // 8, width // 8
     inner = volume[:, rim_y:height - rim_y, rim_x:width - rim_x]
@@ -110,7 +110,7 @@ def structure(volume: Image) -> NDArray[np.float64]:
 
 
 def side_views(volume: Image) -> tuple[Image, Image]:
-    """XZ and YZ views, z upward (row 0 is the lowest z): the mean of the middle eighth, which noise does not hide."""
+    """Return XZ and YZ views (row 0 is the lowest z), averaged over the middle eighth to reduce noise."""
     _, height, width = volume.shape
     slab_y, slab_x = max(1, height // 16), max(1, width // 16)
     xz = volume[:, height // 2 - slab_y:height // 2 + slab_y].mean(axis=1, dtype=np.float32)
@@ -119,8 +119,8 @@ def side_views(volume: Image) -> tuple[Image, Image]:
 
 
 def seen(plain: Image, filtered: Image, strength: NDArray[np.float64]) -> Image:
-    """Return a side view of the filtered volume, and above and below where that is empty (`strength` of each z: its deviation)
-    the plain one, as strong: what the filter takes for empty has to be seen, or nobody could tell that it is wrong."""
+    """Return a side view of the filtered volume, filled in with the plain one above and below where it is empty. (What the filter
+    takes for empty must be seen, or nobody could tell that it is wrong.) `strength`: standard deviation of each z."""
     level = float(np.median(strength[strength > 0])) if (strength > 0).any() else 0.0
     missing = 1 - np.clip(strength / (0.3 * level), 0, 1) if level else np.ones(len(strength))
     inside = missing == 0
@@ -172,7 +172,7 @@ def read_result(folder: str) -> tuple[Measured, tuple[Image, Image]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program; its exit status."""
+    """Run the program; return its exit status."""
     job, folder = arguments
     source = read_job(job)
     try:

@@ -199,7 +199,7 @@ class TestEvidence(unittest.TestCase):
         for hand, why in ((None, "no Thon rings were found"), (0, "the CTF was fitted, but how the defocus changes")):
             advice, words = handedness.judge(hand, "no Thon rings were found")
             self.assertEqual(advice, "")
-            self.assertIn(f"The data do not say: {why}", words)
+            self.assertIn(f"The data do not tell: {why}", words)
 
 
 class TestInstruments(ProjectCase):

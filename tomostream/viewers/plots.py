@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plots, each into a matplotlib figure that is handed in: the same under a display, in a file and in a test."""
+"""The plots, each drawn into a given matplotlib figure: the same on a display, in a file and in a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRID = {"color": "0.85", "linewidth": 0.7}
 
 
 def draw_frame_drift(figure: Any, movie: str, shifts: Sequence[tuple[float, float]]) -> None:
-    """Draw where the specimen was in every frame: the path in the image plane, and both components over the frames."""
+    """Draw the position of the specimen in every frame: its path in the image plane, and both components over the frames."""
     x, y = [shift[0] for shift in shifts], [shift[1] for shift in shifts]
     frames = range(1, len(shifts) + 1)
     path, over = figure.subplots(1, 2)
@@ -32,7 +32,7 @@ def draw_frame_drift(figure: Any, movie: str, shifts: Sequence[tuple[float, floa
 
 
 def draw_drifts(figure: Any, drifts: Sequence[tuple[str, float]]) -> None:
-    """Length of the drift of every movie, in the order in which they were aligned."""
+    """Draw the length of the drift of every movie, in order of alignment."""
     axes = figure.subplots()
     values = [drift for _, drift in drifts]
     axes.plot(range(1, len(values) + 1), values, ".", color=X_COLOUR, markersize=5)
@@ -45,7 +45,7 @@ def draw_drifts(figure: Any, drifts: Sequence[tuple[str, float]]) -> None:
 
 
 def draw_alignment(figure: Any, series: SeriesAlignment) -> None:
-    """Shift of every tilt, the standard deviation of that shift, and the tilts that were left out, with why."""
+    """Draw the shift of every tilt with its standard deviation, and the tilts left out, with the reasons."""
     shifts, sigmas = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     used = [(tilt.angle, tilt.shift, tilt.sigma) for tilt in series.tilts if tilt.shift is not None]
     angles = [angle for angle, _, _ in used]
@@ -69,7 +69,7 @@ def draw_alignment(figure: Any, series: SeriesAlignment) -> None:
 
 
 def alignment_words(series: SeriesAlignment) -> str:
-    """Return axis, offset, thickness and quality in words, as far as they are known."""
+    """Return axis, offset, thickness and quality in words, as far as known."""
     words = [text for text, value in (
         (f"tilt axis {series.tilt_axis or 0:.2f} degrees", series.tilt_axis),
         (f"tilt offset {series.tilt_offset or 0:+.1f} degrees", series.tilt_offset),
@@ -79,7 +79,8 @@ def alignment_words(series: SeriesAlignment) -> str:
 
 
 def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
-    """Tilt angle and dose before each tilt, over the order of acquisition; what is missing or was taken out, with why."""
+    """Draw angle and prior dose of each tilt over the order of acquisition; and what is missing or taken out, with the
+    reasons."""
     angles, doses = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     known = sorted((tilt for tilt in series.tilts if tilt.order is not None), key=lambda tilt: tilt.order or 0)
     used = [tilt for tilt in known if tilt.state == "used"]
@@ -111,7 +112,7 @@ def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
 
 
 def draw_ctf(figure: Any, series_id: str, tilts: Sequence[TiltCtf]) -> None:
-    """Draw the defocus of every tilt in um (underfocus positive), and how far the fit reaches in A."""
+    """Draw the defocus of every tilt in um (underfocus positive), and the resolution of the fit in A."""
     defocus, resolution = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     angles = [tilt.angle for tilt in tilts]
     defocus.fill_between(angles, [tilt.defocus_min for tilt in tilts], [tilt.defocus_max for tilt in tilts],
@@ -126,7 +127,7 @@ def draw_ctf(figure: Any, series_id: str, tilts: Sequence[TiltCtf]) -> None:
 
 
 def _bar_width(angles: Sequence[float]) -> float:
-    """Bars as wide as most of the step between the tilts, degrees."""
+    """Return the width of bars in degrees: most of the step between tilts."""
     steps = [after - before for before, after in itertools.pairwise(angles) if after > before]
     return 0.7 * min(steps, default=1.0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the plots show, read from the files and ledgers of a run: no display, no database, nothing but what is asked for."""
+"""The data of the plots, read from the files and ledger of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT_PAGE = os.path.join(REPORT, "index.html")
 
 
 class NoResult(Exception):
-    """What was asked for is not there (yet); the words say what and why."""
+    """A result does not exist (yet); the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,22 @@ class TiltCtf:
 
 
 def movies(run_folder: str) -> list[str]:
-    """Return movies that were aligned, newest first."""
+    """Return the aligned movies, newest first."""
     return list(reversed(_last(run_folder, (entries.Aligned, entries.Replaced))))
 
 
 def series(run_folder: str) -> list[str]:
-    """Return series that were aligned, newest first."""
+    """Return the aligned series, newest first."""
     return list(reversed(_last(run_folder, (entries.Reconstructed,))))
 
 
 def composed(run_folder: str) -> list[str]:
-    """Return series that were composed, newest first."""
+    """Return the composed series, newest first."""
     return list(reversed(_last(run_folder, (entries.Composed,))))
 
 
 def _last(run_folder: str, kinds: tuple[type[T], ...]) -> dict[str, T]:
-    """Return the last entry of each item of these kinds, in the order in which they were written."""
+    """Return the last entry of these kinds for each item, in the order of writing."""
     found: dict[str, T] = {}
     for entry in ledger.read(ledger.path_in(run_folder)):
         if entry.item and isinstance(entry, kinds):
@@ -92,7 +92,7 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
 
     Raises
     ------
-    NoResult : the movie was not aligned, or its log is gone or no log.
+    NoResult : the movie was not aligned, or its log is missing or invalid.
     """
     made: dict[str, entries.Aligned | entries.Replaced] = _last(run_folder, (entries.Aligned, entries.Replaced))
     entry = made.get(movie)
@@ -106,7 +106,7 @@ def frame_drift(run_folder: str, movie: str) -> tuple[tuple[float, float], ...]:
 
 
 def drifts(run_folder: str) -> list[tuple[str, float]]:
-    """(movie, length of the path of its frames in px) of all aligned movies, in the order in which they were aligned."""
+    """Return (movie, length of the path of its frames in px) of all aligned movies, in order of alignment."""
     found = []
     for movie, entry in _last(run_folder, (entries.Aligned,)).items():
         if entry.drift_px is not None:
@@ -115,7 +115,7 @@ def drifts(run_folder: str) -> list[tuple[str, float]]:
 
 
 def alignment(project: str, run_folder: str, series_id: str) -> SeriesAlignment:
-    """Return the alignment of a series as it was registered last.
+    """Return the latest registered alignment of a series.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def ctf(project: str, run_folder: str, series_id: str) -> list[TiltCtf]:
 
     Raises
     ------
-    NoResult : there is none; says why where that is known.
+    NoResult : there is none; says why, if known.
     """
     folder, _ = _series_folder(project, run_folder, series_id)
     path = os.path.join(folder, f"{series_id}_ctf.txt")
@@ -191,7 +191,7 @@ def _series_folder(project: str, run_folder: str, series_id: str) -> tuple[str, 
 
 
 def _parsed(path: str, parse: Callable[[str, str], P], error_class: type[Exception]) -> P:
-    """Return a text file of a program, parsed; what is wrong with it becomes a sentence."""
+    """Parse a text file of a program. Raises NoResult with a sentence if that fails."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(), os.path.basename(path))

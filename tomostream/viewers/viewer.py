@@ -25,17 +25,17 @@ from tomostream.protocols import (
 from tomostream.viewers import plots, results
 
 REPORT, SHOW, TILTS, HAND = "openReport", "show_", "chooseTilts", "checkHand"
-#: A choice of more series than this is no choice: the newest are offered, the others are in the report.
+#: How many series are offered, the newest; the report has them all.
 SERIES_OFFERED = 200
 
 
 class StreamViewer(EmProtocolViewer):
-    """What the four have in common: a button for the live page and one for every output."""
+    """What the four viewers have in common: a button for the live page and one for every output."""
 
     _environments = [DESKTOP_TKINTER]
     _label = "tomostream results"
     _targets: list[Any] = []
-    #: Output -> what the button says.
+    #: Output -> label of its button.
     outputs: Mapping[str, str] = MappingProxyType({})
 
     def _defineParams(self, form: Any) -> None:
@@ -45,7 +45,7 @@ class StreamViewer(EmProtocolViewer):
         for name, label in self.outputs.items():
             if self._output(name) is not None:
                 form.addParam(SHOW + name, params.LabelParam, label=label,
-                              help="Opens the set in the viewer that its plugin offers, with what is there now.")
+                              help="Opens the set, as it is now, in the viewer of its plugin.")
         self.define_plots(form)
 
     def define_plots(self, form: Any) -> None:
@@ -73,7 +73,7 @@ class StreamViewer(EmProtocolViewer):
         return os.path.abspath(self.getProject().path)
 
     def _reported(self, call: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
-        """Return a handler for which something that is not there becomes a message."""
+        """Return a handler that shows a message if there is nothing to show."""
         def shown(param: Any = None) -> list[Any]:
             try:
                 return call()
@@ -85,13 +85,13 @@ class StreamViewer(EmProtocolViewer):
         return self._reported(lambda: self._browse(results.report_page(self.project_path)))()
 
     def _browse(self, address: str) -> list[Any]:
-        """Open an address in the browser of this desktop; where there is none, say the address."""
+        """Open an address in the browser, or show the address if there is no browser."""
         if webbrowser.open(address):
             return []
         return [self.infoMessage(f"No browser could be started here. The page is {address}", title="Live report")]
 
     def _open_output(self, param: str) -> list[Any]:
-        """Return the first of the viewers that Scipion knows for this set, as a double click on the output does."""
+        """Open the first viewer that Scipion knows for this set, as a double click on the output does."""
         output = self._output(param[len(SHOW):])
         if output.isEmpty():
             return [self.infoMessage("This set is still empty.", title="Nothing to show yet")]
@@ -104,7 +104,7 @@ class StreamViewer(EmProtocolViewer):
 
     # ------------------------------------------------------------------ one series
     def offer_series(self, form: Any, found: list[str]) -> Any:
-        """Return the group of what is shown of one series, with the field that chooses it; None where there is none yet."""
+        """Add the group for one series, with the field that chooses it; return None if there are no series yet."""
         self._series = found[:SERIES_OFFERED]
         if not self._series:
             return None
@@ -115,25 +115,25 @@ class StreamViewer(EmProtocolViewer):
 
     @property
     def chosen_series(self) -> str:
-        """The series that the field holds; "" where the form has none."""
+        """The series chosen in the form; "" if there is no such field."""
         chosen = getattr(self, "series", None)
         return self._series[chosen.get()] if chosen is not None else ""
 
     # ------------------------------------------------------------------ decisions
     def define_decisions(self, form: Any) -> None:
-        """Two buttons of the protocols that have series."""
+        """Add the two buttons of the protocols that have series."""
         group = form.addGroup("Decisions")
         group.addParam(TILTS, params.LabelParam, label="Take tilts out or put them back",
                        help="Shows the tilts of a series with their images; only that series is made again.")
         group.addParam(HAND, params.LabelParam, label="Check the sign of the tilt angles",
-                       help="Reconstructs one series with the angles as given and negated, says what to look for, and remembers "
-                            "the choice for the instrument.")
+                       help="Reconstructs one series with the angles as given and negated, explains what to look for, and "
+                            "remembers the choice for the instrument.")
 
     def decision_handlers(self) -> dict[str, Callable[..., Any]]:
         return {TILTS: self._choose_tilts, HAND: self._check_hand}
 
     def decide_on_tilts(self) -> list[Any]:
-        """As the button does it; for the action in the menu of the box."""
+        """Do what the button does, for the action in the menu of the box."""
         return self._reported(self._choose_tilts)()
 
     def _choose_tilts(self) -> list[Any]:
@@ -149,7 +149,7 @@ class StreamViewer(EmProtocolViewer):
         return []
 
     def _root(self) -> Any:
-        """Return the Tk window to which ours belong; None: Scipion's first one."""
+        """Return the Tk parent of our windows; None for Scipion's main window."""
         return self.formWindow.root if self.formWindow is not None else None
 
     @staticmethod
@@ -177,7 +177,7 @@ class TomoStreamMotionCorViewer(StreamViewer):
 
     def define_plots(self, form: Any) -> None:
         form.addParam("showDrifts", params.LabelParam, label="Drift of all movies",
-                      help="Length of the path that the frames of each movie make, in px of the movie.")
+                      help="Length of the path along which the frames of each movie drift, in px of the movie.")
         group = form.addGroup("One movie")
         group.addParam("movie", params.StringParam, default="", label="Movie",
                        help="Name of the movie, or a part of it. Empty: the newest one.")
@@ -190,7 +190,7 @@ class TomoStreamMotionCorViewer(StreamViewer):
     def _plot_drifts(self) -> list[Any]:
         drifts = results.drifts(self.folder)
         if not drifts:
-            raise results.NoResult("No movie is aligned yet.")
+            raise results.NoResult("No movie has been aligned yet.")
         plotter = self.plotter("Drift of all movies")
         plots.draw_drifts(plotter.figure, drifts)
         return [plotter]
@@ -206,7 +206,8 @@ class TomoStreamMotionCorViewer(StreamViewer):
         wanted = (self.movie.get() or "").strip()
         found = [movie for movie in results.movies(self.folder) if wanted in movie]
         if not found:
-            raise results.NoResult(f"No aligned movie has '{wanted}' in its name." if wanted else "No movie is aligned yet.")
+            raise results.NoResult(f"No aligned movie has '{wanted}' in its name." if wanted
+                                   else "No movie has been aligned yet.")
         return found[0]
 
 
@@ -253,7 +254,7 @@ class TomoStreamAreTomoViewer(StreamViewer):
         group.addParam("showAlignment", params.LabelParam, label="Alignment of its tilts",
                        help="Shift of every tilt and its uncertainty in px, and the tilts that were left out, with why.")
         group.addParam("showCtf", params.LabelParam, label="CTF of its tilts",
-                       help="Defocus of every tilt in µm, and how far the fit reaches in A.")
+                       help="Defocus of every tilt in µm, and the resolution of the fit in A.")
         self.define_decisions(form)
 
     def plot_handlers(self) -> dict[str, Callable[..., Any]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the windows have in common: a program that runs beside one, pictures, scrolling."""
+"""What the windows have in common: pictures, questions, running a program."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from PIL import Image, ImageTk
 from tomostream.files.grey import grey_range, to_bytes
 from tomostream.files.logs import last_line
 
-#: Milliseconds between two looks at a program that runs.
+#: Milliseconds between two looks at a running program.
 LOOK_MS = 200
 PAD = 8
 
 
 class Window(tk.Toplevel):
-    """A window of ours: title, margin, closed by Escape. It never blocks the others."""
+    """A window with a title and a margin, closed by Escape. It never blocks other windows."""
 
     def __init__(self, parent: tk.Misc | None, title: str) -> None:
         super().__init__(parent)
@@ -37,7 +37,7 @@ class Window(tk.Toplevel):
         self.bind("<Escape>", lambda _: self.destroy())
 
     def picture(self, image: Image.Image) -> ImageTk.PhotoImage:
-        """Return a picture for Tk, which forgets those that nobody holds."""
+        """Return a picture for Tk, and keep a reference to it: Tk drops pictures without one."""
         photo = ImageTk.PhotoImage(image, master=self)
         self.pictures.append(photo)
         return photo
@@ -50,16 +50,16 @@ class Window(tk.Toplevel):
 
 
 class Progress(Window):
-    """A program at work: its last line, and a button that ends it. `done(folder)` is called when it ended well.
+    """Runs a program, showing its last line and a Cancel button. `done(folder)` is called when it ended well.
 
-    The folder is the program's own and goes away when `done` has returned.
+    The folder is the program's own, and is removed when `done` has returned.
     """
 
     def __init__(self, parent: tk.Misc, title: str, command: Callable[[str], Sequence[str]], done: Callable[[str], None],
                  failed: Callable[[str], None] | None = None) -> None:
         super().__init__(parent, title)
         self._done, self._failed = done, failed or self._complain
-        beside = os.path.abspath("Tmp")     # of the project: volumes may be too large for the machine's own
+        beside = os.path.abspath("Tmp")     # that of the project: volumes may be too large for the machine's
         self.folder = tempfile.mkdtemp(prefix="tomostream-", dir=beside if os.path.isdir(beside) else None)
         self._line = ttk.Label(self.main, text="starting", width=70)
         self._line.pack(anchor="w")
@@ -96,8 +96,8 @@ class Progress(Window):
         messagebox.showerror(self.title(), text, parent=self.master)
 
     def _destroyed(self, event: tk.Event) -> None:
-        """Cancelled, or the window to which it belongs was closed: end the program and what it started."""
-        if event.widget is not self:        # one of its parts
+        """End the program and its children: it was cancelled, or its window was closed."""
+        if event.widget is not self:        # a part of the window
             return
         if self.process.poll() is None:
             try:
@@ -109,7 +109,7 @@ class Progress(Window):
 
 
 def our_command(*words: str) -> list[str]:
-    """Return the `tomostream` command with these words, by the Python that runs now."""
+    """Return the `tomostream` command with these arguments, run by this Python."""
     return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
 
 

@@ -19,7 +19,7 @@ VIEW = (910, 520)
 
 
 class HandednessWindow(Window):
-    """Choose a series, look at both, choose a sign. `chosen(instrument, angles)` is told what was remembered."""
+    """Choose a series, compare both reconstructions, choose a sign. `chosen(instrument, angles)` is called with the choice."""
 
     def __init__(self, parent: tk.Misc | None, project: str, chosen: Callable[[str, str], None] | None = None) -> None:
         names = composed(project)           # raises before there is a window
@@ -69,7 +69,7 @@ class HandednessWindow(Window):
 
     # ------------------------------------------------------------------ what is shown
     def load(self) -> None:
-        """Show the check of the chosen series, where one was made."""
+        """Show the check of the chosen series, if there is one."""
         series_id = self.choice.get()
         self.found = handedness.read_check(self.project, series_id)
         self.canvas.delete("all")
@@ -79,8 +79,8 @@ class HandednessWindow(Window):
         self.sign.set("" if self.found is None else self.found.advice)
         if self.found is None:
             self.name.insert(0, handedness.instrument_of(read_series(self.project, series_id)))
-            self.words.configure(text="A wrong sign of the tilt angles mirrors every tomogram: helices have the wrong hand. No "
-                                 "program can see it in the alignment. Reconstruct one good series both ways, and look.")
+            self.words.configure(text="A wrong sign of the tilt angles mirrors every tomogram: helices have the wrong hand. The "
+                                 "alignment cannot reveal it. Reconstruct one good series both ways, and compare.")
             return
         self.name.insert(0, self.found.instrument)
         self.words.configure(text="\n".join([f"Evidence: {self.found.evidence}", "What to look for:",
@@ -111,8 +111,8 @@ class HandednessWindow(Window):
         except ValueError as problem:
             self.report(f"Not remembered: {problem}.")
             return
-        self.report(f"Remembered for {self.name.get()}: tilt angles {self.sign.get()}.\n\nRuns that are started from now on with "
-                    f"'as remembered for the instrument' use it; one that runs stays as it began.\n\n({file})")
+        self.report(f"Remembered for {self.name.get()}: tilt angles {self.sign.get()}.\n\nRuns started from now on with "
+                    f"'as remembered for the instrument' use it; a running one keeps its sign.\n\n({file})")
         if self._chosen is not None:
             self._chosen(self.name.get(), self.sign.get())
         self.destroy()

@@ -13,13 +13,13 @@ from tomostream.choices import thickness
 from tomostream.engine import quick
 from tomostream.windows.base import PAD, Progress, Window, grey
 
-#: Longest side in px of a view, and how near to a line a click takes it.
+#: Longest side of a view, and how near a click must be to grab a line, px.
 WIDTH, NEAR = 520, 12
 TOP, BOTTOM = "#e03030", "#2060d0"
 
 
 def start(parent: tk.Misc, source: quick.Source, use: Callable[[thickness.Heights], None]) -> Progress:
-    """Make the quick reconstruction, then show it; `use` gets what the user took."""
+    """Make the quick reconstruction, then show it; `use` is called with the values chosen."""
     def command(folder: str) -> list[str]:
         job = os.path.join(folder, "job.json")
         thickness.write_job(job, source)
@@ -32,7 +32,7 @@ def start(parent: tk.Misc, source: quick.Source, use: Callable[[thickness.Height
 
 
 class ThicknessWindow(Window):
-    """Side views with two lines to drag; what they mean is told below, in voxels for the form."""
+    """Side views with two lines to drag, and below them the resulting values for the form."""
 
     def __init__(self, parent: tk.Misc, source: quick.Source, measured: thickness.Measured,
                  views: tuple[thickness.Image, thickness.Image], use: Callable[[thickness.Heights], None]) -> None:
@@ -46,7 +46,7 @@ class ThicknessWindow(Window):
         frame = ttk.Frame(self.main)
         frame.pack(pady=PAD)
         self.canvases = [self._view(frame, title, image) for title, image in zip(
-            ("Across the tilt axis (xz): here top and bottom are seen best", "Along the tilt axis (yz)"),
+            ("Across the tilt axis (xz): shows top and bottom best", "Along the tilt axis (yz)"),
             views, strict=True)]
         self._entries()
         self.words = ttk.Label(self.main, wraplength=2 * WIDTH)
@@ -87,7 +87,7 @@ class ThicknessWindow(Window):
 
     # ------------------------------------------------------------------ lines
     def _height(self, canvas: tk.Misc, z_A: float) -> float:
-        """Row of a view where a height is."""
+        """Return the row of a height in a view."""
         return (0.5 - z_A / self.depth) * int(canvas.cget("height"))
 
     def _take(self, event: tk.Event) -> None:
@@ -109,7 +109,7 @@ class ThicknessWindow(Window):
         self.redraw()
 
     def typed(self) -> None:
-        """Take a thickness in nm that was typed: about the same middle."""
+        """Use the thickness in nm that was typed, about the same middle."""
         try:
             thick = 10.0 * float(self.entry.get().replace(",", "."))
         except ValueError:
@@ -126,7 +126,7 @@ class ThicknessWindow(Window):
         self.redraw()
 
     def redraw(self) -> None:
-        """Lines, entry and words."""
+        """Update lines, entry and words."""
         for canvas in self.canvases:
             for colour, z in self.lines.items():
                 y = self._height(canvas, z)
@@ -137,7 +137,7 @@ class ThicknessWindow(Window):
         self.words.configure(text=text)
 
     def use(self) -> None:
-        """Hand the values on and close."""
+        """Pass the values on and close."""
         found = thickness.heights(self.lines[TOP], self.lines[BOTTOM], self.source.pixel_size_A)
         self.destroy()
         self._use(found)

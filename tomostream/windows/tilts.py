@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tilts of a series are used: mark them, say why, confirm. The same as `tomostream exclude`."""
+"""Choosing which tilts of a series are used: mark them, say why, confirm. Does the same as `tomostream exclude`."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class TiltsWindow(Window):
         self.button = ttk.Button(bottom, text="Apply", command=self.apply, state="disabled")
         self.button.pack(side="right", padx=PAD)
         ttk.Label(self.main, foreground="#555555", text="Double click or space marks a tilt: one that is used is taken out, one "
-                  "that was taken out is put back. Only this series is made again, as a higher version.").pack(
+                  "that was taken out is put back. Only this series is made again.").pack(
                       anchor="w", pady=(PAD, 0))
 
     # ------------------------------------------------------------------ what is shown
     def load(self) -> None:
-        """Reread the series; marks are forgotten."""
+        """Read the series again, dropping the marks."""
         self.marks = {}
         try:
             self.series = exclusions.read_choice(self.project, self.choice.get())
@@ -106,7 +106,7 @@ class TiltsWindow(Window):
         self.table.see(middle.movie)
 
     def refresh(self) -> None:
-        """Show the list as it stands, with the marks."""
+        """Show the current list, with the marks."""
         if self.series is None:
             return
         selected = self.table.selection()
@@ -129,7 +129,7 @@ class TiltsWindow(Window):
         return next((tilt for tilt in self.series.tilts if tilt.movie == movie), None) if self.series else None
 
     def show_picture(self) -> None:
-        """Show the image of the tilt that was selected last."""
+        """Show the image of the tilt selected last."""
         selected = self.table.selection()
         tilt = self.tilt(selected[-1]) if selected else None
         if tilt is None:
@@ -146,7 +146,7 @@ class TiltsWindow(Window):
 
     # ------------------------------------------------------------------ what is done
     def mark(self) -> None:
-        """Mark what is selected for the other state, or take the mark away."""
+        """Mark the selected tilts to change their state, or unmark them."""
         for movie in self.table.selection():
             tilt = self.tilt(movie)
             if tilt is None or tilt.state == "missing":
@@ -177,15 +177,15 @@ class TiltsWindow(Window):
         ended = ended_protocols(self.project)
         if not ended:
             self.report(f"{left} tilts will be used. The series is composed and reconstructed again now.")
-        elif self.ask(f"{left} tilts will be used. {' and '.join(ended)} ended before: the series is made again when "
-                      f"{'it is' if len(ended) == 1 else 'they are'} continued. Continue now?"):
+        elif self.ask(f"{left} tilts will be used. {' and '.join(ended)} {'has' if len(ended) == 1 else 'have'} ended; the "
+                      f"series is made again when {'it is' if len(ended) == 1 else 'they are'} continued. Continue now?"):
             Progress(self.master, "Continuing the protocols",
                      lambda _: our_command("resume", self.project, "--again", "--from", COMPOSE, "--no-follow", "--quiet"),
                      lambda _: None)
 
 
 def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> NDArray[np.float32]:
-    """Return a small picture of a tilt, from the stack, or where it is not in it from its micrograph.
+    """Return a small picture of a tilt, from the stack or, if it is not in it, from its micrograph.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def read_image(project: str, series: ComposedSeries | None, tilt: Tilt) -> NDArr
 
 
 def ended_protocols(project: str) -> list[str]:
-    """Return which of the two that make a series again do not run."""
+    """Return which of the two protocols that make a series again are not running."""
     status = ProjectStatus(project)
     status.update()
     ended = []

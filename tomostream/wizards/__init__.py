@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Form helpers: values read from the mdoc files, measured in a quick reconstruction, chosen from what is there."""
+"""The buttons beside fields of the forms: values from mdoc files, from a quick reconstruction, or from a list."""
 
 from tomostream.wizards.wizard import (
     TomoStreamAxisWizard,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the wizards put into the forms, read from the mdoc files, with where each value comes from."""
+"""Values for the forms, read from the mdoc files, with the source of each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
 from tomostream.files import patterns
 
-#: A session may have thousands of mdoc files; the first ones tell enough.
+#: A session may have thousands of mdoc files; the first ones suffice.
 FILES_READ = 60
-#: Of so many movies it is told whose they are, in so many lines.
+#: Movies are assigned to series for at most so many, and reported in at most so many lines.
 MAX_MOVIES = 3000
 MAX_LINES = 12
-#: Axes (degrees) that differ by less are one axis, rounded or read back differently.
+#: Axes (degrees) that differ by less are the same axis, rounded or read back differently.
 SAME_AXIS = 1.0
 
 
 class NothingFound(Exception):
-    """There is nothing to read (yet); the words say where was looked."""
+    """There is nothing to read (yet); the message says where we looked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Readings:
 
 
 def mdoc_files(folder: str | None, pattern: str = "*.mdoc", largest: int = FILES_READ) -> list[str]:
-    """Return the mdoc files of a folder, or of a pattern when `folder` is one, sorted, at most `largest`.
+    """Return the mdoc files of a folder, or of a pattern if `folder` is one, sorted, at most `largest`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def series_facts(paths: Sequence[str]) -> list[MdocFacts]:
     facts = [read_mdoc(path) for path in paths]
     useful = [each for each in facts if each.kind in ("tilt-series", "frame", "fast-tilt")]
     if not useful:
-        raise NothingFound(f"None of {len(facts)} mdoc files is a tilt series; {os.path.basename(facts[0].path)}: "
+        raise NothingFound(f"None of the {len(facts)} mdoc files is a tilt series; {os.path.basename(facts[0].path)}: "
                            f"{facts[0].reason.rstrip('.')}.")
     return useful
 
@@ -92,12 +92,12 @@ def acquisition(facts: Sequence[MdocFacts], movie_folder: str | None) -> Reading
 
 
 def who_has_what(mdocs: Sequence[str], movie_pattern: str) -> list[str]:
-    """Return which movies belong to which series, as `tomostream mdoc FOLDER --movies PATTERN` tells: what needs attention first.
+    """Return which movies belong to which series, as `tomostream mdoc FOLDER --movies PATTERN`: what needs attention first.
 
     Parameters
     ----------
-    mdocs : all mdoc files: a movie that belongs to a series that is not among them would be told as left over.
-    movie_pattern : a folder or pattern; nothing is told where no movie lies there yet.
+    mdocs : all mdoc files; movies of a series not among them would be reported as left over.
+    movie_pattern : a folder or pattern; nothing is reported if there are no movies yet.
     """
     movies = overview.movie_files(movie_pattern) if movie_pattern else []
     if not movies:
@@ -111,7 +111,7 @@ def who_has_what(mdocs: Sequence[str], movie_pattern: str) -> list[str]:
 
 
 def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple[float | None, str]:
-    """Return the first value that is known, and a sentence; else why it is not known in the first file."""
+    """Return the first known value and a sentence; or why it is not known from the first file."""
     for each in facts:
         known: Known[float] = getattr(each, key)
         if known.value is not None:
@@ -121,7 +121,7 @@ def _first(facts: Sequence[MdocFacts], key: str, label: str, unit: str) -> tuple
 
 
 def dose_per_frame(facts: Sequence[MdocFacts], movie_folder: str | None) -> tuple[float | None, str]:
-    """Return the dose of one frame in e/A2: that of the first tilt whose movie is there, over the number of its frames."""
+    """Return the dose of one frame in e/A2: that of the first tilt with an existing movie, divided by its number of frames."""
     label = "Dose per frame"
     for each in facts:
         for tilt in each.tilts:
@@ -137,9 +137,9 @@ def dose_per_frame(facts: Sequence[MdocFacts], movie_folder: str | None) -> tupl
 
 
 def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
-    """Tilt axis in degrees (IMOD's convention) for the compose form, with where it comes from.
+    """Return the tilt axis in degrees (IMOD's convention) for the compose form, with its source.
 
-    Where the files differ by more than `SAME_AXIS` there is no one axis: none is proposed.
+    If the files differ by more than `SAME_AXIS` none is proposed.
     """
     known = [(axis, each) for each in facts if (axis := each.tilt_axis.value) is not None]
     if not known:
@@ -156,7 +156,7 @@ def tilt_axis(facts: Sequence[MdocFacts]) -> Readings:
 
 
 def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:
-    """Return how many tilts a complete series has: the number that most of the tilt series have, the largest of several."""
+    """Return how many tilts a complete series has: the most common number, the largest if there are several."""
     counts = Counter(len(each.tilts) for each in facts if each.kind != "frame" and each.tilts)
     if not counts:
         return Readings({}, ("No tilt series gives the number of its tilts yet.",))
@@ -165,4 +165,4 @@ def expected_tilts(facts: Sequence[MdocFacts]) -> Readings:
     table = ", ".join(f"{times} with {number}" for number, times in sorted(counts.items()))
     return Readings({"expectedTilts": tilts},
                     (f"Tilts per series: {tilts}. Of {sum(counts.values())} mdoc files: {table}.",
-                     "A series that is being acquired has fewer than it will have: judge before you keep this."))
+                     "A series still being acquired has fewer than it will have: check before you keep this value."))

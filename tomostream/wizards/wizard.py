@@ -26,7 +26,7 @@ from tomostream.streaming.rows import let_go
 from tomostream.viewers import TomoStreamMotionCorViewer, results
 from tomostream.wizards import readings
 
-#: Of so many series the one with the most tilts is taken for a quick reconstruction.
+#: The quick reconstruction uses the series with the most tilts among so many.
 SERIES_LOOKED_AT = 20
 
 
@@ -52,7 +52,7 @@ class MdocWizard(Wizard):
 
 
 class TomoStreamImportWizard(MdocWizard):
-    """Pixel size, voltage, magnification and dose per frame from the first mdoc that gives them; which movie is whose."""
+    """Pixel size, voltage, magnification and dose per frame from the mdoc files; which movie belongs to which series."""
 
     _targets = [(ProtTomoStreamImportMovies, ["mdocsPath"])]
 
@@ -64,7 +64,7 @@ class TomoStreamImportWizard(MdocWizard):
 
 
 class ComposeWizard(MdocWizard):
-    """A value for the compose form from all mdoc files that are there."""
+    """A value for the compose form from the existing mdoc files."""
 
     reading: Callable[[list[MdocFacts]], readings.Readings]
 
@@ -75,14 +75,14 @@ class ComposeWizard(MdocWizard):
 
 
 class TomoStreamAxisWizard(ComposeWizard):
-    """The tilt axis that the mdoc files give."""
+    """The tilt axis in the mdoc files."""
 
     _targets = [(ProtTomoStreamComposeTS, ["manualTiltAxisAngle"])]
     reading = staticmethod(readings.tilt_axis)
 
 
 class TomoStreamTiltsWizard(ComposeWizard):
-    """The number of tilts that the mdoc files have."""
+    """The number of tilts in the mdoc files."""
 
     _targets = [(ProtTomoStreamComposeTS, ["expectedTilts"])]
     reading = staticmethod(readings.expected_tilts)
@@ -111,7 +111,7 @@ class TomoStreamThicknessWizard(Wizard):
 
 
 def quick_source(items: SetOfTiltSeries | None) -> quick.Source:
-    """Return the series with the most tilts of the first ones of a set, as it is on disk now: the set may be growing.
+    """Return, of the first series of a set, the one with the most tilts, as on disk now: the set may be growing.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def quick_source(items: SetOfTiltSeries | None) -> quick.Source:
 
 
 class TomoStreamSignWizard(Wizard):
-    """The check of the handedness: one series of the project both ways, and the choice remembered for the instrument."""
+    """The handedness check: one series of the project both ways, and the choice remembered for the instrument."""
 
     _environments = [DESKTOP_TKINTER]
     _targets = [(ProtTomoStreamComposeTS, ["angleSign"])]
@@ -156,17 +156,17 @@ class TomoStreamSignWizard(Wizard):
 
 
 def memory_words() -> str:
-    """Return what is remembered of instruments, a line each."""
+    """Return a line for each remembered instrument."""
     try:
         known = instruments.read()
     except ValueError as problem:
         return f"{problem}."
     lines = [f"{name}: angles {entry.angles} ({entry.date}, {entry.user})" for name, entry in known.items()]
-    return "\n".join(["Remembered so far:", *lines]) if lines else "Nothing is remembered of any instrument so far."
+    return "\n".join(["Remembered so far:", *lines]) if lines else "Nothing is remembered for any instrument so far."
 
 
 class TomoStreamMovieWizard(Wizard):
-    """A movie from the list of those that were aligned, the newest first."""
+    """A movie from the list of aligned ones, the newest first."""
 
     _environments = [DESKTOP_TKINTER]
     _targets = [(TomoStreamMotionCorViewer, ["movie"])]
@@ -174,7 +174,7 @@ class TomoStreamMovieWizard(Wizard):
     def show(self, form: Any, *params: Any) -> None:
         movies = results.movies(form.protocol.folder)
         if not movies:
-            form.showInfo("No movie is aligned yet.")
+            form.showInfo("No movie has been aligned yet.")
             return
         provider = ListTreeProviderString([String(movie) for movie in movies])
         dialog = ListDialog(form.root, "Aligned movies, newest first", provider, "Its frame drift is shown.")
