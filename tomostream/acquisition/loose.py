@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tomostream.acquisition.matching import Found, Signature, folded, signatures
@@ -46,10 +46,15 @@ class Movie:
 
 
 class Loose:
-    """Movies without a series."""
+    """Movies without a series.
+
+    What a search finds them by is worked out when somebody searches: most movies are in their series before that, and for a long
+    session that is continued it would be larger than everything else that is kept of its movies.
+    """
 
     def __init__(self) -> None:
         self._movies: dict[str, Movie] = {}
+        self._not_indexed: dict[str, Movie] = {}
         self._by_signature: dict[Signature, dict[str, Movie]] = {}
 
     def __len__(self) -> int:
@@ -64,24 +69,31 @@ class Loose:
 
     def add(self, movie: Movie) -> None:
         """Note that a movie is in no series."""
-        self._movies[movie.key] = movie
-        for signature in movie.signatures:
-            self._by_signature.setdefault(signature, {})[movie.key] = movie
+        self._movies[movie.key] = self._not_indexed[movie.key] = movie
 
     def remove(self, movie: Movie) -> None:
         """Note that a movie is in a series."""
-        if self._movies.pop(movie.key, None) is not None:
+        if self._movies.pop(movie.key, None) is not None and self._not_indexed.pop(movie.key, None) is None:
             for signature in movie.signatures:
                 alike = self._by_signature[signature]
                 alike.pop(movie.key)
                 if not alike:
                     del self._by_signature[signature]       # else a long session keeps five empty ones for every movie
 
+    def _index(self) -> Mapping[Signature, Mapping[str, Movie]]:
+        """Return the movies by what a search finds them by."""
+        for movie in self._not_indexed.values():
+            for signature in movie.signatures:
+                self._by_signature.setdefault(signature, {})[movie.key] = movie
+        self._not_indexed.clear()
+        return self._by_signature
+
     def like(self, signatures: Iterable[Signature]) -> list[Movie]:
         """Return the movies that have one of these signatures."""
         found: dict[str, Movie] = {}
+        index = self._index()
         for signature in signatures:
-            found.update(self._by_signature.get(signature, {}))
+            found.update(index.get(signature, {}))
         return list(found.values())
 
     def of_series(self, name: str, how: str = "series") -> dict[str, list[Movie]]:
@@ -90,6 +102,6 @@ class Loose:
         `how` "tail": those that have something before it; "folder": those in a folder of that name.
         """
         folders: dict[str, list[Movie]] = {}
-        for movie in self._by_signature.get((how, folded(name), 0, 0), {}).values():
+        for movie in self._index().get((how, folded(name), 0, 0), {}).values():
             folders.setdefault(movie.folder, []).append(movie)
         return folders

@@ -111,7 +111,7 @@ class Roster:
     def who_wants(self, movie: Movie) -> list[Series]:
         """Return the series that lack a movie and may mean this one."""
         found: dict[int, Series] = {}
-        for signature in movie.signatures:
+        for signature in movie.signatures if self._wanting else ():
             found.update(self._wanting.get(signature, {}))
         return list(found.values())
 

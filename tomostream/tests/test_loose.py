@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pickle
 import unittest
+from unittest import mock
 
 from tomostream.acquisition.loose import Loose, Movie
+from tomostream.acquisition.matching import signatures
 
 
 def movie(number: int) -> Movie:
@@ -29,9 +31,21 @@ class TestLoose(unittest.TestCase):
         loose = Loose()
         for number in range(100):
             loose.add(movie(number))
+        loose.like(movie(0).signatures)
         for number in range(100):
             loose.remove(movie(number))
         self.assertEqual(pickle.dumps(loose), pickle.dumps(Loose()))
+
+    def test_what_movies_are_found_by_is_worked_out_when_somebody_searches(self):
+        loose, found = Loose(), []
+        with mock.patch.object(Movie, "signatures", property(lambda each: found.append(each.key) or signatures(each.path))):
+            for number in range(100):
+                loose.add(movie(number))
+            for number in range(98):
+                loose.remove(movie(number))
+            self.assertEqual(found, [])
+            self.assertEqual({each.key for each in loose.like(signatures(movie(99).path))}, {movie(98).key, movie(99).key})
+        self.assertEqual(found, [movie(98).key, movie(99).key])
 
 
 if __name__ == "__main__":
