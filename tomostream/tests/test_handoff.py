@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import unittest
+from unittest import mock
 
 import mrcfile
 import numpy as np
@@ -19,7 +20,8 @@ import starfile
 
 from tomostream.cli import main as command
 from tomostream.engine import aretomo as engine
-from tomostream.handoff.collect import collect, finished
+from tomostream.handoff import relion, warp
+from tomostream.handoff.collect import _tilt, collect, finished
 from tomostream.handoff.conventions import relion_hand, warp_flip
 from tomostream.handoff.export import README, export, handed_on, remove
 from tomostream.handoff.facts import USUAL, Target
@@ -279,6 +281,23 @@ class TestTheHand(unittest.TestCase):
         self.assertEqual([relion_hand(hand) for hand in (None, 0)] + [warp_flip(hand) for hand in (None, 0)], [None] * 4)
 
 
+class TestPieces(unittest.TestCase):
+    def test_the_size_of_a_volume_that_lies_is_told_as_x_y_z(self):
+        for upright, size in ((True, (200, 100, 400)), (False, (200, 400, 100))):
+            series = mock.Mock(volume=mock.Mock(size=(100, 50, 200), binning=2.0, upright=upright))
+            self.assertEqual(relion.unbinned(series), size, upright)
+
+    def test_a_tilt_left_out_that_warp_cannot_tell_from_another_by_its_angle_is_not_named(self):
+        near, far = mock.Mock(nominal_deg=0.3), mock.Mock(nominal_deg=3.0)
+        self.assertEqual(warp.cut(mock.Mock(used=[mock.Mock(nominal_deg=0.0)], left_out=[near, far])), [far])
+
+    def test_a_defocus_that_is_not_believed_is_not_handed_on(self):
+        made = mock.Mock(poses={1: "pose"}, reasons={}, ctf={1: "defocus"})
+        tilt = mock.Mock(movie="a", micrograph="", even="", odd="")
+        found = [_tilt(mock.Mock(movies={}, project="/"), 1, tilt, made, doubted).ctf for doubted in (False, True)]
+        self.assertEqual(found, ["defocus", None])
+
+
 class TestFiles(unittest.TestCase):
     """The files, as other programs look for them."""
 
@@ -326,6 +345,7 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(list(tilts["rlnTomoNominalStageTiltAngle"]), [a for i, a in enumerate(NOMINAL) if i not in DARK])
         self.assertEqual(list(tilts["rlnMicrographPreExposure"]), [3.0 * i for i in range(len(NOMINAL)) if i not in DARK])
         self.assertEqual(set(tilts["rlnDefocusU"]), {41000.0})
+        self.assertEqual(set(tilts["rlnTomoNominalDefocus"]), {-4.0})       # underfocus is negative, as in SerialEM
         for label in ("rlnMicrographName", "rlnMicrographNameEven", "rlnMicrographNameOdd"):
             image = foreign.relion_image(os.path.join(self.out, "relion5"), tilts[label].iloc[2])
             self.assertEqual(image.shape, (NY, NX))
@@ -335,6 +355,8 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(list(table["wrpAngleTilt"]), sorted(-angle for angle in NOMINAL))
         self.assertEqual(dict(zip(-table["wrpAngleTilt"], table["wrpDose"], strict=True)),
                          {angle: 3.0 * place for place, angle in enumerate(NOMINAL)})
+        angles = [float(line) for line in self.lines("warp", "alignments", NAME, f"{NAME}.tlt")]
+        self.assertEqual(angles, sorted(angles))
 
     def test_the_readme_says_what_was_decided_and_what_comes_next(self):
         text = "\n".join(self.lines(README))

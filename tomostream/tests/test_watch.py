@@ -17,7 +17,7 @@ import pytest
 from tomostream.cli import facility, newcomers, watch
 from tomostream.cli import main as command
 from tomostream.cli.facility import ConfigError, Existing
-from tomostream.cli.newcomers import Newcomers, Stage
+from tomostream.cli.newcomers import RETRY_SECONDS, Newcomers, Stage
 from tomostream.files.locks import Lock
 from tomostream.journal.status import ARETOMO, CLASSES
 from tomostream.report import notify, tables
@@ -226,6 +226,7 @@ class TestNewSessions(WithStarts):
         self.assertEqual(self.start_all(made), [Stage.REFUSED])
         self.assertEqual(made.notes.of("s1").reason, "tomostream run: there is no queue 'tomo'.")
         self.assertEqual(made.look(), [])
+        self.assertEqual(made._starts["s1"].again, 2 * RETRY_SECONDS)
         os.remove(self.path("refuse"))
         made._starts["s1"].due = 0.0
         self.assertEqual(self.start_all(made), [Stage.STARTED])
