@@ -55,6 +55,16 @@ def refused() -> Iterator[None]:
         raise UserError(cannot_write(str(error.filename).removesuffix(".part"), error)) from error
 
 
+def unstorable(path: str) -> str:
+    """Return why Scipion, whose databases hold text, cannot store a path, in words; "" where it can."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        return f"the name of {readable} is not UTF-8 text, so Scipion cannot store it: rename it, or give a link to it"
+    return ""
+
+
 def nearest(path: str) -> str:
     """Return a path, or the nearest of its parents, that exists."""
     path = os.path.abspath(path)

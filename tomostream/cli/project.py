@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tomostream.cli.errors import UserError
 from tomostream.cli.home import project_path
 from tomostream.cli.leaving import Leaving
+from tomostream.cli.places import unstorable
 from tomostream.cli.status import existing
 from tomostream.files import locks
 from tomostream.files.logs import last_error
@@ -96,6 +97,8 @@ def refuse_place(path: str, project: str) -> None:
     ------
     UserError : with what to do.
     """
+    if why := unstorable(path):
+        raise UserError(why)
     unfit = sorted(set(path) & UNFIT)
     if unfit:
         raise UserError(f"Scipion cannot work in the folder {path}: its name contains {' '.join(unfit)}. Choose another one.")

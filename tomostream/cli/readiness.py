@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tomostream.cli.places import cannot_write, nearest
+from tomostream.cli.places import cannot_write, nearest, unstorable
 from tomostream.files import configuration
 from tomostream.files.patterns import files_of, near, what_lies
 from tomostream.journal.space import disk_of, human
@@ -167,6 +167,8 @@ def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
     pattern : a glob of files.
     endings : of such files, in lower case.
     """
+    if why := unstorable(pattern):
+        return wrong(name, why)
     above = os.path.dirname(pattern)
     if not glob.has_magic(above):
         if not os.path.isdir(above):

@@ -173,6 +173,9 @@ def make_settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 
     folder, pattern = movie_pattern(options.movies)
     mdoc_folder, mdoc_pattern = mdoc_pattern_of(options.mdocs)
+    for option, given in (("--movies", options.movies), ("--mdocs", options.mdocs)):
+        if why := places.unstorable(os.path.abspath(given)):
+            raise errors.UserError(f"{option}: {why}")
     engine = ENGINES[options.engine]
     settings: dict[str, dict[str, object]] = {
         IMPORT: {"filesPath": folder, "filesPattern": pattern, "timeout": options.timeout,

@@ -11,7 +11,7 @@ import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from unittest import mock
 
-from tomostream.cli import main, places, report
+from tomostream.cli import main, places, readiness, report
 from tomostream.tests.made_project import MadeProject
 
 
@@ -39,6 +39,20 @@ class TestPlaces(unittest.TestCase):
             self.assertTrue(text.startswith(f"{path} cannot be written: "), text)
             self.assertIn(words, text)
             self.assertNotIn("Errno", text)
+
+    def test_a_name_that_is_no_text_is_refused_by_run_and_found_by_check(self):
+        latin = os.path.join(self.folder, os.fsdecode(b"caf\xe9"))
+        words = rf"the name of {self.folder}/caf\\xe9.* is not UTF-8 text, so Scipion cannot store it: rename it, or give a link"
+        project = os.path.join(self.folder, "new")
+        for given in ((project, latin, self.folder), (project, self.folder, latin), (latin, self.folder, self.folder)):
+            with mock.patch.dict(os.environ):
+                status, err = self.run_command("run", given[0], "--movies", given[1], "--mdocs", given[2])
+            self.assertEqual((status, len(err.splitlines())), (2, 1), err)
+            self.assertRegex(err, words)
+        self.assertFalse(os.path.exists(project))
+        found = readiness.folder_of("movies", os.path.join(latin, "*"), (".tif",))
+        self.assertEqual(found.verdict, readiness.Verdict.WRONG)
+        self.assertRegex(found.text, words)
 
     def test_a_project_that_may_not_be_entered_is_not_said_to_be_none(self):
         os.mkdir(os.path.join(self.folder, "proj"))
