@@ -79,7 +79,7 @@ class TestFolders(InAFolder):
 
     def test_tell_what_matches_and_what_lies_there_instead(self):
         self.path("frames", "a.eer", make=True)
-        for pattern, verdict, words in (("*", Verdict.OK, "1 match .*, the first is a.eer"),
+        for pattern, verdict, words in (("*", Verdict.OK, "1 match .*, the first being a.eer"),
                                         ("*.tif", Verdict.WRONG, r"1 \*.eer lies"),
                                         ("b*", Verdict.WRONG, "is named b")):
             finding = readiness.folder_of("movies", self.path("frames", pattern), (".eer", ".tif"))
@@ -250,7 +250,7 @@ class TestPrograms(InAFolder):
         with mock.patch.object(readiness.importlib.metadata, "requires", return_value=["numpy<1", "no-such-package>=3",
                                                                                    "x; extra=='d'"]):
             finding = readiness.packages()
-        self.assertRegex(finding.text, r"^numpy is .*, where <1 is needed; no-such-package is missing: pip install")
+        self.assertRegex(finding.text, r"^numpy is .*, but <1 is needed; no-such-package is missing: pip install")
 
 
 class TestMessages(InAFolder):
@@ -263,7 +263,7 @@ class TestMessages(InAFolder):
         answers = [("the webhook at x", ""), ("the mail server y", "it refused")]
         with mock.patch.object(readiness, "test_message", return_value=answers):
             self.assertEqual([str(each) for each in readiness.messages()],
-                             ["ok    alarms       the webhook at x took a test message", "WRONG alarms       it refused"])
+                             ["ok    alarms       the webhook at x accepted a test message", "WRONG alarms       it refused"])
         self.assertEqual([each.verdict for each in readiness.messages(send=False)], [Verdict.NOTE])
         os.environ[readiness.WEBHOOK] = "chat.lab.org"
         self.assertEqual([each.verdict for each in readiness.messages()], [Verdict.WRONG])
