@@ -193,7 +193,7 @@ MUTATIONS = [
     # ------------------------------------------------------------------ choices
     *of("choices/exclusions.py", "exclude",
         ("    if len(left) < 3:", "    if len(left) < 2:"),
-        ("        with locks.writing(path):       # another", "        if True:       # another"),
+        ("        with locks.writing(path):       # somebody else may ", "        if True:       # somebody else may "),
         ("            if movies.keys() != self._known.get(series, {}).keys():",
          "            if movies != self._known.get(series, {}):")),
     *of("choices/instruments.py", "instruments",
