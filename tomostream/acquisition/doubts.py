@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tomostream.acquisition import matching
 from tomostream.acquisition.candidates import wanted
 from tomostream.acquisition.finding import Finder
-from tomostream.acquisition.homes import WHY_FOREIGN, Homes, Kin
+from tomostream.acquisition.homes import WHY_FOREIGN, Homes, Kin, beside_named
 from tomostream.acquisition.listings import Listings
 from tomostream.acquisition.loose import Movie
 from tomostream.acquisition.series import Exposure, Series
@@ -43,7 +43,10 @@ class Doubts:
 
     def refuses(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
         """Tell whether a movie is not that of a tilt, and note why, to be told."""
-        return self._refuse(exposure, movie, self._homes.judge(wanted(series, exposure), movie.found))
+        sisters = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
+        kin = (Kin.ELSEWHERE if beside_named(series.name, sisters, movie.folder)
+               else self._homes.judge(wanted(series, exposure), movie.found))
+        return self._refuse(exposure, movie, kin)
 
     def refuses_name(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
         """As `refuses`, for a movie of the very name."""

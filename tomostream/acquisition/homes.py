@@ -11,7 +11,7 @@ where the movies given so far show that their times were kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -168,6 +168,21 @@ class Homes:
         if self._lag_is_old:
             self._lag, self._lag_is_old = lag_of(self._pairs), False
         return self._lag
+
+
+def beside_named(series: str, sisters: Collection[str], folder: str) -> bool:
+    """Tell whether all movies of a series lie in folders that bear its name, and this folder is none of these.
+
+    Examples
+    --------
+    >>> beside_named("TS_1", {"/d/ts_1", "/e/TS_1/raw"}, "/d/TS_2"), beside_named("TS_1", {"/d/TS_1", "/d"}, "/d/TS_2")
+    (True, False)
+    """
+    return bool(folder and sisters) and not _bears(series, folder) and all(_bears(series, each) for each in sisters)
+
+
+def _bears(series: str, folder: str) -> bool:
+    return matching.folded(series) in map(matching.folded, parts(folder))
 
 
 def _key(wanted: Wanted) -> Key:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import doctest
 import unittest
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,19 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomostream.acquisition.events import Compose, Decision, Event, GiveUp, MdocRead, MicrographReady, MovieSeen, Policy, Stop
+from tomostream.acquisition import homes
+from tomostream.acquisition.events import (
+    Compose,
+    Decision,
+    Event,
+    GiveUp,
+    MdocRead,
+    MicrographReady,
+    MovieSeen,
+    Policy,
+    Stop,
+    Tick,
+)
 from tomostream.acquisition.facts import MdocFacts, Tilt
 from tomostream.acquisition.homes import Homes, Kin, Lag, lag_of
 from tomostream.acquisition.matching import Found, Wanted
@@ -184,6 +197,24 @@ class TestAStoppedSeriesWithMoviesMissing(unittest.TestCase):
         self.assertEqual((len(told[0]), told[1]), (1, []))
         self.assertIn("2 movies lie in another folder", told[0][0])
         self.assertIn(key(one[3]), told[0][0])
+
+    def test_a_folder_a_series_of_which_mdocs_tell_none_is_not_given_the_movie_of_a_later_series_for_one_that_never_came(self):
+        session = Session(Policy(expected_tilts=9, time_for_next_tilt=100.0))
+
+        def came(name: str, begin: float, lost: int) -> list[Event]:
+            which = [replace(each, movie=str(each.movie).replace(name, "frames")) for each in tilts(name, 9, begin)]
+            seen = [MovieSeen(f"{name}_{place}", 1.0 + begin, f"/s/frames/{name}/{each.movie}")
+                    for place, each in enumerate(which) if place != lost]
+            return [*seen, MdocRead(mdoc(name, tuple(which), f"/s/mdocs/{name}.mrc.mdoc"), 2.0 + begin),
+                    *(MicrographReady(each.movie, 3.0 + begin) for each in seen)]
+
+        later = [each for each in came("TS_2", 1000.0, -1) if not isinstance(each, MdocRead)]
+        events = [*came("TS_1", 0.0, 3), Tick(900.0), *later, Tick(1900.0)]
+        made = [each for event in events for each in session.handle(event) if isinstance(each, Compose)]
+        self.assertEqual([(each.series_id, len(each.tilts)) for each in made], [("TS_1", 8)])
+
+    def test_the_examples_in_the_docstrings(self):
+        self.assertEqual(doctest.testmod(homes).failed, 0)
 
 
 class TestAnEarlierSession(unittest.TestCase):
