@@ -234,7 +234,7 @@ class AlignedImageTest(InFolder):
         image = np.random.default_rng(1).normal(10, 1, (75, 64)).astype(np.float32)
         place, made = Placement(5.0, 1.5, -2.0), []
         for rows in (1000, 32):
-            with mock.patch.object(aligned, "_BAND", rows):
+            with mock.patch.object(aligned, "BAND", rows):
                 made.append(Aligner((75, 64), (36, 32), 2.0, 2).image(image, place))
         np.testing.assert_array_equal(*made)
         known = Aligner((75, 64), (36, 32), 2.0).image(image, place, mean=float(image.mean(dtype=float)))
