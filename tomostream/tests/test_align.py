@@ -18,7 +18,7 @@ from tomostream.engine.align.chain import chain_deviations, step_deviations
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.heights import heights, slope_of
 from tomostream.engine.align.likelihood import model_of, signal_share
-from tomostream.engine.align.offset import decide, expected_deg, limits
+from tomostream.engine.align.offset import Offset, decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.preprocess import (
     clear_of_bars,
@@ -32,7 +32,7 @@ from tomostream.engine.align.preprocess import (
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
 from tomostream.engine.align.robust import elsewhere
-from tomostream.engine.align.series import called_back
+from tomostream.engine.align.series import THICKER, Progress, called_back, settle_thickness
 from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
 
@@ -217,6 +217,22 @@ class TestDirections(unittest.TestCase):
         answer = align_series(truth.stack, truth.angles, options(-84.0))
         self.assertAlmostEqual(answer.tilt_offset_deg, 8.0, delta=1.0)
         self.assertLess(rms(residuals(truth, answer)), 0.35)
+
+    def test_a_thickness_that_is_off_is_right_once_all_else_has_come_to_rest(self) -> None:
+        truth = simulate(regular(), axis=84.0)
+        images = work_stack(truth.stack, PIXEL_A, PIXEL_A, 1)
+        bench = Bench(images, np.arange(len(truth.angles)), 1)
+        for factor in (1.1, 0.9):
+            pose = Pose(truth.angles, 84.0, truth.shifts / images.scale, factor * 1200.0 / images.pixel_A)
+            settled = settle_thickness(Progress(bench, pose, {}, Offset()), lambda line: None).pose
+            self.assertAlmostEqual(settled.thickness * images.pixel_A, 1200.0, delta=60.0)
+
+    def test_the_thickness_told_is_the_one_that_was_fitted_last(self) -> None:
+        lines: list[str] = []
+        truth = simulate(regular(), axis=84.0)
+        answer = align_series(truth.stack, truth.angles, options(84.5), lines.append)
+        last = next(line for line in reversed(lines) if line.startswith("thickness"))
+        self.assertAlmostEqual(answer.thickness_A, THICKER * float(last.split()[1]), delta=1.0)
 
     def test_tilt_cor_off_leaves_the_angles_alone(self) -> None:
         truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
