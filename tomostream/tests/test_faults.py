@@ -319,8 +319,8 @@ class TestKilledProtocols(unittest.TestCase):
 
     def test_resume_says_what_it_found(self):
         said = self.session.said("resume")
-        self.assertRegex(said, r"motioncor died: \d+ movies aligned, \d+ to do.*; goes on")
-        self.assertRegex(said, r"compose died: \d+ series composed.*; goes on")
+        self.assertRegex(said, r"motioncor died: \d+ movies aligned, \d+ to do.*; continues")
+        self.assertRegex(said, r"compose died: \d+ series composed.*; continues")
 
 
 class TestReplacements(unittest.TestCase):
