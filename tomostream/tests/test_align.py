@@ -31,8 +31,8 @@ from tomostream.engine.align.preprocess import (
 )
 from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
-from tomostream.engine.align.robust import elsewhere
-from tomostream.engine.align.series import THICKER, Progress, called_back, settle_thickness
+from tomostream.engine.align.robust import all_left_out, elsewhere, faint
+from tomostream.engine.align.series import FINE_TOP, LEFT_OUT_A, THICKER, Progress, called_back, settle_thickness, without_faint
 from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
 
@@ -495,6 +495,28 @@ class TestBadTilts(unittest.TestCase):
         here, near, faint, chance = (Match((0.0, 0.0), 12.0, 12.0), Match((2.0, 0.0), 12.0, 9.0),
                                      Match((9.0, 0.0), 12.0, 11.9), Match((9.0, 0.0), 4.0, 1.0))
         self.assertEqual(elsewhere([here, near, faint, chance, Match((0.0, -9.0), 12.0, 11.0)], 10.0), [4])
+
+    def test_a_tilt_that_shows_something_else_is_left_out_in_the_end_and_the_rest_keep_their_places(self) -> None:
+        truth = simulate(regular(), 85.0)
+        stack = truth.stack.copy()
+        stack[2] = stack[2].mean() * (1 + 0.05 * self.random.normal(size=stack[2].shape))
+        images = work_stack(stack, PIXEL_A, PIXEL_A, 1)
+        bench = Bench(images, np.arange(len(truth.angles)), 1)
+        right = Pose(truth.angles, truth.axis, truth.shifts / images.scale, 1200.0 / images.pixel_A)
+        said: list[str] = []
+        state = Progress(bench, right, {}, decide(0.0, 0.5))
+        matches = all_left_out(bench, right, FINE_TOP, LEFT_OUT_A)
+        left, rest = without_faint(state, truth.angles, matches, said.append)
+        self.assertEqual(set(range(len(truth.angles))) - set(left.bench.members.tolist()), {2})
+        self.assertRegex(left.reasons[2], r"hardly matches the other tilts \(peak of .* sigma\)")
+        self.assertEqual((len(rest), len(said)), (len(truth.angles) - 1, 1))
+        self.assertLess(np.abs(np.delete(left.pose.shifts * images.scale - truth.shifts, 2, 0)).max(), 1.0)
+        self.assertIs(without_faint(left, truth.angles, rest, said.append)[0], left)
+
+    def test_ends_of_thick_specimens_are_not_faint(self) -> None:
+        heights = [24.4, 10.1, 25.0, 23.0, 11.3, 8.0]
+        self.assertEqual(faint([Match((0.0, 0.0), height, height) for height in heights]), [])
+        self.assertEqual(faint([Match((0.0, 0.0), 9.0, height) for height in (30.9, 8.4, 31.0, 29.0, 12.0)]), [1])
 
     def test_a_tilt_that_stays_at_a_wrong_place_is_not_trusted(self) -> None:
         good = Checks(np.full(20, 20.0), 5.0)

@@ -28,6 +28,7 @@ AWAY_A = 30.0  # so far from the place that all others want, a tilt of a good se
 AWAY_GAIN = 5.0  # gain in the logarithm of the likelihood for which a tilt is put elsewhere
 CERTAIN = 6.5  # standard deviations of the map for a tilt that did not fit before: chance has had its try
 CLEARLY_HIGHER = 2.0  # standard deviations by which another place must fit better
+FAINT = 0.35  # of the median tilt: ends of thick specimens, which are in their places, stand out by 0.4 of it and more
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,16 @@ def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
         if match.height >= SIGNIFICANT and float(np.hypot(*match.move)) * pixel_A > AWAY_A
         and match.height * (match.height - match.height_here) > AWAY_GAIN
     ]
+
+
+def faint(matches: Sequence[Match]) -> list[int]:
+    """Return positions of tilts that, by `all_left_out`, stand out far less than the others do.
+
+    What has come to rest on something that it shares with the others by chance, on ice say, may be anywhere, and the width of the
+    likelihood around it tells nothing of that.
+    """
+    heights = np.array([match.height_here for match in matches])
+    return [int(position) for position in np.flatnonzero(heights < FAINT * np.median(heights))]
 
 
 def without(bench: Bench, tilts: set[int]) -> Bench:

@@ -45,7 +45,7 @@ from tomostream.engine.align.quality import (
     split_difference_A,
     standard_deviations,
 )
-from tomostream.engine.align.robust import all_left_out, elsewhere, repair, rescue, without
+from tomostream.engine.align.robust import all_left_out, elsewhere, faint, repair, rescue, without
 from tomostream.engine.align.wedge import wedge_of
 from tomostream.files.mrc import Sections
 
@@ -404,6 +404,8 @@ def _finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignmen
     pose, _ = maximise(bench, replace(pose, thickness=pose.thickness * THICKER), 0.02, 2)
     pose, _ = maximise(bench, pose, FINE_TOP, 2)
     pose, matches = called_back(bench, pose, angles, say)
+    state, matches = without_faint(replace(state, bench=bench, pose=pose), angles, matches, say)
+    bench, pose = state.bench, state.pose
     field = quarters(bench, pose, QUARTERS_TOP)
     band, used_deg = bench.cut(pose, FINE_TOP), pose.tilts_deg[bench.members]
     model = model_of(band, pose, signal_share(band, pose), bench.threads)
@@ -441,6 +443,21 @@ def called_back(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pos
         pose, _ = maximise(bench, pose, FINE_TOP, 2)
         matches = all_left_out(bench, pose, FINE_TOP, LEFT_OUT_A)
     return pose, matches
+
+
+def without_faint(state: Progress, angles: Floats, matches: list[Match], say: Say) -> tuple[Progress, list[Match]]:
+    """Tilts that hardly match what all others predict are left out, the likelihood follows; the state, and how the rest fit."""
+    for _ in range(CALLS):
+        weak = faint(matches)
+        left = state.excluding({
+            int(state.bench.members[tilt]): f"hardly matches the other tilts (peak of {matches[tilt].height_here:.1f} sigma)"
+            for tilt in weak})
+        if left is state:
+            break
+        say(f"tilts at {_angles(state.bench, angles, weak)} deg hardly match the others and are left out")
+        pose, _ = maximise(left.bench, left.pose, FINE_TOP, 2)
+        state, matches = replace(left, pose=pose), all_left_out(left.bench, pose, FINE_TOP, LEFT_OUT_A)
+    return state, matches
 
 
 def _still_away(bench: Bench, angles: Floats, matches: Sequence[Match]) -> list[str]:
