@@ -52,7 +52,7 @@ def install(folder: str) -> dict[str, str]:
             file.write(f"#!{sys.executable} -E\nimport sys\nsys.path.insert(0, {ROOT!r})\n"
                        "from tomostream.tests.standins import main\n"
                        f"sys.exit(main({name!r}, sys.argv[1:]))\n")
-        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)   # also for `someone_else`
     cuda = os.path.join(folder, "cuda")
     os.makedirs(cuda, exist_ok=True)
     return {"MOTIONCOR_HOME": os.path.join(folder, "motioncor"), "MOTIONCOR_BIN": "MotionCor3",

@@ -77,7 +77,8 @@ class Session:
         self._children: list[subprocess.Popen] = []
         self._prefix = someone.prefix if someone else ()
         if someone and someone.uid:
-            self.environment["HOME"] = self.folder
+            self.environment.update(HOME=self.folder, XDG_DATA_HOME=os.path.join(self.folder, "data"),
+                                    TOMOSTREAM_INSTRUMENTS=os.path.join(self.folder, "instruments.json"))
             for path in (self.folder, temporary):
                 os.chown(path, someone.uid, someone.uid)
 
