@@ -21,9 +21,9 @@ from tomostream.acquisition.movies import EXTENSIONS, check_movie, why_no_movie
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import Exposure, Series
 from tomostream.acquisition.session import Session
-from tomostream.acquisition.verdict import count as counted
 from tomostream.acquisition.verdict import repeated, tilt_axis
 from tomostream.files import patterns
+from tomostream.files.logs import counted, some
 
 #: The structure of so many movies is looked at, to tell references and averages from movies.
 MAX_CHECKED = 2000
@@ -245,7 +245,7 @@ def _listed(thing: str, what: str, files: Mapping[str, str]) -> list[str]:
         by_reason.setdefault(reason, []).append(os.path.basename(path))
     lines = [f"{counted(len(files), thing)} {what}:"]
     for reason, names in by_reason.items():
-        lines.append(f"  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {reason}")
+        lines.append(f"  {some(names, 3)}: {reason}")
     return lines
 
 

@@ -48,6 +48,7 @@ from tomostream.acquisition.naming import basename
 from tomostream.acquisition.series import Change, Exposure, Series
 from tomostream.acquisition.states import ignored, state_of
 from tomostream.acquisition.unassigned import exposed_again, of_no_series, without_movie
+from tomostream.files.logs import counted
 
 #: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt", "overwritten")
@@ -338,7 +339,7 @@ class Session:
 
     def _retire(self, series: Series, change: Change, facts: MdocFacts) -> None:
         """The series was acquired again under the same name: the newest wins, and this is told."""
-        old = verdict.count(len(change.retired), "tilt")
+        old = counted(len(change.retired), "tilt")
         series.warnings.append(f"{facts.path} was started over: the {old} of the first acquisition are not used.")
         series.missing = {}
         series.started_over = True

@@ -9,6 +9,7 @@ from tomostream.acquisition import verdict
 from tomostream.acquisition.events import Phase, SeriesState
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.series import Series
+from tomostream.files.logs import counted
 
 
 def state_of(series: Series, evidence: Evidence) -> SeriesState:
@@ -27,13 +28,13 @@ def ignored(name: str, reason: str) -> SeriesState:
 
 def _state_and_reason(series: Series, evidence: Evidence) -> tuple[Phase, str]:
     missing, seen = list(series.missing.values()), len(series.exposures)
-    waits = f"the micrograph of {len(missing)} of {verdict.count(seen, 'tilt')}: {verdict.names(missing)}"
+    waits = f"the micrograph of {len(missing)} of {counted(seen, 'tilt')}: {verdict.names(missing)}"
     if series.phase == "acquiring":
         if not series.exposures:
             files = list(series.trouble.values())
             return "waiting", f"Waiting for the mdoc: {files[-1].reason if files else 'it lists no tilt yet.'}"
         ahead = evidence.unfinished(series)
-        return "acquiring", f"{verdict.count(seen, 'tilt')} so far, waiting for the next{': ' if ahead else ''}{ahead}."
+        return "acquiring", f"{counted(seen, 'tilt')} so far, waiting for the next{': ' if ahead else ''}{ahead}."
     if series.phase == "aligning":
         dead = "" if evidence.production.alive else (
             f" Nothing comes: the producer is not running ({evidence.production.why_dead}).")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from tomostream.acquisition.events import Unassigned
 from tomostream.acquisition.frames import different_angles
 from tomostream.acquisition.series import Series
-from tomostream.acquisition.verdict import MAX_NAMES, count
+from tomostream.acquisition.verdict import MAX_NAMES
+from tomostream.files.logs import counted, some
 
 
 def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigned]:
@@ -43,8 +44,7 @@ def describe_unassigned(movies: Sequence[str], incomplete: Sequence[str]) -> str
     """Return a sentence about the movies that no series lists, and the series whose tilts have none, which may be theirs."""
     if not movies:
         return "every movie belongs to a tilt series"
-    named = ", ".join(movies[:MAX_NAMES]) + (f" and {len(movies) - MAX_NAMES} more" if len(movies) > MAX_NAMES else "")
-    text = f"{count(len(movies), 'movie')} in no tilt series: {named}"
+    text = f"{counted(len(movies), 'movie')} in no tilt series: {some(movies, MAX_NAMES)}"
     if incomplete:
         shown = ", ".join(incomplete[:MAX_NAMES])
         text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "

@@ -14,6 +14,7 @@ from tomostream.acquisition.fromnames import NAMES_ONLY
 from tomostream.acquisition.matching import CHANGED_NAMES, WORDS, Step
 from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
+from tomostream.files.logs import counted, some
 
 #: Steps by which movies are found surely, which is told, and those of which people are warned.
 SURE_STEPS = (Step.FOLDER, Step.EXTENSION)
@@ -33,14 +34,7 @@ class Obstacle:
 
 def names(exposures: Sequence[Exposure]) -> str:
     """Return the names of some tilts, for a sentence."""
-    shown = [each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures[:MAX_NAMES]]
-    more = len(exposures) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def count(number: int, thing: str) -> str:
-    """Return "1 tilt", "2 tilts"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return some([each.key or f"the tilt at {each.tilt.angle:.1f} degrees" for each in exposures], MAX_NAMES)
 
 
 def aligned(series: Series) -> list[Exposure]:
@@ -66,21 +60,21 @@ def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[
         return Obstacle("frame", "it describes one movie, and no other frame mdoc belongs to the same series", False)
     different = different_angles([each.tilt.angle for each in series.exposures.values()])
     if listed > 1 and (different < 2 or (series.only_frames and different < listed / 4)):
-        at = count(different, "tilt angle")
+        at = counted(different, "tilt angle")
         return Obstacle("angles", f"its {listed} images are at {at}: single particles, no tilt series", False)
     if series.only_frames and targets_share_a_name(different, listed):
         return Obstacle("targets", f"its {listed} exposures are at {different} tilt angles, each exposed again and again: "
                                    "several targets share this name, and neither names, positions nor navigator items tell "
                                    "them apart; give each target a name of its own")
     if listed < policy.min_tilts:
-        return Obstacle("few", f"it has {count(listed, 'tilt')}, and {policy.min_tilts} are required")
+        return Obstacle("few", f"it has {counted(listed, 'tilt')}, and {policy.min_tilts} are required")
     if tilt_axis(series, policy).value is None:
         return _no_axis(series, policy, others)
     percent = 100.0 * usable / listed
     if usable < policy.min_tilts or percent < policy.min_percent:
         wanted = (f"{policy.min_tilts} are required" if usable < policy.min_tilts
                   else f"{policy.min_percent:g} % are required")
-        return Obstacle("few", f"{usable} of its {count(listed, 'tilt')} can be used, and {wanted}: "
+        return Obstacle("few", f"{usable} of its {counted(listed, 'tilt')} can be used, and {wanted}: "
                                f"{_why_left_out(series, why_missing)}")
     return None
 
@@ -121,7 +115,7 @@ def _why_left_out(series: Series, why_missing: str) -> str:
             reason = left_out_reason(each, why_missing)
             counts[reason] = counts.get(reason, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: -item[1])[:MAX_NAMES]
-    reasons = [f"{reason.rstrip('.')} ({count(number, 'tilt')})" for reason, number in ordered]
+    reasons = [f"{reason.rstrip('.')} ({counted(number, 'tilt')})" for reason, number in ordered]
     return "; ".join([*reasons, *unsure(series)])
 
 
@@ -129,25 +123,25 @@ def unsure(series: Series) -> list[str]:
     """Say which movies may be those of tilts that have none, where nothing tells which are; nothing where there are none."""
     if not series.unsure or not series.missing:
         return []
-    named = ", ".join(series.unsure[:MAX_NAMES]) + (f" and {more} more" if (more := len(series.unsure) - MAX_NAMES) > 0 else "")
-    return [f"{count(len(series.unsure), 'movie')} in no tilt series may be its own, but it is not known which ({named}): let "
-            "their names be those of SubFramePath in the mdoc, or give each series a folder of its own"]
+    return [f"{counted(len(series.unsure), 'movie')} in no tilt series may be its own, but it is not known which "
+            f"({some(series.unsure, MAX_NAMES)}): let their names be those of SubFramePath in the mdoc, or give each series a "
+            "folder of its own"]
 
 
 def apart(series: Series) -> list[str]:
     """Say which movies lie in another folder than the others of the series, where nothing tells whether they are its own."""
     if not series.apart:
         return []
-    named = ", ".join(series.apart[:MAX_NAMES]) + (f" and {more} more" if (more := len(series.apart) - MAX_NAMES) > 0 else "")
     lie = "movie lies" if len(series.apart) == 1 else "movies lie"
     return [f"{len(series.apart)} {lie} in another folder than the others of the series, and neither folders nor times tell "
-            f"whether they are its own ({named}): if not, take these tilts out"]
+            f"whether they are its own ({some(series.apart, MAX_NAMES)}): if not, take these tilts out"]
 
 
 def how_matched(series: Series, steps: Iterable[Step]) -> list[str]:
     """Say how many of its movies were found by these steps, where that is not by their very names."""
     found = Counter(each.step for each in series.exposures.values() if each.bound)
-    return [f"{count(found[step], 'movie')} found by another way: {WORDS[step]}" for step in steps if found[step] and WORDS[step]]
+    return [f"{counted(found[step], 'movie')} found by another way: {WORDS[step]}"
+            for step in steps if found[step] and WORDS[step]]
 
 
 #: State of an exposure -> why the series is composed without it.
@@ -214,7 +208,7 @@ def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
 def _compose_reason(series: Series, usable: Sequence[Exposure]) -> str:
     listed = len(series.exposures)
     all_there = (f"all {listed} micrographs are there" if len(usable) == listed
-                 else f"{listed - len(usable)} of {count(listed, 'tilt')} are left out")
+                 else f"{listed - len(usable)} of {counted(listed, 'tilt')} are left out")
     text = "; ".join(filter(None, (*series.evidence, all_there, repeated([each.tilt.angle for each in usable])))) + "."
     text = text[:1].upper() + text[1:]
     if series.why_again:
@@ -229,7 +223,7 @@ def repeated(angles: Sequence[float]) -> str:
         return ""
     named = ", ".join(f"{angle:g}" for angle in sorted(again)[:MAX_NAMES]) + (" ..." if len(again) > MAX_NAMES else "")
     were = "was" if len(again) == 1 else "were"
-    return f"{count(len(again), 'tilt angle')} {were} exposed more than once ({named} degrees), and every exposure is used"
+    return f"{counted(len(again), 'tilt angle')} {were} exposed more than once ({named} degrees), and every exposure is used"
 
 
 def give_up(series: Series, why: Obstacle) -> GiveUp:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import errors, home, places
 from tomostream.cli.leaving import Interrupted, Leaving, say
+from tomostream.files.logs import some
 from tomostream.journal import runs
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR, ProjectStatus
 from tomostream.report import notify
@@ -143,13 +144,8 @@ def found(path: str) -> dict[str, str]:
                 + (f", {waiting} that were not complete are looked at again" if waiting else ""),
         MOTIONCOR: f"{aligned} movies aligned, {max(0, imported - aligned - failed)} to do"
                    + (f", {failed} that failed will be retried" if failed else ""),
-        COMPOSE: f"{composed} series composed" + (f", still open: {some(open_series)}" if open_series else ""),
-        ARETOMO: f"{done} series reconstructed" + (f", to be done: {some(to_make)}" if to_make else "")}
-
-
-def some(names: list[str]) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+        COMPOSE: f"{composed} series composed" + (f", still open: {some(open_series, MAX_NAMES)}" if open_series else ""),
+        ARETOMO: f"{done} series reconstructed" + (f", to be done: {some(to_make, MAX_NAMES)}" if to_make else "")}
 
 
 def findings(states: Mapping[str, str], wanted: list[str], done: dict[str, str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import TextIO
 
 
@@ -37,6 +38,11 @@ class Lenient:
 def counted(number: int, noun: str) -> str:
     """Return a number of things as people write it: 1 job, 2 jobs."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return names for a sentence: all, or the first `most` and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def one_sentence(error: BaseException) -> str:

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from tomostream.files.logs import some
+
 #: How many levels of subfolders are looked into where a folder holds nothing, and how many names at most.
 MAX_DEPTH, MAX_LOOKED_AT = 3, 20_000
 #: What a microscope writes side by side: where one of these lies, the others may come.
@@ -181,4 +183,4 @@ def _endings(names: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    return some(names, MAX_NAMED)
