@@ -12,11 +12,15 @@ from unittest import mock
 import numpy as np
 import scipy.fft
 
-from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, flip_phases, pairs
+from tomostream.engine.ctf.spectra import Optics
+from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, contrast_of, flip_phases, pairs
 from tomostream.engine.recon.slab import Method, Slab
 from tomostream.engine.recon.spectral_kernels import estimate, transferred
 from tomostream.engine.recon.spectrum import RINGS, Sample, Specimen, likely_slabs
-from tomostream.engine.recon.wiener import Findings, WienerSlab, chance_inside
+from tomostream.engine.recon.tomogram import TiltUse
+from tomostream.engine.recon.wiener import FADE, Findings, WienerSlab, chance_inside, tamed
+from tomostream.programs.ctf import CtfRow
 from tomostream.tests.known_specimen import Array, Case, Known, contrast_of_case, known, points_of, projected
 
 SMALL = Case("small", side=256, depth=160, thickness=1100.0, step=4.0)
@@ -229,8 +233,70 @@ class ThicknessTest(unittest.TestCase):
         self.assertGreater(kept.min(), 0.3)
         self.assertGreater(kept[1], 0.9)
 
+    def test_a_slab_above_the_middle_is_kept_where_it_is(self) -> None:
+        slab = np.array([[100.0], [30.0], [1.0]])
+        specimen = Specimen(100.0, 30.0, *(np.ones(1) for _ in range(4)), slab)
+        edge = 50 + FADE * 100
+        kept = chance_inside(30 + np.array([-edge - 1, -edge / 2 - 25, -49.0, 0.0, 49.0, edge / 2 + 25, edge + 1]), specimen)
+        np.testing.assert_allclose(kept, [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
+
+    def test_frequencies_of_which_two_tilts_share_next_to_nothing_tell_nothing_of_the_power(self) -> None:
+        """There a slab that is not quite even shares something else than the model says: nothing of it may count."""
+        thickness, kx = 100.0, np.array([0.05, 0.09, 0.11, 0.145])
+        tangents, columns = np.array([0.0, 0.1]), np.arange(4)
+        self.assertEqual([abs(share) > 0.2 for share in np.sinc(thickness * kx * 0.1)], [True, False, False, True])
+        sample = Sample(np.full((2, 4), 1 + 2j, np.complex64), kx, columns, columns, np.full((2, 4), 100),
+                        np.ones((2, 4), np.float32), tangents, np.ones(2))
+        both, expected = sample.sums((0, 1), np.ones(RINGS), (thickness, 0.0), columns, 4)
+        np.testing.assert_array_equal(both[1:3], 0.0)
+        np.testing.assert_array_equal(expected[1:3], 0.0)
+        self.assertGreater(np.abs(both[[0, 3]]).min() * expected[[0, 3]].min(), 0.0)
+
+
+class TamedTest(unittest.TestCase):
+    """Images without anything stronger than noise, of standard deviation 1, but for what a test puts in."""
+
+    def setUp(self) -> None:
+        self.image = np.random.default_rng(8).normal(size=(160, 240)).astype(np.float32)
+
+    def test_a_patch_that_is_dark_as_a_whole_is_brought_to_what_patches_are(self) -> None:
+        """None of its pixels stands out, and only the mean of some 80 A shows it: ice, or gold out of focus."""
+        dark = self.image.copy()
+        dark[64:72, 96:104] -= 3.0
+        self.assertLess(abs(dark).max(), 8.0)
+        clean = tamed(dark, 10.0)
+        self.assertAlmostEqual(float(clean[64:72, 96:104].mean()), -6 / 8, delta=0.15)
+        clean[64:72, 96:104] = dark[64:72, 96:104]
+        np.testing.assert_allclose(clean, np.clip(dark, -6.5, 6.5), atol=1e-6)
+
+    def test_pixels_that_stand_out_are_clipped_and_nothing_else_changes(self) -> None:
+        hot = self.image.copy()
+        hot[10, 20], hot[100, 200] = 40.0, -40.0
+        clean = tamed(hot, 10.0)
+        self.assertLess(np.abs(clean[[10, 100], [20, 200]]).max(), 6.5)
+        hot[[10, 100], [20, 200]] = clean[[10, 100], [20, 200]]
+        np.testing.assert_array_equal(clean, hot)
+
 
 class ContrastTest(unittest.TestCase):
+    def test_every_point_of_a_tilted_specimen_has_the_defocus_of_its_place_along_the_beam(self) -> None:
+        """The definition: ``hand (x sin t - z cos t)`` more than the centre, which shows across the axis at x cos t + z sin t."""
+        row = CtfRow(1, 31000.0, 29000.0, 40.0, 0.3, 0.9, 6.0)
+        rot, tx, ty, pixel = math.radians(84.0), 300.0, -120.0, 2.0
+        for hand in (1, -1):
+            for angle in (-50.0, 20.0, 60.0):
+                use = TiltUse(4, angle, Placement(84.0, tx, ty))
+                found = contrast_of([row], [4], [use], Optics(), hand, pixel, 2.0)
+                tilt, t = found.tilts[0] if found is not None else self.fail("a tilt with a CTF has none"), math.radians(angle)
+                for x, z in ((0.0, 0.0), (700.0, 0.0), (0.0, 900.0), (-400.0, -650.0)):
+                    here = tilt.defocus_A + tilt.across * (x * math.cos(t) + z * math.sin(t)) + tilt.upward * z
+                    self.assertAlmostEqual(here - tilt.defocus_A, hand * (x * math.sin(t) - z * math.cos(t)), places=6)
+                # the raw image's centre, of which the CTF is, is here in the aligned image
+                centre = -(math.cos(rot) * tx + math.sin(rot) * ty) * pixel
+                self.assertAlmostEqual(tilt.defocus_A + tilt.across * centre, 30000.0, places=6)
+                self.assertEqual((tilt.astigmatism_A, tilt.optics.phase_rad), (1000.0, 0.3))
+                self.assertAlmostEqual(math.degrees(tilt.azimuth_rad), 40.0 - 84.0)
+
     def test_compiled_and_plain_transfer_functions_are_the_same(self) -> None:
         tilt = replace(contrast_of_case(SHARP).tilts[10], astigmatism_A=900.0)
         work = Filtered((60, 90), SHARP.pixel)
