@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series
+from tomostream.engine.align.answer import recentred
+from tomostream.engine.align.answer import residuals as left_out_residuals
 from tomostream.engine.align.chain import chain_deviations, step_deviations
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.heights import heights, slope_of
@@ -238,6 +240,17 @@ class TestDirections(unittest.TestCase):
         truth = simulate(regular(), axis=-85.0, own_tilt=8.0)
         answer = align_series(truth.stack, truth.angles, options(-85.0, tilt_cor=-1))
         self.assertEqual(answer.tilt_offset_deg, 0.0)
+
+
+class TestReference(unittest.TestCase):
+    def test_what_a_shift_of_the_specimen_does_is_taken_out_whatever_the_tilt_that_keeps_its_centre(self) -> None:
+        """The definition: a specimen at (x, y) is seen at R(axis) (x cos t, y). Of a lamella no tilt is near 0."""
+        tilts, axis = np.array([25.0, 40.0, 55.0]), 84.0
+        c, s = np.cos(np.radians(axis)), np.sin(np.radians(axis))
+        seen = np.stack([30.0 * np.cos(np.radians(tilts)), np.full(3, -12.0)], axis=1)
+        pose = Pose(tilts, axis, seen @ np.array([[c, -s], [s, c]]).T, 100.0)
+        for reference in range(3):
+            np.testing.assert_allclose(recentred(pose, reference), 0.0, atol=1e-9)
 
 
 class TestLamellae(unittest.TestCase):
@@ -686,6 +699,21 @@ class TestHonesty(unittest.TestCase):
         self.assertNotIn("places", judge(checks, 8, 31, 90.0, decide(0.0, 0.5))[1])     # there is more to say of that one
         self.assertEqual(loosely_placed(np.full(9, 7.9), np.arange(9.0)), "")
         self.assertIn("the places of 9 tilts are", loosely_placed(np.full(9, 8.1), np.arange(9.0)))
+
+    def test_a_series_of_which_half_of_the_tilts_take_no_part_is_not_trusted(self) -> None:
+        checks, known = Checks(np.full(18, 20.0), 1.0), decide(0.0, 0.5)
+        _, note, trust = judge(checks, 18, 31, 90.0, known)
+        self.assertEqual((note, trust), ("do not trust: 13 of 31 tilts do not take part", Trust.DOUBTFUL))
+        self.assertEqual(judge(checks, 19, 31, 90.0, known)[2], Trust.TRUSTED)
+
+    def test_how_far_a_tilt_is_off_is_told_as_it_is_seen_in_its_image(self) -> None:
+        """Across the axis the stretched frame shows a tilt at 60 degrees twice as wide as its image is."""
+        bench = Bench(work_stack(np.ones((2, 64, 64), np.float32), PIXEL_A, 2 * PIXEL_A, 1), np.arange(2), 1)
+        pose = Pose(np.array([0.0, 60.0]), 84.0, np.zeros((2, 2)), 50.0)
+        found = left_out_residuals(bench, pose, [Match((0.0, 1.0), 1.0, 1.0), Match((6.0, 4.0), 12.0, 12.0)])
+        self.assertIsNone(found[0])     # it does not stand out
+        self.assertAlmostEqual(found[1] or 0.0, 5.0 * bench.images.scale)
+        self.assertAlmostEqual(bench.images.scale, 2.0)
 
     def test_noise_is_not_trusted(self) -> None:
         noise = np.random.default_rng(3).normal(50.0, 5.0, (13, SIDE, SIDE)).astype(np.float32)

@@ -6,12 +6,15 @@ from __future__ import annotations
 import functools
 import math
 import unittest
+from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.ctf import CtfSeries, Optics, TiltSpectra, fit_series, tilt_spectra
 from tomostream.engine.ctf.picture import spectrum_picture
+from tomostream.engine.ctf.series import _best_phase as best_phase
 from tomostream.engine.ctf.series import binning, estimate
 from tomostream.engine.ctf.spectra import SECTORS, highest_signal, usable_range
 from tomostream.engine.recon.aligned import Placement
@@ -159,6 +162,19 @@ class FitTest(unittest.TestCase):
         self.assertAlmostEqual(math.degrees(series.tilts[0].phase_rad), 90, delta=12)
         middle = [(t.defocus_max_A + t.defocus_min_A) / 2 for t in series.tilts]
         self.assertAlmostEqual(float(np.median(middle)), 26000, delta=400)
+
+    def test_the_best_phase_shift_is_looked_for_between_those_that_are_tried_and_not_beyond(self) -> None:
+        """Of a gain that is highest at 83.7 degrees, where 80 and 90 are tried."""
+
+        def fitted(spectra: Sequence[TiltSpectra], optics: Optics, top: float) -> CtfSeries:
+            phase = math.degrees(optics.phase_rad)
+            return CtfSeries((), 0, True, f"{phase:.1f}", -((phase - 83.7) ** 2))
+
+        with mock.patch("tomostream.engine.ctf.series.fit_series", fitted):
+            for search, expected in (((80.0, 40.0), 83.7), ((20.0, 40.0), 60.0), ((90.0, 0.0), 90.0)):
+                found, phase = best_phase([], Optics(), search, 0.1)
+                self.assertAlmostEqual(phase, expected, places=6)
+                self.assertEqual(found.note, f"{expected:.1f}")
 
     def test_the_fit_is_the_same_each_time(self) -> None:
         _, spectra, fit = case(22000.0, -1, True)

@@ -183,6 +183,34 @@ class TestCheck(ProjectCase):
         self.assertIn("--instrument NAME", err)
 
 
+class TestEvidenceOfTheProject(ProjectCase):
+    """What the registered reconstruction measured, for the angles as the mdoc gives them."""
+
+    def hand(self) -> tuple[int | None, str]:
+        """As found, without looking at the images: there is a sentence in place of that."""
+        series = read_series(self.project, "TS_01")
+        with mock.patch.object(handedness, "_measured_hand", return_value=(None, "looked at the images")):
+            return handedness.defocus_hand(self.project, series, mock.Mock(), mock.Mock(), "")
+
+    def test_where_the_series_was_composed_with_negated_angles_it_is_the_other_hand(self):
+        self.compose()
+        self.align(defocus_hand=-1, ctf_note="seen clearly")
+        self.assertEqual(self.hand(), (-1, "seen clearly"))
+        self.compose(negated=True)
+        self.assertEqual(self.hand(), (1, "seen clearly"))
+
+    def test_what_was_measured_of_an_older_version_says_nothing_of_this_one(self):
+        self.compose()
+        self.align(defocus_hand=-1, ctf_note="seen clearly")
+        path = os.path.join(self.extra, "TS_01.json")
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        with open(os.path.join(self.extra, "TS_01-v2.json"), "w", encoding="utf-8") as file:
+            json.dump({**record, "version": 2}, file)
+        ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=2))
+        self.assertEqual(self.hand(), (None, "looked at the images"))
+
+
 class TestEvidence(unittest.TestCase):
     def test_where_points_nearer_to_the_source_have_less_defocus_the_true_angles_are_advised(self):
         """The physics once more: at tilt t the specimen plane is -x' tan t high at x', and the defocus smaller by that."""

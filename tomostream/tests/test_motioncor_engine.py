@@ -8,6 +8,7 @@ import signal
 import struct
 import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -18,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomostream.engine.frames import adding, align, interpolation, sums
+from tomostream.engine.frames.badpixels import outlying_pixels
 from tomostream.engine.frames.plan import IntegrationEntry, plan_fractions
-from tomostream.engine.frames.references import References
+from tomostream.engine.frames.references import References, usable_gain
 from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.motioncor import main
 from tomostream.programs.motioncor import parse_log
@@ -454,6 +456,18 @@ class TestEer(EngineTest):
         for section, part in zip(stack, (events[:4], events[4:8], events[8:]), strict=True):
             np.testing.assert_allclose(section, self.counted(part, 1), atol=1e-4)
 
+    def test_frames_beyond_those_of_the_integration_file_go_with_its_last_line_and_fewer_are_taken_from_its_end(self):
+        lines = (IntegrationEntry(8, 4, 0.1), IntegrationEntry(3, 3, 0.2))
+
+        def planned(count, *lines):
+            return [(part.first, part.number, round(part.dose, 6)) for part in plan_fractions(count, entries=lines)]
+
+        self.assertEqual(planned(11, *lines), [(0, 4, 0.4), (4, 4, 0.4), (8, 3, 0.6)])
+        self.assertEqual(planned(17, *lines), [(0, 4, 0.4), (4, 4, 0.4), (8, 3, 0.6), (11, 3, 0.6), (14, 3, 0.6)])
+        self.assertEqual(planned(9, *lines), [(0, 4, 0.4), (4, 5, 0.5)])     # 1 fills no group: it goes with the one before
+        self.assertEqual(planned(7, *lines), [(0, 4, 0.4), (4, 3, 0.6)])     # 3 of 7: they begin the next
+        self.assertEqual(planned(3, *lines), [(0, 3, 0.6)])
+
     def test_a_long_file_without_integration_file_is_grouped_with_a_warning(self):
         self.movie(count=90)
         self.result("-InEer", self.path("movie.eer"), "-Align", 0)
@@ -583,6 +597,13 @@ class TestReferences(EngineTest):
         gain = self.mrc(np.ones((48, 30), np.float32), "gain.mrc")
         self.refused("-InMrc", self.flat(), "-Gain", gain, reason="-Gain .* has 30 x 48 pixels, the frames 48 x 48")
 
+    def test_pixels_whose_gain_is_no_number_are_bad(self):
+        gain = np.full((48, 48), 2, np.float32)
+        gain[3, 5], gain[7, 9], gain[30, 1], gain[40, 40] = np.inf, np.nan, -1, 1e30
+        used, bad = usable_gain(self.mrc(gain, "gain.mrc"), (48, 48))
+        self.assertEqual(np.argwhere(bad).tolist(), [[3, 5], [7, 9], [30, 1], [40, 40]])
+        self.assertEqual((used[bad].tolist(), float(used[0, 0])), ([1, 1, 1, 1], 2.0))
+
     def test_a_gain_of_zeros_or_of_an_unknown_kind_is_refused(self):
         self.refused("-InMrc", self.flat(), "-Gain", self.mrc(np.zeros((48, 48), "f4"), "g.mrc"), reason="not a gain")
         Path(self.path("g.raw")).write_bytes(b"x")
@@ -635,6 +656,31 @@ class TestReferences(EngineTest):
         self.assert_repaired(image, bad)
         self.assertIn("50 hot or dead", self.shown)
         self.assertLess(np.abs(self.shifts() + DRIFT - DRIFT[3]).max(), 0.15)
+
+    def outlying(self, total, **more):
+        """Places (row, column) of pixels that are hot or dead in a sum of frames."""
+        with ThreadPoolExecutor(2) as executor:
+            return list(zip(*map(np.ndarray.tolist, np.nonzero(outlying_pixels(total, executor, **more))), strict=True))
+
+    def test_a_very_hot_pixel_does_not_hide_a_hot_one_beside_it(self):
+        total = np.random.default_rng(5).poisson(100, (64, 64)).astype(np.float32)
+        total[20, 20], total[23, 27] = 60000, 400       # in the next block, which has 1037 on average without a second look
+        self.assertEqual(self.outlying(total), [(20, 20), (23, 27)])
+
+    def test_a_pixel_that_never_counts_is_dead_where_many_electrons_came_and_nowhere_else(self):
+        total = np.random.default_rng(5).poisson(100, (64, 64)).astype(np.float32)
+        total[20, 20] = 0
+        self.assertEqual(self.outlying(total), [(20, 20)])
+        self.assertEqual(self.outlying(np.random.default_rng(5).poisson(4, (64, 64)).astype(np.float32)), [])
+
+    def test_the_dark_reference_of_every_frame_is_taken_from_their_sum(self):
+        rng = np.random.default_rng(6)
+        frames, dark = rng.poisson(9, (5, 16, 16)), rng.uniform(1, 2, (16, 16)).astype(np.float32)
+        for gain in (None, rng.uniform(0.8, 1.2, (16, 16)).astype(np.float32)):
+            references = References(gain, dark)
+            for rows in (slice(None), slice(4, 9)):
+                expected = sum(references.corrected(frame, slice(None)) for frame in frames)[rows]
+                np.testing.assert_allclose(references.corrected_sum(frames.sum(axis=0), 5, rows), expected, rtol=1e-4)
 
     def test_no_pixel_of_a_good_camera_is_called_hot(self):
         frames = drifting(DRIFT)

@@ -14,6 +14,7 @@ import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import mrcfile
 import numpy as np
@@ -26,6 +27,7 @@ from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.movies import check_movie
 from tomostream.simulator import Faults, Plan, ReplayScene, SimulatedScene, VirtualClock, Writer, parse_fault, simulate
 from tomostream.simulator import movies as movie_files
+from tomostream.simulator.ahead import MoviesAhead
 from tomostream.simulator.faults import KINDS
 from tomostream.simulator.plan import WRITES
 from tomostream.simulator.replay import counts_scale, thin
@@ -86,6 +88,20 @@ class FolderTest(unittest.TestCase):
     def listed(self, name: str = "TS_01.mrc.mdoc") -> list[str]:
         """Movies that an mdoc lists, in its order."""
         return re.findall(r"SubFramePath = D:\\DATA\\frames\\(\S+)", self.mdoc(name))
+
+
+class AheadTest(unittest.TestCase):
+    def test_movies_are_made_ahead_in_their_order_as_far_as_memory_holds_them(self) -> None:
+        scene = SimulatedScene(Plan(tilts=3, frames=1, size=(32, 32), pixel_size=20.0))
+        ahead = MoviesAhead(scene, range(3))
+        with mock.patch("tomostream.simulator.ahead.LIMIT", 1):
+            self.assertEqual([ahead.while_waiting(1e9) for _ in range(2)], [True, False])
+            ahead.forget(scene.exposures[0])        # it is on disk
+            self.assertEqual([ahead.while_waiting(1e9) for _ in range(2)], [True, False])
+        self.assertEqual([ahead.while_waiting(1e9) for _ in range(2)], [True, False])       # the third, and there is no more
+        with mock.patch.object(scene, "render", side_effect=AssertionError("it was made before")):
+            self.assertGreater(len(ahead.get(scene.exposures[1])), 32 * 32)
+            self.assertGreater(len(ahead.get(scene.exposures[2])), 32 * 32)
 
 
 class SchemeTest(unittest.TestCase):

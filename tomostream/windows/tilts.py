@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tomostream.choices import exclusions
 from tomostream.files.grey import averaged
+from tomostream.files.logs import counted
 from tomostream.files.mrc import open_mrc
 from tomostream.journal import runs
 from tomostream.journal.composed import ComposedSeries, NoSeries, Tilt, composed
@@ -159,8 +160,8 @@ class TiltsWindow(Window):
         """Confirm, write, and say what happens next."""
         out = {movie: self.reason.get() for movie, mark in self.marks.items() if mark == OUT}
         back = [movie for movie, mark in self.marks.items() if mark == BACK]
-        words = " and ".join(text for number, text in ((len(out), f"take {len(out)} tilts out"),
-                                                       (len(back), f"put {len(back)} tilts back")) if number)
+        words = " and ".join(text for movies, text in ((out, f"take {counted(len(out), 'tilt')} out"),
+                                                       (back, f"put {counted(len(back), 'tilt')} back")) if movies)
         why = f" because of: {self.reason.get().strip()}" if out and self.reason.get().strip() else ""
         if self.series is None or not self.ask(f"{self.series.series_id}: {words}{why}?\n\nThe series is composed and "
                                                "reconstructed again; its tomogram is replaced."):
