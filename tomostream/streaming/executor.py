@@ -26,6 +26,8 @@ from tomostream.streaming.loop import EventLoop
 from tomostream.streaming.orphans import marked
 from tomostream.streaming.queue import MARK_SECONDS, Jobs, JobState, NotTaken, is_marked, submit_job, with_mark, words_of_queue
 from tomostream.streaming.submitted import NAME, Submitted
+from tomostream.streaming.tickets import Stopped
+from tomostream.streaming.work import MAX_POSTPONED_SECONDS, Attempt, next_pause
 
 
 class JobEnded(Exception):
@@ -46,7 +48,7 @@ class EventStepExecutor(EventLoop, ThreadStepExecutor):
         command = process.buildRunCommand(programName, params, numberOfMpi, self.hostConfig, env,
                                           gpuList=self._getGPUListForCommand(programName, params),
                                           context=self.protocol.getSubmitDict()).strip()
-        attempt = getattr(getattr(threading.current_thread(), "step", None), "attempt", None)
+        attempt = _attempt()
         log.info("%sruns %s", "" if attempt is None else f"{attempt.task.key}: ", command)
         env = marked(env, self.protocol.workplace.root)
         with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr, env=env,
@@ -81,13 +83,9 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         ------
         JobEnded : the queue ended the job before the program was done.
         NotTaken : the queue takes no jobs now; nothing is wrong with the item.
+        Stopped : the session was stopped while an item that had begun waited for the queue to take its next job.
         """
-        try:
-            job, logs, mark = self._submit_job(programName, params, numberOfMpi, env, cwd)
-        except NotTaken as error:
-            self.jobs.refusal = str(error)
-            raise
-        self.jobs.refusal = ""
+        job, logs, mark = self._submit_in_turn(log, programName, params, numberOfMpi, env, cwd)
         self.jobs.add(job)
         submitted = self._noted()
         if cancelled := submitted.add(job):
@@ -106,6 +104,29 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
         said = words_of_queue(logs)
         if said:
             raise JobEnded(f"the queue ended job {job}: {said}")
+
+    def _submit_in_turn(self, log: Any, *command: Any) -> tuple[str, str, str]:
+        """Submit as `_submit_job` does. An item whose first job is refused is postponed; once it has begun, its next job waits
+        here, for postponed it would start over. But a job that may run after all would write into the same files, and the rest
+        of an outdated item is not needed: these are postponed."""
+        attempt, pause = _attempt(), 0.0
+        while True:
+            try:
+                submitted = self._submit_job(*command)
+            except NotTaken as error:
+                self.jobs.refusal = str(error)
+                if attempt is None or not attempt.begun or attempt.outdated or error.unclear:
+                    raise
+                if not pause:
+                    log.warning("%s: waits for the queue to take its next job", attempt.task.key)
+                pause = next_pause(pause, MAX_POSTPONED_SECONDS)
+                if self.protocol.stop_event.wait(pause):
+                    raise Stopped("the session was stopped while it waited for the queue to take its next job") from error
+            else:
+                self.jobs.refusal = ""
+                if attempt is not None:
+                    attempt.begun = True
+                return submitted
 
     def _noted(self) -> Submitted:
         """Return the list of this run's jobs that is kept on disk."""
@@ -152,6 +173,11 @@ class EventQueueStepExecutor(EventLoop, QueueStepExecutor):
             raise NotTaken(f"the template of the job in hosts.conf cannot be filled in: {one_sentence(why)}") from error
         with open(submit["JOB_SCRIPT"], "w", encoding="utf-8") as file:
             file.write(f"{script}\n\n")
+
+
+def _attempt() -> Attempt | None:
+    """Return the attempt whose step this thread runs; None in a thread that runs none."""
+    return getattr(getattr(threading.current_thread(), "step", None), "attempt", None)
 
 
 def adopt(old: Any) -> EventLoop:

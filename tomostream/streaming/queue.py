@@ -34,6 +34,8 @@ SUBMIT_SECONDS = 120.0
 #: A job that the scheduler does not know: SLURM, PBS, Grid Engine, LSF.
 _NO_SUCH_JOB = re.compile(r"invalid job id|unknown job|job has finished|jobs? do(?:es)? not exist|job <?\d+\S* is not found|"
                           r"not a valid job", re.I)
+#: What a scheduler's command says when the answer to its question was lost: the job may have been taken.
+_ANSWER_LOST = re.compile(r"tim(?:ed|e)[ -]?out|send/recv|zero bytes|reset by peer|broken pipe|end of message", re.I)
 #: States in which a job has ended, as a whole word.
 _OVER = re.compile(r"\b(?:COMPLETED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|EXIT|DONE)\b")
 #: What SLURM, PBS, Grid Engine and LSF write when they end a job: time, memory, or somebody's wish.
@@ -49,7 +51,16 @@ class JobState(str, Enum):
 
 
 class NotTaken(Postponed):
-    """The queue takes no jobs now; the message says why. Nothing is wrong with the item."""
+    """The queue takes no jobs now; the message says why. Nothing is wrong with the item.
+
+    Parameters
+    ----------
+    unclear : no clear answer was given, so the job may run after all.
+    """
+
+    def __init__(self, why: str, unclear: bool = False) -> None:
+        super().__init__(why)
+        self.unclear = unclear
 
 
 class NoAnswer(Exception):
@@ -70,13 +81,14 @@ def submit_job(command: str, cwd: str | None = None, env: Mapping[str, str] | No
     try:
         status, said = ask(command, seconds, cwd, env)
     except NoAnswer as error:
-        raise NotTaken(str(error)) from error
+        raise NotTaken(str(error), unclear=True) from error
     number = _number(said)
     if status == 0 and number:
         return number
     words = " ".join(said.split())[-200:]
     raise NotTaken(f"'{command.split()[0]}' says: {words}" if words else
-                   f"'{command.split()[0]}' ended with status {status} and gave no job number")
+                   f"'{command.split()[0]}' ended with status {status} and gave no job number",
+                   unclear=status == 0 or _ANSWER_LOST.search(said) is not None)
 
 
 def _number(said: str) -> str:

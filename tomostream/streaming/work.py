@@ -77,6 +77,10 @@ class Attempt:
     disk_full: bool = False
     obstacle: str = ""
     postponed: bool = False
+    #: Set in the thread when the queue has taken a job of it: to do the task anew would run that program again.
+    begun: bool = False
+    #: Set in the main thread when a newer version of the task has come.
+    outdated: bool = False
 
     def carry_out(self, work: Callable[[Task], object], hindrances: Hindrances) -> None:
         """Do the work, in a thread; keep its result, or its error with what was in its way."""
@@ -87,6 +91,11 @@ class Attempt:
             self.postponed = isinstance(error, Postponed)
             self.disk_full = hindrances.is_full(error)
             self.obstacle = hindrances.of(self.task)
+
+
+def next_pause(before: float, longest: float) -> float:
+    """Return for how many seconds to wait after a wait of so many (0: none yet), at most `longest`."""
+    return min(2 * before or DISK_SECONDS, longest)
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,7 @@ class Work:
             elif running is not None:
                 if running.task.version < task.version:      # its result is out of date before it exists
                     self._superseded[task.key] = task
+                    running.outdated = True
             elif task.run:
                 self._start(task)
             else:
@@ -249,7 +259,7 @@ class Work:
         """Keep a task for later, each time for longer, up to `longest` seconds; 0: until nothing is in its way."""
         pause = 0.0
         if longest:
-            pause = self._pauses[task.key] = min(2 * self._pauses.get(task.key, DISK_SECONDS / 2), longest)
+            pause = self._pauses[task.key] = next_pause(self._pauses.get(task.key, 0.0), longest)
         self._held[task.key] = Held(task, self._clock() + pause, why)
 
     def _leave(self, task: Task, why: str) -> None:

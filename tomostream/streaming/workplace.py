@@ -16,6 +16,7 @@ from tomostream.files.logs import last_words, one_sentence
 from tomostream.streaming.cores import hold_cores
 from tomostream.streaming.executor import JobEnded
 from tomostream.streaming.gpus import gpu_lock
+from tomostream.streaming.tickets import Stopped
 from tomostream.streaming.work import Postponed
 
 #: Programs write here first; what is complete is renamed into extra/.
@@ -79,13 +80,14 @@ class Workplace:
         Raises
         ------
         Postponed : the queue takes no jobs now.
+        Stopped : the session was stopped while the job waited for the queue to take it.
         """
         status = ""
         try:
             self._host.runJob(program, gpu_command(f"{arguments} > {shlex.quote(log)} 2>&1"), env=env)
         except JobEnded as error:
             return str(error)
-        except Postponed:
+        except (Postponed, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - runJob raises whatever its executor does
             status = f"the program ended with an error ({one_sentence(error)[:200]})"

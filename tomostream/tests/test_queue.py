@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -23,6 +24,9 @@ from tomostream.journal.status import ARETOMO, MOTIONCOR  # noqa: E402
 from tomostream.streaming import executor, queue, submitted  # noqa: E402
 from tomostream.streaming.queue import Jobs, JobState, NoAnswer, with_mark, words_of_queue  # noqa: E402
 from tomostream.streaming.submitted import Cancelled  # noqa: E402
+from tomostream.streaming.tickets import Stopped  # noqa: E402
+from tomostream.streaming.work import MAX_POSTPONED_SECONDS, Attempt, Task  # noqa: E402
+from tomostream.streaming.workplace import Workplace  # noqa: E402
 from tomostream.tests.schedulers import Scheduler  # noqa: E402
 from tomostream.tests.support import ORDER, Session, wait_for  # noqa: E402
 
@@ -214,8 +218,109 @@ class TestASubmission(unittest.TestCase):
                 queue.submit_job(command)
 
     def test_that_hangs_is_given_up(self):
-        with self.assertRaisesRegex(queue.NotTaken, "did not answer within 0.2 s"):
+        with self.assertRaisesRegex(queue.NotTaken, "did not answer within 0.2 s") as refused:
             queue.submit_job("sleep 60", seconds=0.2)
+        self.assertTrue(refused.exception.unclear)
+
+    def test_may_have_been_taken_although_no_number_came(self):
+        for command, unclear in (
+                ("echo 'error: Batch job submission failed: Socket timed out on send/recv operation'; exit 1", True),
+                ("true", True), ("echo Submitted", True),
+                ("echo 'error: Unable to contact slurm controller (connect failure)'; exit 1", False),
+                ("echo 'error: Batch job submission failed: Invalid partition name specified'; exit 1", False),
+                ("no-such-sbatch job.sh", False)):
+            with self.assertRaises(queue.NotTaken) as refused:
+                queue.submit_job(command)
+            self.assertEqual(refused.exception.unclear, unclear, command)
+
+
+class Answering(executor.EventQueueStepExecutor):
+    """Submits to a queue that gives these answers, one a job: None takes it, and it ends at once."""
+
+    def __init__(self, folder: str, *answers: Exception | None) -> None:
+        host = mock.Mock(**{"getCheckCommand.return_value": "true", "getJobDoneRegex.return_value": "",
+                            "getCancelCommand.return_value": "true"})
+        super().__init__(host, {}, 1)
+        self.folder, self.answers, self.taken = folder, list(answers), []
+
+    def _submit_job(self, program: str, params: str, mpi: int, env: object, cwd: str | None) -> tuple[str, str, str]:
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+        self.taken.append(program)
+        logs = os.path.join(self.folder, str(len(self.taken)))
+        with open(f"{logs}.ended", "w", encoding="utf-8") as file:
+            file.write("0\n")
+        return str(len(self.taken)), logs, f"{logs}.ended"
+
+
+class TestAnItemOfTwoJobs(unittest.TestCase):
+    """As a series by AreTomo with a filtered tomogram."""
+
+    NO = queue.NotTaken("'sbatch' says: sbatch: error: Unable to contact slurm controller (connect failure)")
+    UNCLEAR = queue.NotTaken("'sbatch' did not answer within 120 s", unclear=True)
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.attempt = Attempt(Task("TS_01"))
+        self.waits: list[float] = []
+        self.on_wait = self.waits.append
+
+    def run_with(self, *answers: Exception | None, stop: object = None) -> list[str]:
+        """Both jobs of the item, to a queue that gives these answers; return the programs that were run."""
+        self.loop = Answering(self.folder, *answers)
+        self.loop.protocol = mock.Mock(stop_event=stop or SimpleNamespace(wait=self.on_wait))
+        self.loop.protocol.workplace.root = os.path.join(self.folder, ".work")
+        place = Workplace(SimpleNamespace(runJob=functools.partial(self.loop.runJob, mock.Mock())), self.folder)
+
+        def both(_task: Task) -> None:
+            for program in ("AreTomo2", "cpu"):
+                place.run(program, "", os.path.join(self.folder, "log"))
+
+        with mock.patch.object(threading.current_thread(), "step", mock.Mock(attempt=self.attempt), create=True):
+            self.attempt.carry_out(both, mock.Mock())
+        return self.loop.taken
+
+    def test_waits_between_them_until_the_queue_takes_jobs_again_and_runs_neither_twice(self):
+        said: list[str] = []
+
+        def wait(seconds: float) -> None:
+            self.waits.append(seconds)
+            said.append(self.loop.trouble())
+
+        self.on_wait = wait
+        self.assertEqual(self.run_with(None, *[self.NO] * 6, None), ["AreTomo2", "cpu"])
+        self.assertIsNone(self.attempt.error)
+        self.assertEqual(self.waits, [5.0, 10.0, 20.0, 40.0, MAX_POSTPONED_SECONDS, MAX_POSTPONED_SECONDS])
+        self.assertEqual(set(said), {f"the queue takes no jobs ({self.NO}); they wait and are retried"})
+        self.assertEqual(self.loop.trouble(), "")
+
+    def test_that_waits_between_them_is_left_at_once_when_the_session_is_stopped(self):
+        stop = threading.Event()
+        stop.set()
+        self.assertEqual(self.run_with(None, self.NO, stop=stop), ["AreTomo2"])
+        self.assertIsInstance(self.attempt.error, Stopped)
+        self.assertFalse(self.attempt.postponed)
+
+    def test_that_has_not_begun_is_postponed(self):
+        self.assertEqual(self.run_with(self.NO), [])
+        self.assertEqual((self.attempt.postponed, self.attempt.error, self.waits), (True, self.NO, []))
+        self.assertIn("takes no jobs", self.loop.trouble())
+
+    def test_starts_over_where_its_second_may_run_after_all_and_would_write_into_the_same_files(self):
+        self.assertEqual(self.run_with(None, self.NO, self.UNCLEAR), ["AreTomo2"])
+        self.assertEqual((self.attempt.postponed, self.waits), (True, [5.0]))
+
+    def test_gives_up_its_second_when_a_newer_version_of_it_has_come(self):
+        def wait(seconds: float) -> None:
+            self.waits.append(seconds)
+            self.attempt.outdated = True
+
+        self.on_wait = wait
+        self.assertEqual(self.run_with(None, self.NO, self.NO), ["AreTomo2"])
+        self.assertEqual((self.attempt.postponed, self.waits), (True, [5.0]))
 
 
 class TestAQuestion(unittest.TestCase):
@@ -307,17 +412,18 @@ class TestASessionThroughAQueue(unittest.TestCase):
             session.environment.update(scheduler.environment)
             scheduler.behave("absent")
             run = session.run("--queue", "tomo", "--timeout", "300", "--quiet", engine="gpu", settings={
-                "compose.expectedTilts": 4, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 4,
-                "aretomo.filteredTomograms": False})    # one job a series: an item whose second one is not taken begins anew
+                "compose.expectedTilts": 4, "aretomo.tomoThickness": 40, "aretomo.alignZ": 20, "motioncor.numberOfThreads": 4})
             session.simulate("--series", "2", "--tilts", "4", "--frames", "2", "--size", "48")
             waits = wait_for(lambda: [entry for entry in session.events(MOTIONCOR, entries.Waiting)
                                       if entry.topic is entries.Topic.QUEUE], 240, "word of the queue")
             self.assertIn("the queue takes no jobs (", waits[0].reason)
             self.assertIn("command not found", waits[0].reason)
             self.assertIsNone(run.poll())
+            scheduler.behave("silent")          # before a series begins: what is not clearly refused would start it over
+            threading.Event().wait(3.0)
             scheduler.behave("down")
             threading.Event().wait(6.0)
-            for mode in ("", "forgets", "", "hangs", "silent", ""):
+            for mode in ("", "forgets", "down", "", "hangs", "down", ""):
                 scheduler.behave(mode)
                 threading.Event().wait(3.0)
             wait_for(lambda: len(session.rows(ARETOMO)) == 2, 240, "two tomograms")

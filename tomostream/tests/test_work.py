@@ -154,6 +154,18 @@ class TestATask(WithWork):
         self.assertEqual(self.around.registered, [("TS_01", 1, "made"), ("TS_01", 3, "newest")])
         self.assertTrue(self.work.idle)
 
+    def test_that_is_superseded_while_its_next_job_is_refused_is_done_in_the_newest_version_alone(self):
+        self.turn(self.task)
+        self.turn(Task("TS_01", version=1))
+        self.assertFalse(self.around.started[0].outdated)
+        self.turn(Task("TS_01", version=2))
+        self.assertTrue(self.around.started[0].outdated)        # by which its thread gives up the wait for the queue
+        self.end(error=Postponed("the queue takes no jobs"))
+        self.turn()
+        self.around.now += DISK_SECONDS
+        self.turn()
+        self.assertEqual([attempt.task.version for attempt in self.around.started], [1, 2])
+
     def test_that_is_superseded_while_it_fails_is_followed_all_the_same(self):
         self.turn(self.task)
         self.turn(Task("TS_01", version=2))
