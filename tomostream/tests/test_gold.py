@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine import aretomo
+from tomostream.engine.gold.candidates import Filter
 from tomostream.engine.gold.erase import ErasedStack, Erasure, Spot, without_spots
 from tomostream.engine.gold.find import Bead, Gold, find_gold
 from tomostream.engine.gold.geometry import Geometry
+from tomostream.engine.gold.judge import Measured, common_size, like_gold, with_neighbours
+from tomostream.engine.gold.points import Point
 from tomostream.engine.recon.aligned import LocalShifts, Placement
 from tomostream.engine.recon.stack import TiltStack, open_stack
 from tomostream.engine.recon.tomogram import TiltUse
@@ -142,6 +145,42 @@ class FindingTest(unittest.TestCase):
         self.assertEqual(len(find_gold(stack(normal), tilts(), PIXEL, 100.0).beads), len(beads()))
 
 
+class CandidatesTest(unittest.TestCase):
+    def test_an_edge_of_carbon_is_no_candidate(self) -> None:
+        y, x = np.indices((120, 120))
+        image = 1 + 0.02 * np.random.default_rng(1).normal(size=y.shape) - 0.5 * (np.hypot(x - 30, y - 40) < 4) - 0.5 * (y >= 80)
+        peaks = Filter(image.shape, 4.0).peaks(image.astype(np.float32))
+        np.testing.assert_allclose(peaks.indices, [[30.0, 40.0]], atol=0.2)
+
+
+class JudgingTest(unittest.TestCase):
+    """Points that are measured: which are gold."""
+
+    def point(self, diameter: float = 100.0, fit: float = 0.95, at: float = 0.0, **more: float) -> Measured:
+        none = np.arange(0)
+        place = Point(np.array([at, 0.0, 0.0]), none, none, none, np.zeros((0, 2)), 0.0)
+        return Measured(place, diameter, more.get("depth", 0.6), fit, more.get("uneven", 0.05), np.zeros(4), 10.0, 1.0, True)
+
+    def test_most_of_all_points_must_be_of_one_size(self) -> None:
+        beads = [self.point(size) for size in (97.0, 100.0, 104.0)]
+        others = [self.point(size) for size in (40.0, 60.0, 150.0, 210.0)]
+        self.assertEqual(common_size([*beads, *others[:2]]), 100.0)
+        self.assertIsNone(common_size([*beads, *others]))       # 3 of 7: of many sizes some are alike by chance
+        self.assertIsNone(common_size(beads[:2]))
+
+    def test_what_does_not_look_like_a_ball_of_its_size_is_no_bead(self) -> None:
+        bead = self.point()
+        wrong = [self.point(fit=0.8), self.point(uneven=0.3), self.point(depth=0.15), self.point(130.0)]
+        self.assertEqual(like_gold([bead, *wrong], 0.2, 100.0), [bead])
+
+    def test_beads_beside_others_are_told_by_their_neighbours_where_there_are_some_beads_anyway(self) -> None:
+        beads = [self.point(at=100.0 * place) for place in range(3)]
+        beside, alone = self.point(fit=0.75, at=115.0), self.point(fit=0.75, at=170.0)
+        every = [*beads, beside, alone]
+        self.assertEqual(with_neighbours(beads, every, 0.2, 100.0), [*beads, beside])
+        self.assertEqual(with_neighbours(beads[:2], every, 0.2, 100.0), beads[:2])
+
+
 class ErasingTest(unittest.TestCase):
     def setUp(self) -> None:
         rng = np.random.default_rng(2)
@@ -185,6 +224,23 @@ class ErasingTest(unittest.TestCase):
         filled = without_spots(self.image, spots, 0)
         self.assertTrue(np.isfinite(filled).all())
         self.assertGreater(filled[55:66, 64:86].min(), 30.0)
+
+    def test_a_bead_does_not_darken_what_another_beside_it_is_filled_with(self) -> None:
+        image, spots = np.full(self.image.shape, 60.0, np.float32), [Spot(60.0, 60.0, 9.0, 0), Spot(80.0, 60.0, 9.0, 1)]
+        for spot in spots:
+            y, x = np.indices(image.shape)
+            image[np.hypot(x - spot.x, y - spot.y) < 8.0] = 0.0
+        for section in range(5):
+            filled = without_spots(image, spots, section)
+            self.assertLess(abs(filled - 60.0).max(), 2.0)
+
+    def test_what_is_alike_all_around_does_not_add_up_in_the_noise_of_the_filling(self) -> None:
+        """Patches have random signs: without them six times the same arch would stand where a bead was."""
+        y, x = np.indices(self.image.shape)
+        arched = (60 + 0.02 * ((x - 70.0) ** 2 + (y - 60.0) ** 2)).astype(np.float32)
+        filled = np.mean([without_spots(arched, [Spot(70.0, 60.0, 9.0, 0)], section) for section in range(40)], axis=0)
+        inside = np.hypot(x - 70.0, y - 60.0) < 8.0
+        self.assertLess((filled[inside] - filled[inside].mean()).std(), 0.5 * (arched[inside] - arched[inside].mean()).std())
 
     def test_an_image_that_is_all_gold_is_left_without_noise_and_without_a_fault(self) -> None:
         spots = [Spot(x, y, 9.0, 0) for x in range(0, 140, 12) for y in range(0, 120, 12)]

@@ -480,6 +480,14 @@ class ResolutionTest(InFolder):
             self.assertAlmostEqual(found.xy_A, 4.0 / 0.2, delta=1.5)
             self.assertAlmostEqual(found.z_A, 4.0 / 0.1, delta=5.0)
 
+    def test_along_z_only_what_tilts_show_counts(self) -> None:
+        """In the wedge that no tilt shows halves have nothing in common, and the tomogram is no worse for that."""
+        def falls(kz: Array, ky: Array, kx: Array) -> Array:
+            shown = np.abs(kz) <= math.tan(math.radians(60.0)) * kx + 1e-9
+            return np.minimum(20.0, np.exp(-1.5 * (np.abs(kz) / 0.15 - 1)) / 6) * (shown | (np.abs(kz) < 0.01) & (ky < 2))
+
+        self.assertAlmostEqual(self.halves(falls).z_A or 0.0, 4.0 / 0.15, delta=4.0)
+
     def test_noise_alone_has_none(self) -> None:
         found = self.halves(lambda kz, ky, kx: 0 * (kz + ky + kx))
         self.assertEqual((found.xy_A, found.z_A), (None, None))
