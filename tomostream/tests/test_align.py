@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import unittest
 from functools import lru_cache
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
@@ -32,9 +34,27 @@ from tomostream.engine.align.preprocess import (
     work_stacks,
 )
 from tomostream.engine.align.projection import Match
-from tomostream.engine.align.quality import Checks, bounded_inverse, gauge, judge, loosely_placed
-from tomostream.engine.align.robust import all_left_out, elsewhere, faint
-from tomostream.engine.align.series import FINE_TOP, LEFT_OUT_A, THICKER, Progress, called_back, settle_thickness, without_faint
+from tomostream.engine.align.quality import (
+    Checks,
+    Quarters,
+    bounded_inverse,
+    fisher_deviations,
+    gauge,
+    judge,
+    loosely_placed,
+    standard_deviations,
+)
+from tomostream.engine.align.robust import all_left_out, elsewhere, faint, repair, rescue
+from tomostream.engine.align.series import (
+    COARSE_TOP,
+    FINE_TOP,
+    LEFT_OUT_A,
+    THICKER,
+    Progress,
+    called_back,
+    settle_thickness,
+    without_faint,
+)
 from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
 
@@ -504,6 +524,32 @@ class TestBadTilts(unittest.TestCase):
         self.assertLess(np.abs(pose.shifts * images.scale - truth.shifts).max(), 1.0)
         self.assertIs(called_back(bench, right, truth.angles, said.append)[0], right)
 
+    def test_a_tilt_that_is_out_of_use_comes_back_only_where_it_fits_beyond_doubt(self) -> None:
+        """Noise has a highest place too: of several tries on as many tilts one would pass for a match."""
+        truth = simulate(regular(), 85.0)
+        stack = truth.stack.copy()
+        stack[13] = stack[13].mean() * (1 + 0.05 * self.random.normal(size=stack[13].shape))
+        images = work_stack(stack, PIXEL_A, PIXEL_A, 1)
+        away = truth.shifts.copy()
+        away[[3, 13]] += 6.0
+        bench = Bench(images, np.delete(np.arange(len(truth.angles)), [3, 13]), 1)
+        pose, fitting = rescue(bench, Pose(truth.angles, truth.axis, away / images.scale, 1200.0 / images.pixel_A), [3, 13],
+                               COARSE_TOP, 600.0)
+        self.assertEqual(fitting, [3])
+        self.assertLess(np.abs(pose.shifts[3] * images.scale - truth.shifts[3]).max(), 1.5)
+
+    def test_a_tilt_slips_only_where_another_place_far_away_fits_clearly_better(self) -> None:
+        truth = simulate(regular(), 85.0)
+        bench = Bench(work_stack(truth.stack, PIXEL_A, PIXEL_A, 1), np.arange(len(truth.angles)), 1)
+        at = {2: Match((9.0, 0.0), 12.0, 3.0), 5: Match((9.0, 0.0), 12.0, 11.0), 9: Match((2.0, 0.0), 12.0, 3.0),
+              14: Match((9.0, 0.0), 4.0, 1.0)}
+        pose = Pose(truth.angles, truth.axis, truth.shifts, 1200.0 / PIXEL_A)
+        with mock.patch("tomostream.engine.align.robust.match_tilt",
+                        lambda band, pose, share, tilt, *_: at.get(tilt, Match((0.0, 0.0), 12.0, 12.0))):
+            found = repair(bench, pose, COARSE_TOP, 600.0)
+        self.assertEqual((found.slipped, list(found.misfits)), ((2,), [14]))
+        self.assertEqual(np.flatnonzero(np.abs(found.pose.shifts - pose.shifts).max(axis=1)).tolist(), [2])
+
     def test_only_what_fits_clearly_better_and_far_from_its_place_is_called_back(self) -> None:
         here, near, faint, chance = (Match((0.0, 0.0), 12.0, 12.0), Match((2.0, 0.0), 12.0, 9.0),
                                      Match((9.0, 0.0), 12.0, 11.9), Match((9.0, 0.0), 4.0, 1.0))
@@ -619,6 +665,22 @@ class TestHonesty(unittest.TestCase):
         moved = np.stack([3.0 * np.cos(angles) - 2.0 * np.sin(angles), np.full(31, 5.0)], axis=1).ravel()
         np.testing.assert_allclose(taken @ moved, moved, atol=1e-9)
         self.assertAlmostEqual(float(np.trace(taken)), 3.0)
+
+    def test_of_tilts_that_are_known_equally_well_each_is_as_uncertain_as_it_is_against_the_rest(self) -> None:
+        tilts = np.arange(-45.0, 46.0, 15.0)
+        cosines = np.cos(np.radians(tilts))
+        band = SimpleNamespace(members=np.arange(7), coverage=np.ones(7))
+        known = np.diag(np.stack([cosines**2, np.ones(7)], axis=1).ravel())     # 1 a tilt, as it is seen
+        with mock.patch("tomostream.engine.align.quality.fisher", return_value=known):
+            found = fisher_deviations(band, Pose(tilts, 0.0, np.zeros((7, 2)), 50.0), mock.Mock())
+        np.testing.assert_allclose(found[:, 1], np.sqrt(1 - 1 / 7))
+        self.assertAlmostEqual(float((found[:, 0] ** 2).sum()), 7 - 2)     # a shift of the specimen in X, and in Z
+
+    def test_what_quarters_of_the_field_show_counts_where_it_is_more_than_noise(self) -> None:
+        tilts = np.array([30.0, -30.0, 0.0, 10.0])
+        field = Quarters(np.full((4, 2), 0.8), np.zeros(4), np.zeros(4), tilts)
+        noise = np.array([[0.1, 0.6]] * 4)
+        np.testing.assert_allclose(standard_deviations(noise, field, tilts), [[0.4, 0.6]] * 4)      # a mean of four has half
 
     def test_a_tilt_that_hangs_on_a_weak_link_is_uncertain_with_all_beyond_it(self) -> None:
         order, tilts = np.array([1, 0, 2, 3, 4]), np.array([-30.0, -60.0, 0.0, 30.0, 60.0])
