@@ -376,7 +376,8 @@ MUTATIONS = [
         ("again=min(2 * start.again, MAX_RETRY_SECONDS))", "again=start.again)"),
         ("note.stage in (Stage.IGNORED, Stage.STARTED):", "note.stage in (Stage.IGNORED,):"),
         ("        if plain != session or self._is_anothers(plain):", "        if self._is_anothers(plain):"),
-        ("        if self.notes.first and self.microscope.existing is Existing.IGNORE:\n            return []\n", "")),
+        ("        if self._is_ignored():\n            return []\n", ""),
+        ("(self.notes.first or self._is_mounted_now())", "self.notes.first")),
     *of("cli/watch.py", "watch",
         ("return 1 if any(note.stage is Stage.REFUSED", "return 0 if any(note.stage is Stage.REFUSED")),
     # ------------------------------------------------------------------ protocols

@@ -204,7 +204,7 @@ class Newcomers:
         except OSError as error:
             self.trouble = f"the root {self.microscope.root} cannot be read now: {(error.strerror or str(error)).lower()}"
             return []
-        if self.notes.first and self.microscope.existing is Existing.IGNORE:
+        if self._is_ignored():
             return []
         return [session for session in folders if self._is_wanted(session)]
 
@@ -228,7 +228,7 @@ class Newcomers:
         wanted = self.preview()
         if self.trouble:
             return []
-        if self.microscope.existing is Existing.IGNORE and (self.notes.first or self._is_mounted_now()):
+        if self._is_ignored():
             self.notes.begin()
             folders = folders_of(self.microscope)
             for session in folders:
@@ -238,6 +238,10 @@ class Newcomers:
         if self.notes.first:
             self.notes.begin()
         return wanted
+
+    def _is_ignored(self) -> bool:
+        """Tell whether everything that is in the root now is to be ignored, because it was there before."""
+        return self.microscope.existing is Existing.IGNORE and (self.notes.first or self._is_mounted_now())
 
     def _is_mounted_now(self) -> bool:
         """Tell whether the root, which was empty at the first look, is on another disk by now: it was not mounted then."""

@@ -186,8 +186,10 @@ class TestNewSessions(WithStarts):
     def test_that_were_there_before_are_ignored_unless_the_configuration_says_otherwise(self):
         self.touch("krios1", "old", "frames", "a.tif")
         made = self.make("")
+        self.assertEqual((made.preview(), made.notes.first), ([], True))        # what --check says
         self.assertEqual(self.start_all(made), [])
         self.touch("krios1", "new", "frames", "a.tif")
+        self.assertEqual(self.make("").preview(), ["new"])
         self.assertEqual(self.start_all(self.make("")), [Stage.STARTED])
         self.touch("krios1", "old", "frames", "b.tif")
         self.assertEqual(self.start_all(self.make("")), [])
@@ -264,6 +266,7 @@ class TestNewSessions(WithStarts):
         self.assertEqual(self.make("").look(), [])          # the root is empty: nothing tells whether its disk is mounted
         self.touch("krios1", "old", "frames", "a.tif")
         with mock.patch.object(newcomers, "device_of", return_value=-7):
+            self.assertEqual(self.make("").preview(), [])
             self.assertEqual(self.make("").look(), [])
             self.touch("krios1", "new", "frames", "a.tif")
             self.assertEqual(self.make("").look(), ["new"])
