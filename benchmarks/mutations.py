@@ -335,7 +335,7 @@ MUTATIONS = [
         ("        elif before:\n", "        elif False:\n")),
     *of("streaming/form.py", "streaming forms workflows",
         ("        if threads is not None and threads < 2:", "        if threads is not None and threads < 1:"),
-        ("        if param is None or points:", "        if param is None:")),
+        ("        if param is None:\n            return value\n", "")),
     *of("streaming/gpus.py", "streaming",
         ("for gpu in sorted(set(gpus))]", "for gpu in gpus]"),
         ("            if stop.wait(LOOK_SECONDS):\n", "            stop.wait(LOOK_SECONDS)\n            if False:\n")),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +62,7 @@ class StreamingForm(ProtStreamingBase):
 
     def _imported(self, name: str, value: object) -> object:
         param = self.getParam(name)
-        points = isinstance(value, str) and re.fullmatch(r"\d+\.[A-Za-z_].*", value.strip())
-        if param is None or points:         # "2.outputMovies" is another protocol's output
+        if param is None:
             return value
         try:
             return convert(param, value)

@@ -115,6 +115,8 @@ class TestStreamingTemplate(unittest.TestCase):
     def test_a_wrong_word_is_refused_with_the_choices(self):
         with self.assertRaisesRegex(ValueError, r"Engine.*turbo.*automatic, GPU, CPU, GPU \(AreTomo3\)"):
             self.protocols["ProtTomoStreamAreTomo"].processImportDict({"engine": "turbo"}, "/tmp")
+        with self.assertRaisesRegex(ValueError, "cannot be '2.outputMovies': write a"):       # no number is linked to an output
+            self.protocols["ProtTomoStreamAreTomo"].processImportDict({"tomoThickness": "2.outputMovies"}, "/tmp")
 
     def test_its_defaults_are_those_of_the_forms(self):
         """Whoever starts from the template, from a form or from the command line gets the same."""
