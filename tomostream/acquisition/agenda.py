@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which series are open, which changed, and when each is looked at again. The time is that of the last event."""
+"""Which series are open, which have changed, and when each is due. The time is that of the last event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomostream.acquisition.series import Series
 
 
 class Agenda:
-    """The phases of the series and their deadlines: what a look costs does not grow with the number of series."""
+    """The phases of the series and their deadlines; the cost of a look does not grow with the number of series."""
 
     def __init__(self) -> None:
         self.now = -math.inf
@@ -25,7 +25,7 @@ class Agenda:
         self._tiebreak = counter()
 
     def enter(self, series: Series, phase: Phase) -> None:
-        """Let a series enter a phase. One that is open again opens the session again."""
+        """Move a series to a phase. If it is open again, so is the session."""
         series.phase = phase
         self.touch(series)
         for group, inside in ((self.acquiring, phase == "acquiring"), (self.pending, series.pending)):
@@ -39,20 +39,20 @@ class Agenda:
             self.ended = False
 
     def touch(self, series: Series) -> None:
-        """Something about a series changed, of which people are told."""
+        """Note that something people should see has changed about a series."""
         self._touched[id(series)] = series
 
     def forget(self, series: Series) -> None:
-        """Nobody is told of this series."""
+        """Report nothing about this series."""
         self._touched.pop(id(series), None)
 
     def take_touched(self) -> list[Series]:
-        """Return the series of which something changed since this was last asked."""
+        """Return the series that have changed since the last call."""
         touched, self._touched = self._touched, {}
         return list(touched.values())
 
     def schedule(self, series: Series, when: float) -> None:
-        """Look at this series again at a time. A deadline that moved away is found out when the old one comes."""
+        """Look at this series again at a given time. If its deadline moves later, that is noticed when the old one comes."""
         series.deadline = when
         if series.pending and when < math.inf and (series.wake is None or when < series.wake):
             series.wake = when

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """When a movie that is being written may be used. Pure: the caller looks at the file and the clock.
 
-A movie is used as soon as its structure is complete and it has stopped growing. A file that was moved into place has; one
-that was closed has, unless it is a TIFF or EER file of a session that writes frame by frame: such a file is structurally
+A movie is used as soon as its structure is complete and it has stopped growing. A file that was moved into place has; so has
+one that was closed, unless it is a TIFF or EER file of a session that writes frame by frame: such a file is structurally
 complete, and may be closed, after every frame. So a movie with fewer frames than usual waits for the file time-out unless it
-was moved into place, and until the usual number is known a movie must be still for longer than its frames are apart. One on a
-network disk is still when two looks saw the same.
+was moved into place, and until the usual number is known a movie must be still for longer than the gap between its frames. A
+file on a network disk is still when it looked the same twice.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 COMPLETE, GROWING, BROKEN, UNKNOWN = "complete", "growing", "broken", "unknown"
 #: Formats of which a file is complete after every frame.
 BY_FRAMES = (".tif", ".tiff", ".eer")
-#: How many times the time between its frames a movie must be still, while nobody knows how many frames it will have.
+#: A movie must be still for this many times the gap between its frames while their number is not known.
 STILL_GAPS = 3.0
-#: An EER file holds the frames that fell into its exposure: by so much the numbers of whole ones differ.
+#: An EER file holds the frames that fell into its exposure: their number varies by this share.
 EER_SPREAD = 0.05
-#: Seconds between two looks at a file that is being written to all the time.
+#: Seconds between two looks at a file that is being written continuously.
 LOOK_SECONDS = 0.2
 
 
@@ -91,7 +91,7 @@ class Arrivals:
         return min((c.due for c in self.waiting.values()), default=None)
 
     def usual_frames(self) -> int | None:
-        """Return the number of frames that most movies of this session have; None before three movies, and half of all, agree."""
+        """Return the number of frames that most movies of this session have; None until three movies, and half of all, agree."""
         if not self._frames:
             return None
         frames = self._frames.most_common(1)[0][0]
@@ -99,31 +99,31 @@ class Arrivals:
         return frames if alike >= 3 and 2 * alike >= self._frames.total() else None
 
     def fewer_than_usual(self, path: str, frames: int | None) -> bool:
-        """Tell whether a movie has fewer frames than it should: those of whole EER movies differ by a few."""
+        """Tell whether a movie has fewer frames than it should; complete EER movies differ by a few."""
         usual = self.usual_frames()
         if usual is None or frames is None:
             return False
         return frames < (usual * (1 - EER_SPREAD) if path.lower().endswith(".eer") else usual)
 
     def movies_have_frames(self) -> bool:
-        """Tell whether a movie of several frames is in use."""
+        """Tell whether any movie with several frames is in use."""
         return any(frames > 1 for frames in self._frames)
 
     def any_in_use(self) -> bool:
-        """Tell whether a movie is in use."""
+        """Tell whether any movie is in use."""
         return bool(self._frames)
 
     def hold(self, path: str, until: float, reason: str) -> None:
-        """Look at a candidate again at a time."""
+        """Postpone the next look at a candidate."""
         self._wait(self.waiting[path], until, reason)
 
     def note_frames(self, frames: int | None) -> None:
-        """Note that a movie of so many frames is in use."""
+        """Note that a movie with this many frames is in use."""
         if frames is not None:
             self._frames[frames] += 1
 
     def judge(self, path: str, state: str, reason: str, frames: int | None, now: float) -> Verdict:
-        """Return what to do with a candidate whose file was just looked at (`state` and `reason` from `check_movie`)."""
+        """Return what to do with a candidate whose file has just been checked (`state` and `reason` from `check_movie`)."""
         candidate = self.waiting[path]
         still = now - candidate.last_change
         expired = still >= self.time_out
@@ -138,7 +138,7 @@ class Arrivals:
             if short:
                 reason = f"has {frames} frames so far, the others have {usual}"
                 return self._wait(candidate, candidate.last_change + self.time_out, reason)
-            return self._wait(candidate, candidate.last_change + quiet, "is complete, may still be written to")
+            return self._wait(candidate, candidate.last_change + quiet, "is complete, but may still be written to")
         if state == UNKNOWN and expired:
             return self._decide(path, "ready", frames=frames)
         if expired or (state == BROKEN and still >= min(self.time_out, 5.0)):
@@ -148,13 +148,13 @@ class Arrivals:
         return self._wait(candidate, candidate.last_change + wait, reason)
 
     def _note_growth(self, candidate: Candidate, frames: int | None) -> None:
-        """A file that was complete with fewer frames before: this session writes by frames, so far apart."""
+        """Learn, from a file that was complete with fewer frames before, how far apart the frames of this session are."""
         if candidate.frames is not None and frames is not None and frames > candidate.frames:
             gap = (candidate.last_change - candidate.first_seen) / (frames - 1) if frames > 1 else 0.0
             self._frame_gap = max(self._frame_gap or 0.0, gap)
 
     def _quiet_time(self, candidate: Candidate, usual: int | None) -> float:
-        """Return seconds without a change after which a complete file counts as written."""
+        """Return the seconds without a change after which a complete file counts as written."""
         if candidate.moved:
             return 0.0
         if usual is None and candidate.path.lower().endswith(BY_FRAMES):
@@ -162,7 +162,7 @@ class Arrivals:
         return 0.0 if candidate.closed else self.settle
 
     def leftovers(self) -> Iterator[Candidate]:
-        """Yield what never became complete, when the session ends."""
+        """Yield what never became complete, at the end of the session."""
         yield from sorted(self.waiting.values(), key=lambda c: c.path)
 
     def _decide(self, path: str, state: str, reason: str = "", frames: int | None = None) -> Verdict:

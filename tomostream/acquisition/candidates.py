@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of the movies of nobody can be those of a series, by the folders in which they lie."""
+"""Which unassigned movies may belong to a series, judging by the folders that they are in."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tomostream.acquisition.series import Exposure, Series
 
 
 def wanted(series: Series, exposure: Exposure) -> Wanted:
-    """Return what is known of the movie of an exposure."""
+    """Return what is known about the movie of an exposure."""
     tilt = exposure.tilt
     return Wanted(tilt.movie or "" if exposure.name else "", tilt.movie_folder, series.folder, series.name, tilt.angle,
                   exposure.acquired)
 
 
 def by_folder(exposures: Sequence[Exposure]) -> list[list[Exposure]]:
-    """Return exposures by the folder that the mdoc names."""
+    """Group exposures by the folder that the mdoc names."""
     found: dict[str, list[Exposure]] = {}
     for each in exposures:
         found.setdefault(each.tilt.movie_folder, []).append(each)
@@ -28,7 +28,7 @@ def by_folder(exposures: Sequence[Exposure]) -> list[list[Exposure]]:
 
 
 def at_home(want: Wanted, homes: set[str], like: Sequence[Movie]) -> list[Movie]:
-    """Leave out movies in other folders than those of the tilts that have theirs: movies written side by side stay so.
+    """Leave out movies in folders other than those of the tilts that have theirs: movies written together stay together.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def at_home(want: Wanted, homes: set[str], like: Sequence[Movie]) -> list[Movie]
 
 
 def nearest_folder(series: Series, folders: Mapping[str, list[Movie]], homes: set[str], same: Sequence[Series]) -> list[Movie]:
-    """Return, of movies that bear the name of a series, those of the folder that is its own; none where nothing tells.
+    """Of the movies that bear the name of a series, return those in its own folder; none if it is unclear which that is.
 
     Parameters
     ----------
     series : whose mdoc names no movies.
-    folders : the movies of nobody that bear its name, by their folder.
+    folders : the unassigned movies that bear its name, by folder.
     homes : the folders of the movies that it has.
-    same : all series of its name.
+    same : all series with its name.
     """
     fits = {folder: nearness(series, folder) for folder in folders}
     folders = {folder: movies for folder, movies in folders.items()
@@ -73,12 +73,12 @@ def nearest_folder(series: Series, folders: Mapping[str, list[Movie]], homes: se
 
 
 def nearness(series: Series, folder: str) -> tuple[int, int, int, int, int]:
-    """Return how near a folder is to the mdoc of a series; see `matching.agreement`."""
+    """Return how close a folder is to the mdoc of a series; see `matching.agreement`."""
     return matching.agreement(Wanted("", "", series.folder, series.name, 0.0), folder)
 
 
 def _by_time(series: Series, folders: Mapping[str, Sequence[Movie]], same: Sequence[Series]) -> str | None:
-    """Pair series of one name with folders in order of time, where there is one folder for each."""
+    """Pair series of one name with folders in order of time, if there is one folder for each."""
     lacking = [each for each in same if each.first_acquired is not None
                and any(not one.bound and not one.name for one in each.missing.values())]
     if len(lacking) != len(folders) or any(movie.written is None for each in folders.values() for movie in each):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Copies of an mdoc file: people and programs leave them beside the original, or in a folder of their own.
 
-One acquisition is one series, under its own name. A name that looks like that of a copy proves nothing (`lamella (1)` can be
-what the operator typed), so it is taken for one only where the file itself says what it describes.
+An acquisition is one series, under its own name. A name that looks like that of a copy proves nothing (`lamella (1)` may be
+what the operator typed), so a file is taken for a copy only if its content says what it describes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from tomostream.acquisition.facts import MdocFacts
 from tomostream.acquisition.naming import basename, parse_movie_name, series_name
 
-#: What editors and scripts append to the name of a file that they keep. No instrument names a file so.
+#: What editors and scripts append to the name of a file that they keep. No instrument names files like this.
 _BACKUP = re.compile(r"(?:~|\.~\d+~|\.(?:bak|old|orig|backup|save)\d*)\Z", re.IGNORECASE)
 
-#: What Windows, macOS and Linux desktops make of a name, in the languages that microscopes are found with.
+#: What Windows, macOS and Linux desktops turn a name into, in the languages found at microscopes.
 _PREFIX = re.compile(r"\A(?:copy(?: \(\d+\))? of |copy_of_|kopie(?: \(\d+\))? von |copie(?: \(\d+\))? de |"
                      r"c[oó]pia(?: \(\d+\))? (?:de|di) |copia(?: \(\d+\))? (?:de|di) )", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?: - (?:copy|kopie|copie|copia|cópia|kopia)(?: \(\d+\))?| ?\(\d+\)|"
@@ -33,7 +33,7 @@ def without_backup(path: str | os.PathLike[str]) -> str:
 
 
 def original_name(path: str | os.PathLike[str]) -> str | None:
-    """Return the series name of the file of which this one is a copy, by its name; None where the name is no copy's.
+    """Return the series name of the original, judging by the name of this copy; None if the name is not that of a copy.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def original_name(path: str | os.PathLike[str]) -> str | None:
 
 
 def described_name(image_file: str | None, movies: Iterable[str]) -> str | None:
-    """Return the name of the series that the content of an mdoc tells: that of its stack, else the one of all its movies."""
+    """Return the series name according to the content of an mdoc: that of its stack, else the one shared by all its movies."""
     if image_file:
         return series_name(image_file)
     names = {parse_movie_name(movie).series for movie in movies}
@@ -58,12 +58,12 @@ def described_name(image_file: str | None, movies: Iterable[str]) -> str | None:
 
 
 def own_name(path: str | os.PathLike[str], image_file: str | None, movies: Iterable[str]) -> tuple[str, bool]:
-    """Return the name of the series that a file describes, and whether the file is a copy of another by name and content.
+    """Return the name of the series that a file describes, and whether name and content show that it is a copy of another.
 
     Parameters
     ----------
     path : of the file.
-    image_file : the stack that it says it belongs to, None if it says none.
+    image_file : the stack that it says it belongs to; None if it does not say.
     movies : the names of its movies.
     """
     own, original = series_name(path), original_name(path)
@@ -75,6 +75,6 @@ def own_name(path: str | os.PathLike[str], image_file: str | None, movies: Itera
 
 
 def names_itself(facts: MdocFacts) -> bool:
-    """Tell whether the content of a file agrees with its name: an original does, a copy under another name does not."""
+    """Tell whether the content of a file agrees with its name: that of an original does, that of a renamed copy does not."""
     movies = [tilt.movie for tilt in facts.tilts if tilt.movie is not None]
     return not facts.copy and described_name(facts.evidence.get("ImageFile"), movies) == facts.series_name

@@ -12,11 +12,11 @@ from tomostream.acquisition.events import Decision, Late, Phase, Policy
 from tomostream.acquisition.evidence import SETTLE, Evidence
 from tomostream.acquisition.series import Series
 
-#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong, and where its file came
-#: later, as a slow transfer or Tomo5 lets it come, in another time zone.
+#: Seconds by which a series must be older than the session: the clock of the microscope may be wrong, and if its file arrived
+#: later, as with slow transfers and Tomo5, even its time zone.
 OLD, OLD_AND_LATE = 3600.0, 86400.0
 
-#: Seconds. No series is looked at twice at one time.
+#: Seconds; no series is looked at twice at the same time.
 _SOON = 0.01
 
 
@@ -34,9 +34,9 @@ class Decider:
         self._evidence = evidence
         self._directory = directory
         self._roster = directory.roster
-        #: Whether the end of the session decides, and not what is known of the series.
+        #: Whether the end of the session decides, rather than what is known about the series.
         self.forcing = False
-        #: Protocols of other plugins that read the tilt series; series whose tilts people have chosen since they were composed.
+        #: Protocols of other plugins that read the tilt series; series whose tilts people have changed since they were composed.
         self.readers: tuple[str, ...] = ()
         self.chosen: set[str] = set()
         self._kept: dict[str, tuple[str, ...]] = {}
@@ -59,13 +59,13 @@ class Decider:
         if series.phase != "aligning":
             return
         if self._evidence.at_rest(series, self._agenda.now):
-            self.finish_sections(series)        # composed before a restart, say: its files were read anew since
+            self.finish_sections(series)        # e.g. composed before a restart: its files have been read since
         self._roster.reconsider(series)
         if (not series.missing and not self._waits_for_versions(series)) or self._is_old(series):
             self.decide(series, decisions, "")
             return
         why, again = self._evidence.micrographs_over(series, self._agenda.now)
-        if series.version and series.wrong_since is not None:       # what is registered is wrong: not for long
+        if series.version and series.wrong_since is not None:       # what is registered is wrong: do not wait long
             again = min(again, series.wrong_since + SETTLE)
             why = why or ("" if self._agenda.now < again else "the series was composed again without movies that are not its own")
         if why:
@@ -74,20 +74,20 @@ class Decider:
             self._agenda.schedule(series, max(again, self._agenda.now + _SOON))
 
     def _is_old(self, series: Series) -> bool:
-        """Tell whether a series is of an earlier session, and its movies are gone."""
+        """Tell whether a series is from an earlier session and its movies are gone."""
         began, older = self._evidence.began, OLD_AND_LATE if self._evidence.written_at_once(series) else OLD
         return (began is not None and not series.version
                 and series.last_acquired is not None and all(each.acquired is not None for each in series.exposures.values())
                 and series.last_acquired < began - older and self._roster.none_came(series))
 
     def _waits_for_versions(self, series: Series) -> bool:
-        """Tell whether more micrographs of a composed series are being replaced: it is composed once, after all."""
+        """Tell whether more micrographs of a composed series are being replaced: compose it once, after all of them."""
         versions = {each.version for each in series.exposures.values() if each.state == "aligned"}
         bumped = any(series.composed.get(each.ident, each.version) < each.version for each in series.exposures.values())
         return bumped and len(versions) > 1 and self._evidence.closed_at is None
 
     def finish_sections(self, series: Series) -> None:
-        """Count a last section that lacks only its end: the files have stopped growing beyond doubt."""
+        """Count a last section of which only the end is missing: the files have certainly stopped growing."""
         for file in list(series.files.values()):
             facts = file.facts
             if facts.last_section_open and len(facts.tilts_if_ended) > len(facts.tilts):
@@ -100,7 +100,7 @@ class Decider:
                     self._roster.search(series)
 
     def decide(self, series: Series, decisions: list[Decision], why_missing: str) -> None:
-        """Compose the series or give it up, unless that was said before."""
+        """Compose the series or give it up, unless that has been reported before."""
         against = (verdict.of_earlier_session(series) if self._is_old(series)
                    else verdict.obstacle(series, self._policy, why_missing, self._directory.series))
         if against is not None:
@@ -128,7 +128,7 @@ class Decider:
     def _give_up(self, series: Series, against: verdict.Obstacle, decisions: list[Decision]) -> None:
         series.why_again = []
         if series.version:
-            series.reason = f"{series.composed_reason} What came since cannot be used: {against.reason}."
+            series.reason = f"{series.composed_reason} What has arrived since cannot be used: {against.reason}."
             self._agenda.enter(series, "composed")
             wrong = series.started_over or series.wrong_since is not None
             if wrong and against.failed and series.given_up != against.category:
@@ -143,18 +143,18 @@ class Decider:
         series.given_up = against.category
 
     def has_news(self, series: Series) -> bool:
-        """Tell whether what can be composed differs from what was, and is to take its place."""
+        """Tell whether what can be composed now differs from what was, and should replace it."""
         stays = series.version and (not self._evidence.on("late") or self._stays(series))
         return not stays and self._differs(series)
 
     def _stays(self, series: Series) -> bool:
-        """Tell whether late tilts of a composed series change nothing: others may be in the middle of reading it."""
+        """Tell whether a composed series stays as it is although tilts arrived late: others may be reading it right now."""
         late = self._policy.late
         return (series.version > 0 and (late is Late.NEVER or (late is Late.UNLESS_READ and bool(self.readers)))
                 and series.wrong_since is None and series.series_id not in self.chosen)
 
     def report_kept(self, series: Series, decisions: list[Decision]) -> None:
-        """Say, once, which tilts of a series that stays as it is came late."""
+        """Report, once, which tilts arrived late for a series that stays as it is."""
         if not self._stays(series):
             return
         late = verdict.not_composed(series)
@@ -163,7 +163,7 @@ class Decider:
             decisions.append(verdict.keep(series, late, self.readers, self._policy.project))
 
     def _differs(self, series: Series) -> bool:
-        """Tell whether what can be composed differs from what was: more, newer, or without a replaced exposure."""
+        """Tell whether what can be composed now differs from what was: more, newer, or without a replaced exposure."""
         done = series.composed
         if series.wrong_since is not None or any(ident in series.replaced for ident in done):
             return True
@@ -177,10 +177,10 @@ class Decider:
             series.why_again.append(why)
         self._agenda.enter(series, phase)
 
-    def see_to_changed(self, decisions: list[Decision]) -> None:
-        """Decide (again) the series that got other movies although nothing new was read of them."""
+    def decide_changed(self, decisions: list[Decision]) -> None:
+        """Decide (again) the series whose movies have changed although no new mdoc was read."""
         for series in self._roster.take_changed():
             if not series.pending and self.has_news(series):
-                self.reopen(series, "" if series.why_again else "movies of it were found", phase="aligning")
+                self.reopen(series, "" if series.why_again else "more of its movies were found", phase="aligning")
             if series.pending:
                 self.evaluate(series, decisions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which mdoc belongs to which series: by its name and folder, by its frames, and by what is registered already."""
+"""Which mdoc belongs to which series: by its name and folder, by its frames, and by what is already registered."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ class Directory:
 
     @property
     def series(self) -> Iterable[Series]:
-        """All series, in the order in which they came."""
+        """All series, in order of arrival."""
         return self._series.values()
 
     def named(self, name: str) -> Sequence[Series]:
-        """Return the series of a name, in any folder."""
+        """Return the series with a name, in any folder."""
         return self._by_name.get(name, [])
 
     def with_id(self, series_id: str) -> Series | None:
-        """Return the series of an identifier."""
+        """Return the series with an identifier."""
         return next((each for each in self._series.values() if each.series_id == series_id), None)
 
     def knows_file(self, path: str) -> bool:
-        """Tell whether a file, or a frame set of one, was taken into a series before, or is kept back."""
+        """Tell whether a file, or one of its frame sets, has been read into a series or is held back."""
         return path in self._by_path or path in self._held or path in self._settled
 
     def hold(self, facts: MdocFacts) -> bool:
-        """Keep a frame set of the whole session back where series have mdocs of their own: what these list is theirs.
+        """Hold back a frame set of the whole session if series have mdocs of their own: what these list is theirs.
 
-        After a restart these are still to be read. The first mdoc of a series takes back what was made of frame sets before it,
+        After a restart these have yet to be read. The first mdoc of a series takes back what was made from frame sets before it,
         unless that is composed.
         """
         if FRAME_SET in facts.path:
@@ -79,7 +79,7 @@ class Directory:
         return False
 
     def held_movies(self) -> dict[str, str]:
-        """Return the files of frame sets that are kept back and that no mdoc of a series lists, by their movies."""
+        """Return the files of frame sets that are held back and that no mdoc of a series lists, by their movies."""
         listed = [path for path, facts in self._held.items() if self.roster.was_listed(facts.tilts[0])]
         self._settled.update(listed)
         for path in listed:
@@ -88,12 +88,12 @@ class Directory:
                 for movie in self.roster.meant(facts.frame_series, os.path.dirname(facts.path), facts.tilts[0])}
 
     def take_held(self) -> list[MdocFacts]:
-        """Return the frame sets that were kept back and that no mdoc of a series lists, to be read after all."""
+        """Return the frame sets that were held back and that no mdoc of a series lists, to be read after all."""
         held, self._held = self._held, {}
         return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0]) and not self._taken_again(facts)]
 
     def _taken_again(self, frame: MdocFacts) -> bool:
-        """Tell whether a frame set is of an exposure, or of a whole acquisition, that the mdoc of its series replaced."""
+        """Tell whether a frame set is of an exposure, or of a whole acquisition, that the mdoc of its series has replaced."""
         tilt = frame.tilts[0]
         time, folder = seconds(tilt.time), parts(tilt.movie_folder)
         return time is not None and any(
@@ -102,13 +102,13 @@ class Directory:
             for series in self.named(frame.frame_series))
 
     def lose(self, path: str) -> None:
-        """Note that a file is gone, and the frame sets of it."""
+        """Note that a file is gone, with its frame sets."""
         for each in (path, *(known for known in self._by_path if known.startswith(f"{path}{FRAME_SET}"))):
             if each in self._by_path:
                 self._by_path[each].lose(each)
 
     def restore(self, event: Restored) -> None:
-        """Note that this series is registered already."""
+        """Note that this series is already registered."""
         same = self._restored.setdefault(event.series_name, [])
         older = next((each for each in same if each.series_id == event.series_id), None)
         if older is not None:
@@ -120,11 +120,11 @@ class Directory:
         folder = os.path.dirname(event.mdocs[0]) if event.mdocs else event.series_id
         try:
             self._ids.restore(event.series_name, event.series_id, folder)
-        except ValueError:      # two acquisitions under one name: the identifier is kept from being given again
+        except ValueError:      # two acquisitions with one name: the identifier is not given to another
             self._ids.restore(event.series_name, event.series_id, event.series_id)
 
     def series_of(self, facts: MdocFacts) -> Series:
-        """Return the series to which an mdoc belongs. Names are told apart by their folder. `regroup` comes before."""
+        """Return the series to which an mdoc belongs. Equal names are told apart by folder. `regroup` comes first."""
         name, folder = _name_and_folder(facts)
         known = self._placed(facts)
         if known is not None:
@@ -146,7 +146,7 @@ class Directory:
         return series
 
     def _go_on_from(self, series: Series, frame: MdocFacts) -> None:
-        """A frame tells what its series is registered as; those read before, which the composition lacks, could not."""
+        """Continue from what a series is registered as, if this frame tells; earlier frames, which it lacks, could not."""
         restored = self._restored_for(series.name, frame)
         if restored is not None:
             self._ids.release(series.series_id)
@@ -154,9 +154,9 @@ class Directory:
             self._adopt(series, restored)
 
     def _take_over(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
-        """Return the series that was composed of frame sets before this mdoc of it came; from now on it is what the mdoc says.
+        """Return the series that was composed from frame sets before this mdoc arrived; from now on it is what the mdoc says.
 
-        It keeps its identifier, by which it is registered.
+        It keeps the identifier under which it is registered.
         """
         if facts.kind != "tilt-series" or facts.copy:
             return None
@@ -167,7 +167,7 @@ class Directory:
         if series is None or (2 * count < len(series.exposures) and count < len(facts.tilts)):
             return None
         self._hold_back(series)
-        series.notes.append(f"it was composed as {series.series_id} of frame sets before {os.path.basename(facts.path)} came")
+        series.notes.append(f"it was composed as {series.series_id} from frame sets before {os.path.basename(facts.path)} came")
         last = max((time for tilt in facts.tilts if (time := seconds(tilt.time)) is not None), default=math.inf)
         for each in list(series.exposures.values()):
             if id(each) not in listed and (each.acquired is None or each.acquired <= last):
@@ -176,7 +176,7 @@ class Directory:
         return series
 
     def _hold_back(self, series: Series) -> None:
-        """The frame sets of a series are evidence about movies only: it has, or will have, an mdoc."""
+        """Use the frame sets of a series only as evidence about movies: it has, or will have, an mdoc."""
         self._held.update((path, file.facts) for path, file in series.files.items())
         self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
         self._targets = {place: targets.without(self._held) for place, targets in self._targets.items()}
@@ -192,7 +192,7 @@ class Directory:
         self._ids.restore(name, series.series_id, folder)
 
     def _goes_on(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
-        """Return the series of this name in another folder with which a session goes on here; None where there is none."""
+        """Return the series of this name in another folder that a session continues here; None if there is none."""
         series = self._elsewhere.get((folder, name))
         if series is not None or facts.kind != "tilt-series" or facts.copy:
             return series
@@ -205,9 +205,9 @@ class Directory:
         return None
 
     def regroup(self, facts: MdocFacts) -> list[MdocFacts]:
-        """Note a frame mdoc; return those read before that belong to other series than it seemed, to be read again.
+        """Note a frame mdoc; return those read earlier that turn out to belong to other series, to be read again.
 
-        One name of frames can go on through several series, told apart by `frames`. Those that were wrong are taken back,
+        Frames of one name may continue through several series, which `frames` tells apart. Series that were wrong are taken back,
         unless they are composed.
         """
         if facts.kind != "frame" or not facts.tilts or self._placed(facts) is not None:
@@ -223,18 +223,18 @@ class Directory:
         return [frame for frame in frames if frame.path not in self._by_path]
 
     def _placed(self, facts: MdocFacts) -> Series | None:
-        """Return the series that a file is known to belong to, None where it has to be found (again)."""
+        """Return the series that a file is known to belong to; None if it must be found (again)."""
         known = self._by_path.get(facts.path)
         name, _ = _name_and_folder(facts)
         if known is not None and facts.tilts and not known.exposures and len(self.named(name)) > 1:
-            return None             # only now can be told whether it goes on with another of its name
+            return None             # only now is it clear whether it continues another of its name
         if known is not None and (known.name == name or facts.kind not in SERIES_KINDS
                                   or (facts.kind == "frame" and known.files and known.name.startswith(f"{name}_"))):
             return known
         return None
 
     def _leave(self, path: str) -> None:
-        """What a file was taken for while it could not be read was wrong: a series that has nothing else is none."""
+        """Undo what a file was taken for while it could not be read; a series with nothing else is not one."""
         known = self._by_path.get(path)
         if known is not None:
             known.trouble.pop(path, None)
@@ -242,7 +242,7 @@ class Directory:
                 self._take_back(known)
 
     def _take_back(self, series: Series) -> None:
-        """Forget a series of frames that is none: its movies are free, and its identifier."""
+        """Forget a series of frames that is not one; its movies and its identifier are free again."""
         self.roster.release(series)
         self._ids.release(series.series_id)
         self._by_path = {path: each for path, each in self._by_path.items() if each is not series}
@@ -273,9 +273,9 @@ class Directory:
         return series
 
     def _restored_for(self, name: str, facts: MdocFacts) -> Restored | None:
-        """Find what was registered before the restart under the name of an mdoc: by its path, else its movies.
+        """Find what was registered before the restart under the name of an mdoc, by its path, else by its movies.
 
-        The name alone is enough where nothing contradicts it: nothing was composed, or nothing is listed yet.
+        The name alone is enough if nothing contradicts it: nothing was composed, or nothing is listed yet.
         """
         same_name = self._restored.get(name, [])
         copy = bool(facts.tilts) and all(map(self.roster.was_listed, facts.tilts))
@@ -293,13 +293,13 @@ class Directory:
         return found
 
     def _of_frame_sets(self, keys: set[str]) -> Restored | None:
-        """Find what was registered, under any name, of frame sets that are kept back now, and is made of these movies mostly."""
+        """Find what was registered, under any name, from frame sets that are held back now and consist mostly of these movies."""
         held = {path.partition(FRAME_SET)[0] for path in self._held}
         return next((each for same in self._restored.values() for each in same if held and held.issuperset(each.mdocs)
                      and 2 * len(keys.intersection(map(movie_key, each.movies))) > len(each.movies)), None)
 
     def _adopt(self, series: Series, restored: Restored) -> None:
-        """Let a series go on from what is registered of it."""
+        """Let a series continue from what is registered of it."""
         versions = restored.micrograph_versions or (0,) * len(restored.movies)
         series.registered = {movie_key(movie): version for movie, version
                              in zip(restored.movies, versions, strict=False)}
@@ -313,7 +313,7 @@ class Directory:
 
 
 def _name_and_folder(facts: MdocFacts) -> tuple[str, str]:
-    """Return the name of the series that an mdoc tells, and its folder."""
+    """Return the name and the folder of the series according to an mdoc."""
     name = (facts.frame_series if facts.kind == "frame" else "") or facts.series_name or series_name(facts.path)
     path, frame_set, _ = facts.path.partition(FRAME_SET)
     return name, path if frame_set else os.path.dirname(path)

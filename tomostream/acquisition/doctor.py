@@ -14,15 +14,15 @@ from tomostream.acquisition.frames import group_frames
 from tomostream.acquisition.mdoc import read_mdoc
 from tomostream.acquisition.naming import SeriesIds
 
-#: What is no use although somebody may have meant it to be. A montage or a map is none of that: it is only no series.
+#: What cannot be used although somebody may have meant it to be. Not montages and maps: they are just not series.
 UNUSABLE = ("unreadable", "fast-tilt", "overwritten")
 
-#: Seconds without a change after which nothing more is written to a file.
+#: Seconds without a change after which a file is no longer being written.
 AT_REST = 60.0
 
 
 def find_mdocs(paths: Iterable[str]) -> list[str]:
-    """Return the mdoc files among `paths` and below those of them that are folders, sorted, each once.
+    """Return the mdoc files among `paths` and, at any depth, in those of them that are folders, sorted, each once.
 
     A path that is not a folder is returned whatever its name.
     """
@@ -47,15 +47,15 @@ def is_at_rest(path: str) -> bool:
 
 
 def examine(paths: Sequence[str]) -> list[MdocFacts]:
-    """Read mdoc files; the series that frame mdocs among them make are appended."""
+    """Read mdoc files; the series that frame mdocs among them form are appended."""
     facts = [read_mdoc(path, at_rest=is_at_rest(path)) for path in paths]
     return [*facts, *group_frames(facts)]
 
 
 def series_ids(facts: Iterable[MdocFacts]) -> dict[str, str]:
-    """Return path -> series identifier for the tilt series among `facts`, in order of name: the same every time.
+    """Return path -> series identifier for the tilt series among `facts`, in order of name: reproducible.
 
-    Files of one folder and one series name (half1, unsorted, override) are one series.
+    Files of one series in one folder (half1, unsorted, override) are one series.
     """
     ids = SeriesIds()
     series = sorted((one for one in facts if one.kind in ("tilt-series", "fast-tilt")),
@@ -64,7 +64,7 @@ def series_ids(facts: Iterable[MdocFacts]) -> dict[str, str]:
 
 
 def as_json(facts: Sequence[MdocFacts]) -> list[dict[str, Any]]:
-    """Return one object a file, as `tomostream mdoc --json` prints them."""
+    """Return one object per file, as `tomostream mdoc --json` prints them."""
     ids = series_ids(facts)
     return [{
         "file": one.path,
@@ -99,7 +99,7 @@ def as_text(facts: Sequence[MdocFacts]) -> str:
 
 
 def as_lines(facts: Sequence[MdocFacts]) -> str:
-    """Return a line a file, those that differ from most first: for many files."""
+    """Return one line per file, those that differ from most first: for many files."""
     ids = series_ids(facts)
     summaries = {id(one): _in_short(one) for one in facts}
     usual = [words for words, times in Counter(summaries.values()).most_common(1) if times > 1]
@@ -113,14 +113,14 @@ def as_lines(facts: Sequence[MdocFacts]) -> str:
 
 
 def _in_short(facts: MdocFacts) -> str:
-    """Return what a file is in a line."""
+    """Return in one line what a file is."""
     if facts.kind not in ("tilt-series", "frame") or not facts.tilts:
         return f"{facts.kind}: {facts.reason.rstrip('.')}"
     angles = [tilt.angle for tilt in facts.tilts]
     dose = facts.tilts[0].dose.value
     parts = [f"{len(angles)} tilts from {min(angles):.0f} to {max(angles):.0f} deg", f"axis {_value(facts.tilt_axis, 'deg')}",
              f"{_value(facts.pixel_size, 'A')}", f"{_value(facts.voltage, 'kV')}",
-             "dose not known" if dose is None else f"{dose:.1f} e/A2 a tilt"]
+             "dose not known" if dose is None else f"{dose:.1f} e/A2 per tilt"]
     if facts.kind == "frame":
         parts[0] = f"a movie of '{facts.frame_series or '?'}'"
     return ", ".join([*parts, *(["the last section is not finished"] if facts.last_section_open else [])])

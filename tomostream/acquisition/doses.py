@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dose of one exposure, and what the specimen had received before it, e/A2."""
+"""The dose of one exposure, and what the specimen had received before it, in e/A2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tomostream.acquisition.facts import Known, Origin
 from tomostream.acquisition.grammar import Section, numbers
 
-#: A larger dose of one exposure is none, e/A2.
+#: A larger dose for one exposure is implausible, e/A2.
 LARGEST_DOSE = 10_000.0
 
 
@@ -28,7 +28,7 @@ def exposure_dose(section: Section) -> Known[float]:
     if given is None:
         return Known(None, "ExposureDose is not in the file")
     uncalibrated = dose == 0 or given.lower() == "nan"
-    return Known(None, f"ExposureDose = {given[:20]} in the file" + (", that is not calibrated" if uncalibrated else ""))
+    return Known(None, f"ExposureDose = {given[:20]} in the file" + (", which means not calibrated" if uncalibrated else ""))
 
 
 def _sum_of_pairs(text: str) -> float | None:
@@ -51,7 +51,7 @@ def frame_doses_are_on_another_scale(sections: Sequence[Section]) -> bool:
 
 
 def running_sums(doses: Sequence[Known[float]]) -> list[Known[float]]:
-    """Return the sum of the doses before each, e/A2; unknown from the first unknown dose on."""
+    """Return the sum of the doses before each, e/A2; unknown after the first unknown dose."""
     total: float | None = 0.0
     sums: list[Known[float]] = []
     for dose in doses:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which movies of the right name are not taken for those of a tilt, and the reason that people read."""
+"""Which movies with the right name are not taken for a tilt, and the reason that people read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY = 86400.0
 
 
 class Doubts:
-    """Holds each movie against the others of its series. See `homes`.
+    """Compares each movie with the others of its series. See `homes`.
 
     Parameters
     ----------
@@ -36,20 +36,20 @@ class Doubts:
         self._homes.note(wanted(series, exposure))
 
     def give(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        """Note that an exposure was given a movie."""
+        """Note that an exposure got a movie."""
         exposure.refused = ""
         if exposure.name:
             self._homes.give(wanted(series, exposure), movie.found)
 
     def refuses(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
-        """Tell whether a movie is not that of a tilt, and note why, to be told."""
+        """Tell whether a movie is not that of a tilt, and note why, for people."""
         sisters = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
         kin = (Kin.ELSEWHERE if beside_named(series.name, sisters, movie.folder)
                else self._homes.judge(wanted(series, exposure), movie.found))
         return self._refuse(exposure, movie, kin)
 
     def refuses_name(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
-        """As `refuses`, for a movie of the very name."""
+        """As `refuses`, for a movie with exactly the right name."""
         if self._strays(series, exposure, movie):
             return self._refuse(exposure, movie, Kin.ELSEWHERE)
         return self.refuses(series, exposure, movie)
@@ -61,9 +61,9 @@ class Doubts:
         return kin.foreign
 
     def _strays(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
-        """Tell whether a movie of the right name lies in the folder of other movies, where names come in several folders.
+        """Tell whether a movie with the right name is in the folder of other movies, if the name occurs in several folders.
 
-        Its series has its own movies elsewhere, or mdocs give the name in several folders.
+        Then its series has its own movies elsewhere, or mdocs give the name in several folders.
         """
         want = wanted(series, exposure)
         homes = self._finder.homes(series, exposure.tilt.movie_folder, exposure)
@@ -76,13 +76,13 @@ class Doubts:
         return len(folders) > 1 or (bool(homes) and movie.folder not in homes)
 
     def of_another_day(self, series: Series, movie: Movie) -> bool:
-        """Tell whether a movie was written a day after a series or later: whatever its name, it is not of it."""
+        """Tell whether a movie was written a day or more after a series: whatever its name, it does not belong to it."""
         return self._homes.is_later(series.last_acquired, movie.found, DAY)
 
     def reconsider(self, series: Series, movie_of: Callable[[Exposure], Movie]) -> list[Exposure]:
-        """Return the exposures of a series of whose movie is known by now that it is not theirs, before the series is decided.
+        """Return the exposures of a series whose movie is by now known not to be theirs, before the series is decided.
 
-        Note those in another folder than most, of which nothing tells.
+        Note those in a folder other than most, if it is unclear whether they are.
         """
         bound = [(each, movie_of(each)) for each in series.exposures.values() if each.bound and each.name]
         foreign = [each for each, movie in bound if self.refuses(series, each, movie)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens in a session, and what is decided. The state machine (`session.py`) turns the first into the second.
+"""What happens in a session, and what is decided. The state machine (`session.py`) turns the former into the latter.
 
-Times are seconds since the epoch by the clock of the machine that runs tomostream, given by the caller: the machine has
-no clock. Movies are named by their name in the project without the extension (`movie_key`): that of the file, made unique by
-the import. Its micrograph has the same name. Whose movie it is, the path of its file tells (`MovieSeen`).
+Times are seconds since the epoch by the clock of the machine that runs tomostream, given by the caller: the state machine has
+no clock. Movies are named by their name in the project without extension (`movie_key`): that of the file, made unique by
+the import. Its micrograph has the same name. Which tilt a movie belongs to follows from the path of its file (`MovieSeen`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MdocRead:
 
 @dataclass(frozen=True)
 class MdocGone:
-    """An mdoc file was removed or renamed away. What it said stays known."""
+    """An mdoc file was removed or renamed. What it said is kept."""
 
     path: str
     time: float
@@ -34,9 +34,9 @@ class MdocGone:
 
 @dataclass(frozen=True)
 class MovieSeen:
-    """A movie was imported (it is in the producer's input), its micrograph is still to come.
+    """A movie was imported (it is in the producer's input); its micrograph is still to come.
 
-    `path` of its file, and when that was last `written`, in seconds of any clock.
+    `path` is that of its file, `written` when it was last written, in seconds of any clock.
     """
 
     movie: str
@@ -47,7 +47,7 @@ class MovieSeen:
 
 @dataclass(frozen=True)
 class MovieFailed:
-    """A movie could not be imported or aligned; `reason` as it stands in the producer's ledger, `path` of its file if told."""
+    """A movie could not be imported or aligned; `reason` as in the producer's ledger, `path` of its file if known."""
 
     movie: str
     reason: str
@@ -57,7 +57,7 @@ class MovieFailed:
 
 @dataclass(frozen=True)
 class MicrographReady:
-    """The aligned micrograph of a movie is registered. Given again with a higher `version` when it was replaced."""
+    """The aligned micrograph of a movie is registered. Sent again with a higher `version` if it is replaced."""
 
     movie: str
     time: float
@@ -79,25 +79,25 @@ class ProducerState:
 
 @dataclass(frozen=True)
 class InputClosed:
-    """No more micrographs will ever come: the producer ended well."""
+    """No more micrographs will ever come: the producer finished."""
 
     time: float
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The user asked to stop: decide everything with what is there, now."""
+    """The user asked to stop: decide everything now, with what is there."""
 
     time: float
 
 
 @dataclass(frozen=True)
 class Restored:
-    """After a restart: this series is registered already, made of these movies, as this version. Given before all else.
+    """After a restart: this series is already registered, made from these movies, as this version. Precedes all other events.
 
-    A series (or mdoc) that was given up is restored with no movies, with `failed` as in its `GiveUp`. `mdocs` and
+    A series (or mdoc) that was given up is restored without movies, with `failed` as in its `GiveUp`. `mdocs` and
     `micrograph_versions` (one for each movie) are those of the `Compose`; without them a series is recognised by its
-    movies and its name, and a micrograph that was replaced while nothing ran is not noticed.
+    movies and its name, and a micrograph replaced while nothing was running goes unnoticed.
     """
 
     series_id: str
@@ -123,7 +123,7 @@ class Why(str, Enum):
 
 @dataclass(frozen=True)
 class Excluded:
-    """The user's whole choice of tilts to leave out of a series: movie key -> why (may be ""). An empty one puts all back."""
+    """All the tilts that the user wants left out of a series: movie key -> why (may be ""). An empty mapping puts all back."""
 
     series_id: str
     movies: Mapping[str, str]
@@ -132,7 +132,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class OtherReaders:
-    """Protocols of other plugins that work on the composed series now, by their labels; an empty tuple where there is none."""
+    """Protocols of other plugins that are working on the composed series, by their labels; empty if there are none."""
 
     labels: tuple[str, ...]
     time: float
@@ -140,7 +140,7 @@ class OtherReaders:
 
 @dataclass(frozen=True)
 class Tick:
-    """Nothing happened; time went on."""
+    """Nothing happened; time has passed."""
 
     time: float
 
@@ -151,7 +151,7 @@ Event = (MdocRead | MdocGone | MovieSeen | MovieFailed | MicrographReady | Produ
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A tilt that the series is composed without, and why: in a sentence and in a word."""
+    """A tilt that the series is composed without, and why: as a sentence and as a word."""
 
     tilt: Tilt
     reason: str
@@ -162,7 +162,7 @@ class LeftOut:
 class Compose:
     """Compose this series now from these tilts (sorted by angle, then time). `version` > 1 replaces the one before.
 
-    `micrograph_versions` holds the version of the micrograph to take for each of `tilts`.
+    `micrograph_versions` holds the version of the micrograph for each of `tilts`.
     """
 
     series_id: str
@@ -182,8 +182,8 @@ class Compose:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """This series (or this mdoc, when it is not a series) will not be composed, and why. `failed` False: nothing is wrong,
-    it is only no tilt series (a montage, a map). If it was composed before, it was acquired again, and the second
+    """This series (or this mdoc, if it is not a series) will not be composed, and why. `failed` False: nothing is wrong,
+    it is just not a tilt series (a montage, a map). If it was composed before, it was acquired again, and the second
     acquisition is given up: what is registered stays."""
 
     series_id: str
@@ -196,7 +196,7 @@ class GiveUp:
 
 @dataclass(frozen=True)
 class Keep:
-    """A composed series stays as it is although these `movies` of it came late, or anew; why, and what to do, in a sentence."""
+    """A composed series stays as it is although these `movies` of it arrived late or were replaced; why, and what to do."""
 
     series_id: str
     movies: tuple[str, ...]
@@ -205,7 +205,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class EndSession:
-    """Everything is decided and nothing more is to be expected; the protocol may close its outputs."""
+    """Everything is decided and nothing more is expected; the protocol may close its outputs."""
 
     reason: str
 
@@ -214,8 +214,8 @@ Decision = Compose | GiveUp | Keep | EndSession
 
 
 class Late(str, Enum):
-    """What becomes of a composed series when a tilt of it comes late or a micrograph is replaced. What a person chose, and
-    movies that turn out to be of another series, always compose it again."""
+    """What happens to a composed series when a tilt of it arrives late or a micrograph is replaced. Changes made by people, and
+    movies that turn out to belong to another series, always compose it again."""
 
     UNLESS_READ = "compose again, unless other plugins read it"
     AGAIN = "compose again"
@@ -226,10 +226,10 @@ class Late(str, Enum):
 class Policy:
     """What the user asked for. Times in seconds.
 
-    `project`: the session's project as a command line names it, for advice. `expected_tilts` None: learned. `tilt_axis` None:
-    from the mdoc; 0.0 is a value. `prefix` is put in front of the names of the series.
-    `time_for_next_tilt` is the upper bound of a series' stillness; `time_for_next_series` without anything new ends the
-    session, but not while the producer is known to run. `late`: what is done about late tilts of a composed series.
+    `project`: how a command line names the session's project, for advice. `expected_tilts` None: learned. `tilt_axis` None:
+    from the mdoc; 0.0 is a value. `prefix` is prepended to the names of the series.
+    `time_for_next_tilt` is the longest that a series may be still; after `time_for_next_series` without anything new the
+    session ends, but not while the producer is known to run. `late`: what is done about late tilts of a composed series.
     """
 
     time_for_next_tilt: float = 180.0
@@ -247,7 +247,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Unassigned:
-    """Why a movie is in no series, as a sentence. `expected`: nothing is wrong, another exposure took its place."""
+    """Why a movie is in no series, as a sentence. `expected`: nothing is wrong, because another exposure took its place."""
 
     reason: str
     expected: bool = False
@@ -261,7 +261,7 @@ Phase = Literal["acquiring", "aligning", "waiting", "composed", "failed", "ignor
 class SeriesState:
     """Where a series stands, for people: `state` is acquiring, aligning, waiting, composed, failed or ignored.
 
-    Acquiring: tilts are still to come. Aligning: micrographs are. Waiting: for something that needs attention (an mdoc
+    Acquiring: more tilts are to come. Aligning: micrographs are. Waiting: for something that needs attention (an mdoc
     that cannot be read yet, a producer that is not running). Ignored: it is not a tilt series. `reason` is a sentence.
     """
 

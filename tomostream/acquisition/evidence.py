@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Is a tilt series complete? The evidence, as rules that say when and in words.
+"""Is a tilt series complete? The evidence, as rules that say from when, and why.
 
 Nothing that an instrument writes marks the end of a series. Each rule below gives a time from which the series counts
-as over; the earliest counts. Each can be switched off by its name in `Policy.rules_off`, to measure what it is worth
+as complete; the earliest applies. Each can be switched off by its name in `Policy.rules_off`, to measure its worth
 (`benchmarks/completeness.py --ablation`).
 """
 
@@ -21,48 +21,48 @@ from tomostream.acquisition.series import Exposure, Series, seconds
 
 #: The rules by the names that `Policy.rules_off` takes.
 RULES = {
-    "expected": "as many tilts as the user said",
+    "expected": "as many tilts as the user gave",
     "learned": "the same angles as two earlier series of the session that were not interleaved",
-    "ends": "the rhythm alone does not end a series of which one end of the tilt range is still to come",
+    "ends": "the rhythm alone does not end a series that has not reached both ends of its tilt range",
     "short": "the rhythm alone does not end a series with fewer tilts than expected or than its learned scheme",
     "rhythm": "still for longer than its own largest gap allows",
-    "successor": "another series was started since, and is not interleaved with this one",
-    "left_behind": "the series interleaved with this one were exposed twice since, and it was not",
-    "whole": "the file was written at once, after the last tilt, as Tomo5 does",
-    "closed": "no more micrographs will come, and files list all that are there",
+    "successor": "another series has started since, and is not interleaved with this one",
+    "left_behind": "the series interleaved with this one have been exposed twice since, and it has not",
+    "whole": "the file was written in one go, after the last tilt, as Tomo5 does",
+    "closed": "no more micrographs will come, and files list all of them",
     "open_section": "a file caught half-written is not complete",
     "interleaved": "the time for the next tilt counts from the last tilt of any series interleaved with this one",
-    "queue": "a micrograph is late only when later ones overtook it, or when the producer fell still",
+    "queue": "a micrograph is late only if later ones have overtaken it, or the producer has fallen silent",
     "producer": "nothing is decided about missing micrographs while the producer is dead",
-    "replaced": "of two exposures at one angle, the one that no file lists any more is not used",
+    "replaced": "of two exposures at one angle, the one that no file lists any longer is not used",
     "reacquired": "a file that starts over under an old name is another acquisition",
     "taken": "an exposure that two series list belongs to the first",
     "late": "a late tilt or micrograph recomposes the series",
 }
 
-#: Seconds after a successor started, the input was closed, or a file was written at once: what a file server may take to show
+#: Seconds after a successor started, the input was closed, or a file was written in one go: what a file server may take to show
 #: a change.
 SETTLE = 20.0
 SETTLE_WHOLE = 10.0
 
-#: Before this many tilts, and this many steps of range, the ends of a series say nothing.
+#: With fewer tilts, or fewer steps of range, the ends of a series say nothing.
 MIN_TILTS_FOR_ENDS = 7
 MIN_STEPS_FOR_ENDS = 6
-#: Steps by which angles as they are read back from the stage may miss the range that was asked for.
+#: Steps by which angles read back from the stage may fall short of the range that was asked for.
 READ_BACK = 0.1
 
-#: By this factor, the lateness of micrographs is forgotten with every one that comes.
+#: The lateness of micrographs fades by this factor with each one that arrives.
 FORGETTING = 0.95
 
-#: Only so many series are looked at for being interleaved: PACEtomo has some 30 targets at once.
+#: At most this many series are checked for being interleaved: PACEtomo has some 30 targets at once.
 MAX_COMPANIONS = 64
 
 
 @dataclass
 class Production:
-    """How the micrographs come. `passed` and `passed_listed` are frontiers: (acquired or listed, when aligned).
+    """How micrographs arrive. `passed` and `passed_listed` are frontiers: (acquired or listed, when aligned).
 
-    `lateness` is by how many seconds micrographs lately came after that of a later tilt.
+    `lateness`: by how many seconds micrographs have lately come after that of a later tilt.
     """
 
     alive: bool = True
@@ -75,7 +75,7 @@ class Production:
     passed_listed: list[tuple[float, float]] = field(default_factory=list)
 
     def deliver(self, exposure: Exposure, time: float) -> None:
-        """Note that the micrograph of a listed exposure came."""
+        """Note that the micrograph of a listed exposure has arrived."""
         overtaken = self.overtaken(exposure)
         self.lateness = max(FORGETTING * self.lateness, 0.0 if overtaken is None else time - overtaken)
 
@@ -86,7 +86,7 @@ class Production:
             line.append((place, time))
 
     def overtaken(self, exposure: Exposure) -> float | None:
-        """Return when a micrograph of a later exposure came first, None if none did."""
+        """Return when the first micrograph of a later exposure arrived; None if none has."""
         line, place = self._line(exposure)
         index = bisect_right(line, (place, math.inf))
         return line[index][1] if index < len(line) else None
@@ -98,7 +98,7 @@ class Production:
 
 
 class Evidence:
-    """The rules, applied to a series. Holds what is common to all series of a session."""
+    """The rules, applied to a series. Holds what all series of a session have in common."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -111,7 +111,7 @@ class Evidence:
 
     @property
     def began(self) -> float | None:
-        """When the session began, as a microscope beside this machine writes it into an mdoc; None before it did."""
+        """When the session began, as a microscope next to this machine would write it into an mdoc; None before that."""
         return seconds(datetime.fromtimestamp(self.started)) if math.isfinite(self.started) and self.started > 0 else None
 
     def on(self, rule: str) -> bool:
@@ -119,7 +119,7 @@ class Evidence:
         return rule not in self.policy.rules_off
 
     def expected_tilts(self, series: Series) -> int | None:
-        """Return how many tilts a series should have: as the user said, else as learned; None where it is not known."""
+        """Return how many tilts a series should have: as given by the user, else as learned; None if unknown."""
         if self.policy.expected_tilts is not None or not self.on("learned") or not series.exposures:
             return self.policy.expected_tilts
         return self.schemes.expected(series.angles())
@@ -151,19 +151,19 @@ class Evidence:
         return []
 
     def _early(self, series: Series, now: float) -> Iterator[tuple[float, str]]:
-        """Yield the times before the upper bound from which the series counts as over, and why."""
+        """Yield the times, before the upper bound, from which the series counts as complete, and why."""
         last = series.last_new
         if series.over_since is not None and self.on("successor"):
             yield (max(series.over_since, last) + SETTLE,
                    f"another series ({series.successor}) was started after its last tilt")
         if self.closed_at is not None and self.on("closed") and self.all_listed():
-            yield max(self.closed_at, last) + SETTLE, "no more micrographs will come, and the mdoc files list all that are there"
+            yield max(self.closed_at, last) + SETTLE, "no more micrographs will come, and the mdoc files list all of them"
         if self.on("left_behind") and self._left_behind(series):
             yield now, "the series interleaved with it went on without it"
         if series.came_whole and self.on("whole"):
             when = last + SETTLE_WHOLE
             if now < when or (not self.unfinished(series) and self.written_at_once(series)):
-                yield when, "its file was written at once, after the last tilt"
+                yield when, "its file was written in one go, after the last tilt"
         stillness = series.rhythm.stillness()
         if stillness is not None and self.on("rhythm"):
             when = last + stillness
@@ -172,17 +172,17 @@ class Evidence:
                 yield when, f"nothing new for {stillness:.0f} s; its largest gap between tilts was {largest:.0f} s"
 
     def _left_behind(self, series: Series) -> bool:
-        """Tell whether most series interleaved with this one that still go on got two tilts since its last one."""
+        """Tell whether most series that are interleaved with this one and still going have had two tilts since its last one."""
         going_on = [each for each in series.companions.values() if each.last_new > series.last_new]
         twice = sum(each.last_but_one > series.last_new for each in going_on)
         return bool(going_on) and 2 * twice > len(going_on)
 
     def written_at_once(self, series: Series) -> bool:
-        """Tell whether the file came whole while the session was running: not found when the session was started."""
+        """Tell whether the file arrived whole while the session was running: it was not there at the start."""
         return series.created - self.started > SETTLE_WHOLE
 
     def unfinished(self, series: Series) -> str:
-        """Say what is still to come of a series, as far as known; empty when nothing is."""
+        """Say what is still missing of a series, as far as known; "" if nothing is."""
         count, expected = len(series.exposures), self.policy.expected_tilts
         if self.on("short") and expected is not None and count < expected:
             return f"{count} of {expected} expected tilts"
@@ -197,7 +197,7 @@ class Evidence:
         return ""
 
     def at_rest(self, series: Series, now: float) -> bool:
-        """Tell whether nothing new came of a series, and none of its files changed, for the time for the next tilt."""
+        """Tell whether a series got nothing new, and none of its files changed, for the time for the next tilt."""
         return now >= self._bound(series)
 
     def _bound(self, series: Series) -> float:
@@ -212,10 +212,10 @@ class Evidence:
             return text
         file = series.files.get(open_path)
         whole = file is not None and len(file.facts.tilts_if_ended) > len(file.facts.tilts)
-        return f"{text}, though {open_path} ends {'without the end of its last line' if whole else 'in the middle of a tilt'}"
+        return f"{text}, though {open_path} ends {'without a line break' if whole else 'in the middle of a tilt'}"
 
     def _last_of_companions(self, series: Series) -> float:
-        """Return the last time a series that is interleaved with this one, or may be, got a tilt."""
+        """Return the last time that a series that is interleaved with this one, or may be, got a tilt."""
         last = max((each.last_new for each in series.companions.values()), default=-math.inf)
         if series.rhythm.stillness() is None:
             count = len(series.exposures)
@@ -236,20 +236,20 @@ class Evidence:
         self.recent[id(series)] = series
 
     def forget(self, series: Series) -> None:
-        """Note that a series turned out to be none."""
+        """Note that a series turned out not to be one."""
         self.recent.pop(id(series), None)
         for other in series.companions.values():
             other.companions.pop(id(series), None)
 
     def recently(self, series: Series) -> Iterator[Series]:
-        """Yield the series that got a tilt after this one, the latest first."""
+        """Yield the series that have had a tilt since this one, the latest first."""
         for other in islice(reversed(self.recent.values()), MAX_COMPANIONS):
             if other is series:
                 return
             yield other
 
     def earlier(self, series: Series) -> Iterator[Series]:
-        """Yield other series that got a tilt lately, the latest first."""
+        """Yield other series that have had a tilt lately, the latest first."""
         for other in islice(reversed(self.recent.values()), MAX_COMPANIONS):
             if other is not series:
                 yield other
@@ -257,7 +257,7 @@ class Evidence:
     # ------------------------------------------------------------------ is a micrograph still to come?
 
     def micrographs_over(self, series: Series, now: float) -> tuple[str, float]:
-        """Return why the missing micrographs of a series are not waited for; or nothing, and when to ask again."""
+        """Return why a series no longer waits for its missing micrographs; or nothing, and when to ask again."""
         if self.closed_at is not None:
             return "no more micrographs will come", now
         production, patience = self.production, self.policy.time_for_next_tilt
@@ -268,7 +268,7 @@ class Evidence:
             since, patience = self._queue(series, since)
         if now >= since + patience:
             return f"it did not come within {patience:.0f} s", now
-        # The queue may be over sooner than it seems now: look again at the pace of the tilts.
+        # The queue may clear sooner than it seems now: look again at the pace of the tilts.
         return "", min(since + patience, max(now, since) + self.policy.time_for_next_tilt)
 
     def _queue(self, series: Series, since: float) -> tuple[float, float]:
@@ -285,7 +285,7 @@ class Evidence:
 
 
 def overlap(one: Series, other: Series) -> bool:
-    """Tell whether two series were acquired in turns, by the microscope's clock, or by ours where it gave no times."""
+    """Tell whether two series were acquired in turns, by the microscope's clock, or by ours if it gave no times."""
     a, b = span(one, other), span(other, one)
     return a is not None and b is not None and a[0] < b[1] and b[0] < a[1]
 
@@ -298,9 +298,9 @@ def span(series: Series, other: Series) -> tuple[float, float] | None:
 
 
 def follows(series: Series, other: Series) -> bool:
-    """Tell whether `series` was started after the last tilt of `other`, and is not the next target of its round.
+    """Tell whether `series` started after the last tilt of `other` and is not the next target of its round.
 
-    Interleaved targets are never more than one tilt apart, so that a series that starts when another has three is no
+    Interleaved targets are never more than one tilt apart, so a series that starts when another has three is not a
     target of the same round; nor is one that has three while the other stays at one.
     """
     mine, its = span(series, other), span(other, series)
@@ -312,7 +312,7 @@ def follows(series: Series, other: Series) -> bool:
 def both_ends_reached(angles: list[float]) -> bool:
     """Tell whether angles (degrees, in acquisition order) reach as far to one side as to the other.
 
-    "Side" is seen from the first angle (dose-symmetric and bidirectional schemes, pre-tilted lamellae) or from 0
+    "Side" is relative to the first angle (dose-symmetric and bidirectional schemes, pre-tilted lamellae) or to 0
     (unidirectional ones), to within two steps.
     """
     if len(angles) < MIN_TILTS_FOR_ENDS:

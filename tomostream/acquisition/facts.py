@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of an acquisition, as frozen facts. A value that is not known is None, and its source says why."""
+"""What is known of an acquisition, as frozen facts. An unknown value is None, and its source says why."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 Kind = Literal["tilt-series", "frame", "fast-tilt", "montage", "image", "overwritten", "unreadable"]
 
 
-#: Between the path of a file of frame sets and the one that is meant.
+#: Stands between the path of a file of frame sets and the frame set that is meant.
 FRAME_SET = " [FrameSet] "
 
 
 class Origin(str, Enum):
-    """Where a value came from, as far as anything is decided by it."""
+    """Where a value came from, as far as decisions depend on it."""
 
     READ = "read"
-    FRAME_DOSES = "frame-doses"         # the sum of FrameDosesAndNumber, which can be on another scale
+    FRAME_DOSES = "frame-doses"         # the sum of FrameDosesAndNumber, which may be on another scale
     PRIOR_DOSE = "prior-dose"           # PriorRecordDose, which holds whatever else is known
-    SUMMED = "summed"                   # the doses of the tilts before, to be summed again where one comes between
+    SUMMED = "summed"                   # the doses of earlier tilts, to be summed again if one is inserted
 
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[T]):
     """A value and where it came from.
 
-    `value` is None when it is not known; `source` then says why, in words ("ExposureDose is 0 in the file").
-    Else it says from where ("field ExposureDose", "title", "running sum", "given by the user"); `origin` decides.
+    `value` is None if it is unknown; `source` then says why ("ExposureDose is 0 in the file"). Otherwise it says where it is
+    from ("field ExposureDose", "title", "running sum", "given by the user"); `origin` decides.
     """
 
     value: T | None
@@ -70,10 +70,10 @@ class MdocFacts:
     convention: rotation of the tilt axis from the y axis. `pixel_size` in A is that of the images the mdoc describes
     (at their binning), `movie_pixel_size` that of an unbinned movie pixel where the binning is known.
     `frame_series` is, for a frame mdoc, the name of the series to which it belongs.
-    `frame_sets`: it describes movies only (SerialEM's "open .mdoc for frames"), maybe those of a whole session.
-    `copy`: its name is that of a copy, and its content says of which series: `series_name` is that one.
+    `frame_sets`: it describes only movies (SerialEM's "open .mdoc for frames"), possibly those of a whole session.
+    `copy`: its name is that of a copy, and its content says of which series, which is `series_name`.
     `tilts_if_ended` are the tilts if nothing more is ever written to the file: `tilts`, and that of a last section that
-    lacks only its end (`last_section_open`). They are for when the file has stopped growing beyond doubt, never before.
+    lacks only its end (`last_section_open`). They are for when the file has certainly stopped growing, never before.
     A kind can change while the file grows: image and frame to tilt-series or fast-tilt, unreadable to any.
     """
 

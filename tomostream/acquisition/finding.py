@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the movies of tilts for which no movie has the name: a transfer changed the names, or the mdoc gives none."""
+"""Finds the movies of tilts for which no movie has the right name: a transfer changed it, or the mdoc gives none."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tomostream.acquisition.series import Exposure, Series, seconds
 
 
 class Owners(Protocol):
-    """What a `Finder` needs to know and to do of a `Roster`."""
+    """What a `Finder` needs of a `Roster`."""
 
     loose: Loose
 
     def named(self, name: str, /) -> Sequence[Series]:
-        """Return the series of a name."""
+        """Return the series with a name."""
 
     def of_name(self, name: str) -> Sequence[Movie]:
         """Return the movies whose files have a name."""
@@ -31,20 +31,20 @@ class Owners(Protocol):
         """Return the movie of an exposure that has one."""
 
     def who_wants(self, movie: Movie) -> Iterable[Series]:
-        """Return the series that may mean a movie."""
+        """Return the series that may be looking for a movie."""
 
     def refuses(self, series: Series, exposure: Exposure, movie: Movie) -> bool:
-        """Tell whether a movie of the right name is not that of a tilt, and note why."""
+        """Tell whether a movie with the right name is not that of a tilt, and note why."""
 
     def bind(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> None:
-        """Give an exposure its movie."""
+        """Assign a movie to an exposure."""
 
     def unbind(self, series: Series, exposure: Exposure) -> None:
-        """Take its movie from an exposure."""
+        """Take its movie away from an exposure."""
 
 
 class Finder:
-    """Looks among the movies of nobody, and gives the tilts what it finds through the roster."""
+    """Looks among the unassigned movies, and assigns to tilts what it finds through the roster."""
 
     def __init__(self, roster: Owners) -> None:
         self._roster = roster
@@ -59,17 +59,17 @@ class Finder:
             self._best_fits.clear()
 
     def is_of_another(self, want: Wanted, folder: str) -> bool:
-        """Tell whether a folder is that of other movies: its last parts are more those of another folder that mdocs name."""
+        """Tell whether a folder is that of other movies: its last parts match another folder that mdocs name better."""
         if folder not in self._best_fits:
             self._best_fits[folder] = max((matching.same_end(each, folder) for each in self._written_folders), default=0)
         return bool(want.folder) and matching.same_end(want.folder, folder) < self._best_fits[folder]
 
     def meant(self, series: str, folder: str, tilt: Tilt) -> set[str]:
-        """Return the movies among which nothing tells which one a tilt means that is not known yet; its name where none is there.
+        """Return the movies among which it is unclear which one a new tilt means; its own name if there are none.
 
         Parameters
         ----------
-        series, folder : name of the series, folder of its mdoc.
+        series, folder : name of the series, and folder of its mdoc.
         """
         want = Wanted(tilt.movie or "", tilt.movie_folder, folder, series, tilt.angle, seconds(tilt.time))
         like = list(self._roster.of_name(movie_key(want.name))) if want.name else []
@@ -86,7 +86,7 @@ class Finder:
             {movie_key(want.name)} if want.name else set())
 
     def search(self, series: Series) -> None:
-        """Look among the movies of nobody for those of a series: its mdoc names none, or a transfer changed the names."""
+        """Look among the unassigned movies for those of a series: its mdoc names none, or a transfer changed the names."""
         if not self._roster.loose and folded(series.name) not in self._by_likeness and len(self._roster.named(series.name)) < 2:
             return
         lacking = [each for each in series.missing.values() if not each.bound]
@@ -101,7 +101,7 @@ class Finder:
                 self._match_changed(series, named, like)
 
     def homes(self, series: Series, folder: str | None = None, but: Exposure | None = None) -> set[str]:
-        """Return the folders of the movies that tilts of a series have, of those only that name a folder where one is given."""
+        """Return the folders of the movies that tilts of a series have; if a folder is given, of the tilts that name it."""
         return {self._roster.movie_of(each).folder for each in series.exposures.values()
                 if each.bound and each is not but and (folder is None or (each.name and each.tilt.movie_folder == folder))}
 
@@ -121,23 +121,23 @@ class Finder:
             self._roster.bind(series, lacking[tilt], like[movie], step)
 
     def _wanted_elsewhere(self, series: Series, exposure: Exposure, movie: Movie, step: Step) -> bool:
-        """Tell whether a movie can be that of a tilt of another series too, by the same step and in as good a folder."""
+        """Tell whether a movie may also be that of a tilt of another series, by the same step and in an equally good folder."""
         mine = matching.agreement(wanted(series, exposure), movie.folder)
         for other in self._roster.who_wants(movie):
             for each in other.missing.values() if other is not series else ():
                 what = wanted(other, each)
-                copy = each.ident == exposure.ident         # of the same file: it means the same movie
+                copy = each.ident == exposure.ident         # of the same file, so it means the same movie
                 if (not each.bound and each.name and matching.change(step, what, movie.found.path) is not None
                         and (its := matching.agreement(what, movie.folder)) >= mine and not (copy and its == mine)):
                     return True
         return False
 
     def _match_nameless(self, series: Series) -> None:
-        """Find the movies of tilts for which the mdoc names none, by what the movies' names carry."""
+        """Find the movies of tilts for which the mdoc names none, by what the names of movies say."""
         others = [each for each in self._roster.named(series.name) if each is not series]
         for other, each in self._by_likeness.pop(folded(series.name), []):
             if other is not series and each.bound and not each.name and each.step in (Step.PREFIX, Step.HOME):
-                self._roster.unbind(other, each)        # here is the series that the name tells
+                self._roster.unbind(other, each)        # this is the series in the name
         nearer = [other for other in others if self._leave_to(series, other)]
         for other in others:
             self._as_in(series, other)
@@ -148,7 +148,7 @@ class Finder:
             self._match_places(other)
 
     def _leave_to(self, series: Series, other: Series) -> bool:
-        """Take the movies of another series of the name to which the mdoc of this one lies nearer; tell whether there are any."""
+        """Take the movies of another series of this name if the mdoc of this one is closer to them; tell whether it has any."""
         far = {folder for folder in self.homes(other) if nearness(series, folder) > nearness(other, folder)}
         found = [each for each in other.exposures.values() if each.bound and not each.name
                  and self._roster.movie_of(each).folder in far] if far else []
@@ -157,9 +157,9 @@ class Finder:
         return bool(found)
 
     def _match_places(self, series: Series) -> None:
-        """Give tilts without a name the movies whose names tell series, order and angle, of the folder that is their own.
+        """Assign to unnamed tilts the movies in the series' own folder whose names give series, order and angle.
 
-        The name of the series can have something before it, or be that of the folder.
+        The name of the series may have a prefix, or be that of the folder.
         """
         for how, step in (("series", Step.PLACE), ("tail", Step.PREFIX), ("folder", Step.HOME)):
             movies = nearest_folder(series, self._roster.loose.of_series(series.name, how), self.homes(series),
@@ -170,7 +170,7 @@ class Finder:
                 return
 
     def _label(self, name: str, movies: Sequence[Movie], step: Step) -> str:
-        """Return what the names of movies say in the place of the name of a series; "" where they disagree or mean another."""
+        """Return what names of movies have in the place of the name of a series; "" if they disagree or mean another one."""
         mine, found = folded(name), set[str]()
         for movie in movies:
             said = matching.labels(basename(movie.found.path))
@@ -184,7 +184,7 @@ class Finder:
         return "" if any(self._roster.named(each) for each in longer if len(each) > len(name) or step is Step.HOME) else label
 
     def _match_labelled(self, series: Series, movies: Sequence[Movie], label: str, step: Step) -> None:
-        """Give tilts without a name the movies whose names tell this label, order and angle."""
+        """Assign to unnamed tilts the movies whose names give this label, order and angle."""
         ordered = series.in_order()
         files = {basename(movie.found.path): movie for movie in movies}
         tilts = [replace(each.tilt, order=place) for place, each in enumerate(ordered, start=1)]
@@ -197,7 +197,7 @@ class Finder:
                     self._by_likeness.setdefault(folded(label), []).append((series, exposure))
 
     def _as_in(self, series: Series, other: Series) -> None:
-        """Let tilts without a name have the movies that the same exposures have in another file, of which one is a copy."""
+        """Assign to unnamed tilts the movies that the same exposures have in another file; one of the files is a copy."""
         for each in [each for each in series.missing.values() if not each.bound and not each.name]:
             twin = other.exposures.get(each.ident)
             if twin is not None and twin.bound and not twin.name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Frame mdocs, one file a movie: which of them together make a tilt series."""
+"""Frame mdocs, one file per movie: which of them form a tilt series together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tomostream.acquisition.naming import ANGLE_TOLERANCE, movie_key, parse_movi
 
 
 def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
-    """Make one tilt series of the frame mdocs that belong together.
+    """Form tilt series from the frame mdocs that belong together.
 
-    Frame mdocs belong together when they are in one folder and the names of their movies begin alike (NAME_ORDER_ANGLE,
+    Frame mdocs belong together if they are in one folder and the names of their movies begin alike (NAME_ORDER_ANGLE,
     or NAME_ORDER), unless `Targets` tells them apart.
 
     Parameters
@@ -29,7 +29,7 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
 
     Returns
     -------
-    list of MdocFacts of kind "tilt-series", in order of name. Frames at one angle (single particles) make none.
+    list of MdocFacts of kind "tilt-series", in order of name. Frames at one angle (single particles) form none.
     """
     every = [part for one in facts for part in apart(one)]
     listed = {movie_key(tilt.movie) for one in every if one.kind == "tilt-series" for tilt in one.tilts if tilt.movie}
@@ -44,10 +44,10 @@ def group_frames(facts: Iterable[MdocFacts]) -> list[MdocFacts]:
 
 
 def apart(facts: MdocFacts) -> list[MdocFacts]:
-    """Return a file of frame sets whose movies' names tell of which series they are as one frame mdoc a movie; else as it is.
+    """Split a file of frame sets into one frame mdoc per movie if the movies' names give their series; else return it as it is.
 
-    Such a file tells of movies, not of a series: the mdocs of the series, where there are any, say what belongs together. One
-    movie can be in it several times: a name that was used again in another folder, or later.
+    Such a file is about movies, not about a series: the mdocs of the series, if there are any, say what belongs together. It may
+    list a movie several times: a name that was reused in another folder, or later.
     """
     names = [parse_movie_name(tilt.movie) for tilt in facts.tilts if tilt.movie is not None]
     if not _is_of_many(facts) or not names or any(name.order is None and name.angle is None for name in names):
@@ -66,7 +66,7 @@ def apart(facts: MdocFacts) -> list[MdocFacts]:
 
 
 def _is_of_many(facts: MdocFacts) -> bool:
-    """Tell whether a file describes the movies of a whole session, or is the start of one: it is not named by its one movie."""
+    """Tell whether a file describes the movies of a whole session, or is the start of one: its name is not its only movie's."""
     if facts.kind != "frame" or not facts.tilts or facts.tilts[0].movie is None:
         return facts.frame_sets
     own, movie = series_name(facts.path).replace(" ", "_").casefold(), movie_key(facts.tilts[0].movie).casefold()
@@ -74,12 +74,12 @@ def _is_of_many(facts: MdocFacts) -> bool:
 
 
 def _latest(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
-    """Keep one of the mdocs of each movie: the last by name of the file, as a re-read replaces a read."""
+    """Keep one of the mdocs of each movie: the last by file name, as a re-read replaces a read."""
     return list({_movie(one): one for one in frames}.values())
 
 
 def _movie(frame: MdocFacts) -> tuple[str, str]:
-    """Return the folder and the name of the movie of a frame: a name can come in several folders."""
+    """Return the folder and the name of the movie of a frame: a name may occur in several folders."""
     return frame.tilts[0].movie_folder, movie_key(frame.tilts[0].movie or frame.path)
 
 
@@ -88,12 +88,12 @@ def _number(frame: MdocFacts) -> int:
 
 
 def _place_in_time(frame: MdocFacts) -> tuple[str, int]:
-    """Return what frames are sorted by as they come: the time where there is one, then the number in the name."""
+    """Return the key for sorting frames as they arrive: the time if there is one, then the number in the name."""
     return str(frame.tilts[0].time or ""), _number(frame)
 
 
 def _in_order(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
-    """Sort by time where every frame has one, the number in the name deciding within a second; else by the number."""
+    """Sort by time if every frame has one, with the number in the name deciding within a second; else by the number."""
     times = [frame.tilts[0].time for frame in frames]
     if None not in times:
         return sorted(frames, key=lambda frame: (str(frame.tilts[0].time), _number(frame)))
@@ -101,7 +101,7 @@ def _in_order(frames: Sequence[MdocFacts]) -> list[MdocFacts]:
 
 
 def _split(prefix: str, frames: Sequence[MdocFacts]) -> list[tuple[str, list[MdocFacts]]]:
-    """Tell apart the series of frames of one name, given in order of acquisition. The first keeps the name."""
+    """Tell apart the series among frames of one name, given in order of acquisition. The first keeps the name."""
     targets = Targets(prefix)
     for frame in frames:
         targets.add(frame)
@@ -120,16 +120,16 @@ class _Part:
     exposed: list[MdocFacts] = field(default_factory=list)
 
 
-#: After so many frames of one name it is settled that its numbers count targets.
+#: After this many frames of one name it is settled that its numbers count targets.
 MAX_TO_BE_SURE = 200
 
 
 class Targets:
-    """Which frames of one name belong to which series. Frames are added as they come.
+    """Which frames of one name belong to which series. Frames are added as they arrive.
 
-    Several targets exposed in turns can share a name. They are told apart by what the number in the names counts (one
-    "acquisition number" at many angles is the number of a target), by the item of the navigator, by the position of stage and
-    beam. One name can also go on through several series: another begins where PriorRecordDose falls.
+    Several targets exposed in turns may share a name. They are told apart by what the number in the names counts (an
+    "acquisition number" that occurs at many angles is the number of a target), by navigator item, and by the position of stage
+    and beam. One name may also continue through several series: another begins where PriorRecordDose falls.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -155,9 +155,9 @@ class Targets:
         return kept
 
     def add(self, frame: MdocFacts) -> bool:
-        """Take in a frame. True: frames before it got other names.
+        """Take in a frame. True: earlier frames got other names.
 
-        That is when it is seen now what the numbers in the names count, or when a frame comes after one that was exposed later.
+        That is when it becomes clear what the numbers in the names count, or a frame arrives after one that was exposed later.
         """
         key = _movie(frame)
         new = key not in self._frames
@@ -176,7 +176,7 @@ class Targets:
         return before != self.numbered or (moved and not self.numbered)
 
     def _place_all_anew(self, but: tuple[str, str]) -> bool:
-        """Place all frames in order of acquisition. True: one that was there before (not `but`) got another name."""
+        """Place all frames again, in order of acquisition. True: an earlier one (not `but`) got another name."""
         before, self._parts, self._names = self._names, [], {}
         for frame in _in_order(self.frames):
             self._names[_movie(frame)] = self._place(frame)
@@ -187,7 +187,7 @@ class Targets:
         return undated(target_name(frame.tilts[0].movie or frame.series_name)) if self.numbered else self._names[_movie(frame)]
 
     def _place(self, frame: MdocFacts) -> str:
-        """Find the series of a frame by label, position and dose; begin another where none is its own."""
+        """Find the series of a frame by label, position and dose; begin another if none fits."""
         same = [part for part in self._parts if not _other_label(part.last, frame)]
         distances = {id(part): _distance(part.last, frame) for part in same}
         known = [part for part in same if distances[id(part)] is not None]
@@ -203,19 +203,19 @@ class Targets:
         return part.name
 
 
-#: Points further apart are different targets, where both were exposed at one angle; um. Tracking moves a target by less.
+#: Points further apart are different targets if both were exposed at one angle; um. Tracking moves a target by less.
 OTHER_TARGET = 1.0
 #: Points further apart are different targets whatever their angles; um. No series wanders so far.
 OTHER_PLACE = 20.0
-#: After so many seconds without an exposure, and so many times the usual time, an angle that was exposed begins another series.
+#: After this many seconds without an exposure, and this many times the usual time, an angle exposed before begins another series.
 PAUSE, MAX_GAPS = 300.0, 5.0
 
 
 def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
-    """Tell whether the number in the names of frames (in order of acquisition) counts targets and not exposures.
+    """Tell whether the number in the names of frames (in order of acquisition) counts targets rather than exposures.
 
-    Then one number comes at many angles, and targets are exposed one after another at each angle. A counter that started over
-    gives one number at several angles too, but from exposure to exposure number and angle change together.
+    Then one number occurs at many angles, and targets are exposed one after another at each angle. A counter that started over
+    also gives one number at several angles, but from exposure to exposure number and angle change together.
     """
     if any(parse_movie_name(frame.tilts[0].movie or frame.series_name).order is None for frame in frames):
         return False
@@ -230,7 +230,7 @@ def number_counts_targets(frames: Sequence[MdocFacts]) -> bool:
 
 
 def _other_label(before: MdocFacts, frame: MdocFacts) -> bool:
-    """Tell whether two frames are of different items of the navigator, or their movies were written into different folders."""
+    """Tell whether two frames belong to different navigator items, or their movies were written into different folders."""
     if before.tilts[0].movie_folder != frame.tilts[0].movie_folder:
         return True
     labels = (before.evidence.get("NavigatorLabel"), frame.evidence.get("NavigatorLabel"))
@@ -243,9 +243,9 @@ def _dose_falls(before: MdocFacts, frame: MdocFacts) -> bool:
 
 
 def _begins_anew(part: _Part, frame: MdocFacts) -> bool:
-    """Tell whether a frame is the first of a series that was collected again under the same name, where no dose tells.
+    """Tell whether a frame is the first of a series that was collected again under the same name, if no dose tells.
 
-    Its angle was exposed in the series before, not by the last exposure (which is repeated at once), and there was a pause.
+    Its angle was exposed earlier in the series, but not by the last exposure (repeats are immediate), and there was a pause.
     """
     times = [each.tilts[0].time for each in part.exposed]
     now = frame.tilts[0].time
@@ -260,13 +260,13 @@ def _begins_anew(part: _Part, frame: MdocFacts) -> bool:
 
 
 def _exposed_elsewhere(part: _Part, frame: MdocFacts) -> bool:
-    """Tell whether this angle was exposed in this series already, at another place."""
+    """Tell whether this angle was already exposed in this series, at another place."""
     return any((_distance(each, frame) or 0.0) > OTHER_TARGET for each in part.exposed
                if abs(each.tilts[0].angle - frame.tilts[0].angle) <= ANGLE_TOLERANCE)
 
 
 def _distance(one: MdocFacts, other: MdocFacts) -> float | None:
-    """Return how far apart two exposures are in um: stage and beam, each where both tell it; None where neither."""
+    """Return the distance between two exposures in um: stage and beam, each if known for both; None if neither is."""
     total: float | None = None
     for key in ("StagePosition", "ImageShift"):
         a, b = (_point(each.evidence.get(key, "")) for each in (one, other))
@@ -287,19 +287,19 @@ def different_angles(angles: Sequence[float]) -> int:
 
 
 def targets_share_a_name(different: int, exposures: int) -> bool:
-    """Tell whether so many exposures at so few different angles are not one tilt series: the angles come again and again."""
+    """Tell whether so many exposures at so few different angles are not one tilt series: the angles recur again and again."""
     return exposures > 2 and 3 * different < 2 * exposures
 
 
 def _series(folder: str, name: str, frames: Sequence[MdocFacts]) -> MdocFacts | None:
-    """Return the tilt series that these frames make, None if they are single particles: many at one angle."""
+    """Return the tilt series that these frames form; None if they are single particles: many at one angle."""
     different = different_angles([frame.tilts[0].angle for frame in frames])
     if different < 2 or targets_share_a_name(different, len(frames)):
         return None
     first = frames[0]
     warnings = list(dict.fromkeys(warning for frame in frames for warning in frame.warnings))
     if different < len(frames):
-        warnings.append("Some tilt angles come more than once: repeated exposures, or two series of one name.")
+        warnings.append("Some tilt angles occur more than once: repeated exposures, or two series with one name.")
     return replace(
         first, path=os.path.join(folder, name), kind="tilt-series", reason="", series_name=name, frame_series="",
         tilts=_tilts(frames), tilts_if_ended=_tilts(frames), warnings=tuple(warnings),
@@ -307,7 +307,7 @@ def _series(folder: str, name: str, frames: Sequence[MdocFacts]) -> MdocFacts | 
 
 
 def _tilts(frames: Sequence[MdocFacts]) -> tuple[Tilt, ...]:
-    """Number the tilts from 1 and give each its prior dose: PriorRecordDose where all have it, else the running sum."""
+    """Number the tilts from 1 and give each its prior dose: PriorRecordDose if all have it, else the running sum."""
     tilts = [frame.tilts[0] for frame in frames]
     priors: Sequence[Known[float]] = [tilt.prior_dose for tilt in tilts]
     if any(prior.origin is not Origin.PRIOR_DOSE for prior in priors):

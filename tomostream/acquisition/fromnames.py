@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Series of which there is no mdoc, from the names of their movies: series, order and angle.
+"""Series without an mdoc, from the names of their movies: series, order and angle.
 
-Where the stack of a series has its angles beside it (`TS_01.rawtlt`), these are used: names hold them rounded.
+If the stack of a series has an angle file beside it (`TS_01.rawtlt`), its angles are used: those in names are rounded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tomostream.acquisition.facts import Known, MdocFacts, Tilt
 from tomostream.acquisition.grammar import number
 from tomostream.acquisition.naming import ANGLE_TOLERANCE, basename, folder_of, movie_key, parse_movie_name, undated
 
-#: What stands in the place of the extension of a file that does not exist.
+#: Stands in place of the extension of a file that does not exist.
 NAMES_ONLY = " [names of the movies]"
-#: What the angles of a stack are called, after the name of its series.
+#: Endings of the angle files of a stack, after the name of its series.
 ANGLE_FILES = (".rawtlt", ".mrc.rawtlt", ".st.rawtlt")
-#: So many lines of a file of angles are read.
+#: At most this many lines of an angle file are read.
 MAX_ANGLES = 1000
 
 _UNKNOWN: Known[float] = Known(None, "there is no mdoc, and names do not give it")
@@ -27,11 +27,11 @@ _WARNING = "There is no mdoc: angles and order are those in the names of the mov
 
 
 class NamedSeries:
-    """Puts movies together by their folder and by the series in their names, as they come.
+    """Groups movies by their folder and by the series in their names, as they arrive.
 
     Parameters
     ----------
-    folder : where files of angles may lie, besides the folders of the movies; "" for nowhere else.
+    folder : where angle files may be, besides the folders of the movies; "" for nowhere else.
     """
 
     def __init__(self, folder: str = "") -> None:
@@ -41,9 +41,9 @@ class NamedSeries:
         self._refused: dict[str, str] = {}
 
     def add(self, path: str) -> MdocFacts | None:
-        """Take in a movie; return its series as an mdoc would give it now. Doses and tilt axis stay unknown.
+        """Take in a movie; return its series as an mdoc would describe it now. Doses and tilt axis stay unknown.
 
-        None where the name does not tell series, order and angle.
+        None if the name does not give series, order and angle.
         """
         fields, folder = parse_movie_name(path), folder_of(path)
         series = undated(fields.series)
@@ -56,19 +56,19 @@ class NamedSeries:
         return self._facts(folder, series)
 
     def with_new_angles(self) -> list[MdocFacts]:
-        """Return the series beside whose movies a file of angles lies now that was not there before."""
+        """Return the series that have a new angle file beside their movies."""
         found = [(place, path) for place in self._tilts if place not in self._angle_files and (path := self._find(*place))]
         self._angle_files.update(found)
         return [self._facts(*place) for place, _ in found]
 
     def _find(self, folder: str, series: str) -> str:
-        """Return the file of angles of a series; "" where there is none."""
+        """Return the angle file of a series; "" if there is none."""
         places = [each for each in (folder, self._folder) if each]
         paths = (os.path.join(place, f"{series}{ending}") for place in places for ending in ANGLE_FILES)
         return next((path for path in paths if os.path.isfile(path)), "")
 
     def why_refused(self, movie: str) -> str:
-        """Say why a movie (`movie_key`) is in no series; "" where its name tells its series."""
+        """Say why a movie (`movie_key`) is in no series; "" if its name gives its series."""
         path = self._refused.get(movie, "")
         fields = parse_movie_name(path)
         if not path:
@@ -78,8 +78,8 @@ class NamedSeries:
         file = self._find(folder_of(path), undated(fields.series))
         if not file:
             return "Its name gives no tilt angle: without mdoc files names must be NAME_ORDER_ANGLE."
-        return (f"Its name gives no tilt angle, and {os.path.basename(file)} does not tell which of its angles is that of which "
-                "movie: it lists them as the stack does, which may be sorted. Let the names be NAME_ORDER_ANGLE.")
+        return (f"Its name gives no tilt angle, and {os.path.basename(file)} does not say which angle belongs to which "
+                "movie: it lists them in the order of the stack, which may be sorted. Name the movies NAME_ORDER_ANGLE.")
 
     def _facts(self, folder: str, series: str) -> MdocFacts:
         ordered = tuple(sorted(self._tilts[folder, series].values(), key=lambda tilt: tilt.order))
@@ -96,7 +96,7 @@ class NamedSeries:
 
 
 def read_angles(path: str) -> list[float]:
-    """Return the tilt angles in degrees of a file that has one a line; none where it cannot be read as such."""
+    """Return the tilt angles in degrees from a file with one per line; none if it cannot be read as such."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = [line for line in file.read(100 * MAX_ANGLES).splitlines() if line.strip()]
@@ -107,7 +107,7 @@ def read_angles(path: str) -> list[float]:
 
 
 def with_angles(tilts: Sequence[Tilt], angles: Iterable[float]) -> tuple[Tilt, ...] | None:
-    """Return tilts whose angles were rounded with those of a stack; None where these are not theirs, each its own."""
+    """Return tilts with the exact angles of a stack instead of rounded ones; None if the two do not match one to one."""
     left, found = sorted(angles), []
     for tilt in sorted(tilts, key=lambda each: each.angle):
         near = min(left, key=lambda angle: abs(angle - tilt.angle), default=math.inf)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an mdoc in another folder goes on with a series of its name: a session that was started over somewhere else."""
+"""Whether an mdoc in another folder continues a series of its name: a session that was restarted somewhere else."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tomostream.acquisition.grammar import numbers
 from tomostream.acquisition.naming import ANGLE_TOLERANCE
 from tomostream.acquisition.series import Series, seconds
 
-#: One specimen: the tilt axis differs by less (degrees), the stage stands within this distance (um).
+#: One specimen: the tilt axes differ by less (degrees), and the stage is within this distance (um).
 SAME_AXIS, SAME_PLACE = 2.0, 2.0
 
 
 def why_another(series: Series, facts: MdocFacts) -> str:
-    """Say why an mdoc of the name of a series is another acquisition; "" where scheme, axis, position and dose say it goes on.
+    """Say why an mdoc with the name of a series is another acquisition; "" if scheme, axis, position and dose say it continues.
 
-    It goes on where its tilts are later than all of the series, at angles that are still missing, with the same axis, and where
+    It continues if its tilts are later than all of the series, at angles that are still missing, with the same axis, and if
     the stage position or the dose received before says that it is the same specimen.
     """
     known = list(series.exposures.values())
@@ -29,7 +29,7 @@ def why_another(series: Series, facts: MdocFacts) -> str:
     again = next((tilt.angle for tilt in facts.tilts for each in known if abs(each.tilt.angle - tilt.angle) <= ANGLE_TOLERANCE),
                  None)
     if again is not None:
-        return f"the angle {again:.1f} degrees was exposed there already"
+        return f"the angle {again:.1f} degrees was already exposed there"
     files = [file.facts for file in series.files.values()]
     axes = [each.tilt_axis.value for each in files if each.tilt_axis.value is not None]
     axis = facts.tilt_axis.value
@@ -41,7 +41,7 @@ def why_another(series: Series, facts: MdocFacts) -> str:
 def _another_specimen(files: list[MdocFacts], facts: MdocFacts, series: Series) -> str:
     here, there = _place(facts), next(filter(None, map(_place, reversed(files))), None)
     if here is not None and there is not None and math.dist(here, there) > SAME_PLACE:
-        return f"the stage stands {math.dist(here, there):.1f} µm from there"
+        return f"the stage is {math.dist(here, there):.1f} µm from there"
     received = [each.tilt.prior_dose.value for each in series.exposures.values()
                 if each.tilt.prior_dose.origin is not Origin.SUMMED]
     before = facts.tilts[0].prior_dose

@@ -17,7 +17,7 @@ from tomostream.acquisition.times import is_date
 _WORD = re.compile(r"\[\s*(\w*)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
-#: A wrapped title closes its bracket within so many lines, or it is no wrapped title.
+#: A wrapped title closes its bracket within this many lines, or it is not a wrapped title.
 _LONGEST_TITLE_LINES = 4
 
 GLOBAL = "global"
@@ -38,13 +38,13 @@ class Section:
         return given[0] if given and len(set(given)) == 1 else None
 
     def number(self, key: str, largest: float = math.inf) -> float | None:
-        """Return the value of `key` as a finite number no larger than `largest` either way, None if it is none."""
+        """Return the value of `key` as a finite number of magnitude at most `largest`; None if it is not one."""
         text = self.text(key)
         value = None if text is None else number(text)
         return value if value is not None and abs(value) <= largest else None
 
     def contradicts_itself(self, keys: Iterable[str]) -> str | None:
-        """Return the first of `keys` that is given more than once with different values, None if all is well."""
+        """Return the first of `keys` that is given more than once with different values; None if there is none."""
         return next((key for key in keys if len(set(self.values.get(key, ()))) > 1), None)
 
 
@@ -76,12 +76,12 @@ def number(text: str) -> float | None:
 
 
 def numbers(text: str) -> list[float | None]:
-    """Read blank-separated numbers, None for each that is none."""
+    """Read numbers separated by blanks, None for each word that is not one."""
     return [number(word) for word in text.split()]
 
 
 def _decode(line: bytes) -> str:
-    """Decode one line by itself, so that a stray byte changes only its own line."""
+    """Decode one line on its own, so that a stray byte affects only that line."""
     try:
         return line.decode("utf-8").strip()
     except UnicodeDecodeError:
@@ -89,9 +89,9 @@ def _decode(line: bytes) -> str:
 
 
 def ended_lines(data: bytes) -> tuple[list[str], str, bool]:
-    """Return the lines whose end was written, the rest, and whether zero bytes follow.
+    """Return the lines whose end has been written, the rest, and whether zero bytes follow.
 
-    Zero bytes are what a file server shows of data that it has not got yet: nothing from there on is read.
+    Zero bytes are what a file server shows of data that it has not received yet: nothing from there on is read.
     """
     body, zero, _ = data.removeprefix(b"\xef\xbb\xbf").partition(b"\0")
     *ended, rest = body.split(b"\n")
@@ -154,7 +154,7 @@ def _frozen(values: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
-    """Join a title that was wrapped over lines; return it and how many lines it took."""
+    """Join a title that was wrapped over several lines; return it and the number of lines."""
     first = lines[index]
     if first.endswith("]") or _WORD.match(first) is None or not first[1:].lstrip().startswith("T"):
         return first, 1
@@ -182,7 +182,7 @@ def parse(data: bytes) -> Grammar:
     builder.close(rest.startswith("[") or builder.last_is_finished())
     warnings = builder.warnings
     if zeros:
-        warnings.append("The file holds zero bytes; it was read up to the first.")
+        warnings.append("The file contains zero bytes; it was read up to the first.")
     if builder.junk > 0:
         warnings.append(f"{builder.junk} line(s) are neither 'key = value' nor '[section]' and were not read.")
     header = Section(GLOBAL, "", _frozen(builder.header))
@@ -190,15 +190,15 @@ def parse(data: bytes) -> Grammar:
 
 
 def parse_at_rest(data: bytes, grammar: Grammar) -> Grammar:
-    """Read a file to which nothing is written any more: its last line counts without a line end, where it can be whole.
+    """Read a file that is no longer being written: its last line counts even without a line end, if it can be whole.
 
-    A tool that rewrote the file left the line end out; or the file was cut there. A value that is cut off looks unlike those of
-    the sections before, or is one of which nothing depends. `grammar` is what `parse` read.
+    Either a tool that rewrote the file left the line end out, or the file was cut there. A truncated value looks unlike those of
+    the sections before, unless nothing depends on it. `grammar` is what `parse` read.
     """
     return parse(data + b"\n") if grammar.rest and _can_be_whole(grammar) else grammar
 
 
-#: Keys whose values are used: half a value of these would be a wrong one.
+#: Keys whose values are used, so that half a value would be a wrong one.
 _USED = frozenset(("TiltAngle", "SubFramePath", "DateTime", "TimeStamp", "ExposureDose", "PriorRecordDose", "FrameDosesAndNumber",
                    "PixelSpacing", "Voltage", "Magnification", "Binning", "RotationAngle", "TargetDefocus"))
 
@@ -216,7 +216,7 @@ def _can_be_whole(grammar: Grammar) -> bool:
 
 
 def _shape(text: str) -> str:
-    """Return a value with every digit and every letter made alike."""
+    """Return the shape of a value: every digit alike, and every letter alike."""
     return re.sub(r"[A-Za-z]", "a", re.sub(r"[0-9]", "9", text))
 
 
@@ -226,7 +226,7 @@ _NO_NUMBERS = ("SubFramePath", "DateTime", "NavigatorLabel", "ImageFile")
 
 
 def _with_points(grammar: Grammar) -> Grammar:
-    """Read decimal commas as points where the whole file has them: computers of some countries write numbers so."""
+    """Read decimal commas as points if the whole file has them: computers in some countries write numbers like that."""
     angles = [text for section in grammar.sections for text in section.values.get("TiltAngle", ())]
     commas = [text for text in angles if _COMMA.fullmatch(text)]
     if not commas or any("." in text for text in angles):

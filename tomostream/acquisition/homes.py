@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a movie of the right name is that of a tilt, where folders alone do not tell: by where the movies of its sisters lie,
+"""Whether a movie with the right name is that of a tilt, if folders alone do not tell: by the folders of its sisters' movies,
 and by when it was written. Pure.
 
-A series that was stopped while movies were still to come lacks files whose names another folder may have, of an acquisition
-that was replaced. A microscope writes a movie some seconds after its exposure: one that is older than its exposure is of another
-one. What clocks and transfers make of that is the same for all movies of a session, so only differences count, and these only
-where the movies given so far show that their times were kept.
+A series that was stopped while movies were still to come lacks files whose names another folder may have, from an acquisition
+that was replaced. A microscope writes a movie some seconds after its exposure, so one that is older belongs to another exposure.
+Clocks and transfers affect all movies of a session alike, so only differences count, and these only
+if the movies assigned so far show that file times were preserved.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tomostream.acquisition import matching
 from tomostream.acquisition.matching import Found, Wanted, parts
 from tomostream.acquisition.naming import folder_of
 
-#: Pairs that have to be known before times tell anything, and how many are kept.
+#: Pairs that must be known before times say anything, and how many are kept.
 MIN_PAIRS, MAX_PAIRS = 5, 200
-#: Times of files follow those of exposures when their difference varies by less than this part of what exposures vary.
+#: File times follow exposure times if their difference varies by less than this share of the variation of the exposure times.
 FOLLOWS = 0.25
 #: Seconds by which a movie may always be off, deviations by which it may be, and seconds within which its time is right.
 TOLERANCE, DEVIATIONS, RIGHT = 60.0, 6.0, 300.0
-#: Seconds. By whole hours clocks are put forward, and time zones differ.
+#: Seconds. Clocks are put forward, and time zones differ, by whole hours.
 HOUR = 3600.0
-#: Pairs that are kept of the first and of the last movies of a folder.
+#: Pairs kept of the first and of the last movies of a folder.
 KEPT = 4
 
-#: What tells which folder a tilt's movie is in: the parts of the folder that its mdoc names, and of the mdoc's own.
+#: What determines the folder of a tilt's movie: the parts of the folder that its mdoc names, and of the mdoc's own.
 Key = tuple[tuple[str, ...], tuple[str, ...]]
 #: When a tilt was exposed, and when its movie was written, in seconds.
 Pair = tuple[float, float]
@@ -61,13 +61,13 @@ WHY_FOREIGN = {
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """By how many seconds movies are written after their exposures, in the clocks of both: in the middle, and how it varies."""
+    """By how many seconds movies are written after their exposures, by the clocks of both: the median, and how it varies."""
 
     middle: float
     deviation: float
 
     def fits(self, pair: Pair) -> bool | None:
-        """Tell whether a movie can be of an exposure: True: written when it should be; False: before; None: nothing tells."""
+        """Tell whether a movie can belong to an exposure. True: written when it should be; False: before; None: unknown."""
         difference = pair[1] - pair[0] - self.middle
         tolerance = max(TOLERANCE, DEVIATIONS * self.deviation)
         if abs(difference) <= min(tolerance, RIGHT):
@@ -78,9 +78,9 @@ class Lag:
 
 
 def lag_of(pairs: Sequence[Pair]) -> Lag | None:
-    """Return how movies are written after their exposures; None where their times were not kept, or too few are known.
+    """Return the delay between exposures and their movies; None if file times were not preserved, or too few are known.
 
-    Medians, so that a few movies given to the wrong tilts, or written again later, change nothing.
+    Medians, so that a few movies assigned to the wrong tilts, or written again later, change nothing.
     """
     if len(pairs) < MIN_PAIRS:
         return None
@@ -90,13 +90,13 @@ def lag_of(pairs: Sequence[Pair]) -> Lag | None:
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return the median of values, and that of how far they are from it."""
+    """Return the median of values, and the median of their distances from it."""
     middle = median(values)
     return middle, median(abs(value - middle) for value in values)
 
 
 class Homes:
-    """In which folders the movies are that tilts of one mdoc folder name in one folder of the microscope's computer."""
+    """The folders that hold the movies of tilts whose mdocs share a folder and name one folder of the microscope's computer."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}
@@ -115,7 +115,7 @@ class Homes:
             self._owners.clear()
 
     def give(self, wanted: Wanted, found: Found) -> None:
-        """Note that a tilt was given a movie."""
+        """Note that a tilt got a movie."""
         key, folder = _key(wanted), folder_of(found.path)
         self._folders.setdefault(key, {})[folder] = None
         pairs = self._given.setdefault(folder, {}).setdefault(key, [])
@@ -125,7 +125,7 @@ class Homes:
             self._lag_is_old = True
 
     def judge(self, wanted: Wanted, found: Found) -> Kin:
-        """Tell whether a movie of the right name is that of a tilt: by its folder, the time of its file, and its sisters'."""
+        """Tell whether a movie with the right name is that of a tilt, by its folder, its file time, and its sisters' folders."""
         key, folder = _key(wanted), folder_of(found.path)
         if not wanted.name or not folder or self._owner(folder) == key:
             return Kin.OWN
@@ -141,13 +141,13 @@ class Homes:
         return Kin.ELSEWHERE if best is not None and best > near else Kin.UNKNOWN
 
     def is_later(self, time: float | None, found: Found, by: float) -> bool:
-        """Tell whether a movie was written so many seconds after an exposure that it is not of it, nor of those beside it."""
+        """Tell whether a movie was written so long after an exposure that it belongs neither to it nor to its neighbours."""
         lag = self._current_lag()
         return (lag is not None and time is not None and found.written is not None
                 and found.written - lag.middle - time > by)
 
     def _owner(self, folder: str) -> Key | None:
-        """Return to which tilts a folder belongs by its name alone; None where it may belong to several."""
+        """Return the tilts to which a folder belongs by its name alone; None if there may be several."""
         if folder not in self._owners:
             fits = {key: _fit(key, folder) for key in self._keys}
             best = [key for key, fit in fits.items() if fit == max(fits.values())]
@@ -155,12 +155,12 @@ class Homes:
         return self._owners[folder]
 
     def _is_sure(self, key: Key, folder: str) -> bool:
-        """Tell whether some movie in a folder was given to tilts of a key surely."""
+        """Tell whether some movie in a folder was assigned to tilts of a key with certainty."""
         pairs, lag = self._given.get(folder, {}).get(key), self._current_lag()
         return pairs is not None and (self._owner(folder) == key or (lag is not None and any(map(lag.fits, pairs))))
 
     def _is_common(self, folder: str) -> bool:
-        """Tell whether a transfer put movies of several folders into this one."""
+        """Tell whether a transfer merged the movies of several folders into this one."""
         sure = (key for key in self._given.get(folder, ()) if self._is_sure(key, folder))
         return len(list(islice(sure, 2))) == 2
 
@@ -171,7 +171,7 @@ class Homes:
 
 
 def beside_named(series: str, sisters: Collection[str], folder: str) -> bool:
-    """Tell whether all movies of a series lie in folders that bear its name, and this folder is none of these.
+    """Tell whether all movies of a series are in folders that bear its name, and this folder is not one of them.
 
     Examples
     --------
@@ -190,6 +190,6 @@ def _key(wanted: Wanted) -> Key:
 
 
 def _fit(key: Key, folder: str) -> tuple[int, int]:
-    """Return how many of the last parts of a folder are those that mdocs name, and how many of the first those of the mdocs'."""
+    """Return how many of the last parts of a folder match those that mdocs name, and how many of the first the mdocs' own."""
     there = parts(folder)
     return matching.common(key[0][::-1], there[::-1]), matching.common(key[1], there)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which file gave which movie of a project: one name for each, one movie for each file, whatever paths lead to it.
+"""Which file gave which movie of a project: one name per file, one movie per file, whatever paths lead to it.
 
-A file is its device and inode, its size and time, then its path. The caller looks at the disk.
+A file is identified by its device and inode, its size and time, then its path. The caller looks at the disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tomostream.acquisition.naming import folder_that_differs, movie_key, parse_
 
 
 class Sight(str, Enum):
-    """What a file is that is seen: new (or changed), known as it is, one that is known by another path, or one that was moved."""
+    """What a file that was seen is: new (or changed), already known, known by another path, or moved."""
 
     NEW = "new"
     KNOWN = "known"
@@ -28,7 +28,7 @@ class Sight(str, Enum):
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the disk says of a file. Device and inode 0: not known."""
+    """What the disk says about a file. Device and inode 0: unknown."""
 
     size: int
     mtime: float
@@ -36,13 +36,13 @@ class FileFacts:
     inode: int = 0
 
 
-#: Formats, the one that is taken first where files of one folder and name are of several.
+#: Formats in order of preference, for when one folder has files of one name in several.
 KINDS = {".eer": "EER", ".tif": "TIFF", ".tiff": "TIFF", ".mrc": "MRC", ".mrcs": "MRC"}
 _RANKS = ("EER", "TIFF", "MRC")
 
 
 def kind_of(path: str) -> str:
-    """Return the format that the name of a movie tells."""
+    """Return the format of a movie, according to its name."""
     return KINDS.get(os.path.splitext(path)[1].lower(), "")
 
 
@@ -51,7 +51,7 @@ class MovieFiles:
 
     Parameters
     ----------
-    look : gives what the disk says of a path, None where nothing is there.
+    look : returns what the disk says about a path, None if nothing is there.
     """
 
     def __init__(self, look: Callable[[str], FileFacts | None]) -> None:
@@ -77,7 +77,7 @@ class MovieFiles:
             self._inodes[facts.device, facts.inode] = path
 
     def register(self, path: str, name: str, size: int, mtime: float) -> None:
-        """Note that a movie is in the output, made of this file. `path` "": only its copy in the project is known."""
+        """Note that a movie made from this file is in the output. `path` "": only its copy in the project is known."""
         self._registered[name] = (size, mtime)
         self._by_content.setdefault((size, mtime), []).append((path, name))
         if path:
@@ -88,13 +88,13 @@ class MovieFiles:
             self._owners.setdefault(movie_key(name), "")
 
     def registered(self, name: str) -> tuple[int, float]:
-        """Return the size and time of the file of which a registered movie was made."""
+        """Return the size and time of the file from which a registered movie was made."""
         return self._registered[name]
 
     # ------------------------------------------------------------------ what is seen
 
     def sight(self, path: str, facts: FileFacts) -> tuple[Sight, str]:
-        """Tell what a file is, and for the same and the moved the other path."""
+        """Tell what a file is, with the other path if it is known by one or was moved."""
         name = self._names.get(path) or self._names.get(os.path.abspath(path))
         if name is not None:
             self._names[path] = name
@@ -110,7 +110,7 @@ class MovieFiles:
         return self._moved(path, facts, other)
 
     def _moved(self, path: str, facts: FileFacts, renamed: str | None) -> tuple[Sight, str]:
-        """Tell whether a file is one that lay elsewhere: its name, size and time are those of one that is gone."""
+        """Tell whether a file was elsewhere before: its name, size and time are those of one that is gone."""
         plain = os.path.basename(path).replace(" ", "_")
         found = [(other, name) for other, name in self._by_content.get((facts.size, facts.mtime), ())
                  if (other and other == renamed) or (other and os.path.basename(other).replace(" ", "_") == plain)
@@ -126,9 +126,9 @@ class MovieFiles:
     # ------------------------------------------------------------------ names
 
     def name(self, path: str) -> str:
-        """Return the movie's name in the project: that of its file; with a folder in front where another has that name.
+        """Return the movie's name in the project: that of its file, prefixed with a folder if another movie has that name.
 
-        No two names are alike without their extensions: micrographs have none.
+        No two names are equal without their extensions, because micrographs have none.
         """
         name = self._names.get(path)
         if name is None:
@@ -158,7 +158,7 @@ class MovieFiles:
         self._used[os.path.dirname(path), movie_key(path)] = path
 
     def beside(self, path: str) -> str:
-        """Return the movie of the same name in the same folder that is used; "" where there is none."""
+        """Return the movie with the same name in the same folder that is used; "" if there is none."""
         other = self._used.get((os.path.dirname(path), movie_key(path)), path)
         return other if other != path and self._look(other) is not None else ""
 
@@ -173,26 +173,26 @@ def _common_end(path: str, other: str) -> int:
 
 
 def other_formats(path: str) -> list[str]:
-    """Return how the movie of a path can be called in other formats."""
+    """Return what the movie of a path would be called in other formats."""
     stem, _ = os.path.splitext(path)
     return [f"{stem}{spelt}" for ending in KINDS for spelt in (ending, ending.upper())]
 
 
 def goes_first(path: str, other: str) -> bool:
-    """Tell whether of two files of one folder and name the first is the movie: EER before TIFF before MRC."""
+    """Tell whether the first of two files with one folder and name is the movie: EER before TIFF before MRC."""
     mine, its = kind_of(path), kind_of(other)
     same_name = os.path.dirname(path) == os.path.dirname(other) and movie_key(path) == movie_key(other)
     return same_name and mine in _RANKS and its in _RANKS and _RANKS.index(mine) < _RANKS.index(its)
 
 
 def why_stack(path: str, check: MovieCheck, kinds: frozenset[str]) -> str:
-    """Say why an MRC file of several images is a tilt series' stack and no movie; "" where it may be one.
+    """Say why an MRC file of several images is the stack of a tilt series rather than a movie; "" if it may be a movie.
 
     Parameters
     ----------
     path : of the file; an mdoc of its name beside it says what its images are.
     check : what its structure says.
-    kinds : formats of the movies of its folder that are in use.
+    kinds : formats of the movies in use from its folder.
     """
     if check.state != "complete" or kind_of(path) != "MRC":
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-#: The titles stand before the first section.
+#: The titles come before the first section.
 _HEAD_BYTES = 8192
 _TITLE = re.compile(rb"^\[T\s*=\s*(?:SerialEM|Tomography)\s*:\s*([^\]\r\n]*)", re.MULTILINE)
 #: "Digitized on EMBL Krios    28-Apr-18  11:36:19": what SerialEM puts around the name.
@@ -14,7 +14,7 @@ _DATE = re.compile(r"\s+[0-9]{1,4}-[A-Za-z]{3}-[0-9]{1,4}(?:\s+[0-9:]*)?\s*$")
 
 
 def instrument_name(path: str) -> str:
-    """Return the name of the instrument in the title of an mdoc file; "" where it tells none or cannot be read."""
+    """Return the name of the instrument in the title of an mdoc file; "" if it gives none or cannot be read."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)

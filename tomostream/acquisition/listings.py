@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the mdoc files of a session list: exposures, found by the name of their movie and by when they were acquired."""
+"""What the mdoc files of a session list: exposures, by the name of their movie and by when they were acquired."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Listed = tuple[Series, Exposure]
 
 
 class Listings:
-    """Exposures with their series, as files list them, or did."""
+    """Exposures with their series, as files list them, or once did."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, tuple[Listed, ...]] = {}
@@ -22,20 +22,20 @@ class Listings:
         self._named: dict[int, tuple[Listed, ...]] = {}
 
     def note_time(self, series: Series, exposure: Exposure) -> None:
-        """Note when an exposure was acquired, where that is known."""
+        """Note when an exposure was acquired, if known."""
         if exposure.acquired is not None:
             listed = self._named if exposure.name else self._nameless
             second = round(exposure.acquired)
             listed[second] = (*listed.get(second, ()), (series, exposure))
 
     def note_name(self, series: Series, exposure: Exposure) -> None:
-        """Note the name that the movie of an exposure has."""
+        """Note the name of the movie of an exposure."""
         listed = self.of_name(exposure.name)
         if not any(each is exposure for _, each in listed):
             self._by_name[exposure.name] = (*listed, (series, exposure))
 
     def of_name(self, name: str) -> tuple[Listed, ...]:
-        """Return the exposures whose movie has a name."""
+        """Return the exposures whose movie has this name."""
         return self._by_name.get(name, ())
 
     def remove(self, exposure: Exposure) -> None:
@@ -46,7 +46,7 @@ class Listings:
                            if any(one[1] is exposure for one in there)})
 
     def remove_name(self, series: Series, name: str) -> None:
-        """Forget the exposures of a series whose movie has a name."""
+        """Forget the exposures of a series whose movie has this name."""
         self._keep(self._by_name, name, [one for one in self.of_name(name) if one[0] is not series])
 
     @staticmethod
@@ -57,7 +57,7 @@ class Listings:
             names.pop(name, None)
 
     def alike(self, exposure: Exposure) -> Iterator[Listed]:
-        """Yield what files say, or said, of the same exposure."""
+        """Yield what files say, or once said, about the same exposure."""
         alike = list(self.of_name(exposure.name)) if exposure.name else []
         second = None if exposure.acquired is None else round(exposure.acquired)
         for listed in (self._nameless, self._named) if not exposure.name else (self._nameless,):
@@ -65,10 +65,10 @@ class Listings:
         yield from ((series, each) for series, each in alike if is_twin(exposure, each))
 
     def listed_as(self, tilt: Tilt) -> Iterator[Listed]:
-        """Yield the series of which a file lists this exposure, or did, and what it is there."""
+        """Yield each series of which a file lists this exposure, or once did, and what it is there."""
         name = movie_key(tilt.movie or "")
         return self.alike(Exposure((name, tilt.time), "", tilt, 0.0, seconds(tilt.time), name=name))
 
     def was_listed(self, tilt: Tilt) -> bool:
-        """Tell whether a file of a series lists this exposure, or did: it may have been exposed again since."""
+        """Tell whether a file of a series lists this exposure, or once did; it may have been exposed again since."""
         return any(True for _ in self.listed_as(tilt))

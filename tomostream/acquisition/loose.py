@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The movies that belong to nobody, found by what their names tell, however many there are."""
+"""The movies that belong to no series, found by what their names say, however many there are."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tomostream.acquisition.series import Exposure, Series
 
 @dataclass(eq=False, slots=True)
 class Movie:
-    """What is known of a movie: its file, version of its micrograph (0: none), or why it failed; and who lists it.
+    """What is known about a movie: its file, version of its micrograph (0: none), or why it failed; and who lists it.
 
-    `key` is its name in the project, which no other movie has; `name` is that of its file (`movie_key`), which another folder can
-    have too; `written` when the file was last written, in seconds.
+    `key` is its name in the project, unique to it; `name` is that of its file (`movie_key`), which may occur in another folder
+    too; `written` is when the file was last written, in seconds.
     """
 
     key: str
@@ -36,20 +36,20 @@ class Movie:
 
     @property
     def signatures(self) -> frozenset[Signature]:
-        """By what a search finds it."""
+        """The keys by which a search finds it."""
         return signatures(self.path or self.key)
 
     @property
     def folder(self) -> str:
-        """Its folder; "" where it is not known."""
+        """Its folder; "" if unknown."""
         return folder_of(self.path)
 
 
 class Loose:
     """Movies without a series.
 
-    What a search finds them by is worked out when somebody searches: most movies are in their series before that, and for a long
-    session that is continued it would be larger than everything else that is kept of its movies.
+    The keys of a search are computed when somebody searches: most movies are in their series before that, and when a long
+    session is continued they would be larger than everything else that is kept about its movies.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Loose:
         return movie.key in self._movies
 
     def all(self) -> Iterable[Movie]:
-        """Return all of them, in the order in which they came."""
+        """Return all of them, in order of arrival."""
         return list(self._movies.values())
 
     def add(self, movie: Movie) -> None:
@@ -81,7 +81,7 @@ class Loose:
                     del self._by_signature[signature]       # else a long session keeps five empty ones for every movie
 
     def _index(self) -> Mapping[Signature, Mapping[str, Movie]]:
-        """Return the movies by what a search finds them by."""
+        """Return the movies by the keys of a search."""
         for movie in self._not_indexed.values():
             for signature in movie.signatures:
                 self._by_signature.setdefault(signature, {})[movie.key] = movie
@@ -97,9 +97,9 @@ class Loose:
         return list(found.values())
 
     def of_series(self, name: str, how: str = "series") -> dict[str, list[Movie]]:
-        """Return the movies whose names begin with that of a series, by their folder.
+        """Return the movies whose names begin with that of a series, by folder.
 
-        `how` "tail": those that have something before it; "folder": those in a folder of that name.
+        `how` "tail": those with something before it; "folder": those in a folder of that name.
         """
         folders: dict[str, list[Movie]] = {}
         for movie in self._index().get((how, folded(name), 0, 0), {}).values():

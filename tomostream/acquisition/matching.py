@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of the movies that are there is the one that an mdoc means. Pure: names, folders and times in, pairs out.
+"""Which of the movies present is the one that an mdoc means. Pure: names, folders and times in, pairs out.
 
-A movie is its path: two folders can hold the same names. Where a name alone does not tell, the folder of SubFramePath decides,
-then the mdoc's own folder, then times. Where no movie has the name, names that a transfer changed are tried in steps, each only
-where it is unambiguous for the whole series.
+A movie is its path: two folders can hold the same names. If a name alone does not tell, the folder of SubFramePath decides,
+then the mdoc's own folder, then times. If no movie has the name, names that a transfer changed are tried in steps, each only
+if it is unambiguous for the whole series.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Step(str, Enum):
     HOME = "home"
 
 
-#: What people read of movies that were found by a step; "" where there is nothing to report.
+#: What people read about movies found by a step; "" if there is nothing to report.
 WORDS = {
     Step.EXACT: "",
     Step.FOLDER: "several folders hold movies of these names; the folder in SubFramePath and that of the mdoc decided",
@@ -53,20 +53,20 @@ WORDS = {
     Step.HOME: "their folder bears the name of the series, and their names give order and angle",
 }
 
-#: The steps for names that a transfer changed, in order, and all by which a movie is found that is not of the very name.
+#: The steps for names that a transfer changed, in order, and all steps that find movies without the exact name.
 SEARCHED = (Step.FOLDED, Step.ANGLE, Step.PREFIX, Step.PLACE)
 CHANGED_NAMES = (*SEARCHED, Step.HOME)
 #: Steps that can be right for one tilt of a series whose other tilts were found by their exact names.
 FOR_SINGLE_TILTS = (Step.FOLDED, Step.ANGLE)
-#: By how many degrees an angle in the name of a movie may differ from the tilt's.
+#: By how many degrees the angle in the name of a movie may differ from the tilt's.
 MAX_ANGLE_DIFFERENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an mdoc says of the movie of a tilt.
+    """What an mdoc says about the movie of a tilt.
 
-    `name` is the basename in SubFramePath ("" where there is none), `folder` its folder as it was written there, `mdoc_folder`
+    `name` is the basename in SubFramePath ("" if there is none), `folder` its folder as written there, `mdoc_folder`
     and `series` those of the mdoc; `angle` in degrees, `time` of the exposure in seconds.
     """
 
@@ -80,7 +80,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A movie that is there: its path, or its name where the path is not known; when it was written, in seconds."""
+    """A movie that is present: its path, or its name if the path is unknown; when it was written, in seconds."""
 
     path: str
     written: float | None = None
@@ -100,11 +100,11 @@ def parts(folder: str) -> tuple[str, ...]:
 
 
 def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int, int]:
-    """Tell how well a folder fits what an mdoc says: the more, the better, the first number before the others.
+    """Tell how well a folder fits what an mdoc says: larger is better, earlier numbers take precedence.
 
     How many of its last parts are those of SubFramePath's folder; how many parts it shares with SubFramePath, the mdoc's folder
-    and the name of the series; how many of its first parts are those of the mdoc's folder; how few of its parts are neither's;
-    how few of the mdoc's folder are not its own.
+    and the name of the series; how many of its first parts are those of the mdoc's folder; how few of its parts are in neither;
+    how few parts of the mdoc's folder it lacks.
     """
     there, written, own = parts(folder), parts(wanted.folder), parts(wanted.mdoc_folder)
     known = {*written, *own, wanted.series.casefold()}
@@ -115,12 +115,12 @@ def agreement(wanted: Wanted, folder: str) -> tuple[int, int, int, int, int]:
 
 @lru_cache(maxsize=4096)
 def same_end(written: str, folder: str) -> int:
-    """Return how many of the last parts of two folders are the same."""
+    """Return how many of the last parts two folders share."""
     return common(parts(folder)[::-1], parts(written)[::-1])
 
 
 def common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many of the first parts of two folders are the same."""
+    """Return how many of the first parts two folders share."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
@@ -130,25 +130,25 @@ def common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def fit(wanted: Wanted, found: Found) -> tuple[int, int, int, int, int, int]:
-    """Tell how well a movie of the right name fits: by its folder, then by being of the very same name."""
+    """Tell how well a movie with the right name fits: by its folder, then by whether its name is exactly the same."""
     return (*agreement(wanted, folder_of(found.path)), int(basename(found.path) == wanted.name))
 
 
 def assign(wanted: Sequence[Wanted], found: Sequence[Found], kept: Sequence[int | None],
            strays: Callable[[Wanted, Found], bool] = lambda _wanted, _found: False) -> list[tuple[int, Step] | None]:
-    """Give tilts that name one basename the movies that have it.
+    """Assign to tilts that name one basename the movies that have it.
 
     Parameters
     ----------
-    wanted : tilts of any series, of one basename.
-    found : movies of this basename.
+    wanted : tilts of any series, with one basename.
+    found : movies with this basename.
     kept : for each tilt, the movie that it has now.
-    strays : whether a movie lies in the folder of other movies than a tilt's: of two that fit alike, the other one is taken.
+    strays : whether a movie is in the folder of other movies than a tilt's: of two that fit equally, the other one is taken.
 
     Returns
     -------
-    For each tilt, its movie and how it was told; None where it has none, or where nothing tells which. Two tilts get one movie
-    only where it is the only one and fits both alike: then the name was used again, or two files list one exposure.
+    For each tilt, its movie and how it was found; None if it has none, or it is unclear which. Two tilts share a movie
+    only if it is the only one and fits both equally: then the name was reused, or two files list one exposure.
     """
     if not found:
         return [None] * len(wanted)
@@ -183,7 +183,7 @@ def _same_time(wanted: Sequence[Wanted], places: Sequence[int]) -> bool:
 
 def _by_time(wanted: Sequence[Wanted], found: Sequence[Found],
              chosen: list[tuple[int, Step] | None]) -> list[tuple[int, Step] | None]:
-    """Pair what folders leave open in order of time, where as many movies are left as tilts."""
+    """Pair what folders leave open in order of time, if as many movies are left as tilts."""
     sure = {each[0] for each in chosen if each is not None and each[1] is not Step.TIME}
     tilts = [place for place, each in enumerate(chosen) if each is None or each[1] is Step.TIME]
     movies = [place for place in range(len(found)) if place not in sure]
@@ -196,14 +196,14 @@ def _by_time(wanted: Sequence[Wanted], found: Sequence[Found],
     if any(agreement(wanted[tilt], folder_of(found[movie].path)) < max(
             agreement(wanted[tilt], folder_of(found[other].path)) for other in movies)
             for tilt, movie in zip(tilts, movies, strict=True)):
-        return chosen           # folders say something else
+        return chosen           # folders disagree
     for tilt, movie in zip(tilts, movies, strict=True):
         chosen[tilt] = (movie, Step.TIME)
     return chosen
 
 
 def _how(wanted: Wanted, found: Found) -> Step:
-    """Tell how the only movie of a name fits it: with its extension, or without."""
+    """Tell how the only movie with a name fits it: with its extension, or without."""
     mine, its = basename(wanted.name).rsplit(".", 1)[-1].lower(), basename(found.path).rsplit(".", 1)[-1].lower()
     known = movie_key(wanted.name) != wanted.name.replace(" ", "_") and movie_key(found.path) != basename(
         found.path).replace(" ", "_")
@@ -229,7 +229,7 @@ def folded(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def without_angle(name: str) -> tuple[str, float | None]:
-    """Return a folded name with a mark in the place of its angle, and the angle in degrees."""
+    """Return a folded name with a mark in place of its angle, and the angle in degrees."""
     text = folded(name)
     found = list(_ANGLE.finditer(text))
     if not found:
@@ -239,9 +239,9 @@ def without_angle(name: str) -> tuple[str, float | None]:
 
 
 def change(step: Step, wanted: Wanted, path: str) -> str | None:
-    """Return what this step says was changed in the name of a movie; None where the movie is not the one by this step.
+    """Return what this step says was changed in the name of a movie; None if the movie is not the one by this step.
 
-    For all tilts of a series it must be the same.
+    It must be the same for all tilts of a series.
     """
     name = basename(path)
     fields = parse_movie_name(name)
@@ -261,7 +261,7 @@ def change(step: Step, wanted: Wanted, path: str) -> str | None:
 
 
 def _place(wanted: Wanted, name: str) -> str | None:
-    """Return series, order and angle: the order must be that in SubFramePath's name."""
+    """Return series, order and angle; the order must be that in SubFramePath's name."""
     mine, its = parse_movie_name(wanted.name), parse_movie_name(name)
     if None in (mine.order, its.order, its.angle) or mine.order != its.order:
         return None
@@ -271,13 +271,13 @@ def _place(wanted: Wanted, name: str) -> str | None:
     return folded(undated(its.series)) if series in map(folded, (its.series, undated(its.series), target_name(name))) else None
 
 
-#: What a search looks movies up by, so that its cost does not grow with their number.
+#: Keys by which a search looks up movies, so that its cost does not grow with their number.
 Signature = tuple[str, str, int, int]
 
 
 @lru_cache(maxsize=4096)
 def signatures(path: str) -> frozenset[Signature]:
-    """Return by what a movie can be found: each ending of its name, the name without its angle, its place, its folder's name."""
+    """Return the keys by which a movie can be found: each ending of its name, the name without its angle, place and folder."""
     file = basename(path)
     text, fields = folded(file), parse_movie_name(file)
     found: set[Signature] = {("ending", ending, 0, 0) for ending in _endings(text)}
@@ -291,18 +291,18 @@ def signatures(path: str) -> frozenset[Signature]:
 
 
 def _endings(text: str) -> list[str]:
-    """Return a folded name from each of its words on."""
+    """Return the part of a folded name from each of its words on."""
     return [text[begin:] for begin in (0, *(found.end() for found in re.finditer("[_.-]+", text)))]
 
 
 def labels(file: str) -> dict[str, str]:
-    """Return what the name of a movie may say of its series: folded, and as it stands there."""
+    """Return what the name of a movie may say about its series: folded, and as written."""
     series = parse_movie_name(file).series
     return {folded(each): each for each in (target_name(file), undated(series), series)}
 
 
 def wanted_signatures(wanted: Wanted) -> frozenset[Signature]:
-    """Return what movies that can be meant have in `signatures`."""
+    """Return what movies that may be meant have in `signatures`."""
     if not wanted.name:
         return frozenset((kind, folded(wanted.series), 0, 0) for kind in ("series", "tail", "folder"))
     found: set[Signature] = {("ending", folded(wanted.name), 0, 0), ("angle", without_angle(wanted.name)[0], 0, 0)}
@@ -314,7 +314,7 @@ def wanted_signatures(wanted: Wanted) -> frozenset[Signature]:
 
 @dataclass(frozen=True)
 class Search:
-    """What came of a search: the pairs (tilt, movie) and the step; or `ambiguous`, the movies among which nothing decides."""
+    """The result of a search: the pairs (tilt, movie) and the step; or `ambiguous`, the movies among which nothing decides."""
 
     step: Step | None = None
     pairs: Mapping[int, int] | None = None
@@ -322,18 +322,18 @@ class Search:
 
 
 def search(wanted: Sequence[Wanted], found: Sequence[Found], steps: Iterable[Step] = SEARCHED, before: int = 0) -> Search:
-    """Find the movies of tilts of one series of which none has the exact name.
+    """Find the movies of tilts of one series for which none has the exact name.
 
     Parameters
     ----------
     wanted : tilts of one series, without a movie.
-    found : movies that belong to nobody.
+    found : unassigned movies.
     steps : to be tried, in order.
-    before : how many tilts of the series were found by the same steps already.
+    before : how many tilts of the series have already been found by the same steps.
 
     Returns
     -------
-    Search. A step counts only where each tilt has one movie by it, or none; each movie is that of one tilt; and the same was
+    Search. A step counts only if each tilt has at most one movie by it, each movie is that of one tilt, and the same was
     changed in all names.
     """
     unsure: tuple[int, ...] = ()
@@ -355,7 +355,7 @@ def search(wanted: Sequence[Wanted], found: Sequence[Found], steps: Iterable[Ste
 
 
 def _candidates(step: Step, wanted: Wanted, found: Sequence[Found]) -> list[tuple[int, str]]:
-    """Return the movies that can be meant by a step, with what was changed: of several, those whose folder fits best."""
+    """Return the movies that may be meant by a step, with what was changed: of several, those whose folder fits best."""
     all_of_them = [(movie, what) for movie, each in enumerate(found) if (what := change(step, wanted, each.path)) is not None]
     if len(all_of_them) < 2:
         return all_of_them

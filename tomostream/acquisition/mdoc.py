@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an mdoc file says, in all the dialects: SerialEM, PACEtomo, Tomo5.
 
-Every value says where it came from; what is not known stays unknown, with the
+Every value says where it came from; unknown values stay unknown, with the
 reason.
 """
 
@@ -24,22 +24,22 @@ from tomostream.acquisition.ordering import Described, in_order, prior_doses, wi
 from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
-#: No mdoc is larger: a section is 1 kB. A movie given by mistake is not read into memory.
+#: No mdoc is larger: a section takes 1 kB. A movie given by mistake is not read into memory.
 LARGEST_MDOC = 64 * 2**20
 
 #: Tilts are at different angles when they differ by more than the stage's noise, degrees.
 SAME_ANGLE = 0.1
 
-#: s; a stage that stops at a tilt and exposes there takes longer from tilt to tilt.
+#: s; a stage that stops at each tilt to expose takes longer from tilt to tilt.
 MIN_BETWEEN_TILTS = 4.0
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
 _LONGEST_PATH = 4096
 
-#: um; a target beyond it is in another unit.
+#: um; a target beyond this is in another unit.
 _LARGEST_DEFOCUS = 50.0
 
-#: Beyond these a number is not what it should be: A, kV, times.
+#: Larger numbers are not what they should be: A, kV, times.
 _LARGEST = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
 
 _IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
@@ -53,9 +53,9 @@ def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None, at_rest: 
 
     Parameters
     ----------
-    path : of the file; the series is named by it.
-    data : its bytes, when they were read already.
-    at_rest : nothing is written to it any more, so that a last section without its end counts if it can be whole.
+    path : of the file, after which the series is named.
+    data : its bytes, if they were read already.
+    at_rest : it is no longer being written, so that a last section without its end counts if it can be whole.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def read_mdoc(path: str | os.PathLike[str], data: bytes | None = None, at_rest: 
 
 
 def _read_bytes(path: str) -> bytes | str:
-    """Return the bytes of the file, or why they cannot be had."""
+    """Return the bytes of the file, or why they cannot be read."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -92,7 +92,7 @@ def _read_bytes(path: str) -> bytes | str:
 
 
 def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFacts:
-    """Say what the file is, then read what belongs to that kind of file. `ended`: as read if nothing more is written."""
+    """Tell what kind of file it is, then read what belongs to that kind. `ended`: as read if nothing more is written."""
     if at_rest or _is_whole_frame(ended):
         grammar = ended
     dialect = _dialect(grammar)
@@ -126,13 +126,13 @@ def _facts(path: str, grammar: Grammar, ended: Grammar, at_rest: bool) -> MdocFa
 
 
 def _is_whole_frame(ended: Grammar) -> bool:
-    """Tell whether this is a frame mdoc that has its time, with or without a line end: nothing that is used comes after it."""
+    """Tell whether this is a frame mdoc that has its time, with or without a line end: nothing after it is used."""
     described = [section for section in ended.sections if section.kind in ("ZValue", "FrameSet")]
     return [section.kind for section in described] == ["FrameSet"] and described[0].text("DateTime") is not None
 
 
 def _what_is_missing(facts: MdocFacts) -> list[str]:
-    """Name the values of a tilt series, or of a frame, that somebody else has to know."""
+    """Name the values of a tilt series, or of a frame, that somebody else must provide."""
     if facts.kind not in ("tilt-series", "frame") or not facts.tilts:
         return []
     missing = []
@@ -155,7 +155,7 @@ def _label(section: Section) -> str:
 
 
 def _counts(section: Section, described: Sequence[Section]) -> bool:
-    """Tell whether the section is finished. A frame mdoc has one section, and nothing follows that tells its end.
+    """Tell whether the section is finished. A frame mdoc has one section, and nothing after it marks its end.
 
     SerialEM writes DateTime after every value that is used here.
     """
@@ -164,7 +164,7 @@ def _counts(section: Section, described: Sequence[Section]) -> bool:
 
 
 def _would_count(section: Section, described: Sequence[Section]) -> bool:
-    """Tell whether the section says which movie is which tilt, should nothing more be written."""
+    """Tell whether the section says which movie belongs to which tilt, if nothing more is written."""
     if _counts(section, described):
         return True
     before = described[-2].values.keys() if len(described) > 1 else {"DateTime"}
@@ -172,7 +172,7 @@ def _would_count(section: Section, described: Sequence[Section]) -> bool:
 
 
 def _dialect(grammar: Grammar) -> str:
-    """Tell who wrote the file, from what it says of itself."""
+    """Tell who wrote the file, from what it says about itself."""
     titles = " ".join(grammar.titles)
     if "Tomography" in titles or TITLE_TOMO5_AXIS.search(titles):
         return "Tomo5"
@@ -190,7 +190,7 @@ def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
     if _overwritten(exposures):
         movie = exposures[0].movie
         return "overwritten", (f"Its {len(exposures)} tilts name one file ({movie}): each exposure overwrote the frames of "
-                               "the one before. Let the names of the frames hold a number, the tilt angle or the time.")
+                               "the one before. Include a number, the tilt angle or the time in the names of the frames.")
     if grammar.of_kind("MontSection") or (flagged and not _movies_at_angles(exposures)):
         return "montage", "It is a montage, not a tilt series."
     if not exposures:
@@ -199,8 +199,8 @@ def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
     movies = [(exposure.folder, exposure.movie) for exposure in exposures if exposure.movie is not None]
     one_movie = len(movies) > 1 and len(set(movies)) == 1
     if images and (one_movie or (not movies and grammar.of_kind("FrameSet"))):
-        return "fast-tilt", (f"Its {len(images)} images share one movie (fast tilting): tomostream needs one movie a "
-                             "tilt. Cut the movie into tilts first.")
+        return "fast-tilt", (f"Its {len(images)} images share one movie (fast tilting): tomostream needs one movie per "
+                             "tilt. Split the movie into tilts first.")
     angles = [exposure.angle for exposure in exposures if exposure.angle is not None]
     if not angles:
         return "image", "None of its sections has a tilt angle."
@@ -214,7 +214,7 @@ def _kind(grammar: Grammar, exposures: Sequence[Described]) -> tuple[Kind, str]:
 
 
 def _overwritten(exposures: Sequence[Described]) -> bool:
-    """Tell whether tilts exposed one after another have all written into one file. A movie of fast tilting is one exposure."""
+    """Tell whether tilts exposed one after another were all written into one file. A movie of fast tilting is one exposure."""
     movies = {None if exposure.movie is None else (exposure.folder, exposure.movie) for exposure in exposures}
     times = [exposure.time for exposure in exposures if exposure.time is not None]
     if len(exposures) < 2 or len(movies) != 1 or None in movies or len(times) < len(exposures):
@@ -224,7 +224,7 @@ def _overwritten(exposures: Sequence[Described]) -> bool:
 
 
 def _movies_at_angles(exposures: Sequence[Described]) -> bool:
-    """Tell whether these are tilts whatever else the file says: each has a movie of its own, at another angle."""
+    """Tell whether these are tilts whatever else the file says: each has its own movie, at another angle."""
     movies = {None if exposure.movie is None else (exposure.folder, exposure.movie) for exposure in exposures}
     angles = sorted(exposure.angle for exposure in exposures if exposure.angle is not None)
     return (len(exposures) > 1 and None not in movies and len(movies) == len(angles) == len(exposures)
@@ -245,12 +245,12 @@ def _why_nothing(grammar: Grammar) -> str:
 
 
 def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warnings: list[str]) -> list[Described]:
-    """Read every section by itself. Sections that contradict themselves are left out, with a warning."""
+    """Read every section on its own. Sections that contradict themselves are left out, with a warning."""
     kept = []
     for section in sections:
         key = section.contradicts_itself(_IDENTITY)
         if key is not None:
-            warnings.append(f"Section {section.kind} = {section.name} gives {key} twice, differently: it is left out.")
+            warnings.append(f"Section {section.kind} = {section.name} gives {key} twice with different values: it is left out.")
         else:
             kept.append(section)
     texts = [section.text("DateTime") for section in kept]
@@ -258,7 +258,7 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
     times = parse_dates([*texts, *title_dates], dialect == "Tomo5")[:len(texts)]
     if any(time is None and text for time, text in zip(times, texts, strict=True)):
         text = next(text for time, text in zip(times, texts, strict=True) if time is None and text)
-        warnings.append(f"DateTime = '{text}' is not a date that is known here; the time of that tilt is unknown.")
+        warnings.append(f"DateTime = '{text}' is not a date in a known format; the time of that tilt is unknown.")
     moved = with_clock_put_back(times)
     if moved != times and _grow([section.number("PriorRecordDose") for section in kept]):
         warnings.append("DateTime goes back by an hour at night: the clock was put back to winter time.")
@@ -272,7 +272,7 @@ def _exposures(sections: Sequence[Section], grammar: Grammar, dialect: str, warn
 
 
 def _grow(values: Sequence[float | None]) -> bool:
-    """Tell whether nothing speaks against the order of the values: each that is known is more than the one before."""
+    """Tell whether the values may be increasing: each that is known is larger than the one before."""
     return all(a < b for a, b in pairwise([value for value in values if value is not None]))
 
 
@@ -287,13 +287,13 @@ def _exposure(section: Section, index: int, time: datetime | None) -> Described:
 
 
 def _target_defocus(section: Section) -> float | None:
-    """TargetDefocus in um, underfocus positive (the file's is negative); None where it is 0, which nobody has set."""
+    """TargetDefocus in um, underfocus positive (the file's is negative); None if it is 0, which means not set."""
     target = section.number("TargetDefocus", _LARGEST_DEFOCUS)
     return None if target is None or target == 0 else -target
 
 
 def _tilts(exposures: Sequence[Described], warnings: list[str]) -> tuple[Tilt, ...]:
-    """Put the exposures in the order of acquisition and give each what the specimen had received before it."""
+    """Put the exposures in order of acquisition and give each the dose that the specimen had received before it."""
     ordered = in_order(exposures, warnings)
     priors = prior_doses(ordered, warnings)
     pairs = without_repeats([pair for pair in zip(ordered, priors, strict=True)], warnings)
@@ -309,7 +309,7 @@ def _tilts(exposures: Sequence[Described], warnings: list[str]) -> tuple[Tilt, .
 
 
 def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:
-    """Return a positive number of the sections, else of the header."""
+    """Return a positive number from the sections, else from the header."""
     limit = _LARGEST[key]
     given = [value for section in sections if (value := section.number(key, limit)) is not None and value > 0]
     if given:
@@ -341,7 +341,7 @@ def _movie_pixel(grammar: Grammar, sections: Sequence[Section], dialect: str, ki
 
 
 def _evidence(grammar: Grammar) -> dict[str, str]:
-    """Return what else may help to decide about the series, as it stands in the file."""
+    """Return what else may help to decide about the series, as it is in the file."""
     titles = " ".join(grammar.titles)
     found = {match[1]: match[2] for match in _TITLE_SCHEME.finditer(titles)}
     kept = {key: text for key in ("ImageFile", "ImageSize") if (text := grammar.header.text(key))}
@@ -353,7 +353,7 @@ def _evidence(grammar: Grammar) -> dict[str, str]:
 
 
 def _name_frame(facts: MdocFacts) -> MdocFacts:
-    """Say to which series a frame mdoc belongs, and its place in it, from the name of its movie or else its own."""
+    """Say to which series a frame mdoc belongs, and its place there, from the name of its movie or else its own."""
     unknown: Known[float] = Known(None, "PriorRecordDose is not in the file")
     facts = replace(facts, tilts=_without_sums(facts.tilts, unknown),
                     tilts_if_ended=_without_sums(facts.tilts_if_ended, unknown))
@@ -366,5 +366,5 @@ def _name_frame(facts: MdocFacts) -> MdocFacts:
 
 
 def _without_sums(tilts: Sequence[Tilt], unknown: Known[float]) -> tuple[Tilt, ...]:
-    """Take back running sums: one exposure alone does not know what came before it."""
+    """Undo running sums: one exposure alone does not know what came before it."""
     return tuple(replace(tilt, prior_dose=unknown) if tilt.prior_dose.origin is Origin.SUMMED else tilt for tilt in tilts)

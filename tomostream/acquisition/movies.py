@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a movie file is written to its end, told from its structure alone: nothing is decoded.
+"""Whether a movie file has been written completely, judged by its structure alone: nothing is decoded.
 
-TIFF, BigTIFF and EER: the chain of directories and all strips or tiles they point at must lie in the file. MRC: the
-size must be what the header says. A file can pass and still grow (a TIFF is whole after every frame, and uncompressed
-pixels that a file server has not got yet are zeros like any): the caller waits for stillness too.
+TIFF, BigTIFF and EER: the chain of directories and all strips or tiles they point to must be within the file. MRC: the
+size must match the header. A file can pass and still grow (a TIFF is whole after every frame, and uncompressed
+pixels that a file server has not received yet are zeros like any others), so the caller also waits until it is still.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tomostream.files.errors import EngineError
 from tomostream.files.mrc_header import HEADER_BYTES, MAX_SIDE, MODES, parse_header
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
-#: What the file of a movie ends in, in small letters.
+#: Extensions of movie files, in lower case.
 EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 State = Literal["complete", "growing", "broken", "unknown"]
 COMPLETE: Final = "complete"
@@ -37,8 +37,8 @@ class MovieCheck:
     `state`: complete; growing (not complete now, may still become so); broken (can never become complete); unknown (not
     a format whose structure can be checked). `reason` is a sentence, "" when complete. `width`, `height` in pixels and
     `frames` as in the file (EER: raw fractions, unrendered), None where the file does not say. `dtype` is NumPy's name
-    of the pixel type, or "uint4" (packed) or "eer". `pixel_size` in A per pixel of the file, None if it does not hold
-    one that can be meant.
+    of the pixel type, or "uint4" (packed) or "eer". `pixel_size` in A per pixel of the file, None if it gives no
+    plausible one.
     """
 
     state: State
@@ -51,10 +51,10 @@ class MovieCheck:
 
 
 def why_no_movie(path: str, check: MovieCheck, movies_have_frames: bool) -> str:
-    """Say why a complete file is not a movie although its format can hold one; "" where it may be one.
+    """Say why a complete file is not a movie although its format can hold one; "" if it may be one.
 
-    A gain reference, a map or an average is one image where movies have frames. A file of one image is a movie only where no
-    other has frames, and its name tells a tilt angle.
+    A gain reference, a map or an average is one image where movies have frames. A file of one image is a movie only if no
+    other has frames, and its name gives a tilt angle.
 
     Parameters
     ----------
@@ -72,17 +72,17 @@ def why_no_movie(path: str, check: MovieCheck, movies_have_frames: bool) -> str:
 
 
 class _NotYet(Exception):
-    """What is read is not in the file, or zeros: it may still be written."""
+    """What is to be read is not in the file, or is zeros: it may still be written."""
 
 
 class _Never(Exception):
-    """What is read is wrong, and writing more cannot make it right."""
+    """What was read is wrong, and further writing cannot make it right."""
 
 
 def check_movie(path: str | os.PathLike[str]) -> MovieCheck:
-    """Tell from its structure whether a movie file is complete. Costs a few reads a directory; never raises.
+    """Tell from its structure whether a movie file is complete. Takes a few reads per directory; never raises.
 
-    A file that is not there or cannot be opened is `growing`: that can change.
+    A file that does not exist or cannot be opened is `growing`, because that can change.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -105,7 +105,7 @@ def check_movie(path: str | os.PathLike[str]) -> MovieCheck:
 
 
 class _File:
-    """Reads at places of an open file, without mapping it: a mapped file that shrinks kills the process."""
+    """Reads parts of an open file without mapping it: a mapped file that shrinks kills the process."""
 
     def __init__(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
@@ -157,25 +157,25 @@ def _check_mrc(file: _File) -> MovieCheck:
     if 0 in (width, height, frames):
         raise _NotYet(f"Its MRC header says {width} x {height} x {frames} pixels: it is not completely written yet.")
     if not header.pixel_type:
-        raise _Never(f"Its MRC mode {header.mode} is not one of a movie ({', '.join(map(str, MODES))}).")
+        raise _Never(f"Its MRC mode {header.mode} is not that of a movie ({', '.join(map(str, MODES))}).")
     if file.size < header.file_bytes:
         raise _NotYet(f"The file is {file.size} bytes long, its MRC header says {header.file_bytes}.")
     if file.size >= header.file_bytes + header.section_bytes:
         raise _NotYet(f"The file holds more frames than the {frames} of its MRC header: the header is not final yet.")
-    # 1.0 exactly is what programs write that do not know the pixel size
+    # programs that do not know the pixel size write exactly 1.0
     size = None if header.pixel_size_A == 1.0 else _plausible(header.pixel_size_A)
     return MovieCheck(COMPLETE, "", width, height, frames, header.pixel_type, size)
 
 
 def _plausible(size: float) -> float | None:
-    """Return a pixel size in A if a movie can have it, with the digits that a float32 holds; else None."""
+    """Return a pixel size in A if a movie can have it, to the precision of a float32; else None."""
     return float(f"{size:.6g}") if 0.05 < size < 100.0 else None
 
 
 # --------------------------------------------------------------------------------------------------------------- TIFF
 
 _TIFF_MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
-#: TIFF type -> (letter of `struct`, values an item) of the types that are read here; others are taken as bytes.
+#: TIFF type -> (letter of `struct`, values per item) of the types that are read here; others are taken as bytes.
 _TYPES = {1: ("B", 1), 3: ("H", 1), 4: ("I", 1), 5: ("I", 2), 13: ("I", 1), 16: ("Q", 1), 18: ("Q", 1)}
 _INTEGERS = (1, 3, 4, 13, 16, 18)
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 254, 256, 257, 258, 259, 270
@@ -262,11 +262,11 @@ class _Frame:
     eer: bool
     begin: int
     bytes: int
-    """Where its data begin, and how many they are; 0 where they are compressed."""
+    """Where its data begin, and their size; 0 if they are compressed."""
 
 
 def _check_tiff(file: _File) -> MovieCheck:
-    """Walk the chain of directories; every one and all it points at must be in the file."""
+    """Walk the chain of directories; every one, and all that it points to, must be in the file."""
     tiff = _Tiff(file)
     if tiff.first == 0:
         raise _NotYet("The offset of the first TIFF directory is not written yet.")
@@ -294,7 +294,7 @@ def _check_tiff(file: _File) -> MovieCheck:
 
 
 def _imagej_count(tiff: _Tiff, fields: dict[int, _Entry], frame: _Frame) -> int:
-    """Return how many frames lie behind the only directory; all of them must be in the file."""
+    """Return how many frames follow the only directory; all of them must be in the file."""
     text = fields.get(_DESCRIPTION)
     if text is None or text.count > _LONGEST_TEXT:
         return 1
@@ -306,7 +306,7 @@ def _imagej_count(tiff: _Tiff, fields: dict[int, _Entry], frame: _Frame) -> int:
 
 
 def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Frame | None:
-    """Check that all the data of one image are in the file; None if it is no full-size image."""
+    """Check that all the data of one image are in the file; None if it is not a full-size image."""
     width, height = (tiff.integer(fields, tag, 0, what) for tag in (_WIDTH, _HEIGHT))
     if is_reduced(tiff.integer(fields, _SUBFILE, 0, what)) or _WIDTH not in fields:
         return None
@@ -329,7 +329,7 @@ def _check_directory(tiff: _Tiff, fields: dict[int, _Entry], what: str) -> _Fram
 
 
 def _check_data(tiff: _Tiff, offsets: Sequence[int], counts: Sequence[int], compression: int, what: str) -> int:
-    """Check that the strips or tiles lie in the file and are written; return how many bytes they are."""
+    """Check that the strips or tiles are within the file and written; return their total size."""
     if min(offsets) == 0 or min(counts) == 0:
         raise _NotYet(f"In {what} some image data are not written yet.")
     end = max(offset + count for offset, count in zip(offsets, counts, strict=True))
@@ -345,7 +345,7 @@ def _check_data(tiff: _Tiff, offsets: Sequence[int], counts: Sequence[int], comp
 
 
 def _tiff_pixel_size(tiff: _Tiff, fields: dict[int, _Entry]) -> float | None:
-    """Return the pixel size, A, that EER's metadata or the resolution of a TIFF give; None if none can be meant."""
+    """Return the pixel size, A, given by EER's metadata or the resolution of a TIFF; None if it is not plausible."""
     what = "the fields of directory 1"
     metadata = fields.get(_EER_METADATA)
     if metadata is not None and metadata.count <= _LONGEST_TEXT:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names: the key of a movie, the name of a series, its identifier in Scipion, and what movie names say of a tilt."""
+"""Names: the key of a movie, the name of a series, its identifier in Scipion, and what movie names say about a tilt."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from itertools import pairwise
 
 from tomostream.acquisition.facts import Tilt
 
-#: What a movie file can end in. Only these are cut: names are full of dots (`TS_01_-12.0.tif`).
+#: Extensions of movie files. Only these are removed: names are full of dots (`TS_01_-12.0.tif`).
 MOVIE_EXTENSIONS = (".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 
-#: What the file of a series ends in before `.mdoc`.
+#: Extensions of the file of a series before `.mdoc`.
 _STACK_EXTENSIONS = (*MOVIE_EXTENSIONS, ".st", ".idoc", ".mdoc")
 
 #: Left by SerialEM (half1 at the turn of a bidirectional series, unsorted after a dose-symmetric one), PACEtomo
 #: (_unsorted) and Tomo5 (_override). They are other states of the same series.
 _SERIES_SUFFIXES = ("-half1", "-unsorted", "_unsorted", "_override")
 
-#: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is none. Some
+#: NAME_ORDER_ANGLE[_anything]: the angle always has decimals (SerialEM one, Tomo5 two), so that `_2_0116` is not one. Some
 #: versions of Tomo5 write it in brackets: `Position_1_001[-12.00]_EER.eer`.
 _ORDER_ANGLE = re.compile(r"(?P<series>.*[^_])_(?P<order>[0-9]{1,6})(?:_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?|"
                           r"_?\[(?P<bracketed>[+-]?[0-9]{1,2}[.,][0-9]+)\](?:[_-].*)?)", re.ASCII | re.DOTALL)
 #: Newer PACEtomo: NAME_tilt_ORDER_angle_ANGLE.
 _PACETOMO = re.compile(r"(?P<series>.+)_tilt_(?P<order>[0-9]{1,6})_angle_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)(?:_.*)?",
                        re.ASCII | re.DOTALL)
-#: SerialEM can put the date and time of the exposure into a name, in front as a rule: nothing of it names the series.
+#: SerialEM can put the date and time of the exposure into a name, usually at the front; they are not part of the series' name.
 _DATE = re.compile(r"(?:\A|_)(?P<day>[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}|[A-Z][a-z]{2}[0-9]{2})[_-]"
                    r"(?P<time>[0-9]{6}|[0-9]{2}[.-][0-9]{2}[.-][0-9]{2})(?=_|\Z)", re.ASCII)
 _ANGLE_ONLY = re.compile(r"(?P<series>.*[^_])_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]+)", re.ASCII | re.DOTALL)
@@ -46,7 +46,7 @@ ANGLE_TOLERANCE = 0.5
 
 @lru_cache(maxsize=4096)
 def basename(path: str) -> str:
-    """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever this machine is."""
+    """Return the last part of a path written by any instrument: Windows, UNC or POSIX, whatever system this is."""
     last = path.strip().replace("\\", "/").rsplit("/", 1)[-1]
     if len(last) > 2 and last[1] == ":" and last[0].isascii() and last[0].isalpha():
         last = last[2:]
@@ -55,13 +55,13 @@ def basename(path: str) -> str:
 
 @lru_cache(maxsize=4096)
 def folder_of(path: str) -> str:
-    """Return the folder of a path written by any instrument, as it was written; "" where there is none."""
+    """Return the folder of a path written by any instrument, as it was written; "" if there is none."""
     name = basename(path)
     return path.rstrip()[: -len(name)].rstrip("\\/") if name else path
 
 
 def _cut(name: str, endings: Sequence[str]) -> str:
-    """Cut known endings off `name` until none is left, whatever their case, but never the whole name."""
+    """Remove known endings from `name` until none is left, whatever their case, but never the whole name."""
     shorter = name
     while True:
         low = shorter.lower()
@@ -81,7 +81,7 @@ def movie_key(name: str) -> str:
 
 
 def series_name(path: str | os.PathLike[str]) -> str:
-    """Return the name of the series that an mdoc (or a stack) describes, the same in all states of its file.
+    """Return the name of the series that an mdoc (or a stack) describes, the same for all states of its file.
 
     `X.mrc.mdoc`, `X.mrc-half1.mdoc`, `X_unsorted.mrc.mdoc` and `X_override.mdoc` are all X.
     """
@@ -91,7 +91,7 @@ def series_name(path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MovieName:
-    """What the name of a movie says: its series, its place in it (as counted by the instrument), its nominal angle."""
+    """What the name of a movie says: its series, its number there (as counted by the instrument), its nominal angle."""
 
     series: str
     order: int | None
@@ -120,7 +120,7 @@ def parse_movie_name(name: str) -> MovieName:
 
 
 def undated(series: str) -> str:
-    """Return what a movie's name says of its series without the date and time of the exposure, which differ in every name.
+    """Return what a movie's name says about its series, without the date and time of the exposure, different in every name.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def _angle(text: str) -> float:
 
 
 def target_name(name: str) -> str:
-    """Return what a movie's name says before its angle: where that number counts targets, the name of the series.
+    """Return what a movie's name has before its angle: the name of the series if the number there counts targets.
 
     Examples
     --------
@@ -149,12 +149,12 @@ def target_name(name: str) -> str:
 
 
 def match_movies(tilts: Sequence[Tilt], available_names: Iterable[str], series: str = "") -> tuple[Tilt, ...]:
-    """Give tilts without a movie the one movie whose name can only mean them.
+    """Assign to tilts without a movie the one movie whose name can only mean them.
 
-    A movie is a candidate when its name carries the name of the series and the tilt's nominal angle within
+    A movie is a candidate if its name contains the name of the series and the tilt's nominal angle within
     `ANGLE_TOLERANCE`. Of several, the one with the tilt's order number is taken, but only if the numbers of the other
-    movies are those of their tilts, later ones included: a counter also counts exposures that were repeated. What is
-    not unique stays unknown, and when the numbers contradict the order of the tilts, nothing is matched.
+    movies, later ones included, are those of their tilts: a counter also counts repeated exposures. What is
+    not unique stays unknown, and if the numbers contradict the order of the tilts, nothing is matched.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def _near(tilt: Tilt, candidates: dict[str, MovieName]) -> list[str]:
 
 
 def folder_that_differs(path: str, other: str) -> str:
-    """Return the first folder of a path in which it differs from another path, as it can be part of a name.
+    """Return the first folder of a path in which it differs from another path, in a form that can be part of a name.
 
     Examples
     --------
@@ -217,18 +217,18 @@ def folder_that_differs(path: str, other: str) -> str:
 
 
 class SeriesIds:
-    """Valid, stable, unique Scipion identifiers (tsId) for names of series; the original names stay known.
+    """Valid, stable, unique Scipion identifiers (tsId) for names of series; the original names are kept.
 
     An identifier names SQLite tables and files: a letter or underscore first, then letters, digits and underscores; it
-    does not end in an underscore, because Scipion makes the same table of `A` and `A_`; two never differ by case alone,
-    because SQLite does not see case. A name that is such already is its own identifier. Any other gets a hash of the
-    original name appended, so that which identifier it gets does not depend on which name came first. Only names that
-    differ by case alone, and one name in two folders, are told apart by arrival; `restore` makes that last. Of one name in
-    two folders the second gets the folder that differs in front: `grid2_TS_01`; where that is taken, more: `night2_grid2_TS_01`.
+    does not end in an underscore, because Scipion gives `A` and `A_` the same table; no two differ only in case,
+    because SQLite ignores case. A name that is already valid is its own identifier. Any other has a hash of the
+    original name appended, so that its identifier does not depend on which name came first. Only for names that
+    differ only in case, and for one name in two folders, the order of arrival decides; `restore` preserves it. If a name is in
+    two folders, the second is prefixed with the folder that differs: `grid2_TS_01`; if that is taken, more: `night2_grid2_TS_01`.
 
     Parameters
     ----------
-    prefix : put in front of every name.
+    prefix : prepended to every name.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -237,14 +237,14 @@ class SeriesIds:
         self._owners: dict[str, tuple[str, str]] = {}
 
     def id_for(self, name: str, folder: str = "") -> str:
-        """Return the identifier of the series `name` (of `folder`, where one name can be in several)."""
+        """Return the identifier of the series `name` (in `folder`, if one name may be in several)."""
         key = (folder, name)
         if key not in self._ids:
             self._take(key, self._choose(name, folder))
         return self._ids[key]
 
     def restore(self, name: str, series_id: str, folder: str = "") -> None:
-        """Say that `name` got `series_id` before the restart.
+        """Restore the identifier that `name` had before the restart.
 
         Raises
         ------
@@ -258,13 +258,13 @@ class SeriesIds:
         self._take(key, series_id)
 
     def release(self, series_id: str) -> None:
-        """Let another series have the identifier of one that turned out to be none."""
+        """Free the identifier of a series that turned out not to be one."""
         owner = self._owners.pop(series_id.casefold(), None)
         if owner is not None:
             self._ids.pop(owner, None)
 
     def name_of(self, series_id: str) -> str | None:
-        """Return the original name of an identifier, None if it was never given."""
+        """Return the original name for an identifier; None if it was never given."""
         owner = self._owners.get(series_id.casefold())
         return None if owner is None else owner[1]
 
@@ -288,7 +288,7 @@ class SeriesIds:
 
 
 def valid_id(name: str) -> str:
-    """Return `name` if it can be a Scipion tsId as it is, else one made of it and of its hash."""
+    """Return `name` if it is a valid Scipion tsId, else one made from it and its hash."""
     reserved = name.casefold().startswith("sqlite_")
     if _VALID_ID.fullmatch(name) and not name.endswith("_") and len(name) <= _LONGEST_ID and not reserved:
         return name

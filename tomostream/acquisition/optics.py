@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pixel size, voltage and magnification: what the form leaves empty is read from mdoc files, or from a movie's header."""
+"""Pixel size, voltage and magnification: what the form leaves empty is read from mdoc files or a movie's header."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNKNOWN = Optics(None, None, None, "")
 
 
 def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics:
-    """Fill the gaps of the form from the first mdocs that tell, then the pixel size from the header of a movie."""
+    """Fill the gaps of the form from the first mdocs that give the values, then the pixel size from the header of a movie."""
     found = form
     for path in mdocs:
         if not found.missing():
@@ -50,7 +50,7 @@ def find_optics(form: Optics, mdocs: Iterable[str], movie: MovieCheck) -> Optics
 
 
 def known_from(before: Optics, after: Optics, where: str) -> str:
-    """Return what the source of `before` says, and what `after` knows more, from where: "voltage from the form; pixel size from
+    """Return the source of `before`, and what `after` knows in addition, from where: "voltage from the form; pixel size from
     X"."""
     new = [name for name, old, now in (("pixel size", before.pixel_size, after.pixel_size),
                                        ("voltage", before.voltage, after.voltage)) if old is None and now is not None]

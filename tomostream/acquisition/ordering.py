@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""In which order the exposures of an mdoc were acquired, and what the specimen had received before each."""
+"""The order in which the exposures of an mdoc were acquired, and what the specimen had received before each."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def in_order(exposures: Sequence[Described], warnings: list[str]) -> list[Descri
 
 
 def _number_in_name(exposure: Described) -> int | None:
-    """Return the acquisition number in the name of the movie, where the angle beside it is that of the tilt."""
+    """Return the acquisition number in the name of the movie, if the angle next to it is that of the tilt."""
     fields = parse_movie_name(exposure.movie or "")
     agrees = exposure.angle is not None and fields.angle is not None and abs(fields.angle - exposure.angle) <= 1.0
     return fields.order if agrees else None
 
 
 def _order_is_a_guess(ordered: Sequence[Described]) -> bool:
-    """Tell whether tilts of no known time are listed by angle: acquired so, or sorted afterwards? It cannot be told."""
+    """Tell whether tilts without times are listed by angle: it is unknown whether they were acquired so or sorted later."""
     if len(ordered) < 3 or any(_number_in_name(exposure) is not None for exposure in ordered):
         return False
     if all(exposure.stamp is not None or exposure.time is not None for exposure in ordered):
@@ -70,7 +70,7 @@ def _order_is_a_guess(ordered: Sequence[Described]) -> bool:
 
 
 def prior_doses(ordered: Sequence[Described], warnings: list[str]) -> list[Known[float]]:
-    """Return the dose before each exposure, e/A2: PriorRecordDose where it grows with time, else the running sum."""
+    """Return the dose before each exposure, e/A2: PriorRecordDose if it grows with time, else the running sum."""
     priors = [exposure.prior for exposure in ordered]
     known = [prior for prior in priors if prior is not None]
     grows = all(a < b for a, b in pairwise(known)) and all(prior >= 0 for prior in known)
@@ -87,7 +87,7 @@ def prior_doses(ordered: Sequence[Described], warnings: list[str]) -> list[Known
 
 def without_repeats(pairs: list[tuple[Described, Known[float]]],
                      warnings: list[str]) -> list[tuple[Described, Known[float]]]:
-    """Keep the latest of the sections that name one movie of one folder: the file on disk is that of the latest exposure."""
+    """Keep the last of the sections that name one movie of one folder: the file on disk is that of the latest exposure."""
     last = {(one.folder, one.movie): place for place, (one, _) in enumerate(pairs) if one.movie is not None}
     kept = [pair for place, pair in enumerate(pairs) if pair[0].movie is None or last[pair[0].folder, pair[0].movie] == place]
     if len(kept) < len(pairs):

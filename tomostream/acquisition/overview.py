@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which movie is whose in a whole folder, before anything is started: what the session would make of what lies there.
+"""Which movie belongs to which series in a whole folder, before anything is started: what the session would make of it.
 
-The state machine itself decides, as it would in streaming: every movie counts as aligned, and the session as stopped.
+The state machine itself decides, as in streaming: every movie counts as aligned, and the session as stopped.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tomostream.acquisition.verdict import repeated, tilt_axis
 from tomostream.files import patterns
 from tomostream.files.logs import counted, some
 
-#: The structure of so many movies is looked at, to tell references and averages from movies.
+#: The structure of at most this many movies is checked, to tell references and averages from movies.
 MAX_CHECKED = 2000
 
 
 @dataclass(frozen=True)
 class Match:
-    """A tilt, the file of its movie ("" where there is none), and by which step it was found (None: not)."""
+    """A tilt, the file of its movie ("" if there is none), and the step by which it was found (None: not found)."""
 
     tilt: Tilt
     file: str
@@ -40,7 +40,7 @@ class Match:
 
 @dataclass(frozen=True)
 class SeriesOverview:
-    """A series as it would be composed. `state` is composed, failed or ignored; `reason` why it is not composed."""
+    """A series as it would be composed. `state` is composed, failed or ignored; `reason`: why it is not composed."""
 
     series_id: str
     name: str
@@ -60,14 +60,14 @@ class SeriesOverview:
 
     @property
     def steps(self) -> dict[Step, int]:
-        """How many movies were found by which step."""
+        """How many movies were found by each step."""
         return dict(Counter(each.step for each in self.matches if each.step is not None))
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What lies in the folders. `left`: files of movies in no series, and why; `ignored`: mdocs that are no series, and why;
-    `unusable`: mdocs, ignored or not, that somebody meant to be series, and why they cannot be."""
+    """What is in the folders. `left`: files of movies in no series, and why; `ignored`: mdocs that are not series, and why;
+    `unusable`: mdocs, ignored or not, that were meant to be series, and why they cannot be."""
 
     series: tuple[SeriesOverview, ...]
     left: Mapping[str, str]
@@ -135,7 +135,7 @@ def _match(exposure: Exposure, files: Mapping[str, str]) -> Match:
 
 
 def _without_references(movies: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the movies, and the files that are none, by their one image: references, maps, averages."""
+    """Return the movies, and the files with a single image, which are not movies: references, maps, averages."""
     checks = {path: check_movie(path) for path in movies[:MAX_CHECKED]}
     frames = any((check.frames or 1) > 1 for check in checks.values())
     foreign = {path: why for path, check in checks.items() if (why := why_no_movie(path, check, frames))}
@@ -151,13 +151,13 @@ def _written(path: str) -> float:
 
 
 def pattern_of(given: str) -> str:
-    """Return a pattern of files: of a folder, or of a pattern of folders, all that lies in it."""
+    """Return a pattern of files: for a folder, or a pattern of folders, everything in it."""
     folders = os.path.isdir(given) or any(map(os.path.isdir, patterns.folders_of(given)))
     return os.path.join(given, "*") if folders else given
 
 
 def movie_files(given: str) -> list[str]:
-    """Return the movies of a folder or pattern; those of the subfolders where the folder itself holds none."""
+    """Return the movies of a folder or pattern; those of the subfolders if the folder itself holds none."""
     pattern = pattern_of(given)
     found = [path for path in patterns.files_of(pattern) if is_movie(path)]
     below = patterns.files_of(pattern, patterns.depth_of(pattern, EXTENSIONS)) if not found else []
@@ -165,24 +165,25 @@ def movie_files(given: str) -> list[str]:
 
 
 def is_movie(path: str) -> bool:
-    """Tell whether a file can be a movie by what its name ends in."""
+    """Tell whether a file can be a movie, by the ending of its name."""
     return path.lower().endswith(EXTENSIONS)
 
 
 # ---------------------------------------------------------------------------------------------- for people and programs
 
 def as_text(overview: Overview, details: bool = False) -> str:
-    """Return a line a series, what differs first; with details the movie of every tilt too."""
+    """Return one line per series, those that differ first; with details the movie of every tilt too."""
     common = _common(overview.series)
     wrong = [each for each in overview.series if _differs(each, common)]
     fine = [each for each in overview.series if not _differs(each, common)]
     lines = [_head(overview, common)]
-    for title, found in (("What differs:", wrong), ("As all:" if wrong else "", fine)):
+    for title, found in (("What differs:", wrong), ("All others:" if wrong else "", fine)):
         if found:
             lines += [title] if title else []
             lines += [text for each in found for text in _lines(each, common, details)]
     lines += _listed("movie", "in no series", overview.left)
-    lines += _listed("mdoc file", "that is no series" if len(overview.ignored) == 1 else "that are no series", overview.ignored)
+    what = "that is not a series" if len(overview.ignored) == 1 else "that are not series"
+    lines += _listed("mdoc file", what, overview.ignored)
     return "\n".join(line for line in lines if line)
 
 
@@ -207,7 +208,7 @@ def _number(value: float | None, unit: str) -> str:
 
 
 def _differs(series: SeriesOverview, common: tuple[int, float | None, float | None]) -> list[str]:
-    """Say in what a series differs from most, and what is wrong with it, the worst first."""
+    """Say how a series differs from most, and what is wrong with it, the worst first."""
     differences = [series.reason.rstrip(".")] if series.reason else []
     if series.missing:
         names = [each.tilt.movie or f"the tilt at {each.tilt.angle:.1f} degrees" for each in series.missing]
@@ -237,7 +238,7 @@ def _lines(series: SeriesOverview, common: tuple[int, float | None, float | None
 
 
 def _listed(thing: str, what: str, files: Mapping[str, str]) -> list[str]:
-    """Return files by the reason, a few names each."""
+    """Return files grouped by reason, a few names each."""
     if not files:
         return []
     by_reason: dict[str, list[str]] = {}

@@ -11,10 +11,10 @@ from tomostream.acquisition.movies import MovieCheck
 
 
 def movie_pixel_size(facts: MdocFacts, movie: MovieCheck | None = None) -> Known[float]:
-    """Return the pixel size of the movies of a series, A per pixel of the file, and from where.
+    """Return the pixel size of the movies of a series, A per pixel of the file, and its source.
 
-    PixelSpacing is that of the image which the mdoc describes, at its binning. Where the size of that image (ImageSize)
-    and of a movie are known, the movie's pixel is PixelSpacing times their ratio, as both show the same area. Else it
+    PixelSpacing is that of the image which the mdoc describes, at its binning. If the size of that image (ImageSize)
+    and of a movie are known, the movie's pixel is PixelSpacing times their ratio, as both show the same area. Otherwise it
     follows from Binning (0.5 is a super-resolution movie).
 
     Parameters
@@ -29,15 +29,15 @@ def movie_pixel_size(facts: MdocFacts, movie: MovieCheck | None = None) -> Known
     return Known(spacing * ratio, f"{facts.pixel_size.source} x ImageSize / size of the movie ({ratio:g})")
 
 
-#: Two pixel sizes that differ by no more than this part are one, calibrated twice.
+#: Two pixel sizes that differ by at most this share are one, calibrated twice.
 _SAME_PIXEL_SIZE = 0.1
 
 
 def pixel_size_doubt(pixel_size: float, mdocs: Iterable[MdocFacts], image: MovieCheck) -> str:
-    """Why the pixel size of an image (A) cannot be right, by the first mdoc that tells; "" where none does, or it agrees.
+    """Say why the pixel size of an image (A) cannot be right, by the first mdoc that tells; "" if none does, or it agrees.
 
-    Compared by the size of the area, which is the same whatever the binning. Calibrations differ by some per cent; what is
-    looked for is a pixel size of another binning, camera mode or magnification.
+    The size of the area is compared, which is the same whatever the binning. Calibrations differ by a few per cent; the check
+    is for a pixel size of another binning, camera mode or magnification.
     """
     for facts in mdocs:
         spacing, ratio = facts.pixel_size.value, _size_ratio(facts.evidence.get("ImageSize", ""), image)
@@ -52,7 +52,7 @@ def pixel_size_doubt(pixel_size: float, mdocs: Iterable[MdocFacts], image: Movie
 
 
 def _size_ratio(image_size: str, movie: MovieCheck) -> float | None:
-    """Return image pixels a movie pixel, a power of two or its neighbour 3; None if the two do not show one area."""
+    """Return image pixels per movie pixel, a power of two or its neighbour 3; None if the two do not show one area."""
     words: Sequence[str] = image_size.split()
     if len(words) != 2 or not all(word.isascii() and word.isdigit() and len(word) < 7 for word in words):
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When so much of a series is there that a look at it is worth while before its end."""
+"""When enough of a series is there for a preview of it to be worthwhile."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 
 from tomostream.acquisition.events import SeriesState
 
-#: Part of the expected tilts that must be aligned, and the fewest tilts of which anything can be seen.
+#: Share of the expected tilts that must be aligned, and the fewest tilts in which anything can be seen.
 SHARE, MIN_TILTS = 0.6, 8
 
 
-def is_due(state: SeriesState, share: float = SHARE) -> bool:
+def is_due(state: SeriesState) -> bool:
     """Tell whether a series that was never composed has enough of its expected tilts (given or learned) for a preview."""
     if state.version > 0 or state.state not in ("acquiring", "aligning", "waiting") or state.tilts_expected is None:
         return False
-    return state.tilts_aligned >= max(MIN_TILTS, math.ceil(share * state.tilts_expected))
+    return state.tilts_aligned >= max(MIN_TILTS, math.ceil(SHARE * state.tilts_expected))

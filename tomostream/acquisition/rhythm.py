@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rhythm of a tilt series: how long it usually is until its next tilt comes."""
+"""The rhythm of a tilt series: how long it usually takes until its next tilt arrives."""
 
 from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field
 
-#: How many times its own largest gap a series is still before it counts as over, once the rhythm is known.
+#: A series counts as over after being still for this many times its own largest gap, once the rhythm is known.
 FACTOR = 1.4
 
 #: The same while fewer than `FEW_GAPS` gaps are known: three gaps say little about the fourth.
@@ -16,7 +16,7 @@ FEW_GAPS = 10
 #: Fewer gaps than this are no rhythm at all.
 MIN_GAPS = 3
 
-#: Seconds. A still file of a fast acquisition must be still for longer than a file server takes to show a change.
+#: Seconds. Even in a fast acquisition, a file must be still for longer than a file server takes to show a change.
 MIN_STILLNESS = 10.0
 
 
@@ -24,8 +24,8 @@ MIN_STILLNESS = 10.0
 class Rhythm:
     """The gaps between the tilts of one series, in seconds.
 
-    Gaps are taken by the clock of the microscope (differences between mdoc times) and, for `burst`, by ours: a network
-    disk that shows its files every 30 s makes tilts come in bursts, and nothing shorter than that is stillness.
+    Gaps are measured by the clock of the microscope (differences between mdoc times) and, for `burst`, by ours: a network
+    disk that shows its files every 30 s makes tilts arrive in bursts, and nothing shorter than that is stillness.
     """
 
     gaps: list[float] = field(default_factory=list)

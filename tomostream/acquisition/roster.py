@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who owns which movie: movies as they come, exposures as mdocs list them, and what each exposure got. No clock, no disk.
+"""Who owns which movie: movies as they arrive, exposures as mdocs list them, and what each exposure got. No clock, no disk.
 
-A movie is its file. Where several folders hold files of one name, `matching` tells which is whose, and tells it anew when another
-file or another exposure of that name comes: what was given to the wrong one is taken back.
+A movie is its file. If several folders hold files of one name, `matching` decides which is whose, and again when another
+file or another exposure of that name arrives: wrong assignments are undone.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tomostream.acquisition.verdict import called
 
 
 class Roster:
-    """All movies of a session, and the exposures that they belong to.
+    """All movies of a session, and the exposures to which they belong.
 
     Parameters
     ----------
     agenda, evidence : of the session.
-    named : gives the series of a name.
+    named : returns the series with a name.
     """
 
     def __init__(self, agenda: Agenda, evidence: Evidence, named: Callable[[str], Sequence[Series]]) -> None:
@@ -63,7 +63,7 @@ class Roster:
         return key in self._movies or bool(self._listings.of_name(key))
 
     def movie(self, key: str, path: str = "", written: float | None = None) -> Movie:
-        """Return what is known of a movie. One that is new, or whose file is, looks for its exposure."""
+        """Return what is known about a movie. One that is new, or whose file is, looks for its exposure."""
         movie = self._movies.get(key)
         if movie is None:
             movie = self._movies[key] = Movie(key, movie_key(path or key), path, written, self._agenda.now)
@@ -79,7 +79,7 @@ class Roster:
         return movie
 
     def _join(self, movie: Movie) -> None:
-        """A file takes its place among those of its name."""
+        """Give a file its place among those of its name."""
         self._of_name[movie.name] = (*self._of_name.get(movie.name, ()), movie)
         self._assign(movie.name)
         if not movie.listed:
@@ -89,7 +89,7 @@ class Roster:
                 self._finder.search(series)
 
     def _let_go(self, series: Series, movie: Movie) -> None:
-        """A movie has come that fits better, by its folder or by its name, than what a tilt was given while it was not there."""
+        """Take back what a tilt was given if a movie has arrived that fits better, by its folder or by its name."""
         fields, labels = parse_movie_name(movie.name), matching.labels(movie.name)
         own = None not in (fields.order, fields.angle) and matching.folded(series.name) in labels
         for each in [each for each in series.exposures.values() if each.bound and each.step in CHANGED_NAMES]:
@@ -120,7 +120,7 @@ class Roster:
         self.states.see(self.movie(key, path, written))
 
     def none_came(self, series: Series) -> bool:
-        """Tell whether no movie of a series was seen, and none that no file lists can be one of its own under another name."""
+        """Tell whether no movie of a series was seen, and no unlisted one can be one of its own under another name."""
         return (not any(each.bound for each in series.exposures.values())
                 and 2 * sum(not self._why_unlisted(movie).expected and not self._doubts.of_another_day(series, movie)
                             for movie in self.loose.all()) < len(series.exposures))
@@ -130,7 +130,7 @@ class Roster:
         return not self.loose
 
     def unlisted(self, still: float) -> dict[str, Unassigned]:
-        """Return the movies that no file lists since `still` seconds, and why."""
+        """Return the movies that no file has listed for `still` seconds, and why."""
         return {each.key: self._why_unlisted(each) for each in self.loose.all() if self._agenda.now - each.since >= still}
 
     def _why_unlisted(self, movie: Movie) -> Unassigned:
@@ -146,7 +146,7 @@ class Roster:
         return Unassigned("No mdoc lists it.")
 
     def take_changed(self) -> list[Series]:
-        """Return the series that got other movies, or lost some, without having been read. What was lost is looked for again."""
+        """Return the series that got or lost movies without a new mdoc being read. What was lost is looked for again."""
         robbed, self._robbed = self._robbed, {}
         for series in robbed.values():
             if series.missing:
@@ -157,12 +157,12 @@ class Roster:
     # ------------------------------------------------------------------ what was registered before a restart
 
     def restore(self, restored: Restored) -> None:
-        """These movies belong to a series that is registered."""
+        """Note that these movies belong to a series that is registered."""
         for movie in restored.movies:
             self._restored[movie_key(movie)] = restored
 
     def adopted(self, restored: Restored) -> None:
-        """Note that the series was found again, and owns its movies itself."""
+        """Note that the series was recognised, and owns its movies itself."""
         for movie in restored.movies:
             self._restored.pop(movie_key(movie), None)
 
@@ -191,7 +191,7 @@ class Roster:
         self._changed.pop(id(series), None)
 
     def dismiss(self, series: Series, exposure: Exposure) -> None:
-        """Take an exposure from a series: it is not one of it after all."""
+        """Remove an exposure from a series to which it does not belong after all."""
         if exposure.bound:
             self.unbind(series, exposure)
         for each in (series.exposures, series.missing):
@@ -199,23 +199,23 @@ class Roster:
         self._listings.remove(exposure)
 
     def _twins(self, series: Series, exposure: Exposure) -> list[tuple[Series, Exposure]]:
-        """Return this exposure as files of other series list it, whether its movie is there or not."""
+        """Return this exposure as files of other series list it, whether or not its movie is there."""
         return [(other, each) for other, each in self._listings.alike(exposure)
                 if other is not series and each.ident in other.exposures]
 
     def _see_twins(self, series: Series, exposure: Exposure) -> None:
-        """An exposure that several files list belongs to one series, before its movie is there as well as after."""
+        """Give an exposure that several files list to one series, whether or not its movie is there."""
         for other, each in self._twins(series, exposure) if self._evidence.on("taken") else ():
             if exposure.owner is None and each.owner is not series:
                 self._one_owner(series, exposure, other, each)
 
     def _want(self, series: Series, exposure: Exposure) -> None:
-        """A tilt lacks its movie: it is looked for among those that come."""
+        """Note that a tilt lacks its movie, which is looked for among those that arrive."""
         for signature in matching.wanted_signatures(wanted(series, exposure)):
             self._wanting.setdefault(signature, {})[id(series)] = series
 
     def _assign(self, name: str) -> None:
-        """Give the exposures of one name their movies."""
+        """Assign their movies to the exposures of one name."""
         movies = self.of_name(name)
         if not movies:
             return
@@ -236,7 +236,7 @@ class Roster:
                 self.bind(series, exposure, movies[choice[0]], choice[1])
 
     def reconsider(self, series: Series) -> None:
-        """Take from a series, before it is decided, the movies of which is known by now that they are not its own."""
+        """Take away from a series, before it is decided, the movies that are by now known not to be its own."""
         for each in self._doubts.reconsider(series, self.movie_of):
             self.unbind(series, each)
 
@@ -248,7 +248,7 @@ class Roster:
             self.unbind(series, exposure)
         if step not in CHANGED_NAMES:
             for other, each in list(movie.listed):
-                if each.step in CHANGED_NAMES:      # the name alone was not enough: here is whose it is
+                if each.step in CHANGED_NAMES:      # the name alone was not enough: now its owner is known
                     self.unbind(other, each)
         exposure.key, exposure.bound, exposure.step = movie.key, True, step
         self._doubts.give(series, exposure, movie)
@@ -259,13 +259,13 @@ class Roster:
                 self.bind(other, twin, movie, step)
 
     def _mean_one(self, series: Series, exposure: Exposure, other: Series, each: Exposure, key: str) -> bool:
-        """Tell whether two files list one exposure, whose movie was found: one is a copy of the other."""
+        """Tell whether two files list one exposure, whose movie was found, so that one is a copy of the other."""
         folder = self._movies[key].folder
         fits = [matching.agreement(wanted(*one), folder)[:2] for one in ((series, exposure), (other, each))]
         return bool(folder) and each.ident == exposure.ident and fits[0] == fits[1]
 
     def unbind(self, series: Series, exposure: Exposure) -> None:
-        """Take its movie from an exposure: it is not its own after all."""
+        """Take its movie away from an exposure to which it does not belong after all."""
         movie = self._movies[exposure.key]
         movie.listed = [(other, each) for other, each in movie.listed if each is not exposure]
         exposure.key, exposure.bound, exposure.step = exposure.name, False, Step.EXACT
@@ -293,7 +293,7 @@ class Roster:
                 self._changed[id(other)] = other
 
     def _claim(self, series: Series, exposure: Exposure, movie: Movie) -> None:
-        """An exposure has its movie: see whether another has it too, and what has become of it."""
+        """Handle an exposure that got its movie: see whether another has it too, and what has become of it."""
         exposure.movie_seen = self.states.is_seen(movie)
         self.loose.remove(movie)
         if exposure.key in series.registered:       # after a restart: a registered movie is composed already
@@ -304,15 +304,15 @@ class Roster:
             self._share(series, exposure, other, each, movie)
         owner = self._restored.get(exposure.key)
         if owner is not None and self._evidence.on("taken") and _same_folder(owner, series):
-            self.states.set(series, exposure, "taken", f"It is registered in the series {owner.series_name} already.")
+            self.states.set(series, exposure, "taken", f"It is already registered in the series {owner.series_name}.")
         if exposure.state in ("missing", "failed"):
             self.states.match(series, exposure, movie)
         self.states.exclude_chosen(series, exposure)
 
     def _share(self, series: Series, exposure: Exposure, other: Series, each: Exposure, movie: Movie) -> None:
-        """Two exposures name one movie. The same exposure belongs to the first series; a later one takes the name over.
+        """Decide between two exposures that name one movie. The same exposure belongs to the first series; a later one takes it.
 
-        The images of a later exposure are in a later version of the movie than that of the earlier one.
+        The images of a later exposure are in a later version of the movie than those of the earlier one.
         """
         if exposure.acquired is not None and each.acquired is not None and not is_twin(exposure, each):
             old_series, old = (other, each) if each.acquired < exposure.acquired else (series, exposure)
@@ -324,7 +324,7 @@ class Roster:
             self._one_owner(series, exposure, other, each)
 
     def _one_owner(self, series: Series, exposure: Exposure, other: Series, each: Exposure) -> None:
-        """Of two series that list one exposure, let that have it which has the others that both list, or goes first."""
+        """Give an exposure that two series list to the one that has the others that both list, or comes first."""
         if any(one.owner is series for one in other.exposures.values()):
             self._take(series, other, each)
         elif goes_before(series, other) and not any(one.owner is other for one in series.exposures.values()):
@@ -333,14 +333,14 @@ class Roster:
             self._take(other, series, exposure)
 
     def _take(self, owner: Series, series: Series, exposure: Exposure) -> None:
-        """An exposure that two series list belongs to the other one."""
+        """Give an exposure that two series list to the other one."""
         exposure.owner = owner
         self.states.set(series, exposure, "taken", f"It belongs to the series {called(owner, series)}, which lists it too.")
         if series.is_copy:
             self._agenda.schedule(series, self._agenda.now)
 
     def take_over(self, series: Series) -> None:
-        """A file that lists more than the one of which it was a copy is the original. All that both list belongs to one."""
+        """Make a file that lists more than the one of which it was a copy the original. All that both list belongs to one."""
         for owner in {id(each.owner): each.owner for each in series.exposures.values()}.values():
             if owner is None:
                 continue
@@ -351,7 +351,7 @@ class Roster:
                 self._move(series, owner)
 
     def _move(self, loser: Series, winner: Series) -> None:
-        """What a series holds that another one lists too becomes the other's."""
+        """Move what a series holds, and another one lists too, to the other."""
         for exposure in [each for each in winner.exposures.values() if each.owner is loser]:
             listed = self._movies[exposure.key].listed if exposure.bound else self._twins(winner, exposure)
             twins = [each for other, each in listed if other is loser and each.ident in loser.exposures]
@@ -369,7 +369,7 @@ class Roster:
             self._changed[id(winner)] = winner
 
     def release(self, series: Series) -> None:
-        """Free the movies of a series that turned out to be none; what it had of others is theirs again."""
+        """Free the movies of a series that turned out not to be one; what it had of others is theirs again."""
         for exposure in list(series.exposures.values()):
             twins = [(other, each) for other, each in self._twins(series, exposure) if each.owner is series]
             self._listings.remove_name(series, exposure.name)

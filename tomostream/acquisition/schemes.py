@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tilt schemes, learned from the series that were complete, so that the next ones are known to be complete at once.
+"""Tilt schemes, learned from complete series, so that the next ones are recognised as complete at once.
 
-A scheme is a set of tilt angles relative to the first one acquired, because lamellae differ in their pre-tilt and not
-in what is acquired around it. It counts once two series that were not interleaved had the very same angles: a series
-that was broken off does not repeat itself, but a group of interleaved series is broken off as one.
+A scheme is a set of tilt angles relative to the first one acquired, because lamellae differ in their pre-tilt but not in
+what is acquired around it. It counts once two series that were not interleaved had exactly the same angles: a series
+that was aborted does not repeat itself, but a group of interleaved series is aborted as one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MIN_TILTS = 5
 
 
 def step_of(angles: Sequence[float]) -> float | None:
-    """Return the usual step in degrees between neighbouring (sorted) angles, None when there is none."""
+    """Return the usual step in degrees between neighbouring (sorted) angles; None if there is none."""
     steps = sorted(b - a for a, b in pairwise(angles) if b - a > 0.1)
     return steps[len(steps) // 2] if steps else None
 
 
 @dataclass
 class Scheme:
-    """Sorted angles in degrees relative to the first acquired; `seen` holds the series that had them."""
+    """Sorted angles in degrees relative to the first acquired; `seen`: the series that had them."""
 
     angles: tuple[float, ...]
     seen: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Scheme:
             abs(a - b) < ANGLE_TOLERANCE for a, b in zip(angles, self.angles, strict=True))
 
     def holds(self, angles: Sequence[float]) -> bool:
-        """Tell whether all `angles` (sorted) are among those of this scheme: it could be what is being acquired."""
+        """Tell whether all `angles` (sorted) are among those of this scheme, so that it may be the one being acquired."""
         place = 0
         for angle in angles:
             while place < len(self.angles) and self.angles[place] < angle - ANGLE_TOLERANCE:
@@ -57,7 +57,7 @@ class Schemes:
         self._schemes: list[Scheme] = []
 
     def learn(self, series: str, angles: Sequence[float], companions: Iterable[str]) -> None:
-        """Remember the angles of a complete series; it confirms a scheme unless a companion of it already did."""
+        """Remember the angles of a complete series; it confirms a scheme unless one of its companions already did."""
         if len(angles) < MIN_TILTS:
             return
         relative = _relative(angles)
@@ -76,7 +76,7 @@ class Schemes:
                 scheme.wrong = True
 
     def complete(self, angles: Sequence[float]) -> Scheme | None:
-        """Return the scheme of which these are all angles, if it is known and no known scheme goes on from here."""
+        """Return the scheme of which these are all the angles, if it is known and no known scheme continues from here."""
         known = [each for each in self._known() if len(each.angles) >= len(angles)]
         if not any(len(each.angles) == len(angles) for each in known):
             return None
@@ -86,12 +86,12 @@ class Schemes:
         return None if longer else found
 
     def seen(self, angles: Sequence[float]) -> bool:
-        """Tell whether a series before had these very angles."""
+        """Tell whether an earlier series had exactly these angles."""
         relative = _relative(angles)
         return any(each.same(relative) and not each.wrong for each in self._schemes)
 
     def unfinished(self, angles: Sequence[float]) -> Scheme | None:
-        """Return the shortest scheme that goes on from here. One series is enough: it only asks for patience."""
+        """Return the shortest scheme that continues from here. One series is enough, because it only asks for patience."""
         longer = [each for each in self._schemes if len(each.angles) > len(angles) and not each.wrong]
         if not longer:
             return None
@@ -99,7 +99,7 @@ class Schemes:
         return min((each for each in longer if each.holds(relative)), key=lambda each: len(each.angles), default=None)
 
     def expected(self, angles: Sequence[float]) -> int | None:
-        """Return the number of tilts of the shortest known scheme that holds all these angles, None where there is none."""
+        """Return the number of tilts of the shortest known scheme that contains all these angles; None if there is none."""
         relative = _relative(angles)
         return min((len(each.angles) for each in self._known() if each.holds(relative)), default=None)
 

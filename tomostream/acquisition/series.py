@@ -16,23 +16,23 @@ from tomostream.acquisition.rhythm import Rhythm
 from tomostream.acquisition.schemes import ANGLE_TOLERANCE, step_of
 from tomostream.acquisition.times import NIGHT, with_clock_put_back
 
-#: What an exposure is told by: its movie's key (or its angle where the mdoc names no movie) and its time.
+#: What identifies an exposure: its movie's key (or its angle if the mdoc names no movie) and its time.
 Ident = tuple[str, "datetime | None"]
 
-#: Kinds of mdoc whose tilts make a series.
+#: Kinds of mdoc whose tilts form a series.
 SERIES_KINDS = ("tilt-series", "frame")
 
-#: Seconds by which two files may differ about when one movie was exposed.
+#: Seconds by which two files may disagree on when one movie was exposed.
 TWO_WRITERS = 5.0
 
-#: Degrees by which two files may differ about the angle of one exposure: they round it differently.
+#: Degrees by which two files may disagree on the angle of one exposure, because they round it differently.
 SAME_ANGLE = 0.01
 
 _EPOCH = datetime(1970, 1, 1)
 
 
 def seconds(time: datetime | None) -> float | None:
-    """Return a time of the microscope as seconds, good for differences only; None when unknown."""
+    """Return a time of the microscope in seconds, meaningful only for differences; None if unknown."""
     return None if time is None else (time.replace(tzinfo=None) - _EPOCH).total_seconds()
 
 
@@ -42,9 +42,9 @@ class Exposure:
 
     `name` is the movie's name in the mdoc (`movie_key`), `key` that of the movie it was found to be (`bound`, by which `step`),
     or `name` until then. `state` is missing (its micrograph is awaited), aligned, failed, excluded (by the user) or taken (it
-    belongs to another series, `owner`); `reason` says why for the last three. `refused` says why a movie of its name is not taken
-    for its own. `movie_seen` False: the import told of movies, but
-    not of this one. A micrograph counts from version `min_version` on: a movie's name can be used again.
+    belongs to another series, `owner`); `reason` says why for the last three. `refused`: why a movie of its name is not taken
+    for its own. `movie_seen` False: the import has reported movies, but
+    not this one. A micrograph counts from version `min_version` on, because the name of a movie can be reused.
     """
 
     ident: Ident
@@ -66,7 +66,7 @@ class Exposure:
 
 @dataclass
 class Change:
-    """What a reading of an mdoc brought: exposures never seen before, replaced ones, and whether all started over."""
+    """What a reading of an mdoc brought: new exposures, replaced ones, and whether everything started over."""
 
     new: list[Exposure] = field(default_factory=list)
     replaced: list[Exposure] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Change:
 
 @dataclass
 class _File:
-    """The last good content of one mdoc file. `dropped`: what it listed once and does not list now."""
+    """The last good content of one mdoc file. `dropped`: what it once listed and no longer does."""
 
     facts: MdocFacts
     listed: dict[Ident, None]
@@ -89,11 +89,11 @@ class Series:
     """A tilt series. The session changes its phases; `read` takes in mdocs.
 
     Phases: acquiring, aligning (acquisition is over, micrographs are awaited), composed, failed, ignored (no tilt series).
-    `composed` maps the idents composed last to the version of their micrograph; `wrong_since`: when one of these turned out
-    to be another tilt's. `retired`: what was listed before the acquisition was started over. `unsure`: movies of nobody among
-    which nothing tells which are its own. `apart`: movies in another folder than most of its own, of which nothing tells whether
-    they are. `notes` say what it has to do with a series of its name in another folder. `number`
-    counts the series of a session as they came.
+    `composed` maps the idents last composed to the version of their micrograph; `wrong_since`: when one of these turned out
+    to belong to another tilt. `retired`: what was listed before the acquisition started over. `unsure`: unassigned movies of
+    which it is unclear which are its own. `apart`: movies in a folder other than most of its own, of which it is unclear whether
+    they are. `notes`: its relation to a series of its name in another folder. `number`
+    counts the series of a session in order of arrival.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Series:
 
     @property
     def open_section(self) -> str | None:
-        """The path of a file of this series that was caught half-written, None when all are whole."""
+        """The path of a file of this series that was caught half-written; None if all are whole."""
         for path, file in self.files.items():
             if path in self.trouble:
                 return path
@@ -158,18 +158,18 @@ class Series:
         return None
 
     def _is_overtaken(self, path: str, file: _File) -> bool:
-        """Tell whether another file lists more than this one, and all of it: a copy that was made in mid-acquisition."""
+        """Tell whether another file lists all that this one does and more: then this is a copy made in mid-acquisition."""
         return any(other != path and len(each.listed) > len(file.listed) and file.listed.keys() <= each.listed.keys()
                    for other, each in self.files.items())
 
     @property
     def only_frames(self) -> bool:
-        """Whether all its files are frame mdocs, one a movie."""
+        """Whether all its files are frame mdocs, one per movie."""
         return bool(self.files) and all(file.facts.kind == "frame" or file.facts.frame_sets for file in self.files.values())
 
     @property
     def only_frame_sets(self) -> bool:
-        """Whether all it knows is from files of the frames of a whole session."""
+        """Whether all that it knows is from files with the frames of a whole session."""
         return bool(self.files) and all(FRAME_SET in path for path in self.files)
 
     @property
@@ -178,12 +178,12 @@ class Series:
         return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
 
     def goes_on(self, facts: MdocFacts) -> bool:
-        """Whether a file ends with a tilt that lacks only its end and is not known yet: it counts once the file is at rest."""
+        """Whether a file ends with a new tilt of which only the end is missing: it counts once the file is at rest."""
         return facts.last_section_open and any(
             self._known_ident(_ident(tilt), tilt.angle) not in self.exposures for tilt in facts.tilts_if_ended)
 
     def began_after(self, facts: MdocFacts) -> bool:
-        """Tell whether all that a file lists was exposed before this series began, with movies in the same folder: it was
+        """Tell whether all that a file lists was exposed before this series began, with movies in the same folder, and was thus
         replaced."""
         known = [time for tilt in facts.tilts if (time := seconds(tilt.time)) is not None]
         if len(known) < len(facts.tilts) or not known or self.first_acquired is None or self.only_copies:
@@ -194,18 +194,18 @@ class Series:
 
     @property
     def only_copies(self) -> bool:
-        """Whether every file that it has is a copy of another by name and content."""
+        """Whether every one of its files is a copy of another, by name and content."""
         return bool(self.files) and all(file.facts.copy for file in self.files.values())
 
     def shares_with(self, facts: MdocFacts) -> bool:
-        """Tell whether a file lists an exposure of this series, one of the two lists none, or the times cannot tell."""
+        """Tell whether a file lists an exposure of this series; also if one of the two lists none, or the times cannot tell."""
         idents = [self._known_ident(_ident(tilt), tilt.angle) for tilt in facts.tilts]
         return not idents or not self.exposures or any(
             ident in known for ident in idents for known in (self.exposures, self.replaced, self.retired))
 
     @property
     def names_itself(self) -> bool:
-        """Whether what one of its files holds agrees with the name of the series: copies under other names do not."""
+        """Whether the content of one of its files agrees with the name of the series; that of a renamed copy does not."""
         return any(names_itself(file.facts) for file in self.files.values())
 
     def angles(self) -> list[float]:
@@ -213,7 +213,7 @@ class Series:
         return [each.tilt.angle for each in self.in_order()]
 
     def in_order(self) -> list[Exposure]:
-        """Return the exposures in acquisition order: by time, else by dose, else as they were listed."""
+        """Return the exposures in acquisition order: by time, else by dose, else as listed."""
         return in_acquisition_order(list(self.exposures.values()))
 
     def angle_range(self) -> tuple[float, float]:
@@ -229,7 +229,7 @@ class Series:
         old = self.files.get(facts.path)
         change = Change()
         copied = {self._known_ident(_ident(tilt), tilt.angle) for tilt in facts.tilts} if facts.copy else set[Ident]()
-        if copied & self.retired or (copied and self.began_after(facts)):       # of what was acquired again since
+        if copied & self.retired or (copied and self.began_after(facts)):       # a copy of what has been acquired again since
             self.retired |= copied
         if old is not None and old.facts.tilts and facts.tilts[: len(old.facts.tilts)] == old.facts.tilts:
             idents = [(self._known_ident(_ident(tilt), tilt.angle), tilt) for tilt in facts.tilts[len(old.facts.tilts):]]
@@ -284,7 +284,7 @@ class Series:
                 change.new.append(exposure)
 
     def _replace(self, file: _File, change: Change) -> None:
-        """Find the exposures that this file does not list any more and that were taken again, at the same angle, later."""
+        """Find the exposures that this file no longer lists and that were taken again, at the same angle, later."""
         tolerance = self._tolerance()
         gone = [self.exposures[ident] for ident in file.dropped if ident in self.exposures]
         for later in change.new:
@@ -300,11 +300,11 @@ class Series:
         return ANGLE_TOLERANCE if step is None else min(ANGLE_TOLERANCE, 0.4 * step)
 
     def _started_over(self, idents: Sequence[tuple[Ident, Tilt]], old: _File | None, frame: bool, copy: bool) -> bool:
-        """Tell whether a file holds another acquisition under the same name, not more of this one.
+        """Tell whether a file holds another acquisition under the same name, rather than more of this one.
 
-        That is when nothing it lists is known, all of it is later than all that is known, and no other file lists what is
-        known (at the turn of a bidirectional series another does). A single repeated exposure is not: then the others are
-        still listed. A file of another name counts where those that listed what is known were removed, or are copies.
+        It does if nothing that it lists is known, all of it is later than everything known, and no other file lists what is
+        known (at the turn of a bidirectional series another does). A single repeated exposure is not one, because the others are
+        still listed. A file with another name counts if those that listed what is known were removed, or are copies.
         """
         copies = self.only_copies and not copy
         if not idents or len(self.exposures) < 2 or (
@@ -328,7 +328,7 @@ class Series:
         self.first_new, self.first_acquired, self.last_acquired = None, None, None
 
     def _known_ident(self, ident: Ident, angle: float) -> Ident:
-        """Return the ident under which this exposure is known, if one of the two has no time, or no name."""
+        """Return the ident under which this exposure is known, if one of the two has no time or no name."""
         if ident in self.exposures:
             return ident
         if ident[0].startswith("?") and ident[1] is not None:   # a frame set of it names the movie
@@ -356,7 +356,7 @@ class Series:
         self.last_but_one, self.last_new = self.last_new, time
 
     def _follow_times(self, new: Sequence[Exposure], time: float) -> None:
-        """Add the gaps that the new exposures make. Times before the last one known make all gaps be taken again."""
+        """Add the gaps made by the new exposures. If one is earlier than the last known time, all gaps are computed again."""
         times = [each.acquired for each in new]
         if any(each is None for each in times):
             if self.last_new > 0.0 and len(new) == 1 and len(self.exposures) > 1:
@@ -394,7 +394,7 @@ def goes_before(series: Series, other: Series) -> bool:
 def is_twin(one: Exposure, other: Exposure) -> bool:
     """Tell whether two files list one exposure: of one name and folder on the microscope's computer, at one time and angle.
 
-    Where one of them does not name the movie, time and angle have to be the same: a microscope exposes one image at a time.
+    If one of them does not name the movie, time and angle must be the same: a microscope exposes one image at a time.
     """
     if one.acquired is None or other.acquired is None or abs(one.tilt.angle - other.tilt.angle) > ANGLE_TOLERANCE:
         return False
@@ -410,9 +410,9 @@ def _ident(tilt: Tilt) -> Ident:
 
 
 def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
-    """Sort exposures by time, else by the dose before them, else by their order in one file, else leave them as they were listed.
+    """Sort exposures by time, else by the dose before them, else by their order in one file, else as listed.
 
-    Where the clock was put back at night, the numbers in the movies' names tell: frame mdocs hold one time each.
+    If the clock was put back at night, the numbers in the movies' names decide: frame mdocs hold one time each.
     """
     if all(each.acquired is not None for each in exposures):
         return _by_number(exposures) or sorted(exposures, key=lambda each: each.acquired or 0.0)
@@ -425,7 +425,7 @@ def in_acquisition_order(exposures: Sequence[Exposure]) -> list[Exposure]:
 
 
 def _by_number(exposures: Sequence[Exposure]) -> list[Exposure]:
-    """Exposures by the numbers in their movies' names, where these show that the clock was put back; else none."""
+    """Exposures by the numbers in their movies' names, if these show that the clock was put back; else none."""
     if not any(each.tilt.time is not None and each.tilt.time.hour in NIGHT for each in exposures):
         return []
     numbers = {parse_movie_name(each.key).order: each for each in exposures}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When is which tilt series complete? A state machine: events in, decisions out.
+"""When is a tilt series complete? A state machine: events in, decisions out.
 
-It holds no clock and touches no disk: a session of twelve hours runs in a moment in a test. What an event costs does
+It has no clock and touches no disk, so a session of twelve hours runs in a moment in a test. The cost of an event does
 not grow with the number of series or movies: deadlines are in a heap, everything else is looked up by name.
 
     session = Session(Policy(expected_tilts=41))
@@ -50,7 +50,7 @@ from tomostream.acquisition.states import ignored, state_of
 from tomostream.acquisition.unassigned import exposed_again, of_no_series, without_movie
 from tomostream.files.logs import counted
 
-#: Kinds of mdoc that are unlikely to become a tilt series: said at once. (An image can be a series' first tilt.)
+#: Kinds of mdoc that are unlikely to become a tilt series, reported at once. (An image can be a series' first tilt.)
 _NO_SERIES = ("montage", "fast-tilt", "overwritten")
 
 
@@ -83,7 +83,7 @@ class Session:
     # ------------------------------------------------------------------ what callers use
 
     def handle(self, event: Event) -> list[Decision]:
-        """Take in what happened, return what was decided because of it, or because of the time that has passed."""
+        """Take in what happened; return what was decided because of it, or because time has passed."""
         self._agenda.now = max(self._agenda.now, event.time)
         if self._stopped and not isinstance(event, Stop):
             return []
@@ -91,7 +91,7 @@ class Session:
             self._last_news = self._evidence.started = self._agenda.now
         decisions: list[Decision] = []
         _HANDLERS[type(event)](self, event, decisions)
-        self._decider.see_to_changed(decisions)
+        self._decider.decide_changed(decisions)
         self._run_deadlines(decisions)
         self._maybe_end(decisions)
         return decisions
@@ -109,27 +109,27 @@ class Session:
 
     @property
     def series(self) -> list[Series]:
-        """All series, to be looked at."""
+        """All series, for inspection."""
         return list(self._directory.series)
 
     def states(self) -> list[SeriesState]:
-        """Return where every series stands, for people."""
+        """Return the state of every series, for people."""
         return [*(state_of(series, self._evidence) for series in self._directory.series),
                 *(ignored(basename(path), reason) for path, reason in self._ignored.items())]
 
     def changed_states(self) -> list[SeriesState]:
-        """Return where the series stand of which something changed since this was last asked."""
+        """Return the states of the series that have changed since the last call."""
         return [state_of(series, self._evidence) for series in self._agenda.take_touched()]
 
     def as_it_stands(self, series_id: str) -> Compose | None:
-        """Return what a series would be composed of if it were decided now; None where it could not be. Decides nothing."""
+        """Return what a series would be composed of if it were decided now; None if it could not be. Decides nothing."""
         series = self._directory.with_id(series_id)
         if series is None or not verdict.aligned(series) or verdict.tilt_axis(series, self._policy).value is None:
             return None
         return verdict.compose(series, self._policy, "")
 
     def unassigned(self, still: float = 0.0) -> dict[str, Unassigned]:
-        """Return the movies that are in no series since `still` seconds, and why. Some are normal: repeated exposures."""
+        """Return the movies that have been in no series for `still` seconds, and why. Some are normal: repeated exposures."""
         loose = {**self._roster.unlisted(still)}
         for key, path in self._directory.held_movies().items():
             if key in loose:
@@ -174,7 +174,7 @@ class Session:
             self._report_copies(series, decisions)
 
     def _read(self, series: Series, facts: MdocFacts, decisions: list[Decision]) -> None:
-        """Take a reading into its series, then see what follows from it."""
+        """Take a reading into its series, then act on the consequences."""
         self._agenda.touch(series)
         before, was_open = len(series.exposures), series.open_section
         change = series.read(facts, self._agenda.now)
@@ -205,13 +205,13 @@ class Session:
             self._decider.evaluate(series, decisions)
 
     def _news_of(self, series: Series, change: Change, before: int, decisions: list[Decision]) -> None:
-        """A series got new tilts: it goes on, and others may be over because of it."""
+        """Handle new tilts of a series: it continues, and others may be over because of it."""
         self._last_news = self._agenda.now
         if series.composed and before and series.phase == "composed" and not change.replaced:
             self._evidence.schemes.refute([each.tilt.angle for each in series.in_order()[:before]])
         if series.phase != "acquiring" and any(each.ident not in series.composed
                                                 for each in [*change.new, *change.restored]):
-            late = f"{verdict.names(change.new or change.restored)} came after it was decided"
+            late = f"{verdict.names(change.new or change.restored)} arrived after it was decided"
             self._decider.reopen(series, late if series.version or series.given_up else "")
         series.over_since = None
         self._evidence.active(series)
@@ -219,7 +219,7 @@ class Session:
         self._decider.evaluate(series, decisions)
 
     def _report_copies(self, series: Series, decisions: list[Decision]) -> None:
-        """Name, once, each file of a series that is a copy of another file of it."""
+        """Name, once, each file of a series that is a copy of another of its files."""
         originals = [path for path, file in series.files.items() if not file.facts.copy]
         for path, file in series.files.items() if originals else ():
             if file.facts.copy and path not in self._copies_reported:
@@ -229,7 +229,7 @@ class Session:
                 decisions.append(GiveUp("", basename(path), reason, False, (), (path,)))
 
     def _successors(self, series: Series, before: int) -> None:
-        """See whether the start of this series says that others are over, or this one is by one that was read first."""
+        """See whether the start of this series shows that others are over, or that it is over by one that was read first."""
         if before <= 4:
             for other in list(self._agenda.acquiring.values()):
                 if other is not series and other.over_since is None and follows(series, other):
@@ -277,7 +277,7 @@ class Session:
                 self._micrograph_news(series, exposure, decisions)
 
     def _micrograph_news(self, series: Series, exposure: Exposure, decisions: list[Decision]) -> None:
-        """An exposure of this series has a (new) micrograph: decide, if it was waited for or changes something."""
+        """Handle a (new) micrograph of an exposure: decide, if it was waited for or changes something."""
         if series.pending:
             if not series.missing:
                 self._decider.evaluate(series, decisions)
@@ -286,7 +286,7 @@ class Session:
             self._decider.report_kept(series, decisions)
             return
         known = series.composed.get(exposure.ident)
-        why = (f"the micrograph of {exposure.key} came late" if known is None
+        why = (f"the micrograph of {exposure.key} arrived late" if known is None
                else f"the micrograph of {exposure.key} was replaced by version {exposure.version}")
         self._decider.reopen(series, why if series.version or series.given_up else "", phase="aligning")
         self._decider.evaluate(series, decisions)
@@ -332,13 +332,13 @@ class Session:
             decisions.append(EndSession("The user stopped the session; what was there was decided."))
 
     def _drop(self, series: Series, exposure: Exposure) -> None:
-        """An exposure was replaced by a later one."""
+        """Handle an exposure that was replaced by a later one."""
         series.missing.pop(exposure.ident, None)
         if exposure.ident in series.composed:
             series.why_again.append(f"{exposure.key} was exposed again")
 
     def _retire(self, series: Series, change: Change, facts: MdocFacts) -> None:
-        """The series was acquired again under the same name: the newest wins, and this is told."""
+        """Handle a series acquired again under the same name: the newest wins, and this is reported."""
         old = counted(len(change.retired), "tilt")
         series.warnings.append(f"{facts.path} was started over: the {old} of the first acquisition are not used.")
         series.missing = {}
@@ -353,7 +353,7 @@ class Session:
             self._decider.evaluate(series, decisions)
 
     def _end_time(self) -> float | None:
-        """Return when the session is over, if nothing happens until then."""
+        """Return when the session is over if nothing happens until then."""
         if self._last_news is None:
             return None
         production = self._evidence.production
@@ -393,7 +393,7 @@ class Session:
 
 
 def _is_no_series(facts: MdocFacts) -> bool:
-    """Tell whether this is not a tilt series, for sure: an image with a movie can be the first tilt of one."""
+    """Tell whether this is certainly not a tilt series: an image with a movie may be the first tilt of one."""
     if facts.kind == "image":
         return not any(tilt.movie is not None for tilt in (*facts.tilts, *facts.tilts_if_ended))
     return facts.kind in _NO_SERIES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a series stands, in words for people."""
+"""The state of a series, in words for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomostream.files.logs import counted
 
 
 def state_of(series: Series, evidence: Evidence) -> SeriesState:
-    """Return where a series stands, its counts and a sentence."""
+    """Return the state of a series, its counts and a sentence."""
     by_state = [each.state for each in series.exposures.values()]
     state, reason = _state_and_reason(series, evidence)
     return SeriesState(series.series_id, series.name, state, reason, len(by_state), by_state.count("aligned"),
@@ -37,6 +37,6 @@ def _state_and_reason(series: Series, evidence: Evidence) -> tuple[Phase, str]:
         return "acquiring", f"{counted(seen, 'tilt')} so far, waiting for the next{': ' if ahead else ''}{ahead}."
     if series.phase == "aligning":
         dead = "" if evidence.production.alive else (
-            f" Nothing comes: the producer is not running ({evidence.production.why_dead}).")
+            f" Nothing arrives: the producer is not running ({evidence.production.why_dead}).")
         return ("waiting" if dead else "aligning"), f"Waiting for {waits}.{dead}"
     return series.phase, series.reason

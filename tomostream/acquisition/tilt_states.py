@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has become of each tilt: its movie is missing, failed or aligned, another series has it, or a person took it out."""
+"""What has become of each tilt: its movie is missing, failed or aligned, another series has it, or a person left it out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TiltStates:
     Parameters
     ----------
     agenda, evidence : of the session.
-    movie_of : gives the movie of an exposure that has one.
+    movie_of : returns the movie of an exposure that has one.
     """
 
     def __init__(self, agenda: Agenda, evidence: Evidence, movie_of: Callable[[Exposure], Movie]) -> None:
@@ -36,7 +36,7 @@ class TiltStates:
             exposure.movie_seen = True
 
     def is_seen(self, movie: Movie) -> bool:
-        """Tell whether the file of a movie is there, as far as is known: an import that reports nothing cannot tell."""
+        """Tell whether the file of a movie is there, as far as is known: an import that reports nothing does not tell."""
         return movie.seen or not self._movies_reported
 
     def wait(self, series: Series, exposure: Exposure) -> None:
@@ -76,11 +76,11 @@ class TiltStates:
     # ------------------------------------------------------------------ tilts that people take out
 
     def choose(self, series_id: str, movies: Mapping[str, str]) -> None:
-        """These movies are to be left out of a series, for these reasons."""
+        """Note that these movies are to be left out of a series, for these reasons."""
         self._excluded[series_id] = movies
 
     def leave_out(self, series: Series) -> bool:
-        """Leave out what was chosen and put the rest back. Tells whether anything changed."""
+        """Leave out the chosen tilts and put the others back; return whether anything changed."""
         chosen = self._excluded[series.series_id]
         changed = [each for each in series.exposures.values() if (each.key in chosen) != (each.state == "excluded")]
         for exposure in changed:
@@ -91,7 +91,7 @@ class TiltStates:
         return bool(changed)
 
     def exclude_chosen(self, series: Series, exposure: Exposure) -> None:
-        """Leave an exposure out that has got its movie now, where that movie was chosen before."""
+        """Leave out an exposure that has just got its movie, if that movie was chosen before."""
         why = self._excluded.get(series.series_id, {}).get(exposure.key)
         if why is not None:
             self._exclude(series, exposure, why)
@@ -109,6 +109,6 @@ class TiltStates:
 
 
 def _sentence(text: str) -> str:
-    """Return a reason with its full stop."""
+    """Return a reason with a full stop."""
     text = text.strip()
     return text if text.endswith((".", "!")) else f"{text}."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tilt axis of an mdoc file, out of three conventions for it. IMOD's is that of the result."""
+"""The tilt axis of an mdoc file, from one of three conventions, in IMOD's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tomostream.acquisition.grammar import Grammar, Section, number
 _TITLE_AXIS = re.compile(r"Tilt axis angle\s*=\s*(\S+)", re.ASCII | re.IGNORECASE)
 TITLE_TOMO5_AXIS = re.compile(r"TiltAxisAngle\s*=\s*(\S+)", re.ASCII)
 
-#: SerialEM's title gives one decimal, so that title and RotationAngle can differ by half of it, and rounding, degrees.
+#: SerialEM's title gives one decimal, so title and RotationAngle may differ by half of it, plus rounding, degrees.
 _AXIS_AGREEMENT = 0.11
 
 
 def tilt_axis(grammar: Grammar, sections: Sequence[Section], dialect: str, warnings: list[str]) -> Known[float]:
-    """Return the tilt axis in IMOD's convention (rotation of the axis from y), degrees, and from where."""
+    """Return the tilt axis in IMOD's convention (rotation of the axis from y), degrees, and its source."""
     given = [value for section in sections if (value := section.number("RotationAngle", 360)) is not None]
     rotation = given[0] if given else None
     if given and max(given) - min(given) > 1.0:
@@ -68,6 +68,6 @@ def _signed(angle: float) -> float:
 
 
 def _apart(one: float, other: float) -> float:
-    """Return how far two axes are apart, degrees: an axis is the same after half a turn."""
+    """Return the angle between two axes, degrees: an axis is the same after half a turn."""
     difference = (one - other) % 180.0
     return min(difference, 180.0 - difference)

@@ -14,18 +14,18 @@ _MONTHS = {name: number for number, name in enumerate(
 _DATE = re.compile(r"([0-9]{1,4})-([A-Za-z]{3})-([0-9]{1,4})\s+([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?",
                    re.ASCII)
 
-#: What clocks are put back by at the end of summer time, seconds, and the hours (of the clock before) at which it is done.
+#: Seconds by which clocks go back at the end of summer time, and the hours (by the earlier clock) at which they do.
 _PUT_BACK, NIGHT = 3600.0, (0, 1, 2, 3)
-#: From tilt to tilt it takes no longer than so many times as long as usual, or so many seconds.
+#: From one tilt to the next takes no longer than this many times the usual, or this many seconds.
 _LONGER, _LONGEST_FIRST = 3.0, 600.0
 
 DAY_FIRST, YEAR_FIRST = "dd-Mon-yy", "yy-Mon-dd"
 
 
 def parse_date(text: str, order: str) -> datetime | None:
-    """Read one `DateTime` under one order of day and year; None if it is not a date then.
+    """Read one `DateTime` in one order of day and year; None if it is not a date then.
 
-    A year of four digits says the order by itself. Years of two digits are of this century: digital cameras are.
+    A four-digit year determines the order by itself. Two-digit years are in this century, as digital cameras are.
     """
     found = _DATE.fullmatch(text.strip())
     if found is None:
@@ -44,14 +44,14 @@ def parse_date(text: str, order: str) -> datetime | None:
 
 
 def is_date(text: str) -> bool:
-    """Tell whether this is a whole date and time. Half of one never is: it ends with the two digits of the seconds."""
+    """Tell whether this is a complete date and time. Half of one never is: it ends with the two digits of the seconds."""
     return parse_date(text, DAY_FIRST) is not None or parse_date(text, YEAR_FIRST) is not None
 
 
 def parse_dates(texts: Sequence[str | None], year_first: bool) -> tuple[datetime | None, ...]:
-    """Read the dates of one file under the one order of day and year that fits them all.
+    """Read the dates of one file in the one order of day and year that fits them all.
 
-    The order is that under which more of them are dates, then that under which they are closer together (a session that
+    The order is the one in which more of them are dates, then the one in which they are closer together (a session that
     runs past midnight changes the day, not the year), then the dialect's: `year_first`.
     """
     preferred, other = (YEAR_FIRST, DAY_FIRST) if year_first else (DAY_FIRST, YEAR_FIRST)
@@ -66,10 +66,10 @@ def _span(dates: Sequence[datetime | None]) -> timedelta:
 
 
 def with_clock_put_back(times: Sequence[datetime | None]) -> tuple[datetime | None, ...]:
-    """Return times of one series in the order of its file, an hour later from where the clock was put back to winter time.
+    """Return times of one series in the order of its file, with an hour added after the clock was put back to winter time.
 
-    Local time goes back then, and tilts sorted by it would be in a wrong order, with wrong doses. It is taken for that where
-    the file goes back in time once, at night, and an hour more makes that step like those before it.
+    Local time goes back then, and tilts sorted by it would be in the wrong order, with wrong doses. This is assumed if
+    the file goes back in time once, at night, and an added hour makes that step like those before it.
     """
     known = [time for time in times if time is not None]
     steps = [(later - earlier).total_seconds() for earlier, later in pairwise(known)]

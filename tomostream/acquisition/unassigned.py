@@ -13,9 +13,9 @@ from tomostream.files.logs import counted, some
 
 
 def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigned]:
-    """Return movies at `min_tilts` angles or more that only their own frame mdocs list, where nothing tells their series.
+    """Return movies at `min_tilts` or more angles that only their own frame mdocs list and whose series is unclear.
 
-    And those that only a file with the frame sets of the whole session lists, however few.
+    Also those that only a file with the frame sets of the whole session lists, however few.
     """
     ignored = [series for series in every if series.phase == "ignored" and series.given_up == "frame"]
     alone = [each for series in ignored for each in series.exposures.values() if each.bound]
@@ -25,8 +25,8 @@ def of_no_series(every: Iterable[Series], min_tilts: int) -> dict[str, Unassigne
     if different_angles([each.tilt.angle for each in alone]) < max(min_tilts, 2):
         return left
     return left or dict.fromkeys((each.key for each in alone), Unassigned(
-        "Only its own frame mdoc lists it, and its name does not say to which series it belongs: let the names of frames begin "
-        "with that of their series, or save an mdoc of each series."))
+        "Only its own frame mdoc lists it, and its name does not say to which series it belongs: start the names of frames "
+        "with that of their series, or save an mdoc for each series."))
 
 
 def without_movie(every: Iterable[Series]) -> list[str]:
@@ -41,12 +41,12 @@ def exposed_again(by: str) -> Unassigned:
 
 
 def describe_unassigned(movies: Sequence[str], incomplete: Sequence[str]) -> str:
-    """Return a sentence about the movies that no series lists, and the series whose tilts have none, which may be theirs."""
+    """Return a sentence about the movies that no series lists, and the series with tilts without a movie, which may be theirs."""
     if not movies:
         return "every movie belongs to a tilt series"
     text = f"{counted(len(movies), 'movie')} in no tilt series: {some(movies, MAX_NAMES)}"
     if incomplete:
         shown = ", ".join(incomplete[:MAX_NAMES])
-        text += (f"; tilts of {shown} have no movie: if these are theirs, let the names of the movies be those of SubFramePath "
+        text += (f"; tilts of {shown} have no movie: if these are theirs, name the movies as SubFramePath does "
                  "in the mdoc files")
     return text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a series about which all is known to the decision about it, in words."""
+"""From a series about which everything is known to the decision about it, in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tomostream.acquisition.naming import movie_key
 from tomostream.acquisition.series import SERIES_KINDS, Exposure, Series, in_acquisition_order
 from tomostream.files.logs import counted, some
 
-#: Steps by which movies are found surely, which is told, and those of which people are warned.
+#: Steps by which movies are found with certainty, which is only reported, and those of which people are warned.
 SURE_STEPS = (Step.FOLDER, Step.EXTENSION)
 UNSURE_STEPS = (Step.TIME, *CHANGED_NAMES)
 #: Names in a sentence before "and N more".
@@ -25,7 +25,7 @@ MAX_NAMES = 4
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a series cannot be composed. `category` tells whether this was said before; `failed` as in `GiveUp`."""
+    """Why a series cannot be composed. `category` tells whether this was reported before; `failed` as in `GiveUp`."""
 
     category: str
     reason: str
@@ -43,8 +43,8 @@ def aligned(series: Series) -> list[Exposure]:
     return sorted(usable, key=lambda each: each.tilt.angle)
 
 
-def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[Series] = ()) -> Obstacle | None:
-    """Return why this series cannot be composed now, None if it can. `others` of the session may know what it does not."""
+def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[Series]) -> Obstacle | None:
+    """Return why this series cannot be composed now; None if it can. `others` of the session may know what it does not."""
     listed, usable = len(series.exposures), len(aligned(series))
     overwritten = next((each for each in series.trouble.values() if each.kind == "overwritten"), None)
     if overwritten is not None and listed < policy.min_tilts:
@@ -61,7 +61,7 @@ def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[
     different = different_angles([each.tilt.angle for each in series.exposures.values()])
     if listed > 1 and (different < 2 or (series.only_frames and different < listed / 4)):
         at = counted(different, "tilt angle")
-        return Obstacle("angles", f"its {listed} images are at {at}: single particles, no tilt series", False)
+        return Obstacle("angles", f"its {listed} images are at {at}: single particles, not a tilt series", False)
     if series.only_frames and targets_share_a_name(different, listed):
         return Obstacle("targets", f"its {listed} exposures are at {different} tilt angles, each exposed again and again: "
                                    "several targets share this name, and neither names, positions nor navigator items tell "
@@ -80,14 +80,14 @@ def obstacle(series: Series, policy: Policy, why_missing: str, others: Iterable[
 
 
 def of_earlier_session(series: Series) -> Obstacle:
-    """Return why a series is ignored that was acquired before this session began, and whose movies are gone."""
+    """Return why a series acquired before this session, whose movies are gone, is ignored."""
     last = max(each.tilt.time for each in series.exposures.values() if each.tilt.time is not None)
-    return Obstacle("old", f"it is of an earlier session: its last tilt is of {last:%Y-%m-%d %H:%M}, before this session began, "
-                           "and none of its movies is here", False)
+    return Obstacle("old", f"it is from an earlier session: its last tilt was at {last:%Y-%m-%d %H:%M}, before this session "
+                           "began, and none of its movies is here", False)
 
 
 def _no_axis(series: Series, policy: Policy, others: Iterable[Series]) -> Obstacle:
-    """Name the axis of another series, which is likely that of this one, too: of one that was composed, if there is one."""
+    """Name the axis of another series, probably valid for this one too: of one that was composed, if there is one."""
     like = [each for each in others if each is not series and each.exposures and not each.given_up]
     axes = ((each.name, tilt_axis(each, policy).value) for each in sorted(like, key=lambda each: not each.version))
     name, axis = next(((name, axis) for name, axis in axes if axis is not None), ("", None))
@@ -120,27 +120,27 @@ def _why_left_out(series: Series, why_missing: str) -> str:
 
 
 def unsure(series: Series) -> list[str]:
-    """Say which movies may be those of tilts that have none, where nothing tells which are; nothing where there are none."""
+    """Say which unassigned movies may belong to tilts that have none, if it is unclear which; nothing if there are none."""
     if not series.unsure or not series.missing:
         return []
-    return [f"{counted(len(series.unsure), 'movie')} in no tilt series may be its own, but it is not known which "
-            f"({some(series.unsure, MAX_NAMES)}): let their names be those of SubFramePath in the mdoc, or give each series a "
-            "folder of its own"]
+    return [f"{counted(len(series.unsure), 'movie')} in no tilt series may belong to it, but it is not known which "
+            f"({some(series.unsure, MAX_NAMES)}): name them as SubFramePath does in the mdoc, or give each series its "
+            "own folder"]
 
 
 def apart(series: Series) -> list[str]:
-    """Say which movies lie in another folder than the others of the series, where nothing tells whether they are its own."""
+    """Say which movies are in a folder other than the rest of the series, if it is unclear whether they belong to it."""
     if not series.apart:
         return []
-    lie = "movie lies" if len(series.apart) == 1 else "movies lie"
-    return [f"{len(series.apart)} {lie} in another folder than the others of the series, and neither folders nor times tell "
-            f"whether they are its own ({some(series.apart, MAX_NAMES)}): if not, take these tilts out"]
+    lie = "movie is" if len(series.apart) == 1 else "movies are"
+    return [f"{len(series.apart)} {lie} in a different folder from the others of the series, and neither folders nor times tell "
+            f"whether they belong to it ({some(series.apart, MAX_NAMES)}): if not, take these tilts out"]
 
 
 def how_matched(series: Series, steps: Iterable[Step]) -> list[str]:
-    """Say how many of its movies were found by these steps, where that is not by their very names."""
+    """Say how many of its movies were found by these steps, rather than by their exact names."""
     found = Counter(each.step for each in series.exposures.values() if each.bound)
-    return [f"{counted(found[step], 'movie')} found by another way: {WORDS[step]}"
+    return [f"{counted(found[step], 'movie')} found in another way: {WORDS[step]}"
             for step in steps if found[step] and WORDS[step]]
 
 
@@ -149,7 +149,7 @@ WHY = {"excluded": Why.TAKEN_OUT, "failed": Why.MOVIE_FAILED, "missing": Why.MIS
 
 
 def called(other: Series, series: Series) -> str:
-    """Return what another series is called beside this one: with its folder where both have one name."""
+    """Return how to name another series next to this one: with its folder if both have one name."""
     return other.name if other.name != series.name else f"{other.name} in {other.folder}"
 
 
@@ -157,8 +157,8 @@ def left_out_reason(exposure: Exposure, why_missing: str) -> str:
     """Return why a tilt is left out, as a sentence."""
     if exposure.state == "missing":
         if not exposure.key:
-            return "The mdoc does not name its movie, and no movie's name matches it alone."
-        what = "Its micrograph is not there" if exposure.movie_seen else "Its movie never came"
+            return "The mdoc does not name its movie, and no movie's name matches it uniquely."
+        what = "Its micrograph is not there" if exposure.movie_seen else "Its movie never arrived"
         refused = f" ({exposure.refused})" if exposure.refused else ""
         return f"{what}: {why_missing or 'the series was decided without it'}{refused}."
     return exposure.reason or "Its movie could not be aligned."
@@ -170,7 +170,7 @@ def files_of(series: Series) -> list[MdocFacts]:
 
 
 def tilt_axis(series: Series, policy: Policy) -> Known[float]:
-    """Return the tilt axis in degrees: the user's, else that of the newest file which has one."""
+    """Return the tilt axis in degrees: the user's, else that of the newest file that has one."""
     if policy.tilt_axis is not None:
         return Known(policy.tilt_axis, "given by the user")
     return _newest([facts.tilt_axis for facts in files_of(series)])
@@ -184,7 +184,7 @@ def _newest(values: Sequence[Known[float]]) -> Known[float]:
 
 
 def compose(series: Series, policy: Policy, why_missing: str) -> Compose:
-    """Return the decision to compose this series from what is aligned, as the next version."""
+    """Return the decision to compose this series from what is aligned, as its next version."""
     tilts = numbered(series)
     usable = aligned(series)
     left = [LeftOut(tilts[each.ident], left_out_reason(each, why_missing), WHY.get(each.state, Why.UNKNOWN))
@@ -217,7 +217,7 @@ def _compose_reason(series: Series, usable: Sequence[Exposure]) -> str:
 
 
 def repeated(angles: Sequence[float]) -> str:
-    """Say which tilt angles (degrees) were exposed more than once, of those that are used; "" where none was."""
+    """Say which of the tilt angles (degrees) in use were exposed more than once; "" if none was."""
     again = [angle for angle, times in Counter(round(angle, 1) + 0.0 for angle in angles).items() if times > 1]
     if not again:
         return ""
@@ -234,7 +234,7 @@ def give_up(series: Series, why: Obstacle) -> GiveUp:
 
 
 def give_up_again(series: Series, why: Obstacle) -> GiveUp:
-    """Return the decision not to compose a composed series again: for a second acquisition, or without movies of another."""
+    """Return the decision not to compose a composed series again, because of a second acquisition or movies of another."""
     if not series.started_over:
         return give_up(series, Obstacle(why.category, f"Version {series.version} holds movies that are not its own, and without "
                                                       f"them {why.reason}: do not use it"))
@@ -243,16 +243,16 @@ def give_up_again(series: Series, why: Obstacle) -> GiveUp:
 
 
 def not_composed(series: Series) -> tuple[str, ...]:
-    """Return the movies of a series with a micrograph that the composed version does not hold, by their keys."""
+    """Return the movies of a series that have a micrograph but are not in the composed version, by their keys."""
     return tuple(sorted(each.key for each in aligned(series) if series.composed.get(each.ident, -1) < each.version))
 
 
 def keep(series: Series, late: tuple[str, ...], readers: tuple[str, ...], project: str) -> Keep:
-    """Return the decision that a series stays as it was composed although tilts of it came late."""
+    """Return the decision that a series stays as it was composed although some of its tilts arrived late."""
     named = ", ".join(late[:MAX_NAMES]) + (" ..." if len(late) > MAX_NAMES else "")
     why = f" ({', '.join(readers[:MAX_NAMES])} would mix two versions of it)" if readers else ""
-    return Keep(series.series_id, late, f"{named} came after version {series.version} was composed, which stays as it is{why}; "
-                f"to compose it again: tomostream resume {project} --set 'compose.lateTilts=compose again'")
+    return Keep(series.series_id, late, f"{named} arrived after version {series.version} was composed, which stays as it is{why}"
+                f"; to compose it again: tomostream resume {project} --set 'compose.lateTilts=compose again'")
 
 
 def mdocs(series: Series) -> tuple[str, ...]:
@@ -262,7 +262,7 @@ def mdocs(series: Series) -> tuple[str, ...]:
 
 
 def movie_of(exposure: Exposure) -> str | None:
-    """Return the name of an exposure's movie: as the mdoc has it, or that in the project where the two differ."""
+    """Return the name of an exposure's movie: as in the mdoc, or that in the project if the two differ."""
     name = exposure.tilt.movie
     return exposure.key if exposure.bound and movie_key(name or "") != exposure.key else name
 
@@ -270,8 +270,8 @@ def movie_of(exposure: Exposure) -> str | None:
 def numbered(series: Series) -> dict[tuple[str, object], Tilt]:
     """Return the tilts by ident, numbered in acquisition order over all files of the series.
 
-    The dose before a tilt that a reader summed up over one file is summed up again where another file, or an exposure
-    that was repeated, adds to it: the specimen received it all the same.
+    A prior dose that was summed up over one file is summed up again if another file, or a repeated
+    exposure, adds to it: the specimen received it all the same.
     """
     everything = in_acquisition_order([*series.exposures.values(), *(old for old, _ in series.replaced.values())])
     orders = {each.ident: place for place, each in

@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def findings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Iterator[Finding]:
+def findings(options: argparse.Namespace, problems: Sequence[str]) -> Iterator[Finding]:
     """Yield the results of all checks, the slow ones last.
 
     Parameters

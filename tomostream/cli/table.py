@@ -25,7 +25,7 @@ MIN_HEIGHT = 3
 class Screen:
     """Redraws the table in place; without a terminal, prints a line for each change."""
 
-    def __init__(self, stream: TextIO, enabled: bool = True) -> None:
+    def __init__(self, stream: TextIO, enabled: bool) -> None:
         self.stream = stream
         self.enabled = enabled
         self.live = enabled and stream.isatty()
@@ -167,7 +167,7 @@ def _rows(status: ProjectStatus, shown: Sequence[SeriesStatus], notes: Mapping[s
     return [titles, *(_row(status, series, notes.get(series.id, "")) for series in shown)]
 
 
-def _row(status: ProjectStatus, series: SeriesStatus, note: str = "") -> str:
+def _row(status: ProjectStatus, series: SeriesStatus, note: str) -> str:
     seconds = status.latency_s(series)
     latency = "" if seconds is None else f"{seconds:.1f} s"
     expected = "?" if series.tilts_expected is None else str(series.tilts_expected)

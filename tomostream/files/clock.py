@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A clock for deadlines. What people read takes the wall's time; what is decided must not wait for it."""
+"""A clock for deadlines. What people read is wall-clock time; decisions must not depend on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _START = time.time() - time.monotonic()
 
 
 def steady() -> float:
-    """Return seconds since the epoch as this process knew them when it began, going on steadily.
+    """Return seconds since the epoch as known when this process began, and steady from then on.
 
-    Somebody, or a time server, may set the clock of the machine back by an hour: a deadline by `time.time` would then be an
+    Somebody, or a time server, may set the machine's clock back by an hour: a deadline by `time.time` would then be an
     hour late.
     """
     return _START + time.monotonic()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configuration files of Scipion: which there are, what they say, and on which line one makes no sense."""
+"""Scipion's configuration files: which there are, what they say, and the line of a syntax error."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ HOME, LOCAL = "SCIPION_HOME", "SCIPION_LOCAL_CONFIG"
 
 
 class Unreadable(ValueError):
-    """A configuration file that makes no sense: a sentence with the file and, where it is known, the line."""
+    """A configuration file that is invalid: a sentence with the file and, if known, the line."""
 
     def __init__(self, path: str, why: str, line: int = 0) -> None:
         super().__init__(f"{path}{f', line {line}' if line else ''}: {why}; correct the file, or remove it")
 
 
 def files(environment: Mapping[str, str]) -> list[str]:
-    """Return the files with Scipion's variables: `config/scipion.conf` of its home, and the user's own, which goes before it."""
+    """Return the files with Scipion's variables: `config/scipion.conf` of its home, overridden by the user's own."""
     found = [os.path.join(environment[HOME], "config", "scipion.conf")] if environment.get(HOME) else []
     found.append(os.path.expanduser(environment.get(LOCAL, "") or os.path.join("~", ".config", "scipion", "scipion.conf")))
     return found
 
 
 def read(path: str, comments: tuple[str, ...] = ("#", ";")) -> configparser.RawConfigParser:
-    """Read a file of sections with `NAME = value`; one that is not there has none.
+    """Read a file of sections with `NAME = value`; one that does not exist has none.
 
     Parameters
     ----------
-    comments : what a line of comment begins with.
+    comments : what a comment line begins with.
 
     Raises
     ------
-    Unreadable : it cannot be read, or makes no sense.
+    Unreadable : it cannot be read, or is invalid.
     """
     parser = configparser.RawConfigParser(strict=False, default_section="", comment_prefixes=comments)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
@@ -47,7 +47,7 @@ def read(path: str, comments: tuple[str, ...] = ("#", ";")) -> configparser.RawC
     except OSError as error:
         raise Unreadable(path, f"cannot be read ({(error.strerror or str(error)).lower()})") from error
     except UnicodeDecodeError as error:
-        raise Unreadable(path, "this is no text", error.object[:error.start].count(b"\n") + 1) from error
+        raise Unreadable(path, "this is not text", error.object[:error.start].count(b"\n") + 1) from error
     except configparser.MissingSectionHeaderError as error:
         raise Unreadable(path, f"{_quoted(error.line)} stands before any [SECTION]", error.lineno) from error
     except configparser.ParsingError as error:
@@ -57,7 +57,7 @@ def read(path: str, comments: tuple[str, ...] = ("#", ";")) -> configparser.RawC
 
 
 def _quoted(line: object) -> str:
-    """Return a line for a message, short; configparser hands some on as `repr`."""
+    """Return a line for a message, shortened; configparser passes some on as `repr`."""
     text = str(line).strip().strip("'\"").removesuffix("\\n").strip()
     return f"'{text[:40]}{'...' if len(text) > 40 else ''}'"
 
@@ -74,7 +74,7 @@ def variables(path: str) -> dict[str, str]:
 
 
 def table(path: str, parser: configparser.RawConfigParser, section: str, name: str) -> dict[str, Any]:
-    """Return a value that is a JSON object; an empty one where it is not given.
+    """Return a value that is a JSON object; an empty one if it is not given.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def table(path: str, parser: configparser.RawConfigParser, section: str, name: s
 
 
 def line_of(path: str, section: str, name: str) -> int:
-    """Return the line on which a value is given; 0 where that cannot be told."""
+    """Return the line of a value; 0 if it cannot be told."""
     here, found = "", 0
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

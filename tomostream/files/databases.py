@@ -12,14 +12,14 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
-#: Seconds for which the writer of a database may be in the middle of something.
+#: Seconds to wait for a writer that is in the middle of something.
 LOCKED_SECONDS = 1.0
 
 
 def select(path: str, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-    """Return the rows that a query finds in a database as it was last committed.
+    """Return the rows that a query finds in a database as last committed.
 
-    A process that was killed while it wrote leaves a journal, which SQLite wants to roll back before anybody reads: that is done
+    A process that was killed while writing leaves a journal, which SQLite wants to roll back before anybody reads. That is done
     in a copy, because the file may be another user's, and its own process rolls it back when it is continued.
 
     Raises
@@ -34,10 +34,10 @@ def select(path: str, query: str, values: Sequence[object] = ()) -> list[tuple[A
     try:
         with tempfile.TemporaryDirectory(prefix="tomostream-") as folder:
             copy = os.path.join(folder, "copy.db")
-            shutil.copyfile(path, copy)                             # before its journal, which has what was there before
+            shutil.copyfile(path, copy)                             # before its journal, which holds the earlier content
             shutil.copyfile(f"{path}-journal", f"{copy}-journal")
             return _read(f"file:{quote(copy)}", query, values)
-    except OSError:             # committed meanwhile, or no room for a copy
+    except OSError:             # committed in the meantime, or no room for a copy
         return _read(f"file:{quote(path)}?mode=ro", query, values)
 
 
@@ -47,8 +47,8 @@ def _read(uri: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...
 
 
 def readers_of(path: str) -> list[str]:
-    """Return the processes of this machine, other than this one, that are in the middle of reading a database, as "process 12
-    (Runs/000631_ProtImod)": while one of them is, nobody can write. Empty where the system does not tell, or nobody is."""
+    """Return the other processes of this machine that are in the middle of reading a database, as "process 12
+    (Runs/000631_ProtImod)": meanwhile nobody can write. Empty if the system does not tell, or nobody is."""
     try:
         status = os.stat(path)
         with open("/proc/locks", encoding="ascii", errors="replace") as file:

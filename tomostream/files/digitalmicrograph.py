@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images of DigitalMicrograph, ``.dm3`` and ``.dm4``: gain references of Gatan's cameras come so."""
+"""DigitalMicrograph images, ``.dm3`` and ``.dm4``: the format of gain references from Gatan cameras."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from numpy.typing import NDArray
 from tomostream.files.errors import BadFileError, sentence_of
 
 EXTENSIONS = (".dm3", ".dm4")
-#: The version, then the length of what follows (4 or 8 bytes), then 1 where the data are little-endian.
+#: The version, then the length of what follows (4 or 8 bytes), then 1 if the data are little-endian.
 _START = {3: ">III", 4: ">IQI"}
 _LITTLE_ENDIAN = 1
 
 
 def read_dm(path: str) -> NDArray[Any]:
-    """Read the image of a file of DigitalMicrograph, not its thumbnail: (rows, columns), the top row first.
+    """Read the image of a DigitalMicrograph file, not its thumbnail: (rows, columns), the top row first.
 
     Raises
     ------
     BadFileError
-        If the file is missing or damaged, or holds anything but images of one channel.
+        If the file is missing or damaged, or holds anything but single-channel images.
     """
     _check_start(path)
-    from ncempy.io import dm  # with h5py, half a second that other files need not pay
+    from ncempy.io import dm  # with h5py, which takes half a second
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")     # of counters that wrap, in a damaged file
+            warnings.simplefilter("ignore")     # counters overflow in a damaged file
             with dm.fileDM(path) as file:
                 image = np.asarray(file.getDataset(0)["data"])
     except OSError as error:
         raise BadFileError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); copy it again") from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
+    except Exception as error:  # its reader may raise anything for a damaged file
         what = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadFileError(f"{path} is damaged, or holds no image ({what}); copy it again") from error
     if image.dtype.kind not in "iuf":
@@ -48,7 +48,7 @@ def read_dm(path: str) -> NDArray[Any]:
 
 
 def _check_start(path: str) -> None:
-    """Refuse what cannot be such a file, before its reader maps it."""
+    """Refuse files of any other kind before the reader maps them."""
     try:
         with open(path, "rb") as file:
             start, size = file.read(16), os.fstat(file.fileno()).st_size

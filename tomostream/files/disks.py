@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disks that come and go: what lies under the name of a folder while its disk is not mounted is another, empty folder."""
+"""Disks that come and go: while a disk is not mounted, its folder is another, empty one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def device_of(path: str) -> int | None:
-    """Return the number of the disk that holds a path, or as much of it as is there; None where that cannot be told now."""
+    """Return the number of the disk of a path, or of as much of it as exists; None if that is unknown now."""
     path = os.path.abspath(path)
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
@@ -18,7 +18,7 @@ def device_of(path: str) -> int | None:
 
 
 def is_empty(folder: str) -> bool:
-    """Tell whether a folder is there and nothing at all lies in it."""
+    """Tell whether a folder exists and is empty."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None

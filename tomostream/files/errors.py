@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors that a user can correct, each in one sentence."""
+"""Errors that a user can correct, each as one sentence."""
 
 from __future__ import annotations
 

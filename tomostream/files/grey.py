@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Grey images of arrays: shrunk, stretched, as bytes."""
+"""Grey images of arrays: reduced in size, stretched, as bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Array = NDArray[Any]
 
 
 def shrink(image: Array, edge: int) -> Array:
-    """Average an image down until its longer side is at most `edge` px; never larger than it was."""
+    """Average an image down until its longer side is at most `edge` px; it is never enlarged."""
     height, width = image.shape
     factor = max(height, width) / edge
     if factor <= 1:
         return np.asarray(image, dtype=np.float32)
     whole = int(factor)
-    if whole > 1:       # whole pixels by averaging, the rest by resampling: quick, and nothing aliases
+    if whole > 1:       # average whole pixels, resample the rest: fast, without aliasing
         h, w = height // whole * whole, width // whole * whole
         image = np.asarray(image[:h, :w], dtype=np.float32).reshape(h // whole, whole, w // whole, whole).mean(axis=(1, 3))
     size = max(1, round(width / factor)), max(1, round(height / factor))
@@ -28,7 +28,7 @@ def shrink(image: Array, edge: int) -> Array:
 
 
 def averaged(image: Array, binning: int) -> NDArray[np.float32]:
-    """Return the mean of squares of `binning` pixels; a rim that fills no square is left out."""
+    """Return the mean of squares of `binning` pixels; pixels at the edge that do not fill a square are left out."""
     height, width = (length // binning for length in image.shape)
     cut = np.asarray(image[:height * binning, :width * binning], dtype=np.float32)
     mean: NDArray[np.float32] = cut.reshape(height, binning, width, binning).mean(axis=(1, 3), dtype=np.float32)
@@ -36,7 +36,7 @@ def averaged(image: Array, binning: int) -> NDArray[np.float32]:
 
 
 def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
-    """Return values for black and white: percentiles of what is finite."""
+    """Return the values for black and white: percentiles of the finite values."""
     values = image[np.isfinite(image)]
     if not values.size:
         return 0.0, 1.0
@@ -45,7 +45,7 @@ def grey_range(image: Array, low: float = 0.5, high: float = 99.5) -> tuple[floa
 
 
 def to_bytes(image: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Return grey values 0 to 255, y upward; what is not finite becomes black."""
+    """Return grey values from 0 to 255, y upward; values that are not finite become black."""
     scaled = (np.nan_to_num(image, nan=limits[0], posinf=limits[1], neginf=limits[0]) - limits[0]) / (limits[1] - limits[0])
     grey: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)[::-1]
     return grey

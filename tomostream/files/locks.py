@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Locks between processes, as files that the kernel frees when their holder is gone.
+"""Locks between processes, as files whose lock the kernel releases when its holder is gone.
 
-One process at a run, one writer of a page, one program on a GPU slot, one writer at a time of a file that is read, changed
+One process per run, one writer of a page, one program per GPU slot, one writer at a time of a file that is read, changed
 and written.
 """
 
@@ -16,19 +16,19 @@ import threading
 import time
 from collections.abc import Iterator
 
-#: What file systems answer that have no such locks (Lustre mounted without them).
+#: Errors of file systems that have no such locks (Lustre mounted without them).
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-#: Neither a link nor a pipe that somebody laid in a folder for temporary files may send us elsewhere or block us.
+#: No link or pipe that somebody put into a folder for temporary files may redirect or block us.
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: How long the writer of a small file waits for another one.
 WRITER_SECONDS = 10.0
 
 
 class Lock:
-    """A lock that is held, or not yet: `take` tries once, `close` gives it back (as does the end of the process)."""
+    """A lock that is held, or not yet: `take` tries once, `close` releases it (as does the end of the process)."""
 
     def __init__(self, path: str) -> None:
-        """Open the lock file, making it if it is not there; its folder must be.
+        """Open the lock file, creating it if necessary; its folder must exist.
 
         Raises
         ------
@@ -44,13 +44,13 @@ class Lock:
         self.close()
 
     def fileno(self) -> int:
-        """Return the descriptor, for a program that is to inherit the lock."""
+        """Return the descriptor, for a program that should inherit the lock."""
         if self._file is None:
-            raise ValueError(f"the lock {self.path} was given back")
+            raise ValueError(f"the lock {self.path} was released")
         return self._file
 
     def take(self) -> bool:
-        """Take the lock now; False when another has it. A disk that knows no locks lets everybody."""
+        """Take the lock now; return False if another process has it. A disk without locks lets everybody have it."""
         try:
             fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -58,20 +58,20 @@ class Lock:
         return True
 
     def sign(self) -> None:
-        """Write our process id into the file, for people. One that cannot be written (disk full) costs nothing."""
+        """Write our process id into the file, for people. If that fails (disk full), nothing is lost."""
         with contextlib.suppress(OSError):
             os.ftruncate(self.fileno(), 0)
             os.pwrite(self.fileno(), str(os.getpid()).encode(), 0)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def _open(path: str) -> int:
-    """Open a lock file, also one that another user made: reading is enough to lock, and the kernel may forbid more."""
+    """Open a lock file, even one of another user: reading is enough to lock, and the kernel may forbid more."""
     try:
         descriptor = os.open(path, os.O_RDWR | _SAFELY)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _not_a_lock(path: str) -> OSError:
 
 
 def is_held(path: str) -> bool:
-    """Tell whether a process holds the lock of a file now; it is not made for that."""
+    """Tell whether a process holds the lock of a file now, without creating the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:
@@ -122,12 +122,12 @@ def hold(path: str, seconds: float) -> Lock | None:
 
     Parameters
     ----------
-    path : made if it is not there. Its folder must be.
-    seconds : for how long to wait for whoever holds it.
+    path : created if necessary. Its folder must exist.
+    seconds : how long to wait for its holder.
 
     Returns
     -------
-    The lock: whoever closes it, or ends, gives it back. None when it was not to be had.
+    The lock, which is released when it is closed or the process ends. None if it could not be taken.
 
     Raises
     ------
@@ -144,23 +144,23 @@ def hold(path: str, seconds: float) -> Lock | None:
 
 
 @contextlib.contextmanager
-def writing(path: str, seconds: float = WRITER_SECONDS) -> Iterator[None]:
-    """Be the only one who reads, changes and writes a file; the lock lies beside it.
+def writing(path: str) -> Iterator[None]:
+    """Hold the lock for reading, changing and writing a small file; the lock file is beside it.
 
     Raises
     ------
-    OSError : another process is at it for longer than `seconds`, or the lock file cannot be made.
+    OSError : another process holds it for longer than `WRITER_SECONDS`, or the lock file cannot be made.
     """
     name = f"{path}.lock"
-    lock = hold(name, seconds)
+    lock = hold(name, WRITER_SECONDS)
     if lock is None:
-        raise TimeoutError(f"process {holder(name) or '(number unknown)'} has been writing it for {seconds:g} s")
+        raise TimeoutError(f"process {holder(name) or '(number unknown)'} has been writing it for {WRITER_SECONDS:g} s")
     with lock:
         yield
 
 
 def holder(path: str) -> int | None:
-    """Return the process id of who took a lock last; None where nobody did."""
+    """Return the process id of the last holder of a lock; None if there was none."""
     try:
         with open(path, encoding="utf-8") as file:
             return int(file.read())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Words out of logs and exceptions, and into logs."""
+"""Words from logs and exceptions, and into logs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import os
 from collections.abc import Sequence
 from typing import TextIO
 
+#: Characters read from the start or the end of a log, and of a line that is quoted.
+_BLOCK, _LONGEST = 4096, 300
+
 
 class Lenient:
-    """A stream for words that nobody depends on: what cannot be written (the disk is full) is lost, and whoever wrote it goes on.
+    """A stream for output that nothing depends on: what cannot be written (the disk is full) is lost, and the writer continues.
 
     Parameters
     ----------
-    stream : the one that is written to; all that is not about writing is its own.
+    stream : the underlying stream; everything but writing is passed on to it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write what can be written; return the number of characters that were given."""
+        """Write what can be written; return the number of characters given."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
@@ -41,50 +44,50 @@ def counted(number: int, noun: str) -> str:
 
 
 def some(names: Sequence[str], most: int) -> str:
-    """Return names for a sentence: all, or the first `most` and how many more there are."""
+    """Return names for a sentence: all of them, or the first `most` and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def one_sentence(error: BaseException) -> str:
-    """Return the words of an exception as one line; its type where it has no words."""
+    """Return the message of an exception as one line; its type if it has none."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
 
-def first_words(log: str, limit: int = 4096) -> str:
-    """Return the beginning of a program's log; empty where it left none."""
+def first_words(log: str) -> str:
+    """Return the beginning of a program's log; "" if there is none."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
-            return file.read(limit)
+            return file.read(_BLOCK)
     except OSError:
         return ""
 
 
-def last_words(log: str, limit: int = 300) -> str:
-    """Return the last line of a program's log that says something, at most `limit` characters."""
+def last_words(log: str) -> str:
+    """Return the last line of a program's log that says something, preferably an error."""
     lines = _at_the_end(log)
     said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
-    return said[-1][:limit] if said else ""
+    return said[-1][:_LONGEST] if said else ""
 
 
 def last_line(path: str) -> str:
     """Return the last line of a log that says something."""
     lines = _at_the_end(path)
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:_LONGEST] if lines else ""
 
 
 def last_error(logs: str) -> str:
-    """Return the words with which a run ended, from its logs in a folder; empty where they tell of no error."""
+    """Return the words with which a run ended, from its logs in a folder; "" if they mention no error."""
     for name in ("run.stderr", "run.stdout"):
         errors = [line for line in _at_the_end(os.path.join(logs, name), 8192) if "ERROR" in line or "rror:" in line
                   or "Error" in line]
         if errors:
-            return errors[-1][:300]
+            return errors[-1][:_LONGEST]
     return ""
 
 
-def _at_the_end(path: str, size: int = 4096) -> list[str]:
-    """Return the lines that say something in the last `size` bytes of a log, without blanks around them; none where there is no
+def _at_the_end(path: str, size: int = _BLOCK) -> list[str]:
+    """Return the lines that say something in the last `size` bytes of a log, without surrounding blanks; none if there is no
     log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MRC files: the one reader of all that comes in them (movies, tilt series, references, volumes); headers: `mrc_header`."""
+"""MRC files: the one reader for everything in this format (movies, tilt series, references, volumes); headers: `mrc_header`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomostream.files.errors import BadFileError, sentence_of
 from tomostream.files.mrc_header import MODES, Bytes, MrcHeader, read_header
 
 _MIN_UPPER_HALF = 0.02
-"""Of the bytes; where fewer are above 127 they are hot pixels of counts, not negative values."""
+"""Share of the bytes; if fewer are above 127 they are hot pixels of counts, not negative values."""
 
 
 MAX_VALUE = 1e15
@@ -22,9 +22,9 @@ UNUSABLE_VALUES = "holds values that are not finite, or too large for any image"
 
 
 def _meaning_of_data(sample: NDArray[np.uint8]) -> Bytes:
-    """Return what bytes mean, by the bytes themselves: a wrong reading tears a distribution apart that was in one piece.
+    """Return the meaning of bytes, judged by the bytes themselves: a wrong one splits a distribution that was in one piece.
 
-    Counts are never negative; so few as 2 % of the bytes above 127 are hot pixels of counts.
+    Counts are never negative; up to 2 % of the bytes above 127 are hot pixels of counts.
     """
     if not sample.size or float(np.mean(sample > 127)) < _MIN_UPPER_HALF:
         return Bytes.UNSIGNED
@@ -33,9 +33,9 @@ def _meaning_of_data(sample: NDArray[np.uint8]) -> Bytes:
 
 @dataclass(frozen=True)
 class MrcStack:
-    """An MRC file; its sections are read when they are asked for.
+    """An MRC file whose sections are read on demand.
 
-    Not mapped: where a mapped file becomes shorter, or a network drive fails, the process would exit silently; and pages
+    It is not mapped: if a mapped file is truncated, or a network drive fails, the process exits silently, and the pages
     of a map count as memory of the process. `shape` is (sections, rows, columns), `dtype` the type of the sections.
     """
 
@@ -46,19 +46,19 @@ class MrcStack:
 
     @property
     def ndim(self) -> int:
-        """3, as of an array of sections."""
+        """3, as for an array of sections."""
         return 3
 
     @property
     def pixel_size_A(self) -> float:
-        """Along x; 0 where the file does not tell."""
+        """Along x; 0 if the header does not say."""
         return self.header.pixel_size_A
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Section `index`, or with anything but a whole number what NumPy makes of it, of all sections."""
+        """Return section `index`; for anything but a whole number, what NumPy makes of it for all sections."""
         if isinstance(index, (int, np.integer)):
             return self.section(int(index))
         whole: NDArray[Any] = np.asarray(self)[index]
@@ -75,12 +75,12 @@ class MrcStack:
         Raises
         ------
         BadFileError
-            Where the file cannot be read any more.
+            If the file can no longer be read.
         """
         return self.rows(index, 0, self.shape[1])
 
     def rows(self, index: int, first: int, last: int) -> NDArray[Any]:
-        """Return the rows from `first` to before `last` of a section; see `section`."""
+        """Return the rows of a section from `first` up to but excluding `last`; see `section`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} sections, none with index {index}")
         stored = _stored_type(self.header)
@@ -92,7 +92,7 @@ class MrcStack:
         except OSError as error:
             raise BadFileError(f"{sentence_of(error, self.path)}; check the path") from error
         if raw.size < count:
-            raise BadFileError(f"{self.path} became shorter while it was read; copy it again, or wait until it is written")
+            raise BadFileError(f"{self.path} was truncated while being read; copy it again, or wait until it is written")
         raw = raw.reshape(last - first, -1)
         if self.header.packed:
             return _unpacked(raw, self.shape[2])
@@ -112,7 +112,7 @@ def _stored_type(header: MrcHeader) -> np.dtype[Any]:
 
 
 def _unpacked(packed: NDArray[Any], columns: int) -> NDArray[np.uint8]:
-    """Return pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
+    """Unpack pixels of 4 bits from bytes (rows, (columns + 1) // 2), low half first."""
     pixels = np.empty((packed.shape[0], packed.shape[1] * 2), np.uint8)
     np.bitwise_and(packed, 15, out=pixels[:, 0::2])
     np.right_shift(packed, 4, out=pixels[:, 1::2])
@@ -120,12 +120,12 @@ def _unpacked(packed: NDArray[Any], columns: int) -> NDArray[np.uint8]:
 
 
 def open_mrc(path: str) -> MrcStack:
-    """Open an MRC file for reading, whatever its byte order, and its meaning of bytes.
+    """Open an MRC file for reading, whatever its byte order and the meaning of its bytes.
 
     Raises
     ------
     BadFileError
-        If it is missing, shorter than its header says, or of a mode that no real image has.
+        If it is missing, shorter than its header says, or of a mode that is not used for real images.
     """
     header, size = read_header(path)
     if not header.pixel_type:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tilt angles in the extended header of an MRC file: of SerialEM, of Agard's and FEI's layout, and of FEI1 and FEI2.
+"""Tilt angles in the extended header of an MRC file, in the layouts of SerialEM, Agard and FEI, FEI1 and FEI2.
 
-Layouts: "The MRC file format used by IMOD" (Mastronarde) for the first two, told apart as IMOD does; for the others the
-manual of EPU, as the package mrcfile has it.
+Layouts: "The MRC file format used by IMOD" (Mastronarde) for the first two, distinguished as IMOD does; for the others the
+manual of EPU, as given in the package mrcfile.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from tomostream.files.errors import BadFileError, sentence_of
 from tomostream.files.mrc_header import HEADER_BYTES, MrcHeader, parse_header
 
 _TYPE, _PER_SECTION = 104, 128
-#: SerialEM: bytes of what each flag adds to a section. The tilt angle is the first, in hundredths of a degree.
+#: SerialEM: bytes that each flag adds to a section. The tilt angle comes first, in hundredths of a degree.
 _BYTES_OF_FLAGS = (2, 6, 4, 2, 2, 4, 4, 4, 2, 4, 2)
 _TILT_FLAG = 1
-#: FEI1 and FEI2: where a section's record has its length, the bits that say what is known, and the tilt in degrees.
+#: FEI1 and FEI2: where in a section's record its length, the bits that say what is known, and the tilt in degrees are.
 _FEI_MASK, _FEI_TILT_BIT, _FEI_TILT, _FEI_MIN_RECORD = 8, 1 << 7, 100, 108
 _MAX_TILT_DEG = 90.0
 
 
 @dataclass(frozen=True)
 class HeaderTilts:
-    """Tilt angles of all sections, degrees, and whose layout they were found in."""
+    """Tilt angles of all sections, degrees, and the layout in which they were found."""
 
     tilts_deg: tuple[float, ...]
     layout: str
 
 
 def read_tilts(path: str) -> HeaderTilts | None:
-    """Return the tilt angles in the extended header of an MRC file; None where it has none that can be meant.
+    """Return the tilt angles in the extended header of an MRC file; None if it has none that are plausible.
 
     Raises
     ------
     BadFileError
-        If the file cannot be read or is no MRC file.
+        If the file cannot be read or is not an MRC file.
     """
     try:
         with open(path, "rb") as file:
@@ -65,7 +65,7 @@ def _tilts(start: bytes, header: MrcHeader, extended: bytes) -> HeaderTilts | No
 
 
 def _plausible(tilts: Sequence[float], layout: str) -> HeaderTilts | None:
-    """None where a value is no tilt angle, or all are alike: then they were not filled in."""
+    """None if a value is not a tilt angle, or if all are equal, which means that they were not filled in."""
     if len(set(tilts)) < min(2, len(tilts)) or not tilts:
         return None
     if not all(math.isfinite(tilt) and abs(tilt) < _MAX_TILT_DEG for tilt in tilts):
@@ -74,7 +74,7 @@ def _plausible(tilts: Sequence[float], layout: str) -> HeaderTilts | None:
 
 
 def _is_of_serialem(size: int, flags: int) -> bool:
-    """Tell whether `size` is the bytes of what `flags` says that each section has."""
+    """Tell whether `size` is the number of bytes that each section has according to `flags`."""
     if size <= 0 or flags <= 0 or flags >= 1 << len(_BYTES_OF_FLAGS):
         return False
     return size == sum(count for bit, count in enumerate(_BYTES_OF_FLAGS) if flags & 1 << bit)
@@ -87,7 +87,7 @@ def _of_serialem(extended: bytes, header: MrcHeader, size: int, flags: int) -> l
 
 
 def _of_agard(extended: bytes, header: MrcHeader, integers: int, reals: int) -> list[float]:
-    """Whole numbers of four bytes come first, then real ones: the first is the tilt angle."""
+    """Four-byte integers come first, then real numbers, the first of which is the tilt angle."""
     stride = 4 * (integers + reals)
     if integers < 0 or reals < 1 or stride * header.sections > len(extended):
         return []
@@ -95,7 +95,7 @@ def _of_agard(extended: bytes, header: MrcHeader, integers: int, reals: int) -> 
 
 
 def _of_fei(extended: bytes, header: MrcHeader) -> list[float]:
-    """Records of a length that they begin with; the mask is little-endian, the rest as the file, or not."""
+    """Records that begin with their length; the mask is little-endian, the rest has the byte order of the file or not."""
     for order in (header.order, "<", ">"):
         if len(extended) < _FEI_MIN_RECORD:
             return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Headers of MRC files, read and written without arrays: who checks a movie needs no more."""
+"""Headers of MRC files, read and written without arrays: checking a movie needs no more."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class MrcHeader:
     Attributes
     ----------
     columns, rows, sections : int
-        As images: where the header counts bytes that hold two pixels each, twice as many columns. 0 while the header is
-        not written yet.
+        As images: if the header counts bytes with two pixels each, twice as many columns. 0 while the header has
+        not been written.
     mode : int
         As in the file.
     order : {"<", ">"}
@@ -46,9 +46,9 @@ class MrcHeader:
     packed : bool
         Two pixels of 4 bits share a byte, the left one in the low half.
     offset : int
-        Where the data begin, bytes.
+        Where the data begin, in bytes.
     pixel_size_A : float
-        Along x; 0 where the header does not tell.
+        Along x; 0 if the header does not say.
     bytes : Bytes
         What the bytes of mode 0 mean.
     """
@@ -65,7 +65,7 @@ class MrcHeader:
 
     @property
     def pixel_type(self) -> str:
-        """NumPy's name of the pixel type, or "uint4"; "" for a mode that no real image has."""
+        """NumPy's name of the pixel type, or "uint4"; "" for a mode that is not used for real images."""
         if self.packed:
             return "uint4"
         if self.mode == 0 and self.bytes in (Bytes.UNSIGNED, Bytes.SHIFTED):
@@ -74,7 +74,7 @@ class MrcHeader:
 
     @property
     def section_bytes(self) -> int:
-        """Bytes of one section; 0 for a mode that no real image has."""
+        """Bytes of one section; 0 for a mode that is not used for real images."""
         bits = 4 if self.packed else MODES.get(self.mode, (0, ""))[0]
         return (self.columns * bits + 7) // 8 * self.rows
 
@@ -87,13 +87,13 @@ class MrcHeader:
 def parse_header(header: bytes, name: str = "the file") -> MrcHeader:
     """Parse the first 1024 bytes of an MRC file.
 
-    The byte order is the one that makes sense of sizes and mode, as machine stamps are often wrong; where both do (sizes
-    that are multiples of 256), the one that gives the smaller image, then the stamp.
+    The byte order is the one in which sizes and mode make sense, because machine stamps are often wrong; if both do (sizes
+    that are multiples of 256), the one with the smaller image, then the stamp.
 
     Raises
     ------
     BadFileError
-        Where they are no header of an MRC file.
+        If they are not the header of an MRC file.
     """
     if len(header) < HEADER_BYTES:
         raise BadFileError(f"{name} is truncated or not an MRC file: it has {len(header)} bytes, the header alone {HEADER_BYTES}")
@@ -112,7 +112,7 @@ def parse_header(header: bytes, name: str = "the file") -> MrcHeader:
 
 
 def _byte_order(header: bytes) -> str:
-    """"<" or ">"; "" where neither makes sense."""
+    """"<" or ">"; "" if neither makes sense."""
     sensible: list[tuple[int, bool, str]] = []
     stamped = {_STAMPED_LITTLE: "<", _STAMPED_BIG: ">"}.get(header[212], "<")
     for order in "<>":
@@ -123,14 +123,14 @@ def _byte_order(header: bytes) -> str:
 
 
 def _meaning(header: bytes, order: str, stamped: bool, flags: int) -> Bytes:
-    """Return what bytes of mode 0 mean: as IMOD's stamp says, else as the header's smallest and largest value do.
+    """Return the meaning of bytes of mode 0: as IMOD's stamp says, else according to the header's smallest and largest value.
 
-    MRC2014 has them signed; IMOD and SerialEM had them unsigned before, and MotionCor3 reads them so.
+    MRC2014 has them signed; IMOD and SerialEM used to have them unsigned, and MotionCor3 reads them like that.
     """
     if stamped:
         return Bytes.SHIFTED if flags & _SIGNED_BYTES else Bytes.UNSIGNED
     smallest, largest = struct.unpack_from(f"{order}2f", header, 76)
-    if not smallest < largest:      # not known, or not a number
+    if not smallest < largest:      # unknown, or not a number
         return Bytes.UNKNOWN
     if smallest < 0:
         return Bytes.SIGNED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Patterns of files: what they find, and what lies there where they find nothing.
+"""Patterns of files: what they match, and what is there if they match nothing.
 
-Capitals and small letters are one: cameras and file servers write `.TIF`, `.EER` and `.MDOC`.
+Case is ignored: cameras and file servers write `.TIF`, `.EER` and `.MDOC`.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from itertools import islice
 
 from tomostream.files.logs import some
 
-#: How many levels of subfolders are looked into where a folder holds nothing, and how many names at most.
+#: How many levels of subfolders are searched if a folder holds nothing, and how many names at most.
 MAX_DEPTH, MAX_LOOKED_AT = 3, 20_000
-#: What a microscope writes side by side: where one of these lies, the others may come.
+#: What a microscope writes side by side: if one of these is there, the others may follow.
 ACQUIRED = (".mdoc", ".eer", ".tif", ".tiff", ".mrc", ".mrcs")
 #: Names in a sentence.
 MAX_NAMED = 3
 
 
 def above_wildcards(pattern: str) -> str:
-    """Return the part of a glob above its first wildcard. A folder that exists under just this name is none: `/data/run [2]`."""
+    """Return the part of a glob above its first wildcard; in the name of an existing folder they are literal: `/data/run [2]`."""
     while glob.has_magic(pattern) and not os.path.isdir(pattern):
         pattern = os.path.dirname(pattern)
     return pattern
 
 
 def existing_taken_literally(pattern: str) -> str:
-    """Return a glob in which signs in the names of folders that exist are no wildcards."""
+    """Return a glob in which characters in the names of existing folders are not wildcards."""
     head = above_wildcards(pattern)
     return glob.escape(head) + pattern[len(head):]
 
 
 def folder_and_pattern(given: str, ending: str) -> tuple[str, str]:
-    """Return folder and pattern of what names a folder or a pattern of files, whose names have this ending (".mdoc")."""
+    """Return folder and pattern from the name of a folder or a pattern of files with this ending (".mdoc")."""
     names_files = given.lower().endswith(ending) or (glob.has_magic(os.path.basename(given)) and not os.path.isdir(given))
     return os.path.split(given) if names_files else (given, f"*{ending}")
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Tell whether the name of a file is one of a pattern, whatever its case. Hidden files are none of `*`."""
+    """Tell whether a file name matches a pattern, ignoring case. `*` does not match hidden files."""
     hidden = name.startswith(".") and not pattern.startswith(".")
     return not hidden and fnmatch.fnmatchcase(name.lower(), pattern.lower())
 
 
 def folders_of(above: str, deeper: int = 0) -> list[str]:
-    """Return the folders that a glob of folders finds, and `deeper` levels below them, sorted.
+    """Return the folders that a glob of folders matches, and those up to `deeper` levels below, sorted.
 
-    Each under its shortest path only: `**` follows links, those that lead back up too.
+    Each only under its shortest path: `**` follows links, even those that lead back up.
     """
     start, found = existing_taken_literally(above or "."), set[str]()
     for level in range(deeper + 1):
@@ -65,7 +65,7 @@ def folders_of(above: str, deeper: int = 0) -> list[str]:
 
 
 def _globbed(pattern: str) -> Iterator[str]:
-    """Yield the folders that a glob finds. What glob itself makes of `**` takes for ever where two links lead back up."""
+    """Yield the folders that a glob matches. With `**`, glob itself never ends if two links lead back up."""
     words = pattern.split(os.sep)
     if "**" not in words:
         yield from (path.rstrip(os.sep) or os.sep for path in glob.glob(pattern + os.sep))
@@ -78,7 +78,7 @@ def _globbed(pattern: str) -> Iterator[str]:
 
 
 def _all_below(top: str) -> Iterator[str]:
-    """Yield a folder and all below it that are not hidden, each once, level by level."""
+    """Yield a folder and everything below it that is not hidden, each once, level by level."""
     seen, folders = set[str](), [top]
     while folders:
         level, folders = folders, []
@@ -91,14 +91,14 @@ def _all_below(top: str) -> Iterator[str]:
 
 
 def _folders_in(folder: str) -> list[str]:
-    """Return the folders in a folder, links to folders among them, sorted; hidden ones are left out."""
+    """Return the folders in a folder, including links to folders, sorted; hidden ones are left out."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return sorted(os.path.join(folder, entry.name) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     return []
 
 
 def files_of(pattern: str, deeper: int = 0) -> list[str]:
-    """Return the files that a pattern finds, sorted."""
+    """Return the files that a pattern matches, sorted."""
     above, base = os.path.split(pattern)
     above, base = (pattern, "*") if base == "**" else (above, base)
     return sorted(os.path.join(folder, name) for folder in folders_of(above, deeper)
@@ -106,18 +106,18 @@ def files_of(pattern: str, deeper: int = 0) -> list[str]:
 
 
 def depth_of(pattern: str, endings: Sequence[str]) -> int:
-    """Return how many levels below its folder the first files of a pattern with such endings lie; 0 where none are found."""
+    """Return how many levels below its folder the first files of a pattern with such endings are; 0 if there are none."""
     above, base = os.path.split(pattern)
     return next((depth for depth, _, name in _below(above, endings) if depth and matches(name, base)), 0)
 
 
 def what_lies(pattern: str, endings: Sequence[str]) -> str:
-    """Say what lies where a pattern finds no file of such endings; "" where it finds one, or nothing lies there.
+    """Say what is there if a pattern matches no file with such endings; "" if it matches one, or nothing is there.
 
     Parameters
     ----------
     pattern : a glob.
-    endings : of the files that are meant, in small letters: (".mdoc",).
+    endings : of the files meant, in lower case: (".mdoc",).
     """
     above, base = os.path.split(pattern)
     found = list(_below(above, endings))
@@ -125,8 +125,8 @@ def what_lies(pattern: str, endings: Sequence[str]) -> str:
     if any(matches(name, base) for name in here):
         return ""
     if here:
-        lie = "lies" if len(here) == 1 else "lie"
-        return f"no file in {above} is named {base}, but {_endings(here)} {lie} there, {_some(here)}"
+        are = "is" if len(here) == 1 else "are"
+        return f"no file in {above} is named {base}, but {_endings(here)} {are} there, {_some(here)}"
     if found:
         folders = list(dict.fromkeys(os.path.relpath(folder, above) for _, folder, _ in found))
         levels = "/*" * found[0][0]
@@ -136,12 +136,12 @@ def what_lies(pattern: str, endings: Sequence[str]) -> str:
 
 
 def near(folder: str) -> str:
-    """Say what comes near a folder that is not there, behind its name: folders that differ by a slip, or how far it goes."""
+    """Say what is similar to a missing folder, to follow its name: folders with similar names, or how much of its path exists."""
     above, missing = os.path.abspath(folder), ""
     while not os.path.isdir(above) and os.path.dirname(above) != above:
         above, missing = os.path.split(above)
     alike = difflib.get_close_matches(missing, _listed(above)[1], MAX_NAMED) if missing else []
-    return f" ({above} has {' and '.join(alike)})" if alike else f" (of its path, {above} does)" if missing else ""
+    return f" ({above} has {' and '.join(alike)})" if alike else f" (of its path, {above} exists)" if missing else ""
 
 
 def _of(base: str, endings: Sequence[str]) -> str:
@@ -149,7 +149,7 @@ def _of(base: str, endings: Sequence[str]) -> str:
 
 
 def _below(above: str, endings: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield (level, folder, name) of files of such endings in and below a folder, level by level, as far as that is quick."""
+    """Yield (level, folder, name) of files with such endings in and below a folder, level by level, while that is quick."""
     return islice(((depth, folder, name) for depth, folder, names in _levels(above) for name in names
                    if name.lower().endswith(tuple(endings))), MAX_LOOKED_AT)
 
@@ -166,7 +166,7 @@ def _levels(above: str) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _listed(folder: str) -> tuple[list[str], list[str]]:
-    """Return the files of a folder and the folders in it, by name; hidden ones and links to folders are left out."""
+    """Return the files and the folders in a folder, by name; hidden ones and links to folders are left out."""
     try:
         with os.scandir(folder) as entries:
             every = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in entries]
@@ -177,7 +177,7 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
 
 
 def _endings(names: Sequence[str]) -> str:
-    """Say how many files of which endings there are: "12 *.eer and 3 *.mrc"."""
+    """Say how many files with which endings there are: "12 *.eer and 3 *.mrc"."""
     counts = Counter(os.path.splitext(name)[1] for name in names).most_common(MAX_NAMED)
     return " and ".join(f"{number} *{ending}" if ending else f"{number} without an ending" for ending, number in counts)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which images of a TIFF file are frames of a movie: one rule for whoever checks a file and whoever reads it."""
+"""Which images of a TIFF file are frames of a movie: one rule for checking and for reading."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _IMAGES = re.compile(r"^images=(\d{1,7})\s*$", re.MULTILINE)
 
 
 def is_reduced(subfile_type: int) -> bool:
-    """Tell whether an image is a thumbnail of another one in the file, by its tag NewSubfileType."""
+    """Tell whether an image is a thumbnail of another one in the file, according to its tag NewSubfileType."""
     return bool(subfile_type & _REDUCED)
 
 
 def imagej_frames(description: str) -> int:
-    """Return how many images lie one behind another where ImageJ wrote a single directory for all; 1 for any other file.
+    """Return how many images follow one another if ImageJ wrote a single directory for all; 1 for any other file.
 
     Parameters
     ----------

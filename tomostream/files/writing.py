@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writing files: complete or not at all, and on the disk before a row promises them.
+"""Writing files: complete or not at all, and on the disk before a row refers to them.
 
-SQLite syncs what it commits; a file that is only written may be empty after a power failure although its row is there. So
+SQLite syncs what it commits; a file that was only written may be empty after a power failure although its row exists. So
 files are synced before their row is committed, in the thread that made them.
 """
 
@@ -14,16 +14,16 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 
-#: What file systems answer that cannot sync a folder (some network disks).
+#: Errors of file systems that cannot sync a folder (some network disks).
 _CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 def sync(paths: Iterable[str]) -> None:
-    """Bring files and their names to the disk. Call after the last rename.
+    """Flush files and their names to the disk. Call after the last rename.
 
     Raises
     ------
-    OSError : a file is not there, or the disk failed.
+    OSError : a file does not exist, or the disk failed.
     """
     paths = list(paths)
     for path in paths:
@@ -33,7 +33,7 @@ def sync(paths: Iterable[str]) -> None:
 
 
 def sync_tree(folder: str) -> None:
-    """Bring a folder with all that is in it to the disk, and its own name."""
+    """Flush a folder with everything in it to the disk, and its own name."""
     for here, _, names in os.walk(folder):
         sync(path for name in names if not os.path.islink(path := os.path.join(here, name)))
         _sync(here)
@@ -53,12 +53,12 @@ def _sync(path: str) -> None:
 
 @contextlib.contextmanager
 def whole(path: str) -> Iterator[str]:
-    """The name under which to write a file that takes its place when the block ends well: complete or not at all.
+    """Give the name under which to write a file that replaces `path` if the block succeeds: complete or not at all.
 
-    The name is of this process and thread alone, hidden, and in the same folder; nothing of it stays when writing fails.
+    The name is unique to this process and thread, hidden, and in the same folder; nothing of it remains if writing fails.
     """
     folder, name = os.path.split(path)
-    short = os.fsdecode(os.fsencode(name)[:200])        # a name may have 255 bytes, and a sign up to four of them
+    short = os.fsdecode(os.fsencode(name)[:200])        # a name may have 255 bytes, and a character up to four of them
     part = os.path.join(folder, f".{short}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part
@@ -70,7 +70,7 @@ def whole(path: str) -> Iterator[str]:
 
 
 def remove_parts(folder: str) -> None:
-    """Remove what `whole` could not, because its process was killed. For whoever is alone in this folder."""
+    """Remove what `whole` could not, because its process was killed. Only for the sole user of this folder."""
     for name in os.listdir(folder):
         if re.fullmatch(r"\..+\.\d+-\d+\.part", name, re.DOTALL):
             with contextlib.suppress(FileNotFoundError):

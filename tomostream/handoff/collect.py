@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The facts of finished series, from the files of a project: no Scipion."""
+"""The facts of finished series, from the files of a project, without Scipion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVEN, ODD = "_even", "_odd"
 
 @dataclass(frozen=True)
 class Made:
-    """What the reconstruction left of a series, by section of the composed stack (from 1)."""
+    """What the reconstruction has left for a series, by section of the composed stack (from 1)."""
 
     poses: Mapping[int, Pose]
     reasons: Mapping[int, str]
@@ -37,7 +37,7 @@ class Made:
 
 
 def finished(status: ProjectStatus) -> list[SeriesStatus]:
-    """Return the series of a project that can be handed on: those that are reconstructed."""
+    """Return the series of a project that can be handed over: those that are reconstructed."""
     return [each for each in status.series.values() if each.state == "done" and each.result is not None]
 
 
@@ -46,7 +46,7 @@ def collect(status: ProjectStatus, series: SeriesStatus) -> Series:
 
     Raises
     ------
-    NotPossible : its files are gone, or make no sense; names which.
+    NotPossible : files are missing or invalid; names them.
     """
     if series.result is None:
         raise NotPossible(f"{series.id} is not reconstructed yet")
@@ -70,11 +70,11 @@ def collect(status: ProjectStatus, series: SeriesStatus) -> Series:
 
 
 def read_made(folder: str, name: str, sections: int) -> Made:
-    """Read what the program left in a folder, of a series of so many sections.
+    """Read what the program left in a folder for a series with this many sections.
 
     Raises
     ------
-    NotPossible : there is no alignment, or it makes no sense.
+    NotPossible : there is no alignment, or it is invalid.
     """
     out = files.OutputFiles.of(os.path.join(folder, f"{name}.mrcs"), os.path.join(folder, f"{name}.mrc"))
     try:
@@ -91,7 +91,7 @@ def read_made(folder: str, name: str, sections: int) -> Made:
 
 
 def _reasons(aln: AlnFile, quality: Quality | None, sections: int) -> dict[int, str]:
-    """Return why sections take no part."""
+    """Return why sections are not used."""
     reasons = {section + 1: "too dark" for section in raw_sections(aln, sections)[1]}
     told = {tilt.section + 1: tilt.reason for tilt in quality.tilts if not tilt.used} if quality else {}
     return reasons | {section: reason for section, reason in told.items() if reason}
@@ -109,7 +109,7 @@ def _tilt(status: ProjectStatus, section: int, tilt: TiltRecord, made: Made, dou
 
 
 def _below(project: str, path: str) -> str:
-    """Absolute path of a file below the project; "" where it is gone."""
+    """Return the absolute path of a file below the project; "" if it does not exist."""
     return _if_there(os.path.join(project, path)) if path else ""
 
 
@@ -130,7 +130,7 @@ def _volume(project: str, name: str, result: entries.Reconstructed, flags: Mappi
 
 
 def _thickness(flags: Mapping[str, str], volume: Volume | None) -> int:
-    """Return the thickness of the volume in px of the tilt series: as asked for, but AreTomo3 makes 100 slices or more, or
+    """Return the thickness of the volume in px of the tilt series: as requested, but AreTomo3 makes 100 slices or more, or
     measures it."""
     if "-AtBin" in flags and volume is not None:
         return round((volume.size[2] if volume.upright else volume.size[1]) * volume.binning)
@@ -138,7 +138,7 @@ def _thickness(flags: Mapping[str, str], volume: Volume | None) -> int:
 
 
 def flags_of(commands: Sequence[str]) -> dict[str, str]:
-    """First value of every flag of the first command line."""
+    """Return the first value of every flag of the first command line."""
     import shlex
 
     words = shlex.split(commands[0]) if commands else []
@@ -147,7 +147,7 @@ def flags_of(commands: Sequence[str]) -> dict[str, str]:
 
 
 def _optics(status: ProjectStatus) -> tuple[Optics, float | None]:
-    """Optics and pixel size of the tilt series, from the sets of compose and motioncor."""
+    """Return the optics and the pixel size of the tilt series, from the sets of compose and motioncor."""
     def of(name: str) -> float | None:
         found = [_property(status, protocol, name) for protocol in (COMPOSE, MOTIONCOR)]
         return next((value for value in found if value is not None), None)
@@ -160,7 +160,7 @@ _SETS = {IMPORT: "movies.sqlite", MOTIONCOR: "micrographs.sqlite", COMPOSE: "til
 
 
 def _property(status: ProjectStatus, protocol: str, name: str) -> float | None:
-    """Return a number that a set of a project tells of itself; None where it does not."""
+    """Return a numerical property of a set of a project; None if it has none."""
     path = os.path.join(status.folders.get(protocol, ""), _SETS[protocol])
     try:
         value, = next(iter(select(path, "SELECT value FROM Properties WHERE key=?", (name,))), (None,))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Series into a folder for other programs, one at a time; what the folder holds is kept beside it, and rewritten whole.
+"""Series exported into a folder for other programs, one at a time; files common to all series are rewritten as a whole.
 
-`OUT/.tomostream/<series>.json` holds the facts of every series that was handed on: `tomograms.star` and `README.rst` are written
-from all of them, so a series can be replaced or removed at any time, by one process after the other.
+`OUT/.tomostream/<series>.json` holds the facts of every exported series: `tomograms.star` and `README.rst` are written
+from all of them, so a series can be replaced or removed at any time, by one process at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tomostream.handoff import imod, readme, relion, warp, zarr
 from tomostream.handoff.facts import NotPossible, Series, Target
 
 FACTS, LOCK, README = ".tomostream", ".lock", "README.rst"
-#: Seconds for which another process may be writing into the same folder: a stack may have to be copied.
+#: Seconds that another process may spend writing into the same folder: a stack may have to be copied.
 LOCK_SECONDS = 600.0
 
 _WRITERS: dict[Target, Callable[[Series, str, bool], None]] = {
@@ -29,7 +29,7 @@ _WRITERS: dict[Target, Callable[[Series, str, bool], None]] = {
 
 
 class HandedOn(msgspec.Struct, frozen=True):
-    """A series that was handed on: to which programs, and why not to others."""
+    """An exported series: for which programs, and why not for others."""
 
     series: Series
     targets: tuple[Target, ...]
@@ -37,16 +37,16 @@ class HandedOn(msgspec.Struct, frozen=True):
 
 
 def export(series: Series, out: str, targets: Collection[Target], copy: bool = False) -> dict[Target, str]:
-    """Write a series for other programs, in place of an earlier version of it.
+    """Write a series for other programs, replacing an earlier version of it.
 
     Parameters
     ----------
-    out : folder, made if it is not there.
-    copy : copy images and tomograms; else they are linked. Movies are always linked.
+    out : folder, created if necessary.
+    copy : copy images and tomograms instead of linking them. Movies are always linked.
 
     Returns
     -------
-    Why a program could not be served, by program; empty where all were.
+    Why a program could not be served, by program; empty if all were.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def _write(series: Series, out: str, target: Target, copy: bool) -> None:
 
 
 def remove(name: str, out: str) -> bool:
-    """Take a series back, which failed when it was made again; whether there was one.
+    """Remove a series that failed when it was made again; return whether there was one.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def remove(name: str, out: str) -> bool:
 
 
 def handed_on(out: str) -> list[HandedOn]:
-    """Return all series that a folder holds, by name. Facts that cannot be read are left out: they are rewritten with the
+    """Return all series in a folder, by name. Facts that cannot be read are left out: they are rewritten with the
     series."""
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(os.path.join(out, FACTS)), "*.json"))):
@@ -123,7 +123,7 @@ def _alone(out: str) -> locks.Lock:
 
 
 def _remove_files(name: str, out: str) -> None:
-    """What an earlier version left, whose tilts may have been others."""
+    """Remove the files of an earlier version, which may have had other tilts."""
     before = _read(_facts(out, name))
     shutil.rmtree(os.path.join(out, Target.IMOD.value, name), ignore_errors=True)
     relion.remove(name, os.path.join(out, Target.RELION5.value))
@@ -133,7 +133,7 @@ def _remove_files(name: str, out: str) -> None:
 
 
 def _write_shared(out: str) -> None:
-    """What is written for all series together."""
+    """Write the files common to all series."""
     every = handed_on(out)
     for_relion: Sequence[Series] = [each.series for each in every if Target.RELION5 in each.targets]
     if for_relion or os.path.isdir(os.path.join(out, Target.RELION5.value)):

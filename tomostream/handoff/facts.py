@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is handed on of a finished series: typed facts, from which all files of other programs are written."""
+"""What is handed over about a finished series: typed facts, from which all files for other programs are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tomostream.programs.ctf import CtfRow
 
 
 class Target(str, Enum):
-    """Another program that goes on with our series; `ZARR` is for those that show tomograms."""
+    """Another program that continues with our series; `ZARR` is for programs that show tomograms."""
 
     IMOD = "imod"
     RELION5 = "relion5"
@@ -19,16 +19,16 @@ class Target(str, Enum):
     ZARR = "zarr"
 
 
-#: What is handed on where nothing else is asked for: OME-Zarr is another copy of every tomogram.
+#: The default targets: OME-Zarr is another copy of every tomogram.
 USUAL = (Target.IMOD, Target.RELION5, Target.WARP)
 
 
 class NotPossible(Exception):
-    """A series cannot be handed to a program; the words say what is missing."""
+    """A series cannot be exported for a program; says what is missing."""
 
 
 class Pose(msgspec.Struct, frozen=True):
-    """Where a tilt lies, as `.aln` has it: tilt angle and in-plane rotation in degrees, shift in px of the raw image."""
+    """The place of a tilt, as in the `.aln`: tilt angle and in-plane rotation in degrees, shift in px of the raw image."""
 
     tilt_deg: float
     rot_deg: float
@@ -39,7 +39,7 @@ class Pose(msgspec.Struct, frozen=True):
 class Tilt(msgspec.Struct, frozen=True):
     """One section of the composed stack. Angles in degrees, doses in e/A2, defocus in um; None and "" are unknown.
 
-    `section` counts from 1. `pose` is None where the tilt takes no part, and `excluded` says why. Paths are absolute.
+    `section` counts from 1. `pose` is None if the tilt is not used, and `excluded` says why. Paths are absolute.
     """
 
     section: int
@@ -59,7 +59,7 @@ class Tilt(msgspec.Struct, frozen=True):
 
 
 class Optics(msgspec.Struct, frozen=True):
-    """Voltage in kV, spherical aberration in mm, amplitude contrast as a share; None unknown."""
+    """Voltage in kV, spherical aberration in mm, amplitude contrast as a share; None is unknown."""
 
     voltage: float | None = None
     cs: float | None = None
@@ -67,8 +67,8 @@ class Optics(msgspec.Struct, frozen=True):
 
 
 class Volume(msgspec.Struct, frozen=True):
-    """A tomogram: its file, those of its halves ("" where there are none), its size (x, y, z) in voxels, and how many pixels of
-    the tilt series one voxel is. `upright`: sections are slices in z; `ctf_corrected`: all three are corrected for the CTF."""
+    """A tomogram: its file, those of its halves ("" if there are none), its size (x, y, z) in voxels, and how many pixels of
+    the tilt series make a voxel. `upright`: sections are slices in z; `ctf_corrected`: all three are corrected for the CTF."""
 
     path: str
     size: tuple[int, int, int]
@@ -80,10 +80,10 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """A finished series. Sizes in px, pixel sizes in A, axis in degrees as the mdoc has it; `tilts` by section.
+    """A finished series. Sizes in px, pixel sizes in A, axis in degrees as in the mdoc; `tilts` by section.
 
-    `thickness` of the volume in px of the tilt series. `defocus_hand` and `trusted` as in `Quality`; `negated`: the angles have
-    the other sign than those of the mdoc.
+    `thickness` of the volume in px of the tilt series. `defocus_hand` and `trusted` as in `Quality`; `negated`: the angles
+    have the opposite sign to those of the mdoc.
     """
 
     name: str
@@ -107,15 +107,15 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def used(self) -> tuple[Tilt, ...]:
-        """The tilts that take part, by nominal angle."""
+        """The tilts that are used, by nominal angle."""
         return tuple(sorted((tilt for tilt in self.tilts if tilt.pose is not None), key=lambda tilt: tilt.nominal_deg))
 
     @property
     def left_out(self) -> tuple[Tilt, ...]:
-        """The sections of the stack that take no part."""
+        """The sections of the stack that are not used."""
         return tuple(tilt for tilt in self.tilts if tilt.pose is None)
 
     @property
     def sorted_whole(self) -> bool:
-        """Whether the composed stack is what is used: every section, in the order of the angles."""
+        """Whether the whole composed stack is used: every section, in the order of the angles."""
         return [tilt.section for tilt in self.used] == list(range(1, len(self.tilts) + 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How files come into a hand-off: links or copies, stacks without the tilts that take no part, whole folders at once."""
+"""How files get into an export: links or copies, stacks without unused tilts, whole folders at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bring(source: str, target: str, copy: bool) -> str:
 
     Raises
     ------
-    OSError : the source is not there, or the target cannot be written.
+    OSError : the source does not exist, or the target cannot be written.
     """
     if not os.path.exists(source):
         raise FileNotFoundError(2, "No such file", source)
@@ -34,7 +34,7 @@ def bring(source: str, target: str, copy: bool) -> str:
 
 
 def cut_stack(source: str, target: str, sections: Sequence[int], pixel_size: float) -> None:
-    """Write a stack of some sections (from 1) of another, one at a time in memory."""
+    """Write a stack of some sections (from 1) of another one, with one section at a time in memory."""
     stack = open_mrc(source)
     with Outputs() as outputs:
         out = outputs.mapped_mrc(target, (len(sections), *stack.section(0).shape), pixel_size, LABEL, volume=False)
@@ -44,7 +44,7 @@ def cut_stack(source: str, target: str, sections: Sequence[int], pixel_size: flo
 
 @contextlib.contextmanager
 def whole_folder(path: str) -> Iterator[str]:
-    """A folder to fill, which takes the place of the one there when the block ends well."""
+    """Give a folder to fill, which replaces the existing one if the block succeeds."""
     part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)

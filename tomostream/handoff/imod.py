@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A series as an etomo folder: etomo opens it, `newst.com` and `tilt.com` make the tomogram.
 
-Where tilts are left out, they are as IMOD's excludeviews leaves them: the stack, `.xf`, `.tlt`, `.rawtlt` and `.defocus` hold the
-remaining views only, and `<series>_cutviews0.rawtlt` the angles of those that were cut. WarpTools and RELION count them so.
+Tilts that are left out are treated as by IMOD's excludeviews: the stack, `.xf`, `.tlt`, `.rawtlt` and `.defocus` hold only
+the remaining views, and `<series>_cutviews0.rawtlt` the angles of those that were cut. WarpTools and RELION expect this.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ ProcessTrack.RevisionNumber=3.0
 
 
 def poses(tilts: Iterable[Tilt]) -> list[Pose]:
-    """Return the poses of tilts that take part."""
+    """Return the poses of tilts that are used."""
     return [tilt.pose for tilt in tilts if tilt.pose is not None]
 
 
 def aligned_size(series: Series) -> tuple[int, int]:
-    """(x, y) of the aligned images in px of the tilt series: swapped where the axis is nearer to x than to y."""
+    """Return (x, y) of the aligned images in px of the tilt series: swapped if the axis is nearer to x than to y."""
     x, y = series.size
     return (y, x) if abs(math.sin(math.radians(poses(series.used)[0].rot_deg))) > 0.707 else (x, y)
 
 
 def column(values: Iterable[float]) -> str:
-    """Return one number a line, as IMOD's angle files are."""
+    """Return one number per line, as in IMOD's angle files."""
     return "".join(f"{value:8.2f}\n" for value in values)
 
 
 def write(series: Series, out: str, copy: bool) -> None:
-    """Write `OUT/imod/<series>/`, in place of what was there.
+    """Write `OUT/imod/<series>/`, replacing what was there.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The README of a hand-off: per program the next commands, and what was decided of every series."""
+"""The README of an export: the next commands for each program, and what was decided about each series."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tomostream.handoff.zarr import size_on_disk
 
 _IMOD = """IMOD
 ----
-One folder a series, as etomo has it after fine alignment::
+One folder per series, as etomo leaves it after fine alignment::
 
     cd imod/{name}
     submfg newst.com tilt.com
     trimvol -rotx {name}_full_rec.mrc {name}_rec.mrc
 
 `etomo {name}.edf` opens it. `trimvol -rotx` gives the orientation of our tomogram (never `-yz`, which mirrors it). Where
-tilts are left out, the stack holds the others only, and {name}_cutviews0.rawtlt the angles of those that were cut, as
+tilts are left out, the stack holds only the others, and {name}_cutviews0.rawtlt the angles of those that were cut, as
 `excludeviews` leaves them. `.defocus` is for `ctfphaseflip`.
 """
 _RELION = """RELION 5
 --------
-`relion5` is a project folder: run RELION in it, and give `tomograms.star` wherever a tomogram set is asked for::
+`relion5` is a project folder: run RELION in it, and give `tomograms.star` wherever a tomogram set is requested::
 
     cd relion5
     relion_tomo_reconstruct_tomogram --t tomograms.star --o Tomograms/ --bin 4
@@ -47,18 +47,18 @@ _WARP = """Warp
     WarpTools ts_ctf --settings warp_tiltseries.settings --range_high 7 --defocus_max 8
     WarpTools ts_reconstruct --settings warp_tiltseries.settings --angpix {coarse:g}
 
-Our averages lie where `ts_*` looks for those of Warp's frame series (`warp_frameseries/average`). Warp's tilt angles are ours
-with the other sign, as its `ts_import` makes them: do not mix the angle files of `imod` and `warp`.
+Our averages are where `ts_*` looks for those of Warp's frame series (`warp_frameseries/average`). Warp's tilt angles are ours
+with the opposite sign, as its `ts_import` makes them: do not mix the angle files of `imod` and `warp`.
 
-With these angles Warp's "flip" is RELION's hand -1: on the side to which the image's +x looks after the turn by the tilt axis,
-defocus grows at positive tilt angles of IMOD. Where it was not measured, flip is set, the usual one; to check it, compare
+With these angles Warp's "flip" is RELION's hand -1: towards +x of the image after rotation by the tilt axis,
+defocus grows at IMOD's positive tilt angles. If it was not measured, flip is set, which is usual; to check it, compare
 averages of both. (`ts_defocus_hand --check` and `ts_ctf --auto_hand` need frame series that Warp itself aligned, with a local
 defocus.)
 """
 
 _ZARR = """OME-Zarr
 --------
-A pyramid of chunks for each tomogram, which viewers open from the disk or over a web share::
+A pyramid of chunks for each tomogram, which viewers open from the disk or from a web share::
 
     napari zarr/{name}.ome.zarr
     neuroglancer: zarr://https://SHARE/zarr/{name}.ome.zarr
@@ -69,7 +69,7 @@ About {size:.1f} GB each before compression.
 
 @dataclass(frozen=True)
 class Handed:
-    """A series, the programs to which it was handed, and why not to others."""
+    """A series, the programs for which it was exported, and why not for others."""
 
     series: Series
     targets: Sequence[Target]
@@ -77,7 +77,7 @@ class Handed:
 
 
 def text(handed: Sequence[Handed]) -> str:
-    """Return the README of a folder that holds these series."""
+    """Return the README of a folder with these series."""
     parts = ["Tilt series and tomograms for other programs\n============================================\n\n"
              "Written by tomostream; a series that is made again is replaced here.\n"]
     for target, section in ((Target.IMOD, _imod), (Target.RELION5, _relion), (Target.WARP, _warp),
@@ -107,7 +107,7 @@ def _warp(series: Sequence[Series]) -> str:
 
 
 def warp_hand_commands(series: Sequence[Series]) -> list[str]:
-    """Return the commands that give Warp the measured hand; a series without one takes that of the others, else the usual one."""
+    """Return the commands that give Warp the measured hand; series without one get that of the others, else the usual one."""
     command = "WarpTools ts_defocus_hand --settings warp_tiltseries.settings"
     options = {True: "--set_flip", False: "--set_noflip"}
     measured = {each.name: flip for each in series if (flip := warp_flip(each.defocus_hand)) is not None}
@@ -124,7 +124,7 @@ def _zarr(series: Sequence[Series]) -> str:
 
 
 def decisions(handed: Handed) -> list[str]:
-    """Return what was decided of one series, a line each."""
+    """Return what was decided about one series, a line each."""
     series = handed.series
     hand = relion_hand(series.defocus_hand)
     measured = (f"rlnTomoHand {hand}, measured" if hand is not None else
@@ -132,22 +132,22 @@ def decisions(handed: Handed) -> list[str]:
     lines = [f"* {series.name} (version {series.version})", "",
              f"  * defocus hand: {measured}"
              + ("" if hand is None else f"; in Warp {'flip' if warp_flip(series.defocus_hand) else 'no flip'}"),
-             f"  * tilt angles: {'the sign of the mdoc was turned' if series.negated else 'as in the mdoc'}"
+             f"  * tilt angles: {'the sign of the mdoc was reversed' if series.negated else 'as in the mdoc'}"
              + ("" if series.tilt_offset is None else f", tilt offset {series.tilt_offset:.1f} degrees, added to all"),
              f"  * tilts left out: {_left_out(series)}"]
     if not any(tilt.ctf for tilt in series.used):
-        lines.append("  * no defocus is handed on: none was found, or it is not to be believed. Estimate it there")
+        lines.append("  * no defocus is given: none was found, or it cannot be trusted. Estimate it there")
     elif any(tilt.ctf is None for tilt in series.used):
-        lines.append("  * tilts without a defocus of their own have that of the nearest angle (RELION: score 0)")
+        lines.append("  * tilts without their own defocus have that of the nearest angle (RELION: score 0)")
     if series.local:
         lines.append("  * local motion was applied to the tomogram; the files here hold the global alignment")
     if series.volume is not None and not series.volume.upright:
         lines.append("  * the tomogram is stored as (x, z, y) and is not named in tomograms.star")
     if series.volume is not None and series.volume.ctf_corrected:
-        lines.append("  * the tomogram and its halves are corrected for the CTF already: nothing may correct them again")
+        lines.append("  * the tomogram and its halves are already corrected for the CTF: do not correct them again")
     if series.quality_note:
         lines.append(f"  * alignment: {series.quality_note}")
-    lines += [f"  * not handed to {target}: {why}" for target, why in handed.refused.items()]
+    lines += [f"  * not exported for {target}: {why}" for target, why in handed.refused.items()]
     return [*lines, ""]
 
 

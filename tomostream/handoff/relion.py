@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Series as RELION 5 has them after alignment: `tomograms.star` and a table of tilts for each.
 
-The folder is a RELION project: all paths are from it. Read by RELION's `TomogramSet` and `Tomogram::setProjectionMatrix`:
+The folder is a RELION project: all paths are relative to it. Read by RELION's `TomogramSet` and `Tomogram::setProjectionMatrix`:
 projection = shift Rz(rlnTomoZRot) Ry(rlnTomoYTilt) Rx(rlnTomoXTilt), shifts in A in the raw image.
 """
 
@@ -20,7 +20,7 @@ from tomostream.handoff.imod import poses
 from tomostream.programs.ctf import CtfRow
 
 TOMOGRAMS, TILT_SERIES = "tomograms.star", "tilt_series"
-#: What RELION takes where nobody knows the hand.
+#: What RELION assumes if the hand is unknown.
 USUAL_HAND = -1
 OPTICS_GROUP = "opticsGroup1"
 
@@ -30,7 +30,7 @@ def write(series: Series, out: str, copy: bool) -> None:
 
     Raises
     ------
-    NotPossible : RELION needs what is not known; says what.
+    NotPossible : RELION needs something that is unknown; says what.
     OSError : it cannot be written.
     """
     used, optics = series.used, series.optics
@@ -48,18 +48,18 @@ def write(series: Series, out: str, copy: bool) -> None:
 
 
 class Images:
-    """The images of a series in the RELION project: those of the micrographs, and where these were removed, sections of the
+    """The images of a series in the RELION project: those of the micrographs, or, if these were removed, sections of the
     composed stack."""
 
     def __init__(self, series: Series, out: str, copy: bool) -> None:
         self._series, self._out, self._copy = series, out, copy
 
     def path(self, *parts: str) -> str:
-        """Absolute path of a path from the project."""
+        """Return the absolute path for a path relative to the project."""
         return os.path.join(self._out, *parts)
 
     def of(self, tilt: Tilt, suffix: str) -> str:
-        """Return the image of a tilt ("", "_even", "_odd"), from the project; "" where there is none."""
+        """Return the image of a tilt ("", "_even", "_odd"), relative to the project; "" if there is none."""
         single = {"": tilt.micrograph, "_even": tilt.even, "_odd": tilt.odd}[suffix]
         stack = {"": self._series.stack, "_even": self._series.even, "_odd": self._series.odd}[suffix]
         if single and os.path.exists(single):
@@ -74,7 +74,7 @@ class Images:
         return f"{tilt.section:06d}@{name}"
 
     def movie(self, tilt: Tilt) -> str:
-        """Return the movie of a tilt, from the project. Raw data are never copied."""
+        """Return the movie of a tilt, relative to the project. Raw data are never copied."""
         if not (tilt.movie and os.path.exists(tilt.movie)):
             return ""
         name = os.path.join("movies", self._series.name, os.path.basename(tilt.movie))
@@ -88,7 +88,7 @@ class Images:
 
 
 def volumes(series: Series) -> dict[str, tuple[str, str]]:
-    """Label -> (file, path from the project) of the tomogram and its halves; RELION's first half is that of even frames."""
+    """Return label -> (file, path in the project) of the tomogram and its halves; RELION's first half is that of even frames."""
     volume = series.volume
     if volume is None or not volume.upright:
         return {}
@@ -125,7 +125,7 @@ def _degrees(radians: float) -> float | None:
 
 
 def ctf_of(used: Sequence[Tilt], tilt: Tilt) -> CtfRow | None:
-    """Return the CTF of a tilt; one that has none of its own takes that of the nearest angle, with a score of 0. None: no tilt
+    """Return the CTF of a tilt; one without its own gets that of the nearest angle, with a score of 0. None: no tilt
     has."""
     if tilt.ctf is not None:
         return tilt.ctf
@@ -138,13 +138,13 @@ def ctf_of(used: Sequence[Tilt], tilt: Tilt) -> CtfRow | None:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return the columns that every row knows, in their order."""
+    """Return the columns that are known for every row, in order."""
     return {label: [row[label] for row in rows] for label in rows[0]
             if all(row.get(label) is not None for row in rows)}
 
 
 def write_tomograms(every: Sequence[Series], out: str) -> None:
-    """Write `tomograms.star`: one row a series."""
+    """Write `tomograms.star`: one row per series."""
     path = os.path.join(out, TOMOGRAMS)
     if not every:
         if os.path.exists(path):
@@ -171,7 +171,7 @@ def _tomogram(series: Series) -> dict[str, Any]:
 
 
 def unbinned(series: Series) -> tuple[int, int, int]:
-    """Return size (x, y, z) of the tomogram in px of the tilt series."""
+    """Return the size (x, y, z) of the tomogram in px of the tilt series."""
     from tomostream.handoff.imod import aligned_size
 
     if series.volume is None:
@@ -181,7 +181,7 @@ def unbinned(series: Series) -> tuple[int, int, int]:
 
 
 def _shared(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return the columns of all series; one that a series does not know is left out for all, but files are named where there are
+    """Return the columns of all series; one that is unknown for any series is left out for all, but files are named if there are
     any."""
     labels = list(dict.fromkeys(label for row in rows for label in row))
     return {label: [row.get(label) if row.get(label) is not None else "None" for row in rows] for label in labels

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Series for WarpTools: `.tomostar` files, our averages where Warp looks for its own, and alignments to import.
 
-Warp's tilt angles are ours with the other sign (`conventions`; its `ts_import` inverts them likewise). `ts_import_alignments`
-wants as many lines in `.xf` and `.tlt` as tilts are used, and takes out those whose angle is in `_cutviews0.rawtlt`, within 0.2
-degrees.
+Warp's tilt angles are ours with the opposite sign (`conventions`; its `ts_import` also inverts them). `ts_import_alignments`
+expects as many lines in `.xf` and `.tlt` as there are used tilts, and excludes those whose angle is in `_cutviews0.rawtlt`,
+within 0.2 degrees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tomostream.handoff.imod import column, poses
 from tomostream.programs.aln import format_xf, xf_of_row
 
 FRAMESERIES, TOMOSTAR, ALIGNMENTS = "warp_frameseries", "tomostar", "alignments"
-#: Angles (degrees) that are nearer than this are one for Warp.
+#: Angles (degrees) nearer to each other than this are equal for Warp.
 SAME_ANGLE = 0.2
 
 
@@ -27,7 +27,7 @@ def write(series: Series, out: str, copy: bool) -> None:
 
     Raises
     ------
-    NotPossible : Warp needs what is not known; says what.
+    NotPossible : Warp needs something that is unknown; says what.
     OSError : it cannot be written.
     """
     if not series.used:
@@ -42,7 +42,7 @@ def write(series: Series, out: str, copy: bool) -> None:
 
 
 def cut(series: Series) -> list[Tilt]:
-    """Return the tilts that take no part and that Warp can tell from those that do, by their angle."""
+    """Return the unused tilts that Warp can tell from the used ones by their angle."""
     return [tilt for tilt in series.left_out
             if all(abs(tilt.nominal_deg - other.nominal_deg) > 2 * SAME_ANGLE for other in series.used)]
 
@@ -54,7 +54,7 @@ def root(series: Series, tilt: Tilt) -> str:
 
 
 def _bring_average(series: Series, tilt: Tilt, out: str, copy: bool) -> None:
-    """The averages of a tilt, and of its halves, at the places where Warp puts its own."""
+    """Put the averages of a tilt, and of its halves, where Warp puts its own."""
     for folder, single, stack in (("", tilt.micrograph, series.stack), ("even", tilt.even, series.even),
                                   ("odd", tilt.odd, series.odd)):
         target = os.path.join(out, FRAMESERIES, "average", folder, f"{root(series, tilt)}.mrc")
@@ -76,7 +76,7 @@ def _write_alignment(series: Series, folder: str) -> None:
 
 
 def _write_tomostar(series: Series, tilts: list[Tilt], path: str) -> None:
-    """The tilts by Warp's angle, with nominal angles: the alignment is imported."""
+    """Write the tilts by Warp's angle, with nominal angles, because the alignment is imported."""
     import pandas
     import starfile
 

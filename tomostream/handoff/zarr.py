@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tomograms as OME-Zarr, which napari, neuroglancer and ChimeraX open over a web share: a pyramid of chunks, coarse ones first.
+"""Tomograms as OME-Zarr, which napari, neuroglancer and ChimeraX open from a web share: a pyramid of chunks, coarse ones first.
 
-The metadata are those of OME-NGFF 0.4 (ngff.openmicroscopy.org/0.4): axes z, y, x in Ångström, each level half the one before.
-Arrays keep the order of the MRC file: y grows upward in the picture that IMOD shows.
+The metadata follow OME-NGFF 0.4 (ngff.openmicroscopy.org/0.4): axes z, y, x in Ångström, each level half the previous one.
+Arrays keep the order of the MRC file: y grows upward in the picture shown by IMOD.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from tomostream.files.mrc import open_mrc
 from tomostream.handoff.facts import NotPossible, Series
 
-#: Edge of a chunk in voxels, and the longest edge of the coarsest level.
+#: Edge of a chunk in voxels, and longest edge of the coarsest level.
 CHUNK, COARSEST = 64, 128
 SUFFIX = ".ome.zarr"
 
 
 def write(series: Series, folder: str, copy: bool = True) -> None:
-    """Write the tomogram of a series as `<series>.ome.zarr`. Always a copy: there is nothing to link.
+    """Write the tomogram of a series as `<series>.ome.zarr`, always as a copy: there is nothing to link.
 
     Raises
     ------
@@ -51,12 +51,12 @@ def write(series: Series, folder: str, copy: bool = True) -> None:
 
 
 def remove(name: str, folder: str) -> None:
-    """Take away what was written of a series."""
+    """Remove what was written for a series."""
     shutil.rmtree(os.path.join(folder, name + SUFFIX), ignore_errors=True)
 
 
 def size_on_disk(series: Series) -> int:
-    """Return the bytes that the pyramid of a series takes at most, uncompressed."""
+    """Return the maximum size in bytes of the pyramid of a series, uncompressed."""
     return 0 if series.volume is None else sum(4 * z * y * x for z, y, x in _levels(series.volume.size[::-1]))
 
 
@@ -73,12 +73,12 @@ def _newer(zarr: Any) -> bool:
 
 
 def _group(zarr: Any, path: str) -> Any:
-    """Return a new group in version 2 of the format, which all readers know."""
+    """Return a new group in version 2 of the format, which all readers understand."""
     return zarr.open_group(path, mode="w", **({"zarr_format": 2} if _newer(zarr) else {}))
 
 
 def _array(group: Any, name: str, shape: tuple[int, int, int]) -> Any:
-    """Return a new array of chunks in nested folders, as OME-NGFF wants them."""
+    """Return a new array of chunks in nested folders, as required by OME-NGFF."""
     fields: dict[str, Any] = {"shape": shape, "chunks": tuple(min(CHUNK, length) for length in shape), "dtype": "float32"}
     if hasattr(group, "create_array"):
         return group.create_array(name, chunk_key_encoding={"name": "v2", "separator": "/"}, **fields)
@@ -86,7 +86,7 @@ def _array(group: Any, name: str, shape: tuple[int, int, int]) -> Any:
 
 
 def _levels(shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Shapes (z, y, x) of the pyramid, from the whole one on."""
+    """Return the shapes (z, y, x) of the pyramid, from the full size down."""
     z, y, x = shape
     levels = [(z, y, x)]
     while max(levels[-1]) > COARSEST:
@@ -110,7 +110,7 @@ def _slabs(path: str, upright: bool, depth: int) -> Iterator[NDArray[np.float32]
 
 
 def _fill(arrays: list[Any], path: str, upright: bool) -> None:
-    """Write all levels, slab by slab: a slab holds whole voxels of every level."""
+    """Write all levels slab by slab; a slab holds whole voxels of every level."""
     depth = max(CHUNK, 2 ** (len(arrays) - 1))
     start = 0
     for slab in _slabs(path, upright, depth):
@@ -124,7 +124,7 @@ def _fill(arrays: list[Any], path: str, upright: bool) -> None:
 
 
 def _halved(slab: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the mean of cubes of two voxels a side; an axis that the level does not halve any more (one voxel) is kept."""
+    """Return the mean of cubes of two voxels a side; an axis that the level no longer halves (one voxel) is kept."""
     for axis in range(3):
         length = slab.shape[axis] // 2
         if length == 0:

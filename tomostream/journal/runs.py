@@ -69,9 +69,9 @@ def _database(folder: str) -> str:
     return os.path.join(folder, "logs", "run.db")
 
 
-def run_state(folder: str, patience: float = LAUNCH_SECONDS) -> RunState:
+def run_state(folder: str) -> RunState:
     """Return `producer_state` of the run in a folder, named as by Scipion: "000123_ProtTomoStreamComposeTS"."""
-    return producer_state(folder, _number(folder), patience)
+    return producer_state(folder, _number(folder))
 
 
 def process_of(folder: str) -> int | None:
@@ -106,7 +106,7 @@ class Process:
 NEVER_STARTED = Process("never-started")
 
 
-def process(folder: str, waits: str = "") -> Process:
+def process(folder: str, waits: str) -> Process:
     """Return the state of the run in a folder. `waits`: what it said it is waiting for."""
     facts, number = _facts(_database(folder), _number(folder)), _number(folder)
     state = _state(folder, number, facts, LAUNCH_SECONDS)

@@ -29,7 +29,7 @@ def packages() -> dict[str, str]:
     return found
 
 
-def of_program(command: str, log: str = "") -> str:
+def of_program(command: str, log: str) -> str:
     """Return name and version of the program of a command line.
 
     Parameters

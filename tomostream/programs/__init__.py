@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MotionCor3 and AreTomo2 as commands: arguments in, parsed output files back. Pure."""
+"""MotionCor3 and AreTomo2 as commands: arguments to the programs, and their output files parsed. Pure."""

@@ -15,15 +15,15 @@ _ALN_COLUMNS = "# SEC     ROT         GMAG       TX          TY      SMEAN     S
 
 
 class AlnError(ValueError):
-    """A file of the program, or what it was asked, makes no sense. The message names the line and what is wrong."""
+    """A file of the program, or a request, is invalid. The message names the line and what is wrong."""
 
 
 MAX_ROUNDING_PX = 2
-"""Both sides of a binned image tell the binning, but for this many of its pixels."""
+"""Both sides of a binned image give the same binning, to within this many of its pixels."""
 MIN_SCALING = 0.02
-"""Images of sizes that differ by less were cropped, not binned."""
+"""Images whose sizes differ by less were cropped, not binned."""
 MAX_ORDER_SPAN = 2
-"""An acquisition order spans no more than this times the number of tilts that are left of it."""
+"""An acquisition order spans at most this many times the number of tilts that remain of it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AngleRow:
 
 
 def format_angles(rows: Sequence[AngleRow]) -> str:
-    """Return angle file: angle, order, pre-exposure. AreTomo2 reads two columns; ours reads the third as well."""
+    """Return an angle file: angle, order, pre-exposure. AreTomo2 reads two columns; ours reads the third as well."""
     lines = []
     for row in rows:
         line = f"{row.tilt_deg:9.3f}"
@@ -57,11 +57,11 @@ class SecondColumn(str, Enum):
 
 
 def second_column(values: Sequence[float]) -> SecondColumn:
-    """Tell what the second column of an angle file is, from its spacing and range against the number of tilts.
+    """Tell what the second column of an angle file is, from its spacing and its range relative to the number of tilts.
 
-    An order is whole numbers, each once, that have no common divisor (tilts may be missing between them) and span no more
+    An order is whole numbers, each once, without a common divisor (tilts may be missing between them), that span no more
     than twice the number of tilts; whole doses are multiples of one dose. A dose that begins with a whole step or
-    more counts the tilt itself, as Scipion writes it. Values that repeat are neither.
+    more includes the tilt itself, as Scipion writes it. Repeated values are neither.
     """
     ranked = sorted(values)
     if len(ranked) < 2 or len(set(ranked)) != len(ranked) or ranked[0] < 0:
@@ -76,13 +76,13 @@ def second_column(values: Sequence[float]) -> SecondColumn:
 def parse_angle_file(text: str, source: str = "angle file") -> tuple[tuple[AngleRow, ...], SecondColumn]:
     """Read an angle file, and tell what its second column was taken for; `#` starts a comment.
 
-    An order is made 1-based. A dose gives the order by its ranking, and the dose before each tilt where no third column
-    does: with the smallest step, the dose of one tilt, taken off where the tilt itself is counted.
+    An order is made 1-based. From doses follow the order, by ranking, and the dose before each tilt if there is no third
+    column: if the tilt itself is included, the smallest step, which is the dose of one tilt, is subtracted.
 
     Raises
     ------
     AlnError
-        Where a value is not a finite number, lines differ in their columns, or there is no angle.
+        If a value is not a finite number, lines differ in their columns, or there is no angle.
     """
     table = [_numbers(line.split("#")[0], source, number) for number, line in enumerate(text.splitlines(), start=1)]
     table = [row for row in table if row]
@@ -113,7 +113,7 @@ def _orders(values: list[float], meaning: SecondColumn, count: int) -> list[int 
 
 
 def _doses(values: list[float], meaning: SecondColumn, count: int) -> list[float | None]:
-    """Return dose before each tilt, e/A2, from a second column of doses."""
+    """Return the dose before each tilt, e/A2, from a second column of doses."""
     if meaning is SecondColumn.DOSE_BEFORE:
         return list(values)
     if meaning is not SecondColumn.DOSE_AFTER:
@@ -135,7 +135,7 @@ def _numbers(line: str, source: str, number: int) -> list[float]:
 
 @dataclass(frozen=True)
 class AlnRow:
-    """One aligned tilt. `section` is as the file numbers it (see `raw_sections`); angles in degrees, shifts in px."""
+    """One aligned tilt. `section` as numbered in the file (see `raw_sections`); angles in degrees, shifts in px."""
 
     section: int
     rot_deg: float
@@ -147,7 +147,7 @@ class AlnRow:
 
 @dataclass(frozen=True)
 class DarkFrame:
-    """A tilt left out: `frame` in the stack sorted by tilt, `section` in the input, as the file numbers them."""
+    """A tilt left out: `frame` in the stack sorted by tilt, `section` in the input, as numbered in the file."""
 
     frame: int
     section: int
@@ -182,14 +182,14 @@ class AlnFile:
 
 
 def format_aln(aln: AlnFile) -> str:
-    """Return AreTomo2's `.aln` text. Without `raw_size` the older header of AreTomo 1 is written."""
+    """Return AreTomo2's `.aln` text. Without `raw_size`, the older header of AreTomo 1 is written."""
     lines = ["# AreTomo Alignment / Priims bprmMn "]
     if aln.raw_size is None:
         lines.append(f"# {len(aln.rows)}  {aln.patches}")
     else:
         lines += ["# RawSize = {} {} {}".format(*aln.raw_size), f"# NumPatches = {aln.patches}"]
     lines += [f"# DarkFrame =  {d.frame:4d} {d.section:4d} {d.tilt_deg:8.2f}" for d in aln.dark]
-    if aln.raw_size is not None:        # AreTomo3's; readers want them, AreTomo2 passes over them; the angles are whole
+    if aln.raw_size is not None:        # AreTomo3's: readers want them, AreTomo2 ignores them; the angles are complete
         lines += [f"# AlphaOffset = {aln.alpha_offset or 0.0:8.2f}", f"# BetaOffset = {aln.beta_offset or 0.0:8.2f}"]
     lines.append(_ALN_COLUMNS)
     lines += [
@@ -215,12 +215,12 @@ class _AlnHeader:
 
 
 def parse_aln(text: str, source: str = "alignment file") -> AlnFile:
-    """Read a `.aln` of AreTomo, AreTomo2, AreTomo3, Scipion or ours.
+    """Read a `.aln` of AreTomo, AreTomo2, AreTomo3, Scipion or our own.
 
     Raises
     ------
     AlnError
-        Where a line is malformed or there is no aligned tilt. The message names the line.
+        If a line is malformed or there is no aligned tilt. The message names the line.
     """
     header, rows, local, in_local = _AlnHeader(), [], [], False
     for number, raw_line in enumerate(text.splitlines(), start=1):
@@ -286,21 +286,21 @@ def _local_shift(values: list[float], where: str) -> LocalShift:
 
 
 def raw_sections(aln: AlnFile, sections: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """0-based section of the input stack of every row and of every dark frame.
+    """Return the 0-based section in the input stack of every row and of every dark frame.
 
-    AreTomo and AreTomo2 count sections from 0 and name the input's section; AreTomo3 counts from 0 or 1, and some of
-    its versions count only the tilts that were kept. Which one a file uses follows from the numbers it must cover.
+    AreTomo and AreTomo2 count sections from 0 and refer to the input's sections; AreTomo3 counts from 0 or 1, and some of
+    its versions count only the tilts that were kept. Which one a file uses follows from the numbers that it must cover.
 
     Parameters
     ----------
     aln : AlnFile
     sections : int, optional
-        Number of sections of the input, where it is known; else the file's own RawSize, else its rows and dark frames.
+        Number of sections of the input, if known; else the file's own RawSize, else its rows and dark frames.
 
     Raises
     ------
     AlnError
-        Where the numbers fit no reading (a section that the stack does not have, a section twice).
+        If the numbers fit no interpretation (a section that the stack does not have, a section twice).
     """
     total = sections or (aln.raw_size[2] if aln.raw_size else len(aln.rows) + len(aln.dark))
     rows = [r.section for r in aln.rows]
@@ -319,10 +319,10 @@ def raw_sections(aln: AlnFile, sections: int | None = None) -> tuple[tuple[int, 
 
 
 def _column_is_zero(aln: AlnFile, rows: list[int], total: int) -> bool:
-    """Tell whether the file has 0 as the section of every dark frame, as some versions of AreTomo3 write it: nothing is told
+    """Tell whether the file has 0 as the section of every dark frame, as some versions of AreTomo3 write: it is meaningless
     then.
 
-    A single dark frame of section 0 may be meant: it is not where its place in the sorted stack is another, or where the rows
+    A single dark frame with section 0 may be meant literally; not if its place in the sorted stack is another, or the rows
     count from 1.
     """
     if not aln.dark or any(d.section != 0 for d in aln.dark):
@@ -331,7 +331,7 @@ def _column_is_zero(aln: AlnFile, rows: list[int], total: int) -> bool:
 
 
 def _by_frames(rows: list[int], frames: list[int], total: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return rows and dark frames where only the frame column tells which tilts are dark; both columns may count from 0 or 1."""
+    """Return rows and dark frames if only the frame column tells which tilts are dark; both columns may count from 0 or 1."""
     for base in (1, 0):
         missing = set(range(total)) - {n - base for n in rows}
         for frame_base in (0, 1):
@@ -341,7 +341,7 @@ def _by_frames(rows: list[int], frames: list[int], total: int) -> tuple[tuple[in
 
 
 def _base(rows: list[int], dark: list[int], total: int) -> int:
-    """First section number of the file: 1 where every number lies in 1..total and one of them proves it."""
+    """Return the first section number of the file: 1 if every number is in 1..total and one of them proves it."""
     named = set(rows) | set(dark)
     if 0 in named:
         return 0
@@ -362,8 +362,8 @@ def _renumbered(rows: list[int], dark: list[int], total: int) -> tuple[tuple[int
 
 
 def scale_to(aln: AlnFile, size: tuple[int, int, int]) -> float | None:
-    """Return by how much an alignment is to be scaled for a stack of `size` (x, y, sections): 1 where the sizes are equal, or the
-    file tells none; None where it is for other images.
+    """Return the factor by which to scale an alignment for a stack of `size` (x, y, sections): 1 if the sizes are equal, or the
+    file gives none; None if it is for other images.
 
     >>> scale_to(AlnFile((), raw_size=(4092, 5760, 41)), (1023, 1440, 41))
     0.25
@@ -374,14 +374,14 @@ def scale_to(aln: AlnFile, size: tuple[int, int, int]) -> float | None:
     if min(x, y) < 1 or sections != size[2]:
         return None
     across, along = size[0] / x, size[1] / y
-    scale = across if x >= y else along         # the longer side tells it better: sizes were rounded
+    scale = across if x >= y else along         # the longer side is more accurate, because sizes were rounded
     if abs(across - along) * max(x, y) > MAX_ROUNDING_PX or abs(scale - 1) < MIN_SCALING:
         return None
     return scale
 
 
 def scaled(aln: AlnFile, scale: float) -> AlnFile:
-    """Return an alignment for images of `scale` times the pixels along each side."""
+    """Return an alignment for images with `scale` times the pixels along each side."""
     rows = tuple(replace(row, tx=row.tx * scale, ty=row.ty * scale) for row in aln.rows)
     local = tuple(replace(shift, x=shift.x * scale, y=shift.y * scale, dx=shift.dx * scale, dy=shift.dy * scale)
                   for shift in aln.local)
@@ -398,7 +398,7 @@ def xf_of_row(rot_deg: float, tx: float, ty: float) -> Xf:
 
 
 def row_from_xf(xf: Xf) -> tuple[float, float, float]:
-    """(rot in degrees, tx, ty) of IMOD's transform; the inverse of `xf_of_row` (a stretch in it is not kept)."""
+    """Return (rot in degrees, tx, ty) from IMOD's transform; the inverse of `xf_of_row` (a stretch is lost)."""
     a11, a12, a21, a22, dx, dy = xf
     rot = math.atan2(a12 - a21, a11 + a22)
     c, s = math.cos(rot), math.sin(rot)
@@ -406,7 +406,7 @@ def row_from_xf(xf: Xf) -> tuple[float, float, float]:
 
 
 def stretch_of(xf: Xf) -> float:
-    """Return by how much a transform is more than a rotation and a shift: the largest change of a length, as a share.
+    """Return how much a transform differs from a rotation and a shift: the largest change of a length, as a share.
 
     Infinite for one that mirrors, which no alignment of a tilt series does.
     """
@@ -419,12 +419,12 @@ def stretch_of(xf: Xf) -> float:
 
 
 def format_xf(transforms: Sequence[Xf]) -> str:
-    """IMOD `.xf` text, one line a section, to seven decimals (AreTomo2 has three)."""
+    """Return the text of IMOD's `.xf`, one line per section, to seven decimals (AreTomo2 has three)."""
     return "".join("{:12.7f}{:12.7f}{:12.7f}{:12.7f}{:12.3f}{:12.3f}\n".format(*xf) for xf in transforms)
 
 
 def parse_xf(text: str, source: str = ".xf file") -> tuple[Xf, ...]:
-    """Read an IMOD `.xf` file. Raises AlnError where a line does not hold six numbers."""
+    """Read an IMOD `.xf` file. Raises AlnError if a line does not hold six numbers."""
     table = [_numbers(line, source, number) for number, line in enumerate(text.splitlines(), start=1)]
     rows = [row for row in table if row]
     for number, row in enumerate(rows, start=1):

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 
 # longest path that AreTomo2's fixed buffers hold
 _MAX_PATH = 255
-#: AreTomo2 makes no volume of so many binned slices or fewer, and says nothing.
+#: AreTomo2 silently makes no volume with this many binned slices or fewer.
 MAX_SLICES_WITHOUT_VOLUME = 16
 
 
 def slices(thickness: int, binning: float) -> int:
-    """Return slices of a volume of `thickness` unbinned px."""
+    """Return the number of slices of a volume of `thickness` unbinned px."""
     return int(thickness / binning) // 2 * 2
 
 
-#: Where nobody chooses a binning, the voxels of a tomogram are about so large, A.
+#: Approximate size of the voxels of a tomogram if nobody chooses a binning, A.
 VOXEL_A = 10.0
-#: No volume is binned more.
+#: No volume is binned by more.
 MAX_BINNING = 64
 
 
@@ -53,7 +53,7 @@ class OutputFiles:
 
     @classmethod
     def of(cls, in_mrc: str, out_mrc: str) -> OutputFiles:
-        """Return the names of the outputs of `-InMrc in_mrc -OutMrc out_mrc`: all in the folder of `out_mrc`."""
+        """Return the names of the outputs of `-InMrc in_mrc -OutMrc out_mrc`, all in the folder of `out_mrc`."""
         folder = os.path.dirname(out_mrc)
         stem = os.path.join(folder, os.path.splitext(os.path.basename(in_mrc))[0])
         out_stem = os.path.splitext(out_mrc)[0]
@@ -81,7 +81,7 @@ class OutputFiles:
 
 
 def name_problem(in_mrc: str, out_mrc: str) -> str:
-    """Return why AreTomo2 would misplace the files of these names, in words; "" when it would not.
+    """Return why AreTomo2 would misplace the files with these names, in words; "" if it would not.
 
     It cuts the path of the `.aln` at the first `.mrc` anywhere in it, folders included, and its buffers hold 255 bytes.
     """
@@ -95,15 +95,15 @@ def name_problem(in_mrc: str, out_mrc: str) -> str:
 
 
 def binning_of(asked: int | None, pixel_size_A: float, thickness: int = 0, min_slices: int = 0) -> int:
-    """Return the binning of a volume: what was asked for, else what makes its voxels about `VOXEL_A` large, or smaller ones where
+    """Return the binning of a volume: as requested, else such that its voxels are about `VOXEL_A` large, or smaller if
     it would have too few slices.
 
     Parameters
     ----------
-    asked : pixels of the tilt series that make a voxel; 0 and None leave it to the pixel size.
+    asked : pixels of the tilt series per voxel; 0 and None leave it to the pixel size.
     pixel_size_A : of the tilt series.
     thickness : of the volume, unbinned px.
-    min_slices : without so many the program makes no volume.
+    min_slices : with fewer, the program makes no volume.
     """
     if asked:
         return asked

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """AreTomo3 as a command: its arguments, the names of its files, and those files read and written.
 
-As in its source, version 2.3.1. It takes other flags than AreTomo2, finds its inputs by their names, makes the halves in the
+As in its source, version 2.3.1. Its flags differ from AreTomo2's, it finds its inputs by their names, makes the halves in the
 same run, and exits with 0 whatever happened. `docs/programs.rst` has the whole contract.
 """
 
@@ -16,21 +16,21 @@ from dataclasses import dataclass
 
 from tomostream.programs.aln import AngleRow
 
-#: A series of fewer images is silently ignored; with a CTF, fewer crash it.
+#: A series with fewer images is silently ignored; with a CTF, fewer crash it.
 MIN_TILTS, MIN_TILTS_WITH_CTF = 6, 7
 #: It makes no thinner volume, in binned slices.
 MIN_SLICES = 100
-#: It makes no local alignment with fewer patches in all.
+#: It makes no local alignment with fewer patches in total.
 MIN_PATCHES = 4
-#: Unbinned slices that it adds to the thickness it measured (-ExtZ), where it chooses the height of the volume itself.
+#: Unbinned slices that it adds to the measured thickness (-ExtZ) if it chooses the height of the volume itself.
 EXTRA_Z = 300
-#: The choice of the height of the volume that leaves it to the program.
+#: The value for the height of the volume that leaves the choice to the program.
 MEASURED_THICKNESS = -1
-#: Bytes of an absolute path that its buffers hold, quotes and comma of its session file included.
+#: Bytes of an absolute path that its buffers hold, including quotes and comma of its session file.
 _MAX_PATH = 250
-#: The longest of what it appends to the name of a series in its folder, or writes there.
+#: The longest suffix that it appends to the name of a series in its folder, or writes there.
 _LONGEST_ENDING = "_CTF_Imod.txt"
-#: Binning of a volume that nobody wants: there is no way to ask for none.
+#: Binning of an unwanted volume: there is no way to ask for none.
 _UNWANTED_BINNING = "8"
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
@@ -38,7 +38,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+")
 # ---------------------------------------------------------------------------------------------------- names of files
 @dataclass(frozen=True)
 class InputFiles:
-    """Where AreTomo3 looks for what belongs to a stack: beside it, under its name."""
+    """Where AreTomo3 looks for the files that belong to a stack: beside it, under its name."""
 
     stack: str
     even: str
@@ -79,7 +79,7 @@ class OutputFiles:
 
 
 def name_problem(stack: str, folder: str) -> str:
-    """Return why AreTomo3's buffers would not hold the names of its files, in words; "" where they do.
+    """Return why AreTomo3's buffers would not hold the names of its files, in words; "" if they would.
 
     It completes relative paths in buffers of 256 bytes.
     """
@@ -89,20 +89,20 @@ def name_problem(stack: str, folder: str) -> str:
     length = len(os.fsencode(longest))
     if length <= _MAX_PATH:
         return ""
-    return f"AreTomo3 holds paths of at most {_MAX_PATH} bytes; this has {length}, put the project into a shorter one: {longest}"
+    return f"AreTomo3 holds paths of at most {_MAX_PATH} bytes; this has {length}, move the project to a shorter path: {longest}"
 
 
 # -------------------------------------------------------------------------------------------------------- arguments
-#: AreTomo2's flags that AreTomo3 has under another name, and those that it does not have or that its files stand for.
+#: AreTomo2's flags that AreTomo3 has under another name, and those that it lacks or that its files replace.
 _RENAMED = {"-OutBin": "-AtBin", "-Patch": "-AtPatch", "-Kv": "-kV"}
 _LEFT_OUT = frozenset({"-InMrc", "-OutMrc", "-AngFile", "-AlnFile", "-Align", "-OutImod", "-ImgDose", "-Roi", "-RoiFile"})
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of AreTomo3 beyond the flags that it shares with AreTomo2.
+    """What is requested of AreTomo3 beyond the flags that it shares with AreTomo2.
 
-    `align` False: the alignment beside the stack is used. `volume` False: only the alignment is wanted. `ctf`: whether the
+    `align` False: the alignment beside the stack is used. `volume` False: only the alignment is needed. `ctf`: whether the
     CTF is fitted, `correct_ctf`: whether the volumes are corrected for it.
     """
 
@@ -114,7 +114,7 @@ class Wanted:
 
 
 def arguments(flags: Mapping[str, Sequence[str]], stack: str, folder: str, wanted: Wanted) -> dict[str, list[str]]:
-    """Return AreTomo3's flags for what AreTomo2's `flags` ask, without those of the threads."""
+    """Return AreTomo3's flags for what AreTomo2's `flags` request, without those of the threads."""
     out: dict[str, list[str]] = {
         "-InPrefix": [stack], "-OutDir": [os.path.join(folder, "")], "-Cmd": ["1" if wanted.align else "2"], "-Serial": ["0"]}
     for flag, values in flags.items():
@@ -122,7 +122,7 @@ def arguments(flags: Mapping[str, Sequence[str]], stack: str, folder: str, wante
             out[_RENAMED.get(flag, flag)] = list(values)
     if "-DarkTol" in out:
         out["-DarkTol"] = [dark_tolerance(float(out["-DarkTol"][0]))]
-    if "-TiltCor" in out:       # anything but 0 is on, -1 too; without a CTF the offset would be whatever is in the memory
+    if "-TiltCor" in out:       # anything but 0 is on, even -1; without a CTF the offset is uninitialised memory
         correct = float(out["-TiltCor"][0]) > 0 and (wanted.ctf or len(out["-TiltCor"]) > 1)
         out["-TiltCor"] = ["1", *out["-TiltCor"][1:]] if correct else ["0"]
     if "-AtPatch" in out and math.prod(int(value) for value in out["-AtPatch"]) < MIN_PATCHES:
@@ -137,23 +137,23 @@ def arguments(flags: Mapping[str, Sequence[str]], stack: str, folder: str, wante
 
 
 def dark_tolerance(value: float) -> str:
-    """-DarkTol for AreTomo3, which takes 1 as it stands and leaves half of the tilts out: 1 is off, as in AreTomo2."""
+    """Return -DarkTol for AreTomo3, which takes 1 literally and leaves out half of the tilts: 1 is off, as in AreTomo2."""
     return f"{value:g}" if 0 < value < 1 else "0"
 
 
 def slices(thickness: int, binning: float) -> int:
-    """Return slices of a volume of `thickness` unbinned px."""
+    """Return the number of slices of a volume of `thickness` unbinned px."""
     return max(MIN_SLICES, int(thickness / binning) // 2 * 2)
 
 
 def sides(size: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Return the sides (x, y) of a volume of images of this size: halves are rounded down, then both sides are made even."""
+    """Return the sides (x, y) of a volume from images of this size: halves are rounded down, then both sides are made even."""
     x, y = (int(length / binning) // 2 * 2 for length in size)
     return x, y
 
 
 def format_tilts(rows: Iterable[AngleRow], dose: float | None) -> str:
-    """`_TLT.txt`: angle (degrees), acquisition order, dose of that image (e/A2) where both are known."""
+    """Return `_TLT.txt`: angle (degrees), acquisition order, dose of that image (e/A2) if both are known."""
     lines = []
     for row in rows:
         line = f"{row.tilt_deg:8.2f}"
@@ -166,7 +166,7 @@ def format_tilts(rows: Iterable[AngleRow], dose: float | None) -> str:
 # ----------------------------------------------------------------------------------------------------- what it wrote
 @dataclass(frozen=True)
 class Metrics:
-    """A line of `TiltSeries_Metrics.csv`. Lengths in the unit of the name, angles in degrees; None: not known.
+    """A line of `TiltSeries_Metrics.csv`. Lengths in the unit of the name, angles in degrees; None is unknown.
 
     `bad_patches`: share of the local shifts that it left out, over all tilts. `ctf_resolution_A`, `ctf_score` are those of the
     tilt nearest to 0. `tilt_offset_deg`, `beta_offset_deg`: of the specimen against the stage, from the CTF.
@@ -188,7 +188,7 @@ _COLUMNS = {"thickness_px": "Thickness(Pix)", "tilt_axis_deg": "Tilt_Axis", "lar
 
 
 def parse_metrics(text: str, source: str = "metrics") -> Metrics:
-    """Return the last line of `TiltSeries_Metrics.csv`; what is missing or no number is None."""
+    """Return the last line of `TiltSeries_Metrics.csv`; what is missing or not a number is None."""
     lines = [line.split(",") for line in text.splitlines() if line.strip()]
     if len(lines) < 2:
         return Metrics()
@@ -205,7 +205,7 @@ def _finite(text: str) -> float | None:
 
 
 def parse_version(text: str, source: str = "session") -> str:
-    """Return the version in `AreTomo3_Session.json`, "" where there is none."""
+    """Return the version in `AreTomo3_Session.json`, "" if there is none."""
     try:
         said = str(json.loads(text)["software"]["version"])
     except (ValueError, KeyError, TypeError):
@@ -215,7 +215,7 @@ def parse_version(text: str, source: str = "session") -> str:
 
 
 def parse_defocus_hand(text: str, source: str = "CTF file") -> int | None:
-    """Return the eighth column of `_CTF.txt`: -1 where the defocus says that the tilt axis points the other way than it was
+    """Return the eighth column of `_CTF.txt`: -1 if the defocus says that the tilt axis points the opposite way to that
     given."""
     for line in text.splitlines():
         words = line.split("#")[0].split()

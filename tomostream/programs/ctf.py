@@ -48,7 +48,7 @@ def wavelength_A(voltage_kV: float) -> float:
     return 12.2639 / math.sqrt(volts + 0.97845e-6 * volts**2)
 
 
-#: AreTomo2 measures no resolution and writes this into every row.
+#: AreTomo2 does not measure the resolution and writes this into every row.
 _NOT_MEASURED_A = 10.0
 
 
@@ -64,10 +64,10 @@ def format_ctf(rows: Sequence[CtfRow]) -> str:
 
 
 def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg: Sequence[float]) -> str:
-    """Return IMOD's defocus file (version 3, astigmatism, phase shifts where there are any), one line a view.
+    """Return IMOD's defocus file (version 3, astigmatism, phase shifts if there are any), one line per view.
 
-    `views` are numbered from 1 in the stack that it goes with. Defoci in nm, the larger first, then its azimuth in
-    degrees. (AreTomo2 writes the smaller first with the azimuth of the larger; readers take it for that of the first.)
+    `views` are numbered from 1 in the stack to which it belongs. Defoci in nm, the larger first, then its azimuth in
+    degrees. (AreTomo2 writes the smaller first with the azimuth of the larger; readers take that for the azimuth of the first.)
     """
     shifted = any(row.phase_rad for row in rows)
     lines = [f"{5 if shifted else 1}  0  0.0  0.0  0.0  3"]
@@ -79,9 +79,9 @@ def format_imod_defocus(rows: Sequence[CtfRow], views: Sequence[int], tilts_deg:
 
 
 def parse_ctf(text: str, source: str = "CTF file") -> tuple[CtfRow, ...]:
-    """Read AreTomo's `_ctf.txt`: seven columns, newer versions add more, which are ignored.
+    """Read AreTomo's `_ctf.txt`: seven columns; more, as in newer versions, are ignored.
 
-    A resolution of exactly 10 in every row is AreTomo2's, which measures none: it is unknown, not 10 A.
+    A resolution of exactly 10 in every row is that of AreTomo2, which measures none: it is unknown, not 10 A.
     """
     table = [_numbers(line.split("#")[0], source, number) for number, line in enumerate(text.splitlines(), start=1)]
     rows = [row for row in table if row]
@@ -93,10 +93,10 @@ def parse_ctf(text: str, source: str = "CTF file") -> tuple[CtfRow, ...]:
 
 
 def ctf_sections(rows: int, aligned: Sequence[int], total: int) -> tuple[int, ...]:
-    """0-based section of every row of a CTF file of `rows` rows; () where the file does not fit the alignment.
+    """Return the 0-based section of every row of a CTF file with `rows` rows; () if the file does not fit the alignment.
 
-    The rows are those of the `.aln` (`aligned`, from `raw_sections`). With -OutImod 1 AreTomo2 fits before it takes out
-    the dark tilts: then each of the `total` sections, which must lie in the stack in the order of their angles, has a row.
+    The rows are those of the `.aln` (`aligned`, from `raw_sections`). With -OutImod 1 AreTomo2 fits before it removes
+    the dark tilts: then each of the `total` sections, which must be in the stack in the order of their angles, has a row.
     """
     if rows == len(aligned):
         return tuple(aligned)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Defects of a camera as rectangles of its frames: MotionCor's lists of them, and the defect files of SerialEM.
+"""Defects of a camera as rectangles of its frames: MotionCor's lists of them, and SerialEM's defect files.
 
-A defect file of SerialEM has lines of a keyword and whole numbers. Its coordinates count from the upper left pixel of the
-picture, from 0, and belong to a camera of ``CameraSizeX`` x ``CameraSizeY`` pixels that was turned by ``RotationAndFlip``:
-quarters counter-clockwise, with 4 mirrored in x before and with 8 after that. Facts from the sources of SerialEM and IMOD.
+A SerialEM defect file has lines with a keyword and whole numbers. Its coordinates count from the upper left pixel of the
+picture, from 0, and belong to a camera of ``CameraSizeX`` x ``CameraSizeY`` pixels turned by ``RotationAndFlip``:
+quarter turns counter-clockwise, with 4 mirrored in x before and with 8 after. Facts from the sources of SerialEM and IMOD.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from tomostream.files.errors import BadFileError, sentence_of
 Rectangle = tuple[int, int, int, int]
 """x, y of the lower left pixel, width and height."""
 _Area = tuple[int, int, int, int]
-"""Left, top, right and bottom, all of them inside; from the upper left."""
+"""Left, top, right and bottom, all inclusive; from the upper left."""
 MAX_SIDE = 1_000_000
-"""No camera has more pixels along a side: what is larger is no number of a file that is whole."""
+"""No camera has more pixels along a side: larger numbers are not from an intact file."""
 _SINGLE = ("CameraSizeX", "CameraSizeY", "RotationAndFlip", "WasScaled")
 _MIN_NUMBERS = {"UsableArea": 4, "PartialBadColumn": 4, "PartialBadRow": 4, "BadPixels": 2, "BadColumns": 1, "BadRows": 1,
                 **dict.fromkeys(_SINGLE, 1)}
 
 
 def is_of_serialem(text: str) -> bool:
-    """Tell whether the text of a defect file is SerialEM's: its first line begins with a word, not with a number."""
+    """Tell whether a defect file is SerialEM's: its first line begins with a word, not a number."""
     lines = (line.strip() for line in text.splitlines())
     first = next((line for line in lines if line and not line.startswith("#")), "")
     return first[:1].isalpha() and not first.lower().startswith(("nan", "inf"))
@@ -55,13 +55,13 @@ def rectangles(path: str, columns: int, rows: int, turned_over: bool) -> list[Re
     columns, rows : int
         Of the frames (of EER: of the camera).
     turned_over : bool
-        Whether row 0 of the frames is the bottom of the picture, as in TIFF and MRC movies, and unlike in EER. MotionCor's
+        Whether row 0 of the frames is the bottom of the picture, as in TIFF and MRC movies but not in EER. MotionCor's
         lists count in rows of the frames in any case.
 
     Raises
     ------
     BadFileError
-        If it cannot be read, a line of it makes no sense, or it is for another camera.
+        If it cannot be read, one of its lines is invalid, or it is for another camera.
     """
     text = read_text(path)
     if is_of_serialem(text):
@@ -70,7 +70,7 @@ def rectangles(path: str, columns: int, rows: int, turned_over: bool) -> list[Re
 
 
 def format_rectangles(defects: Iterable[Rectangle]) -> str:
-    """Return MotionCor's list, one defect a line: x y width height."""
+    """Return MotionCor's list, one defect per line: x y width height."""
     return "".join("{} {} {} {}\n".format(*defect) for defect in defects)
 
 
@@ -87,7 +87,7 @@ def _parse_list(text: str, path: str, columns: int, rows: int) -> list[Rectangle
         if width < 1 or height < 1:
             raise BadFileError(f"{path}, line {number}: a defect of {width} x {height} pixels; 'x y width height' is needed")
         if x >= columns or y >= rows or x + width <= 0 or y + height <= 0:
-            raise BadFileError(f"{path}, line {number}: the defect at {x} {y} is outside of the frames, {columns} x {rows} "
+            raise BadFileError(f"{path}, line {number}: the defect at {x} {y} is outside the frames, {columns} x {rows} "
                                "pixels; give the defects of this camera mode")
         found.append((x, y, width, height))
     return found
@@ -95,7 +95,7 @@ def _parse_list(text: str, path: str, columns: int, rows: int) -> list[Rectangle
 
 @dataclass(frozen=True)
 class CameraDefects:
-    """What a defect file of SerialEM says: the size of the camera, how it was turned, and areas that are bad."""
+    """The content of a SerialEM defect file: the size of the camera, how it was turned, and the bad areas."""
 
     columns: int
     rows: int
@@ -103,10 +103,10 @@ class CameraDefects:
     areas: tuple[_Area, ...]
 
     def rectangles(self, columns: int, rows: int, turned_over: bool, path: str) -> list[Rectangle]:
-        """Return the defects of frames of this size; see `rectangles`.
+        """Return the defects for frames of this size; see `rectangles`.
 
-        Frames may have a whole number of times the pixels of the camera (super-resolution), or fewer (binned). Those of a
-        camera on its side were saved as the camera gives them, without the rotation.
+        Frames may have a whole multiple of the camera's pixels (super-resolution), or fewer (binned). Those of a
+        camera on its side were saved as the camera delivers them, without the rotation.
         """
         size, areas = (self.columns, self.rows), self.areas
         if not _scale(size, (columns, rows)) and self.rotation_flip % 2 and _scale(size[::-1], (columns, rows)):
@@ -127,7 +127,7 @@ class CameraDefects:
 
 
 def _scale(camera: tuple[int, int], frames: tuple[int, int]) -> tuple[int, int] | None:
-    """(up, down) by which the camera's pixels become those of the frames, alike in both directions; None where they do not."""
+    """Return (up, down), the factors from the camera's pixels to those of the frames, equal in both directions; else None."""
     up, down = frames[0] // camera[0], camera[0] // max(1, frames[0])
     if up and (camera[0] * up, camera[1] * up) == frames:
         return up, 1
@@ -147,7 +147,7 @@ def _turned_back(area: _Area, operation: int, size: tuple[int, int]) -> _Area:
     columns, rows = size
     if operation & 8:
         left, right = columns - 1 - right, columns - 1 - left
-    if operation % 4 == 1:      # it was turned counter-clockwise: back is clockwise
+    if operation % 4 == 1:      # it was turned counter-clockwise, so turn it back clockwise
         left, top, right, bottom = rows - 1 - bottom, left, rows - 1 - top, right
     else:
         left, top, right, bottom = top, columns - 1 - right, bottom, columns - 1 - left
@@ -157,14 +157,14 @@ def _turned_back(area: _Area, operation: int, size: tuple[int, int]) -> _Area:
 
 
 def _parse_serialem(text: str, path: str) -> CameraDefects:
-    """Read SerialEM's keywords; what others it has says nothing of where defects are."""
+    """Read SerialEM's keywords; the others say nothing about where defects are."""
     lines: list[tuple[int, str, list[int]]] = []
     single: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         keyword, *words = line.split() or ["#"]
         if keyword not in _MIN_NUMBERS:
             if not keyword.startswith("#") and not keyword[:1].isalpha():
-                raise BadFileError(f"{path}, line {number}: {line.strip()[:60]!r} does not begin with a keyword of SerialEM's")
+                raise BadFileError(f"{path}, line {number}: {line.strip()[:60]!r} does not begin with a SerialEM keyword")
             continue
         values = _whole_numbers(words, _MIN_NUMBERS[keyword], f"{path}, line {number}: {keyword}")
         if keyword in _SINGLE:
@@ -180,7 +180,7 @@ def _parse_serialem(text: str, path: str) -> CameraDefects:
     for number, keyword, values in lines:
         for left, top, right, bottom in _areas(keyword, values, columns, rows, block, f"{path}, line {number}"):
             if left >= columns or top >= rows or right < left or bottom < top:
-                raise BadFileError(f"{path}, line {number}: {keyword} {' '.join(map(str, values[:4]))} is outside of the camera, "
+                raise BadFileError(f"{path}, line {number}: {keyword} {' '.join(map(str, values[:4]))} is outside the camera, "
                                    f"{columns} x {rows} pixels; write it again with SerialEM")
             areas.append((left, top, min(right, columns - 1), min(bottom, rows - 1)))
     return CameraDefects(columns, rows, single.get("RotationAndFlip", 0) % 12, tuple(areas))
@@ -199,7 +199,7 @@ def _whole_numbers(words: Sequence[str], at_least: int, where: str) -> list[int]
 
 
 def _areas(keyword: str, values: list[int], columns: int, rows: int, block: int, where: str) -> list[_Area]:
-    """Return the areas that one line tells; `block` is the side of a bad pixel, where the list was scaled up."""
+    """Return the areas given by one line; `block` is the side of a bad pixel if the list was scaled up."""
     if keyword != "UsableArea" and min(values) < 0:
         raise BadFileError(f"{where}: {keyword} has a negative number, which no camera has")
     right, bottom = columns - 1, rows - 1
@@ -214,7 +214,7 @@ def _areas(keyword: str, values: list[int], columns: int, rows: int, block: int,
         return [(first, start, first + extent - 1, end)]
     if keyword == "PartialBadRow":
         return [(start, first, end, first + extent - 1)]
-    top, left, low, last = values[:4]       # UsableArea: 0 where there is no bound
+    top, left, low, last = values[:4]       # UsableArea: 0 means no bound
     around = [(0, 0, right, top - 1)] * (top > 0) + [(0, 0, left - 1, bottom)] * (left > 0)
     around += [(0, low + 1, right, bottom)] * (0 < low < bottom) + [(last + 1, 0, right, bottom)] * (0 < last < right)
     return around

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a fitted defocus is to be believed: by the rings that it rests on, the target of the microscope, and other series.
+"""Whether to believe a fitted defocus: by the rings that support it, the target of the microscope, and other series.
 
-A specimen has a spectrum of its own, and where few rings are seen its slope looks like the first ring of a small defocus: such a
-fit has a good score and is wrong by micrometres. Rings within the resolution cannot be made by a slope; a target and the other
-series of a session say where the defocus should be. They are evidence, not an answer: a fit is believed or not, never moved.
+A specimen has a spectrum of its own, and if few rings are visible its slope looks like the first ring of a small defocus: such
+a fit has a good score and is wrong by micrometres. Rings within the resolution cannot result from a slope; a target and the
+other series of a session say where the defocus should be. They are evidence, not an answer: a fit is believed or not, but
+never moved.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from statistics import median
 
 from tomostream.programs.ctf import CtfRow, wavelength_A
 
-#: Rings with which a defocus stands without any other evidence; where their end is not seen, of those that the pixels hold.
+#: Rings with which a defocus needs no other evidence; if their end is not seen, of those that the pixels can hold.
 ENOUGH_RINGS, ENOUGH_UNMEASURED = 2.0, 4.0
-#: Rings with which it stands against other evidence, and without which no evidence helps: several defoci fit as well then.
+#: Rings with which it stands against other evidence, and without which no evidence helps: several defoci then fit equally well.
 MANY_RINGS, MIN_RINGS = 4.0, 1.2
 #: Score with which many rings stand against a target.
 GOOD_SCORE = 0.7
-#: How far a defocus may be from what is expected, in um and as a share of that: autofocus, tilts of the grid, drift.
+#: How far a defocus may be from what is expected, in um and as a share: autofocus, tilts of the grid, drift.
 TOLERANCE_UM, TOLERANCE = 0.7, 0.25
-#: Other series that are needed before they say anything.
+#: Number of other series needed before they say anything.
 MIN_SERIES = 2
 #: A tilt further than this from its series, in um and as a share, is wrong: microscopes refocus by less.
 TILT_UM, TILT = 1.0, 0.3
-#: Of the pixel size: rings beyond are noise.
+#: As a multiple of the pixel size: rings beyond this are noise.
 _FINEST = 2.2
 
 
@@ -43,16 +44,16 @@ class Doubt(str, Enum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks of the defocus of a series apart from its images, in um, underfocus positive.
+    """Evidence about the defocus of a series apart from its images, in um, underfocus positive.
 
-    `target`: what the microscope was set to, None unknown. `others`: defoci of the series of the session that were believed.
+    `target`: the setting of the microscope, None unknown. `others`: believed defoci of the session's other series.
     """
 
     target: float | None = None
     others: tuple[float, ...] = ()
 
     def expected(self) -> tuple[float, float, Doubt] | None:
-        """(expected defocus, tolerance, whose word it is); None where nothing is known."""
+        """Return (expected defocus, tolerance, source); None if nothing is known."""
         if self.target is not None:
             return self.target, max(TOLERANCE_UM, TOLERANCE * self.target), Doubt.TARGET
         if len(self.others) < MIN_SERIES:
@@ -64,8 +65,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of a fit: the defocus of the series in um, the rings it rests on, the doubt, in a sentence too; `tilts`:
-    places of the rows that are not believed."""
+    """What is believed of a fit: the defocus of the series in um, the rings that support it, the doubt, also as a sentence;
+    `tilts`: places of the rows that are not believed."""
 
     defocus_um: float
     rings: float
@@ -75,7 +76,7 @@ class Belief:
 
 
 def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage_kV: float = 300.0) -> Belief | None:
-    """Return what to believe of the CTF of a series; None where there is none.
+    """Return what to believe of the CTF of a series; None if there is none.
 
     Parameters
     ----------
@@ -96,9 +97,9 @@ def judge(rows: Sequence[CtfRow], evidence: Evidence, pixel_size: float, voltage
     return Belief(middle, rings, doubt, f"{len(alone)} tilts are far from the others" if alone else words, alone)
 
 
-def rings_of(rows: Sequence[CtfRow], defocus_um: float, pixel_size: float, voltage_kV: float = 300.0) -> tuple[float, bool]:
-    """Return how many rings of a defocus lie within the resolution of a fit, or of the pixels; whether the rings end before the
-    pixels do, as rings should and a slope does not."""
+def rings_of(rows: Sequence[CtfRow], defocus_um: float, pixel_size: float, voltage_kV: float) -> tuple[float, bool]:
+    """Return how many rings of a defocus are within the resolution of a fit, or of the pixels; and whether the rings end before
+    the pixels do, as rings should and a slope does not."""
     measured = [row.resolution_A for row in rows if row.resolution_A is not None]
     limit, resolution = _FINEST * pixel_size, median(measured) if measured else 0.0
     return wavelength_A(voltage_kV) * defocus_um * 1e4 / max(limit, resolution) ** 2, resolution > limit
@@ -109,19 +110,19 @@ def _defocus(row: CtfRow) -> float:
 
 
 def _doubt(defocus: float, rings: float, score: float, evidence: Evidence) -> tuple[Doubt, str]:
-    """`rings`: as a share of those that are enough."""
+    """`rings`: relative to the number that suffices."""
     expected = evidence.expected()
     if expected is None:
         if rings >= 1:
             return Doubt.NONE, ""
-        return Doubt.RINGS, (f"a defocus of {defocus:.2f} µm is not believed: it rests on too few rings, and neither a target "
-                             "nor other series speak for it")
+        return Doubt.RINGS, (f"a defocus of {defocus:.2f} µm is not believed: too few rings support it, and neither a target "
+                             "nor other series do")
     where, tolerance, whose = expected
     if abs(defocus - where) <= tolerance:
         enough = rings >= MIN_RINGS / ENOUGH_RINGS
         return (Doubt.NONE, "") if enough else (
             Doubt.RINGS, f"a defocus of {defocus:.2f} µm is not believed: hardly any Thon ring supports it")
-    speaks = f"the target is {where:.2f} µm" if whose is Doubt.TARGET else f"the other series have {where:.2f} µm"
+    speaks = f"the target is {where:.2f} µm" if whose is Doubt.TARGET else f"the other series are at {where:.2f} µm"
     if rings >= MANY_RINGS / ENOUGH_RINGS and score >= GOOD_SCORE:
-        return Doubt.NONE, f"a defocus of {defocus:.2f} µm, where {speaks}: many rings speak for it"
-    return whose, f"a defocus of {defocus:.2f} µm is not believed: {speaks}, and few rings speak for it"
+        return Doubt.NONE, f"a defocus of {defocus:.2f} µm, although {speaks}: many rings support it"
+    return whose, f"a defocus of {defocus:.2f} µm is not believed: {speaks}, and few rings support it"

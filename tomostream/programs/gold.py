@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file that tells where gold beads are: `<In>_gold.star`."""
+"""The file with the positions of gold beads: `<In>_gold.star`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What a diameter of beads may be, nm.
+#: Permitted diameters of beads, nm.
 MIN_NM, MAX_NM = 3.0, 40.0
 #: Name of the block.
 BLOCK = "gold"
@@ -16,9 +16,9 @@ _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnCenteredCo
 
 @dataclass(frozen=True)
 class BeadRow:
-    """One bead: index of the voxel (x, y, z, from 0) that it lies in, in a volume whose sections are slices in z; A from the
-    centre of the volume; its diameter (A), the tilts it was seen in, and how far it is in them from where the alignment puts it
-    (RMS, A)."""
+    """One bead: index of its voxel (x, y, z, from 0) in a volume whose sections are slices in z; A from the
+    centre of the volume; its diameter (A), the number of tilts in which it was seen, and its distance there from where the
+    alignment puts it (RMS, A)."""
 
     voxel: tuple[float, float, float]
     position_A: tuple[float, float, float]

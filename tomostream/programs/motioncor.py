@@ -4,8 +4,8 @@
 Our own program `tomostream-motioncor` takes the same arguments and writes the same files, so that one protocol drives
 either. Formats and names as in the sources of MotionCor3 1.2.1.
 
-Shifts in the logs are x and y in pixels of the movie, whatever the binning (of EER: after up-sampling): what has to be
-applied to a frame so that it fits the reference frame, which is minus how far its content has drifted. y grows upward
+Shifts in the logs are x and y in pixels of the movie, whatever the binning (for EER: after up-sampling): what must be
+applied to a frame to match the reference frame, i.e. minus the drift of its content. y grows upward
 (row 0 of an MRC file is the bottom).
 """
 
@@ -37,7 +37,7 @@ _FULL_FRAME_HEADER = "# full frame alignment"
 
 
 class LogError(ValueError):
-    """A log makes no sense. The message names the file, the line and what is wrong."""
+    """A log is invalid. The message names the file, the line and what is wrong."""
 
 
 # ---------------------------------------------------------------------------------------------------- names of files
@@ -76,7 +76,7 @@ class OutputNames:
     def of(cls, movie: str, out_mrc: str, log_dir: str = "", patches: bool = False) -> OutputNames:
         """Return the names of the outputs of `-In... movie -OutMrc out_mrc -LogDir log_dir`.
 
-        `patches`: whether both numbers of -Patch are above 1; only then the log is the `-Patch-Full.log`.
+        `patches`: whether both numbers of -Patch are above 1; only then is the log the `-Patch-Full.log`.
         """
         stem = out_mrc[:-4] if out_mrc.lower().endswith(".mrc") else out_mrc
         log = os.path.join(log_dir, f"{log_stem(movie)}{'-Patch' if patches else ''}-Full.log") if log_dir else ""
@@ -86,7 +86,7 @@ class OutputNames:
 
 
 def input_tag(movie: str) -> str:
-    """``-InMrc``, ``-InTiff`` or ``-InEer``, by the extension.
+    """Return ``-InMrc``, ``-InTiff`` or ``-InEer``, by the extension.
 
     Raises
     ------
@@ -104,7 +104,7 @@ _CUTS = (".mrc", ".st", ".tif", ".eer")
 
 
 def safe_name(name: str) -> str:
-    """Return a name for MotionCor3's outputs in which it finds nothing to cut: the name itself where it has nothing of the kind.
+    """Return a name for MotionCor3's outputs in which it finds nothing to cut: the name itself if there is nothing like that.
 
     >>> safe_name("TS_01_003_aligned_mic"), safe_name("a.mrc_2").startswith("a_mrc_2-")
     ('TS_01_003_aligned_mic', True)
@@ -115,7 +115,7 @@ def safe_name(name: str) -> str:
 
 
 def sum_size(size: tuple[int, int], binning: float) -> tuple[int, int]:
-    """Return the size of a sum (x, y) in px of a movie of this size: halves are rounded up, then both sides are made even."""
+    """Return the size of a sum (x, y) in px for a movie of this size: halves are rounded up, then both sides are made even."""
     x, y = (int(length / binning + 0.5) // 2 * 2 for length in size)
     return x, y
 
@@ -125,7 +125,7 @@ _GAIN_NOT_APPLIED = ("gain size does not match frame size", "unable to apply gai
 
 
 def gain_not_applied(log: str) -> str:
-    """Return what MotionCor3's log says of a gain reference that was asked for and not applied; "" where nothing."""
+    """Return what MotionCor3's log says about a gain reference that was requested and not applied; "" if nothing."""
     if not os.path.exists(log):
         return ""
     with open(log, encoding="utf-8", errors="replace") as file:
@@ -139,23 +139,23 @@ _EER_OF_8_BITS, _EER_OF_ANY_BITS, _POSITION_BITS_TAGS = 65000, 65002, (65008, 65
 
 
 def eer_problem(path: str, pixels: int) -> str:
-    """Return why MotionCor3 renders an EER movie wrongly at `pixels` (1, 2, 4) along one of the camera; "" where it does not."""
+    """Return why MotionCor3 renders an EER movie wrongly at `pixels` (1, 2, 4) per camera pixel; "" if it does not."""
     if pixels == 1:
         return ""
     compression, bits = _eer_coding(path)
     name = os.path.basename(path)
     if compression == _EER_OF_8_BITS:
-        return (f"{name} is EER of 8 bits (compression {compression}), which MotionCor3 scrambles at {pixels}x; choose EER "
+        return (f"{name} is 8-bit EER (compression {compression}), which MotionCor3 scrambles at {pixels}x; choose EER "
                 "upsampling 1x, or the CPU engine")
     if compression == _EER_OF_ANY_BITS and 2 ** bits < pixels:
-        return (f"{name} places electrons to 1/{2 ** bits} of a pixel, from which MotionCor3 makes no image of {pixels}x; choose "
+        return (f"{name} locates electrons to 1/{2 ** bits} of a pixel, from which MotionCor3 makes no {pixels}x image; choose "
                 f"EER upsampling {2 ** bits}x, or the CPU engine")
     return ""
 
 
 def _eer_coding(path: str) -> tuple[int | None, int]:
-    """Compression of an EER movie (None: not known), and the bits of the place of an electron inside its pixel."""
-    from tifffile import TiffFile, TiffFileError, TiffPage  # large, and most movies are no EER
+    """Return the compression of an EER movie (None: unknown), and the bits for the place of an electron inside its pixel."""
+    from tifffile import TiffFile, TiffFileError, TiffPage  # large, and most movies are not EER
 
     try:
         with TiffFile(path) as tiff:
@@ -164,7 +164,7 @@ def _eer_coding(path: str) -> tuple[int | None, int]:
                     tags = [page.tags.get(tag) for tag in _POSITION_BITS_TAGS]
                     return int(page.compression), min(2 if tag is None else int(tag.value) for tag in tags)
     except (OSError, ValueError, TypeError, TiffFileError):
-        return None, 2      # what is wrong with the file itself is found by its own check
+        return None, 2      # faults of the file itself are found by its own check
     return None, 2
 
 
@@ -176,7 +176,7 @@ def format_log(shifts: Sequence[tuple[float, float]]) -> str:
 
 
 def _rounded(value: float) -> float:
-    """To the two decimals of the log, without a negative zero."""
+    """Round to the two decimals of the log, without a negative zero."""
     return round(value, 2) + 0.0
 
 

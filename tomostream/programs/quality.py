@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What our alignment says of itself: `_quality.json`, written by the CPU program and read by all others."""
+"""What our alignment says about itself: `_quality.json`, written by the CPU program and read by all others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 class Trust(str, Enum):
-    """Whether an alignment is to be trusted, by its own checks."""
+    """Whether an alignment can be trusted, by its own checks."""
 
     TRUSTED = "trusted"
     DOUBTFUL = "doubtful"
@@ -24,15 +24,15 @@ class Trust(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Trust:
-        """A later version may know more of them."""
+        """Map values of a later version to unknown."""
         return cls.UNKNOWN
 
 
 @dataclass(frozen=True)
 class TiltQuality:
-    """One section of the input: used or not and why; `sigma_px` is the standard deviation of its shift (raw px),
-    `residual_px` how far from its place it best matches what the other tilts predict, `gold_px` how far all gold beads together
-    are from where the alignment puts them, where there are enough."""
+    """One section of the input: whether it is used, and why not; `sigma_px`: standard deviation of its shift (raw px);
+    `residual_px`: distance from its position to where it best matches what the other tilts predict; `gold_px`: distance of all
+    its gold beads together from where the alignment puts them, if there are enough."""
 
     section: int
     tilt_deg: float
@@ -45,8 +45,8 @@ class TiltQuality:
 
 @dataclass(frozen=True)
 class LocalQuality:
-    """Local motion, where it was asked for: with how many `patches` (along x, y) it was measured, its RMS in raw px, whether it
-    is in the alignment (no: it does not stand out of the noise), and that in words."""
+    """Local motion, if requested: the number of `patches` (along x, y) with which it was measured, its RMS in raw px, whether it
+    is in the alignment (not if it does not stand out from the noise), and that in words."""
 
     patches: tuple[int, int]
     rms_px: float
@@ -56,8 +56,8 @@ class LocalQuality:
 
 @dataclass(frozen=True)
 class GoldQuality:
-    """Gold, where it was to be erased: how many `beads` were, their diameter (A), and, an independent check of the alignment, how
-    far they are from where it puts them (RMS over beads and tilts, raw px; None where they are few); hot pixels replaced."""
+    """Gold, if it was to be erased: the number of `beads`, their diameter (A), and, as an independent check of the alignment,
+    their distance from where it puts them (RMS over beads and tilts, raw px; None if there are few); hot pixels replaced."""
 
     beads: int
     diameter_A: float | None = None
@@ -74,12 +74,12 @@ class GoldQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known of an alignment beyond AreTomo2's own files. None = not known.
+    """What is known about an alignment beyond AreTomo2's own files. None is unknown.
 
     `defocus_hand` 1: at positive tilts the defocus grows towards +x across the tilt axis, so +z of the tomogram points to
-    the electron source; -1: it falls; 0: it could not be told. `tilt_offset_sigma_deg` is the standard deviation of the offset.
+    the electron source; -1: it falls; 0: it could not be determined. `tilt_offset_sigma_deg`: standard deviation of the offset.
     `resolution_xy_A` and `resolution_z_A`: where the correlation of the even and the odd tomogram falls below 0.143, in the
-    plane and along z; None where there are no halves, or they have nothing in common.
+    plane and along z; None if there are no halves, or they have nothing in common.
     """
 
     tilts: tuple[TiltQuality, ...] = ()
@@ -100,7 +100,7 @@ class Quality:
 
 
 def format_quality(quality: Quality) -> str:
-    """`<In>_quality.json`: valid JSON; what is not known (or not finite) is null."""
+    """Return `<In>_quality.json`: valid JSON; what is unknown (or not finite) is null."""
     document: dict[str, Any] = {
         "format": FORMAT,
         "program": quality.program,
@@ -144,7 +144,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def parse_quality(text: str, source: str = "quality file") -> Quality:
-    """Read `<In>_quality.json`; unknown keys are ignored. Raises AlnError where it is not such a file."""
+    """Read `<In>_quality.json`; unknown keys are ignored. Raises AlnError if it is not such a file."""
     try:
         document = json.loads(text)
         tilts = tuple(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command lines of the programs taken apart and put together; values that they take otherwise than forms give them."""
+"""Command lines of the programs taken apart and put together; values that they interpret differently from forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 
 def phase_search(lowest: float, highest: float) -> list[str]:
-    """Return values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its whole width, in degrees."""
+    """Return values of -ExtPhase: AreTomo2 and AreTomo3 take the middle of the range and its full width, in degrees."""
     return [f"{(lowest + highest) / 2:g}", f"{highest - lowest:g}"]
 
 
@@ -23,7 +23,7 @@ def quote_word(word: str) -> str:
 
 
 def parse_flags(command: str) -> dict[str, list[str]]:
-    """Return the flags of a command line with their values; a flag given again replaces the one before. -5 is a value."""
+    """Return the flags of a command line with their values; a repeated flag replaces the earlier one. -5 is a value."""
     flags: dict[str, list[str]] = {}
     flag = ""
     for word in shlex.split(command):
@@ -36,7 +36,7 @@ def parse_flags(command: str) -> dict[str, list[str]]:
 
 
 def tilt_axis_word(tilt_axis: float | None) -> str:
-    """Return the tilt axis for AreTomo2, degrees: 0 asks it for a full search, so an axis known to be 0 is passed as 0.01."""
+    """Return the tilt axis for AreTomo2, degrees: 0 requests a full search, so an axis known to be 0 is passed as 0.01."""
     if tilt_axis is None:
         return "0"
     return "0.01" if tilt_axis == 0 else f"{tilt_axis:g}"

@@ -194,7 +194,7 @@ def aligned_series(original: Original, rows: Mapping[int, AlnRow],
     return images
 
 
-def aligned_image(original: TiltImage, row: AlnRow | None, offset: float = 0.0) -> TiltImage:
+def aligned_image(original: TiltImage, row: AlnRow | None, offset: float) -> TiltImage:
     """Return the raw image with its alignment as a transform. One that could not be aligned (None) is disabled, and gets the
     common tilt `offset` in degrees."""
     image = original.clone()

@@ -154,7 +154,7 @@ def series_facts(status: ProjectStatus, series: SeriesStatus) -> SeriesFacts:
 
 
 def with_files(facts: SeriesFacts, movies: Mapping[str, MovieStatus],
-               left_out: tuple[entries.LeftOut, ...] = ()) -> SeriesFacts:
+               left_out: tuple[entries.LeftOut, ...]) -> SeriesFacts:
     """Add the facts of the movies, the sidecar of the stack, and the files of the alignment.
 
     Raises

@@ -70,7 +70,7 @@ def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(part, "WEBP", quality=quality, method=2)
 
 
-def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int = QUALITY) -> Atlas:
+def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int) -> Atlas:
     """Write pictures of equal size as one, as nearly square as possible."""
     height, width = images[0].shape
     columns = min(max(1, math.ceil(math.sqrt(len(images) * height / width))), LONGEST // width, len(images))

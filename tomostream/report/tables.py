@@ -66,7 +66,7 @@ def _counts(entry: Entry) -> float | None:
 
 
 def _most(entry: Entry, name: str, digits: int) -> float | None:
-    """Return the largest value of all tilts."""
+    """Return the largest value over all tilts."""
     values = [value for tilt in entry.facts.tilts if (value := getattr(tilt, name)) is not None]
     return round(max(values), digits) if values else None
 
@@ -153,8 +153,8 @@ def as_json(values: Sequence[Any]) -> str:
 
 
 class Tables:
-    """metrics.csv and session.json as text. A row is written out when it changes, a chunk of them joined when one of its
-    rows has changed: what one more change costs does not depend on how many rows there are."""
+    """metrics.csv and session.json as text. A row is formatted when it changes, and a chunk of rows joined when one of its
+    rows has changed, so the cost of a change does not depend on the number of rows."""
 
     def __init__(self) -> None:
         self.stale = True
@@ -162,7 +162,7 @@ class Tables:
         self._chunks: list[tuple[str, str] | None] = []
 
     def put(self, place: int, values: Sequence[Any] | None) -> None:
-        """Set the row at a place (0, 1, ...); None: there is none."""
+        """Set the row at a position (0, 1, ...); None: there is none."""
         while len(self._rows) <= place:
             self._rows.append(("", ""))
         while len(self._chunks) * CHUNK <= place:
@@ -175,7 +175,7 @@ class Tables:
         return ",".join(column.name for column in COLUMNS) + "\n" + "".join(text for text, _ in self._joined())
 
     def json(self, session: dict[str, Any]) -> str:
-        """Return the table with `session`, what is told of the session as a whole."""
+        """Return the table with `session`, the facts about the session as a whole."""
         series = ",\n ".join(text for _, text in self._joined() if text)
         return (f'{{"format": {FORMAT},\n"session": {json.dumps(session, allow_nan=False)},\n'
                 f'"columns": {json.dumps(describe())},\n'
@@ -192,14 +192,14 @@ class Tables:
 
 
 def describe() -> list[dict[str, str]]:
-    """Return names, units and meanings of the columns, as session.json carries them."""
+    """Return names, units and meanings of the columns, for session.json."""
     return [{"name": column.name, "unit": column.unit, "meaning": column.meaning} for column in COLUMNS]
 
 
 def script(kind: str, *values: Any) -> str:
-    """Data as a script, which a page opened from the disk can load where it may not fetch.
+    """Return data as a script, which a page opened from the disk may load although it may not fetch files.
 
-    Nothing in it can end the script or start a tag: `<`, `>` and `&` are written as escapes, and all else is ASCII.
+    Nothing in it can end the script or start a tag: `<`, `>` and `&` are escaped, and everything else is ASCII.
     """
     texts = [json.dumps(value, allow_nan=False, separators=(",", ":")) for value in (kind, *values)]
     text = ",".join(texts).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -207,8 +207,8 @@ def script(kind: str, *values: Any) -> str:
 
 
 def unscript(text: str) -> list[Any]:
-    """Return the values of a script. Raises ValueError where it is none."""
+    """Return the values in a script. Raises ValueError if it is not one."""
     if not text.startswith("tomostream(") or not text.endswith(");\n"):
-        raise ValueError("no data of a tomostream page")
+        raise ValueError("these are not data of a tomostream page")
     found: list[Any] = json.loads(f"[{text[len('tomostream('):-len(');' + chr(10))]}]")
     return found

@@ -2,17 +2,17 @@
 """The live page: a folder of static files that is written while the session runs.
 
     index.html style.css *.js         the page, the same for every session
-    data/session.js                  the session: small, written at every update
-    data/rows-000.js ...             the table, 50 series a file: only files with a changed series are written
+    data/session.js                  the session: small, written in every update
+    data/rows-000.js ...             the table, 50 series per file: only files with a changed series are written
     series/NAME/data.js *.webp       one series, written when it changes
     metrics.csv session.json         the table for scripts; COLUMNS.txt says what the columns are
-    alarms.log                       one line for every alarm that was raised, is over or was acknowledged
+    alarms.log                       a line for every alarm that was raised, is over or was acknowledged
     acknowledged.json                alarms that a person has seen
-    marks.json data/marks.js         what people think of the series, where the page is served
-    handover.html                    the summary to print, when the session has ended
+    marks.json data/marks.js         what people think of the series, if the page is served
+    handover.html                    the summary to print, once the session has ended
     summary.json                     what was sent when the session had ended
 
-Every file is written under another name and renamed. Pictures are made in one thread of its own, so that the page goes on
+Every file is written under another name and renamed. Pictures are made in a separate thread, so that the page continues
 while a large tomogram is read.
 """
 
@@ -55,29 +55,29 @@ from tomostream.report.tables import CHUNK, Entry
 SUMMARY = "summary.json"
 STATIC = ("index.html", "style.css", *(f"{name}.js" for name in (
     "base", "filter", "marks", "served", "overview", "table", "gallery", "viewer", "series", "plots", "trends", "app")))
-#: Seconds: the page is told that it is alive at least so often.
+#: Seconds: the longest time between two updates of the page, as a sign that it is alive.
 HEARTBEAT = 5.0
-#: The tables for scripts are whole files, so writing them is bounded: a pause of at least so many seconds, so many times
-#: what the last one took, and so many bytes a second at most.
+#: The tables for scripts are written as whole files, so this is limited: a pause of at least this many seconds, this many times
+#: as long as the last one took, and this many bytes per second at most.
 TABLES_EVERY, TABLES_PAUSE, TABLES_BYTES = 5.0, 100.0, 200_000
-#: Series whose pictures may be in progress at the same time, the one that is made included.
+#: Series whose pictures may be in progress at the same time, including the one being made.
 IN_FLIGHT = 2
-#: What of a series comes from its files, not from the ledgers.
+#: What is read from the files of a series, not from the ledgers.
 FROM_FILES = ("tilt_axis_source", "voltage_kV", "pixel_size_A", "tilts", "warnings", "mdocs", "programs", "ctf_note")
 StatesOf = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 class ReportWriter:
-    """Writes the live page of a project. `update()` again and again; `close()` at the end.
+    """Writes the live page of a project. Call `update()` repeatedly, and `close()` at the end.
 
     Parameters
     ----------
     project : folder of the Scipion project.
     out : folder of the page; by default `report` inside the project.
     thresholds : of the alarms.
-    notifier : sends alarms on; None sends none.
-    states : working folders of the protocols (name -> path) to their states (name -> "running", "finished", ...).
-    say : told of every alarm, a line each.
+    notifier : sends alarms; None sends none.
+    states : maps working folders of the protocols (name -> path) to their states (name -> "running", "finished", ...).
+    say : called with a line for every alarm.
     clock : seconds since the epoch.
     """
 
@@ -112,14 +112,14 @@ class ReportWriter:
 
     # ------------------------------------------------------------------ what callers use
     def update(self) -> bool:
-        """Take in what is new and write what changed; True when anything was new. Does not wait for pictures.
+        """Take in what is new and write what has changed; return whether anything was new. Does not wait for pictures.
 
         Raises
         ------
-        OSError : the page cannot be written now (disk full, no permission). The next update tries again.
+        OSError : the page cannot be written now (disk full, no permission). The next update retries.
         """
         now = self._clock()
-        if self._states_of is not None:     # the states first: what is written before an end is then read after it
+        if self._states_of is not None:     # the states first, so that everything written before an end is read
             self.follower.find()
             self._states = dict(self._states_of(self.follower.folders))
         news = self.follower.update()
@@ -134,7 +134,7 @@ class ReportWriter:
             if preview is not None:
                 news = True
                 self._show(preview)
-        finally:            # a disk that is full is told though nothing can be written to it
+        finally:            # a full disk is announced even though nothing can be written to it
             if self._announcer.begun or not self.busy:
                 self.alarms.session(self.follower.session_facts(now, self.running, self._disk(), self._states), now)
                 self.alarms.acknowledge(acknowledged.read(self.out), now)
@@ -149,24 +149,24 @@ class ReportWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether pictures are still to be made."""
+        """Whether pictures have yet to be made."""
         return bool(self._waiting or self._jobs)
 
     @property
     def running(self) -> bool:
-        """Whether any protocol may still write; True where nobody can tell, or before there is one."""
+        """Whether any protocol may still write; True if that is unknown, or before there is one."""
         return not self._states or any(state not in ENDED for state in self._states.values())
 
     def wait(self, seconds: float) -> None:
-        """Wait until the picture in progress is made, at most so long."""
+        """Wait until the picture in progress is made, for at most this long."""
         wait(list(self._jobs.values())[:1], seconds)
 
     def make_previews(self) -> None:
-        """Make the previews that the compose protocol asks for, from now on. For the one process that follows a session."""
+        """Make the previews requested by the compose protocol from now on. Only for the process that follows a session."""
         self.previews.begin(self.out)
 
     def finish(self) -> None:
-        """Update until everything is written, the pictures too."""
+        """Update until everything is written, including the pictures."""
         self.update()
         while self.busy:
             self.wait(60.0)
@@ -178,22 +178,22 @@ class ReportWriter:
 
     @property
     def until(self) -> float | None:
-        """When the import is to end; None where nobody said so."""
+        """When the import will end; None if no time is set."""
         folder = self.follower.folders.get(IMPORT)
         return None if folder is None else until.read(folder)
 
     def summary_due(self) -> bool:
-        """Tell whether the time at which the import was to end has come, and nobody was told yet how the session stands."""
+        """Tell whether the time at which the import was to end has come, and no summary has been sent for it yet."""
         at = self.until
         return (self.notifier is not None and at is not None and at <= self._clock() and self.running
                 and read_json(os.path.join(self.out, SUMMARY)).get("until") != at)
 
     def send_summary(self) -> None:
-        """Send what came of a session that has ended, once for each end of it, or of one whose time has come.
+        """Send the summary of a session that has ended, once for each end, or of one whose time has come.
 
         Raises
         ------
-        OSError : that it was sent cannot be noted.
+        OSError : it cannot be noted that it was sent.
         """
         follower, path = self.follower, os.path.join(self.out, SUMMARY)
         if self.notifier is None or follower.last_event is None or (
@@ -210,7 +210,7 @@ class ReportWriter:
         write_text(path, json.dumps(message.body, indent=1, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        """End the threads. What was not painted is painted by the next one who writes this page."""
+        """End the threads. The next writer of this page paints what is left."""
         self.previews.close()
         self._painter.shutdown(wait=True, cancel_futures=True)
         if self.notifier is not None:
@@ -220,14 +220,14 @@ class ReportWriter:
     def _changed(self, series_id: str) -> None:
         series = self.follower.series.get(series_id)
         preview = self.previews.ask(series_id, series)
-        if series is None:          # it turned out to be no tilt series
+        if series is None:          # it turned out not to be a tilt series
             self.alarms.gone(series_id, self._clock())
             if series_id in self._index:
                 self._put(series_id, None)
             return
         facts = self._facts(series)
         before = self._entries.get(series_id)
-        if before is not None and before.facts.version == facts.version:     # keep what the files told
+        if before is not None and before.facts.version == facts.version:     # keep what the files said
             facts = _refreshed(before.facts, facts)
         self._put(series_id, replace(before, facts=facts) if before else Entry(facts))
         if preview is not None:
@@ -253,7 +253,7 @@ class ReportWriter:
                                                          self._folders.path(series_id))
 
     def _collect(self) -> bool:
-        """Take over what the pictures' thread has made."""
+        """Take over what the painting thread has made."""
         done = [series_id for series_id, job in self._jobs.items() if job.done()]
         for series_id in done:
             try:
@@ -262,13 +262,13 @@ class ReportWriter:
                     self._say(f"{series_id}: {made.trouble}")
                 self._take(series_id, made.facts, made.pictures, made.trouble)
             except OSError:
-                self._waiting[series_id] = None     # once more, when the disk takes it
+                self._waiting[series_id] = None     # once more, when the disk allows it
                 raise
         self._submit()
         return bool(done)
 
     def _made(self, series_id: str, job: Future[Made]) -> Made:
-        """Return what the pictures' thread gave back; an unexpected error costs one series its pictures, and nothing else."""
+        """Return the result of the painting thread; an unexpected error costs one series its pictures, and nothing else."""
         try:
             return job.result()
         except OSError:
@@ -283,13 +283,13 @@ class ReportWriter:
         findings: tuple[Finding, ...] = ()
         if facts.ended:
             findings = self.alarms.series(facts, (facts.times or {}).get("reconstructed") or self._clock())
-        else:                   # a preview stays until the tomogram is there
+        else:                   # a preview stays until there is a tomogram
             made = {**self.previews.pictures_of(series_id), **made}
         entry = Entry(facts, findings, self._folders.name(series_id), str(made.get("thumb", "")))
         if facts.state == "done" and "xy" in made:
             made_at, latest = (facts.times or {}).get("reconstructed"), self._entries.get(self._latest)
             before = (latest.facts.times or {}).get("reconstructed") if latest else None
-            if before is None or made_at is None or made_at >= before:      # they are taken by name when a page goes on
+            if before is None or made_at is None or made_at >= before:      # they are taken by name when a page is continued
                 self._latest = series_id
         if write:
             payload = {"facts": to_json(facts), "pictures": made, "trouble": trouble, "signature": facts.signature(),
@@ -304,11 +304,11 @@ class ReportWriter:
             self._put(series_id, replace(entry, facts=_refreshed(facts, self._facts(series))))
 
     def _facts(self, series: SeriesStatus) -> SeriesFacts:
-        """Return what is known of a series without its files."""
+        """Return what is known about a series without its files."""
         return replace(series_facts(self.follower, series), pending=str(self._choices.of(series)))
 
     def _load(self, series_id: str, signature: list[Any]) -> bool:
-        """Take over what an earlier writer made of this series; False when there is nothing, or it is of another version."""
+        """Take over what an earlier writer has made for this series; False if there is nothing, or it is for another version."""
         payload = self._folders.read(series_id)
         try:
             if payload["signature"] != signature or payload["trouble"]:
@@ -345,13 +345,13 @@ class ReportWriter:
 
     # ------------------------------------------------------------------ alarms
     def _limits(self) -> dict[str, float | None]:
-        """Return what the plots mark, and the judgement of the backlog: the thresholds as they are now."""
+        """Return what the plots mark, and how the backlog is judged, by the current thresholds."""
         limits = self.alarms.thresholds
         return {"drift_px": self.alarms.drift_limit(), "residual_px": limits.residual_px, "counts_part": limits.counts_min,
                 "defocus_um": limits.defocus_tolerance_um}
 
     def _disk(self) -> Room | None:
-        """Return what is free on the project's disk; None where that cannot be told."""
+        """Return the free space on the project's disk; None if unknown."""
         disk = disk_of(self.project)
         return None if disk is None else Room(*disk)
 
@@ -394,7 +394,7 @@ class ReportWriter:
                                  sum(map(len, texts.values())) / TABLES_BYTES)
 
     def summary(self, now: float) -> dict[str, Any]:
-        """Return the session as a whole, as data/session.js and session.json carry it. Times in seconds since the epoch."""
+        """Return the session as a whole, for data/session.js and session.json. Times in seconds since the epoch."""
         follower = self.follower
         until = now if self.running else follower.last_event or now
         facts = follower.session_facts(until, self.running, self._disk(), self._states)
@@ -429,5 +429,5 @@ class ReportWriter:
 
 
 def _refreshed(known: SeriesFacts, ledgers: SeriesFacts) -> SeriesFacts:
-    """Return what the files told before, with what the ledgers tell now."""
+    """Return what the files said before, with what the ledgers say now."""
     return replace(ledgers, **{name: getattr(known, name) for name in FROM_FILES})

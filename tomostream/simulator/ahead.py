@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Movies made ahead, so that the time it takes to make one does not show in the times between exposures."""
+"""Movies made in advance, so that the time it takes to make one does not show between exposures."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tomostream.simulator import movies
 from tomostream.simulator.plan import Exposure
 from tomostream.simulator.scene import Scene
 
-#: Bytes of finished movies that may wait in memory for their time.
+#: Bytes of finished movies that may wait in memory for their turn.
 LIMIT = 512 * 1024**2
 
 
 class MoviesAhead:
-    """The bytes of movies by exposure. `slots` are the exposures that will be written, in the order of time."""
+    """The bytes of movies by exposure. `slots`: the exposures that will be written, in order of time."""
 
     def __init__(self, scene: Scene, slots: Sequence[int]) -> None:
         self._scene = scene
         self._to_make = dict.fromkeys(slots)
         self._made: dict[int, bytes] = {}
-        self.seconds = 0.0  # that it lately took to make one
+        self.seconds = 0.0  # that making the last one took
 
     def get(self, exposure: Exposure) -> bytes:
-        """Return the movie of an exposure, made now if it was not yet."""
+        """Return the movie of an exposure, making it now if necessary."""
         if exposure.slot not in self._made:
             begin = time.monotonic()
             frames, plan = self._scene.render(exposure), self._scene.plan
@@ -38,16 +38,16 @@ class MoviesAhead:
         self._made.pop(exposure.slot, None)
 
     def before_start(self, interval: float) -> None:
-        """Make one movie, or as many as memory holds if one takes too long to be made between two exposures."""
+        """Make one movie, or as many as memory holds if making one takes longer than the time between two exposures."""
         while interval > 0 and self._make_next() and interval < 2 * self.seconds:
             pass
 
     def while_waiting(self, seconds: float) -> bool:
-        """Make the next movie if it surely takes less than `seconds`; say whether one was made."""
+        """Make the next movie if that certainly takes less than `seconds`; return whether one was made."""
         return seconds > 1.5 * self.seconds and self._make_next()
 
     def _make_next(self) -> bool:
-        """Make the movie that is due next; say whether there was one to make and room for it."""
+        """Make the movie that is due next; return whether there was one to make, and room for it."""
         if not self._to_make or sum(map(len, self._made.values())) >= LIMIT:
             return False
         self.get(self._scene.exposures[next(iter(self._to_make))])

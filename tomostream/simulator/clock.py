@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The clock of an acquisition: the one on the wall, or one that is moved by whoever waits."""
+"""The clock of an acquisition: a real one, or one that whoever waits moves forward."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Clock(Protocol):
     """Seconds since the start of the acquisition."""
 
     def start(self) -> None:
-        """Begin at 0."""
+        """Start at 0."""
 
     def now(self) -> float:
         """Return seconds since the start."""
 
     def wait_until(self, moment: float) -> None:
-        """Return at `moment`, at once if it has passed."""
+        """Return at `moment`; immediately if it has passed."""
 
 
 class RealClock:
-    """The clock on the wall. Ctrl-C ends a wait."""
+    """A real clock. Ctrl-C ends a wait."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -40,7 +40,7 @@ class RealClock:
 
 
 class VirtualClock:
-    """A clock that is moved by whoever waits: an acquisition of hours in no time."""
+    """A clock that whoever waits moves forward: hours of acquisition in no time."""
 
     def __init__(self) -> None:
         self._now = 0.0

@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def put_whole(path: Path, data: bytes, incoming: Path | None = None) -> None:
-    """Write a file under a hidden name, in the folder `incoming` or its own, and then give it its name."""
+    """Write a file under a hidden name, in the folder `incoming` or its own, and then rename it."""
     hidden = (incoming or path.parent) / f".{path.name}.part"
     hidden.write_bytes(data)
     os.replace(hidden, path)
 
 
 def write_over(path: Path, data: bytes) -> None:
-    """Write a file in place from its first byte, without cutting it short in between."""
+    """Overwrite a file in place from its first byte, without truncating it first."""
     with open(path, "r+b" if path.exists() else "wb") as file:
         file.write(data)
 
 
 def append_up_to(path: Path, data: bytes) -> None:
-    """Append to a file what it lacks of `data`, of which it holds the beginning."""
+    """Append to a file whatever it lacks of `data`, of which it holds the beginning."""
     have = path.stat().st_size if path.exists() else 0
     with open(path, "ab") as file:
         file.write(data[have:])

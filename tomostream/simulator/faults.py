@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FaultKind:
-    """What a fault needs to be told: `arguments` is how many of series, tilt, seconds are required."""
+    """What arguments a fault takes: `required` of series, tilt, seconds are required, `allowed` are allowed."""
 
     text: str
     required: int
@@ -32,12 +32,12 @@ KINDS = {
     "map": FaultKind("map - the mdoc of a map and of a montage lie beside those of the series", 0, 0),
 }  # fmt: skip
 
-#: Delays in s where the fault does not give one.
+#: Delays in s if the fault gives none.
 DEFAULT_SECONDS = {"late": 60.0, "stuck": 30.0}
 
 
 def _not_understood(text: str, form: FaultKind) -> str:
-    """Say how a fault is written, and what its letters are."""
+    """Say how a fault is written, and what its letters stand for."""
     told = [f"{letter} is the number of {what}, from 1" for letter, what in (("S", "the series"), ("T", "the exposure"))
             if f":{letter}" in form.text]
     return f"The fault {text!r} is not understood: {form.text}{'; ' if told else ''}{'; '.join(told)}."
@@ -45,7 +45,7 @@ def _not_understood(text: str, form: FaultKind) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its kind, its series and tilt (acquisition order) from 1, its delay in s, where it has them."""
+    """One fault: its kind, its series and tilt (acquisition order) from 1, and its delay in s, if it has them."""
 
     kind: str
     series: int | None = None
@@ -54,7 +54,7 @@ class Fault:
 
 
 def parse_fault(text: str) -> Fault:
-    """Read `KIND[:S[:T[:SECONDS]]]`. Raise ValueError with a sentence that shows the right form."""
+    """Parse `KIND[:S[:T[:SECONDS]]]`. Raises ValueError with a sentence that shows the right form."""
     kind, *arguments = text.split(":")
     if kind not in KINDS:
         raise ValueError(f"There is no fault {kind!r}: choose one of {', '.join(KINDS)}.")
@@ -72,12 +72,12 @@ def parse_fault(text: str) -> Fault:
 
 @dataclass(frozen=True)
 class Faults:
-    """All faults of an acquisition, to be asked about a series and a tilt (both from 1)."""
+    """All faults of an acquisition, looked up by series and tilt (both from 1)."""
 
     faults: tuple[Fault, ...] = ()
 
     def of(self, kind: str, series: int | None = None, tilt: int | None = None) -> Fault | None:
-        """Return the fault of this kind at this series and tilt, None if there is none."""
+        """Return the fault of this kind for this series and tilt; None if there is none."""
         for fault in self.faults:
             if (fault.kind, fault.series, fault.tilt) == (kind, series, tilt):
                 return fault
@@ -89,4 +89,4 @@ class Faults:
             if fault.series is not None and not 1 <= fault.series <= series:
                 raise ValueError(f"The fault {fault.kind} names series {fault.series}; there are {series}, from 1.")
             if fault.tilt is not None and not 1 <= fault.tilt <= tilts:
-                raise ValueError(f"The fault {fault.kind} names tilt {fault.tilt}; there are {tilts} a series, from 1.")
+                raise ValueError(f"The fault {fault.kind} names tilt {fault.tilt}; there are {tilts} per series, from 1.")

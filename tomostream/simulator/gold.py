@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gold beads as the camera sees them: spheres that shift the phase of the wave by radians and take electrons away.
+"""Gold beads as the camera sees them: spheres that shift the phase of the wave by radians and remove electrons.
 
-They are far from weak objects, so their image is the square of a defocused wave and not a linear transfer.
+They are far from being weak objects, so their image is the square of a defocused wave, not a linear transfer.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tomostream.simulator.projector import Optics
 
 #: rad/A at 300 kV: 24.5 V above ice, 0.00065 rad / (V A).
 PHASE = 0.016
-#: A in which the intensity falls to 1/e: what is scattered out of the aperture or loses energy.
+#: A over which the intensity falls to 1/e: electrons scattered out of the aperture or losing energy.
 ABSORPTION = 120.0
 #: A, standard deviation: vibration, the source, the detector.
 BLUR = 3.0
-#: Sampling of the wave, A at most.
+#: Sampling of the wave, at most, A.
 SAMPLING = 2.5
 
 
 def bead_contrast(diameter: float, pixel_size: float, optics: Optics, offset: tuple[float, float] = (0.0, 0.0)
                   ) -> NDArray[np.float32]:
-    """Return the share of electrons that is missing around a bead, square, odd; its centre `offset` (x, y) px from the middle
+    """Return the share of electrons missing around a bead, on an odd square; its centre is `offset` (x, y) px from the middle
     pixel."""
     spectrum, side = _spectrum(diameter, pixel_size, optics)
     ky, kx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
@@ -60,7 +60,7 @@ def _spectrum(diameter: float, pixel_size: float, optics: Optics) -> tuple[NDArr
 
 def gold_contrast(shape: tuple[int, int], places: Iterable[tuple[float, float]], diameter: float, pixel_size: float,
                   optics: Optics) -> NDArray[np.float32]:
-    """Return the share of electrons that beads at `places`, (x, y) as pixel indices, take from an image of `shape` (rows,
+    """Return the share of electrons that beads at `places`, (x, y) as pixel indices, remove from an image of `shape` (rows,
     columns)."""
     out = np.zeros(shape, np.float32)
     for x, y in places:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Folders and names of an acquisition as people have them: where files lie, and what a transfer made of the camera's names."""
+"""Folders and names of an acquisition as found in practice: where files are, and what a transfer did to the camera's names."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ LAYOUTS = {
     "standard": "movies in frames/, mdocs in mdocs/",
     "flat": "movies and mdocs side by side in data/",
     "folder-per-series": "frames/TS_01/frames_001_0.0.tif: the same names in the folder of each series; mdocs in mdocs/",
-    "two-grids": "grid1/ and grid2/ with half of the series each, TS_01 on; movies in a folder frames/ of each",
-    "samples": "Sample1/ and Sample2/, each with Position_1 on; the mdocs leave SubFramePath empty",
+    "two-grids": "grid1/ and grid2/ with half of the series each, both beginning with TS_01; movies in a folder frames/ of each",
+    "samples": "Sample1/ and Sample2/, both beginning with Position_1; the mdocs leave SubFramePath empty",
 }
 
-#: Names -> what a transfer made of the camera's.
+#: Names -> what a transfer did to the camera's.
 NAMES = {
     "exact": "those in the mdocs",
-    "lower": "in small letters",
-    "prefix": "with something before every name",
-    "rounded": "the angle rounded otherwise",
+    "lower": "in lower case",
+    "prefix": "with a prefix",
+    "rounded": "the angle rounded differently",
     "brackets": "blanks and brackets replaced",
-    "extension": "another extension than in the mdocs",
+    "extension": "an extension other than in the mdocs",
     "accents": "accents as two characters where the camera wrote one",
 }
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a series lies, below the folder of the acquisition, and what it is called there."""
+    """The folders of a series, below that of the acquisition, and its name there."""
 
     name: str
     mdocs: str
@@ -38,7 +38,7 @@ class Place:
 
 
 def places(layout: str, prefix: str, series: int) -> list[Place]:
-    """Return the place of every series. `camera` is the folder in SubFramePath; "" where that is left empty."""
+    """Return the place of every series. `camera` is the folder in SubFramePath; "" if that is left empty."""
     found = []
     for number in range(series):
         half = (series + 1) // 2
@@ -69,7 +69,7 @@ def camera_name(layout: str, names: str, series: str, number: int, nominal: floa
 
 
 def name_on_disk(names: str, camera: str, nominal: float, angle: float, extension: str) -> str:
-    """Return what a movie is called after its transfer."""
+    """Return the name of a movie after its transfer."""
     if names == "lower":
         return camera.lower()
     if names == "prefix":

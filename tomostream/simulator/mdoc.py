@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The text of SerialEM's series mdocs: a header with two titles, one `[ZValue]` section an exposure, CRLF lines."""
+"""The text of SerialEM's series mdocs: a header with two titles, one `[ZValue]` section per exposure, CRLF lines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _EPOCH = datetime(2020, 1, 1)  # SerialEM counts TimeStamp in seconds from here
 
 @dataclass(frozen=True)
 class MdocStyle:
-    """What all mdocs of an acquisition share. `start` is the clock at the first exposure, `step` s pass to the next.
+    """What all mdocs of an acquisition share. `start` is the time of the first exposure, `step` s pass until the next.
 
-    `size` is (nx, ny); `tilt_axis` in degrees as SerialEM knows it, None for a file without one.
+    `size` is (nx, ny); `tilt_axis` in degrees as known to SerialEM, None for a file without one.
     """
 
     plan: Plan
@@ -29,7 +29,7 @@ class MdocStyle:
 
     @property
     def title_axis(self) -> float:
-        """The tilt axis as the title gives it: one decimal."""
+        """The tilt axis as given in the title: one decimal."""
         return round(self.tilt_axis, 1) + 0.0
 
 
@@ -62,8 +62,8 @@ def header(style: MdocStyle, image_file: str, with_axis: bool = True, montage: b
 
 
 def section(style: MdocStyle, exposure: Exposure, zvalue: int, with_axis: bool = True, folder: str = "D:\\DATA\\frames") -> str:
-    """Return the section of one exposure, closed by a blank line. `folder` of the movie on the camera's computer; "": not
-    told."""
+    """Return the section of one exposure, ending with a blank line. `folder` of the movie on the camera's computer; "": not
+    given."""
     truth, plan = exposure.truth, style.plan
     frames = len(truth.drift)
     moment = style.start + timedelta(seconds=exposure.slot * style.step)
@@ -101,7 +101,7 @@ def montage_mdoc(style: MdocStyle) -> str:
 
 
 def _still(style: MdocStyle, zvalue: int, pixel_size: float, *more: str) -> str:
-    """Return a section of an image that is not a movie."""
+    """Return a section for an image that is not a movie."""
     return _lines(f"[ZValue = {zvalue}]", *more, "TiltAngle = -0.00654056", "StagePosition = 919.141 849.945",
                   "StageZ = 54.986", "Magnification = 135", "Intensity = 2.98776", "ExposureDose = 0",
                   f"PixelSpacing = {pixel_size:g}", "SpotSize = 7", "RotationAngle = 3.34915", "ExposureTime = 1",

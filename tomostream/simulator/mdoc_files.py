@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mdoc files of an acquisition as they grow: a section an exposure, with what SerialEM and faults do to them."""
+"""The growing mdoc files of an acquisition: one section per exposure, with what SerialEM and faults do to them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tomostream.simulator.disk import append_up_to, put_whole
 from tomostream.simulator.layout import Place
 from tomostream.simulator.plan import Exposure, Plan
 
-#: Length in bytes of an mdoc of random bytes.
+#: Length in bytes of an mdoc with random bytes.
 GARBAGE = 400
 
 
 class MdocFiles:
-    """The mdocs of the series, each at its place below `out`; files that are rewritten are made in the folder `incoming`."""
+    """The mdocs of the series, each in its place below `out`; rewritten files are made in the folder `incoming`."""
 
     def __init__(self, plan: Plan, places: list[Place], out: Path, incoming: Path, start: datetime) -> None:
         self._plan, self._places, self._out, self._incoming = plan, places, out, incoming
@@ -29,7 +29,7 @@ class MdocFiles:
         self.set_start(start)
 
     def set_start(self, start: datetime) -> None:
-        """Let the first exposure be at `start`. Two exposures are at least a second apart, as times have no less."""
+        """Set the time of the first exposure. Exposures are at least a second apart, because times have no finer resolution."""
         plan = self._plan
         axis = plan.tilt_axis + plan.axis_error
         start = start.replace(microsecond=0)
@@ -40,7 +40,7 @@ class MdocFiles:
         return self._out / self._places[series].mdocs / f"{self._places[series].name}.mrc.mdoc"
 
     def add(self, exposure: Exposure) -> Path:
-        """Append the section of an exposure, or rewrite the file where it replaces one."""
+        """Append the section of an exposure, or rewrite the file if it replaces one."""
         path = self.path(exposure.series)
         if self._list(exposure) or self._plan.rewrite:
             put_whole(path, self._text(exposure.series), self._incoming)
@@ -49,7 +49,7 @@ class MdocFiles:
         return path
 
     def add_half(self, exposure: Exposure) -> Path | None:
-        """Append a part of a section: an mdoc that is caught while it is written. None where it is rewritten."""
+        """Append part of a section: an mdoc caught while being written. None if the file is rewritten."""
         path, listed = self.path(exposure.series), self._sections[exposure.series]
         if self._plan.rewrite or (listed and listed[-1].replaced):
             return None
@@ -60,14 +60,14 @@ class MdocFiles:
         return path
 
     def add_extra(self, last: Exposure) -> Path:
-        """Append a section of a movie that does not exist, one step beyond the last tilt."""
+        """Append a section for a movie that does not exist, one step beyond the last tilt."""
         series, path = last.series, self.path(last.series)
         section = self._section(_never(last, self._plan), len(self._sections[series]))
         append_up_to(path, self._text(series) + section.encode())
         return path
 
     def turn(self, series: int) -> Path:
-        """Return the turn of a bidirectional series: the mdoc becomes `-half1`, a new one begins, its sections reversed."""
+        """Turn a bidirectional series: its mdoc becomes `-half1`, and a new one begins, with its sections reversed."""
         path = self.path(series)
         if path.exists():
             os.replace(path, path.with_name(path.name.replace(".mrc.mdoc", ".mrc-half1.mdoc")))
@@ -82,7 +82,7 @@ class MdocFiles:
         return self.path(series)
 
     def add_other(self, name: str) -> Path:
-        """Write an mdoc that is not of a series: a map, a montage, random bytes, or empty."""
+        """Write an mdoc that does not belong to a series: a map, a montage, random bytes, or empty."""
         texts = {"map.mrc.mdoc": mdoc.map_mdoc, "LMM.mrc.mdoc": mdoc.montage_mdoc}
         path = self._folder / name
         if name in texts:
@@ -92,7 +92,7 @@ class MdocFiles:
         return path
 
     def _list(self, exposure: Exposure) -> bool:
-        """Put an exposure among the sections of its mdoc; say whether it replaces one."""
+        """Add an exposure to the sections of its mdoc; return whether it replaces one."""
         listed = self._sections[exposure.series]
         if listed and listed[-1] is exposure:
             return False
@@ -103,7 +103,7 @@ class MdocFiles:
         return replaces
 
     def _text(self, series: int) -> bytes:
-        """Return the mdoc of a series with the sections that it has by now."""
+        """Return the mdoc of a series with the sections that it has so far."""
         text = mdoc.header(self._style, f"{self._places[series].name}.mrc", self._with_axis(series))
         sections = (self._section(one, zvalue) for zvalue, one in enumerate(self._sections[series]))
         return (text + "".join(sections)).encode()

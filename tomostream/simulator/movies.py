@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Movies: frames that drift, counted electrons, and the bytes of a TIFF or MRC file."""
+"""Movies: drifting frames, counted electrons, and the bytes of a TIFF or MRC file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import scipy.fft
 import tifffile
 from numpy.typing import NDArray
 
-#: Mean free path of electrons at 300 kV in vitreous ice, in A, for what an energy filter keeps.
+#: Mean free path of electrons at 300 kV in vitreous ice, in A, with an energy filter.
 MEAN_FREE_PATH = 3100.0
 #: Detective quantum efficiency of the counting camera at low frequency.
 QUANTUM_EFFICIENCY = 0.6
 
 
 def drift_path(rng: np.random.Generator, frames: int, length: float) -> tuple[tuple[float, float], ...]:
-    """Displacement in px of every frame against the first: fast at first, then settling, with a random walk on top.
+    """Return the displacement in px of every frame from the first: fast at first, then settling, with a random walk on top.
 
-    `length` in px is about the distance from the first to the last frame.
+    `length` is the approximate distance in px from the first to the last frame.
     """
     direction = rng.uniform(0, 2 * math.pi)
     speed = np.exp(-np.arange(frames - 1) / max(1.0, frames / 4))
@@ -31,16 +31,16 @@ def drift_path(rng: np.random.Generator, frames: int, length: float) -> tuple[tu
 
 
 def electrons_per_pixel(dose: float, pixel_size: float, thickness: float, tilt: float) -> float:
-    """Return counts a pixel behind the specimen. `dose` in e/A2 before it; its path in the slab grows with 1 / cos(tilt)."""
+    """Return counts per pixel behind the specimen. `dose` in e/A2 before it; the path in the slab grows with 1 / cos(tilt)."""
     passed = math.exp(-thickness / MEAN_FREE_PATH / math.cos(math.radians(tilt)))
     return dose * pixel_size**2 * QUANTUM_EFFICIENCY * passed
 
 
 def shifted_image(spectrum: NDArray[np.complex64], shape: tuple[int, int], shift: tuple[float, float],
                   crop: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the image of `shape` (rows, columns) behind `spectrum`, moved by `shift` (x, y) px, cropped about its centre.
+    """Return the image of `shape` (rows, columns) behind `spectrum`, shifted by `shift` (x, y) px, cropped about its centre.
 
-    `crop` (rows, columns) has to be odd where `shape` is odd, and even where it is even, to have the same centre.
+    `crop` (rows, columns) must be odd if `shape` is odd, and even if it is even, to have the same centre.
     """
     ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     phase = np.exp(-2j * np.pi * (kx * shift[0] + ky * shift[1])).astype(np.complex64)
@@ -62,8 +62,8 @@ def encode(frames: NDArray[np.integer], pixel_size: float, file_format: str) -> 
 def _tiff(frames: NDArray[np.integer], pixel_size: float) -> bytes:
     """Return a TIFF, LZW in strips, as SerialEM writes it.
 
-    A TIFF begins with the row at the top of the picture, an MRC file with the one at the bottom; SerialEM, IMOD and
-    MotionCor all turn the rows over between the two, so that both show the same picture.
+    A TIFF begins with the top row of the picture, an MRC file with the bottom one; SerialEM, IMOD and
+    MotionCor all reverse the rows between the two, so that both show the same picture.
     """
     out = io.BytesIO()
     per_centimetre = 1e8 / pixel_size
@@ -77,10 +77,10 @@ def _tiff(frames: NDArray[np.integer], pixel_size: float) -> bytes:
 
 
 def first_frames(data: bytes, count: int) -> bytes:
-    """Return the bytes of a TIFF movie made by `encode` at the time when `count` of its frames had been written.
+    """Return the bytes of a TIFF movie made by `encode` as they were when `count` of its frames had been written.
 
-    A writer of TIFF appends the directory and the strips of a frame, and only then lets the directory before point to
-    it: a movie that grows by frames looks like a complete, shorter one all the time.
+    A TIFF writer appends the directory and the strips of a frame, and only then makes the previous directory point to
+    it: a movie that grows by frames always looks like a complete, shorter one.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         if count >= len(file.pages):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be acquired: the plan, its exposures in time, and the truth that is known before the first movie."""
+"""What is to be acquired: the plan, its exposures in time, and the truth known before the first movie."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ WRITES = ("atomic", "slow", "frames")
 
 @dataclass(frozen=True)
 class Plan:
-    """An acquisition. Lengths in px of the movie unless said, angles in degrees, times in s, doses in e/A2.
+    """An acquisition. Lengths in px of the movie unless stated, angles in degrees, times in s, doses in e/A2.
 
     `size` is (nx, ny). `tilt_axis` follows IMOD: rotation of the tilt axis from the y axis; the mdoc gives it with
-    `axis_error` added, rounded to 0.1 degree as SerialEM does. `dose` is that of one tilt, shared by its `frames`.
+    `axis_error` added, rounded to 0.1 degrees as SerialEM does. `dose` is that of one tilt, shared by its `frames`.
     `interval` is the time from one exposure to the next, 0 for as fast as possible. `write`: movies appear whole
     (atomic), grow in place (slow), or grow by whole frames, each time a valid movie (frames). `max_shift` is the
-    largest error of tracking of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in
-    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` turns the slab about the tilt axis. `gold` is how
-    many beads of `gold_diameter` A are in the field of every series. `layout` and `names` are those of `simulator.layout`.
+    largest tracking error of any tilt, `drift` the typical path of the specimen during one exposure. `defocus` in
+    um, positive for underfocus, None for no CTF. `thickness` in A; `pre_tilt` tilts the slab about the tilt axis. `gold` is the
+    number of beads of `gold_diameter` A in the field of every series. `layout` and `names` are those of `simulator.layout`.
     """
 
     series: int = 1
@@ -105,11 +105,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class TiltTruth:
-    """The truth of one tilt. `shift` is None where it is not known (a replayed series).
+    """The truth of one tilt. `shift` is None if it is unknown (a replayed series).
 
     `shift` is AreTomo's: raw = R(tilt axis) aligned + shift, px of the raw image from its centre (`projector`). It is
     that of the frame in the middle (index frames // 2), which MotionCor takes as its reference: the shift of the
-    aligned sum. `drift` is the displacement of every frame against the first. y counts up from row 0 of an MRC image,
+    aligned sum. `drift` is the displacement of every frame from the first. y counts up from row 0 of an MRC image,
     which is the last row of a TIFF.
     """
 
@@ -122,14 +122,14 @@ class TiltTruth:
     prior_dose: float
 
     def frame_displacement(self, frame: int) -> tuple[float, float]:
-        """Displacement of a frame (from 0) in px against the frame in the middle."""
+        """Return the displacement of a frame (from 0) in px from the middle frame."""
         middle = self.drift[len(self.drift) // 2]
         return self.drift[frame][0] - middle[0], self.drift[frame][1] - middle[1]
 
 
 @dataclass(frozen=True)
 class SeriesTruth:
-    """The truth of one series; `tilts` in acquisition order. `tilt_axis` is None where it is not known. `folder` of its movies,
+    """The truth of one series; `tilts` in acquisition order. `tilt_axis` is None if it is unknown. `folder` of its movies,
     below that of the acquisition."""
 
     id: str
@@ -142,7 +142,7 @@ class SeriesTruth:
 class Exposure:
     """One exposure: series and tilt (acquisition order) from 0, its place in time, and the tilt as truth.
 
-    `replaced` says that it is repeated later: its movie stays, its section goes. `camera` is what the mdoc calls its movie; the
+    `replaced`: it is repeated later, so its movie stays, and its section goes. `camera` is the name of its movie in the mdoc; the
     truth has the name on disk.
     """
 
@@ -157,9 +157,9 @@ class Exposure:
 
 def schedule(truths: Sequence[Sequence[TiltTruth]], ids: Sequence[str], nominals: Sequence[Sequence[float]],
              plan: Plan) -> list[Exposure]:
-    """Return all exposures in time: one series after the other or, interleaved, all series at one tilt and then at the next.
+    """Return all exposures in order of time: one series after the other or, interleaved, all series at one tilt, then the next.
 
-    A repeated exposure comes right after the one it replaces; the specimen remembers the dose of both.
+    A repeated exposure comes right after the one it replaces; the specimen receives the dose of both.
     """
     rounds = [(series, tilt) for tilt in range(plan.tilts) for series in range(len(ids))]
     pairs = rounds if plan.interleave else sorted(rounds)

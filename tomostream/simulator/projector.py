@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Projections of a specimen as the camera sees them, free of noise.
+"""Noise-free projections of a specimen as the camera sees them.
 
 Convention (that of AreTomo's `.aln`, and of IMOD): a point X, Y, Z of the specimen (px, from its centre, Y along the
 tilt axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from its centre, at
@@ -8,7 +8,7 @@ tilt axis) at tilt angle t, tilt axis r and shift s lies in the raw image, from 
     x  = x' cos r - Y sin r + sx
     y  = x' sin r + Y cos r + sy
 
-with y counted from row 0 of an MRC image upwards. So r is the angle from the y axis to the tilt axis, counter-
+with y counted upwards from row 0 of an MRC image. So r is the angle from the y axis to the tilt axis, counter-
 clockwise. The centre is that of the area, as in AreTomo2's GCorrPatchShift and in IMOD: half-way between the middle
 pixels of an even image, at index (n - 1) / 2.
 """
@@ -52,9 +52,9 @@ def project_points(points: NDArray[np.floating], pixel_size: float, tilt: float,
 
 def projection_spectrum(specimen: Specimen, shape: tuple[int, int], pixel_size: float, tilt: float, axis: float,
                         shift: tuple[float, float], optics: Optics) -> NDArray[np.complex64]:
-    """Fourier transform (`scipy.fft.rfft2`) of the contrast image of `shape` (rows, columns).
+    """Return the Fourier transform (`scipy.fft.rfft2`) of the contrast image of `shape` (rows, columns).
 
-    Contrast is twice the phase shift behind the blur and the CTF (weak-phase approximation), positive where electrons
+    Contrast is twice the phase shift after the blur and the CTF (weak-phase approximation), positive where electrons
     are missing.
     """
     image = np.zeros(shape)
@@ -69,14 +69,14 @@ def projection_spectrum(specimen: Specimen, shape: tuple[int, int], pixel_size: 
 
 
 def squared_frequencies(shape: tuple[int, int], pixel_size: float) -> NDArray[np.float64]:
-    """Squared spatial frequencies in 1/A2 on the grid of `rfft2`."""
+    """Return squared spatial frequencies in 1/A2 on the grid of `rfft2`."""
     return np.fft.fftfreq(shape[0], pixel_size)[:, None] ** 2 + np.fft.rfftfreq(shape[1], pixel_size)[None] ** 2
 
 
 def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.float64]:
-    """CTF at squared frequencies in 1/A2, positive at low frequencies so that protein is dark.
+    """Return the CTF at squared frequencies in 1/A2, positive at low frequencies so that protein is dark.
 
-    Without a defocus it is the same at all frequencies, and as strong as a usual CTF at that of a ribosome.
+    Without a defocus it is the same at all frequencies, and as strong as a typical CTF at that of a ribosome.
     """
     if optics.defocus is None:
         return np.full_like(k2, 0.3)
@@ -88,7 +88,7 @@ def contrast_transfer(k2: NDArray[np.float64], optics: Optics) -> NDArray[np.flo
 
 def _splat(x: NDArray[np.floating], y: NDArray[np.floating], weights: NDArray[np.floating],
            shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Share every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0); outside is lost."""
+    """Distribute every point among the four pixels around it (bilinear); x, y in px from pixel (0, 0); outside is lost."""
     rows, columns = shape
     inside = (x >= 0) & (y >= 0) & (x < columns - 1) & (y < rows - 1)
     x, y, weights = x[inside], y[inside], weights[inside]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Replays a real tilt series as an acquisition: one motion-corrected image a tilt becomes a movie again.
+"""Replays a real tilt series as an acquisition: one motion-corrected image per tilt is turned into a movie again.
 
-The image is scaled to counts and split into frames by multinomial thinning: every electron falls into one frame, by
-chance and alike, so that the frames sum to the image exactly. If the image is Poisson-distributed, the frames are too,
-and independent. The scale is therefore the one at which the noise of the images has the variance of their mean. Every
-frame is then moved by a known drift of whole pixels, around the edges, which keeps the counts.
+The image is scaled to counts and split into frames by multinomial thinning: every electron falls into one frame at
+random, all equally likely, so that the frames sum to the image exactly. If the image is Poisson-distributed, so are the frames,
+which are then independent. The scale is therefore the one at which the noise of the images has the variance of their mean. Every
+frame is then moved by a known drift of whole pixels, wrapping around the edges, which preserves the counts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Section:
 
 
 def read_tilts(path: str | Path) -> list[Section]:
-    """Read the table of tilts, sorted by acquisition order. Raise ValueError with a sentence if it is not one."""
-    form = f"expected a header {','.join(COLUMNS)} and one row a tilt"
+    """Read the table of tilts, sorted by acquisition order. Raises ValueError with a sentence if it is not one."""
+    form = f"expected a header {','.join(COLUMNS)} and one row per tilt"
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -54,7 +54,7 @@ def read_tilts(path: str | Path) -> list[Section]:
 
 
 def read_stack(path: str | Path) -> tuple[NDArray[np.floating], float]:
-    """Return the sections (n, rows, columns) and the pixel size in A. Raise ValueError with a sentence."""
+    """Return the sections (n, rows, columns) and the pixel size in A. Raises ValueError with a sentence."""
     try:
         stack = open_mrc(str(path))
         return np.asarray(stack), stack.pixel_size_A
@@ -65,7 +65,7 @@ def read_stack(path: str | Path) -> tuple[NDArray[np.floating], float]:
 def counts_scale(stack: NDArray[np.floating]) -> float:
     """Return the constant that makes the noise of the images Poisson: mean / variance, the variance from high frequencies.
 
-    The median over the sections of what each asks for; above 0.4 cycles/px there is next to nothing but noise.
+    The median over the sections; above 0.4 cycles/px there is next to nothing but noise.
     """
     scales = []
     for image in stack:
@@ -89,7 +89,7 @@ def thin(rng: np.random.Generator, counts: NDArray[np.integer], frames: int) -> 
 
 
 class ReplayScene:
-    """A real tilt series as an acquisition. The tilt axis and the shifts of a real series are not known."""
+    """A real tilt series as an acquisition. The tilt axis and the shifts of a real series are unknown."""
 
     def __init__(self, plan: Plan, stack_path: str | Path, tilts_path: str | Path, dose: float | None = None,
                  pixel_size: float | None = None) -> None:
@@ -144,14 +144,14 @@ class ReplayScene:
 
 
 def _dose(sections: list[Section]) -> float:
-    """Return the dose of a tilt in e/A2: the usual step of the pre-exposure from one exposure to the next."""
+    """Return the dose of a tilt in e/A2: the usual increase of the pre-exposure from one exposure to the next."""
     steps = np.diff([one.prior_dose for one in sections])
     dose = float(np.median(steps)) if len(steps) else 0.0
     if dose <= 0:
-        raise ValueError("The pre-exposures in the table of tilts do not grow: give the dose of a tilt with --dose.")
+        raise ValueError("The pre-exposures in the table of tilts do not grow: give the dose per tilt with --dose.")
     return dose
 
 
 def _step(angles: list[float]) -> float:
-    """Return the usual difference of neighbouring tilt angles, degrees."""
+    """Return the usual difference between neighbouring tilt angles, degrees."""
     return round(float(np.median(np.diff(sorted(angles)))), 2) if len(angles) > 1 else 3.0

@@ -21,7 +21,7 @@ from tomostream.simulator.specimen import MARKS, Specimen, make_specimen
 
 
 class Scene(Protocol):
-    """What the writer needs of a simulated or a replayed acquisition."""
+    """What the writer needs from a simulated or replayed acquisition."""
 
     plan: Plan
     ids: list[str]
@@ -35,7 +35,7 @@ class Scene(Protocol):
         """Return what is on the grid, for `specimen.json`."""
 
     def render(self, exposure: Exposure) -> NDArray[np.integer]:
-        """Return counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
+        """Return the counts (frames, rows, columns) of an exposure, row 0 at the bottom."""
 
 
 def kept_truth(exposures: list[Exposure], series: int) -> tuple[TiltTruth, ...]:
@@ -44,9 +44,9 @@ def kept_truth(exposures: list[Exposure], series: int) -> tuple[TiltTruth, ...]:
 
 
 class SimulatedScene:
-    """Cells in ice: one specimen a series, all from the seed of the plan.
+    """Cells in ice: one specimen per series, all from the seed of the plan.
 
-    `make` gives the specimen of a series (from 0); without it that is `series_specimen`.
+    `make` returns the specimen of a series (from 0), by default `series_specimen`.
     """
 
     def __init__(self, plan: Plan, make: Callable[[Plan, int], Specimen] | None = None) -> None:
@@ -82,7 +82,7 @@ class SimulatedScene:
         return frames
 
     def expected(self, exposure: Exposure) -> Iterator[NDArray[np.float32]]:
-        """Yield the expected counts (rows, columns) of each frame, without the noise of counting."""
+        """Yield the expected counts (rows, columns) of each frame, without counting noise."""
         shape, crop = self._padded(), (self.plan.size[1], self.plan.size[0])
         truth, flux = exposure.truth, self._flux(exposure) / self.plan.frames
         shift = truth.shift or (0.0, 0.0)
@@ -94,12 +94,12 @@ class SimulatedScene:
             yield np.maximum(flux * (1 - contrast), 0)
 
     def _flux(self, exposure: Exposure) -> float:
-        """Return mean counts a pixel in the sum of the frames."""
+        """Return the mean counts per pixel in the sum of the frames."""
         plan, truth = self.plan, exposure.truth
         return movies.electrons_per_pixel(truth.dose, plan.pixel_size, plan.thickness, truth.angle)
 
     def specimen(self, series: int) -> Specimen:
-        """Return the specimen of a series (from 0). All are kept: interleaved series take turns."""
+        """Return the specimen of a series (from 0). All are kept, because interleaved series take turns."""
         if series not in self._specimens:
             self._specimens[series] = self._make(self.plan, series)
         return self._specimens[series]
@@ -108,7 +108,7 @@ class SimulatedScene:
         return Optics(None if self.plan.defocus is None else self.plan.defocus * 1e4, self.plan.voltage)
 
     def _gold(self, series: int, tilt: float, shift: tuple[float, float]) -> NDArray[np.complex64]:
-        """Return the transform of what the beads of a series take away."""
+        """Return the transform of what the beads of a series remove."""
         plan, (rows, columns) = self.plan, self._padded()
         x, y = project_points(series_beads(plan, series), plan.pixel_size, tilt, plan.tilt_axis, shift)
         places = zip((x + (columns - 1) / 2).tolist(), (y + (rows - 1) / 2).tolist(), strict=True)
@@ -119,7 +119,7 @@ class SimulatedScene:
         plan = self.plan
         spectrum = projection_spectrum(
             specimen, self._padded(), plan.pixel_size, tilt, plan.tilt_axis, shift, self._optics())  # fmt: skip
-        spectrum[0, 0] = 0  # what the slab takes away on the average is in its transmission
+        spectrum[0, 0] = 0  # what the slab removes on average is in its transmission
         return spectrum
 
     def _padded(self) -> tuple[int, int]:
@@ -130,7 +130,7 @@ class SimulatedScene:
 
 
 def _fast_length(length: int, margin: int) -> int:
-    """Return a length that is quick to transform, at least `margin` px longer, and odd or even as `length` is."""
+    """Return a length that is fast to transform, at least `margin` px longer, and odd or even like `length`."""
     longer: int = scipy.fft.next_fast_len(length + margin, real=True)
     while (longer - length) % 2:
         longer = scipy.fft.next_fast_len(longer + 1, real=True)
@@ -150,8 +150,8 @@ def series_specimen(plan: Plan, series: int) -> Specimen:
 
 
 def series_beads(plan: Plan, series: int) -> NDArray[np.float64]:
-    """Return the centres of the gold beads (n, 3) of a series in A, as `Specimen` has its points: in the field of the untilted
-    image, none through another where there is room."""
+    """Return the centres of the gold beads (n, 3) of a series in A, in the frame of `Specimen`: in the field of the untilted
+    image, not overlapping if there is room."""
     rng, axis, pre = np.random.default_rng([plan.seed, series, 3]), math.radians(plan.tilt_axis), math.radians(plan.pre_tilt)
     field = np.array([*(0.9 * length * plan.pixel_size for length in plan.size), max(0.0, plan.thickness - plan.gold_diameter)])
     found = np.zeros((0, 3))
@@ -166,7 +166,7 @@ def series_beads(plan: Plan, series: int) -> NDArray[np.float64]:
 
 
 def _tilt_truths(plan: Plan, angles: list[float], series: int) -> list[TiltTruth]:
-    """Truth of every tilt in acquisition order: stage read-back, tracking error, drift and doses."""
+    """Return the truth of every tilt in acquisition order: stage read-back, tracking error, drift and doses."""
     rng = np.random.default_rng([plan.seed, series, 1])
     readback = [float(f"{angle + rng.normal(scale=0.006):g}") for angle in angles]  # the six digits of an mdoc
     shifts = _tracking(rng, plan)

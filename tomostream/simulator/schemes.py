@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tilt schemes: in which order the stage visits the tilt angles."""
+"""Tilt schemes: the order in which the stage visits the tilt angles."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ SCHEMES = ("dose-symmetric", "bidirectional", "unidirectional")
 
 
 def tilt_angles(count: int, step: float) -> list[float]:
-    """Tilt angles in degrees, rising, `count` of them, `step` apart; 0 is one of them.
+    """Return `count` tilt angles in degrees, increasing by `step`; 0 is one of them.
 
-    An even count has one angle more on the positive side.
+    An even count has one more angle on the positive side.
     """
     first = -((count - 1) // 2)
     return [round((first + index) * step, 4) for index in range(count)]
 
 
 def acquisition_order(scheme: str, count: int, step: float) -> list[float]:
-    """Tilt angles in degrees in the order in which they are exposed.
+    """Return the tilt angles in degrees in the order of exposure.
 
     dose-symmetric: 0, +1, -1, -2, +2, +3, -3 ... steps (Hagen, Wan and Briggs, J. Struct. Biol. 197, 191, 2017), so
-    that the low angles receive the fresh specimen. bidirectional: from 0 to the positive end, then from -1 step to the
+    that the low angles get the fresh specimen. bidirectional: from 0 to the positive end, then from -1 step to the
     negative end. unidirectional: from the negative end to the positive one.
     """
     angles = tilt_angles(count, step)
@@ -35,7 +35,7 @@ def acquisition_order(scheme: str, count: int, step: float) -> list[float]:
 
 
 def _dose_symmetric(rising: list[float], falling: list[float]) -> list[float]:
-    """Merge both branches: at every step up in |angle| one image on the side where the stage is, one on the other."""
+    """Merge both branches: for every step in |angle|, one image on the side where the stage is, then one on the other."""
     ordered, positive_first = [rising[0]], True
     for level in range(1, len(rising)):
         pair = [rising[level], *falling[level - 1 : level]]

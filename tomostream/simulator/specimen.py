@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A phantom of frozen cell material: ice with ribosomes, small proteins, vesicles and membranes; gold beads are `simulator.gold`.
 
-The specimen is a cloud of points with weights, so that every projection is exact: field of view, tilt axis and shifts
-hold to the last digit, and a tilted image sees the material beyond the untilted field, as it does in a microscope.
+The specimen is a cloud of weighted points, so that every projection is exact: field of view, tilt axis and shifts
+are exact to the last digit, and a tilted image sees the material beyond the untilted field, as in a microscope.
 Coordinates are X, Y, Z in A from the centre of the slab; Y is the tilt axis, Z the beam at 0 degrees. A weight is a
 phase shift of the electron wave times an area (rad A2).
 
-Three microtubules of different lengths start in one point, along +X, +Y and +Z: a volume that was mirrored, turned or
-transposed is told from a right one at a glance (`MARKS`).
+Three microtubules of different lengths start from one point, along +X, +Y and +Z, so that a mirrored, turned or
+transposed volume can be told from a correct one at a glance (`MARKS`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Name -> start and end in A of the microtubules that tell the hand of a volume.
+#: Name -> start and end in A of the microtubules that show the hand of a volume.
 MARKS = {
     "long tube along +X": ((160.0, 0.0, 0.0), (860.0, 0.0, 0.0)),
     "short tube along +Y": ((0.0, 160.0, 0.0), (0.0, 590.0, 0.0)),
@@ -26,11 +26,11 @@ MARKS = {
 }
 #: Radius in A of the wall of a microtubule.
 _TUBE_RADIUS = 105.0
-#: Weight of a ribosome in rad A2: 2.5 MDa shift the phase by 0.1 rad on the average over their disc of 115 A radius
+#: Weight of a ribosome in rad A2: 2.5 MDa shift the phase by 0.1 rad on average over their disc of 115 A radius
 #: (protein and RNA are about 2.5 V above ice, 0.00065 rad / (V A) at 300 kV, two thirds of the body are water).
 RIBOSOME = 4200.0
 _DALTON = RIBOSOME / 2.5e6
-#: Weight of an A2 of one leaflet of a membrane (rad A2): head groups of about 18 A, 2.5 V above ice. Area of a point.
+#: Weight per A2 of one leaflet of a membrane (rad A2): head groups of about 18 A, 2.5 V above ice. Area of a point.
 _LEAFLET = 0.03
 _PATCH = 16.0**2
 
@@ -59,7 +59,7 @@ def make_specimen(rng: np.random.Generator, extent_x: float, extent_y: float, th
 
 
 def _marks(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    """Return the three tubes: 30 kDa an A, on a wall around the line from start to end."""
+    """Return the three tubes: 30 kDa per A, on a wall around the line from start to end."""
     tubes, per_angstrom = [], 2.0
     for start, end in MARKS.values():
         along = np.subtract(end, start)
@@ -72,7 +72,7 @@ def _marks(rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
 
 
 def _ribosomes(rng: np.random.Generator, box: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Lumpy bodies of 115 A radius in any orientation, 9000 per cubic micrometre, all alike, none across a face."""
+    """Lumpy bodies of 115 A radius in random orientations, 9000 per cubic micrometre, all identical, none across a face."""
     count, lumps = int(9000 * box.prod() * 1e-12), 250
     body = _directions(rng, lumps) * 100 * rng.random((lumps, 1)) ** (1 / 3)
     body[: lumps // 3] = body[: lumps // 3] * [0.9, 0.6, 0.5] + [70.0, 0.0, 0.0]  # the small subunit, on one side
@@ -113,13 +113,13 @@ def _membranes(rng: np.random.Generator, box: NDArray[np.float64]) -> tuple[NDAr
 
 
 def _directions(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Unit vectors (count, 3), evenly over the sphere."""
+    """Return unit vectors (count, 3), uniform over the sphere."""
     vectors = rng.normal(size=(count, 3))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _rotations(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Rotation matrices (count, 3, 3), evenly over all orientations: orthonormal frames from two random directions."""
+    """Return rotation matrices (count, 3, 3), uniform over all orientations: orthonormal frames from two random directions."""
     first, other = _directions(rng, count), _directions(rng, count)
     third = np.cross(first, other)
     third /= np.linalg.norm(third, axis=1, keepdims=True)

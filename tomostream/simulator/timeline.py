@@ -9,9 +9,9 @@ from itertools import groupby
 
 from tomostream.simulator.plan import Exposure, Plan
 
-#: Into how many pieces a movie is cut when it grows in place, if not by frames.
+#: Number of pieces of a movie that grows in place, if not by frames.
 PIECES = 8
-#: Share of the interval that a movie takes to grow in place.
+#: Share of the interval during which a movie grows in place.
 GROWTH = 0.8
 
 
@@ -20,7 +20,7 @@ class Action:
     """Something written at a time (s after the start).
 
     `kind` is movie, piece, section, half-section, half1, extra-section, spoiled-mdoc or other-mdoc. `part` is the share
-    of the movie's bytes that lie on disk afterwards (0 to 1).
+    of the movie's bytes on disk afterwards (0 to 1).
     """
 
     time: float
@@ -32,12 +32,12 @@ class Action:
 
     @property
     def writes_movie(self) -> bool:
-        """Whether this writes a movie or a part of one."""
+        """Whether this writes a movie or part of one."""
         return self.kind in ("movie", "piece")
 
 
 def timeline(plan: Plan, exposures: list[Exposure], turn: int | None) -> list[Action]:
-    """Return all actions in time. `turn` is the tilt (from 0) at which a bidirectional series turns, None without a turn."""
+    """Return all actions in order of time. `turn` is the tilt (from 0) at which a bidirectional series turns, or None."""
     actions = list(_other_mdocs(plan))
     spoiled = {fault.series for fault in plan.faults.faults if fault.kind in ("garbage-mdoc", "empty-mdoc")}
     last = {exposure.series: exposure for exposure in exposures}
@@ -63,12 +63,12 @@ def _start(plan: Plan, exposure: Exposure) -> float:
 
 
 def _finished(plan: Plan, exposure: Exposure) -> float:
-    """When the movie of an exposure lies whole on disk."""
+    """Return when the movie of an exposure is complete on disk."""
     return _start(plan, exposure) + (0.0 if plan.write == "atomic" else GROWTH * plan.interval)
 
 
 def _pause(plan: Plan) -> float:
-    """For how long a section stays half-written."""
+    """Return how long a section stays half-written."""
     return 0.0 if plan.write == "atomic" else 0.1 * plan.interval
 
 
@@ -81,7 +81,7 @@ def _is_repeat(exposures: list[Exposure], exposure: Exposure) -> bool:
 
 
 def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
-    """Yield how the movie of an exposure comes to the disk, with its faults; they hit the last try of a repeated exposure."""
+    """Yield how the movie of an exposure gets onto the disk, with its faults; they affect the last try of a repeated exposure."""
     series, tilt, finished = exposure.series + 1, exposure.tilt + 1, _finished(plan, exposure)
     faults = plan.faults
 
@@ -108,7 +108,7 @@ def _movie(plan: Plan, exposure: Exposure) -> Iterator[Action]:
 
 
 def _other_mdocs(plan: Plan) -> Iterator[Action]:
-    """Yield files that lie beside the mdocs of the series from the start."""
+    """Yield files that are next to the mdocs of the series from the start."""
     if plan.faults.of("map"):
         yield Action(0.0, "other-mdoc", -1, name="map.mrc.mdoc")
         yield Action(0.0, "other-mdoc", -1, name="LMM.mrc.mdoc")
@@ -119,7 +119,7 @@ def _other_mdocs(plan: Plan) -> Iterator[Action]:
 
 
 def last_use(actions: list[Action]) -> dict[int, int]:
-    """Slot of an exposure -> index of the last action that writes its movie: after that its bytes can be forgotten."""
+    """Return slot of an exposure -> index of the last action that writes its movie, after which its bytes can be forgotten."""
     uses = [(action.exposure.slot, index) for index, action in enumerate(actions)
             if action.exposure is not None and action.writes_movie]  # fmt: skip
     return {slot: max(index for _, index in group) for slot, group in groupby(sorted(uses), key=lambda use: use[0])}

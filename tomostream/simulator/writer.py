@@ -2,7 +2,7 @@
 """Writes an acquisition to a folder over time.
 
     OUT/frames/*          the movies, or where the plan's layout has them
-    OUT/mdocs/*.mdoc      SerialEM's mdocs, which grow by a section an exposure: first the movie, then its section
+    OUT/mdocs/*.mdoc      SerialEM's mdocs, which grow by one section per exposure: first the movie, then its section
     OUT/truth.json        what is true of every tilt, before the first movie
     OUT/specimen.json     the plan, its faults, and what is on the grid, before the first movie
     OUT/acquisition.csv   what was written when: time (s since the epoch), event, series, tilt, file
@@ -32,14 +32,14 @@ LOG_COLUMNS = ("time", "event", "series", "tilt", "file")
 
 
 def ignore(_message: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 class Writer:
     """Writes the files of a scene. `step` does the next action, `run` all of them, each at its time.
 
-    `start_time` is the date of the first exposure in the mdocs, by default the time at which it is made. Who calls
-    `step` or `run_until` himself calls `prepare` before and `close` at the end.
+    `start_time` is the date of the first exposure in the mdocs, by default the time at which it is made. Callers of
+    `step` or `run_until` call `prepare` before and `close` at the end.
     """
 
     def __init__(self, scene: Scene, out: str | Path, *, clock: Clock | None = None,
@@ -54,7 +54,7 @@ class Writer:
         self._next, self._warned = 0, False
 
     def prepare(self) -> None:
-        """Make the folders and write `truth.json` and `specimen.json`. Raise ValueError if the folder is in use."""
+        """Create the folders and write `truth.json` and `specimen.json`. Raises ValueError if the folder is in use."""
         if (self.out / "truth.json").exists():
             raise ValueError(f"{self.out} already holds an acquisition (truth.json): choose another folder.")
         for folder in {self._incoming, *(self.out / each for place in self.scene.places for each in (place.movies, place.mdocs))}:
@@ -65,7 +65,7 @@ class Writer:
 
     @property
     def finished(self) -> bool:
-        """Whether all has been written."""
+        """Whether everything has been written."""
         return self._next >= len(self.actions)
 
     def step(self) -> Action:
@@ -83,13 +83,13 @@ class Writer:
         return action
 
     def run_until(self, moment: float) -> None:
-        """Write what is due up to `moment` (s after the start); with a virtual clock at once."""
+        """Write what is due up to `moment` (s after the start); with a virtual clock immediately."""
         while not self.finished and self.actions[self._next].time <= moment:
             self.step()
         self._clock.wait_until(moment)
 
     def run(self) -> None:
-        """Write everything, each thing at its time."""
+        """Write everything, each file at its time."""
         self.prepare()
         try:
             self._ahead.before_start(self.plan.interval)
@@ -118,7 +118,7 @@ class Writer:
             self._report(f"{series}  tilt {tilt} of {self.plan.tilts}  {path.name}")
 
     def _write_movie(self, action: Action) -> Path:
-        """Put the movie, or a part of it, on disk: under its name at once, or growing in place."""
+        """Put the movie, or part of it, on disk: under its name immediately, or growing in place."""
         exposure, write = _of(action), self.plan.write
         data, path = self._ahead.get(exposure), self.out / self.scene.places[exposure.series].movies / exposure.truth.movie
         part = data[: round(action.part * len(data))]
@@ -133,7 +133,7 @@ class Writer:
         return path
 
     def _write_mdoc(self, action: Action) -> Path | None:
-        """Do to the mdocs what an action says; the path is that of the file, None if nothing was written."""
+        """Do to the mdocs what an action says; return the path of the file, None if nothing was written."""
         if action.kind == "other-mdoc":
             return self._mdocs.add_other(action.name)
         if action.kind == "spoiled-mdoc":
@@ -144,7 +144,7 @@ class Writer:
         return add[action.kind](_of(action))
 
     def _warn_if_late(self) -> None:
-        """Say once that this machine does not keep up with the interval asked for."""
+        """Report once that this machine does not keep up with the requested interval."""
         late = self._clock.now() - self.actions[self._next].time
         if self.plan.interval > 0 and late > 2 * self.plan.interval and not self._warned:
             self._report(f"This machine is {late:.0f} s behind: it takes {self._ahead.seconds:.2f} s to make a movie.")

@@ -152,7 +152,7 @@ class TestConfiguration(InAFolder):
     def test_that_makes_no_sense_is_told_with_file_and_line(self):
         for text, line, why in (("\n# EM\nEM_ROOT = em\n[PLUGINS]\n", 3, r"'EM_ROOT = em' stands before any \[SECTION\]"),
                                 ("[PLUGINS]\nA = 1\n\nMOTIONCOR_HOME /sw\n", 4, "'MOTIONCOR_HOME /sw' is neither a .* nor NAME"),
-                                (b"[PLUGINS]\nA = \xff\xfe\n", 2, "this is no text"),
+                                (b"[PLUGINS]\nA = \xff\xfe\n", 2, "this is not text"),
                                 (b"\0\0\0", 1, "stands before any")):
             path = self.write("scipion.conf", text)
             with self.assertRaisesRegex(configuration.Unreadable, f"^{path}, line {line}: .*{why}.*; correct the file"):

@@ -85,10 +85,10 @@ class TestOfSerialem(DefectTest):
         self.refused(SIZE + "BadPixels 1 2 3", "has 3 numbers where pairs are needed")
         self.refused(SIZE + "UsableArea 1 2", "has 2 numbers where 4 are needed")
         self.refused(SIZE + "BadColumns", "has 0 numbers where 1 are needed")
-        self.refused(SIZE + "BadColumns 12", "BadColumns 12 is outside of the camera, 12 x 8")
+        self.refused(SIZE + "BadColumns 12", "BadColumns 12 is outside the camera, 12 x 8")
         self.refused(SIZE + "BadRows -1", "negative")
         self.refused(SIZE + "BadRows 99999999999999999999", "which no camera has")
-        self.refused(SIZE + "5 6 7 8", "'5 6 7 8' does not begin with a keyword")
+        self.refused(SIZE + "5 6 7 8", "'5 6 7 8' does not begin with a SerialEM keyword")
 
 
 class TestOfMotioncor(DefectTest):
@@ -97,7 +97,7 @@ class TestOfMotioncor(DefectTest):
         expected[2:5, 1:3] = expected[0, 0] = True
         for turned_over in (True, False):
             np.testing.assert_array_equal(self.bad("1 2 2 3 # a comment\n\n0 0 1 1\n", turned_over=turned_over), expected)
-        self.refused("12 0 1 1", "outside of the frames, 12 x 8")
+        self.refused("12 0 1 1", "outside the frames, 12 x 8")
         self.refused("1 1 0 1", "a defect of 0 x 1 pixels")
         self.refused("nan 1 1 1", "is not 'x y width height'")
 

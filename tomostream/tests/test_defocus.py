@@ -45,7 +45,7 @@ class TestABelief(unittest.TestCase):
         self.assertIs(self.doubt(self.WRONG, 4.0), Doubt.TARGET)
         self.assertIs(self.doubt(self.RIGHT, 5.2), Doubt.NONE)
         belief = judge(self.WRONG, Evidence(4.0), PIXEL)
-        self.assertEqual(belief.words, "a defocus of 0.93 µm is not believed: the target is 4.00 µm, and few rings speak for it")
+        self.assertEqual(belief.words, "a defocus of 0.93 µm is not believed: the target is 4.00 µm, and few rings support it")
         self.assertEqual(belief.tilts, {0, 1, 2})
 
     def test_a_target_speaks_for_few_rings(self):
@@ -67,7 +67,7 @@ class TestABelief(unittest.TestCase):
     def test_many_rings_and_a_good_score_stand_against_a_target_and_it_is_said(self):
         belief = judge(rows(2.0, 2.0, resolution=8.0, score=0.9), Evidence(4.0), 1.35)
         self.assertIs(belief.doubt, Doubt.NONE)
-        self.assertIn("where the target is 4.00 µm", belief.words)
+        self.assertIn("although the target is 4.00 µm", belief.words)
 
     def test_where_no_resolution_is_measured_the_pixels_must_hold_more_rings(self):
         self.assertIs(self.doubt(rows(0.93, 0.93, resolution=None)), Doubt.RINGS)
@@ -97,7 +97,7 @@ class TestTheSessionsDefoci(unittest.TestCase):
         defoci.judge(self.source("TS_4"), Result("", ctf=TestABelief.WRONG, quality=Quality(defocus_hand=1)), 300.0)
         self.assertIsNone(defoci.value("TS_4"))
         self.assertEqual(defoci.doubted("TS_4"), {0, 1, 2})
-        self.assertIn("the other series have 4.10 µm", defoci.words("TS_4"))
+        self.assertIn("the other series are at 4.10 µm", defoci.words("TS_4"))
         self.assertIsNone(defoci.verdict(self.source("TS_4"), Result("", quality=Quality(defocus_hand=1))).hand)
 
     def test_the_target_comes_from_what_the_stack_was_made_of(self):

@@ -67,7 +67,7 @@ class SeriesCase(unittest.TestCase):
                  for order, angle in ((1, 0.0), (2, 3.0), (3, -3.0), (4, -6.0), (5, 6.0))]
         with open(os.path.join(self.extra, "TS_01.json"), "w", encoding="utf-8") as file:
             json.dump({"version": 1, "tilts": sorted(tilts, key=lambda tilt: tilt["angle"]),
-                       "left_out": [{"movie": "TS_01_006.tif", "angle": 9.0, "reason": "Its movie never came."}]}, file)
+                       "left_out": [{"movie": "TS_01_006.tif", "angle": 9.0, "reason": "Its movie never arrived."}]}, file)
         ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=1))
 
 
@@ -101,7 +101,7 @@ class TestCommand(SeriesCase):
     def test_without_tilts_it_lists_them_and_changes_nothing(self):
         status, out, _ = self.run_command("TS_01")
         self.assertEqual((status, self.excluded()), (0, {}))
-        self.assertIn("TS_01_006  (missing: Its movie never came.)", out)
+        self.assertIn("TS_01_006  (missing: Its movie never arrived.)", out)
         self.assertLess(out.index("TS_01_003"), out.index("TS_01_001"))
 
     def test_what_does_not_exist_is_said_in_one_line(self):

@@ -228,7 +228,7 @@ class TestFrameMdocsAlone(unittest.TestCase):
         self.assertEqual(player.composed, [])
         loose = player.session.unassigned()
         self.assertEqual(sorted(loose), ["alpha", "beta", "delta", "gamma"])
-        self.assertIn("begin with that of their series", loose["alpha"].reason)
+        self.assertIn("start the names of frames with that of their series", loose["alpha"].reason)
         self.assertEqual(self.play(["trial.tif", "map.tif"]).session.unassigned(), {})      # so few are no series
 
 

@@ -212,7 +212,7 @@ class TestOfAreTomo3(unittest.TestCase):
             self.assertEqual((known.volume.ctf_corrected, series.volume.ctf_corrected), (False, True))
             export(series, os.path.join(folder, "out"), ALL)
             with open(os.path.join(folder, "out", README), encoding="utf-8") as file:
-                self.assertIn("corrected for the CTF already: nothing may correct them again", file.read())
+                self.assertIn("already corrected for the CTF: do not correct them again", file.read())
 
 
 class TestTakenBack(unittest.TestCase):

@@ -193,9 +193,9 @@ class TestAStoppedSeriesWithMoviesMissing(unittest.TestCase):
             events += [seen, MicrographReady(seen.movie, 1003.0)]
         made = [each for event in events for each in session.handle(event) if isinstance(each, Compose)]
         self.assertEqual([len(each.tilts) for each in made], [9, 9])
-        told = [[text for text in each.warnings if "in another folder" in text] for each in made]
+        told = [[text for text in each.warnings if "in a different folder" in text] for each in made]
         self.assertEqual((len(told[0]), told[1]), (1, []))
-        self.assertIn("2 movies lie in another folder", told[0][0])
+        self.assertIn("2 movies are in a different folder", told[0][0])
         self.assertIn(key(one[3]), told[0][0])
 
     def test_a_folder_a_series_of_which_mdocs_tell_none_is_not_given_the_movie_of_a_later_series_for_one_that_never_came(self):

@@ -68,7 +68,7 @@ class TestTheFitOfATilt(unittest.TestCase):
     def test_a_fit_that_few_rings_or_the_other_series_speak_against_is_not_shown(self):
         image = with_ctf(512, 4.0, 12000.0)         # three rings
         self.assertIn("a defocus of 1.20 µm is not believed", fit_of(image, OPTICS, 4.0)["ctf_note"])
-        self.assertIn("the other series have 3.10 µm", fit_of(image, OPTICS, 4.0, (3.0, 3.1, 3.2))["ctf_note"])
+        self.assertIn("the other series are at 3.10 µm", fit_of(image, OPTICS, 4.0, (3.0, 3.1, 3.2))["ctf_note"])
         self.assertAlmostEqual(fit_of(image, OPTICS, 4.0, (1.1, 1.2, 1.3))["ctf"]["defocus_um"], 1.2, delta=0.05)
 
     def test_where_there_is_no_fit_the_page_says_why(self):

@@ -538,7 +538,7 @@ class TestTheSameNameAgain(unittest.TestCase):
         first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0, "/d/a/TS_01.mrc.mdoc")
         for other, word in ((self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0, "90.0 20.0"), "stage"),
                             (self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 0.0), "less dose"),
-                            (self.facts((0.0, 3.0, -3.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0), "exposed there already"),
+                            (self.facts((0.0, 3.0, -3.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0), "already exposed there"),
                             (self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0,
                                         tilt_axis=Known(-4.0, "title")), "tilt axis")):
             made = self.play((first, 0.0), (other, 1200.0))
@@ -591,7 +591,7 @@ class TestSeriesWithoutAnMdoc(unittest.TestCase):
             self.assertEqual([each.angle for each in two.tilts], [0.0, 3.0, -3.0, 6.0, -6.0])
             self.assertIn("TS_2.mrc.rawtlt is not used: its angles are not those in the names of the movies.", two.warnings)
             self.assertEqual(named.with_new_angles(), [])
-            self.assertIn("TS_4.rawtlt does not tell which of its angles", named.why_refused("TS_4_001"))
+            self.assertIn("TS_4.rawtlt does not say which angle belongs to which movie", named.why_refused("TS_4_001"))
             self.assertIn("gives no tilt angle: without mdoc files", named.why_refused("TS_5_001"))
             self.assertEqual(named.why_refused(movie_key(names[0])), "")
 
@@ -603,7 +603,7 @@ class TestWhatIsSaid(unittest.TestCase):
         scope.series("/d/TS_01.mrc.mdoc", "/d/frames", rename=names)
         scope.run()
         made = [each for each in scope.decisions if isinstance(each, Compose)]
-        self.assertTrue(any("9 movies found by another way" in text for text in made[-1].warnings), made[-1].warnings)
+        self.assertTrue(any("9 movies found in another way" in text for text in made[-1].warnings), made[-1].warnings)
 
     def test_angles_that_were_exposed_more_than_once_are_named_in_the_reason(self):
         scope = Microscope()
@@ -625,7 +625,7 @@ class TestWhatIsSaid(unittest.TestCase):
         made = scope.run([*more, *sorted(scope.events, key=lambda each: isinstance(each, MdocRead)), Stop(5000.0)])
         self.assertEqual(made, {})
         said = next(each for each in scope.decisions if isinstance(each, GiveUp))
-        self.assertIn("18 movies in no tilt series may be its own", said.reason)
+        self.assertIn("18 movies in no tilt series may belong to it", said.reason)
         self.assertIn("SubFramePath", said.reason)
 
 

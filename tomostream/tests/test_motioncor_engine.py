@@ -951,7 +951,7 @@ class TestBadInput(EngineTest):
             return measure(*arguments)
 
         with mock.patch.object(align, "measure", truncated), mock.patch("tomostream.engine.frames.store._CACHE_SHARE", 0.0):
-            self.refused("-InMrc", path, reason="movie.mrc became shorter while it was read")
+            self.refused("-InMrc", path, reason="movie.mrc was truncated while being read")
 
     def test_a_file_of_another_kind(self):
         Path(self.path("text.mrc")).write_text("This is not a movie. " * 100)
@@ -1003,7 +1003,7 @@ class TestBadInput(EngineTest):
 
     def test_defects_that_are_none(self):
         path = self.tiff(drifting(DRIFT))
-        for line, reason in (("inf 1 2 3", "is not 'x y"), ("5 5 -3 2", "a defect of -3 x 2"), ("900 9 3 3", "outside of the")):
+        for line, reason in (("inf 1 2 3", "is not 'x y"), ("5 5 -3 2", "a defect of -3 x 2"), ("900 9 3 3", "outside the")):
             Path(self.path("defects.txt")).write_text(line)
             self.refused("-InTiff", path, "-DefectFile", self.path("defects.txt"), reason=f"line 1: .*{reason}")
 

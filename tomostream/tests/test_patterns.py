@@ -45,7 +45,7 @@ class TestPatterns(InAFolder):
         for number in range(2):
             self.write(f"m_{number}.eer")
         self.assertEqual(patterns.what_lies(self.path("*.tif"), EXTENSIONS),
-                         f"no file in {self.folder} is named *.tif, but 2 *.eer lie there, m_0.eer, m_1.eer")
+                         f"no file in {self.folder} is named *.tif, but 2 *.eer are there, m_0.eer, m_1.eer")
 
     def test_it_is_said_what_else_lies_there(self) -> None:
         self.write("a.tif")
@@ -90,7 +90,7 @@ class TestALookout(InAFolder):
         self.write("a.eer")
         files = Lookout(self.path("*.tif"), Silent(), EXTENSIONS)
         files.changes(0.0)
-        self.assertIn("1 *.eer lies there", files.lies)
+        self.assertIn("1 *.eer is there", files.lies)
         self.assertLessEqual(files.seconds_to_next_look(0.0), lookout.LOOK_SECONDS)
         self.write("a.tif")
         files.changes(5.0)

@@ -359,7 +359,7 @@ class TestMicrographs(unittest.TestCase):
         last = player.acquire("X", tilts("X"), lost=[4])
         made = player.feed(MicrographReady(key(tilts("X")[4]), last + 500.0))
         self.assertEqual([(each.version, len(each.tilts), each.left_out) for each in made], [(2, COUNT, ())])
-        self.assertIn("came late", made[0].reason)
+        self.assertIn("arrived late", made[0].reason)
 
     def test_a_series_that_others_work_on_stays_as_it_is_when_a_tilt_comes_late_and_that_is_told_once(self) -> None:
         player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
@@ -551,7 +551,7 @@ class TestFiles(unittest.TestCase):
                     *(MicrographReady(key(each), last + 410.0) for each in tilts("X")[-2:]))
         player.wait()
         self.assertEqual([(each.version, len(each.tilts)) for _, each in player.composed], [(1, COUNT - 2), (2, COUNT)])
-        self.assertIn("came after it was decided", player.composed[1][1].reason)
+        self.assertIn("arrived after it was decided", player.composed[1][1].reason)
 
     def test_a_late_tilt_that_cannot_be_aligned_composes_nothing_twice(self) -> None:
         player = Player()
@@ -662,7 +662,7 @@ class TestFiles(unittest.TestCase):
                     MdocRead(mdoc("X", ended[:-1], last_section_open=True, tilts_if_ended=ended), 2.0))
         player.wait()
         self.assertEqual([len(each.tilts) for _, each in player.composed], [COUNT])
-        self.assertIn("ends without the end of its last line", player.composed[0][1].reason)
+        self.assertIn("ends without a line break", player.composed[0][1].reason)
 
     def test_frames_that_overwrite_each_other_fail_with_their_sentence(self) -> None:
         player = Player()
@@ -688,7 +688,7 @@ class TestFiles(unittest.TestCase):
         player.feed(MdocRead(mdoc("old", tilts("old")), noon), MdocRead(mdoc("old", tilts("old")), noon + 60.0))
         player.acquire("X", tilts("X", begin=86400.0), noon + 10.0)
         self.assertEqual([(each.series_name, each.failed) for each in player.given_up], [("old", False)])
-        self.assertIn("of an earlier session: its last tilt is of 2026-03-01", player.given_up[0].reason)
+        self.assertIn("from an earlier session: its last tilt was at 2026-03-01", player.given_up[0].reason)
         self.assertEqual([each.series_name for _, each in player.composed], ["X"])
         player.feed(*(MicrographReady(key(each), noon + 2000.0) for each in tilts("old")))
         self.assertEqual([each.series_name for _, each in player.composed], ["X", "old"])
@@ -946,7 +946,7 @@ class TestSessionEnds(unittest.TestCase):
         never, late = player.composed[0][1].left_out
         if never.tilt.order != 3:
             never, late = late, never
-        self.assertIn("Its movie never came", never.reason)
+        self.assertIn("Its movie never arrived", never.reason)
         self.assertIn("Its micrograph is not there", late.reason)
 
     def test_tilts_that_the_user_takes_out_or_puts_back_compose_only_their_series_again(self) -> None:

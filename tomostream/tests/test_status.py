@@ -42,7 +42,7 @@ SCREEN = """
 import sys
 from tomostream.cli.table import Screen
 from tomostream.journal.status import ProjectStatus
-status, screen = ProjectStatus(sys.argv[1]), Screen(sys.stdout)
+status, screen = ProjectStatus(sys.argv[1]), Screen(sys.stdout, enabled=True)
 for line in sys.stdin:
     status.update()
     screen.close(status) if line == "close\\n" else screen.show(status, {"import": "running", "motioncor": "running"})

@@ -203,7 +203,7 @@ class TestPlots(unittest.TestCase):
 
     def test_the_acquisition_is_drawn_over_its_order_with_what_was_left_out_and_why(self):
         tilts = (Tilt("m3", -3.0, 3, 0, 6.0), Tilt("m1", 0.0, 1, 1, 0.0), Tilt("m2", 3.0, 2, None, 3.0, "excluded", "ice"),
-                 Tilt("m4", 6.0, None, None, None, "missing", "Its movie never came."))
+                 Tilt("m4", 6.0, None, None, None, "missing", "Its movie never arrived."))
         figure = self.figure()
         plots.draw_acquisition(figure, ComposedSeries("TS_01", 2, "", "", tilts))
         angles, doses = figure.axes

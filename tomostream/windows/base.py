@@ -113,12 +113,11 @@ def our_command(*words: str) -> list[str]:
     return [sys.executable, "-c", "import sys; from tomostream.cli import main; sys.exit(main())", *words]
 
 
-def grey(image: NDArray[Any], size: tuple[int, int] | None = None) -> Image.Image:
+def grey(image: NDArray[Any], size: tuple[int, int]) -> Image.Image:
     """Return a picture of an array whose row 0 is at the bottom; darkest and brightest half per cent are cut off.
 
     Parameters
     ----------
-    size : (width, height) in px of the picture; None: one px a pixel.
+    size : (width, height) of the picture in px.
     """
-    made = Image.fromarray(to_bytes(image, grey_range(image)))
-    return made if size is None else made.resize(size, Image.Resampling.BILINEAR)
+    return Image.fromarray(to_bytes(image, grey_range(image))).resize(size, Image.Resampling.BILINEAR)

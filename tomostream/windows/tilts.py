@@ -29,7 +29,7 @@ STATES = {"used": "used", "missing": "missing", "excluded": "taken out"}
 class TiltsWindow(Window):
     """The tilts of the composed series of a project."""
 
-    def __init__(self, parent: tk.Misc | None, project: str, series_id: str = "") -> None:
+    def __init__(self, parent: tk.Misc | None, project: str, series_id: str) -> None:
         names = composed(project)           # raises before there is a window
         super().__init__(parent, "Tilts of a series: take out or put back")
         self.project, self.names = project, names
