@@ -25,7 +25,7 @@ from tomostream.cli import main
 from tomostream.engine import quick
 from tomostream.engine.ctf import Optics, fit_series
 from tomostream.journal import entries, ledger
-from tomostream.journal.composed import read_series
+from tomostream.journal.composed import ComposedSeries, read_series
 from tomostream.programs.aln import AlnFile, AlnRow, format_aln
 from tomostream.programs.quality import Quality, format_quality
 from tomostream.simulator.projector import Optics as Lens
@@ -186,29 +186,27 @@ class TestCheck(ProjectCase):
 class TestEvidenceOfTheProject(ProjectCase):
     """What the registered reconstruction measured, for the angles as the mdoc gives them."""
 
-    def hand(self) -> tuple[int | None, str]:
+    def hand(self, series: ComposedSeries) -> tuple[int | None, str]:
         """As found, without looking at the images: there is a sentence in place of that."""
-        series = read_series(self.project, "TS_01")
         with mock.patch.object(handedness, "_measured_hand", return_value=(None, "looked at the images")):
             return handedness.defocus_hand(self.project, series, mock.Mock(), mock.Mock(), "")
 
     def test_where_the_series_was_composed_with_negated_angles_it_is_the_other_hand(self):
         self.compose()
         self.align(defocus_hand=-1, ctf_note="seen clearly")
-        self.assertEqual(self.hand(), (-1, "seen clearly"))
+        self.assertEqual(self.hand(read_series(self.project, "TS_01")), (-1, "seen clearly"))
         self.compose(negated=True)
-        self.assertEqual(self.hand(), (1, "seen clearly"))
+        self.assertEqual(self.hand(read_series(self.project, "TS_01")), (1, "seen clearly"))
 
-    def test_what_was_measured_of_an_older_version_says_nothing_of_this_one(self):
+    def test_what_was_measured_of_another_version_says_nothing_of_this_one(self):
+        """The series was looked up, and then composed and reconstructed again with other tilts."""
         self.compose()
+        series = read_series(self.project, "TS_01")
         self.align(defocus_hand=-1, ctf_note="seen clearly")
-        path = os.path.join(self.extra, "TS_01.json")
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
-        with open(os.path.join(self.extra, "TS_01-v2.json"), "w", encoding="utf-8") as file:
-            json.dump({**record, "version": 2}, file)
         ledger.Ledger(os.path.join(self.extra, ledger.NAME)).write(entries.Composed("TS_01", "", version=2))
-        self.assertEqual(self.hand(), (None, "looked at the images"))
+        path = os.path.join(self.project, "Runs", ARETOMO, "extra", ledger.NAME)
+        ledger.Ledger(path).write(entries.Reconstructed("TS_01", folder=f"Runs/{ARETOMO}/extra/TS_01", version=2))
+        self.assertEqual(self.hand(series), (None, "looked at the images"))
 
 
 class TestEvidence(unittest.TestCase):

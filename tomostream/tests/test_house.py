@@ -58,6 +58,25 @@ class TestSets(unittest.TestCase):
         self.assertEqual(wrong, [])
 
 
+class TestTheTests(unittest.TestCase):
+    #: What test cases are there to replace.
+    THEIRS = frozenset({"setUp", "tearDown", "setUpClass", "tearDownClass", "maxDiff"})
+
+    def test_replace_nothing_by_which_a_test_fails(self):
+        """`assertEqual` of two lists calls `fail`: a helper of that name made a test of many that could not fail."""
+        classes = {node.name: node for path in sources(tests=True) if path.startswith("tests" + os.sep)
+                   for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)}
+
+        def is_case(node: ast.ClassDef) -> bool:
+            bases = [ast.unparse(base) for base in node.bases]
+            return "unittest.TestCase" in bases or any(is_case(classes[base]) for base in bases if base in classes)
+
+        kept = {name for name in dir(unittest.TestCase) if not name.startswith("__")} - self.THEIRS
+        wrong = [(node.name, part.name) for node in classes.values() if is_case(node) for part in node.body
+                 if isinstance(part, ast.FunctionDef) and part.name in kept]
+        self.assertEqual(wrong, [])
+
+
 class TestTheRooms(unittest.TestCase):
     def test_all_stand_on_a_floor(self):
         rooms = {path.split(os.sep)[0] for path in sources() if os.sep in path}

@@ -573,7 +573,7 @@ class TestUpdates(WithProject):
 
 
 class TestAlarmsThatStay(WithProject):
-    def fail(self, series: str) -> None:
+    def failed(self, series: str) -> None:
         self.project.acquire(series)
         self.project.compose(series)
         self.project.report(ARETOMO, series, entries.Failed, "no axis", version=1)
@@ -586,7 +586,7 @@ class TestAlarmsThatStay(WithProject):
 
     def test_a_failed_series_is_shown_until_it_is_acknowledged_also_by_the_next_writer(self):
         for series in ("TS_01", "TS_02"):
-            self.fail(series)
+            self.failed(series)
         page = self.writer()
         page.finish()
         self.assertEqual([alarm["of"] for alarm in self.read("data", "session.js")["alarms"]], ["TS_01", "TS_02"])
@@ -616,7 +616,7 @@ class TestAlarmsThatStay(WithProject):
 
     def test_the_end_of_a_session_is_summed_up_once_by_mail_and_webhook(self):
         self.project.whole("TS_01")
-        self.fail("TS_02")
+        self.failed("TS_02")
         sent = []
         notifier = mock.Mock(spec=notify.Notifier, trouble="")
         notifier.post.side_effect = sent.append
@@ -633,7 +633,7 @@ class TestAlarmsThatStay(WithProject):
                       "index.html"):
             self.assertIn(words, message.text)
         self.states = {**self.states, COMPOSE: "dead"}
-        self.fail("TS_03")
+        self.failed("TS_03")
         page = self.writer(notifier=notifier)
         page.finish()
         page.send_summary()

@@ -91,7 +91,7 @@ class WithRuns(unittest.TestCase):
         code, text = self.said("status", self.made.path, "--json")
         return code, json.loads(text)
 
-    def fail(self, series: str, reason: str = "no axis") -> None:
+    def failed(self, series: str, reason: str = "no axis") -> None:
         self.made.acquire(series)
         self.made.compose(series, image_files=False)
         self.made.report(ARETOMO, series, entries.Failed, reason, version=1)
@@ -176,7 +176,7 @@ class TestWhatNeedsAPerson(WithRuns):
     def test_stands_first_then_counts_then_series_with_the_failed_ones_first(self):
         for number in range(1, 31):
             self.made.whole(f"TS_{number:02d}", image_files=False)
-        self.fail("TS_50")
+        self.failed("TS_50")
         self.made.whole("TS_60", image_files=False)
         self.all_finished()
         code, text = self.said("status", self.made.path)
@@ -191,7 +191,7 @@ class TestWhatNeedsAPerson(WithRuns):
         self.assertIn(f"tomograms: {self.run_of(ARETOMO)}/extra/*/*.mrc", lines)
 
     def test_is_over_for_a_series_that_is_acknowledged_and_names_other_alarms(self):
-        self.fail("TS_01")
+        self.failed("TS_01")
         self.made.acquire("TS_02", drift=99.0)
         self.all_finished()
         page = ReportWriter(self.made.path, states=lambda folders: dict.fromkeys(folders, "finished"))
@@ -245,7 +245,7 @@ class TestASeriesThatIsDone(WithRuns):
 
 class TestTheList(WithRuns):
     def test_names_sessions_of_a_folder_the_newest_first_with_their_states(self):
-        self.fail("TS_01")
+        self.failed("TS_01")
         self.all_finished()
         other = MadeProject(os.path.join(self.folder, "facility", "krios", "night2"))
         other.time += 86400
@@ -364,7 +364,7 @@ class TestTheLiveTable(WithRuns):
         for number in range(30):
             self.made.whole(f"TS_{number:02d}", image_files=False)
         self.made.report(COMPOSE, "漢字" * 8, entries.Started, "two columns a sign")
-        self.fail("bad\nname")
+        self.failed("bad\nname")
         terminal = self.show([(40, 10)] * 5)
         self.assertEqual((self.count(terminal, "movies:"), self.count(terminal, "new_4")), (1, 1))
         self.assertEqual((self.count(terminal, "漢字"), terminal.top), (1, 0))
