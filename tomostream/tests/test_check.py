@@ -162,6 +162,10 @@ class TestConfiguration(InAFolder):
             configuration.variables(self.path("folder.conf"))
         self.assertEqual(configuration.variables(self.path("none.conf")), {})
 
+    def test_the_line_of_a_value_is_that_in_its_own_section(self):
+        path = self.write("hosts.conf", "[here]\nQUEUES = {}\n[there]\n# QUEUES = old\nQUEUES = none\n QUEUES = of the value\n")
+        self.assertEqual([configuration.line_of(path, section, "QUEUES") for section in ("here", "there", "nowhere")], [2, 5, 0])
+
     def test_of_queues_is_told_with_the_line_of_the_value(self):
         self.hosts()
         for queues, line, why in (('QUEUES = { "gpu": {},\n    "long" }', 4, "QUEUES is not JSON"),

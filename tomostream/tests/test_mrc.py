@@ -16,6 +16,7 @@ from tomostream.acquisition.movies import BROKEN, COMPLETE, GROWING, check_movie
 from tomostream.engine.recon.stack import open_stack
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import open_mrc
+from tomostream.files.mrc_header import parse_header
 
 SHAPE = (3, 48, 64)
 
@@ -98,9 +99,13 @@ class TestByteOrder(MrcTest):
             self.assertEqual((check.state, check.width, check.frames, check.pixel_size), (COMPLETE, 64, 3, 2.5))
 
     def test_sizes_that_make_sense_in_both_orders_are_read_as_the_smaller_ones(self) -> None:
+        """Sides of 256 and 512 are 65536 and 131072 in the other order, and whoever wrote the stamp may have had that."""
         for order in "<>":
             path = self.file(mrc(bytes(256 * 256), (1, 256, 256), 0, order=order))
             self.assertEqual(open_mrc(path).shape, (1, 256, 256))
+            for stamp in "<>":
+                header = parse_header(mrc(b"", (256, 512, 256), 0, order=order, stamp=stamp))
+                self.assertEqual((header.order, header.columns, header.rows, header.sections), (order, 256, 512, 256))
 
 
 class TestAnyHeader(MrcTest):

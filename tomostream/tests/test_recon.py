@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.dose import critical_dose
+from tomostream.engine.fourier import low_columns
 from tomostream.engine.output import Outputs
 from tomostream.engine.recon import aligned
 from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, aligned_size
@@ -230,6 +231,11 @@ class AlignedImageTest(InFolder):
         inner = (slice(14, -14), slice(14, -14))
         difference = (image - image[inner].mean())[inner] - (expected - expected[inner].mean())[inner]
         self.assertLess(np.abs(difference).max(), 0.15)  # of marks 25 to 40 deep
+
+    def test_a_transform_of_bands_is_that_of_the_whole_image(self) -> None:
+        image = np.random.default_rng(1).normal(10, 1, (75, 48)).astype(np.float32)
+        bands = [(first, image[first : first + 32].copy()) for first in (32, 0, 64)]
+        np.testing.assert_allclose(low_columns(bands, 75, 10), np.fft.rfft2(image)[:, :10], rtol=1e-4, atol=1e-2)
 
     def test_an_image_transformed_in_bands_is_what_it_would_be_in_one(self) -> None:
         image = np.random.default_rng(1).normal(10, 1, (75, 64)).astype(np.float32)

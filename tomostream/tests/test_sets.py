@@ -108,6 +108,14 @@ print("reading", flush=True)
 sys.stdin.read()
 """
 
+    WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("BEGIN EXCLUSIVE")
+print("writing", flush=True)
+sys.stdin.read()
+"""
+
     def test_it_is_named_until_it_ends(self):
         output = self.output(SetOfTiltSeries, TiltSeries(tsId="template"))
         output.put("TS_01", TiltSeries(tsId="TS_01"), 1)
@@ -125,6 +133,17 @@ sys.stdin.read()
         self.assertEqual(readers_of(self.path), [])
         output.commit()
         self.assertEqual([item.getTsId() for item in self.reopened(output).iterItems()], ["TS_01", "TS_02"])
+
+
+    def test_who_writes_is_no_reader(self):
+        """The name of a writer would be wrong: it is done in a moment."""
+        with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("CREATE TABLE Objects (id INTEGER)")
+        words = [sys.executable, "-c", self.WRITER, self.path]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+            self.assertEqual(writer.stdout.readline(), "writing\n")
+            self.assertEqual(readers_of(self.path), [])
+            writer.stdin.close()
 
 
 class TestTiltSeries(SetCase):
