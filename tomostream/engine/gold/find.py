@@ -119,7 +119,7 @@ def _of_size(geometry: Geometry, scales: Scales, diameter_A: float, threads: int
     """Return all points that are seen as balls of about one size."""
     images = scales.of(diameter_A)
     radius = 0.5 * diameter_A / images.pixel_A
-    points = Search(geometry, images, candidates(images, radius, threads), radius).run()
+    points = Search(geometry, images, candidates(images, radius, threads), radius, threads).run()
     return parallel(lambda point: measured(geometry, images, point, radius), points, threads)
 
 

@@ -91,13 +91,14 @@ def work_images(stack: TiltStack, geometry: Geometry, pixel_A: float, target_A: 
     shape, _ = reduced_shape(stack.shape, pixel_A, target_A)
     ny, nx = stack.shape
     scales = nx / shape[1], ny / shape[0]
+    data = np.empty((len(geometry.tilts), *shape), np.float32)
 
-    def one(tilt: int) -> Floats:
-        return fourier_crop(without_spikes(stack.section(geometry.tilts[tilt].section)), shape)
+    def one(tilt: int) -> tuple[np.float32, np.float32]:
+        """Make an image; return its middle and its spread."""
+        data[tilt] = fourier_crop(without_spikes(stack.section(geometry.tilts[tilt].section)), shape)
+        return np.median(data[tilt]), data[tilt].std()
 
-    data = np.stack(parallel(one, range(len(geometry.tilts)), threads))
-    flat = data.reshape(len(data), -1)
-    middles, spreads = np.median(flat, axis=1), flat.std(axis=1)
+    middles, spreads = np.array(parallel(one, range(len(data)), threads)).T
     counts = bool((middles > _MIN_MEAN * spreads).all() and (middles > 0).all())
     levels = middles if counts else np.maximum(spreads, 1e-30)
     data /= levels[:, None, None].astype(np.float32)

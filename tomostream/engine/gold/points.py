@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from tomostream.engine.gold.candidates import MIN_SCORE
+from tomostream.engine.align.geometry import parallel
+from tomostream.engine.gold.candidates import MIN_SCORE, largest_around
 
 if TYPE_CHECKING:
     from tomostream.engine.gold.candidates import Peaks
@@ -36,6 +36,8 @@ MIN_SHARE, MIN_TILTS, MIN_SHARE_OF_THIRD = 0.7, 6, 0.55
 HIDDEN, MIN_SHARE_OF_ALL = 2.2, 0.4
 #: Degrees that these must span: else nothing is known of the height.
 MIN_SPAN_DEG = 20.0
+#: Heights from one to the next at which a line is put into the images exactly; starts that are fitted at the same time, at most.
+PER_KNOT, AT_ONCE = 8, 64
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,22 @@ class Point:
 class Search:
     """Finds points; peaks are claimed by what was found."""
 
-    def __init__(self, geometry: Geometry, images: WorkImages, peaks: list[Peaks], radius_px: float) -> None:
-        self.geometry, self.images, self.peaks = geometry, images, peaks
+    def __init__(self, geometry: Geometry, images: WorkImages, peaks: list[Peaks], radius_px: float, threads: int = 1) -> None:
+        self.geometry, self.images, self.peaks, self.threads = geometry, images, peaks, threads
         self.scale = max(images.scales)
         self.margin = radius_px
         self.found: list[Point] = []
         #: raw pixels
         self.tolerance = max(1.0, REACH * radius_px) * self.scale
         side = 2 * round(max(1.0, REACH * radius_px)) + 1
-        self.evidence = np.stack([ndimage.maximum_filter(each.evidence, side) for each in peaks])
-        #: (across, along) of every peak, one row a tilt, and which of them are there and not claimed
+        self.evidence = parallel(lambda each: np.ascontiguousarray(largest_around(each.evidence, side)), peaks, threads)
+        #: (across, along) of every peak, one row a tilt, which of them are there and not claimed, and their order by `along`
         most = max(1, *(len(each.scores) for each in peaks))
-        self.aligned, self.free = np.zeros((len(peaks), most, 2)), np.zeros((len(peaks), most), bool)
+        self.aligned, self.free = np.full((len(peaks), most, 2), np.inf), np.zeros((len(peaks), most), bool)
         for tilt, each in enumerate(peaks):
             self.aligned[tilt, : len(each.scores)] = geometry.aligned(tilt, images.places(each.indices))
             self.free[tilt, : len(each.scores)] = True
+        self.order = np.argsort(self.aligned[..., 1], axis=1)
 
     def run(self) -> list[Point]:
         """Return all points; once more for those that others hide, which are known then."""
@@ -93,16 +96,22 @@ class Search:
                 self._from(tilt, seeds)
 
     def _from(self, tilt: int, seeds: Ints) -> None:
-        """Points on the lines through some peaks of a tilt."""
+        """Points on the lines through some peaks of a tilt, those with the most evidence first.
+
+        Some are fitted at a time; what is found claims peaks, so that those after it are fitted again.
+        """
         starts, evidence = self._best_heights(tilt, seeds)
-        for which in np.argsort(-evidence, kind="stable").tolist():
-            if evidence[which] < 0.9 * MIN_SHARE * MIN_SCORE:       # what is enough below has as much in the mean
-                break
-            if not self.free[tilt][seeds[which]]:
-                continue
-            point = self._fitted(starts[which])
+        waiting = np.argsort(-evidence, kind="stable")
+        waiting = waiting[evidence[waiting] >= 0.9 * MIN_SHARE * MIN_SCORE]     # what is enough below has as much in the mean
+        number = 1
+        while waiting.size:
+            waiting = waiting[self.free[tilt][seeds[waiting]]]
+            point, failed = self._first_fitted(starts[waiting[:number]])
+            waiting = waiting[failed + (point is not None) :]
             if point is None:
+                number = min(2 * number, AT_ONCE)
                 continue
+            number = 1
             self.found.append(point)
             self.free[point.tilts, point.peaks] = False
 
@@ -110,20 +119,30 @@ class Search:
         """For every seed the place with the most evidence of all tilts, (n, 3), and how much that is."""
         reach = HEIGHT_A / self.images.pixel_A * self.scale
         steps = np.arange(-reach, reach + 1, 1.4 * self.tolerance)
-        across, along = self.aligned[tilt][seeds].T
-        x = (across[:, None] - steps * self.geometry.sines[tilt]) / self.geometry.cosines[tilt]
-        points = np.stack([x, np.broadcast_to(along[:, None], x.shape), np.broadcast_to(steps, x.shape)], axis=-1)
-        total, count = np.zeros(x.shape), np.zeros(x.shape)
-        for k in range(len(self.peaks)):
-            index = self.images.indices(self.geometry.place(k, points))
-            inside = self._within(index)
-            at = np.rint(np.where(inside[..., None], index, 0)).astype(int)
-            total += np.where(inside, self.evidence[k][at[..., 1], at[..., 0]], 0)
-            count += inside
-        mean = np.where(count >= min(MIN_TILTS, len(self.peaks)), total / np.maximum(count, 1), 0)
+        # lines are straight in all images but for local shifts, which change little from knot to knot
+        knots = steps[0] + 1.4 * self.tolerance * PER_KNOT * np.arange(2 + (len(steps) - 1) // PER_KNOT)
+        parts = np.array_split(seeds, min(self.threads, len(seeds)))
+        means = parallel(lambda part: self._evidence(self._on_lines(tilt, part, knots), len(steps)), parts, self.threads)
+        mean = np.concatenate(means)
         best = np.argmax(mean, axis=1)
         rows = np.arange(len(seeds))
-        return points[rows, best], mean[rows, best]
+        return self._on_lines(tilt, seeds, steps)[rows, best], mean[rows, best]
+
+    def _on_lines(self, tilt: int, seeds: Ints, heights: Doubles) -> Doubles:
+        """Return the points (n, heights, 3) that a tilt shows where its peaks are."""
+        across, along = self.aligned[tilt][seeds].T
+        x = (across[:, None] - heights * self.geometry.sines[tilt]) / self.geometry.cosines[tilt]
+        return np.stack([x, np.broadcast_to(along[:, None], x.shape), np.broadcast_to(heights, x.shape)], axis=-1)
+
+    def _evidence(self, knots: Doubles, places: int) -> Doubles:
+        """Return the mean evidence of all tilts at `places` along lines (n, knots, 3), (n, places); 0 where few show them."""
+        from tomostream.engine.gold.kernels import add_along
+
+        total, count = np.zeros((len(knots), places)), np.zeros((len(knots), places), np.int64)
+        for k, evidence in enumerate(self.evidence):
+            index = np.ascontiguousarray(self.images.indices(self.geometry.place(k, knots)))
+            add_along(evidence, index, PER_KNOT, self.margin, total, count)
+        return np.where(count >= min(MIN_TILTS, len(self.peaks)), total / np.maximum(count, 1), 0)
 
     def _within(self, index: Doubles) -> NDArray[np.bool_]:
         """Tell whether indices (..., 2) of working images are within them."""
@@ -131,34 +150,47 @@ class Search:
         inside = (index >= self.margin) & (index <= np.array([nx - 1, ny - 1]) - self.margin)
         return np.asarray(inside.all(axis=-1))
 
-    def _fitted(self, start: Doubles) -> Point | None:
-        """Return the point near `start` that fits free peaks of enough tilts; None where there is none."""
-        position, tolerance = start, 2 * self.tolerance
+    def _first_fitted(self, starts: Doubles) -> tuple[Point | None, int]:
+        """Return the first point near one of `starts` (n, 3) that fits free peaks of enough tilts, and how many before it fit
+        none."""
+        alive, positions, tolerance = np.arange(len(starts)), starts, 2 * self.tolerance
         for _ in range(5):
-            tilts, peaks, shown = self._matches(position, tolerance)
-            if len(tilts) < 3:
-                return None
-            position, residuals = solved(self.geometry, tilts, self.aligned[tilts, peaks])
+            peaks = self._matches(positions, tolerance)[0]
+            enough = (peaks >= 0).sum(axis=1) >= 3
+            alive, peaks = alive[enough], peaks[enough]
+            positions, _ = solved_all(self.geometry.cosines, self.geometry.sines, self._seen(peaks), peaks >= 0)
             tolerance = max(self.tolerance, 0.7 * tolerance)
-        tilts, peaks, shown = self._matches(position, self.tolerance)
-        inside = self._within(self.images.indices(self.geometry.places(position[None])[:, 0]))
-        if not self._enough(tilts, shown, np.count_nonzero(inside)):
-            return None
+        for which, position, own, inside in zip(alive, positions, *self._matches(positions, self.tolerance), strict=True):
+            tilts = np.flatnonzero(own >= 0)
+            if len(tilts) < max(MIN_TILTS, MIN_SHARE_OF_ALL * np.count_nonzero(inside)):
+                continue
+            shown = np.flatnonzero(inside & ((own >= 0) | ~self._hidden(position)))
+            if self._enough(tilts, shown):
+                return self._point(tilts, own[tilts], shown), int(which)
+        return None, len(starts)
+
+    def _point(self, tilts: Ints, peaks: Ints, shown: Ints) -> Point:
+        """Return the point that fits its peaks."""
         position, residuals = solved(self.geometry, tilts, self.aligned[tilts, peaks])
         score = float(np.mean([min(10.0, self.peaks[k].scores[p]) for k, p in zip(tilts, peaks, strict=True)]))
         return Point(position, tilts, peaks, shown, residuals, score)
 
-    def _matches(self, position: Doubles, tolerance: float) -> tuple[Ints, Ints, Ints]:
-        """(tilts, peaks) of the free peaks nearest to a point, and the tilts that show it."""
-        inside = self._within(self.images.indices(self.geometry.places(position[None])[:, 0]))
-        across = position[0] * self.geometry.cosines + position[2] * self.geometry.sines
-        distance = np.hypot(self.aligned[..., 0] - across[:, None], self.aligned[..., 1] - position[1])
-        distance[~self.free] = np.inf
-        best = np.argmin(distance, axis=1)
-        near = np.flatnonzero(inside & (distance[np.arange(len(best)), best] <= tolerance))
-        seen = np.zeros(len(best), bool)
-        seen[near] = True
-        return near, best[near], np.flatnonzero(inside & (seen | ~self._hidden(position)))
+    def _matches(self, positions: Doubles, tolerance: float) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return the free peaks (n, tilts) nearest to points (n, 3), -1 where none is near, and which tilts show their places."""
+        from tomostream.engine.gold.kernels import nearest
+
+        inside = self._within(self.images.indices(self.geometry.places(positions))).T
+        x, y, z = positions.T
+        across = np.multiply.outer(x, self.geometry.cosines) + np.multiply.outer(z, self.geometry.sines)
+        expected = np.ascontiguousarray(np.stack([across, np.broadcast_to(y[:, None], across.shape)], axis=-1))
+        found = np.empty(across.shape, np.int64)
+        nearest(self.aligned, self.order, self.free, expected, tolerance, found)
+        return np.where(inside, found, -1), inside
+
+    def _seen(self, peaks: Ints) -> Doubles:
+        """Return where peaks (n, tilts) are, (n, tilts, 2); 0 for those that are none."""
+        places = self.aligned[np.arange(peaks.shape[1]), peaks]
+        return np.where(peaks[..., None] >= 0, places, 0.0)
 
     def _hidden(self, position: Doubles) -> NDArray[np.bool_]:
         """In which tilts another point is so near that a peak of this one may be missing."""
@@ -168,10 +200,9 @@ class Search:
         across = np.multiply.outer(self.geometry.cosines, offsets[:, 0]) + np.multiply.outer(self.geometry.sines, offsets[:, 2])
         return np.asarray((np.hypot(across, offsets[:, 1]) < HIDDEN * self.margin * self.scale).any(axis=1))
 
-    def _enough(self, tilts: Ints, shown: Ints, count: int) -> bool:
-        """Tell whether a point is seen in enough of the tilts that show its place, and in every third of them by angle; `count`
-        with those in which others may hide it."""
-        if len(tilts) < max(MIN_TILTS, MIN_SHARE * len(shown), MIN_SHARE_OF_ALL * count):
+    def _enough(self, tilts: Ints, shown: Ints) -> bool:
+        """Tell whether a point is seen in enough of the tilts that show its place, and in every third of them by angle."""
+        if len(tilts) < MIN_SHARE * len(shown):
             return False
         angles = np.degrees(np.arcsin(self.geometry.sines[tilts]))
         if np.ptp(angles) < MIN_SPAN_DEG:
@@ -205,14 +236,41 @@ def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Dou
     -----
     Least squares of x cos t + z sin t and y, iterated with the weights 1 / (1 + (r / 2 m)^2) of residuals r of median m (Cauchy).
     """
-    design = np.stack([geometry.cosines[tilts], geometry.sines[tilts]], axis=1)
-    weight = np.ones(len(tilts))
+    positions, off = solved_all(geometry.cosines[tilts], geometry.sines[tilts], seen[None], np.ones((1, len(tilts)), bool))
+    return positions[0], off[0]
+
+
+def solved_all(cosines: Doubles, sines: Doubles, seen: Doubles, there: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
+    """`solved` for many points at once.
+
+    Parameters
+    ----------
+    cosines, sines : ndarray, shape (tilts,)
+        Of the tilt angles.
+    seen : ndarray, shape (n, tilts, 2)
+        Where every point is seen in each tilt, any number where it is not.
+    there : ndarray of bool, shape (n, tilts)
+        Where it is seen, for each point once at least.
+
+    Returns
+    -------
+    positions : ndarray, shape (n, 3)
+    residuals : ndarray, shape (n, tilts, 2)
+    """
+    weight, count = there.astype(np.float64), there.sum(axis=1)
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1)
     for _ in range(4):
         # 1e-6: tilts of one angle tell no height
-        normal = (design * weight[:, None]).T @ design + 1e-6 * np.eye(2)
-        x, z = np.linalg.solve(normal, (design * weight[:, None]).T @ seen[:, 0])
-        y = float(np.average(seen[:, 1], weights=weight))
-        residuals = seen - np.stack([design @ [x, z], np.full(len(tilts), y)], axis=1)
-        length = np.hypot(*residuals.T)
-        weight = 1 / (1 + (length / max(2 * float(np.median(length)), 1e-6)) ** 2)
-    return np.array([x, y, z]), residuals
+        a, b, c = weight @ cosines**2 + 1e-6, weight @ (cosines * sines), weight @ sines**2 + 1e-6
+        across = weight * seen[..., 0]
+        p, q = across @ cosines, across @ sines
+        determinant: Doubles = a * c - b * b
+        x, z = (c * p - b * q) / determinant, (a * q - b * p) / determinant
+        y = (weight * seen[..., 1]).sum(axis=1) / weight.sum(axis=1)
+        expected = np.multiply.outer(x, cosines) + np.multiply.outer(z, sines)
+        residuals = seen - np.stack([expected, np.broadcast_to(y[:, None], expected.shape)], axis=-1)
+        length = np.hypot(residuals[..., 0], residuals[..., 1])
+        ordered = np.sort(np.where(there, length, np.inf), axis=1)
+        median = np.take_along_axis(ordered, middle, axis=1).mean(axis=1)
+        weight = there / (1 + (length / np.maximum(2 * median, 1e-6)[:, None]) ** 2)
+    return np.stack([x, y, z], axis=1), residuals
