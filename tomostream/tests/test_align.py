@@ -25,6 +25,7 @@ from tomostream.engine.align.likelihood import model_of, signal_share
 from tomostream.engine.align.offset import Offset, decide, expected_deg, limits
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.preprocess import (
+    Level,
     clear_of_bars,
     densest,
     fourier_crop,
@@ -33,7 +34,7 @@ from tomostream.engine.align.preprocess import (
     work_stack,
     work_stacks,
 )
-from tomostream.engine.align.projection import Match
+from tomostream.engine.align.projection import Match, find_peak, sweep
 from tomostream.engine.align.quality import (
     Checks,
     Quarters,
@@ -55,6 +56,7 @@ from tomostream.engine.align.series import (
     settle_thickness,
     without_faint,
 )
+from tomostream.engine.align.series import _prepare as prepare
 from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
 
@@ -537,6 +539,48 @@ class TestBadTilts(unittest.TestCase):
                                COARSE_TOP, 600.0)
         self.assertEqual(fitting, [3])
         self.assertLess(np.abs(pose.shifts[3] * images.scale - truth.shifts[3]).max(), 1.5)
+
+    def test_a_higher_place_beyond_what_is_searched_does_not_count(self) -> None:
+        grid = np.zeros((40, 50))
+        grid[20, 25], grid[38, 3], grid[0, 0] = 9.0, 5.0, 1.0
+        found = find_peak(grid, (2.0, 1.0), 6.0)
+        self.assertEqual(found.move, (3.0, -4.0))
+        self.assertGreater(found.height, found.height_here)
+
+    def test_a_tilt_that_does_not_fit_is_tried_again_when_all_others_have_their_places(self) -> None:
+        tried: list[tuple[int, int]] = []
+
+        def matched(band: object, pose: object, share: object, tilt: int, others: list[int], *_: object) -> Match:
+            tried.append((tilt, len(others)))
+            return Match((1.0, 0.0), 9.0 if tilt != 1 or len(others) > 2 else 1.0, 0.0)
+
+        band = SimpleNamespace(members=np.arange(5), values=np.ones((1, 5, 1), np.complex64), cells=None)
+        pose = Pose(np.arange(-20.0, 21.0, 10.0), 0.0, np.zeros((5, 2)), 50.0)
+        with mock.patch.multiple("tomostream.engine.align.projection", match_tilt=matched,
+                                 phases=lambda cells, moves: np.ones((1, 1, 1))):
+            found = sweep(band, pose, np.ones((5, 4)), 2, 10.0, False)
+        self.assertEqual(tried, [(1, 1), (3, 1), (0, 2), (4, 3), (1, 4)])
+        self.assertTrue(found.placed.all())
+
+    def test_of_two_that_are_the_same_picture_the_later_one_is_set_aside(self) -> None:
+        stack = self.stack[:6].copy()
+        stack[4] = stack[2]
+        coarse = work_stack(stack, PIXEL_A, PIXEL_A, 1)
+        for orders, later in ((None, 4), (range(6), 4), (range(6, 0, -1), 2)):
+            state = prepare(coarse, {}, self.truth.angles[:6], options(84.0), 1, orders, lambda line: None)
+            self.assertEqual(list(state.reasons), [later])
+
+    def test_three_tilts_are_left_whatever_does_not_fit(self) -> None:
+        state = Progress(Bench(mock.Mock(), np.arange(4), 1), mock.Mock(), {}, decide(0.0, 0.5))
+        self.assertEqual(state.excluding({0: "does not fit"}).bench.members.tolist(), [1, 2, 3])
+        self.assertIs(state.excluding({0: "does not fit", 2: "does not fit"}), state)
+
+    def test_an_image_is_not_dark_because_others_are_the_brighter_the_more_they_are_tilted(self) -> None:
+        """Transmission falls with the tilt: what rises is not followed."""
+        angles = np.arange(-60.0, 61.0, 10.0)
+        levels = [Level(100.0 / np.cos(np.radians(angle)), 5.0, "") for angle in angles]
+        levels[11] = Level(80.0, 5.0, "")       # at 50 degrees: 155 would be expected by the others
+        self.assertFalse(any(reasons_of(levels, angles, 0.6)))
 
     def test_a_tilt_slips_only_where_another_place_far_away_fits_clearly_better(self) -> None:
         truth = simulate(regular(), 85.0)

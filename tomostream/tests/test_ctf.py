@@ -142,6 +142,13 @@ class FitTest(unittest.TestCase):
         self.assertTrue(1 / 25 < highest_signal([image], PIXEL) < 1 / 6)
         self.assertLess(highest_signal([noise], PIXEL), 1 / 28)
 
+    def test_what_a_grid_bar_covers_takes_no_part(self) -> None:
+        image = picture(0.0, 30000.0, 0, True, np.random.default_rng(7))
+        whole = tilt_spectra(image, 0.0, AXIS, PIXEL)
+        image[:, : SIDE // 2] *= 0.02
+        part = tilt_spectra(image, 0.0, AXIS, PIXEL)
+        self.assertLess(abs(float(part.weight.sum() / whole.weight.sum()) - 0.5), 0.15)
+
     def test_coarse_pixels_hold_no_rings(self) -> None:
         self.assertTrue(usable_range(5.4))
         self.assertFalse(usable_range(10.0))

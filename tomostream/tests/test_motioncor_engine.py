@@ -10,6 +10,7 @@ import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import mrcfile
@@ -18,8 +19,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tomostream.engine.frames import adding, align, interpolation, sums
+from tomostream.engine.frames import adding, align, interpolation, pipeline, sums
 from tomostream.engine.frames.badpixels import outlying_pixels
+from tomostream.engine.frames.job import Job
 from tomostream.engine.frames.plan import IntegrationEntry, plan_fractions
 from tomostream.engine.frames.references import References, usable_gain
 from tomostream.engine.frames.store import FrameStore
@@ -190,6 +192,23 @@ class TestMotion(EngineTest):
     def test_the_reference_frame_is_counted_in_the_file(self):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Throw", 1, "-FmRef", 3, log=True)
         np.testing.assert_array_equal(self.shifts()[1], 0)
+
+    def test_places_that_add_up_beyond_the_frame_are_taken_within_it(self):
+        """A transform repeats itself: a step across its border is one to the other side."""
+        stage = SimpleNamespace(_spectra=SimpleNamespace(size=(100, 200)))
+        near = align._Stage._nearest(stage, np.array([[0.0, 0.0], [2.0, 1.0], [198.0, -99.0], [1.0, 2.0], [-1.0, 1.0]]))
+        np.testing.assert_allclose(near, [[0, 0], [2, 1], [-2, 1], [1, 2], [-1, 1]])
+
+    def test_frames_beyond_the_outer_groups_do_not_run_away(self):
+        moved, heights = np.array([[50.0, 0], [0, 0], [8, 0], [90, 0]]), np.array([1.0, 20.0, 20.0, 1.0])
+        found, _ = align._spread(moved, heights, 4, 16)     # 2 px a frame between the groups at 5.5 and 9.5
+        np.testing.assert_allclose(found[[0, 3, 5, 9, 12, 15], 0], [-4, -4, -1, 7, 12, 12])
+
+    def test_frames_that_are_nearly_black_tell_nothing_of_the_motion(self):
+        rng = np.random.default_rng(1)
+        frames = [rng.poisson(mean, (32, 32)).astype(np.float32) for mean in (9, 8, 0.2, 10)] + [np.full((32, 32), 9, np.float32)]
+        self.assertEqual(align.has_signal(frames).tolist(), [True, True, False, True, False])
+        self.assertTrue(align.has_signal([frame - frame.mean() for frame in frames[:4]]).all())     # no level is known
 
     def test_groups_are_never_fewer_than_three(self):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), "-Group", 100, log=True)
@@ -682,6 +701,13 @@ class TestReferences(EngineTest):
                 expected = sum(references.corrected(frame, slice(None)) for frame in frames)[rows]
                 np.testing.assert_allclose(references.corrected_sum(frames.sum(axis=0), 5, rows), expected, rtol=1e-4)
 
+    def test_where_too_many_pixels_look_hot_none_is_replaced(self):
+        frames = np.random.default_rng(3).poisson(8, (3, 64, 64)).astype(np.uint8)
+        frames[:, 2::8, 2:24:8] = frames[:, 5::8, 5:24:8] = 60       # 48 of 4096
+        image = self.result("-InTiff", self.tiff(frames), "-Align", 0)
+        self.assertIn("48 pixels look hot, too many to be", self.said)
+        np.testing.assert_array_equal(image, frames.sum(axis=0))
+
     def test_no_pixel_of_a_good_camera_is_called_hot(self):
         frames = drifting(DRIFT)
         frames[:, :, 128:] = np.minimum(frames[:, :, 128:] * 3.0, 255).astype(np.uint8)
@@ -784,6 +810,11 @@ class TestSums(EngineTest):
         late = self.image("out_DW.mrc")
         self.result("-InTiff", path, "-PixSize", 2.0, "-FmDose", 1.0)
         np.testing.assert_allclose(late, self.image("out_DW.mrc"), atol=1e-2)
+
+    def test_a_range_of_doses_that_is_no_range_selects_no_frame(self):
+        fractions = plan_fractions(8, frame_dose=1.0)
+        for asked, frames in (((3.0, 5.0), [2, 3, 4]), ((3.0, 4.0), []), ((0.0, 0.0), []), ((2.5, 4.0), [2, 3])):
+            self.assertEqual(pipeline.in_range(Job("m.tif", "tiff", "m.mrc", sum_range=asked), fractions), frames)
 
     def test_without_dose_no_weighted_sum_is_written(self):
         self.result("-InTiff", self.tiff(drifting(DRIFT)), "-PixSize", 2.0)

@@ -14,6 +14,8 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.align import Alignment
+from tomostream.engine.align.model import TiltResult
 from tomostream.engine.dose import critical_dose
 from tomostream.engine.fourier import low_columns
 from tomostream.engine.output import Outputs
@@ -22,6 +24,7 @@ from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, ali
 from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
 from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
+from tomostream.engine.recon.solution import of_alignment
 from tomostream.engine.recon.stack import TiltStack, open_stack, without_spikes
 from tomostream.engine.recon.tomogram import (
     ReconOptions,
@@ -34,6 +37,7 @@ from tomostream.engine.recon.tomogram import (
 from tomostream.engine.recon.tomogram import _Intensity as Intensity
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import open_mrc
+from tomostream.programs.quality import Trust
 
 Array = NDArray[np.float64]
 
@@ -409,10 +413,28 @@ class IntensityTest(unittest.TestCase):
         image[10, 10] = clean[10, 10]
         np.testing.assert_array_equal(clean, image)
 
+    def test_many_bright_pixels_are_no_spikes(self) -> None:
+        image = np.random.default_rng(0).poisson(20, (64, 64)).astype(np.float32)
+        image[5::20, 7::20] = 5000
+        self.assertIs(without_spikes(image), image)
+
     def test_a_bright_hole_is_no_spike(self) -> None:
         image = np.random.default_rng(0).poisson(900, (128, 128)).astype(np.float32)
         image[:40, :40] *= 3
         np.testing.assert_array_equal(without_spikes(image), image)
+
+
+class SolutionTest(unittest.TestCase):
+    def test_what_a_shift_of_the_specimen_does_is_taken_out_where_no_tilt_is_near_0(self) -> None:
+        """The definition: a specimen at (X, Y) is seen at R(axis) (X cos t, Y), half a pixel less from index n / 2."""
+        axis, measured, c, s = 84.0, 2.0, math.cos(math.radians(84.0)), math.sin(math.radians(84.0))
+        tilts = []
+        for section, angle in enumerate((25.0, 40.0, 55.0)):
+            x, y = 30.0 * math.cos(math.radians(angle + measured)), -12.0
+            tilts.append(TiltResult(section, angle, True, "", c * x - s * y - 0.5, s * x + c * y - 0.5, axis, None))
+        made = of_alignment(Alignment(tuple(tilts), axis, measured, 900.0, 1.0, "trust", Trust.TRUSTED), True)
+        self.assertEqual([tilt.tilt_deg for tilt in made.used], [27.0, 42.0, 57.0])
+        np.testing.assert_allclose([(tilt.placement.tx, tilt.placement.ty) for tilt in made.used], 0.0, atol=1e-9)
 
 
 class StackFileTest(InFolder):

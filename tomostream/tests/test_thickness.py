@@ -144,6 +144,16 @@ class TestProgram(unittest.TestCase):
             thickness.write_job(job, source)
             self.assertEqual(thickness.read_job(job), source)
 
+    def test_an_alignment_of_the_whole_stack_is_scaled_to_the_binned_images_of_the_tilts_that_are_used(self):
+        path = os.path.join(self.folder, "TS_01.aln")
+        rows = tuple(AlnRow(section, AXIS, 12.0 + section, -6.0, -20.0 + 20.0 * section) for section in range(4))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(format_aln(AlnFile(rows, raw_size=(640, 640, 4))))
+        found = quick._scaled(path, self.source(), 4, (160, 160, 4))
+        self.assertEqual([(row.tx, row.ty) for row in found.rows], [(3.0, -1.5), (3.25, -1.5), (3.5, -1.5), (3.75, -1.5)])
+        self.assertEqual(found.raw_size, (160, 160, 4))
+        self.assertEqual(quick._scaled(self.stack, self.source(), 4, (160, 160, 4)).rows, ())       # there is no such file
+
     def test_a_stack_that_is_gone_is_one_sentence(self):
         status, err = self.run_program(self.source())
         self.assertEqual((status, len(err.splitlines())), (1, 1))
