@@ -32,7 +32,7 @@ function drawTop(view, id) {
     h("h1", {}, id === null ? session.project : h("a", { href: "#" }, session.project)),
     h("nav", { "aria-label": "views" }, link("session", "#", "Overview"), link("gallery", "#/gallery", "Gallery"), link("plots", "#/plots", "Plots")),
     h("span", { class: "pill", id: "pulse" }), h("span", { class: "grow" }),
-    session.pictures_waiting > 2 ? h("span", { class: "pill" }, "pictures of " + session.pictures_waiting + " series to come") : null,
+    session.pictures_waiting > 2 ? h("span", { class: "pill" }, "pictures of " + session.pictures_waiting + " series pending") : null,
     Object.keys(session.protocols).length && session.running
       ? h("span", { class: "muted small" }, Object.entries(session.protocols).map(([name, what]) => name + " " + what).join(" · ")) : null, stopButton()]
     .filter(Boolean));

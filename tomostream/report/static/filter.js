@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Which series the table, the gallery and the plots show, and in which order. A filter is words that a series has somewhere, and
+// Which series the table, the gallery and the plots show, and in which order. A filter consists of words found anywhere in a series, and
 // comparisons of columns: `quality>0.7 thickness<2000 mark=good lamella`.
 "use strict";
 

@@ -14,7 +14,7 @@ function drawGallery() {
     const size = h("input", { type: "range", id: "tile-size", min: 90, max: 480, step: 10, value: state.tile, "aria-label": "size of the pictures",
       oninput: event => resize(Number(event.target.value)) });
     $("main").replaceChildren(h("div", { id: "gallery-page" }, h("section", { class: "card" }, filterTools(order, size),
-      h("div", { id: "wall", class: "wall" }), h("p", { class: "small muted" }, "Arrow keys move, Enter opens; G marks as good, B as bad, L to look at again, U removes the mark. tomostream marks " + quoted(state.session.path) + " --set good makes Scipion sets of the good ones."))));
+      h("div", { id: "wall", class: "wall" }), h("p", { class: "small muted" }, "Arrow keys move, Enter opens; G marks as good, B as bad, L as one to look at again, U removes the mark. tomostream marks " + quoted(state.session.path) + " --set good makes Scipion sets of the good ones."))));
     tiles.clear();
     resize(state.tile);
   }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// What people think of a series: good, bad, to look at again, and a note. Kept by this browser, and by the session where
-// `tomostream page PROJECT --serve` serves the page; of two that differ the newer one counts.
+// What people think of a series: good, bad, to look at again, and a note. Stored by this browser, and with the session where
+// `tomostream page PROJECT --serve` serves the page; of two different marks the newer one counts.
 "use strict";
 
 const MARKS = [["good", "g", "Good"], ["bad", "b", "Bad"], ["look-again", "l", "Look again"]];
 const storage = () => "tomostream-marks:" + state.session.path;
 
-function readMarks() {          // of this browser; where it keeps nothing (private windows), marks last as long as the page
+function readMarks() {          // of this browser; where it stores nothing (private windows), marks last as long as the page
   if (state.marksRead || !state.session) return;
   state.marksRead = true;
   try { mergeMarks(JSON.parse(localStorage.getItem(storage()) || "{}")); } catch { state.marksLost = true; }
@@ -32,7 +32,7 @@ function markTools(row) {
   note.value = now.note;
   return h("div", { class: "tools", id: "marks" }, MARKS.map(([name, key, words]) => h("button", { "aria-pressed": String(now.mark === name), "data-mark": name,
     title: key.toUpperCase() + " marks, U removes", onclick: () => setMark(row.series_id, now.mark === name ? "" : name) }, words)), note,
-    h("span", { class: "small muted" }, state.served ? "kept with the session" : state.marksLost ? "this browser keeps nothing: lost when the page is closed" : "kept by this browser"));
+    h("span", { class: "small muted" }, state.served ? "stored with the session" : state.marksLost ? "this browser stores nothing: marks are lost when the page is closed" : "stored by this browser"));
 }
 function marksText() {          // the first column is what `tomostream export --series-file` reads
   const cell = value => /[",\n\r]/.test(value) ? '"' + value.replaceAll('"', '""') + '"' : value;

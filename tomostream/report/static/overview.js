@@ -90,13 +90,13 @@ function drawLatest() {
   const alone = !(row && row.thumb);
   const preview = coming && coming.thumb ? h("div", { class: "preview" + (alone ? " alone" : "") }, picture(coming, 0, "preview"),
     h("div", {}, h("b", { class: "badge" }, "Preview"), " ", h("a", { href: address(coming.series_id) }, coming.series_id),
-      h("div", { class: "small muted" }, `made of the first ${soon.tilts} of ${soon.expected} tilts, small and quick`
-        + (alone ? "; the tomogram takes its place when the series is complete" : "")))) : null;
+      h("div", { class: "small muted" }, `made from the first ${soon.tilts} of ${soon.expected} tilts, small and fast`
+        + (alone ? "; the tomogram replaces it when the series is complete" : "")))) : null;
   if (!alone) box.replaceChildren(h("h2", {}, "Latest tomogram"), h("div", { class: "latest" }, picture(row, row.version, "central slice"),
     h("div", { class: "facts" }, h("h1", {}, h("a", { href: address(row.series_id) }, row.series_id)),
       row.alarms ? h("div", {}, flags(row.alarms)) : null, figures(row), preview)));
   else if (preview) box.replaceChildren(h("h2", {}, "Before the first tomogram"), preview);
-  else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, session.series.done ? "No tomogram has a picture." : "The first tomogram appears here."));
+  else box.replaceChildren(h("h2", {}, "Latest tomogram"), h("p", { class: "empty" }, session.series.done ? "None of the tomograms has a picture." : "The first tomogram appears here."));
   $("no-preview").textContent = !preview && session.preview_trouble ? session.preview_trouble : "";
 }
 function drawTilt() {          // the newest aligned tilt: from the first minute on, there is something to look at
@@ -106,7 +106,7 @@ function drawTilt() {          // the newest aligned tilt: from the first minute
   if (!tilt.movie || box.dataset.key === key) return;
   box.dataset.key = key;
   const picture = (name, text) => h("img", { src: `data/${name}.webp?r=${tilt.time}`, alt: text });
-  box.replaceChildren(h("h2", {}, "Latest aligned tilt" + ($("first").classList.contains("empty-yet") ? " – the first tomogram takes this place" : "")), h("div", { class: "tilt" }, picture("tilt", "the sum of its frames"), tilt.spectrum ? h("div", { class: "spectrum" }, picture("spectrum", "its power spectrum"), tilt.ctf ? ringsOf(tilt.ctf) : null) : null,
+  box.replaceChildren(h("h2", {}, "Latest aligned tilt" + ($("first").classList.contains("empty-yet") ? " – until the first tomogram" : "")), h("div", { class: "tilt" }, picture("tilt", "the sum of its frames"), tilt.spectrum ? h("div", { class: "spectrum" }, picture("spectrum", "its power spectrum"), tilt.ctf ? ringsOf(tilt.ctf) : null) : null,
     h("div", {}, h("b", {}, tilt.movie), h("dl", {}, [["Aligned", clock(tilt.time)], ["Drift", fixed(tilt.drift_px, 1, "px") + (known(tilt.drift_A) ? " (" + fixed(tilt.drift_A, 1, "Å") + ")" : "")],
       ["Mean counts", known(tilt.mean_counts) ? String(Number(tilt.mean_counts.toPrecision(4))) : "–"], ["Size", tilt.shape.join(" × ") + "\u202fpx"],
       ...tilt.ctf ? [["Defocus", fixed(tilt.ctf.defocus_um, 2, "µm")], ["Astigmatism", fixed(tilt.ctf.astigmatism_um, 2, "µm")], ["Rings to", fixed(tilt.ctf.resolution_A, 1, "Å")]] : []].map(([name, value]) =>
@@ -132,7 +132,7 @@ function drawActivity() {
   box.dataset.key = key;
   box.replaceChildren(h("h2", {}, "Activity"), activity());
   $("history").hidden = !session.history.length;
-  $("history").replaceChildren(h("h2", {}, "Alarms of the session, the newest first"), alarmHistory());
+  $("history").replaceChildren(h("h2", {}, "Alarms of the session, newest first"), alarmHistory());
 }
 function figures(row, kind) {
   const ready = known(row.tilts_used), used = ready ? row.tilts_used + " of " + (row.tilts_expected || row.tilts_seen || "?") : row.tilts_aligned + " of " + (row.tilts_expected || "?");
@@ -170,7 +170,7 @@ function activity() {
   for (const part of [0, .5, 1]) chart.append(s("line", { class: "gridline", x1: left, x2: width, y1: y(part * most), y2: y(part * most) }),
     s("text", { x: left - 6, y: y(part * most) + 4, "text-anchor": "end" }, String(Math.round(part * most))));
   for (const [time, came, aligned, done] of bars) {
-    const title = s("title", {}, `${clock(time)}: ${came} movies came, ${aligned} aligned, ${done} tomograms`);
+    const title = s("title", {}, `${clock(time)}: ${came} movies arrived, ${aligned} aligned, ${done} tomograms`);
     chart.append(s("g", {}, title,
       s("rect", { x: x(time) + wide * .08, width: Math.max(1, wide * .4), y: y(came), height: height - bottom - y(came), style: "fill:var(--acquiring)", rx: 1 }),
       s("rect", { x: x(time) + wide * .5, width: Math.max(1, wide * .4), y: y(aligned), height: height - bottom - y(aligned), style: "fill:var(--done)", rx: 1 }),
@@ -180,6 +180,6 @@ function activity() {
   chart.append(s("text", { x: left, y: height - 4 }, short(first)),
     s("text", { x: width, y: height - 4, "text-anchor": "end" }, short(first + count * step)));
   return h("div", {}, chart, h("div", { class: "legend small", style: { margin: ".2rem 0 .9rem" } },
-    [["movies came", "acquiring"], ["aligned", "done"]].map(([text, name]) => h("span", { class: "state", style: { "--c": color(name) } }, text)),
+    [["movies arrived", "acquiring"], ["aligned", "done"]].map(([text, name]) => h("span", { class: "state", style: { "--c": color(name) } }, text)),
     h("span", { class: "state", style: { "--c": "var(--accent)" } }, "tomograms made"), h("span", {}, "in " + span(step))));
 }

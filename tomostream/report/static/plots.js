@@ -57,5 +57,5 @@ function plot(data, points, name, title, unit, ink, zero) {
   }
   chart.append(s("text", { x: width - right, y: height - 3, "text-anchor": "end" }, "tilt angle"));
   return h("section", { class: "card" }, h("h2", {}, title + " (" + unit + ")"), chart,
-    points.some(spread) ? h("p", { class: "small muted" }, "Bars: the uncertainty of the tilt's place.") : null);
+    points.some(spread) ? h("p", { class: "small muted" }, "Bars: the uncertainty of the tilt's position.") : null);
 }

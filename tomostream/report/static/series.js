@@ -6,7 +6,7 @@ let drawn = "";
 function drawSeries(id) {
   const row = state.byId.get(id), data = state.series.get(id);
   if (!row) {
-    $("main").replaceChildren(h("p", { class: "empty" }, state.session.chunks.length && state.rows.flat().length ? "There is no series of this name." : "Reading the series …"));
+    $("main").replaceChildren(h("p", { class: "empty" }, state.session.chunks.length && state.rows.flat().length ? "There is no series with this name." : "Reading the series …"));
     return;
   }
   if (!data && row.page && state.place !== id) { state.place = id; load(`series/${row.page}/data.js?r=${Date.now()}`); }
@@ -29,12 +29,12 @@ function seriesPage(row, data) {
       (data ? data.findings : []).map(finding => h("div", { class: "alarm", style: { "margin-top": ".4rem" } },
         h("b", {}, state.session.kinds[finding.kind] || finding.kind), h("span", {}, finding.text))),
       data && data.pictures.preview ? h("div", { class: "alarm note", id: "is-preview" }, h("b", { class: "badge" }, "Preview"),
-        h("span", {}, `made of the first ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and quick; the tomogram takes its place when the series is complete.`)) : null,
+        h("span", {}, `made from the first ${data.pictures.preview[0]} of ${data.pictures.preview[1]} tilts, small and fast; the tomogram replaces it when the series is complete.`)) : null,
       data && data.pictures.filtered ? h("p", { class: "small muted", id: "is-filtered" },
-        "Pictures of the filtered tomogram: for viewing; for averaging take the tomogram itself.") : null,
+        "Pictures of the filtered tomogram: for viewing; for averaging use the tomogram itself.") : null,
       markTools(row), figures(row, "flow"), data && data.trouble ? h("div", { class: "alarm" }, h("b", {}, "page"), h("span", {}, data.trouble)) : null));
   if (!data) {
-    page.append(h("p", { class: "empty" }, "Pictures and plots come when the series is composed and reconstructed."));
+    page.append(h("p", { class: "empty" }, "Pictures and plots appear once the series is composed and reconstructed."));
     return page;
   }
   const pictures = data.pictures, film = pictures.film ? player(data, pictures.film, "Aligned tilt series", true) : null;
@@ -117,7 +117,7 @@ function leftOut(data) {
     facts.local_note ? "Local alignment: " + facts.local_note : ""].filter(Boolean);
   return h("section", { class: "card" }, h("h2", {}, "Tilts that are not used"), out.length
     ? h("ul", { class: "plain" }, out.map(tilt => h("li", {}, h("b", {}, tilt.angle_deg.toFixed(1) + "° "), tilt.reason || "not in the alignment",
-      h("span", { class: "muted small" }, " " + tilt.movie + " "), tilt.section === null ? excludeButton(facts.series_id, tilt) : null))) : h("p", { class: "muted", style: { margin: 0 } }, facts.tilts.length ? "All tilts are used." : "Not known before it is composed."),
+      h("span", { class: "muted small" }, " " + tilt.movie + " "), tilt.section === null ? excludeButton(facts.series_id, tilt) : null))) : h("p", { class: "muted", style: { margin: 0 } }, facts.tilts.length ? "All tilts are used." : "Not known until it is composed."),
     state.served ? tiltList(facts) : null, notes.length ? [h("h2", { style: { margin: ".9rem 0 .3rem" } }, "Notes"), h("ul", { class: "plain" }, notes.map(note => h("li", {}, note)))] : null);
 }
 function tiltList(facts) {      // where tilts can be taken out from the page
@@ -132,7 +132,7 @@ function commandCard(data) {
   const facts = data.facts;
   const movies = facts.tilts.filter(tilt => tilt.command), versions = Object.entries(data.versions || {});
   if (!facts.commands.length && !movies.length) return "";
-  return h("section", { class: "card", id: "commands" }, h("h2", {}, "Commands, as they were run"),
+  return h("section", { class: "card", id: "commands" }, h("h2", {}, "Commands as they were run"),
     h("p", { class: "small", style: { margin: 0 } }, facts.programs.map(name => h("span", { class: "pill" }, name))),
     facts.commands.map(command => h("pre", {}, command)),
     movies.length ? h("details", {}, h("summary", {}, "The alignment of its " + movies.length + " movies"),

@@ -16,8 +16,8 @@ const TOKEN = token();
 async function send(what, body) {
   try {
     const answer = await fetch("api/" + what, { method: "POST", headers: { "Content-Type": "application/json", "X-Tomostream-Token": TOKEN }, body: JSON.stringify(body) });
-    const told = await answer.json();
-    say(told.text || told.error || "done", !answer.ok);
+    const reply = await answer.json();
+    say(reply.text || reply.error || "done", !answer.ok);
     return answer.ok;
   } catch { say("The page is no longer served: start tomostream page --serve again.", true); return false; }
 }
@@ -38,7 +38,7 @@ async function greet() {
 }
 function stopButton() {
   return state.served && state.session.running ? h("button", { id: "stop", onclick: () => {
-    if (confirm("Stop the session? What is in flight is finished, and the outputs are closed; tomostream resume " + quoted(state.session.path) + " --again goes on.")) send("stop", {});
+    if (confirm("Stop the session? Work in flight finishes, and the outputs are closed; to continue: tomostream resume " + quoted(state.session.path) + " --again")) send("stop", {});
   } }, "Stop session") : null;
 }
 function acknowledgeButton(alarm) {

@@ -20,7 +20,7 @@ const COLUMNS = [
   ["Latency", "n middle", row => row.latency_s, row => span(row.latency_s)],
   ["Last", "n middle", row => row.reconstructed || row.composed || row.last_movie, row => clock(row.reconstructed || row.composed || row.last_movie)],
   ["Why", "why", row => row.reason, row => h("div", { title: why(row) }, flags(row.alarms), why(row))]];
-// what people decided and the newest version does not show yet is done by the compose protocol, if it runs
+// decisions that the newest version does not show yet are carried out by the compose protocol, if it is running
 const decided = row => row.pending + (["finished", "stopped", "failed", "dead"].includes(state.session.protocols.compose)
   ? ", when the session is continued: tomostream resume " + quoted(state.session.path) + " --again --from compose" : "");
 const why = row => row.pending ? row.reason.replace(/\.$/, "") + "; " + decided(row) : row.reason;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// The figures of all series against time and against each other: what is unlike the others is seen at once.
+// The figures of all series against time and against each other: outliers are seen at once.
 "use strict";
 
 const TRENDS = ["tilt_axis_deg", "tilt_offset_deg", "thickness_A", "defocus_um", "tilts_used", "quality", "resolution_xy_A", "max_residual_px", "max_drift_A", "max_drift_px",
   "dose_e_A2", "mean_counts", "latency_s"];
-// beyond so many standard deviations (by the median) a value is marked
+// a value is marked beyond this many standard deviations (estimated from medians)
 const UNUSUAL = 4;
 
 const timeOf = row => row.reconstructed || row.composed || row.last_movie;
@@ -24,7 +24,7 @@ function drawTrends() {
   const across = names.includes(state.trend.across) ? state.trend.across : "time", up = names.includes(state.trend.up) ? state.trend.up : null;
   $("one-trend").replaceChildren(...(up ? [trend(rows, across, up, 900, 380)] : []));
   $("trends").replaceChildren(...(up ? [] : shown.map(name => trend(rows, across, name, 420, 230))).filter(Boolean));
-  if (!shown.length) $("trends").replaceChildren(h("p", { class: "empty" }, "Figures come with the first tomogram."));
+  if (!shown.length) $("trends").replaceChildren(h("p", { class: "empty" }, "Figures appear with the first tomogram."));
 }
 function fillChoice(select, names, chosen) {
   if (select.dataset.key !== names.join(" ")) {

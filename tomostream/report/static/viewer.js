@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// The tomogram itself: a slice in z, and the two cuts across it through a chosen point, made of the slices of the page.
+// The tomogram itself: a slice in z, and the two cuts across it through a chosen point, made from the slices of the page.
 "use strict";
 
 function viewerCard(data) {
@@ -72,6 +72,6 @@ function viewerCard(data) {
   paint();
   return h("section", { class: "card player" }, h("h2", {}, data.pictures.filtered ? "Tomogram, filtered for viewing" : "Tomogram"), box, h("div", { class: "controls" }, h("span", { class: "small muted" }, "z"), slider, where),
     h("div", { class: "controls" }, h("span", { class: "small muted" }, "contrast"), contrast),
-    h("p", { class: "small muted" }, `A click chooses the point, wheel and arrow keys the slice. Both cuts are made of ${atlas.count} slices.`));
+    h("p", { class: "small muted" }, `Click to choose the point; the wheel and the arrow keys change the slice. Both cuts are made from ${atlas.count} slices.`));
 }
 const frame = (canvas, name) => h("figure", {}, canvas, h("figcaption", {}, name));
