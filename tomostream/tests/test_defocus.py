@@ -100,6 +100,20 @@ class TestTheSessionsDefoci(unittest.TestCase):
         self.assertIn("the other series are at 4.10 µm", defoci.words("TS_4"))
         self.assertIsNone(defoci.verdict(self.source("TS_4"), Result("", quality=Quality(defocus_hand=1))).hand)
 
+    def test_a_series_is_no_evidence_for_itself_and_one_that_is_doubted_when_made_again_none_for_others(self):
+        defoci = Defoci([entries.Reconstructed("TS_4", defocus_um=0.93)])
+        defoci.judge(self.source("TS_4"), Result("", ctf=TestABelief.WRONG), 300.0)
+        self.assertNotIn("the other series", defoci.words("TS_4"))
+        self.assertIsNone(defoci.value("TS_4"))
+        self.assertEqual(defoci._values, {})
+
+    def test_a_hand_is_believed_with_its_defocus(self):
+        defoci = Defoci([entries.Reconstructed("TS_1", defocus_um=5.9), entries.Reconstructed("TS_2", defocus_um=5.9)])
+        result = Result("", ctf=TestABelief.RIGHT, quality=Quality(defocus_hand=1))
+        defoci.judge(self.source("TS_4"), result, 300.0)
+        self.assertEqual(defoci.value("TS_4"), 5.9)
+        self.assertIsNotNone(defoci.verdict(self.source("TS_4"), result).hand)
+
     def test_the_target_comes_from_what_the_stack_was_made_of(self):
         source = self.source("TS_5")
         write_record(SeriesRecord("TS_5", tuple(TiltRecord("m", 0.0, target_defocus=value) for value in (3.9, 4.0, 4.1))),

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import unittest
+from unittest import mock
 from unittest.mock import patch
 
 import mrcfile
@@ -15,14 +16,16 @@ import numpy as np
 import pytest
 
 from tomostream.journal import entries, ledger, space
+from tomostream.journal.composed import SeriesRecord, TiltRecord
 from tomostream.journal.status import ARETOMO, CLASSES, COMPOSE, IMPORT, MOTIONCOR
+from tomostream.protocols import disk
 from tomostream.tests.standins import value_of
 from tomostream.tests.support import Session, end, read_rows, wait_for
 
 GB = 10**9
 
 
-class TestForecast(unittest.TestCase):
+class WithLedgers(unittest.TestCase):
     """A project of ledgers: 60 movies, one a minute; 3 series of 20 tilts of 4 MB, stacks of 80 MB, tomograms of 30 MB."""
 
     def setUp(self) -> None:
@@ -46,6 +49,8 @@ class TestForecast(unittest.TestCase):
             self.books[COMPOSE].write(entries.Composed(f"TS_{number}", "", tilts=20, bytes=80_000_000))
             self.books[ARETOMO].write(entries.Reconstructed(f"TS_{number}", "", bytes=30_000_000))
 
+
+class TestForecast(WithLedgers):
     def forecast(self, free: float, series: int | None = None) -> space.Forecast:
         follower = space.SessionSpace(self.project)
         follower.update()
@@ -125,6 +130,62 @@ class TestForecast(unittest.TestCase):
     def test_sizes_are_said_as_people_say_them(self):
         self.assertEqual([space.human(size) for size in (0, 999, 1000, 61_234_567_890, 2.5e12)],
                          ["0 B", "999 B", "1 kB", "61.2 GB", "2.5 TB"])
+
+
+class TestTheKeeperOfTheDisk(WithLedgers):
+    """What the compose protocol does about the disk."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: list[tuple[str, bool, bool]] = []
+        self.protocol = mock.Mock(report=lambda entry, warn: self.told.append((entry.reason, entry.short, warn)))
+        self.protocol.getWorkingDir.return_value = os.path.join(self.project, "Runs", "000003_ProtTomoStreamComposeTS")
+        self.protocol.expectedSeries.get.return_value = None
+        with mock.patch.object(disk.alarms, "thresholds_of", return_value=disk.alarms.Thresholds()):
+            self.keeper = disk.DiskKeeper(self.protocol)
+
+    def look(self, now: float, free_GB: float) -> list[tuple[str, bool, bool]]:
+        """What is reported at a look with so much room."""
+        self.told.clear()
+        with patch.object(space, "disk_of", return_value=(int(free_GB * GB), 10 * GB)):
+            self.keeper.look(now)
+        return list(self.told)
+
+    def test_says_once_what_a_series_needs_and_once_when_space_is_running_low_and_is_sufficient_again(self) -> None:
+        self.acquire()
+        self.finish()
+        (words, short, warn), = self.look(0.0, 6.9)
+        self.assertIn("a series of 20 tilts needs 190 MB", words)
+        self.assertEqual((short, warn), (False, False))
+        self.assertEqual(self.look(2.0, 6.9), [])
+        self.assertEqual(self.look(2.0 + disk.LOOK_SECONDS - 0.1, 6.8), [])     # it does not look yet
+        (words, short, warn), = self.look(2.0 + disk.LOOK_SECONDS, 6.8)
+        self.assertIn("12 h at the present pace need 6.84 GB", words)
+        self.assertEqual((short, warn), (True, True))
+        self.assertEqual(self.look(60.0, 7.0), [])                          # not enough more to be over
+        (words, short, warn), = self.look(90.0, 8.3)
+        self.assertIn("disk space is sufficient again: 8.3 GB are free", words)
+        self.assertEqual((short, warn), (False, False))
+
+    def test_looks_often_until_it_is_known_what_a_whole_series_takes(self) -> None:
+        self.assertEqual(len(self.look(0.0, 9.0)), 1)
+        self.acquire()
+        self.finish()
+        (words, _, _), = self.look(disk.FIRST_SECONDS, 9.0)
+        self.assertIn("tomogram 30 MB", words)
+
+    def test_removes_single_images_where_the_form_says_so_and_halves_where_they_are_stacked(self) -> None:
+        names = {each: os.path.join(self.project, f"{each}.mrc") for each in ("sum", "even", "odd")}
+        record = SeriesRecord("TS_1", (TiltRecord("gone", 0.0, os.path.join(self.project, "gone.mrc")),
+                                       TiltRecord("m", 0.0, names["sum"], even=names["even"], odd=names["odd"])))
+        for asked, halves, left in ((False, True, {"sum", "even", "odd"}), (True, False, {"even", "odd"}), (True, True, set())):
+            for path in names.values():
+                with open(path, "w", encoding="utf-8"):
+                    pass
+            self.protocol.removeAligned.get.return_value, self.protocol.doEvenOdd.get.return_value = asked, halves
+            self.keeper.remove_aligned(record)
+            self.assertEqual({each for each, path in names.items() if os.path.exists(path)}, left)
+
 
 
 class TestImagesOfAnEarlierStack(unittest.TestCase):
