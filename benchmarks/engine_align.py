@@ -8,7 +8,7 @@
     python benchmarks/engine_align.py --record FILE --readme         # the README's tables of it
     python benchmarks/engine_align.py --series 250 --record FILE     # so many small series of all kinds: is the trust right?
     python benchmarks/engine_align.py --wrong                        # series whose alignment cannot be right: does it say so?
-    python benchmarks/engine_align.py --thicker 1.0                  # the likelihood's own thickness (series.THICKER)
+    python benchmarks/engine_align.py --thicker 1.0                  # the likelihood's own thickness (fine.THICKER)
 
 The series are those of `simulated_series.py`. Residuals are what is left of the shifts after a rigid motion of the
 specimen, RMS over tilts, in pixels of the input (10.8 A; twice that in pixels of 5.4 A). "error/sigma" is the true error
@@ -35,7 +35,7 @@ from align_tables import honesty, readme, screen
 from judging import shifts_of
 from simulated_series import CASES, PIXEL_A, SMALL, Case, Truth, residual, residuals, simulate
 
-from tomostream.engine.align import AlignOptions, align_series, series
+from tomostream.engine.align import AlignOptions, align_series, fine
 from tomostream.engine.align.commonline import axis_by_common_line
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.likelihood import coherence
@@ -239,9 +239,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--readme", action="store_true", help="only the README's tables of what is recorded")
     parser.add_argument("--wrong", action="store_true", help="series that must not be trusted")
-    parser.add_argument("--thicker", type=float, default=series.THICKER)
+    parser.add_argument("--thicker", type=float, default=fine.THICKER)
     arguments = parser.parse_args()
-    series.THICKER = arguments.thicker
+    fine.THICKER = arguments.thicker
     if arguments.readme and not recorded(arguments.record):
         parser.error("--readme needs --record FILE with records")
     unknown = set(arguments.sets) - {case.name for case in CASES}

@@ -45,7 +45,7 @@ KNOWN = flags(
     Flag("-InOdd", str, group=IN, help="sums of the odd frames: both are reconstructed as the whole is, from the same alignment"),
     Flag("-OutMrc", str, group=OUT, help="tomogram; with -VolZ 0 the aligned stack; float32"),
     Flag("-AngFile", str, group=IN, unit="degrees, number, e/A2",
-         help="a line a section: tilt angle, acquisition order, dose before it; # begins a comment. "
+         help="a line a section: tilt angle, acquisition order, dose before it; # starts a comment. "
          "Without it the angles are those of the stack's header (SerialEM, FEI)"),
     Flag("-TiltRange", float, (2, 3), group=IN, unit="degrees", help="first and last angle, evenly spaced between, "
          "where no angle file is given"),
@@ -57,8 +57,8 @@ KNOWN = flags(
          "as 0.01). Second value: below 0 not refined, else refined"),
     Flag("-StartAln", str, group=ALI, help="start from this alignment (of the kinds and binnings that -AlnFile takes) instead of "
          "a search: its tilt axis, its tilt offset and its shifts are refined, and tilts that it leaves out are tried again"),
-    Flag("-AlignZ", float, default=(600.0,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and told "
-         "beside this one"),
+    Flag("-AlignZ", float, default=(600.0,), low=0, group=ALI, unit="px", help="not used: the thickness is measured, and "
+         "reported beside this one"),
     Flag("-TiltCor", float, (1, 2), (0.0, 0.0), group=ALI, unit="-1 | 0 | 1, degrees",
          help="tilt offset: -1 not measured, 0 used in the alignment, 1 in the reconstruction as well. Second value: "
          "the offset, where it is known: it is added to the tilt angles and not measured. A specimen that lies flat, across the "
@@ -116,11 +116,18 @@ KNOWN = flags(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program. Returns its exit status."""
+    """Run the program; return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words of the command line without the program; by default those of this process.
+    """
     return exit_status(NAME, lambda: _main(sys.argv[1:] if argv is None else list(argv)))
 
 
 def _main(argv: Sequence[str]) -> int:
+    """Answer --help and --version, else check the command line and run."""
     arguments = parse(argv, KNOWN)
     if arguments.given("--help") or not argv:
         print(help_text(INTRO, KNOWN), end="")
@@ -164,7 +171,7 @@ def _check(arguments: Arguments) -> None:
     if any(arguments.integers("-CropVol")):
         raise EngineError("-CropVol is not supported; reconstruct the whole field and crop it afterwards")
     if arguments.number("-TiltCor") not in (-1, 0, 1):
-        raise EngineError(f"-TiltCor must begin with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
+        raise EngineError(f"-TiltCor must start with -1, 0 or 1, got {arguments.number('-TiltCor'):g}")
     if arguments.given("-StartAln") and not aligns(arguments):
         raise EngineError("-StartAln is to be refined by an alignment, and -AlnFile or -Align 0 asks for none; give one of them")
     if arguments.given("-InEven") != arguments.given("-InOdd"):
@@ -176,7 +183,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _check_names(arguments: Arguments) -> None:
-    """See that the inputs are there, and that no result would replace one, or another result."""
+    """Check that the inputs are there, and that no result would replace one, or another result."""
     tags = ("-InMrc", *steps.HALVES, "-AngFile", "-AlnFile", "-StartAln")
     inputs = {tag: arguments.text(tag) for tag in tags if arguments.given(tag)}
     for tag, path in inputs.items():
@@ -206,8 +213,8 @@ def _check_names(arguments: Arguments) -> None:
 def _use_threads(threads: int) -> None:
     """Let the libraries that make threads of their own (BLAS, numba) have as many as were asked for.
 
-    They read these variables when they are loaded. Where numba is loaded already it is told: another value in the environment
-    would make it refuse to compile anything more.
+    They read these variables when they are loaded. Where numba is loaded already it is set there: another value in the
+    environment would make it refuse to compile anything more.
     """
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
@@ -219,6 +226,7 @@ def _use_threads(threads: int) -> None:
 
 
 def _run(arguments: Arguments, log: Log) -> None:
+    """Do all steps in order; results get their names at the end."""
     from tomostream.engine.output import Outputs, check_room
 
     data = steps.read_input(arguments, log)

@@ -4,7 +4,7 @@
 The syntax
 ----------
 A tag is ``-`` and a letter (``-InMrc``), in upper or lower case; its values run to the next tag, so that ``-5`` and
-``-.5`` are values. Of a tag given twice the first counts. Our own options begin with two hyphens (``--threads 4``).
+``-.5`` are values. If a tag is given twice, the first counts. Our own options start with two hyphens (``--threads 4``).
 The originals ignore what they do not know or cannot read; here
 
 * a tag that nobody knows is an error, with the nearest known one in the message;
@@ -98,7 +98,13 @@ COMMON = (
 
 
 def flags(*known: Flag) -> dict[str, Flag]:
-    """Return the flags, and those every program of the engine has (`COMMON`), by their tag in lower case."""
+    """Return flags by their tag in lower case, with those that every program of the engine has (`COMMON`).
+
+    Parameters
+    ----------
+    *known : Flag
+        Of the program, each tag once.
+    """
     table = {flag.tag.lower(): flag for flag in (*known, *COMMON)}
     if len(table) != len(known) + len(COMMON):
         raise ValueError("a tag is defined twice")
@@ -118,33 +124,33 @@ class Arguments:
     warnings: tuple[str, ...] = field(default=())
 
     def given(self, tag: str) -> bool:
-        """Tell whether the tag is on the command line (a switch, or: was a value given at all)."""
+        """Tell whether a `tag` is on the command line: a switch, or one with values."""
         return self.known[tag.lower()].tag.lower() in self.values
 
     def all(self, tag: str) -> tuple[Value, ...]:
-        """Return the values of a tag: those given, completed by the default's."""
+        """Return the values of a `tag`: those given, completed by the default's."""
         given = self.values.get(tag.lower(), ())
         return given + self.known[tag.lower()].default[len(given):]
 
     def text(self, tag: str) -> str:
-        """Return the only value as text; "" if it is absent and has no default."""
+        """Return the first value of a `tag` as text; "" if it is absent and has no default."""
         values = self.all(tag)
         return str(values[0]) if values else ""
 
     def numbers(self, tag: str) -> tuple[float, ...]:
-        """Return all values as floats."""
+        """Return all values of a `tag` as floats."""
         return tuple(float(value) for value in self.all(tag))
 
     def integers(self, tag: str) -> tuple[int, ...]:
-        """Return all values as integers."""
+        """Return all values of a `tag` as integers."""
         return tuple(int(value) for value in self.all(tag))
 
     def number(self, tag: str) -> float:
-        """Return the first value as a float."""
+        """Return the first value of a `tag` as a float."""
         return self.numbers(tag)[0]
 
     def integer(self, tag: str) -> int:
-        """Return the first value as an integer."""
+        """Return the first value of a `tag` as an integer."""
         return self.integers(tag)[0]
 
 
@@ -193,7 +199,7 @@ def parse(argv: Sequence[str], known: Mapping[str, Flag]) -> Arguments:
 
 
 def _as_callers_write(argv: Sequence[str], known: Mapping[str, Flag]) -> list[str]:
-    """Return the words, with ``-v`` as ``--version`` and numbers between commas apart, as other programs send them."""
+    """Return the words, with ``-v`` as ``--version`` and numbers split at commas, as other programs send them."""
     out: list[str] = []
     flag: Flag | None = None
     for word in argv:
@@ -208,7 +214,13 @@ def _as_callers_write(argv: Sequence[str], known: Mapping[str, Flag]) -> list[st
 
 
 def is_tag(word: str) -> bool:
-    """Tell whether a word of the command line begins a new option: ``-letter`` or ``--letter``, not ``-5`` nor ``-``."""
+    """Tell whether a word of the command line starts a new option: ``-letter`` or ``--letter``, not ``-5`` nor ``-``.
+
+    Examples
+    --------
+    >>> [is_tag(word) for word in ("-InMrc", "--threads", "-5", "-.5", "-", "a.mrc")]
+    [True, True, False, False, False, False]
+    """
     name = word[2:] if word.startswith("--") else word[1:]
     return word.startswith("-") and name[:1].isalpha()
 
@@ -240,7 +252,7 @@ def _converted(flag: Flag, given: Sequence[str], warnings: list[str]) -> tuple[V
     """Check and convert the values of one flag; what is ignored is added to `warnings`."""
     fewest, most = flag.count
     if len(given) < fewest:
-        hint = "; a file whose name begins with - is given as ./-name" if flag.kind is str else ""
+        hint = "; a file whose name starts with - is given as ./-name" if flag.kind is str else ""
         raise EngineError(f"{flag.tag} needs {_how_many(fewest)}, got {len(given)}{hint}")
     if len(given) > most:
         extra = " ".join(given[most:])
@@ -260,6 +272,7 @@ def _is_default(flag: Flag, given: Sequence[str]) -> bool:
 
 
 def _how_many(count: int) -> str:
+    """Return a number of values in words."""
     return "no value" if count == 0 else "1 value" if count == 1 else f"{count} values"
 
 
@@ -281,6 +294,7 @@ def _value(flag: Flag, text: str) -> Value:
 
 
 def _bounds(flag: Flag) -> str:
+    """Return the bounds of a flag in words."""
     if flag.low is None:
         return f"at most {flag.high:g}"
     return f"at least {flag.low:g}" if flag.high is None else f"from {flag.low:g} to {flag.high:g}"
@@ -290,6 +304,15 @@ def help_text(intro: str, known: Mapping[str, Flag], width: int = 100) -> str:
     """Return the text of ``--help``: the introduction, then the flags under their headings, with units and defaults.
 
     Tags that are accepted without effect come last, on one list.
+
+    Parameters
+    ----------
+    intro : str
+        What the program does.
+    known : mapping
+        From `flags`.
+    width : int
+        Of a line, characters.
     """
     lines = [intro.rstrip(), ""]
     acted = [flag for flag in known.values() if flag.use is Use.ACTED]
@@ -313,5 +336,5 @@ def _entry(flag: Flag, width: int) -> list[str]:
 
 
 def thread_count(arguments: Arguments) -> int:
-    """Return the number of threads: as ``--threads`` says, else the CPUs that this process may use (affinity, containers)."""
+    """Return the number of threads that `arguments` ask for: --threads, else the CPUs that this process may use."""
     return arguments.integer("--threads") or limits.cpus()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def critical_dose(frequency: NDArray[np.floating], voltage_kV: float) -> NDArray[np.floating]:
-    """Dose in e/A2 at which the power of the signal has fallen to 1/e; infinite at a frequency of 0.
+    """Return the dose at which the power of the signal has fallen to 1/e, e/A2; infinite at a frequency of 0.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the commands `tomostream-motioncor` and `tomostream-aretomo` begin and end.
+"""Where the commands `tomostream-motioncor` and `tomostream-aretomo` start and end.
 
 Nothing is imported before Ctrl-C is taken care of: until the program itself handles it (`errors.exit_status`), nothing
 has been made that would have to be removed, and the process ends at once, without a traceback. When the program is
@@ -32,11 +32,13 @@ def aretomo() -> int:
 
 
 def _end_at_once_on_ctrl_c() -> None:
+    """Let Ctrl-C end the process, unless it is ignored (nohup, or a line that ends with &)."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: nohup, or the end of a line by &
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ignore_signals() -> None:
+    """Ignore the signals that end a process."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

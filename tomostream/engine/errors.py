@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be expected to go wrong, said in one sentence, and the exit status that tells it.
+"""What can be expected to go wrong, said in one sentence, and the exit status for it.
 
 A program of the engine is `sys.exit(main())` with `main` returning ``exit_status(NAME, work)``: expected errors become
 one line on standard error and exit status 1; Ctrl-C, SIGTERM and the end of the terminal unwind the work like an
@@ -130,7 +130,7 @@ def exit_status(program: str, work: Callable[[], int]) -> int:
 
 
 def _status_of(program: str, error: BaseException) -> int:
-    """Tell an expected error and return the exit status; any other is raised again."""
+    """Report an expected error and return the exit status; any other is raised again."""
     if isinstance(error, EngineError):
         return _complain(program, str(error), 1)
     if isinstance(error, MemoryError):

@@ -39,3 +39,49 @@ def low_columns(
     for first, band in bands:
         waves[first : first + len(band)] = scipy.fft.rfft(band, axis=1, workers=threads)[:, :columns]
     return scipy.fft.fft(waves, axis=0, workers=threads, overwrite_x=True)
+
+
+def low_rows(spectrum: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Return what the real transform of a smaller image holds of a spectrum: its lowest frequencies along both axes.
+
+    Parameters
+    ----------
+    spectrum : ndarray, shape (rows, columns)
+        First columns of a real two-dimensional transform, at least as many as are kept.
+    shape : (int, int)
+        Rows and columns of the smaller image.
+
+    Returns
+    -------
+    ndarray, shape (shape[0], shape[1] // 2 + 1)
+        Not scaled: times the ratio of the numbers of pixels it has the mean of the image.
+    """
+    half, columns = shape[0] // 2, shape[1] // 2 + 1
+    return np.concatenate([spectrum[: shape[0] - half, :columns], spectrum[len(spectrum) - half :, :columns]])
+
+
+def low_frequencies(image: NDArray[np.floating], shape: tuple[int, int], threads: int = 1) -> NDArray[np.complex64]:
+    """Return what the real transform of a smaller image holds of that of an image; its columns are cropped before transforming.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+        Of any real type: it is converted in bands.
+    shape : (int, int)
+        Rows and columns of the smaller image.
+    threads : int
+        That transform.
+
+    Returns
+    -------
+    ndarray, shape (shape[0], shape[1] // 2 + 1)
+        As of `low_rows`.
+
+    Examples
+    --------
+    >>> image = np.arange(48.0).reshape(6, 8)
+    >>> float(low_frequencies(image, (4, 4))[0, 0].real) == image.sum()
+    True
+    """
+    bands = ((first, np.asarray(image[first : first + BAND], np.float32)) for first in range(0, len(image), BAND))
+    return low_rows(low_columns(bands, len(image), shape[1] // 2 + 1, threads), shape)

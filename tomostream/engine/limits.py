@@ -25,7 +25,7 @@ def cpus(groups: str = _GROUPS, tree: str = _TREE) -> int:
     Parameters
     ----------
     groups, tree : str
-        Where the kernel tells the groups of this process, and the bounds of all groups.
+        Where the kernel lists the groups of this process, and the limits of all groups.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [float(allowed)]
@@ -38,9 +38,12 @@ def cpus(groups: str = _GROUPS, tree: str = _TREE) -> int:
 
 
 def free_memory(groups: str = _GROUPS, tree: str = _TREE) -> float:
-    """Return bytes that this process can take without swapping or being ended for it; 4 GiB where the system does not say.
+    """Return the bytes that this process can take without swapping or being ended for it; 4 GiB where the system does not say.
 
-    Parameters as for `cpus`.
+    Parameters
+    ----------
+    groups, tree : str
+        As for `cpus`.
     """
     free = [_available()]
     for folder in _folders("memory", groups, tree):
@@ -103,11 +106,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _words(path: Path) -> list[str]:
+    """Return the words of the first line of a file of the kernel."""
     return [word for line in _lines(path)[:1] for word in line.split()]
 
 
 def _number(word: str) -> float:
-    """Return a number of the kernel's; infinite for "max" and whatever else is none."""
+    """Return a number of the kernel's; infinite for "max" and whatever else is not a number."""
     try:
         return float(word)
     except ValueError:

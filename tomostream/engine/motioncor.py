@@ -51,7 +51,7 @@ KNOWN = flags(
     Flag("-DefectFile", group=_REFERENCES, unit="px",
          help="SerialEM's defect file, or text, one defect a line: x y width height, 0-based, from the lower left corner"),
     Flag("-DefectMap", group=_REFERENCES, help="an image of the frame's size, not 0 where a pixel is bad"),
-    Flag("-Throw", int, default=(0,), low=0, unit="frames", group=_MOTION, help="leave out at the beginning"),
+    Flag("-Throw", int, default=(0,), low=0, unit="frames", group=_MOTION, help="leave out at the start"),
     Flag("-Trunc", int, default=(0,), low=0, unit="frames", group=_MOTION, help="leave out at the end"),
     Flag("-FmIntFile", group=_MOTION, help="text, one line for a run of frames: frames, how many to sum into one, "
          "dose of a frame of the file [e/A2]"),
@@ -100,10 +100,19 @@ KNOWN = flags(
 def job_of(arguments: Arguments) -> Job:
     """Return what the command line asks for.
 
+    Parameters
+    ----------
+    arguments : Arguments
+        Of `KNOWN`.
+
+    Returns
+    -------
+    Job
+
     Raises
     ------
     EngineError
-        If there is not one input and one output, or something that is not done is asked for.
+        If there is not one input and one output, or something is asked for that is not done.
     """
     from tomostream.engine.frames.job import Job
 
@@ -120,7 +129,7 @@ def job_of(arguments: Arguments) -> Job:
     low, high = arguments.numbers("-SumRange")
     columns, rows = arguments.integers("-Crop")
     if low > high:
-        raise EngineError(f"-SumRange {low:g} {high:g} begins after its end; give the lower dose first")
+        raise EngineError(f"-SumRange {low:g} {high:g} starts after it ends; give the lower dose first")
     return Job(
         movie=movie, kind=kind, out=arguments.text("-OutMrc"), log_dir=arguments.text("-LogDir"),
         gain=arguments.text("-Gain"), dark=arguments.text("-Dark"), defect_file=arguments.text("-DefectFile"),
@@ -144,12 +153,19 @@ def _patches(arguments: Arguments) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit status."""
+    """Run the program; return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words of the command line without the program; by default those of this process.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     return exit_status(PROGRAM, lambda: _run(words))
 
 
 def _run(words: Sequence[str]) -> int:
+    """Answer --help and --version, else check the command line and run."""
     arguments = parse(words, KNOWN)
     if arguments.given("--version"):
         print(f"{PROGRAM} {__version__}")
@@ -179,10 +195,12 @@ def _use_one_thread_a_product() -> None:
 
 
 def _say(line: str) -> None:
+    """Print a line of progress."""
     print(line, flush=True)
 
 
 def _warn(line: str) -> None:
+    """Print a warning to standard error."""
     print(f"{PROGRAM}: warning: {line}", file=sys.stderr, flush=True)
 
 

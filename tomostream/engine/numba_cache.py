@@ -35,7 +35,7 @@ _ROOM = 1 << 20
 
 
 def prepare() -> str:
-    """Choose the folder, make it, and tell numba (`NUMBA_CACHE_DIR`); return it.
+    """Choose the folder, make it, name it to numba (`NUMBA_CACHE_DIR`), and return it.
 
     A folder that the user named in `NUMBA_CACHE_DIR` is kept if it can be written to. Else the first that can be of:
     ``$XDG_CACHE_HOME/tomostream/numba/VERSION``, the same in ``~/.cache``, in a private folder of this user in the folder
@@ -54,6 +54,7 @@ def prepare() -> str:
 
 
 def _candidates() -> Iterator[Path]:
+    """Yield folders for the compiled code, the preferred one first."""
     if os.environ.get(VARIABLE):
         yield Path(os.environ[VARIABLE])
     if os.environ.get("XDG_CACHE_HOME"):
@@ -71,6 +72,7 @@ def version() -> str:
 
 
 def _user() -> str:
+    """Return a name of this user, the same in all sessions."""
     return str(os.getuid()) if hasattr(os, "getuid") else "user"
 
 

@@ -68,9 +68,19 @@ class Outputs:
             atexit.unregister(self._discard)
 
     def reserve(self, path: str | os.PathLike[str]) -> str:
-        """Return the temporary name under which `path` is to be written, and make that file now.
+        """Return the temporary name under which a result is to be written, and make that file now.
 
-        Made at the start of a run, it tells at once, before any work, that a result could not be written.
+        Made at the start of a run, it shows at once, before any work, that a result could not be written.
+
+        Parameters
+        ----------
+        path : str
+            Final name.
+
+        Raises
+        ------
+        EngineError
+            If the folder does not exist or may not be written to, or the name is that of a folder.
         """
         final = os.path.abspath(path)
         if final not in self._temporary:
@@ -90,7 +100,18 @@ class Outputs:
         return self._temporary[final]
 
     def folder(self, path: str | os.PathLike[str]) -> None:
-        """Make a folder for some of the files, if it is not there; it goes again with them."""
+        """Make a folder for some of the files, if it is not there; it is removed with them.
+
+        Parameters
+        ----------
+        path : str
+            Of the folder, whose parent must exist.
+
+        Raises
+        ------
+        EngineError
+            If it cannot be made.
+        """
         final = os.path.abspath(path)
         if os.path.isdir(final):
             return
@@ -134,9 +155,21 @@ class Outputs:
     def mapped_mrc(
         self, path: str | os.PathLike[str], shape: tuple[int, ...], pixel_size: float, label: str, volume: bool = True
     ) -> np.memmap:
-        """Return a memory map of float32 zeros that becomes an MRC file; parameters as for `mrc`.
+        """Return a memory map of float32 zeros that becomes an MRC file.
 
         The space is taken now: a memory map on a full disk would kill the process later, silently.
+
+        Parameters
+        ----------
+        path, pixel_size, label, volume
+            As for `mrc`.
+        shape : tuple of int
+            (ny, nx) or (nz, ny, nx).
+
+        Raises
+        ------
+        EngineError
+            If the disk has too little space.
         """
         import numpy as np
 
@@ -156,7 +189,14 @@ class Outputs:
         return mapped
 
     def text(self, path: str | os.PathLike[str], content: str) -> None:
-        """Write a text file (UTF-8, lines ending with a line feed)."""
+        """Write a text file (UTF-8, lines ending with a line feed).
+
+        Parameters
+        ----------
+        path : str
+            Final name.
+        content : str
+        """
         temporary = self.reserve(path)
         try:
             with open(temporary, "w", encoding="utf-8", newline="\n") as file:
@@ -188,8 +228,9 @@ class Outputs:
             del self._temporary[final]
 
     def _discard(self) -> None:
+        """Remove what has no final name yet, and the folders made for it."""
         for temporary in self._temporary.values():
-            with suppress(OSError):  # not there yet, or its folder is gone: nothing can be done, and the cause is told
+            with suppress(OSError):  # not there yet, or its folder is gone: nothing can be done, and the cause is reported
                 os.unlink(temporary)
         self._temporary.clear()
         for folder in reversed(self._folders):
@@ -199,7 +240,19 @@ class Outputs:
 
 
 def check_room(path: str | os.PathLike[str], size: int) -> None:
-    """Raise `EngineError` if the disk of `path` has fewer than `size` bytes free, as far as it tells."""
+    """Refuse to start where the disk has too little space, as far as it can be known.
+
+    Parameters
+    ----------
+    path : str
+        Of the result.
+    size : int
+        Bytes needed.
+
+    Raises
+    ------
+    EngineError
+    """
     folder = os.path.dirname(os.path.abspath(path))
     try:
         disk = os.statvfs(folder)
@@ -213,7 +266,7 @@ def check_room(path: str | os.PathLike[str], size: int) -> None:
 
 
 def _shortened(name: str) -> str:
-    """So much of a name that the temporary one is not too long for a file system (255 bytes)."""
+    """Return as much of a name as leaves the temporary one short enough for a file system (255 bytes)."""
     return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
 
 
@@ -225,6 +278,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield an array in pieces of `_CHUNK_ELEMENTS`."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, _CHUNK_ELEMENTS):
         yield flat[start:start + _CHUNK_ELEMENTS]
@@ -237,8 +291,21 @@ Statistics = tuple[float, float, float, float]
 def statistics(array: np.ndarray) -> Statistics:
     """Return minimum, maximum, mean and standard deviation of an array (the header's dmin, dmax, dmean, rms).
 
-    Sums are in double precision, two passes in one: each piece's deviations are taken from its own mean (Chan et al.,
+    Parameters
+    ----------
+    array : ndarray
+        Of real numbers; zeros are returned for an empty one.
+
+    Notes
+    -----
+    Sums are in double precision, two passes in one: each piece's deviations are taken from its own mean (Chan, Golub and LeVeque,
     1979), so that a large mean does not cost the deviation its digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> statistics(np.array([1.0, 2.0, 3.0], np.float32))[:3]
+    (1.0, 3.0, 2.0)
     """
     import numpy as np
 

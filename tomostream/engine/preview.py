@@ -37,7 +37,18 @@ class Tilt:
 
 @dataclass(frozen=True)
 class Request:
-    """What a preview is made of: tilts by angle, `expected` in the whole series, tilt axis in degrees, pixel size in A."""
+    """What a preview is made of.
+
+    Attributes
+    ----------
+    series_id : str
+    tilts : tuple of Tilt
+        By angle.
+    expected : int
+        Tilts in the whole series.
+    tilt_axis_deg : float
+    pixel_size_A : float
+    """
 
     series_id: str
     tilts: tuple[Tilt, ...]
@@ -46,22 +57,30 @@ class Request:
     pixel_size_A: float
 
     def write(self, folder: str) -> None:
+        """Write the request into `folder`, for the process that makes the preview."""
         with open(os.path.join(folder, REQUEST), "w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
 
     @classmethod
     def read(cls, folder: str) -> Request:
+        """Return the request that is in `folder`."""
         with open(os.path.join(folder, REQUEST), encoding="utf-8") as file:
             data = json.load(file)
         return cls(**{**data, "tilts": tuple(Tilt(**tilt) for tilt in data["tilts"])})
 
 
 def make(folder: str) -> int:
-    """Make the preview that `request.json` asks for. Returns the exit status of the engine.
+    """Make the preview that a request asks for; return the exit status of the engine.
+
+    Parameters
+    ----------
+    folder : str
+        With `request.json`; the preview is written beside it.
 
     Raises
     ------
-    OSError, ValueError : the request or a micrograph cannot be read, the folder cannot be written.
+    OSError, ValueError
+        If the request or a micrograph cannot be read, or the folder cannot be written to.
     """
     from tomostream.engine import aretomo, quick
 
@@ -79,7 +98,7 @@ def make(folder: str) -> int:
 
 
 def step_back() -> None:
-    """Run only when the processor has nothing else to do."""
+    """Let this process run only when the processor has nothing else to do."""
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):
@@ -87,7 +106,7 @@ def step_back() -> None:
 
 
 def end_with(parent: int) -> None:
-    """End this process, whatever it does, when its parent is gone."""
+    """End this process, whatever it does, when its `parent` (a process id) is gone."""
     pause = threading.Event()
 
     def watch() -> None:
@@ -99,6 +118,13 @@ def end_with(parent: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Make the preview; return the exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        The folder, and the id of the parent process.
+    """
     if len(argv) != 2 or not argv[1].isdigit():
         print("usage: python -m tomostream.engine.preview FOLDER PARENT", file=sys.stderr)
         return 2

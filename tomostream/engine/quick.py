@@ -33,8 +33,18 @@ NAME = "quick"
 
 @dataclass(frozen=True)
 class Size:
-    """How large a quick volume becomes: pixels of at least about `pixel_A` A, about `edge` of them along the longer side;
-    `depth_A` A deep, or `depth_part` of the images' shorter side, whichever is less."""
+    """How large a quick volume becomes.
+
+    Attributes
+    ----------
+    pixel_A : float
+        Size of its pixels, at least about this.
+    edge : int
+        About as many of them along the longer side.
+    depth_A : float
+    depth_part : float
+        Depth: `depth_A`, or this part of the images' shorter side, whichever is less.
+    """
 
     pixel_A: float
     edge: int
@@ -42,11 +52,27 @@ class Size:
     depth_part: float
 
     def binning(self, pixel_size_A: float, width: int, height: int) -> int:
-        """Return how many pixels along each side become one."""
+        """Return how many pixels along each side become one.
+
+        Parameters
+        ----------
+        pixel_size_A : float
+            Of the images as they are.
+        width, height : int
+            Their pixels.
+        """
         return max(1, round(self.pixel_A / pixel_size_A), round(max(width, height) / self.edge))
 
     def depth(self, pixel_size_A: float, width: int, height: int) -> int:
-        """Return the depth in binned pixels, even."""
+        """Return the depth in binned pixels, even.
+
+        Parameters
+        ----------
+        pixel_size_A : float
+            Of the binned images.
+        width, height : int
+            Their pixels.
+        """
         return 2 * round(min(self.depth_A / pixel_size_A, self.depth_part * min(width, height)) / 2)
 
 
@@ -57,14 +83,28 @@ PREVIEW = Size(0.0, 384, 4000.0, 0.6)
 
 
 class NotDone(Exception):
-    """It could not be made; the words say why."""
+    """The volume could not be made, for the reason that the message gives."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A tilt series on disk. `rows[i]` is section `sections[i]` of the stack (from 0). Angles and axis in degrees.
+    """A tilt series on disk.
 
-    `alignment` is an `.aln` file of the whole stack (shifts in its pixels), where there is one already.
+    Attributes
+    ----------
+    series_id : str
+    stack : str
+        MRC file.
+    pixel_size_A : float
+        Of the stack.
+    rows : tuple of AngleRow
+        One a tilt, degrees.
+    sections : tuple of int
+        `rows[i]` is section `sections[i]` of the stack, from 0.
+    tilt_axis : float, optional
+        Degrees; without it all directions are searched.
+    alignment : str, optional
+        An `.aln` file of the whole stack (shifts in its pixels), where there is one already.
     """
 
     series_id: str
@@ -78,9 +118,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Quick:
-    """What was made: the plain `volume`, by which to measure, and the `filtered` one, in which most can be seen.
+    """What was made.
 
-    `pixel_size_A` is that of the volumes, `binning` how many pixels of the stack are one of their voxels.
+    Attributes
+    ----------
+    volume : str
+        The plain volume, on which to measure; `filtered` is the one in which most can be seen.
+    aln : AlnFile
+        Of the binned images.
+    quality : Quality
+    pixel_size_A : float
+        Of the volumes.
+    binning : int
+        Pixels of the stack along each side for one of their voxels.
     """
 
     volume: str
@@ -91,6 +141,7 @@ class Quick:
 
     @property
     def filtered(self) -> str:
+        """The filtered volume."""
         return filtered_of(self.volume)
 
 
@@ -102,12 +153,24 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
 
     Parameters
     ----------
-    keep : one that was made already in this folder: its binned images and its alignment serve again.
-    negated : with all tilt angles of the other sign (only with `keep`).
+    source : Source
+    folder : str
+        For all files.
+    say : callable
+        Takes a line of progress.
+    keep : Quick, optional
+        One that was made already in this folder: its binned images and its alignment serve again.
+    negated : bool
+        With all tilt angles of the other sign (only with `keep`).
+
+    Returns
+    -------
+    Quick
 
     Raises
     ------
-    NotDone : the stack cannot be read, or the engine cannot align it; in its words.
+    NotDone
+        If the stack cannot be read, or the engine cannot align it; in its words.
     """
     stem = os.path.join(folder, NAME)
     if keep is None:
@@ -128,26 +191,62 @@ def reconstruct(source: Source, folder: str, say: Say, keep: Quick | None = None
 
 
 def arguments_of(stem: str, target: str, depth: int, pixel_size_A: float) -> list[str]:
-    """Return the engine's arguments for the volume `target` of the binned images `stem`.mrcs."""
+    """Return the engine's arguments for a volume.
+
+    Parameters
+    ----------
+    stem : str
+        The binned images are `stem`.mrcs.
+    target : str
+        The volume.
+    depth : int
+        Binned pixels.
+    pixel_size_A : float
+        Of the binned images.
+    """
     return ["-InMrc", f"{stem}.mrcs", "-OutMrc", target, "-VolZ", str(depth), "-FlipVol", "1",
             "-PixSize", f"{pixel_size_A:g}", "-Wiener", "1"]
 
 
 def filtered_of(target: str) -> str:
-    """Return the filtered volume that the engine writes beside `target`."""
+    """Return the filtered volume that the engine writes beside the volume `target`."""
     return OutputFiles.of(target, target).wiener
 
 
 def angles_of(stem: str, tilt_axis: float | None) -> list[str]:
-    """Return the engine's arguments for an alignment of its own, by the angles in `stem`.tlt; without a tilt axis it looks
-    everywhere."""
+    """Return the engine's arguments for an alignment of its own.
+
+    Parameters
+    ----------
+    stem : str
+        The tilt angles are in `stem`.tlt.
+    tilt_axis : float or None
+        Degrees; None: all directions are searched.
+    """
     word = tilt_axis_word(tilt_axis)
     return ["-AngFile", f"{stem}.tlt", "-TiltAxis", word, "1", "-TiltCor", "0"]
 
 
 def write_images(stem: str, images: Iterable[NDArray[np.float32]], rows: Sequence[AngleRow], shape: tuple[int, int],
                  pixel_size_A: float) -> None:
-    """Write binned images of one `shape` (ny, nx) to `stem`.mrcs, and their angles to `stem`.tlt."""
+    """Write binned images to `stem`.mrcs, and their angles to `stem`.tlt.
+
+    Parameters
+    ----------
+    stem : str
+    images : iterable of ndarray of float32, shape `shape`
+    rows : sequence of AngleRow
+        One an image.
+    shape : (int, int)
+        (ny, nx).
+    pixel_size_A : float
+        Of the binned images.
+
+    Raises
+    ------
+    EngineError
+        If they cannot be written.
+    """
     with Outputs() as outputs:
         stack = outputs.mapped_mrc(f"{stem}.mrcs", (len(rows), *shape), pixel_size_A, "tomostream", volume=False)
         for section, image in zip(stack, images, strict=True):
@@ -179,7 +278,7 @@ def _binned(source: Source, stem: str, say: Say) -> Quick:
 
 
 def _plain(rows: tuple[AngleRow, ...]) -> tuple[AngleRow, ...]:
-    """An angle file has the order of every tilt or of none."""
+    """Return rows for an angle file, which has the order of every tilt or of none."""
     if all(row.order is not None for row in rows):
         return tuple(replace(row, pre_exposure=None) for row in rows)
     return tuple(AngleRow(row.tilt_deg) for row in rows)
@@ -206,7 +305,7 @@ def _mirrored(aln: AlnFile) -> AlnFile:
 
 
 def _run(arguments: list[str], say: Say) -> None:
-    """The engine as a program; its last words become the reason where it fails."""
+    """Run the engine as a program; its last words become the reason where it fails."""
     process = subprocess.Popen([sys.executable, "-m", engine.__name__, *arguments], text=True, errors="replace",
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     last = ""
@@ -220,6 +319,7 @@ def _run(arguments: list[str], say: Say) -> None:
 
 
 def _finished(made: Quick, stem: str, target: str) -> Quick:
+    """Return what was made, with the alignment and its quality read from the engine's files where they are new."""
     aln, quality = made.aln, made.quality
     if not aln.rows:
         with open(f"{stem}.aln", encoding="utf-8") as file:
@@ -230,5 +330,5 @@ def _finished(made: Quick, stem: str, target: str) -> Quick:
 
 
 def read_volume(path: str) -> NDArray[np.float32]:
-    """Return a quick volume, (z, y, x)."""
+    """Return a quick volume from its `path`, (z, y, x)."""
     return np.asarray(open_mrc(path), dtype=np.float32)

@@ -26,14 +26,26 @@ if TYPE_CHECKING:
 NAME = "tomostream-aretomo"
 #: What is a tilt series: degrees from the lowest to the highest tilt, and from tilt to tilt in the mean (radians have less).
 MIN_SPAN_DEG, MIN_STEP_DEG = 0.5, 0.15
+#: A tilt offset given with -TiltCor that is no larger counts as not given: it is measured.
+MIN_OFFSET_DEG = 0.1
 #: The stacks of even and of odd frames.
 HALVES = ("-InEven", "-InOdd")
 
 
 @dataclass(frozen=True)
 class Input:
-    """The stack, its angles (None where the alignment file has them), its pixel size in A (0: not known); its stacks of even
-    and odd frames, or none."""
+    """The input of the program.
+
+    Attributes
+    ----------
+    stack : TiltStack
+    angles : tuple of AngleRow or None
+        One a section; None where the alignment file has them.
+    pixel_size_A : float
+        0 where it is not known.
+    halves : tuple of TiltStack
+        Stacks of even and of odd frames, or none.
+    """
 
     stack: TiltStack
     angles: tuple[AngleRow, ...] | None
@@ -49,10 +61,19 @@ class Log:
         self._last: tuple[str, float] = ("", 0.0)
 
     def say(self, line: str) -> None:
+        """Print a line, with the seconds since the start."""
         print(f"[{time.perf_counter() - self._start:7.1f} s] {line}", flush=True)
 
     def share(self, what: str, share: float) -> None:
-        """Report the progress within a stage, 0 to 1."""
+        """Print the progress within a stage, at most once a second.
+
+        Parameters
+        ----------
+        what : str
+            The stage.
+        share : float
+            From 0 to 1.
+        """
         now = time.perf_counter()
         if what != self._last[0] or now - self._last[1] >= 1.0:
             self._last = (what, now)
@@ -60,10 +81,24 @@ class Log:
 
 
 def aligns(arguments: Arguments) -> bool:
+    """Tell whether the program aligns, by its `arguments`: not with -AlnFile, nor with -Align 0."""
     return arguments.integer("-Align") == 1 and not arguments.given("-AlnFile")
 
 
 def read_input(arguments: Arguments, log: Log) -> Input:
+    """Open the stacks and read the tilt angles.
+
+    Parameters
+    ----------
+    arguments : Arguments
+        Of `aretomo.KNOWN`.
+    log : Log
+
+    Raises
+    ------
+    EngineError
+        If a file cannot be read, or the halves are not of the same tilts, or the angles are missing or make no sense.
+    """
     from tomostream.engine.recon.solution import read_angles
     from tomostream.engine.recon.stack import open_stack
 
@@ -92,12 +127,24 @@ def read_input(arguments: Arguments, log: Log) -> Input:
 
 
 def is_xf(arguments: Arguments) -> bool:
-    """Tell whether the alignment is a transform file of IMOD, which has no angles."""
+    """Tell whether the alignment that `arguments` name is a transform file of IMOD, which has no angles."""
     return arguments.text("-AlnFile").lower().endswith(".xf")
 
 
 def other_angles(arguments: Arguments, stack: TiltStack, log: Log) -> tuple[AngleRow, ...]:
-    """Return the angles where no option gives them: of the ``.tlt`` beside a transform file, else of the header of the stack."""
+    """Return the angles where no option gives them: of the ``.tlt`` beside a transform file, else of the header of the stack.
+
+    Parameters
+    ----------
+    arguments, log
+        As for `read_input`.
+    stack : TiltStack
+
+    Raises
+    ------
+    EngineError
+        If there are none.
+    """
     from tomostream.engine.recon.solution import read_angles
     from tomostream.files.mrc_extended import read_tilts
 
@@ -115,7 +162,18 @@ def other_angles(arguments: Arguments, stack: TiltStack, log: Log) -> tuple[Angl
 
 
 def check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> None:
-    """Refuse before any work what no tomogram can come of."""
+    """Refuse, before any work, angles from which no tomogram can be made.
+
+    Parameters
+    ----------
+    arguments : Arguments
+    angles : tuple of AngleRow or None
+        As in `Input`.
+
+    Raises
+    ------
+    EngineError
+    """
     if angles is None:
         return
     source = arguments.text("-AngFile") or ("-TiltRange" if arguments.given("-TiltRange") else "the tilt angles that were found")
@@ -132,6 +190,17 @@ def check_angles(arguments: Arguments, angles: tuple[AngleRow, ...] | None) -> N
 
 
 def binning(arguments: Arguments) -> float:
+    """Return the binning of the results, 1 or more.
+
+    Parameters
+    ----------
+    arguments : Arguments
+
+    Raises
+    ------
+    EngineError
+        For one between 0 and 1.
+    """
     binning = arguments.number("-OutBin")
     if 0 < binning < 1:
         raise EngineError(f"-OutBin must be 0 (no binning) or at least 1, got {binning:g}")
@@ -139,7 +208,13 @@ def binning(arguments: Arguments) -> float:
 
 
 def result_bytes(arguments: Arguments, data: Input) -> int:
-    """Return how large the tomogram or the aligned stack will be, with its halves."""
+    """Return how large the tomogram or the aligned stack will be, with its halves, bytes.
+
+    Parameters
+    ----------
+    arguments : Arguments
+    data : Input
+    """
     factor, depth = binning(arguments), arguments.integer("-VolZ")
     ny, nx = (int(side / factor) for side in data.stack.shape)
     volumes = 1 + len(HALVES) * arguments.given(HALVES[0]) + arguments.integer("-Wiener")
@@ -149,7 +224,7 @@ def result_bytes(arguments: Arguments, data: Input) -> int:
 
 
 def peak_memory() -> str:
-    """Return the most memory that this process held, in words, where the system tells it."""
+    """Return the most memory that this process held, in words, where the system says."""
     try:
         import resource
     except ImportError:
@@ -159,7 +234,19 @@ def peak_memory() -> str:
 
 
 def solve(arguments: Arguments, data: Input, log: Log) -> Solution:
-    """Return where every tilt goes: read, or aligned."""
+    """Return where every tilt goes: read, or aligned.
+
+    Parameters
+    ----------
+    arguments, log
+        As for `read_input`.
+    data : Input
+
+    Raises
+    ------
+    EngineError
+        If the alignment file cannot be read, or the series cannot be aligned.
+    """
     from tomostream.engine.recon import solution as solutions
 
     if arguments.given("-AlnFile"):
@@ -179,36 +266,35 @@ def solve(arguments: Arguments, data: Input, log: Log) -> Solution:
 
 
 def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: Log) -> Solution:
+    """Return where every tilt goes, by our own alignment.
+
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    angles : tuple of AngleRow
+        One a section.
+
+    Raises
+    ------
+    EngineError
+        If the pixel size is not known, or the series cannot be aligned.
+    """
     import numpy as np
 
-    from tomostream.engine.align import AlignmentError, AlignOptions, align_series
+    from tomostream.engine.align import AlignmentError, align_series
     from tomostream.engine.recon import solution as solutions
 
     if not data.pixel_size_A > 0:
         raise EngineError(f"{data.stack.path} does not give its pixel size, which the alignment needs: give -PixSize")
-    axis, refine = arguments.numbers("-TiltAxis")
     mode, given = arguments.numbers("-TiltCor")
-    offset = given if mode >= 0 and abs(given) > 0.1 else 0.0
-    start = start_of(arguments, data, [row.tilt_deg + offset for row in angles], log)
-    options = AlignOptions(
-        pixel_size_A=data.pixel_size_A,
-        tilt_axis_deg=axis,
-        refine_axis=refine >= 0,
-        full_axis_search=axis == 0 and start is None,
-        tilt_cor=-1 if offset or mode < 0 else round(mode),
-        dark_tol=arguments.number("-DarkTol"),
-        threads=thread_count(arguments),
-        start=start,
-    )
+    offset = given if mode >= 0 and abs(given) > MIN_OFFSET_DEG else 0.0
+    tilts = [row.tilt_deg + offset for row in angles]
+    options = align_options(arguments, data, bool(offset), start_of(arguments, data, tilts, log))
     orders = [row.order for row in angles if row.order is not None]
+    known = orders if len(orders) == len(angles) else None
     try:
-        alignment = align_series(
-            data.stack.data,
-            np.array([row.tilt_deg + offset for row in angles]),
-            options,
-            log.say,
-            orders if len(orders) == len(angles) else None,
-        )
+        alignment = align_series(data.stack.data, np.array(tilts), options, log.say, known)
     except AlignmentError as error:
         raise EngineError(f"{data.stack.path} could not be aligned: {error}") from None
     solution = locally(arguments, data, alignment, options, solutions.of_alignment(alignment, mode > 0, offset), log)
@@ -223,8 +309,44 @@ def align(arguments: Arguments, data: Input, angles: tuple[AngleRow, ...], log: 
     return solution
 
 
+def align_options(arguments: Arguments, data: Input, offset_given: bool, start: Start | None) -> AlignOptions:
+    """Return how to align.
+
+    Parameters
+    ----------
+    arguments, data
+        As for `solve`.
+    offset_given : bool
+        Whether the tilt offset is known, and so not measured.
+    start : Start, optional
+        The alignment to start from; with it all directions are never searched.
+    """
+    from tomostream.engine.align import AlignOptions
+
+    axis, refine = arguments.numbers("-TiltAxis")
+    mode = arguments.number("-TiltCor")
+    return AlignOptions(
+        pixel_size_A=data.pixel_size_A,
+        tilt_axis_deg=axis,
+        refine_axis=refine >= 0,
+        full_axis_search=axis == 0 and start is None,
+        tilt_cor=-1 if offset_given or mode < 0 else round(mode),
+        dark_tol=arguments.number("-DarkTol"),
+        threads=thread_count(arguments),
+        start=start,
+    )
+
+
 def start_of(arguments: Arguments, data: Input, angles: Sequence[float], log: Log) -> Start | None:
-    """Return the alignment that ours is to start from (-StartAln), for tilt angles that hold a given offset already."""
+    """Return the alignment that ours is to start from (-StartAln), or None.
+
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    angles : sequence of float
+        Tilt angles, degrees, that hold a given offset already.
+    """
     if not arguments.given("-StartAln"):
         return None
     import numpy as np
@@ -245,7 +367,17 @@ def start_of(arguments: Arguments, data: Input, angles: Sequence[float], log: Lo
 def locally(
     arguments: Arguments, data: Input, alignment: Alignment, options: AlignOptions, solution: Solution, log: Log
 ) -> Solution:
-    """With the local motion in the patches that were asked for, where there is any."""
+    """Return the solution with the local motion in the patches that were asked for, where there is any.
+
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    alignment, options : Alignment, AlignOptions
+        The global alignment, and how it was made.
+    solution : Solution
+        Of that alignment.
+    """
     across, down = arguments.integers("-Patch")
     if across * down < 2:
         return solution
@@ -260,7 +392,15 @@ def locally(
 
 
 def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
-    """Without the tilts whose image, or one of its halves, holds nothing to use; what was aligned has been looked at."""
+    """Return the solution without the tilts whose image, or one of its halves, holds nothing to use.
+
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    solution : Solution
+        Images that were aligned here have been checked already.
+    """
     from tomostream.engine.align.geometry import parallel
     from tomostream.files.mrc import UNUSABLE_VALUES
 
@@ -280,13 +420,21 @@ def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) ->
 
 
 def _without(solution: Solution, out: dict[int, str], log: Log) -> Solution:
+    """Return the solution without the sections `out`, and say why each is not used."""
     for section, reason in out.items():
         log.say(f"section {section + 1} is not used: {reason}")
     return solution.without(out) if out else solution
 
 
 def in_range(arguments: Arguments, solution: Solution, log: Log) -> Solution:
-    """Without the tilts that the reconstruction cannot or shall not use; they stay in the alignment."""
+    """Return the solution without the tilts that the reconstruction cannot or shall not use; they stay in the alignment.
+
+    Parameters
+    ----------
+    arguments, log
+        As for `solve`.
+    solution : Solution
+    """
     from tomostream.engine.recon.slab import MAX_TILT_DEG
 
     low, high = sorted(arguments.numbers("-ReconRange"))
@@ -300,7 +448,14 @@ def in_range(arguments: Arguments, solution: Solution, log: Log) -> Solution:
 
 
 def dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
-    """With the dose before every tilt, where dose weighting was asked for and can be done."""
+    """Return the solution with the dose before every tilt, where dose weighting was asked for and can be done.
+
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    solution : Solution
+    """
     dose = arguments.number("-ImgDose")
     if dose <= 0:
         return solution
@@ -320,6 +475,7 @@ def dosed(arguments: Arguments, data: Input, solution: Solution, log: Log) -> So
 
 
 def recon_options(arguments: Arguments, data: Input) -> ReconOptions:
+    """Return how to reconstruct, as `arguments` and `data` say."""
     from tomostream.engine.recon.slab import Method
     from tomostream.engine.recon.tomogram import ReconOptions
 
@@ -341,7 +497,19 @@ def with_ctf(
 ) -> tuple[Solution, list[CtfRow]]:
     """Fit and write the CTF where voltage and spherical aberration are given; its worth goes with the quality.
 
-    The rows are those of the used tilts, none where no CTF was found.
+    Parameters
+    ----------
+    arguments, data, log
+        As for `solve`.
+    names : OutputFiles
+    solution : Solution
+    outputs : Outputs
+
+    Returns
+    -------
+    Solution
+    list of CtfRow
+        Of the used tilts; none where no CTF was found.
     """
     if not all(arguments.given(tag) and arguments.number(tag) > 0 for tag in ("-Kv", "-Cs")):
         return solution, []
@@ -377,7 +545,19 @@ def write_alignment(
     options: ReconOptions,
     outputs: Outputs,
 ) -> None:
-    """Write the files of the alignment."""
+    """Write the files of the alignment.
+
+    Parameters
+    ----------
+    arguments, data
+        As for `solve`.
+    names : OutputFiles
+    solution : Solution
+    ctf : sequence of CtfRow
+        Of the used tilts, or none.
+    options : ReconOptions
+    outputs : Outputs
+    """
     from tomostream.engine.recon.solution import aln_of
 
     outputs.text(names.aln, format_aln(aln_of(solution, data.stack)))
@@ -393,7 +573,13 @@ def write_imod(
     options: ReconOptions,
     outputs: Outputs,
 ) -> None:
-    """Write the files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known."""
+    """Write the files of -OutImod: of our alignment, or of the one that was given. Angles and orders as far as they are known.
+
+    Parameters
+    ----------
+    arguments, data, names, solution, ctf, options, outputs
+        As for `write_alignment`.
+    """
     from tomostream.engine.recon.imod import ImodJob, write_imod
 
     if arguments.integer("-OutImod") == 0:

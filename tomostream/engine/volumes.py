@@ -30,14 +30,28 @@ MIN_TILTS_OF_WIENER = 2
 
 
 def corrects(arguments: Arguments) -> bool:
-    """Tell whether anything in the reconstruction takes the CTF."""
+    """Tell whether anything in the reconstruction that `arguments` ask for uses the CTF."""
     return bool(arguments.integer("-Wiener") or arguments.integer("-CorrCTF"))
 
 
 def contrast_for(
     arguments: Arguments, data: Input, solution: Solution, ctf: Sequence[CtfRow], sections: Sequence[int], hand: int, log: Log
 ) -> Contrast | None:
-    """Return the contrast transfer of the tilts that are used, or None, and it is said."""
+    """Return the contrast transfer of the tilts that are used, or None; what is missing is said.
+
+    Parameters
+    ----------
+    arguments : Arguments
+    data : Input
+    solution : Solution
+        With the used tilts.
+    ctf : sequence of CtfRow
+        Of `sections`, from 0 in the stack; none where no CTF is known.
+    sections : sequence of int
+    hand : int
+        1: the defocus grows towards +x across the axis at positive tilts, -1: it falls, 0: not known.
+    log : Log
+    """
     from tomostream.engine.ctf.spectra import Optics
     from tomostream.engine.recon.contrast import contrast_of
 
@@ -58,7 +72,23 @@ def contrast_for(
 def given_ctf(
     arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, outputs: Outputs, log: Log
 ) -> tuple[Sequence[CtfRow], tuple[int, ...], int]:
-    """CTF, sections and hand for an alignment that was given: of the files beside it, else fitted (with -Kv and -Cs)."""
+    """Return CTF, sections and hand for an alignment that was given: of the files beside it, else fitted (with -Kv and -Cs).
+
+    Parameters
+    ----------
+    arguments, data, solution, log
+        As for `contrast_for`.
+    names : OutputFiles
+    outputs : Outputs
+        For a CTF that is fitted.
+
+    Returns
+    -------
+    ctf : sequence of CtfRow
+    sections : tuple of int
+    hand : int
+        As `contrast_for` takes them.
+    """
     from tomostream.engine.recon import solution as solutions
 
     stem = os.path.splitext(arguments.text("-AlnFile"))[0]
@@ -80,7 +110,19 @@ def given_ctf(
 
 
 def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, log: Log) -> Viewing | None:
-    """Return the Wiener tomogram, where it is asked for; the thickness is the alignment's own."""
+    """Return what the Wiener tomogram is made with, where it is asked for and can be made; the thickness is the alignment's own.
+
+    Parameters
+    ----------
+    arguments, data, solution, log
+        As for `contrast_for`.
+    names : OutputFiles
+
+    Raises
+    ------
+    EngineError
+        If the pixel size is not known.
+    """
     from tomostream.engine.recon.tomogram import Viewing
 
     if not arguments.integer("-Wiener"):
@@ -109,9 +151,24 @@ def write_result(
     log: Log,
     viewing: Viewing | None = None,
 ) -> Resolution | None:
-    """Return the tomogram, or with -VolZ 0 the aligned stack, and the same of the halves; the resolution that these show.
+    """Write the tomogram, or with -VolZ 0 the aligned stack, and the same of the halves.
 
-    `viewing`: the Wiener tomogram too.
+    Parameters
+    ----------
+    data : Input
+    names : OutputFiles
+    solution : Solution
+        With the used tilts.
+    options : ReconOptions
+    outputs : Outputs
+    log : Log
+    viewing : Viewing, optional
+        The Wiener tomogram, which is written too.
+
+    Returns
+    -------
+    Resolution or None
+        That the halves show; None without halves.
     """
     from tomostream.engine.recon.tomogram import reconstruct, write_aligned_stack
 
@@ -159,6 +216,15 @@ def write_quality(
     """Write what is known of the alignment and, from its halves, of the tomogram; what was erased.
 
     Of an alignment that was given, the file beside the tomogram is taken up and the rest put into it.
+
+    Parameters
+    ----------
+    names : OutputFiles
+    solution : Solution
+        Its quality is None where the alignment was given.
+    found : Resolution or None
+    erased : Erasure or None
+    outputs : Outputs
     """
     quality = solution.quality
     aligned = quality is not None

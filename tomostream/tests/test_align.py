@@ -15,10 +15,12 @@ from unittest import mock
 
 import numpy as np
 
-from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series
+from tomostream.engine.align import Alignment, AlignmentError, AlignOptions, Start, align_series, coarse
 from tomostream.engine.align.answer import recentred
 from tomostream.engine.align.answer import residuals as left_out_residuals
 from tomostream.engine.align.chain import chain_deviations, step_deviations
+from tomostream.engine.align.coarse import COARSE_TOP, Progress, settle_thickness
+from tomostream.engine.align.fine import FINE_TOP, LEFT_OUT_A, THICKER, leave_out_faint, return_strays
 from tomostream.engine.align.geometry import Pose
 from tomostream.engine.align.heights import heights, slope_of
 from tomostream.engine.align.likelihood import model_of, signal_share
@@ -45,17 +47,7 @@ from tomostream.engine.align.quality import (
     loosely_placed,
     standard_deviations,
 )
-from tomostream.engine.align.robust import all_left_out, elsewhere, faint, repair, rescue
-from tomostream.engine.align.series import (
-    COARSE_TOP,
-    FINE_TOP,
-    LEFT_OUT_A,
-    THICKER,
-    Progress,
-    called_back,
-    settle_thickness,
-    without_faint,
-)
+from tomostream.engine.align.robust import Repair, all_left_out, elsewhere, faint, repair, rescue
 from tomostream.engine.align.series import _prepare as prepare
 from tomostream.engine.align.wedge import Wedge, parts_for, wedge_from, wedge_of
 from tomostream.programs.quality import Trust
@@ -521,10 +513,10 @@ class TestBadTilts(unittest.TestCase):
         bench = Bench(images, np.arange(len(truth.angles)), 1)
         said: list[str] = []
         right = Pose(truth.angles, truth.axis, truth.shifts / images.scale, 1200.0 / images.pixel_A)
-        pose, _ = called_back(bench, dataclasses.replace(right, shifts=away / images.scale), truth.angles, said.append)
-        self.assertEqual(said, [f"tilts at {truth.angles[2]:.0f} deg fit better elsewhere and were put there"])
+        pose, _ = return_strays(bench, dataclasses.replace(right, shifts=away / images.scale), truth.angles, said.append)
+        self.assertEqual(said, [f"tilts at {truth.angles[2]:.0f} deg fit better elsewhere and were moved there"])
         self.assertLess(np.abs(pose.shifts * images.scale - truth.shifts).max(), 1.0)
-        self.assertIs(called_back(bench, right, truth.angles, said.append)[0], right)
+        self.assertIs(return_strays(bench, right, truth.angles, said.append)[0], right)
 
     def test_a_tilt_that_is_out_of_use_comes_back_only_where_it_fits_beyond_doubt(self) -> None:
         """Noise has a highest place too: of several tries on as many tilts one would pass for a match."""
@@ -609,12 +601,25 @@ class TestBadTilts(unittest.TestCase):
         said: list[str] = []
         state = Progress(bench, right, {}, decide(0.0, 0.5))
         matches = all_left_out(bench, right, FINE_TOP, LEFT_OUT_A)
-        left, rest = without_faint(state, truth.angles, matches, said.append)
+        left, rest = leave_out_faint(state, truth.angles, matches, said.append)
         self.assertEqual(set(range(len(truth.angles))) - set(left.bench.members.tolist()), {2})
         self.assertRegex(left.reasons[2], r"hardly matches the other tilts \(peak of .* sigma\)")
         self.assertEqual((len(rest), len(said)), (len(truth.angles) - 1, 1))
         self.assertLess(np.abs(np.delete(left.pose.shifts * images.scale - truth.shifts, 2, 0)).max(), 1.0)
-        self.assertIs(without_faint(left, truth.angles, rest, said.append)[0], left)
+        self.assertIs(leave_out_faint(left, truth.angles, rest, said.append)[0], left)
+
+    def test_sections_that_slipped_or_are_used_again_are_counted_from_1_as_everywhere(self) -> None:
+        images = work_stack(self.stack[:5], PIXEL_A, 4 * PIXEL_A, 1)
+        pose = Pose(self.truth.angles[:5], self.truth.axis, np.zeros((5, 2)), 20.0)
+        state = Progress(Bench(images, np.arange(4), 1), pose, {4: "does not match its neighbours"}, Offset())
+        said: list[str] = []
+        with mock.patch.object(coarse, "maximise", return_value=(pose, 0.0)):
+            with mock.patch.object(coarse, "repair", side_effect=[Repair(pose, (0, 3), {}), Repair(pose, (), {})]):
+                coarse.repaired(state, said.append)
+            with mock.patch.object(coarse, "rescue", return_value=(pose, [4])):
+                coarse.rescued(state, said.append)
+        self.assertEqual(said, ["sections 1, 4 had slipped and were moved back",
+                                "section 5 matches the others after all and is used again"])
 
     def test_ends_of_thick_specimens_are_not_faint(self) -> None:
         heights = [24.4, 10.1, 25.0, 23.0, 11.3, 8.0]

@@ -702,7 +702,7 @@ class RefusalTest(WithSeries):
         self.refused("too small", *good, "-AlnFile", self.aln, "-VolZ", 4, "-OutBin", 4)
         self.refused("no tilt is left", *good, *aln, "-ReconRange", 70, 80)
         self.refused("-StartAln is to be refined by an alignment", *good, "-AlnFile", self.aln, "-StartAln", self.aln)
-        self.refused("-TiltCor must begin with -1, 0 or 1", *good, "-AngFile", self.angle_file(), "-TiltCor", 7)
+        self.refused("-TiltCor must start with -1, 0 or 1", *good, "-AngFile", self.angle_file(), "-TiltCor", 7)
         self.refused("--threads must be from 0 to 1024", *good, *aln, "--threads", 10**6)
 
     def test_angles_of_no_tilt_series_are_refused_before_any_work(self) -> None:

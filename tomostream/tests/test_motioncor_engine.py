@@ -1025,7 +1025,7 @@ class TestBadInput(EngineTest):
     def test_binning_below_1_and_a_range_that_ends_before_it_begins(self):
         path = self.tiff(drifting(DRIFT))
         self.refused("-InTiff", path, "-FtBin", 0.5, reason="-FtBin must be from 1 to 64, got 0.5")
-        self.refused("-InTiff", path, "-SumRange", 5, 3, reason="-SumRange 5 3 begins after its end")
+        self.refused("-InTiff", path, "-SumRange", 5, 3, reason="-SumRange 5 3 starts after it ends")
 
     def test_a_reference_frame_that_is_not_there(self):
         path = self.tiff(drifting(DRIFT))

@@ -16,9 +16,22 @@ from tomostream.programs.quality import Trust
 
 
 def residuals(bench: Bench, pose: Pose, matches: Sequence[Match]) -> list[float | None]:
-    """Return how far from its place each used tilt fits best when it is left out and predicted, in pixels of the input stack.
+    """Return how far from its place each used tilt matches best what all others predict.
 
-    A match tells the move in the stretched frame: across the axis it is seen shortened by the cosine of the tilt.
+    Parameters
+    ----------
+    bench : Bench
+        The used tilts.
+    pose : Pose
+        Where they are.
+    matches : sequence of Match
+        Of `robust.all_left_out`, one a used tilt.
+
+    Returns
+    -------
+    list of float or None
+        Pixels of the input stack, in the image: a move across the axis is seen shortened by cos t. None where the match does not
+        stand out of the noise.
     """
     cosines = np.cos(np.radians(pose.tilts_deg[bench.members]))
     return [
@@ -43,12 +56,22 @@ def answer_of(
     ----------
     bench, pose : Bench, Pose
         The used tilts, and where they were found.
-    angles : (n,) nominal tilt angles, degrees
-    reasons : why each other section is not used
-    offset : what is known of the tilt offset
-    sigma : (members, 2) standard deviations, working pixels
-    left_out : `residuals`
-    verdict : figure, note and trust, as `quality.judge` gives them
+    angles : ndarray, shape (n,)
+        Nominal tilt angles, degrees.
+    reasons : dict
+        Why each other section is not used.
+    offset : Offset
+        What is known of the tilt offset.
+    sigma : ndarray, shape (members, 2)
+        Standard deviations of (x, y) in the aligned frame, working pixels.
+    left_out : sequence of float or None
+        Of `residuals`.
+    verdict : (float, str, Trust)
+        Figure, note and trust, as `quality.judge` gives them.
+
+    Returns
+    -------
+    Alignment
     """
     members = [int(i) for i in bench.members]
     reference = min(members, key=lambda i: abs(angles[i]))
@@ -75,7 +98,19 @@ def answer_of(
 
 
 def recentred(pose: Pose, reference: int) -> Floats:
-    """Return shifts (n, 2) after moving the specimen in its plane so that the tilt `reference` has none."""
+    """Return shifts after moving the specimen in its plane so that one tilt has none.
+
+    Parameters
+    ----------
+    pose : Pose
+    reference : int
+        The section that keeps its centre.
+
+    Returns
+    -------
+    ndarray, shape (n, 2)
+        (TX, TY), working pixels.
+    """
     axis = np.radians(pose.axis_deg)
     x, y = pose.shifts[reference]
     across = (x * np.cos(axis) + y * np.sin(axis)) / np.cos(np.radians(pose.tilts_deg[reference]))

@@ -13,21 +13,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.likelihood import BLOCK, Model, steadied
+from tomostream.engine.align.likelihood import BLOCK, Model, down_weighted
 from tomostream.engine.align.spectra import Band
 
 REACH_A, STEP_A = 150.0, 2.5  # of the moves that are tried, in the stretched frame
 
 
 def step_deviations(band: Band, pose: Pose, model: Model, pixel_A: float) -> tuple[NDArray[np.int64], Floats]:
-    """Return the members of a band in the order of their angles, and the standard deviation (members - 1,) of the step between
-    each two neighbours, in working pixels of the stretched frame.
+    """Return how well the step between each two neighbouring tilts is known across the axis.
 
+    Parameters
+    ----------
+    band : Band
+        Coefficients of the used tilts at `pose`.
+    pose : Pose
+        Where they are.
+    model : Model
+        Of the band at this pose.
+    pixel_A : float
+        Of the working images.
+
+    Returns
+    -------
+    order : ndarray of int, shape (members,)
+        Positions in the band, in the order of the tilt angles.
+    deviations : ndarray, shape (members - 1,)
+        Standard deviation of the step between each two neighbours, of all that lies beyond; working pixels of the frame.
+
+    Notes
+    -----
     With q_i the coefficients of tilt i and M the inverse of the model's covariance, the log-likelihood of a step d is, up to a
     constant, ``-2 Re sum M_ij q_i* q_j exp(2 pi i kx d)`` over the tilts i before the cut and j beyond it. Only the covered share
     of the coefficients is independent.
     """
-    band = steadied(band, model)
+    band = down_weighted(band, model)
     order = np.argsort(pose.tilts_deg[band.members], kind="stable")
     count = len(order)
     steps = np.arange(-REACH_A, REACH_A + 0.5 * STEP_A, STEP_A) / pixel_A
@@ -48,10 +67,19 @@ def step_deviations(band: Band, pose: Pose, model: Model, pixel_A: float) -> tup
 
 
 def chain_deviations(order: NDArray[np.int64], steps: Floats, tilts_deg: Floats) -> Floats:
-    """Return the standard deviation (n,) of dX cos t of tilts at `tilts_deg` (n,), by independent steps between neighbours in
-    `order`.
+    """Return the standard deviation of tilts' places across the axis from independent steps between neighbours.
 
-    What a shift of the specimen in X and Z does is taken out.
+    Parameters
+    ----------
+    order, steps
+        As `step_deviations` returns them.
+    tilts_deg : ndarray, shape (n,)
+        Tilt angles, by position.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Of dX cos t, in the unit of `steps`; what a shift of the specimen in X and Z does is taken out.
     """
     tilts = np.radians(tilts_deg[order])
     design = np.stack([np.cos(tilts), np.sin(tilts)], axis=1)

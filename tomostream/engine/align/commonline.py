@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose, frame_of, frame_shape, parallel, resample
 from tomostream.engine.align.preprocess import WorkStack
+from tomostream.engine.peaks import parabola_top
 
 
 def common_line_score(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, threads: int
 ) -> float:
     """Return how well the profiles along the axis agree at a pose: mean correlation of each with the sum of the others.
-
-    Profiles are compared between the frequencies `lowest` and `highest` (cycles/px), whitened.
 
     Parameters
     ----------
@@ -27,9 +26,14 @@ def common_line_score(
     members : ndarray of int
         Sections that take part.
     lowest, highest : float
-        Cycles/px along the axis.
+        Cycles/px along the axis between which the whitened profiles are compared.
     threads : int
-        At most so many.
+        At most this many.
+
+    Returns
+    -------
+    float
+        From -1 to 1.
 
     Notes
     -----
@@ -52,35 +56,19 @@ def common_line_score(
     return float(np.mean(np.real(np.sum(np.conj(lines) * rest, axis=1)) / np.maximum(norm, 1e-12)))
 
 
-def parabola_top(x: Floats, y: Floats) -> float:
-    """Place of the maximum of y(x), by a parabola through the highest point and its neighbours; never outside x.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n,)
-        Evenly spaced, ascending.
-    y : ndarray, shape (n,)
-        The values there.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.linspace(-2.0, 2.0, 5)
-    >>> round(parabola_top(x, -(x - 0.3) ** 2), 6)
-    0.3
-    """
-    if len(x) < 3:
-        return float(x[int(np.argmax(y))])
-    top = int(np.clip(np.argmax(y), 1, len(x) - 2))
-    bend, slope, _ = np.polyfit(x[top - 1: top + 2] - x[top], y[top - 1: top + 2], 2)
-    if not bend < 0.0:
-        return float(x[int(np.argmax(y))])
-    return float(np.clip(x[top] - slope / (2.0 * bend), x[0], x[-1]))
-
-
 def axis_by_common_line(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], trials: Floats, band: tuple[float, float], threads: int
 ) -> float:
-    """Return the tilt axis (deg) among and between `trials` at which the common lines agree best."""
+    """Return the tilt axis, in degrees, among and between trials at which the common lines agree best.
+
+    Parameters
+    ----------
+    images, pose, members, threads
+        As for `common_line_score`; the pose's own axis is not used.
+    trials : ndarray, shape (n,)
+        Axes that are tried, degrees, ascending.
+    band : (float, float)
+        Lowest and highest frequency along the axis, cycles/px.
+    """
     scores = [common_line_score(images, pose.turned(axis), members, *band, threads) for axis in trials]
     return parabola_top(trials, np.array(scores))

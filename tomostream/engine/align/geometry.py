@@ -31,8 +31,16 @@ TAPER = 0.12  # of the image's side, at each edge
 class Pose:
     """Where every tilt is believed to be.
 
-    `tilts_deg` (n,) are nominal angles plus the tilt offset, `axis_deg` the tilt axis, `shifts` (n, 2) the shifts
-    (TX, TY) in pixels of the working images, `thickness` the slab's thickness in the same pixels.
+    Attributes
+    ----------
+    tilts_deg : ndarray, shape (n,)
+        Nominal tilt angles plus the tilt offset, in the order of the stack.
+    axis_deg : float
+        Tilt axis, counter-clockwise from the y axis of the raw images.
+    shifts : ndarray, shape (n, 2)
+        (TX, TY) in pixels of the working images, in the raw image: raw = R(axis) aligned + (TX, TY) (see `model`).
+    thickness : float
+        Of the slab, in the same pixels.
     """
 
     tilts_deg: Floats
@@ -41,7 +49,14 @@ class Pose:
     thickness: float
 
     def moved(self, moves: Floats) -> Pose:
-        """Shift by `moves` (n, 2), (dX, dY) in the stretched specimen frame."""
+        """Return the pose with every tilt's place moved in the stretched specimen frame.
+
+        Parameters
+        ----------
+        moves : ndarray, shape (n, 2)
+            (dX, dY) across and along the tilt axis, working pixels. In the raw image dX is seen as dX cos t, and both are
+            turned by the axis.
+        """
         axis = np.radians(self.axis_deg)
         x = moves[:, 0] * np.cos(np.radians(self.tilts_deg))
         y = moves[:, 1]
@@ -49,7 +64,7 @@ class Pose:
         return replace(self, shifts=self.shifts + raw)
 
     def turned(self, axis_deg: float) -> Pose:
-        """Return the same pose with another tilt axis."""
+        """Return the same pose with the tilt axis at `axis_deg`, degrees counter-clockwise from y."""
         return replace(self, axis_deg=float(axis_deg))
 
     def offset_by(self, degrees: float) -> Pose:
@@ -57,7 +72,7 @@ class Pose:
         return replace(self, tilts_deg=self.tilts_deg + degrees)
 
     def scaled(self, factor: float) -> Pose:
-        """Return the same pose in pixels that are `factor` times smaller."""
+        """Return the same pose in pixels that are `factor` times smaller: shifts and thickness grow by it."""
         return replace(self, shifts=self.shifts * factor, thickness=self.thickness * factor)
 
     def tangents(self) -> Floats:
@@ -66,7 +81,16 @@ class Pose:
 
 
 def parallel(work: Callable[[A], B], items: Sequence[A], threads: int) -> list[B]:
-    """`work` on every item, in order, with at most `threads` threads (the work releases the interpreter lock)."""
+    """Return `work` of every item, in the order of the items.
+
+    Parameters
+    ----------
+    work : callable
+        Of one item; it should release the interpreter lock, or threads gain nothing.
+    items : sequence
+    threads : int
+        At most this many at a time; with 1 no thread is made.
+    """
     if threads <= 1 or len(items) <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -74,9 +98,24 @@ def parallel(work: Callable[[A], B], items: Sequence[A], threads: int) -> list[B
 
 
 def frame_shape(image_shape: tuple[int, int], axis_deg: float) -> tuple[int, int]:
-    """Shape (rows, columns) of the stretched frame for raw images of `image_shape`: sides swapped if the axis lies.
+    """Return the shape (rows, columns) of the stretched frame, its rows along the tilt axis.
 
-    The sides are sizes for which Fourier transforms are fast.
+    Parameters
+    ----------
+    image_shape : (int, int)
+        Rows and columns of a raw image.
+    axis_deg : float
+        Tilt axis. Where it is nearer to the x axis than to the y axis of the images, the sides are swapped.
+
+    Returns
+    -------
+    (int, int)
+        Each the next even length for which Fourier transforms are fast.
+
+    Examples
+    --------
+    >>> frame_shape((96, 128), 5.0), frame_shape((96, 128), 85.0)
+    ((96, 128), (128, 96))
     """
     rows, columns = image_shape
     if abs(np.sin(np.radians(axis_deg))) > np.sqrt(0.5):
@@ -85,7 +124,7 @@ def frame_shape(image_shape: tuple[int, int], axis_deg: float) -> tuple[int, int
 
 
 def fast_even(length: int) -> int:
-    """Return the smallest even fast FFT length that is not below `length`.
+    """Return the smallest even length of at least `length` pixels for which real Fourier transforms are fast.
 
     Examples
     --------
@@ -97,7 +136,13 @@ def fast_even(length: int) -> int:
 
 @lru_cache(maxsize=16)
 def taper(length: int) -> NDArray[np.float32]:
-    """Raised-cosine window, (length,); shared, not to be written to."""
+    """Return a window of `length` pixels, 1 in the middle, with raised-cosine edges of a share `TAPER` each.
+
+    Returns
+    -------
+    ndarray of float32, shape (length,)
+        Shared between callers: not to be written to.
+    """
     edge = max(2, round(length * TAPER))
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
     window = np.ones(length, np.float32)
@@ -108,7 +153,10 @@ def taper(length: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Frame:
-    """Maps one raw image into the stretched frame of `shape`: index = matrix @ index_in_frame + start."""
+    """The map from the stretched frame of `shape` (rows, columns) to one raw image: index = matrix @ index_in_frame + start.
+
+    Both indices are (row, column); `matrix` is (2, 2), `start` (2,).
+    """
 
     matrix: Floats
     start: Floats
@@ -141,10 +189,21 @@ def frame_of(pose: Pose, tilt: int, image_shape: tuple[int, int], shape: tuple[i
 
 
 def resample(coefficients: NDArray[np.float32], frame: Frame) -> tuple[NDArray[np.float32], float]:
-    """Return one image in the stretched frame, tapered to 0 at all edges, and the fraction of the frame that it covers.
+    """Resample one image into the stretched frame, with zero mean under its mask and tapered to 0 at all edges.
 
-    `coefficients` are the image's cubic B-spline coefficients (rows, columns). The taper is that of the frame's own
-    edges times that of the raw image's edges.
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (rows, columns)
+        Cubic B-spline coefficients of the raw image (`preprocess`).
+    frame : Frame
+        Where it lies.
+
+    Returns
+    -------
+    image : ndarray of float32, shape `frame.shape`
+        The mask is the frame's own taper times that of the raw image.
+    covered : float
+        Mean of the squared mask: the effective share of the frame that the image fills, 0 to 1.
     """
     image = np.empty(frame.shape, np.float32)
     mask = np.empty(frame.shape, np.float32)

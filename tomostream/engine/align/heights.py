@@ -15,20 +15,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from tomostream.engine.align.geometry import Floats, Pose, frame_shape
-from tomostream.engine.align.likelihood import model_of, signal_share, steadied
+from tomostream.engine.align.likelihood import down_weighted, model_of, signal_share
 from tomostream.engine.align.pipeline import Bench
 from tomostream.engine.align.spectra import Band, parts_of
+from tomostream.engine.peaks import vertex
 
 MAX_PARTS, MIN_PART = 4, 24  # parts a side, and their shorter side in working pixels
-REACH, STEPS = 0.6, 25  # heights that are tried: up to this share of the thickness to either side, so many
+REACH, STEPS = 0.6, 25  # heights that are tried: up to this share of the thickness to either side, and how many
 OUTLYING = 2.0  # standard deviations from the plane at which a part counts half
 UNKNOWNS = 3  # of a plane
 
 
 @dataclass(frozen=True)
 class Slope:
-    """By how much the specimen is inclined across the tilt axis against the angles of a pose, in degrees: it is to be taken off
-    the tilt offset. `sigma_deg`: its standard deviation, from `freedom` parts more than a plane needs."""
+    """By how much the specimen is inclined across the tilt axis against the angles of a pose.
+
+    Attributes
+    ----------
+    degrees : float
+        To be taken off the tilt offset.
+    sigma_deg : float
+        Its standard deviation.
+    freedom : int
+        Degrees of freedom behind it: parts of the field beyond the three that a plane needs.
+    """
 
     degrees: float
     sigma_deg: float
@@ -37,8 +47,19 @@ class Slope:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane through values in the parts of the field: its `level` in the middle of the frame, its slopes `across` and
-    `along` the axis, and the standard deviation `sigma` of the first, from `freedom` parts more than a plane needs."""
+    """A plane through values in the parts of the field.
+
+    Attributes
+    ----------
+    level : float
+        In the middle of the frame, in the unit of the values.
+    across, along : float
+        Slopes across and along the tilt axis, per working pixel.
+    sigma : float
+        Standard deviation of `across`.
+    freedom : int
+        Degrees of freedom behind it.
+    """
 
     level: float
     across: float
@@ -48,14 +69,36 @@ class Plane:
 
 
 def parts_a_side(shape: tuple[int, int]) -> tuple[int, int]:
-    """Into how many parts (down, over) a frame of `shape` is cut."""
+    """Return into how many parts (down, over) a frame of `shape` (rows, columns) is cut, each `MIN_PART` px or more.
+
+    Examples
+    --------
+    >>> parts_a_side((60, 512))
+    (2, 4)
+    """
     down, over = (int(np.clip(side // MIN_PART, 2, MAX_PARTS)) for side in shape)
     return down, over
 
 
 def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Floats]:
-    """Return centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and their heights (P,), working
-    pixels."""
+    """Return how high the specimen is in each part of the field.
+
+    Parameters
+    ----------
+    bench : Bench
+        Images and used tilts.
+    pose : Pose
+        At which the heights are 0 on average.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+
+    Returns
+    -------
+    centres : ndarray, shape (P, 2)
+        (X, Y) of the parts from the middle of the stretched frame, working pixels.
+    heights : ndarray, shape (P,)
+        Working pixels, along z.
+    """
     parts = parts_a_side(frame_shape(bench.images.image_shape, pose.axis_deg))
     centres, _, found = bands_and_heights(bench, pose, highest_per_A, parts)
     return centres, found
@@ -64,8 +107,24 @@ def heights(bench: Bench, pose: Pose, highest_per_A: float) -> tuple[Floats, Flo
 def bands_and_heights(
     bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int, int]
 ) -> tuple[Floats, list[Band], Floats]:
-    """`heights` of `parts` (down, over), and between centres and heights the band of each.
+    """Return centres, bands and heights of the parts of the field.
 
+    Parameters
+    ----------
+    bench, pose, highest_per_A
+        As for `heights`.
+    parts : (int, int)
+        How many down and over.
+
+    Returns
+    -------
+    centres : ndarray, shape (P, 2)
+    bands : list of Band
+        Of each part, at `pose`.
+    heights : ndarray, shape (P,)
+
+    Notes
+    -----
     With q_i the coefficients of tilt i in a part, M the inverse of the model's covariance and t_i the tangents, the
     log-likelihood of the height z is, up to a constant, ``-sum M_ij q_i* q_j exp(2 pi i kx z (t_j - t_i))``.
     """
@@ -80,7 +139,7 @@ def bands_and_heights(
     phases = np.exp(2j * np.pi * turns).astype(np.complex64)
     found = []
     for band in bands:
-        values = steadied(band, model).values * np.sqrt(band.cells.weight)[:, None, :].astype(np.float32)
+        values = down_weighted(band, model).values * np.sqrt(band.cells.weight)[:, None, :].astype(np.float32)
         coupled = model.inverse * np.matmul(np.conj(values), np.swapaxes(values, 1, 2))
         value = -np.real(np.einsum("czj,czj->z", np.matmul(np.conj(phases), coupled), phases))
         found.append(_top(trials, value))
@@ -88,15 +147,30 @@ def bands_and_heights(
 
 
 def _top(x: Floats, y: Floats) -> float:
-    """Place of the maximum of y(x), evenly spaced, by a parabola; not beyond half a step outside."""
+    """Return the place of the maximum of y(x), evenly spaced, by a parabola; not beyond half a step outside."""
     top = int(np.clip(np.argmax(y), 1, len(x) - 2))
-    before, here, after = y[top - 1 : top + 2]
-    bend = before - 2.0 * here + after
-    return float(x[top] + (x[1] - x[0]) * (np.clip(0.5 * (before - after) / bend, -1.5, 1.5) if bend < 0.0 else 0.0))
+    return float(x[top] + (x[1] - x[0]) * vertex(*y[top - 1 : top + 2], limit=1.5))
 
 
 def plane_through(centres: Floats, found: Floats) -> Plane:
-    """Return the plane through values `found` (P,) at `centres` (P, 2); parts far from it count little, but in its sigma."""
+    """Fit a plane through values of the parts of the field; parts far from it count little.
+
+    Parameters
+    ----------
+    centres : ndarray, shape (P, 2)
+        (X, Y) of the parts, working pixels.
+    found : ndarray, shape (P,)
+        The values.
+
+    Returns
+    -------
+    Plane
+        By reweighted least squares; its `sigma` is that of the plain fit, in which all parts count.
+
+    Notes
+    -----
+    Weights 1 / (1 + (r / (2 s))^2) for residuals r, with s from their median (Cauchy's).
+    """
     design = np.column_stack([np.ones(len(found)), centres])
     plain = found - design @ np.linalg.lstsq(design, found, rcond=None)[0]
     freedom = max(1, len(found) - UNKNOWNS)
@@ -112,6 +186,17 @@ def plane_through(centres: Floats, found: Floats) -> Plane:
 
 
 def slope_of(centres: Floats, found: Floats) -> Slope:
-    """Return the slope of a plane through heights `found` (P,) at `centres` (P, 2)."""
+    """Return the slope across the tilt axis of a plane through heights.
+
+    Parameters
+    ----------
+    centres : ndarray, shape (P, 2)
+    found : ndarray, shape (P,)
+        As `heights` returns them.
+
+    Returns
+    -------
+    Slope
+    """
     plane = plane_through(centres, found)
     return Slope(float(np.degrees(np.arctan(plane.across))), float(np.degrees(np.arctan(plane.sigma))), plane.freedom)

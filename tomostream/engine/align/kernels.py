@@ -26,10 +26,20 @@ SAMPLE = (
 
 @numba.njit(SAMPLE, cache=True, nogil=True, fastmath=True)
 def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw_columns, out, mask):  # type: ignore[no-untyped-def]
-    """Fill `out` and `mask` (rows, columns), float32; returns the mean of mask squared.
+    """Resample an image into `out`, mask * (spline(matrix @ (y, x) + start) - weighted mean); return the mean of mask squared.
 
-    out[y, x] = mask * (spline(matrix @ (y, x) + start) - weighted mean), where mask is the product of the tapers of the
-    frame (`frame_rows`, `frame_columns`) and of the raw image (`raw_rows`, `raw_columns`, by its index).
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (height, width)
+        Cubic B-spline coefficients of the image.
+    matrix, start : ndarray of float64, shapes (2, 2) and (2,)
+        From indices (row, column) of the result to those of the image.
+    frame_rows, frame_columns : ndarray of float32
+        Window of the result along y and x.
+    raw_rows, raw_columns : ndarray of float32
+        Window of the image along y and x, taken at the pixel at or below each place.
+    out, mask : ndarray of float32, shape (rows, columns)
+        Filled: the mask is the product of all windows, and both are 0 where the spline has not all of its coefficients.
     """
     rows, columns = out.shape
     height, width = coefficients.shape
@@ -84,11 +94,20 @@ def sample(coefficients, matrix, start, frame_rows, frame_columns, raw_rows, raw
 
 @numba.njit("void(float32[:,:,::1], float64[::1])", cache=True, nogil=True, fastmath=True)
 def invert_all(matrices, log_determinants):  # type: ignore[no-untyped-def]
-    """Invert symmetric positive definite `matrices` (count, n, n) in place, by sweeping; fills the log-determinants.
+    """Invert symmetric positive definite matrices in place, by sweeping.
 
+    Parameters
+    ----------
+    matrices : ndarray of float32, shape (count, n, n)
+        The inverses afterwards, exactly symmetric.
+    log_determinants : ndarray of float64, shape (count,)
+        Filled with the logarithms of the determinants of what was given.
+
+    Notes
+    -----
     Not by LAPACK: a threaded BLAS that is called from several threads for thousands of small matrices spends its time
     waiting for itself, on a busy machine for minutes. Only the lower triangle is worked on, which stays in the nearest
-    cache for a hundred tilts; in the end it is mirrored, so the inverse is exactly symmetric.
+    cache for a hundred tilts; in the end it is mirrored. The sweep operator: Goodnight, Am. Stat. 33 (1979) 149.
     """
     count, size, _ = matrices.shape
     line = np.empty(size, np.float32)

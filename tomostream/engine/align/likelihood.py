@@ -16,20 +16,29 @@ from numpy.typing import NDArray
 
 from tomostream.engine.align.geometry import Floats, Pose, parallel
 from tomostream.engine.align.kernels import invert_all
-from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
+from tomostream.engine.align.spectra import LAST, RINGS_PER_CYCLE, Band, Complexes, phases
 
 LOAD = 1e-3  # added to the diagonal, so that no pair of tilts is believed to be identical
-LARGEST_SHARE = 0.95
-SMALLEST_SHARE = 1e-4
-RINGS = RINGS_PER_CYCLE // 2 + 8
+MAX_SHARE = 0.95  # no pair of tilts is free of noise: with more, few strong coefficients would outweigh all others
+MIN_SHARE = 1e-4  # keeps the covariance of tilts without signal regular
+RINGS = RINGS_PER_CYCLE // 2 + 8  # to half a cycle per pixel, and some beyond for the corners of the transform
 BLOCK = 1024  # cells that are worked on at once in double precision
 SMOOTHING_RINGS = 12  # half width of the smoothing of the signal share over rings, 0.03 cycles/px
 
 
 @dataclass(frozen=True)
 class Model:
-    """Inverse covariance `inverse` (cells, tilts, tilts), its product with the covariance element by element
-    `coupling` (cells, tilts, tilts), and the log-determinants (cells,)."""
+    """The covariance between tilts at a pose, as the likelihood needs it.
+
+    Attributes
+    ----------
+    inverse : ndarray of float32, shape (cells, tilts, tilts)
+        M, the inverse of the covariance C of each cell.
+    coupling : ndarray of float32, shape (cells, tilts, tilts)
+        M_ij C_ij, element by element.
+    log_determinant : ndarray, shape (cells,)
+        Logarithm of the determinant of C.
+    """
 
     inverse: NDArray[np.float32]
     coupling: NDArray[np.float32]
@@ -37,10 +46,10 @@ class Model:
 
 
 def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
-    """Return the share of signal in the power of every tilt on every ring of raw-image frequency, (tilts, RINGS).
+    """Return the share of signal in the power of every tilt on every ring of raw-image frequency.
 
-    From the cross spectra with the `reach` nearest tilts on either side, where the slab predicts coherence. Smoothed
-    over rings; over tilts by the median of three, so that a tilt that does not fit neither gains nor spoils a share.
+    It comes from the cross spectra with the nearest tilts on either side, where the slab predicts coherence. It is smoothed over
+    rings, and over tilts by the median of three, so that a tilt that does not match neither gains nor spoils a share.
 
     Parameters
     ----------
@@ -49,12 +58,12 @@ def signal_share(band: Band, pose: Pose, reach: int = 2) -> Floats:
     pose : Pose
         Gives the tilt angles and the slab's thickness (working px), and so the coherence that is expected.
     reach : int
-        So many neighbours on either side, in the order of the angles, are compared with each tilt.
+        This many neighbours on either side, in the order of the angles, are compared with each tilt.
 
     Returns
     -------
     ndarray, shape (tilts, RINGS)
-        Between `SMALLEST_SHARE` and `LARGEST_SHARE`; ring r is the frequency r / `RINGS_PER_CYCLE` cycles/px.
+        Between `MIN_SHARE` and `MAX_SHARE`; ring r is the frequency r / `RINGS_PER_CYCLE` cycles/px.
 
     Notes
     -----
@@ -95,11 +104,11 @@ def _smoothed(cross: Floats, norm: Floats, order: NDArray[np.int64]) -> Floats:
         sorted_share = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     out = np.empty_like(share)
     out[order] = sorted_share
-    return np.clip(out, SMALLEST_SHARE, LARGEST_SHARE)
+    return np.clip(out, MIN_SHARE, MAX_SHARE)
 
 
 def amplitudes(band: Band, share: Floats) -> Floats:
-    """Square root of the share of signal of every tilt in every cell, (cells, tilts).
+    """Return the square root of the share of signal of every tilt in every cell.
 
     Parameters
     ----------
@@ -111,23 +120,21 @@ def amplitudes(band: Band, share: Floats) -> Floats:
     Returns
     -------
     ndarray, shape (cells, tilts)
-        The least share counts from 0.48 cycles/px on, where working images were cropped.
+        From `spectra.LAST` on, where working images were cropped, that of `MIN_SHARE`.
     """
     ring = np.minimum(band.ring, RINGS - 1)
-    inside = band.ring < 0.48 * RINGS_PER_CYCLE
-    out: Floats = np.sqrt(np.where(inside, share[np.arange(share.shape[0])[None], ring], SMALLEST_SHARE))
+    inside = band.ring < LAST * RINGS_PER_CYCLE
+    out: Floats = np.sqrt(np.where(inside, share[np.arange(share.shape[0])[None], ring], MIN_SHARE))
     return out
 
 
 def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
-    """Return the correlation of two noise-free projections of a slab at kx; `difference` of the tangents of their tilt angles.
-
-    `thickness` in pixels, `kx` in cycles/px; the arrays broadcast.
+    """Return the correlation of two noise-free projections of a slab, sinc(Z kx (tan ti - tan tj)); the arrays broadcast.
 
     Parameters
     ----------
     thickness : float
-        Of the slab, px.
+        Z of the slab, px.
     kx : ndarray
         Frequency across the tilt axis in the stretched frame, cycles/px.
     difference : ndarray
@@ -146,7 +153,7 @@ def coherence(thickness: float, kx: Floats, difference: Floats) -> Floats:
 
 
 def covariance(band: Band, pose: Pose, share: Floats) -> NDArray[np.float32]:
-    """Covariance between the tilts of a band in every cell, (cells, tilts, tilts).
+    """Return the covariance C between the tilts of a band in every cell.
 
     Parameters
     ----------
@@ -207,14 +214,14 @@ def model_of(band: Band, pose: Pose, share: Floats, threads: int = 1) -> Model:
 
 
 def weighted(model: Model, values: Complexes) -> Complexes:
-    """inverse @ values: (cells, tilts, places), as real products.
+    """Return the product of the model's inverse with coefficients, M q, as real products of matrices.
 
     Parameters
     ----------
     model : Model
         See `model_of`.
     values : ndarray of complex64, shape (cells, tilts, places)
-        Coefficients.
+        Coefficients q.
 
     Returns
     -------
@@ -224,17 +231,17 @@ def weighted(model: Model, values: Complexes) -> Complexes:
     return np.matmul(model.inverse, flat).view(np.complex64)
 
 
-def calming(band: Band, model: Model) -> NDArray[np.float32]:
-    """Return factors (cells, 1, places) for coefficients that are far stronger over the series than the model predicts.
+def robust_weights(band: Band, model: Model) -> NDArray[np.float32]:
+    """Return factors for coefficients that are far stronger over the series than the model predicts.
 
     Membranes, ice and gold make few coefficients much stronger than a random field's. The factor is that of a complex
-    multivariate Student distribution with as many degrees of freedom as there are tilts:
+    multivariate Student distribution with as many degrees of freedom as there are tilts, K:
     sqrt(2 K / (K + q* M q)), where the model predicts q* M q = K.
 
     Parameters
     ----------
     band : Band
-        Its coefficients are judged.
+        Its coefficients q are judged.
     model : Model
         What is expected of them.
 
@@ -254,16 +261,16 @@ def calming(band: Band, model: Model) -> NDArray[np.float32]:
     return out
 
 
-def steadied(band: Band, model: Model) -> Band:
-    """Return the band with coefficients that are too strong scaled down (`calming`)."""
-    return replace(band, values=band.values * calming(band, model))
+def down_weighted(band: Band, model: Model) -> Band:
+    """Return the band with coefficients that are too strong scaled down, by `robust_weights` under the model."""
+    return replace(band, values=band.values * robust_weights(band, model))
 
 
 def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: Complexes) -> float:
-    """Logarithm of the likelihood under the model over that of tilts that share nothing.
+    """Return the logarithm of the likelihood under the model over that of tilts that share nothing.
 
-    `product` is the model's inverse @ `values`. The ratio, unlike the likelihood, may be compared between poses whose
-    stretching leaves different frequencies empty: what is empty adds nothing.
+    The ratio, unlike the likelihood, may be compared between poses whose stretching leaves different frequencies empty: what is
+    empty adds nothing.
 
     Parameters
     ----------
@@ -285,7 +292,7 @@ def log_likelihood_ratio(band: Band, model: Model, values: Complexes, product: C
 
 
 def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float]:
-    """Gradient of the log-likelihood by the moves (dX, dY) of every tilt, (tilts, 2), and its ratio.
+    """Return the gradient of the log-likelihood by the moves of every tilt, and the log-likelihood ratio.
 
     Parameters
     ----------
@@ -317,11 +324,10 @@ def gradient(band: Band, model: Model, values: Complexes) -> tuple[Floats, float
 
 
 def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
-    """Fisher matrix of the moves, (2 tilts, 2 tilts), order (dX0, dY0, dX1, ...).
+    """Return the Fisher matrix of the moves, in the order (dX0, dY0, dX1, ...).
 
-    F = (2 pi)^2 sum_k w k k^T 2 (delta_ij - M_ij C_ij), M the inverse of the covariance C, with the coefficients' count
-    lowered for each pair of tilts by `share` (tilts, tilts), if given. Exactly singular for a shift of all tilts
-    together: the inverses are of single precision and not quite symmetric, so symmetry is made first.
+    It is exactly singular for a shift of all tilts together: the inverses are of single precision and not quite symmetric, so it
+    is made symmetric first.
 
     Parameters
     ----------
@@ -336,6 +342,11 @@ def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
     -------
     ndarray, shape (2 tilts, 2 tilts)
         1/px^2. Its inverse, outside the common shift, bounds the covariance of the moves from below (Cramer and Rao).
+
+    Notes
+    -----
+    F = (2 pi)^2 sum_k w k k^T 2 (delta_ij - M_ij C_ij), M the inverse of the covariance C; the number of coefficients is
+    lowered for each pair of tilts by `share`.
     """
     kx, ky, weight = band.cells.kx, band.cells.ky, band.cells.weight
     moments = np.stack([kx**2 * weight.sum(axis=1), kx * (weight * ky).sum(axis=1), (weight * ky**2).sum(axis=1)])
@@ -357,10 +368,9 @@ def fisher(band: Band, model: Model, share: Floats | None = None) -> Floats:
 def ascend(
     band: Band, model: Model, free: NDArray[np.bool_], steps: int, largest: float
 ) -> tuple[Floats, float, Floats]:
-    """Fisher scoring on the moves of the tilts marked `free` (by position in the band).
+    """Maximise the likelihood by Fisher scoring on the moves of some tilts.
 
-    Returns the moves (tilts, 2), the log-likelihood reached and the Fisher matrix. A step that does not raise the
-    likelihood is halved; no move of one step exceeds `largest` pixels. The common shift stays zero on average.
+    A step that does not raise the likelihood is halved. Where all tilts may move, their common shift stays zero on average.
 
     Parameters
     ----------
@@ -369,11 +379,20 @@ def ascend(
     model : Model
         Stays what it is: of the pose at the start.
     free : ndarray of bool, shape (tilts,)
-        Which tilts may move.
+        Which tilts may move, by position in the band.
     steps : int
-        At most so many.
+        At most this many.
     largest : float
-        px, in either direction.
+        Largest move of one step in either direction, px.
+
+    Returns
+    -------
+    moves : ndarray, shape (tilts, 2)
+        (dX, dY) in the stretched frame, px.
+    ratio : float
+        The log-likelihood ratio reached.
+    information : ndarray, shape (2 tilts, 2 tilts)
+        The Fisher matrix at the start, 1/px^2.
     """
     information = fisher(band, model)
     active = np.repeat(free, 2)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tomostream.programs.quality import Trust
 
-MAXIMUM_THREADS = 64
+MAX_THREADS = 64  # more than a series has tilts to share out gain nothing
 
 
 class AlignmentError(ValueError):
@@ -27,8 +27,17 @@ class AlignmentError(ValueError):
 
 @dataclass(frozen=True)
 class Start:
-    """An alignment to start from, in the conventions of the module: tilt axis and tilt offset in degrees, `shifts` (n, 2) of the
-    sections in pixels of the stack, and which of them are `known` (n,)."""
+    """An alignment to start from, in the conventions of the module.
+
+    Attributes
+    ----------
+    axis_deg, offset_deg : float
+        Tilt axis and tilt offset.
+    shifts : ndarray, shape (n, 2)
+        (TX, TY) of the sections, pixels of the stack.
+    known : ndarray of bool, shape (n,)
+        Which sections it has.
+    """
 
     axis_deg: float
     offset_deg: float
@@ -40,12 +49,25 @@ class Start:
 class AlignOptions:
     """What is asked of `align_series`.
 
-    `pixel_size_A` is that of the stack. `tilt_axis_deg` is the start value; with `refine_axis` it is refined, with
-    `full_axis_search` it is ignored and searched in [-90, 90). `tilt_cor` is AreTomo's -TiltCor: -1 leaves the tilt
-    angles as they are, 0 and 1 measure a tilt offset (the specimen's own tilt) and use it in the alignment; whether the
-    reconstruction uses it is the caller's affair. The thickness is always measured. `dark_tol`: an image whose mean is
-    below this fraction of what its tilt angle predicts is dark. `start`: an alignment to refine, instead of a search; its axis
-    and offset come before those given here.
+    Attributes
+    ----------
+    pixel_size_A : float
+        Of the stack.
+    tilt_axis_deg : float
+        Where the search starts, counter-clockwise from y.
+    refine_axis : bool
+        Refine it.
+    full_axis_search : bool
+        Ignore it and search in [-90, 90).
+    tilt_cor : int
+        AreTomo's -TiltCor: -1 leaves the tilt angles as they are; 0 and 1 measure a tilt offset (the specimen's own tilt) and use
+        it in the alignment. Whether the reconstruction uses it is the caller's affair. The thickness is always measured.
+    dark_tol : float
+        An image whose mean is below this fraction of what its tilt angle predicts is dark.
+    threads : int
+        At most this many, and no more than `MAX_THREADS`.
+    start : Start, optional
+        An alignment to refine, instead of a search; its axis and offset come before those given here.
     """
 
     pixel_size_A: float
@@ -60,14 +82,28 @@ class AlignOptions:
 
 @dataclass(frozen=True)
 class TiltResult:
-    """One section's alignment. `section` counts from 0 in the input stack; `tilt_deg` is the nominal angle.
+    """One section's alignment.
 
-    `tx`, `ty` in pixels of the input stack and `rot_deg` as in the module's conventions. `reason` says why a tilt is
-    not used ("" when it is). `sigma_px` is the standard deviation of (x, y) in the aligned frame, in pixels of the
-    input stack, from quarters of the field and the Fisher matrix (`quality.standard_deviations`), relative to the other
-    tilts: what a shift of the specimen in X, Y and Z does is taken out; None for a tilt that is not used. `residual_px`
-    is how far from its place the tilt best matches what all others predict, in pixels of the input stack; None
-    where it does not stand out of the noise.
+    Attributes
+    ----------
+    section : int
+        From 0 in the input stack.
+    tilt_deg : float
+        Nominal angle.
+    used : bool
+    reason : str
+        Why it is not used; "" where it is.
+    tx, ty : float
+        Pixels of the input stack, as in the module's conventions.
+    rot_deg : float
+        Tilt axis.
+    sigma_px : (float, float) or None
+        Standard deviation of (x, y) in the aligned frame, pixels of the input stack, from quarters of the field and the Fisher
+        matrix (`quality.standard_deviations`), relative to the other tilts: what a shift of the specimen in X, Y and Z does is
+        taken out. None for a tilt that is not used.
+    residual_px : float or None
+        How far from its place the tilt best matches what all others predict, pixels of the input stack; None where that does not
+        stand out of the noise.
     """
 
     section: int
@@ -83,12 +119,26 @@ class TiltResult:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A series' alignment; `tilts` in the order of the input stack.
+    """A series' alignment.
 
-    `tilt_offset_deg` is to be added to the nominal angles to have them relative to the specimen's plane.
-    `quality` is a figure between 0 and 1, `trust` whether it is to be trusted, and `quality_note` says so and why not;
-    after either it says by how much the tilt offset is uncertain where that is much. An offset that is not significant is 0.
-    `tilt_offset_sigma_deg` is by how much the offset may be wrong, a standard deviation; None where it was not measured.
+    Attributes
+    ----------
+    tilts : tuple of TiltResult
+        In the order of the input stack.
+    tilt_axis_deg : float
+        Counter-clockwise from y.
+    tilt_offset_deg : float
+        To be added to the nominal angles to have them relative to the specimen's plane; 0 where it is not significant.
+    thickness_A : float
+        Of the slab that fits best.
+    quality : float
+        From 0 to 1.
+    quality_note : str
+        Whether to trust it and why not; after either, by how much the tilt offset and the places of tilts are uncertain.
+    trust : Trust
+        The same, for programs.
+    tilt_offset_sigma_deg : float or None
+        By how much the offset may be wrong, a standard deviation; None where it was not measured.
     """
 
     tilts: tuple[TiltResult, ...]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.align.commonline import parabola_top
 from tomostream.engine.align.geometry import Floats, Pose
-from tomostream.engine.align.likelihood import ascend, calming, model_of, signal_share, steadied
+from tomostream.engine.align.likelihood import ascend, down_weighted, model_of, robust_weights, signal_share
 from tomostream.engine.align.preprocess import WorkStack
 from tomostream.engine.align.projection import Sweep, default_share, sweep
 from tomostream.engine.align.spectra import Band, cut_band, cut_parts
+from tomostream.engine.peaks import parabola_top
 
 THICKNESSES_A = (200.0, 8000.0)  # from a bare layer of proteins to what hardly an electron crosses
 STARTS = 4  # tilts to start from that are tried
@@ -23,18 +23,34 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """What all stages work with: images at one scale, which tilts are in use, threads."""
+    """What all stages work with: images at one scale, the sections in use (`members`, from 0), and how many threads."""
 
     images: WorkStack
     members: NDArray[np.int64]
     threads: int
 
     def cut(self, pose: Pose, highest_per_A: float) -> Band:
-        """Return the whitened band of the members at `pose` up to a frequency in 1/A."""
+        """Return the whitened band of the members at a pose.
+
+        Parameters
+        ----------
+        pose : Pose
+            In working pixels.
+        highest_per_A : float
+            Up to this frequency, 1/A.
+        """
         return cut_band(self.images, pose, self.members, *self._limits(highest_per_A, 1), self.threads)
 
     def cut_parts(self, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> list[Band]:
-        """`cut` of each of `parts` (down, over) of the field apart (`spectra.parts_of`)."""
+        """Return `cut` of each of some parts (down, over) of the field by itself (`spectra.parts_of`).
+
+        Parameters
+        ----------
+        pose, highest_per_A
+            As for `cut`.
+        parts : (int, int)
+            How many down and over.
+        """
         limits = self._limits(highest_per_A, max(parts))
         return cut_parts(self.images, pose, self.members, *limits, parts, self.threads)
 
@@ -45,12 +61,33 @@ class Bench:
 
 
 def start_positions(pose: Pose, members: NDArray[np.int64]) -> list[int]:
-    """Return positions among the members of the tilts nearest to 0 degrees, any of which may be a bad image."""
+    """Return positions among the members of the tilts nearest to 0 degrees, to start from: any one may be a bad image.
+
+    Parameters
+    ----------
+    pose : Pose
+        Its tilt angles.
+    members : ndarray of int
+        Sections in use.
+    """
     return [int(i) for i in np.argsort(np.abs(pose.tilts_deg[members]), kind="stable")[:STARTS]]
 
 
 def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
-    """Return moves of the members as moves of all `count` tilts, (count, 2), others 0."""
+    """Return moves of the members as moves of all tilts, 0 for the others.
+
+    Parameters
+    ----------
+    moves : ndarray, shape (members, 2)
+    members : ndarray of int, shape (members,)
+        Sections in use.
+    count : int
+        Of all tilts.
+
+    Returns
+    -------
+    ndarray, shape (count, 2)
+    """
     out = np.zeros((count, 2))
     out[members] = moves
     return out
@@ -59,12 +96,12 @@ def spread(moves: Floats, members: NDArray[np.int64], count: int) -> Floats:
 def match_outward(
     bench: Bench, pose: Pose, highest_per_A: float, radius_A: float, measured: bool, follow: bool
 ) -> tuple[Pose, Sweep]:
-    """Make one sweep of projection matching; with `measured` the signal share is that of the present pose.
+    """Make one sweep of projection matching.
 
     Parameters
     ----------
     bench : Bench
-        Images, members and what they are worth.
+        Images and sections in use.
     pose : Pose
         Axis (degrees), angles, thickness and shifts (working pixels) to start from.
     highest_per_A : float
@@ -81,7 +118,7 @@ def match_outward(
     Pose
         With the shifts found.
     Sweep
-        What each tilt was found with.
+        How each tilt was found.
 
     Notes
     -----
@@ -108,7 +145,7 @@ def fit(bench: Bench, band: Band, pose: Pose, share: Floats, steps: int) -> tupl
     Parameters
     ----------
     bench : Bench
-        Images, members and what they are worth.
+        Images and sections in use.
     band : Band
         Coefficients (cells, tilts, places) at the pose.
     pose : Pose
@@ -130,10 +167,16 @@ def fit(bench: Bench, band: Band, pose: Pose, share: Floats, steps: int) -> tupl
     return spread(moves, bench.members, len(pose.tilts_deg)), value
 
 
-def steady_band(bench: Bench, pose: Pose, highest_per_A: float) -> Band:
-    """Return the band at a pose with coefficients that are too strong scaled down (`likelihood.steadied`)."""
+def down_weighted_band(bench: Bench, pose: Pose, highest_per_A: float) -> Band:
+    """Return the band at a pose with coefficients that are too strong scaled down (`likelihood.down_weighted`).
+
+    Parameters
+    ----------
+    bench, pose, highest_per_A
+        As for `match_outward`.
+    """
     band = bench.cut(pose, highest_per_A)
-    return steadied(band, model_of(band, pose, signal_share(band, pose), bench.threads))
+    return down_weighted(band, model_of(band, pose, signal_share(band, pose), bench.threads))
 
 
 def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps: int = 6) -> tuple[Pose, float]:
@@ -157,7 +200,7 @@ def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps:
     """
     value = -np.inf
     for _ in range(rounds):
-        band = steady_band(bench, pose, highest_per_A)
+        band = down_weighted_band(bench, pose, highest_per_A)
         moves, value = fit(bench, band, pose, signal_share(band, pose), steps)
         pose = pose.moved(moves)
         if np.abs(moves).max() < 0.02:
@@ -166,39 +209,45 @@ def maximise(bench: Bench, pose: Pose, highest_per_A: float, rounds: int, steps:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Poses compared by their likelihood after their shifts were fitted, each with the same share of signal and the same `calm`
-    (cells, 1, places): coefficients that are too strong (ice, gold) would else decide alone."""
+class Comparison:
+    """Poses compared by their likelihood after their shifts were fitted, each with the same share of signal and the same
+    `weights` (cells, 1, places): coefficients that are too strong (ice, gold) would else decide alone."""
 
     bench: Bench
     highest_per_A: float
     share: Floats
-    calm: NDArray[np.float32]
+    weights: NDArray[np.float32]
 
     @classmethod
-    def around(cls, bench: Bench, pose: Pose, highest_per_A: float) -> Contest:
-        """Between poses near `pose`."""
+    def around(cls, bench: Bench, pose: Pose, highest_per_A: float) -> Comparison:
+        """Return the comparison of poses near `pose`, whose signal share and weights all of them are given.
+
+        Parameters
+        ----------
+        bench, pose, highest_per_A
+            As for `match_outward`.
+        """
         band = bench.cut(pose, highest_per_A)
-        calm = calming(band, model_of(band, pose, signal_share(band, pose), bench.threads))
-        return cls(bench, highest_per_A, signal_share(replace(band, values=band.values * calm), pose), calm)
+        weights = robust_weights(band, model_of(band, pose, signal_share(band, pose), bench.threads))
+        return cls(bench, highest_per_A, signal_share(replace(band, values=band.values * weights), pose), weights)
 
     def value(self, pose: Pose) -> float:
-        """Log-likelihood ratio of a pose."""
-        band, calm = self.bench.cut(pose, self.highest_per_A), self.calm
-        if len(calm) != len(band.values):       # beyond 45 degrees images that are not square are cut the other way
-            calm = Contest.around(self.bench, pose, self.highest_per_A).calm
-        return fit(self.bench, replace(band, values=band.values * calm), pose, self.share, 3)[1]
+        """Return the log-likelihood ratio of a pose after its shifts were fitted."""
+        band, weights = self.bench.cut(pose, self.highest_per_A), self.weights
+        if len(weights) != len(band.values):       # beyond 45 degrees images that are not square are cut the other way
+            weights = Comparison.around(self.bench, pose, self.highest_per_A).weights
+        return fit(self.bench, replace(band, values=band.values * weights), pose, self.share, 3)[1]
 
 
 def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Floats) -> Pose:
-    """Return the pose with the thickness at which the likelihood is highest among and between `factors` of the present one.
+    """Return the pose with the thickness at which the likelihood is highest.
 
     Parameters
     ----------
     bench, pose, highest_per_A
         As for `match_outward`.
     factors : ndarray
-        Thicknesses that are tried, of the present one.
+        Thicknesses that are tried, as factors of the present one.
 
     Returns
     -------
@@ -206,9 +255,10 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
 
     Notes
     -----
-    Where that is the first or the last of them, the search goes on from there, within what specimens can be.
+    Between the trials by a parabola in the logarithm of the thickness. Where the highest is the first or the last of them, the
+    search goes on from there, within `THICKNESSES_A`.
     """
-    band = steady_band(bench, pose, highest_per_A)
+    band = down_weighted_band(bench, pose, highest_per_A)
     thinnest, thickest = (limit / bench.images.pixel_A for limit in THICKNESSES_A)
     for _ in range(3):
         trials = np.unique(np.clip(pose.thickness * factors, thinnest, thickest))
@@ -224,16 +274,16 @@ def fit_thickness(bench: Bench, pose: Pose, highest_per_A: float, factors: Float
 
 
 def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, limits: tuple[float, float]) -> Pose:
-    """Return the pose with the tilt offset at which the likelihood is highest, relative to the present one (deg).
+    """Return the pose with the tilt offset at which the likelihood is highest.
 
     Parameters
     ----------
     bench, pose, highest_per_A
         As for `match_outward`.
     trials : ndarray
-        Offsets that are tried, degrees, evenly spaced.
+        Offsets that are tried, degrees from the present one, evenly spaced.
     limits : (float, float)
-        Offsets that a specimen can have, degrees.
+        Lowest and highest that may be tried, degrees from the present one.
 
     Returns
     -------
@@ -241,33 +291,33 @@ def fit_offset(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats, l
 
     Notes
     -----
-    Where that is the first or the last of `trials`, which are evenly spaced, the search goes on from there, within `limits`.
+    Where the highest is the first or the last of `trials`, the search goes on from there, within `limits`.
     """
-    contest = Contest.around(bench, pose, highest_per_A)
+    comparison = Comparison.around(bench, pose, highest_per_A)
     steps = [float(trial) for trial in trials if limits[0] <= trial <= limits[1]]
     spacing = float(trials[1] - trials[0])
-    values = [contest.value(pose.offset_by(step)) for step in steps]
+    values = [comparison.value(pose.offset_by(step)) for step in steps]
     for end, way in ((0, -spacing), (-1, spacing)):
         while values[end] == max(values) and limits[0] <= steps[end] + way <= limits[1]:
             steps.insert(end % len(steps) + (end < 0), steps[end] + way)
-            values.insert(end % len(values) + (end < 0), contest.value(pose.offset_by(steps[end])))
+            values.insert(end % len(values) + (end < 0), comparison.value(pose.offset_by(steps[end])))
     return pose.offset_by(parabola_top(np.array(steps), np.array(values)))
 
 
 def fit_axis(bench: Bench, pose: Pose, highest_per_A: float, trials: Floats) -> Pose:
-    """Return the pose with the tilt axis at which the likelihood is highest, relative to the present one (deg).
+    """Return the pose with the tilt axis at which the likelihood is highest.
 
     Parameters
     ----------
     bench, pose, highest_per_A
         As for `match_outward`.
     trials : ndarray
-        Turns of the axis that are tried, degrees.
+        Turns of the axis that are tried, degrees from the present one.
 
     Returns
     -------
     Pose
     """
-    contest = Contest.around(bench, pose, highest_per_A)
-    values = np.array([contest.value(pose.turned(pose.axis_deg + float(trial))) for trial in trials])
+    comparison = Comparison.around(bench, pose, highest_per_A)
+    values = np.array([comparison.value(pose.turned(pose.axis_deg + float(trial))) for trial in trials])
     return pose.turned(pose.axis_deg + parabola_top(trials, values))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomostream.engine.align.geometry import Floats, parallel
-from tomostream.engine.fourier import BAND, low_columns
+from tomostream.engine.fourier import low_frequencies, low_rows
 from tomostream.engine.output import statistics
 from tomostream.files.mrc import MAX_VALUE, UNUSABLE_VALUES, Sections
 
-CLIP_SIGMA = 4.5
+CLIP_SIGMA = 4.5  # in 10^5 pixels of noise one is farther out
 OPAQUE = 0.2  # of the brightest parts of an image: what is darker lets hardly an electron through, as a grid bar does
 BLOTS_A = (480.0, 240.0, 120.0, 60.0)  # sides of the patches whose brightness is limited
 BLUR_A = 200.0  # over which brightness is averaged to see what is opaque
@@ -25,8 +25,17 @@ DUPLICATE_CORRELATION = 0.98  # of two images with their own noise it is far bel
 
 @dataclass(frozen=True)
 class WorkStack:
-    """Images to work on. `coefficients` (n, rows, columns) of cubic B-splines; `pixel_A` their pixel size;
-    `scale`: pixels of the input stack per working pixel."""
+    """Working images of a stack.
+
+    Attributes
+    ----------
+    coefficients : ndarray of float32, shape (n, rows, columns)
+        Cubic B-spline coefficients of the cleaned images.
+    pixel_A : float
+        Size of a working pixel.
+    scale : float
+        Pixels of the input stack per working pixel.
+    """
 
     coefficients: NDArray[np.float32]
     pixel_A: float
@@ -39,19 +48,23 @@ class WorkStack:
 
 
 def fourier_crop(image: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """`image` reduced to `shape` by cropping its Fourier transform; mean value and centre (index n/2) are kept.
+    """Return an image reduced by cropping its Fourier transform; mean value and centre (index n/2) are kept.
 
     Parameters
     ----------
     image : ndarray, shape (rows, columns)
     shape : (int, int)
         No larger than that of the image.
+
+    Returns
+    -------
+    ndarray of float32, shape `shape`
     """
     return fourier_crops(image, [shape])[0]
 
 
 def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
-    """`fourier_crop` to several shapes, each no larger than the one before, by one transform of the image.
+    """Return an image reduced to several shapes as by `fourier_crop`, by one transform of the image.
 
     Parameters
     ----------
@@ -70,27 +83,14 @@ def fourier_crops(image: Floats, shapes: Sequence[tuple[int, int]]) -> list[NDAr
         if shape == image.shape:
             out.append(image.astype(np.float32))
             continue
-        spectrum = _low_frequencies(image, shape) if spectrum is None else _low_rows(spectrum, shape)
+        spectrum = low_frequencies(image, shape) if spectrum is None else low_rows(spectrum, shape)
         scale = (shape[0] * shape[1]) / (image.shape[0] * image.shape[1])
         out.append(scipy.fft.irfft2(spectrum, s=shape) * np.float32(scale))
     return out
 
 
-def _low_frequencies(image: Floats, shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """Return what a real transform of `shape` holds of that of `image`; its columns are cropped before they are transformed."""
-    bands = ((first, np.asarray(image[first : first + BAND], np.float32)) for first in range(0, len(image), BAND))
-    return _low_rows(low_columns(bands, len(image), shape[1] // 2 + 1), shape)
-
-
-def _low_rows(spectrum: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """Return a spectrum without the rows and columns that one of `shape` does not have."""
-    half = shape[0] // 2
-    low = np.concatenate([spectrum[: shape[0] - half], spectrum[len(spectrum) - half :]])
-    return low[:, : shape[1] // 2 + 1]
-
-
 def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tuple[tuple[int, int], float]:
-    """Even shape at about `target_A` per pixel and the exact factor by which the first side shrinks.
+    """Return the even shape at about a pixel size, and the exact factor by which the first side shrinks.
 
     Images that are already coarser keep their shape.
 
@@ -117,9 +117,16 @@ def reduced_shape(shape: tuple[int, int], pixel_A: float, target_A: float) -> tu
 
 
 def clear_of_bars(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32] | None:
-    """Return how much each pixel is clear of opaque parts (a grid bar), from 0 to 1 with a soft edge; None: all are.
+    """Return how much each pixel is clear of opaque parts, as a grid bar, from 0 to 1 with a soft edge; None where all are.
 
     Where the mean is not well above 0 (images that were normalised) nothing is known, and nothing is taken for opaque.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (rows, columns)
+        Brightness as the camera recorded it.
+    pixel_A : float
+        Size of a pixel: brightness is averaged over `BLUR_A`, which is also the width of the soft edge.
     """
     if not image.mean() > 0.2 * image.std():
         return None
@@ -164,9 +171,18 @@ def blots(image: NDArray[np.float32], pixel_A: float) -> NDArray[np.float32]:
 
 
 def densest(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
-    """Middle and standard deviation of most values, judged by the shortest interval that holds a third of them.
+    """Return middle and standard deviation of most values, judged by the shortest interval that holds a third of them.
 
-    Unlike median and median deviation they stay right where half of the values are of something else.
+    Unlike median and median deviation they stay right where half of the values come from something else.
+
+    Parameters
+    ----------
+    values : ndarray of float32
+
+    Returns
+    -------
+    middle, deviation : float32
+        The deviation as if the values were normally distributed.
     """
     ordered = np.sort(values, axis=None)
     reach = max(1, len(ordered) // 3)
@@ -179,12 +195,12 @@ def densest(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
 def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
     """Return the image with zero mean and unit variance, broad gradients removed and outliers (gold, hot pixels) clipped.
 
-    What is opaque is made empty: the edge of a grid bar, which moves otherwise than the specimen, is stronger than all else.
+    What is opaque is made empty: the edge of a grid bar, which does not move as the specimen does, is stronger than all else.
 
     Parameters
     ----------
     image : ndarray, shape (rows, columns)
-        A reduced image; values that are no numbers become 0.
+        A reduced image; values that are not numbers become 0.
     pixel_A : float
         Size of a pixel.
 
@@ -214,7 +230,7 @@ def clean(image: Floats, pixel_A: float) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Level:
-    """Mean and standard deviation of a section, and why it cannot be used, by itself: "" where it can."""
+    """Mean and standard deviation of a section, and why it cannot be used by itself, in words; "" where it can."""
 
     mean: float
     deviation: float
@@ -222,7 +238,13 @@ class Level:
 
 
 def level_of(image: NDArray[np.float32]) -> Level:
-    """Look at one image; blank ones, and such with values that are no numbers, cannot be used."""
+    """Return the level of one image; one that is blank, or holds values that are not finite or too large, cannot be used.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (rows, columns)
+        As it was read.
+    """
     with np.errstate(all="ignore"):
         low, high, mean, deviation = statistics(image)
     reason = ""
@@ -242,7 +264,15 @@ def _bounded(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def work_stack(stack: Sections, pixel_A: float, target_A: float, threads: int) -> WorkStack:
-    """Working images of a stack (n, rows, columns) at about `target_A` per pixel."""
+    """Return working images of a stack at about one pixel size.
+
+    Parameters
+    ----------
+    stack, pixel_A, threads
+        As for `work_stacks`.
+    target_A : float
+        About the pixel size wanted.
+    """
     return work_stacks(stack, pixel_A, (target_A,), threads)[0][0]
 
 
@@ -284,7 +314,23 @@ def work_stacks(
 
 
 def reasons_of(levels: Sequence[Level], tilts_deg: Floats, dark_tol: float) -> list[str]:
-    """Why each section cannot be used, "" where it can: blank or dark. Duplicates are found by their pictures (`duplicates`)."""
+    """Return why each section cannot be used, "" where it can: blank or dark.
+
+    Duplicates are found by their pictures (`duplicates`).
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Of every section.
+    tilts_deg : ndarray, shape (n,)
+        Nominal tilt angles.
+    dark_tol : float
+        Images darker than this share of what their angle predicts are dark; outside of 0 to 1 none is.
+
+    Notes
+    -----
+    Transmission through a slab of thickness T is exp(-T / (L cos t)): the logarithm of the brightness is linear in 1 / cos t.
+    """
     reasons = [level.reason for level in levels]
     means, deviations = (np.array(values) for values in zip(*((level.mean, level.deviation) for level in levels), strict=True))
     _mark_dark(reasons, means, deviations, tilts_deg, dark_tol)
@@ -294,10 +340,8 @@ def reasons_of(levels: Sequence[Level], tilts_deg: Floats, dark_tol: float) -> l
 def _mark_dark(reasons: list[str], means: Floats, deviations: Floats, tilts_deg: Floats, dark_tol: float) -> None:
     """Mark images that are darker than `dark_tol` times what the others predict, where values are counts.
 
-    A `dark_tol` that is not between 0 and 1 marks none.
-
-    Transmission through a slab is log-linear in 1/cos(tilt); the line is fitted to the medians of thirds, so that a few
-    dark images do not bend it. Where the mean is not well above 0 (a stack that was normalised) nothing is known.
+    The line is one of least absolute deviations, so that a few dark images do not bend it. Where the mean is not well above 0 (a
+    stack that was normalised) nothing is known.
     """
     good = np.array([reason == "" for reason in reasons])
     if not 0 < dark_tol < 1:
@@ -327,7 +371,15 @@ def _robust_line(x: Floats, y: Floats, at: Floats) -> Floats:
 
 
 def duplicates(images: WorkStack, usable: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return pairs of sections whose pixels are the same picture (correlation above 0.98, the noise included)."""
+    """Return pairs of sections whose pixels are the same picture, noise included.
+
+    Parameters
+    ----------
+    images : WorkStack
+        The working images.
+    usable : ndarray of bool, shape (n,)
+        Which sections are compared.
+    """
     flat = images.coefficients.reshape(len(images.coefficients), -1)
     flat = flat[:, :: max(1, flat.shape[1] // 20000)]
     flat = flat - flat.mean(axis=1, keepdims=True)

@@ -19,15 +19,26 @@ from tomostream.engine.align.geometry import Floats, Pose, fast_even
 from tomostream.engine.align.kernels import invert_all
 from tomostream.engine.align.likelihood import RINGS, amplitudes, coherence
 from tomostream.engine.align.spectra import RINGS_PER_CYCLE, Band, Complexes, phases
+from tomostream.engine.peaks import vertex
 
-NEIGHBOURS = 8
+NEIGHBOURS = 8  # that predict a tilt: farther ones have next to nothing in common with it
+NEAR = 0.6  # samples from the highest one at which the top of its parabola is believed
 SIGNIFICANT = 5.5  # standard deviations of the map; the highest of 10^4 independent values of noise is about 4
 
 
 @dataclass(frozen=True)
 class Match:
-    """The best move (dX, dY) of a tilt in the stretched frame, its height in standard deviations of the map, and the
-    height at no move."""
+    """The best move of a tilt, and how far it stands out.
+
+    Attributes
+    ----------
+    move : (float, float)
+        (dX, dY) in the stretched frame, working pixels: how far the tilt's content lies from where it matches best.
+    height : float
+        Height of the map there over its mean, in its standard deviations.
+    height_here : float
+        The same at no move.
+    """
 
     move: tuple[float, float]
     height: float
@@ -35,7 +46,7 @@ class Match:
 
 
 def default_share(count: int, pixel_A: float) -> Floats:
-    """Signal share (count, RINGS) before anything was measured: it falls with the frequency.
+    """Return the signal share that is taken before anything was measured: it falls with the frequency.
 
     Parameters
     ----------
@@ -56,9 +67,7 @@ def default_share(count: int, pixel_A: float) -> Floats:
 def expectation(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes
 ) -> tuple[Complexes, Floats]:
-    """Return what `others` (positions in the band) predict for `tilt`: mean (cells, places) and gain in precision (cells,).
-
-    The gain is 1/v with v the variance of the residual; a likelihood ratio weighs the mean by it.
+    """Return what some tilts predict for another one, and with which precision.
 
     Parameters
     ----------
@@ -69,7 +78,7 @@ def expectation(
     share : ndarray, shape (tilts, RINGS)
         See `likelihood.signal_share`.
     tilt, others : int, sequence of int
-        Positions in the band.
+        Positions in the band: the tilt that is predicted, those that predict it.
     values : ndarray of complex64, shape (cells, tilts, places)
         The coefficients where the tilts are now.
 
@@ -77,6 +86,7 @@ def expectation(
     -------
     mean : ndarray of complex64, shape (cells, places)
     precision : ndarray, shape (cells,)
+        1/v, v the variance of what is left over; a likelihood ratio weights the mean by it.
 
     Notes
     -----
@@ -103,9 +113,7 @@ def expectation(
 
 
 def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, float]]:
-    """Sum over frequencies of `product` (cells, places) times exp(2 pi i k.d), on a grid of moves d around (0, 0).
-
-    Returns the map with no move at index (0, 0) and the grid's spacing (rows, columns) in pixels.
+    """Return the sum over frequencies of a product times exp(2 pi i k.d), on a grid of moves d around (0, 0).
 
     Parameters
     ----------
@@ -117,6 +125,7 @@ def shift_map(band: Band, product: Complexes) -> tuple[Floats, tuple[float, floa
     Returns
     -------
     map : ndarray, shape (rows, columns)
+        No move is at index (0, 0); negative moves follow from the end.
     spacing : (float, float)
         px, of rows and of columns.
     """
@@ -145,10 +154,6 @@ def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Ma
     -------
     Match
         The height over the mean of the map, in its standard deviations.
-
-    Notes
-    -----
-    Between samples a, h, b in a line, h the highest, the top of their parabola is (a - b) / (2 (a - 2 h + b)) beyond h.
     """
     rows, columns = values.shape
     dy = scipy.fft.fftfreq(rows, 1.0 / rows)[:, None] * spacing[0]
@@ -159,12 +164,8 @@ def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Ma
     spread = float(values.std())
     middle = float(values.mean())
 
-    def refine(before: float, here: float, after: float) -> float:
-        bend = before - 2.0 * here + after
-        return 0.0 if bend >= 0.0 else float(np.clip(0.5 * (before - after) / bend, -0.6, 0.6))
-
-    across = refine(values[row, column - 1], values[row, column], values[row, (column + 1) % columns])
-    along = refine(values[row - 1, column], values[row, column], values[(row + 1) % rows, column])
+    across = vertex(values[row, column - 1], values[row, column], values[row, (column + 1) % columns], limit=NEAR)
+    along = vertex(values[row - 1, column], values[row, column], values[(row + 1) % rows, column], limit=NEAR)
     move = (float(dx[0, column]) + across * spacing[1], float(dy[row, 0]) + along * spacing[0])
     scale = spread if spread > 0.0 else 1.0
     return Match(move, (float(values[row, column]) - middle) / scale, (float(values[0, 0]) - middle) / scale)
@@ -173,7 +174,7 @@ def find_peak(values: Floats, spacing: tuple[float, float], radius: float) -> Ma
 def match_tilt(
     band: Band, pose: Pose, share: Floats, tilt: int, others: Sequence[int], values: Complexes, radius: float
 ) -> Match:
-    """Find the move of `tilt` that best matches what `others` predict (all positions in the band).
+    """Find the move of a tilt that best matches what others predict.
 
     Parameters
     ----------
@@ -181,6 +182,10 @@ def match_tilt(
         As for `expectation`.
     radius : float
         Largest move in either direction, px of the stretched frame.
+
+    Returns
+    -------
+    Match
     """
     mean, precision = expectation(band, pose, share, tilt, others, values)
     product = values[:, tilt] * np.conj(mean) * precision[:, None].astype(np.float32)
@@ -189,12 +194,26 @@ def match_tilt(
 
 
 def outward_order(tilts_deg: Floats, start: int) -> list[int]:
-    """Return positions by distance in angle from `start`, which is first."""
+    """Return positions in the order in which tilts are placed, from `start` outward.
+
+    Parameters
+    ----------
+    tilts_deg : ndarray, shape (n,)
+        Tilt angles.
+    start : int
+        Position of the first one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> outward_order(np.array([-6.0, -3.0, 0.0, 3.0]), 2)
+    [2, 1, 3, 0]
+    """
     return [int(i) for i in np.argsort(np.abs(tilts_deg - tilts_deg[start]), kind="stable")]
 
 
 def nearest(tilts_deg: Floats, tilt: int, among: Sequence[int], count: int = NEIGHBOURS) -> list[int]:
-    """Up to `count` members of `among` that are nearest in angle to `tilt`, itself left out.
+    """Return the members of `among` that are nearest in angle to a tilt, itself left out.
 
     Parameters
     ----------
@@ -203,7 +222,7 @@ def nearest(tilts_deg: Floats, tilt: int, among: Sequence[int], count: int = NEI
     tilt, among : int, sequence of int
         Positions in the band.
     count : int
-        At most so many.
+        At most this many.
     """
     others = [other for other in among if other != tilt]
     return sorted(others, key=lambda other: abs(float(tilts_deg[other] - tilts_deg[tilt])))[:count]
@@ -211,7 +230,17 @@ def nearest(tilts_deg: Floats, tilt: int, among: Sequence[int], count: int = NEI
 
 @dataclass(frozen=True)
 class Sweep:
-    """Result of an outward sweep: moves (tilts, 2) in the stretched frame, heights (tilts,), `placed` (tilts,) bool."""
+    """What an outward sweep found.
+
+    Attributes
+    ----------
+    moves : ndarray, shape (tilts, 2)
+        (dX, dY) in the stretched frame, working pixels.
+    heights : ndarray, shape (tilts,)
+        Of each tilt's peak (`Match.height`); infinite for the one that stays.
+    placed : ndarray of bool, shape (tilts,)
+        Which tilts matched.
+    """
 
     moves: Floats
     heights: Floats
@@ -219,21 +248,24 @@ class Sweep:
 
 
 def sweep(band: Band, pose: Pose, share: Floats, start: int, radius: float, follow: bool) -> Sweep:
-    """Place the band's tilts one after the other, outward in angle from `start` (a position in the band).
+    """Place the band's tilts one after the other, outward in angle.
 
-    With `follow`, a tilt is first moved along with its nearest placed neighbours (a series not yet aligned).
-    Tilts that do not fit are tried once more after all others were placed.
+    Tilts that do not match are tried once more after all others were placed.
 
     Parameters
     ----------
     band, pose, share
         As for `expectation`.
     start : int
-        Position of the tilt that stays where it is.
+        Position in the band of the tilt that stays where it is.
     radius : float
         Largest move of a tilt, px; with `follow` beyond that of its neighbours.
     follow : bool
-        Whether neighbours are expected to have moved together.
+        Whether a tilt is first moved along with its nearest placed neighbours, as in a series that is not aligned yet.
+
+    Returns
+    -------
+    Sweep
     """
     angles = pose.tilts_deg[band.members]
     count = len(band.members)

@@ -9,29 +9,40 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
 from tomostream.engine.align.geometry import Floats, Pose, frame_shape
-from tomostream.engine.align.likelihood import Model, ascend, fisher, model_of, signal_share, steadied
-from tomostream.engine.align.offset import LARGEST_DEG, Offset
+from tomostream.engine.align.likelihood import Model, ascend, down_weighted, fisher, model_of, signal_share
+from tomostream.engine.align.offset import MAX_OFFSET_DEG, Offset
 from tomostream.engine.align.pipeline import Bench, maximise
 from tomostream.engine.align.spectra import Band
 from tomostream.programs.quality import Trust
 
-ENOUGH_TILTS = 9
-TRUSTED_SPLIT_A = 20.0
-TRUSTED_SIGMA_A = 20.0
-UNCERTAIN_A = 8.0  # standard deviation of the place of a tilt from which on it is named; errors of 15 A are twice that
-MAX_NAMED = 6
+ENOUGH_TILTS = 9  # with fewer a series is not trusted: a wrong place of one of them hardly contradicts the others
+TRUSTED_SPLIT_A = 20.0  # RMS difference of even and odd tilts up to which a series is trusted; benchmarks/engine_align.py
+TRUSTED_SIGMA_A = 20.0  # typical uncertainty up to which it is
+UNCERTAIN_A = 8.0  # standard deviation of a tilt's place above which it is named; errors of 15 A are twice that
+MAX_NAMED = 6  # tilts that are named one by one; of more only the number is
 TRUSTED_LOOSE = 2 / 3  # of the tilts that may be uncertain
-NEIGHBOURING = 7  # tilts over which the scatter between quarters is averaged: four tell that of one tilt badly
-LARGEST_TURN_DEG = 0.1
-LARGEST_STRETCH = 0.025
-LARGEST_UNEVENNESS = 0.015
+NEIGHBOURING = 7  # tilts over which the scatter between quarters is averaged: four quarters give that of a single tilt poorly
+# Medians, and the 90th percentile of unevenness, up to which axis and angles are believed: see `Quarters.misfits`.
+MAX_TURN_DEG = 0.1
+MAX_STRETCH = 0.025
+MAX_UNEVENNESS = 0.015
 
 
 @dataclass(frozen=True)
 class Quarters:
-    """Quarters of the field aligned apart: `scatter` (members, 2) of their (dX cos t, dY) in working pixels; by how much each
-    image is `stretched` across the axis against what its angle says, a share (members,), and `turned`, in degrees, against
-    the tilt axis; `tilts_deg` (members,)."""
+    """What quarters of the field show, aligned separately.
+
+    Attributes
+    ----------
+    scatter : ndarray, shape (members, 2)
+        Standard deviation over the quarters of each tilt's (dX cos t, dY), working pixels.
+    stretched : ndarray, shape (members,)
+        By how much each image is stretched across the axis against what its angle predicts, a share.
+    turned : ndarray, shape (members,)
+        By how much it is rotated against the tilt axis, degrees.
+    tilts_deg : ndarray, shape (members,)
+        Tilt angles.
+    """
 
     scatter: Floats
     stretched: Floats
@@ -39,29 +50,43 @@ class Quarters:
     tilts_deg: Floats
 
     def misfits(self) -> list[str]:
-        """Return what a wrong tilt axis or wrong tilt angles leave behind, in words; empty where there is no sign of them.
+        """Return, in words, what a wrong tilt axis or wrong tilt angles leave behind; empty where there is no sign of them.
 
-        Good series, those of wedges and of ice on the specimen among them, have about a third of the limits at most, series
-        with an axis that is wrong by 10 degrees or with swapped angles more than the limits.
+        Good series, with wedges and with ice on the specimen among them, reach about a third of the limits (`MAX_TURN_DEG`,
+        `MAX_STRETCH`, `MAX_UNEVENNESS`); series with an axis that is wrong by 10 degrees or with swapped angles exceed them.
         """
         ordered = self.stretched[np.argsort(self.tilts_deg, kind="stable")]
         uneven = np.percentile(np.abs(ordered - median_filter(ordered, NEIGHBOURING)), 90.0)
         out = []
-        if np.median(np.abs(self.turned)) > LARGEST_TURN_DEG:
+        if np.median(np.abs(self.turned)) > MAX_TURN_DEG:
             out.append(f"the images are rotated against each other by {np.median(np.abs(self.turned)):.2f} degrees, as with a "
                        "wrong tilt axis")
-        if np.median(np.abs(ordered)) > LARGEST_STRETCH:
+        if np.median(np.abs(ordered)) > MAX_STRETCH:
             out.append(f"the images are stretched by {100 * np.median(np.abs(ordered)):.0f} % off what their angles predict")
-        if uneven > LARGEST_UNEVENNESS:
+        if uneven > MAX_UNEVENNESS:
             out.append(f"neighbouring images are stretched unevenly by {100 * uneven:.1f} %, as with swapped tilt angles")
         return out
 
 
 @dataclass(frozen=True)
 class Checks:
-    """Measured on the finished alignment: leave-one-out heights (members,), the RMS difference of even and odd tilts aligned
-    apart, in A (None where there are too few), what quarters of the field show, the typical uncertainty in A, and in words
-    which tilts have places that are not well known (`loosely_placed`), and their share of all."""
+    """What was measured on the finished alignment.
+
+    Attributes
+    ----------
+    heights : ndarray, shape (members,)
+        How far each tilt, left out and predicted from all others, stands out where it is, in standard deviations.
+    split_A : float or None
+        RMS difference of even and odd tilts aligned separately; None where they are too few.
+    misfits : tuple of str
+        What quarters of the field and tilts out of place say, in words.
+    sigma_A : float
+        Typical uncertainty of a tilt's place.
+    loose : str
+        Which tilts have places that are not well known, in words.
+    loose_share : float
+        Their share of all used tilts.
+    """
 
     heights: Floats
     split_A: float | None
@@ -72,13 +97,26 @@ class Checks:
 
 
 def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Floats:
-    """Return the standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, free of shifts of the
-    specimen.
+    """Return the standard deviation of every tilt's place, leaving out what a shift of the specimen does.
 
     The larger of two: what the Fisher matrix predicts for noise (`fisher_deviations`), and what quarters of the field,
-    aligned apart, show. The Fisher matrix alone is 1.5 to 8 times too small: it does not know that the specimen is no even
+    aligned separately, show. The Fisher matrix alone is 1.5 to 8 times too small: it does not know that the specimen is no even
     slab of random density, that ice lies on it, or that angles are not exact. How the larger of the two compares with the
     truth is measured by `python benchmarks/engine_align.py`, column "error/sigma".
+
+    Parameters
+    ----------
+    noise : ndarray, shape (members, 2)
+        Of `fisher_deviations`.
+    field : Quarters
+        Of `quarters`. The mean of four has half their scatter.
+    tilts_deg : ndarray, shape (members,)
+        Tilt angles: the scatter is averaged over `NEIGHBOURING` tilts.
+
+    Returns
+    -------
+    ndarray, shape (members, 2)
+        Of (dX cos t, dY), working pixels.
     """
     order = np.argsort(tilts_deg, kind="stable")
     smooth = np.empty_like(noise)
@@ -88,10 +126,10 @@ def standard_deviations(noise: Floats, field: Quarters, tilts_deg: Floats) -> Fl
 
 
 def fisher_deviations(band: Band, pose: Pose, model: Model) -> Floats:
-    """Return the standard deviation (members, 2) of every tilt's (dX cos t, dY) in working pixels, as far as noise goes.
+    """Return the standard deviation of every tilt's place, as far as noise goes, from the Fisher matrix.
 
-    From the Fisher matrix, after taking out what a shift of the specimen in X, Y and Z does; the window lets only the
-    covered share of the coefficients be independent.
+    What a shift of the specimen in X, Y and Z does is taken out; of the coefficients only the share that the window covers is
+    independent.
 
     Parameters
     ----------
@@ -101,6 +139,11 @@ def fisher_deviations(band: Band, pose: Pose, model: Model) -> Floats:
         Where they are.
     model : Model
         Of the band at this pose.
+
+    Returns
+    -------
+    ndarray, shape (members, 2)
+        Of (dX cos t, dY), working pixels.
     """
     cosines = np.cos(np.radians(pose.tilts_deg[band.members]))
     scale = np.stack([1.0 / cosines, np.ones_like(cosines)], axis=1).ravel()
@@ -113,14 +156,28 @@ def fisher_deviations(band: Band, pose: Pose, model: Model) -> Floats:
 
 
 def quarters(bench: Bench, pose: Pose, highest_per_A: float) -> Quarters:
-    """Align each quarter of the field apart, from `pose`, and compare; shifts of the specimen are taken out of each."""
+    """Align each quarter of the field separately, and compare; shifts of the specimen are taken out of each.
+
+    Parameters
+    ----------
+    bench : Bench
+        Images and used tilts.
+    pose : Pose
+        Where each starts.
+    highest_per_A : float
+        Highest frequency that is used, 1/A.
+
+    Returns
+    -------
+    Quarters
+    """
     share = signal_share(bench.cut(pose, highest_per_A), pose)
     tangents = pose.tangents()[bench.members]
     flatten = np.stack([np.cos(np.arctan(tangents)), np.ones_like(tangents)], axis=1)
     moved = []
     for band in bench.cut_parts(pose, highest_per_A, (2, 2)):
         model = model_of(band, pose, share, bench.threads)
-        moves, _, _ = ascend(steadied(band, model), model, np.ones(len(bench.members), bool), 8, 3.0)
+        moves, _, _ = ascend(down_weighted(band, model), model, np.ones(len(bench.members), bool), 8, 3.0)
         moved.append(without_gauge(moves, tangents))
     low, high = moved[0] + moved[2], moved[1] + moved[3]  # at low and at high x
     difference = 0.5 * (high - low) / (0.5 * frame_shape(bench.images.image_shape, pose.axis_deg)[1])
@@ -129,12 +186,17 @@ def quarters(bench: Bench, pose: Pose, highest_per_A: float) -> Quarters:
 
 
 def gauge(cosines: Floats, sines: Floats) -> Floats:
-    """Projector (2n, 2n) onto what shifts of the specimen in X, Y and Z do to the tilts' (dX cos t, dY).
+    """Return the projector onto what shifts of the specimen in X, Y and Z do to the tilts' (dX cos t, dY).
 
     Parameters
     ----------
     cosines, sines : ndarray, shape (n,)
         Of the tilt angles.
+
+    Returns
+    -------
+    ndarray, shape (2n, 2n)
+        In the order (dX0 cos t0, dY0, dX1 cos t1, ...).
 
     Notes
     -----
@@ -151,9 +213,13 @@ def gauge(cosines: Floats, sines: Floats) -> Floats:
 
 
 def bounded_inverse(information: Floats) -> Floats:
-    """Inverse of a symmetric matrix outside its null space, which is known to be that of directions already taken out.
+    """Return the inverse of a symmetric matrix outside its null space, which is that of directions already taken out.
 
-    Directions of less than a hundred-thousandth of the mean information are of rounding: they count as null.
+    Directions of less than a hundred-thousandth of the mean information come from rounding: they count as null.
+
+    Parameters
+    ----------
+    information : ndarray, shape (n, n)
     """
     values, vectors = np.linalg.eigh(0.5 * (information + information.T))
     least = 1e-5 * max(float(np.mean(values)), 1e-30)
@@ -163,17 +229,34 @@ def bounded_inverse(information: Floats) -> Floats:
 
 
 def without_gauge(moves: Floats, tangents: Floats) -> Floats:
-    """Return moves (n, 2) in the stretched frame without what a shift of the specimen in X, Y and Z makes of them."""
+    """Return moves less what a shift of the specimen in X, Y and Z makes of them, by least squares.
+
+    Parameters
+    ----------
+    moves : ndarray, shape (n, 2)
+        (dX, dY) in the stretched frame.
+    tangents : ndarray, shape (n,)
+        Of the tilt angles: a height z moves a tilt by dX = z tan t.
+    """
     design = np.stack([np.ones_like(tangents), tangents], axis=1)
     across = moves[:, 0] - design @ np.linalg.lstsq(design, moves[:, 0], rcond=None)[0]
     return np.stack([across, moves[:, 1] - moves[:, 1].mean()], axis=1)
 
 
 def split_difference_A(bench: Bench, pose: Pose, highest_per_A: float) -> float | None:
-    """Align even and odd tilts apart, both from `pose`, and compare each half with the whole: RMS in A.
+    """Align even and odd tilts separately, and compare each half with the whole.
 
-    None where a half has fewer than five tilts. The half alignments know only every other tilt, so this is an upper
-    bound for errors that differ from tilt to tilt.
+    The half alignments know only every other tilt, so this is an upper bound for errors that differ from tilt to tilt.
+
+    Parameters
+    ----------
+    bench, pose, highest_per_A
+        As for `quarters`.
+
+    Returns
+    -------
+    float or None
+        RMS in A in the image, without shifts of the specimen; None where a half has fewer than five tilts.
     """
     order = bench.members[np.argsort(pose.tilts_deg[bench.members], kind="stable")]
     if len(order) < 10:
@@ -195,9 +278,16 @@ def split_difference_A(bench: Bench, pose: Pose, highest_per_A: float) -> float 
 
 
 def loosely_placed(sigma_A: Floats, tilts_deg: Floats) -> str:
-    """In words, the tilts (n,) whose places have too large a standard deviation (n,), in A; empty where there are none.
+    """Return, in words, which tilts have places that are not well known; "" where there are none.
 
     In thick specimens, and under ice, the ends of a series have little in common with the rest.
+
+    Parameters
+    ----------
+    sigma_A : ndarray, shape (n,)
+        Standard deviation of each tilt's place, A; beyond `UNCERTAIN_A` it is named.
+    tilts_deg : ndarray, shape (n,)
+        Tilt angles, as they are to be named.
     """
     loose = np.sort(tilts_deg[sigma_A > UNCERTAIN_A])
     if not len(loose):
@@ -242,7 +332,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     if checks.split_A is not None:
         figure /= 1.0 + (checks.split_A / (2.0 * TRUSTED_SPLIT_A)) ** 2
         if checks.split_A > TRUSTED_SPLIT_A:
-            reasons.append(f"even and odd tilts aligned apart differ by {checks.split_A:.0f} A")
+            reasons.append(f"even and odd tilts aligned separately differ by {checks.split_A:.0f} A")
     if used < ENOUGH_TILTS:
         reasons.append(f"only {used} tilts are used")
     if used < 0.6 * total:
@@ -258,7 +348,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     reasons += checks.misfits
     figure /= 1.0 + len(checks.misfits)
     if offset.refused():
-        reasons.append(f"the tilts fit best with an offset of {offset.found:.0f} degrees, more than {LARGEST_DEG:.0f}")
+        reasons.append(f"the tilts fit best with an offset of {offset.found:.0f} degrees, more than {MAX_OFFSET_DEG:.0f}")
     figure = float(np.clip(figure, 0.0, 1.0))
     trust = Trust.DOUBTFUL if reasons else Trust.TRUSTED
     verdict = "do not trust: " + "; ".join(reasons) if reasons else "trust"

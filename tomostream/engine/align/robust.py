@@ -33,7 +33,7 @@ FAINT = 0.35  # of the median tilt: ends of thick specimens, which are in their 
 
 @dataclass(frozen=True)
 class Repair:
-    """A pose after repair: `slipped` lists tilts that were moved, `misfits` maps tilts to why they do not fit."""
+    """A pose after repair: sections that had slipped and were moved, and why others (`misfits`, by section) do not match."""
 
     pose: Pose
     slipped: tuple[int, ...]
@@ -51,11 +51,11 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
     Returns
     -------
     Repair
-        The pose, the tilts that had slipped, and those that fit nowhere with the reason.
+        The pose, the sections that had slipped, and those that match nowhere with the reason.
 
     Notes
     -----
-    Where another place fits clearly better, the tilt goes there and its outer neighbours follow; where no place stands
+    Where another place matches clearly better, the tilt goes there and its outer neighbours follow; where no place stands
     out, the tilt is a misfit and takes no part in the checks that follow.
     """
     band = bench.cut(pose, highest_per_A)
@@ -82,7 +82,7 @@ def repair(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> R
 
 
 def _fitting_start(band: Band, pose: Pose, share: Floats, starts: Sequence[int], radius: float) -> int:
-    """Return the first of `starts` that fits to its neighbours; the first of all where none does."""
+    """Return the first of `starts` that matches its neighbours; the first of all where none does."""
     angles = pose.tilts_deg[band.members]
     for start in starts:
         others = nearest(angles, start, range(len(angles)))
@@ -104,13 +104,13 @@ def rescue(bench: Bench, pose: Pose, candidates: Sequence[int], highest_per_A: f
     Returns
     -------
     Pose
-        With the shifts of those that now fit.
+        With the shifts of those that now match.
     list of int
         These sections, sorted.
 
     Notes
     -----
-    Early on a tilt may not fit because its neighbours, the axis or the thickness were not yet right.
+    Early on a tilt may not match because its neighbours, the axis or the thickness were not yet right.
     """
     everyone = replace(bench, members=np.sort(np.concatenate([bench.members, np.asarray(candidates, dtype=np.int64)])))
     pose = replace(pose, shifts=pose.shifts.copy())
@@ -172,7 +172,18 @@ def leave_one_out(band: Band, model: Model, position: int, product: Complexes, r
 
 
 def all_left_out(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float) -> list[Match]:
-    """`leave_one_out` of every member."""
+    """Compare every used tilt with what all others predict (`leave_one_out`).
+
+    Parameters
+    ----------
+    bench, pose, highest_per_A, radius_A
+        As for `pipeline.match_outward`.
+
+    Returns
+    -------
+    list of Match
+        One a member of the bench, in its order.
+    """
     band = bench.cut(pose, highest_per_A)
     model = model_of(band, pose, np.minimum(signal_share(band, pose), 0.7))
     product = weighted(model, band.values)
@@ -181,10 +192,19 @@ def all_left_out(bench: Bench, pose: Pose, highest_per_A: float, radius_A: float
 
 
 def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
-    """Return positions of tilts that fit better elsewhere, by `all_left_out`: by so much that neither noise nor an uneven
-    specimen explains it.
+    """Return the positions of tilts that match clearly better elsewhere: neither noise nor an uneven specimen explains it.
 
-    The height is in standard deviations of noise, so its square is about twice the logarithm of the likelihood ratio.
+    Parameters
+    ----------
+    matches : sequence of Match
+        Of `all_left_out`.
+    pixel_A : float
+        Of the working images.
+
+    Notes
+    -----
+    The height h is in standard deviations of noise, so h^2 / 2 is about the logarithm of the likelihood ratio, and the gain from
+    one place to another is about h (h - h_here): it must exceed `AWAY_GAIN`, over a distance of more than `AWAY_A`.
     """
     return [
         position for position, match in enumerate(matches)
@@ -194,15 +214,20 @@ def elsewhere(matches: Sequence[Match], pixel_A: float) -> list[int]:
 
 
 def faint(matches: Sequence[Match]) -> list[int]:
-    """Return positions of tilts that, by `all_left_out`, stand out far less than the others do.
+    """Return the positions of tilts that stand out far less than the others do, by less than `FAINT` of the median height.
 
     What has come to rest on something that it shares with the others by chance, on ice say, may be anywhere, and the width of the
-    likelihood around it tells nothing of that.
+    likelihood around it says nothing of that.
+
+    Parameters
+    ----------
+    matches : sequence of Match
+        Of `all_left_out`.
     """
     heights = np.array([match.height_here for match in matches])
     return [int(position) for position in np.flatnonzero(heights < FAINT * np.median(heights))]
 
 
 def without(bench: Bench, tilts: set[int]) -> Bench:
-    """Return the bench with some tilts taken out of use."""
+    """Return the bench without some sections (`tilts`, from 0)."""
     return replace(bench, members=np.array([tilt for tilt in bench.members if int(tilt) not in tilts], dtype=np.int64))

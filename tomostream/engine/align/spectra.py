@@ -19,15 +19,28 @@ from tomostream.engine.align.preprocess import WorkStack
 Complexes = NDArray[np.complex64]
 
 CELL_HEIGHT = 0.024  # of a cell along ky, cycles/px: less than the smoothing of the signal share
+LAST = 0.48  # cycles/px of the raw image: beyond, where working images were cropped, nothing is used
 RINGS_PER_CYCLE = 400  # rings of raw-image frequency, per cycle/px
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Frequencies of a band's coefficients, (cells, places): `kx` (cells,), `ky`, `weight` (cells, places).
+    """Frequencies of a band's coefficients, in cells of one kx and a few neighbouring ky of both signs.
 
-    Frequencies in cycles per working pixel. `weight` is 1 for a coefficient that counts, 1/2 where the conjugate is in
-    the band as well (kx = 0), 0 outside the band. `row`, `column` index the coefficients in the full transform.
+    Attributes
+    ----------
+    kx : ndarray, shape (cells,)
+        Across the tilt axis, cycles per working pixel.
+    ky : ndarray, shape (cells, places)
+        Along the tilt axis, cycles per working pixel.
+    weight : ndarray, shape (cells, places)
+        1 for a coefficient that counts, 1/2 where its conjugate is in the band as well (kx = 0), 0 outside the band.
+    row, column : ndarray of int, shape (cells, places)
+        Where each coefficient lies in the real transform of an image of `shape`.
+    shape : (int, int)
+        Rows and columns of the frame.
+    highest : float
+        End of the band, cycles per working pixel.
     """
 
     kx: Floats
@@ -39,18 +52,28 @@ class Cells:
     highest: float
 
     def middle_ky(self) -> Floats:
-        """Return the mean |ky| of each cell, (cells,)."""
+        """Return the mean |ky| of each cell, (cells,), cycles per working pixel."""
         out: Floats = np.mean(np.abs(self.ky), axis=1)
         return out
 
 
 @dataclass(frozen=True)
 class Band:
-    """Whitened coefficients `values` (cells, tilts, places) of the tilts `members` at the pose at which they were cut.
+    """Whitened Fourier coefficients of some tilts, at the pose at which they were cut.
 
     Whitened: on each ring of raw-image frequency every tilt has unit mean power, so noise is white whatever the CTF.
-    `coverage` (tilts,): the effective share of the frame that each image fills, the fraction of coefficients that are
-    independent of each other. `ring` (cells, tilts): ring of raw-image frequency of each cell in each tilt.
+
+    Attributes
+    ----------
+    cells : Cells
+        Their frequencies.
+    members : ndarray of int, shape (tilts,)
+        Sections of the stack.
+    values : ndarray of complex64, shape (cells, tilts, places)
+    ring : ndarray of int, shape (cells, tilts)
+        Ring of raw-image frequency of each cell in each tilt, `RINGS_PER_CYCLE` to a cycle per pixel.
+    coverage : ndarray, shape (tilts,)
+        Effective share of the frame that each image fills: the fraction of coefficients that are independent of each other.
     """
 
     cells: Cells
@@ -60,11 +83,17 @@ class Band:
     coverage: Floats
 
     def moved(self, moves: Floats) -> Band:
-        """Return the band after moving each tilt's image by (dX, dY) in the stretched frame, by phase factors."""
+        """Return the band after moving each tilt's image, by phase factors.
+
+        Parameters
+        ----------
+        moves : ndarray, shape (tilts, 2)
+            (dX, dY) in the stretched frame, working pixels: how far the content lies from where it belongs (`phases`).
+        """
         return replace(self, values=self.values * phases(self.cells, moves))
 
     def subset(self, keep: NDArray[np.int64]) -> Band:
-        """Return the band of some of its tilts, by position."""
+        """Return the band of the tilts at positions `keep` of `members`."""
         return replace(
             self, members=self.members[keep], values=self.values[:, keep], ring=self.ring[:, keep],
             coverage=self.coverage[keep],
@@ -72,7 +101,19 @@ class Band:
 
 
 def phases(cells: Cells, moves: Floats) -> Complexes:
-    """exp(2 pi i k.d) for moves d (tilts, 2), shape (cells, tilts, places)."""
+    """Return the factors that correct coefficients for moves, exp(2 pi i k.d).
+
+    Parameters
+    ----------
+    cells : Cells
+        The frequencies k.
+    moves : ndarray, shape (tilts, 2)
+        (dX, dY), working pixels of the stretched frame: how far the content lies from where it belongs.
+
+    Returns
+    -------
+    ndarray of complex64, shape (cells, tilts, places)
+    """
     along_x = np.exp(2j * np.pi * cells.kx[:, None] * moves[None, :, 0]).astype(np.complex64)
     steps = np.unique(cells.ky)
     table = np.exp(2j * np.pi * steps[:, None] * moves[None, :, 1]).astype(np.complex64)
@@ -88,10 +129,10 @@ def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
     shape : (int, int)
         Rows and columns of the stretched frame.
     lowest, highest : float
-        Cycles per px; never beyond 0.48.
+        Cycles per px; never beyond `LAST`.
     """
     rows, columns = shape
-    highest = min(highest, 0.48)
+    highest = min(highest, LAST)
     lines = max(4, round(CELL_HEIGHT * rows))
     blocks = int(np.ceil(highest * rows / lines)) + 1
     up = np.arange(blocks)[:, None] * lines + np.arange(lines)
@@ -110,7 +151,21 @@ def cells_of(shape: tuple[int, int], lowest: float, highest: float) -> Cells:
 
 
 def raw_radius(kx: Floats, ky: Floats, tilt_deg: float) -> Floats:
-    """Frequency in the raw image of stretched-frame frequencies: stretching by 1/cos lowers kx by cos."""
+    """Return the frequency in the raw image of frequencies in the stretched frame, in the units of `kx` and `ky`.
+
+    Parameters
+    ----------
+    kx, ky : ndarray
+        Across and along the tilt axis in the stretched frame; they broadcast.
+    tilt_deg : float
+        Tilt angle t: stretching by 1 / cos t has lowered kx by cos t. Its cosine is taken as 0.05 at least.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(float(raw_radius(np.array(0.1), np.array(0.0), 60.0)), 6)
+    0.2
+    """
     out: Floats = np.hypot(kx / max(np.cos(np.radians(tilt_deg)), 0.05), ky)
     return out
 
@@ -131,7 +186,7 @@ def cut_band(
     lowest, highest : float
         Cycles per working px.
     threads : int
-        At most so many.
+        At most this many.
 
     Returns
     -------
@@ -156,7 +211,22 @@ def cut_band(
 
 
 def parts_of(shape: tuple[int, int], parts: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Return the size (rows, columns) and corners (top, left) of `parts` (down, over) that a frame of `shape` is cut into."""
+    """Return how a frame is cut into parts that share nothing or little.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the frame.
+    parts : (int, int)
+        How many down and over.
+
+    Returns
+    -------
+    size : (int, int)
+        Rows and columns of a part, for which Fourier transforms are fast.
+    corners : list of (int, int)
+        First row and first column of each part, row by row.
+    """
     size = (fast_even(shape[0] // parts[0] - 1), fast_even(shape[1] // parts[1] - 1))
     tops, lefts = (np.rint(np.linspace(0, side - own, n)).astype(int) for side, own, n in zip(shape, size, parts, strict=True))
     return size, [(int(top), int(left)) for top in tops for left in lefts]
@@ -165,7 +235,20 @@ def parts_of(shape: tuple[int, int], parts: tuple[int, int]) -> tuple[tuple[int,
 def cut_parts(
     images: WorkStack, pose: Pose, members: NDArray[np.int64], lowest: float, highest: float, parts: tuple[int, int], threads: int
 ) -> list[Band]:
-    """`cut_band` of each part of the field apart (`parts_of`); nothing of one is in another."""
+    """Return the bands of the parts of the field, each cut by itself as `cut_band` cuts the whole.
+
+    Parameters
+    ----------
+    images, pose, members, lowest, highest, threads
+        As for `cut_band`.
+    parts : (int, int)
+        How many down and over (`parts_of`).
+
+    Returns
+    -------
+    list of Band
+        One a part, row by row, all on the same cells.
+    """
     shape = frame_shape(images.image_shape, pose.axis_deg)
     (rows, columns), places = parts_of(shape, parts)
     cells = cells_of((rows, columns), lowest, highest)
@@ -187,7 +270,7 @@ def cut_parts(
 
 
 def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
-    """Divide coefficients by the root of the mean power on their ring; 0 beyond 0.48 cycles/px of the raw image.
+    """Divide coefficients by the root of the mean power on their ring; 0 beyond `LAST` in the raw image.
 
     The ring power is smoothed over neighbours and interpolated linearly, so that there are no steps at ring borders.
 
@@ -199,8 +282,12 @@ def whiten(transform: Complexes, radius: Floats, weight: Floats) -> Complexes:
         Frequency of each coefficient in the raw image, cycles/px.
     weight : ndarray, shape (cells, places)
         0 where a coefficient is outside the band.
+
+    Returns
+    -------
+    ndarray of complex64, shape (cells, places)
     """
-    inside = (weight > 0) & (radius < 0.48)
+    inside = (weight > 0) & (radius < LAST)
     width = max(2.0 / 400.0, 4.0 / np.sqrt(max(np.count_nonzero(inside), 1)))
     position = radius / width
     ring = np.rint(position).astype(np.int64)

@@ -8,7 +8,7 @@ what two tilts have in common then moves as if each were shifted by
 
     dX = -(T T' / 8) tan^2 t,
 
-which fits all pairs of tilts together. Nothing in the shifts tells it from a true one; the thickness of the field's parts does.
+which fits all pairs of tilts together. Nothing in the shifts shows that it is wrong; the thickness of the field's parts does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomostream.engine.align.commonline import parabola_top
 from tomostream.engine.align.geometry import Floats, Pose, frame_shape
 from tomostream.engine.align.heights import bands_and_heights, plane_through
-from tomostream.engine.align.likelihood import log_likelihood_ratio, model_of, signal_share, steadied, weighted
+from tomostream.engine.align.likelihood import down_weighted, log_likelihood_ratio, model_of, signal_share, weighted
 from tomostream.engine.align.pipeline import Bench
+from tomostream.engine.peaks import parabola_top
 
 # Parts of the field to a thickness of the specimen: smaller ones lose what they hold while the tilts move it, and are found too
-# even. Parts a side: fewer do not tell by how much they scatter. And thicknesses that a field must hold at least.
+# even. Parts a side: fewer do not show how much they scatter. And how many thicknesses a field must be wide.
 ACROSS_PART, MIN_PARTS, MAX_PARTS, MIN_FIELD = 1.5, 3, 4, 1.5
 FACTORS = np.geomspace(0.55, 1.8, 5)  # of the thickness of the whole that are tried for its parts
 CHANCE = 1.5  # standard deviations that a slope has by chance
@@ -33,20 +33,46 @@ FORMULA_SIGMA = 0.3  # by how much the formula may be wrong, a share; benchmarks
 
 @dataclass(frozen=True)
 class Wedge:
-    """By how much the likelihood moves a tilt t: `bend` tan^2 t across the axis in the stretched frame, in A; `sigma` is its
-    standard deviation."""
+    """By how much the likelihood puts a tilt t too far across the axis: `bend` tan^2 t in the stretched frame, A.
+
+    `sigma` is the standard deviation of `bend`, A.
+    """
 
     bend: float = 0.0
     sigma: float = 0.0
 
     def moves(self, pose: Pose, pixel_A: float) -> Floats:
-        """Return what is to be added to the moves (n, 2) of all tilts, in pixels."""
+        """Return what is to be added to the moves of all tilts.
+
+        Parameters
+        ----------
+        pose : Pose
+            Its tilt angles.
+        pixel_A : float
+            Of the working images.
+
+        Returns
+        -------
+        ndarray, shape (n, 2)
+            (dX, 0) in the stretched frame, working pixels.
+        """
         out = np.zeros((len(pose.tilts_deg), 2))
         out[:, 0] = -self.bend / pixel_A * pose.tangents() ** 2
         return out
 
     def deviations(self, tilts_deg: Floats) -> Floats:
-        """Return the standard deviation (n,) of dX cos t of tilts, in A; what a shift of the specimen does is taken out."""
+        """Return the standard deviation of tilts' places across the axis that comes from `sigma`.
+
+        Parameters
+        ----------
+        tilts_deg : ndarray, shape (n,)
+            Tilt angles.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Of dX cos t, A; what a shift of the specimen does is taken out.
+        """
         tilts = np.radians(tilts_deg)
         seen = np.cos(tilts) * np.tan(tilts) ** 2
         design = np.stack([np.cos(tilts), np.sin(tilts)], axis=1)
@@ -55,7 +81,15 @@ class Wedge:
 
 
 def parts_for(bench: Bench, pose: Pose) -> tuple[int, int] | None:
-    """Into how many parts (down, over) the field is cut; None where it is too small for the thickness of the specimen."""
+    """Return into how many parts (down, over) the field is cut; None where it is too small for the thickness of the specimen.
+
+    Parameters
+    ----------
+    bench : Bench
+        Gives the size of the field.
+    pose : Pose
+        Gives the thickness, working pixels.
+    """
     held = np.array(frame_shape(bench.images.image_shape, pose.axis_deg)) / pose.thickness
     if held.min() < MIN_FIELD:
         return None
@@ -64,11 +98,22 @@ def parts_for(bench: Bench, pose: Pose) -> tuple[int, int] | None:
 
 
 def thicknesses(bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return centres (P, 2), (X, Y) from the middle of the frame, of the parts of the field, and how thick each is (P,),
-    working pixels.
+    """Return how thick the specimen is in each part of the field.
 
-    That is the thickness at which the likelihood of the part alone is highest, with its own share of signal and at the height of
-    the plane through the heights of all parts: the specimen may be inclined along the axis.
+    Parameters
+    ----------
+    bench, pose, highest_per_A
+        As for `heights.heights`.
+    parts : (int, int)
+        How many down and over.
+
+    Returns
+    -------
+    centres : ndarray, shape (P, 2)
+        (X, Y) of the parts from the middle of the stretched frame, working pixels.
+    thicknesses : ndarray, shape (P,)
+        Working pixels: at which the likelihood of the part alone is highest, with its own share of signal and at the height of
+        the plane through the heights of all parts, as the specimen may be inclined along the axis.
     """
     centres, bands, found = bands_and_heights(bench, pose, highest_per_A, parts)
     plane = plane_through(centres, found)
@@ -77,17 +122,28 @@ def thicknesses(bench: Bench, pose: Pose, highest_per_A: float, parts: tuple[int
     thick = []
     for band, level in zip(bands, levels, strict=True):
         band = band.moved(np.stack([level * pose.tangents()[band.members], np.zeros(len(band.members))], axis=1))
-        steady = steadied(band, model_of(band, pose, signal_share(band, pose), bench.threads))
+        robust = down_weighted(band, model_of(band, pose, signal_share(band, pose), bench.threads))
         values = []
         for trial in trials:
-            model = model_of(steady, trial, signal_share(steady, trial), bench.threads)
-            values.append(log_likelihood_ratio(steady, model, steady.values, weighted(model, steady.values)))
+            model = model_of(robust, trial, signal_share(robust, trial), bench.threads)
+            values.append(log_likelihood_ratio(robust, model, robust.values, weighted(model, robust.values)))
         thick.append(np.exp(parabola_top(np.log([trial.thickness for trial in trials]), np.array(values))))
     return centres, np.array(thick)
 
 
 def wedge_of(bench: Bench, pose: Pose, highest_per_A: float) -> Wedge:
-    """Return what the thickness of the parts of the field tells of the shifts at the highest likelihood."""
+    """Return what the thickness of the parts of the field says about the shifts at the highest likelihood.
+
+    Parameters
+    ----------
+    bench, pose, highest_per_A
+        As for `heights.heights`.
+
+    Returns
+    -------
+    Wedge
+        One that changes nothing where the field is too small.
+    """
     parts = parts_for(bench, pose)
     if parts is None:
         return Wedge()
@@ -96,9 +152,25 @@ def wedge_of(bench: Bench, pose: Pose, highest_per_A: float) -> Wedge:
 
 
 def wedge_from(thickness_A: float, slope: float, sigma: float) -> Wedge:
-    """From the thickness in the middle of the field and its slope across the axis, which has the standard deviation `sigma`.
+    """Return the wedge of a specimen whose thickness has a slope across the tilt axis.
 
-    Of the slope only the share that is not by chance is used: nothing where it does not stand out of `sigma`.
+    Parameters
+    ----------
+    thickness_A : float
+        T in the middle of the field.
+    slope : float
+        T' across the axis, A per A.
+    sigma : float
+        Its standard deviation: of the slope only what is not by chance is used, and nothing where it does not stand out.
+
+    Notes
+    -----
+    The bend is -T T' / 8 (the module's text).
+
+    Examples
+    --------
+    >>> wedge_from(1600.0, 0.1, 0.0).bend
+    -20.0
     """
     real = max(0.0, 1.0 - (CHANCE * sigma / slope) ** 2) if slope else 0.0
     bend = -thickness_A / 8.0 * real * slope

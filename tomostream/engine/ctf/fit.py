@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.ctf.spectra import SECTORS, Optics, TiltSpectra
+from tomostream.engine.peaks import vertex
 
 Doubles = NDArray[np.float64]
 _STEP = 50.0
 _LOW, _HIGH = 4000.0, 110000.0
 # tilts depart from the series' defocus by about this much (A): refocusing, drift
 _SPREAD = 2500.0
-_LARGEST_ASTIGMATISM = 4000.0
+_MAX_ASTIGMATISM = 4000.0
 # (A) microscopes are stigmated: what is much larger is a spectrum that no smooth background fits
 _USUAL_ASTIGMATISM = 500.0
 # log-likelihood over no rings at all that a series needs before a CTF is believed: noise alone reaches 3 a tilt
@@ -40,7 +41,7 @@ _MIN_HAND = 12.0
 _MIN_RINGS = 2.0
 # rounds of: defoci for given rings and background, then rings and background for given defoci
 _STAGES = 4
-# the depth of the rings is a spline of so many knots in log k, the correction of the background a polynomial of degree
+# the depth of the rings is a spline in log k of this many knots, the correction of the background a polynomial of this degree
 _KNOTS, _DEGREE = 6, 8
 _FACTORS = (0.05, 5.0)
 # (found without bias from 1.5 to 6 um: fewer terms in the background follow the first ring, which is wide)
@@ -49,10 +50,23 @@ HANDS = (0, 1, -1)
 
 @dataclass(frozen=True)
 class CtfTilt:
-    """One tilt: defoci in A (underfocus positive), azimuth of the larger one in degrees from x, score, resolution in A.
+    """The CTF of one tilt.
 
-    `sigma_A` is the standard deviation of the defocus from the likelihood's curvature. The score is the correlation of
-    the ring profile with the CTF squared beyond its first zero, over heights and directions brought to one defocus (-1 to 1).
+    Attributes
+    ----------
+    defocus_max_A, defocus_min_A : float
+        Underfocus is positive.
+    azimuth_deg : float
+        Direction of the larger defocus, from x.
+    phase_rad : float
+        Phase shift.
+    score : float
+        Correlation of the ring profile with the CTF squared beyond its first zero, over heights and directions brought to one
+        defocus, -1 to 1.
+    resolution_A : float
+        Up to which the rings are seen.
+    sigma_A : float
+        Standard deviation of the defocus, from the curvature of the likelihood.
     """
 
     defocus_max_A: float
@@ -66,9 +80,21 @@ class CtfTilt:
 
 @dataclass(frozen=True)
 class CtfSeries:
-    """All tilts, in the order given; `hand` 1: defocus grows towards +x across the axis at positive tilts, -1: falls,
-    0: not known, or it does not change. `note` says what the fit is worth; with `found` False there are no rings, and
-    the tilts hold no meaning. `gain` is the log-likelihood over that of spectra without rings."""
+    """The CTF of a series.
+
+    Attributes
+    ----------
+    tilts : tuple of CtfTilt
+        In the order given.
+    hand : int
+        1: the defocus grows towards +x across the axis at positive tilts, -1: it falls, 0: not known, or it does not change.
+    found : bool
+        False where there are no rings: the tilts have no meaning then.
+    note : str
+        What the fit is worth, in words.
+    gain : float
+        Log-likelihood over that of spectra without rings.
+    """
 
     tilts: tuple[CtfTilt, ...]
     hand: int
@@ -84,7 +110,7 @@ class _Table:
     values: Doubles
 
     def at(self, defocus: Doubles, astigmatism: tuple[float, float]) -> Doubles:
-        """Log-likelihood of every tilt at its own trials: `defocus` (K, M) gives (K, M)."""
+        """Return the log-likelihood of every tilt at its own trials: `defocus` (K, M) gives (K, M)."""
         size, azimuth = astigmatism
         shift = size * np.cos(2 * (np.arange(SECTORS) * math.pi / SECTORS - azimuth))
         place = (defocus[:, None, :] + shift[None, :, None] - _LOW) / _STEP
@@ -95,17 +121,18 @@ class _Table:
         return np.asarray((here + part * (after - here)).sum(axis=1))
 
     def gain(self, defocus: Doubles, astigmatism: tuple[float, float]) -> float:
-        """Log-likelihood of the series, one defocus (K,) each, over that of spectra without rings; less a prior's."""
+        """Return the log-likelihood of the series, one defocus (K,) each, over that of spectra without rings; less a prior's."""
         prior = 0.5 * (2 * astigmatism[0] / _USUAL_ASTIGMATISM) ** 2
         return float(self.at(defocus[:, None], astigmatism).sum()) - prior
 
 
 def _defoci() -> Doubles:
+    """Return the grid of defoci on which the likelihood is tabulated, A."""
     return np.arange(_LOW, _HIGH + _STEP / 2, _STEP)
 
 
 def _rings(s: Doubles, optics: Optics) -> Doubles:
-    """c(s, D) on the grid of defoci, (D, S)."""
+    """Return c(s, D) on the grid of defoci, (D, S)."""
     return np.asarray(-np.cos(2 * optics.phase(s[None], _defoci()[:, None])))
 
 
@@ -124,7 +151,7 @@ def _tables(spectra: Sequence[TiltSpectra], rings: Doubles, depths: Doubles) -> 
 
 
 def _moved(rows: NDArray[np.float32], steps: float) -> Doubles:
-    """`rows` (n, D) at D + steps; beyond the ends the last value counts."""
+    """Return `rows` (n, D) at D + steps; beyond the ends the last value counts."""
     whole = math.floor(steps)
     index = np.arange(rows.shape[1]) + whole
     low, high = (np.clip(index + i, 0, rows.shape[1] - 1) for i in (0, 1))
@@ -132,18 +159,16 @@ def _moved(rows: NDArray[np.float32], steps: float) -> Doubles:
 
 
 def fit_series(spectra: Sequence[TiltSpectra], optics: Optics, signal_top: float = math.inf) -> CtfSeries:
-    """Fit all tilts of a series; every tilt must have the same grid (`tilt_spectra` of images of one size).
-
-    `signal_top` (1/A) is the frequency up to which the images hold more than noise: rings beyond it prove nothing.
+    """Fit all tilts of a series.
 
     Parameters
     ----------
     spectra : sequence of TiltSpectra
-        One a tilt.
+        One a tilt, all on the same grid (`tilt_spectra` of images of one size).
     optics : Optics
-        Voltage, spherical aberration, amplitude contrast.
+        Voltage, spherical aberration, amplitude contrast, phase shift.
     signal_top : float
-        1/A.
+        Frequency up to which the images hold more than noise, 1/A: rings beyond it prove nothing.
 
     Returns
     -------
@@ -180,7 +205,7 @@ def _settled(
 
 
 def _defocus_of_series(table: _Table) -> tuple[Doubles, float]:
-    """Defocus of every tilt near the one that suits all best, and the log-likelihood."""
+    """Return the defocus of every tilt near the one that suits all best, and the log-likelihood."""
     from scipy.ndimage import gaussian_filter1d
 
     grid = _defoci()
@@ -197,7 +222,7 @@ def _defocus_of_series(table: _Table) -> tuple[Doubles, float]:
 
 
 def _refined(table: _Table, defocus: Doubles, astigmatism: tuple[float, float]) -> Doubles:
-    """Defocus of every tilt at the top of its likelihood and of a prior about the series' median."""
+    """Return the defocus of every tilt at the top of its likelihood and of a prior about the series' median."""
     middle = np.median(defocus)
     trials = defocus[:, None] + np.arange(-1500.0, 1501.0, 20.0)[None]
     value = table.at(trials, astigmatism) - 0.5 * ((trials - middle) / _SPREAD) ** 2
@@ -206,26 +231,24 @@ def _refined(table: _Table, defocus: Doubles, astigmatism: tuple[float, float]) 
 
 
 def _top(values: Doubles) -> float:
-    """Place of the maximum between samples, by a parabola."""
+    """Return the place of the maximum between samples, by a parabola."""
     i = int(np.argmax(values))
     if i in (0, len(values) - 1):
         return float(i)
-    before, here, after = values[i - 1], values[i], values[i + 1]
-    bend = before - 2 * here + after
-    return float(i + (0.5 * (before - after) / bend if bend < 0 else 0.0))
+    return i + vertex(*values[i - 1 : i + 2])
 
 
 def _astigmatism(table: _Table, defocus: Doubles, start: tuple[float, float]) -> tuple[float, float]:
-    """(half the difference of the defoci in A, azimuth in radians) at the top of the series' likelihood."""
+    """Return half the difference of the defoci (A) and its azimuth (radians) at the top of the series' likelihood."""
     best = (table.gain(defocus, start), start)
-    sizes, turns = np.geomspace(50.0, _LARGEST_ASTIGMATISM / 2, 8), np.arange(0, math.pi, math.pi / 12)
+    sizes, turns = np.geomspace(50.0, _MAX_ASTIGMATISM / 2, 8), np.arange(0, math.pi, math.pi / 12)
     for _ in range(4):
         for size in sizes:
             for turn in turns:
                 trial = (float(size), float(turn))
                 best = max(best, (table.gain(defocus, trial), trial))
         size, turn = best[1]
-        sizes = np.clip(size + np.array([-0.3, -0.1, 0.1, 0.3]) * max(size, 50.0), 0, _LARGEST_ASTIGMATISM)
+        sizes = np.clip(size + np.array([-0.3, -0.1, 0.1, 0.3]) * max(size, 50.0), 0, _MAX_ASTIGMATISM)
         turns = turn + np.array([-0.12, -0.04, 0.04, 0.12])
     return best[1][0], best[1][1] % math.pi
 
@@ -233,7 +256,7 @@ def _astigmatism(table: _Table, defocus: Doubles, start: tuple[float, float]) ->
 def _own_rings(
     tilt: TiltSpectra, optics: Optics, defocus: float, hand: int, astigmatism: tuple[float, float]
 ) -> Doubles:
-    """c(s, D) of every height and sector of a tilt, (G, SECTORS, S)."""
+    """Return c(s, D) of every height and sector of a tilt, (G, SECTORS, S)."""
     angles = np.arange(SECTORS) * math.pi / SECTORS
     bend = astigmatism[0] * np.cos(2 * (angles - astigmatism[1]))
     own = defocus + hand * tilt.heights[:, None] + bend[None]
@@ -295,6 +318,7 @@ class _Sums:
 
     @classmethod
     def of(cls, tilt: TiltSpectra, rings: Doubles) -> _Sums:
+        """Return the sums of one tilt with rings c(s, D), (G, SECTORS, S)."""
         weight = tilt.weight.astype(np.float64)
         modulation = weight * tilt.modulation
         parts = (weight, weight * rings, weight * rings**2, modulation, modulation * rings)

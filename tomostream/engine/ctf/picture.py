@@ -16,7 +16,7 @@ Doubles = NDArray[np.float64]
 
 
 def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray[np.float32]:
-    """(512, 512): right half the power over its background, left half the fitted CTF squared.
+    """Return the measured spectrum of a tilt beside the fitted one: right the power over its background, left the CTF squared.
 
     Zero frequency is at (256, 256), the edge of the picture is the highest frequency that was fitted.
 
@@ -54,8 +54,7 @@ def spectrum_picture(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> NDArray
 
 
 def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Doubles, Doubles]:
-    """Return the frequency (S,), 1/A, the power over its background minus 1 with all directions brought to the mean defocus, and
-    what the fit makes of it: rings as deep as they are in the image.
+    """Return the radial profile of a tilt and of what was fitted to it, all directions brought to the mean defocus.
 
     Parameters
     ----------
@@ -68,8 +67,12 @@ def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Do
 
     Returns
     -------
-    frequency, measured, fitted : ndarray, shape (S,)
-        The fit is -a cos(2 phase) = a (2 CTF^2 - 1), with the depth a of the rings.
+    frequency : ndarray, shape (S,)
+        1/A.
+    measured : ndarray, shape (S,)
+        Power over its background, less 1.
+    fitted : ndarray, shape (S,)
+        -a cos(2 phase) = a (2 CTF^2 - 1), with the depth a of the rings.
     """
     middle, astigmatism = _middle(ctf)
     depths, corrected = separated([tilt], optics, np.array([middle]), 0, astigmatism)
@@ -78,8 +81,7 @@ def curves(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> tuple[Doubles, Do
 
 
 def zeros(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> list[tuple[float, float]]:
-    """Return where the CTF is zero as far as the rings are seen, 1/A: along the azimuth, where the defocus is largest, and
-    across it.
+    """Return where the CTF is zero, as far as the rings are seen.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def zeros(tilt: TiltSpectra, ctf: CtfTilt, optics: Optics) -> list[tuple[float, 
     Returns
     -------
     list of (float, float)
-        From the first zero on.
+        1/A along the azimuth, where the defocus is largest, and across it, from the first zero on.
     """
     k = np.linspace(0.0, min(1 / ctf.resolution_A, math.sqrt(float(tilt.s[-1]))), 4000)[1:]
     along, across = (_crossings(k, optics.phase(k**2, defocus)) for defocus in (ctf.defocus_max_A, ctf.defocus_min_A))
@@ -103,5 +105,6 @@ def _crossings(k: Doubles, phase: Doubles) -> list[float]:
 
 
 def _middle(ctf: CtfTilt) -> tuple[float, tuple[float, float]]:
+    """Return the mean defocus (A), and half the difference of the defoci (A) with its azimuth (radians)."""
     half = (ctf.defocus_max_A - ctf.defocus_min_A) / 2
     return (ctf.defocus_max_A + ctf.defocus_min_A) / 2, (half, math.radians(ctf.azimuth_deg))

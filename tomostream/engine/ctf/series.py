@@ -13,6 +13,7 @@ import numpy as np
 from tomostream.engine.ctf.fit import CtfSeries, CtfTilt, fit_series
 from tomostream.engine.ctf.picture import spectrum_picture
 from tomostream.engine.ctf.spectra import LAST, Floats, Optics, TiltSpectra, highest_signal, tilt_spectra, usable_range
+from tomostream.engine.peaks import vertex
 
 if TYPE_CHECKING:
     from tomostream.engine.recon.stack import TiltStack
@@ -34,7 +35,17 @@ PHASES = 9
 
 @dataclass(frozen=True)
 class CtfResult:
-    """`series` None: nothing could be fitted, and `note` says why. `pictures` (K, 512, 512)."""
+    """The CTF of a series.
+
+    Attributes
+    ----------
+    series : CtfSeries or None
+        None where nothing could be fitted.
+    pictures : ndarray of float32, shape (K, 512, 512), or None
+        Measured and fitted spectrum of every tilt (`picture.spectrum_picture`).
+    note : str
+        What the fit is worth, or why there is none.
+    """
 
     series: CtfSeries | None
     pictures: Floats | None
@@ -50,12 +61,29 @@ def estimate(
     threads: int,
     progress: Callable[[str, float], None],
 ) -> CtfResult:
-    """CTF of the used tilts, in their order.
+    """Fit the CTF of the used tilts of an aligned series.
 
     Parameters
     ----------
+    stack : TiltStack
+        The raw images.
+    tilts : sequence of TiltUse
+        Those that are used, with their angles and the tilt axis.
+    optics : Optics
+        Voltage, spherical aberration, amplitude contrast.
     phase_search_deg : (float, float)
         Phase shift to expect and half the range to search about it (0: as it is).
+    pixel_A : float
+        Of the raw images.
+    threads : int
+        At most this many.
+    progress : callable
+        Takes a stage and the share of it that is done.
+
+    Returns
+    -------
+    CtfResult
+        Its tilts in the order of `tilts`.
     """
     middle = sorted(tilts, key=lambda tilt: abs(tilt.tilt_deg))[:3]
     seen = [_centre(stack.section(tilt.section)) for tilt in middle] if usable_range(pixel_A) else []
@@ -86,7 +114,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class ImageCtf:
-    """The CTF of one image, its spectra and the optics; `note` says why there is none."""
+    """The CTF of one image, its spectra, and the reason where there is none (`note`)."""
 
     ctf: CtfTilt | None = None
     spectra: TiltSpectra | None = None
@@ -98,7 +126,7 @@ def of_image(image: Floats, optics: Optics, pixel_A: float, threads: int = 1) ->
 
     Parameters
     ----------
-    image : ndarray, float32, shape (ny, nx)
+    image : ndarray of float32, shape (ny, nx)
         Counts.
     optics : Optics
         Voltage, spherical aberration, amplitude contrast.
@@ -151,14 +179,25 @@ def _best_phase(
     best = int(np.argmax(gains))
     if best in (0, PHASES - 1):
         return fits[best], float(trials[best])
-    bend = gains[best - 1] - 2 * gains[best] + gains[best + 1]
-    step = 0.5 * (gains[best - 1] - gains[best + 1]) / bend if bend < 0 else 0.0
-    phase = float(trials[best] + step * (trials[1] - trials[0]))
+    phase = float(trials[best] + vertex(*gains[best - 1 : best + 2]) * (trials[1] - trials[0]))
     return max((fit(phase), phase), (fits[best], float(trials[best])), key=lambda found: found[0].gain)
 
 
 def binning(pixel_A: float, top: float) -> int:
-    """Binning at which images still hold all of the range that is fitted, but for the outermost noise."""
+    """Return the binning at which images still hold all of the range that is fitted, but for the outermost noise.
+
+    Parameters
+    ----------
+    pixel_A : float
+        Of the raw images.
+    top : float
+        Up to which they hold more than noise, 1/A.
+
+    Examples
+    --------
+    >>> binning(1.35, 1 / 10.0), binning(6.0, 1 / 10.0)
+    (2, 1)
+    """
     return max(1, int(LAST / (pixel_A * 0.5 * (1 + BEYOND) * top)))
 
 

@@ -31,7 +31,7 @@ LAST = 0.47
 _NOISE_FROM = 1.0 / 9.0
 # share of the noise's power below which the specimen's does not count
 _MIN_SIGNAL = 0.003
-# along each side, of the pixels that tell the usual brightness of an image, about
+# about as many pixels along each side give the usual brightness of an image
 _LEVEL_SIDE = 512
 # tiles whose heights differ by less share a spectrum (A)
 _HEIGHT_STEP = 250.0
@@ -39,7 +39,18 @@ _HEIGHT_STEP = 250.0
 
 @dataclass(frozen=True)
 class Optics:
-    """Voltage in kV, spherical aberration in mm, amplitude contrast as a share, phase shift in radians."""
+    """The microscope, as the CTF knows it.
+
+    Attributes
+    ----------
+    voltage_kV : float
+    cs_mm : float
+        Spherical aberration.
+    amplitude_contrast : float
+        A share, from 0 to 1.
+    phase_rad : float
+        Phase shift of a phase plate.
+    """
 
     voltage_kV: float = 300.0
     cs_mm: float = 2.7
@@ -52,7 +63,7 @@ class Optics:
         return wavelength_A(self.voltage_kV)
 
     def phase(self, s: Doubles, defocus_A: Doubles | float) -> Doubles:
-        """Return the argument of the sine of the CTF at s = k^2 (1/A2); underfocus is positive, the CTF is sin(phase).
+        """Return the argument of the sine of the CTF; underfocus is positive, the CTF is sin(phase).
 
         Parameters
         ----------
@@ -65,6 +76,13 @@ class Optics:
         -----
         pi lambda s (defocus - Cs lambda^2 s / 2) plus the phase of amplitude contrast and phase plate; see Rohou and
         Grigorieff, J. Struct. Biol. 192 (2015) 216.
+
+        Examples
+        --------
+        >>> optics = Optics(300.0, 2.7, 0.07)
+        >>> first_zero = 1 / 24.3**2                    # of 3 um
+        >>> round(float(optics.phase(np.array(first_zero), 30000.0) / math.pi), 2)
+        1.02
         """
         wave = self.wavelength_A
         bend = 0.5 * math.pi * self.cs_mm * 1e7 * wave**3 * s**2
@@ -74,21 +92,21 @@ class Optics:
 
 @dataclass(frozen=True)
 class TiltSpectra:
-    """Spectra of one tilt.
+    """Spectra of one tilt, by height of the specimen and direction.
 
     Attributes
     ----------
     tilt_deg : float
-    s : (S,)
+    s : ndarray, shape (S,)
         Middles of the bins of k^2, 1/A2.
-    heights : (G,)
+    heights : ndarray, shape (G,)
         x' tan t of each group of tiles in A, x' across the tilt axis from the image centre: the defocus is
         D + hand * height.
-    modulation : (G, SECTORS, S)
+    modulation : ndarray of float32, shape (G, SECTORS, S)
         Power over background minus 1.
-    weight : (G, SECTORS, S)
+    weight : ndarray of float32, shape (G, SECTORS, S)
         Number of independent Fourier coefficients behind it: 1 / variance of the modulation without signal.
-    power : (tile, tile // 2 + 1)
+    power : ndarray of float32, shape (tile, tile // 2 + 1)
         Mean power spectrum of all tiles.
     pixel_size_A : float
     """
@@ -102,12 +120,12 @@ class TiltSpectra:
     pixel_size_A: float
 
     def with_background(self, factor: Doubles) -> TiltSpectra:
-        """Return the same with a background `factor` (S,) times as high.
+        """Return the same spectra over another background.
 
         Parameters
         ----------
         factor : ndarray, shape (S,)
-            Of the background, more than 0.
+            The new background over the old one, more than 0.
         """
         return replace(self, modulation=((1 + self.modulation) / factor - 1).astype(np.float32))
 
@@ -123,6 +141,7 @@ class _Grid:
 
 
 def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
+    """Return the grid of tiles of `tile` x `tile` pixels up to a frequency of `top_A`, 1/A."""
     ky = np.fft.fftfreq(tile, pixel_A)[:, None]
     kx = np.fft.rfftfreq(tile, pixel_A)[None]
     s = ky**2 + kx**2
@@ -141,7 +160,7 @@ def _grid(tile: int, pixel_A: float, top_A: float) -> _Grid:
 
 
 def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
-    """Side of a tile, px: about 1000 A, a fast Fourier length, at most a third of the image.
+    """Return the side of a tile, px: about 1000 A, a fast Fourier length, at most a third of the image.
 
     Parameters
     ----------
@@ -149,6 +168,11 @@ def tile_size(shape: tuple[int, int], pixel_A: float) -> int:
         (ny, nx) of the images.
     pixel_A : float
         Size of their pixels.
+
+    Examples
+    --------
+    >>> tile_size((4092, 5760), 2.0)
+    512
     """
     from scipy.fft import next_fast_len
 
@@ -168,7 +192,7 @@ def usable_range(pixel_A: float) -> bool:
 
 
 def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -> float:
-    """Frequency (1/A) up to which images hold more than noise.
+    """Return the frequency up to which images hold more than noise.
 
     Noise is what a straight line through the logarithm of the power beyond 60 % of the range (and 9 A) says. Where the
     pixels are too coarse to reach that, it is the end of the range.
@@ -180,7 +204,7 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
     pixel_A : float
         Size of a pixel.
     threads : int
-        At most so many.
+        At most this many.
 
     Returns
     -------
@@ -217,26 +241,31 @@ def highest_signal(images: Sequence[Floats], pixel_A: float, threads: int = 1) -
 
 
 def _tile(image: Floats, pixel_A: float) -> int:
+    """Return the side of a tile, px, for one image."""
     return min(tile_size((image.shape[0], image.shape[1]), pixel_A), min(image.shape) // 2 * 2)
 
 
 def tilt_spectra(
     image: Floats, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int = 1, top_A: float = _HIGHEST
 ) -> TiltSpectra:
-    """Return spectra of one raw image (float32 (ny, nx)) up to `top_A` (1/A); angles in degrees, IMOD's convention.
+    """Return the spectra of one raw image.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
         As it was taken, not aligned.
     tilt_deg, axis_deg : float
-        Tilt, and the tilt axis counter-clockwise from y.
+        Tilt, and the tilt axis counter-clockwise from y (IMOD's convention).
     pixel_A : float
         Size of a pixel.
     threads : int
-        At most so many.
+        At most this many.
     top_A : float
         Highest frequency, 1/A.
+
+    Returns
+    -------
+    TiltSpectra
     """
     tile = _tile(image, pixel_A)
     grid = _grid(tile, pixel_A, top_A)
@@ -265,7 +294,7 @@ def tilt_spectra(
 def _by_height(
     image: Floats, tile: int, tilt_deg: float, axis_deg: float, pixel_A: float, threads: int
 ) -> Iterator[tuple[float, Floats, int]]:
-    """(mean height in A, sum of power spectra, number of tiles) of every group of tiles."""
+    """Yield the mean height in A, the sum of power spectra, and the number of tiles of every group of tiles."""
     import scipy.fft
 
     window = np.outer(*(np.hanning(tile + 1)[:-1],) * 2).astype(np.float32)
@@ -293,7 +322,7 @@ def _by_height(
 
 
 def _starts(length: int, tile: int) -> list[int]:
-    """Starts of tiles that overlap by half, spread evenly over `length`."""
+    """Return the starts of tiles that overlap by half, spread evenly over `length`."""
     count = max(1, round(2 * length / tile) - 1)
     return [round(i * (length - tile) / max(count - 1, 1)) for i in range(count)]
 
@@ -311,7 +340,7 @@ def _binned(power: Floats, grid: _Grid) -> Doubles:
 
 
 def _background(binned: Doubles, s: Doubles) -> Doubles:
-    """Smooth background (SECTORS, S): a polynomial of the logarithm in k, common to all sectors but for its level."""
+    """Return the smooth background (SECTORS, S): a polynomial of the logarithm in k, common to all sectors but for its level."""
     k = np.sqrt(s)
     x = 2 * (k - k[0]) / (k[-1] - k[0]) - 1
     logs = np.log(np.maximum(binned, 1e-12))

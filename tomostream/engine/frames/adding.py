@@ -17,24 +17,40 @@ Rows = Callable[[NDArray, slice], NDArray]
 
 
 def sum_type(kind: np.dtype, number: int) -> np.dtype:
-    """Return the smallest type that holds the sum of `number` frames of type `kind`; float32 for all but bytes."""
+    """Return the smallest type that holds a sum of frames: of bytes a two-byte integer, else float32.
+
+    Parameters
+    ----------
+    kind : dtype
+        Of the frames.
+    number : int
+        How many are added.
+
+    Examples
+    --------
+    >>> str(sum_type(np.dtype(np.uint8), 40)), str(sum_type(np.dtype(np.uint8), 400)), str(sum_type(np.dtype(np.int16), 2))
+    ('uint16', 'float32', 'float32')
+    """
     return np.dtype(f"{kind.kind}2") if kind.itemsize == 1 and kind.kind in "iu" and number <= 256 else np.dtype("f4")
 
 
 def add_moved(
     total: NDArray, counts: NDArray, offset: tuple[int, int], first: int = 0, height: int = 0, rows: Rows | None = None
 ) -> None:
-    """Add a frame to a target, its lower left corner at `offset`, and mirror it over what it leaves of the target.
+    """Add a frame to a target, its lower left corner at an offset, and mirror it over what it leaves of the target.
 
     Parameters
     ----------
     total : ndarray, shape (n, columns)
         Rows `first` to ``first + n`` of the target, which may be larger than the frame and has `height` rows; by default
         the whole of it.
-    counts : ndarray
+    counts : ndarray, shape (rows, columns)
         The frame.
     offset : (int, int)
-        x, y: columns to the right and rows up. So far that a mirror image would not reach, it is cut to what would.
+        x, y of its corner: columns to the right and rows up. Where a mirror image would not reach to the end of the target, it is
+        cut to what would.
+    first, height : int
+        Which rows of the target `total` holds, and how many it has; 0: as many as `total`.
     rows : callable, optional
         Corrects rows of the frame; without it the counts are added.
     """
@@ -52,12 +68,12 @@ def add_moved(
 
 
 def _within(offset: int, length: int, target: int) -> int:
-    """Return the offset nearest to `offset` for which one mirror image at each end fills the target."""
+    """Return the nearest offset for which one mirror image at each end fills the target."""
     return max(target - 2 * length, min(length, offset))
 
 
 def _mirrored(target: int, length: int, offset: int, first: int, last: int) -> Iterator[tuple[slice, slice, bool]]:
-    """Pieces (where to, where from, whether turned round) that fill `first` to `last` of a line with a mirrored one."""
+    """Yield pieces (where to, where from, whether reversed) that fill `first` to `last` of a line with a mirrored one."""
     end = offset + length
     low, high = max(offset, first), min(end, last)
     if low < high:
@@ -89,11 +105,11 @@ class MovedFrames:
     rows: Rows | None = None
 
     def dtype(self) -> np.dtype:
-        """Of the sum."""
+        """Return the type of the sum."""
         first = self.frames[0][:1]
         return sum_type(first.dtype if self.rows is None else self.rows(first, slice(0, 1)).dtype, len(self.frames))
 
     def add_to(self, total: NDArray, first: int) -> None:
-        """Add the rows from `first` on to `total`, (n, columns)."""
+        """Add the rows of the sum from `first` on to `total`, (n, columns)."""
         for frame, offset in zip(self.frames, self.offsets, strict=True):
             add_moved(total, frame, offset, first, self.height, self.rows)

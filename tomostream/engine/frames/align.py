@@ -11,7 +11,7 @@ P the mean power of a frame at k and X the mean cross power of two frames (the s
 what the frames do not share. What makes it robust: a coarse stage that looks everywhere, from two starting points
 (no motion; frames added one by one outward from the middle), of which the better total correlation wins; regions
 without electrons are masked (`spectra`); a peak counts only if it stands out of the noise of its map, else the
-frame's position is interpolated; if most do not stand out, neighbours are summed and it begins again.
+frame's position is interpolated; if most do not stand out, neighbours are summed and it starts again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.frames.spectra import Spectra, added
+from tomostream.engine.peaks import vertex
 
 _WORKING_SIZE = 1100
 """Frames are summed over square bins until their longer side is below this: 0.4 px of it are 1.5 px of a 4k frame."""
@@ -38,9 +39,9 @@ _MAX_ITERATIONS = 12
 
 @dataclass(frozen=True)
 class Motion:
-    """Displacements of the frames.
+    """Displacements of the frames of a movie.
 
-    Parameters
+    Attributes
     ----------
     displacement : ndarray, shape (n, 2)
         x, y in pixels of the frames, against the reference frame.
@@ -56,18 +57,23 @@ class Motion:
 
 
 def bin_factor(shape: tuple[int, int]) -> int:
-    """Return pixels to sum in each direction before alignment.
+    """Return how many pixels along each side are summed before the alignment.
 
     Parameters
     ----------
     shape : (int, int)
         Rows and columns of a frame.
+
+    Examples
+    --------
+    >>> bin_factor((4092, 5760)), bin_factor((512, 512))
+    (6, 1)
     """
     return max(1, -(-max(shape) // _WORKING_SIZE))
 
 
 def binned(frame: NDArray, factor: int) -> NDArray[np.float32]:
-    """Sum over squares of `factor` pixels, as float32; what does not fill a square at the top and right is left out.
+    """Return sums over squares of `factor` pixels, as float32; what does not fill a square at the top and right is left out.
 
     Rows first, while the numbers are small: integers are summed in the next wider type.
 
@@ -110,7 +116,7 @@ def measure(
     group : int
         -Group: frames to sum before they are aligned; the places of single frames are then interpolated.
     reference : int, optional
-        0-based frame whose displacement is set to zero; by default the one in the middle, ``n // 2``.
+        Frame, from 0, whose displacement is set to zero; by default the one in the middle, ``n // 2``.
 
     Returns
     -------
@@ -191,7 +197,7 @@ def _spread(
 
 
 def _extended(at: NDArray, known: NDArray, values: NDArray) -> NDArray:
-    """Linear interpolation that goes on with the outer slopes."""
+    """Interpolate linearly, and go on with the outer slopes beyond what is known."""
     out = np.interp(at, known, values)
     first, last = (values[1] - values[0]) / (known[1] - known[0]), (values[-1] - values[-2]) / (known[-1] - known[-2])
     out = np.where(at < known[0], values[0] + (at - known[0]) * first, out)
@@ -209,7 +215,7 @@ class _Alignment:
         self._spectra = spectra
 
     def run(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return displacements in binned pixels, (n, 2), and the heights of the peaks in sigma, (n,)."""
+        """Return displacements in binned pixels, (n, 2), and the heights of the peaks in standard deviations, (n,)."""
         coarse = self._spectra.coarse()
         stage = _Stage(coarse)
         candidates = [stage.search(start) for start in (stage.still(), stage.outward())]
@@ -221,6 +227,7 @@ class _Alignment:
 
 @dataclass(frozen=True)
 class _Solution:
+    """Positions (n, 2) of the frames, heights (n,) of their peaks, and the sum of these."""
     position: NDArray[np.float64]
     peaks: NDArray[np.float64]
     score: float
@@ -326,7 +333,7 @@ class _Stage:
         return _Comparison(step, height, self._radial(product.real))
 
     def _found_near(self, weighted: NDArray[np.complex64]) -> tuple[NDArray[np.float64], float]:
-        """Place (x, y) of the peak near zero of a correlation, and its height in sigma, from its transform alone.
+        """Return the place (x, y) of the peak near zero of a correlation, and its height, from its transform alone.
 
         A displacement d turns the phase at k by -2 pi k d; the least-squares d, weighted, is one 2 x 2 system. The
         transform of a real map holds half of it: all columns but the first stand for two.
@@ -347,7 +354,7 @@ class _Stage:
         return np.clip(-np.linalg.solve(normal, slope), -1.0, 1.0), height
 
     def _found_anywhere(self, weighted: NDArray[np.complex64]) -> tuple[NDArray[np.float64], float]:
-        """Place (x, y) and height in sigma of the highest point of a correlation, in the inner two thirds of the map."""
+        """Return the place (x, y) and height of the highest point of a correlation, in the inner two thirds of the map."""
         rows, columns = self._spectra.size
         field = scipy.fft.irfft2(weighted, s=self._spectra.size)
         spread = float(field.std())
@@ -355,18 +362,13 @@ class _Stage:
         window = np.roll(field, (tall, wide), (0, 1))[: 2 * tall + 1, : 2 * wide + 1]
         y, x = np.unravel_index(np.argmax(window[1:-1, 1:-1]), (2 * tall - 1, 2 * wide - 1))
         cross = window[y : y + 3, x : x + 3].astype(np.float64)
-        place = np.array([x + 1 - wide + _vertex(*cross[1]), y + 1 - tall + _vertex(*cross[:, 1])])
+        place = np.array([x + 1 - wide + vertex(*cross[1], limit=0.5), y + 1 - tall + vertex(*cross[:, 1], limit=0.5)])
         return place, float(cross[1, 1]) / spread if spread > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class _Comparison:
+    """How one frame compares with the sum of the others: its step, the height of the peak, and the radial cross power."""
     step: NDArray[np.float64]
     height: float
     cross: NDArray[np.float64]
-
-
-def _vertex(before: float, at: float, after: float) -> float:
-    """Return where the parabola through three equidistant values has its vertex, within half a step of the middle one."""
-    bend = before - 2 * at + after
-    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0

@@ -30,11 +30,18 @@ def load_defects(
     Parameters
     ----------
     shape : (int, int)
-        Of the frames.
+        Rows and columns of the frames.
+    file, defect_map : str
+        Files; "" for none.
     upsampling : int
-        Pixels of the frames for one of the camera, which the defect file speaks of (EER).
+        Pixels of the frames for one of the camera, in which the defect file counts (EER).
     turned_over : bool
         Whether row 0 of the frames is the bottom of the picture: not in EER.
+
+    Returns
+    -------
+    ndarray of bool, shape `shape`
+        True where a pixel is bad.
 
     Raises
     ------
@@ -111,7 +118,7 @@ def outlying_pixels(
     ratio = _variance_ratio(blocks)
 
     def mark(band: tuple[int, int], limit: NDArray[np.float32]) -> bool:
-        """Mark in `found` what is above the limit; tell whether anything is."""
+        """Mark in `found` what is above the limit; return whether anything is."""
         part = slice(*band)
         np.greater(blocks.at(*band), limit[part, None, :, None], out=found[part])
         return bool(found[part].any())
@@ -139,7 +146,7 @@ def _block_means(blocks: NDArray) -> NDArray[np.float32]:
 
 
 def _variance_ratio(blocks: _Blocks) -> float:
-    """Variance over mean in a typical block: the median over a sample of blocks; at least a tiny positive number."""
+    """Return variance over mean in a typical block: the median over a sample of blocks; at least a tiny positive number."""
     rows, columns = blocks.shape
     step = max(1, round((rows * columns / 4096) ** 0.5))
     sample = np.concatenate([blocks.at(row, row + 1)[:, :, ::step] for row in range(0, rows, step)]).astype(np.float64)
@@ -162,6 +169,10 @@ def replacements(bad: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.i
 
     A single pixel rather than a mean, so that the noise keeps its variance; of those around, one by a fixed rule that
     looks random, so that a line of defects does not repeat its neighbour.
+
+    Parameters
+    ----------
+    bad : ndarray of bool, shape (rows, columns)
 
     Returns
     -------

@@ -22,7 +22,7 @@ import numba as nb  # noqa: E402 - the cache's place must be known before
 
 @nb.njit(inline="always")
 def _word(stream, bit):  # type: ignore[no-untyped-def]
-    """The 25 or more bits from `bit` on, lowest first."""
+    """Return the 25 or more bits from `bit` on, lowest first."""
     byte = np.uint64(bit) >> np.uint64(3)  # unsigned: no index is looked at for being negative, and four loads become one
     word = (
         np.uint32(stream[byte])

@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 HALF = 10
-"""Half of the number of taps: so many pixels are needed beyond each border of the result."""
+"""Half of the number of taps, and how many pixels are needed beyond each border of the result."""
 _BAND = 0.43
 _BLOCK = 32
 """Rows, or columns, of the result that are made by one product."""
@@ -72,6 +72,14 @@ class Column:
     """Images that are moved by the same fraction of a pixel in x, each by its own in y.
 
     Each has `half` pixels more on every side than the result.
+
+    Attributes
+    ----------
+    x : float
+        To the right.
+    y : tuple of float
+        Up, for each image.
+    images : tuple of Rows
     """
 
     x: float
@@ -99,7 +107,17 @@ class Interpolation:
         self._need = _BLOCK + 2 * half - 1
 
     def rows(self, first: int, last: int) -> NDArray[np.float32]:
-        """Return the rows from `first` to before `last` of the result; may be called from several threads."""
+        """Return rows of the result; may be called from several threads.
+
+        Parameters
+        ----------
+        first, last : int
+            From `first` to before `last`.
+
+        Returns
+        -------
+        ndarray of float32, shape (last - first, columns)
+        """
         out = np.zeros((last - first, self._shape[1]), np.float32)
         most = max(len(column.images) for column in self._columns)
         stacked = np.zeros((most, self._need, self._blocks * _BLOCK + 2 * self._half), np.float32)
@@ -130,7 +148,7 @@ class Interpolation:
     def _move_columns(
         self, image: NDArray[np.float32], horizontal: NDArray[np.float32], out: NDArray[np.float32]
     ) -> None:
-        """The rows moved in x: one product for each block of columns, all in one call."""
+        """Move rows in x: one product for each block of columns, all in one call."""
         step, size = image.strides
         windows = as_strided(
             image[:, 1:], (self._blocks, len(image), self._need), (_BLOCK * size, step, size), writeable=False)

@@ -31,7 +31,7 @@ class Job:
     inverse_gain : bool
         Whether the gain is to be divided by.
     throw, truncate, group : int
-        Frames left out at the beginning and the end; frames summed for the alignment.
+        Frames left out at the start and the end; frames summed for the alignment.
     binning : float
         -FtBin.
     frame_dose, initial_dose : float
@@ -99,11 +99,12 @@ class Job:
         return OutputNames.of(self.movie, self.out, self.log_dir, self.patches)
 
     def check_files(self) -> None:
-        """See that the inputs are there and that no result would replace one of them.
+        """Check that the inputs are there and that no result would replace one of them.
 
         Raises
         ------
         EngineError
+            With the path and the option that names it.
         """
         inputs = {
             "": self.movie, "-Gain ": self.gain, "-Dark ": self.dark, "-DefectFile ": self.defect_file,

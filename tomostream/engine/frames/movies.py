@@ -32,14 +32,30 @@ _DAMAGED = "it is truncated or damaged; wait for the copy to finish, or copy it 
 
 
 class Movie(Protocol):
-    """What every reader offers."""
+    """What every reader offers: `path`, `count` of frames and the `shape` (rows, columns) of one."""
 
     path: str
     count: int
     shape: tuple[int, int]
 
     def read(self, first: int, number: int) -> NDArray:
-        """Return the sum of `number` frames from `first` on."""
+        """Return the sum of some frames; may be called from several threads.
+
+        Parameters
+        ----------
+        first, number : int
+            `number` frames from `first` on, from 0.
+
+        Returns
+        -------
+        ndarray, shape (rows, columns)
+            Row 0 is the bottom of the picture; of the file's type, or wide enough for the sum.
+
+        Raises
+        ------
+        EngineError
+            If a frame is damaged or cannot be read.
+        """
 
     def close(self) -> None:
         """Close the file."""
@@ -56,6 +72,11 @@ def open_movie(path: str, kind: str, upsampling: int = 1) -> Movie:
     upsampling : {1, 2, 4}
         EER only: pixels of the result in each direction for a pixel of the camera.
 
+    Returns
+    -------
+    Movie
+        To be closed by the caller.
+
     Raises
     ------
     EngineError
@@ -71,7 +92,13 @@ def open_movie(path: str, kind: str, upsampling: int = 1) -> Movie:
 
 
 def total(frames: list[NDArray]) -> NDArray:
-    """Return the sum of frames in the smallest type that is sure to hold it (float32 stays float32)."""
+    """Return the sum of frames in the smallest type that is sure to hold it (float32 stays float32).
+
+    Parameters
+    ----------
+    frames : list of ndarray, shape (rows, columns)
+        Of one type; one frame is returned as it is.
+    """
     if len(frames) == 1:
         return frames[0]
     first = frames[0].dtype
@@ -95,13 +122,13 @@ class MrcMovie:
 
     @staticmethod
     def _native(section: NDArray) -> NDArray:
-        """In this machine's byte order, and half floats as float32, which arithmetic is fast in."""
+        """Return a section in this machine's byte order, half floats as float32, in which arithmetic is fast."""
         if section.dtype == np.float16:
             return section.astype(np.float32)
         return np.asarray(section, dtype=section.dtype.newbyteorder("="))
 
     def close(self) -> None:
-        """Nothing to close: the file is opened for each frame."""
+        """Do nothing: the file is opened for each frame."""
 
 
 class TiffMovie:
@@ -136,6 +163,7 @@ class TiffMovie:
         return count
 
     def _checked_pages(self) -> list[Any]:
+        """Return the pages that are frames, after checking that they are equal, grey and whole."""
         pages = guarded(self.path, lambda: [self._file.pages[i] for i in range(len(self._file.pages))])
         pages = guarded(self.path, lambda: [page for page in pages if not is_reduced(int(page.subfiletype or 0))])
         if not pages or len(pages[0].shape) != 2:
@@ -161,6 +189,7 @@ class TiffMovie:
         return total([self._frame(first + index) for index in range(number)])
 
     def _frame(self, index: int) -> NDArray:
+        """Return one frame, row 0 at the bottom; bits as bytes."""
         if self._behind:
             return self._frame_behind(index)
         page = self._pages[index]
@@ -185,7 +214,7 @@ class TiffMovie:
         return Path(self.path).read_bytes()
 
     def _frame_behind(self, index: int) -> NDArray:
-        """Frame `index` of those that share a page."""
+        """Return frame `index` of those that share a page."""
         page = self._pages[0]
         kind = np.dtype(self._file.byteorder + page.dtype.str[1:])
         count = page.shape[0] * page.shape[1]
@@ -243,6 +272,7 @@ class EerMovie:
         return counts
 
     def _add(self, index: int, counts: NDArray) -> None:
+        """Add the events of one frame to `counts`."""
         page = self._pages[index]
         compression = int(page.compression)
         bits = self._bits(page, index)
@@ -254,7 +284,7 @@ class EerMovie:
             raise EngineError(f"{self.path}: frame {index + 1} ends early ({passed} pixels); {_DAMAGED}")
 
     def _bits(self, page: Any, index: int) -> tuple[int, int, int]:
-        """Widths of the fields of a code, which compiled code relies on: skip, horizontal and vertical position."""
+        """Return the widths of the fields of a code, which compiled code relies on: skip, horizontal and vertical position."""
         compression = int(page.compression)
         skip, horizontal, vertical = _EER_BITS[compression]
         if compression == 65002:
@@ -294,7 +324,20 @@ class EerMovie:
 
 
 def guarded(what: str, read: Callable[[], Any]) -> Any:
-    """Call `read`; whatever a damaged TIFF makes the libraries raise becomes one sentence about `what`."""
+    """Return what `read` returns; whatever a damaged TIFF makes the libraries raise becomes one sentence.
+
+    Parameters
+    ----------
+    what : str
+        What is read, the start of the sentence.
+    read : callable
+        Takes nothing.
+
+    Raises
+    ------
+    EngineError
+        For any error but those of memory.
+    """
     try:
         return read()
     except OSError as error:
@@ -306,7 +349,22 @@ def guarded(what: str, read: Callable[[], Any]) -> Any:
 
 
 def open_tiff(path: str) -> Any:
-    """Open a TIFF (or EER, or .gain) with tifffile, quietly; pages may then be read from several threads."""
+    """Open a TIFF (or EER, or .gain) with tifffile, quietly; pages may then be read from several threads.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    tifffile.TiffFile
+        To be closed by the caller.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be opened or is no TIFF.
+    """
     import logging
 
     import tifffile
@@ -325,7 +383,20 @@ def open_tiff(path: str) -> Any:
 
 
 def check_size(path: str, page: Any, upsampling: int = 1) -> None:
-    """Raise unless a page is an image of a size that a camera can have, at `upsampling` times its pixels along each side."""
+    """Refuse a page that is not an image of a size that a camera can have.
+
+    Parameters
+    ----------
+    path : str
+        For the message.
+    page : tifffile.TiffPage
+    upsampling : int
+        Pixels of the frames along each side for one of the page.
+
+    Raises
+    ------
+    EngineError
+    """
     shape = page.shape
     possible = len(shape) == 2 and all(isinstance(n, int) and 0 < n * upsampling <= _MAX_SIDE for n in shape)
     if not possible or shape[0] * shape[1] * upsampling**2 > _MAX_PIXELS:
@@ -339,7 +410,22 @@ def _shown(shape: tuple[Any, ...]) -> str:
 
 
 def check_inside(path: str, page: Any, index: int, size: int) -> None:
-    """Raise if the data of a page reach beyond the end of the file: decoders would fill up with zeros."""
+    """Refuse a page whose data reach beyond the end of the file: decoders would fill up with zeros.
+
+    Parameters
+    ----------
+    path : str
+        For the message.
+    page : tifffile.TiffPage
+    index : int
+        Of the frame, from 0.
+    size : int
+        Of the file, bytes.
+
+    Raises
+    ------
+    EngineError
+    """
     if len(page.dataoffsets) != len(page.databytecounts):
         raise EngineError(f"{path}: frame {index + 1} has {len(page.dataoffsets)} pieces of {len(page.databytecounts)} sizes; "
                           f"{_DAMAGED}")
@@ -352,7 +438,18 @@ def check_inside(path: str, page: Any, index: int, size: int) -> None:
 
 
 def check_chain_end(path: str, file: Any) -> None:
-    """Raise if the list of pages does not end where it should: the frames that follow were not written yet."""
+    """Refuse a file whose list of pages does not end where it should: the frames that follow were not written yet.
+
+    Parameters
+    ----------
+    path : str
+        For the message.
+    file : tifffile.TiffFile
+
+    Raises
+    ------
+    EngineError
+    """
     position = file.pages.next_page_offset
     if not position:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One movie from file to sums: the order of the steps, what is kept in memory, and what is told."""
+"""One movie from file to sums: the order of the steps, what is kept in memory, and what is reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tomostream.programs.motioncor import format_log
 
 Say = Callable[[str], None]
 _MAX_EER_FRACTIONS = 40
-_SMALLEST = 16
+_MIN_SIDE = 16
 """Pixels of the shorter side of a frame."""
 _BAND_ROWS = 128
 """Rows of the results that are made and written at a time."""
@@ -70,21 +70,29 @@ def correct_movie(job: Job, say: Say, warn: Say) -> align.Motion:
 
 
 def _threads(job: Job) -> ThreadPoolExecutor:
+    """Return the threads that all steps of one movie share."""
     return ThreadPoolExecutor(job.threads, thread_name_prefix="frames")
 
 
 def doses_known(job: Job, fractions: Sequence[plan.Fraction]) -> bool:
-    """Tell whether dose weighting can be done: dose, pixel size and a voltage of 80 to 300 kV, as in MotionCor3."""
+    """Tell whether dose weighting can be done: dose, pixel size and a voltage of 80 to 300 kV, as in MotionCor3.
+
+    Parameters
+    ----------
+    job : Job
+    fractions : sequence of Fraction
+        Of the movie.
+    """
     return fractions[-1].dose_after > 0 and weighting_asked(job)
 
 
 def weighting_asked(job: Job) -> bool:
-    """Return the part of `doses_known` that the command line alone decides."""
+    """Tell whether the command line allows dose weighting (`doses_known`): of a `job` alone, before the movie is opened."""
     return job.align and job.pixel_size > 0 and 80 <= job.voltage <= 300
 
 
 def wanted_files(job: Job) -> list[str]:
-    """Return the files that will be written whatever the movie holds: those to be reserved before any work."""
+    """Return the files that a `job` writes whatever the movie holds: those to be reserved before any work."""
     names = job.names
     wanted = [names.total]
     wanted += [names.odd, names.even] if job.split else []
@@ -93,7 +101,24 @@ def wanted_files(job: Job) -> list[str]:
 
 
 def fractions_of(job: Job, movie: Movie, warn: Say) -> tuple[plan.Fraction, ...]:
-    """Return which frames of the file make which frames of the movie."""
+    """Return which frames of the file make which frames of the movie.
+
+    Parameters
+    ----------
+    job : Job
+    movie : Movie
+    warn : callable
+        Takes a line of text.
+
+    Raises
+    ------
+    EngineError
+        If the -FmIntFile cannot be read, or no frame would be left.
+
+    Notes
+    -----
+    EER files of more than `_MAX_EER_FRACTIONS` frames are summed to that many where no -FmIntFile says otherwise.
+    """
     entries = plan.read_integration_file(job.integration_file) if job.integration_file else ()
     if not entries and job.kind == "eer" and movie.count > _MAX_EER_FRACTIONS:
         group = -(-movie.count // _MAX_EER_FRACTIONS)
@@ -121,8 +146,8 @@ def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
         Where the part is larger than the frame, or too small to align.
     """
     asked = (job.crop[1] // 2 * 2, job.crop[0] // 2 * 2)
-    if any(0 < pixels < _SMALLEST for pixels in job.crop):
-        raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is too small; give {_SMALLEST} pixels or more each way, 0 for all")
+    if any(0 < pixels < _MIN_SIDE for pixels in job.crop):
+        raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is too small; give {_MIN_SIDE} pixels or more each way, 0 for all")
     if asked[0] > shape[0] or asked[1] > shape[1]:
         raise EngineError(f"-Crop {job.crop[0]} {job.crop[1]} is larger than the frames, {shape[1]} x {shape[0]}")
     sizes = [own or n for own, n in zip(asked, shape, strict=True)]
@@ -134,11 +159,11 @@ def crop_window(job: Job, shape: tuple[int, int]) -> tuple[slice, slice]:
 def _check(
     job: Job, fractions: Sequence[plan.Fraction], window: tuple[slice, slice], warn: Say
 ) -> None:
-    """Refuse before any work what cannot be done with so many frames of that size; warn of what will be missing."""
+    """Refuse before any work what cannot be done with this number of frames of that size; warn of what will be missing."""
     rows, columns = (part.stop - part.start for part in window)
-    if min(rows, columns) < _SMALLEST:
+    if min(rows, columns) < _MIN_SIDE:
         raise EngineError(
-            f"{job.movie}: {columns} x {rows} pixels are too few to work on; at least {_SMALLEST} each way are needed")
+            f"{job.movie}: {columns} x {rows} pixels are too few to work on; at least {_MIN_SIDE} each way are needed")
     sums.output_size((rows, columns), job.binning)
     if job.split and len(fractions) < 2:
         raise EngineError(f"-SplitSum 1 needs two frames or more, {job.movie} has 1; give -SplitSum 0")
@@ -159,7 +184,19 @@ def _check(
 
 
 def in_range(job: Job, fractions: Sequence[plan.Fraction]) -> list[int]:
-    """Return the frames of the _DWS sum: those that end within -SumRange, if it is wider than 1 e/A2, as in MotionCor3."""
+    """Return the frames of the _DWS sum: those that end within -SumRange, if it is wider than 1 e/A2, as in MotionCor3.
+
+    Parameters
+    ----------
+    job : Job
+    fractions : sequence of Fraction
+        Of the movie.
+
+    Returns
+    -------
+    list of int
+        From 0.
+    """
     low, high = job.sum_range
     return [i for i, fraction in enumerate(fractions) if low <= fraction.dose_after <= high and high - low > 1.0]
 
@@ -306,7 +343,7 @@ def _write_parts(
 def _write_weighted(
     job: Job, summation: sums.Summation, fractions: Sequence[plan.Fraction], write: Callable[[str, NDArray], None]
 ) -> None:
-    """The dose-weighted sums: all, the frames within -SumRange, and the halves."""
+    """Write the dose-weighted sums: of all frames, of those within -SumRange, and of the halves."""
     names, every = job.names, list(range(len(fractions)))
     doses = [job.initial_dose + fraction.dose_after for fraction in fractions]
     wanted = {names.weighted: every}

@@ -11,10 +11,16 @@ from tomostream.files.errors import EngineError, sentence_of
 
 @dataclass(frozen=True)
 class Fraction:
-    """One frame to be aligned: `number` frames of the file from `first` on (0-based).
+    """One frame to be aligned.
 
-    `dose` is what the specimen received during it, `dose_after` since the beginning of this exposure until its end,
-    both in e/A2; frames that were thrown away at the beginning count.
+    Attributes
+    ----------
+    first, number : int
+        `number` frames of the file from `first` on, from 0.
+    dose : float
+        What the specimen received during it, e/A2.
+    dose_after : float
+        Since the start of this exposure until its end, e/A2; frames that were thrown away at the start count.
     """
 
     first: int
@@ -34,6 +40,10 @@ class IntegrationEntry:
 
 def read_integration_file(path: str) -> tuple[IntegrationEntry, ...]:
     """Read an -FmIntFile: lines of two or three numbers, raw frames, frames to sum, dose a raw frame (e/A2).
+
+    Parameters
+    ----------
+    path : str
 
     Raises
     ------
@@ -76,7 +86,7 @@ def plan_fractions(
     count : int
         Frames in the file.
     throw, truncate : int
-        -Throw and -Trunc: frames (after integration) to leave out at the beginning and at the end.
+        -Throw and -Trunc: frames (after integration) to leave out at the start and at the end.
     frame_dose : float
         -FmDose, e/A2 a frame of the file; an entry's own dose goes before it.
     entries : tuple of IntegrationEntry
@@ -86,11 +96,21 @@ def plan_fractions(
     -------
     tuple of Fraction
 
+    Raises
+    ------
+    EngineError
+        If no frame is left.
+
     Notes
     -----
     As MotionCor3 does: if the file has more frames than the entries say, the last entry takes them; if it has fewer,
     the last entries shrink. Frames that do not fill a group go to the next entry, and those left at the very end are
     added, one each, to the last fractions. Other than there, entries may have different doses.
+
+    Examples
+    --------
+    >>> [(each.first, each.number) for each in plan_fractions(5, entries=(IntegrationEntry(5, 2, None),))]
+    [(0, 2), (2, 3)]
     """
     sizes = _group_sizes(count, entries) if entries else [(1, None)] * count
     fractions, first, dose_after = [], 0, 0.0

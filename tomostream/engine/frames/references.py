@@ -38,6 +38,16 @@ def read_image(path: str, what: str) -> NDArray:
         .mrc, .mrcs, .tif, .tiff, .gain, .dm3 or .dm4.
     what : str
         What it is, for the message of an error ("-Gain").
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        Of the file's type.
+
+    Raises
+    ------
+    EngineError
+        If the file is missing, is damaged, or is not one grey image.
     """
     if not os.path.isfile(path):
         wrong = "is a folder; give a file" if os.path.isdir(path) else "does not exist; check the path"
@@ -64,14 +74,15 @@ def read_image(path: str, what: str) -> NDArray:
 
 
 def oriented(image: NDArray, quarters: int, flip: int) -> NDArray:
-    """Rotate counter-clockwise (as seen with row 0 at the bottom) by `quarters` of a turn, then flip.
-
-    `flip`: 0 no, 1 upside down, 2 left to right.
+    """Rotate counter-clockwise (as seen with row 0 at the bottom) by quarters of a turn, then flip.
 
     Parameters
     ----------
-    quarters, flip : int
-        -RotGain and -FlipGain.
+    image : ndarray, shape (rows, columns)
+    quarters : int
+        -RotGain.
+    flip : int
+        -FlipGain: 0 no, 1 upside down, 2 left to right.
 
     Examples
     --------
@@ -85,6 +96,14 @@ def oriented(image: NDArray, quarters: int, flip: int) -> NDArray:
 
 def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
     """Repeat the pixels of a reference for a movie with a whole number of times as many (super-resolution, EER).
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns)
+    shape : (int, int)
+        Rows and columns of the frames.
+    what : str
+        What it is, for the message of an error.
 
     Raises
     ------
@@ -101,11 +120,18 @@ def magnified(image: NDArray, shape: tuple[int, int], what: str) -> NDArray:
 
 
 def averaged(gain: NDArray, bad: NDArray[np.bool_], factor: int) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Return a gain of super-resolution for frames of 1 / `factor` of its pixels along each side: the mean over each of them.
+    """Return a super-resolution gain for frames of fewer pixels: the mean over the pixels of each.
+
+    Parameters
+    ----------
+    gain : ndarray, shape (rows, columns)
+    bad : ndarray of bool, shape (rows, columns)
+    factor : int
+        Pixels of the gain along each side for one of the frames.
 
     Returns
     -------
-    gain, bad : ndarray
+    gain, bad : ndarray, shape (rows // factor, columns // factor)
         A pixel is bad where any part of it is; its gain is 1.
     """
     rows, columns = (n // factor for n in gain.shape)
@@ -115,8 +141,15 @@ def averaged(gain: NDArray, bad: NDArray[np.bool_], factor: int) -> tuple[NDArra
 
 
 def super_resolution(gain: tuple[int, ...], frames: tuple[int, ...]) -> int:
-    """Return by how much a gain of this shape is to be averaged for frames of that shape: 2 or 4, else 1.
+    """Return by how much a gain is to be averaged along each side: 2 or 4, else 1.
 
+    Parameters
+    ----------
+    gain, frames : (int, int)
+        Rows and columns of both.
+
+    Examples
+    --------
     >>> super_resolution((11520, 8184), (5760, 4092)), super_resolution((5760, 4092), (11520, 8184))
     (2, 1)
     """
@@ -131,19 +164,27 @@ def usable_gain(
 
     Parameters
     ----------
+    path : str
     shape : (int, int)
-        Of the frames.
+        Rows and columns of the frames.
+    quarters, flip : int
+        -RotGain and -FlipGain (`oriented`).
     inverse : bool
         Whether it is to be divided by.
     say : callable, optional
-        Is told what was averaged.
+        Takes a line about what was averaged.
 
     Returns
     -------
     gain : ndarray of float32
         As large as the frames, or smaller; 1 where it is bad.
     bad : ndarray of bool
-        Where it is zero, negative, beyond all measure or not a number.
+        Where it is zero, negative, beyond `MAX_VALUE` or not a number.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be read, or is bad in more than half of the image.
     """
     gain = np.require(oriented(read_image(path, "-Gain"), quarters, flip), np.float32, "W")
     if inverse:
@@ -178,7 +219,15 @@ class References:
     dark: NDArray[np.float32] | None = None
 
     def corrected(self, counts: NDArray, which: slice = slice(None)) -> NDArray:
-        """Apply the references to rows `which` of a frame; without any, the counts are returned, in their own type."""
+        """Apply the references to rows of a frame; without any, the counts are returned, in their own type.
+
+        Parameters
+        ----------
+        counts : ndarray, shape (n, columns)
+            The rows.
+        which : slice
+            Which rows of the frame they are.
+        """
         if self.dark is None and self.gain is None:
             return counts
         frame = counts.astype(np.float32)  # by itself: what is converted within another operation takes half as long again
@@ -189,18 +238,34 @@ class References:
         return frame
 
     def corrected_sum(self, total: NDArray, frames: int, which: slice = slice(None)) -> NDArray:
-        """Apply the references to rows `which` of a sum of `frames` frames."""
+        """Apply the references to rows of a sum of frames.
+
+        Parameters
+        ----------
+        total : ndarray, shape (rows, columns)
+            The whole sum.
+        frames : int
+            How many were added: the dark image is subtracted as often.
+        which : slice
+            Rows that are returned.
+        """
         if self.dark is None:
             return self.corrected(total[which], which)
         gain = None if self.gain is None else self.gain[which]
         return References(gain, self.dark[which] * np.float32(frames)).corrected(total[which])
 
     def cut(self, window: tuple[slice, slice]) -> References:
-        """Return the references of a part of the frame."""
+        """Return the references of a part of the frame, `window` (rows, columns)."""
         return References(*(None if ref is None else np.ascontiguousarray(ref[window]) for ref in (self.gain, self.dark)))
 
     def patch(self, bad: NDArray[np.intp], source: NDArray[np.intp]) -> None:
-        """Make them, in place, fit frames whose pixels `bad` hold the counts of `source` (flat indices)."""
+        """Change the references, in place, for frames whose bad pixels hold the counts of others.
+
+        Parameters
+        ----------
+        bad, source : ndarray of int
+            Flat indices, as `badpixels.replacements` returns them.
+        """
         for reference in (self.gain, self.dark):
             if reference is not None:
                 flat = reference.reshape(-1)
@@ -227,6 +292,11 @@ def load_references(
     references : References
     dead : ndarray of bool, shape `shape`
         Pixels for which the gain is zero, negative or not a number: the camera has no value there.
+
+    Raises
+    ------
+    EngineError
+        If a file cannot be read or does not fit the frames.
     """
     dead = np.zeros(shape, bool)
     gain_image = dark_image = None
@@ -249,7 +319,7 @@ def better_orientation(
 
     Where the camera is sensitive the counts are high and the gain is low: pixel for pixel, apart from the specimen, the
     sum of the frames goes with one over the right gain. A wrong orientation leaves the camera's pattern in the images
-    and adds a second one, which nothing afterwards tells.
+    and adds a second one, which nothing afterwards reveals.
 
     Parameters
     ----------
@@ -264,7 +334,7 @@ def better_orientation(
     -------
     tuple or None
         (quarters, flip, inverse, its correlation, that of the gain as applied) if another one fits clearly better; None
-        if not, or if the frames are too few to tell.
+        if not, or if there are too few frames to decide.
     """
     side = min(512, *(n // 2 * 2 for n in total.shape))
     if side < 64 or any(n % 2 for n in total.shape):
@@ -294,7 +364,7 @@ def _fine_detail(image: NDArray) -> NDArray[np.float32]:
 
 
 def _combined(quarters: int, flip: int, turn: int, mirror: int) -> tuple[int, int]:
-    """-RotGain and -FlipGain that do both orientations, the second pair after the first."""
+    """Return the -RotGain and -FlipGain that do both orientations, the second pair after the first."""
     probe = np.arange(6).reshape(2, 3)
     wanted = oriented(oriented(probe, quarters, flip), turn, mirror)
     pairs = ((q, f) for f in (0, 1, 2) for q in range(4))

@@ -11,6 +11,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from tomostream.engine.fourier import low_rows
+
 _KEPT = 0.75
 """Fraction of the binned frame's frequencies that is used: box binning folds the rest."""
 
@@ -45,7 +47,7 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     lit = activity > 0.1 * np.median(activity)
     lit = np.pad(lit, 2, constant_values=True)
     eroded = np.minimum.reduce([lit[j : j + tall, i : i + wide] for j in range(5) for i in range(5)])
-    if len(images) < 2 or eroded.mean() < 0.2:  # nothing to tell by, or frames so faint that most blocks are empty
+    if len(images) < 2 or eroded.mean() < 0.2:  # no change to judge by, or frames so faint that most blocks are empty
         eroded[:] = True
     weight = np.ones((rows, columns), np.float32)
     patch = np.repeat(np.repeat(eroded.astype(np.float32), block, axis=0), block, axis=1)
@@ -56,7 +58,12 @@ def illumination(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def added(images: Sequence[NDArray]) -> NDArray:
-    """Return the sum of some images of one shape, which are not copied into one array for it."""
+    """Return the sum of images of one shape, without copying them into one array.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+    """
     total = images[0].copy()
     for image in images[1:]:
         total += image
@@ -81,8 +88,16 @@ def _border(length: int) -> NDArray[np.float32]:
 class Spectra:
     """Transforms of the frames, low frequencies only, and what is needed to correlate them.
 
-    `values` is (n, size[0], size[1] // 2 + 1) complex64, the real transform of frames of `size` (rows, columns);
-    `scale` (x, y) is the number of binned pixels for one of `size`.
+    Attributes
+    ----------
+    values : ndarray of complex64, shape (n, size[0], size[1] // 2 + 1)
+        The real transforms of frames of `size`.
+    size : (int, int)
+        Rows and columns.
+    scale : (float, float)
+        Binned pixels for one of `size`, along x and y.
+    executor : Executor
+        For what is done frame by frame.
     """
 
     values: NDArray[np.complex64]
@@ -92,7 +107,7 @@ class Spectra:
 
     @classmethod
     def of(cls, images: Sequence[NDArray[np.float32]], executor: Executor) -> Spectra:
-        """Return the transform binned frames.
+        """Return the transforms of binned frames.
 
         Parameters
         ----------
@@ -108,7 +123,7 @@ class Spectra:
         def transform(image: NDArray[np.float32]) -> NDArray[np.complex64]:
             inner = image[:rows, :columns]
             mean = float(np.sum(inner * weight, dtype=np.float64)) / total
-            return _cropped(scipy.fft.rfft2((inner - np.float32(mean)) * weight), rows, size)
+            return _cropped(scipy.fft.rfft2((inner - np.float32(mean)) * weight), size)
 
         size = (_even(_KEPT * rows), _even(_KEPT * columns))
         values = np.stack(list(executor.map(transform, images)))
@@ -126,19 +141,19 @@ class Spectra:
         if ratio >= 1:
             return self
         size = (_even(ratio * self.size[0]), _even(ratio * self.size[1]))
-        values = np.stack([_cropped(value, self.size[0], size) for value in self.values])
+        values = np.stack([_cropped(value, size) for value in self.values])
         scale = (self.scale[0] * self.size[1] / size[1], self.scale[1] * self.size[0] / size[0])
         return Spectra(values, size, scale, self.executor)
 
     def grouped(self, number: int) -> Spectra:
-        """Return sums of `number` neighbours; the last one takes what is left over."""
+        """Return the spectra of sums of `number` neighbours; the last sum takes what is left over."""
         count = max(1, len(self.values) // number)
         ends = [*range(number, number * count, number), len(self.values)]
         parts = [added(list(self.values[i * number : end])) for i, end in enumerate(ends)]
         return Spectra(np.stack(parts), self.size, self.scale, self.executor)
 
     def frequencies(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """kx (columns) and ky (rows, 1) in cycles a pixel of `size`."""
+        """Return kx (columns,) and ky (rows, 1) in cycles a pixel of `size`."""
         kx = np.fft.rfftfreq(self.size[1]).astype(np.float32)
         return kx, np.fft.fftfreq(self.size[0]).astype(np.float32)[:, None]
 
@@ -155,12 +170,10 @@ def _fast(length: int) -> int:
 
 
 def _even(length: float) -> int:
+    """Return a fast even length near `length`, 16 or more."""
     return max(16, _fast(round(length)))
 
 
-def _cropped(spectrum: NDArray[np.complex64], rows: int, size: tuple[int, int]) -> NDArray[np.complex64]:
-    """Return the low frequencies of a real transform of `rows` rows, as one of `size`."""
-    half, columns = size[0] // 2, size[1] // 2 + 1
-    if size[0] >= rows:
-        return spectrum[:, :columns]
-    return np.concatenate([spectrum[:half, :columns], spectrum[rows - (size[0] - half) :, :columns]])
+def _cropped(spectrum: NDArray[np.complex64], size: tuple[int, int]) -> NDArray[np.complex64]:
+    """Return the low frequencies of a real transform, as one of `size`; no more than it has."""
+    return low_rows(spectrum, (min(size[0], len(spectrum)), size[1]))

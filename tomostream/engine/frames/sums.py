@@ -23,6 +23,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.dose import critical_dose
+from tomostream.engine.fourier import low_columns, low_rows
 from tomostream.engine.frames import interpolation
 from tomostream.engine.frames.adding import MovedFrames, add_moved, sum_type
 from tomostream.files.errors import EngineError
@@ -41,10 +42,10 @@ class Frames(Protocol):
         """Whether all of them are in memory."""
 
     def counts(self, index: int) -> NDArray:
-        """Return the counts of a frame, (rows, columns)."""
+        """Return the counts of a frame, (rows, columns), by its index from 0."""
 
     def rows(self, counts: NDArray, which: slice) -> NDArray:
-        """Return rows of it, corrected."""
+        """Return rows `which` of a frame, corrected."""
 
 
 def output_size(shape: tuple[int, int], binning: float) -> tuple[int, int]:
@@ -189,13 +190,16 @@ class Summation:
         return self._inverse(spectrum)
 
     def _out(self) -> tuple[int, int]:
+        """Return rows and columns of the result."""
         return output_size(self.shape, self.binning)
 
     def _window_shape(self) -> tuple[int, int]:
+        """Return rows and columns of the part of a frame that the result shows."""
         rows, columns = used_window(self.shape, self.binning)
         return rows.stop - rows.start, columns.stop - columns.start
 
     def _window(self, image: NDArray) -> NDArray:
+        """Return that part of an image."""
         return image[used_window(self.shape, self.binning)]
 
     def _class_sums(self, classes: Sequence[_Class], margin: int) -> list[NDArray]:
@@ -214,7 +218,7 @@ class Summation:
         return sums
 
     def _loaded(self, frames: Sequence[int]) -> Iterator[NDArray]:
-        """Yield the counts of the frames, decoded by as many threads as there are, and so many in memory at a time."""
+        """Yield the counts of the frames, decoded by as many threads as there are, with as many in memory at a time."""
         for start in range(0, len(frames), self.workers):
             yield from self.executor.map(self.frames.counts, frames[start : start + self.workers])
 
@@ -253,10 +257,7 @@ class Summation:
         rows, columns = self._out()
         if (rows, columns) == image.shape:
             return scipy.fft.rfft2(image, workers=threads)
-        half = rows // 2
-        along_x = np.ascontiguousarray(scipy.fft.rfft(image, workers=threads)[:, : columns // 2 + 1])
-        both = scipy.fft.fft(along_x, axis=0, workers=threads, overwrite_x=True)
-        spectrum = np.concatenate([both[:half], both[image.shape[0] - (rows - half) :]])
+        spectrum = low_rows(low_columns([(0, image)], len(image), columns // 2 + 1, threads), (rows, columns))
         spectrum *= np.float32(rows * columns / image.size)
         return spectrum
 
@@ -292,6 +293,7 @@ class Summation:
         return spectrum if total is None else total
 
     def _inverse(self, spectrum: NDArray[np.complex64] | None) -> NDArray[np.float32]:
+        """Return the image of a spectrum; zeros where there is none."""
         if spectrum is None:
             return np.zeros(self._out(), np.float32)
         return scipy.fft.irfft2(spectrum, s=self._out(), workers=self.workers, overwrite_x=True)
@@ -323,7 +325,7 @@ class Summation:
     def weighted(
         self, doses: Sequence[float], pixel_size: float, voltage: float, selections: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float32]]:
-        """Dose-weighted sums of several selections of the frames, sharing the work.
+        """Return dose-weighted sums of several selections of the frames, sharing the work.
 
         Parameters
         ----------
@@ -340,6 +342,11 @@ class Summation:
         -------
         list of ndarray
             One image for each selection.
+
+        Notes
+        -----
+        Weights exp(-N / (2 Nc(k))) for a dose N with the critical dose Nc (`dose.critical_dose`), over the root of their mean
+        square: Grant and Grigorieff, eLife 4 (2015) e06980.
         """
         doses = [dose - min(doses) for dose in doses]  # the same weights, and not all 0 after a large dose
         decay, norm = self._decay(doses, pixel_size, voltage)
@@ -383,5 +390,5 @@ class Summation:
         return decay, norm
 
     def aligned_frame(self, frame: int) -> NDArray[np.float32]:
-        """Return one frame, moved exactly and cropped."""
+        """Return one frame (from 0), moved exactly and cropped, (rows, columns) of `output_size`."""
         return self._inverse(self.frame_spectrum(frame))
