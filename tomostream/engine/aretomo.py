@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from tomostream import __version__
-from tomostream.engine import limits, steps, volumes
+from tomostream.engine import inputs, limits, steps, volumes
 from tomostream.engine.commandline import Arguments, Flag, Use, flags, help_text, parse, thread_count
 from tomostream.engine.errors import exit_status
 from tomostream.engine.gold import job as gold
-from tomostream.engine.steps import NAME, Log, aligns, binning
+from tomostream.engine.progress import Log
+from tomostream.engine.steps import NAME, aligns, binning
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
 from tomostream.programs.ctf import CtfRow
@@ -184,9 +185,9 @@ def _check(arguments: Arguments) -> None:
 
 def _check_names(arguments: Arguments) -> None:
     """Check that the inputs are there, and that no result would replace one, or another result."""
-    tags = ("-InMrc", *steps.HALVES, "-AngFile", "-AlnFile", "-StartAln")
-    inputs = {tag: arguments.text(tag) for tag in tags if arguments.given(tag)}
-    for tag, path in inputs.items():
+    tags = ("-InMrc", *inputs.HALVES, "-AngFile", "-AlnFile", "-StartAln")
+    sources = {tag: arguments.text(tag) for tag in tags if arguments.given(tag)}
+    for tag, path in sources.items():
         if not os.path.exists(path):
             raise EngineError(f"{tag} {path} does not exist; check the path")
     names = files.OutputFiles.of(arguments.text("-InMrc"), arguments.text("-OutMrc"))
@@ -203,9 +204,9 @@ def _check_names(arguments: Arguments) -> None:
     twice = next((name for name in results if whole.count(os.path.abspath(name)) > 1), "")
     if twice:
         raise EngineError(f"two results would be called {twice}; give another name as -OutMrc")
-    if os.path.exists(names.volume) and os.path.samefile(inputs["-InMrc"], names.volume):
+    if os.path.exists(names.volume) and os.path.samefile(sources["-InMrc"], names.volume):
         raise EngineError(f"-OutMrc is the input itself: {names.volume}; give another name")
-    for source in inputs.values():
+    for source in sources.values():
         if any(os.path.samefile(source, name) for name in results if os.path.exists(name)):
             raise EngineError(f"-OutMrc {names.volume}: a result would replace {source}, which is read; give another name")
 
@@ -229,7 +230,7 @@ def _run(arguments: Arguments, log: Log) -> None:
     """Do all steps in order; results get their names at the end."""
     from tomostream.engine.output import Outputs, check_room
 
-    data = steps.read_input(arguments, log)
+    data = inputs.read_input(arguments, log)
     names = files.OutputFiles.of(data.stack.path, arguments.text("-OutMrc"))
     ny, nx = data.stack.shape
     log.say(f"{data.stack.path}: {data.stack.sections} sections of {nx} x {ny} px, {data.pixel_size_A:.4g} A/px")

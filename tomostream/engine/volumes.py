@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from tomostream import __version__
 from tomostream.engine.commandline import Arguments
 from tomostream.engine.gold import job as gold
-from tomostream.engine.steps import NAME, Input, Log, binning, is_xf, with_ctf
+from tomostream.engine.inputs import Input, is_xf
+from tomostream.engine.progress import Log
+from tomostream.engine.steps import NAME, binning, with_ctf
 from tomostream.files.errors import EngineError
 from tomostream.programs import aretomo as files
 from tomostream.programs.aln import AlnError, raw_sections

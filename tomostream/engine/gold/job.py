@@ -16,11 +16,12 @@ from tomostream.programs.quality import GoldQuality, Quality
 if TYPE_CHECKING:
     from tomostream.engine.gold.erase import Erasure
     from tomostream.engine.gold.find import Gold
+    from tomostream.engine.inputs import Input
     from tomostream.engine.output import Outputs
+    from tomostream.engine.progress import Log
     from tomostream.engine.recon.solution import Solution
     from tomostream.engine.recon.stack import TiltStack
     from tomostream.engine.recon.tomogram import ReconOptions
-    from tomostream.engine.steps import Input, Log
     from tomostream.programs.aretomo import OutputFiles
 
 #: Words of the command line.
