@@ -219,7 +219,7 @@ MUTATIONS = [
     *of("engine/align/quality.py", "align",
         ("np.maximum(noise, 0.5 * smooth)", "noise"),
         ("free = np.eye(len(information)) - gauge(", "free = np.eye(len(information)) - 0 * gauge("),
-        ("    if used < 0.6 * total:", "    if used < 0.0:")),
+        ("    if used < MIN_USED * total:", "    if used < 0.0:")),
     *of("engine/align/robust.py", "align",
         ("        if match.height < CERTAIN:", "        if False:"),
         ("heights < FAINT * np.median(heights)", "heights < 0 * np.median(heights)"),

@@ -18,6 +18,10 @@ from tomostream.engine.align.robust import repair, rescue, without
 
 COARSE_TOP = 0.015  # highest frequency in projection matching, 1/A
 LAST_FACTORS = (0.93, 1.0, 1.07)  # of the thickness, when all else has come to rest
+FIRST_TOPS = (0.006, 0.012)  # highest frequencies of the first fits, 1/A: low, where shifts are off by parts of a period only
+SEARCH_TOP = 0.6  # of COARSE_TOP, where all directions of the axis are tried
+ALL_AROUND_DEG, AROUND_DEG = 9.0, (-6.0, -3.0, 0.0, 3.0, 6.0)  # steps of that search, and turns about the best that are tried
+REACH, NEAR = 0.45, 0.1  # of the longer side: how far a tilt is looked for, and when it has been placed already
 FAR_AXIS_DEG = 3.5  # a given axis from which the common lines lead farther away is not believed
 FAR_SLOPE_DEG = 2.0  # of the heights in the field, at which they are measured again where it is taken off
 FAR_OFFSET_DEG = 1.0  # by which a tilt offset changes thickness and axis that fit best
@@ -133,11 +137,11 @@ def place(state: Progress, options: AlignOptions, say: Say) -> Progress:
         Without the tilts that match nowhere.
     """
     bench, pose = state.bench, state.pose
-    far = max(bench.images.image_shape) * bench.images.pixel_A
+    far = _side_A(bench)
     if options.full_axis_search:
         pose = pose.turned(_search_axis(state, far))
         say(f"tilt axis by a full search: about {pose.axis_deg:.0f} deg")
-    pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
+    pose, _ = match_outward(bench, pose, COARSE_TOP, REACH * far, False, True)
     if options.refine_axis or options.full_axis_search:
         given = pose.axis_deg
         pose = _by_common_lines(bench, pose, 8.0, 2.0)
@@ -145,11 +149,11 @@ def place(state: Progress, options: AlignOptions, say: Say) -> Progress:
             say(f"the tilt axis given, {given:.1f} deg, does not fit: all directions are searched")
             found = _search_axis(state, far)
             pose = state.pose.turned(given + (found - given + 90.0) % 180.0 - 90.0)  # the same hand as the one given
-            pose, _ = match_outward(bench, pose, COARSE_TOP, 0.45 * far, False, True)
+            pose, _ = match_outward(bench, pose, COARSE_TOP, REACH * far, False, True)
             pose = _by_common_lines(bench, pose, 8.0, 2.0)
         pose = _by_common_lines(bench, pose, 1.5, 0.75)
         say(f"tilt axis by common lines: {pose.axis_deg:.1f} deg")
-    pose, result = match_outward(bench, pose, COARSE_TOP, 0.1 * far, False, False)
+    pose, result = match_outward(bench, pose, COARSE_TOP, NEAR * far, False, False)
     misfits = {
         int(bench.members[i]): f"does not match its neighbours (peak of {result.heights[i]:.1f} sigma)"
         for i in np.flatnonzero(~result.placed)
@@ -170,16 +174,16 @@ def _search_axis(state: Progress, far: float) -> float:
     of the peaks. Then the common lines decide between the best three.
     """
     bench, pose = state.bench, state.pose
-    trials = np.arange(-90.0, 90.0, 9.0)
+    trials = np.arange(-90.0, 90.0, ALL_AROUND_DEG)
     scores = []
     poses = []
     for axis in trials:
-        placed, result = match_outward(bench, pose.turned(axis), 0.6 * COARSE_TOP, 0.45 * far, False, True)
+        placed, result = match_outward(bench, pose.turned(axis), SEARCH_TOP * COARSE_TOP, REACH * far, False, True)
         scores.append(float(np.mean(result.heights[np.isfinite(result.heights)])))
         poses.append(placed)
     lines = {}
     for best in np.argsort(scores)[-3:]:
-        for axis in trials[best] + np.array([-6.0, -3.0, 0.0, 3.0, 6.0]):
+        for axis in trials[best] + np.array(AROUND_DEG):
             trial = poses[best].turned(axis)
             lines[axis] = common_line_score(bench.images, trial, bench.members, *LINES, bench.threads)
     found = max(lines, key=lambda axis: lines[axis])
@@ -206,9 +210,9 @@ def refine(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Say
     -------
     Progress
     """
-    pose, _ = maximise(state.bench, state.pose, 0.006, 2)
-    pose, _ = maximise(state.bench, pose, 0.012, 1)
-    pose = fit_thickness(state.bench, pose, 0.012, np.array(SEARCHES[0].factors))
+    pose, _ = maximise(state.bench, state.pose, FIRST_TOPS[0], 2)
+    pose, _ = maximise(state.bench, pose, FIRST_TOPS[1], 1)
+    pose = fit_thickness(state.bench, pose, FIRST_TOPS[1], np.array(SEARCHES[0].factors))
     state = replace(state, pose=pose)
     for number, search in enumerate(SEARCHES):
         state = repaired(state, say)
@@ -219,15 +223,18 @@ def refine(state: Progress, nominal_deg: Floats, options: AlignOptions, say: Say
         say(f"likelihood {number + 1}/{len(SEARCHES)}: tilt axis {after.axis_deg:.2f} deg, thickness {thick:.0f} A")
         known = len(state.bench.members)
         state = rescued(state, say)
-        settled = (
-            len(state.bench.members) == known
-            and abs(after.axis_deg - before.axis_deg) < 0.1
-            and abs(after.tilts_deg[0] - before.tilts_deg[0]) < 0.3
-            and abs(np.log(after.thickness / before.thickness)) < 0.02
-        )
-        if settled and number > 0:
+        if number > 0 and len(state.bench.members) == known and _alike(before, after):
             break
     return repaired(state, say)
+
+
+def _alike(before: Pose, after: Pose) -> bool:
+    """Tell whether axis, tilt offset and thickness moved by less than they are known: 0.1 and 0.3 degrees, 2 %."""
+    return bool(
+        abs(after.axis_deg - before.axis_deg) < 0.1
+        and abs(after.tilts_deg[0] - before.tilts_deg[0]) < 0.3
+        and abs(np.log(after.thickness / before.thickness)) < 0.02
+    )
 
 
 def _fit_geometry(bench: Bench, pose: Pose, nominal_deg: Floats, options: AlignOptions, search: Search) -> Pose:
@@ -318,16 +325,16 @@ def repaired(state: Progress, say: Say) -> Progress:
     -------
     Progress
     """
-    far = max(state.bench.images.image_shape) * state.bench.images.pixel_A
+    far = _side_A(state.bench)
     for _ in range(2):
-        found = repair(state.bench, state.pose, COARSE_TOP, 0.45 * far)
+        found = repair(state.bench, state.pose, COARSE_TOP, REACH * far)
         for section, reason in found.misfits.items():
             say(f"section {section + 1} is left out: {reason}")
         state = replace(state, pose=found.pose).excluding(found.misfits)
         if not found.slipped:
             break
         say(f"{_sections(found.slipped)} had slipped and {_plural(found.slipped, 'was', 'were')} moved back")
-        pose, _ = maximise(state.bench, state.pose, 0.012, 2)
+        pose, _ = maximise(state.bench, state.pose, FIRST_TOPS[1], 2)
         state = replace(state, pose=pose)
     return state
 
@@ -348,15 +355,20 @@ def rescued(state: Progress, say: Say) -> Progress:
     candidates = sorted(set(state.reasons) - state.screened)
     if not candidates:
         return state
-    far = max(state.bench.images.image_shape) * state.bench.images.pixel_A
-    pose, fitting = rescue(state.bench, state.pose, candidates, COARSE_TOP, 0.45 * far)
+    far = _side_A(state.bench)
+    pose, fitting = rescue(state.bench, state.pose, candidates, COARSE_TOP, REACH * far)
     if not fitting:
         return state
     match, are = _plural(fitting, "matches", "match"), _plural(fitting, "is", "are")
     say(f"{_sections(fitting)} {match} the others after all and {are} used again")
     state = state.readmitting(fitting, pose)
-    pose, _ = maximise(state.bench, state.pose, 0.012, 2)
+    pose, _ = maximise(state.bench, state.pose, FIRST_TOPS[1], 2)
     return replace(state, pose=pose)
+
+
+def _side_A(bench: Bench) -> float:
+    """Return the longer side of the images, A."""
+    return max(bench.images.image_shape) * bench.images.pixel_A
 
 
 def _sections(numbers: Sequence[int]) -> str:

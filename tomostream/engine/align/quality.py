@@ -19,6 +19,8 @@ ENOUGH_TILTS = 9  # with fewer a series is not trusted: a wrong place of one of 
 TRUSTED_SPLIT_A = 20.0  # RMS difference of even and odd tilts up to which a series is trusted; benchmarks/engine_align.py
 TRUSTED_SIGMA_A = 20.0  # typical uncertainty up to which it is
 UNCERTAIN_A = 8.0  # standard deviation of a tilt's place above which it is named; errors of 15 A are twice that
+FAINT, CLEAR = 4.0, 12.0  # standard deviations that a tilt stands out by where it counts nothing, and where it counts whole
+MIN_CLEAR, MIN_USED, MIN_SPAN_DEG = 0.5, 0.6, 40.0  # mean of that, share of tilts used and their range, to be trusted
 MAX_NAMED = 6  # tilts that are named one by one; of more only the number is
 TRUSTED_LOOSE = 2 / 3  # of the tilts that may be uncertain
 NEIGHBOURING = 7  # tilts over which the scatter between quarters is averaged: four quarters give that of a single tilt poorly
@@ -327,7 +329,7 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
     offset that is not well known does not make the shifts wrong; it is said, after "trust", as are tilts whose places are not.
     """
     reasons = []
-    clear = float(np.mean(np.clip((checks.heights - 4.0) / 8.0, 0.0, 1.0))) if len(checks.heights) else 0.0
+    clear = float(np.mean(np.clip((checks.heights - FAINT) / (CLEAR - FAINT), 0.0, 1.0))) if len(checks.heights) else 0.0
     figure = clear * used / max(total, 1)
     if checks.split_A is not None:
         figure /= 1.0 + (checks.split_A / (2.0 * TRUSTED_SPLIT_A)) ** 2
@@ -335,11 +337,11 @@ def judge(checks: Checks, used: int, total: int, span_deg: float, offset: Offset
             reasons.append(f"even and odd tilts aligned separately differ by {checks.split_A:.0f} A")
     if used < ENOUGH_TILTS:
         reasons.append(f"only {used} tilts are used")
-    if used < 0.6 * total:
+    if used < MIN_USED * total:
         reasons.append(f"{total - used} of {total} tilts do not take part")
-    if span_deg < 40.0:
+    if span_deg < MIN_SPAN_DEG:
         reasons.append(f"the tilts used span only {span_deg:.0f} degrees")
-    if clear < 0.5:
+    if clear < MIN_CLEAR:
         reasons.append("most tilts, left out and predicted from the others, hardly stand out from the noise")
     if checks.sigma_A > TRUSTED_SIGMA_A:
         reasons.append(f"quarters of the field aligned separately suggest errors of {checks.sigma_A:.0f} A")
