@@ -78,7 +78,7 @@ class Decider:
         began, older = self._evidence.began, OLD_AND_LATE if self._evidence.written_at_once(series) else OLD
         return (began is not None and not series.version
                 and series.last_acquired is not None and all(each.acquired is not None for each in series.exposures.values())
-                and series.last_acquired < began - older and self._roster.none_came(series))
+                and series.last_acquired < began - older and self._roster.none_arrived(series))
 
     def _waits_for_versions(self, series: Series) -> bool:
         """Tell whether more micrographs of a composed series are being replaced: compose it once, after all of them."""

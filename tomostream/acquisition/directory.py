@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count as counter
 
 from tomostream.acquisition.agenda import Agenda
+from tomostream.acquisition.continuation import why_another
 from tomostream.acquisition.events import Restored
 from tomostream.acquisition.evidence import Evidence
 from tomostream.acquisition.facts import FRAME_SET, MdocFacts
 from tomostream.acquisition.frames import Targets
-from tomostream.acquisition.goingon import why_another
 from tomostream.acquisition.matching import parts
 from tomostream.acquisition.naming import SeriesIds, movie_key, series_name
 from tomostream.acquisition.roster import Roster
@@ -90,9 +90,9 @@ class Directory:
     def take_held(self) -> list[MdocFacts]:
         """Return the frame sets that were held back and that no mdoc of a series lists, to be read after all."""
         held, self._held = self._held, {}
-        return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0]) and not self._taken_again(facts)]
+        return [facts for facts in held.values() if not self.roster.was_listed(facts.tilts[0]) and not self._is_replaced(facts)]
 
-    def _taken_again(self, frame: MdocFacts) -> bool:
+    def _is_replaced(self, frame: MdocFacts) -> bool:
         """Tell whether a frame set is of an exposure, or of a whole acquisition, that the mdoc of its series has replaced."""
         tilt = frame.tilts[0]
         time, folder = seconds(tilt.time), parts(tilt.movie_folder)
@@ -138,14 +138,14 @@ class Directory:
             name = series_name(facts.path)          # what it is a copy of is not what has this name here
             series = self._series.get((folder, name))
         if series is None:
-            series = (self._take_over(name, folder, facts) or self._goes_on(name, folder, facts)
+            series = (self._take_over(name, folder, facts) or self._continued(name, folder, facts)
                       or self._new_series(name, folder, facts))
         elif facts.kind == "frame" and not series.version and self._restored.get(name):
-            self._go_on_from(series, facts)
+            self._continue_from(series, facts)
         self._by_path[facts.path] = series
         return series
 
-    def _go_on_from(self, series: Series, frame: MdocFacts) -> None:
+    def _continue_from(self, series: Series, frame: MdocFacts) -> None:
         """Continue from what a series is registered as, if this frame tells; earlier frames, which it lacks, could not."""
         restored = self._restored_for(series.name, frame)
         if restored is not None:
@@ -191,7 +191,7 @@ class Directory:
         self._ids.release(series.series_id)
         self._ids.restore(name, series.series_id, folder)
 
-    def _goes_on(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
+    def _continued(self, name: str, folder: str, facts: MdocFacts) -> Series | None:
         """Return the series of this name in another folder that a session continues here; None if there is none."""
         series = self._elsewhere.get((folder, name))
         if series is not None or facts.kind != "tilt-series" or facts.copy:

@@ -9,7 +9,7 @@ from tomostream.acquisition.facts import Known, Origin
 from tomostream.acquisition.grammar import Section, numbers
 
 #: A larger dose for one exposure is implausible, e/A2.
-LARGEST_DOSE = 10_000.0
+MAX_DOSE = 10_000.0
 
 
 def exposure_dose(section: Section) -> Known[float]:
@@ -19,7 +19,7 @@ def exposure_dose(section: Section) -> Known[float]:
     dose was not calibrated.
     """
     dose = section.number("ExposureDose")
-    if dose is not None and 0 < dose <= LARGEST_DOSE:
+    if dose is not None and 0 < dose <= MAX_DOSE:
         return Known(dose, "field ExposureDose")
     total = _sum_of_pairs(section.text("FrameDosesAndNumber") or "")
     if total is not None:
@@ -40,7 +40,7 @@ def _sum_of_pairs(text: str) -> float | None:
     if any(dose < 0 for dose in doses) or any(count <= 0 for count in counts):
         return None
     total = sum(dose * count for dose, count in zip(doses, counts, strict=True))
-    return total if 0 < total <= LARGEST_DOSE else None
+    return total if 0 < total <= MAX_DOSE else None
 
 
 def frame_doses_are_on_another_scale(sections: Sequence[Section]) -> bool:

@@ -121,7 +121,7 @@ class _Part:
 
 
 #: After this many frames of one name it is settled that its numbers count targets.
-MAX_TO_BE_SURE = 200
+FRAMES_TO_SETTLE = 200
 
 
 class Targets:
@@ -170,7 +170,7 @@ class Targets:
             moved = self._place_all_anew(key)
         elif new:
             self._names[key], self._last = self._place(frame), _place_in_time(frame)
-        if not (again or self.numbered) or (self.numbered and len(self._frames) > MAX_TO_BE_SURE):
+        if not (again or self.numbered) or (self.numbered and len(self._frames) > FRAMES_TO_SETTLE):
             return moved and not self.numbered
         before, self.numbered = self.numbered, number_counts_targets(_in_order(self.frames))
         return before != self.numbered or (moved and not self.numbered)

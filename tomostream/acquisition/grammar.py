@@ -18,7 +18,7 @@ _WORD = re.compile(r"\[\s*(\w*)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 #: A wrapped title closes its bracket within this many lines, or it is not a wrapped title.
-_LONGEST_TITLE_LINES = 4
+_MAX_TITLE_LINES = 4
 
 GLOBAL = "global"
 
@@ -158,7 +158,7 @@ def _whole_header(lines: list[str], index: int) -> tuple[str, int]:
     first = lines[index]
     if first.endswith("]") or _WORD.match(first) is None or not first[1:].lstrip().startswith("T"):
         return first, 1
-    for count in range(1, _LONGEST_TITLE_LINES):
+    for count in range(1, _MAX_TITLE_LINES):
         if index + count >= len(lines) or lines[index + count].startswith("["):
             break
         if lines[index + count].endswith("]"):

@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from tomostream.acquisition.copies import own_name
-from tomostream.acquisition.doses import LARGEST_DOSE, exposure_dose, frame_doses_are_on_another_scale
+from tomostream.acquisition.doses import MAX_DOSE, exposure_dose, frame_doses_are_on_another_scale
 from tomostream.acquisition.facts import Kind, Known, MdocFacts, Origin, Tilt
 from tomostream.acquisition.grammar import Grammar, Section, parse, parse_at_rest
 from tomostream.acquisition.naming import basename, folder_of, movie_key, parse_movie_name, series_name, undated
@@ -25,7 +25,7 @@ from tomostream.acquisition.tiltaxis import TITLE_TOMO5_AXIS, tilt_axis
 from tomostream.acquisition.times import parse_dates, with_clock_put_back
 
 #: No mdoc is larger: a section takes 1 kB. A movie given by mistake is not read into memory.
-LARGEST_MDOC = 64 * 2**20
+MAX_MDOC_BYTES = 64 * 2**20
 
 #: Tilts are at different angles when they differ by more than the stage's noise, degrees.
 SAME_ANGLE = 0.1
@@ -34,13 +34,13 @@ SAME_ANGLE = 0.1
 MIN_BETWEEN_TILTS = 4.0
 
 _DOSES = ("ExposureDose", "FrameDosesAndNumber", "PriorRecordDose")
-_LONGEST_PATH = 4096
+_MAX_PATH_LENGTH = 4096
 
 #: um; a target beyond this is in another unit.
-_LARGEST_DEFOCUS = 50.0
+_MAX_DEFOCUS_UM = 50.0
 
 #: Larger numbers are not what they should be: A, kV, times.
-_LARGEST = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
+_MAX_VALUES = {"PixelSpacing": 1e6, "Voltage": 5000.0, "Magnification": 1e8}
 
 _IDENTITY = ("TiltAngle", "SubFramePath", "DateTime", "TimeStamp")
 _TITLE_SCHEME = re.compile(r"\b(bidir|dosym)\s*=\s*([-+.0-9]+)", re.ASCII)
@@ -79,10 +79,10 @@ def _read_bytes(path: str) -> bytes | str:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return "It is not a file."
-        if status.st_size > LARGEST_MDOC:
+        if status.st_size > MAX_MDOC_BYTES:
             return f"It is {status.st_size} bytes long, too long for an mdoc."
         with open(path, "rb") as stream:
-            return stream.read(LARGEST_MDOC + 1)
+            return stream.read(MAX_MDOC_BYTES + 1)
     except FileNotFoundError:
         return "The file does not exist."
     except PermissionError:
@@ -278,17 +278,17 @@ def _grow(values: Sequence[float | None]) -> bool:
 
 def _exposure(section: Section, index: int, time: datetime | None) -> Described:
     path = section.text("SubFramePath") or ""
-    movie = basename(path) if len(path) <= _LONGEST_PATH else ""
+    movie = basename(path) if len(path) <= _MAX_PATH_LENGTH else ""
     angle = section.number("TiltAngle")
     return Described(section=section, index=index, movie=movie or None, time=time, stamp=section.number("TimeStamp"),
                      angle=angle if angle is not None and abs(angle) <= 90 else None,
-                     prior=section.number("PriorRecordDose", 100 * LARGEST_DOSE), dose=exposure_dose(section),
+                     prior=section.number("PriorRecordDose", 100 * MAX_DOSE), dose=exposure_dose(section),
                      folder=folder_of(path) if movie else "")
 
 
 def _target_defocus(section: Section) -> float | None:
     """TargetDefocus in um, underfocus positive (the file's is negative); None if it is 0, which means not set."""
-    target = section.number("TargetDefocus", _LARGEST_DEFOCUS)
+    target = section.number("TargetDefocus", _MAX_DEFOCUS_UM)
     return None if target is None or target == 0 else -target
 
 
@@ -310,7 +310,7 @@ def _tilts(exposures: Sequence[Described], warnings: list[str]) -> tuple[Tilt, .
 
 def _positive(grammar: Grammar, sections: Sequence[Section], key: str, warnings: list[str]) -> Known[float]:
     """Return a positive number from the sections, else from the header."""
-    limit = _LARGEST[key]
+    limit = _MAX_VALUES[key]
     given = [value for section in sections if (value := section.number(key, limit)) is not None and value > 0]
     if given:
         if max(given) - min(given) > 1e-3 * max(given):

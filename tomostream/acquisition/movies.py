@@ -186,7 +186,7 @@ _UNCOMPRESSED = 1
 _MAX_DIRECTORIES = 200_000
 _MAX_ENTRIES = 4096
 _MAX_STRIPS = 2**22
-_LONGEST_TEXT = 2**20
+_MAX_TEXT = 2**20
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ def _check_tiff(file: _File) -> MovieCheck:
 def _imagej_count(tiff: _Tiff, fields: dict[int, _Entry], frame: _Frame) -> int:
     """Return how many frames follow the only directory; all of them must be in the file."""
     text = fields.get(_DESCRIPTION)
-    if text is None or text.count > _LONGEST_TEXT:
+    if text is None or text.count > _MAX_TEXT:
         return 1
     count = imagej_frames(tiff.raw(text, text.count, "the description").decode("ascii", "replace"))
     end = frame.begin + count * frame.bytes
@@ -348,7 +348,7 @@ def _tiff_pixel_size(tiff: _Tiff, fields: dict[int, _Entry]) -> float | None:
     """Return the pixel size, A, given by EER's metadata or the resolution of a TIFF; None if it is not plausible."""
     what = "the fields of directory 1"
     metadata = fields.get(_EER_METADATA)
-    if metadata is not None and metadata.count <= _LONGEST_TEXT:
+    if metadata is not None and metadata.count <= _MAX_TEXT:
         found = _EER_PIXEL.search(tiff.raw(metadata, metadata.count, what))
         size = _to_float(found[1]) if found is not None else None
         if size is not None:

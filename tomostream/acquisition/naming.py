@@ -38,7 +38,7 @@ _ANGLE_ONLY = re.compile(r"(?P<series>.*[^_])_(?P<angle>[+-]?[0-9]{1,2}[.,][0-9]
 _ORDER_ONLY = re.compile(r"(?P<series>.*[^_-])[_-](?P<order>[0-9]{1,6})", re.ASCII | re.DOTALL)
 
 _VALID_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_LONGEST_ID = 64
+_MAX_ID = 64
 
 #: How far the nominal angle in a name may be from the angle read back from the stage, degrees.
 ANGLE_TOLERANCE = 0.5
@@ -283,19 +283,19 @@ class SeriesIds:
             wanted = valid_id("_".join([*words, f"{self._prefix}{name}"]))
         series_id, count = wanted, 2
         while series_id.casefold() in self._owners:
-            series_id, count = f"{wanted[: _LONGEST_ID - 8].rstrip('_')}_{count}", count + 1
+            series_id, count = f"{wanted[: _MAX_ID - 8].rstrip('_')}_{count}", count + 1
         return series_id
 
 
 def valid_id(name: str) -> str:
     """Return `name` if it is a valid Scipion tsId, else one made from it and its hash."""
     reserved = name.casefold().startswith("sqlite_")
-    if _VALID_ID.fullmatch(name) and not name.endswith("_") and len(name) <= _LONGEST_ID and not reserved:
+    if _VALID_ID.fullmatch(name) and not name.endswith("_") and len(name) <= _MAX_ID and not reserved:
         return name
     stem = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
     if not stem or stem[0].isdigit() or f"{stem}_".casefold().startswith("sqlite_"):
         stem = f"TS_{stem}".strip("_")
-    return f"{stem[: _LONGEST_ID - 8].rstrip('_')}_{_digest(name, 6)}"
+    return f"{stem[: _MAX_ID - 8].rstrip('_')}_{_digest(name, 6)}"
 
 
 def _digest(text: str, length: int) -> str:

@@ -119,7 +119,7 @@ class Roster:
         """Note that the import reported a movie."""
         self.states.see(self.movie(key, path, written))
 
-    def none_came(self, series: Series) -> bool:
+    def none_arrived(self, series: Series) -> bool:
         """Tell whether no movie of a series was seen, and no unlisted one can be one of its own under another name."""
         return (not any(each.bound for each in series.exposures.values())
                 and 2 * sum(not self._why_unlisted(movie).expected and not self._doubts.of_another_day(series, movie)
@@ -182,7 +182,7 @@ class Roster:
             self.states.wait(series, exposure)
             self._assign(exposure.name)
             for other, twin in self._listings.of_name(exposure.name) if not exposure.bound else ():
-                if twin.bound and twin.step in CHANGED_NAMES and self._mean_one(series, exposure, other, twin, twin.key):
+                if twin.bound and twin.step in CHANGED_NAMES and self._list_the_same(series, exposure, other, twin, twin.key):
                     self.bind(series, exposure, self._movies[twin.key], twin.step)
                     break
         if not exposure.bound:
@@ -255,10 +255,10 @@ class Roster:
         self._changed[id(series)] = series
         self._claim(series, exposure, movie)
         for other, twin in self._listings.of_name(exposure.name) if step in CHANGED_NAMES and exposure.name else ():
-            if not twin.bound and twin.ident in other.exposures and self._mean_one(series, exposure, other, twin, movie.key):
+            if not twin.bound and twin.ident in other.exposures and self._list_the_same(series, exposure, other, twin, movie.key):
                 self.bind(other, twin, movie, step)
 
-    def _mean_one(self, series: Series, exposure: Exposure, other: Series, each: Exposure, key: str) -> bool:
+    def _list_the_same(self, series: Series, exposure: Exposure, other: Series, each: Exposure, key: str) -> bool:
         """Tell whether two files list one exposure, whose movie was found, so that one is a copy of the other."""
         folder = self._movies[key].folder
         fits = [matching.agreement(wanted(*one), folder)[:2] for one in ((series, exposure), (other, each))]

@@ -177,7 +177,7 @@ class Series:
         """Whether all that it lists belongs to another series."""
         return bool(self.exposures) and all(each.state == "taken" and each.owner is not None for each in self.exposures.values())
 
-    def goes_on(self, facts: MdocFacts) -> bool:
+    def ends_with_new_tilt(self, facts: MdocFacts) -> bool:
         """Whether a file ends with a new tilt of which only the end is missing: it counts once the file is at rest."""
         return facts.last_section_open and any(
             self._known_ident(_ident(tilt), tilt.angle) not in self.exposures for tilt in facts.tilts_if_ended)

@@ -200,7 +200,7 @@ class Session:
             self._decider.evaluate(series, decisions)
         elif series.pending:
             self._decider.evaluate(series, decisions)
-        if series.phase == "composed" and series.goes_on(facts):
+        if series.phase == "composed" and series.ends_with_new_tilt(facts):
             self._decider.reopen(series, "")
             self._decider.evaluate(series, decisions)
 

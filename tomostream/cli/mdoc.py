@@ -52,7 +52,7 @@ def who_has_what(files: list[str], args: argparse.Namespace) -> int:
     """Print which movie belongs to which series; return the exit status."""
     movies = [path for given in args.movies for path in overview.movie_files(given)]
     if not movies:
-        lies = "; ".join(filter(None, (patterns.what_lies(overview.pattern_of(given), EXTENSIONS) for given in args.movies)))
+        lies = "; ".join(filter(None, (patterns.what_is_there(overview.pattern_of(given), EXTENSIONS) for given in args.movies)))
         print(f"There is no movie in {', '.join(args.movies)}{': ' if lies else ''}{lies}.", file=sys.stderr)
         return 1
     found = overview.survey(files, movies, time.time())

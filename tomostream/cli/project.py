@@ -301,9 +301,9 @@ def wait_for_output(chain: Chain, name: str, leaving: Leaving) -> bool:
         chain.project._updateProtocol(protocol)
         if os.path.exists(os.path.join(chain.folder(name), protocol.output_files[output])):
             return True
-        if state in runs.BROKEN_OFF and stopping.is_asked(chain.path, name):
+        if state in runs.CUT_SHORT and stopping.is_asked(chain.path, name):
             return False
-        if state in runs.BROKEN_OFF:
+        if state in runs.CUT_SHORT:
             break
         leaving.pause(0.3)
     logs = os.path.join(chain.folder(name), "logs")

@@ -21,7 +21,7 @@ from enum import Enum
 
 from tomostream.cli.places import cannot_write, nearest, unstorable
 from tomostream.files import configuration
-from tomostream.files.patterns import files_of, near, what_lies
+from tomostream.files.patterns import files_of, near, what_is_there
 from tomostream.journal.space import disk_of, human
 from tomostream.report.notify import EMAIL, WEBHOOK, Destinations, test_message
 
@@ -178,7 +178,7 @@ def folder_of(name: str, pattern: str, endings: Sequence[str]) -> Finding:
     found = [path for path in files_of(pattern) if path.lower().endswith(tuple(endings))]
     if found:
         return ok(name, f"{len(found)} match {pattern}, the first being {os.path.basename(found[0])}")
-    instead = what_lies(pattern, endings)
+    instead = what_is_there(pattern, endings)
     return wrong(name, instead) if instead else note(name, f"none match {pattern} yet; the session would wait for them")
 
 

@@ -81,7 +81,7 @@ def bring_back(chain: Chain, options: argparse.Namespace, settings: dict[str, di
     wanted = to_continue(states, options.again, options.start)
     change(chain, settings, wanted)
     notes = [text for name in settings for text in project.warnings(chain, [name])]
-    for sentence in filter(None, [*notes, notify.kept_in_vain(chain.path)]):
+    for sentence in filter(None, [*notes, notify.kept_trouble(chain.path)]):
         say(f"Note: {sentence.rstrip('.')}.")
     for line in findings(states, wanted, found(chain.path)):
         say(line)
@@ -101,7 +101,7 @@ def to_continue(states: Mapping[str, str], again: bool = False, start: str | Non
     for name, state in states.items():
         if start is not None and names.index(name) < names.index(start):
             continue
-        if state in runs.BROKEN_OFF or state == runs.UNKNOWN or (state == runs.FINISHED and (again or wanted)):
+        if state in runs.CUT_SHORT or state == runs.UNKNOWN or (state == runs.FINISHED and (again or wanted)):
             wanted.append(name)
     return wanted
 
@@ -173,7 +173,7 @@ def continue_all(chain: Chain, states: Mapping[str, str], wanted: list[str], lea
         if source in chain.protocols and not project.wait_for_output(chain, source, leaving):
             left.append(name)
             continue
-        if states[name] in runs.BROKEN_OFF:
+        if states[name] in runs.CUT_SHORT:
             mark_dead(chain, protocol)
         prepare(protocol)
         if not project.launch(chain, name):

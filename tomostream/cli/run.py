@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tomostream.cli import INTERRUPTED, errors, home, places, readiness, refuse, table
 from tomostream.cli.leaving import Interrupted, Leaving, reader_gone, say
-from tomostream.files.patterns import folder_and_pattern, what_lies
+from tomostream.files.patterns import folder_and_pattern, what_is_there
 from tomostream.files.writing import write_text
 from tomostream.journal import until
 from tomostream.journal.layout import REPORT, page_of
@@ -210,7 +210,7 @@ def found_instead(settings: Mapping[str, Mapping[str, object]]) -> list[str]:
     movies = os.path.join(str(settings[IMPORT]["filesPath"]), str(settings[IMPORT]["filesPattern"]))
     folder, pattern = str(settings[COMPOSE]["filesPath"]), str(settings[COMPOSE]["mdocPattern"])
     mdocs = os.path.join(folder, pattern) if folder else str(settings[IMPORT]["mdocsPath"])
-    return [text[0].upper() + text[1:] for text in (what_lies(movies, EXTENSIONS), what_lies(mdocs, (".mdoc",))) if text]
+    return [text[0].upper() + text[1:] for text in (what_is_there(movies, EXTENSIONS), what_is_there(mdocs, (".mdoc",))) if text]
 
 
 def until_time(text: str) -> str:

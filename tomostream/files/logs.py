@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 #: Characters read from the start or the end of a log, and of a line that is quoted.
-_BLOCK, _LONGEST = 4096, 300
+_BLOCK, _MAX_QUOTED = 4096, 300
 
 
 class Lenient:
@@ -67,13 +67,13 @@ def last_words(log: str) -> str:
     """Return the last line of a program's log that says something, preferably an error."""
     lines = _at_the_end(log)
     said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
-    return said[-1][:_LONGEST] if said else ""
+    return said[-1][:_MAX_QUOTED] if said else ""
 
 
 def last_line(path: str) -> str:
     """Return the last line of a log that says something."""
     lines = _at_the_end(path)
-    return lines[-1][:_LONGEST] if lines else ""
+    return lines[-1][:_MAX_QUOTED] if lines else ""
 
 
 def last_error(logs: str) -> str:
@@ -82,7 +82,7 @@ def last_error(logs: str) -> str:
         errors = [line for line in _at_the_end(os.path.join(logs, name), 8192) if "ERROR" in line or "rror:" in line
                   or "Error" in line]
         if errors:
-            return errors[-1][:_LONGEST]
+            return errors[-1][:_MAX_QUOTED]
     return ""
 
 

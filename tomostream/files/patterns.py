@@ -111,7 +111,7 @@ def depth_of(pattern: str, endings: Sequence[str]) -> int:
     return next((depth for depth, _, name in _below(above, endings) if depth and matches(name, base)), 0)
 
 
-def what_lies(pattern: str, endings: Sequence[str]) -> str:
+def what_is_there(pattern: str, endings: Sequence[str]) -> str:
     """Say what is there if a pattern matches no file with such endings; "" if it matches one, or nothing is there.
 
     Parameters

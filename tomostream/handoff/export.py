@@ -28,7 +28,7 @@ _WRITERS: dict[Target, Callable[[Series, str, bool], None]] = {
     Target.IMOD: imod.write, Target.RELION5: relion.write, Target.WARP: warp.write, Target.ZARR: zarr.write}
 
 
-class HandedOn(msgspec.Struct, frozen=True):
+class Exported(msgspec.Struct, frozen=True):
     """An exported series: for which programs, and why not for others."""
 
     series: Series
@@ -64,7 +64,7 @@ def export(series: Series, out: str, targets: Collection[Target], copy: bool = F
             except EngineError as error:
                 raise OSError(str(error)) from error
         done = tuple(target for target in Target if target in targets and target not in refused)
-        handed = HandedOn(series, done, {target.value: why for target, why in refused.items()})
+        handed = Exported(series, done, {target.value: why for target, why in refused.items()})
         write_text(_facts(out, series.name), msgspec.json.format(msgspec.json.encode(handed)).decode())
         _write_shared(out)
     return refused
@@ -92,7 +92,7 @@ def remove(name: str, out: str) -> bool:
     return True
 
 
-def handed_on(out: str) -> list[HandedOn]:
+def exported_series(out: str) -> list[Exported]:
     """Return all series in a folder, by name. Facts that cannot be read are left out: they are rewritten with the
     series."""
     found = []
@@ -103,10 +103,10 @@ def handed_on(out: str) -> list[HandedOn]:
     return found
 
 
-def _read(path: str) -> HandedOn | None:
+def _read(path: str) -> Exported | None:
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=HandedOn)
+            return msgspec.json.decode(file.read(), type=Exported)
     except (OSError, msgspec.DecodeError):
         return None
 
@@ -134,7 +134,7 @@ def _remove_files(name: str, out: str) -> None:
 
 def _write_shared(out: str) -> None:
     """Write the files common to all series."""
-    every = handed_on(out)
+    every = exported_series(out)
     for_relion: Sequence[Series] = [each.series for each in every if Target.RELION5 in each.targets]
     if for_relion or os.path.isdir(os.path.join(out, Target.RELION5.value)):
         relion.write_tomograms(for_relion, os.path.join(out, Target.RELION5.value))

@@ -19,7 +19,7 @@ from tomostream.files.mrc import open_mrc
 from tomostream.handoff.facts import NotPossible, Series
 
 #: Edge of a chunk in voxels, and longest edge of the coarsest level.
-CHUNK, COARSEST = 64, 128
+CHUNK, COARSE_EDGE = 64, 128
 SUFFIX = ".ome.zarr"
 
 
@@ -89,7 +89,7 @@ def _levels(shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """Return the shapes (z, y, x) of the pyramid, from the full size down."""
     z, y, x = shape
     levels = [(z, y, x)]
-    while max(levels[-1]) > COARSEST:
+    while max(levels[-1]) > COARSE_EDGE:
         z, y, x = (max(1, length // 2) for length in levels[-1])
         levels.append((z, y, x))
     return levels

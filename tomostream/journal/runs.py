@@ -29,8 +29,8 @@ FAILED: Final = "failed"
 DEAD: Final = "dead"
 UNKNOWN: Final = "unknown"
 #: States in which a run ended before its work was done, and all in which it has ended.
-BROKEN_OFF = frozenset[str]({STOPPED, FAILED, DEAD})
-ENDED = BROKEN_OFF | {FINISHED}
+CUT_SHORT = frozenset[str]({STOPPED, FAILED, DEAD})
+ENDED = CUT_SHORT | {FINISHED}
 #: State -> the words to follow the name of a protocol.
 WORDS: Mapping[str, str] = {RUNNING: "is running", FINISHED: "has finished", STOPPED: "was stopped",
                             FAILED: "ended with an error", DEAD: "died", UNKNOWN: "was never started"}

@@ -14,7 +14,7 @@ from tomostream import __version__
 PACKAGES = ("scipion-pyworkflow", "scipion-em", "scipion-em-tomo", "scipion-em-motioncorr", "scipion-em-aretomo", "numpy",
             "scipy", "numba")
 #: How the programs report their versions: "AreTomo2 version 1.1.3", "MotionCor3 1.2.1".
-_SAID = re.compile(r"\b(MotionCor|AreTomo)\d?\b[ ,:]*(?:version)?[ :=]*v?(\d+(?:\.\d+)+)", re.IGNORECASE)
+_REPORTED = re.compile(r"\b(MotionCor|AreTomo)\d?\b[ ,:]*(?:version)?[ :=]*v?(\d+(?:\.\d+)+)", re.IGNORECASE)
 _IN_NAME = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -44,7 +44,7 @@ def of_program(command: str, log: str) -> str:
     name = os.path.basename(path)
     if name.startswith("tomostream-"):
         return f"{name} {__version__}"
-    said = _SAID.search(log)
+    said = _REPORTED.search(log)
     if said:
         return f"{name} {said[2]}" if said[2] not in name else name
     if _IN_NAME.search(name):

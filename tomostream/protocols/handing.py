@@ -13,7 +13,7 @@ from pyworkflow.protocol import params
 
 from tomostream.files.logs import one_sentence
 from tomostream.handoff.collect import collect
-from tomostream.handoff.export import export, handed_on, remove
+from tomostream.handoff.export import export, exported_series, remove
 from tomostream.handoff.facts import USUAL, NotPossible, Target
 from tomostream.journal import entries
 from tomostream.journal.status import ARETOMO, ProjectStatus
@@ -81,7 +81,7 @@ class HandOff:
 
     def missing(self, done: Collection[tuple[str, int]]) -> list[str]:
         """Return the finished series (name, version) that an earlier process did not hand on."""
-        there = {(each.series.name, each.series.version) for each in handed_on(self._out)}
+        there = {(each.series.name, each.series.version) for each in exported_series(self._out)}
         return sorted(name for name, version in done if (name, version) not in there)
 
     def hand_on(self, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tomostream.journal import entries
-from tomostream.journal.runs import BROKEN_OFF, FINISHED, WORDS
+from tomostream.journal.runs import CUT_SHORT, FINISHED, WORDS
 from tomostream.protocols import engines
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_rows(protocol: StreamingProtocol, pointer: Any, what: str, producer: st
         return rows, True
     state = protocol.producer_state(pointer, closed)
     protocol.trouble(entries.Topic.PRODUCER, f"{producer} {WORDS[state]}: it must be continued before more {what} come "
-                                             f"(tomostream resume {shlex.quote(os.getcwd())})" if state in BROKEN_OFF else "")
+                                             f"(tomostream resume {shlex.quote(os.getcwd())})" if state in CUT_SHORT else "")
     return rows, closed and state == FINISHED
 
 

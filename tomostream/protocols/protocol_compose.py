@@ -32,7 +32,7 @@ from tomostream.files.writing import sync
 from tomostream.journal import entries, ledger, readers
 from tomostream.journal.composed import RecordError, SeriesRecord, read_record, record_of, write_record
 from tomostream.journal.layout import EVEN, ODD, SIGN, stem
-from tomostream.journal.runs import BROKEN_OFF, FINISHED, RUNNING, WORDS
+from tomostream.journal.runs import CUT_SHORT, FINISHED, RUNNING, WORDS
 from tomostream.journal.space import bytes_of
 from tomostream.protocols import actions, compose_form, disk, mdocs, objects, page, signs, summaries
 from tomostream.protocols.objects import EVEN_ODD_ATTRIBUTE, series_acquisition
@@ -196,7 +196,7 @@ class ProtTomoStreamComposeTS(StreamingProtocol, EMProtocol):
 
     def _watch_state(self, closed: bool, now: float) -> None:
         state = self.producer_state(self.inputMicrographs, closed)
-        alive = state not in BROKEN_OFF
+        alive = state not in CUT_SHORT
         reason = ("the motioncor protocol continues" if alive else
                   f"the motioncor protocol {WORDS[state]}: continue it (or: tomostream resume {shlex.quote(os.getcwd())})")
         if alive != self._producer_alive:

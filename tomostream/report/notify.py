@@ -122,7 +122,7 @@ def kept(project: str) -> dict[str, str]:
     return {name: str(data[name]) for name in VARIABLES if name in data} if isinstance(data, dict) else {}
 
 
-def kept_in_vain(project: str) -> str:
+def kept_trouble(project: str) -> str:
     """Return why what `keep` has stored cannot be read; "" if it can, or nothing was stored."""
     path = os.path.join(project, KEPT)
     try:

@@ -32,7 +32,7 @@ MAX_SLICES, MAX_FRAMES = 35, 121
 #: The side views of a volume deeper than this share of its width show only its middle.
 DEEPEST = 0.7
 #: Longest edge of a WebP picture.
-LONGEST = 16383
+MAX_EDGE = 16383
 #: WebP quality. Tilt images and slices are mostly noise, which nobody needs to see exactly.
 QUALITY, FILM_QUALITY, SLICES_QUALITY = 72, 50, 50
 
@@ -73,7 +73,7 @@ def save(pixels: NDArray[np.uint8], path: str, quality: int = QUALITY) -> None:
 def save_atlas(images: Sequence[NDArray[np.uint8]], path: str, labels: Sequence[str], quality: int) -> Atlas:
     """Write pictures of equal size as one, as nearly square as possible."""
     height, width = images[0].shape
-    columns = min(max(1, math.ceil(math.sqrt(len(images) * height / width))), LONGEST // width, len(images))
+    columns = min(max(1, math.ceil(math.sqrt(len(images) * height / width))), MAX_EDGE // width, len(images))
     rows = math.ceil(len(images) / columns)
     sheet = np.zeros((rows * height, columns * width), np.uint8)
     for place, image in enumerate(images):

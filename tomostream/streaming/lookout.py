@@ -39,7 +39,7 @@ class Lookout(FolderWatch):
         if steady() >= self._look_at:
             self._look_at = steady() + LOOK_SECONDS
             self.deeper = patterns.depth_of(self.pattern, self._endings) if self._descend else 0
-            self.lies = "" if self.deeper else patterns.what_lies(self.pattern, self._endings)
+            self.lies = "" if self.deeper else patterns.what_is_there(self.pattern, self._endings)
             if self.deeper:
                 self.look_at_all()
                 found += super().changes(now)

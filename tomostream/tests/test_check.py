@@ -212,11 +212,11 @@ class TestConfiguration(InAFolder):
                          ["/data", "/gpu/motioncor", "/mine", self.path("scipion"), None])
 
     def test_of_the_alarms_of_a_project_that_makes_no_sense_is_told(self):
-        self.assertEqual(notify.kept_in_vain(self.folder), "")
+        self.assertEqual(notify.kept_trouble(self.folder), "")
         notify.keep(self.folder, {notify.EMAIL: "a@lab.org"})
-        self.assertEqual(notify.kept_in_vain(self.folder), "")
+        self.assertEqual(notify.kept_trouble(self.folder), "")
         self.write(notify.KEPT, "{")
-        self.assertIn(f"{self.path(notify.KEPT)}, which says where the alarms", notify.kept_in_vain(self.folder))
+        self.assertIn(f"{self.path(notify.KEPT)}, which says where the alarms", notify.kept_trouble(self.folder))
 
 
 class TestPlaces(InAFolder):

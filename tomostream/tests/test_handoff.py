@@ -23,7 +23,7 @@ from tomostream.engine import aretomo as engine
 from tomostream.handoff import relion, warp
 from tomostream.handoff.collect import _tilt, collect, finished
 from tomostream.handoff.conventions import relion_hand, warp_flip
-from tomostream.handoff.export import README, export, handed_on, remove
+from tomostream.handoff.export import README, export, exported_series, remove
 from tomostream.handoff.facts import USUAL, Target
 from tomostream.handoff.readme import warp_hand_commands
 from tomostream.journal import entries
@@ -388,7 +388,7 @@ class TestOneAfterTheOther(unittest.TestCase):
         fewer = type(self.series)(**{name: getattr(self.series, name) for name in self.series.__struct_fields__}
                                   | {"version": 2, "tilts": self.series.tilts[1:]})
         export(fewer, self.out, ALL)
-        self.assertEqual([each.series.version for each in handed_on(self.out)], [2])
+        self.assertEqual([each.series.version for each in exported_series(self.out)], [2])
         gone = first - self.files()
         self.assertEqual(gone, {f"warp/warp_frameseries/average{half}/{NAME}_001.mrc" for half in ("", "/even", "/odd")})
 

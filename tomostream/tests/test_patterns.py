@@ -28,15 +28,15 @@ class TestPatterns(InAFolder):
 
     def test_a_pattern_that_finds_something_needs_no_words(self) -> None:
         self.write("TS_01.MDOC")
-        self.assertEqual(patterns.what_lies(self.path("*.mdoc"), (".mdoc",)), "")
-        self.assertEqual(patterns.what_lies(self.path("nowhere", "*.mdoc"), (".mdoc",)), "")
+        self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)), "")
+        self.assertEqual(patterns.what_is_there(self.path("nowhere", "*.mdoc"), (".mdoc",)), "")
 
     def test_it_is_said_that_files_lie_in_subfolders_and_where(self) -> None:
         for grid in ("grid1", "grid2"):
             for number in range(3):
                 self.write(grid, "mdocs", f"TS_{number:02d}.mrc.mdoc")
         folder = self.folder
-        self.assertEqual(patterns.what_lies(self.path("*.mdoc"), (".mdoc",)),
+        self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)),
                          f"no *.mdoc in {folder}, but 6 in its subfolders, grid1/mdocs, grid2/mdocs: {folder}/*/*/*.mdoc")
         self.assertEqual(patterns.depth_of(self.path("*.mdoc"), (".mdoc",)), 2)
         self.assertEqual(len(patterns.files_of(self.path("*.mdoc"), 2)), 6)
@@ -44,14 +44,14 @@ class TestPatterns(InAFolder):
     def test_it_is_said_that_movies_have_other_names(self) -> None:
         for number in range(2):
             self.write(f"m_{number}.eer")
-        self.assertEqual(patterns.what_lies(self.path("*.tif"), EXTENSIONS),
+        self.assertEqual(patterns.what_is_there(self.path("*.tif"), EXTENSIONS),
                          f"no file in {self.folder} is named *.tif, but 2 *.eer are there, m_0.eer, m_1.eer")
 
     def test_it_is_said_what_else_lies_there(self) -> None:
         self.write("a.tif")
-        self.assertEqual(patterns.what_lies(self.path("*.mdoc"), (".mdoc",)), "")       # Tomo5 writes them at the end
+        self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)), "")       # Tomo5 writes them at the end
         self.write("notes.txt")
-        self.assertEqual(patterns.what_lies(self.path("*.mdoc"), (".mdoc",)),
+        self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)),
                          f"no *.mdoc in {self.folder}, but 1 *.txt, notes.txt")
 
     def test_run_says_it_before_anything_is_started(self) -> None:

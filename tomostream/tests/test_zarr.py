@@ -49,7 +49,7 @@ class TestOmeZarr(unittest.TestCase):
                     halves = [min(2, length) for length in fine.shape]
                     fine = fine[:z * halves[0], :y * 2, :x * 2].reshape(z, halves[0], y, 2, x, 2).mean(axis=(1, 3, 5))
                     np.testing.assert_allclose(group[str(level)][:], fine, atol=1e-5)
-                self.assertLessEqual(max(fine.shape), target.COARSEST)
+                self.assertLessEqual(max(fine.shape), target.COARSE_EDGE)
 
     def test_a_viewer_is_told_where_each_voxel_lies(self):
         data = np.zeros((8, 300, 260), np.float32)

@@ -48,7 +48,7 @@ def mdoc_files(folder: str | None, pattern: str = "*.mdoc", largest: int = FILES
     wanted = os.path.join(folder, pattern) if os.path.isdir(folder) or not folder.endswith(".mdoc") else folder
     found = patterns.files_of(wanted) or patterns.files_of(wanted, patterns.depth_of(wanted, (".mdoc",)))
     if not found:
-        lies = patterns.what_lies(wanted, (".mdoc",))
+        lies = patterns.what_is_there(wanted, (".mdoc",))
         raise NothingFound(f"There is no mdoc file {wanted} (yet){': ' if lies else '.'}{lies}")
     return found[:largest]
 
