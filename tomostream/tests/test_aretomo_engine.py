@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from tomostream.engine import aretomo
 from tomostream.engine.align import Alignment, AlignOptions, TiltResult
+from tomostream.engine.commandline import parse
 from tomostream.engine.ctf import CtfSeries, CtfTilt
 from tomostream.engine.ctf.series import CtfResult
 from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.solution import Solution
-from tomostream.engine.recon.stack import open_stack
+from tomostream.engine.recon.stack import TiltStack, open_stack
 from tomostream.engine.recon.tomogram import TiltUse
+from tomostream.engine.steps import Input, in_range, result_bytes
 from tomostream.files.mrc_header import HEADER_BYTES, mrc_header
 from tomostream.programs.aln import (
     AlnFile,
@@ -63,6 +65,26 @@ def raw_positions(points: Array, tilt: float, axis: float, shift: tuple[float, f
     t, r = math.radians(tilt), math.radians(axis)
     x, y = points[:, 0] * math.cos(t) + points[:, 2] * math.sin(t), points[:, 1]
     return math.cos(r) * x - math.sin(r) * y + shift[0], math.sin(r) * x + math.cos(r) * y + shift[1]
+
+
+class StepsTest(unittest.TestCase):
+    """Steps by themselves, without any work."""
+
+    WORDS = ("-InMrc", "TS_1.mrc", "-OutMrc", "v.mrc", "-VolZ", "100", "-OutBin", "2")
+
+    def test_the_disk_is_asked_for_the_room_of_all_volumes(self) -> None:
+        data = Input(TiltStack("TS_1.mrc", np.zeros((3, 40, 60), np.float32), PIXEL), None, PIXEL)
+        halves = ("-InEven", "e.mrc", "-InOdd", "o.mrc")
+        for more, volumes in (((), 1), (("-Wiener", "1"), 2), (halves, 3), ((*halves, "-Wiener", "1"), 4)):
+            self.assertEqual(result_bytes(parse([*self.WORDS, *more], aretomo.KNOWN), data), volumes * 4 * 20 * 30 * 50)
+
+    def test_tilts_that_no_slab_can_use_are_named(self) -> None:
+        uses = tuple(TiltUse(section, angle, Placement(0.0, 0.0, 0.0)) for section, angle in enumerate((-81.0, -80.0, 0.0, 70.0)))
+        log = mock.Mock()
+        left = in_range(parse([*self.WORDS, "-ReconRange", "-90", "60"], aretomo.KNOWN), Solution(uses), log)
+        self.assertEqual([tilt.section for tilt in left.used], [1, 2])
+        self.assertEqual([call.args[0] for call in log.say.call_args_list],
+                         ["section 1 is not used: tilted beyond 80 degrees", "section 4 is not used: outside -ReconRange"])
 
 
 @functools.cache

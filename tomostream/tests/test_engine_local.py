@@ -134,6 +134,11 @@ class MeasuredMotionTest(unittest.TestCase):
         self.assertEqual((found.tilts, found.rms_px), ((), 0.0))
         self.assertEqual(found.note, "no local motion beyond the noise over 3 x 3 patches: the global alignment is kept")
 
+    def test_a_gain_that_noise_has_too_is_no_motion(self) -> None:
+        with mock.patch("tomostream.engine.align.local._maximise", return_value=(np.zeros(0), 0.7 * len(ANGLES))):
+            found = local_motion(series(0.0), global_answer(), AlignOptions(PIXEL, AXIS, threads=2), (3, 3), lambda line: None)
+        self.assertEqual(found.note, "no local motion beyond the noise over 3 x 3 patches: the global alignment is kept")
+
     def test_the_order_of_acquisition_need_not_be_known(self) -> None:
         self.assertLess(blurring(MOVED, measured(MOVED, False)), 0.6 * blurring(MOVED, NOTHING))
 

@@ -731,6 +731,16 @@ class TestSums(EngineTest):
                 self.assertAlmostEqual(float(mrc.voxel_size.x), 1.5 * binning, places=4)
             self.assertLess(abs(image.mean() / frames.sum(axis=0).mean() - 1), 0.02)
 
+    def test_pixels_are_as_large_as_the_header_says_where_the_binning_does_not_divide_the_frame(self):
+        """Of 251 columns binned by 4 as a whole 62 pixels of 4.05 would be made: a wave would be longer by a hundredth."""
+        x = np.arange(251)
+        path = self.mrc(np.tile(10 + 2 * np.cos(2 * np.pi * x / 31), (1, 248, 1)).astype(np.float32), "wave.mrc")
+        image = self.result("-InMrc", path, "-FtBin", 4)
+        self.assertEqual(image.shape, (62, 62))
+        expected = 10 + 2 * np.cos(2 * np.pi * (4 * np.arange(62) + (251 - 248) // 2) / 31)
+        np.testing.assert_allclose(image, np.tile(expected, (62, 1)), atol=1e-4)
+        self.assertEqual(sums.used_window((4092, 5760), 4.0), (slice(2, 4090), slice(0, 5760)))
+
     def test_fourier_cropping_keeps_a_low_frequency_and_drops_a_high_one(self):
         x = np.arange(SIZE)
         frame = 10 + 2 * np.cos(2 * np.pi * 16 * x / SIZE) + 3 * np.cos(2 * np.pi * 100 * x / SIZE)

@@ -25,7 +25,7 @@ from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
 from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
 from tomostream.engine.recon.solution import of_alignment
-from tomostream.engine.recon.stack import TiltStack, open_stack, without_spikes
+from tomostream.engine.recon.stack import TiltStack, hot_pixels, open_stack, without_spikes
 from tomostream.engine.recon.tomogram import (
     ReconOptions,
     TiltUse,
@@ -417,6 +417,14 @@ class IntensityTest(unittest.TestCase):
         image = np.random.default_rng(0).poisson(20, (64, 64)).astype(np.float32)
         image[5::20, 7::20] = 5000
         self.assertIs(without_spikes(image), image)
+
+    def test_the_middle_of_a_small_bright_hole_is_no_spike_and_a_pixel_of_that_brightness_is_one(self) -> None:
+        image = np.random.default_rng(0).poisson(20, (256, 256)).astype(np.float32)
+        image[100:105, 50:56] = 5000
+        image[200, 30] = 5000
+        hot = set(zip(*map(np.ndarray.tolist, hot_pixels(image)), strict=True))
+        self.assertIn((200, 30), hot)
+        self.assertEqual(hot & {(102, 52), (102, 53)}, set())
 
     def test_a_bright_hole_is_no_spike(self) -> None:
         image = np.random.default_rng(0).poisson(900, (128, 128)).astype(np.float32)
