@@ -242,7 +242,7 @@ def _run(arguments: Arguments, log: Log) -> None:
             outputs.reserve(name)
         solution = steps.solve(arguments, data, log)
         if not aligns(arguments):
-            solution = steps.readable(arguments, data, solution, log)
+            solution, data = steps.readable(arguments, data, solution, log)
         options = steps.recon_options(arguments, data)
         ctf: Sequence[CtfRow] = ()
         sections, hand = tuple(tilt.section for tilt in solution.used), 0
@@ -254,7 +254,7 @@ def _run(arguments: Arguments, log: Log) -> None:
             if volumes.corrects(arguments):
                 ctf, sections, hand = volumes.given_ctf(arguments, data, names, solution, outputs, log)
             steps.write_imod(arguments, data, names, solution, (), options, outputs)
-        used = steps.readable(arguments, data, solution, log) if aligns(arguments) else solution
+        used, data = steps.readable(arguments, data, solution, log) if aligns(arguments) else (solution, data)
         used = steps.dosed(arguments, data, steps.in_range(arguments, used, log), log)
         data, erased = gold.erased(arguments, data, names, used, options, outputs, log)
         if volumes.corrects(arguments):

@@ -34,12 +34,15 @@ class Input:
         0 where it is not known.
     halves : tuple of TiltStack
         Stacks of even and of odd frames, or none.
+    add_up : bool
+        Whether it is known that the halves add up to the stack (`recon.halves`).
     """
 
     stack: TiltStack
     angles: tuple[AngleRow, ...] | None
     pixel_size_A: float
     halves: tuple[TiltStack, ...] = ()
+    add_up: bool = False
 
 
 def read_input(arguments: Arguments, log: Log) -> Input:

@@ -235,8 +235,9 @@ def locally(
     return with_local(solution, motion, data.stack.shape)
 
 
-def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Solution:
-    """Return the solution without the tilts whose image, or one of its halves, holds nothing to use.
+def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) -> tuple[Solution, Input]:
+    """Return the solution without the tilts whose image, or one of its halves, holds nothing to use; and the input with what is
+    known of its halves then.
 
     Parameters
     ----------
@@ -246,21 +247,25 @@ def readable(arguments: Arguments, data: Input, solution: Solution, log: Log) ->
         Images that were aligned here have been checked already.
     """
     from tomostream.engine.align.geometry import parallel
+    from tomostream.engine.recon.halves import look
     from tomostream.files.mrc import UNUSABLE_VALUES
 
-    def wrong(tilt: TiltUse) -> str:
-        """Return why a tilt is not used; "" where it is."""
-        found = "" if aligns(arguments) or data.stack.usable(tilt.section) else UNUSABLE_VALUES
-        for half in data.halves:
-            found = found if half.usable(tilt.section) else f"{UNUSABLE_VALUES} in {half.path}"
+    def wrong(tilt: TiltUse) -> tuple[str, bool]:
+        """Return why a tilt is not used, "" where it is; and whether its halves add up to it."""
+        seen = look(data.stack, data.halves, tilt.section) if data.halves else None
+        usable = data.stack.usable(tilt.section) if seen is None and not aligns(arguments) else seen is None or seen.usable[0]
+        found = "" if usable or aligns(arguments) else UNUSABLE_VALUES
+        for half, good in zip(data.halves, seen.usable[1:] if seen is not None else (), strict=True):
+            found = found if good else f"{UNUSABLE_VALUES} in {half.path}"
         blank = not (found or aligns(arguments)) and data.stack.blank(tilt.section)
-        return "blank: all pixels are equal" if blank else found
+        return "blank: all pixels are equal" if blank else found, seen is not None and seen.adds_up
 
-    reasons = parallel(wrong, solution.used, thread_count(arguments))
-    out = {tilt.section: reason for tilt, reason in zip(solution.used, reasons, strict=True) if reason}
+    seen = parallel(wrong, solution.used, thread_count(arguments))
+    out = {tilt.section: reason for tilt, (reason, _) in zip(solution.used, seen, strict=True) if reason}
+    data = replace(data, add_up=all(adds_up for reason, adds_up in seen if not reason))
     order = sorted(solution.used, key=lambda tilt: tilt.tilt_deg)
     dark = tuple(DarkFrame(frame, tilt.section, tilt.tilt_deg) for frame, tilt in enumerate(order) if tilt.section in out)
-    return replace(_without(solution, out, log), dark=(*solution.dark, *dark))
+    return replace(_without(solution, out, log), dark=(*solution.dark, *dark)), data
 
 
 def _without(solution: Solution, out: dict[int, str], log: Log) -> Solution:

@@ -172,7 +172,8 @@ def write_result(
     Resolution or None
         That the halves show; None without halves.
     """
-    from tomostream.engine.recon.tomogram import reconstruct, write_aligned_stack
+    from tomostream.engine.recon.halves import subtract
+    from tomostream.engine.recon.tomogram import LABEL, reconstruct, write_aligned_stack
 
     axis = solution.tilt_axis_deg
     halves = list(zip(data.halves, (names.even, names.odd), strict=False))
@@ -189,6 +190,9 @@ def write_result(
         log.say(f"Wiener tomogram: {made.findings.words()}")
     for stack, path in halves:
         log.say(f"tomogram of {stack.path}")
+        if data.add_up and path == names.odd:
+            subtract(outputs, names.volume, names.even, path, options.pixel_size_A * options.binning, LABEL)
+            continue
         reconstruct(stack, solution.used, axis, options, outputs, path, None, log.share, made.scales)
     return _compared(names, solution, options, outputs, log) if halves else None
 

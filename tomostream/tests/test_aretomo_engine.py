@@ -25,6 +25,7 @@ from tomostream.engine.align import Alignment, AlignOptions, TiltResult
 from tomostream.engine.commandline import parse
 from tomostream.engine.ctf import CtfSeries, CtfTilt
 from tomostream.engine.ctf.series import CtfResult
+from tomostream.engine.recon import halves
 from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.solution import Solution
 from tomostream.engine.recon.stack import TiltStack, open_stack
@@ -538,6 +539,19 @@ class GivenAlignmentTest(InFolder):
         self.assertLess(quality.resolution_xy_A, 40)
         self.assertGreater(quality.resolution_xy_A, 19)
         self.assertLess(quality.resolution_z_A, 80)
+
+    def test_the_odd_volume_is_the_same_whether_it_is_reconstructed_or_is_the_whole_less_the_even_one(self) -> None:
+        kind, given = ["-AlnFile", self.aln, "-VolZ", 48, "-OutBin", 2, "-FlipVol", 1, "-PixSize", 5], self.halves()
+        made = []
+        for count in (1, 0):
+            with mock.patch.object(halves, "subtract", wraps=halves.subtract) as subtracted:
+                self.volume("v.mrc", *kind, *given)
+            self.assertEqual(subtracted.call_count, count)
+            made.append(np.array(open_stack(self.path("out", "v_odd.mrc")).data, float))
+            odd = np.array(open_stack(self.path("o.mrcs")).data)
+            odd[0, 0, 0] += 0.01                        # they do not add up to the whole any more
+            write_mrc(self.path("o.mrcs"), odd)
+        np.testing.assert_allclose(made[0], made[1], atol=1e-4 * made[1].std())
 
     def test_the_resolution_joins_what_was_known_of_a_given_alignment(self) -> None:
         known = Quality(thickness_A=200.0, quality=0.7, quality_note="trust", program="an earlier run")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tomostream.engine.ctf import CtfSeries, Optics, TiltSpectra, fit_series, tilt_spectra
 from tomostream.engine.ctf.picture import spectrum_picture
 from tomostream.engine.ctf.series import _best_phase as best_phase
-from tomostream.engine.ctf.series import binning, estimate
+from tomostream.engine.ctf.series import binned, binning, estimate
 from tomostream.engine.ctf.spectra import SECTORS, highest_signal, usable_range
 from tomostream.engine.recon.aligned import Placement
 from tomostream.engine.recon.stack import TiltStack
@@ -152,6 +152,13 @@ class FitTest(unittest.TestCase):
     def test_coarse_pixels_hold_no_rings(self) -> None:
         self.assertTrue(usable_range(5.4))
         self.assertFalse(usable_range(10.0))
+
+    def test_binning_is_the_mean_of_squares_of_pixels(self) -> None:
+        image = np.random.default_rng(3).random((103, 80)).astype(np.float32)
+        for factor in (1, 2, 3):
+            rows, columns = (n // factor for n in image.shape)
+            squares = image[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+            np.testing.assert_allclose(binned(image, factor), squares.mean(axis=(1, 3)), rtol=1e-6)
 
     def test_fine_pixels_are_binned_as_far_as_the_signal_allows(self) -> None:
         self.assertEqual([binning(pixel, 1 / 9.0) for pixel in (1.0, 1.35, 2.7, 5.4)], [3, 2, 1, 1])

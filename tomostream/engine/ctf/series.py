@@ -25,6 +25,8 @@ MIN_TOP = 1.0 / 28.0
 # the fit goes this much further than the signal: the noise beyond holds the background in its place, and much more of
 # it would be all that the background follows
 BEYOND = 1.6
+# rows of a binned image that are made at a time
+BAND = 32
 # of the centre of an image, which is enough to see how far its signal goes, px
 CENTRE = 2048
 # raw images that are worked on at the same time
@@ -94,7 +96,7 @@ def estimate(
     at_once = min(threads, IMAGES_AT_ONCE)
 
     def one(tilt: TiltUse) -> TiltSpectra:
-        raw = _binned(stack.section(tilt.section), factor)
+        raw = binned(stack.section(tilt.section), factor)
         axis = tilt.placement.rot_deg
         return tilt_spectra(raw, tilt.tilt_deg, axis, pixel_A * factor, max(1, threads // at_once), BEYOND * top)
 
@@ -145,7 +147,7 @@ def of_image(image: Floats, optics: Optics, pixel_A: float, threads: int = 1) ->
     if note:
         return ImageCtf(note=note)
     factor = binning(pixel_A, top)
-    spectra = tilt_spectra(_binned(image, factor), 0.0, 0.0, pixel_A * factor, threads, BEYOND * top)
+    spectra = tilt_spectra(binned(image, factor), 0.0, 0.0, pixel_A * factor, threads, BEYOND * top)
     series = fit_series([spectra], optics, top)
     return ImageCtf(series.tilts[0], spectra) if series.found else ImageCtf(note=series.note)
 
@@ -201,15 +203,23 @@ def binning(pixel_A: float, top: float) -> int:
     return max(1, int(LAST / (pixel_A * 0.5 * (1 + BEYOND) * top)))
 
 
-def _binned(image: Floats, factor: int) -> Floats:
-    """Return means of `factor` x `factor` pixels. What they fold back is noise: beyond the new range there is no signal."""
+def binned(image: Floats, factor: int) -> Floats:
+    """Return means of `factor` x `factor` pixels. What they fold back is noise: beyond the new range there is no signal.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+    factor : int
+        Side of the squares; what does not fill one at the end is left out.
+    """
     if factor == 1:
         return image
     ny, nx = (n // factor for n in image.shape)
     total = np.zeros((ny, nx), np.float32)
-    for y in range(factor):
-        for x in range(factor):
-            total += image[y : ny * factor : factor, x : nx * factor : factor]
+    for first in range(0, ny, BAND):        # lines first, which are whole in memory, and few of them, for the cache
+        band = image[first * factor : min(first + BAND, ny) * factor, : nx * factor]
+        lines = sum(band[y::factor] for y in range(1, factor)) + band[::factor]
+        total[first : first + BAND] = sum(lines[:, x::factor] for x in range(1, factor)) + lines[:, ::factor]
     return total / np.float32(factor**2)
 
 

@@ -154,9 +154,7 @@ def _padded_bands(image: Floats, mean: np.float32, size: tuple[int, int]) -> Ite
     inner = range(0, len(image), BAND)
     for first, rows in ((0, head), *((above + y, image[y : y + BAND]) for y in inner), (above + len(image), tail)):
         band = out[: len(rows)]
-        band[:, columns] = rows
-        if above <= first < above + len(image):
-            band[:, columns] -= mean
+        np.subtract(rows, mean if above <= first < above + len(image) else np.float32(0), out=band[:, columns])
         end = band[:, columns.stop - 1 : columns.stop]
         margin = end + (band[:, left : left + 1] - end) * across
         band[:, columns.stop :], band[:, :left] = margin[:, : beside - left], margin[:, beside - left :]

@@ -18,6 +18,8 @@ Floats = NDArray[np.float32]
 _SPIKE = 12.0
 # of the pixels; more bright ones are an area
 _MAX_SPIKES = 5e-4
+# along each side, of the pixels that tell the usual brightness, about
+_SAMPLE_SIDE = 512
 # pixels that are looked at at a time
 _PIECE = 1 << 19
 
@@ -58,14 +60,14 @@ class TiltStack:
 
     def usable(self, index: int) -> bool:
         """Tell whether all values of a section are finite and within what can be added up."""
-        return all(max(float(piece.max()), -float(piece.min())) < MAX_VALUE for piece in self._pieces(index))
+        return all(max(float(piece.max()), -float(piece.min())) < MAX_VALUE for piece in self.pieces(index))
 
     def blank(self, index: int) -> bool:
         """Tell whether all pixels of a section are equal."""
-        first = next(self._pieces(index)).flat[0]
-        return all(bool((piece == first).all()) for piece in self._pieces(index))
+        first = next(self.pieces(index)).flat[0]
+        return all(bool((piece == first).all()) for piece in self.pieces(index))
 
-    def _pieces(self, index: int) -> Iterator[NDArray[Any]]:
+    def pieces(self, index: int) -> Iterator[NDArray[Any]]:
         """Yield a section some rows at a time, which stay in the processor's cache."""
         ny, nx = self.shape
         step = max(1, _PIECE // nx)
@@ -122,13 +124,9 @@ def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows, columns : ndarray of int, shape (n,)
         None where they would be many: that is no camera's fault.
     """
-    part = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
-    low, middle, high = (float(v) for v in np.percentile(part, (16, 50, 84)))
-    spread = max((high - low) / 2, float(part.std()) / 4)
+    down, over = sample_steps((image.shape[0], image.shape[1]))
+    limit, above = _spike_limit(image[::down, ::over])
     none = np.zeros(0, np.int64)
-    if spread <= 0:
-        return none, none
-    limit = middle + _SPIKE * spread
     if not image.max() > limit:
         return none, none
     rows, columns = np.divmod(np.flatnonzero(image > limit), image.shape[1])
@@ -136,5 +134,23 @@ def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return none, none
     median = np.array([np.median(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4])
                        for y, x in zip(rows.tolist(), columns.tolist(), strict=True)])
-    far = image[rows, columns] > median + _SPIKE * spread
+    far = image[rows, columns] > median + above
     return rows[far], columns[far]
+
+
+def sample_steps(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return from which rows and columns of an image (ny, nx) the pixels are taken that tell its usual brightness: every so many.
+    """
+    return max(1, shape[0] // _SAMPLE_SIDE), max(1, shape[1] // _SAMPLE_SIDE)
+
+
+def spike_limit(sample: Floats) -> float:
+    """Return the value above which a pixel may be hot, by a sample of the image's pixels; infinite where all are equal."""
+    return _spike_limit(sample)[0]
+
+
+def _spike_limit(sample: Floats) -> tuple[float, float]:
+    """Return the limit, and how far above the median it is."""
+    low, middle, high = (float(v) for v in np.percentile(sample, (16, 50, 84)))
+    spread = max((high - low) / 2, float(sample.std()) / 4)
+    return (middle + _SPIKE * spread, _SPIKE * spread) if spread > 0 else (np.inf, np.inf)
