@@ -5,8 +5,8 @@
 
 The programs are those of the chain, with its command lines: `tomostream-motioncor` for every movie, with a gain reference
 (but for 4k) and even and odd sums, as many movies at a time as there are threads, each with one; the three stacks as compose
-makes them; `tomostream-aretomo` with CTF, halves and the Wiener tomogram, at the binning that the form chooses. Movies are
-simulated once, which is not counted:
+makes them, in one process; `tomostream-aretomo` with CTF, halves and the Wiener tomogram, at the binning that the form chooses.
+Movies are simulated once, which is not counted:
 
 * k3: 10 frames of 5760 x 4092, uint8, LZW;
 * falcon4i: EER, 300 frames of 4096 x 4096, summed by 30 (`-FmIntFile`);
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -295,8 +296,8 @@ def inside(report: str, program: str, words: list[str]) -> int:
         clock.watch(*part)
     if program == "stack":
         stacks = importlib.import_module("tomostream.protocols.stacks")
-        target, *images = words
-        stacks.stack_images(images, target, PIXEL_A)
+        for job in json.loads(words[0]):
+            stacks.stack_images(job[1:], job[0], PIXEL_A)
         status = 0
     else:
         status = importlib.import_module(f"tomostream.engine.{program}").main(words)
@@ -373,13 +374,12 @@ def chain(camera: Camera, movies: int, threads: int, data: Path, folder: Path) -
     tilts = tilts_of(movies)
     names = [(movie_of(data, camera, tilt), folder / f"sum{number:02d}.mrc") for number, tilt in enumerate(tilts)]
     tally.run("motioncor", [[name, str(movie), "-OutMrc", str(target), *tags] for movie, target in names], at_once=threads)
-    stacks = {}
-    for end, stack in (("", "TS.mrcs"), ("_EVN", f"{HALVES}_even.mrcs"), ("_ODD", f"{HALVES}_odd.mrcs")):
-        images = [folder / f"sum{number:02d}{end}.mrc" for number in range(movies)]
-        stacks[end] = str(folder / stack)
-        tally.run("stack", [[stacks[end], *map(str, images)]])
-        for image in images:
-            image.unlink()
+    names_of = {"": "TS.mrcs", "_EVN": f"{HALVES}_even.mrcs", "_ODD": f"{HALVES}_odd.mrcs"}
+    stacks = {end: str(folder / name) for end, name in names_of.items()}
+    images = {end: [str(folder / f"sum{number:02d}{end}.mrc") for number in range(movies)] for end in stacks}
+    tally.run("stack", [[json.dumps([[stacks[end], *images[end]] for end in stacks])]])
+    for image in itertools.chain(*images.values()):
+        os.unlink(image)
     words = ["-InMrc", stacks[""], "-InEven", stacks["_EVN"], "-InOdd", stacks["_ODD"], "-OutMrc", str(folder / "TS.mrc")]
     words += ["-AngFile", str(angles_of(data, movies)), "-TiltAxis", str(AXIS_DEG), "1", "-TiltCor", "0", "-VolZ", str(VOL_Z)]
     words += ["-OutBin", str(binning_of(None, PIXEL_A, VOL_Z)), "-FlipVol", "1", "-Sart", "15", "5", "-PixSize", str(PIXEL_A)]
