@@ -151,7 +151,7 @@ class Watch:
         self._index.write(self.listed(), [f"{name}: {text}" for name, text in self._reported.items() if text and name != "disk"])
 
     def _read_again(self) -> None:
-        """Take over a configuration that was changed; one that makes no sense is told, and the one before stays."""
+        """Adopt a changed configuration; an invalid one is reported, and the previous one stays in use."""
         try:
             changed = os.stat(self.facility.path).st_mtime_ns
         except OSError:

@@ -117,7 +117,7 @@ def define(form: Any) -> None:
     engines.add_engine_param(section, "AreTomo2", aretomo3=True)
     forms.put_after(section, "engine", "inputSetOfTiltSeries")
     engines.put_gpus_below_engine(form, section, aretomo.Plugin)
-    form.getParam("inputSetOfTiltSeries").allowsNull.set(True)      # what is missing is said by `_validate`
+    form.getParam("inputSetOfTiltSeries").allowsNull.set(True)      # `_validate` reports what is missing
     form.getParam("refineTiltAxis").choices = list(AXIS_CHOICES)
     form.getParam("sampleType").choices = list(LOCAL_CHOICES)
     form.getParam("extraParams").default.set("")

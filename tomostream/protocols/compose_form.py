@@ -29,7 +29,7 @@ def define(form: Any) -> None:
     """Define the fields."""
     form.addSection(label="Input")
     form.addParam("inputMicrographs", params.PointerParam, pointerClass="SetOfMicrographs", important=True,
-                  allowsNull=True,      # what is missing is said by `_validate`
+                  allowsNull=True,      # `_validate` reports what is missing
                   label="Input micrographs",
                   help="The aligned tilts, from the motioncor protocol. The set may still be empty and growing.")
     form.addParam("filesPath", params.PathParam, label="Folder of the mdoc files (empty: the import's)",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Handing on finished series while a session runs, in a thread: writing a stack without its dark tilts takes a while."""
+"""Exporting finished series while a session runs, in a thread: writing a stack without its dark tilts takes a while."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class HandOff:
         def run() -> None:
             try:
                 words = work(name)
-            except Exception as error:  # noqa: BLE001 - the session goes on; whatever it is, it is said
+            except Exception as error:  # noqa: BLE001 - the session continues; whatever it is, it is reported
                 words = f"{name} could not be handed on: {one_sentence(error)}"
             self._said.put(entries.Session("", words))
             self._wake()

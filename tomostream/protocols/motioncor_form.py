@@ -73,7 +73,7 @@ def define(form: Any) -> None:
     section = form.getSection("Input")
     engines.add_engine_param(section, "MotionCor3")
     forms.put_after(section, "engine", "inputMovies")
-    form.getParam("inputMovies").allowsNull.set(True)      # what is missing is said by `_validate`
+    form.getParam("inputMovies").allowsNull.set(True)      # `_validate` reports what is missing
     engines.put_gpus_below_engine(form, section, motioncorr.Plugin)
     forms.hide(form, ["doSaveMovie", "extraProtocolParams", "doSaveUnweightedMic", *CROP, *_LINES_OF_CROP])
     forms.move(form, _MAGNIFICATION, form.getSection("Motioncor params"))

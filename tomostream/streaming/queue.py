@@ -195,7 +195,7 @@ class Jobs:
         self._trouble = trouble
 
     def _confirmed(self, job: str, state: JobState) -> JobState:
-        """Believe that a job is over only when it is said twice: a controller that has just started may not know its jobs yet."""
+        """Count a job as over only when that is reported twice: a controller that just started may not know its jobs yet."""
         if state is not JobState.OVER:
             self._known_over.discard(job)
             if state is JobState.RUNNING:

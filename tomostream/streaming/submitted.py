@@ -103,7 +103,7 @@ def cancel_jobs(command: str, jobs: Sequence[str]) -> Cancelled:
     for place, job in enumerate(jobs):
         try:
             status, said = ask(command % {"JOB_ID": job})
-        except NoAnswer as error:           # asking about the others would be in vain too
+        except NoAnswer as error:           # asking about the others would be useless too
             return Cancelled(number, (*left, *jobs[place:]), str(error))
         except (KeyError, TypeError, ValueError):       # the command cannot be filled in
             return Cancelled(number)

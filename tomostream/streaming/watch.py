@@ -207,7 +207,7 @@ class FolderWatch:
 
     - where the watcher hears changes, only what it heard of is looked at; everything once in `full_every` seconds, in case
       an event was lost (the kernel's queue is finite), and within `poll` seconds after another folder took the name of one:
-      a disk was mounted over it or taken away, it was renamed and made anew, a link was turned;
+      a disk was mounted over it or removed, it was renamed and created again, a link was redirected;
     - elsewhere, every `poll` seconds, a folder is listed if its own time has changed, and only names that are new, files
       that changed lately and `SLICE` of the others, in turns, are looked at.
 
@@ -431,7 +431,7 @@ class FolderWatch:
 
 
 def _place(folder: str) -> tuple[int, int] | None:
-    """Return by what a folder is told from another one of its name; None where it cannot be looked at now."""
+    """Return what distinguishes a folder from another one of its name; None if it cannot be looked at now."""
     try:
         status = os.stat(folder)
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for SLURM: `sbatch`, `squeue` and `scancel` of one machine, which fail, hang and lie as they are told.
+"""A stand-in for SLURM: `sbatch`, `squeue` and `scancel` of one machine, which fail, hang and lie on command.
 
 A job runs at once. The file `mode` says how they behave:
 

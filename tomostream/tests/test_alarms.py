@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alarms: what is judged, raised once and told when over; and that a dead server disturbs nobody."""
+"""Alarms: what is judged, raised once and reported when over; and that a dead server disturbs nobody."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class TestWhatIsWrongWithASeries(unittest.TestCase):
         self.assertEqual(len(session.series(series("far", 6.0), 4.0)), 1)
         self.assertEqual(session.series(series("as it was set", 6.0, 6.0), 5.0), ())
 
-    def test_an_alignment_that_is_not_to_be_trusted_is_told_at_any_quality(self):
+    def test_an_alignment_that_is_not_to_be_trusted_is_reported_at_any_quality(self):
         facts = done("a", quality=0.69, quality_note="do not trust: only 8 tilts are used", trust=Trust.DOUBTFUL)
         finding, = judge_series(facts, Thresholds())
         self.assertEqual((finding.kind, finding.text), ("quality", "do not trust: only 8 tilts are used"))
@@ -274,7 +274,7 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
 
     @settings(deadline=None, max_examples=50)
     @given(st.lists(st.floats(11.0, 16.0), max_size=40))
-    def test_a_backlog_that_wavers_about_its_threshold_is_told_once(self, minutes):
+    def test_a_backlog_that_wavers_about_its_threshold_is_reported_once(self, minutes):
         alarms = Alarms()
         for n, value in enumerate([20.0, *minutes]):
             alarms.session(SessionFacts(backlog_minutes=value), n)
@@ -293,7 +293,7 @@ class TestRaisedOnceAndToldWhenOver(unittest.TestCase):
         alarms.session(SessionFacts(disk=roomy), 3.0)
         self.assertEqual(kinds(alarms), [("disk", True), ("disk", False)])
 
-    def test_a_full_disk_is_told_by_the_threshold_of_the_form_alone_where_it_has_one(self):
+    def test_a_full_disk_is_reported_by_the_threshold_of_the_form_alone_where_it_has_one(self):
         alarms = Alarms(Thresholds.parse(["disk_free_GB=20", "disk_free_fraction=off"]))
         alarms.session(SessionFacts(disk=Room(round(19e9), round(1000e9))), 1.0)
         self.assertEqual(kinds(alarms), [("disk", True)])
@@ -456,7 +456,7 @@ class TestSending(unittest.TestCase):
         self.assertIn("Tilt axis: over", server.got[1])
         self.assertIn(f"It began at {utc(1_800_000_000.0)}", server.got[1])
 
-    def test_an_error_that_nobody_foresaw_is_said_and_the_next_alarm_is_sent(self):
+    def test_an_error_that_nobody_foresaw_is_reported_and_the_next_alarm_is_sent(self):
         notifier = Notifier(Destinations(webhook="http://chat"), "night")
         with mock.patch.object(notify, "deliver", side_effect=[RuntimeError("unforeseen"), [("the webhook", "")]]):
             notifier.send(self.event)
@@ -480,7 +480,7 @@ class TestSending(unittest.TestCase):
         notifier = self.send(Destinations(webhook=f"http://{address}/"))
         self.assertEqual((len(server.got), notifier.trouble, notifier.sent), (2, "", 1))
 
-    def test_a_dead_server_is_told_and_delays_nothing(self):
+    def test_a_dead_server_is_reported_and_delays_nothing(self):
         listener = socketserver.TCPServer(("127.0.0.1", 0), Mails)      # accepts, and never says a word
         self.addCleanup(listener.server_close)
         silent = f"127.0.0.1:{listener.server_address[1]}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`tomostream check`, and the quick part of it in `run`: what would go wrong in the night is said before it."""
+"""`tomostream check`, and the quick part of it in `run`: what would go wrong in the night is reported before it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class InAFolder(unittest.TestCase):
 
 
 class TestFolders(InAFolder):
-    def test_that_were_mistyped_are_told_with_what_comes_near(self):
+    def test_that_were_mistyped_are_reported_with_what_comes_near(self):
         self.path("session", "frames", "a.eer", make=True)
         finding = readiness.folder_of("movies", self.path("sesion", "frames", "*"), (".eer",))
         self.assertEqual(finding.verdict, Verdict.WRONG)
@@ -101,7 +101,7 @@ class TestFolders(InAFolder):
 
 
 class TestSeriesAndMovies(InAFolder):
-    def test_that_do_not_find_each_other_are_told_before_the_night(self):
+    def test_that_do_not_find_each_other_are_reported_before_the_night(self):
         mdoc = self.path("mdocs", "TS_01.mrc.mdoc", make=True)
         with open(mdoc, "w", encoding="utf-8") as file:
             file.write("[T = SerialEM: Krios]\n\n[T =     Tilt axis angle = 84.7, binning = 1  spot = 8  camera = 0]\n\n")
@@ -119,19 +119,19 @@ class TestSeriesAndMovies(InAFolder):
 
 
 class TestTheQueue(InAFolder):
-    def test_that_is_not_in_hosts_conf_is_told_with_those_that_are(self):
+    def test_that_is_not_in_hosts_conf_is_reported_with_those_that_are(self):
         self.hosts()
         self.assertEqual(str(readiness.queue("gpu")), "ok    queue        'gpu' is configured, and its commands are installed")
         finding = readiness.queue("gpus")
         self.assertEqual((finding.verdict, finding.text),
                          (Verdict.WRONG, f"{self.path('hosts.conf')} has no queue of this name; it has: gpu, long"))
 
-    def test_whose_submit_command_is_absent_makes_items_wait_and_that_is_said(self):
+    def test_whose_submit_command_is_absent_makes_items_wait_and_this_is_reported(self):
         self.hosts(submit="/no/such/sbatch")
         self.assertIn("/no/such/sbatch cannot be found", readiness.queue("gpu").text)
         self.assertIn("items will wait", readiness.absent_of("gpu"))
 
-    def test_whose_file_makes_no_sense_is_told_with_the_file(self):
+    def test_whose_file_is_invalid_is_reported_with_the_file(self):
         self.hosts()
         for text in ("QUEUES = {}\n", "[localhost]\nNAME = X\nQUEUES = { gpu }\n", ""):
             with open(self.path("hosts.conf"), "w", encoding="utf-8") as file:
@@ -141,7 +141,7 @@ class TestTheQueue(InAFolder):
 
 
 class TestConfiguration(InAFolder):
-    """A file of Scipion's that makes no sense is told with its line, and nothing is done that would go by half of it."""
+    """An invalid file of Scipion's is reported with its line, and nothing is done on the basis of half of it."""
 
     def write(self, name: str, text: str | bytes) -> str:
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
@@ -149,7 +149,7 @@ class TestConfiguration(InAFolder):
             file.write(text if isinstance(text, bytes) else text.encode())
         return self.path(name)
 
-    def test_that_makes_no_sense_is_told_with_file_and_line(self):
+    def test_that_is_invalid_is_reported_with_file_and_line(self):
         for text, line, why in (("\n# EM\nEM_ROOT = em\n[PLUGINS]\n", 3, r"'EM_ROOT = em' stands before any \[SECTION\]"),
                                 ("[PLUGINS]\nA = 1\n\nMOTIONCOR_HOME /sw\n", 4, "'MOTIONCOR_HOME /sw' is neither a .* nor NAME"),
                                 (b"[PLUGINS]\nA = \xff\xfe\n", 2, "this is not text"),
@@ -166,7 +166,7 @@ class TestConfiguration(InAFolder):
         path = self.write("hosts.conf", "[here]\nQUEUES = {}\n[there]\n# QUEUES = old\nQUEUES = none\n QUEUES = of the value\n")
         self.assertEqual([configuration.line_of(path, section, "QUEUES") for section in ("here", "there", "nowhere")], [2, 5, 0])
 
-    def test_of_queues_is_told_with_the_line_of_the_value(self):
+    def test_of_queues_is_reported_with_the_line_of_the_value(self):
         self.hosts()
         for queues, line, why in (('QUEUES = { "gpu": {},\n    "long" }', 4, "QUEUES is not JSON"),
                                   ('QUEUES = ["gpu"]', 3, "QUEUES must look like"),
@@ -211,7 +211,7 @@ class TestConfiguration(InAFolder):
                                                             "TOMOSTREAM_SMTP_PASSWORD")],
                          ["/data", "/gpu/motioncor", "/mine", self.path("scipion"), None])
 
-    def test_of_the_alarms_of_a_project_that_makes_no_sense_is_told(self):
+    def test_of_the_alarms_of_a_project_that_is_invalid_is_reported(self):
         self.assertEqual(notify.kept_trouble(self.folder), "")
         notify.keep(self.folder, {notify.EMAIL: "a@lab.org"})
         self.assertEqual(notify.kept_trouble(self.folder), "")
@@ -363,7 +363,7 @@ class TestRun(InAFolder):
             self.assertIn(said, done.stderr)
             self.assertEqual(sorted(os.listdir(self.folder)), before)
 
-    def test_what_the_forms_warn_of_is_told(self):
+    def test_what_the_forms_warn_of_is_reported(self):
         self.addCleanup(os.chdir, os.getcwd())
         chain = project.create(self.path("night"), {
             COMPOSE: {"time4NextTilt": "2", "filesPath": self.path("mdcs"), "doEvenOdd": True}, ARETOMO: {},

@@ -172,7 +172,7 @@ class TestWhatIsNoSeries(unittest.TestCase):
             self.assertEqual([(type(each), each.reason, each.failed) for each in made], [(GiveUp, reason, False)])
             self.assertEqual([each.state for each in player.session.changed_states()], ["ignored"])
 
-    def test_is_not_acquiring_in_the_status_though_its_state_is_told_after_its_reason(self) -> None:
+    def test_is_not_acquiring_in_the_status_though_its_state_is_reported_after_its_reason(self) -> None:
         with tempfile.TemporaryDirectory() as project:
             for number, name in ((2, "ProtTomoStreamImportMovies"), (66, "ProtTomoStreamMotionCor"),
                                  (128, "ProtTomoStreamComposeTS")):

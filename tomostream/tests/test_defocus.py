@@ -64,7 +64,7 @@ class TestABelief(unittest.TestCase):
     def test_series_of_a_session_whose_defocus_varies_are_no_narrow_evidence(self):
         self.assertIs(self.doubt(rows(2.6, 2.6, resolution=13.0), None, (2.0, 3.0, 4.0, 5.0, 6.0)), Doubt.NONE)
 
-    def test_many_rings_and_a_good_score_stand_against_a_target_and_it_is_said(self):
+    def test_many_rings_and_a_good_score_stand_against_a_target_and_this_is_reported(self):
         belief = judge(rows(2.0, 2.0, resolution=8.0, score=0.9), Evidence(4.0), 1.35)
         self.assertIs(belief.doubt, Doubt.NONE)
         self.assertIn("although the target is 4.00 µm", belief.words)

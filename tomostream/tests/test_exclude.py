@@ -30,7 +30,7 @@ class TestFile(unittest.TestCase):
         exclusions.write(self.path, chosen)
         self.assertEqual(exclusions.read(self.path), chosen)
 
-    def test_only_series_whose_choice_changed_are_told_and_each_once(self):
+    def test_only_series_whose_choice_changed_are_reported_and_each_once(self):
         follower = exclusions.Exclusions(self.path)
         self.assertEqual(list(follower.changes()), [])
         exclusions.write(self.path, {"TS_01": {"a": "ice"}, "TS_02": {"b": ""}})
@@ -56,7 +56,7 @@ class TestFile(unittest.TestCase):
 
 
 class SeriesCase(unittest.TestCase):
-    """A project with one composed series of five tilts, and one that never came."""
+    """A project with one composed series of five tilts, and a tilt that never arrived."""
 
     def setUp(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -104,7 +104,7 @@ class TestCommand(SeriesCase):
         self.assertIn("TS_01_006  (missing: Its movie never arrived.)", out)
         self.assertLess(out.index("TS_01_003"), out.index("TS_01_001"))
 
-    def test_what_does_not_exist_is_said_in_one_line(self):
+    def test_what_does_not_exist_is_reported_in_one_line(self):
         for words, part in ((("TS_01", "9"), "'9' is not one of its tilts"), (("TS_07", "1"), "no series TS_07; it has TS_01"),
                             (("TS_01", "1", "2", "3"), "only 2 of the tilts of TS_01 would be left")):
             status, _, err = self.run_command(*words)

@@ -175,7 +175,7 @@ class TestBadFiles(unittest.TestCase):
         self.assertIn("axis", reason)
         self.assertNotIn("TS_04", self.session.keys(COMPOSE))
 
-    def test_09_any_name_works_and_two_that_collapse_to_one_are_told_apart(self):
+    def test_09_any_name_works_and_two_that_collapse_to_one_are_distinguished(self):
         names = {row["_tsId"]: row["label"] for row in self.session.rows(COMPOSE)}
         others = {series_id: label for series_id, label in names.items() if label in ("pl_(1)", "pl_[1]")}
         self.assertEqual(len(others), 2, names)
@@ -435,7 +435,7 @@ class TestReplacements(unittest.TestCase):
             self.assertRegex(tilts[0]["_filename"], r"-v\d+\.mrcs$")
             self.assertTrue(all(tilt["enabled"] for tilt in tilts))
 
-    def test_it_is_said_why_each_was_made_again(self):
+    def test_the_reason_why_each_was_made_again_is_reported(self):
         reasons = {series_id: " ".join(entry.reason for entry in self.session.events(COMPOSE, entries.Composed)
                                        if entry.item == series_id and entry.version > 1)
                    for series_id in self.SERIES}

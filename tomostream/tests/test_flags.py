@@ -229,7 +229,7 @@ class BothDirections:
                 wrong += self.check_flags({**self.context.get(name, {}), name: value})
         self.assertEqual(sorted(set(wrong)), [])
 
-    def test_every_flag_of_the_program_is_sent_or_it_is_said_why_not(self):
+    def test_every_flag_of_the_program_is_sent_or_it_is_reported_why_not(self):
         sent = set(self.sent({})[0]) | set(self.always)
         acting = [(name, self.form({}).getParam(name)) for name in self.otherwise]
         for name, param in [*self.fields(), *(each for each in acting if isinstance(each[1], (params.BooleanParam,

@@ -43,7 +43,7 @@ COMMON = frozenset(msgspec.structs.fields(entries.Entry)[place].name for place i
 
 
 def documented() -> dict[str, dict[str, str]]:
-    """Mark -> field -> what is said of it."""
+    """Mark -> field -> its description."""
     found: dict[str, dict[str, str]] = {}
     mark = field = ""
     with open(DOCUMENT, encoding="utf-8") as file:

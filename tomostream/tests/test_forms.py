@@ -312,7 +312,7 @@ class TestAlarmFields(FormCase):
 
 
 class TestTheMdocFolder(FormCase):
-    """It is said once: compose takes what the import was told."""
+    """It is given once: compose takes what was given to the import."""
 
     def chain(self, mdocs: str, **values):
         """The compose form behind motioncor and an import that looks for mdoc files there."""

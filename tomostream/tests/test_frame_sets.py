@@ -114,7 +114,7 @@ class TestFrameSetsOfTheWholeSession(unittest.TestCase):
             self.assertEqual(self.composed(player), {"TS_01": {key(each) for each in one}, "TS_02": {key(each) for each in two}})
             self.assertEqual(player.session.unassigned(), {})
 
-    def test_a_single_movie_that_no_mdoc_of_a_series_lists_is_told_of(self) -> None:
+    def test_a_single_movie_that_no_mdoc_of_a_series_lists_is_reported(self) -> None:
         one = tilts("TS_01", COUNT)
         player = Player(min_tilts=3)
         player.feed(MdocRead(frame_sets(one), 1.0), MdocRead(mdoc("TS_01", one[:-1]), 2.0), *movies(one, "/data", 3.0), Stop(4.0))
@@ -223,7 +223,7 @@ class TestFrameMdocsAlone(unittest.TestCase):
             facts = [self.read(each, k, 3.0 * k - 6.0) for k, each in enumerate(names)]
             self.assertEqual([(each.series_name, len(each.tilts)) for each in group_frames(facts)], [(name, 5)], pattern)
 
-    def test_movies_whose_names_tell_no_series_are_told_of(self) -> None:
+    def test_movies_whose_names_tell_no_series_are_reported(self) -> None:
         player = self.play([f"{word}.tif" for word in ("alpha", "beta", "gamma", "delta")])
         self.assertEqual(player.composed, [])
         loose = player.session.unassigned()

@@ -221,7 +221,7 @@ class TestEvidence(unittest.TestCase):
         self.assertEqual(handedness.judge(1, "")[0], instruments.AS_GIVEN)
         self.assertEqual(handedness.judge(-1, "")[0], instruments.NEGATED)
 
-    def test_where_the_data_tell_nothing_nothing_is_advised_and_why_is_said(self):
+    def test_where_the_data_tell_nothing_nothing_is_advised_and_why_is_reported(self):
         for hand, why in ((None, "no Thon rings were found"), (0, "the CTF was fitted, but how the defocus changes")):
             advice, words = handedness.judge(hand, "no Thon rings were found")
             self.assertEqual(advice, "")

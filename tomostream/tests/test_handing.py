@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finished series are handed on one after the other while the session runs, and what came of each is said."""
+"""Finished series are exported one after the other while the session runs, and each result is reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestHandingOn(unittest.TestCase):
         self.hand._status = self.status
 
     def said_of(self, work, name: str, export: mock.Mock) -> str:
-        """Have one series worked on; return what is said of it."""
+        """Have one series exported; return what is reported."""
         with mock.patch.object(handing, "collect", side_effect=lambda status, series: series), \
                 mock.patch.object(handing, "export", export):
             work(name)
@@ -50,7 +50,7 @@ class TestHandingOn(unittest.TestCase):
         self.assertIn("TS_01 could not be handed on: this run is not the last", self.said_of(self.hand.hand_on, "TS_01", export))
         export.assert_not_called()
 
-    def test_that_fails_is_said_and_the_next_series_comes(self) -> None:
+    def test_that_fails_is_reported_and_the_next_series_comes(self) -> None:
         self.assertEqual(self.said_of(self.hand.hand_on, "TS_01", mock.Mock(side_effect=OSError(28, "No space left on device"))),
                          "TS_01 could not be handed on: [Errno 28] No space left on device")
         self.woken.reset_mock()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is handed to IMOD, RELION 5 and Warp: the files, and by geometry that each of them sees our tomogram."""
+"""Exports for IMOD, RELION 5 and Warp: the files, and, by geometry, that each of them sees our tomogram."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def write_stack(path: str, stack: np.ndarray) -> None:
 
 @functools.cache
 def exported(axis: float) -> str:
-    """A folder with a series of this axis, handed to all programs: made once."""
+    """A folder with a series of this axis, exported for all programs: made once."""
     folder = tempfile.mkdtemp(prefix="tomostream-handoff-")
     unittest.addModuleCleanup(shutil.rmtree, folder)
     project = Project(os.path.join(folder, "project"), axis)
@@ -282,7 +282,7 @@ class TestTheHand(unittest.TestCase):
 
 
 class TestPieces(unittest.TestCase):
-    def test_the_size_of_a_volume_that_lies_is_told_as_x_y_z(self):
+    def test_the_size_of_a_volume_that_lies_is_reported_as_x_y_z(self):
         for upright, size in ((True, (200, 100, 400)), (False, (200, 400, 100))):
             series = mock.Mock(volume=mock.Mock(size=(100, 50, 200), binning=2.0, upright=upright))
             self.assertEqual(relion.unbinned(series), size, upright)
@@ -405,7 +405,7 @@ class TestOneAfterTheOther(unittest.TestCase):
         export(self.series, self.out, [Target.RELION5], copy=True)
         self.assertFalse(os.path.islink(os.path.join(self.out, "relion5", "micrographs", NAME, f"{NAME}.mrcs")))
 
-    def test_what_relion_needs_and_nobody_knows_is_said(self):
+    def test_what_relion_needs_and_nobody_knows_is_reported(self):
         for tilt in ("prior_dose",):
             unknown = [type(each)(**{name: getattr(each, name) for name in each.__struct_fields__} | {tilt: None})
                        for each in self.series.tilts]

@@ -31,7 +31,7 @@ class TestNames(unittest.TestCase):
         self.assertEqual(self.files.name("/d/grid 2/frames/TS_01_001_0.0.tif"), "grid_2_TS_01_001_0.0.tif")
         self.assertEqual(self.files.name("/d/grid1/frames/TS_01_001_0.0.tif"), "TS_01_001_0.0.tif")
 
-    def test_names_that_differ_in_their_extension_alone_are_told_apart(self):
+    def test_names_that_differ_in_their_extension_alone_are_distinguished(self):
         self.assertEqual([self.files.name(f"/d/x.{end}") for end in ("mrc", "tif")], ["x.mrc", "x_tif.tif"])
 
     def test_the_names_of_the_run_before_stay(self):
@@ -57,7 +57,7 @@ class TestOneFileOneMovie(unittest.TestCase):
         self.disk[path] = FileFacts(size, mtime, 7, inode)
         return self.files.sight(path, self.disk[path])
 
-    def test_the_same_file_by_another_path_is_told(self):
+    def test_the_same_file_by_another_path_is_reported(self):
         self.assertEqual(self.see("/d/x.tif"), (Sight.NEW, ""))
         self.assertEqual(self.see("/link/x.tif"), (Sight.SAME, "/d/x.tif"))
 

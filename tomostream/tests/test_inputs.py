@@ -42,7 +42,7 @@ class TestAnOutputThatIsNotSeenYet(unittest.TestCase):
         self.addCleanup(self.pointer.get().close)
         self.assertEqual((type(self.pointer.get()).__name__, self.pointer.get().getFileName()), ("SetOfMovies", self.file))
 
-    def test_nothing_chosen_is_said_in_words_not_by_a_grey_button(self):
+    def test_nothing_chosen_is_reported_in_words_not_by_a_grey_button(self):
         protocol = ProtTomoStreamMotionCor()
         self.assertIn("Input movies: choose the output of the import protocol. It may still be empty.", protocol._validate())
         self.assertTrue(protocol.getParam("inputMovies").allowsNull)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger: what is told is read once, whole and with its type, whatever was killed or full in between."""
+"""The ledger: every entry is read once, whole and with its type, whatever was killed or full in between."""
 
 from __future__ import annotations
 

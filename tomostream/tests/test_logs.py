@@ -25,7 +25,7 @@ class TestALog(unittest.TestCase):
             file.write(text)
         return path
 
-    def test_ends_with_what_went_wrong_not_with_what_was_said_after_it(self):
+    def test_ends_with_what_went_wrong_not_with_what_was_printed_after_it(self):
         self.assertEqual(logs.last_words(self.log("begin\nError: no memory\ntotal time 3 s\n")), "Error: no memory")
         self.assertEqual(logs.last_words(self.log("begin\nNo stack: it cannot be read\ntotal time 3 s\n")),
                          "No stack: it cannot be read")

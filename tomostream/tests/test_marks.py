@@ -125,7 +125,7 @@ class TestWords(MarksCase):
         self.assertEqual([line.split() for line in text.splitlines()],
                          [["TS_01", "good", "thin", "ice"], ["TS_02", "bad"], ["TS_03", "good"]])
 
-    def test_what_makes_no_set_is_said(self):
+    def test_what_makes_no_set_is_reported(self):
         self.assertEqual(self.said("--set", "look-again")[0], 2)
         self.assertIn("no series is marked look-again", self.said("--set", "look-again")[1])
         self.assertIn("--of volumes: use one or more of tomograms", self.said("--set", "good", "--of", "volumes")[1])

@@ -155,7 +155,7 @@ class TestFolders(unittest.TestCase):
             self.assertEqual((time, last.series_id), (620.0, "TS_01"))
             self.assertEqual({movie_key(tilt.movie) for tilt in last.tilts}, {movie_key(each.movie) for each in one[1:]})
 
-    def test_a_composition_whose_movies_are_all_of_another_series_is_said_to_be_wrong(self):
+    def test_a_composition_whose_movies_are_all_of_another_series_is_reported_as_wrong(self):
         one, two = tilts("TS_01", COUNT), tilts("TS_01", COUNT, 1000.0)
         player = Player(min_tilts=3)
         player.feed(MdocRead(mdoc("TS_01", one, "/d/grid1/TS_01.mrc.mdoc"), 1.0))
@@ -270,7 +270,7 @@ class TestNamesThatATransferChanged(unittest.TestCase):
         scope.series(f"/d/{name}.mrc.mdoc", "/d/frames", rename=rename, name=name)
         return scope, scope.run()
 
-    def test_each_change_is_undone_for_the_whole_series_and_said(self):
+    def test_each_change_is_undone_for_the_whole_series_and_reported(self):
         for step, changes in self.CHANGES:
             for change in changes:
                 scope, made = self.matched(change)
@@ -534,7 +534,7 @@ class TestTheSameNameAgain(unittest.TestCase):
         self.assertEqual(len(made[-1].tilts), 9)
         self.assertTrue(any("continues the series" in text for text in made[-1].evidence))
 
-    def test_another_specimen_in_another_folder_is_another_series_and_the_reason_is_told(self):
+    def test_another_specimen_in_another_folder_is_another_series_and_the_reason_is_reported(self):
         first = self.facts((0.0, 3.0, -3.0, 6.0, -6.0), 0.0, "/d/a/TS_01.mrc.mdoc")
         for other, word in ((self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 15.0, "90.0 20.0"), "stage"),
                             (self.facts((9.0, -9.0, 12.0), 1200.0, "/d/b/TS_01.mrc.mdoc", 0.0), "less dose"),

@@ -156,7 +156,7 @@ class TestSeriesIds(unittest.TestCase):
         for name in ("TS_01", "Position_1_2", "_a", "a"):
             self.assertEqual(SeriesIds().id_for(name), name)
 
-    def test_names_that_would_collapse_are_told_apart_in_any_order(self):
+    def test_names_that_would_collapse_are_distinguished_in_any_order(self):
         names = ["TS-1", "TS_1", "TS 1", "TS.1", "1", "TS_1_", "ts-1", "TS--1", "é", "è", "017", "TS_017", "", " ",
                  "sqlite_x"]
         ids = SeriesIds()

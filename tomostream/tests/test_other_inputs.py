@@ -59,7 +59,7 @@ class TestAnglesOfTheHeader(WithSeries):
             path = self.stack(extended, kind, integers & 0xFFFF, reals & 0xFFFF)
             self.assertEqual(self.used(path), (None, ""), kind)
 
-    def test_are_used_and_said(self) -> None:
+    def test_are_used_and_reported(self) -> None:
         serialem = b"".join(struct.pack("<h", round(angle * 100)) for angle in ANGLES)
         source = self.stack(serialem, b"SERI", 2, 1)
         status, out, err = self.run_it("-InMrc", source, "-OutMrc", self.target, "-Align", 0, "-VolZ", 40, "-OutBin", 4)
@@ -92,7 +92,7 @@ class TestAlignmentsOfOthers(WithSeries):
         self.assertEqual((status, err), (0, ""), out)
         return np.asarray(open_stack(target).data, float), out
 
-    def test_an_alignment_of_another_binning_is_scaled_and_said(self) -> None:
+    def test_an_alignment_of_another_binning_is_scaled_and_reported(self) -> None:
         images, shifts = series()
         binned = images.reshape(len(images), 64, 2, 80, 2).mean(axis=(2, 4))
         small = write_mrc(self.path("small.mrc"), binned, 2 * PIXEL)

@@ -135,7 +135,7 @@ class TestAFolderThatMayNotBeEntered(InAFolder):
         self.assertLessEqual(self.files.seconds_to_next_look(7.0), 5.0)
         self.assertEqual(self.names(12.0), ["b.tif"])
 
-    def test_a_file_that_may_be_read_now_is_told_again(self):
+    def test_a_file_that_may_be_read_now_is_reported_again(self):
         path = self.path("frames", "a.tif")
         os.chmod(path, 0o200)
         self.assertEqual(self.names(0.0), ["a.tif"])
@@ -293,7 +293,7 @@ class TestATurnThatGoesWrong(unittest.TestCase):
         self.run_._take_turn.return_value = True
         return StreamingProtocol.turn(self.run_, "")
 
-    def test_is_told_and_followed_by_the_next_one(self):
+    def test_is_reported_and_followed_by_the_next_one(self):
         self.assertFalse(self.turn(OSError(28, "No space left on device")))
         self.assertIn("No space left on device", self.run_.trouble.call_args[0][1])
         self.assertTrue(self.turn())

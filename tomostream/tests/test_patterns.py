@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pattern finds, and what is said and done where it finds nothing."""
+"""What a pattern matches, and what is reported and done if it matches nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TestPatterns(InAFolder):
         self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)), "")
         self.assertEqual(patterns.what_is_there(self.path("nowhere", "*.mdoc"), (".mdoc",)), "")
 
-    def test_it_is_said_that_files_lie_in_subfolders_and_where(self) -> None:
+    def test_files_in_subfolders_are_reported_with_their_places(self) -> None:
         for grid in ("grid1", "grid2"):
             for number in range(3):
                 self.write(grid, "mdocs", f"TS_{number:02d}.mrc.mdoc")
@@ -41,13 +41,13 @@ class TestPatterns(InAFolder):
         self.assertEqual(patterns.depth_of(self.path("*.mdoc"), (".mdoc",)), 2)
         self.assertEqual(len(patterns.files_of(self.path("*.mdoc"), 2)), 6)
 
-    def test_it_is_said_that_movies_have_other_names(self) -> None:
+    def test_movies_with_other_names_are_reported(self) -> None:
         for number in range(2):
             self.write(f"m_{number}.eer")
         self.assertEqual(patterns.what_is_there(self.path("*.tif"), EXTENSIONS),
                          f"no file in {self.folder} is named *.tif, but 2 *.eer are there, m_0.eer, m_1.eer")
 
-    def test_it_is_said_what_else_lies_there(self) -> None:
+    def test_what_else_is_there_is_reported(self) -> None:
         self.write("a.tif")
         self.assertEqual(patterns.what_is_there(self.path("*.mdoc"), (".mdoc",)), "")       # Tomo5 writes them at the end
         self.write("notes.txt")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person decided of a series' tilts is told until the newest version shows it: by `tomostream status` and the page."""
+"""People's decisions on a series' tilts are reported by `tomostream status` and the page until the newest version shows them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestPendingChoices(WithProject):
         told = {each["id"]: each["pending"] for each in json.loads(self.status("--json"))["series"]}
         self.assertEqual(told, {"TS_01": {"out": {self.first: "grid bar"}, "back": []}, "TS_02": {"out": {}, "back": []}})
 
-    def test_a_choice_that_cannot_be_read_is_said_and_hides_nothing_else(self):
+    def test_a_choice_that_cannot_be_read_is_reported_and_hides_nothing_else(self):
         with open(self.project.extra(COMPOSE, exclusions.NAME), "w", encoding="utf-8") as file:
             file.write('{"TS_01": ')
         text = self.status()

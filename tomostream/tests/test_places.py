@@ -30,7 +30,7 @@ class TestPlaces(unittest.TestCase):
             status = main(words)
         return status, err.getvalue()
 
-    def test_each_cause_is_said_in_words_of_a_user(self):
+    def test_each_cause_is_reported_in_words_of_a_user(self):
         for code, words in ((errno.EROFS, "read-only"), (errno.ENOSPC, "Make room"), (errno.EDQUOT, "full"),
                             (errno.EACCES, f"no permission to write in {self.folder}"), (errno.EISDIR, "Name a file in it"),
                             (errno.ENOENT, "nothing can be made"), (errno.EIO, "input/output error. Choose")):
@@ -54,7 +54,7 @@ class TestPlaces(unittest.TestCase):
         self.assertEqual(found.verdict, readiness.Verdict.WRONG)
         self.assertRegex(found.text, words)
 
-    def test_a_project_that_may_not_be_entered_is_not_said_to_be_none(self):
+    def test_a_project_that_may_not_be_entered_is_not_reported_as_missing(self):
         os.mkdir(os.path.join(self.folder, "proj"))
         with mock.patch("os.access", return_value=False):
             for name in ("status", "stop", "marks", "resume"):
@@ -77,7 +77,7 @@ class TestPlaces(unittest.TestCase):
             self.assertRegex(err, f"^tomostream {words[0]}: .* cannot be written: {self.file} is a file, not a folder. Choose")
         self.assertFalse(os.path.exists(os.path.join(self.folder, "new")))
 
-    def test_a_disk_that_gets_full_while_the_page_is_written_is_said_and_exits_with_two(self):
+    def test_a_disk_that_gets_full_while_the_page_is_written_is_reported_and_exits_with_two(self):
         project = MadeProject(os.path.join(self.folder, "proj"))
         project.whole("TS_01")
         full = OSError(errno.ENOSPC, "No space left on device")

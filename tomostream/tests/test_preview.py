@@ -46,7 +46,7 @@ class TestWhenAPreviewIsDue(unittest.TestCase):
         for each in (state(40, None), state(40, 41, version=1), state(40, 41, name="failed"), state(40, 41, name="ignored")):
             self.assertFalse(is_due(each))
 
-    def test_a_series_as_it_stands_is_told_without_being_decided(self):
+    def test_a_series_as_it_stands_is_reported_without_being_decided(self):
         session = Session(Policy(expected_tilts=20))
         tilts = tuple(Tilt(f"TS_01_{n:03d}_{3 * n}.tif", 3.0 * n, n + 1, prior_dose=Known(3.0 * n, "x")) for n in range(12))
         session.handle(MdocRead(MdocFacts("/m/TS_01.mdoc", "tilt-series", series_name="TS_01", tilts=tilts,
@@ -207,7 +207,7 @@ class TestPreviews(InAFolder):
 
 
 class FakePreviews:
-    """Hands over a preview when it may; keeps what it was told."""
+    """Delivers a preview when it may; keeps what it was given."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.told, self.over = folder, [], set()

@@ -122,7 +122,7 @@ class AlnTest(unittest.TestCase):
         self.assertEqual(rows["global_no_local.aln"], 61)
         self.assertEqual(rows["global_and_local.aln"], 37)
 
-    def test_whether_a_local_shift_is_good_is_read_and_taken_for_true_where_it_is_not_said(self) -> None:
+    def test_whether_a_local_shift_is_good_is_read_and_assumed_if_it_is_missing(self) -> None:
         text = "# RawSize = 100 100 1\n0 85 1 0 0 1 1 1 0 0\n# Local Alignment\n0 0 1 2 3 4 0.0\n0 1 1 2 3 4 1.0\n0 2 1 2 3 4\n"
         self.assertEqual([shift.good for shift in parse_aln(text).local], [0.0, 1.0, 1.0])
 
@@ -190,7 +190,7 @@ class AngleFileTest(unittest.TestCase):
         rows = parse_angle_file("-3 6.2\n0 3.1\n3 9.3\n")[0]
         self.assertEqual([r.order for r in rows], [2, 1, 3])
 
-    def test_whole_doses_are_told_from_an_order_by_their_spacing_and_range(self) -> None:
+    def test_whole_doses_are_distinguished_from_an_order_by_their_spacing_and_range(self) -> None:
         angles = sorted(range(-54, 55, 3), key=lambda angle: (abs(angle), angle))
         after = "".join(f"{angle} {3 * place:.4f}\n" for place, angle in enumerate(angles, start=1))
         before = "".join(f"{angle} {3 * place}\n" for place, angle in enumerate(angles))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Projects made from the command line, and what is told of them."""
+"""Projects made from the command line, and what is reported about them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def source(stack: str = "", **values) -> Source:
 
 
 class Program:
-    """A program that is not run: what it was told is kept, and `writes(flags)` makes its files."""
+    """A program that is not run: its arguments are kept, and `writes(flags)` makes its files."""
 
     def __init__(self, name: str = "AreTomo2", gpu: bool = True, writes=lambda flags: None) -> None:
         self.name, self.command, self.gpu, self.threads, self.said, self.writes = name, name, gpu, 1, [], writes
@@ -178,7 +178,7 @@ class TestBinning(InFolder):
         self.assertEqual(protocol.binFactor.get(), values.get("binFactor", 0))      # the form stays as it is
         return flags["-OutBin"], said
 
-    def test_is_chosen_from_the_pixel_size_and_said_once(self):
+    def test_is_chosen_from_the_pixel_size_and_reported_once(self):
         self.assertEqual(self.command(2.6), (["4"], ["binning 4, chosen from the pixel size: voxels of 10.4 A"]))
         self.assertEqual([self.command(pixel)[0] for pixel in (1.35, 3.4, 5.4, 8.0, 15.0)], [["7"], ["3"], ["2"], ["1"], ["1"]])
         self.assertEqual(self.command(2.6, binFactor=2), (["2"], []))
@@ -191,7 +191,7 @@ class TestBinning(InFolder):
         self.assertEqual(self.command(2.6, **thin, engine=ENGINE_CPU)[0], ["4"])
         self.assertEqual(self.command(1.35, tomoThickness=18, alignZ=18, engine=ENGINE_GPU)[0], ["1"])
 
-    def test_that_aretomo3_makes_thicker_tomograms_with_is_said(self):
+    def test_that_aretomo3_makes_thicker_tomograms_with_is_reported(self):
         binning, said = self.command(2.6, tomoThickness=240, alignZ=200, engine=ENGINE_ARETOMO3)
         self.assertEqual((binning, said[0].partition("; ")[2]),
                          (["4"], "AreTomo3 makes at least 100 slices: the tomograms will be 400 unbinned voxels thick, not 240"))
@@ -310,7 +310,7 @@ class TestWhatAretomo2CannotDo(InFolder):
         settings = {"tomogram": True, "halves": True, "thickness": 8, **settings}
         return run_of(series, self.folder, program, cpu, **settings).run(), program, cpu
 
-    def test_halves_of_a_locally_aligned_series_are_made_by_the_cpu_program_and_that_is_said(self):
+    def test_halves_of_a_locally_aligned_series_are_made_by_the_cpu_program_and_this_is_reported(self):
         result, aretomo2, cpu = self.run_series(local=True)
         self.assertEqual(len(aretomo2.said), 1)
         self.assertEqual([[flags[name] for name in ("-InMrc", "-InEven", "-InOdd", "-AlnFile")] for flags in cpu.said],
@@ -369,7 +369,7 @@ class TestWhatAretomo2CannotDo(InFolder):
         _, program, cpu = self.run_series(local=True, gpu=False, gold="12.5")
         self.assertEqual((program.said[0]["-EraseGold"], len(program.said), len(cpu.said)), (["12.5"], 1, 0))
 
-    def test_without_a_filtered_tomogram_the_series_is_done_all_the_same_and_it_is_said(self):
+    def test_without_a_filtered_tomogram_the_series_is_done_all_the_same_and_this_is_reported(self):
         result, _, _ = self.run_series(local=False, halves=False, filtered=True, lost="_wiener")
         self.assertFalse(result.filtered)
         self.assertEqual(result.notes, ("no filtered tomogram: tomostream-aretomo made none",))

@@ -46,7 +46,7 @@ class TestOptics(unittest.TestCase):
         self.assertEqual(why_left_over(MovieCheck("growing", "It ends early."), "voltage"),
                          "is not complete (It ends early), and the import ended")
 
-    def test_it_is_told_what_came_from_the_form_and_what_from_which_mdoc(self):
+    def test_what_came_from_the_form_and_what_from_which_mdoc_is_reported(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "TS_01.mrc.mdoc")
             with open(path, "w", encoding="utf-8") as file:

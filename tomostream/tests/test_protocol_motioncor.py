@@ -292,7 +292,7 @@ class TestWrongResults(OfAMovie):
         self.align(write_mrc("n.mrc", 32, 24, 3), runner, defectFile=os.path.abspath("list of motioncor.txt"))
         self.assertEqual(self.given(runner, "-DefectFile"), os.path.abspath("list of motioncor.txt"))
 
-    def test_the_command_is_told_once_for_movies_that_differ_in_their_names_alone(self):
+    def test_the_command_is_reported_once_for_movies_that_differ_in_their_names_alone(self):
         self.words("m.mrc")
         told: list[entries.Entry] = []
         protocol, protocol.report = self.protocol, lambda entry, warn=False: told.append(entry)

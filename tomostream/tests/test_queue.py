@@ -43,11 +43,11 @@ class TestTheWordsOfAQueue(unittest.TestCase):
         with open(self.logs + ending, "w", encoding="utf-8") as file:
             file.write(text)
 
-    def test_a_job_that_ran_out_of_time_is_told_with_the_words_of_slurm(self):
+    def test_a_job_that_ran_out_of_time_is_reported_with_the_words_of_slurm(self):
         self.write(".err", f"Loading modules\n{LIMIT}\n")
         self.assertEqual(words_of_queue(self.logs), LIMIT)
 
-    def test_lack_of_memory_is_told_wherever_the_queue_wrote_it(self):
+    def test_lack_of_memory_is_reported_wherever_the_queue_wrote_it(self):
         self.write(".err", "")
         self.write(".out", "slurmstepd: error: Detected 1 oom_kill event in StepId=13.batch.\n")
         self.assertIn("oom_kill", words_of_queue(self.logs))
@@ -66,7 +66,7 @@ class TestTheWordsOfAQueue(unittest.TestCase):
 
 
 class Answers:
-    """Answers as it is told to; notes what it was asked."""
+    """Answers as instructed; notes what it was asked."""
 
     def __init__(self) -> None:
         self.now, self.asked, self.running = 0.0, [], set()
@@ -146,7 +146,7 @@ class TestJobs(unittest.TestCase):
             self.states("12")
             self.assertFalse(self.jobs.is_silent("12"))
 
-    def test_of_a_scheduler_that_fails_are_not_known_to_be_over_and_it_is_told(self):
+    def test_of_a_scheduler_that_fails_are_not_known_to_be_over_and_this_is_reported(self):
         self.add("12")
         self.scheduler.status = 1
         for words in ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", ""):
@@ -193,7 +193,7 @@ class TestJobs(unittest.TestCase):
             self.scheduler.words = words
             self.assertEqual(self.states("12"), [state])
 
-    def test_that_a_queue_does_not_take_are_told_until_it_takes_one(self):
+    def test_that_a_queue_does_not_take_are_reported_until_it_takes_one(self):
         self.jobs.refusal = "'sbatch' says: sbatch: command not found"
         self.assertIn("the queue takes no jobs ('sbatch' says: sbatch: command not found)", self.jobs.trouble)
         self.jobs.refusal = ""
@@ -328,7 +328,7 @@ class TestAQuestion(unittest.TestCase):
         with self.assertRaisesRegex(NoAnswer, "did not answer within 0.2 s"):
             queue.ask("sleep 60 | sleep 60", seconds=0.2)
 
-    def test_gives_the_exit_status_and_what_was_said_on_both_ways(self):
+    def test_gives_the_exit_status_and_what_was_printed_on_both_streams(self):
         self.assertEqual(queue.ask("echo one; echo two >&2; exit 3"), (3, "one\ntwo\n"))
 
 

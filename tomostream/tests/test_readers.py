@@ -99,7 +99,7 @@ class TestReadersOfOtherPlugins(unittest.TestCase):
             self.project.reads(number, source, output)
         self.assertEqual(self.project.found, ())
 
-    def test_one_that_has_ended_is_none_although_the_project_was_not_told(self) -> None:
+    def test_one_that_has_ended_does_not_count_although_the_project_does_not_know_it(self) -> None:
         self.project.protocol(30, "ProtOther", "a reader", "running")
         self.project.reads(30, THE_COMPOSE, "tiltSeries")
         self.project.ends(30, "ProtOther")

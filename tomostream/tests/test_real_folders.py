@@ -31,7 +31,7 @@ SMALL = Plan(series=2, tilts=5, frames=2, size=(48, 40), pixel_size=12.0, drift=
 
 @dataclass(frozen=True)
 class Case:
-    """One session: how it is written, what happens to its files, by which step its movies are found, what is told."""
+    """One session: how it is written, what happens to its files, by which step its movies are found, what is reported."""
 
     plan: Plan
     step: Step = Step.EXACT

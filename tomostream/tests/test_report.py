@@ -263,7 +263,7 @@ class TestWhatKeepsAProtocol(WithProject):
         self.assertEqual(self.facts().shortage, "12 h need 60 GB")
         self.assertEqual(self.facts({COMPOSE: "dead"}).shortage, "")
 
-    def test_lines_that_are_no_entries_are_told(self):
+    def test_lines_that_are_no_entries_are_reported(self):
         with open(self.project.extra(COMPOSE, "ledger.jsonl"), "ab") as file:
             file.write(b'{"event": "composed", "item": 7}\n')
         told = self.facts().unreadable[COMPOSE]
@@ -334,7 +334,7 @@ class TestPictures(WithProject):
         self.assertEqual(to_bytes(image, (1.0, 2.0)).tolist(), [[255, 255], [0, 0]])
         self.assertEqual(grey_range(np.full((2, 2), np.nan)), (0.0, 1.0))
 
-    def test_a_tomogram_that_is_gone_is_told_on_the_page_and_stops_nothing(self):
+    def test_a_tomogram_that_is_gone_is_reported_on_the_page_and_stops_nothing(self):
         self.project.whole("TS_01")
         self.project.whole("TS_02")
         os.remove(self.project.extra(ARETOMO, "TS_01", "TS_01.mrc"))
@@ -530,7 +530,7 @@ class TestUpdates(WithProject):
             page.close()
             self.assertEqual(self.read("data", "session.js")["latest"], "TS_01")
 
-    def test_an_alarm_that_ended_while_nobody_looked_is_told_to_be_over(self):
+    def test_an_alarm_that_ended_while_nobody_looked_is_reported_as_over(self):
         self.project.whole("TS_01", thickness_A=9000.0)
         page = self.writer()
         page.finish()
@@ -541,7 +541,7 @@ class TestUpdates(WithProject):
         self.writer(say=said.append).finish()
         self.assertEqual([("over" in line, "Thickness" in line) for line in said], [(True, True)])
 
-    def test_alarms_of_a_running_session_are_said_once_and_when_over(self):
+    def test_alarms_of_a_running_session_are_reported_once_and_when_over(self):
         said = []
         page = self.writer(say=said.append)
         page.update()
@@ -550,7 +550,7 @@ class TestUpdates(WithProject):
             page.finish()
         self.assertEqual([line.split()[1] for line in said], ["ALARM", "over"])
 
-    def test_a_session_that_ended_long_ago_is_never_said_to_be_silent(self):
+    def test_a_session_that_ended_long_ago_is_never_reported_as_silent(self):
         self.project.whole("TS_01")
         self.states = {IMPORT: "finished"}
         page = self.writer()
@@ -745,7 +745,7 @@ class TestSpoiltInput(WithProject):
             with open(os.path.join(folder, "report", "session.json"), encoding="utf-8") as file:
                 self.assertIn("series", json.load(file))
 
-    def test_an_angle_that_is_no_number_is_said_on_the_page_and_stops_nothing(self):
+    def test_an_angle_that_is_no_number_is_reported_on_the_page_and_stops_nothing(self):
         self.project.whole("TS_01")
         self.project.whole("TS_02")
         self.spoil(self.project.extra(COMPOSE, "TS_01.json"), '"angle": 0.0', '"angle": null')
@@ -801,7 +801,7 @@ class TestCommand(WithProject):
             self.assertEqual((status, len(err.splitlines())), (2, 1))
             self.assertIn(part, err)
 
-    def test_a_project_without_our_protocols_is_told_so_and_left_as_it_is(self):
+    def test_a_project_without_our_protocols_is_reported_and_left_as_it_is(self):
         other = os.path.join(self.folder, "other")
         os.makedirs(os.path.join(other, "Runs", "000002_ProtImportMovies", "extra"))
         status, _, err = self.run_command(other)
@@ -864,7 +864,7 @@ class TestCommand(WithProject):
             self.assertEqual(report.follow(page, quiet=True), 1)
 
     def test_following_goes_on_when_the_disk_of_the_project_comes_back(self):
-        """What is left of its path is on another disk meanwhile, which is how it is told from a project that was removed."""
+        """What is left of its path is on another disk meanwhile, which distinguishes it from a project that was removed."""
         page, runs = self.writer(), os.path.join(self.project.path, "Runs")
         self.states = dict.fromkeys((IMPORT, MOTIONCOR, COMPOSE, ARETOMO), "finished")
         os.rename(runs, f"{runs}.away")

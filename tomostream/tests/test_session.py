@@ -218,7 +218,7 @@ class TestCompleteness(unittest.TestCase):
             state = SeriesState("A", "A", "acquiring", "", aligned, aligned, 0, expected, 0)
             self.assertEqual(is_due(state), due, f"{aligned} of {expected}")
 
-    def test_a_learned_number_of_tilts_is_told_and_makes_a_preview_due(self) -> None:
+    def test_a_learned_number_of_tilts_is_reported_and_makes_a_preview_due(self) -> None:
         player = Player()
         for begin, series in enumerate(("A", "B")):
             player.acquire(series, tilts(series, begin=5000.0 * begin), 5000.0 * begin)
@@ -346,7 +346,7 @@ class TestMicrographs(unittest.TestCase):
         self.assertEqual([left.tilt.movie for left in decision.left_out], [tilts("X")[4].movie])
         self.assertIn("did not come", decision.left_out[0].reason)
 
-    def test_a_failed_alignment_is_not_waited_for_and_its_reason_is_told(self) -> None:
+    def test_a_failed_alignment_is_not_waited_for_and_its_reason_is_reported(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.feed(MovieFailed(key(tilts("X")[4]), "MotionCor ran out of memory twice", 1.0))
         last = player.acquire("X", tilts("X"), lost=[4])
@@ -361,7 +361,7 @@ class TestMicrographs(unittest.TestCase):
         self.assertEqual([(each.version, len(each.tilts), each.left_out) for each in made], [(2, COUNT, ())])
         self.assertIn("arrived late", made[0].reason)
 
-    def test_a_series_that_others_work_on_stays_as_it_is_when_a_tilt_comes_late_and_that_is_told_once(self) -> None:
+    def test_a_series_that_others_work_on_stays_as_it_is_when_a_tilt_comes_late_and_this_is_reported_once(self) -> None:
         player = Player(expected_tilts=COUNT, time_for_next_series=1e6)
         which = tilts("X")
         last = player.acquire("X", which, lost=[4, 5])
@@ -436,7 +436,7 @@ class TestMicrographs(unittest.TestCase):
         self.assertEqual([each.version for _, each in again], [2])
         self.assertEqual(sorted(again[0][1].micrograph_versions), [1] * (COUNT - 6) + [2] * 6)
 
-    def test_a_micrograph_told_twice_changes_nothing(self) -> None:
+    def test_a_micrograph_reported_twice_changes_nothing(self) -> None:
         player = Player(expected_tilts=COUNT)
         last = player.acquire("X", tilts("X"))
         self.assertEqual(player.feed(*(MicrographReady(key(each), last + 60.0) for each in tilts("X"))), [])
@@ -582,7 +582,7 @@ class TestFiles(unittest.TestCase):
         self.assertEqual([(each.version, set(each.micrograph_versions)) for _, each in player.composed],
                          [(1, {1}), (2, {2})])
 
-    def test_a_second_acquisition_that_comes_to_nothing_is_told_and_the_first_stays(self) -> None:
+    def test_a_second_acquisition_that_comes_to_nothing_is_reported_and_the_first_stays(self) -> None:
         player = Player(time_for_next_series=1e6)
         last = player.acquire("X", tilts("X"))
         again = replace(tilt("X", 0, at=5000.0), movie="again.tif")
@@ -599,7 +599,7 @@ class TestFiles(unittest.TestCase):
         player.feed(MdocRead(mdoc("X", better), 2.0), *(MicrographReady(key(each), 3.0) for each in better))
         self.assertEqual(max(each.prior_dose.value for each in player.composed[0][1].tilts), 3.0 * (COUNT - 1))
 
-    def test_a_name_used_again_in_another_folder_is_told_apart(self) -> None:
+    def test_a_name_used_again_in_another_folder_is_distinguished(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.acquire("X", tilts("X"))
         new = tuple(replace(each, movie=f"again_{each.movie}") for each in tilts("X", begin=5000.0))
@@ -776,7 +776,7 @@ class TestFiles(unittest.TestCase):
         player.acquire("X", tilts("X"), begin=400.0)
         self.assertEqual([each.version for _, each in player.composed], [1])
 
-    def test_what_is_no_tilt_series_is_said_at_once_without_a_failure_and_read_again(self) -> None:
+    def test_what_is_no_tilt_series_is_reported_at_once_without_a_failure_and_read_again(self) -> None:
         player = Player(expected_tilts=COUNT)
         facts = MdocFacts("/data/X.mrc.mdoc", "montage", "It is a montage, not a tilt series.", series_name="X")
         made = player.feed(MdocRead(facts, 1.0), MdocRead(facts, 2.0))
@@ -938,7 +938,7 @@ class TestSessionEnds(unittest.TestCase):
         self.assertEqual(player.composed[0][0], last + 15.0)
         self.assertIn("no more micrographs will come", player.composed[0][1].left_out[0].reason)
 
-    def test_a_movie_that_never_came_is_told_from_one_that_was_not_aligned(self) -> None:
+    def test_a_movie_that_never_arrived_is_distinguished_from_one_that_was_not_aligned(self) -> None:
         player = Player(expected_tilts=COUNT)
         player.feed(*(MovieSeen(key(each), 0.0) for each in tilts("X") if each.order != 3))
         last = player.acquire("X", tilts("X"), lost=[2, 5])
@@ -979,7 +979,7 @@ class TestSessionEnds(unittest.TestCase):
         self.assertIn("single particles", player.given_up[-1].reason)
         self.assertFalse(player.given_up[-1].failed)
 
-    def test_a_second_series_of_frames_under_one_name_is_told_from_the_first_by_its_dose(self) -> None:
+    def test_a_second_series_of_frames_under_one_name_is_distinguished_from_the_first_by_its_dose(self) -> None:
         player = Player(expected_tilts=5)
         for start in (0, 5):
             for place, each in enumerate(tilts("F", 5, begin=200.0 * start)):
@@ -990,7 +990,7 @@ class TestSessionEnds(unittest.TestCase):
                 player.feed(MdocRead(facts, at), MicrographReady(key(each), at + 5.0))
         self.assertEqual([(each.series_name, len(each.tilts)) for _, each in player.composed], [("F", 5), ("F_6", 5)])
 
-    def test_frames_of_a_target_begun_anew_after_one_tilt_are_told_apart_by_their_place_though_the_stage_reads_back_otherwise(
+    def test_frames_of_a_target_started_again_after_one_tilt_are_distinguished_by_place_although_the_stage_reads_back_otherwise(
             self) -> None:
         def frame(number: int, angle: float, shift: str, dose: float) -> MdocFacts:
             name = f"lam_{number:03d}_{angle:.1f}.tif"      # as written without the end of the last line
@@ -1048,7 +1048,7 @@ class TestSessionEnds(unittest.TestCase):
             for _, each in player.composed:
                 self.assertTrue(all(str(one.movie).startswith(each.series_name) for one in each.tilts))
 
-    def test_targets_in_turns_under_one_name_are_told_apart_by_position_beam_and_navigator_item(self) -> None:
+    def test_targets_in_turns_under_one_name_are_distinguished_by_position_beam_and_navigator_item(self) -> None:
         for evidence in ({"StagePosition": ("10.0 20.0", "13.0 20.0")}, {"NavigatorLabel": ("4", "5")},
                          {"StagePosition": ("10.0 20.0",) * 2, "ImageShift": ("0.0 0.0", "2.5 0.0")}):
             player = self.frames_in_turns("lam_{number:03d}_{angle:.1f}", **evidence)
@@ -1056,7 +1056,7 @@ class TestSessionEnds(unittest.TestCase):
             numbers = [parse_movie_name(str(each.movie)).order or 0 for each in player.composed[0][1].tilts]
             self.assertTrue(all(number % 2 == 1 for number in numbers))
 
-    def test_targets_in_turns_that_nothing_tells_apart_are_never_mixed_and_this_is_said(self) -> None:
+    def test_targets_in_turns_that_nothing_tells_apart_are_never_mixed_and_this_is_reported(self) -> None:
         player = self.frames_in_turns("lam_{number:03d}_{angle:.1f}")
         self.assertEqual(player.composed, [])
         self.assertTrue(player.given_up[-1].failed)

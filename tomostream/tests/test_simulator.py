@@ -156,7 +156,7 @@ class GeometryTest(unittest.TestCase):
                 expected = 25.0 * complex(-math.sin(math.radians(axis)), math.cos(math.radians(axis)))
                 self.assertLess(abs(found - expected), 0.03)
 
-    def test_gold_beads_are_dark_where_their_places_are_told(self) -> None:
+    def test_gold_beads_are_dark_at_their_recorded_places(self) -> None:
         plan = replace(self.plan, gold=4, gold_diameter=100.0, defocus=3.0, pre_tilt=7.0, drift=0.0)
         empty = Specimen(np.zeros((0, 3), np.float32), np.zeros(0, np.float32), plan.thickness)
         scene = SimulatedScene(plan, lambda _plan, _series: empty)

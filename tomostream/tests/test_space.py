@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a session needs on disk is said in time, and what is not needed is removed when asked for, and nothing else."""
+"""What a session needs on disk is reported in time, and what is not needed is removed on request, and nothing else."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestForecast(WithLedgers):
         self.assertEqual(space.Room(int(1.1 * GB), 10 * GB).shortage(), "")
         self.assertTrue(space.Room(int(0.9 * GB), 10 * GB).shortage())
 
-    def test_a_disk_that_does_not_answer_is_said_to_be_unknown_and_never_short(self):
+    def test_a_disk_that_does_not_answer_is_reported_as_unknown_and_never_short(self):
         self.acquire()
         self.finish()
         self.assertIsNone(space.disk_of(os.path.join(self.project, "gone")))
@@ -127,7 +127,7 @@ class TestForecast(WithLedgers):
         self.assertEqual((forecast.shortage(), forecast.free), ("", None))
         self.assertIn("is unknown; a series of 20 tilts needs 190 MB", forecast.text())
 
-    def test_sizes_are_said_as_people_say_them(self):
+    def test_sizes_are_written_as_people_write_them(self):
         self.assertEqual([space.human(size) for size in (0, 999, 1000, 61_234_567_890, 2.5e12)],
                          ["0 B", "999 B", "1 kB", "61.2 GB", "2.5 TB"])
 

@@ -98,7 +98,7 @@ class WithRuns(unittest.TestCase):
 
 
 class TestTheStatesOfProtocols(WithRuns):
-    def test_are_all_told_with_since_when_and_what_to_do(self):
+    def test_are_all_reported_with_since_when_and_what_to_do(self):
         self.run_db(IMPORT, status="finished", endTime="2026-11-29 04:05:06.5")
         self.here(MOTIONCOR)
         self.run_db(COMPOSE, status="running", _pid="999999999", hostFullName=os.uname().nodename)
@@ -415,7 +415,7 @@ class TestResume(unittest.TestCase):
 
 @pytest.mark.chain
 class TestARealSession(unittest.TestCase):
-    """What is told while protocols start, die, are stopped at once and brought back."""
+    """What is reported while protocols start, die, are stopped at once and brought back."""
 
     def told(self, session: Session) -> tuple[int, dict[str, str], list[str]]:
         done = subprocess.run([sys.executable, "-c", LAUNCH, "status", session.project, "--json"], env=session.environment,
@@ -424,12 +424,12 @@ class TestARealSession(unittest.TestCase):
         return done.returncode, {name: each["state"] for name, each in told["protocols"].items()}, told["needs_attention"]
 
     def all_running(self, session: Session) -> bool:
-        """Whether all run; until then none may be told to be dead."""
+        """Whether all run; until then none may be reported as dead."""
         code, states, needs = self.told(session)
         self.assertEqual((code, needs), (0, []), states)
         return set(states.values()) == {"running"}
 
-    def test_is_told_as_it_is(self):
+    def test_is_reported_as_it_is(self):
         with Session() as session:
             session.use_standins()
             session.simulate("--series", "3", "--tilts", "5", "--frames", "2", "--size", "64", "--interval", "3")

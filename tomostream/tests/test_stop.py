@@ -245,7 +245,7 @@ class TestWhileTheSessionStarts(unittest.TestCase):
             self.assertTrue(stopping.ask(self.made.path, [COMPOSE]))
         self.assertEqual([name for name in FOLDERS if stopping.is_asked(self.made.path, name)], [IMPORT, COMPOSE])
 
-    def test_what_was_not_started_is_told_with_what_to_do(self):
+    def test_what_was_not_started_is_reported_with_what_to_do(self):
         self.assertEqual(project.stopped_while_starting(self.chain(), [COMPOSE, ARETOMO]),
                          "The session was asked to stop meanwhile: compose and aretomo were not started. To continue: "
                          f"tomostream resume {self.made.path}")

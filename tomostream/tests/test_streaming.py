@@ -268,7 +268,7 @@ class TestAFolderThatIsHeard(InAFolder):
         self.assertEqual(self.files.changes(20.0), [])
         self.assertEqual([path for path, _ in self.files.changes(700.0)], [self.path("lost.tif")])
 
-    def test_is_listened_to_anew_when_another_folder_has_taken_its_name(self):
+    def test_is_listened_to_again_when_another_folder_has_taken_its_name(self):
         """As when a disk is mounted over it: the kernel hears of the folder before, and says nothing."""
         def renamed() -> None:
             os.rename(self.path("frames"), self.path("frames_old"))
@@ -323,7 +323,7 @@ class TestAWatcher(InAFolder):
         self.assertEqual(self.watcher.how_written(path), "")
         self.assertIn(path, self.watcher.take())
 
-    def test_hears_again_in_a_folder_that_was_removed_and_made_anew(self):
+    def test_hears_again_in_a_folder_that_was_removed_and_made_again(self):
         self.hears(only=frozenset())
         folder = self.path("grid1")
         os.mkdir(folder)
@@ -368,7 +368,7 @@ class TestAWatcher(InAFolder):
         self.assertTrue(self.woken.wait(60))
 
 
-    def test_is_not_told_of_files_that_are_only_read(self):
+    def test_is_not_notified_of_files_that_are_only_read(self):
         old, new, told = self.write("a.tif"), self.path("b.tif"), []
         with mock.patch.object(self.watcher, "_hear", told.append):
             self.hears()
@@ -1261,14 +1261,14 @@ class TestOpening(InAFolder):
 
 
 class TestAFullDisk(InAFolder):
-    def test_is_told_by_the_error_or_by_what_lies_behind_it(self):
+    def test_is_recognised_by_the_error_or_its_cause(self):
         full = OSError(errno.ENOSPC, "No space left on device")
         behind = RuntimeError("the stack cannot be written")
         behind.__cause__ = full
         for error, answer in ((full, True), (OSError(errno.EDQUOT, "quota"), True), (behind, True), (ValueError("no"), False)):
             self.assertEqual(is_full(error, self.folder), answer, error)
 
-    def test_is_told_by_the_space_when_a_program_only_says_that_it_failed(self):
+    def test_is_recognised_by_the_space_when_a_program_only_says_that_it_failed(self):
         with mock.patch("tomostream.streaming.obstacles.disk_of", return_value=(1000, 10**9)):
             self.assertTrue(is_full(ProgramFailed("it said nothing"), self.folder))
 

@@ -77,12 +77,12 @@ class TestResults(RunCase):
         with self.assertRaisesRegex(results.NoResult, r"b_002\.tif is not aligned"):
             results.frame_drift(self.folder, "b_002.tif")
 
-    def test_a_log_that_is_gone_is_said(self):
+    def test_a_log_that_is_gone_is_reported(self):
         self.report("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         with self.assertRaisesRegex(results.NoResult, "no log of the frames"):
             results.frame_drift(self.folder, "a_001.tif")
 
-    def test_a_log_of_garbage_is_said_with_its_name(self):
+    def test_a_log_of_garbage_is_reported_with_its_name(self):
         self.report("a_001.tif", entries.Aligned, file="extra/a_001_aligned_mic.mrc")
         self.write("a_001_aligned_mic-Full.log", "nonsense here\n")
         with self.assertRaisesRegex(results.NoResult, r"a_001_aligned_mic-Full\.log cannot be shown"):
@@ -129,7 +129,7 @@ class TestResults(RunCase):
         self.write("TS_01/TS_01_ctf.txt", ctf.format_ctf(rows))
         self.assertEqual([tilt.angle for tilt in results.ctf(self.project, self.folder, "TS_01")], [*ANGLES[:2], ANGLES[3]])
 
-    def test_a_missing_ctf_is_said_with_the_program_s_reason(self):
+    def test_a_missing_ctf_is_reported_with_the_program_s_reason(self):
         self.aligned_series()
         with self.assertRaisesRegex(results.NoResult, "no CTF of TS_01: too few pixels"):
             results.ctf(self.project, self.folder, "TS_01")
@@ -211,7 +211,7 @@ class TestPlots(unittest.TestCase):
                          [[[1, 0.0], [2, 3.0], [3, -3.0]], [[1, 0.0], [3, -3.0]], [[2, 3.0]]])
         self.assertIn("ice", [text.get_text() for text in angles.texts])
         self.assertEqual(doses.lines[0].get_ydata().tolist(), [0.0, 3.0, 6.0])
-        self.assertIn("2 of 4 tilts used; dotted: a tilt that never came", figure._suptitle.get_text())
+        self.assertIn("2 of 4 tilts used; dotted: a tilt that never arrived", figure._suptitle.get_text())
         figure.canvas.draw()
 
     def test_a_series_without_doses_says_so(self):
@@ -284,7 +284,7 @@ class TestViewers(RunCase):
             self.assertEqual(viewer._open_report(), [])
         opened.assert_called_once_with(page.as_uri())
 
-    def test_without_a_browser_the_path_of_the_report_is_said(self):
+    def test_without_a_browser_the_path_of_the_report_is_reported(self):
         page = pathlib.Path(self.project, "report", "index.html")
         page.parent.mkdir()
         page.touch()

@@ -221,7 +221,7 @@ class TestNewSessions(WithStarts):
         self.assertEqual(self.start_all(self.make()), [Stage.STARTED])
         self.assertEqual(self.calls(), [f"run {self.path('projects', 'krios1-s1')}"])
 
-    def test_that_are_refused_are_told_with_the_reason_and_tried_again_later(self):
+    def test_that_are_refused_are_reported_with_the_reason_and_tried_again_later(self):
         self.touch("krios1", "s1", "frames", "a.tif")
         self.touch("refuse")
         made = self.make()
@@ -360,7 +360,7 @@ class TestTheWatch(WithStarts):
         self.assertEqual(watching.facility.microscopes[0].engine, "cpu")
 
 
-    def test_an_error_that_nobody_foresaw_is_told_once_and_the_microscopes_are_watched_on(self):
+    def test_an_error_that_nobody_foresaw_is_reported_once_and_the_microscopes_are_watched_on(self):
         self.config('existing = "start"')
         self.touch("krios1", "s1", "frames", "a.tif")
         watching, said = watch.Watch(facility.read(self.path("facility.toml"))), io.StringIO()

@@ -74,7 +74,7 @@ class TestTilts(unittest.TestCase):
         applied.assert_called_once_with(self.window.series, {"m_1": "  grid bar "}, ["m_4"])
         self.assertIn("TS_01: take 1 tilt out and put 1 tilt back because of: grid bar?", self.asked[0])
 
-    def test_what_would_leave_too_few_is_said_and_the_marks_stay(self) -> None:
+    def test_what_would_leave_too_few_is_reported_and_the_marks_stay(self) -> None:
         self.mark("m_1")
         with mock.patch.object(exclusions, "apply", side_effect=ValueError("only 2 would be left")):
             self.window.apply()
@@ -113,7 +113,7 @@ class TestThickness(unittest.TestCase):
         self.assertEqual(self.typed("30"), {TOP: 550.0, BOTTOM: 250.0})
         self.assertEqual(self.typed("50,5"), {TOP: 652.5, BOTTOM: 147.5})
 
-    def test_what_is_no_thickness_moves_nothing_and_is_said(self) -> None:
+    def test_what_is_no_thickness_moves_nothing_and_is_reported(self) -> None:
         for text in ("", "thick", "0", "-3", "nan", "99999"):
             self.assertEqual(self.typed(text), {TOP: 700.0, BOTTOM: 100.0}, text)
             self.assertIn("is not a thickness", self.window.words.configure.call_args.kwargs["text"])

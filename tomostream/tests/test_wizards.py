@@ -94,13 +94,13 @@ class TestImportWizard(MdocCase):
         self.assertAlmostEqual(form.set["dosePerFrame"], 0.75)
         self.assertIn("TS_01_001.tif", form.said[0])
 
-    def test_without_the_movie_the_dose_per_frame_stays_empty_and_that_is_said(self):
+    def test_without_the_movie_the_dose_per_frame_stays_empty_and_this_is_reported(self):
         self.mdoc("TS_01.mrc.mdoc")
         form = self.show()
         self.assertNotIn("dosePerFrame", form.set)
         self.assertIn("Dose per frame: not known", form.said[0])
 
-    def test_where_each_value_comes_from_is_said(self):
+    def test_where_each_value_comes_from_is_reported(self):
         self.mdoc("TS_01.mrc.mdoc")
         self.assertIn("TS_01.mrc.mdoc", self.show().said[0])
 
@@ -114,7 +114,7 @@ class TestImportWizard(MdocCase):
         self.assertTrue(any("no movie for 1 of 3" in line for line in said), said)
         self.assertIn("1 movie in no series:", said)
 
-    def test_movies_of_series_beyond_those_whose_values_are_read_are_not_told_as_left_over(self):
+    def test_movies_of_series_beyond_those_whose_values_are_read_are_not_reported_as_left_over(self):
         for number in range(readings.FILES_READ + 1):
             self.mdoc(f"TS_{number:03d}.mrc.mdoc", tilts=2)
         self.movie(f"TS_{readings.FILES_READ:03d}"[:5] + "_001.tif", frames=4)
@@ -150,7 +150,7 @@ class TestComposeWizards(MdocCase):
         getattr(ours, name)().show(form)
         return form
 
-    def test_the_axis_of_the_title_is_set_and_its_source_is_said(self):
+    def test_the_axis_of_the_title_is_set_and_its_source_is_reported(self):
         self.mdoc("TS_01.mrc.mdoc", axis=84.7)
         form = self.show("TomoStreamAxisWizard")
         self.assertAlmostEqual(form.set["manualTiltAxisAngle"], 84.7)
@@ -160,7 +160,7 @@ class TestComposeWizards(MdocCase):
         self.mdoc("TS_01.mrc.mdoc", axis=0.0)
         self.assertEqual(self.show("TomoStreamAxisWizard").set, {"manualTiltAxisAngle": 0.0})
 
-    def test_files_that_disagree_are_told(self):
+    def test_files_that_disagree_are_reported(self):
         self.mdoc("TS_01.mrc.mdoc", axis=84.7)
         self.mdoc("TS_02.mrc.mdoc", axis=84.9)
         form = self.show("TomoStreamAxisWizard")

@@ -331,7 +331,7 @@ class TestAWorkplace(unittest.TestCase):
         self.place.discard(one)
         self.assertEqual((os.path.exists(one), os.listdir(two)), (False, []))
 
-    def test_what_the_queue_does_not_take_now_is_postponed_and_what_fails_is_told(self) -> None:
+    def test_what_the_queue_does_not_take_now_is_postponed_and_what_fails_is_reported(self) -> None:
         self.host.runJob.side_effect = RuntimeError("status 3")
         self.assertEqual(self.place.run("sh", "-c true", self.log), "the program ended with an error (status 3)")
         self.host.runJob.side_effect = Postponed("'sbatch' says: not now")

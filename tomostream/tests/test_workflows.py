@@ -208,7 +208,7 @@ class TestTheOtherTemplates(unittest.TestCase):
 class TestConvert(unittest.TestCase):
     """Texts as parameters want them."""
 
-    def test_numbers_are_told_from_words(self):
+    def test_numbers_are_distinguished_from_words(self):
         from pyworkflow.protocol import FloatParam, IntParam
 
         self.assertEqual(convert(IntParam(), " 41 "), 41)

@@ -51,7 +51,7 @@ class TestOmeZarr(unittest.TestCase):
                     np.testing.assert_allclose(group[str(level)][:], fine, atol=1e-5)
                 self.assertLessEqual(max(fine.shape), target.COARSE_EDGE)
 
-    def test_a_viewer_is_told_where_each_voxel_lies(self):
+    def test_a_viewer_is_told_where_each_voxel_is(self):
         data = np.zeros((8, 300, 260), np.float32)
         group = self.written(self.series(data))
         scales, = group.attrs["multiscales"]

@@ -107,7 +107,7 @@ def draw_acquisition(figure: Any, series: ComposedSeries) -> None:
     doses.xaxis.get_major_locator().set_params(integer=True)
     angles.margins(y=0.12)
     note = f"\nversion {series.version}, {len(series.used)} of {len(series.tilts)} tilts used"
-    note += "; dotted: a tilt that never came" if lost else ""
+    note += "; dotted: a tilt that never arrived" if lost else ""
     _finish(figure, f"Acquisition of {series.series_id}{note}", angles, doses)
 
 

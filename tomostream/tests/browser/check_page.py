@@ -240,7 +240,7 @@ class TestPage(unittest.TestCase):
         page.finish()
         self.browser.until(f"document.querySelector('#ortho') && {LOADED}", 15)
 
-    def test_tilts_that_a_person_took_out_are_told_until_the_series_is_made_again(self):
+    def test_tilts_that_a_person_took_out_are_reported_until_the_series_is_made_again(self):
         self.project.whole("TS_00")
         movie = self.project.movies("TS_00")[3]
         exclusions.write(self.project.extra(COMPOSE, exclusions.NAME), {"TS_00": {movie: "grid bar"}})
