@@ -22,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: Seconds after which a run of tests counts as stuck: a change that makes them hang is noticed.
-TIME_OUT = 300.0
+#: Seconds after which a run of tests counts as stuck, and times as long as all of them take unchanged: a change that makes them
+#: hang is noticed, and tests that are slow on a busy machine do not hang.
+TIME_OUT, PATIENCE = 300.0, 2.0
 #: pytest's exit status where all tests were deselected: they are slow, and notice nothing.
 NO_TESTS = 5
 
@@ -637,22 +638,23 @@ def copy_tree(folder: str) -> None:
         (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, os.path.join(folder, name))
 
 
-def failing(folder: str, tests: Sequence[str], slow: bool, known: Sequence[str] = (), first: bool = True) -> list[str]:
-    """The tests that fail in a copy of the tree, but for those that are known to; only the `first` one, or all of them."""
+def failing(folder: str, tests: Sequence[str], slow: bool, known: Sequence[str] = (), limit: float | None = None) -> list[str]:
+    """The first test that fails in a copy of the tree, but for those that are known to; without a `limit` of time, all such."""
+    first = limit is not None
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", *(["-x"] if first else []),
                "-m", "not chain" if slow else "not chain and not slow", *(f"--deselect={name}" for name in known),
                *(os.path.join("tomostream", "tests", name) for name in tests)]
     environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=TIME_OUT)
+                              timeout=limit)
     except subprocess.TimeoutExpired:
         return ["the tests hang"]
     named = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     return named or ([] if done.returncode in (0, NO_TESTS) else ["the tests cannot be run"])
 
 
-def noticed(mutation: Mutation, slow: bool, known: Sequence[str]) -> list[str]:
+def noticed(mutation: Mutation, slow: bool, known: Sequence[str], limit: float = TIME_OUT) -> list[str]:
     """The first test that notices a change; none where none does."""
     with tempfile.TemporaryDirectory(prefix="tomostream-mutation-") as folder:
         copy_tree(folder)
@@ -661,14 +663,14 @@ def noticed(mutation: Mutation, slow: bool, known: Sequence[str]) -> list[str]:
             text = file.read()
         with open(path, "w", encoding="utf-8") as file:
             file.write(text.replace(mutation.before, mutation.after))
-        return failing(folder, mutation.tests, slow, known)
+        return failing(folder, mutation.tests, slow, known, limit)
 
 
 def fail_unchanged(mutations: Sequence[Mutation], slow: bool) -> list[str]:
     """The tests that fail without any change: they say nothing of one."""
     with tempfile.TemporaryDirectory(prefix="tomostream-mutation-") as folder:
         copy_tree(folder)
-        return failing(folder, sorted({name for mutation in mutations for name in mutation.tests}), slow, first=False)
+        return failing(folder, sorted({name for mutation in mutations for name in mutation.tests}), slow)
 
 
 def main() -> int:
@@ -690,9 +692,9 @@ def main() -> int:
     known = fail_unchanged(chosen, options.slow)
     for name in known:
         print(f"FAILS     without any change, and is left out: {name}", flush=True)
-    seen = 0
+    seen, limit = 0, max(TIME_OUT, PATIENCE * (time.monotonic() - began))
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda each: noticed(each, options.slow, known), chosen)
+        results = pool.map(lambda each: noticed(each, options.slow, known, limit), chosen)
         for mutation, found in zip(chosen, results, strict=True):
             seen += bool(found)
             print(f"{'noticed' if found else 'SURVIVED':9s} {mutation.name()}", *found, sep="\n          ", flush=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomostream.engine.align import Alignment
+from tomostream.engine.align.local import LocalMotion, TiltMotion
 from tomostream.engine.align.model import TiltResult
 from tomostream.engine.dose import critical_dose
 from tomostream.engine.fourier import low_columns
@@ -24,7 +25,7 @@ from tomostream.engine.recon.aligned import Aligner, LocalShifts, Placement, ali
 from tomostream.engine.recon.resolution import Resolution, resolution
 from tomostream.engine.recon.slab import Method, Slab, angular_steps, sirt_filter
 from tomostream.engine.recon.slab import _interpolation_gain as interpolation_gain
-from tomostream.engine.recon.solution import of_alignment
+from tomostream.engine.recon.solution import Solution, of_alignment, of_aln, with_local
 from tomostream.engine.recon.stack import TiltStack, hot_pixels, open_stack, without_spikes
 from tomostream.engine.recon.tomogram import (
     ReconOptions,
@@ -37,6 +38,7 @@ from tomostream.engine.recon.tomogram import (
 from tomostream.engine.recon.tomogram import _Intensity as Intensity
 from tomostream.files.errors import EngineError
 from tomostream.files.mrc import open_mrc
+from tomostream.programs.aln import AlnFile, AlnRow, LocalShift, format_aln
 from tomostream.programs.quality import Trust
 
 Array = NDArray[np.float64]
@@ -432,7 +434,17 @@ class IntensityTest(unittest.TestCase):
         np.testing.assert_array_equal(without_spikes(image), image)
 
 
-class SolutionTest(unittest.TestCase):
+class SolutionTest(InFolder):
+    def test_shifts_of_patches_that_are_marked_bad_are_not_used(self) -> None:
+        rows = tuple(AlnRow(section, 84.0, 0.0, 0.0, 10.0 * section) for section in range(3))
+        local = tuple(LocalShift(row, patch, 5.0 * patch, 7.0, 1.5, -2.5, float(patch != row)) for row in range(3)
+                      for patch in range(2))
+        with open(self.path("TS.aln"), "w", encoding="utf-8") as file:
+            file.write(format_aln(AlnFile(rows, (), (60, 50, 3), 2, local)))
+        used = of_aln(self.path("TS.aln"), TiltStack("TS.mrc", np.zeros((3, 50, 60), np.float32), 1.0)).used
+        self.assertEqual([None if tilt.placement.local is None else tilt.placement.local.x.tolist() for tilt in used],
+                         [[5.0], [0.0], [0.0, 5.0]])
+
     def test_what_a_shift_of_the_specimen_does_is_taken_out_where_no_tilt_is_near_0(self) -> None:
         """The definition: a specimen at (X, Y) is seen at R(axis) (X cos t, Y), half a pixel less from index n / 2."""
         axis, measured, c, s = 84.0, 2.0, math.cos(math.radians(84.0)), math.sin(math.radians(84.0))
@@ -443,6 +455,21 @@ class SolutionTest(unittest.TestCase):
         made = of_alignment(Alignment(tuple(tilts), axis, measured, 900.0, 1.0, "trust", Trust.TRUSTED), True)
         self.assertEqual([tilt.tilt_deg for tilt in made.used], [27.0, 42.0, 57.0])
         np.testing.assert_allclose([(tilt.placement.tx, tilt.placement.ty) for tilt in made.used], 0.0, atol=1e-9)
+
+
+    def test_local_motion_is_where_it_was_seen_in_the_raw_image_whatever_the_global_shift(self) -> None:
+        """A point of the raw image is half a pixel further from its centre than from index n / 2, and the shift from its place in
+        the aligned one."""
+        side, place = 400, Placement(84.0, 45.0, -30.0)
+        x, y = (grid.ravel() for grid in np.meshgrid([-120.0, 0.0, 120.0], [-120.0, 0.0, 120.0]))
+        moved = TiltMotion(0, x, y, np.linspace(-4.0, 4.0, 9), np.linspace(3.0, -1.0, 9) ** 2)
+        solution = Solution((TiltUse(0, 10.0, place),))
+        tilt, = with_local(solution, LocalMotion((moved,), (3, 3), 1.0, ""), (side, side)).used
+        local = tilt.placement.local
+        if local is None:
+            self.fail("the motion is lost")
+        found = local.at(x + 0.5 - place.tx, y + 0.5 - place.ty, side, side)
+        np.testing.assert_allclose(found, [moved.dx, moved.dy], atol=0.1)
 
 
 class StackFileTest(InFolder):
