@@ -217,8 +217,7 @@ def _use_threads(threads: int) -> None:
     They read these variables when they are loaded. Where numba is loaded already it is set there: another value in the
     environment would make it refuse to compile anything more.
     """
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+    limits.blas_threads(threads)
     numba: Any = sys.modules.get("numba")
     if numba is None:
         os.environ["NUMBA_NUM_THREADS"] = str(threads)

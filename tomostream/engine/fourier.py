@@ -12,6 +12,27 @@ from numpy.typing import NDArray
 BAND = 256
 
 
+def soft_window(length: int, edge: int) -> NDArray[np.float64]:
+    """Return a window of ones whose ends fall to 0 as half a period of a cosine.
+
+    Parameters
+    ----------
+    length : int
+        Pixels.
+    edge : int
+        Of them at either end that fall; no more than half of `length`.
+
+    Examples
+    --------
+    >>> soft_window(6, 2).round(3).tolist()
+    [0.146, 0.854, 1.0, 1.0, 0.854, 0.146]
+    """
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
+    window = np.ones(length)
+    window[:edge], window[length - edge :] = ramp, ramp[::-1]
+    return window
+
+
 def low_columns(
     bands: Iterable[tuple[int, NDArray[np.float32]]], rows: int, columns: int, threads: int = 1
 ) -> NDArray[np.complex64]:

@@ -55,6 +55,18 @@ def free_memory(groups: str = _GROUPS, tree: str = _TREE) -> float:
     return min(free)
 
 
+def blas_threads(count: int) -> None:
+    """Let BLAS have some threads of its own; it reads this when it is loaded, with numpy.
+
+    Parameters
+    ----------
+    count : int
+        1 where the work is shared out to threads already.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(count)
+
+
 def keep_freed_memory() -> None:
     """Let the C library use again what was freed, where it is glibc, instead of giving it back and taking it anew.
 

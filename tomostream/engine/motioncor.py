@@ -180,18 +180,12 @@ def _run(words: Sequence[str]) -> int:
     if job.patches:
         _warn(f"-Patch: {_LOCAL}; global motion is")
 
-    _use_one_thread_a_product()
+    limits.blas_threads(1)
     limits.keep_freed_memory()
     from tomostream.engine.frames.pipeline import correct_movie
 
     correct_movie(job, _say, _warn)
     return 0
-
-
-def _use_one_thread_a_product() -> None:
-    """Keep BLAS from making threads of its own: the work is shared out to --threads already. Before numpy is imported."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"
 
 
 def _say(line: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from motioncorr.convert import parseEERDefects
 
-from tomostream.engine.frames.movies import guarded
 from tomostream.engine.frames.references import Say, averaged, read_image, super_resolution
+from tomostream.engine.frames.tiffs import guarded
 from tomostream.engine.output import Outputs
 from tomostream.files.errors import BadFileError, EngineError
 from tomostream.files.mrc import open_mrc

@@ -19,6 +19,7 @@ from tomostream.engine.align.projection import Match
 from tomostream.engine.align.quality import (
     UNCERTAIN_A,
     Checks,
+    Quarters,
     fisher_deviations,
     judge,
     loosely_placed,
@@ -27,7 +28,7 @@ from tomostream.engine.align.quality import (
     standard_deviations,
 )
 from tomostream.engine.align.robust import all_left_out, elsewhere, faint
-from tomostream.engine.align.wedge import wedge_of
+from tomostream.engine.align.wedge import Wedge, wedge_of
 
 FINE_A = 10.0  # pixel of the fine working images, or that of the stack where it is larger
 FINE_TOP = 0.03  # highest frequency in the likelihood, 1/A
@@ -66,13 +67,9 @@ def finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment
     state, matches = leave_out_faint(replace(state, bench=bench, pose=pose), angles, matches, say)
     bench, pose = state.bench, state.pose
     field = quarters(bench, pose, QUARTERS_TOP)
-    band, used_deg = bench.cut(pose, FINE_TOP), pose.tilts_deg[bench.members]
-    model = model_of(band, pose, signal_share(band, pose), bench.threads)
-    sigma = standard_deviations(fisher_deviations(band, pose, model), field, used_deg)
-    heights = np.array([match.height_here for match in matches])
-    chain = chain_deviations(*step_deviations(band, pose, model, bench.images.pixel_A), used_deg)
-    sigma[:, 0] = np.hypot(np.maximum(sigma[:, 0], chain), wedge.deviations(used_deg) / bench.images.pixel_A)
+    sigma = _deviations(bench, pose, field, wedge)
     sigma_A = np.hypot(*sigma.T) * bench.images.pixel_A
+    heights = np.array([match.height_here for match in matches])
     checks = Checks(heights, split_difference_A(bench, pose, FINE_TOP), (*field.misfits(), *_still_away(bench, angles, matches)),
                     float(np.sqrt(np.mean(sigma_A**2))), loosely_placed(sigma_A, angles[bench.members]),
                     float(np.mean(sigma_A > UNCERTAIN_A)))
@@ -82,6 +79,17 @@ def finish(state: Progress, bench: Bench, angles: Floats, say: Say) -> Alignment
     left_out = residuals(bench, pose, matches)
     pose = pose.moved(wedge.moves(pose, bench.images.pixel_A))
     return answer_of(bench, pose, angles, state.reasons, state.offset, sigma, left_out, (figure, note, trust))
+
+
+def _deviations(bench: Bench, pose: Pose, field: Quarters, wedge: Wedge) -> Floats:
+    """Return the standard deviation of every used tilt's (dX cos t, dY), (members, 2), from all that makes it uncertain, in
+    working pixels: noise, what quarters of the field show, loose neighbours, and a wedge."""
+    band, used_deg = bench.cut(pose, FINE_TOP), pose.tilts_deg[bench.members]
+    model = model_of(band, pose, signal_share(band, pose), bench.threads)
+    sigma = standard_deviations(fisher_deviations(band, pose, model), field, used_deg)
+    chain = chain_deviations(*step_deviations(band, pose, model, bench.images.pixel_A), used_deg)
+    sigma[:, 0] = np.hypot(np.maximum(sigma[:, 0], chain), wedge.deviations(used_deg) / bench.images.pixel_A)
+    return sigma
 
 
 def return_strays(bench: Bench, pose: Pose, angles: Floats, say: Say) -> tuple[Pose, list[Match]]:

@@ -19,6 +19,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tomostream.engine.align.kernels import sample
+from tomostream.engine.fourier import soft_window
 
 Floats = NDArray[np.floating]
 A = TypeVar("A")
@@ -143,12 +144,7 @@ def taper(length: int) -> NDArray[np.float32]:
     ndarray of float32, shape (length,)
         Shared between callers: not to be written to.
     """
-    edge = max(2, round(length * TAPER))
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
-    window = np.ones(length, np.float32)
-    window[:edge] = ramp
-    window[-edge:] = ramp[::-1]
-    return window
+    return soft_window(length, max(2, round(length * TAPER))).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.ctf.fit import CtfTilt, profile, separated
+from tomostream.engine.ctf.fit import CtfTilt
+from tomostream.engine.ctf.rings import profile, separated
 from tomostream.engine.ctf.spectra import Optics, TiltSpectra
 
 SIDE = 512

@@ -9,8 +9,6 @@ may be called from several threads.
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,17 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.files.errors import EngineError, sentence_of
+from tomostream.engine.frames.tiffs import DAMAGED, check_chain_end, check_inside, check_size, guarded, open_tiff, shown
+from tomostream.files.errors import EngineError
 from tomostream.files.mrc import MrcStack, open_mrc
 from tomostream.files.tiff import EER_COMPRESSIONS, imagej_frames, is_reduced
 
 _EER_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
 _MAX_SKIP_BITS, _MAX_POSITION_BITS = 16, 4
 """A code must lie within the 25 bits that are read at a time."""
-_MAX_SIDE, _MAX_PIXELS = 1 << 17, 1 << 30
-"""No camera has more: what claims so would take all memory before it is found to be damaged."""
 _SKIP_BITS_TAG, _HORIZONTAL_BITS_TAG, _VERTICAL_BITS_TAG = 65007, 65008, 65009
-_DAMAGED = "it is truncated or damaged; wait for the copy to finish, or copy it again"
 
 
 class Movie(Protocol):
@@ -91,6 +87,26 @@ def open_movie(path: str, kind: str, upsampling: int = 1) -> Movie:
     return EerMovie(path, upsampling) if kind == "eer" else TiffMovie(path)
 
 
+def total_type(kind: np.dtype[Any], number: int) -> np.dtype[Any]:
+    """Return the smallest type that is sure to hold the sum of frames (float32 stays float32).
+
+    Parameters
+    ----------
+    kind : dtype
+        Of the frames.
+    number : int
+        How many are added.
+
+    Examples
+    --------
+    >>> str(total_type(np.dtype(np.uint8), 256)), str(total_type(np.dtype(np.uint8), 257)), str(total_type(np.dtype("f4"), 9))
+    ('uint16', 'uint32', 'float32')
+    """
+    if kind.kind == "f":
+        return np.dtype("f4")
+    return np.dtype(f"{kind.kind}{2 if kind.itemsize == 1 and number <= 256 else 4}")
+
+
 def total(frames: list[NDArray]) -> NDArray:
     """Return the sum of frames in the smallest type that is sure to hold it (float32 stays float32).
 
@@ -101,9 +117,7 @@ def total(frames: list[NDArray]) -> NDArray:
     """
     if len(frames) == 1:
         return frames[0]
-    first = frames[0].dtype
-    wide = first.itemsize > 1 or len(frames) > 256
-    out = np.zeros(frames[0].shape, "f4" if first.kind == "f" else first.kind + ("4" if wide else "2"))
+    out = np.zeros(frames[0].shape, total_type(frames[0].dtype, len(frames)))
     for frame in frames:
         np.add(out, frame, out=out, casting="unsafe")
     return out
@@ -159,7 +173,7 @@ class TiffMovie:
         if not whole or sum(sizes) != page.dtype.itemsize * page.shape[0] * page.shape[1]:
             raise EngineError(f"{self.path}: {count} frames in one directory, in pieces; write one directory a frame")
         if starts[0] + count * sum(sizes) > os.path.getsize(self.path):
-            raise EngineError(f"{self.path}: its {count} frames reach beyond the end of the file; {_DAMAGED}")
+            raise EngineError(f"{self.path}: its {count} frames reach beyond the end of the file; {DAMAGED}")
         return count
 
     def _checked_pages(self) -> list[Any]:
@@ -178,7 +192,7 @@ class TiffMovie:
         for index, page in enumerate(pages):
             if page.shape != first.shape or page.dtype != first.dtype:
                 raise EngineError(
-                    f"{self.path}: frame {index + 1} is {_shown(page.shape)} {page.dtype}, the first {first.shape} "
+                    f"{self.path}: frame {index + 1} is {shown(page.shape)} {page.dtype}, the first {first.shape} "
                     f"{first.dtype}; give a movie of equal frames")
             check_inside(self.path, page, index, size)
         check_chain_end(self.path, self._file)
@@ -195,7 +209,7 @@ class TiffMovie:
         page = self._pages[index]
         frame = guarded(f"{self.path}: frame {index + 1}", lambda: self._decoded(page))[::-1]
         if frame.shape != self.shape:
-            raise EngineError(f"{self.path}: frame {index + 1} cannot be decoded; {_DAMAGED}")
+            raise EngineError(f"{self.path}: frame {index + 1} cannot be decoded; {DAMAGED}")
         return frame.view(np.uint8) if frame.dtype == bool else frame
 
     def _decoded(self, page: Any) -> NDArray:
@@ -221,7 +235,7 @@ class TiffMovie:
         start = int(page.dataoffsets[0]) + index * count * kind.itemsize
         raw = np.fromfile(self.path, kind, count, offset=start)
         if raw.size < count:
-            raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {_DAMAGED}")
+            raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {DAMAGED}")
         return raw.reshape(page.shape)[::-1].astype(kind.newbyteorder("="))
 
     def close(self) -> None:
@@ -258,7 +272,7 @@ class EerMovie:
         check_size(self.path, first, 1 << self._upsampling_bits)
         for index, page in enumerate(events):
             if page.shape != first.shape:
-                raise EngineError(f"{self.path}: frame {index + 1} is {_shown(page.shape)}, the first {first.shape}; {_DAMAGED}")
+                raise EngineError(f"{self.path}: frame {index + 1} is {shown(page.shape)}, the first {first.shape}; {DAMAGED}")
             check_inside(self.path, page, index, size)
             self._bits(page, index)
         check_chain_end(self.path, self._file)
@@ -281,7 +295,7 @@ class EerMovie:
             stream, size, *bits, compression == 65000, self._upsampling_bits, self._columns, counts)  # fmt: skip
         rows = counts.shape[0] >> self._upsampling_bits
         if passed < rows * self._columns:
-            raise EngineError(f"{self.path}: frame {index + 1} ends early ({passed} pixels); {_DAMAGED}")
+            raise EngineError(f"{self.path}: frame {index + 1} ends early ({passed} pixels); {DAMAGED}")
 
     def _bits(self, page: Any, index: int) -> tuple[int, int, int]:
         """Return the widths of the fields of a code, which compiled code relies on: skip, horizontal and vertical position."""
@@ -293,7 +307,7 @@ class EerMovie:
             limits = (range(1, _MAX_SKIP_BITS + 1), *[range(_MAX_POSITION_BITS + 1)] * 2)
             if not all(isinstance(value, int) and value in limit for value, limit in zip(values, limits, strict=True)):
                 raise EngineError(f"{self.path}: frame {index + 1} has codes of {values[0]} + {values[1]} + {values[2]} bits, "
-                                  f"which are not read; {_DAMAGED}")
+                                  f"which are not read; {DAMAGED}")
             skip, horizontal, vertical = values
         if min(horizontal, vertical) < self._upsampling_bits:
             most = min(horizontal, vertical) + 1
@@ -307,13 +321,13 @@ class EerMovie:
         counts, offsets = page.databytecounts, page.dataoffsets
         size = int(sum(counts))
         if size > os.path.getsize(self.path):
-            raise EngineError(f"{self.path}: frame {index + 1} has more data than the file; {_DAMAGED}")
+            raise EngineError(f"{self.path}: frame {index + 1} has more data than the file; {DAMAGED}")
         stream = np.zeros(size + 8, np.uint8)
         start = 0
         for offset, count in zip(offsets, counts, strict=True):
             part = os.pread(self._file.filehandle.fileno(), int(count), int(offset))
             if len(part) != count:
-                raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {_DAMAGED}")
+                raise EngineError(f"{self.path}: frame {index + 1} cannot be read; {DAMAGED}")
             stream[start:start + len(part)] = np.frombuffer(part, np.uint8)
             start += len(part)
         return stream, size
@@ -321,139 +335,3 @@ class EerMovie:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def guarded(what: str, read: Callable[[], Any]) -> Any:
-    """Return what `read` returns; whatever a damaged TIFF makes the libraries raise becomes one sentence.
-
-    Parameters
-    ----------
-    what : str
-        What is read, the start of the sentence.
-    read : callable
-        Takes nothing.
-
-    Raises
-    ------
-    EngineError
-        For any error but those of memory.
-    """
-    try:
-        return read()
-    except OSError as error:
-        raise EngineError(f"{sentence_of(error, what)}; {_DAMAGED}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file makes tifffile and its decoders raise nearly anything
-        raise EngineError(f"{what} cannot be decoded ({error}); {_DAMAGED}") from error
-
-
-def open_tiff(path: str) -> Any:
-    """Open a TIFF (or EER, or .gain) with tifffile, quietly; pages may then be read from several threads.
-
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    tifffile.TiffFile
-        To be closed by the caller.
-
-    Raises
-    ------
-    EngineError
-        If it cannot be opened or is no TIFF.
-    """
-    import logging
-
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is raised as one sentence
-    try:
-        file = tifffile.TiffFile(path)
-    except OSError as error:
-        raise EngineError(f"{sentence_of(error, path)}; check the path") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # see `guarded`
-        raise EngineError(f"{path} is not a readable TIFF ({error}); {_DAMAGED}") from error
-    file.filehandle.set_lock(True)
-    return file
-
-
-def check_size(path: str, page: Any, upsampling: int = 1) -> None:
-    """Refuse a page that is not an image of a size that a camera can have.
-
-    Parameters
-    ----------
-    path : str
-        For the message.
-    page : tifffile.TiffPage
-    upsampling : int
-        Pixels of the frames along each side for one of the page.
-
-    Raises
-    ------
-    EngineError
-    """
-    shape = page.shape
-    possible = len(shape) == 2 and all(isinstance(n, int) and 0 < n * upsampling <= _MAX_SIDE for n in shape)
-    if not possible or shape[0] * shape[1] * upsampling**2 > _MAX_PIXELS:
-        raise EngineError(f"{path} holds images of {_shown(shape)} pixels, which no camera has; {_DAMAGED}")
-
-
-def _shown(shape: tuple[Any, ...]) -> str:
-    """Return a shape for a message, whatever a damaged file made of it."""
-    text = str(tuple(shape))
-    return text if len(text) < 60 else f"{text[:60]} ..."
-
-
-def check_inside(path: str, page: Any, index: int, size: int) -> None:
-    """Refuse a page whose data reach beyond the end of the file: decoders would fill up with zeros.
-
-    Parameters
-    ----------
-    path : str
-        For the message.
-    page : tifffile.TiffPage
-    index : int
-        Of the frame, from 0.
-    size : int
-        Of the file, bytes.
-
-    Raises
-    ------
-    EngineError
-    """
-    if len(page.dataoffsets) != len(page.databytecounts):
-        raise EngineError(f"{path}: frame {index + 1} has {len(page.dataoffsets)} pieces of {len(page.databytecounts)} sizes; "
-                          f"{_DAMAGED}")
-    pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if not all(isinstance(number, (int, np.integer)) and number >= 0 for piece in pieces for number in piece):
-        raise EngineError(f"{path}: frame {index + 1} has pieces at no places; {_DAMAGED}")
-    ends = [int(offset) + int(count) for offset, count in pieces]
-    if not ends or max(ends) > size:
-        raise EngineError(f"{path}: frame {index + 1} reaches beyond the end of the file; {_DAMAGED}")
-
-
-def check_chain_end(path: str, file: Any) -> None:
-    """Refuse a file whose list of pages does not end where it should: the frames that follow were not written yet.
-
-    Parameters
-    ----------
-    path : str
-        For the message.
-    file : tifffile.TiffFile
-
-    Raises
-    ------
-    EngineError
-    """
-    position = file.pages.next_page_offset
-    if not position:
-        return
-    layout = file.tiff.offsetformat
-    raw = os.pread(file.filehandle.fileno(), struct.calcsize(layout), int(position))
-    if len(raw) < struct.calcsize(layout) or struct.unpack(layout, raw)[0] != 0:
-        raise EngineError(f"{path} has more frames than can be read ({len(file.pages)} can); {_DAMAGED}")

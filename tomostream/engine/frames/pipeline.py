@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tomostream.engine.frames import align, badpixels, plan, references, sums
 from tomostream.engine.frames.job import DEFAULT_SUM_RANGE, Job
-from tomostream.engine.frames.movies import Movie, open_movie
+from tomostream.engine.frames.movies import Movie, open_movie, total_type
 from tomostream.engine.frames.store import FrameStore
 from tomostream.engine.output import Outputs, Statistics, statistics
 from tomostream.engine.recon.volume import VolumeWriter
@@ -257,8 +257,7 @@ def _total(store: FrameStore, executor: Executor, say: Say) -> tuple[NDArray, bo
             said = time.monotonic()
             say(f"decoded {number + 1} of {len(store)} frames")
         if total is None:
-            enough = 2 if frame.itemsize == 1 and len(store) <= 256 else 4
-            total = np.zeros(frame.shape, "f4" if frame.dtype.kind == "f" else f"{frame.dtype.kind}{enough}")
+            total = np.zeros(frame.shape, total_type(frame.dtype, len(store)))
         np.add(total, frame, out=total, casting="unsafe")
         varying = varying or bool((frame != frame[0, 0]).any())
     if total is None:

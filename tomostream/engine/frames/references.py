@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomostream.engine.frames.movies import check_size, guarded, open_tiff
+from tomostream.engine.frames.tiffs import check_size, guarded, open_tiff
 from tomostream.files.digitalmicrograph import EXTENSIONS as DM_EXTENSIONS
 from tomostream.files.digitalmicrograph import read_dm
 from tomostream.files.errors import EngineError

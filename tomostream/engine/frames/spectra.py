@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from tomostream.engine.fourier import low_rows
+from tomostream.engine.fourier import low_rows, soft_window
 
 _KEPT = 0.75
 """Fraction of the binned frame's frequencies that is used: box binning folds the rest."""
@@ -79,9 +79,7 @@ def _smooth(image: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 def _border(length: int) -> NDArray[np.float32]:
     """Return a cosine fall to zero over the outer hundredth at both ends: the transform sees no edge of the frame."""
-    width = max(1, length // 100)
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
-    return np.concatenate([ramp, np.ones(length - 2 * width), ramp[::-1]]).astype(np.float32)
+    return soft_window(length, max(1, length // 100)).astype(np.float32)
 
 
 @dataclass(frozen=True)
