@@ -265,7 +265,7 @@ MUTATIONS = [
         ("cosine / math.cos(math.radians(reference.tilt_deg + measured))", "cosine"),
         ("LocalShifts(found.x + 0.5 - place.tx, found.y + 0.5 - place.ty,", "LocalShifts(found.x + 0.5, found.y + 0.5,")),
     *of("engine/recon/stack.py", "recon",
-        ("    far = image[rows, columns] > median + _SPIKE * spread", "    far = rows >= 0 * median"),
+        ("    far = image[rows, columns] > median + above", "    far = rows >= 0 * median"),
         ("    if len(rows) > _MAX_SPIKES * image.size:", "    if False:")),
     *of("engine/align/projection.py", "align",
         ("near = (np.abs(dy) <= radius) & (np.abs(dx) <= radius)", "near = np.abs(dy) + np.abs(dx) >= 0"),

@@ -33,8 +33,16 @@ CAP = 10.0
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peaks of one image: indices (n, 2) as (x, y), scores and depths (n,), the strongest first; and the `evidence` (ny, nx),
-    the score from 0 to `CAP`."""
+    """Peaks of one image, the strongest first.
+
+    Attributes
+    ----------
+    indices : ndarray, shape (n, 2)
+        (x, y), working pixels.
+    scores, depths : ndarray, shape (n,)
+    evidence : ndarray of float32, shape (ny, nx)
+        The score from 0 to `CAP`.
+    """
 
     indices: Doubles
     scores: Doubles
@@ -43,7 +51,15 @@ class Peaks:
 
 
 class Filter:
-    """The matched filter for a ball of one radius, in images of one shape (ny, nx)."""
+    """The matched filter for a ball of one radius.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx) of the images.
+    radius_px : float
+        Of the ball.
+    """
 
     def __init__(self, shape: tuple[int, int], radius_px: float) -> None:
         import scipy.fft
@@ -57,6 +73,7 @@ class Filter:
         self._window, self._model = (self._transform(kernel) for kernel in (window, model))
 
     def _transform(self, kernel: Doubles) -> NDArray[np.complex64]:
+        """Return the transform of a kernel, its middle at index 0."""
         import scipy.fft
 
         whole = np.zeros(self.size, np.float32)

@@ -36,7 +36,17 @@ AROUND = (3, 6)
 
 @dataclass(frozen=True)
 class Spot:
-    """A round piece of an image: its centre (x, y) as pixel index, its radius, and the bead's number."""
+    """A round piece of an image.
+
+    Attributes
+    ----------
+    x, y : float
+        Its centre as pixel index.
+    radius : float
+        px.
+    number : int
+        Of the bead.
+    """
 
     x: float
     y: float
@@ -45,24 +55,35 @@ class Spot:
 
     @property
     def soft(self) -> float:
+        """Width of the soft edge, px."""
         return max(MIN_SOFT, SOFT * self.radius)
 
     @property
     def outer(self) -> float:
-        """Where nothing is changed any more."""
+        """Radius outside which nothing is changed, px."""
         return self.radius + self.soft
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What is erased of a series: the beads, and the hot pixels of the `whole` stack, found when a section is first read."""
+    """What is erased of a series.
+
+    Attributes
+    ----------
+    gold : Gold
+        The beads.
+    whole : TiltStack
+        In which hot pixels are found.
+    hot : dict
+        Their rows and columns by section, found when it is first read.
+    """
 
     gold: Gold
     whole: TiltStack
     hot: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
 
     def spots(self, section: int) -> list[Spot]:
-        """Return where beads are in a section; none in one that is not used."""
+        """Return where beads are in section `section`, from 0; none in one that is not used."""
         if section not in self.gold.sections:
             return []
         tilt, (ny, nx) = self.gold.sections.index(section), self.whole.shape
@@ -75,7 +96,7 @@ class Erasure:
         return out
 
     def hot_of(self, section: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return rows and columns of the hot pixels of a section."""
+        """Return rows and columns of the hot pixels of section `section`, from 0."""
         if section not in self.hot:
             self.hot[section] = hot_pixels(self.whole.section(section))
         return self.hot[section]
@@ -94,10 +115,11 @@ class ErasedStack(TiltStack):
 
     @classmethod
     def of(cls, stack: TiltStack, erasure: Erasure) -> ErasedStack:
+        """Return `stack`, the whole or a half of the erasure's, without what is erased."""
         return cls(stack.path, stack.data, stack.pixel_size_A, erasure=erasure)
 
     def section(self, index: int) -> Floats:
-        """Section `index`, from 0, without what is erased."""
+        """Return section `index`, from 0, without what is erased."""
         image = super().section(index)
         out = without_hot(image, *self.erasure.hot_of(index), index)
         return without_spots(out, self.erasure.spots(index), index)
@@ -172,15 +194,16 @@ def _fill(out: Floats, image: Floats, spot: Spot, centres: Doubles, rng: np.rand
 
 
 def _range(at: float, reach: float, count: int) -> tuple[int, int]:
+    """Return the pixels within `reach` of a place along one side of `count`: first, and one after the last."""
     return max(0, math.floor(at - reach)), min(count, math.ceil(at + reach) + 1)
 
 
 def _plane(part: Floats, x: Doubles, y: Doubles, clear: NDArray[np.bool_], scale: float) -> Doubles:
-    """Return the plane that fits the clear pixels best, at all; the mean of all pixels where hardly any are clear."""
+    """Return the plane that fits the clear pixels best, at all; the mean of all pixels where fewer than 12 are clear."""
     if np.count_nonzero(clear) < 12:
         return np.full(part.shape, float(np.median(part)))
     design = np.stack([np.ones(part.shape), x / scale, y / scale], axis=-1)
-    # a ring that is cut off at an edge of the image tells little of the slope: 1e-3 keeps it from being followed
+    # a ring that is cut off at an edge of the image says little of the slope: 1e-3 keeps it from being followed
     inner = design[clear]
     normal = inner.T @ inner + np.diag([0, 1e-3, 1e-3]) * len(inner)
     return np.asarray(design @ np.linalg.solve(normal, inner.T @ part[clear].astype(np.float64)))

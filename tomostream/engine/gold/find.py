@@ -35,9 +35,20 @@ ENOUGH = 5
 
 @dataclass(frozen=True)
 class Bead:
-    """One bead: (X, Y, Z) in raw pixels from the centre of the specimen, its diameter (A), in how many tilts it was seen, how far
-    it was there from where the alignment puts it (RMS, raw px), and where it is in every tilt of the series (K, 2), raw pixels
-    from the centre of the image."""
+    """One bead.
+
+    Attributes
+    ----------
+    position : (float, float, float)
+        (X, Y, Z) in raw pixels from the centre of the specimen.
+    diameter_A : float
+    seen : int
+        In how many tilts.
+    residual_px : float
+        How far it was there from where the alignment puts it, RMS, raw px.
+    places : ndarray, shape (K, 2)
+        Where it is in every tilt of the series, raw pixels from the centre of the image.
+    """
 
     position: tuple[float, float, float]
     diameter_A: float
@@ -48,10 +59,23 @@ class Bead:
 
 @dataclass(frozen=True)
 class Gold:
-    """The beads of a series, `sections` those of the tilts; what is erased around each, raw px.
+    """The beads of a series.
 
-    `residual_px`: RMS over all beads and tilts of how far they are from where the alignment puts them; None where there are few.
-    `offsets_px`: by section, how far all of them together are, the length of the mean.
+    Attributes
+    ----------
+    beads : tuple of Bead
+    sections : tuple of int
+        Those of the tilts.
+    radius_px : float
+        What is erased around each, raw px.
+    residual_px : float or None
+        RMS over all beads and tilts of how far they are from where the alignment puts them, raw px; None where there are few.
+    diameter_A : float or None
+        Of the beads.
+    offsets_px : dict
+        By section, how far all of them together are, the length of the mean, raw px.
+    measured : tuple of Measured
+        Points of all sizes that were looked at.
     """
 
     beads: tuple[Bead, ...] = ()
@@ -76,9 +100,23 @@ def find_gold(
 
     Parameters
     ----------
-    tilts : where the tilts go.
-    pixel_A : of the stack.
-    diameter_A : of the beads; None: found out.
+    stack : TiltStack
+        The raw images.
+    tilts : sequence of TiltUse
+        Where the tilts go.
+    pixel_A : float
+        Of the stack.
+    diameter_A : float, optional
+        Of the beads; by default it is found out.
+    threads : int
+        At most this many.
+    progress : callable
+        Takes a stage and the share of it that is done.
+
+    Returns
+    -------
+    Gold
+        Without beads where there are none, or, of an unknown diameter, too few of one.
     """
     geometry = Geometry.of(tilts, stack.shape)
     scales = Scales(work_images(stack, geometry, pixel_A, (diameter_A or LADDER_A[0]) / ACROSS, threads))
@@ -106,7 +144,7 @@ class Scales:
         self._levels = [finest]
 
     def of(self, diameter_A: float) -> WorkImages:
-        """Return images in which a bead of this size is nine to seventeen pixels wide; the finest, where it is less."""
+        """Return images in which a bead of `diameter_A` is nine to seventeen pixels wide; the finest, where it is less."""
         level = 0
         while diameter_A / self._levels[level].pixel_A > 1.9 * ACROSS and min(self._levels[level].shape) >= MIN_SIDE:
             level += 1
@@ -149,7 +187,7 @@ def _reported(geometry: Geometry, scales: Scales, gold: Sequence[Measured], ever
 
 
 def _offsets(geometry: Geometry, gold: Sequence[Measured]) -> dict[int, float]:
-    """Length of the mean residual of the beads of every tilt that shows enough of them, by section."""
+    """Return the length of the mean residual of the beads of every tilt that shows enough of them, by section."""
     tilts = np.concatenate([each.point.tilts for each in gold])
     residuals = np.concatenate([each.point.residuals for each in gold])
     counts = np.bincount(tilts, minlength=len(geometry.tilts))

@@ -22,7 +22,19 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The tilts of a series, in their order; `shape` (ny, nx) of a raw image."""
+    """The tilts of a series, as gold needs them.
+
+    Attributes
+    ----------
+    tilts : tuple of TiltUse
+        K of them, in the order of the reconstruction.
+    shape : (int, int)
+        (ny, nx) of a raw image.
+    cosines, sines : ndarray, shape (K,)
+        Of the tilt angles.
+    shifts : ndarray, shape (K, 2)
+        (tx, ty), raw px.
+    """
 
     tilts: tuple[TiltUse, ...]
     shape: tuple[int, int]
@@ -32,6 +44,7 @@ class Geometry:
 
     @classmethod
     def of(cls, tilts: Sequence[TiltUse], shape: tuple[int, int]) -> Geometry:
+        """Return the geometry of tilts with raw images of `shape` (ny, nx)."""
         angles = np.radians([tilt.tilt_deg for tilt in tilts])
         shifts = np.array([[tilt.placement.tx, tilt.placement.ty] for tilt in tilts])
         return cls(tuple(tilts), shape, np.cos(angles), np.sin(angles), shifts)
@@ -42,7 +55,7 @@ class Geometry:
         return [number for number, tilt in enumerate(self.tilts) if tilt.placement.local is not None]
 
     def places(self, points: Doubles) -> Doubles:
-        """Return where points (n, 3) are seen: (K, n, 2).
+        """Return where points are seen in every tilt.
 
         Parameters
         ----------
@@ -66,7 +79,7 @@ class Geometry:
         return out
 
     def place(self, tilt: int, points: Doubles) -> Doubles:
-        """Return where points (..., 3) are seen in one tilt: (..., 2).
+        """Return where points are seen in one tilt.
 
         Parameters
         ----------
@@ -74,19 +87,28 @@ class Geometry:
             In the order of the tilts.
         points : ndarray, shape (..., 3)
             As for `places`.
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
         """
         across = points[..., 0] * self.cosines[tilt] + points[..., 2] * self.sines[tilt]
         return self.raw(tilt, np.stack([across, points[..., 1]], axis=-1))
 
     def raw(self, tilt: int, aligned: Doubles) -> Doubles:
-        """Return the inverse of `aligned`: where (across, along) the axis, (..., 2), is in the raw image.
+        """Return where places of the aligned image are in the raw one: the inverse of `aligned`.
 
         Parameters
         ----------
         tilt : int
             In the order of the tilts.
         aligned : ndarray, shape (..., 2)
-            Raw px from the middle of the aligned image.
+            (across, along) the tilt axis, raw px from the middle of the aligned image.
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
+            (x, y) in raw px from the middle of the raw image.
         """
         place = self.tilts[tilt].placement
         turned = _turned(aligned[..., 0], aligned[..., 1], place.rot_deg)
@@ -94,7 +116,7 @@ class Geometry:
         return out if place.local is None else out + self._local(tilt, turned)
 
     def aligned(self, tilt: int, places: Doubles) -> Doubles:
-        """(across, along) the tilt axis, in raw pixels, of places (n, 2) in the raw image.
+        """Return where places of the raw image are in the aligned one.
 
         Parameters
         ----------
@@ -102,6 +124,11 @@ class Geometry:
             In the order of the tilts.
         places : ndarray, shape (n, 2)
             (x, y) in raw px from the middle of the image.
+
+        Returns
+        -------
+        ndarray, shape (n, 2)
+            (across, along) the tilt axis, raw px.
 
         Notes
         -----
@@ -114,6 +141,7 @@ class Geometry:
         return _turned(before[..., 0], before[..., 1], -place.rot_deg)
 
     def _local(self, tilt: int, before: Doubles) -> Doubles:
+        """Return the local shifts (..., 2) of a tilt at places before the global shift; 0 where it has none."""
         local = self.tilts[tilt].placement.local
         if local is None:
             return np.zeros_like(before)
@@ -122,5 +150,6 @@ class Geometry:
 
 
 def _turned(x: Doubles, y: Doubles, degrees: float | Doubles) -> Doubles:
+    """Return (x, y) turned counter-clockwise, (..., 2)."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.stack([c * x - s * y, s * x + c * y], axis=-1)

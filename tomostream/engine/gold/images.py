@@ -26,9 +26,18 @@ _FINER = 8
 
 @dataclass(frozen=True)
 class WorkImages:
-    """Images of the used tilts, (K, ny, nx), with a median of 1 where they are counts (`counts`), else in standard deviations.
+    """Images of the used tilts.
 
-    `scales`: raw pixels to a working pixel, along x and y. `pixel_A`: of the working images.
+    Attributes
+    ----------
+    data : ndarray of float32, shape (K, ny, nx)
+        With a median of 1 where they are counts, else in standard deviations.
+    scales : (float, float)
+        Raw pixels to a working pixel, along x and y.
+    pixel_A : float
+        Of the working images.
+    counts : bool
+        Whether they are counts.
     """
 
     data: Floats
@@ -42,13 +51,13 @@ class WorkImages:
         return self.data.shape[1], self.data.shape[2]
 
     def indices(self, places: Doubles) -> Doubles:
-        """Return the pixel indices (x, y) of places in raw pixels from the centre of the image, (..., 2)."""
+        """Return pixel indices (x, y) of `places` in raw pixels from the centre of the image, both (..., 2)."""
         middle = np.array(self.shape[::-1]) / 2
         # the reduction keeps index n / 2, the centre of an image is (n - 1) / 2
         return middle + (places - 0.5) / np.array(self.scales)
 
     def places(self, indices: Doubles) -> Doubles:
-        """Return the inverse of `indices`."""
+        """Return places, in raw pixels from the centre of the image, of pixel `indices` (x, y), both (..., 2)."""
         middle = np.array(self.shape[::-1]) / 2
         return (indices - middle) * np.array(self.scales) + 0.5
 
@@ -125,6 +134,7 @@ def ball(radius_px: float, reach: int) -> Doubles:
 
 @functools.lru_cache(maxsize=64)
 def _ball(radius_px: float, reach: int) -> Doubles:
+    """Return `ball` of a rounded radius, which is kept."""
     side = 2 * reach + 1
     at = (np.arange(side * _FINER) + 0.5) / _FINER - side / 2
     thickness = np.sqrt(np.maximum(0, 1 - (at[:, None] ** 2 + at[None] ** 2) / radius_px**2))
@@ -132,6 +142,13 @@ def _ball(radius_px: float, reach: int) -> Doubles:
 
 
 def disc(radius_px: float, reach: int) -> Doubles:
-    """1 within the radius, 0 outside, on the same square."""
+    """Return a disc on the same square as `ball`: 1 within the radius, 0 outside.
+
+    Parameters
+    ----------
+    radius_px : float
+    reach : int
+        Pixels from the middle of the square to its edge.
+    """
     at = np.arange(-reach, reach + 1)
     return (np.hypot(at[:, None], at[None]) <= radius_px).astype(np.float64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `tomostream-aretomo` does with gold: asked for by `-EraseGold`, found by the alignment, erased, and told."""
+"""What `tomostream-aretomo` does with gold: asked for by `-EraseGold`, found by the alignment, erased, and reported."""
 
 from __future__ import annotations
 
@@ -31,13 +31,23 @@ TAG = "-EraseGold"
 
 @dataclass(frozen=True)
 class Asked:
-    """Gold is to be erased; `diameter_A` None: of whatever diameter."""
+    """Gold is to be erased, of this diameter; None: of whatever diameter it has."""
 
     diameter_A: float | None
 
 
 def asked(arguments: Arguments) -> Asked | None:
-    """Return what `-EraseGold` says; None where nothing is to be erased."""
+    """Return what `-EraseGold` asks for; None where nothing is to be erased.
+
+    Parameters
+    ----------
+    arguments : Arguments
+
+    Raises
+    ------
+    EngineError
+        Where it is neither a word nor a diameter of beads.
+    """
     word = arguments.text(TAG).lower()
     if word in (NO, "0"):
         return None
@@ -55,7 +65,30 @@ def asked(arguments: Arguments) -> Asked | None:
 def erased(
     arguments: Arguments, data: Input, names: OutputFiles, solution: Solution, options: ReconOptions, outputs: Outputs, log: Log
 ) -> tuple[Input, Erasure | None]:
-    """Return the input without gold and hot pixels, where that is asked for; what was found is written."""
+    """Return the input without gold and hot pixels, where that is asked for; what was found is written.
+
+    Parameters
+    ----------
+    arguments : Arguments
+    data : Input
+    names : OutputFiles
+    solution : Solution
+        With the used tilts.
+    options : ReconOptions
+    outputs : Outputs
+    log : Log
+
+    Returns
+    -------
+    Input
+        The same where nothing is to be erased.
+    Erasure or None
+
+    Raises
+    ------
+    EngineError
+        Where the pixel size is not known.
+    """
     what = asked(arguments)
     if what is None:
         return data, None
@@ -74,9 +107,17 @@ def erased(
 
 
 def for_viewing(arguments: Arguments, data: Input, solution: Solution, log: Log) -> Callable[[], TiltStack | None] | None:
-    """Return what finds the images without gold for the Wiener tomogram, which gold spoils, where the tomogram keeps it.
+    """Return what finds the images without gold for the Wiener tomogram, where the other tomogram keeps it.
 
-    None where it is erased for both already.
+    Parameters
+    ----------
+    arguments, data, solution, log
+        As for `erased`.
+
+    Returns
+    -------
+    callable or None
+        None where gold is erased for both already.
     """
     if asked(arguments) is not None:
         return None
@@ -102,7 +143,16 @@ def _found(
 
 
 def words(gold: Gold, pixel_A: float, done: str = "erased") -> str:
-    """Return what was found and done, for the log."""
+    """Return what was found and done, for the log.
+
+    Parameters
+    ----------
+    gold : Gold
+    pixel_A : float
+        Of the stack.
+    done : str
+        With the beads.
+    """
     if not gold.beads or gold.diameter_A is None:
         return "gold: no beads were found"
     count = f"{len(gold.beads)} bead{'s' * (len(gold.beads) > 1)}"
@@ -116,7 +166,7 @@ def words(gold: Gold, pixel_A: float, done: str = "erased") -> str:
 def _write_found(
     data: Input, names: OutputFiles, solution: Solution, options: ReconOptions, gold: Gold, outputs: Outputs
 ) -> None:
-    """The beads' places, where there are any."""
+    """Write the beads' places, where there are any."""
     from tomostream.engine.recon.aligned import aligned_size
 
     if not gold.beads:
@@ -132,7 +182,7 @@ def _write_found(
 
 
 def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -> None:
-    """The stacks without gold as they came, for another program: the whole and, where they are given, the halves."""
+    """Write the stacks without gold as they came, for another program: the whole and, where they are given, the halves."""
     from tomostream.engine.recon.tomogram import LABEL
 
     stem, end = os.path.splitext(names.erased)
@@ -144,7 +194,13 @@ def _write_stacks(data: Input, names: OutputFiles, outputs: Outputs, log: Log) -
 
 
 def with_gold(quality: Quality, erasure: Erasure) -> Quality:
-    """Return the quality of an alignment with what was erased, and what that tells of the alignment."""
+    """Return the quality of an alignment with what was erased, and what that says of the alignment.
+
+    Parameters
+    ----------
+    quality : Quality
+    erasure : Erasure
+    """
     gold = erasure.gold
     found = GoldQuality(len(gold.beads), gold.diameter_A, gold.residual_px, erasure.hot_count)
     tilts = tuple(replace(tilt, gold_px=gold.offsets_px.get(tilt.section)) for tilt in quality.tilts)

@@ -45,9 +45,25 @@ FADED = 0.04
 
 @dataclass(frozen=True)
 class Measured:
-    """A point and its average: diameter (A), depth (of the surroundings' brightness, or standard deviations), correlation with a
-    ball, how much its directions differ, the radial `profile` at multiples of `step_A`, which are `scale` raw pixels, and whether
-    the images were `counts`."""
+    """A point and what the average of the images around it shows.
+
+    Attributes
+    ----------
+    point : Point
+    diameter_A : float
+    depth : float
+        In parts of the surroundings' brightness, or in standard deviations.
+    fit : float
+        Correlation with a ball.
+    uneven : float
+        How much the directions differ, in parts of the depth.
+    profile : ndarray
+        Radial, at multiples of `step_A`.
+    step_A, scale : float
+        Size of a working pixel, and how many raw pixels that is.
+    counts : bool
+        Whether the images were counts.
+    """
 
     point: Point
     diameter_A: float
@@ -153,18 +169,22 @@ def like_gold(every: Sequence[Measured], tolerance: float, diameter_A: float, mi
 def with_neighbours(
     found: Sequence[Measured], every: Sequence[Measured], tolerance: float, diameter_A: float
 ) -> list[Measured]:
-    """Beads, and those of all points that fit less well because they are beside one of several.
+    """Return beads, and those of all points that fit less well because they are beside one of several.
 
     Parameters
     ----------
     found : sequence of Measured
-        Points that are gold by themselves.
+        Points that are gold on their own.
     every : sequence of Measured
         All points.
     tolerance : float
         By which part of the diameter one may differ.
     diameter_A : float
         That of the beads.
+
+    Returns
+    -------
+    list of Measured
     """
     out = list(found)
     if len(found) < MIN_BEADS:
@@ -178,7 +198,7 @@ def with_neighbours(
 
 
 def least_depth(diameter_A: float, counts: bool) -> float:
-    """Return what gold of some size takes away at least.
+    """Return the smallest depth that gold of some size has in an image.
 
     Parameters
     ----------
@@ -189,7 +209,7 @@ def least_depth(diameter_A: float, counts: bool) -> float:
 
     Notes
     -----
-    Half of 1 - exp(-diameter / ABSORPTION_A), what gold so thick absorbs and scatters.
+    Half of 1 - exp(-diameter / ABSORPTION_A), what gold that thick absorbs and scatters.
     """
     return 0.5 * (1 - math.exp(-diameter_A / ABSORPTION_A)) if counts else MIN_DEVIATIONS
 
@@ -213,7 +233,7 @@ def common_size(every: Sequence[Measured]) -> float | None:
 
 
 def reach_A(beads: Sequence[Measured]) -> float:
-    """Return how far from their middles beads and their fringes show, A."""
+    """Return how far from their middles beads and their fringes show, A, by the mean profile of `beads`."""
     profile = np.mean([each.profile / each.depth for each in beads], axis=0)
     radius = float(np.median([each.diameter_A for each in beads])) / 2
     step = beads[0].step_A

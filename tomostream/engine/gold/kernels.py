@@ -21,13 +21,16 @@ def add_along(evidence, knots, per, margin, total, count):  # type: ignore[no-un
 
     Parameters
     ----------
-    evidence : float32 (ny, nx)
-    knots : float64 (lines, knots, 2)
+    evidence : ndarray of float32, shape (ny, nx)
+    knots : ndarray of float64, shape (lines, knots, 2)
         Pixel indices (x, y) of every `per`-th place of a line; those between lie evenly between them.
+    per : int
+        Places from knot to knot.
     margin : float
         Pixels at each edge that are not in the field.
-    total : float64 (lines, places), count : int64 (lines, places)
-        Added to.
+    total : ndarray of float64, shape (lines, places)
+    count : ndarray of int64, shape (lines, places)
+        Both are added to.
     """
     ny, nx = evidence.shape
     for line in range(total.shape[0]):
@@ -50,17 +53,17 @@ def nearest(peaks, order, free, expected, reach, found):  # type: ignore[no-unty
 
     Parameters
     ----------
-    peaks : float64 (tilts, peaks, 2)
+    peaks : ndarray of float64, shape (tilts, peaks, 2)
         (across, along) of every peak.
-    order : int64 (tilts, peaks)
+    order : ndarray of int64, shape (tilts, peaks)
         The peaks of each tilt by `along`, ascending.
-    free : bool (tilts, peaks)
-    expected : float64 (points, tilts, 2)
+    free : ndarray of bool, shape (tilts, peaks)
+    expected : ndarray of float64, shape (points, tilts, 2)
         (across, along).
     reach : float
         How far from there a peak may be.
-    found : int64 (points, tilts)
-        Written: the peak; -1 where none is so near.
+    found : ndarray of int64, shape (points, tilts)
+        Filled with the peak; -1 where none is that near.
     """
     for point in range(expected.shape[0]):
         for tilt in range(expected.shape[1]):

@@ -32,7 +32,8 @@ SEED_TILTS, HEIGHT_A = 16, 2500.0
 REACH = 0.75
 #: Of the tilts that show the place, and at least: in which the point must be seen; and of every third of them, by tilt.
 MIN_SHARE, MIN_TILTS, MIN_SHARE_OF_THIRD = 0.7, 6, 0.55
-#: Radii within which another point hides a peak: such tilts count only where the point is seen; of all, so many must show it.
+#: Radii within which another point hides a peak: such tilts count only where the point is seen; and the share of all tilts that
+#: must show it.
 HIDDEN, MIN_SHARE_OF_ALL = 2.2, 0.4
 #: Degrees that these must span: else nothing is known of the height.
 MIN_SPAN_DEG = 20.0
@@ -42,10 +43,20 @@ PER_KNOT, AT_ONCE = 8, 64
 
 @dataclass(frozen=True)
 class Point:
-    """A point (X, Y, Z) in raw pixels from the centre, and its peaks: (tilt, peak) each.
+    """A point in three dimensions, and its peaks.
 
-    `shown`: tilts in whose field it is; `residuals` (matched, 2): how far (across, along, raw px) the peaks are from it;
-    `evidence`: mean score.
+    Attributes
+    ----------
+    position : ndarray, shape (3,)
+        (X, Y, Z) in raw pixels from the centre.
+    tilts, peaks : ndarray of int, shape (matched,)
+        The tilt and the number of each peak.
+    shown : ndarray of int
+        Tilts in whose field it is.
+    residuals : ndarray, shape (matched, 2)
+        How far (across, along, raw px) the peaks are from it.
+    evidence : float
+        Mean score.
     """
 
     position: Doubles
@@ -57,7 +68,20 @@ class Point:
 
 
 class Search:
-    """Finds points; peaks are claimed by what was found."""
+    """Finds points in three dimensions; peaks are claimed by what was found.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Where the tilts go.
+    images : WorkImages
+    peaks : list of Peaks
+        Of every tilt.
+    radius_px : float
+        Of the beads, working pixels.
+    threads : int
+        At most this many.
+    """
 
     def __init__(self, geometry: Geometry, images: WorkImages, peaks: list[Peaks], radius_px: float, threads: int = 1) -> None:
         self.geometry, self.images, self.peaks, self.threads = geometry, images, peaks, threads
@@ -77,7 +101,7 @@ class Search:
         self.order = np.argsort(self.aligned[..., 1], axis=1)
 
     def run(self) -> list[Point]:
-        """Return all points; once more for those that others hide, which are known then."""
+        """Return all points; it looks once more for those that others hide, which are known then."""
         for _ in range(2):
             before = len(self.found)
             self._run_once()
@@ -86,7 +110,7 @@ class Search:
         return self.found
 
     def _run_once(self) -> None:
-        """Points by the free peaks, tilt by tilt."""
+        """Find points from the free peaks, tilt by tilt."""
         order = np.argsort(-self.geometry.cosines, kind="stable")
         steps = np.unique(np.linspace(0, len(order) - 1, min(SEED_TILTS, len(order))).astype(int))
         for tilt in order[steps].tolist():
@@ -96,7 +120,7 @@ class Search:
                 self._from(tilt, seeds)
 
     def _from(self, tilt: int, seeds: Ints) -> None:
-        """Points on the lines through some peaks of a tilt, those with the most evidence first.
+        """Find points on the lines through some peaks of a tilt, those with the most evidence first.
 
         Some are fitted at a time; what is found claims peaks, so that those after it are fitted again.
         """
@@ -116,7 +140,7 @@ class Search:
             self.free[point.tilts, point.peaks] = False
 
     def _best_heights(self, tilt: int, seeds: Ints) -> tuple[Doubles, Doubles]:
-        """For every seed the place with the most evidence of all tilts, (n, 3), and how much that is."""
+        """Return for every seed the place with the most evidence of all tilts, (n, 3), and how much that is."""
         reach = HEIGHT_A / self.images.pixel_A * self.scale
         steps = np.arange(-reach, reach + 1, 1.4 * self.tolerance)
         # lines are straight in all images but for local shifts, which change little from knot to knot
@@ -193,7 +217,7 @@ class Search:
         return np.where(peaks[..., None] >= 0, places, 0.0)
 
     def _hidden(self, position: Doubles) -> NDArray[np.bool_]:
-        """In which tilts another point is so near that a peak of this one may be missing."""
+        """Return in which tilts another point is so near that a peak of this one may be missing."""
         if not self.found:
             return np.zeros(len(self.peaks), bool)
         offsets = np.array([point.position for point in self.found]) - position
@@ -213,8 +237,7 @@ class Search:
 
 
 def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the point that fits what is seen of it, (across, along) in raw px a tilt, that far off with less weight; the
-    residuals.
+    """Return the point that fits what is seen of it in some tilts; what is far off counts less.
 
     Parameters
     ----------
@@ -223,7 +246,7 @@ def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Dou
     tilts : ndarray of int, shape (n,)
         Those in which the point is seen.
     seen : ndarray, shape (n, 2)
-        Where, in the aligned image.
+        Where, (across, along) in the aligned image, raw px.
 
     Returns
     -------
@@ -241,7 +264,7 @@ def solved(geometry: Geometry, tilts: Ints, seen: Doubles) -> tuple[Doubles, Dou
 
 
 def solved_all(cosines: Doubles, sines: Doubles, seen: Doubles, there: NDArray[np.bool_]) -> tuple[Doubles, Doubles]:
-    """`solved` for many points at once.
+    """Return the points that fit what is seen of each, as `solved` does for one.
 
     Parameters
     ----------
@@ -260,7 +283,7 @@ def solved_all(cosines: Doubles, sines: Doubles, seen: Doubles, there: NDArray[n
     weight, count = there.astype(np.float64), there.sum(axis=1)
     middle = np.stack([(count - 1) // 2, count // 2], axis=1)
     for _ in range(4):
-        # 1e-6: tilts of one angle tell no height
+        # 1e-6: tilts of one angle give no height
         a, b, c = weight @ cosines**2 + 1e-6, weight @ (cosines * sines), weight @ sines**2 + 1e-6
         across = weight * seen[..., 0]
         p, q = across @ cosines, across @ sines

@@ -2,7 +2,7 @@
 """Where beads are to a small part of a pixel, by the images themselves: the mean of a bead over its tilts is its template.
 
 To first order an image of the bead is a level, the template, and for a small displacement (dx, dy) of it the template's slopes
-times -dx and -dy; a least-squares fit of the four tells the displacement.
+times -dx and -dy; a least-squares fit of the four gives the displacement.
 """
 
 from __future__ import annotations

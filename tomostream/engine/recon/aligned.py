@@ -37,9 +37,16 @@ _SHARPENED = 6
 
 @dataclass(frozen=True)
 class LocalShifts:
-    """Local alignment of one tilt: patch centres (x, y) from the image centre and shifts (dx, dy), raw px, (P,) each.
+    """Local alignment of one tilt.
 
     AreTomo2's meaning: a point at (x, y) of the rotated grid, before the global shift, is read (dx, dy) further.
+
+    Attributes
+    ----------
+    x, y : ndarray, shape (P,)
+        Centres of the patches from the middle of the image, raw px.
+    dx, dy : ndarray, shape (P,)
+        Shifts, raw px.
     """
 
     x: NDArray[np.float64]
@@ -72,8 +79,9 @@ class LocalShifts:
 
     @classmethod
     def through(cls, wanted: LocalShifts, width: int, height: int) -> LocalShifts:
-        """Return patches at the same places whose weighted mean (`at`) is there what `wanted` says; the mean of its own shifts
-        would flatten what is curved.
+        """Return patches at the same places whose weighted mean (`at`) is there what is wanted.
+
+        The mean of the wanted shifts themselves would flatten what is curved.
 
         Parameters
         ----------
@@ -95,7 +103,16 @@ class LocalShifts:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one raw image goes: raw = R(rot) aligned + (tx, ty), raw px from the centre; rot in degrees."""
+    """Where one raw image goes: raw = R(rot) aligned + (tx, ty).
+
+    Attributes
+    ----------
+    rot_deg : float
+        Tilt axis, counter-clockwise from y.
+    tx, ty : float
+        Raw px, from centre to centre, which are at (n - 1) / 2.
+    local : LocalShifts, optional
+    """
 
     rot_deg: float
     tx: float
@@ -104,12 +121,21 @@ class Placement:
 
 
 def aligned_size(shape: tuple[int, int], tilt_axis_deg: float, binning: float) -> tuple[int, int]:
-    """(ny, nx) of the aligned, binned images: axes swapped where the tilt axis is nearer x than y; even, as AreTomo2's.
+    """Return (ny, nx) of the aligned, binned images: sides swapped where the tilt axis is nearer x than y; even, as AreTomo2's.
 
     Parameters
     ----------
     shape : (int, int)
         (ny, nx) of the raw image.
+    tilt_axis_deg : float
+        Counter-clockwise from y.
+    binning : float
+        1 or more.
+
+    Examples
+    --------
+    >>> aligned_size((4092, 5760), 85.0, 4.0)
+    (1440, 1022)
     """
     ny, nx = shape
     if abs(math.sin(math.radians(tilt_axis_deg))) > 0.707:
@@ -118,7 +144,7 @@ def aligned_size(shape: tuple[int, int], tilt_axis_deg: float, binning: float) -
 
 
 def _grids(shape: tuple[int, int], binning: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padded raw size and the size of the finer grid, (y, x) each, of one Fourier interpolation."""
+    """Return the padded raw size and the size of the finer grid, (y, x) each, of one Fourier interpolation."""
     from scipy.fft import next_fast_len
 
     spacing = binning / 2
@@ -135,13 +161,13 @@ def _grids(shape: tuple[int, int], binning: float) -> tuple[tuple[int, int], tup
 
 
 def _ramp(length: int) -> Floats:
-    """From 0 to 1, smoothly."""
+    """Return a smooth ramp of `length` values from 0 to 1, neither of them included."""
     ramp = (np.arange(length, dtype=np.float32) + 1) / (length + 1)
     return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
 def _padded_bands(image: Floats, mean: np.float32, size: tuple[int, int]) -> Iterator[tuple[int, Floats]]:
-    """`image` minus `mean`, centred in `size`, in bands of rows, each with its first row; a band is gone at the next.
+    """Yield `image` minus `mean`, centred in `size`, in bands of rows, each with its first row; a band is gone at the next.
 
     The margin goes smoothly from one edge to the opposite one, as the FFT is periodic.
     """
@@ -187,18 +213,22 @@ class Aligner:
     def image(
         self, raw: Floats, placement: Placement, dose_weight: tuple[Floats, Floats] | None = None, mean: float | None = None
     ) -> Floats:
-        """Return the aligned image (float32, `out_shape`) of a raw one, minus the raw image's mean; 0 where there is no data.
+        """Return the aligned image of a raw one, minus the raw image's mean; 0 where there is no data.
 
         May be called from several threads.
 
         Parameters
         ----------
-        raw : float32 (ny, nx)
+        raw : ndarray of float32, shape (ny, nx)
         placement : Placement
-        dose_weight : (frequencies, weights), optional
-            Radial weight; frequencies in cycles per raw px, ascending.
+        dose_weight : (ndarray, ndarray), optional
+            Frequencies in cycles per raw px, ascending, and the weight of each.
         mean : float, optional
             Of the raw image, where it is known.
+
+        Returns
+        -------
+        ndarray of float32, shape `out_shape`
         """
         from tomostream.engine.recon.kernels import sample
 
@@ -214,7 +244,7 @@ class Aligner:
         return out
 
     def _affine(self, placement: Placement) -> NDArray[np.float64]:
-        """Raw pixel index (x, y) as an affine function of the output's pixel index (x, y)."""
+        """Return the raw pixel index (x, y) as an affine function of the output's pixel index (x, y): six numbers."""
         c, s = (f(math.radians(placement.rot_deg)) * self.binning for f in (math.cos, math.sin))
         mid_y, mid_x = ((n - 1) / 2 for n in self.out_shape)
         raw_y, raw_x = ((n - 1) / 2 for n in self.shape)
@@ -223,7 +253,7 @@ class Aligner:
         return np.array([c, -s, x0, s, c, y0])
 
     def _knots(self, placement: Placement) -> tuple[float, Floats]:
-        """Local displacements on a coarse grid of output pixels, (2, ky, kx); one cell where there are none."""
+        """Return the step of a coarse grid of output pixels, and local displacements on it, (2, ky, kx); one cell without any."""
         if placement.local is None:
             return 1.0, np.zeros((2, 1, 1), np.float32)
         step = 16.0
@@ -237,7 +267,7 @@ class Aligner:
     def _interpolated(
         self, image: Floats, mean: np.float32, rot_deg: float, dose_weight: tuple[Floats, Floats] | None
     ) -> Floats:
-        """`image` minus `mean`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
+        """Return `image` minus `mean`, padded, on the finer grid, band-limited to the output's Nyquist box and dose weighted."""
         import scipy.fft
 
         bands = _padded_bands(image, mean, self.padded)

@@ -63,7 +63,7 @@ class TiltContrast:
     upward: float
 
     def phase(self, kx: Doubles, ky: Doubles, extra_A: float = 0.0) -> Doubles:
-        """Return the argument of the sine at frequencies (1/A), with `extra_A` of defocus more.
+        """Return the argument of the sine of the transfer function.
 
         Parameters
         ----------
@@ -88,8 +88,18 @@ class TiltContrast:
         return self.optics.phase(s, defocus)
 
     def turns(self, extra_A: float = 0.0) -> Floats:
-        """`phase` over pi as a polynomial, for `spectral_kernels.transferred`: what s = kx^2 + ky^2, kx^2 - ky^2, 2 kx ky, s^2
-        and 1 are multiplied by."""
+        """Return `phase` over pi as a polynomial, for `spectral_kernels.transferred`.
+
+        Parameters
+        ----------
+        extra_A : float
+            Defocus beyond that of the centre.
+
+        Returns
+        -------
+        ndarray of float32, shape (5,)
+            By what s = kx^2 + ky^2, kx^2 - ky^2, 2 kx ky, s^2 and 1 are multiplied, frequencies in 1/A.
+        """
         constant, whole = map(float, self.optics.phase(np.array([0.0, 1.0]), 0.0) / math.pi)
         wave, double = self.optics.wavelength_A, 2 * self.azimuth_rad
         return np.array([
@@ -123,7 +133,7 @@ class TiltContrast:
         return np.where(phase < math.pi / 2, np.maximum(out, floor), out) if floor else out
 
     def extras(self, width_A: float, height_A: float, top: float) -> Doubles:
-        """Return defoci (A) beyond that of the centre at which an image of this width is looked at, for the height `height_A`.
+        """Return the defoci beyond that of the centre at which an image is looked at, for one height.
 
         Parameters
         ----------
@@ -137,7 +147,7 @@ class TiltContrast:
         Returns
         -------
         ndarray, shape (n,)
-            Ascending, so dense that the phase changes little from one to the next at `top`; one value where all of the image
+            A, ascending, so dense that the phase changes little from one to the next at `top`; one value where all of the image
             has about the same defocus.
         """
         reach, middle = abs(self.across) * width_A / 2, self.upward * height_A
@@ -147,7 +157,7 @@ class TiltContrast:
         return middle + np.linspace(-reach, reach, 2 + int(2 * reach / step))
 
     def shares(self, extras: Doubles, width: int, pixel_A: float, height_A: float) -> Floats:
-        """Return how much of every column (of `width`) is of each of `extras`, (n, width): hats between neighbours.
+        """Return how much of every column belongs to each of some defoci: hats between neighbours.
 
         Parameters
         ----------
@@ -174,7 +184,7 @@ class TiltContrast:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Contrast transfer of all tilts of a series, in the order of the aligned images; `pixel_A` theirs."""
+    """Contrast transfer of all tilts of a series, in the order of the aligned images, whose pixels are of `pixel_A`."""
 
     tilts: tuple[TiltContrast, ...]
     pixel_A: float
@@ -185,12 +195,17 @@ class Contrast:
         return min(0.45 / self.pixel_A, _TOP)
 
     def slabs(self, depth: int) -> list[tuple[int, int]]:
-        """Return parts (first, last + 1) of the depth (px) within which one contrast does, an odd number of them.
+        """Return parts of the depth within which one contrast does, an odd number of them.
 
         Parameters
         ----------
         depth : int
-            Of the volume.
+            Of the volume, px.
+
+        Returns
+        -------
+        list of (int, int)
+            First slice and the one after the last, from 0.
         """
         steepest = max(abs(tilt.upward) for tilt in self.tilts)
         wavelength = self.tilts[0].optics.wavelength_A
@@ -204,16 +219,23 @@ def contrast_of(
     rows: Sequence[CtfRow], sections: Sequence[int], tilts: Sequence[TiltUse], optics: Optics, hand: int,
     raw_pixel_A: float, binning: float,
 ) -> Contrast | None:
-    """Return the contrast of aligned, binned images of `tilts` from the CTF of raw ones.
+    """Return the contrast of aligned, binned images from the CTF of raw ones; None where a tilt has no CTF.
 
     Parameters
     ----------
-    rows, sections : the CTF and the section (from 0) of each row.
-    hand : 1, -1, or 0 where the defocus does not change, or how is not known.
-
-    Returns
-    -------
-    None where a tilt has no CTF.
+    rows : sequence of CtfRow
+    sections : sequence of int
+        From 0, that of each row.
+    tilts : sequence of TiltUse
+        In the order of the aligned images.
+    optics : Optics
+        Voltage, spherical aberration, amplitude contrast.
+    hand : int
+        1, -1, or 0 where the defocus does not change across the axis, or how is not known; see `ctf.fit`.
+    raw_pixel_A : float
+        Of the raw images.
+    binning : float
+        Of the aligned ones.
     """
     by_section = dict(zip(sections, rows, strict=True))
     if not tilts or any(tilt.section not in by_section for tilt in tilts):
@@ -235,8 +257,17 @@ def contrast_of(
 class Filtered:
     """Multiplies aligned images of one shape (ny, nx) by functions of the frequency that change with the defocus.
 
-    Spectra have ky from 0 on along their rows and kx of both signs along their columns: an image whose columns only were
+    Spectra have ky from 0 on along their rows and kx of both signs along their columns: an image of which only the columns were
     transformed (waves along y) can be weighted, stretched and cropped across the tilt axis without going back to an image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx) of the images.
+    pixel_A : float
+        Of their pixels.
+    threads : int
+        Of the transforms.
     """
 
     def __init__(self, shape: tuple[int, int], pixel_A: float, threads: int = 1) -> None:
@@ -251,8 +282,16 @@ class Filtered:
         self.inside = tuple(slice((m - n) // 2, (m - n) // 2 + n) for m, n in zip(self.size, shape, strict=True))
 
     def spectrum(self, image: Floats) -> Complexes:
-        """Return the Fourier transform of an image on 0: what would join its edges would lend weight to the noise of the
-        edges."""
+        """Return the Fourier transform of an image surrounded by zeros: what joins its edges would lend weight to their noise.
+
+        Parameters
+        ----------
+        image : ndarray of float32, shape (ny, nx)
+
+        Returns
+        -------
+        ndarray of complex64, shape (len(ky), len(kx))
+        """
         import scipy.fft
 
         whole = np.zeros((self.size[0], self.shape[1]), np.float32)
@@ -263,14 +302,20 @@ class Filtered:
         return out
 
     def waves(self, spectrum: Complexes) -> Complexes:
-        """Return waves along y (rows of ky, columns with their margins) of a spectrum, which is replaced."""
+        """Return waves along y (rows of ky, columns with their margins) of a spectrum.
+
+        Parameters
+        ----------
+        spectrum : ndarray of complex64
+            Of `spectrum`; it is overwritten.
+        """
         import scipy.fft
 
         out: Complexes = scipy.fft.ifft(spectrum, axis=1, workers=self.threads, overwrite_x=True)
         return out
 
     def image(self, waves: Complexes) -> Floats:
-        """Return the image (ny, nx) of waves along y."""
+        """Return the image (ny, nx) of `waves` along y."""
         import scipy.fft
 
         out: Floats = scipy.fft.irfft(waves[:, self.inside[1]], self.size[0], axis=0, workers=self.threads)
@@ -279,8 +324,7 @@ class Filtered:
     def across(
         self, spectrum: Complexes, tilt: TiltContrast, height_A: float, top: float, floor: float = 0.0, flip: bool = False
     ) -> Complexes:
-        """Return waves along y, as of `waves`, of an image multiplied at each place by the transfer function, with its `floor`,
-        or, to `flip` phases, by its sign.
+        """Return waves along y of an image multiplied at each place by its transfer function, or by the sign of it.
 
         Parameters
         ----------
@@ -293,7 +337,7 @@ class Filtered:
         top : float
             The highest frequency that counts, 1/A.
         floor : float
-            The least of the transfer function below its first maximum.
+            Lower limit of the transfer function below its first maximum.
         flip : bool
             Whether to multiply by the sign only.
 
@@ -321,7 +365,7 @@ class Filtered:
 
 
 def pairs(values: Complexes) -> Floats:
-    """Return complex numbers, next to each other along the last axis, as pairs of float32."""
+    """Return `values`, complex numbers next to each other along the last axis, as pairs of float32."""
     return values[..., None].view(np.float32)
 
 
@@ -330,13 +374,13 @@ def flip_phases(images: Floats, contrast: Contrast, height_A: float, out: Floats
 
     Parameters
     ----------
-    images : ndarray, float32, shape (K, ny, nx)
+    images : ndarray of float32, shape (K, ny, nx)
         Aligned images.
     contrast : Contrast
         Of the K tilts.
     height_A : float
         Height z for which the defocus is taken.
-    out : ndarray, float32, shape (K, ny, nx)
+    out : ndarray of float32, shape (K, ny, nx)
         Filled.
     threads : int
         Of the transforms.

@@ -20,14 +20,22 @@ from tomostream.files.mrc import MAX_VALUE, open_mrc
 
 @dataclass(frozen=True)
 class Look:
-    """Of one section: whether the whole and its halves can be used, in this order, and whether the halves add up to it."""
+    """What was seen of one section.
+
+    Attributes
+    ----------
+    usable : tuple of bool
+        Whether the whole and its halves can be used, in this order.
+    adds_up : bool
+        Whether the halves add up to the whole, and none has hot pixels.
+    """
 
     usable: tuple[bool, ...]
     adds_up: bool
 
 
 def look(whole: TiltStack, halves: Sequence[TiltStack], index: int) -> Look:
-    """Look at a section of a series and of its halves, some rows at a time.
+    """Return what is seen of a section of a series and of its halves, some rows at a time.
 
     Parameters
     ----------
@@ -36,6 +44,10 @@ def look(whole: TiltStack, halves: Sequence[TiltStack], index: int) -> Look:
         Two, of the same size.
     index : int
         Section, from 0.
+
+    Returns
+    -------
+    Look
     """
     stacks, (down, over), first, adds_up = (whole, *halves), sample_steps(whole.shape), 0, True
     low, high = np.full(len(stacks), np.inf), np.full(len(stacks), -np.inf)

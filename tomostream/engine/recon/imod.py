@@ -59,7 +59,22 @@ SHIFT	0.0 0.0
 
 @dataclass(frozen=True)
 class ImodJob:
-    """`kind` 1-3; `orders` (1 for the first) and tilt `angles` (degrees) of all sections; `ctf` of the used ones."""
+    """What the IMOD files are made of.
+
+    Attributes
+    ----------
+    kind : int
+        `RELION`, `WARP` or `ALIGNED`.
+    names : OutputFiles
+    source : str
+        Path of the raw stack.
+    orders : sequence of int
+        Acquisition order of every section, 1 for the first.
+    angles : sequence of float
+        Tilt angle of every section, degrees.
+    ctf : sequence of CtfRow
+        Of the used tilts, or none.
+    """
 
     kind: int
     names: files.OutputFiles
@@ -72,7 +87,20 @@ class ImodJob:
 def write_imod(
     outputs: Outputs, job: ImodJob, stack: TiltStack, solution: Solution, options: ReconOptions
 ) -> None:
-    """Write the files of `<In>_Imod/`, whose folder exists."""
+    """Write the files of `<In>_Imod/`.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        In which the folder has been made.
+    job : ImodJob
+    stack : TiltStack
+        The raw images.
+    solution : Solution
+        With the used tilts.
+    options : ReconOptions
+        Depth and pixel size.
+    """
     stem = job.names.imod("_st").rsplit("/", 1)[-1][: -len("_st")]
     rows = {t.section: xf_of_row(t.placement.rot_deg, t.placement.tx, t.placement.ty) for t in solution.used}
     kept = [t.section for t in solution.used]
@@ -109,7 +137,7 @@ def _order_list(job: ImodJob, kept: Sequence[int]) -> str:
 def _write_stack(
     outputs: Outputs, job: ImodJob, stack: TiltStack, solution: Solution, options: ReconOptions
 ) -> None:
-    """Nothing for Relion; the kept raw tilts for Warp; the aligned ones at full size for 3."""
+    """Write the stack: none for Relion; the kept raw tilts for Warp; the aligned ones at full size for 3."""
     path = job.names.imod("_st.mrc")
     if job.kind == WARP:
         shape = (len(solution.used), *stack.shape)

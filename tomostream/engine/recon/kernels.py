@@ -24,7 +24,7 @@ _X_AT_ONCE = 1024
 
 @nb.njit(inline="always")
 def cubic_weights(a):  # type: ignore[no-untyped-def]
-    """Catmull-Rom weights of the four neighbours for a fraction `a` in [0, 1)."""
+    """Return the Catmull-Rom weights of the four neighbours for a fraction `a` in [0, 1)."""
     w0 = a * (-0.5 + a * (1.0 - 0.5 * a))
     w1 = 1.0 + a * a * (-2.5 + 1.5 * a)
     w2 = a * (0.5 + a * (2.0 - 1.5 * a))
@@ -113,7 +113,15 @@ def _stretch_line(line, cosine, target):  # type: ignore[no-untyped-def]
 def stretch(images, y0, cosines, out):  # type: ignore[no-untyped-def]
     """Stretch rows to specimen x: `out[k, y, X] = images[k, y0 + y, (X - cX) cos t_k + cx]`, cubic, 0 outside.
 
-    images float32 (K, ny, nx), cosines float64 (K,), out float32 (>= K, rows, n); rows of `out` beyond K are zeroed.
+    Parameters
+    ----------
+    images : ndarray of float32, shape (K, ny, nx)
+    y0 : int
+        First row that is taken.
+    cosines : ndarray of float64, shape (K,)
+        Of the tilt angles.
+    out : ndarray of float32, shape (>= K, rows, n)
+        Filled; those beyond K with zeros.
     """
     tilts, rows = images.shape[0], out.shape[1]
     for job in nb.prange(out.shape[0] * rows):
@@ -158,7 +166,7 @@ def _add_four(images, y, tangents, k, height, first, row):  # type: ignore[no-un
 
 @nb.njit(fastmath=True, boundscheck=False, error_model="numpy", inline="always")
 def _tally(row, flat, squares, lows, highs):  # type: ignore[no-untyped-def]
-    """Add `row` to `flat` and its squares to `squares`; keep the least and the largest of each column.
+    """Add `row` to `flat` and its squares to `squares`; keep the smallest and the largest of each column.
 
     By columns, because a running number for all of them is not vectorised or, where the compiler may reorder (fastmath),
     added up in an order that differs between code just compiled and the same code loaded from the cache.

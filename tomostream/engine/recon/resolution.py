@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.fourier import soft_window
 from tomostream.files.mrc import MrcStack
 
 Floats = NDArray[np.float64]
@@ -25,15 +26,22 @@ FLAT, STEEP = 0.3, 0.5
 SIDE = 192
 #: Of the field in x and y that is left out at each edge, where tilts end.
 MARGIN = 0.1
-#: A shell counts where it holds at least so many coefficients.
+#: A shell counts where it holds at least this many coefficients.
 ENOUGH = 30
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Resolutions in A, None where the halves have nothing in common; `shells` (1/A) and the correlations in them.
+    """Resolution of a tomogram.
 
-    NaN in a curve: the shell holds too little.
+    Attributes
+    ----------
+    xy_A, z_A : float or None
+        In the plane and along z; None where the halves have nothing in common.
+    shells : ndarray, shape (S,)
+        Frequencies, 1/A.
+    xy, z : ndarray, shape (S,)
+        The correlation in each; NaN where the shell holds too little.
     """
 
     xy_A: float | None
@@ -52,11 +60,21 @@ def resolution(
     Parameters
     ----------
     even, odd : MrcStack
-        Volumes of one size; with `upright` sections are z (x, y, z), else y (x, z, y).
+        Volumes of one size.
+    pixel_size_A : float
+        Of the voxels.
+    upright : bool
+        Whether sections are z (x, y, z), else y (x, z, y).
     thickness_A : float, optional
         Of the specimen, in the middle of the volume: what is outside is left out, as there is nothing in it.
     widest_deg : float
         The largest tilt angle.
+    threads : int
+        Of the transforms.
+
+    Returns
+    -------
+    Resolution
     """
     shape = even.shape if upright else (even.shape[1], even.shape[0], even.shape[2])
     depth = shape[0] if thickness_A is None else min(shape[0], max(16, round(thickness_A / pixel_size_A)))
@@ -73,7 +91,7 @@ def resolution(
 
 
 def _starts(length: int) -> list[int]:
-    """Return where the pieces begin along one side: one in the middle, or two that have nothing in common."""
+    """Return where the pieces start along one side: one in the middle, or two that have nothing in common."""
     margin = round(MARGIN * length)
     if length - 2 * margin < 2 * SIDE:
         return [max(0, (length - SIDE) // 2)]
@@ -102,6 +120,7 @@ class _Sums:
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], widest_deg: float) -> _Sums:
+        """Return sums of nothing yet, for pieces of one shape (z, y, x)."""
         kz, ky = np.fft.fftfreq(shape[0])[:, None, None], np.fft.fftfreq(shape[1])[None, :, None]
         kx = np.fft.rfftfreq(shape[2])[None, None]
         radius = np.sqrt(kz**2 + ky**2 + kx**2)
@@ -120,6 +139,7 @@ class _Sums:
         return cls(window, shells, shell(radius, slope <= FLAT), shell(np.abs(kz), measured & (slope >= STEEP)))
 
     def add(self, even: NDArray[np.float32], odd: NDArray[np.float32], threads: int) -> None:
+        """Add a piece of both halves."""
         import scipy.fft
 
         a, b = (scipy.fft.rfftn(piece * self._window, workers=threads) for piece in (even, odd))
@@ -141,11 +161,7 @@ class _Sums:
 
 def _ends(length: int) -> Floats:
     """Return a window for the few pixels of the depth: level, with soft ends."""
-    edge = max(1, length // 8)
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
-    window = np.ones(length)
-    window[:edge], window[-edge:] = ramp, ramp[::-1]
-    return window
+    return soft_window(length, max(1, length // 8))
 
 
 def _crossing(shells: Floats, curve: Floats) -> float | None:

@@ -44,20 +44,29 @@ _FREQUENCIES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Method:
-    """`iterations` 0: weighted back-projection; else SIRT with that many iterations."""
+    """How to reconstruct: weighted back-projection (`iterations` 0), or SIRT with that many iterations."""
 
     iterations: int = 0
 
     @property
     def name(self) -> str:
+        """What it is called in the log."""
         return f"SIRT, {self.iterations} iterations in closed form" if self.iterations else "weighted back-projection"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows y0:y1 of a volume. `data`: (rows, depth, nx) or, upright, (depth, rows, nx); a view, gone at the next block.
+    """Rows `y0` to before `y1` of a volume.
 
-    `projection` (rows, nx): sum over z. `stats` (rows, 4): minimum, maximum, sum, sum of squares.
+    Attributes
+    ----------
+    y0, y1 : int
+    data : ndarray of float32, shape (rows, depth, nx) or, upright, (depth, rows, nx)
+        A view, overwritten by the next block.
+    projection : ndarray, shape (rows, nx)
+        Sum over z.
+    stats : ndarray, shape (rows, 4)
+        Minimum, maximum, sum, sum of squares.
     """
 
     y0: int
@@ -70,13 +79,17 @@ class Block:
 def angular_steps(tilts_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the width in radians that each tilt stands for: half the way to its neighbours; tilts at one angle share it.
 
-    The ends count as far outward as inward. A gap counts at most thrice the median step: what was not measured cannot
+    The ends count as far outward as inward. A gap counts at most three times the median step: what was not measured cannot
     be made up by its neighbours' noise.
 
     Parameters
     ----------
     tilts_deg : ndarray, shape (K,)
         In any order.
+
+    Returns
+    -------
+    ndarray, shape (K,)
 
     Examples
     --------
@@ -137,30 +150,27 @@ class Slab:
             self._filter = wbp_filter(frequencies, self.tilts_deg)
 
     def block_rows(self, ny: int) -> int:
-        """Return rows of a block: about 96 MB of volume, an even share of `ny`."""
+        """Return the rows of a block: about 96 MB of volume, an even share of the `ny` rows of the volume."""
         most = max(8, _BLOCK_BYTES // (4 * self.nx * self.depth))
         blocks = math.ceil(ny / most)
         return math.ceil(ny / blocks)
 
     def blocks(self, images: Floats, upright: bool, part: tuple[int, int] | None = None) -> Iterator[Block]:
-        """Reconstruct all rows of `images` (K, ny, nx), a block at a time.
-
-        With `upright` the block is (depth, rows, nx) and Z grows with the first index (x, y, z: AreTomo's -FlipVol 1);
-        else it is (rows, depth, nx) and Z falls with the second (x, z, y, turned by 90 degrees about x, not mirrored).
-        `part`: first and last + 1 of the z (growing with Z) that are wanted; None: all of them.
+        """Reconstruct all rows of aligned images, a block at a time.
 
         Parameters
         ----------
         images : ndarray of float32, shape (K, ny, nx)
             Aligned images, each minus its mean.
         upright : bool
-            Which way the volume lies.
+            With it the block is (depth, rows, nx) and Z grows with the first index (x, y, z: AreTomo's -FlipVol 1);
+            else it is (rows, depth, nx) and Z falls with the second (x, z, y, turned by 90 degrees about x, not mirrored).
         part : (int, int), optional
-            Of the depth, px.
+            First slice and the one after the last, growing with Z, that are wanted; by default all.
 
         Yields
         ------
-        ndarray of float32
+        Block
             Valid until the next one is asked for.
         """
         first, last = part if part is not None else (0, self.depth)
@@ -172,19 +182,22 @@ class Slab:
         yield from self._projected(fill, np.ones(last - first, np.float32), images.shape[1], upright)
 
     def projected(self, lines: Floats, fade: Floats, ny: int, upright: bool) -> Iterator[Block]:
-        """Back-project stretched, filtered lines (K, >= ny, >= length) into a slab about Z = 0, as deep as `fade`, its factors
-        by growing Z, is long.
+        """Back-project stretched, filtered lines into a slab about Z = 0, block by block.
 
         Parameters
         ----------
         lines : ndarray of float32, shape (K, >= ny, >= length)
             Stretched across the tilt axis by 1 / cos t, and filtered.
         fade : ndarray of float32, shape (depth,)
-            Factors of the slices.
+            Factors of the slices, by growing Z; their number is the depth.
         ny : int
             Rows of the volume.
         upright : bool
             Which way the volume lies; see `blocks`.
+
+        Yields
+        ------
+        Block
         """
 
         def fill(y0: int, out: Floats) -> None:
@@ -253,7 +266,7 @@ def _mixed(matrices: Floats, spectra: NDArray[np.complex64]) -> NDArray[np.compl
 
 
 def _taper(nu: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hamming window of the image frequency `nu` (cycles/px), 0 beyond Nyquist."""
+    """Return a Hamming window of the image frequency `nu` (cycles/px), 0 beyond Nyquist."""
     return np.where(nu <= 0.5, 0.54 + 0.46 * np.cos(2 * np.pi * np.minimum(nu, 0.5)), 0.0)
 
 
@@ -268,7 +281,7 @@ def _interpolation_gain(frequencies: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def wbp_filter(frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64]) -> Floats:
-    """Ramp of every tilt in stretched coordinates, (K, F); `frequencies` in cycles per px of specimen x.
+    """Return the ramp of every tilt in stretched coordinates.
 
     Parameters
     ----------
@@ -291,9 +304,7 @@ def wbp_filter(frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64])
 def sirt_filter(
     frequencies: NDArray[np.float64], tilts_deg: NDArray[np.float64], depth: int, iterations: int
 ) -> Floats:
-    """G of the module's text at every frequency, (F, K, K), with the projection's cos t on the data's side.
-
-    The sum of powers is taken by doubling: S_2m = S_m + R^m S_m, S_m+1 = 1 + R S_m.
+    """Return the filter of SIRT, G of the module's text, at every frequency, with the projection's cos t on the data's side.
 
     Parameters
     ----------
@@ -309,6 +320,10 @@ def sirt_filter(
     Returns
     -------
     ndarray of float32, shape (F, K, K)
+
+    Notes
+    -----
+    The sum of powers is taken by doubling: S_2m = S_m + R^m S_m, S_m+1 = 1 + R S_m.
     """
     angles = np.radians(np.asarray(tilts_deg, dtype=np.float64))
     tangents, tilts = np.tan(angles), len(angles)

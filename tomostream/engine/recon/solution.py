@@ -43,10 +43,18 @@ MIN_STRETCH, MAX_STRETCH = 0.001, 0.01
 
 @dataclass(frozen=True)
 class Solution:
-    """Every used tilt, sorted by tilt angle, and the sections left out with the reason of each.
+    """Where the tilts of a series go.
 
-    Tilt angles are those of the reconstruction (with the offset, where it is applied). `tilt_axis_deg` is that of the
-    middle tilt: it decides, as in AreTomo2, whether x and y are swapped.
+    Attributes
+    ----------
+    used : tuple of TiltUse
+        Sorted by tilt angle, which is that of the reconstruction (with the offset, where it is applied).
+    dark : tuple of DarkFrame
+        The sections left out, as AreTomo lists them.
+    reasons : tuple of (int, str)
+        Why each section was left out.
+    quality : Quality or None
+        Of our own alignment.
     """
 
     used: tuple[TiltUse, ...]
@@ -56,14 +64,26 @@ class Solution:
 
     @property
     def tilt_axis_deg(self) -> float:
+        """Tilt axis of the middle tilt: it decides, as in AreTomo2, whether x and y are swapped."""
         return self.used[len(self.used) // 2].placement.rot_deg
 
     def with_doses(self, doses: dict[int, float]) -> Solution:
-        """Return the same with the dose before each tilt, by section."""
+        """Return the same with the dose (e/A2) before each tilt, `doses` by section."""
         return replace(self, used=tuple(replace(t, pre_exposure=doses[t.section]) for t in self.used))
 
     def without(self, reasons: dict[int, str]) -> Solution:
-        """Return the same without some sections."""
+        """Return the same without some sections.
+
+        Parameters
+        ----------
+        reasons : dict
+            Why each of them is left out, by section.
+
+        Raises
+        ------
+        EngineError
+            Where none would be left.
+        """
         used = tuple(t for t in self.used if t.section not in reasons)
         if not used:
             raise EngineError(f"no tilt is left to reconstruct from ({next(iter(reasons.values()))})")
@@ -71,7 +91,17 @@ class Solution:
 
 
 def read_aln(path: str) -> AlnFile:
-    """Read an alignment file. Raises EngineError where it is missing or makes no sense."""
+    """Read an alignment file.
+
+    Parameters
+    ----------
+    path : str
+
+    Raises
+    ------
+    EngineError
+        Where it is missing or makes no sense.
+    """
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as handle:
             return parse_aln(handle.read(), path)
@@ -116,7 +146,7 @@ def read_angles(path: str, sections: int) -> tuple[tuple[AngleRow, ...], SecondC
 
 
 def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None) -> Solution:
-    """Return the solution in an alignment file, for `stack`; one of another binning is scaled, and `say` is told.
+    """Return the solution in an alignment file; one for images of another binning is scaled.
 
     Parameters
     ----------
@@ -125,7 +155,7 @@ def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None
     stack : TiltStack
         The images that it is for.
     say : callable, optional
-        Told a sentence where the file is for images of another binning.
+        Takes a sentence where the file is for images of another binning.
 
     Returns
     -------
@@ -163,7 +193,7 @@ def of_aln(path: str, stack: TiltStack, say: Callable[[str], None] | None = None
 
 
 def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Solution:
-    """Return the solution in a transform file of IMOD, a line a section, with the tilt angle of every section in degrees.
+    """Return the solution in a transform file of IMOD.
 
     Parameters
     ----------
@@ -172,7 +202,7 @@ def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Sol
     angles : sequence of float
         Tilt angles in degrees, one a section.
     say : callable
-        Told a sentence where a small change of magnification is left out.
+        Takes a sentence where a small change of magnification is left out.
 
     Returns
     -------
@@ -206,7 +236,7 @@ def of_xf(path: str, angles: Sequence[float], say: Callable[[str], None]) -> Sol
 
 
 def _local_shifts(aln: AlnFile) -> dict[int, LocalShifts]:
-    """Local shifts by row, of the patches that are marked good."""
+    """Return local shifts by row, of the patches that are marked good."""
     rows: dict[int, list[LocalShift]] = {}
     for shift in aln.local:
         if shift.good >= 0.9:
@@ -218,7 +248,13 @@ def _local_shifts(aln: AlnFile) -> dict[int, LocalShifts]:
 
 
 def of_identity(angles: Sequence[float]) -> Solution:
-    """Return a stack that is aligned already."""
+    """Return the solution of a stack that is aligned already, its tilt axis along y.
+
+    Parameters
+    ----------
+    angles : sequence of float
+        Tilt angles in degrees, one a section.
+    """
     used = [TiltUse(section, angle, Placement(0.0, 0.0, 0.0)) for section, angle in enumerate(angles)]
     return Solution(tuple(sorted(used, key=lambda t: t.tilt_deg)))
 
@@ -237,6 +273,11 @@ def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float =
         Whether the reconstruction is to use the tilt offset (-TiltCor 1).
     given_offset : float
         Offset of the user's own (degrees) that the alignment was given in its angles.
+
+    Raises
+    ------
+    EngineError
+        Where no tilt is used.
     """
     measured = alignment.tilt_offset_deg
     nominal = {t.section: t.tilt_deg - given_offset for t in alignment.tilts}
@@ -267,7 +308,7 @@ def of_alignment(alignment: Alignment, apply_offset: bool, given_offset: float =
 
 
 def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) -> Solution:
-    """Return the same with local motion, where there is any, and told in the quality; `shape` (ny, nx) of the raw images.
+    """Return the same with local motion, where there is any, and with it in the quality.
 
     Its places are in the raw image, from pixel index n / 2; those of `LocalShifts` from (n - 1) / 2, before the global shift.
 
@@ -296,11 +337,13 @@ def with_local(solution: Solution, motion: LocalMotion, shape: tuple[int, int]) 
 
 
 def _turned(x: float, y: float, degrees: float) -> tuple[float, float]:
+    """Return (x, y) turned counter-clockwise."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return c * x - s * y, s * x + c * y
 
 
 def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> Quality:
+    """Return the quality file's content for an alignment."""
     return Quality(
         tilts=tuple(
             TiltQuality(
@@ -324,7 +367,14 @@ def _quality(alignment: Alignment, nominal: dict[int, float], offset: float) -> 
 
 
 def aln_of(solution: Solution, stack: TiltStack) -> AlnFile:
-    """Return the `.aln` of a solution."""
+    """Return the content of the `.aln` file of a solution.
+
+    Parameters
+    ----------
+    solution : Solution
+    stack : TiltStack
+        The images that it is for.
+    """
     ny, nx = stack.shape
     rows = tuple(
         AlnRow(t.section, t.placement.rot_deg, t.placement.tx, t.placement.ty, t.tilt_deg) for t in solution.used

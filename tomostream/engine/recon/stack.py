@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 _SPIKE = 12.0
 # of the pixels; more bright ones are an area
 _MAX_SPIKES = 5e-4
-# along each side, of the pixels that tell the usual brightness, about
+# about as many pixels along each side give the usual brightness
 _SAMPLE_SIDE = 512
 # pixels that are looked at at a time
 _PIECE = 1 << 19
@@ -26,9 +26,15 @@ _PIECE = 1 << 19
 
 @dataclass(frozen=True)
 class TiltStack:
-    """A tilt series opened for reading; pixel size in A, 0 where it is not told.
+    """A tilt series opened for reading.
 
-    `data` (n, ny, nx) is an MRC file that is read a section at a time, or an array.
+    Attributes
+    ----------
+    path : str
+    data : sections, shape (n, ny, nx)
+        An MRC file that is read a section at a time, or an array.
+    pixel_size_A : float
+        0 where it is not given.
     """
 
     path: str
@@ -37,6 +43,7 @@ class TiltStack:
 
     @property
     def sections(self) -> int:
+        """How many sections there are."""
         return int(self.data.shape[0])
 
     @property
@@ -45,12 +52,21 @@ class TiltStack:
         return int(self.data.shape[1]), int(self.data.shape[2])
 
     def section(self, index: int) -> Floats:
-        """Section `index`, from 0, as float32 (ny, nx).
+        """Return a section.
+
+        Parameters
+        ----------
+        index : int
+            From 0.
+
+        Returns
+        -------
+        ndarray of float32, shape (ny, nx)
 
         Raises
         ------
         EngineError
-            Where it holds values that are not finite.
+            Where it holds values that are not finite, or too large.
         """
         image = np.asarray(self.data[index], dtype=np.float32)
         if not max(float(image.max()), -float(image.min())) < MAX_VALUE:  # nor if it is NaN
@@ -59,16 +75,16 @@ class TiltStack:
         return image
 
     def usable(self, index: int) -> bool:
-        """Tell whether all values of a section are finite and within what can be added up."""
+        """Tell whether all values of section `index` (from 0) are finite and not too large to be added up."""
         return all(max(float(piece.max()), -float(piece.min())) < MAX_VALUE for piece in self.pieces(index))
 
     def blank(self, index: int) -> bool:
-        """Tell whether all pixels of a section are equal."""
+        """Tell whether all pixels of section `index` (from 0) are equal."""
         first = next(self.pieces(index)).flat[0]
         return all(bool((piece == first).all()) for piece in self.pieces(index))
 
     def pieces(self, index: int) -> Iterator[NDArray[Any]]:
-        """Yield a section some rows at a time, which stay in the processor's cache."""
+        """Yield section `index` (from 0) some rows at a time, which stay in the processor's cache."""
         ny, nx = self.shape
         step = max(1, _PIECE // nx)
         rows = self.data.rows if isinstance(self.data, MrcStack) else lambda i, first, last: self.data[i, first:last]
@@ -77,7 +93,12 @@ class TiltStack:
 
 
 def open_stack(path: str) -> TiltStack:
-    """Open a tilt series, an MRC file of any mode that real images come in.
+    """Open a tilt series.
+
+    Parameters
+    ----------
+    path : str
+        An MRC file of any mode that real images come in.
 
     Raises
     ------
@@ -139,13 +160,29 @@ def hot_pixels(image: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def sample_steps(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return from which rows and columns of an image (ny, nx) the pixels are taken that tell its usual brightness: every so many.
+    """Return the steps in rows and columns between the pixels of an image from which its usual brightness is taken.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (ny, nx).
+
+    Examples
+    --------
+    >>> sample_steps((4092, 5760)), sample_steps((300, 400))
+    ((7, 11), (1, 1))
     """
     return max(1, shape[0] // _SAMPLE_SIDE), max(1, shape[1] // _SAMPLE_SIDE)
 
 
 def spike_limit(sample: Floats) -> float:
-    """Return the value above which a pixel may be hot, by a sample of the image's pixels; infinite where all are equal."""
+    """Return the value above which a pixel may be hot; infinite where all are equal.
+
+    Parameters
+    ----------
+    sample : ndarray of float32
+        Pixels of the image, a part of them.
+    """
     return _spike_limit(sample)[0]
 
 

@@ -77,12 +77,13 @@ class VolumeWriter:
             self._close()
 
     def _close(self) -> None:
+        """Close the file, if it is open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def write(self, data: Floats, section: int, row: int = 0) -> None:
-        """Write `data` (sections, rows, columns) at `section` and `row`. A block holds whole rows.
+        """Write a block of whole rows.
 
         Parameters
         ----------
@@ -90,6 +91,13 @@ class VolumeWriter:
             Of the volume's columns.
         section, row : int
             Where its first value goes, from 0.
+
+        Raises
+        ------
+        EngineError
+            Where the disk is full.
+        ValueError
+            Where the block does not fit into the volume.
         """
         sections, rows, columns = data.shape
         if columns != self.shape[2] or section + sections > self.shape[0] or row + rows > self.shape[1]:
@@ -104,6 +112,7 @@ class VolumeWriter:
             self._write_all(data[z].reshape(-1).data.cast("B"), start + z * plane)
 
     def _write_all(self, data: memoryview | bytes, offset: int) -> None:
+        """Write all of `data` at an offset; one call of `os.pwrite` may write less than asked."""
         view, done = memoryview(data), 0
         while done < len(view):
             try:
@@ -112,12 +121,26 @@ class VolumeWriter:
                 raise EngineError(f"{sentence_of(error, self.path)}; free some space") from None
 
     def add_statistics(self, minimum: float, maximum: float, total: float, squares: float) -> None:
-        """Tell what was written: its smallest and largest value, the sum and the sum of squares. Adds up over calls."""
+        """Add what is known of values that were written, for the header.
+
+        Parameters
+        ----------
+        minimum, maximum, total, squares : float
+            Smallest and largest value, the sum and the sum of squares.
+        """
         self._minimum, self._maximum = min(self._minimum, minimum), max(self._maximum, maximum)
         self._sum += total
         self._squares += squares
 
     def add(self, found: Statistics, count: int) -> None:
-        """Tell the `statistics` of `count` values that were written."""
+        """Add the statistics of values that were written, for the header.
+
+        Parameters
+        ----------
+        found : Statistics
+            Minimum, maximum, mean and standard deviation.
+        count : int
+            Of the values.
+        """
         low, high, mean, deviation = found
         self.add_statistics(low, high, count * mean, count * (deviation**2 + mean**2))
