@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
 import os
 import shutil
@@ -296,8 +295,10 @@ def inside(report: str, program: str, words: list[str]) -> int:
         clock.watch(*part)
     if program == "stack":
         stacks = importlib.import_module("tomostream.protocols.stacks")
-        for job in json.loads(words[0]):
-            stacks.stack_images(job[1:], job[0], PIXEL_A)
+        for target, *images in json.loads(words[0]):
+            stacks.stack_images(images, target, PIXEL_A)
+            for image in images:        # else the disk would be what is measured
+                os.unlink(image)
         status = 0
     else:
         status = importlib.import_module(f"tomostream.engine.{program}").main(words)
@@ -378,8 +379,6 @@ def chain(camera: Camera, movies: int, threads: int, data: Path, folder: Path) -
     stacks = {end: str(folder / name) for end, name in names_of.items()}
     images = {end: [str(folder / f"sum{number:02d}{end}.mrc") for number in range(movies)] for end in stacks}
     tally.run("stack", [[json.dumps([[stacks[end], *images[end]] for end in stacks])]])
-    for image in itertools.chain(*images.values()):
-        os.unlink(image)
     words = ["-InMrc", stacks[""], "-InEven", stacks["_EVN"], "-InOdd", stacks["_ODD"], "-OutMrc", str(folder / "TS.mrc")]
     words += ["-AngFile", str(angles_of(data, movies)), "-TiltAxis", str(AXIS_DEG), "1", "-TiltCor", "0", "-VolZ", str(VOL_Z)]
     words += ["-OutBin", str(binning_of(None, PIXEL_A, VOL_Z)), "-FlipVol", "1", "-Sart", "15", "5", "-PixSize", str(PIXEL_A)]
