@@ -18,7 +18,7 @@ from tomostream import __version__
 from tomostream.journal.entries import FORMAT, AnyEntry, Entry, Header
 
 NAME = "ledger.jsonl"
-#: Bytes by which a ledger that was made again is told from the one before: its first line holds the time at which it was made.
+#: Bytes that distinguish a ledger that was made again from the previous one: its first line holds the time at which it was made.
 _HEAD_BYTES = 128
 
 
@@ -89,7 +89,7 @@ class LedgerReader:
     """The reading end: `new()` returns the entries written since the last call. A half-written last line is left for later.
 
     Lines that are not entries are skipped: `wrong` counts them, `trouble` says what is wrong with the last one. `restarted`: the
-    file was created anew since the last call, so the entries are those of another run.
+    file was created again since the last call, so the entries are those of another run.
     """
 
     def __init__(self, path: str) -> None:

@@ -138,7 +138,7 @@ def _begin_of(pid: int | None) -> float:
 
 
 def _time_of(text: str | None) -> float:
-    """Return a time as pyworkflow writes it (local, without a zone), in seconds since the epoch; 0 where there is none."""
+    """Return a time as pyworkflow writes it (local, without a zone), in seconds since the epoch; 0 if there is none."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
     except ValueError:

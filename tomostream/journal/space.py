@@ -25,7 +25,7 @@ MAX_SHARE = 0.1
 NIGHT = 12.0
 #: Seconds of tilts from which the pace is computed, and the least that suffice.
 PACE_SECONDS, MIN_PACE_SECONDS = 3600.0, 120.0
-#: The size of an item is the mean over so many of the latest.
+#: The size of an item is the mean over this many of the latest.
 LATEST = 50
 #: The parts of a series, in the order in which they are reported.
 PARTS = {IMPORT: "copied movies", MOTIONCOR: "aligned tilts", COMPOSE: "stack", ARETOMO: "tomogram"}

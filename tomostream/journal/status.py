@@ -109,7 +109,7 @@ def number(value: object) -> float | None:
 class ProjectStatus:
     """Follows the newest chain of protocols in a project. `update()` takes in what is new; `movies` and `series` hold the result.
 
-    When a protocol is run anew, or there is a newer chain, everything about the older run is forgotten.
+    When a protocol is run again, or there is a newer chain, everything about the older run is forgotten.
     """
 
     def __init__(self, project: str) -> None:

@@ -2,7 +2,7 @@
 """The wall-clock time at which an import ends, kept beside its ledger so that it can be changed while the import runs.
 
 `extra/until.json` of the import holds `at` (seconds since the epoch, null for never) and `form`, the value of the form when that
-was decided: if the form is changed later, it decides anew. `form` is null for a time that was given before the import started,
+was decided: if the form is changed later, it decides again. `form` is null for a time that was given before the import started,
 which counts whatever the form says.
 """
 

@@ -50,7 +50,7 @@ FIGURES = (
     ("max_drift_px", "Largest drift of a movie", "px"),
     ("latency_s", "Last movie to tomogram", "s"),
 )
-#: The programs are taken from the data of so many series, the first and the last.
+#: The programs are taken from the data of this many series, the first and the last.
 MAX_READ = 10
 #: A word in the name of a program -> the key of its reference.
 REFERENCES = (("motioncor", "Zheng2017"), ("aretomo", "Zheng2022"))

@@ -28,7 +28,7 @@ from tomostream.report.follow import Follower
 from tomostream.report.painting import Made, paint_preview
 
 FOLDER, LOG = ".preview", "preview.log"
-#: A preview is started while at most so many movies are waiting to be aligned, and killed when more than so many are.
+#: A preview is started while at most this many movies are waiting to be aligned, and killed when more than this many are.
 FEW_MOVIES, MANY_MOVIES = 2, 6
 
 
