@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which fitted defoci are handed on: series of hard conditions, with and without a target, first in a session and after others.
+"""Which fitted defoci are exported: series of hard conditions, with and without a target, first in a session and after others.
 
     python benchmarks/defocus_evidence.py [--seeds 50] [--defoci 2,3,4,5,6] [--keep FILE]
 

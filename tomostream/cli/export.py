@@ -56,11 +56,11 @@ def main(options: argparse.Namespace) -> int:
         return refuse("export", f"{', '.join(unknown)}: no such finished series; finished are {', '.join(done) or 'none'}")
     chosen = [done[name] for name in dict.fromkeys(named)] or list(done.values())
     if not chosen:
-        return refuse("export", "no series has been reconstructed yet: there is nothing to hand on")
-    return hand_on(status, chosen, options, [Target(word) for word in wanted])
+        return refuse("export", "no series has been reconstructed yet: there is nothing to export")
+    return export_all(status, chosen, options, [Target(word) for word in wanted])
 
 
-def hand_on(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argparse.Namespace,
+def export_all(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argparse.Namespace,
             targets: Sequence[Target]) -> int:
     """Write the chosen series, one after the other; return the exit status."""
     from tomostream.handoff import collect
@@ -72,14 +72,14 @@ def hand_on(status: ProjectStatus, chosen: Sequence[SeriesStatus], options: argp
         try:
             refused = export(collect.collect(status, each), os.path.abspath(options.out), targets, options.copy)
         except NotPossible as error:
-            print(f"{each.id}: not handed on: {error}")
+            print(f"{each.id}: not exported: {error}")
             failed += 1
             continue
         except OSError as error:
             return refuse("export", cannot_write(options.out, error) if error.errno else error)
         failed += bool(refused)
         served = ", ".join(target.value for target in targets if target not in refused)
-        why_not = "".join(f"; not {target.value}: {why}" for target, why in refused.items())
-        print(f"{each.id}: {served or 'not handed on'}{why_not}")
+        why_not = "".join(f"; not for {target.value}: {why}" for target, why in refused.items())
+        print(f"{each.id}: {served or 'not exported'}{why_not}")
     print(f"Next steps, and what was decided: {os.path.join(options.out, README)}")
     return 1 if failed else 0

@@ -23,7 +23,7 @@ PROGRAMS = tuple(target.value for target in Target)
 
 def define_params(form: Any) -> None:
     """Add the section to the form."""
-    form.addSection(label="Hand-off")
+    form.addSection(label="Export")
     form.addParam("handOff", params.FolderParam, default="", label="Folder for other programs",
                   help="Every finished series is written into this folder in the file formats of other programs, with a README "
                        "that gives the next commands. It is replaced when the series is made again, and removed if that "
@@ -55,11 +55,11 @@ def problems(protocol: Any) -> list[str]:
     except ValueError:
         found = []
     known = ", ".join(PROGRAMS)
-    return [] if found else [f"Programs (hand-off) are '{protocol.handOffTo.get()}': use one or more of {known}."]
+    return [] if found else [f"Programs (export) are '{protocol.handOffTo.get()}': use one or more of {known}."]
 
 
-class HandOff:
-    """Hands on the series of a run, one after the other.
+class Exporter:
+    """Exports the series of a run, one after the other.
 
     Parameters
     ----------
@@ -70,33 +70,33 @@ class HandOff:
     def __init__(self, run: str, out: str, targets: Collection[Target], copy: bool, wake: Callable[[], None]) -> None:
         self._run, self._out, self._targets, self._copy, self._wake = run, out, targets, copy, wake
         self._status = ProjectStatus(os.path.dirname(os.path.dirname(run)))
-        self._thread = ThreadPoolExecutor(1, "hand-off")
-        self._said: queue.SimpleQueue[entries.Session] = queue.SimpleQueue()
+        self._thread = ThreadPoolExecutor(1, "export")
+        self._news: queue.SimpleQueue[entries.Session] = queue.SimpleQueue()
         self._waiting = 0
 
     @property
     def busy(self) -> bool:
-        """Whether a series is still to be written."""
+        """Whether a series has yet to be written."""
         return self._waiting > 0
 
     def missing(self, done: Collection[tuple[str, int]]) -> list[str]:
-        """Return the finished series (name, version) that an earlier process did not hand on."""
+        """Return the finished series (name, version) that an earlier process did not export."""
         there = {(each.series.name, each.series.version) for each in exported_series(self._out)}
         return sorted(name for name, version in done if (name, version) not in there)
 
-    def hand_on(self, name: str) -> None:
+    def export(self, name: str) -> None:
         """Write a series; its last entry must be in the ledger."""
         self._start(self._export, name)
 
-    def take_back(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove a series that failed when it was made again."""
         self._start(self._remove, name)
 
-    def told(self) -> list[entries.Session]:
+    def news(self) -> list[entries.Session]:
         """Return what was done since the last call."""
         found = []
-        while not self._said.empty():
-            found.append(self._said.get())
+        while not self._news.empty():
+            found.append(self._news.get())
             self._waiting -= 1
         return found
 
@@ -107,8 +107,8 @@ class HandOff:
             try:
                 words = work(name)
             except Exception as error:  # noqa: BLE001 - the session continues; whatever it is, it is reported
-                words = f"{name} could not be handed on: {one_sentence(error)}"
-            self._said.put(entries.Session("", words))
+                words = f"{name} could not be exported: {one_sentence(error)}"
+            self._news.put(entries.Session("", words))
             self._wake()
 
         self._thread.submit(run)
@@ -119,8 +119,8 @@ class HandOff:
             raise NotPossible("this run is not the last of the newest chain of tomostream protocols in the project")
         refused = export(collect(self._status, self._status.series[name]), self._out, self._targets, self._copy)
         served = ", ".join(target.value for target in self._targets if target not in refused)
-        words = f"{name} was handed on to {served}" if served else f"{name} was not handed on"
-        return words + "".join(f"; not to {target.value}: {why}" for target, why in refused.items())
+        words = f"{name} was exported for {served}" if served else f"{name} was not exported"
+        return words + "".join(f"; not for {target.value}: {why}" for target, why in refused.items())
 
     def _remove(self, name: str) -> str:
-        return f"{name} was taken back from {self._out}" if remove(name, self._out) else f"{name} had not been handed on"
+        return f"{name} was removed from {self._out}" if remove(name, self._out) else f"{name} had not been exported"

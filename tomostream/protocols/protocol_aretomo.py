@@ -102,17 +102,17 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
             if os.path.exists(self._getPath(self.output_files[name])):
                 opener()
         self.report(entries.Session("", self._runner.reason))
-        self._handing = self._start_handing()
+        self._exporter = self._start_exporting()
 
-    def _start_handing(self) -> handing.HandOff | None:
-        """Hand on what an earlier process did not; None where the form names no folder."""
+    def _start_exporting(self) -> handing.Exporter | None:
+        """Export what an earlier process did not; None if the form names no folder."""
         folder = (self.handOff.get() or "").strip()
         if not folder:
             return None
-        started = handing.HandOff(os.path.abspath(self._getPath()), os.path.abspath(folder), handing.targets_of(self),
+        started = handing.Exporter(os.path.abspath(self._getPath()), os.path.abspath(folder), handing.targets_of(self),
                                   self.handOffCopy.get(), self._stepsExecutor.wake)
         for name in started.missing(self.done.items()):
-            started.hand_on(name)
+            started.export(name)
         return started
 
     def _open_failed(self) -> OutputSet:
@@ -145,9 +145,9 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         return ended
 
     def undecided(self) -> bool:
-        for entry in self._handing.told() if self._handing is not None else ():
+        for entry in self._exporter.news() if self._exporter is not None else ():
             self.report(entry)
-        return super().undecided() or (self._handing is not None and self._handing.busy)
+        return super().undecided() or (self._exporter is not None and self._exporter.busy)
 
     # ------------------------------------------------------------------ decide
     def decide(self) -> Iterable[Task]:
@@ -327,8 +327,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         self.report(reconstructed(task, task.arguments[1], result, self._defoci, self.flipVol.get() if made else None))
         if self.removeReplaced.get():
             self._remove_before(task)
-        if self._handing is not None:
-            self._handing.hand_on(task.key)
+        if self._exporter is not None:
+            self._exporter.export(task.key)
         if self.doEstimateCtf.get() and not self.skipAlign.get() and not result.ctf and not self._reported_ctf:
             self._reported_ctf = True
             note = (result.quality.ctf_note if result.quality else "") or "the program wrote none"
@@ -356,8 +356,8 @@ class ProtTomoStreamAreTomo(engines.GpusBelowEngine, StreamingProtocol, ProtAreT
         series.copyInfo(original.series)
         series.setObjComment(reason)
         self.outputs[FAILED].put(task.key, series, task.version, children=objects.copied_images(original.images))
-        if self._handing is not None:
-            self._handing.take_back(task.key)
+        if self._exporter is not None:
+            self._exporter.remove(task.key)
 
     def on_end(self) -> None:
         name = TOMOGRAMS if self.makeTomo.get() else ALIGNED
