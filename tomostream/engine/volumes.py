@@ -112,7 +112,8 @@ def given_ctf(
 
 
 def viewing_of(arguments: Arguments, data: Input, names: files.OutputFiles, solution: Solution, log: Log) -> Viewing | None:
-    """Return what the Wiener tomogram is made with, where it is asked for and can be made; the thickness is the alignment's own.
+    """Return what the Wiener tomogram is made with, where it is asked for and can be made; the thickness is the alignment's
+    own, else it is measured.
 
     Parameters
     ----------

@@ -13,13 +13,17 @@ import numpy as np
 import scipy.fft
 
 from tomostream.engine.ctf.spectra import Optics
+from tomostream.engine.recon import wiener as wieners
 from tomostream.engine.recon.aligned import Placement
+from tomostream.engine.recon.calibration import gains
 from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, contrast_of, flip_phases, pairs
 from tomostream.engine.recon.slab import Method, Slab
 from tomostream.engine.recon.spectral_kernels import estimate, transferred
 from tomostream.engine.recon.spectrum import RINGS, Sample, Specimen, likely_slabs
+from tomostream.engine.recon.taming import tamed
+from tomostream.engine.recon.thickness import MIN_TILTS, Fitted, fitted
 from tomostream.engine.recon.tomogram import TiltUse
-from tomostream.engine.recon.wiener import FADE, Findings, WienerSlab, chance_inside, tamed
+from tomostream.engine.recon.wiener import FADE, Findings, Source, WienerSlab, chance_inside
 from tomostream.programs.ctf import CtfRow
 from tomostream.tests.known_specimen import Array, Case, Known, contrast_of_case, known, points_of, projected
 
@@ -155,7 +159,7 @@ class SpecimenTest(unittest.TestCase):
             spectra = np.ones((tilts, 3, columns, 2), np.float32)
             turns = np.ones((tilts, columns), np.complex64)
             estimate(spectra, np.array([0, 1, 2, 3]), 64.0, unlike, tangents, np.ones(tilts), turns, turns, ones, 3 * ones, ones,
-                     np.ones((tilts, 401, 2), np.float32))
+                     np.ones((tilts, 401, 2), np.float32), np.ones((columns, 3), np.float32))
             made.append(spectra[:, 0, :, 0])
         for column in (0, 3):       # shared by all tilts, and by none
             ratio = made[1][:, column] / made[0][:, column]
@@ -276,6 +280,83 @@ class TamedTest(unittest.TestCase):
         self.assertLess(np.abs(clean[[10, 100], [20, 200]]).max(), 6.5)
         hot[[10, 100], [20, 200]] = clean[[10, 100], [20, 200]]
         np.testing.assert_array_equal(clean, hot)
+
+
+class LikelihoodTest(unittest.TestCase):
+    """Thickness and height by the likelihood of an alignment that is given."""
+
+    def test_a_specimen_of_4000_A_is_measured_where_cross_spectra_find_334_to_4019_A(self) -> None:
+        case = Case("thick", side=144, pixel=20.0, thickness=4000.0)
+        found = fitted(known(case, 68).images, case.angles, case.pixel)
+        assert_found(self, found, 4000.0, 0.2, 0.0, 400.0)
+
+    def test_thickness_and_height_of_a_thinner_one_are_within_a_few_percent(self) -> None:
+        series = known(replace(SMALL, height=-140.0))
+        assert_found(self, fitted(series.images, series.angles, SMALL.pixel), 1100.0, 0.08, -140.0, 25.0)
+
+    def test_the_tomogram_takes_it_and_says_so(self) -> None:
+        series = known(SMALL)
+        found = wiener(series, None)[1]
+        self.assertEqual(found.source, Source.LIKELIHOOD)
+        self.assertIn("(by the likelihood of the alignment)", found.words())
+        self.assertAlmostEqual(found.thickness_A, 1100, delta=90)
+        self.assertEqual(wiener(series, None, 900.0)[1], Findings(900.0, 0.0, None, Source.ALIGNMENT))
+
+    def test_where_it_does_not_tell_cross_spectra_are_asked_and_it_is_said(self) -> None:
+        noise = np.random.default_rng(4).standard_normal((31, 128, 128)).astype(np.float32)
+        angles = np.linspace(-60.0, 60.0, 31)
+        self.assertIsNone(fitted(noise, angles, 10.0))
+        self.assertIsNone(fitted(known(SMALL).images[: MIN_TILTS - 1], SMALL.angles[: MIN_TILTS - 1], SMALL.pixel))
+        series = replace(known(SMALL), case=replace(SMALL, side=128, depth=64, step=4.0), images=noise)
+        found = wiener(series, None)[1]
+        self.assertEqual(found.source, Source.SPECTRA)
+        self.assertIn("does not tell", found.words())
+
+    def test_empty_images_are_not_asked(self) -> None:
+        series = known(SMALL)
+        images = series.images.copy()
+        images[[3, 20]] = 0.0
+        assert_found(self, fitted(images, series.angles, SMALL.pixel), 1100.0, 0.08, 0.0, 25.0)
+
+
+def assert_found(
+    test: unittest.TestCase, found: Fitted | None, thickness: float, part: float, height: float, near: float
+) -> None:
+    """A slab of this thickness, but for a `part` of it, and height, `near` A."""
+    if found is None:
+        raise AssertionError("no slab was found")
+    test.assertAlmostEqual(found.thickness_A, thickness, delta=part * thickness)
+    test.assertAlmostEqual(found.height_A, height, delta=near)
+    slabs = found.slabs(10.0)
+    test.assertAlmostEqual(float(slabs[2].sum()), 1.0)
+    test.assertAlmostEqual(float(slabs[1] @ slabs[2]) * 10.0, found.height_A, places=3)
+
+
+class SizeTest(unittest.TestCase):
+    """How large the estimate is at each frequency."""
+
+    def test_with_the_noise_as_it_was_taken_for_it_is_right_as_it_is(self) -> None:
+        one, other = (self.gains(counted, 2.0, 5) for counted in (1.0, 0.5))
+        np.testing.assert_allclose(one, 1.0, atol=1e-4)
+        self.assertGreater(other.min(), 1.0)
+
+    def test_one_tilt_has_the_size_that_two_numbers_tell(self) -> None:
+        for signal in (0.1, 1.0, 5.0):
+            power = signal**2 * 1.3
+            np.testing.assert_allclose(self.gains(0.5, signal, 1), (power + 1.0) / (power + 0.5), rtol=1e-4)
+
+    def gains(self, counted: float, signal: float, tilts: int) -> Array:
+        angles = np.radians(np.linspace(-50.0, 50.0, tilts)) if tilts > 1 else np.zeros(1)
+        kx = np.fft.fftfreq(16)
+        return gains(kx[np.abs(kx) < 0.3], np.array([0.0, 0.1]), 40.0, 0.3, (np.cos(angles), np.tan(angles)),
+                     np.full((tilts, RINGS), signal, np.float32), counted)
+
+    def test_the_tomogram_is_nearer_to_the_truth_with_it(self) -> None:
+        """High frequencies were too weak, low ones too strong: at 2.7 A/px a deconvolution was better for that alone."""
+        series = known(SMALL)
+        right = series.correlation(wiener(series, series.contrast, 1100.0)[0])
+        with mock.patch.object(wieners, "gains", lambda kx, ky, *rest: np.ones((len(kx), len(ky)), np.float32)):
+            self.assertGreater(right, 1.003 * series.correlation(wiener(series, series.contrast, 1100.0)[0]))
 
 
 class ContrastTest(unittest.TestCase):

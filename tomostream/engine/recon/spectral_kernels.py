@@ -235,7 +235,7 @@ def _weights(kx, ky, cosines, before, strength, after, directions, used, weights
 
 
 @nb.njit(fastmath=True, error_model="numpy", inline="always")
-def _of_column(spectra, x, y0, y1, used, count, weights, shared, own, centre, back, system):  # type: ignore[no-untyped-def]
+def _of_column(spectra, x, y0, y1, used, count, weights, shared, own, centre, back, gain, system):  # type: ignore[no-untyped-def]
     """Solve for column x of the rows y0 to y1 of `spectra`, in place."""
     width, padded = 2 * (y1 - y0), (count + 3) // 4 * 4
     for i in range(padded):
@@ -259,7 +259,7 @@ def _of_column(spectra, x, y0, y1, used, count, weights, shared, own, centre, ba
             spectra[k, y, x, 1] = 0.0
     for i in range(count):
         k, row = used[i], system[i]
-        real, imag = weights[i, 2] * back[k, x].real, weights[i, 2] * back[k, x].imag
+        real, imag = gain * weights[i, 2] * back[k, x].real, gain * weights[i, 2] * back[k, x].imag
         for y in range(y0, y1):
             a, b = row[padded + 2 * (y - y0)], row[padded + 2 * (y - y0) + 1]
             spectra[k, y, x, 0] = a * real - b * imag
@@ -268,7 +268,7 @@ def _of_column(spectra, x, y0, y1, used, count, weights, shared, own, centre, ba
 
 @nb.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
 def estimate(  # type: ignore[no-untyped-def]
-    spectra, bands, thickness, unlike, tangents, cosines, centre, back, before, strength, after, directions,
+    spectra, bands, thickness, unlike, tangents, cosines, centre, back, before, strength, after, directions, gain,
 ):
     """The Wiener estimate of the stretched images' spectra, in place (`wiener` has the formula).
 
@@ -293,6 +293,8 @@ def estimate(  # type: ignore[no-untyped-def]
         ring q (rings - 1) / 0.5.
     directions : float32 (K, rings, sectors)
         The signal's power by direction, over its mean; sectors of half a turn from kx on.
+    gain : float32 (columns, bands)
+        Factors of the result.
     """
     tilts, rows, columns, _ = spectra.shape
     widest = 0
@@ -312,4 +314,4 @@ def estimate(  # type: ignore[no-untyped-def]
                 kx = (x if 2 * x <= columns else x - columns) / columns
                 count = _weights(kx, ky, cosines, before, strength, after, directions, used, weights)
                 _of_column(spectra, x, bands[b], bands[b + 1], used, count, weights, shared[x - x0], own[x - x0], centre, back,
-                           system)
+                           gain[x, b], system)

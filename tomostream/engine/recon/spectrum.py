@@ -44,7 +44,7 @@ _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
 #: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
-_MISFIT = 2.0
+MISFIT = 2.0
 #: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
 #: the second on only counting makes noise.
 _COARSE = (1.0 / 600.0, 1.0 / 300.0)
@@ -147,7 +147,7 @@ class Specimen:
 
 
 def measured(
-    sample: Sample, powers: Doubles, contrasts: Doubles, weights: Doubles, thickness: float | None, pixel_A: float,
+    sample: Sample, powers: Doubles, contrasts: Doubles, weights: Doubles, known: Doubles | None, pixel_A: float,
     threads: int = 1,
 ) -> Specimen:
     """Measure the specimen of a series.
@@ -160,8 +160,8 @@ def measured(
         Transfer function of every tilt at P places across it.
     weights : (K, RINGS)
         Powers by which images were weighted before (dose weighting), 1 where they were not.
-    thickness : float, optional
-        In px, where it is known; the specimen is then in the middle.
+    known : (3, n), optional
+        Thicknesses and heights that the specimen can have, in px, and how likely each is. None: as the cross spectra tell.
     """
     limits = (_THICKNESSES_A[0] / pixel_A, _THICKNESSES_A[1] / pixel_A)
     squares = contrasts**2
@@ -173,17 +173,17 @@ def measured(
 
     # spectra are smoothed relative to what the images show: where they are steep, a mean over rings is of the highest of them
     steep = smooth(powers.mean(axis=0), 0.0)
-    height, thick = 0.0, float(np.clip(1500.0 / pixel_A if thickness is None else thickness, *limits))
-    slabs = np.array([[thick], [height], [1.0]])
+    slabs = np.array([[1500.0 / pixel_A], [0.0], [1.0]]) if known is None else known
+    thick, height = float(np.clip(slabs[0] @ slabs[2], *limits)), float(slabs[1] @ slabs[2])
     power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
-    if thickness is None:
+    if known is None:
         for _ in range(2):
             slabs = likely_slabs(sample.thinned(2), alike, power * shares, limits, threads)
             thick, height = map(float, slabs[:2] @ slabs[2])
             power, shares = _power(sample, alike, weights, steep, (thick, height), threads)
     rest = smooth(np.maximum(powers - shares * means * power, _MIN_NOISE * powers))
     coarse = np.clip((np.linspace(0, 0.5, RINGS) / pixel_A - _COARSE[0]) / (_COARSE[1] - _COARSE[0]), 0.0, 1.0)
-    noise = _MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
+    noise = MISFIT * rest ** (1 - coarse) * _counting(rest, smooth(powers), weights) ** coarse
     directions = _directions(sample, alike, shares * power, (thick, height), threads)
     return Specimen(thick, height, power, shares, noise, directions, slabs)
 

@@ -358,7 +358,7 @@ def _take_gold_away(
     images: Floats, tilts: Sequence[TiltUse], options: ReconOptions, scales: Sequence[float], viewing: Viewing, progress: Progress
 ) -> None:
     """Put images without gold in the place of the aligned ones, where they show any."""
-    from tomostream.engine.recon.wiener import strong_points
+    from tomostream.engine.recon.taming import strong_points
 
     pixel_A = options.pixel_size_A * options.binning
     if viewing.without_gold is None or not strong_points(images, pixel_A, options.flip_contrast):

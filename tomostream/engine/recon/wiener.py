@@ -22,13 +22,17 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomostream.engine.recon.calibration import gains
 from tomostream.engine.recon.contrast import Contrast, Filtered, TiltContrast, pairs
 from tomostream.engine.recon.slab import Block, Method, Slab, _interpolation_gain
-from tomostream.engine.recon.spectrum import RINGS, SAMPLE, Sample, Specimen, absorbed, measured, smooth
+from tomostream.engine.recon.spectrum import MISFIT, RINGS, SAMPLE, Sample, Specimen, absorbed, measured, smooth
+from tomostream.engine.recon.taming import tamed
+from tomostream.engine.recon.thickness import fitted
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -44,10 +48,6 @@ UNLIKE = 0.3
 FADE = 0.15
 #: Of the sampling frequency, along ky, that one covariance serves at most, and of ky itself.
 BAND, NARROW = 0.02, 0.2
-#: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
-CLIP, PATCH_A = 6.0, 80.0
-#: Patches of so many A that are darker than all but gold: so many in an image, in half of the images.
-POINT_A, MIN_POINTS = 30.0, 3
 #: Part of a frequency over which the power of a tilt is averaged, which has the rings of its transfer function.
 FINE = 0.02
 #: Places across an image at which its transfer function is averaged.
@@ -56,17 +56,27 @@ PLACES = 9
 DIRECTIONS = 8
 
 
+class Source(str, Enum):
+    """What the thickness of the specimen is known by."""
+
+    ALIGNMENT = "as the alignment has it"
+    LIKELIHOOD = "by the likelihood of the alignment"
+    SPECTRA = "by cross spectra of the tilts: the likelihood of the alignment does not tell"
+
+
 @dataclass(frozen=True)
 class Findings:
     """What was measured on the way: thickness and height of the specimen in A, and the amplitude contrast at low
-    frequencies, None without a CTF."""
+    frequencies, None without a CTF; what the thickness is known by."""
 
     thickness_A: float
     height_A: float
     amplitude_contrast: float | None
+    source: Source = Source.SPECTRA
 
     def words(self) -> str:
         where = f", {self.height_A:.0f} A from the middle" if abs(self.height_A) > 0.05 * self.thickness_A else ""
+        where += f" ({self.source.value})"
         if self.amplitude_contrast is None:
             return f"specimen of {self.thickness_A:.0f} A{where}; the CTF is not known"
         return f"specimen of {self.thickness_A:.0f} A{where}; amplitude contrast at low frequencies {self.amplitude_contrast:.2f}"
@@ -85,7 +95,8 @@ class WienerSlab:
     contrast : Contrast or None
         None: not known. The images are taken as they are, which holds up to the first zero of the transfer function.
     thickness_A : float or None
-        Of the specimen in the middle of the volume; None: thickness and height are measured.
+        Of the specimen in the middle of the volume; None: thickness and height are measured, by the likelihood of the alignment
+        where that tells them (`thickness`), else by cross spectra (`spectrum`).
     weights : (K, RINGS) or None
         Powers by which the images were weighted before (dose weighting), by frequency.
     room : float32 (>= K rounded up to 4, rows, columns)
@@ -134,13 +145,21 @@ class WienerSlab:
         """
         parts = [(0, self.depth)] if self.contrast is None else self.contrast.slabs(self.depth)
         specimen: Specimen | None = None
+        known, source = self._known(images)
         for first, last in sorted(parts, key=lambda part: abs(sum(part) - self.depth)):     # the middle one first
             middle = (first + last) / 2 - self.depth / 2
             self._fill(images, room, middle * self.pixel_A)
             if specimen is None:
-                specimen = self._measured(room)
+                specimen = self._measured(room, known, source)
             self._estimate(room, specimen, middle)
             yield from self._projected(room, specimen, (first, last), upright)
+
+    def _known(self, images: Floats) -> tuple[Doubles | None, Source]:
+        """Return the slabs that the specimen can be, None where cross spectra have to tell, and what it is known by."""
+        if self._given_A is not None:
+            return np.array([[self._given_A / self.pixel_A], [0.0], [1.0]]), Source.ALIGNMENT
+        found = fitted(images, self._slab.tilts_deg, self.pixel_A, self.threads)
+        return (None, Source.SPECTRA) if found is None else (found.slabs(self.pixel_A), Source.LIKELIHOOD)
 
     def _fill(self, images: Floats, room: Floats, height_A: float) -> None:
         """Spectra of the stretched images, multiplied by the transfer function for one height.
@@ -187,7 +206,7 @@ class WienerSlab:
         level = smooth(total, FINE) / np.maximum(self._counts, 1e-9)
         return np.asarray(np.maximum(level, 1e-12 * float(level.max())) / max(shown, 1))
 
-    def _measured(self, room: Floats) -> Specimen:
+    def _measured(self, room: Floats, known: Doubles | None, source: Source) -> Specimen:
         """Return the specimen by a sample of the spectra, and what is known then."""
         slab = self._slab
         # more rows where ky is low, for rings of low frequencies are small; not ky = 0, where illumination and edges show
@@ -203,8 +222,7 @@ class WienerSlab:
         powers = self._powers * slab.cosines[:, None]
         grid = np.fft.fftfreq(slab.length), np.flatnonzero(keep) % slab.length, ky.ravel()[keep]
         sample = Sample.of(values[:, keep], grid, (slab.cosines, slab.tangents), areas, self._powers, contrasts)
-        thickness = None if self._given_A is None else self._given_A / self.pixel_A
-        specimen = measured(sample, powers, contrasts, self._weights, thickness, self.pixel_A, self.threads)
+        specimen = measured(sample, powers, contrasts, self._weights, known, self.pixel_A, self.threads)
         if self.contrast is not None:
             given = self.contrast.tilts[0].optics.amplitude_contrast
             floors = sorted({given, *(a for a in AMPLITUDES if a > given)})
@@ -214,7 +232,7 @@ class WienerSlab:
             taken, believed = (np.sqrt((self._contrasts(f)[middle] ** 2).mean(axis=0)) for f in (max(AMPLITUDES), amplitude))
             factor = (taken / np.maximum(believed, 1e-6)) ** 2
             specimen = replace(specimen, power=specimen.power * factor, shares=specimen.shares / factor)
-        self.findings = Findings(specimen.thickness * self.pixel_A, specimen.height * self.pixel_A, amplitude)
+        self.findings = Findings(specimen.thickness * self.pixel_A, specimen.height * self.pixel_A, amplitude, source)
         return specimen
 
     def _ky(self) -> Doubles:
@@ -257,9 +275,12 @@ class WienerSlab:
         turns = 2j * np.pi * slab.tangents[:, None] * kx[None]
         centre = np.exp(specimen.height * turns).astype(np.complex64)
         back = np.exp((middle - specimen.height) * turns) / _interpolation_gain(kx)[None] / specimen.thickness
-        estimate(room.reshape(*room.shape[:2], -1, 2), _bands(self._ky()), specimen.thickness, UNLIKE, slab.tangents,
+        bands, ky = _bands(self._ky()), self._ky()
+        middles = 0.5 * (ky[bands[:-1]] + ky[bands[1:] - 1])
+        gain = gains(kx, middles, specimen.thickness, UNLIKE, (slab.cosines, slab.tangents), strength, 1 / MISFIT)
+        estimate(room.reshape(*room.shape[:2], -1, 2), bands, specimen.thickness, UNLIKE, slab.tangents,
                  slab.cosines, centre, back.astype(np.complex64), before, strength, after,
-                 specimen.directions.astype(np.float32))
+                 specimen.directions.astype(np.float32), gain)
 
     def _tables(self, specimen: Specimen) -> tuple[Floats, Floats, Floats]:
         """Return weights of the data, root of signal over noise, weights of the result, (K, RINGS) each."""
@@ -324,76 +345,3 @@ def _bands(ky: Doubles) -> NDArray[np.int64]:
     return np.minimum(edges, len(ky))
 
 
-def strong_points(images: Floats, pixel_A: float, dense_is_bright: bool = False) -> bool:
-    """Tell whether points of half of the images (K, ny, nx) are as dark as gold alone makes them.
-
-    Parameters
-    ----------
-    images : ndarray, float32, shape (K, ny, nx)
-        Aligned tilt images; what lies outside them is 0.
-    pixel_A : float
-        Pixel size, A.
-    dense_is_bright : bool
-        Whether the contrast was inverted.
-
-    Returns
-    -------
-    bool
-        Crystals of ice and the edge of carbon can be as strong, specimens of protein and lipid are not.
-    """
-    side = max(1, round(POINT_A / pixel_A))
-    counts = []
-    for image in images:
-        patches = _patches(image, side)
-        some = patches[patches != 0]
-        if some.size:
-            low, high = _limits(some)
-            counts.append(int((some > high if dense_is_bright else some < low).sum()))
-    return bool(counts) and float(np.median(counts)) >= MIN_POINTS
-
-
-def tamed(image: Floats, pixel_A: float) -> Floats:
-    """Return an image in which neither pixels nor patches of some 80 A are much darker or brighter than usual.
-
-    Gold is hundreds of times stronger than protein, and the estimate of all frequencies would follow it.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        0 where there is no data.
-    pixel_A : float
-        Size of a pixel.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        Clipped at `CLIP` standard deviations from the median, pixels first, then the means of patches.
-    """
-    some = image.ravel()[:: max(1, image.size // 50_000)]
-    some = some[some != 0]
-    if not some.size:
-        return image
-    out = np.clip(image, *_limits(some))
-    side = round(PATCH_A / pixel_A)
-    if not 1 < side < min(image.shape) // 4:
-        return out
-    patches = _patches(out, side)
-    excess = patches - np.clip(patches, *_limits(patches[patches != 0]))
-    if not excess.any():
-        return out
-    rows, columns = (np.minimum(np.arange(n) // side, m - 1) for n, m in zip(image.shape, patches.shape, strict=True))
-    out -= excess[rows][:, columns]
-    return out
-
-
-def _patches(image: Floats, side: int) -> Floats:
-    """Return the means of the patches of `side` pixels of an image (ny, nx); what is left over at its ends is in none."""
-    ny, nx = (n // side for n in image.shape)
-    means: Floats = image[: ny * side, : nx * side].reshape(ny, side, nx, side).mean(axis=(1, 3))
-    return means
-
-
-def _limits(values: Floats) -> tuple[np.float32, np.float32]:
-    """Return what most values are within: CLIP standard deviations about the median, as its middle two thirds have them."""
-    low, middle, high = np.percentile(values, (15.87, 50, 84.13))
-    return np.float32(middle - CLIP * (middle - low)), np.float32(middle + CLIP * (high - middle))
