@@ -26,7 +26,7 @@ class TestExporting(unittest.TestCase):
         self.status = SimpleNamespace(update=mock.Mock(), folders={ARETOMO: self.run_folder}, series={"TS_01": "the series"})
         self.exporter._status = self.status
 
-    def said_of(self, work, name: str, export: mock.Mock) -> str:
+    def words_of(self, work, name: str, export: mock.Mock) -> str:
         """Have one series exported; return what is reported."""
         with mock.patch.object(handing, "collect", side_effect=lambda status, series: series), \
                 mock.patch.object(handing, "export", export):
@@ -39,7 +39,7 @@ class TestExporting(unittest.TestCase):
 
     def test_says_which_programs_were_served_and_why_others_were_not(self) -> None:
         export = mock.Mock(return_value={Target.WARP: "it has no CTF"})
-        self.assertEqual(self.said_of(self.exporter.export, "TS_01", export),
+        self.assertEqual(self.words_of(self.exporter.export, "TS_01", export),
                          f"TS_01 was exported for {Target.IMOD.value}; not for {Target.WARP.value}: it has no CTF")
         self.assertEqual(export.call_args.args[0], "the series")
         self.status.update.assert_called_once_with()
@@ -47,17 +47,19 @@ class TestExporting(unittest.TestCase):
     def test_of_a_run_that_is_not_the_last_of_the_chain_is_refused(self) -> None:
         export = mock.Mock()
         self.status.folders[ARETOMO] = os.path.join(os.path.dirname(self.run_folder), "000300_ProtTomoStreamAreTomo")
-        self.assertIn("TS_01 could not be exported: this run is not the last", self.said_of(self.exporter.export, "TS_01", export))
+        self.assertIn("TS_01 could not be exported: this run is not the last",
+                      self.words_of(self.exporter.export, "TS_01", export))
         export.assert_not_called()
 
     def test_that_fails_is_reported_and_the_next_series_comes(self) -> None:
-        self.assertEqual(self.said_of(self.exporter.export, "TS_01", mock.Mock(side_effect=OSError(28, "No space left on device"))),
+        full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+        self.assertEqual(self.words_of(self.exporter.export, "TS_01", full),
                          "TS_01 could not be exported: [Errno 28] No space left on device")
         self.woken.reset_mock()
-        self.assertIn("TS_01 was exported for", self.said_of(self.exporter.export, "TS_01", mock.Mock(return_value={})))
+        self.assertIn("TS_01 was exported for", self.words_of(self.exporter.export, "TS_01", mock.Mock(return_value={})))
 
     def test_is_removed_if_a_series_fails_later(self) -> None:
-        self.assertEqual(self.said_of(self.exporter.remove, "TS_01", mock.Mock()), "TS_01 had not been exported")
+        self.assertEqual(self.words_of(self.exporter.remove, "TS_01", mock.Mock()), "TS_01 had not been exported")
 
     def test_lacks_what_the_folder_does_not_hold_in_the_newest_version(self) -> None:
         held = [SimpleNamespace(series=SimpleNamespace(name=name, version=1)) for name in ("TS_01", "TS_02")]
