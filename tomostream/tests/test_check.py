@@ -74,13 +74,13 @@ class TestFolders(InAFolder):
         finding = readiness.folder_of("movies", self.path("sesion", "frames", "*"), (".eer",))
         self.assertEqual(finding.verdict, Verdict.WRONG)
         self.assertEqual(finding.text, f"the folder {self.path('sesion', 'frames')} does not exist ({self.folder} has session)")
-        self.assertEqual(near(self.path("session", "x", "y")), f" (of its path, {self.path('session')} does)")
+        self.assertEqual(near(self.path("session", "x", "y")), f" (of its path, {self.path('session')} exists)")
         self.assertEqual(near(self.folder), "")
 
     def test_tell_what_matches_and_what_lies_there_instead(self):
         self.path("frames", "a.eer", make=True)
         for pattern, verdict, words in (("*", Verdict.OK, "1 match .*, the first being a.eer"),
-                                        ("*.tif", Verdict.WRONG, r"1 \*.eer lies"),
+                                        ("*.tif", Verdict.WRONG, r"1 \*.eer is there"),
                                         ("b*", Verdict.WRONG, "is named b")):
             finding = readiness.folder_of("movies", self.path("frames", pattern), (".eer", ".tif"))
             self.assertEqual(finding.verdict, verdict)
