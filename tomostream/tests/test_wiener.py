@@ -310,7 +310,7 @@ class LikelihoodTest(unittest.TestCase):
         series = replace(known(SMALL), case=replace(SMALL, side=128, depth=64, step=4.0), images=noise)
         found = wiener(series, None)[1]
         self.assertEqual(found.source, Source.SPECTRA)
-        self.assertIn("does not tell", found.words())
+        self.assertIn("does not determine it", found.words())
 
     def test_empty_images_are_not_asked(self) -> None:
         series = known(SMALL)

@@ -23,7 +23,7 @@ _AT_ONCE = 64
 def gains(
     kx: Doubles, ky: Doubles, thickness: float, unlike: float, angles: tuple[Doubles, Doubles], strength: Floats, counted: float,
 ) -> Floats:
-    """Return what the estimate is multiplied by, (columns, bands).
+    """Return by what the estimate is to be multiplied.
 
     Parameters
     ----------
@@ -41,6 +41,14 @@ def gains(
         Root of the signal's power over the noise's.
     counted : float
         Part of the noise that is counting.
+
+    Returns
+    -------
+    ndarray of float32, shape (columns, bands)
+
+    Notes
+    -----
+    tr(M C^-1) / tr(M C^-1 T C^-1), with the covariances of the module's text.
     """
     cosines, tangents = angles
     rings = strength.shape[1]

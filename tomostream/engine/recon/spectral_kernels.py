@@ -19,24 +19,27 @@ import numba as nb  # noqa: E402  (the cache's folder has to be known before)
 
 from tomostream.engine.recon.kernels import cubic_weights  # noqa: E402
 
-# columns of the spectra that are solved at a time: with so many, whole cache lines are read
+# columns of the spectra that are solved at a time: whole cache lines are read then
 _COLUMNS_AT_ONCE = 16
 
 
 @nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def transferred(spectrum, kx, ky, turns, floor, flip, out):  # type: ignore[no-untyped-def]
-    """Multiply `spectrum` by a contrast transfer function, into `out`; both float32 (rows, columns, 2).
+    """Multiply a spectrum by a contrast transfer function.
 
     Parameters
     ----------
-    kx, ky : float32 (columns,), (rows,)
+    spectrum : ndarray of float32, shape (rows, columns, 2)
+    kx, ky : ndarray of float32, shapes (columns,) and (rows,)
         1/A.
-    turns : float32 (5,)
+    turns : ndarray of float32, shape (5,)
         The function is sin(pi p), with p the sum of these times s, kx^2 - ky^2, 2 kx ky, s^2 and 1; s = kx^2 + ky^2.
     floor : float
         The function is at least that before its first maximum; 0: as it is.
     flip : bool
         By its sign only.
+    out : ndarray of float32, shape (rows, columns, 2)
+        Filled.
     """
     rows, columns, _ = spectrum.shape
     line = np.empty(columns, np.float32)
@@ -66,7 +69,16 @@ def transferred(spectrum, kx, ky, turns, floor, flip, out):  # type: ignore[no-u
 
 @nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def add_share(lines, share, first, total):  # type: ignore[no-untyped-def]
-    """Add `lines` times what `share` each column from `first` on has of them to `total`; both float32 (rows, columns, 2)."""
+    """Add lines, each column times a share of its own.
+
+    Parameters
+    ----------
+    lines, total : ndarray of float32, shape (rows, columns, 2)
+        What is added, and to what.
+    share : ndarray of float32, shape (n,)
+        Of the columns from `first` on.
+    first : int
+    """
     for y in range(total.shape[0]):
         for x in range(share.shape[0]):
             total[y, first + x, 0] += lines[y, first + x, 0] * share[x]
@@ -75,7 +87,18 @@ def add_share(lines, share, first, total):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, error_model="numpy", cache=True)
 def ring_sums(spectrum, kx, ky, scale, sums):  # type: ignore[no-untyped-def]
-    """Add the powers of `spectrum`, float32 (rows, columns, 2), to `sums`, float64 (rings,): ring k `scale`, to the nearest."""
+    """Add the powers of a spectrum by ring of frequency.
+
+    Parameters
+    ----------
+    spectrum : ndarray of float32, shape (rows, columns, 2)
+    kx, ky : ndarray of float32, shapes (columns,) and (rows,)
+        Frequencies.
+    scale : float
+        Rings to a unit of frequency: a coefficient belongs to the nearest ring.
+    sums : ndarray of float64, shape (rings,)
+        Added to.
+    """
     for y in range(spectrum.shape[0]):
         square = ky[y] * ky[y]
         for x in range(spectrum.shape[1]):
@@ -86,17 +109,23 @@ def ring_sums(spectrum, kx, ky, scale, sums):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, error_model="numpy", cache=True)
 def pair_sums(first, second, seen, other, rings, columns, cells, table, coherence, wave, out):  # type: ignore[no-untyped-def]
-    """What two tilts have in common, added up in cells: times what it would be of a specimen of power 1, and the latter's square.
+    """Add up in cells what two tilts have in common, times its model: what it would be of a specimen of power 1.
 
     Parameters
     ----------
-    first, second : complex64 (n,)
-        Spectra of the tilts; `seen`, `other` float32 (n,): what they are times the root of the specimen's power.
-    rings, columns, cells : int64 (n,)
-        Where each frequency is: in `table` float64 (rings,), in `coherence` float64 and `wave` complex128 (columns,), by which
-        the model and the cross spectrum are multiplied, and in `out`.
-    out : float64 (2, cells)
-        Added to.
+    first, second : ndarray of complex64, shape (n,)
+        Spectra of the tilts.
+    seen, other : ndarray of float32, shape (n,)
+        What they are times the root of the specimen's power.
+    rings, columns, cells : ndarray of int64, shape (n,)
+        Where each frequency is in `table`, in `coherence` and `wave`, and in `out`.
+    table : ndarray of float64, shape (rings,)
+    coherence : ndarray of float64, shape (columns,)
+        Both multiply the model.
+    wave : ndarray of complex128, shape (columns,)
+        Multiplies the cross spectrum.
+    out : ndarray of float64, shape (2, cells)
+        The cross spectrum times its model, and the model's square, are added to it.
     """
     for k in range(first.shape[0]):
         model = seen[k] * other[k] * coherence[columns[k]] * table[rings[k]]
@@ -109,9 +138,19 @@ def pair_sums(first, second, seen, other, rings, columns, cells, table, coherenc
 
 @nb.njit(nogil=True, error_model="numpy", cache=True)
 def pair_spectrum(first, second, seen, other, rings, columns, table, places, signs, out):  # type: ignore[no-untyped-def]
-    """The cross spectrum of two tilts as `pair_sums` has it, times its model, by the `places` int64 (columns,) of its columns:
-    real and imaginary part and the model's square are added to `out`, float64 (3, places). By `signs` float64 (columns,) both
-    are multiplied, of the imaginary part the sign as well."""
+    """Add up the cross spectrum of two tilts, times its model, by places of its columns.
+
+    Parameters
+    ----------
+    first, second, seen, other, rings, columns, table
+        As for `pair_sums`.
+    places : ndarray of int64, shape (columns,)
+        Where each column is added.
+    signs : ndarray of float64, shape (columns,)
+        Factors of the columns; their sign is that of the imaginary part alone.
+    out : ndarray of float64, shape (3, places)
+        Real and imaginary part, and the model's square, are added to it.
+    """
     for k in range(first.shape[0]):
         model = seen[k] * other[k] * table[rings[k]]
         if model != 0.0:
@@ -124,8 +163,20 @@ def pair_spectrum(first, second, seen, other, rings, columns, table, places, sig
 
 @nb.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def stretch_waves(lines, start, nx, cosine, factor, out):  # type: ignore[no-untyped-def]
-    """`factor` times `kernels.stretch` of waves along y, `nx` columns from `start` on of float32 (rows, columns, 2), into `out`,
-    float32 (rows, n, 2)."""
+    """Stretch waves along y as `kernels.stretch` does images.
+
+    Parameters
+    ----------
+    lines : ndarray of float32, shape (rows, columns, 2)
+    start, nx : int
+        The columns that are taken: `nx` from `start` on.
+    cosine : float
+        Of the tilt angle.
+    factor : float
+        Multiplies the result.
+    out : ndarray of float32, shape (rows, n, 2)
+        Filled.
+    """
     rows, n = lines.shape[0], out.shape[1]
     first, weights = np.empty(n, np.int64), np.empty((n, 4), np.float32)
     for x in range(n):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a series tells of its specimen by itself: spectrum, thickness, and how much of every tilt is noise.
+"""What a series shows of its specimen: spectrum, thickness, and how much of every tilt is noise.
 
 The stretched images (`slab`) of tilts i and j share, at a frequency (kx, ky), the part ``sinc(Z kx (tan t_i - tan t_j))`` of what
 they show of a slab of thickness Z (`align.likelihood`). Their cross spectra are therefore free of noise, and from those of
@@ -31,7 +31,7 @@ Doubles = NDArray[np.float64]
 Complexes = NDArray[np.complex64]
 #: Rings of q, from 0 to 0.5.
 RINGS = 401
-#: How many tilts apart are pairs whose cross spectra tell the power, and those that tell the thickness.
+#: How many tilts apart are pairs from whose cross spectra the power comes, and those from which the thickness does.
 _NEAR, _FAR = (1, 2), (1, 2, 3, 4, 6, 8, 10)
 #: Directions of frequencies, in half a turn; bands of them, in cycles/px, of which each has its own power by direction.
 SECTORS, _BANDS = 16, (0.0, 0.03, 0.06, 0.12, 0.24, 0.5)
@@ -39,11 +39,11 @@ SECTORS, _BANDS = 16, (0.0, 0.03, 0.06, 0.12, 0.24, 0.5)
 _EVEN = 1.0
 #: Frequencies that are looked at, about.
 SAMPLE = 40_000
-#: Below this coherence a pair of tilts tells nothing.
+#: Below this coherence a pair of tilts shows nothing.
 _MIN_COHERENCE = 0.2
 #: Of a tilt's power: never less of it counts as noise.
 _MIN_NOISE = 0.05
-#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about so much.
+#: Specimens are no random fields in even slabs: what they show otherwise than the model says counts as noise, about this much.
 MISFIT = 2.0
 #: 1/A: up to the first frequency illumination, ice and the shape of the specimen make images differ more than counting does; from
 #: the second on only counting makes noise.
@@ -62,13 +62,26 @@ _NEARLY_BEST = 2.0
 
 @dataclass(frozen=True)
 class Sample:
-    """Whitened stretched spectra of all tilts at some frequencies, `values` (K, n), from rows of a grid: `kx` (L,) of its
-    columns in cycles/px, and the column (n,) of each frequency; `sectors` (n,): which of SECTORS, from kx on, it is in.
+    """Whitened stretched spectra of all tilts at some frequencies of a grid.
 
     Whitened: with the mean power of each tilt's image divided out, and its contrast transfer multiplied on; per pixel of the
-    specimen that the tilt shows. `rings` (K, n): the ring of q in each tilt, RINGS where it is beyond the last.
-    `seen` (K, n): of each value, what it is times the root of the specimen's power, on average over the image.
-    `areas` (K,): pixels of the specimen that each tilt shows.
+    specimen that the tilt shows.
+
+    Attributes
+    ----------
+    values : ndarray of complex64, shape (K, n)
+    kx : ndarray, shape (L,)
+        Of the columns of the grid, cycles/px.
+    columns, sectors : ndarray of int, shape (n,)
+        The column of each frequency, and which of `SECTORS`, from kx on, it is in.
+    rings : ndarray of int, shape (K, n)
+        The ring of q in each tilt, `RINGS` where it is beyond the last.
+    seen : ndarray of float32, shape (K, n)
+        Of each value, what it is times the root of the specimen's power, on average over the image.
+    tangents : ndarray, shape (K,)
+        Of the tilt angles.
+    areas : ndarray, shape (K,)
+        Pixels of the specimen that each tilt shows.
     """
 
     values: Complexes
@@ -85,8 +98,23 @@ class Sample:
         cls, values: Complexes, grid: tuple[Doubles, NDArray[np.int64], Doubles], angles: tuple[Doubles, Doubles], areas: Doubles,
         powers: Doubles, contrasts: Doubles,
     ) -> Sample:
-        """From spectra (K, n), multiplied by the root of the cosine, on a `grid`: kx (L,) of its columns, the column and ky >= 0
-        of each (n,); `angles`: cosines and tangents (K,); `powers` (K, RINGS) of the images; `contrasts` as for `measured`."""
+        """Return the sample of spectra.
+
+        Parameters
+        ----------
+        values : ndarray of complex64, shape (K, n)
+            Stretched spectra, multiplied by the root of the cosine.
+        grid : (ndarray, ndarray, ndarray)
+            kx (L,) of the columns, cycles/px; the column and ky >= 0 of each value, (n,).
+        angles : (ndarray, ndarray)
+            Cosines and tangents of the tilt angles, (K,).
+        areas : ndarray, shape (K,)
+            Pixels of the specimen that each tilt shows.
+        powers : ndarray, shape (K, RINGS)
+            Of the images.
+        contrasts : ndarray, shape (K, P, RINGS)
+            As for `measured`.
+        """
         (columns_kx, columns, ky), (cosines, tangents) = grid, angles
         kx = columns_kx[columns]
         sectors = (np.arctan2(ky, kx) / np.pi * SECTORS).astype(np.int64) % SECTORS
@@ -101,23 +129,40 @@ class Sample:
         return cls(white_values, columns_kx, columns, sectors, rings, seen, tangents, areas)
 
     def thinned(self, step: int) -> Sample:
-        """Return the same at fewer frequencies."""
+        """Return the same at every `step`-th frequency."""
         values, columns, sectors, rings, seen = (
             np.ascontiguousarray(each[..., ::step])
             for each in (self.values, self.columns, self.sectors, self.rings, self.seen))
         return replace(self, values=values, columns=columns, sectors=sectors, rings=rings, seen=seen)
 
     def gain(self, i: int, j: int) -> float:
-        """Return what the cross spectrum of two tilts is multiplied by to be per pixel of the specimen that both show."""
+        """Return the factor of the cross spectrum of tilts `i` and `j` that makes it per pixel of the specimen that both show."""
         small, large = sorted((float(self.areas[i]), float(self.areas[j])))
         return math.sqrt(large / small)
 
     def sums(
         self, pair: tuple[int, int], table: Doubles, slab: tuple[float, float], cells: NDArray[np.int64], count: int
     ) -> Doubles:
-        """Return what two tilts have in common, times what the specimen's power times that would be, and the square of the
-        latter, (2, count): added up in `cells` (n,). `table` (RINGS,) is on it; it is 0 where the slab of this thickness and
-        height (px) lets them share little."""
+        """Return what two tilts have in common, added up in cells.
+
+        Parameters
+        ----------
+        pair : (int, int)
+            The tilts.
+        table : ndarray, shape (RINGS,)
+            The model is multiplied by it.
+        slab : (float, float)
+            Thickness and height, px: what they let the tilts share little of counts as 0.
+        cells : ndarray of int, shape (n,)
+            Where each frequency is added.
+        count : int
+            Of cells.
+
+        Returns
+        -------
+        ndarray, shape (2, count)
+            The cross spectrum times what the model expects of a specimen of power 1, and the square of the latter.
+        """
         from tomostream.engine.recon.spectral_kernels import pair_sums
 
         (i, j), (thickness, height) = pair, slab
@@ -133,9 +178,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Specimen:
-    """Thickness and height of the slab in px; power S of its projections (RINGS,); `shares` g^2 and `noise` N (K, RINGS);
-    `directions` (K, RINGS, SECTORS): the power by direction, over S; `slabs` (3, n): thicknesses and heights that the data allow,
-    in px, and how likely each is."""
+    """What is known of a specimen and of its images.
+
+    Attributes
+    ----------
+    thickness, height : float
+        Of the slab, px; from the middle of the volume.
+    power : ndarray, shape (RINGS,)
+        S of its projections.
+    shares, noise : ndarray, shape (K, RINGS)
+        g^2 and N of every tilt.
+    directions : ndarray, shape (K, RINGS, SECTORS)
+        The power by direction, over S.
+    slabs : ndarray, shape (3, n)
+        Thicknesses and heights that the data allow, px, and how likely each is.
+    """
 
     thickness: float
     height: float
@@ -154,14 +211,24 @@ def measured(
 
     Parameters
     ----------
-    powers : (K, RINGS)
+    sample : Sample
+        Of the spectra of all tilts.
+    powers : ndarray, shape (K, RINGS)
         Of the images.
-    contrasts : (K, P, RINGS)
+    contrasts : ndarray, shape (K, P, RINGS)
         Transfer function of every tilt at P places across it.
-    weights : (K, RINGS)
+    weights : ndarray, shape (K, RINGS)
         Powers by which images were weighted before (dose weighting), 1 where they were not.
-    known : (3, n), optional
-        Thicknesses and heights that the specimen can have, in px, and how likely each is. None: as the cross spectra tell.
+    known : ndarray, shape (3, n), optional
+        Thicknesses and heights that the specimen can have, px, and how likely each is; by default as the cross spectra show.
+    pixel_A : float
+        Of the images.
+    threads : int
+        At most this many.
+
+    Returns
+    -------
+    Specimen
     """
     limits = (_THICKNESSES_A[0] / pixel_A, _THICKNESSES_A[1] / pixel_A)
     squares = contrasts**2
@@ -254,7 +321,7 @@ def _counting(rest: Doubles, powers: Doubles, weights: Doubles) -> Doubles:
 
 
 def _share(top: Doubles, norm: Doubles, power: Doubles) -> Doubles:
-    """g^2 (RINGS,) of one tilt: alpha and beta by weighted least squares, near 0 where the data say little."""
+    """Return g^2 (RINGS,) of one tilt: alpha and beta by weighted least squares, near 0 where the data say little."""
     x = (np.arange(RINGS) / (RINGS - 1)) ** 2 * 4
     height = norm * power**2          # weight of each ring, and what `top * power` is where the share is 1
     value = top * power
@@ -276,16 +343,20 @@ def likely_slabs(
     """Return which even slabs the cross spectra of all pairs allow.
 
     Thick specimens are dim: often no slab fits much better than all others, and the one that fits best is one of noise. Before
-    all thicknesses are equally likely, on a logarithmic scale, and heights near the middle more than others.
+    looking, all thicknesses are equally likely, on a logarithmic scale, and heights near the middle more likely than others.
 
     Parameters
     ----------
+    sample : Sample
+        Of the spectra of all tilts.
     alike : callable
-        How much more two tilts show together than what they show each, (RINGS,).
+        Of two tilts: how much more they show together than what they show each, (RINGS,).
     signal : ndarray, shape (K, RINGS)
         g^2 S.
     limits : (float, float)
-        Least and largest thickness, px.
+        Smallest and largest thickness, px.
+    threads : int
+        At most this many.
 
     Returns
     -------
@@ -345,21 +416,22 @@ def smooth(values: Doubles, part: float = _PART) -> Doubles:
 
 
 def absorbed(power: Doubles, contrast: Doubles, first: float, floors: Sequence[float]) -> float:
-    """Return the least amplitude contrast, among `floors`, with which the specimen's power is about as smooth at low
-    frequencies as with any of them.
+    """Return the smallest amplitude contrast that leaves the specimen's power about as smooth at low frequencies as any does.
 
     Below the first maximum of the transfer function the power that was measured is divided by whatever is believed of it
-    there. A straight line and a little bend in double logarithms are what specimens have; too little amplitude contrast makes
-    it rise towards 0, too much makes it fall.
+    there. A straight line with a slight curvature in double logarithms is what specimens have; too little amplitude contrast
+    makes it rise towards 0, too much makes it fall.
 
     Parameters
     ----------
-    power : (RINGS,)
+    power : ndarray, shape (RINGS,)
         As found with the largest of `floors`.
-    contrast : (RINGS,)
+    contrast : ndarray, shape (RINGS,)
         The transfer function, without a floor.
     first : float
-        The lowest q that counts.
+        The lowest q that counts, cycles/px.
+    floors : sequence of float
+        Amplitude contrasts that are tried, ascending.
     """
     q = np.arange(RINGS) / (RINGS - 1) * 0.5
     zero = np.argmax(contrast < 0) if (contrast < 0).any() else RINGS - 1

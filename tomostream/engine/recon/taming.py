@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-#: Standard deviations beyond which pixels, and patches of so many A, are gold, ice or carbon.
+#: Standard deviations beyond which pixels, and patches of this many A, are gold, ice or carbon.
 CLIP, PATCH_A = 6.0, 80.0
-#: Patches of so many A that are darker than all but gold: so many in an image, in half of the images.
+#: Side of the patches (A) that are darker than all but gold, and how many an image must have, in half of the images.
 POINT_A, MIN_POINTS = 30.0, 3
 
 
 def strong_points(images: Floats, pixel_A: float, dense_is_bright: bool = False) -> bool:
-    """Tell whether points of half of the images (K, ny, nx) are as dark as gold alone makes them.
+    """Tell whether points of half of the images are as dark as gold alone makes them.
 
     Parameters
     ----------
-    images : ndarray, float32, shape (K, ny, nx)
+    images : ndarray of float32, shape (K, ny, nx)
         Aligned tilt images; what lies outside them is 0.
     pixel_A : float
         Pixel size, A.

@@ -51,7 +51,19 @@ def _silent(what: str, share: float) -> None:
 
 @dataclass(frozen=True)
 class TiltUse:
-    """One tilt that is used: its section, tilt angle (degrees), where it goes, and the dose before it (e/A2)."""
+    """One tilt that is used.
+
+    Attributes
+    ----------
+    section : int
+        From 0.
+    tilt_deg : float
+        Angle of the reconstruction.
+    placement : Placement
+        Where its image goes.
+    pre_exposure : float or None
+        Dose before it, e/A2.
+    """
 
     section: int
     tilt_deg: float
@@ -61,9 +73,28 @@ class TiltUse:
 
 @dataclass(frozen=True)
 class ReconOptions:
-    """`depth_px` in px of the input, `pixel_size_A` of the input (0: not known), voltage in kV.
+    """How to reconstruct.
 
-    `contrast`: the contrast transfer of the tilts in their order, None where it is not known; `flip_phases`: correct it.
+    Attributes
+    ----------
+    binning : float
+        1 or more.
+    depth_px : int
+        Pixels of the input.
+    method : Method
+    upright : bool
+        x, y, z (-FlipVol 1), else x, z, y.
+    flip_contrast : bool
+        Dense becomes bright.
+    pixel_size_A : float
+        Of the input; 0 where it is not known.
+    voltage_kV : float
+        For dose weights.
+    threads : int
+    contrast : Contrast or None
+        The contrast transfer of the tilts in their order; None where it is not known.
+    flip_phases : bool
+        Correct it by phase flipping.
     """
 
     binning: float = 1.0
@@ -80,8 +111,17 @@ class ReconOptions:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """A tomogram that was written: columns, rows and sections of the file, and the factors of the tilts' contrast; what was
-    found in making the Wiener tomogram, where that was asked for."""
+    """A tomogram that was written.
+
+    Attributes
+    ----------
+    size : (int, int, int)
+        Columns, rows and sections of the file.
+    scales : tuple of float
+        Factors of the tilts' contrast.
+    findings : Findings or None
+        What was found in making the Wiener tomogram, where that was asked for.
+    """
 
     size: tuple[int, int, int]
     scales: tuple[float, ...]
@@ -90,10 +130,17 @@ class Reconstructed:
 
 @dataclass(frozen=True)
 class Viewing:
-    """The Wiener tomogram that is asked for beside: its file, and the specimen's thickness where it is known.
+    """The Wiener tomogram that is asked for beside another.
 
-    `without_gold`: finds the gold that the tomogram keeps and returns the images without it, None where there is none. It takes
-    time, and is called only where images have points as strong as gold.
+    Attributes
+    ----------
+    path : str
+        Its file.
+    thickness_A : float or None
+        Of the specimen, where it is known.
+    without_gold : callable or None
+        Finds the gold that the tomogram keeps and returns the images without it, None where there is none. It takes time, and
+        is called only where images have points as strong as gold.
     """
 
     path: str
@@ -104,7 +151,7 @@ class Viewing:
 def dose_weights(
     pre_exposures: Sequence[float], pixel_size_A: float, voltage_kV: float
 ) -> list[tuple[Floats, Floats]]:
-    """(frequency in cycles/px, weight) of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency.
+    """Return the dose weight of every tilt: exp(-D / (2 Dc)) over the tilts' RMS weight at that frequency.
 
     Parameters
     ----------
@@ -117,8 +164,13 @@ def dose_weights(
 
     Returns
     -------
-    list of (frequency, weight)
-        One a tilt; the weights of all tilts have a mean square of 1 at every frequency, so that the power of the noise stays.
+    list of (ndarray, ndarray)
+        Frequencies, cycles/px, and weights, one pair a tilt; the weights of all tilts have a mean square of 1 at every
+        frequency, so that the power of the noise stays.
+
+    Notes
+    -----
+    The critical dose Dc is that of Grant and Grigorieff (`dose.critical_dose`).
     """
     frequencies = np.linspace(0.0, 0.75, 769)
     critical = critical_dose(frequencies / pixel_size_A, voltage_kV)
@@ -131,7 +183,7 @@ def dose_weights(
 
 @contextmanager
 def _room(shape: tuple[int, int, int], folder: str) -> Iterator[Floats]:
-    """Room for the aligned images: in memory, or, where they are many, in an unnamed file in `folder`."""
+    """Give room for the aligned images: in memory, or, where they are many, in an unnamed file in `folder`."""
     if 4 * math.prod(shape) <= min(_IN_MEMORY, _SHARE * limits.free_memory()):
         yield np.empty(shape, np.float32)
         return
@@ -154,6 +206,7 @@ class _Intensity:
 
 
 def _intensity(image: Floats) -> _Intensity:
+    """Return mean and standard deviation of a raw image."""
     return _Intensity(*statistics(image)[2:])
 
 
@@ -198,10 +251,10 @@ def align_images(
         Which sections are used, K of them, and where each goes.
     options : ReconOptions
         Binning, threads, and what dose weights need.
-    out : ndarray, float32, shape (K, ny, nx)
+    out : ndarray of float32, shape (K, ny, nx)
         Filled with the aligned images, each minus its mean.
     progress : callable
-        Told the share that is done.
+        Takes a stage and the share of it that is done.
 
     Returns
     -------
@@ -266,7 +319,7 @@ def write_aligned_stack(
 
 
 def usable(tilts: Sequence[TiltUse]) -> list[TiltUse]:
-    """Return the tilts that a slab can use: those within 80 degrees."""
+    """Return the `tilts` that a slab can use: those within `MAX_TILT_DEG`."""
     return [tilt for tilt in tilts if abs(tilt.tilt_deg) <= MAX_TILT_DEG]
 
 
@@ -393,6 +446,7 @@ def _write_wiener(
 
 
 def _scale(images: Floats, scales: Sequence[float], flip: bool) -> None:
+    """Multiply images in place by their factors, and by -1 to flip the contrast."""
     for image, scale in zip(images, scales, strict=True):
         image *= np.float32(-scale if flip else scale)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Wiener tomogram: the best linear estimate of the specimen under the model that the alignment uses too. For viewing.
 
-The specimen is a slab of thickness Z, in it a Gaussian random field of a spectrum S that the series tells itself (`spectrum`).
+The specimen is a slab of thickness Z, in it a Gaussian random field of a spectrum S that the series itself gives (`spectrum`).
 The stretched image i shows ``g_i c_i p_i + n_i``: its projection p_i, with the contrast transfer c_i and what dose and path leave
 of it, and noise of power N_i. With ``b_i^2 = g_i^2 <c_i^2> S / N_i`` and images m_i that are multiplied by c_i and whitened, the
 covariance of the data is ``1 + b_i b_j sinc(Z kx (tan t_i - tan t_j))``, and the estimate of the volume is the back-projection of
@@ -41,7 +41,7 @@ Complexes = NDArray[np.complex64]
 LOWEST = (1.0 / 2500.0, 1.0 / 1250.0)
 #: Amplitude contrasts that are tried, beside the one that was given.
 AMPLITUDES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-#: Specimens are no random fields: so much of a tilt's signal, for every tilt that shares its frequencies, is like no other's.
+#: Specimens are no random fields: this share of a tilt's signal, for every tilt that shares its frequencies, is like no other's.
 #: Where there is much signal all differences between tilts would be made into structure along z otherwise.
 UNLIKE = 0.3
 #: Outside the slab the estimate falls off over this part of the thickness.
@@ -61,13 +61,22 @@ class Source(str, Enum):
 
     ALIGNMENT = "as the alignment has it"
     LIKELIHOOD = "by the likelihood of the alignment"
-    SPECTRA = "by cross spectra of the tilts: the likelihood of the alignment does not tell"
+    SPECTRA = "by cross spectra of the tilts: the likelihood of the alignment does not determine it"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured on the way: thickness and height of the specimen in A, and the amplitude contrast at low
-    frequencies, None without a CTF; what the thickness is known by."""
+    """What was measured in making a Wiener tomogram.
+
+    Attributes
+    ----------
+    thickness_A, height_A : float
+        Of the specimen, and how far its middle is above that of the volume.
+    amplitude_contrast : float or None
+        At low frequencies; None without a CTF.
+    source : Source
+        What the thickness is known by.
+    """
 
     thickness_A: float
     height_A: float
@@ -75,6 +84,7 @@ class Findings:
     source: Source = Source.SPECTRA
 
     def words(self) -> str:
+        """Return the same for the log."""
         where = f", {self.height_A:.0f} A from the middle" if abs(self.height_A) > 0.05 * self.thickness_A else ""
         where += f" ({self.source.value})"
         if self.amplitude_contrast is None:
@@ -87,20 +97,23 @@ class WienerSlab:
 
     Parameters
     ----------
-    tilts_deg : (K,)
+    tilts_deg : ndarray, shape (K,)
         Ascending.
+    shape : (int, int)
+        (ny, nx) of the aligned images.
     depth : int
         Of the volume, px.
     pixel_A : float
+        Of the aligned images.
     contrast : Contrast or None
         None: not known. The images are taken as they are, which holds up to the first zero of the transfer function.
     thickness_A : float or None
         Of the specimen in the middle of the volume; None: thickness and height are measured, by the likelihood of the alignment
-        where that tells them (`thickness`), else by cross spectra (`spectrum`).
-    weights : (K, RINGS) or None
+        where that determines them (`thickness`), else by cross spectra (`spectrum`).
+    weights : ndarray, shape (K, RINGS), optional
         Powers by which the images were weighted before (dose weighting), by frequency.
-    room : float32 (>= K rounded up to 4, rows, columns)
-        Of `shape`; replaced.
+    threads : int
+        At most this many.
     """
 
     def __init__(
@@ -122,18 +135,18 @@ class WienerSlab:
 
     @property
     def room_shape(self) -> tuple[int, int, int]:
-        """What `blocks` needs room for: spectra of all tilts, float32."""
+        """Shape of the room that `blocks` needs: spectra of all tilts, float32."""
         return len(self._slab.tilts_deg), self.rows, 2 * self._slab.length
 
     def blocks(self, images: Floats, room: Floats, upright: bool) -> Iterator[tuple[int, Block]]:
-        """Estimate the slab from `images` (K, ny, nx): a block at a time, with the first z of each (as in the file).
+        """Estimate the slab, a block at a time.
 
         Parameters
         ----------
         images : ndarray of float32, shape (K, ny, nx)
             Aligned images, 0 where there is no data.
-        room : ndarray of float32
-            Of `room_shape`, with K rounded up to a multiple of 4; replaced.
+        room : ndarray of float32, shape `room_shape`
+            Overwritten.
         upright : bool
             Whether sections are z (x, y, z), else y (x, z, y); see `Slab.blocks`.
 
@@ -141,7 +154,7 @@ class WienerSlab:
         ------
         first : int
             Of the z in the file.
-        block : ndarray of float32
+        block : Block
         """
         parts = [(0, self.depth)] if self.contrast is None else self.contrast.slabs(self.depth)
         specimen: Specimen | None = None
@@ -155,14 +168,14 @@ class WienerSlab:
             yield from self._projected(room, specimen, (first, last), upright)
 
     def _known(self, images: Floats) -> tuple[Doubles | None, Source]:
-        """Return the slabs that the specimen can be, None where cross spectra have to tell, and what it is known by."""
+        """Return the slabs that the specimen can be, None where cross spectra have to show it, and what it is known by."""
         if self._given_A is not None:
             return np.array([[self._given_A / self.pixel_A], [0.0], [1.0]]), Source.ALIGNMENT
         found = fitted(images, self._slab.tilts_deg, self.pixel_A, self.threads)
         return (None, Source.SPECTRA) if found is None else (found.slabs(self.pixel_A), Source.LIKELIHOOD)
 
     def _fill(self, images: Floats, room: Floats, height_A: float) -> None:
-        """Spectra of the stretched images, multiplied by the transfer function for one height.
+        """Fill the room with spectra of the stretched images, multiplied by the transfer function for one height.
 
         They are whitened later: what is whitened, cut at its edges and made whole again lacks its low frequencies.
         """
@@ -176,6 +189,7 @@ class WienerSlab:
         self._powers[empty] = 1.0 if empty.all() else self._powers[~empty].mean(axis=0)     # they show no signal
 
     def _spectrum(self, image: Floats, tilt: int, height_A: float) -> Complexes:
+        """Return the spectrum of one stretched image; the power of the image is kept."""
         import scipy.fft
 
         from tomostream.engine.recon.spectral_kernels import stretch_waves
@@ -236,7 +250,7 @@ class WienerSlab:
         return specimen
 
     def _ky(self) -> Doubles:
-        """ky of the rows of the spectra, cycles/px."""
+        """Return ky of the rows of the spectra, cycles/px."""
         return np.arange(self.rows) / (2 * self.rows - 2)
 
     def _lowest(self) -> tuple[float, float]:
@@ -338,7 +352,7 @@ def chance_inside(z: Doubles, specimen: Specimen) -> Floats:
 
 
 def _bands(ky: Doubles) -> NDArray[np.int64]:
-    """First rows of bands of ky, and the last row + 1: narrow at low frequencies, where specimens change most."""
+    """Return the first rows of bands of ky, and the last row + 1: narrow at low frequencies, where specimens change most."""
     edges = [0, 1]
     while edges[-1] < len(ky):
         edges.append(edges[-1] + max(1, round(min(BAND, NARROW * ky[edges[-1]]) * 2 * len(ky))))
