@@ -45,8 +45,8 @@ TEMPER = 3.0
 #: Standard deviation of the thickness's logarithm from which on the mean of all counts, for the highest likelihood may be one of
 #: noise, and from which on nothing is known.
 OPEN, MAX_SIGMA = 0.3, 0.6
-#: Log-likelihood, over that of images that share nothing, below which nothing is known either: noise alone has 7 to 9, specimens of
-#: 4000 A at 3 e/A2 have 23 to 27.
+#: Log-likelihood, over that of images that share nothing, below which nothing is known either: noise alone has 7 to 9, specimens
+#: of 4000 A at 3 e/A2 have 23 to 27.
 MIN_EVIDENCE = 12.0
 START_A = 1500.0
 
