@@ -356,6 +356,13 @@ class TestWedges(unittest.TestCase):
         self.assertAlmostEqual(sure.bend, -20.0, places=3)      # T T' / 8
         self.assertAlmostEqual(sure.sigma, 6.0, delta=0.1)
 
+    def test_what_is_not_known_of_a_slope_makes_the_places_of_tilts_uncertain(self) -> None:
+        by_chance = wedge_from(1600.0, 0.03, 0.03)
+        self.assertEqual(by_chance.bend, 0.0)
+        self.assertAlmostEqual(by_chance.sigma, 200.0 * np.hypot(0.03, 0.03), places=6)
+        even = wedge_from(1600.0, 0.0, 0.03)                    # a slope of none was measured as badly as any
+        self.assertAlmostEqual(even.sigma, 200.0 * 0.03, places=6)
+
     def test_what_a_wedge_may_be_wrong_by_is_least_where_a_shift_of_the_specimen_hides_it(self) -> None:
         tilts = np.arange(-60.0, 60.1, 5.0)
         deviations = Wedge(0.0, 10.0).deviations(tilts)
