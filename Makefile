@@ -46,7 +46,7 @@ test-faults: $(STAMP)
 	$(PYTEST) tomostream/tests/test_faults.py tomostream/tests/test_outages.py tomostream/tests/test_chaos.py
 
 # Readers and protocols that are not ours, in an environment of their own below build/ (network needed): what they read of a
-# hand-off, and whether they run behind our protocols. Not part of `make test`.
+# export, and whether they run downstream of our protocols. Not part of `make test`.
 test-downstream: $(STAMP)
 	$(BIN)/python -m tomostream.tests.downstream.check_handoff --environment build/downstream/readers
 	$(BIN)/python -m tomostream.tests.downstream.check_protocols --environment build/downstream/scipion

@@ -277,7 +277,7 @@ def _judge_one(virtual: VirtualSession, run: Run, series: TrueSeries, made: list
     if usable - final:
         return Verdict("truncated", usable - final <= last.named, note=f"{len(final)}/{len(usable)}")
     if set(listed) - final - last.named and len(made) == 1 and not _late(listed, final, last):
-        return Verdict("truncated", False, note="left out in silence")
+        return Verdict("truncated", False, note="left out silently")
     return _right(series, made, final)
 
 
@@ -364,7 +364,7 @@ def _one(job: tuple[int, frozenset[str], bool]) -> tuple[dict[str, dict[str, Tal
             for row in ("all", virtual.scheme, *virtual.faults, "no fault" if not virtual.faults else "any fault"):
                 tallies[rule][row].add(verdict, virtual.known)
             if rule == "tomostream" and verdict.outcome != "right" and not verdict.reported:
-                notes.append(f"seed {seed} {series.folder}/{series.name}: {verdict.outcome} in silence {verdict.note} "
+                notes.append(f"seed {seed} {series.folder}/{series.name}: {verdict.outcome} silently {verdict.note} "
                              f"[{virtual.scheme}; {', '.join(sorted(virtual.faults))}; {virtual.end}]")
         if rule == "tomostream":
             notes += [f"seed {seed} {path}: given up {run.given_up[path]} times" for path, when in virtual.junk.items()
@@ -434,7 +434,7 @@ def show(seed: int) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; exit status 1 if anything went wrong in silence."""
+    """Run the benchmark; exit status 1 if anything went wrong silently."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", "--sessions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first session")
@@ -456,7 +456,7 @@ def main() -> int:
     for note in notes[:40]:
         print(note)
     print(f"{options.sessions} sessions from seed {options.seed} in {time.perf_counter() - started:.0f} s; "
-          f"wrong in silence: {total['tomostream']['all'].silent}")
+          f"silently wrong: {total['tomostream']['all'].silent}")
     return 1 if notes else 0
 
 

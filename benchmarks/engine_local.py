@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def spoiled(arguments: argparse.Namespace) -> Iterator[str]:
-    """Rigid specimens whose images are hard: what is said of their local motion, and what it would do."""
+    """Rigid specimens whose images are hard: what is reported about their local motion, and what it would do."""
     for case in (case for case in CASES if case.name in HARD):
         for seed in range(arguments.seeds):
             truth = simulate(case, seed)

@@ -6,7 +6,7 @@
     python benchmarks/engine_real.py --stack STACK.mrc --tilts TILTS.csv --pixel 10 --axis -5 [--other WARP.xml]
 
 The series of the demo comes with an alignment that others made of it with Warp: without --stack it is put beside ours.
-With --gold DIAMETER (nm) its beads are found, and how far they are from where the alignment puts them is told.
+With --gold DIAMETER (nm) its beads are found, and their distance from where the alignment puts them is reported.
 
 Three checks. Even and odd tilts are aligned apart, from nothing, and compared with the alignment of all, after a rigid motion
 of the specimen. Each tilt is compared with what its neighbours within 12 degrees predict for it (a slab of the measured

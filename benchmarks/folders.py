@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which movie is whose, in folders and under names as people have them? Thousands of sessions, with known truth.
+"""Which movie belongs to which tilt, with folders and names as found in practice? Thousands of sessions, with known truth.
 
     python benchmarks/folders.py                        10,000 sessions, beside the rule of upstream
     python benchmarks/folders.py --alone                without the rule of upstream
@@ -7,11 +7,11 @@
     python benchmarks/folders.py --show 4711            one session, event by event
 
 The sessions come from `virtual_folders.py`, which knows nothing of tomostream: text of mdoc files, paths of movies. They go
-through `read_mdoc` and the session's state machine, with the names that the import gives. Columns, each with "said" (somebody is
-told: a failed series, a tilt named as left out, movies named as belonging to nobody) + "in silence":
+through `read_mdoc` and the session's state machine, with the names that the import gives. Columns, each as "reported" (a failed
+series, a tilt named as left out, movies reported as unassigned) + "silent":
 
 right       the last composition has all images that could be used, and no other
-mixed       it has an image of another series, or one that the operator took again (said: as an angle exposed more than once)
+mixed       it has an image of another series, or one that the operator took again (reported: as an angle exposed more than once)
 lost        nothing was composed although it could be
 truncated   images that could be used are left out
 duplicated  the same images are in two series
@@ -309,7 +309,7 @@ def _one(job: tuple[int, bool]) -> tuple[dict[str, Tallies], list[str]]:
                              f"{world.transfer}; {world.base.scheme}; {', '.join(sorted(world.extras))}; "
                              f"{', '.join(sorted(world.base.faults))}; {world.base.end}]")
         if rule == "tomostream":
-            said = run.failed - run.copies          # a copy is told as one, and its series can fail for reasons of its own
+            said = run.failed - run.copies          # a copy is reported as one, and its series can fail for other reasons
             notes += [f"seed {seed} {path}: no series, and composed or failed" for path in world.others if path in said]
     return {rule: dict(rows) for rule, rows in tallies.items()}, notes
 
@@ -359,7 +359,7 @@ def show(seed: int) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; exit status 1 if anything is mixed, or lost or unfinished in silence."""
+    """Run the benchmark; exit status 1 if anything is mixed, or silently lost or unfinished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", "--sessions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first session")
@@ -387,7 +387,7 @@ def main() -> int:
     counts = total["tomostream"]["all"]
     silent = sum(counts[outcome, False] for outcome in OUTCOMES[1:])
     print(f"{options.sessions} sessions from seed {options.seed} in {time.perf_counter() - started:.0f} s; "
-          f"wrong in silence: {silent}; mixed, and said: {counts['mixed', True]}")
+          f"silently wrong: {silent}; mixed, and reported: {counts['mixed', True]}")
     return 1 if silent or counts["mixed", True] else 0
 
 

@@ -13,7 +13,7 @@ the simulator wrote a movie, and at which a row was seen in an output set by a r
 them. The first two series are shown apart: from them tomostream learns how many tilts a series has (`--tilts-given` says it
 in the form instead); until then a series is over when it has been still for longer than its rhythm allows, 10 s at least.
 The first series of the upstream chain also holds the time in which its protocols start: each waits for its input to exist.
-Upstream gets the first series of the same rhythm, as many as it does in ten minutes; what it has not done by then is told.
+Upstream gets the first series of the same rhythm, as many as it does in ten minutes; what it has not finished by then is reported.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--only-upstream", action="store_true")
     parser.add_argument("--shortest", action="store_true", help="the shortest settings that upstream's forms take")
     parser.add_argument("--throughput", action="store_true", help="100 runs of 0.2 s on 4 threads, and nothing else")
-    parser.add_argument("--tilts-given", action="store_true", help="tomostream is told the number of tilts")
+    parser.add_argument("--tilts-given", action="store_true", help="give tomostream the number of tilts")
     parser.add_argument("--unfiltered", action="store_true",
                         help="no filtered tomograms, which the CPU program adds to the stand-in's work")
     parser.add_argument("--seconds", default="0.5,2", help="run times of the two stand-ins (default 0.5,2)")

@@ -4,7 +4,7 @@
 For sessions of so many series: time and bytes of one update (a tilt came; a series became a tomogram), the first page of a
 whole session, how often the tables for scripts (whole files) are written and which part of the time that takes, and, where
 chromium is installed, how long the page takes to load until its table is usable, sorted and filtered. Times are medians of
-several; making pictures is told apart, because it does not depend on the session.
+several; making pictures is measured separately, because it does not depend on the session.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def killed_while_the_controller_is_gone(slurm: Controller, session: Session) -> 
 
 
 def controller_gone(slurm: Controller, session: Session) -> list[str]:
-    """The controller is gone for half a minute while jobs run: that is said, they count as running, and nothing is lost."""
+    """The controller is gone for half a minute while jobs run: this is reported, they count as running, and nothing is lost."""
     run = begin(session, "15,1")
     slurm.stop_controller()
     said = wait_for(lambda: said_of_queue(session), 120, "word of the queue that does not answer")

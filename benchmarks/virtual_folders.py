@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Virtual sessions in folders, under names and with transfers as people have them. On top of the rhythms and faults of
+"""Virtual sessions in folders, with names and transfers as found in practice. On top of the rhythms and faults of
 `virtual_sessions`: which file lies where, what it is called there, and what the mdoc files say, as text.
 
 This knows how people name and move files, and nothing of how tomostream decides: it imports nothing of it.
