@@ -13,7 +13,7 @@ the simulator wrote a movie, and at which a row was seen in an output set by a r
 them. The first two series are shown apart: from them tomostream learns how many tilts a series has (`--tilts-given` says it
 in the form instead); until then a series is over when it has been still for longer than its rhythm allows, 10 s at least.
 The first series of the upstream chain also holds the time in which its protocols start: each waits for its input to exist.
-Upstream gets the first series of the same rhythm, as many as it does in ten minutes; what it has not finished by then is reported.
+Upstream gets the first series of the same rhythm, as many as it does in ten minutes; what is unfinished by then is reported.
 """
 
 from __future__ import annotations

@@ -173,8 +173,8 @@ class Finder:
         """Return what names of movies have in the place of the name of a series; "" if they disagree or mean another one."""
         mine, found = folded(name), set[str]()
         for movie in movies:
-            said = matching.labels(basename(movie.found.path))
-            fits = [text for label, text in said.items()
+            names = matching.labels(basename(movie.found.path))
+            fits = [text for label, text in names.items()
                     if (step is Step.HOME or (label == mine if step is Step.PLACE else label.endswith(f"_{mine}")))]
             found.add(fits[-1] if fits else "")
         if step is Step.PLACE:

@@ -200,9 +200,9 @@ def series(mdocs: Sequence[str], movies: Sequence[str], again: str) -> list[Find
         return [*_unusable(bad), ok("series", doctor.as_lines(facts).splitlines()[0].rstrip("."))]
     found = overview.survey(mdocs, movies, time.time())
     words = overview.as_text(found).splitlines()[0].rstrip(".")
-    told = ok("series", f"{words}; every movie has its series") if found.fine else note(
+    result = ok("series", f"{words}; every movie has its series") if found.fine else note(
         "series", f"{words}; not every movie has its series, nor every series its movies. See: {again}")
-    return [*_unusable(found.unusable), told]
+    return [*_unusable(found.unusable), result]
 
 
 def _unusable(mdocs: Mapping[str, str]) -> list[Finding]:

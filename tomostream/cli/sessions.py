@@ -39,12 +39,12 @@ def main(options: argparse.Namespace) -> int:
 
 def lines(found: Sequence[Overview]) -> list[str]:
     """Return a line for each session and, below it, the first thing that needs attention."""
-    told = [f"{'state':14s}{'series':>9s}{'failed':>8s}{'movies':>13s}  {'last event':18s}project"]
+    text = [f"{'state':14s}{'series':>9s}{'failed':>8s}{'movies':>13s}  {'last event':18s}project"]
     for each in found:
         series = f"{each.series.get('done', 0)}/{sum(each.series.values())}"
         movies = f"{each.movies['aligned']}/{each.movies['found']}"
-        told.append(f"{each.state.replace('-', ' '):14s}{series:>9s}{each.series.get('failed', 0):>8d}{movies:>13s}  "
+        text.append(f"{each.state.replace('-', ' '):14s}{series:>9s}{each.series.get('failed', 0):>8d}{movies:>13s}  "
                     f"{local(each.last_event or 0.0):18s}{each.project}")
         more = f" (and {len(each.attention) - 1} more: tomostream status)" if len(each.attention) > 1 else ""
-        told += [f"    needs attention: {each.attention[0]}{more}"] if each.attention else []
-    return told
+        text += [f"    needs attention: {each.attention[0]}{more}"] if each.attention else []
+    return text

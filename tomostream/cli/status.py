@@ -80,9 +80,9 @@ def main(options: argparse.Namespace) -> int:
     choices = PendingChoices(status)
     choices.update()
     if options.json:
-        told = {"project": path, "protocols": attention.as_json(found), "needs_attention": needs,
+        data = {"project": path, "protocols": attention.as_json(found), "needs_attention": needs,
                 **as_json(status, choices), "disk": disk(space.forecast()), "trouble": choices.trouble}
-        show(json.dumps(told, indent=1))
+        show(json.dumps(data, indent=1))
     else:
         protocols = {name: each.state.replace("-", " ") for name, each in found.items()}
         lines = table.render(status, protocols, notes(status, choices, path), None if options.all else table.MAX_ROWS)
@@ -93,11 +93,11 @@ def main(options: argparse.Namespace) -> int:
 
 def as_json(status: ProjectStatus, choices: PendingChoices) -> dict[str, object]:
     """Return the status, with the decisions by people that the newest version of each series does not show yet."""
-    told = status.as_json()
-    for each in told["series"]:
+    data = status.as_json()
+    for each in data["series"]:
         pending = choices.of(status.series[each["id"]])
         each["pending"] = {"out": dict(pending.out), "back": list(pending.back)}
-    return told
+    return data
 
 
 def disk(forecast: Forecast) -> dict[str, object]:

@@ -66,8 +66,8 @@ def first_words(log: str) -> str:
 def last_words(log: str) -> str:
     """Return the last line of a program's log that says something, preferably an error."""
     lines = _at_the_end(log)
-    said = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
-    return said[-1][:_MAX_QUOTED] if said else ""
+    errors = [line for line in lines if "error" in line.lower() or "cannot" in line.lower()] or lines
+    return errors[-1][:_MAX_QUOTED] if errors else ""
 
 
 def last_line(path: str) -> str:

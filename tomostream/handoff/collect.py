@@ -93,8 +93,8 @@ def read_made(folder: str, name: str, sections: int) -> Made:
 def _reasons(aln: AlnFile, quality: Quality | None, sections: int) -> dict[int, str]:
     """Return why sections are not used."""
     reasons = {section + 1: "too dark" for section in raw_sections(aln, sections)[1]}
-    told = {tilt.section + 1: tilt.reason for tilt in quality.tilts if not tilt.used} if quality else {}
-    return reasons | {section: reason for section, reason in told.items() if reason}
+    excluded = {tilt.section + 1: tilt.reason for tilt in quality.tilts if not tilt.used} if quality else {}
+    return reasons | {section: reason for section, reason in excluded.items() if reason}
 
 
 def _tilt(status: ProjectStatus, section: int, tilt: TiltRecord, made: Made, doubted: bool) -> Tilt:

@@ -207,11 +207,11 @@ class ProjectStatus:
     def _reads(self, folder: str) -> str:
         """Return the name of the run whose output a run reads; "" if it has not said so yet."""
         if folder not in self._inputs:
-            said = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
-                         if isinstance(entry, entries.Session) and entry.input_run), "")
-            if not said and not _head_is_whole(ledger.path_in(folder)):
+            named = next((entry.input_run for entry in ledger.read(ledger.path_in(folder), _HEAD)
+                          if isinstance(entry, entries.Session) and entry.input_run), "")
+            if not named and not _head_is_whole(ledger.path_in(folder)):
                 return ""
-            self._inputs[folder] = said         # "" is final once the head is complete, so it is not read in every update
+            self._inputs[folder] = named         # "" is final once the head is complete, so it is not read in every update
         return self._inputs[folder]
 
     # ------------------------------------------------------------------ one method a protocol

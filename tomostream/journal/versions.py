@@ -44,9 +44,9 @@ def of_program(command: str, log: str) -> str:
     name = os.path.basename(path)
     if name.startswith("tomostream-"):
         return f"{name} {__version__}"
-    said = _REPORTED.search(log)
-    if said:
-        return f"{name} {said[2]}" if said[2] not in name else name
+    found = _REPORTED.search(log)
+    if found:
+        return f"{name} {found[2]}" if found[2] not in name else name
     if _IN_NAME.search(name):
         return name
     real = os.path.basename(os.path.realpath(path))

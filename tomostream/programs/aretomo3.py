@@ -207,10 +207,10 @@ def _finite(text: str) -> float | None:
 def parse_version(text: str, source: str = "session") -> str:
     """Return the version in `AreTomo3_Session.json`, "" if there is none."""
     try:
-        said = str(json.loads(text)["software"]["version"])
+        text = str(json.loads(text)["software"]["version"])
     except (ValueError, KeyError, TypeError):
         return ""
-    version = _VERSION.search(said)
+    version = _VERSION.search(text)
     return version[0] if version else ""
 
 

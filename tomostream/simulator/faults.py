@@ -38,9 +38,9 @@ DEFAULT_SECONDS = {"late": 60.0, "stuck": 30.0}
 
 def _not_understood(text: str, form: FaultKind) -> str:
     """Say how a fault is written, and what its letters stand for."""
-    told = [f"{letter} is the number of {what}, from 1" for letter, what in (("S", "the series"), ("T", "the exposure"))
+    letters = [f"{letter} is the number of {what}, from 1" for letter, what in (("S", "the series"), ("T", "the exposure"))
             if f":{letter}" in form.text]
-    return f"The fault {text!r} is not understood: {form.text}{'; ' if told else ''}{'; '.join(told)}."
+    return f"The fault {text!r} is not understood: {form.text}{'; ' if letters else ''}{'; '.join(letters)}."
 
 
 @dataclass(frozen=True)
