@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Folders and names as people have them through real Scipion processes: the images of every series against the truth."""
+"""Folders and names as found in practice, through real Scipion processes: the images of every series against the truth."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which movie is whose: folders, names and times as people have them."""
+"""Which movie belongs to which tilt: folders, names and times as found in practice."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sessions in folders and under names as people have them: written by the simulator, taken as the import and the compose
+"""Sessions with folders and names as found in practice: written by the simulator, taken as the import and the compose
 protocol take them, and every image of every series compared with what the microscope exposed.
 """
 
