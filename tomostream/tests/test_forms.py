@@ -371,6 +371,12 @@ class TestSignOfTheAngles(FormCase):
         protocol.runMode.set(MODE_RESTART)
         self.assertNotIn("Sign of the tilt angles", "\n".join(protocol.validate()))
 
+    def test_the_choice_in_the_form_goes_before_what_is_remembered(self):
+        from tomostream.protocols import signs
+
+        self.assertEqual([signs.decide(choice, "Krios 7", ()).negated for choice in (signs.AS_GIVEN, signs.NEGATED)],
+                         [False, True])
+
     def test_the_sign_is_kept_with_the_first_series_whatever_is_remembered_afterwards(self):
         from unittest import mock
 

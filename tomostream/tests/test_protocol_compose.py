@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import unittest
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import mrcfile
@@ -16,10 +18,11 @@ Config.getDomain().getProtocols()       # the plugins below ours can be imported
 
 from pwem.objects import Acquisition  # noqa: E402
 
+from tomostream.journal import entries, runs  # noqa: E402
 from tomostream.journal.composed import SeriesRecord, TiltRecord  # noqa: E402
 from tomostream.programs.ctf import CtfRow  # noqa: E402
 from tomostream.protocols.objects import ctf_of_tilt  # noqa: E402
-from tomostream.protocols.programs import in_all  # noqa: E402
+from tomostream.protocols.programs import in_all, read_rows  # noqa: E402
 from tomostream.protocols.protocol_compose import series_acquisition  # noqa: E402
 from tomostream.protocols.stacks import open_image, stack_images  # noqa: E402
 from tomostream.streaming.work import BadInput  # noqa: E402
@@ -69,6 +72,34 @@ class TestItemsThatAreDone(unittest.TestCase):
     def test_are_those_that_every_output_holds_in_the_same_version(self):
         self.assertEqual(in_all([{"a": 1, "b": 2, "c": 1}, {"a": 1, "b": 1, "d": 1}]), {"a": 1})
         self.assertEqual(in_all([{"a": 1, "b": 2}]), {"a": 1, "b": 2})
+
+
+class TestTheRowsOfAnInput(unittest.TestCase):
+    def read(self, closed: bool, state: str, stopped: bool = False) -> bool:
+        """Whether the rows that were read are the last, with a producer in this state."""
+        stop = threading.Event()
+        if stopped:
+            stop.set()
+        self.troubles: dict[entries.Topic, str] = {}
+        protocol = SimpleNamespace(_reader=SimpleNamespace(read=lambda: (["row"], closed), trouble=""), stop_event=stop,
+                                   trouble=self.troubles.__setitem__, producer_state=lambda pointer, closed: state)
+        rows, last = read_rows(protocol, None, "movies", "the import")
+        self.assertEqual(rows, ["row"])
+        return last
+
+    def test_are_the_last_when_the_set_is_closed_and_its_run_has_finished(self):
+        self.assertTrue(self.read(True, runs.FINISHED))
+        for closed, state in ((False, runs.FINISHED), (True, runs.RUNNING), (True, runs.DEAD), (True, runs.STOPPED)):
+            self.assertFalse(self.read(closed, state), (closed, state))
+
+    def test_are_the_last_when_the_session_is_stopped(self):
+        self.assertTrue(self.read(False, runs.RUNNING, stopped=True))
+
+    def test_of_a_run_that_broke_off_are_waited_for_and_it_is_said_what_to_do(self):
+        self.read(False, runs.DEAD)
+        self.assertIn("it must be continued before more movies come (tomostream resume", self.troubles[entries.Topic.PRODUCER])
+        self.read(False, runs.RUNNING)
+        self.assertEqual(self.troubles[entries.Topic.PRODUCER], "")
 
 
 class TestAStack(unittest.TestCase):

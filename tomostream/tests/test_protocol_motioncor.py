@@ -203,6 +203,23 @@ class TestReferences(OfAMovie):
         found = self.protocol.inputs_of(Task("m", ("/data/m.tif", FRAMES, "m"), 1))
         self.assertEqual(list(found), ["/data/m.tif", "/server/a gain.mrc", "/server/dark.mrc", "/server/defects.txt"])
 
+    def test_of_super_resolution_have_a_bad_pixel_wherever_part_of_it_is_bad(self):
+        gain = np.ones((48, 64), np.float32)
+        gain[0, 0], gain[3, 4], gain[47, 63] = 0, np.nan, -1
+        mrcfile.write("super.mrc", gain)
+        made = References("extra", lambda line: None).image("-Gain", os.path.abspath("super.mrc"), 32, 24)
+        with mrcfile.open(made) as found:
+            self.assertEqual(np.argwhere(found.data != 1).tolist(), [[0, 0], [1, 2], [23, 31]])
+            self.assertEqual(found.data.min(), 0)
+
+    def test_that_are_dark_are_not_averaged_and_of_several_images_the_first_counts(self):
+        mrcfile.write("dark.mrc", np.ones((48, 64), np.float32))
+        mrcfile.write("gains.mrc", np.stack([np.full((24, 32), value, np.float32) for value in (1, 3)]))
+        references = References("extra", lambda line: None)
+        self.assertEqual(references.image("-Dark", os.path.abspath("dark.mrc"), 32, 24), os.path.abspath("dark.mrc"))
+        with mrcfile.open(references.image("-Gain", os.path.abspath("gains.mrc"), 32, 24)) as found:
+            self.assertEqual((found.data.shape, set(found.data.ravel().tolist())), ((24, 32), {1.0}))
+
     def test_that_nobody_gave_are_not_waited_for(self):
         self.words("m.tif")
         self.assertEqual(list(self.protocol.inputs_of(Task("m", ("/data/m.tif", FRAMES, "m"), 1))), ["/data/m.tif"])
