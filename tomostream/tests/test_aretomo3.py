@@ -21,7 +21,8 @@ from tomostream.handoff.conventions import relion_hand  # noqa: E402
 from tomostream.journal import entries  # noqa: E402
 from tomostream.journal.status import ARETOMO  # noqa: E402
 from tomostream.programs import aretomo3  # noqa: E402
-from tomostream.programs.aln import AngleRow, parse_aln  # noqa: E402
+from tomostream.programs.aln import AlnFile, AlnRow, AngleRow, format_aln, parse_aln  # noqa: E402
+from tomostream.programs.ctf import CtfRow  # noqa: E402
 from tomostream.programs.words import parse_flags  # noqa: E402
 from tomostream.protocols.aretomo3_run import Aretomo3Run  # noqa: E402
 from tomostream.protocols.aretomo_run import take_over  # noqa: E402
@@ -262,6 +263,21 @@ class TestARun(unittest.TestCase):
         for settings in ({"correct_ctf": False}, {"ctf": False}):
             os.remove(self.path("TS_1.mrcs"))
             self.assertFalse(self.align(**settings).ctf_corrected, settings)
+
+    def made(self) -> Aretomo3Run:
+        settings = Settings(thickness=240, binning=2.0, correct_ctf=True)
+        return Aretomo3Run(self.source(), settings, self.folder, StandIn(), StandIn())
+
+    def test_is_not_corrected_where_the_ctf_of_one_image_was_not_found(self):
+        found, lost = (CtfRow(1, value, value, 0.0, 0.0, 0.1, 12.0) for value in (30000.0, 1.0))      # 1 A: less than a pixel
+        self.assertEqual([self.made()._is_corrected(Result("", ctf=rows)) for rows in ((found, found), (found, lost))],
+                         [True, False])
+
+    def test_takes_no_axis_for_turned_around_that_was_only_refined(self):
+        for axis, turned in ((86.5, False), (-94.0, True), (266.0, True), (-273.5, False)):
+            with open(self.path("TS_1.aln"), "w", encoding="utf-8") as file:
+                file.write(format_aln(AlnFile((AlnRow(0, axis, 0.0, 0.0, -3.0),), raw_size=(*self.SIZE, 1))))
+            self.assertEqual(self.made()._is_turned(), turned, axis)
 
     def test_is_not_corrected_where_the_program_fitted_no_ctf(self):
         without = COMMAND.replace("-Kv 300.0", "-Kv 0")

@@ -101,11 +101,11 @@ class TestTheSessionsDefoci(unittest.TestCase):
         self.assertIsNone(defoci.verdict(self.source("TS_4"), Result("", quality=Quality(defocus_hand=1))).hand)
 
     def test_a_series_is_no_evidence_for_itself_and_one_that_is_doubted_when_made_again_none_for_others(self):
-        defoci = Defoci([entries.Reconstructed(name, defocus_um=0.93) for name in ("TS_1", "TS_4")])    # two would be enough
+        defoci = Defoci([entries.Reconstructed(name, defocus_um=4.0) for name in ("TS_1", "TS_4")])    # two would be enough
         defoci.judge(self.source("TS_4"), Result("", ctf=TestABelief.WRONG), 300.0)
         self.assertNotIn("the other series", defoci.words("TS_4"))
         self.assertIsNone(defoci.value("TS_4"))
-        self.assertEqual(defoci._values, {"TS_1": 0.93})
+        self.assertEqual(defoci._values, {"TS_1": 4.0})
 
     def test_a_hand_is_believed_with_its_defocus(self):
         defoci = Defoci([entries.Reconstructed("TS_1", defocus_um=5.9), entries.Reconstructed("TS_2", defocus_um=5.9)])

@@ -463,6 +463,41 @@ class TestTheTable(unittest.TestCase):
             self.assertEqual(table.fit(status, states, 9, 200)[0],
                              "protocols: import running, motioncor running, compose running, aretomo dead")
 
+    def test_is_never_higher_than_the_terminal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(folder)
+            for number in range(9):
+                made.report(COMPOSE, f"TS_{number}", entries.Started, "")
+            status = ProjectStatus(made.path)
+            status.update()
+            for height in range(20):
+                self.assertLessEqual(len(table.fit(status, dict.fromkeys(CLASSES, "running"), height, 79)), height)
+
+    def test_names_what_protocols_wait_for_while_they_run(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = MadeProject(folder)
+            made.report(MOTIONCOR, "", entries.Waiting, "the queue takes no jobs", topic=entries.Topic.QUEUE)
+            status = ProjectStatus(made.path)
+            status.update()
+            waits = "motioncor waits: the queue takes no jobs"
+            for state, told in (("running", True), ("starting", True), ("stopped", False), ("dead", False)):
+                self.assertEqual(waits in table.render(status, {MOTIONCOR: state}), told, state)
+
+    def test_is_drawn_from_the_top_of_the_screen_when_a_new_width_may_have_wrapped_its_lines(self):
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = iter([(80, 24), (80, 24), (80, 24), (40, 24)])
+            with mock.patch.object(table.Screen, "_terminal_size", lambda screen: next(sizes)):
+                screen, drawn = table.Screen(stream, True), []
+                for _ in range(3):
+                    screen.show(ProjectStatus(folder), {})
+                    drawn.append(stream.getvalue())
+                    stream.seek(0)
+                    stream.truncate()
+        self.assertRegex(drawn[1], r"^\x1b\[\d+F")
+        self.assertRegex(drawn[2], r"^\x1b\[H")
+
     def test_counts_columns_as_a_terminal_does(self):
         self.assertEqual(table.cut("ab漢字c", 5), "ab漢")
         self.assertEqual(table.cut("a\nb\x1b[2Jc", 20), "a b [2Jc")

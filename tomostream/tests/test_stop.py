@@ -111,6 +111,14 @@ class TestStop(unittest.TestCase):
         wait_for(lambda: stop.descendants(process.pid) == [], 60, "the writer of the page")
         self.assertTrue(stop.is_writer(psutil.Process(process.pid).children()[0].pid))
 
+    def test_now_finds_programs_whatever_their_names_hold(self):
+        path = os.path.join(self.made.path, "a) S 1 b")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nread line\n")
+        os.chmod(path, 0o700)
+        with subprocess.Popen([path], stdin=subprocess.PIPE) as process:
+            self.assertIn(process.pid, stop.descendants(os.getpid()))
+
     def test_now_ends_all_before_any_can_read_the_request(self):
         """Compose would give up the series that only wait."""
         seen = os.path.join(self.made.path, "seen")
