@@ -61,7 +61,18 @@ class Fitted:
     height_sigma_A: float
 
     def slabs(self, pixel_A: float) -> Doubles:
-        """Return slabs that may be, in px, and how likely each is, as `spectrum.Specimen` has them."""
+        """Return slabs that the specimen may be.
+
+        Parameters
+        ----------
+        pixel_A : float
+            Of the images.
+
+        Returns
+        -------
+        ndarray, shape (3, n)
+            Thicknesses and heights in px, and how likely each is; as `spectrum.Specimen` has them.
+        """
         x = np.linspace(-2.0, 2.0, 5)
         first, second = (each.ravel() for each in np.meshgrid(x, x))
         chances = np.exp(-0.5 * (first**2 + second**2))
@@ -82,12 +93,12 @@ def fitted(images: Floats, tilts_deg: Doubles, pixel_A: float, threads: int = 1)
     pixel_A : float
         Of the images.
     threads : int
-        At most so many.
+        At most this many.
 
     Returns
     -------
     Fitted or None
-        None: the likelihood does not tell, or there are fewer than `MIN_TILTS` images to ask.
+        None where the likelihood does not determine it, or there are fewer than `MIN_TILTS` images to ask.
     """
     shown = np.array([tilt for tilt, image in enumerate(images) if image.any()], dtype=np.int64)
     if len(shown) < MIN_TILTS:
